@@ -1,0 +1,44 @@
+# Everything starts here: `make run` serves a trained network, `make test` proves the code.
+# Both work from a bare clone and install what they need into .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+HOST   ?= 127.0.0.1
+PORT   ?= 8000
+STORE  ?= lmdb://var/store
+BUNDLE ?= var/models
+
+py := $(VENV)/bin/python
+
+.PHONY: help run setup setup-runtime serve test lint format bench clean
+
+help:  ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 16
+
+setup: $(VENV)/.ready  ## .venv with everything, pinned
+setup-runtime: $(VENV)/.ready-runtime  ## .venv with what serving needs, without torch
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV) || { echo "python venv is missing: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[runtime,training,dev]'
+	@touch $@ $(VENV)/.ready-runtime
+
+$(VENV)/.ready-runtime: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[runtime]'
+	@touch $@
+
+test: setup lint  ## every test, and lint before it
+	$(py) -m pytest
+
+lint: setup  ## ruff (lint and format), mypy strict, the docs check
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: setup  ## let ruff rewrite what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## forget what `make run` made (data, checkpoints, bundles, stores)
+	rm -rf var

@@ -1,0 +1,1 @@
+"""Remembers: user behaviour histories and item features, in LMDB or Redis."""

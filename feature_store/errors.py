@@ -1,0 +1,19 @@
+"""Everything a store may raise, and nothing else may leave one."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base of the tree; the message is for an operator and names the remedy."""
+
+
+class StoreUnavailable(StoreError):
+    """It does not answer: refused, too slow, lost, closed. Trying again later may help."""
+
+
+class StoreRefused(StoreError):
+    """It answers and declines: wrong password, read-only, out of memory, wrong type of key."""
+
+
+class StoreMismatch(StoreError):
+    """The store was written for another schema or a newer format; trying again cannot help."""

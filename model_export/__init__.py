@@ -1,0 +1,1 @@
+"""Folds: a QIN checkpoint in, a bundle of small ONNX graphs out."""

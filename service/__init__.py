@@ -1,0 +1,1 @@
+"""Answers: a user and a candidate list in, click probabilities out."""

@@ -1,0 +1,1 @@
+"""Learns: parquet files in, a Quadratic Interest Network checkpoint out."""

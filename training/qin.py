@@ -1,0 +1,150 @@
+"""The Quadratic Interest Network (arXiv 2504.17699; public code ``QIN_variety_v9``).
+
+Same parameters and same gradients as published. Only the order of multiplication differs where
+that saves work: the L history items are never projected one by one, because
+
+    (W_q t)·(W_k s_j) = (W_kᵀ W_q t)·s_j      and      W_o Σ a_j W_v s_j = W_o W_v Σ a_j s_j.
+
+Shapes: B rows of a batch, U distinct items in it, L history slots, D item-vector width,
+A attention width, X network width, R rows per quadratic layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
+
+
+class QINSizes(BaseModel):
+    """What the schema does not fix. The defaults are the paper's winning sizes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attention_width: int = Field(default=768, ge=1, le=8192)
+    layers: int = Field(default=4, ge=1, le=32)
+    rows: int = Field(default=4, ge=1, le=64)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Training rows over their distinct items. Item 0 of ``items`` is the all-zero padding item."""
+
+    items: dict[str, Tensor]  # feature name -> (U,) | (U, slots) int64, (U, size) float32
+    target: Tensor  # (B,) int64 into items
+    history: Tensor  # (B, L) int64 into items, 0 where there is none
+    context: Tensor  # (B, context features) int64
+    label: Tensor  # (B,) float32
+
+
+class ItemVector(nn.Module):
+    """Item features -> the concatenation of their embeddings, in schema order."""
+
+    def __init__(self, schema: FeatureSchema) -> None:
+        super().__init__()
+        self.features = schema.item
+        self.embedding = nn.ModuleDict()
+        for feature in schema.item:
+            match feature:
+                case Categorical() | CategoricalList():
+                    table = nn.Embedding(feature.vocabulary, feature.width, padding_idx=0)
+                    self.embedding[feature.name] = table
+                case Dense():
+                    projection = nn.Linear(feature.size, feature.width, bias=False)
+                    self.embedding[feature.name] = projection
+
+    def forward(self, items: dict[str, Tensor]) -> Tensor:
+        parts = []
+        for feature in self.features:
+            value = items[feature.name]
+            embedded = self.embedding[feature.name](value)
+            if isinstance(feature, CategoricalList):  # masked mean over the slots in use
+                used = (value != 0).sum(dim=1, keepdim=True)  # (U, 1)
+                embedded = embedded.sum(dim=1) / (used + 1e-12)
+            parts.append(embedded)
+        return torch.cat(parts, dim=1)  # (U, D)
+
+
+class TargetAttention(nn.Module):
+    """Adaptive sparse target attention: ReLU in place of softmax, one head, no bias, no dropout."""
+
+    def __init__(self, vector_width: int, attention_width: int) -> None:
+        super().__init__()
+        self.scale = attention_width**-0.5
+        self.W_q = nn.Linear(vector_width, attention_width, bias=False)
+        self.W_k = nn.Linear(vector_width, attention_width, bias=False)
+        self.W_v = nn.Linear(vector_width, attention_width, bias=False)
+        self.W_o = nn.Linear(attention_width, vector_width, bias=False)
+
+    def forward(self, target: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """target (B, D), history (B, L, D), mask (B, L) bool -> pool (B, D)."""
+        query = self.W_q(target) @ self.W_k.weight * self.scale  # (B, D): W_kᵀ W_q t / √A
+        weight = F.relu(torch.bmm(history, query.unsqueeze(2)).squeeze(2)) * mask  # (B, L)
+        interest = torch.bmm(weight.unsqueeze(1), history).squeeze(1)  # (B, D): Σ a_j s_j
+        return self.W_o(self.W_v(interest)) + target  # type: ignore[no-any-return]
+
+
+class QuadraticLayer(nn.Module):
+    """x ← x + dropout(PReLU(BatchNorm(x ⊙ Σ_r dropout(h)_r))), h = W x + b seen as (R, X)."""
+
+    def __init__(self, width: int, rows: int, dropout: float) -> None:
+        super().__init__()
+        self.width, self.rows = width, rows
+        self.linear = nn.Linear(width, rows * width)  # row r is outputs r·X … (r+1)·X−1
+        self.norm = nn.BatchNorm1d(width)
+        self.activation = nn.PReLU()  # one scalar slope
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.dropout(self.linear(x)).view(-1, self.rows, self.width)  # (B, R, X)
+        z = x * h.sum(dim=1)  # (B, X)
+        return x + self.dropout(self.activation(self.norm(z)))  # type: ignore[no-any-return]
+
+
+class QIN(nn.Module):
+    """The whole network: a batch in, one logit a row out."""
+
+    def __init__(self, schema: FeatureSchema, sizes: QINSizes | None = None) -> None:
+        super().__init__()
+        self.schema, self.sizes = schema, sizes or QINSizes()
+        width = schema.network_width
+        self.item_vector = ItemVector(schema)
+        self.context = nn.ModuleDict(
+            {f.name: nn.Embedding(f.vocabulary, f.width, padding_idx=0) for f in schema.context}
+        )
+        self.attention = TargetAttention(schema.item_vector_width, self.sizes.attention_width)
+        self.layers = nn.ModuleList(
+            QuadraticLayer(width, self.sizes.rows, self.sizes.dropout)
+            for _ in range(self.sizes.layers)
+        )
+        self.fc = nn.Linear(width, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Published initialisation: embeddings N(0, 1e-4), linears Xavier normal with zero bias."""
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=1e-4)
+                with torch.no_grad():
+                    module.weight[0].zero_()  # row 0 is padding
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, batch: Batch) -> Tensor:
+        vectors = self.item_vector(batch.items)  # (U, D)
+        target = F.embedding(batch.target, vectors)  # (B, D)
+        history = F.embedding(batch.history, vectors)  # (B, L, D)
+        pool = self.attention(target, history, batch.history != 0)  # (B, D)
+        embedded = [e(batch.context[:, i]) for i, e in enumerate(self.context.values())]
+        x = torch.cat([*embedded, target, pool], dim=1)  # (B, X) = [c | t | pool]
+        for layer in self.layers:
+            x = layer(x)
+        return self.fc(x).squeeze(1)  # type: ignore[no-any-return]
