@@ -133,7 +133,7 @@ class FeatureSchema(_Frozen):
 
     @classmethod
     def read(cls, path: Path) -> FeatureSchema:
-        """The schema in a YAML file. Raises SchemaError naming the file, the place and the fault."""
+        """The schema in a YAML file. SchemaError names the file, the place and the fault."""
         try:
             return cls.from_yaml(path.read_text(encoding="utf-8"), source=str(path))
         except (OSError, UnicodeDecodeError) as error:
