@@ -1,11 +1,13 @@
 """What every feature store promises. One test suite runs unchanged against all of them.
 
 Item ids and user ids are the caller's own: non-negative 63-bit integers, not necessarily dense.
+An id outside that range is the caller's mistake and a ValueError; everything else that goes wrong
+is a ``feature_store.errors.StoreError``.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +20,7 @@ Ids = NDArray[np.int64]
 ItemRows = NDArray[np.void]  # (N,) of schema.item_dtype
 
 FOUND, MISSING, CORRUPT = 0, 1, 2
+MAX_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class ItemBatch:
 
 
 class FeatureStore(Protocol):
-    """User histories and item records. Errors are ``feature_store.errors.StoreError``."""
+    """User histories and item records."""
 
     schema: FeatureSchema
 
@@ -40,11 +43,23 @@ class FeatureStore(Protocol):
     async def append(self, user_id: int, item_ids: Sequence[int]) -> None:
         """Add clicks, oldest first, and trim. The very next ``history`` sees them."""
 
+    async def put_histories(self, histories: Mapping[int, Ids]) -> None:
+        """Replace whole histories, newest first; an empty one is a user with no clicks: removed."""
+
+    async def delete_history(self, user_id: int) -> bool:
+        """Forget a user; whether there was anything to forget."""
+
+    def scan_histories(self, batch_size: int = 1024) -> AsyncIterator[dict[int, Ids]]:
+        """Every history once, in batches, in no promised order; a damaged one raises."""
+
+    async def count_histories(self) -> int:
+        """How many users have one (exact for LMDB; elsewhere it may walk the store)."""
+
     async def items(self, item_ids: Ids) -> ItemBatch:
         """Records of these items, in one round trip where the backend can."""
 
     async def put_items(self, item_ids: Ids, rows: ItemRows) -> None:
-        """Insert or replace whole records."""
+        """Insert or replace whole records; of an id given twice the last one stays."""
 
     async def delete_items(self, item_ids: Ids) -> int:
         """Remove records; how many there were."""
@@ -54,6 +69,12 @@ class FeatureStore(Protocol):
 
     async def count_items(self) -> int:
         """How many items there are (exact for LMDB; may be an estimate elsewhere)."""
+
+    async def get_note(self, name: str) -> bytes | None:
+        """A small named value kept beside the data, such as how far a load has come."""
+
+    async def put_note(self, name: str, value: bytes | None) -> None:
+        """Set it; None removes it."""
 
     async def ping(self) -> None:
         """Return if the store answers; raise StoreUnavailable otherwise."""

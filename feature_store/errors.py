@@ -17,3 +17,7 @@ class StoreRefused(StoreError):
 
 class StoreMismatch(StoreError):
     """The store was written for another schema or a newer format; trying again cannot help."""
+
+
+class StoreCorrupt(StoreError):
+    """Stored bytes are damaged. Items are reported one by one in their batch instead."""

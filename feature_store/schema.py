@@ -123,6 +123,14 @@ class FeatureSchema(_Frozen):
                     fields.append((feature.name, kind, (feature.size,)))
         return np.dtype(fields)
 
+    @property
+    def layout(self) -> str:
+        """What stored bytes mean, a line per feature; equal exactly when nothing differs."""
+        lines = [f"identity: {self.identity}"]
+        lines += [f"item.{f.name}: {_layout(f)}" for f in self.item]
+        lines += [f"context.{f.name}: {_layout(f)}" for f in self.context]
+        return "\n".join(lines)
+
     def layout_differences(self, other: FeatureSchema) -> list[str]:
         """Where the stored bytes of ``other`` mean something else than ours, a line per feature.
 

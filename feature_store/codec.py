@@ -1,0 +1,114 @@
+"""Stored bytes: item records and packed histories, versioned and checked.
+
+An item record, little-endian:
+
+    magic b"QI" | format u8 | 0 u8 | layout u32 | item id i64 | schema.item_dtype bytes | crc32 u32
+
+``layout`` is the crc32 of ``schema.layout``. The id inside makes a record that arrives under
+another item's key visible; the crc covers everything before it. A packed history (LMDB; Redis
+keeps a native list) is the same with ``b"QH"``, the user id, and int64 item ids, newest first.
+
+Every later codec must still read what this one wrote: ``tests/feature_store/golden``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.contract import CORRUPT, FOUND, MISSING, Ids, ItemBatch, ItemRows
+from feature_store.errors import StoreCorrupt
+from feature_store.schema import FeatureSchema
+
+FORMAT = 1
+_ITEM, _HISTORY = b"QI", b"QH"
+_HEADER = 16  # bytes before the body
+_CRC = 4  # bytes after it
+_INTACT = 0x2144DF1C  # the crc32 of any bytes followed by their own crc32
+
+
+class ItemCodec:
+    """Encodes and decodes batches of item records of one schema."""
+
+    def __init__(self, schema: FeatureSchema) -> None:
+        self.dtype = schema.item_dtype
+        self.record_bytes = _HEADER + self.dtype.itemsize + _CRC
+        self._layout = crc32(schema.layout.encode()).to_bytes(4, "little")
+        self._prefix = np.frombuffer(_ITEM + bytes([FORMAT, 0]) + self._layout, "<u8")[0]
+        self._blank = bytes(self.record_bytes)
+
+    def encode(self, item_ids: Ids, rows: ItemRows) -> list[bytes]:
+        """One record per row."""
+        size, count = self.record_bytes, len(item_ids)
+        records = np.empty((count, size), np.uint8)
+        records[:, :8] = np.frombuffer(self._prefix.tobytes(), np.uint8)
+        records[:, 8:_HEADER] = _bytes_of(item_ids.astype("<i8", copy=False))
+        records[:, _HEADER:-_CRC] = _bytes_of(rows.astype(self.dtype, copy=False))
+        unchecked = records.reshape(-1).data
+        crcs = [crc32(unchecked[at : at + size - _CRC]) for at in range(0, count * size, size)]
+        records[:, -_CRC:] = _bytes_of(np.array(crcs, "<u4"))
+        packed = records.tobytes()
+        return [packed[at : at + size] for at in range(0, count * size, size)]
+
+    def decode(self, item_ids: Ids, records: Sequence[bytes | None]) -> ItemBatch:
+        """Records in the order of ``item_ids``; None where there is none. Never raises for one."""
+        size, count = self.record_bytes, len(item_ids)
+        whole = [r if r is not None and len(r) == size else self._blank for r in records]
+        table = np.frombuffer(b"".join(whole), np.uint8).reshape(count, size)
+        head = np.ascontiguousarray(table[:, :_HEADER])
+        good = np.fromiter(map(crc32, whole), np.uint32, count) == _INTACT
+        good &= head[:, :8].copy().view("<u8")[:, 0] == self._prefix
+        good &= head[:, 8:].copy().view("<i8")[:, 0] == item_ids
+        rows = table[:, _HEADER:-_CRC].copy().view(self.dtype).reshape(count)
+        status = np.where(good, FOUND, CORRUPT).astype(np.uint8)
+        if not good.all():
+            rows[~good] = 0
+            status[[record is None for record in records]] = MISSING
+        return ItemBatch(item_ids, rows, status)
+
+    def fault(self, item_id: int, record: bytes) -> str | None:
+        """Why a record is CORRUPT, for an operator; None when it is sound."""
+        if len(record) < _HEADER or record[:2] != _ITEM:
+            return "not an item record"
+        if record[2] > FORMAT:
+            return f"format {record[2]} is newer than this program's {FORMAT}"
+        if record[4:8] != self._layout:
+            return "written with another schema"
+        if len(record) != self.record_bytes:
+            return f"{len(record)} bytes instead of {self.record_bytes}"
+        if crc32(record) != _INTACT:
+            return "damaged: its checksum does not match"
+        if (stored := int.from_bytes(record[8:16], "little", signed=True)) != item_id:
+            return f"holds item {stored}"
+        return None
+
+
+def encode_history(user_id: int, newest_first: Ids) -> bytes:
+    body = _HISTORY + bytes([FORMAT, 0]) + len(newest_first).to_bytes(4, "little")
+    body += user_id.to_bytes(8, "little") + newest_first.astype("<i8", copy=False).tobytes()
+    return body + crc32(body).to_bytes(4, "little")
+
+
+def decode_history(user_id: int, record: bytes) -> Ids:
+    """Item ids, newest first. StoreCorrupt says what is wrong with the record."""
+    if len(record) < _HEADER + _CRC or record[:2] != _HISTORY:
+        raise StoreCorrupt(f"history of user {user_id}: not a history record; load it again")
+    if record[2] > FORMAT:
+        raise StoreCorrupt(
+            f"history of user {user_id}: format {record[2]} is newer than this program's {FORMAT};"
+            " use the release that wrote it"
+        )
+    count = int.from_bytes(record[4:8], "little")
+    owner = int.from_bytes(record[8:16], "little")
+    if len(record) != _HEADER + 8 * count + _CRC or crc32(record) != _INTACT or owner != user_id:
+        raise StoreCorrupt(f"history of user {user_id}: damaged record; load it again")
+    return np.frombuffer(record, "<i8", count, _HEADER)
+
+
+def _bytes_of(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """(N,) of k bytes each, as (N, k) uint8."""
+    flat = np.ascontiguousarray(values)
+    return flat.view(np.uint8).reshape(len(flat), flat.dtype.itemsize)
