@@ -1,0 +1,135 @@
+"""From a network to a published bundle: fold, write, ask the golden questions, publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from feature_store.schema import FeatureSchema
+from model_export import graphs
+from model_export.bundle import Bundle, Staging, check_version, free_version, staged
+from model_export.errors import BundleError, ParityError
+from model_export.folded import FoldedNetwork
+from model_export.golden import Golden
+from model_export.golden_cases import golden_answers, informative
+from model_export.manifest import (
+    FORMAT,
+    GOLDEN,
+    TOLERANCE,
+    Manifest,
+    MultiplyAdds,
+    NetworkSizes,
+    Parity,
+    Training,
+)
+from model_export.multiply_adds import multiply_adds
+from model_export.onnx_writer import GraphWriter
+from model_export.published import published
+from model_export.runtime import FoldedModel
+from training.qin import QIN
+
+FOLD = "fold the weights"
+WRITE = "write the graphs"
+ASK = "ask the PyTorch network"
+COMPARE = "compare the graphs with it"
+PUBLISH = "digest and publish"
+STEPS = (FOLD, WRITE, ASK, COMPARE, PUBLISH)
+
+# Names the graphs' own inputs and outputs have; a feature cannot be called the same.
+RESERVED = frozenset(
+    {"vector", "row", "keys", "values", "rows", "probability", "logit"}
+    | {"history_keys", "history_values", "history_rows"}
+)
+
+
+def build(
+    network: QIN,
+    models: Path,
+    *,
+    version: str | None = None,
+    training: Training | None = None,
+    announce: Callable[[str], None] = lambda step: None,
+) -> Bundle:
+    """Publish ``models/VERSION``. Raises ParityError or BundleError, and then leaves nothing.
+
+    ``network`` in eval mode; ``announce`` is told each of ``STEPS`` as it begins.
+    """
+    schema, created = network.schema, datetime.now(UTC)
+    _refuse_reserved_names(schema)
+    version = check_version(version) if version else free_version(models, created)
+    with staged(models, version, schema) as staging:
+        announce(FOLD)
+        folded = FoldedNetwork.of(network)
+
+        announce(WRITE)
+        writers = (graphs.item_tower(folded), graphs.history_tower(folded), graphs.ranker(folded))
+        for writer in writers:
+            writer.save(staging.path)
+
+        announce(ASK)
+        golden = golden_answers(network)
+        golden.save(staging.path / GOLDEN)
+
+        announce(COMPARE)
+        parity = check_parity(staging, golden)
+
+        announce(PUBLISH)
+        manifest = Manifest(
+            format=FORMAT,
+            version=version,
+            created=created,
+            feature_schema=schema,
+            sizes=NetworkSizes(
+                attention_width=network.sizes.attention_width,
+                layers=network.sizes.layers,
+                rows=network.sizes.rows,
+            ),
+            parameters=sum(p.numel() for p in network.parameters()),
+            training=training or Training(),
+            multiply_adds=_count(network, *writers),
+            parity=parity,
+            files=staging.records(),
+        )
+        return staging.publish(manifest)
+
+
+def check_parity(staging: Staging, golden: Golden) -> Parity:
+    """Ask the written graphs every golden question. Raises ParityError beyond the tolerance."""
+    difference = golden.compare(FoldedModel(staging))
+    if not difference.max_abs_error <= TOLERANCE:
+        raise ParityError(
+            f"version {staging.version} is not published: a folded answer differs from the "
+            f"PyTorch network's by {difference.max_abs_error:.3g} (at most {TOLERANCE:g} is "
+            f"allowed); worst case: {difference.worst_case}. Weights of extreme size, or a defect "
+            "in a fold, do this: look at the checkpoint's metrics first"
+        )
+    return Parity(
+        tolerance=TOLERANCE,
+        max_abs_error=difference.max_abs_error,
+        worst_case=difference.worst_case,
+        cases=difference.cases,
+        informative=informative(golden),
+    )
+
+
+def _count(
+    network: QIN, item_tower: GraphWriter, history_tower: GraphWriter, ranker: GraphWriter
+) -> MultiplyAdds:
+    full = network.schema.history_length
+    return MultiplyAdds(
+        history_length=full,
+        candidate=multiply_adds(ranker.model(), {"C": 1, "L": full}),
+        published_candidate=multiply_adds(published(network).model(), {"C": 1, "L": full}),
+        item=multiply_adds(item_tower.model(), {"N": 1}),
+        history_item=multiply_adds(history_tower.model(), {"L": 1}),
+    )
+
+
+def _refuse_reserved_names(schema: FeatureSchema) -> None:
+    taken = sorted({f.name for f in (*schema.item, *schema.context)} & RESERVED)
+    if taken:
+        raise BundleError(
+            f"schema: feature named {', '.join(taken)}: the graphs use that name themselves; "
+            "rename the feature in the schema and in the data, and train again"
+        )

@@ -1,0 +1,111 @@
+"""Golden answers: raw inputs, and what the PyTorch network itself answered to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.contract import ItemRows
+from model_export.errors import BundleError
+
+
+class Ranks(Protocol):
+    """Anything that answers as ``FoldedModel`` does."""
+
+    def items(self, rows: ItemRows) -> Any: ...
+    def history(self, vector: NDArray[np.float32]) -> Any: ...
+    def rank(
+        self,
+        vector: NDArray[np.float32],
+        row: NDArray[np.float32],
+        context: NDArray[np.int32],
+        history: Any,
+    ) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenRequest:
+    """One user's history and candidates, as positions in ``Golden.items``."""
+
+    name: str
+    history: NDArray[np.int32]  # (L,)
+    candidates: NDArray[np.int32]  # (C,)
+    context: NDArray[np.int32]  # (C, context features)
+    probability: NDArray[np.float32]  # (C,)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The candidate furthest from the network's answer."""
+
+    max_abs_error: float
+    worst_case: str
+    cases: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Golden:
+    """Ragged requests end to end: request i owns ``offsets[i]:offsets[i + 1]``."""
+
+    items: ItemRows  # (U,) of schema.item_dtype
+    names: NDArray[np.str_]  # (R,)
+    history: NDArray[np.int32]  # (ΣL,)
+    history_offsets: NDArray[np.int64]  # (R + 1,)
+    candidates: NDArray[np.int32]  # (ΣC,)
+    candidate_offsets: NDArray[np.int64]  # (R + 1,)
+    context: NDArray[np.int32]  # (ΣC, context features)
+    probability: NDArray[np.float32]  # (ΣC,)
+
+    def requests(self) -> Iterator[GoldenRequest]:
+        for i, name in enumerate(self.names):
+            h = slice(self.history_offsets[i], self.history_offsets[i + 1])
+            c = slice(self.candidate_offsets[i], self.candidate_offsets[i + 1])
+            yield GoldenRequest(
+                str(name),
+                self.history[h],
+                self.candidates[c],
+                self.context[c],
+                self.probability[c],
+            )
+
+    def compare(self, model: Ranks) -> Difference:
+        """Ask ``model`` everything; where it is furthest off. A NaN is infinitely far."""
+        vectors = model.items(self.items)
+        worst, where = -1.0, ""
+        for request in self.requests():
+            history = model.history(vectors.vector[request.history])
+            chosen = request.candidates
+            answer = model.rank(
+                vectors.vector[chosen], vectors.row[chosen], request.context, history
+            )
+            error = np.abs(answer.astype(np.float64) - request.probability)
+            error = np.where(np.isnan(error), np.inf, error)
+            i = int(error.argmax())
+            if error[i] > worst:
+                worst = float(error[i])
+                where = (
+                    f"{request.name}: candidate {i} of {len(error)}, history of "
+                    f"{len(request.history)}, context {request.context[i].tolist()}: "
+                    f"{answer[i]:.7f} against {request.probability[i]:.7f}"
+                )
+        return Difference(worst, where, len(self.probability))
+
+    def save(self, path: Path) -> None:
+        np.savez(path, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Golden:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(**{f.name: file[f.name] for f in fields(cls)})
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise BundleError(
+                f"{path}: golden answers cannot be read: {error}; "
+                "rebuild the bundle with `python -m model_export build`"
+            ) from error

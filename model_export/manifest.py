@@ -1,0 +1,101 @@
+"""What a bundle says about itself: ``manifest.json``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from feature_store.schema import FeatureSchema
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+TOLERANCE = 1e-5  # of a golden answer, on the probability; beyond it nothing is published
+GRAPHS = ("item_tower", "history_tower", "ranker")
+
+VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(_Frozen):
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)]  # bytes
+
+
+class NetworkSizes(_Frozen):
+    """The network's sizes beyond its schema."""
+
+    attention_width: int
+    layers: int
+    rows: int
+
+
+class Training(_Frozen):
+    """Where the weights came from."""
+
+    checkpoint: str | None = None  # the folder's name; None for random weights
+    weights_sha256: str | None = None  # of the checkpoint's tensors
+    metrics: dict[str, Any] = {}
+
+
+class Parity(_Frozen):
+    """How far the graphs were from the PyTorch network when the bundle was built."""
+
+    tolerance: float
+    max_abs_error: float  # on the probability
+    worst_case: str
+    cases: int
+    informative: float  # share of golden probabilities between 0.02 and 0.98
+
+
+class Calibration(_Frozen):
+    """Platt scaling folded into the last layer: sigmoid(slope·logit + intercept)."""
+
+    slope: float
+    intercept: float
+
+
+class QuantisationGate(_Frozen):
+    """What int8 changes on held-out data, and whether it was let through."""
+
+    passed: bool
+    forced: bool
+    delta_auc: float
+    delta_logloss: float
+    max_abs_delta_p: float
+    mean_abs_delta_p: float
+    kendall_tau: float
+    logit_error_bound: float
+    rows: int
+
+
+class MultiplyAdds(_Frozen):
+    """Dense multiply-adds, counted over the graphs' own matrix products."""
+
+    history_length: int  # the history that ``candidate`` and ``published_candidate`` attend to
+    candidate: int
+    published_candidate: int  # one candidate through the network as published
+    item: int  # once per item and model version
+    history_item: int  # once per history item and request
+
+
+class Manifest(_Frozen):
+    format: int
+    version: Version
+    created: datetime  # UTC
+    feature_schema: FeatureSchema
+    sizes: NetworkSizes
+    parameters: int
+    training: Training
+    multiply_adds: MultiplyAdds
+    parity: Parity
+    calibration: Calibration | None = None
+    quantisation: QuantisationGate | None = None
+    files: dict[FileName, FileRecord]

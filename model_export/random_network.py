@@ -1,0 +1,104 @@
+"""A network with random weights that behaves like a trained one, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
+from training.qin import QIN, Batch, QINSizes
+
+EMBEDDING_SCALE = 0.3
+ITEMS, ROWS = 256, 512  # of the batch that sets the statistics
+LOGIT_SPREAD, LOGIT_MEAN = 1.2, -1.0  # of the logits: probabilities spread over (0, 1)
+
+
+def random_network(schema: FeatureSchema, sizes: QINSizes | None = None, seed: int = 0) -> QIN:
+    """In eval mode; every weight, statistic and slope is non-trivial, so that no fold is idle."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = QIN(schema, sizes).eval()
+        with torch.no_grad():
+            _randomise(network)
+            batch = _random_batch(schema)
+            _settle_items(network, batch)
+            _settle_statistics(network, batch)
+            _spread_logits(network, batch)
+    return network
+
+
+def _randomise(network: QIN) -> None:
+    for module in network.modules():
+        match module:
+            case nn.Embedding():
+                nn.init.normal_(module.weight, std=EMBEDDING_SCALE)
+                module.weight[0].zero_()
+            case nn.Linear():
+                nn.init.xavier_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.normal_(module.bias, std=0.1)
+            case nn.BatchNorm1d():
+                nn.init.uniform_(module.weight, 0.1, 0.4)
+                nn.init.normal_(module.bias, std=0.1)
+            case nn.PReLU():
+                nn.init.uniform_(module.weight, 0.05, 0.4)
+
+
+def _settle_items(network: QIN, batch: Batch) -> None:
+    """Give dense features and the pooled interest the embeddings' own scale."""
+    for feature in network.schema.item:
+        if isinstance(feature, Dense):
+            projection = network.item_vector.embedding[feature.name]
+            assert isinstance(projection, nn.Linear)
+            projection.weight.mul_(EMBEDDING_SCALE / projection(batch.items[feature.name]).std())
+    vectors = network.item_vector(batch.items)
+    target, history = vectors[batch.target], vectors[batch.history]
+    interest = network.attention(target, history, batch.history != 0) - target
+    network.attention.W_o.weight.mul_(EMBEDDING_SCALE / interest.std())
+
+
+def _settle_statistics(network: QIN, batch: Batch) -> None:
+    """Give each batch norm the statistics of what it sees, as training would."""
+
+    def measure(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        assert isinstance(norm, nn.BatchNorm1d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.copy_(inputs[0].mean(0))
+        norm.running_var.copy_(inputs[0].var(0))
+
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    network(batch)
+    for hook in hooks:
+        hook.remove()
+
+
+def _spread_logits(network: QIN, batch: Batch) -> None:
+    logits = network(batch)
+    scale = LOGIT_SPREAD / logits.std()
+    network.fc.weight.mul_(scale)
+    network.fc.bias.copy_((network.fc.bias - logits.mean()) * scale + LOGIT_MEAN)
+
+
+def _random_batch(schema: FeatureSchema) -> Batch:
+    items = {}
+    for feature in schema.item:
+        match feature:
+            case Categorical():
+                items[feature.name] = torch.randint(feature.vocabulary, (ITEMS + 1,))
+            case CategoricalList():
+                indices = torch.randint(feature.vocabulary, (ITEMS + 1, feature.slots))
+                items[feature.name] = indices * (torch.rand(indices.shape) < 0.7)
+            case Dense():
+                items[feature.name] = torch.randn(ITEMS + 1, feature.size)
+        items[feature.name][0] = 0
+    return Batch(
+        items=items,
+        target=torch.randint(1, ITEMS + 1, (ROWS,)),
+        history=torch.randint(0, ITEMS + 1, (ROWS, schema.history_length)),
+        context=torch.stack([torch.randint(f.vocabulary, (ROWS,)) for f in schema.context], 1)
+        if schema.context
+        else torch.zeros(ROWS, 0, dtype=torch.int64),
+        label=torch.zeros(ROWS),
+    )
