@@ -1,0 +1,96 @@
+"""A checkpoint: a folder with the network's weights, what they mean, and how well they did.
+
+``model.safetensors`` (fp32 tensors by name), ``config.json`` (schema and sizes) and
+``metrics.json``. Written under a temporary name and renamed: it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from feature_store.schema import FeatureSchema
+from training.qin import QIN, QINSizes
+
+WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
+
+
+class CheckpointError(ValueError):
+    """A folder that is not a checkpoint we can use; says which file and what to do."""
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = 1
+    feature_schema: FeatureSchema
+    sizes: QINSizes
+
+
+def save(folder: Path, model: QIN, metrics: Mapping[str, Any]) -> None:
+    """Write the checkpoint, replacing the one that is there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+        save_file(tensors, partial / WEIGHTS)
+        config = _Config(feature_schema=model.schema, sizes=model.sizes)
+        (partial / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
+        (partial / METRICS).write_text(json.dumps(dict(metrics), indent=2, allow_nan=False) + "\n")
+        partial.chmod(0o755)
+        _replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Put ``partial`` where ``folder`` is; a folder with content cannot be renamed over."""
+    if folder.exists():
+        old = partial.with_name(partial.name + "-old")
+        os.rename(folder, old)
+        os.rename(partial, folder)
+        shutil.rmtree(old)
+    else:
+        os.rename(partial, folder)
+
+
+def load(folder: Path) -> QIN:
+    """The network, in eval mode. Raises CheckpointError naming the file and the fault."""
+    try:
+        config = _Config.model_validate_json((folder / CONFIG).read_bytes())
+        tensors = load_file(folder / WEIGHTS)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: not a checkpoint: {error}; make one with `python -m training fit`"
+        ) from error
+    except ValidationError as error:
+        faults = "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_url=False))
+        raise CheckpointError(f"{folder / CONFIG}: {faults}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: damaged ({error}); train again") from error
+    model = QIN(config.feature_schema, config.sizes)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: does not fit {CONFIG}: {error}") from error
+    return model.eval()
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """What training measured. Raises CheckpointError if it cannot be read."""
+    try:
+        content = json.loads((folder / METRICS).read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / METRICS}: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{folder / METRICS}: not a JSON object")
+    return content
