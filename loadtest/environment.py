@@ -1,0 +1,55 @@
+"""What a number was measured on and with: without it, no number means anything."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loadtest.runner import Load
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load_average": list(os.getloadavg()),
+        "packages": {
+            name: metadata.version(name) for name in ("numpy", "httptools", "hdrhistogram")
+        },
+    }
+
+
+def command() -> str:
+    """The command line, ready to be pasted."""
+    arguments = sys.argv[1:]
+    if Path(sys.argv[0]).name == "__main__.py":
+        return shlex.join(["python", "-m", "loadtest", *arguments])
+    return shlex.join([Path(sys.argv[0]).name, *arguments])
+
+
+def describe(load: Load) -> dict[str, Any]:
+    """The settings of a run, as JSON has them; headers by name only, they may hold a token."""
+    content = asdict(load)
+    content["arrivals"] = str(load.arrivals)
+    content["replay"] = str(load.replay) if load.replay else None
+    content["workload"]["headers"] = sorted(load.workload.headers)
+    return content
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

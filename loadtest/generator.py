@@ -1,0 +1,264 @@
+"""The process that sends: every request at its time, four clocks kept, nothing else on its mind.
+
+Started by ``runner`` as ``python -m loadtest.generator FOLDER NUMBER``; it says ``ready``, waits
+for the start time on its standard input (closed input means: stop), fills its rows of the columns
+and prints one line of JSON at the end. Checking of answers waits until nothing is due.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import resource
+import signal
+import sys
+from collections import OrderedDict, deque
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from loadtest.answers import AnswerChecker
+from loadtest.columns import Bucket, Columns, Reason
+from loadtest.connection import Connection, State
+from loadtest.plan import Plan
+from loadtest.poller import LONGEST_WAIT, WRITE, Poller, clock
+from loadtest.pool import Pool
+from loadtest.workload import Bank
+
+QUIET = 300e-6  # seconds until the next send that leave room for checking one answer
+BACKLOG = 512  # unchecked answers kept; beyond that they are checked at once
+GRACE = 2.0  # seconds for answers under way when the run is stopped
+SHED = (429, 503)
+
+
+class Generator:
+    """Sends the rows ``number, number + count, …`` of the schedule."""
+
+    def __init__(self, plan: Plan, bank: Bank, columns: Columns, number: int) -> None:
+        self.plan, self.bank, self.columns = plan, bank, columns
+        self._rows = range(number, columns.requests, plan.generators)
+        self._poller = Poller()
+        limit = max(1, plan.connections // plan.generators)
+        self._pool = Pool(self._poller, plan.host, plan.port, limit, plan.keep_alive_s)
+        self._checker = AnswerChecker(plan, bank, columns, number)
+        self._live: OrderedDict[int, Connection | None] = OrderedDict()  # attended, not done
+        self._waiting: deque[int] = deque()  # attended, without a connection
+        self._unchecked: deque[tuple[int, bytes, bytes, list[bytes]]] = deque()
+        self._start = 0.0
+        self._next = 0
+
+    def prepare(self) -> None:
+        """Open the first connections and touch every page, before the clock starts."""
+        for _ in range(min(self.plan.preopen, self.plan.connections) // self.plan.generators):
+            self._pool.open()
+        self._events(self._poller.wait(LONGEST_WAIT))
+        self.columns.touch()
+
+    def run(self, start: float) -> None:
+        """Send everything, wait for every answer or its time limit, check what came."""
+        self._start = start
+        rows, at = self._rows, self.columns.at
+        stop, end = self.plan.stop_flag(), len(rows)
+        tick, give_up, parent = 0.0, float("inf"), os.getppid()
+        while True:
+            now = clock()
+            for _ in range(8):  # a burst leaves room for answers now and then
+                if self._next >= end or at[rows[self._next]] + start > now:
+                    break
+                self._attend(rows[self._next], now)
+                self._next += 1
+                if self.plan.stall_every and self._next % self.plan.stall_every == 0:
+                    _busy(self.plan.stall_s)
+                now = clock()
+            if now >= tick:
+                tick = now + LONGEST_WAIT / 2
+                self._pool.sweep(now)
+                if give_up > now + GRACE and (stop[0] or os.getppid() != parent):
+                    end, give_up = self._next, now + GRACE
+            if now >= give_up:
+                self._abandon()
+            if self._next >= end and not self._live:
+                break
+            due = at[rows[self._next]] + start if self._next < end else now + LONGEST_WAIT
+            self._expire(now)
+            if self._unchecked and (due - now > QUIET or len(self._unchecked) > BACKLOG):
+                self._events(self._poller.wait(0))
+                self._checker.check(*self._unchecked.popleft())
+                continue
+            self._events(self._poller.wait(min(due, self._first_deadline(due)) - now))
+        while self._unchecked:
+            self._checker.check(*self._unchecked.popleft())
+        for row in rows[end:]:
+            self.columns.reason[row] = Reason.STOPPED
+        self._pool.close()
+        self._checker.close()
+
+    # -- sending --------------------------------------------------------------------------
+
+    def _attend(self, row: int, now: float) -> None:
+        self.columns.attended[row] = now - self._start
+        connection = self._pool.take(now)
+        self._live[row] = connection
+        if connection is not None:
+            self._send(connection, row)
+            return
+        self._waiting.append(row)
+        if self._pool.connecting < len(self._waiting) and self._pool.open() is not None:
+            self.columns.opened[row] = 1
+
+    def _send(self, connection: Connection, row: int) -> None:
+        self._live[row] = connection
+        self.columns.sent[row] = clock() - self._start
+        connection.send(row, self.bank.wire[self.columns.entry[row]])
+        if connection.fault:
+            self._broken(connection)
+
+    def _offer(self, connection: Connection) -> None:
+        """A connection is free: serve who waits, else keep it."""
+        while self._waiting:
+            row = self._waiting.popleft()
+            if row in self._live:
+                self._send(connection, row)
+                return
+        self._pool.give(connection, clock())
+
+    # -- receiving ------------------------------------------------------------------------
+
+    def _events(self, ready: list[tuple[int, int]]) -> None:
+        for fd, mask in ready:
+            connection = self._pool.all.get(fd)
+            if connection is None:
+                continue
+            if connection.state is State.CONNECTING:
+                if self._pool.established(connection):
+                    self._offer(connection)
+                else:
+                    self._unconnected(connection)
+                continue
+            if mask & WRITE:
+                connection.flush()
+            if mask & ~WRITE:
+                connection.receive()
+            if connection.complete:
+                self._answered(connection)
+            elif connection.fault:
+                self._broken(connection)
+        if ready:
+            self._pool.bury()
+
+    def _answered(self, connection: Connection) -> None:
+        done = clock()
+        row, status = connection.request, connection.status
+        columns = self.columns
+        columns.done[row] = done - self._start
+        columns.status[row] = status
+        del self._live[row]
+        if 200 <= status < 300:
+            columns.bucket[row] = Bucket.OK
+        elif status in SHED:
+            columns.bucket[row] = Bucket.SHED
+        elif status == 504:
+            columns.bucket[row], columns.reason[row] = Bucket.TIMED_OUT, Reason.STATUS_504
+        else:
+            columns.bucket[row], columns.reason[row] = Bucket.FAILED, Reason.STATUS
+        self._unchecked.append((row, connection.version, connection.timing, connection.body))
+        if connection.reusable():
+            self._offer(connection)
+        else:
+            self._pool.discard(connection)
+
+    def _broken(self, connection: Connection) -> None:
+        row = connection.request
+        if connection.state is State.BUSY and row in self._live:
+            self.columns.done[row] = clock() - self._start
+            self._end(row, Bucket.FAILED, connection.fault)
+        self._pool.discard(connection)
+        self._open_for_waiting()
+
+    def _unconnected(self, connection: Connection) -> None:
+        self._pool.discard(connection)
+        while self._waiting:
+            row = self._waiting.popleft()
+            if row in self._live:
+                self.columns.done[row] = clock() - self._start
+                self._end(row, Bucket.FAILED, Reason.CONNECT)
+                break
+        self._open_for_waiting()
+
+    def _open_for_waiting(self) -> None:
+        if len(self._waiting) > self._pool.connecting:
+            self._pool.open()
+
+    # -- giving up ------------------------------------------------------------------------
+
+    def _first_deadline(self, otherwise: float) -> float:
+        if not self._live:
+            return otherwise
+        return float(self.columns.at[next(iter(self._live))]) + self._start + self.plan.timeout_s
+
+    def _expire(self, now: float) -> None:
+        """Requests are attended in the order of their schedule, so the first is the oldest."""
+        while self._live and self._first_deadline(now) <= now:
+            row, connection = next(iter(self._live.items()))
+            if connection is None:
+                self._end(row, Bucket.UNSENT, Reason.NO_CONNECTION)
+                while self._waiting and self._waiting[0] not in self._live:
+                    self._waiting.popleft()
+                continue
+            self.columns.done[row] = now - self._start
+            self._end(row, Bucket.TIMED_OUT, Reason.DEADLINE)
+            self._pool.discard(connection)
+            self._open_for_waiting()
+
+    def _abandon(self) -> None:
+        """Stopped, and the grace is over: what is still under way stays unanswered."""
+        for row, connection in list(self._live.items()):
+            bucket = Bucket.UNSENT if connection is None else Bucket.TIMED_OUT
+            self._end(row, bucket, Reason.STOPPED)
+        self._waiting.clear()
+
+    def _end(self, row: int, bucket: Bucket, reason: Reason) -> None:
+        self.columns.bucket[row], self.columns.reason[row] = bucket, reason
+        del self._live[row]
+
+    def summary(self) -> dict[str, Any]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "versions": self._checker.versions,
+            "stages": self._checker.stages,
+            "connections_opened": self._pool.opened,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "peak_memory_kib": usage.ru_maxrss,
+        }
+
+
+def _busy(seconds: float) -> None:
+    """Hold the process up on purpose, to prove that such a run is declared invalid."""
+    until = clock() + seconds
+    while clock() < until:
+        pass
+
+
+def main(folder: Path, number: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us through the flag
+    plan = Plan.read(folder)
+    if plan.cores:
+        os.sched_setaffinity(0, {plan.cores[number % len(plan.cores)]})
+    with contextlib.suppress(OSError):  # the kernel may be late by 50 µs otherwise
+        Path("/proc/self/timerslack_ns").write_text("1")
+    generator = Generator(plan, Bank.read(folder), plan.columns(), number)
+    generator.prepare()
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    print("ready", flush=True)
+    line = sys.stdin.readline()
+    if line:
+        generator.run(float(line))
+        print(orjson.dumps(generator.summary()).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,122 @@
+"""Whom to ask about: ids from a store, a parquet column or a range, Zipf-distributed.
+
+The popularity of an id has nothing to do with its number: ids are shuffled (seeded) before ranks
+are given out, rank r drawn with probability ∝ r⁻ˢ.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+RANGE = re.compile(r"^(\d+)\.\.(\d+)$")
+LARGEST = 50_000_000
+
+
+class PopulationError(ValueError):
+    """Ids that cannot be had; the message names the option, the place and the remedy."""
+
+
+@dataclass(frozen=True)
+class Zipf:
+    """``ids`` by falling popularity, and their cumulative probabilities."""
+
+    ids: Ids  # (P,)
+    cumulative: NDArray[np.float64]  # (P,)
+
+    @classmethod
+    def over(cls, ids: Ids, exponent: float, rng: np.random.Generator) -> Zipf:
+        weights = np.arange(1, ids.size + 1, dtype=np.float64) ** -exponent
+        return cls(rng.permutation(ids), np.cumsum(weights) / weights.sum())
+
+    def draw(self, rng: np.random.Generator, count: int) -> Ids:
+        """(count,) ids, with repetition."""
+        rank = np.searchsorted(self.cumulative, rng.random(count), side="right")
+        return self.ids[np.minimum(rank, self.ids.size - 1)]
+
+    def draw_distinct(self, rng: np.random.Generator, count: int) -> Ids:
+        """(count,) different ids, the popular ones likelier and in no particular order."""
+        if count > self.ids.size:
+            raise PopulationError(
+                f"candidates: a list of {count} needs as many different items; there are "
+                f"{self.ids.size} (give more items, or shorter lists)"
+            )
+        found: Ids = np.empty(0, np.int64)
+        for _ in range(6):
+            found = _first_seen(np.concatenate([found, self.draw(rng, 2 * count)]))
+            if found.size >= count:
+                return found[:count]
+        rest = np.setdiff1d(self.ids, found)
+        return np.concatenate([found, rng.choice(rest, count - found.size, replace=False)])
+
+
+def read_ids(spec: str, *, option: str, column: str) -> Ids:
+    """Ids of ``LOW..HIGH``, ``COUNT``, ``FILE.parquet[:COLUMN]`` or a store's URL, (P,)."""
+    if spec.isdigit():
+        return _range(1, int(spec), option)
+    if match := RANGE.match(spec):
+        return _range(int(match[1]), int(match[2]), option)
+    if "://" in spec:
+        return _from_store(spec, option, column)
+    return _from_parquet(spec, option, column)
+
+
+def _range(low: int, high: int, option: str) -> Ids:
+    if not low <= high < 2**63:
+        raise PopulationError(f"{option}: {low}..{high} is not a range of ids")
+    if high - low >= LARGEST:
+        raise PopulationError(f"{option}: {low}..{high} holds more than {LARGEST:,} ids")
+    return np.arange(low, high + 1, dtype=np.int64)
+
+
+def _from_parquet(spec: str, option: str, column: str) -> Ids:
+    from pyarrow import ArrowException, parquet
+
+    name, _, chosen = spec.partition(".parquet:")
+    path = Path(spec if not chosen else name + ".parquet")
+    try:
+        table = parquet.read_table(path, columns=[chosen or column])
+    except (OSError, ArrowException) as error:
+        raise PopulationError(
+            f"{option}: {path}, column {chosen or column!r}: {error} "
+            "(wanted: LOW..HIGH, COUNT, FILE.parquet[:COLUMN] or a store's URL)"
+        ) from error
+    ids = np.unique(table.column(0).to_numpy())
+    ids = ids[ids > 0].astype(np.int64)  # 0 pads lists in the challenge's files
+    if not ids.size:
+        raise PopulationError(f"{option}: {path}, column {chosen or column!r} holds no ids")
+    return ids
+
+
+def _from_store(url: str, option: str, column: str) -> Ids:
+    """Items by scanning the store. Users have no scan: name a parquet file or a range."""
+    import asyncio
+
+    import feature_store
+
+    if column != "item_id":
+        raise PopulationError(
+            f"{option}: a store lists its items, not its users; name a parquet file or LOW..HIGH"
+        )
+
+    async def scan() -> list[Ids]:
+        store = await feature_store.connect(url)
+        try:
+            return [batch.ids async for batch in store.scan_items()]
+        finally:
+            await store.close()
+
+    batches = asyncio.run(scan())
+    if not batches:
+        raise PopulationError(f"{option}: {url} holds no items (python -m feature_store load …)")
+    return np.sort(np.concatenate(batches))
+
+
+def _first_seen(ids: Ids) -> Ids:
+    _, first = np.unique(ids, return_index=True)
+    return ids[np.sort(first)]

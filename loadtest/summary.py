@@ -1,0 +1,95 @@
+"""The verdict and the numbers under it, for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "invalid": "red"}
+EXIT_CODES = {"pass": 0, "measured": 0, "fail": 1, "undecided": 1, "invalid": 2}
+
+
+def headline(result: dict[str, Any]) -> list[str]:
+    """One sentence a verdict; the report's first lines as well."""
+    if result["verdict"] == "invalid":
+        return [f"INVALID: {reason}" for reason in result["invalid_because"]]
+    if not result["verdicts"]:
+        return ["MEASURED, without a target to hold it against (--slo p99=25ms)"]
+    return [sentence(verdict) for verdict in result["verdicts"]]
+
+
+def sentence(verdict: dict[str, Any]) -> str:
+    measured = verdict["measured_ms"]
+    value = "too few samples to quote it" if measured is None else f"measured {measured:.2f} ms"
+    counts = f"{verdict['over']:,} of {verdict['samples']:,} over"
+    target = verdict["slo"].replace("=", " ≤ ")
+    if verdict["outcome"] == "pass":
+        return f"PASS: {target} ({value}; {counts}; {confidence(verdict)} sure)"
+    if verdict["outcome"] == "fail":
+        return f"FAIL: {target} missed ({value}; {counts}; {confidence(verdict)} sure)"
+    return (
+        f"UNDECIDED: {target} neither shown nor ruled out ({value}; {counts}; "
+        f"{verdict['needed']:,} requests would show it with so many over)"
+    )
+
+
+def confidence(verdict: dict[str, Any]) -> str:
+    """Never rounded up to certainty."""
+    percent = 100 * verdict["confidence"]
+    return f"{percent:.2f}%" if percent < 99.995 else "over 99.99%"
+
+
+def show(console: Console, result: dict[str, Any]) -> None:
+    colour = COLOURS.get(result["verdict"], "cyan")
+    for line in headline(result):
+        console.print(f"[bold {colour}]{line}[/]")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("ms")
+    names = list(result["latency_ms"]["corrected"])
+    for name in names:
+        table.add_column(name, justify="right")
+    rows = {
+        "response, from the schedule": result["latency_ms"]["corrected"],
+        "uncorrected, from the send": result["latency_ms"]["uncorrected"],
+        "send lag": result["clocks_ms"]["lag"],
+        "connect": result["clocks_ms"]["connect"],
+    }
+    for title, values in rows.items():
+        table.add_row(title, *(_number(values[name]) for name in names))
+    console.print(table)
+    if interval := result["intervals_ms"]["p99"]:
+        console.print(f"p99 within {interval[0]:.2f} … {interval[1]:.2f} ms (95%, block bootstrap)")
+    rate = result["rate"]
+    console.print(
+        f"{result['requests']:,} requests at {rate['scheduled_per_s']:.1f}/s "
+        f"(sent {rate['achieved_per_s']:.1f}/s, goodput {rate['goodput_per_s']:.1f}/s): "
+        + ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in result["buckets"].items() if v)
+    )
+    if result["reasons"]:
+        console.print("reasons: " + ", ".join(f"{k} {v:,}" for k, v in result["reasons"].items()))
+    _show_oracle(console, result["oracle"])
+    _show_stages(console, result["stages"])
+
+
+def _show_oracle(console: Console, oracle: dict[str, Any] | None) -> None:
+    if oracle is not None:
+        console.print(
+            f"scores checked {oracle['checked']:,}, wrong {oracle['wrong_scores']:,}, mixed "
+            f"versions {oracle['mixed_versions']:,}, worst error {oracle['worst_error']:.2g}"
+            + (f", not checked {oracle['unchecked']:,}" if oracle["unchecked"] else "")
+        )
+
+
+def _show_stages(console: Console, stages: dict[str, Any] | None) -> None:
+    if stages is not None:
+        parts = stages["slowest_1_percent_ms"]
+        console.print(
+            f"the slowest 1% belong to [bold]{stages['owner_of_slowest']}[/]: "
+            + ", ".join(f"{name} {value:.2f} ms" for name, value in parts.items())
+        )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if value < 10 else f"{value:.1f}"

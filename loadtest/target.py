@@ -1,0 +1,52 @@
+"""The one address that requests go to, and the rule that keeps it on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+class TargetError(ValueError):
+    """An address that the load test will not aim at; the message names the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``http://HOST:PORT[/PREFIX]``"""
+
+    host: str
+    port: int
+    prefix: str
+    url: str
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @classmethod
+    def parse(cls, url: str, *, allow_remote: bool = False) -> Target:
+        """TargetError unless it is plain HTTP on loopback, or elsewhere and allowed."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port or 80
+        except ValueError as error:
+            raise TargetError(f"url: {url!r}: {error}") from None
+        if parts.scheme != "http" or not host:
+            raise TargetError(
+                f"url: {url!r} should look like http://127.0.0.1:8000 "
+                "(TLS is not spoken: measure behind it)"
+            )
+        if parts.query or parts.fragment or parts.username:
+            raise TargetError(f"url: {url!r}: only host, port and a path prefix are understood")
+        try:
+            address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]
+        except OSError as error:
+            raise TargetError(f"url: {host!r} does not resolve: {error}") from None
+        if not allow_remote and not ipaddress.ip_address(str(address).split("%")[0]).is_loopback:
+            raise TargetError(
+                f"url: {host} is another machine; add --allow-remote if it is yours to load"
+            )
+        return cls(host, port, parts.path.rstrip("/"), url)
