@@ -1,0 +1,189 @@
+"""Parquet columns as numpy arrays, with what is wrong in them told row by row.
+
+A fault of a whole file (missing, not parquet, a column that is absent or of another type) is a
+``DataFileError``; a fault of one row is a reason in ``Column.faults`` and the caller decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+
+class DataFileError(ValueError):
+    """A data file that cannot be used; the message names the file, the column and the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """One row that was not taken. Rows are counted from 0."""
+
+    file: str
+    row: int
+    column: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: row {self.row}, column {self.column}: {self.reason}"
+
+
+@dataclass(slots=True)
+class Column:
+    """Values in the order of the file. A row with a fault holds no meaning."""
+
+    values: NDArray[np.generic]
+    faults: dict[int, str] = field(default_factory=dict)  # row of the batch -> first reason
+
+    def reject(self, where: NDArray[np.bool_], reason: str) -> None:
+        for row in np.flatnonzero(where).tolist():
+            self.faults.setdefault(row, reason)
+
+
+class ParquetTable:
+    """One parquet file and the columns that are wanted of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise DataFileError(f"{path}: not a readable parquet file: {error}") from error
+        self.columns = tuple(self._file.schema_arrow.names)
+        self.rows: int = self._file.metadata.num_rows
+
+    def require(self, column: str) -> None:
+        if column not in self.columns:
+            raise DataFileError(
+                f"{self.path}: has no column {column!r} (it has: {', '.join(self.columns)})"
+            )
+
+    def batches(
+        self, columns: Sequence[str], batch_size: int, start: int = 0
+    ) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+        """(number of the first row, columns) from row ``start`` on; skips whole row groups."""
+        groups, first, row = [], 0, 0
+        for group in range(self._file.metadata.num_row_groups):
+            row += self._file.metadata.row_group(group).num_rows
+            if row > start:
+                groups.append(group)
+            else:
+                first = row
+        row = first
+        try:
+            for batch in self._file.iter_batches(batch_size, row_groups=groups, columns=columns):
+                skip = max(0, start - row)
+                if skip < batch.num_rows:
+                    part = batch.slice(skip)
+                    yield row + skip, {name: part.column(name) for name in columns}
+                row += batch.num_rows
+        except (OSError, pa.ArrowException) as error:
+            raise DataFileError(f"{self.path}: damaged after row {row}: {error}") from error
+
+
+def integers(array: pa.Array, source: str, *, below: int, limit: str) -> Column:
+    """(N,) int64 in 0 … ``below`` − 1; ``limit`` says what the bound is."""
+    if not pa.types.is_integer(array.type):
+        raise DataFileError(f"{source}: holds {array.type}, not integers")
+    missing = array.is_null().to_numpy(zero_copy_only=False)
+    column = Column(_numbers(array))
+    column.reject(missing, "null")
+    _reject_range(column, column.values, np.arange(len(array)), below, limit)
+    column.values = column.values.astype(np.int64)
+    return column
+
+
+def integer_lists(array: pa.Array, source: str, *, slots: int, below: int, limit: str) -> Column:
+    """(N, slots) int64, shorter lists 0-padded on the left."""
+    if not (_is_list(array.type) and pa.types.is_integer(array.type.value_type)):
+        raise DataFileError(f"{source}: holds {array.type}, not lists of integers")
+    column = Column(np.zeros((len(array), slots), np.int64))
+    flat, rows, lengths = _flattened(array, column)
+    column.reject(lengths > slots, f"more than {slots} values")
+    _reject_range(column, flat, rows, below, limit)
+    if (lengths == slots).all():
+        column.values = flat.astype(np.int64).reshape(-1, slots)
+    else:
+        ends = np.cumsum(lengths)[rows]
+        slot = slots - (ends - np.arange(len(flat)))
+        fits = slot >= 0
+        column.values[rows[fits], slot[fits]] = flat[fits]
+    return column
+
+
+def dense(array: pa.Array, source: str, *, size: int, dtype: np.dtype[np.generic]) -> Column:
+    """(N, size) finite floats of ``dtype``; a plain number is a vector of size 1."""
+    if size == 1 and _is_number(array.type):
+        array = pa.FixedSizeListArray.from_arrays(array, 1)
+    if not (_is_list(array.type) and _is_number(array.type.value_type)):
+        raise DataFileError(f"{source}: holds {array.type}, not lists of numbers")
+    column = Column(np.zeros((len(array), size), dtype))
+    flat, rows, lengths = _flattened(array, column)
+    for row in np.flatnonzero(lengths != size).tolist():
+        column.faults.setdefault(row, f"{lengths[row]} values instead of {size}")
+    whole = (lengths == size)[rows]
+    vectors = flat[whole].reshape(-1, size)
+    kept = np.flatnonzero(lengths == size)
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        nan = np.isnan(vectors).any(axis=1)
+        for row, is_nan in zip(kept[~finite].tolist(), nan[~finite].tolist(), strict=True):
+            column.faults.setdefault(row, "NaN" if is_nan else "infinite")
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = vectors.astype(dtype)
+    for row in kept[finite & ~np.isfinite(rounded).all(axis=1)].tolist():
+        column.faults.setdefault(row, f"beyond the range of {dtype}")
+    column.values[kept] = rounded
+    return column
+
+
+def _flattened(
+    array: pa.Array, column: Column
+) -> tuple[NDArray[np.generic], NDArray[np.intp], NDArray[np.int64]]:
+    """All elements (E,), the row each belongs to (E,), and the rows' lengths (N,); nulls told."""
+    missing = array.is_null().to_numpy(zero_copy_only=False)
+    column.reject(missing, "null")
+    lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+    rows = np.repeat(np.arange(len(array)), lengths)
+    elements = array.flatten()
+    if elements.null_count:
+        column.reject(_rows_mask(rows[elements.is_null().to_numpy(False)], len(array)), "null")
+    return _numbers(elements), rows, lengths.astype(np.int64)
+
+
+def _reject_range(
+    column: Column, flat: NDArray[np.generic], rows: NDArray[np.intp], below: int, limit: str
+) -> None:
+    for at in np.flatnonzero(flat < 0).tolist():  # type: ignore[operator]
+        column.faults.setdefault(int(rows[at]), f"{flat[at]} is negative")
+    if below > np.iinfo(flat.dtype).max:  # type: ignore[type-var]
+        return
+    for at in np.flatnonzero(flat >= below).tolist():  # type: ignore[operator]
+        column.faults.setdefault(int(rows[at]), f"{flat[at]} is {limit}")
+
+
+def _rows_mask(rows: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
+    mask = np.zeros(count, bool)
+    mask[rows] = True
+    return mask
+
+
+def _numbers(array: pa.Array) -> NDArray[np.generic]:
+    filled = array.fill_null(0) if array.null_count else array
+    values: NDArray[np.generic] = filled.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))

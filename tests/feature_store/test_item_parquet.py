@@ -1,0 +1,272 @@
+"""Item files: what is taken, what is refused, and what is said about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from feature_store.item_parquet import ItemParquet, ItemParquetBatch, read_items
+from feature_store.parquet_columns import DataFileError
+from feature_store.schema import FeatureSchema
+from tests.feature_store.parquet_samples import item_columns, write
+from tests.feature_store.samples import SHOP, random_rows
+
+COUNT = 20
+IDS = np.arange(COUNT) * 1_000_003 + 2**40
+ROWS = random_rows(SHOP, COUNT)
+
+
+def whole(**changed: Any) -> dict[str, Any]:
+    return item_columns(SHOP, IDS, ROWS) | changed
+
+
+def lists(column: str, row: int, value: Any) -> list[Any]:
+    """The column with one row replaced."""
+    values = [v.tolist() if isinstance(v, np.ndarray) else v for v in ROWS[column]]
+    values[row] = value
+    return values
+
+
+def merged(batches: list[ItemParquetBatch]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([b.ids for b in batches]), np.concatenate([b.rows for b in batches])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 1000])
+def test_every_item_is_read_as_the_store_keeps_it(tmp_path: Path, batch_size: int) -> None:
+    path = write(tmp_path / "items.parquet", whole(), row_group_size=6)
+    batches = list(read_items([path], SHOP, batch_size))
+    ids, rows = merged(batches)
+    assert (ids == IDS).all()
+    assert rows.tobytes() == ROWS.tobytes()
+    assert batches[-1].next_row == COUNT
+    assert not any(batch.rejected for batch in batches)
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 6, 13, 19, 20])
+def test_reading_goes_on_from_any_row(tmp_path: Path, start: int) -> None:
+    path = write(tmp_path / "items.parquet", whole(), row_group_size=6)
+    batches = list(ItemParquet([path], SHOP).batches(4, start))
+    assert [i for batch in batches for i in batch.ids] == IDS[start:].tolist()
+
+
+def test_fixed_size_lists_are_lists_too(tmp_path: Path) -> None:
+    flat = pa.array(ROWS["picture"].astype(np.float32).reshape(-1))
+    fixed = pa.FixedSizeListArray.from_arrays(flat, 6)
+    colours = pa.array(ROWS["colours"].tolist(), pa.large_list(pa.int64()))
+    path = write(tmp_path / "items.parquet", whole(picture=fixed, colours=colours))
+    _, rows = merged(list(read_items([path], SHOP, 7)))
+    assert rows.tobytes() == ROWS.tobytes()
+
+
+def test_the_challenges_padding_row_is_no_item(tmp_path: Path) -> None:
+    schema = FeatureSchema.microlens()
+    rows = random_rows(schema, 4)
+    rows[0] = np.zeros((), schema.item_dtype)
+    rows["item_id"] = np.arange(4)
+    path = write(tmp_path / "item_info.parquet", item_columns(schema, rows["item_id"], rows))
+    [batch] = read_items([path], schema)
+    assert batch.ids.tolist() == [1, 2, 3]
+    assert not batch.rejected
+
+
+def test_an_item_of_id_0_is_an_item(tmp_path: Path) -> None:
+    path = write(tmp_path / "items.parquet", whole(item_id=np.arange(COUNT)))
+    [batch] = read_items([path], SHOP)
+    assert batch.ids[0] == 0
+
+
+def test_the_identity_column_is_the_id_where_there_is_no_item_id(tmp_path: Path) -> None:
+    columns = whole(sku=np.arange(1, COUNT + 1))
+    del columns["item_id"]
+    path = write(tmp_path / "items.parquet", columns)
+    [batch] = read_items([path], SHOP)
+    assert (batch.ids == batch.rows["sku"]).all()
+    [other] = read_items([path], SHOP, id_column="brand")
+    assert set(other.ids.tolist()) == set(ROWS["brand"].tolist())
+
+
+def test_shorter_lists_are_padded_on_the_left(tmp_path: Path) -> None:
+    path = write(tmp_path / "items.parquet", whole(colours=lists("colours", 3, [4, 5])))
+    [batch] = read_items([path], SHOP)
+    assert batch.rows["colours"][3].tolist() == [0, 4, 5]
+    assert (batch.rows["colours"][4:] == ROWS["colours"][4:]).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("item_id", None, "null"),
+        ("item_id", -5, "-5 is negative"),
+        ("sku", None, "null"),
+        ("sku", -1, "-1 is negative"),
+        ("sku", 2**31, "2147483648 is beyond int32"),
+        ("colours", None, "null"),
+        ("colours", [1, None, 2], "null"),
+        ("colours", [1, -2, 2], "-2 is negative"),
+        ("colours", [2**31, 1], "2147483648 is beyond int32"),
+        ("colours", [1, 2, 3, 4], "more than 3 values"),
+        ("picture", None, "null"),
+        ("picture", [1.0] * 5, "5 values instead of 6"),
+        ("picture", [1.0] * 7, "7 values instead of 6"),
+        ("picture", [1.0] * 5 + [None], "null"),
+        ("picture", [1.0] * 5 + [float("nan")], "NaN"),
+        ("picture", [1.0] * 5 + [float("-inf")], "infinite"),
+        ("picture", [1.0] * 5 + [65_520.0], "beyond the range of float16"),
+        ("price", float("nan"), "NaN"),
+        ("price", 1e39, "beyond the range of float32"),
+        ("stock_level", -1, "-1 is negative"),
+    ],
+)
+def test_a_bad_row_is_rejected_with_its_place_and_reason(
+    tmp_path: Path, column: str, value: Any, reason: str
+) -> None:
+    values = IDS.tolist() if column == "item_id" else lists(column, 0, ROWS[column][0].tolist())
+    if column == "price":
+        values = [float(v[0]) for v in ROWS["price"]]
+    values[13] = value
+    path = write(tmp_path / "items.parquet", whole(**{column: values}))
+    batches = list(read_items([path], SHOP, 5))
+    [rejected] = [row for batch in batches for row in batch.rejected]
+    assert (rejected.file, rejected.row, rejected.column) == (str(path), 13, column)
+    assert rejected.reason == reason
+    ids, rows = merged(batches)
+    others = np.arange(COUNT) != 13
+    assert (ids == IDS[others]).all()
+    assert rows.tobytes() == ROWS[others].tobytes()
+    with pytest.raises(DataFileError, match=f"row 13, column {column}: "):
+        list(read_items([path], SHOP, 5, strict=True))
+
+
+def test_an_id_given_twice_is_taken_once(tmp_path: Path) -> None:
+    twice = IDS.copy()
+    twice[11] = twice[2]
+    path = write(tmp_path / "items.parquet", whole(item_id=twice))
+    batches = list(read_items([path], SHOP, 4))
+    [rejected] = [row for batch in batches for row in batch.rejected]
+    assert (rejected.row, rejected.column) == (11, "item_id")
+    assert merged(batches)[0].tolist() == np.delete(IDS, 11).tolist()
+
+
+@pytest.mark.parametrize(("column", "index"), [("sku", 500), ("stock_level", 4)])
+def test_an_index_beyond_the_vocabulary_is_cold_unless_strict(
+    tmp_path: Path, column: str, index: int
+) -> None:
+    path = write(tmp_path / "items.parquet", whole(**{column: lists(column, 3, index)}))
+    [batch] = read_items([path], SHOP)
+    assert batch.rows[column][3] == index
+    with pytest.raises(DataFileError, match=f"row 3, column {column}: {index} is not in the voc"):
+        list(read_items([path], SHOP, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "what"),
+    [
+        ("sku", [1.0] * COUNT, "double, not integers"),
+        ("colours", [1] * COUNT, "int64, not lists of integers"),
+        ("colours", [["red"]] * COUNT, "not lists of integers"),
+        ("picture", ["a"] * COUNT, "string, not lists of numbers"),
+        ("item_id", ["a"] * COUNT, "string, not integers"),
+    ],
+)
+def test_a_column_of_another_type_names_file_and_column(
+    tmp_path: Path, column: str, values: list[Any], what: str
+) -> None:
+    path = write(tmp_path / "items.parquet", whole(**{column: values}))
+    with pytest.raises(DataFileError, match=what) as caught:
+        list(read_items([path], SHOP))
+    assert f"{path}: column {column}: " in str(caught.value)
+
+
+def test_a_missing_item_column_is_an_error(tmp_path: Path) -> None:
+    columns = whole()
+    del columns["picture"]
+    path = write(tmp_path / "items.parquet", columns)
+    with pytest.raises(DataFileError, match="no column 'picture'"):
+        read_items([path], SHOP)
+
+
+def test_a_missing_id_column_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "items.parquet", {"a": [1]})
+    with pytest.raises(DataFileError, match="has no column item_id; name the id column"):
+        read_items([path], SHOP)
+    with pytest.raises(DataFileError, match="has no column 'b'"):
+        read_items([path], SHOP, id_column="b")
+
+
+def test_a_missing_context_column_is_padding_and_said(tmp_path: Path) -> None:
+    columns = whole()
+    del columns["stock_level"]
+    path = write(tmp_path / "items.parquet", columns)
+    items = ItemParquet([path], SHOP)
+    [batch] = items.batches()
+    assert not batch.rows["stock_level"].any()
+    assert items.warnings == [f"no column stock_level in {path}: 0 (padding) for every item"]
+
+
+def test_a_further_file_gives_what_the_first_lacks(tmp_path: Path) -> None:
+    columns = whole()
+    order = np.random.default_rng(0).permutation(COUNT)
+    further = {
+        "item_id": IDS[order],
+        "stock_level": columns.pop("stock_level").take(order),
+        "price": columns.pop("price").take(order),
+        "brand": np.zeros(COUNT, np.int64),  # the first file has it: not taken
+    }
+    first = write(tmp_path / "items.parquet", columns)
+    second = write(tmp_path / "more.parquet", further, row_group_size=3)
+    items = ItemParquet([first, second], SHOP)
+    ids, rows = merged(list(items.batches(6)))
+    assert (ids == IDS).all()
+    assert rows.tobytes() == ROWS.tobytes()
+    assert not items.warnings
+
+
+def test_items_without_their_further_context_are_counted(tmp_path: Path) -> None:
+    columns = whole()
+    level = columns.pop("stock_level")
+    first = write(tmp_path / "items.parquet", columns)
+    second = write(
+        tmp_path / "more.parquet", {"item_id": IDS[:15], "stock_level": level.slice(0, 15)}
+    )
+    items = ItemParquet([first, second], SHOP)
+    _, rows = merged(list(items.batches(6)))
+    assert not rows["stock_level"][15:].any()
+    assert items.warnings == [f"5 items are not in {second}: their stock_level is 0 (padding)"]
+
+
+def test_items_without_their_further_features_are_rejected(tmp_path: Path) -> None:
+    columns = whole()
+    price = columns.pop("price")
+    first = write(tmp_path / "items.parquet", columns)
+    second = write(tmp_path / "more.parquet", {"item_id": IDS[1:], "price": price.slice(1)})
+    [batch] = read_items([first, second], SHOP)
+    [rejected] = batch.rejected
+    assert (rejected.row, rejected.column) == (0, "price")
+    assert rejected.reason == f"id {IDS[0]} is not in {second}"
+
+
+def test_a_bad_row_of_a_further_file_rejects_its_item(tmp_path: Path) -> None:
+    columns = whole()
+    levels = columns.pop("stock_level").to_pylist()
+    levels[4] = -1
+    first = write(tmp_path / "items.parquet", columns)
+    second = write(tmp_path / "more.parquet", {"item_id": IDS, "stock_level": levels})
+    [batch] = read_items([first, second], SHOP)
+    [rejected] = batch.rejected
+    assert rejected.row == 4
+    assert rejected.reason == f"{second} row 4: -1 is negative"
+
+
+def test_what_is_no_parquet_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    with pytest.raises(DataFileError, match="not a readable parquet file"):
+        read_items([path], SHOP)
+    path.write_bytes(b"item_id,sku\n1,2\n")
+    with pytest.raises(DataFileError, match="not a readable parquet file"):
+        read_items([path], SHOP)
+    with pytest.raises(DataFileError, match="no item file"):
+        read_items([], SHOP)
