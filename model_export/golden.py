@@ -102,9 +102,9 @@ class Golden:
     @classmethod
     def load(cls, path: Path) -> Golden:
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 return cls(**{f.name: file[f.name] for f in fields(cls)})
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+        except (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile) as error:
             raise BundleError(
                 f"{path}: golden answers cannot be read: {error}; "
                 "rebuild the bundle with `python -m model_export build`"

@@ -142,7 +142,7 @@ class _Cases:
             name,
             random.choice(history, length).astype(np.int32),
             candidates.astype(np.int32),
-            np.array(context, np.int32).reshape(len(context), -1).T.copy(),
+            np.array(context, np.int32).reshape(len(context), len(candidates)).T.copy(),
         )
 
 

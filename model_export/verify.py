@@ -1,0 +1,91 @@
+"""Proves that a bundle on this machine answers as its PyTorch network did. No torch, no onnx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from feature_store.schema import CategoricalList, Dense, FeatureSchema
+from model_export.bundle import Bundle
+from model_export.errors import BundleError, ParityError
+from model_export.golden import Difference
+from model_export.manifest import GOLDEN, TOLERANCE
+from model_export.runtime import FoldedModel
+
+Shape = list[str | int]
+Signature = dict[str, tuple[str, Shape]]  # input or output name -> (element type, shape)
+
+
+def verify(path: Path | str) -> tuple[Bundle, Difference]:
+    """Digests, then signatures, then every golden answer. Raises BundleError naming the fault."""
+    bundle = Bundle.open(path)
+    model = FoldedModel(bundle)
+    check_signatures(bundle, model)
+    return bundle, check_golden(bundle, model)
+
+
+def check_signatures(bundle: Bundle, model: FoldedModel) -> None:
+    """Every graph's inputs and outputs are those its schema asks for: names, types, shapes."""
+    for graph, expected in signatures(bundle.schema).items():
+        found: Signature = model.signatures()[graph]
+        faults = list(_differences(expected, found))
+        if faults:
+            raise BundleError(
+                f"{bundle.graph(graph)}: does not fit the manifest's schema: {'; '.join(faults)}; "
+                "rebuild the bundle with `python -m model_export build`"
+            )
+
+
+def check_golden(bundle: Bundle, model: FoldedModel) -> Difference:
+    """Ask every golden question. Raises ParityError beyond the tolerance."""
+    golden, expected = bundle.golden(), bundle.schema.item_dtype
+    if golden.items.dtype != expected:
+        raise BundleError(
+            f"{bundle.path / GOLDEN}: items: {golden.items.dtype} does not fit the manifest's "
+            "schema; rebuild the bundle with `python -m model_export build`"
+        )
+    difference = golden.compare(model)
+    if not difference.max_abs_error <= TOLERANCE:
+        raise ParityError(
+            f"{bundle.path}: an answer on this machine differs from the network's by "
+            f"{difference.max_abs_error:.3g} (at most {TOLERANCE:g} is allowed); worst case: "
+            f"{difference.worst_case}; do not serve it here: rebuild the bundle, and report the "
+            "processor and the onnxruntime version if that does not help"
+        )
+    return difference
+
+
+def signatures(schema: FeatureSchema) -> dict[str, Signature]:
+    """What the three graphs take and give under ``schema``."""
+    D, X = schema.item_vector_width, schema.network_width
+    items: Signature = {}
+    for feature in schema.item:
+        match feature:
+            case Dense():
+                items[feature.name] = ("tensor(float)", ["N", feature.size])
+            case CategoricalList():
+                items[feature.name] = ("tensor(int32)", ["N", feature.slots])
+            case _:
+                items[feature.name] = ("tensor(int32)", ["N"])
+    context: Signature = {f.name: ("tensor(int32)", ["C"]) for f in schema.context}
+    return {
+        "item_tower": items | _floats(vector=["N", D], row=["N", X]),
+        "history_tower": _floats(vector=["L", D], keys=["L", D], values=["L", D], rows=["L", X]),
+        "ranker": context
+        | _floats(vector=["C", D], row=["C", X], probability=["C"], logit=["C"])
+        | _floats(history_keys=["L", D], history_values=["L", D], history_rows=["L", X]),
+    }
+
+
+def _floats(**shapes: Shape) -> Signature:
+    return {name: ("tensor(float)", shape) for name, shape in shapes.items()}
+
+
+def _differences(expected: Signature, found: Signature) -> Iterator[str]:
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            yield f"{name} is missing"
+        elif name not in expected:
+            yield f"{name} is not known"
+        elif found[name] != expected[name]:
+            yield f"{name} is {found[name]} and not {expected[name]}"

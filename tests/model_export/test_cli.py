@@ -1,0 +1,99 @@
+"""The room as a program: what it prints, what it refuses, and its exit status."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from model_export.bundle import Bundle, newest
+from tests.model_export.schemas import SMALL
+from training import checkpoint
+from training.qin import QIN
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "model_export", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "120"},
+    )
+
+
+@pytest.fixture
+def trained(network: QIN, tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint-7"
+    checkpoint.save(folder, network, {"valid_auc": 0.91234, "epochs": 3})
+    return folder
+
+
+def test_a_checkpoint_becomes_a_verified_bundle(trained: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    built = run("build", trained, "--out", models, "--json")
+    assert built.returncode == 0, built.stderr
+    published = Bundle.open(orjson.loads(built.stdout)["path"])
+    assert published == newest(models)
+    training = published.manifest.training
+    assert training.checkpoint == "checkpoint-7"
+    assert training.metrics == {"valid_auc": 0.91234, "epochs": 3}
+    assert training.weights_sha256 is not None
+
+    verified = run("verify", published.path)
+    assert verified.returncode == 0, verified.stderr
+    assert "7 files as published" in verified.stdout
+
+    shown = run("info", published.path)
+    assert "checkpoint-7 (valid_auc 0.9123)" in shown.stdout
+    assert "categorical, 50 values, width 8" in shown.stdout
+
+
+def test_a_taken_version_is_refused_in_one_line(trained: Path, tmp_path: Path) -> None:
+    arguments = ("build", trained, "--out", tmp_path / "models", "--version", "v1")
+    assert run(*arguments).returncode == 0
+    refused = run(*arguments)
+    assert refused.returncode == 1
+    assert "v1: exists, and a version is immutable" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("verify", "absent"), "error: absent/manifest.json: not found"),
+        (("info", "absent"), "error: absent/manifest.json: not found"),
+        (("build", "absent"), "error: absent: not a checkpoint"),
+        (("build", "--random", "--schema", "absent.yaml"), "error: absent.yaml: cannot be read"),
+        (("build", "--random", "--version", "a/b"), "error: version: 'a/b'"),
+    ],
+)
+def test_what_is_refused_says_why(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    out = ("--out", tmp_path) if arguments[0] == "build" else ()
+    refused = run(*arguments, *out)
+    assert refused.returncode == 1
+    assert message in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_random_weights_need_no_checkpoint(tmp_path: Path) -> None:
+    schema = tmp_path / "schema.yaml"
+    schema.write_text(SMALL.to_yaml())
+    built = run("build", "--random", "--schema", schema, "--out", tmp_path / "models")
+    assert built.returncode == 0, built.stderr
+    assert newest(tmp_path / "models").manifest.training.checkpoint is None
+
+
+def test_at_the_papers_sizes_a_candidate_costs_under_five_million_multiply_adds(
+    tmp_path: Path,
+) -> None:
+    assert run("build", "--random", "--out", tmp_path, "--version", "paper").returncode == 0
+    told = orjson.loads(run("info", tmp_path / "paper", "--json").stdout)
+    assert told["feature_schema"]["name"] == "microlens-1m"
+    assert told["multiply_adds"]["candidate"] < 5_000_000
+    assert 54_000_000 < told["multiply_adds"]["published_candidate"] < 57_000_000
+    assert told["parity"]["max_abs_error"] < 1e-5

@@ -1,0 +1,104 @@
+"""What serving sees of a model: shapes, unknown indices, cold items, threads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from model_export.build import build
+from model_export.bundle import Bundle
+from model_export.errors import BundleError
+from model_export.random_network import random_network
+from model_export.runtime import FoldedModel
+from tests.model_export.answers import folded, random_request
+from tests.model_export.schemas import SMALL_SIZES, WITHOUT_IDENTITY
+
+
+def test_shapes_and_kinds_are_those_of_the_contract(model: FoldedModel) -> None:
+    request = random_request(model.schema, length=5, count=7)
+    D, X = model.schema.item_vector_width, model.schema.network_width
+    vectors = model.items(request.items)
+    assert (vectors.vector.shape, vectors.row.shape) == ((30, D), (30, X))
+    history = model.history(vectors.vector[request.history])
+    assert (history.keys.shape, history.values.shape) == ((5, D), (5, D))
+    assert history.rows.shape == (5, X)
+    answer = folded(model, request)
+    assert answer.shape == (7,)
+    kinds = {a.dtype for a in (vectors.vector, vectors.row, history.keys, history.rows, answer)}
+    assert kinds == {np.dtype(np.float32)}
+    assert model.version == "small-1"
+
+
+@pytest.mark.parametrize("unknown", [50, 51, 2**31 - 1, -1, -(2**31)])
+def test_an_index_the_model_never_saw_counts_as_zero(model: FoldedModel, unknown: int) -> None:
+    rows = random_request(model.schema, length=0).items
+    for name in ("item_id", "item_tags"):
+        absent, beyond = rows.copy(), rows.copy()
+        absent[name], beyond[name] = 0, unknown
+        assert_array_equal(model.items(beyond).vector, model.items(absent).vector)
+
+
+@pytest.mark.parametrize("unknown", [11, 2**31 - 1, -1])
+def test_a_context_level_the_model_never_saw_counts_as_zero(
+    model: FoldedModel, unknown: int
+) -> None:
+    request = random_request(model.schema, length=3)
+    request.context[:, 0] = 0
+    absent = folded(model, request)
+    request.context[:, 0] = unknown
+    assert_array_equal(folded(model, request), absent)
+
+
+def test_cold_items_are_those_without_a_known_identity(model: FoldedModel) -> None:
+    rows = np.zeros(5, model.schema.item_dtype)
+    rows["item_id"] = [0, 1, 49, 50, -1]
+    assert model.cold(rows).tolist() == [True, False, False, True, True]
+
+
+def test_without_an_identity_no_item_is_cold(tmp_path) -> None:
+    model = FoldedModel(build(random_network(WITHOUT_IDENTITY, SMALL_SIZES), tmp_path))
+    assert not model.cold(np.zeros(3, WITHOUT_IDENTITY.item_dtype)).any()
+
+
+def test_probability_is_the_sigmoid_of_the_logit(model: FoldedModel) -> None:
+    request = random_request(model.schema, length=4)
+    vectors = model.items(request.items)
+    arguments = (
+        vectors.vector[request.candidates],
+        vectors.row[request.candidates],
+        request.context,
+        model.history(vectors.vector[request.history]),
+    )
+    logits = model.logits(*arguments).astype(np.float64)
+    np.testing.assert_allclose(model.rank(*arguments), 1 / (1 + np.exp(-logits)), atol=1e-6)
+
+
+def test_threads_share_one_model_without_mixing_answers(model: FoldedModel) -> None:
+    requests = [random_request(model.schema, length=n % 13, seed=n) for n in range(64)]
+    alone = [folded(model, request) for request in requests]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            together = list(pool.map(lambda request: folded(model, request), requests))
+            for one, other in zip(alone, together, strict=True):
+                assert_array_equal(one, other)
+
+
+def test_a_damaged_graph_is_refused_with_its_name(copied: Bundle) -> None:
+    copied.graph("ranker").write_bytes(b"not a graph")
+    with pytest.raises(BundleError, match=r"ranker\.onnx: .* cannot load it: .*rebuild"):
+        FoldedModel(copied)
+
+
+def test_serving_imports_neither_torch_nor_onnx() -> None:
+    code = (
+        "import sys, model_export.bundle, model_export.runtime, model_export.verify, "
+        "model_export.__main__; "
+        "print([m for m in ('torch', 'onnx', 'pandas', 'safetensors') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
