@@ -1,0 +1,152 @@
+"""The wire format of ``POST /v1/score``: what is asked, and what is answered."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model
+
+from feature_store.contract import MAX_ID
+from feature_store.schema import MAX_HISTORY
+
+Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
+MOST_CONTEXT_FEATURES = 64
+
+
+Candidates = Annotated[
+    list[Id],
+    FailFast(),
+    Field(
+        min_length=1,
+        description="Item ids to score; a duplicate is answered at each of its positions.",
+    ),
+]
+
+
+class ScoreRequest(BaseModel):
+    """Who is asked about, and which items."""
+
+    # Strict: 1.0, "1" and true are not the integer 1.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    user_id: Annotated[Id, Field(description="Whose history to read.")]
+    candidates: Candidates
+    context: Annotated[
+        dict[str, Annotated[list[Index], FailFast()]],
+        Field(
+            max_length=MOST_CONTEXT_FEATURES,
+            description="Context feature -> one value per candidate, instead of the stored one.",
+        ),
+    ] = {}
+    history: Annotated[
+        list[Id] | None,
+        FailFast(),
+        Field(
+            max_length=MAX_HISTORY,
+            description="Item ids, oldest first, instead of the stored history.",
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_ID, description="Answer only the k best, best first."),
+    ] = None
+    model_version: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=64,
+            description="Answer with this version (or the alias `active`) or not at all.",
+        ),
+    ] = None
+
+
+def score_request(max_candidates: int) -> type[ScoreRequest]:
+    """The request with this service's own limit, so that validation and OpenAPI agree on it."""
+    limited: Any = (Annotated[Candidates, Field(max_length=max_candidates)], ...)
+    return create_model("ScoreRequest", __base__=ScoreRequest, candidates=limited)
+
+
+class ScoreAnswer(BaseModel):
+    """Documents the answer; it is written straight from arrays (``service.scoring``)."""
+
+    model_version: str
+    request_id: str
+    item_ids: list[int]
+    scores: Annotated[
+        list[float | None],
+        Field(description="Parallel to `item_ids`; null where the item has no readable record."),
+    ]
+    cold_user: Annotated[bool, Field(description="No history: scored with an empty one.")]
+    unknown_items: Annotated[list[int], Field(description="Not in the store: score null.")]
+    unreadable_items: Annotated[
+        list[int],
+        Field(description="Damaged in the store: score null, or left out of the history."),
+    ]
+    cold_items: Annotated[
+        list[int],
+        Field(description="Newer than the model: scored from content with a zero id vector."),
+    ]
+    unknown_history: Annotated[
+        list[int], Field(description="History items that are not in the store, left out.")
+    ]
+    degraded: Annotated[
+        list[str], Field(description="What the answer had to do without: `items`, `history`.")
+    ]
+
+
+class FieldError(BaseModel):
+    field: str
+    detail: str
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457, as ``application/problem+json``."""
+
+    type: Annotated[str, Field(examples=["urn:qin:problem:invalid-field"])]
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    field: Annotated[str | None, Field(description="The first field at fault.")] = None
+    errors: Annotated[list[FieldError] | None, Field(description="The first few faults.")] = None
+    loaded: Annotated[list[str] | None, Field(description="Versions there are instead.")] = None
+
+
+REQUEST_EXAMPLES: dict[str, Any] = {
+    "stored history": {"value": {"user_id": 7, "candidates": [17, 4, 99]}},
+    "the best three": {"value": {"user_id": 7, "candidates": [17, 4, 99, 23], "top_k": 3}},
+    "own history and context": {
+        "value": {
+            "user_id": 7,
+            "candidates": [17, 4],
+            "history": [5, 9, 12],
+            "context": {"likes_level": [3, 4]},
+        }
+    },
+}
+ANSWER_EXAMPLE: dict[str, Any] = {
+    "model_version": "20261121T093000Z",
+    "request_id": "5f0c2b7e9d4a4c53a8f1d0e6b7a3c291",
+    "item_ids": [17, 4, 99],
+    "scores": [0.0312, 0.2711, None],
+    "cold_user": False,
+    "unknown_items": [99],
+    "unreadable_items": [],
+    "cold_items": [],
+    "unknown_history": [],
+    "degraded": [],
+}
+
+
+def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+REQUEST_HEADERS = [
+    _header(
+        "X-Request-Id", "Echoed; made where there is none.", type="string", pattern="^[!-~]{1,128}$"
+    ),
+    _header("X-Deadline-Ms", "504 past it.", type="number", exclusiveMinimum=0),
+    _header("X-Server-Timing", "1 asks for the Server-Timing header.", type="string"),
+]

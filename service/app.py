@@ -1,0 +1,117 @@
+"""The HTTP application over a house that is already built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from service.api import (
+    ANSWER_EXAMPLE,
+    REQUEST_EXAMPLES,
+    REQUEST_HEADERS,
+    ProblemDocument,
+    ScoreAnswer,
+    score_request,
+)
+from service.errors import NotReady, ServiceError
+from service.exchange import SCORE, Exchanges, exchange_of
+from service.house import House
+from service.problems import MEDIA_TYPE, answer_problem
+from service.request import deadline_seconds, parse, read_body
+
+
+def create_app(house: House) -> ASGIApp:
+    """Routes inside, ``Exchanges`` around them."""
+    app = FastAPI(
+        title="QIN Serving",
+        description="A user and a candidate list in, click probabilities out.",
+        version="1",
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, answer_problem)
+    _add_score(app, house)
+    _add_operations(app, house)
+    return Exchanges(app, house.settings, house.metrics)
+
+
+def _add_score(app: FastAPI, house: House) -> None:
+    settings = house.settings
+    model = score_request(settings.max_candidates)
+
+    @app.post(
+        SCORE,
+        summary="Score a candidate list for a user",
+        response_model=ScoreAnswer,
+        responses={
+            200: {"content": {"application/json": {"example": ANSWER_EXAMPLE}}},
+            **{status: _problem() for status in (400, 404, 413, 415, 422, 500, 503, 504)},
+        },
+        openapi_extra={
+            "parameters": REQUEST_HEADERS,
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": model.model_json_schema(),
+                        "examples": REQUEST_EXAMPLES,
+                    }
+                },
+            },
+        },
+    )
+    async def score(request: Request) -> Response:
+        exchange = exchange_of(request)
+        seconds = deadline_seconds(request, settings.deadline_ms, settings.max_deadline_ms)
+        deadline = exchange.timings.started + seconds
+        body = await read_body(request, settings.max_body_bytes)
+        exchange.timings.lap("receive")
+        asked = parse(model, body)
+        exchange.user_id, exchange.candidates = asked.user_id, len(asked.candidates)
+        version = house.versions.resolve(asked.model_version)
+        exchange.model_version = version.name
+        answer = await house.scoring.answer(asked, version, deadline, exchange)
+        return Response(answer, media_type="application/json")
+
+
+def _add_operations(app: FastAPI, house: House) -> None:
+    @app.get("/livez", summary="The process answers")
+    async def live() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get(
+        "/readyz",
+        summary="Loaded, verified against the bundle's own golden answers, filled and warmed",
+        responses={503: _problem()},
+    )
+    async def ready() -> dict[str, Any]:
+        readiness, active = house.readiness, house.versions.active
+        if not readiness.ready or active is None:
+            raise NotReady(
+                f"waiting for: {readiness.waiting_for}",
+                headers={"Retry-After": "1"},
+                members={"waiting_for": readiness.waiting_for},
+            )
+        return {
+            "status": "ready",
+            "model_version": active.name,
+            "items": active.table.count,
+            "item_capacity": active.table.capacity,
+        }
+
+    @app.get("/metrics", summary="For Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        return Response(house.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _problem() -> dict[str, Any]:
+    return {
+        "description": "A problem document (RFC 9457)",
+        "content": {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
+    }

@@ -1,0 +1,147 @@
+"""Worker threads that score, taking turns between requests.
+
+The queue holds requests, not chunks: a worker takes the request at the front, puts it back at the
+end if more of it is left, and runs one chunk of it. So a list of 5,000 never makes a list of 50
+wait for all of it, and several workers share one long request when there is nobody else.
+
+The graphs release the interpreter's lock, so threads are cores; each runs one chunk at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from itertools import pairwise
+from queue import SimpleQueue
+from time import perf_counter
+
+from service.errors import DeadlinePassed
+
+Prepare = Callable[[], None]
+Run = Callable[[int, int], None]  # rows [start, end)
+Span = tuple[int, int]
+
+
+class Work:
+    """What one request wants done: a preparation (the history tower), then its chunks."""
+
+    def __init__(self, prepare: Prepare | None, run: Run, spans: list[Span], deadline: float):
+        self.prepare, self.run, self.deadline = prepare, run, deadline
+        self.waiting = deque(spans)  # touched only by whoever took the work from the queue
+        self.unfinished = len(spans)
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.abandoned = False  # expired, failed, or nobody waits: nothing more of it is run
+        self.submitted = perf_counter()
+        self.started = self.prepared = self.finished = 0.0
+
+    def settle(self, error: BaseException | None) -> None:
+        """Answer whoever waits. On the event loop."""
+        self.abandoned = True
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+    def expire(self) -> None:
+        self.settle(DeadlinePassed("the answer was not ready before its deadline"))
+
+
+class Engine:
+    """``threads`` workers over one fair queue. Made on the event loop that awaits it."""
+
+    def __init__(self, threads: int, *, chunk: int = 512, min_chunk: int = 64) -> None:
+        self.threads = threads
+        self.chunks = 0  # run so far
+        self.expired = 0  # requests dropped, or cut short, because their deadline had passed
+        self.chunk, self._min_chunk = chunk, min_chunk
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._counting = threading.Lock()
+        self._workers = [
+            threading.Thread(target=self._serve, name=f"engine-{i}", daemon=True)
+            for i in range(threads)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a thread."""
+        return self._queue.qsize()
+
+    def spans(self, rows: int) -> list[Span]:
+        """Near-equal chunks. The same length is always cut alike: the same list, the same bits."""
+        least = -(-rows // self.chunk)
+        spread = min(self.threads, rows // self._min_chunk)
+        pieces = max(1, least, spread)
+        edges = [rows * i // pieces for i in range(pieces + 1)]
+        return list(pairwise(edges))
+
+    async def run(
+        self, run: Run, rows: int, deadline: float, prepare: Prepare | None = None
+    ) -> Work:
+        """``prepare()``, then ``run(start, end)`` over all rows. DeadlinePassed at ``deadline``.
+
+        The deadline is on ``perf_counter``. Returns the finished work, for its clock readings.
+        """
+        work = Work(prepare, run, self.spans(rows), deadline)
+        timer = self._loop.call_later(max(0.0, deadline - work.submitted), work.expire)
+        self._queue.put(work)
+        try:
+            await work.done
+        except DeadlinePassed:
+            self.expired += 1
+            raise
+        finally:
+            work.abandoned = True
+            timer.cancel()
+        return work
+
+    def close(self) -> None:
+        """Let running chunks end and stop. Blocks for at most one chunk."""
+        for _ in self._workers:
+            self._queue.put(None)
+        for worker in self._workers:
+            worker.join()
+
+    def _serve(self) -> None:
+        while (work := self._queue.get()) is not None:
+            try:
+                last = self._turn(work)
+                error = None
+            except Exception as failure:  # whatever the graphs raise belongs to whoever waits
+                last, error = True, failure
+            if last:
+                self._loop.call_soon_threadsafe(work.settle, error)
+
+    def _turn(self, work: Work) -> bool:
+        """Run the next chunk; whether the work is finished with it."""
+        if not self._live(work):
+            return False
+        if not work.started:
+            work.started = work.prepared = perf_counter()
+            if work.prepare is not None:
+                work.prepare()
+                work.prepared = perf_counter()
+                if not self._live(work):
+                    return False
+        start, end = work.waiting.popleft()
+        if work.waiting:
+            self._queue.put(work)  # the next turn is somebody else's, unless nobody waits
+        work.run(start, end)
+        with self._counting:
+            self.chunks += 1
+            work.unfinished -= 1
+            if work.unfinished:
+                return False
+        work.finished = perf_counter()
+        return True
+
+    @staticmethod
+    def _live(work: Work) -> bool:
+        """Expired work never reaches the graphs; the event loop's own timer answers for it."""
+        return not work.abandoned and perf_counter() < work.deadline

@@ -1,0 +1,99 @@
+"""Everything the service refuses or fails with: one tree, each with its status.
+
+    ServiceError
+    ├── Malformed            400  not JSON
+    ├── UnknownVersion       404
+    ├── TooLarge             413
+    ├── UnsupportedEncoding  415
+    ├── ClientGone           499  nobody is left to answer (nginx's number for it)
+    ├── InvalidField         422  JSON, but not what was asked for
+    ├── NotReady             503
+    ├── StoreFailure         503
+    ├── DeadlinePassed       504
+    └── ModelFault           500  the model answered with something that is no probability
+
+Each becomes an RFC 9457 problem document in ``service.problems``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a request, and where: ``candidates.3``, ``X-Deadline-Ms``."""
+
+    field: str
+    detail: str
+
+
+class ServiceError(Exception):
+    """Base of the tree. ``detail`` is for the caller and holds nothing internal."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        faults: Sequence[Fault] = (),
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail, self.faults = detail, tuple(faults)
+        self.headers, self.members = dict(headers or {}), dict(members or {})
+
+
+class Malformed(ServiceError):
+    status, slug, title = 400, "malformed", "The body is not JSON"
+
+
+class UnknownVersion(ServiceError):
+    status, slug, title = 404, "unknown-version", "This model version is not loaded"
+
+
+class TooLarge(ServiceError):
+    status, slug, title = 413, "too-large", "The body is too large"
+
+
+class UnsupportedEncoding(ServiceError):
+    status, slug, title = 415, "unsupported-encoding", "Content-Encoding is not understood"
+
+
+class ClientGone(ServiceError):
+    status, slug, title = 499, "client-gone", "The client went away"
+
+
+class InvalidField(ServiceError):
+    status, slug, title = 422, "invalid-field", "The request is not valid"
+
+    @classmethod
+    def of(cls, field: str, detail: str) -> InvalidField:
+        return cls(f"{field}: {detail}", faults=[Fault(field, detail)])
+
+
+class NotReady(ServiceError):
+    status, slug, title = 503, "not-ready", "Not ready yet"
+
+
+class StoreFailure(ServiceError):
+    status, slug, title = 503, "store-unavailable", "The feature store does not answer"
+
+
+class DeadlinePassed(ServiceError):
+    status, slug, title = 504, "deadline-passed", "The deadline passed"
+
+
+class ModelFault(ServiceError):
+    status, slug, title = 500, "model-fault", "The model failed"
+
+
+def tree(base: type[ServiceError] = ServiceError) -> list[type[ServiceError]]:
+    """Every class of the tree, the base first."""
+    return [base, *(found for child in base.__subclasses__() for found in tree(child))]

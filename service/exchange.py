@@ -1,0 +1,136 @@
+"""Around every request: an id, a clock, an answer whatever happens, and one look back at it.
+
+``Exchanges`` is the outermost ASGI layer and the only place that observes requests, failures
+included.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from dataclasses import dataclass, field
+from typing import cast
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.logs import logger, user_digest
+from service.metrics import Metrics
+from service.settings import Settings
+from service.timings import Timings
+
+SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+UNMATCHED = "unmatched"  # the route of every path that has none
+SCORE = "/v1/score"
+GONE = 499  # nginx's number for a client that went away before its answer
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of one request, gathered as it goes."""
+
+    request_id: str
+    wants_timing: bool
+    timings: Timings = field(default_factory=Timings)
+    status: int = 0  # of the answer; 0 until there is one
+    problem: str | None = None
+    model_version: str | None = None
+    user_id: int | None = None
+    candidates: int = 0
+
+
+def exchange_of(request: Request) -> Exchange:
+    return cast(Exchange, request.scope["exchange"])
+
+
+class Exchanges:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self._app, self._settings, self._metrics = app, settings, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = scope["exchange"] = _opened(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _finish_headers(exchange, message)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            # Answered by ``problems.answer_problem`` already, or half an answer is out: then only
+            # the connection can still say so.
+            if exchange.problem is None:
+                raise
+        finally:
+            self._observe(exchange, scope)
+
+    def _observe(self, exchange: Exchange, scope: Scope) -> None:
+        timings, metrics = exchange.timings, self._metrics
+        if not exchange.status:
+            exchange.status = GONE  # cancelled before there was an answer
+        if timings.ended == timings.started:
+            timings.end()
+        route = getattr(scope.get("route"), "path", UNMATCHED)
+        outcome = (
+            "ok" if exchange.status < 400 else "refused" if exchange.status < 500 else "failed"
+        )
+        metrics.requests.labels(route, exchange.status).inc()
+        metrics.request_seconds.labels(route, outcome).observe(timings.total)
+        if exchange.problem is not None:
+            metrics.problems.labels(exchange.problem).inc()
+        if route == SCORE:
+            for stage, seconds in timings.seconds.items():
+                metrics.stage_seconds.labels(stage, outcome).observe(seconds)
+            self._log(exchange)
+
+    def _log(self, exchange: Exchange) -> None:
+        settings, milliseconds = self._settings, 1e3 * exchange.timings.total
+        failed, slow = exchange.status >= 500, milliseconds > settings.log_slow_ms
+        if not failed and not slow and random.random() >= settings.log_sample:
+            return
+        stages = {s: round(1e3 * t, 3) for s, t in exchange.timings.seconds.items()}
+        (logger.warning if failed or slow else logger.info)(
+            "score",
+            request_id=exchange.request_id,
+            status=exchange.status,
+            problem=exchange.problem,
+            user=None if exchange.user_id is None else user_digest(exchange.user_id),
+            candidates=exchange.candidates,
+            model_version=exchange.model_version,
+            ms=round(milliseconds, 3),
+            stages_ms=stages,
+        )
+
+
+def _outcome(status: int) -> str:
+    return "ok" if status < 400 else "refused" if status < 500 else "failed"
+
+
+def _opened(scope: Scope) -> Exchange:
+    given, wants_timing = b"", False
+    for name, value in scope["headers"]:  # lower case, as ASGI has them
+        if name == b"x-request-id":
+            given = value
+        elif name == b"x-server-timing":
+            wants_timing = value == b"1"
+    sane = SANE_ID.fullmatch(given) is not None
+    return Exchange(given.decode() if sane else os.urandom(16).hex(), wants_timing)
+
+
+def _finish_headers(exchange: Exchange, message: Message) -> None:
+    exchange.status = message["status"]
+    exchange.timings.end()
+    headers = MutableHeaders(scope=message)
+    headers["X-Request-Id"] = exchange.request_id
+    if exchange.model_version is not None:
+        headers["X-Model-Version"] = exchange.model_version
+    if exchange.wants_timing:
+        headers["Server-Timing"] = exchange.timings.server_timing()

@@ -1,0 +1,61 @@
+"""Structured logs: pretty in a terminal, one JSON object a line otherwise."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from hashlib import blake2b
+from typing import Any, Literal
+
+import orjson
+import structlog
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger("service")
+
+
+def configure(form: Literal["auto", "json", "pretty"], level: str) -> None:
+    """Send our own lines and those of libraries (uvicorn's) the same way, to stderr."""
+    pretty = form == "pretty" or (form == "auto" and sys.stderr.isatty())
+    shared: list[structlog.types.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendering: list[structlog.types.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if pretty
+        else [
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(serializer=_json),
+        ]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # Its start and stop lines say less than ours; its warnings and errors are kept.
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, root.level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def user_digest(user_id: int) -> str:
+    """How a user appears in a log: recognisable from line to line, not readable."""
+    return blake2b(user_id.to_bytes(8, "little"), digest_size=6).hexdigest()
+
+
+def _json(event: Any, **_: Any) -> str:
+    return orjson.dumps(event, default=str).decode()

@@ -1,0 +1,124 @@
+"""Every metric the service keeps, in a registry of its own.
+
+Labels take values from lists in the code, never from a request: nothing a client sends can add a
+series. docs/operations.md explains each one, held to this file by a test.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable
+
+import numpy
+import onnxruntime
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
+
+# Seconds; ×1.5 to ×2 apart from 50 µs, where a stage begins to matter, to the longest deadline.
+LATENCY = (
+    *(50e-6, 100e-6, 200e-6, 350e-6, 500e-6, 750e-6),
+    *(1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 7.5e-3),
+    *(0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0),
+)
+CANDIDATES = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 5000)
+ITEM_KINDS = ("scored", "unknown", "unreadable")
+
+
+class Metrics:
+    """One attribute per metric. ``render`` is what Prometheus scrapes."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+
+        self.requests = Counter(
+            "qin_requests",
+            "Requests answered, by route and HTTP status.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "qin_request_seconds",
+            "From the request's first byte seen to its answer handed over, by route and outcome.",
+            ["route", "outcome"],
+            buckets=LATENCY,
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "qin_stage_seconds",
+            "Where the time of scoring requests went; the stages of a request sum to its total.",
+            ["stage", "outcome"],
+            buckets=LATENCY,
+            registry=registry,
+        )
+        self.problems = Counter(
+            "qin_problems",
+            "Problem documents sent, by the last word of their type.",
+            ["problem"],
+            registry=registry,
+        )
+        self.candidates = Histogram(
+            "qin_request_candidates",
+            "Candidates per scored request.",
+            buckets=CANDIDATES,
+            registry=registry,
+        )
+        self.items = Counter(
+            "qin_items",
+            "Candidates answered, by kind: scored, or unknown or unreadable (null).",
+            ["kind"],
+            registry=registry,
+        )
+        self.scored, self.unknown, self.unreadable = (
+            self.items.labels(kind) for kind in ITEM_KINDS
+        )
+        self.cold_users = Counter(
+            "qin_cold_users", "Requests scored with an empty history.", registry=registry
+        )
+        self.history_dropped = Counter(
+            "qin_history_items_dropped",
+            "History items left out because the store has no readable record of them.",
+            registry=registry,
+        )
+        self.store_seconds = Histogram(
+            "qin_store_seconds",
+            "Store round trips, by operation.",
+            ["operation"],
+            buckets=LATENCY,
+            registry=registry,
+        )
+        self.store_errors = Counter(
+            "qin_store_errors",
+            "Store round trips that failed, by operation and kind of error.",
+            ["operation", "error"],
+            registry=registry,
+        )
+        self.ready = Gauge("qin_ready", "1 when loaded, warmed and verified.", registry=registry)
+        self.model = Info("qin_model", "The active model version.", registry=registry)
+        build = Info("qin_build", "What is running.", registry=registry)
+        build.info(
+            {
+                "python": platform.python_version(),
+                "onnxruntime": onnxruntime.__version__,
+                "numpy": numpy.__version__,
+            }
+        )
+
+    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """A number read when scraped."""
+        Gauge(name, documentation, registry=self.registry).set_function(read)
+
+    def names(self) -> Iterable[str]:
+        return (family.name for family in self.registry.collect())
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,74 @@
+"""Whatever goes wrong, the caller gets an RFC 9457 problem document.
+
+``problem_of`` turns any exception into one; ``answer_problem`` is the application's one handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import ServiceError, tree
+from service.exchange import exchange_of
+from service.logs import logger
+
+MEDIA_TYPE = "application/problem+json"
+FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
+SLUGS = tuple(dict.fromkeys([*(e.slug for e in tree()), *FRAMEWORK.values(), "http-error"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What the document says. ``members`` are its extension members."""
+
+    status: int
+    slug: str
+    title: str
+    detail: str
+    members: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self, request_id: str) -> Response:
+        content = {
+            "type": f"urn:qin:problem:{self.slug}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "request_id": request_id,
+            **self.members,
+        }
+        body = orjson.dumps(content)
+        return Response(body, self.status, dict(self.headers), media_type=MEDIA_TYPE)
+
+
+def problem_of(error: Exception) -> Problem:
+    """Ours say what they say; the framework's are translated; any other reveals nothing."""
+    if isinstance(error, ServiceError):
+        members = dict(error.members)
+        if error.faults:
+            members["field"] = error.faults[0].field
+            members["errors"] = [{"field": f.field, "detail": f.detail} for f in error.faults]
+        return Problem(error.status, error.slug, error.title, error.detail, members, error.headers)
+    if isinstance(error, HTTPException):
+        phrase = HTTPStatus(error.status_code).phrase
+        slug = FRAMEWORK.get(error.status_code, "http-error")
+        return Problem(error.status_code, slug, phrase, phrase, headers=error.headers or {})
+    return Problem(
+        500, ServiceError.slug, ServiceError.title, "an unexpected error; it has been logged"
+    )
+
+
+async def answer_problem(request: Request, error: Exception) -> Response:
+    """The handler of every exception; the unexpected ones are logged here."""
+    exchange, problem = exchange_of(request), problem_of(error)
+    if problem.slug == ServiceError.slug:
+        logger.error("unexpected error", request_id=exchange.request_id, exc_info=error)
+    exchange.problem = problem.slug
+    return problem.response(exchange.request_id)

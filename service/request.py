@@ -1,0 +1,153 @@
+"""From a request's raw bytes to a ``ScoreRequest``, or to a 4xx that names the field."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect, Request
+
+from service.api import ScoreRequest
+from service.errors import ClientGone, Fault, InvalidField, Malformed, TooLarge, UnsupportedEncoding
+
+MOST_FAULTS = 5  # told of; a hostile body may hold a million
+MOST_FIELD = 80  # characters of a field's name that are repeated
+DEADLINE_HEADER = "X-Deadline-Ms"
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body, at most ``limit`` bytes; nothing beyond the limit is kept or waited for."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedEncoding("send the body as it is, without Content-Encoding")
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        raise _too_large(limit)
+    chunks, size = [], 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
+    except ClientDisconnect as error:
+        raise ClientGone("the client went away before its request was whole") from error
+    return b"".join(chunks)
+
+
+def parse(model: type[ScoreRequest], body: bytes) -> ScoreRequest:
+    """Validate the bytes themselves. Malformed or InvalidField name the place."""
+    try:
+        request = model.model_validate_json(body)
+    except ValidationError as error:
+        _refuse(body, error)
+    _refuse_duplicate_names(request, body)
+    return request
+
+
+def deadline_seconds(request: Request, default_ms: float, longest_ms: float) -> float:
+    """How long this answer may take, from X-Deadline-Ms or the default."""
+    given = request.headers.get(DEADLINE_HEADER)
+    if given is None:
+        return default_ms / 1e3
+    try:
+        milliseconds = float(given)
+    except ValueError:
+        milliseconds = math.nan
+    if not 0 < milliseconds <= longest_ms:
+        raise InvalidField.of(
+            DEADLINE_HEADER, f"a number of milliseconds above 0, at most {longest_ms:g}"
+        )
+    return milliseconds / 1e3
+
+
+def _too_large(limit: int) -> TooLarge:
+    # What is left of the body will not be read, so the connection cannot be used again.
+    return TooLarge(
+        f"the body is larger than {limit} bytes",
+        headers={"Connection": "close"},
+        members={"limit_bytes": limit},
+    )
+
+
+def _refuse(body: bytes, error: ValidationError) -> NoReturn:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        message = found[0]["msg"]
+        field = _place_of_syntax_error(body, message)
+        raise Malformed(f"{field}: {message}", faults=[Fault(field, message)])
+    faults = [Fault(_field(e["loc"]), e["msg"]) for e in found[:MOST_FAULTS]]
+    detail = f"{faults[0].field}: {faults[0].detail}"
+    if len(found) > 1:
+        detail += f" (and {len(found) - 1} more)"
+    raise InvalidField(detail, faults=faults)
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    name = ".".join(str(part) for part in location) or "body"
+    readable = "".join(c if c.isprintable() else "�" for c in name[:MOST_FIELD])
+    return readable if len(name) <= MOST_FIELD else f"{readable}…"
+
+
+MARK = "\x01here"
+
+
+def _place_of_syntax_error(body: bytes, message: str) -> str:
+    """The field in which the JSON breaks off; ``body`` when it is in none.
+
+    What precedes the fault is read again as far as it goes, with a mark in the fault's place, once
+    as a value and once as the rest of a string; the mark's path is the field.
+    """
+    position = re.search(r"line (\d+) column (\d+)$", message)
+    if position is None:
+        return "body"
+    line, column = int(position[1]), int(position[2])
+    before = body.split(b"\n", line)[:line]
+    before[-1] = before[-1][: max(column - 1, 0)]
+    prefix = b"\n".join(before)
+    mark = json.dumps(MARK).encode()
+    for attempt in (prefix.rstrip(b"+-.0123456789eE[{ \t\r\n") + mark, prefix + mark[1:]):
+        try:
+            known = from_json(attempt, allow_partial=True)
+        except ValueError:
+            continue
+        path = _path_to_mark(known)
+        if path:
+            return _field(path)
+    return "body"
+
+
+def _path_to_mark(value: Any) -> tuple[int | str, ...]:
+    """Along the last members, where the mark must be; empty if it is not there."""
+    path: list[int | str] = []
+    while isinstance(value, list | dict) and value:
+        last: int | str = len(value) - 1 if isinstance(value, list) else next(reversed(value))
+        path.append(last)
+        value = value[last]  # type: ignore[index]
+    return tuple(path) if isinstance(value, str) and value.endswith(MARK) else ()
+
+
+def _refuse_duplicate_names(request: ScoreRequest, body: bytes) -> None:
+    """A name given twice would silently win over the first.
+
+    A valid body has two quotation marks a name, two more for ``model_version``'s value, and none
+    elsewhere, so counting them finds every repetition; only then is the body read once more.
+    """
+    names = len(request.model_fields_set) + len(request.context)
+    strings = names + (request.model_version is not None)
+    if body.count(b'"') == 2 * strings:
+        return
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen = dict(pairs)
+        if len(seen) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidField.of(_field((twice,)), "given more than once")
+        return seen
+
+    json.loads(body, object_pairs_hook=unique)

@@ -1,0 +1,73 @@
+"""One service process: a house, an application, an HTTP server around them, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from model_export.bundle import Bundle
+from service.app import create_app
+from service.house import House, open_house
+from service.logs import logger
+from service.settings import Settings, unknown_variables
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, but a signal ends it as a return, so that what we opened is closed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises BundleError or StoreError when it cannot begin."""
+    for variable in unknown_variables(dict(os.environ)):
+        logger.warning("this variable sets nothing", variable=variable)
+    async with open_house(settings) as (house, bundle):
+        server = Server(_configuration(house))
+        loading = asyncio.create_task(_load(house, bundle, server))
+        try:
+            await server.serve()
+        finally:
+            loading.cancel()
+        if loading.done() and not loading.cancelled():
+            loading.result()  # what it raised ends the process
+
+
+async def _load(house: House, bundle: Bundle, server: Server) -> None:
+    """Meanwhile /livez and /readyz answer. Without a version there is nothing to go on for."""
+    try:
+        await house.load(bundle)
+    except BaseException:
+        server.should_exit = True
+        raise
+
+
+def _configuration(house: House) -> uvicorn.Config:
+    settings = house.settings
+    return uvicorn.Config(
+        create_app(house),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )

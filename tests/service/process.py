@@ -1,0 +1,87 @@
+"""The service as its users run it: a child process on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+START_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    process: subprocess.Popen[bytes]
+    host: str
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(*options: str, **variables: str) -> Service:
+    """``python -m service serve`` with these options; not waited for."""
+    port = free_port()
+    log = Path(tempfile.mkstemp(prefix="service-", suffix=".log")[1])
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve", "--port", str(port), *options],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+            stderr=output,
+            stdout=output,
+        )
+    return Service(process, "127.0.0.1", port, log)
+
+
+def wait_ready(service: Service) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with service.client() as client:
+        while time.monotonic() < deadline:
+            if service.process.poll() is not None:
+                raise AssertionError(f"it ended: {service.log.read_text()}")
+            try:
+                if client.get("/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+    raise AssertionError(f"not ready in time: {service.log.read_text()}")
+
+
+@contextmanager
+def serving(bundle: Path, store: str, **variables: str) -> Iterator[Service]:
+    """A ready service, stopped at the end of the block."""
+    service = start("--bundle", str(bundle), "--store", store, **variables)
+    try:
+        wait_ready(service)
+        yield service
+    finally:
+        if service.process.poll() is None:
+            service.stop()
+        service.log.unlink()
