@@ -20,6 +20,8 @@ from loadtest.progress import live
 from loadtest.replay import write_log
 from loadtest.results import summarise
 from loadtest.runner import Run, RunError, execute
+from loadtest.self_check import as_json as self_check_json
+from loadtest.self_check import self_check
 from loadtest.slo import Slo
 from loadtest.stub import Stub, StubSettings
 from loadtest.stub import run as run_stub
@@ -109,6 +111,20 @@ def stub(
         print(orjson.dumps(dict(counts)).decode(), flush=True)
 
 
+@app.command("self-check")
+def self_check_command(as_json: AsJson = False) -> None:
+    """Prove the load test against a stub with a known delay distribution."""
+    checks = []
+    for check in self_check():
+        checks.append(check)
+        mark = "[green]ok[/]" if check.passed else "[red]FAILED[/]"
+        console.print(f"{mark}  {check.name}", highlight=False)
+        console.print(f"    {orjson.dumps(check.numbers).decode()}", style="dim", highlight=False)
+    if as_json:
+        print_json(self_check_json(checks))
+    raise typer.Exit(0 if all(check.passed for check in checks) else 1)
+
+
 def _announce(stub: Stub) -> None:
     ports = {"port": stub.port, "admin_port": stub.admin_port}
     print(orjson.dumps(ports).decode(), flush=True)
@@ -118,9 +134,13 @@ def finish(result: dict[str, Any], finished: Run, *, out: Path | None, as_json: 
     """Show it, keep it, and leave with the exit code that says it."""
     show(console, result)
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
-        sys.stdout.flush()
+        print_json(result)
     raise typer.Exit(EXIT_CODES[result["verdict"]])
+
+
+def print_json(content: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+    sys.stdout.flush()
 
 
 @contextlib.contextmanager

@@ -65,7 +65,11 @@ FIELDS: list[tuple[str, str, tuple[int, ...]]] = [
     ("opened", "u1", ()),  # 1: a connection was opened for it
     ("answer", "i8", ()),  # offset in the generator's answer file, −1 none
 ]
-STAGE_FIELD = ("stages", "f4", (STAGES,))  # milliseconds, NaN where the server sent none
+STAGE_FIELD: tuple[str, str, tuple[int, ...]] = (
+    "stages",
+    "f4",
+    (STAGES,),
+)  # milliseconds, NaN where the server sent none
 
 
 class Columns:
@@ -86,9 +90,8 @@ class Columns:
 
     def __init__(self, path: Path, requests: int, *, stages: bool, create: bool = False) -> None:
         self.requests = requests
-        fields = [(name, np.dtype(kind), shape, requests) for name, kind, shape in FIELDS]
-        name, kind, shape = STAGE_FIELD
-        fields.append((name, np.dtype(kind), shape, requests if stages else 0))
+        fields = [(*described, requests) for described in FIELDS]
+        fields.append((*STAGE_FIELD, requests if stages else 0))
         total = sum(_room(kind, shape, rows) for _, kind, shape, rows in fields)
         if create:
             with path.open("wb") as file:
@@ -98,7 +101,7 @@ class Columns:
         offset = 0
         for name, kind, shape, rows in fields:
             count = rows * int(np.prod(shape))
-            flat = np.frombuffer(self._map, kind, count, offset)
+            flat = np.frombuffer(self._map, np.dtype(kind), count, offset)
             setattr(self, name, flat.reshape(rows, *shape))
             offset += _room(kind, shape, rows)
         if create:
@@ -113,6 +116,6 @@ class Columns:
             getattr(self, name).view(np.uint8).max(initial=0)
 
 
-def _room(kind: np.dtype[np.generic], shape: tuple[int, ...], rows: int) -> int:
+def _room(kind: str, shape: tuple[int, ...], rows: int) -> int:
     """Bytes of one field, padded so that the next one is aligned."""
-    return -(-rows * kind.itemsize * int(np.prod(shape)) // 8) * 8
+    return -(-rows * np.dtype(kind).itemsize * int(np.prod(shape)) // 8) * 8

@@ -7,7 +7,6 @@ and prints one line of JSON at the end. Checking of answers waits until nothing 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import resource
@@ -23,7 +22,7 @@ from loadtest.answers import AnswerChecker
 from loadtest.columns import Bucket, Columns, Reason
 from loadtest.connection import Connection, State
 from loadtest.plan import Plan
-from loadtest.poller import LONGEST_WAIT, WRITE, Poller, clock
+from loadtest.poller import LONGEST_WAIT, WRITE, Poller, clock, precise_timers
 from loadtest.pool import Pool
 from loadtest.workload import Bank
 
@@ -246,8 +245,7 @@ def main(folder: Path, number: int) -> None:
     plan = Plan.read(folder)
     if plan.cores:
         os.sched_setaffinity(0, {plan.cores[number % len(plan.cores)]})
-    with contextlib.suppress(OSError):  # the kernel may be late by 50 µs otherwise
-        Path("/proc/self/timerslack_ns").write_text("1")
+    precise_timers()
     generator = Generator(plan, Bank.read(folder), plan.columns(), number)
     generator.prepare()
     gc.collect()

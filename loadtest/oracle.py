@@ -30,7 +30,8 @@ class UnknownVersion(LookupError):
 class Oracle(Protocol):
     """The offline answer."""
 
-    versions: tuple[str, ...]
+    @property
+    def versions(self) -> tuple[str, ...]: ...
 
     def scores(self, version: str, request: dict[str, Any]) -> Scores:
         """(C,) for the request's candidates, NaN for items nobody knows; UnknownVersion."""

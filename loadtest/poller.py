@@ -7,14 +7,22 @@ system call buys the resolution, and an event loop as small as this one costs fa
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
+from pathlib import Path
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 LONGEST_WAIT = 0.1  # seconds; so that stop flags and limits are looked at
 
 clock = time.monotonic  # shared by all processes of this machine (CLOCK_MONOTONIC)
+
+
+def precise_timers() -> None:
+    """Ask the kernel not to be late by its usual 50 µs when it wakes this process."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/timerslack_ns").write_text("1")
 
 
 class Poller:

@@ -15,7 +15,7 @@ from loadtest.oracle import OracleReport
 from loadtest.runner import Run
 from loadtest.slo import Slo
 from loadtest.stages import stage_breakdown
-from loadtest.statistics import QUANTILES, block_bootstrap, percentile, percentiles
+from loadtest.statistics import QUANTILES, block_bootstrap, enough_for, percentile, percentiles
 from loadtest.units import human
 from loadtest.workload import SCORE
 
@@ -82,13 +82,11 @@ def _verdict(slo: Slo, bucket: NDArray[np.uint8], response: NDArray[np.float64])
     good = (bucket == Bucket.OK) & (response <= slo.limit)
     known = response[(bucket == Bucket.OK) | (bucket == Bucket.WRONG)]
     judgement = slo.judge(good)
-    refused = judgement.outcome == "undecided" and judgement.confidence == 0.0
+    quotable = known.size and judgement.samples >= enough_for(slo.percentile)
     return {
         "slo": slo.text,
         "limit_ms": 1e3 * slo.limit,
-        "measured_ms": 1e3 * percentile(known, slo.percentile)
-        if known.size and not refused
-        else None,
+        "measured_ms": 1e3 * percentile(known, slo.percentile) if quotable else None,
         **asdict(judgement),
     }
 

@@ -182,7 +182,7 @@ def _plan(load: Load, target: Target, folder: str, requests: int) -> Plan:
 def _spawn(plan: Plan) -> list[subprocess.Popen[str]]:
     """In sessions of their own, so that Ctrl-C reaches only us and we stop them in order."""
     return [
-        subprocess.Popen(
+        subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "loadtest.generator", plan.folder, str(number)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

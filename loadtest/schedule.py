@@ -81,9 +81,7 @@ def ramp(rng: np.random.Generator, rate: float, seconds: float, start: float | N
     here for the arrivals of a unit-rate process.
     """
     if start is None or not 0 <= start <= 2 * rate:
-        raise ScheduleError(
-            f"arrivals: a ramp must start between 0 and twice the rate, not {start}"
-        )
+        raise ScheduleError(f"arrivals: a ramp starts between 0 and twice the rate, not at {start}")
     unit = unit_poisson(rng, rate * seconds)
     slope = (rate - start) / seconds
     if slope == 0:
