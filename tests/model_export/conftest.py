@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from model_export.build import build
 from model_export.bundle import Bundle
@@ -12,6 +13,10 @@ from model_export.random_network import random_network
 from model_export.runtime import FoldedModel
 from tests.model_export.schemas import SMALL, SMALL_SIZES
 from training.qin import QIN
+
+# A busy machine makes a slow example, not a wrong one.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
