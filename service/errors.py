@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+MOST_FIELD = 80  # characters of a field's name that are repeated
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -28,6 +30,13 @@ class Fault:
 
     field: str
     detail: str
+
+    @classmethod
+    def at(cls, path: Sequence[str | int], detail: str) -> Fault:
+        """Names may be the caller's own, so they are kept short and printable."""
+        name = ".".join(str(part) for part in path) or "body"
+        readable = "".join(c if c.isprintable() else "�" for c in name[:MOST_FIELD])
+        return cls(readable if len(name) <= MOST_FIELD else f"{readable}…", detail)
 
 
 class ServiceError(Exception):
@@ -74,8 +83,9 @@ class InvalidField(ServiceError):
     status, slug, title = 422, "invalid-field", "The request is not valid"
 
     @classmethod
-    def of(cls, field: str, detail: str) -> InvalidField:
-        return cls(f"{field}: {detail}", faults=[Fault(field, detail)])
+    def of(cls, *path: str | int, detail: str) -> InvalidField:
+        fault = Fault.at(path, detail)
+        return cls(f"{fault.field}: {detail}", faults=[fault])
 
 
 class NotReady(ServiceError):

@@ -64,7 +64,7 @@ class Scoring:
             return np.empty(0, np.int64) if stored is None else stored[:longest]
         if len(asked.history) > longest:
             raise InvalidField.of(
-                "history", f"at most {longest} items, which is all the model reads"
+                "history", detail=f"at most {longest} items, which is all the model reads"
             )
         return np.array(asked.history[::-1], np.int64)
 
@@ -126,22 +126,23 @@ def context_overrides(asked: ScoreRequest, version: Version) -> Overrides:
     columns = {feature.name: column for column, feature in enumerate(features)}
     overrides: Overrides = []
     for name, values in asked.context.items():
-        field = f"context.{name}"
         if name not in columns:
             known = ", ".join(columns) or "none"
-            raise InvalidField.of(field[:80], f"no such context feature; there are: {known}")
+            raise InvalidField.of(
+                "context", name, detail=f"no such context feature; there are: {known}"
+            )
         if len(values) != len(asked.candidates):
             raise InvalidField.of(
-                field,
-                f"{len(values)} values for {len(asked.candidates)} candidates; one each is needed",
+                "context",
+                name,
+                detail=f"{len(values)} values for {len(asked.candidates)} candidates",
             )
         column, vocabulary = columns[name], features[columns[name]].vocabulary
         array = np.array(values, np.int32)  # (C,)
         beyond = np.flatnonzero(array >= vocabulary)
         if len(beyond):
-            raise InvalidField.of(
-                f"{field}.{beyond[0]}", f"Input should be less than or equal to {vocabulary - 1}"
-            )
+            most = f"Input should be less than or equal to {vocabulary - 1}"
+            raise InvalidField.of("context", name, int(beyond[0]), detail=most)
         overrides.append((column, array))
     return overrides
 

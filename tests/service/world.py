@@ -93,7 +93,7 @@ def make_world(
     ids[sparse] = random.integers(2**40, 2**63 - 1, sparse.sum())
     rows = make_rows(schema, items, random)
     histories = {
-        user: random.choice(ids, random.integers(1, schema.history_length, endpoint=True))
+        user: random.choice(ids, 1 + user % schema.history_length)  # every length, in turn
         for user in (*range(1, users), 2**63 - 1)
     }
     url = f"lmdb://{folder / 'store'}"
