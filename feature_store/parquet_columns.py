@@ -99,14 +99,20 @@ def integers(array: pa.Array, source: str, *, below: int, limit: str) -> Column:
     return column
 
 
+def list_elements(
+    array: pa.Array, source: str, *, below: int, limit: str
+) -> tuple[NDArray[np.int64], NDArray[np.intp], dict[int, str]]:
+    """All elements of all lists (E,), the row of each (E,), and the faults by row."""
+    column = Column(np.zeros(0, np.int64))
+    flat, rows, _ = _integer_elements(array, source, column, below, limit)
+    return flat.astype(np.int64), rows, column.faults
+
+
 def integer_lists(array: pa.Array, source: str, *, slots: int, below: int, limit: str) -> Column:
     """(N, slots) int64, shorter lists 0-padded on the left."""
-    if not (_is_list(array.type) and pa.types.is_integer(array.type.value_type)):
-        raise DataFileError(f"{source}: holds {array.type}, not lists of integers")
     column = Column(np.zeros((len(array), slots), np.int64))
-    flat, rows, lengths = _flattened(array, column)
+    flat, rows, lengths = _integer_elements(array, source, column, below, limit)
     column.reject(lengths > slots, f"more than {slots} values")
-    _reject_range(column, flat, rows, below, limit)
     if (lengths == slots).all():
         column.values = flat.astype(np.int64).reshape(-1, slots)
     else:
@@ -141,6 +147,16 @@ def dense(array: pa.Array, source: str, *, size: int, dtype: np.dtype[np.generic
         column.faults.setdefault(row, f"beyond the range of {dtype}")
     column.values[kept] = rounded
     return column
+
+
+def _integer_elements(
+    array: pa.Array, source: str, column: Column, below: int, limit: str
+) -> tuple[NDArray[np.generic], NDArray[np.intp], NDArray[np.int64]]:
+    if not (_is_list(array.type) and pa.types.is_integer(array.type.value_type)):
+        raise DataFileError(f"{source}: holds {array.type}, not lists of integers")
+    flat, rows, lengths = _flattened(array, column)
+    _reject_range(column, flat, rows, below, limit)
+    return flat, rows, lengths
 
 
 def _flattened(

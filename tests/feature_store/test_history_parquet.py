@@ -1,0 +1,75 @@
+"""History files: order, padding, which row of a user counts, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from feature_store.history_parquet import HistoryParquet
+from feature_store.parquet_columns import DataFileError
+from tests.feature_store.parquet_samples import write
+
+
+def read(path: Path, batch_size: int = 8192, start: int = 0) -> dict[int, list[int]]:
+    merged: dict[int, list[int]] = {}
+    for batch in HistoryParquet(path).batches(batch_size, start):
+        merged |= {user: found.tolist() for user, found in batch.histories.items()}
+    return merged
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_padding_is_dropped_and_the_newest_comes_first(tmp_path: Path, batch_size: int) -> None:
+    sequences = [[0, 0, 1, 2], [0, 0, 0, 0], [5, 6, 7, 8], []]
+    path = write(tmp_path / "valid.parquet", {"user_id": [4, 5, 6, 7], "item_seq": sequences})
+    assert read(path, batch_size) == {4: [2, 1], 5: [], 6: [8, 7, 6, 5], 7: []}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_the_last_row_of_a_user_counts(tmp_path: Path, batch_size: int) -> None:
+    sequences = [[1], [2], [1, 3], [9]]
+    path = write(tmp_path / "train.parquet", {"user_id": [4, 5, 4, 6], "item_seq": sequences})
+    assert read(path, batch_size) == {4: [3, 1], 5: [2], 6: [9]}
+
+
+def test_reading_goes_on_from_any_row(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "train.parquet",
+        {"user_id": np.arange(10), "item_seq": [[n + 1] for n in range(10)]},
+        row_group_size=3,
+    )
+    assert read(path, 2, start=4) == {user: [user + 1] for user in range(4, 10)}
+
+
+@pytest.mark.parametrize(
+    ("user", "sequence", "column", "reason"),
+    [
+        (None, [1], "user_id", "null"),
+        (-3, [1], "user_id", "-3 is negative"),
+        (3, None, "item_seq", "null"),
+        (3, [1, None], "item_seq", "null"),
+        (3, [0, -1], "item_seq", "-1 is negative"),
+    ],
+)
+def test_a_bad_row_is_rejected_with_its_place_and_reason(
+    tmp_path: Path, user: Any, sequence: Any, column: str, reason: str
+) -> None:
+    path = write(
+        tmp_path / "train.parquet",
+        {"user_id": [1, 2, user, 4], "item_seq": [[1, 2], [3], sequence, [0, 4]]},
+    )
+    [batch] = HistoryParquet(path).batches()
+    assert {u: h.tolist() for u, h in batch.histories.items()} == {1: [2, 1], 2: [3], 4: [4]}
+    [rejected] = batch.rejected
+    assert (rejected.row, rejected.column, rejected.reason) == (2, column, reason)
+
+
+def test_missing_columns_and_other_types_are_errors(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"user_id": [1]})
+    with pytest.raises(DataFileError, match="has no column 'item_seq'"):
+        HistoryParquet(path)
+    path = write(tmp_path / "b.parquet", {"user_id": [1], "item_seq": ["1 2"]})
+    with pytest.raises(DataFileError, match="column item_seq: holds string"):
+        read(path)
