@@ -1,0 +1,110 @@
+"""Data-parallel training over processes: ``torchrun --nproc-per-node=2 -m training fit …``.
+
+Every process holds the whole network and takes its share of each batch. Gradients are averaged,
+and batch norm sees the whole batch (torch's SyncBatchNorm runs on GPUs alone), so that n processes
+compute what one would, up to rounding (and their own dropout masks).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+
+from training.qin import QIN, QuadraticLayer
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    """This process's place among its peers: alone, unless torchrun says otherwise."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes(rank=0, count=1)
+        return
+    distributed.init_process_group("gloo")
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+class Processes:
+    """``count`` peers, of which this one is ``rank``."""
+
+    def __init__(self, rank: int, count: int) -> None:
+        self.rank, self.count = rank, count
+
+    @property
+    def first(self) -> bool:
+        """The one that evaluates, prints and writes."""
+        return self.rank == 0
+
+    def share(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """This process's part of a batch; sizes differ by one row at most."""
+        return np.array_split(rows, self.count)[self.rank]
+
+    def join(self, network: QIN) -> None:
+        """Make the network one with its peers': same weights, batch norm over all of them."""
+        if self.count == 1:
+            return
+        for tensor in network.state_dict().values():
+            distributed.broadcast(tensor, src=0)
+        for layer in network.layers:
+            assert isinstance(layer, QuadraticLayer)
+            layer.norm = _SharedBatchNorm.of(layer.norm)
+
+    def average_gradients(self, network: nn.Module, rows: int) -> None:
+        """Gradients of the mean over the whole batch, from each one's mean over its ``rows``."""
+        if self.count == 1:
+            return
+        total = torch.tensor(float(rows))
+        distributed.all_reduce(total)
+        for parameter in network.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(rows / total)
+                distributed.all_reduce(parameter.grad)
+
+    def agree(self, value: float) -> float:
+        """The first process's number, in every process."""
+        if self.count == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64)
+        distributed.broadcast(shared, src=0)
+        return float(shared)
+
+
+class _SharedBatchNorm(nn.BatchNorm1d):
+    """Batch norm whose batch is that of all processes together."""
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm1d) -> _SharedBatchNorm:
+        """The same parameters and statistics under the other rule."""
+        shared = cls(norm.num_features, eps=norm.eps, momentum=norm.momentum)
+        shared.weight, shared.bias = norm.weight, norm.bias
+        shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
+        shared.num_batches_tracked = norm.num_batches_tracked
+        return shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, X) -> (B, X)."""
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        local = torch.cat([x.sum(0), x.new_tensor([float(len(x))])])
+        summed = all_reduce(local)  # differentiable, as torch's own collectives are not
+        rows = summed[-1].detach()
+        mean = summed[:-1] / rows  # (X,)
+        variance = all_reduce((x - mean).square().sum(0)) / rows  # (X,)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * rows / (rows - 1), self.momentum)
+        return (x - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
