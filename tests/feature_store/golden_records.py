@@ -1,0 +1,42 @@
+"""Golden bytes: what a format wrote once, every later codec must read.
+
+``python -m tests.feature_store.golden_records`` writes the folder of the current format. It refuses
+to touch one that exists: formats already in the field never change.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from feature_store.codec import FORMAT, ItemCodec, encode_history
+from feature_store.contract import MAX_ID
+from tests.feature_store.samples import SHOP, ids, random_rows
+
+GOLDEN = Path(__file__).parent / "golden"
+ITEM_IDS = ids(0, 1, 77_777_777_777, MAX_ID)
+HISTORIES = {0: ids(), 9: ids(5), 2**40: ids(3, 2, 1), MAX_ID: ids(MAX_ID, 0)}
+
+
+def main() -> None:
+    folder = GOLDEN / f"v{FORMAT}"
+    folder.mkdir(parents=True)
+    (folder / "schema.yaml").write_text(SHOP.to_yaml())
+    rows = random_rows(SHOP, len(ITEM_IDS), seed=20_251_121)
+    rows[0] = np.zeros((), SHOP.item_dtype)
+    items = {
+        str(item): {name: rows[name][at].tolist() for name in SHOP.item_dtype.names or ()}
+        for at, item in enumerate(ITEM_IDS.tolist())
+    }
+    for item, record in zip(items, ItemCodec(SHOP).encode(ITEM_IDS, rows), strict=True):
+        (folder / f"item-{item}.bin").write_bytes(record)
+    for user, newest_first in HISTORIES.items():
+        (folder / f"history-{user}.bin").write_bytes(encode_history(user, newest_first))
+    expected = {"items": items, "histories": {str(u): h.tolist() for u, h in HISTORIES.items()}}
+    (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
