@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Scores = NDArray[np.floating]
-Labels = NDArray[np.floating] | NDArray[np.bool_]
+Scores = NDArray[np.float32] | NDArray[np.float64]
+Labels = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.bool_]
 Users = NDArray[np.int64]
 
 
@@ -17,15 +17,15 @@ def auc(scores: Scores, labels: Labels) -> float:
 
     NaN when one of the classes is absent: there is nothing to rank.
     """
-    positive = np.asarray(labels) > 0.5
+    positive = np.asarray(labels, np.float64) > 0.5
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
         return float("nan")
-    rank_sum = _average_ranks(np.asarray(scores))[positive].sum()
+    rank_sum = _average_ranks(np.asarray(scores, np.float64))[positive].sum()
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def _average_ranks(scores: Scores) -> NDArray[np.float64]:
+def _average_ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """1-based ranks; equal scores share the mean of theirs."""
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

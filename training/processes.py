@@ -1,6 +1,6 @@
 """Data-parallel training over processes: ``torchrun --nproc-per-node=2 -m training fit …``.
 
-Every process holds the whole network and takes its share of each batch. Gradients are averaged,
+Every process holds the whole network and takes its share of each batch. Gradients are added up,
 and batch norm sees the whole batch (torch's SyncBatchNorm runs on GPUs alone), so that n processes
 compute what one would, up to rounding (and their own dropout masks).
 """
@@ -58,16 +58,12 @@ class Processes:
             assert isinstance(layer, QuadraticLayer)
             layer.norm = _SharedBatchNorm.of(layer.norm)
 
-    def average_gradients(self, network: nn.Module, rows: int) -> None:
-        """Gradients of the mean over the whole batch, from each one's mean over its ``rows``."""
-        if self.count == 1:
-            return
-        total = torch.tensor(float(rows))
-        distributed.all_reduce(total)
-        for parameter in network.parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(rows / total)
-                distributed.all_reduce(parameter.grad)
+    def sum_gradients(self, network: nn.Module) -> None:
+        """Add up everyone's; each one's loss is its rows' share of the mean over the batch."""
+        if self.count > 1:
+            for parameter in network.parameters():
+                if parameter.grad is not None:
+                    distributed.all_reduce(parameter.grad)
 
     def agree(self, value: float) -> float:
         """The first process's number, in every process."""
@@ -99,12 +95,19 @@ class _SharedBatchNorm(nn.BatchNorm1d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         local = torch.cat([x.sum(0), x.new_tensor([float(len(x))])])
-        summed = all_reduce(local)  # differentiable, as torch's own collectives are not
+        summed = _sum_over_processes(local)
         rows = summed[-1].detach()
         mean = summed[:-1] / rows  # (X,)
-        variance = all_reduce((x - mean).square().sum(0)) / rows  # (X,)
+        variance = _sum_over_processes((x - mean).square().sum(0)) / rows  # (X,)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * rows / (rows - 1), self.momentum)
-        return (x - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        normalised: Tensor = (x - mean) * torch.rsqrt(variance + self.eps)
+        return normalised * self.weight + self.bias
+
+
+def _sum_over_processes(x: Tensor) -> Tensor:
+    """Differentiable, as ``distributed.all_reduce`` is not."""
+    summed: Tensor = all_reduce(x)  # type: ignore[no-untyped-call]
+    return summed

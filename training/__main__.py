@@ -1,0 +1,175 @@
+"""``python -m training``: synthesize, fit, evaluate, bench."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from feature_store.schema import FeatureSchema, SchemaError
+from training import checkpoint
+from training.recipe import PRESETS
+
+app = typer.Typer(
+    help="Learns: parquet files in, a Quadratic Interest Network checkpoint out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+screen = Console(stderr=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
+Preset = StrEnum("Preset", {name: name for name in PRESETS})
+
+
+@app.command()
+def fit(
+    data: Annotated[Path, typer.Argument(help="Folder with train, valid, item_info parquet.")],
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
+    preset: Annotated[Preset, typer.Option(help="Recipe.")] = Preset("published"),
+    schema: Annotated[
+        Path | None, typer.Option(help="Feature schema; default DATA/schema.yaml, then MicroLens.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's, at first.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order and dropout.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per process.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train by a recipe. A run that was killed goes on after its last whole epoch."""
+    import torch
+
+    from training.dataset import open_data
+    from training.fit import fit as run
+    from training.pictures import learning_curve
+    from training.processes import processes
+
+    if threads:
+        torch.set_num_threads(threads)
+    given = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    recipe = PRESETS[preset].model_copy(update={k: v for k, v in given.items() if v is not None})
+    with explained(), processes() as peers, progress(peers.first) as announce:
+        opened = open_data(data, read_schema(data, schema), announce)
+        metrics = run(opened.train, opened.valid, recipe, out, peers, announce)
+    if not peers.first:
+        return
+    learning_curve(metrics["epochs"], metrics["best_epoch"], out / "learning_curve.png")
+    if as_json:
+        print(json.dumps(metrics))
+    else:
+        table = Table("epoch", "train loss", "valid logloss", "valid AUC", "seconds")
+        for e in metrics["epochs"]:
+            figures = (f"{e[k]:.4f}" for k in ("train_loss", "valid_logloss", "valid_auc"))
+            mark = " ← kept" if e["epoch"] == metrics["best_epoch"] else ""
+            table.add_row(f"{e['epoch']}{mark}", *figures, f"{e['seconds']:.1f}")
+        screen.print(table)
+        screen.print(f"checkpoint: {out} ({metrics['seconds']:.0f} s of training)")
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder.")],
+    data: Annotated[Path, typer.Argument(help="Folder with train, valid, item_info parquet.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="Reliability plot; default CHECKPOINT/reliability.png.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """AUC, logloss, per-user AUC and calibration on DATA/valid.parquet, whole and in slices."""
+    from training.dataset import open_data
+    from training.evaluate import best_auc, share_of_the_possible
+    from training.evaluate import evaluate as figures_of
+    from training.fit import predict
+    from training.metrics import reliability
+    from training.pictures import reliability_plot
+
+    with explained(), progress() as announce:
+        network = checkpoint.load(folder)
+        opened = open_data(data, network.schema, announce)
+        scores = predict(network, opened.valid, announce=announce)
+    figures = figures_of(scores, opened.valid, opened.train)
+    best = best_auc(data)
+    if best is not None:
+        figures["best_auc"] = best
+        figures["share_of_the_possible"] = share_of_the_possible(figures["auc"], best)
+    reliability_plot(
+        {"valid": reliability(scores, opened.valid.label)}, plot or folder / "reliability.png"
+    )
+    print(json.dumps(figures) if as_json else "", end="\n" if as_json else "")
+    if not as_json:
+        show(figures)
+
+
+def show(figures: dict[str, Any]) -> None:
+    table = Table("slice", "rows", "positives", "AUC", "logloss", "ECE")
+    for part in ({"slice": "all", **figures}, *figures["slices"]):
+        value = "–" if part["auc"] is None else f"{part['auc']:.4f}"
+        numbers = (f"{part['logloss']:.4f}", f"{part['ece']:.4f}")
+        table.add_row(part["slice"], f"{part['rows']:,}", f"{part['positives']:,}", value, *numbers)
+    screen.print(table)
+    if figures["grouped_auc"] is not None:
+        users = figures["users_with_both_classes"]
+        screen.print(f"per-user AUC {figures['grouped_auc']:.4f} over {users:,} users")
+    if "best_auc" in figures:
+        screen.print(
+            f"best AUC any model could reach {figures['best_auc']:.4f}; "
+            f"(AUC − 0.5) / (best − 0.5) = {figures['share_of_the_possible']:.3f}"
+        )
+
+
+def read_schema(data: Path, given: Path | None) -> FeatureSchema:
+    """The one given, else the one beside the data, else MicroLens."""
+    if given is None and not (data / "schema.yaml").exists():
+        return FeatureSchema.microlens()
+    return FeatureSchema.read(given or data / "schema.yaml")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What a person can mend is a line, not a traceback."""
+    from training.dataset import ReaderError
+    from training.fit import Interrupted
+
+    try:
+        yield
+    except (SchemaError, ReaderError, checkpoint.CheckpointError, Interrupted) as error:
+        screen.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@contextmanager
+def progress(shown: bool = True) -> Iterator[Any]:
+    """A bar per step: ``announce(what, done, of how many)``."""
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=screen, disable=not shown) as bars:
+        tasks: dict[str, Any] = {}
+
+        def announce(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield announce
+
+
+if __name__ == "__main__":
+    app()

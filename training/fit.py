@@ -1,0 +1,224 @@
+"""Trains a network by a recipe: epochs, early stop, and going on after a kill.
+
+Every epoch draws its order and its dropout from (seed, epoch) alone, so that a run resumed after
+any epoch ends with the very weights of a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from training import checkpoint
+from training.dataset import Rows
+from training.metrics import auc, logloss
+from training.processes import Processes
+from training.qin import QIN, ItemVector
+from training.recipe import Recipe
+
+Announce = Callable[[str, int, int], None]  # what, done, of how many
+
+
+class Interrupted(ValueError):
+    """A stopped run that this one cannot go on with."""
+
+
+def fit(
+    train: Rows,
+    valid: Rows,
+    recipe: Recipe,
+    out: Path,
+    peers: Processes,
+    announce: Announce = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Train, keep the epoch with the best validation AUC in ``out``; its metrics.
+
+    Going on where a killed run stopped needs nothing: the state of the last whole epoch lies
+    beside ``out`` until the run is complete.
+    """
+    torch.manual_seed(recipe.seed)
+    network = QIN(train.schema, recipe.sizes)
+    peers.join(network)
+    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    data = f"{len(train)} training rows, {len(valid)} validation rows"
+    run = _Run(network, optimiser, recipe, data, out.with_name(f".{out.name}.resume.pt"))
+    run.resume()
+    while not run.over:
+        started = time.monotonic()
+        run.epoch += 1
+        loss = _train_epoch(run, train, peers, announce)
+        scores = np.empty(0, np.float32)
+        if peers.first:
+            scores = predict(network, valid, announce=announce)
+        value = peers.agree(auc(scores, valid.label) if peers.first else 0.0)
+        improved = run.judge(value)
+        if peers.first:
+            run.history.append(
+                {
+                    "epoch": run.epoch,
+                    "train_loss": loss,
+                    "valid_auc": value,
+                    "valid_logloss": logloss(scores, valid.label),
+                    "learning_rate": run.learning_rate,
+                    "seconds": time.monotonic() - started,
+                }
+            )
+            if improved:
+                checkpoint.save(out, network, run.metrics())
+            run.save()
+    if peers.first:
+        checkpoint.save(out, checkpoint.load(out), run.metrics())  # with the whole history
+        run.forget()
+    return run.metrics()
+
+
+def predict(
+    network: QIN,
+    rows: Rows,
+    batch_size: int = 4096,
+    announce: Announce = lambda what, done, total: None,
+) -> NDArray[np.float32]:
+    """(N,) click probabilities, in the order of the rows."""
+    network.eval()
+    scores = np.empty(len(rows), np.float32)
+    with torch.inference_mode():
+        for start in range(0, len(rows), batch_size):
+            chosen = np.arange(start, min(start + batch_size, len(rows)))
+            scores[chosen] = network(rows.batch(chosen)).sigmoid().numpy()
+            announce("evaluate", int(chosen[-1]) + 1, len(rows))
+    return scores
+
+
+def _train_epoch(run: _Run, train: Rows, peers: Processes, announce: Announce) -> float:
+    """One pass over the rows; the mean loss (of this process's share)."""
+    run.network.train()
+    order = np.random.default_rng([run.recipe.seed, run.epoch]).permutation(len(train))
+    seeds = np.random.SeedSequence([run.recipe.seed, run.epoch, peers.rank])
+    torch.manual_seed(int(seeds.generate_state(1)[0]))
+    total, seen = 0.0, 0
+    for rows in _batches(order, run.recipe.batch_size):
+        mine = peers.share(rows)
+        total += _step(run, train, mine, len(rows), peers)
+        seen += len(mine)
+        announce(f"epoch {run.epoch}", min(seen * peers.count, len(train)), len(train))
+    return total / seen
+
+
+def _batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """All rows once. A last batch too small for batch norm joins the one before."""
+    edges = list(range(0, len(order), size))
+    if len(edges) > 1 and len(order) - edges[-1] < min(64, size):
+        edges.pop()
+    for start, end in zip(edges, [*edges[1:], len(order)], strict=True):
+        yield order[start:end]
+
+
+def _step(
+    run: _Run, train: Rows, mine: NDArray[np.int64], batch_rows: int, peers: Processes
+) -> float:
+    """One step of the optimiser; the summed loss of this process's rows."""
+    batch = train.batch(mine)
+    loss = F.binary_cross_entropy_with_logits(run.network(batch), batch.label, reduction="sum")
+    run.optimiser.zero_grad()
+    (loss / batch_rows).backward()
+    peers.sum_gradients(run.network)
+    # The gradient of (λ/2)·‖W‖², added here rather than through the loss: one pass, not three.
+    for weight in regularised(run.network):
+        assert weight.grad is not None
+        weight.grad.add_(weight.detach(), alpha=run.recipe.embedding_regulariser)
+    nn.utils.clip_grad_norm_(run.network.parameters(), run.recipe.gradient_clip)
+    run.optimiser.step()
+    return float(loss.detach())
+
+
+def regularised(network: QIN) -> list[nn.Parameter]:
+    """All embedding tables and the content projection P."""
+    items: ItemVector = network.item_vector
+    modules = [*items.embedding.values(), *network.context.values()]
+    return [p for module in modules for p in module.parameters()]
+
+
+class _Run:
+    """Where training stands: what a resumed run needs, no more."""
+
+    def __init__(
+        self, network: QIN, optimiser: torch.optim.Adam, recipe: Recipe, data: str, state: Path
+    ) -> None:
+        self.network, self.optimiser, self.recipe, self.state = network, optimiser, recipe, state
+        self.identity = {
+            "recipe": recipe.model_dump_json(),
+            "schema": network.schema.model_dump_json(),
+            "data": data,
+        }
+        self.epoch, self.best_epoch, self.best, self.stale = 0, 0, -1.0, 0
+        self.history: list[dict[str, Any]] = []
+
+    @property
+    def over(self) -> bool:
+        return self.epoch >= self.recipe.epochs or self.stale >= self.recipe.patience
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.optimiser.param_groups[0]["lr"])
+
+    def judge(self, value: float) -> bool:
+        """Whether this epoch is the best so far; if not, the learning rate falls."""
+        if value > self.best:
+            self.best, self.best_epoch, self.stale = value, self.epoch, 0
+            return True
+        self.stale += 1
+        lower = self.learning_rate * self.recipe.learning_rate_factor
+        for group in self.optimiser.param_groups:
+            group["lr"] = max(lower, self.recipe.learning_rate_floor)
+        return False
+
+    def metrics(self) -> dict[str, Any]:
+        best = next((e for e in self.history if e["epoch"] == self.best_epoch), {})
+        return {
+            **{k: best[k] for k in ("valid_auc", "valid_logloss", "train_loss") if k in best},
+            "best_epoch": self.best_epoch,
+            "seconds": sum(e["seconds"] for e in self.history),
+            "recipe": self.recipe.model_dump(),
+            "epochs": self.history,
+        }
+
+    def save(self) -> None:
+        """Whole or absent, as everything on disk."""
+        partial = self.state.with_suffix(".partial")
+        content = {
+            "identity": self.identity,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "standing": [self.epoch, self.best_epoch, self.best, self.stale],
+            "history": self.history,
+        }
+        torch.save(content, partial)
+        os.replace(partial, self.state)
+
+    def resume(self) -> None:
+        """Take up the state of the last whole epoch, if a run was stopped here."""
+        if not self.state.exists():
+            return
+        content = torch.load(self.state, weights_only=True)
+        other = [name for name, ours in self.identity.items() if content["identity"][name] != ours]
+        if other:
+            raise Interrupted(
+                f"{self.state}: a run with another {' and '.join(other)} was stopped here; "
+                "finish it with its own options, or remove this file to begin anew"
+            )
+        self.network.load_state_dict(content["network"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.epoch, self.best_epoch, self.best, self.stale = content["standing"]
+        self.history = content["history"]
+
+    def forget(self) -> None:
+        self.state.unlink(missing_ok=True)

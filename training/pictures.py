@@ -1,0 +1,71 @@
+"""The two pictures training leaves beside its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+from training.metrics import Reliability
+
+BLUE, ORANGE, GREY = "#1f5fbf", "#d9730d", "#9aa0a6"
+
+
+def learning_curve(epochs: Sequence[dict[str, Any]], best_epoch: int, path: Path) -> None:
+    """Training loss and validation AUC by epoch; the epoch that was kept is marked."""
+    number = [e["epoch"] for e in epochs]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    left.plot(number, [e["train_loss"] for e in epochs], color=BLUE, marker="o", label="training")
+    left.plot(
+        number, [e["valid_logloss"] for e in epochs], color=ORANGE, marker="o", label="validation"
+    )
+    left.set(xlabel="epoch", ylabel="logloss (nats)", title="Loss")
+    left.legend(frameon=False)
+    right.plot(number, [e["valid_auc"] for e in epochs], color=ORANGE, marker="o")
+    right.set(xlabel="epoch", ylabel="AUC", title="Validation AUC")
+    best = next(e["valid_auc"] for e in epochs if e["epoch"] == best_epoch)
+    right.annotate(
+        f"kept: {best:.4f}",
+        (best_epoch, best),
+        xytext=(0, -24),
+        textcoords="offset points",
+        ha="center",
+        arrowprops={"arrowstyle": "->", "color": GREY},
+    )
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.margins(y=0.2)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def reliability_plot(plots: dict[str, Reliability], path: Path) -> None:
+    """Observed click rate against predicted probability; on the diagonal, they agree."""
+    figure, axes = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+    for (name, plot), colour in zip(plots.items(), (BLUE, ORANGE), strict=False):
+        axes.plot(
+            plot.predicted,
+            plot.observed,
+            marker="o",
+            markersize=4,
+            color=colour,
+            label=f"{name} (ECE {plot.ece:.4f})",
+        )
+    axes.set(
+        xlabel="predicted probability",
+        ylabel="observed click rate",
+        xlim=(0, 1),
+        ylim=(0, 1),
+        aspect="equal",
+    )
+    axes.legend(frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
