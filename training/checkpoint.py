@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
@@ -31,13 +31,22 @@ class CheckpointError(ValueError):
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    format: int = 1
+    format: Literal[1] = 1
     feature_schema: FeatureSchema
     sizes: QINSizes
 
 
-def save(folder: Path, model: QIN, metrics: Mapping[str, Any]) -> None:
-    """Write the checkpoint, replacing the one that is there."""
+def save(
+    folder: Path,
+    model: QIN,
+    metrics: Mapping[str, Any],
+    pictures: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write the checkpoint, replacing the one that is there. ``pictures`` are extra files.
+
+    Raises CheckpointError, and writes nothing, when a weight or a metric is NaN or infinite.
+    """
+    _refuse_unusable(model, metrics)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -46,10 +55,22 @@ def save(folder: Path, model: QIN, metrics: Mapping[str, Any]) -> None:
         config = _Config(feature_schema=model.schema, sizes=model.sizes)
         (partial / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
         (partial / METRICS).write_text(json.dumps(dict(metrics), indent=2, allow_nan=False) + "\n")
+        for name, content in (pictures or {}).items():
+            (partial / name).write_bytes(content)
         partial.chmod(0o755)
         _replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refuse_unusable(model: QIN, metrics: Mapping[str, Any]) -> None:
+    for name, tensor in model.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{name} holds NaN or infinity: training diverged")
+    try:
+        json.dumps(dict(metrics), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{METRICS}: {error}") from error
 
 
 def _replace(partial: Path, folder: Path) -> None:
