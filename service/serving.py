@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -49,6 +50,9 @@ async def _load(house: House, bundle: Bundle, server: Server) -> None:
     """Meanwhile /livez and /readyz answer. Without a version there is nothing to go on for."""
     try:
         await house.load(bundle)
+        # What is here now stays: a full collection among answers was measured at 40 ms.
+        gc.collect()
+        gc.freeze()
     except BaseException:
         server.should_exit = True
         raise

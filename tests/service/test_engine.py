@@ -1,0 +1,144 @@
+"""Turns are fair, deadlines hold, and what fails is told to whoever waits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from time import perf_counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.engine import Engine
+from service.errors import DeadlinePassed
+
+FAR = 30.0  # seconds
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    """One thread, chunks of ten."""
+    engine = Engine(1, chunk=10, min_chunk=5)
+    yield engine
+    await asyncio.to_thread(engine.close)
+
+
+class Gate:
+    """Holds the only engine thread until opened, so that a test decides what is waiting."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._open, self.reached = threading.Event(), threading.Event()
+        self.task = asyncio.create_task(engine.run(self._wait, 1, perf_counter() + FAR))
+
+    def _wait(self, start: int, end: int) -> None:
+        self.reached.set()
+        self._open.wait(FAR)
+
+    async def closed(self) -> None:
+        await asyncio.to_thread(self.reached.wait, FAR)
+
+    async def open(self) -> None:
+        self._open.set()
+        await self.task
+
+
+async def test_a_short_list_does_not_wait_for_the_whole_of_a_long_one(engine: Engine) -> None:
+    gate, order = Gate(engine), list[str]()
+    await gate.closed()
+    deadline = perf_counter() + FAR
+    long = asyncio.create_task(engine.run(lambda *_: order.append("long"), 50, deadline))
+    await asyncio.sleep(0)
+    short = asyncio.create_task(engine.run(lambda *_: order.append("short"), 3, deadline))
+    await asyncio.sleep(0)
+    await gate.open()
+    await asyncio.gather(long, short)
+    assert order == ["long", "short", "long", "long", "long", "long"]
+
+
+async def test_expired_work_is_answered_at_its_deadline_and_never_run(engine: Engine) -> None:
+    gate, ran = Gate(engine), list[str]()
+    await gate.closed()
+    began = perf_counter()
+    with pytest.raises(DeadlinePassed):
+        await engine.run(
+            lambda *_: ran.append("run"), 30, began + 0.05, prepare=lambda: ran.append("prepare")
+        )
+    assert perf_counter() - began < FAR / 2  # although the thread is still held
+    await gate.open()
+    await engine.run(lambda *_: None, 1, perf_counter() + FAR)  # what waited has had its turn
+    assert (ran, engine.expired) == ([], 1)
+
+
+async def test_the_deadline_is_looked_at_before_each_chunk(engine: Engine) -> None:
+    ran = list[int]()
+    deadline = perf_counter() + 0.05
+
+    def slow(start: int, end: int) -> None:
+        ran.append(start)
+        while perf_counter() < deadline:
+            pass
+
+    with pytest.raises(DeadlinePassed):
+        await engine.run(slow, 30, deadline)
+    await engine.run(lambda *_: None, 1, perf_counter() + FAR)
+    assert ran == [0]
+
+
+async def test_a_failure_reaches_whoever_waits_and_nobody_else(engine: Engine) -> None:
+    def fail(start: int, end: int) -> None:
+        raise MemoryError("the graph wants 34 GB")
+
+    ran = list[int]()
+    deadline = perf_counter() + FAR
+    failing = engine.run(fail, 30, deadline)
+    fine = engine.run(lambda start, end: ran.append(start), 30, deadline)
+    failed, done = await asyncio.gather(failing, fine, return_exceptions=True)
+    assert isinstance(failed, MemoryError)
+    assert not isinstance(done, BaseException)
+    assert ran == [0, 10, 20]
+
+
+async def test_nobody_waiting_means_nothing_more_is_run(engine: Engine) -> None:
+    gate, ran = Gate(engine), list[int]()
+    await gate.closed()
+    task = asyncio.create_task(
+        engine.run(lambda start, end: ran.append(start), 30, perf_counter() + FAR)
+    )
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await gate.open()
+    await engine.run(lambda *_: None, 1, perf_counter() + FAR)
+    assert ran == []
+
+
+async def test_clock_readings_follow_the_order_of_the_work(engine: Engine) -> None:
+    work = await engine.run(lambda *_: None, 25, perf_counter() + FAR, prepare=lambda: None)
+    assert work.submitted <= work.started <= work.prepared <= work.finished <= perf_counter()
+
+
+async def test_two_threads_share_one_long_request() -> None:
+    engine, together = Engine(2, chunk=10, min_chunk=5), threading.Barrier(2, timeout=FAR)
+    names = set()
+
+    def run(start: int, end: int) -> None:
+        together.wait()  # passes only when both are here at once
+        names.add(threading.current_thread().name)
+
+    await engine.run(run, 40, perf_counter() + FAR)
+    await asyncio.to_thread(engine.close)
+    assert len(names) == 2
+
+
+@given(st.integers(1, 20_000), st.integers(1, 16))
+def test_chunks_cover_every_row_once_and_keep_their_size(rows: int, threads: int) -> None:
+    engine = Engine.__new__(Engine)
+    engine.threads, engine.chunk, engine._min_chunk = threads, 512, 64
+    spans = engine.spans(rows)
+    assert [row for span in spans for row in range(*span)] == list(range(rows))
+    sizes = [end - start for start, end in spans]
+    assert max(sizes) <= 512
+    assert max(sizes) - min(sizes) <= 1
+    assert len(spans) <= max(1, threads, -(-rows // 512))
