@@ -7,13 +7,14 @@ is a ``feature_store.errors.StoreError``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.errors import StoreError
 from feature_store.schema import FeatureSchema
 
 Ids = NDArray[np.int64]
@@ -32,6 +33,24 @@ class ItemBatch:
     status: NDArray[np.uint8]  # (N,) FOUND | MISSING | CORRUPT
 
 
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Clicks of one user, oldest first, applied whole or not at all."""
+
+    user_id: int
+    item_ids: Sequence[int]
+    key: str | None = None  # idempotency key, of this user alone: a repeat is not applied again
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Items that were put or deleted since a cursor, oldest first; an id may be there twice."""
+
+    cursor: str  # where the next call goes on
+    ids: Ids
+    lost: bool  # older changes are gone: read every item again
+
+
 class FeatureStore(Protocol):
     """User histories and item records."""
 
@@ -40,8 +59,20 @@ class FeatureStore(Protocol):
     async def history(self, user_id: int) -> Ids | None:
         """The user's item ids, newest first, at most ``history_length``; None if never seen."""
 
-    async def append(self, user_id: int, item_ids: Sequence[int]) -> None:
-        """Add clicks, oldest first, and trim. The very next ``history`` sees them."""
+    async def histories(self, user_ids: Sequence[int]) -> list[Ids | None]:
+        """The same for several users, in the order asked."""
+
+    async def append(self, user_id: int, item_ids: Sequence[int], key: str | None = None) -> bool:
+        """Add clicks, oldest first, and trim. The very next ``history`` sees them.
+
+        False when ``key`` was already applied: then nothing is added.
+        """
+
+    async def append_all(self, appends: Sequence[Append]) -> list[bool | StoreError]:
+        """Each as ``append`` would, in the order given and in one round trip per server.
+
+        An append that fails is answered by its error and leaves the others alone.
+        """
 
     async def put_histories(self, histories: Mapping[int, Ids]) -> None:
         """Replace whole histories, newest first; an empty one is a user with no clicks: removed."""
@@ -69,6 +100,24 @@ class FeatureStore(Protocol):
 
     async def count_items(self) -> int:
         """How many items there are (exact for LMDB; may be an estimate elsewhere)."""
+
+    async def patch_item(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
+        """Let ``change`` edit the item's row (a (1,) array) in place; False if there is none.
+
+        No other writer's change in between is lost: ``change`` is then called again.
+        """
+
+    async def changes(self, cursor: str | None) -> Changes:
+        """Item changes since ``cursor``; None only says where the log now ends.
+
+        At most a part of a long log is answered at once: call until there are no ids.
+        """
+
+    async def fault(self, item_id: int) -> str | None:
+        """Why an item's record is CORRUPT; None when it is sound or missing."""
+
+    async def describe(self) -> dict[str, str | int]:
+        """What an operator wants to know of the backend."""
 
     async def get_note(self, name: str) -> bytes | None:
         """A small named value kept beside the data, such as how far a load has come."""

@@ -22,11 +22,12 @@ from feature_store.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from feature_store.schema_record import settled
 
 T = TypeVar("T")
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
 FIRST_MAP_BYTES = 64 << 20
-DATABASES = ("meta", "items", "histories", "changes", "replies", "reply_times", "notes")
+DATABASES = ("meta", "items", "histories", "changes", "seen_keys", "seen_times", "notes")
 
 
 class LmdbEnvironment:
@@ -139,10 +140,7 @@ def _prepare_folder(path: Path, create: bool) -> None:
     if (path / "data.mdb").exists():
         return
     if not create:
-        raise StoreMismatch(
-            f"{path}: there is no feature store; "
-            "make one with `python -m feature_store load` or mend the URL"
-        )
+        settled(str(path), None, None, create=False)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):

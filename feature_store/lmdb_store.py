@@ -16,67 +16,102 @@ from typing import TypeVar
 import numpy as np
 
 from feature_store.codec import ItemCodec, decode_history, encode_history
-from feature_store.contract import Ids, ItemBatch, ItemRows
-from feature_store.errors import StoreCorrupt, StoreMismatch, StoreUnavailable
+from feature_store.contract import Append, Changes, Ids, ItemBatch, ItemRows
+from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
 from feature_store.ids import checked_id, checked_ids
 from feature_store.lmdb_environment import LmdbEnvironment, Txn, acquire, release
+from feature_store.lmdb_log import ChangeLog, SeenKeys
+from feature_store.options import StoreOptions
 from feature_store.schema import FeatureSchema
+from feature_store.schema_record import STORE_FORMAT, parse, settled
 
 T = TypeVar("T")
-STORE_FORMAT = 1
 _key = struct.Struct(">Q").pack  # big-endian, so that LMDB's order is the ids' order
 
 
 class LmdbStore:
     """``feature_store.contract.FeatureStore`` in one folder."""
 
-    def __init__(self, environment: LmdbEnvironment, schema: FeatureSchema) -> None:
+    def __init__(
+        self, environment: LmdbEnvironment, schema: FeatureSchema, options: StoreOptions
+    ) -> None:
         self.schema = schema
         self._environment: LmdbEnvironment | None = environment
         self._codec = ItemCodec(schema)
+        self._changes = ChangeLog(environment, options.changes_kept)
+        self._seen = SeenKeys(environment, options.idempotency_ttl_s)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lmdb-writer")
 
     @classmethod
-    def open(cls, path: Path, schema: FeatureSchema | None, *, create: bool) -> LmdbStore:
+    def open(
+        cls, path: Path, schema: FeatureSchema | None, options: StoreOptions, *, create: bool
+    ) -> LmdbStore:
         """The store at ``path``. StoreMismatch names what differs from ``schema``."""
-        environment = acquire(path, create=create)
+        environment = acquire(path, create=create and schema is not None)
         try:
-            recorded = _recorded_schema(environment)
-            if recorded is None and not (create and schema):
-                raise StoreMismatch(f"{path}: holds no schema; load it with `--schema`")
+            chosen = settled(str(path), _read_schema(environment), schema, create=create)
+            store = cls(environment, chosen, options)
             if create and schema is not None:
-                _refuse_differences(path, recorded, schema)
-                environment.write(lambda txn: _record(environment, txn, schema))
-            elif schema is not None:
-                _refuse_differences(path, recorded, schema)
-            chosen = schema or recorded
-            assert chosen is not None
-            return cls(environment, chosen)
+                environment.write(store._record_schema)
+            return store
         except BaseException:
             release(environment)
             raise
 
+    def _record_schema(self, txn: Txn) -> None:
+        meta = self._env().db["meta"]
+        txn.put(b"format", str(STORE_FORMAT).encode(), db=meta)
+        txn.put(b"schema", self.schema.to_yaml().encode(), db=meta)
+        self._changes.begin(txn)
+
     async def history(self, user_id: int) -> Ids | None:
-        key = _key(checked_id(user_id, "user id"))
+        return (await self.histories([user_id]))[0]
+
+    async def histories(self, user_ids: Sequence[int]) -> list[Ids | None]:
+        users = [checked_id(user_id, "user id") for user_id in user_ids]
         env = self._env()
-        record = env.read(lambda txn: txn.get(key, db=env.db["histories"]))
-        if record is None:
-            return None
-        return decode_history(user_id, record)[: self.schema.history_length]
+        db = env.db["histories"]
+        records = env.read(lambda txn: [txn.get(_key(user), db=db) for user in users])
+        longest = self.schema.history_length
+        return [
+            None if record is None else decode_history(user, record)[:longest]
+            for user, record in zip(users, records, strict=True)
+        ]
 
-    async def append(self, user_id: int, item_ids: Sequence[int]) -> None:
-        key, env = _key(checked_id(user_id, "user id")), self._env()
-        newest_first = checked_ids(item_ids, "item id")[::-1]
-        if not len(newest_first):
-            return
+    async def append(self, user_id: int, item_ids: Sequence[int], key: str | None = None) -> bool:
+        change = self._appending(Append(user_id, item_ids, key))
+        return await self._write(change)
 
-        def change(txn: Txn) -> None:
-            record = txn.get(key, db=env.db["histories"])
-            before = newest_first[:0] if record is None else decode_history(user_id, record)
+    async def append_all(self, appends: Sequence[Append]) -> list[bool | StoreError]:
+        changes = [self._appending(append) for append in appends]
+
+        def change(txn: Txn) -> list[bool | StoreError]:
+            results: list[bool | StoreError] = []
+            for one in changes:
+                try:
+                    results.append(one(txn))
+                except StoreError as error:  # raised before it wrote anything
+                    results.append(error)
+            return results
+
+        return await self._write(change)
+
+    def _appending(self, append: Append) -> Callable[[Txn], bool]:
+        user, env = checked_id(append.user_id, "user id"), self._env()
+        newest_first = checked_ids(append.item_ids, "item id")[::-1]
+        db = env.db["histories"]
+
+        def change(txn: Txn) -> bool:
+            record = txn.get(_key(user), db=db)
+            before = newest_first[:0] if record is None else decode_history(user, record)
+            if append.key is not None and not self._seen.first_time(txn, user, append.key):
+                return False
             after = np.concatenate([newest_first, before])[: self.schema.history_length]
-            txn.put(key, encode_history(user_id, after), db=env.db["histories"])
+            if len(after):
+                txn.put(_key(user), encode_history(user, after), db=db)
+            return True
 
-        await self._write(change)
+        return change
 
     async def put_histories(self, histories: Mapping[int, Ids]) -> None:
         env, pairs, emptied = self._env(), [], []
@@ -124,14 +159,56 @@ class LmdbStore:
         def change(txn: Txn) -> None:
             with txn.cursor(env.db["items"]) as cursor:
                 cursor.putmulti(pairs)
+            self._changes.add(txn, ids)
 
         await self._write(change)
 
     async def delete_items(self, item_ids: Ids) -> int:
-        keys, env = _keys(checked_ids(item_ids, "item id")), self._env()
-        return await self._write(
-            lambda txn: sum(txn.delete(key, db=env.db["items"]) for key in keys)
-        )
+        ids, env = checked_ids(item_ids, "item id"), self._env()
+        db = env.db["items"]
+
+        def change(txn: Txn) -> int:
+            gone = [at for at, key in enumerate(_keys(ids)) if txn.delete(key, db=db)]
+            self._changes.add(txn, ids[gone])
+            return len(gone)
+
+        return await self._write(change)
+
+    async def patch_item(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
+        ids, env = checked_ids([item_id], "item id"), self._env()
+        db, key = env.db["items"], _keys(ids)[0]
+
+        def patch(txn: Txn) -> bool:
+            record = txn.get(key, db=db)
+            if record is None:
+                return False
+            if fault := self._codec.fault(item_id, record):
+                raise StoreCorrupt(f"item {item_id}: {fault}; put it whole")
+            row = self._codec.decode(ids, [record]).rows
+            change(row)
+            txn.put(key, self._codec.encode(ids, row)[0], db=db)
+            self._changes.add(txn, ids)
+            return True
+
+        return await self._write(patch)
+
+    async def changes(self, cursor: str | None) -> Changes:
+        self._env()
+        return self._changes.since(cursor)
+
+    async def fault(self, item_id: int) -> str | None:
+        key, env = _key(checked_id(item_id, "item id")), self._env()
+        record = env.read(lambda txn: txn.get(key, db=env.db["items"]))
+        return None if record is None else self._codec.fault(item_id, record)
+
+    async def describe(self) -> dict[str, str | int]:
+        env = self._env()
+        return {
+            "backend": "lmdb",
+            "path": str(env.path),
+            "bytes_on_disk": env.bytes_on_disk(),
+            "item_record_bytes": self._codec.record_bytes,
+        }
 
     async def scan_items(self, batch_size: int = 4096) -> AsyncIterator[ItemBatch]:
         async for ids, records in self._scan("items", batch_size):
@@ -201,35 +278,11 @@ def _keys(ids: Ids) -> list[bytes]:
     return [packed[at : at + 8] for at in range(0, len(packed), 8)]
 
 
-def _recorded_schema(environment: LmdbEnvironment) -> FeatureSchema | None:
-    """The schema the store was written with. StoreMismatch for what this program cannot read."""
-
-    def look(txn: Txn) -> tuple[bytes | None, bytes | None]:
-        meta = environment.db["meta"]
-        return txn.get(b"format", db=meta), txn.get(b"schema", db=meta)
-
-    version, text = environment.read(look)
+def _read_schema(environment: LmdbEnvironment) -> FeatureSchema | None:
+    meta = environment.db["meta"]
+    version, text = environment.read(
+        lambda txn: (txn.get(b"format", db=meta), txn.get(b"schema", db=meta))
+    )
     if version is None or text is None:
         return None
-    if not version.isdigit():
-        raise StoreCorrupt(f"{environment.path}: its format record is damaged; load it again")
-    if int(version) > STORE_FORMAT:
-        raise StoreMismatch(
-            f"{environment.path}: written in store format {int(version)}, newer than this program's"
-            f" {STORE_FORMAT}; use the release that wrote it"
-        )
-    return FeatureSchema.from_yaml(text.decode(), source=f"{environment.path} (schema record)")
-
-
-def _refuse_differences(path: Path, recorded: FeatureSchema | None, schema: FeatureSchema) -> None:
-    if recorded is not None and (differences := schema.layout_differences(recorded)):
-        raise StoreMismatch(
-            f"{path}: written for another schema (ours against the store's): "
-            + "; ".join(differences)
-        )
-
-
-def _record(environment: LmdbEnvironment, txn: Txn, schema: FeatureSchema) -> None:
-    meta = environment.db["meta"]
-    txn.put(b"format", str(STORE_FORMAT).encode(), db=meta)
-    txn.put(b"schema", schema.to_yaml().encode(), db=meta)
+    return parse(str(environment.path), version, text)

@@ -1,0 +1,35 @@
+"""What a store may be told beside its URL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Defaults are those of a serving process."""
+
+    budget_ms: float = 20.0
+    """What one request may spend on the store: connecting, waiting for a connection, reading and
+    trying again all come out of it. A loader takes seconds instead."""
+
+    prefix: str = "qin"
+    """What every Redis key begins with."""
+
+    partitions: int = 64
+    """Hash-tag partitions of the items in Redis; decided when the store is made, then recorded."""
+
+    history_ttl_s: int = 90 * 86_400
+    """A Redis history that nobody appends to is forgotten after this; LMDB keeps it."""
+
+    idempotency_ttl_s: int = 86_400
+    """How long an append's idempotency key is remembered."""
+
+    changes_kept: int = 4096
+    """Entries of the item change log, each of up to 512 ids; the oldest are dropped."""
+
+    wait_replicas: int = 0
+    """Replicas that must have a click before it is acknowledged (Redis WAIT); 0 waits for none."""
+
+    connections: int = 32
+    """Connections per Redis node."""
