@@ -9,7 +9,12 @@ BUNDLE ?= var/models
 
 py := $(VENV)/bin/python
 
-.PHONY: help run setup setup-runtime serve test lint format bench clean
+# What `make run` makes where it is not there yet; $(wildcard) is empty without a published bundle.
+DATA       := var/data
+CHECKPOINT := var/checkpoints/demo
+published  := $(wildcard $(BUNDLE)/manifest.json $(BUNDLE)/*/manifest.json)
+
+.PHONY: help run demo setup setup-runtime serve test lint format bench clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 16
@@ -28,6 +33,26 @@ $(VENV)/.ready-runtime: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[runtime]'
 	@touch $@
 
+run: setup $(if $(published),,demo) $(DATA)/schema.yaml  ## the main job: data, training, export, store; then serve and show an answer
+	$(py) -m feature_store load $(STORE) --schema $(DATA)/schema.yaml \
+	  --items $(DATA)/item_info.parquet --items $(DATA)/item_feature.parquet \
+	  --histories $(DATA)/valid.parquet --histories $(DATA)/test.parquet
+	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) --host $(HOST) --port $(PORT) --example
+
+demo: setup $(CHECKPOINT)/config.json  ## train on synthetic data and publish a bundle
+	$(py) -m training evaluate $(CHECKPOINT) $(DATA)
+	$(py) -m model_export build $(CHECKPOINT) --out $(BUNDLE)
+	for bundle in $(BUNDLE)/*/; do $(py) -m model_export verify "$$bundle" || exit 1; done
+
+$(DATA)/schema.yaml: | setup
+	$(py) -m training synthesize $(DATA) --preset demo
+
+$(CHECKPOINT)/config.json: | $(DATA)/schema.yaml
+	$(py) -m training fit $(DATA) --preset demo --out $(CHECKPOINT)
+
+serve: setup-runtime  ## serve BUNDLE=… with STORE=…; needs no torch
+	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) --host $(HOST) --port $(PORT)
+
 test: setup lint  ## every test, and lint before it
 	$(py) -m pytest
 
@@ -35,6 +60,7 @@ lint: setup  ## ruff (lint and format), mypy strict, the docs check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(py) docs/check.py
 
 format: setup  ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix .
