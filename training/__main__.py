@@ -50,7 +50,6 @@ def fit(
 
     from training.dataset import open_data
     from training.fit import fit as run
-    from training.pictures import learning_curve
     from training.processes import processes
 
     if threads:
@@ -67,7 +66,6 @@ def fit(
         metrics = run(opened.train, opened.valid, recipe, out, peers, announce)
     if not peers.first:
         return
-    learning_curve(metrics["epochs"], metrics["best_epoch"], out / "learning_curve.png")
     if as_json:
         print(json.dumps(metrics))
     else:
@@ -106,9 +104,8 @@ def evaluate(
     if best is not None:
         figures["best_auc"] = best
         figures["share_of_the_possible"] = share_of_the_possible(figures["auc"], best)
-    reliability_plot(
-        {"valid": reliability(scores, opened.valid.label)}, plot or folder / "reliability.png"
-    )
+    picture = reliability_plot({"valid": reliability(scores, opened.valid.label)})
+    (plot or folder / "reliability.png").write_bytes(picture)
     print(json.dumps(figures) if as_json else "", end="\n" if as_json else "")
     if not as_json:
         show(figures)

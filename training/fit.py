@@ -6,6 +6,7 @@ any epoch ends with the very weights of a run that was never stopped.
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import checkpoint
 from training.dataset import Rows
 from training.metrics import auc, logloss
+from training.pictures import learning_curve
 from training.processes import Processes
 from training.qin import QIN, ItemVector
 from training.recipe import Recipe
@@ -40,10 +42,10 @@ def fit(
     peers: Processes,
     announce: Announce = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Train, keep the epoch with the best validation AUC in ``out``; its metrics.
+    """Train; the epoch with the best validation AUC becomes the checkpoint ``out``. Its metrics.
 
     Going on where a killed run stopped needs nothing: the state of the last whole epoch lies
-    beside ``out`` until the run is complete.
+    beside ``out`` until the run is complete, and ``out`` is written then, at once.
     """
     torch.manual_seed(recipe.seed)
     network = QIN(train.schema, recipe.sizes)
@@ -60,7 +62,7 @@ def fit(
         if peers.first:
             scores = predict(network, valid, announce=announce)
         value = peers.agree(auc(scores, valid.label) if peers.first else 0.0)
-        improved = run.judge(value)
+        run.judge(value)
         if peers.first:
             run.history.append(
                 {
@@ -72,11 +74,11 @@ def fit(
                     "seconds": time.monotonic() - started,
                 }
             )
-            if improved:
-                checkpoint.save(out, network, run.metrics())
             run.save()
     if peers.first:
-        checkpoint.save(out, checkpoint.load(out), run.metrics())  # with the whole history
+        network.load_state_dict(run.best_weights)
+        curve = learning_curve(run.history, run.best_epoch)
+        checkpoint.save(out, network, run.metrics(), {"learning_curve.png": curve})
         run.forget()
     return run.metrics()
 
@@ -160,6 +162,7 @@ class _Run:
             "data": data,
         }
         self.epoch, self.best_epoch, self.best, self.stale = 0, 0, -1.0, 0
+        self.best_weights: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
 
     @property
@@ -170,16 +173,16 @@ class _Run:
     def learning_rate(self) -> float:
         return float(self.optimiser.param_groups[0]["lr"])
 
-    def judge(self, value: float) -> bool:
-        """Whether this epoch is the best so far; if not, the learning rate falls."""
+    def judge(self, value: float) -> None:
+        """Remember the weights of the best epoch; without improvement, the learning rate falls."""
         if value > self.best:
             self.best, self.best_epoch, self.stale = value, self.epoch, 0
-            return True
+            self.best_weights = copy.deepcopy(self.network.state_dict())
+            return
         self.stale += 1
         lower = self.learning_rate * self.recipe.learning_rate_factor
         for group in self.optimiser.param_groups:
             group["lr"] = max(lower, self.recipe.learning_rate_floor)
-        return False
 
     def metrics(self) -> dict[str, Any]:
         best = next((e for e in self.history if e["epoch"] == self.best_epoch), {})
@@ -197,6 +200,7 @@ class _Run:
         content = {
             "identity": self.identity,
             "network": self.network.state_dict(),
+            "best": self.best_weights,
             "optimiser": self.optimiser.state_dict(),
             "standing": [self.epoch, self.best_epoch, self.best, self.stale],
             "history": self.history,
@@ -216,6 +220,7 @@ class _Run:
                 "finish it with its own options, or remove this file to begin anew"
             )
         self.network.load_state_dict(content["network"])
+        self.best_weights = content["best"]
         self.optimiser.load_state_dict(content["optimiser"])
         self.epoch, self.best_epoch, self.best, self.stale = content["standing"]
         self.history = content["history"]

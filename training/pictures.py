@@ -1,23 +1,24 @@
-"""The two pictures training leaves beside its numbers."""
+"""The two pictures that training and calibration leave beside their numbers."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from training.metrics import Reliability
 
 BLUE, ORANGE, GREY = "#1f5fbf", "#d9730d", "#9aa0a6"
 
 
-def learning_curve(epochs: Sequence[dict[str, Any]], best_epoch: int, path: Path) -> None:
-    """Training loss and validation AUC by epoch; the epoch that was kept is marked."""
+def learning_curve(epochs: Sequence[dict[str, Any]], best_epoch: int) -> bytes:
+    """A PNG: loss and validation AUC by epoch; the epoch that was kept is marked."""
     number = [e["epoch"] for e in epochs]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     left.plot(number, [e["train_loss"] for e in epochs], color=BLUE, marker="o", label="training")
@@ -41,12 +42,11 @@ def learning_curve(epochs: Sequence[dict[str, Any]], best_epoch: int, path: Path
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(y=0.2)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return _png(figure)
 
 
-def reliability_plot(plots: dict[str, Reliability], path: Path) -> None:
-    """Observed click rate against predicted probability; on the diagonal, they agree."""
+def reliability_plot(plots: dict[str, Reliability]) -> bytes:
+    """A PNG: observed click rate against predicted probability; on the diagonal, they agree."""
     figure, axes = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
     for (name, plot), colour in zip(plots.items(), (BLUE, ORANGE), strict=False):
@@ -67,5 +67,11 @@ def reliability_plot(plots: dict[str, Reliability], path: Path) -> None:
     )
     axes.legend(frameon=False, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
     plt.close(figure)
+    return content.getvalue()

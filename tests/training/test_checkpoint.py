@@ -1,72 +1,96 @@
+"""A checkpoint is whole or absent, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from feature_store.schema import Categorical, Dense, FeatureSchema
+from tests.training.worlds import SIZES, SMALL
 from training import checkpoint
-from training.qin import QIN, QINSizes
-
-SCHEMA = FeatureSchema(
-    name="small",
-    history_length=4,
-    identity="item",
-    item=(
-        Categorical(name="item", vocabulary=9, width=3),
-        Dense(name="content", kind="dense", size=5, width=2),
-    ),
-    context=(Categorical(name="level", vocabulary=4, width=2),),
-)
-SIZES = QINSizes(attention_width=6, layers=2, rows=2, dropout=0.3)
+from training.checkpoint import CheckpointError
+from training.qin import QIN
 
 
+@pytest.fixture
 def network() -> QIN:
-    torch.manual_seed(1)
-    return QIN(SCHEMA, SIZES)
+    torch.manual_seed(3)
+    return QIN(SMALL, SIZES)
 
 
-def test_what_was_saved_is_loaded_in_eval_mode(tmp_path: Path) -> None:
-    model = network()
-    checkpoint.save(tmp_path / "c", model, {"valid_auc": 0.7})
-    loaded = checkpoint.load(tmp_path / "c")
+def test_what_is_saved_is_loaded(network: QIN, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "mine"
+    checkpoint.save(folder, network, {"auc": 0.75}, {"curve.png": b"picture"})
+    loaded = checkpoint.load(folder)
     assert not loaded.training
-    assert (loaded.schema, loaded.sizes) == (SCHEMA, SIZES)
-    assert checkpoint.read_metrics(tmp_path / "c") == {"valid_auc": 0.7}
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], tensor), name
+    assert (loaded.schema, loaded.sizes) == (SMALL, SIZES)
+    assert checkpoint.read_metrics(folder) == {"auc": 0.75}
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "config.json",
+        "curve.png",
+        "metrics.json",
+        "model.safetensors",
+    ]
+    assert [p.name for p in folder.parent.iterdir()] == ["mine"]  # nothing temporary is left
 
 
-def test_saving_again_replaces_the_checkpoint_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "c", network(), {"epoch": 1})
-    checkpoint.save(tmp_path / "c", network(), {"epoch": 2})
-    assert checkpoint.read_metrics(tmp_path / "c") == {"epoch": 2}
-    assert [p.name for p in tmp_path.iterdir()] == ["c"]
-
-
-def test_a_failed_save_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "c", network(), {"epoch": 1})
-    with pytest.raises(ValueError, match="JSON"):
-        checkpoint.save(tmp_path / "c", network(), {"auc": float("nan")})
-    assert checkpoint.read_metrics(tmp_path / "c") == {"epoch": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+def test_saving_again_replaces_and_a_refused_save_leaves_what_was(
+    network: QIN, tmp_path: Path
+) -> None:
+    checkpoint.save(tmp_path / "mine", network, {"auc": 0.5}, {"old.png": b""})
+    checkpoint.save(tmp_path / "mine", network, {"auc": 0.6})
+    assert not (tmp_path / "mine" / "old.png").exists()
+    with pytest.raises(CheckpointError, match=r"metrics\.json"):
+        checkpoint.save(tmp_path / "mine", network, {"auc": float("nan")})
+    with torch.no_grad():
+        network.fc.weight[0, 2] = float("inf")
+    with pytest.raises(CheckpointError, match=r"fc\.weight holds NaN or infinity"):
+        checkpoint.save(tmp_path / "mine", network, {"auc": 0.7})
+    assert checkpoint.read_metrics(tmp_path / "mine") == {"auc": 0.6}
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("file", "content", "complaint"),
     [
-        (lambda c: (c / "config.json").unlink(), "python -m training fit"),
-        (lambda c: (c / "config.json").write_text("{"), "config.json"),
-        (lambda c: (c / "model.safetensors").write_bytes(b"\x00" * 40), "damaged"),
-        (
-            lambda c: (c / "config.json").write_text(
-                (c / "config.json").read_text().replace('"rows": 2', '"rows": 3')
-            ),
-            "does not fit config.json",
-        ),
+        ("config.json", None, r"not a checkpoint.*config\.json.*training fit"),
+        ("model.safetensors", None, r"not a checkpoint.*model\.safetensors"),
+        ("config.json", b"{}", r"config\.json: .*feature_schema"),
+        ("model.safetensors", b"short", r"model\.safetensors: damaged"),
     ],
 )
-def test_a_damaged_checkpoint_says_which_file(tmp_path: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
-    checkpoint.save(tmp_path / "c", network(), {})
-    damage(tmp_path / "c")
-    with pytest.raises(checkpoint.CheckpointError, match=message):
-        checkpoint.load(tmp_path / "c")
+def test_a_damaged_checkpoint_names_the_file(
+    network: QIN, tmp_path: Path, file: str, content: bytes | None, complaint: str
+) -> None:
+    checkpoint.save(tmp_path / "mine", network, {})
+    if content is None:
+        (tmp_path / "mine" / file).unlink()
+    else:
+        (tmp_path / "mine" / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=complaint):
+        checkpoint.load(tmp_path / "mine")
+
+
+def test_weights_of_other_sizes_are_refused(network: QIN, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "mine", network, {})
+    path = tmp_path / "mine" / "config.json"
+    config = json.loads(path.read_bytes())
+    config["sizes"]["rows"] = 2
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"does not fit config\.json"):
+        checkpoint.load(tmp_path / "mine")
+    config["format"] = 2
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="format"):
+        checkpoint.load(tmp_path / "mine")
+
+
+def test_metrics_that_cannot_be_read_are_an_error(network: QIN, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "mine", network, {})
+    (tmp_path / "mine" / "metrics.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"metrics\.json: not a JSON object"):
+        checkpoint.read_metrics(tmp_path / "mine")
