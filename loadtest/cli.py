@@ -13,6 +13,7 @@ import orjson
 import typer
 from rich.console import Console
 
+from loadtest.bench import bench
 from loadtest.bundle_oracle import BundleOracle
 from loadtest.options import LoadOptions, with_load
 from loadtest.oracle import Oracle, StubOracle, check_run
@@ -123,6 +124,21 @@ def self_check_command(as_json: AsJson = False) -> None:
     if as_json:
         print_json(self_check_json(checks))
     raise typer.Exit(0 if all(check.passed for check in checks) else 1)
+
+
+@app.command("bench")
+def bench_command(
+    rate: Annotated[float, typer.Option(help="Requests a second.")] = 3000.0,
+    requests: Annotated[int, typer.Option(min=1000, help="How many.")] = 60_000,
+    core: Annotated[int, typer.Option(help="The generator's core; the stub takes others.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How fast and how punctual one generator on one core is, and whether its memory is flat."""
+    with refusals():
+        result = bench(rate, requests, core)
+        console.print_json(orjson.dumps(result).decode())
+        if as_json:
+            print_json(result)
 
 
 def _announce(stub: Stub) -> None:

@@ -13,7 +13,7 @@ from enum import Enum, auto
 import httptools
 
 from loadtest.columns import Reason
-from loadtest.poller import READ, WRITE, Poller
+from loadtest.poller import READ, WRITE, Poller, clock
 
 RECEIVE = 1 << 18
 
@@ -39,6 +39,7 @@ class Connection:
         "fault",
         "fd",
         "idle_since",
+        "received_at",
         "request",
         "sock",
         "state",
@@ -55,6 +56,7 @@ class Connection:
         self.fd = self.sock.fileno()
         self.request = -1  # the row being served, −1 none
         self.idle_since = 0.0
+        self.received_at = 0.0
         self._unsent: memoryview | None = None
         self._first = True  # no request has been answered on this connection yet
         self._keep_alive = False
@@ -124,6 +126,7 @@ class Connection:
             return
         except OSError:
             data = b""
+        self.received_at = clock()  # before the parser, whose time is ours and not the server's
         if not data:
             self.fault = self._reset()
             return

@@ -22,7 +22,7 @@ from loadtest.answers import AnswerChecker
 from loadtest.columns import Bucket, Columns, Reason
 from loadtest.connection import Connection, State
 from loadtest.plan import Plan
-from loadtest.poller import LONGEST_WAIT, WRITE, Poller, clock, precise_timers
+from loadtest.poller import LONGEST_WAIT, WRITE, Poller, be_punctual, clock
 from loadtest.pool import Pool
 from loadtest.workload import Bank
 
@@ -45,6 +45,7 @@ class Generator:
         self._live: OrderedDict[int, Connection | None] = OrderedDict()  # attended, not done
         self._waiting: deque[int] = deque()  # attended, without a connection
         self._unchecked: deque[tuple[int, bytes, bytes, list[bytes]]] = deque()
+        self._memory: list[int] = []  # KiB after each tenth of the requests
         self._start = 0.0
         self._next = 0
 
@@ -52,7 +53,7 @@ class Generator:
         """Open the first connections and touch every page, before the clock starts."""
         for _ in range(min(self.plan.preopen, self.plan.connections) // self.plan.generators):
             self._pool.open()
-        self._events(self._poller.wait(LONGEST_WAIT))
+        self._events(self._poller.wait(clock() + LONGEST_WAIT))
         self.columns.touch()
 
     def run(self, start: float) -> None:
@@ -74,6 +75,8 @@ class Generator:
             if now >= tick:
                 tick = now + LONGEST_WAIT / 2
                 self._pool.sweep(now)
+                if 10 * self._next >= len(self._memory) * len(rows):
+                    self._memory.append(resident_kib())
                 if give_up > now + GRACE and (stop[0] or os.getppid() != parent):
                     end, give_up = self._next, now + GRACE
             if now >= give_up:
@@ -86,7 +89,7 @@ class Generator:
                 self._events(self._poller.wait(0))
                 self._checker.check(*self._unchecked.popleft())
                 continue
-            self._events(self._poller.wait(min(due, self._first_deadline(due)) - now))
+            self._events(self._poller.wait(min(due, self._first_deadline(due))))
         while self._unchecked:
             self._checker.check(*self._unchecked.popleft())
         for row in rows[end:]:
@@ -148,10 +151,9 @@ class Generator:
             self._pool.bury()
 
     def _answered(self, connection: Connection) -> None:
-        done = clock()
         row, status = connection.request, connection.status
         columns = self.columns
-        columns.done[row] = done - self._start
+        columns.done[row] = connection.received_at - self._start
         columns.status[row] = status
         del self._live[row]
         if 200 <= status < 300:
@@ -229,8 +231,13 @@ class Generator:
             "stages": self._checker.stages,
             "connections_opened": self._pool.opened,
             "cpu_s": usage.ru_utime + usage.ru_stime,
-            "peak_memory_kib": usage.ru_maxrss,
+            "memory_kib": self._memory,
         }
+
+
+def resident_kib() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() // 1024
 
 
 def _busy(seconds: float) -> None:
@@ -245,7 +252,7 @@ def main(folder: Path, number: int) -> None:
     plan = Plan.read(folder)
     if plan.cores:
         os.sched_setaffinity(0, {plan.cores[number % len(plan.cores)]})
-    precise_timers()
+    be_punctual()
     generator = Generator(plan, Bank.read(folder), plan.columns(), number)
     generator.prepare()
     gc.collect()

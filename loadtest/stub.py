@@ -21,7 +21,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from loadtest.poller import LONGEST_WAIT, READ, Poller, clock, precise_timers
+from loadtest.poller import LONGEST_WAIT, READ, Poller, be_punctual, clock
 from loadtest.units import seconds as parse_seconds
 
 MIXER = np.uint64(0x9E3779B97F4A7C15)
@@ -79,9 +79,9 @@ class Session:
     admin: bool = False
     body: list[bytes] = field(default_factory=list)
     url: bytes = b""
+    arrived: float = 0.0
     timing: bool = False
     token: bytes = b""
-    waiting: bytes = b""  # of an answer that the socket did not take yet
 
     def __post_init__(self) -> None:
         self.parser = httptools.HttpRequestParser(self)
@@ -138,8 +138,8 @@ class Stub:
     def serve(self) -> None:
         """Until ``stop`` (SIGTERM or SIGINT in a process of its own)."""
         while not self._stopped:
-            wait = self._due[0][0] - clock() if self._due else LONGEST_WAIT
-            for fd, _ in self._poller.wait(max(wait, 0.0)):
+            until = self._due[0][0] if self._due else clock() + LONGEST_WAIT
+            for fd, _ in self._poller.wait(until):
                 if fd in self._listeners:
                     self._welcome(*self._listeners[fd])
                 elif fd in self._sessions:
@@ -169,6 +169,7 @@ class Stub:
     def _read(self, session: Session) -> None:
         try:
             data = session.sock.recv(1 << 18)
+            session.arrived = clock()
             if data:
                 session.parser.feed_data(data)
                 return
@@ -198,7 +199,7 @@ class Stub:
 
     def accept(self, session: Session) -> None:
         """A whole request has arrived: queue it and decide what becomes of it."""
-        arrived = clock()
+        arrived = session.arrived
         if session.admin:
             return self._administer(session, arrived)
         if session.url == b"/stub/counts":
@@ -307,7 +308,7 @@ def _http(status: int, document: Any, headers: str = "") -> bytes:
 
 def run(settings: StubSettings, announce: Callable[[Stub], None]) -> Counter[str]:
     """Serve until SIGTERM or SIGINT; what it did."""
-    precise_timers()
+    be_punctual()
     stub = Stub(settings)
     signal.signal(signal.SIGTERM, stub.stop)
     signal.signal(signal.SIGINT, stub.stop)
