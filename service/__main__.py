@@ -34,6 +34,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     threads: Annotated[int | None, typer.Option(help="Engine threads; 0 is one per core.")] = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Once ready, print a request and its answer.")
+    ] = False,
 ) -> None:
     """Serve POST /v1/score until told to stop.
 
@@ -55,7 +58,7 @@ def serve(
     logs.configure(settings.log_format, settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve_until_stopped(settings))
+            runner.run(serve_until_stopped(settings, example))
     except (BundleError, StoreError, SchemaError, OSError) as error:
         typer.echo(f"cannot serve: {error}", err=True)
         raise typer.Exit(1) from None

@@ -13,6 +13,7 @@ import uvicorn
 
 from model_export.bundle import Bundle
 from service.app import create_app
+from service.example import show_example
 from service.house import House, open_house
 from service.logs import logger
 from service.settings import Settings, unknown_variables
@@ -31,13 +32,16 @@ class Server(uvicorn.Server):
             loop.remove_signal_handler(number)
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises BundleError or StoreError when it cannot begin."""
+async def serve(settings: Settings, example: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT. Raises BundleError or StoreError when it cannot begin.
+
+    ``example``: once ready, ask ourselves something and print question and answer.
+    """
     for variable in unknown_variables(dict(os.environ)):
         logger.warning("this variable sets nothing", variable=variable)
     async with open_house(settings) as (house, bundle):
         server = Server(_configuration(house))
-        loading = asyncio.create_task(_load(house, bundle, server))
+        loading = asyncio.create_task(_load(house, bundle, server, example))
         try:
             await server.serve()
         finally:
@@ -46,13 +50,15 @@ async def serve(settings: Settings) -> None:
             loading.result()  # what it raised ends the process
 
 
-async def _load(house: House, bundle: Bundle, server: Server) -> None:
+async def _load(house: House, bundle: Bundle, server: Server, example: bool) -> None:
     """Meanwhile /livez and /readyz answer. Without a version there is nothing to go on for."""
     try:
         await house.load(bundle)
         # What is here now stays: a full collection among answers was measured at 40 ms.
         gc.collect()
         gc.freeze()
+        if example:
+            await show_example(house.store, f"http://{house.settings.host}:{house.settings.port}")
     except BaseException:
         server.should_exit = True
         raise

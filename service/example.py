@@ -1,0 +1,44 @@
+"""One real request and its real answer, printed for a person to paste and change."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+
+import orjson
+import typer
+
+from feature_store.contract import FeatureStore
+
+CANDIDATES = 5
+JSON = "Content-Type: application/json"
+
+
+async def show_example(store: FeatureStore, url: str) -> None:
+    """Ask the service at ``url`` about a user and items of ``store``; print question and answer."""
+    question = await _question(store)
+    if question is None:
+        typer.echo("The store holds no items yet: python -m feature_store load --help")
+        return
+    body = orjson.dumps(question)
+    answer = await asyncio.to_thread(_ask, f"{url}/v1/score", body)
+    typer.echo(f"\ncurl -s {url}/v1/score -H '{JSON}' -d '{body.decode()}'\n\n{answer}\n")
+
+
+async def _question(store: FeatureStore) -> dict[str, object] | None:
+    """A user with a history and some items; None for an empty store."""
+    user = 0
+    async for histories in store.scan_histories(1):
+        user = next(iter(histories))
+        break
+    async for batch in store.scan_items(CANDIDATES):
+        return {"user_id": user, "candidates": batch.ids[:CANDIDATES].tolist()}
+    return None
+
+
+def _ask(url: str, body: bytes) -> str:
+    name, value = JSON.split(": ")
+    request = urllib.request.Request(url, body, {name: value})  # noqa: S310 — our own address
+    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        content: bytes = response.read()
+    return content.decode()
