@@ -1,0 +1,20 @@
+"""``python -m feature_store``: load, look into, check and export a store."""
+
+from __future__ import annotations
+
+import typer
+
+from feature_store.cli_load import load
+from feature_store.cli_look import get_item, get_user, stats
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="User histories and item features: load them, look at them, check and export them.",
+)
+for command in (load, get_user, get_item, stats):
+    app.command()(command)
+
+if __name__ == "__main__":
+    app(prog_name="python -m feature_store")

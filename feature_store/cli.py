@@ -1,0 +1,124 @@
+"""What the commands share: arguments, opening a store, and telling an operator what went wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from feature_store.connect import connect
+from feature_store.contract import FeatureStore
+from feature_store.errors import StoreError
+from feature_store.options import StoreOptions
+from feature_store.parquet_columns import DataFileError
+from feature_store.schema import FeatureSchema, SchemaError
+
+PATIENCE_MS = 10_000.0  # a command waits longer for a store than a request may
+
+StoreUrl = Annotated[str, typer.Argument(metavar="STORE_URL", help="lmdb://PATH, redis://HOST, …")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+ItemFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--items",
+        metavar="FILE",
+        help="Item parquet file; give it again for files with columns that the first lacks.",
+    ),
+]
+HistoryFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--histories",
+        metavar="FILE",
+        help="Parquet file with user_id and item_seq; of a user the last row counts.",
+    ),
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(help="Item id column; by default item_id, else the identity feature's."),
+]
+SchemaFile = Annotated[
+    Path | None,
+    typer.Option("--schema", metavar="FILE", help="Schema; the store's own by default."),
+]
+
+
+@asynccontextmanager
+async def opened(
+    url: str,
+    schema: Path | None = None,
+    *,
+    create: bool = False,
+    options: StoreOptions | None = None,
+) -> AsyncIterator[FeatureStore]:
+    """The store at ``url``, with an operator's patience."""
+    read = FeatureSchema.read(schema) if schema else None
+    options = options or StoreOptions(budget_ms=PATIENCE_MS)
+    store = await connect(url, read, create=create and read is not None, options=options)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What an operator can mend is one line on stderr and exit code 1."""
+    try:
+        yield
+    except (StoreError, SchemaError, DataFileError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+class Bar:
+    """Progress over rows on stderr: how far, how fast, how long still."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=_stderr(),
+        )
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def task(self, description: str, total: int, done: int = 0) -> TaskID:
+        return self._progress.add_task(
+            description, total=total, completed=done, rate="", start=False
+        )
+
+    def at(self, task: TaskID, row: int) -> None:
+        if not self._progress.tasks[task].started:
+            self._progress.start_task(task)
+        self._progress.update(task, completed=row)
+        speed = self._progress.tasks[task].speed
+        if speed:
+            self._progress.update(task, rate=f"{speed:,.0f} rows/s")
+
+
+def _stderr() -> Console:
+    return Console(file=sys.stderr)

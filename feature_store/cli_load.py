@@ -1,0 +1,130 @@
+"""``load``: parquet files into a store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+from feature_store.cli import (
+    PATIENCE_MS,
+    AsJson,
+    Bar,
+    HistoryFiles,
+    IdColumn,
+    ItemFiles,
+    SchemaFile,
+    StoreUrl,
+    opened,
+    refusals,
+)
+from feature_store.history_parquet import HistoryParquet
+from feature_store.item_parquet import ItemParquet
+from feature_store.load import Load, LoadReport, identity
+from feature_store.options import StoreOptions
+
+REJECTED = 3  # exit code: loaded, but rows were rejected
+
+
+def load(
+    store_url: StoreUrl,
+    schema: SchemaFile = None,
+    items: ItemFiles = None,
+    histories: HistoryFiles = None,
+    id_column: IdColumn = None,
+    rejects: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where rejected rows go, a JSON line each.")
+    ] = Path("rejected-rows.jsonl"),
+    partitions: Annotated[
+        int, typer.Option(min=1, max=16_384, help="Redis, new store: hash-tag partitions.")
+    ] = StoreOptions().partitions,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Do not go on where a stopped load ended.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Insert and replace items and histories; --schema makes the store if there is none.
+
+    Stopped or killed, the same command goes on where it was.
+
+    Exit code: 0, everything is in; 3, all but the rejected rows; 1, it failed.
+    """
+    if not items and not histories:
+        raise typer.BadParameter("give --items, --histories or both")
+    options = StoreOptions(budget_ms=PATIENCE_MS, partitions=partitions)
+    began = time.perf_counter()
+    with refusals():
+        loaded, warnings = asyncio.run(
+            _load(
+                store_url,
+                schema,
+                items or [],
+                histories or [],
+                id_column,
+                rejects,
+                options,
+                restart,
+            )
+        )
+    _tell(loaded, warnings, rejects, time.perf_counter() - began, as_json)
+    if loaded.rejected:
+        raise typer.Exit(REJECTED)
+
+
+async def _load(
+    url: str,
+    schema: Path | None,
+    items: list[Path],
+    histories: list[Path],
+    id_column: str | None,
+    rejects: Path,
+    options: StoreOptions,
+    restart: bool,
+) -> tuple[LoadReport, list[str]]:
+    async with opened(url, schema, create=True, options=options) as store:
+        item_source = ItemParquet(items, store.schema, id_column=id_column) if items else None
+        sources = [HistoryParquet(path) for path in histories]
+        mark = identity([*items, *histories], f"{len(items)} {id_column} {store.schema.layout}")
+        job = Load(store, item_source, sources, mark)
+        report = LoadReport(sources=mark) if restart else await job.resumed()
+        with Bar() as bar:
+            tasks = {
+                number: bar.task(
+                    "items" if number == 0 else histories[number - 1].name,
+                    phase.rows,
+                    _done(report, number, phase.rows),
+                )
+                for number, phase in enumerate(job.phases)
+                if phase is not None
+            }
+            report = await job.run(report, rejects, lambda phase, row: bar.at(tasks[phase], row))
+        return report, item_source.warnings if item_source else []
+
+
+def _done(report: LoadReport, phase: int, rows: int) -> int:
+    """Rows of a phase that an earlier, stopped load has already taken."""
+    if phase == report.phase:
+        return report.row
+    return rows if phase < report.phase else 0
+
+
+def _tell(
+    report: LoadReport, warnings: list[str], rejects: Path, seconds: float, as_json: bool
+) -> None:
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if report.rejected:
+        typer.echo(f"{report.rejected} rows rejected: see {rejects}", err=True)
+    if as_json:
+        told = report.model_dump(include={"items", "histories", "rejected"})
+        typer.echo(orjson.dumps(told | {"warnings": warnings, "seconds": round(seconds, 3)}))
+    else:
+        Console().print(
+            f"loaded {report.items:,} items and {report.histories:,} histories "
+            f"in {seconds:,.1f} s; {report.rejected:,} rows rejected"
+        )

@@ -1,0 +1,153 @@
+"""From parquet files to a store, resumable after a kill.
+
+How far a load has come is a note in the store itself, written after each batch, together with the
+identity of its sources: the same command goes on where the last one was stopped, any other starts
+afresh. Loading inserts and replaces; it removes nothing (``check`` says what is too many).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from feature_store.contract import FeatureStore
+from feature_store.history_parquet import HistoryParquet, HistoryParquetBatch
+from feature_store.item_parquet import ItemParquet, ItemParquetBatch
+from feature_store.parquet_columns import RejectedRow
+
+T = TypeVar("T")
+NOTE = "load"
+BATCH_ROWS = 8192
+
+
+class LoadReport(BaseModel):
+    """What a load has done so far; with it a load goes on."""
+
+    sources: str
+    phase: int = 0  # 0: items, 1…: the history files in the order given
+    row: int = 0  # where that phase is to be read on
+    items: int = 0
+    histories: int = 0
+    rejected: int = 0
+    rejects_bytes: int = 0  # length of the file of rejected rows at this point
+
+
+Batch = ItemParquetBatch | HistoryParquetBatch
+Advance = Callable[[int, int], None]  # (phase, row) -> None
+
+
+@dataclass(slots=True)
+class Load:
+    """Item files and history files on their way into a store."""
+
+    store: FeatureStore
+    items: ItemParquet | None
+    histories: Sequence[HistoryParquet]
+    sources: str  # ``identity`` of every file and option that decides what is read
+
+    @property
+    def phases(self) -> list[ItemParquet | HistoryParquet | None]:
+        return [self.items, *self.histories]
+
+    async def resumed(self) -> LoadReport:
+        """Where a stopped load of these sources goes on; else a fresh report."""
+        fresh = LoadReport(sources=self.sources)
+        note = await self.store.get_note(NOTE)
+        try:
+            stopped = LoadReport.model_validate_json(note) if note else fresh
+        except ValidationError:  # of another release
+            return fresh
+        return stopped if stopped.sources == self.sources else fresh
+
+    async def run(self, report: LoadReport, rejects: Path, advance: Advance) -> LoadReport:
+        """Load what ``report`` has not seen yet. ``rejects`` gets a JSON line per rejected row."""
+        with _Rejects(rejects, report.rejects_bytes) as rejected:
+            for number, phase in enumerate(self.phases):
+                if phase is None or number < report.phase:
+                    continue
+                start = report.row if number == report.phase else 0
+                advance(number, start)
+                batches: Iterator[Batch] = phase.batches(BATCH_ROWS, start)
+                async for batch in _ahead(batches):
+                    await self._put(batch, report)
+                    report.rejects_bytes = rejected.write(batch.rejected)
+                    report.rejected += len(batch.rejected)
+                    report.phase, report.row = number, batch.next_row
+                    await self.store.put_note(NOTE, report.model_dump_json().encode())
+                    advance(number, batch.next_row)
+        await self.store.put_note(NOTE, None)
+        return report
+
+    async def _put(self, batch: Batch, report: LoadReport) -> None:
+        if isinstance(batch, ItemParquetBatch):
+            await self.store.put_items(batch.ids, batch.rows)
+            report.items += len(batch.ids)
+        else:
+            await self.store.put_histories(batch.histories)
+            report.histories += len(batch.histories)
+
+
+def identity(paths: Sequence[Path], options: str) -> str:
+    """Changes whenever a file does: name, size, time of change and parquet footer."""
+    digest = hashlib.sha256(options.encode())
+    for path in paths:
+        stat = path.stat()
+        with path.open("rb") as file:
+            file.seek(max(0, stat.st_size - 65_536))
+            digest.update(f"{path.name}:{stat.st_size}:{stat.st_mtime_ns}:".encode() + file.read())
+    return digest.hexdigest()
+
+
+class _Rejects:
+    """Appends to the file of rejected rows from a known length on; made when the first comes."""
+
+    def __init__(self, path: Path, kept_bytes: int) -> None:
+        self._path, self._bytes = path, kept_bytes
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> _Rejects:
+        if self._bytes == 0:
+            self._path.unlink(missing_ok=True)
+        elif self._path.exists():
+            self._open()
+        return self
+
+    def write(self, rows: Sequence[RejectedRow]) -> int:
+        """The file's length once these rows are in it."""
+        if rows:
+            file = self._file or self._open()
+            file.write(b"".join(json.dumps(asdict(row)).encode() + b"\n" for row in rows))
+            file.flush()
+            self._bytes = file.tell()
+        return self._bytes
+
+    def _open(self) -> BinaryIO:
+        self._path.touch()
+        self._file = self._path.open("r+b")
+        self._bytes = min(self._bytes, self._path.stat().st_size)
+        self._file.truncate(self._bytes)
+        self._file.seek(self._bytes)
+        return self._file
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+
+async def _ahead(batches: Iterator[T]) -> AsyncIterator[T]:
+    """The batches, the next one being read while the last is written."""
+    end = object()
+    following = asyncio.create_task(asyncio.to_thread(next, batches, end))
+    try:
+        while (batch := await following) is not end:
+            following = asyncio.create_task(asyncio.to_thread(next, batches, end))
+            yield batch  # type: ignore[misc]
+    finally:
+        await asyncio.wait([following])  # the reader is left at rest, whatever happened

@@ -1,0 +1,212 @@
+"""``python -m feature_store load`` and the commands that look into a store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from feature_store import connect
+from feature_store.__main__ import app
+from feature_store.contract import FOUND
+from tests.feature_store.parquet_samples import item_columns, write
+from tests.feature_store.samples import SHOP, ids, random_rows
+
+COUNT = 30
+IDS = np.arange(1, COUNT + 1) * 1_000_003
+ROWS = random_rows(SHOP, COUNT)
+HISTORIES = {7: [0, 3, 4], 8: [5], 7_000: [0, 0, 1]}
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Any]:
+    """The load command's options for a small shop."""
+    schema = tmp_path / "schema.yaml"
+    schema.write_text(SHOP.to_yaml())
+    items = write(tmp_path / "items.parquet", item_columns(SHOP, IDS, ROWS))
+    histories = write(
+        tmp_path / "valid.parquet",
+        {"user_id": list(HISTORIES), "item_seq": list(HISTORIES.values())},
+    )
+    rejects = tmp_path / "rejects.jsonl"
+    sources = ["--schema", schema, "--items", items, "--histories", histories]
+    return [*sources, "--rejects", rejects]
+
+
+def test_loads_items_and_histories(store_url: str, files: list[Any]) -> None:
+    loaded = run("load", store_url, *files, "--json")
+    assert loaded.exit_code == 0, loaded.output
+    told = json.loads(loaded.stdout)
+    assert (told["items"], told["histories"], told["rejected"]) == (COUNT, 3, 0)
+
+    async def look() -> None:
+        store = await connect(store_url, SHOP)
+        batch = await store.items(IDS)
+        assert (batch.status == FOUND).all()
+        assert batch.rows.tobytes() == ROWS.tobytes()
+        assert [h.tolist() for h in await store.histories([7, 8, 7_000]) if h is not None] == [
+            [4, 3],
+            [5],
+            [1],
+        ]
+        await store.close()
+
+    asyncio.run(look())
+
+
+def test_a_person_can_look_into_the_store(store_url: str, files: list[Any]) -> None:
+    run("load", store_url, *files)
+    assert "2 items, newest first\n4 3\n" in run("get-user", store_url, 7).stdout
+    assert json.loads(run("get-user", store_url, 7, "--json").stdout)["history"] == [4, 3]
+    item = json.loads(run("get-item", store_url, IDS[5], "--json").stdout)
+    assert item["features"]["colours"] == ROWS["colours"][5].tolist()
+    assert "stock_level" in run("get-item", store_url, IDS[5]).stdout
+    told = json.loads(run("stats", store_url, "--json").stdout)
+    assert (told["items"], told["histories"], told["schema"]) == (COUNT, 3, "shop")
+    assert f"{COUNT}" in run("stats", store_url).stdout
+
+
+def test_what_is_not_there_is_exit_code_4(store_url: str, files: list[Any]) -> None:
+    run("load", store_url, *files)
+    user, item = run("get-user", store_url, 9), run("get-item", store_url, 9)
+    assert (user.exit_code, item.exit_code) == (4, 4)
+    assert "user 9 has no history" in user.stderr
+    assert "item 9 is not in the store" in item.stderr
+
+
+def test_no_store_is_one_line_and_a_remedy(store_url: str) -> None:
+    asked = run("stats", store_url)
+    assert asked.exit_code == 1
+    assert asked.stderr.startswith("error: ")
+    assert "python -m feature_store load" in asked.stderr
+    assert len(asked.stderr.splitlines()) == 1
+
+
+def test_loading_again_changes_nothing(store_url: str, files: list[Any]) -> None:
+    for _ in range(2):
+        assert json.loads(run("load", store_url, *files, "--json").stdout)["items"] == COUNT
+    assert json.loads(run("stats", store_url, "--json").stdout)["items"] == COUNT
+
+
+def test_rejected_rows_are_in_the_file_and_in_the_exit_code(
+    tmp_path: Path, store_url: str, files: list[Any]
+) -> None:
+    columns = item_columns(SHOP, IDS, ROWS)
+    columns["sku"] = [-1, *ROWS["sku"][1:-1].tolist(), None]
+    write(tmp_path / "items.parquet", columns)
+    write(tmp_path / "valid.parquet", {"user_id": [1, 2], "item_seq": [[-4], [1]]})
+    loaded = run("load", store_url, *files, "--json")
+    assert loaded.exit_code == 3
+    assert json.loads(loaded.stdout)["rejected"] == 3
+    lines = (tmp_path / "rejects.jsonl").read_text().splitlines()
+    assert [(r["row"], r["column"], r["reason"]) for r in map(json.loads, lines)] == [
+        (0, "sku", "-1 is negative"),
+        (COUNT - 1, "sku", "null"),
+        (0, "item_seq", "-4 is negative"),
+    ]
+    write(tmp_path / "items.parquet", item_columns(SHOP, IDS, ROWS))
+    write(tmp_path / "valid.parquet", {"user_id": [1, 2], "item_seq": [[4], [1]]})
+    assert run("load", store_url, *files).exit_code == 0
+    assert not (tmp_path / "rejects.jsonl").exists()
+
+
+def test_another_schema_is_refused_with_the_features_named(
+    tmp_path: Path, store_url: str, files: list[Any]
+) -> None:
+    run("load", store_url, *files)
+    (tmp_path / "schema.yaml").write_text(SHOP.to_yaml().replace("slots: 3", "slots: 9"))
+    refused = run("load", store_url, *files)
+    assert refused.exit_code == 1
+    assert "item.colours" in refused.stderr
+
+
+def test_missing_context_is_said(tmp_path: Path, store_url: str, files: list[Any]) -> None:
+    columns = item_columns(SHOP, IDS, ROWS)
+    del columns["stock_level"]
+    write(tmp_path / "items.parquet", columns)
+    loaded = run("load", store_url, *files)
+    assert loaded.exit_code == 0
+    assert "warning: no column stock_level" in loaded.stderr
+
+
+def test_a_killed_load_goes_on_where_it_was(
+    tmp_path: Path, store_url: str, files: list[Any]
+) -> None:
+    """Kill -9 in mid-load, then the same command: it reads on, and nothing is missing."""
+    count = 400_000
+    item_ids, rows = np.arange(1, count + 1), random_rows(SHOP, count)
+    rows["sku"][::1_000] = -1  # a rejected row in each batch
+    write(tmp_path / "items.parquet", item_columns(SHOP, item_ids, rows))
+    command = [sys.executable, "-m", "feature_store", "load", store_url, *map(str, files)]
+    loading = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    rejects = tmp_path / "rejects.jsonl"
+    deadline = time.monotonic() + 30
+    while (time.monotonic() < deadline and not rejects.exists()) or rejects.stat().st_size < 5_000:
+        time.sleep(0.005)
+    loading.send_signal(signal.SIGKILL)
+    assert loading.wait() == -signal.SIGKILL
+
+    partly = json.loads(run("stats", store_url, "--json").stdout)["items"]
+    assert 0 < partly < count * 0.9
+
+    told = json.loads(subprocess.run([*command, "--json"], capture_output=True).stdout)
+    assert told["items"] == count - count // 1_000
+    assert told["rejected"] == count // 1_000
+    lines = [json.loads(line)["row"] for line in rejects.read_text().splitlines()]
+    assert lines == list(range(0, count, 1_000))  # each once
+    assert json.loads(run("stats", store_url, "--json").stdout)["items"] == told["items"]
+    assert json.loads(run("get-user", store_url, 7, "--json").stdout)["history"] == [4, 3]
+
+
+def test_a_load_of_changed_files_starts_afresh(
+    tmp_path: Path, store_url: str, files: list[Any]
+) -> None:
+    async def pretend_stopped() -> None:
+        store = await connect(store_url, SHOP)
+        note = {"sources": "of other files", "row": 10, "items": 10}
+        await store.put_note("load", json.dumps(note).encode())
+        await store.close()
+
+    run("load", store_url, *files)
+    asyncio.run(pretend_stopped())
+    assert json.loads(run("load", store_url, *files, "--json").stdout)["items"] == COUNT
+
+
+def test_an_unreadable_store_folder_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "taken"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("dear reader")
+    schema = tmp_path / "schema.yaml"
+    schema.write_text(SHOP.to_yaml())
+    refused = run("load", f"lmdb://{folder}", "--schema", schema, "--items", schema)
+    assert refused.exit_code == 1
+    assert "holds other files" in refused.stderr
+    assert os.listdir(folder) == ["letter.txt"]
+
+
+def test_ids_are_shown_as_they_are(store_url: str, files: list[Any]) -> None:
+    run("load", store_url, *files)
+
+    async def click() -> None:
+        store = await connect(store_url, SHOP)
+        await store.append(2**63 - 1, [2**63 - 2])
+        assert (await store.items(ids(2**63 - 2))).status[0] != FOUND
+        await store.close()
+
+    asyncio.run(click())
+    shown = json.loads(run("get-user", store_url, 2**63 - 1, "--json").stdout)
+    assert shown["history"] == [2**63 - 2]
