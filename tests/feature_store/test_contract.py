@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from feature_store import FeatureSchema, FeatureStore, connect
-from feature_store.contract import FOUND, MAX_ID, MISSING
+from feature_store.contract import FOUND, MAX_ID, MISSING, Append, ItemRows
 from feature_store.errors import StoreMismatch, StoreUnavailable
+from feature_store.options import StoreOptions
 from tests.feature_store.samples import SHOP, ids, random_rows
 
 
@@ -82,6 +83,38 @@ async def test_the_next_read_sees_each_append(store: FeatureStore) -> None:
 async def test_concurrent_appends_are_all_kept(store: FeatureStore) -> None:
     await asyncio.gather(*(store.append(7, [click]) for click in range(SHOP.history_length)))
     assert sorted(await history(store, 7) or []) == list(range(SHOP.history_length))
+
+
+async def test_a_repeated_key_is_not_applied_again(store: FeatureStore) -> None:
+    assert await store.append(7, [1], key="a")
+    assert not await store.append(7, [1], key="a")
+    assert await store.append(7, [1], key="b")
+    assert await store.append(8, [1], key="a")  # keys belong to a user
+    assert await history(store, 7) == [1, 1]
+    assert await history(store, 8) == [1]
+
+
+async def test_a_batch_of_appends_is_applied_in_order(store: FeatureStore) -> None:
+    results = await store.append_all(
+        [Append(7, [1, 2]), Append(8, [3], "k"), Append(7, [4]), Append(8, [3], "k")]
+    )
+    assert results == [True, True, True, False]
+    assert await history(store, 7) == [4, 2, 1]
+    assert await history(store, 8) == [3]
+    assert await store.append_all([]) == []
+
+
+async def test_a_batch_with_an_id_out_of_range_applies_nothing(store: FeatureStore) -> None:
+    with pytest.raises(ValueError, match="item id"):
+        await store.append_all([Append(7, [1]), Append(7, [-1])])
+    assert await store.history(7) is None
+
+
+async def test_several_histories_come_in_the_order_asked(store: FeatureStore) -> None:
+    await store.put_histories({7: ids(3, 2), 9: ids(1)})
+    found = await store.histories([9, 8, 7, 9])
+    assert [None if f is None else f.tolist() for f in found] == [[1], None, [3, 2], [1]]
+    assert await store.histories([]) == []
 
 
 async def test_whole_histories_are_replaced_or_removed(store: FeatureStore) -> None:
@@ -167,6 +200,107 @@ async def test_every_item_is_scanned_once(store: FeatureStore) -> None:
     assert (seen[order] == keys).all()
     assert np.concatenate([b.rows for b in batches])[order].tobytes() == rows.tobytes()
     assert all((batch.status == FOUND).all() for batch in batches)
+
+
+async def test_a_patch_changes_what_it_names(store: FeatureStore) -> None:
+    rows = random_rows(SHOP, 1)
+    await store.put_items(ids(3), rows)
+
+    def restock(row: ItemRows) -> None:
+        row["stock_level"] = 2
+
+    assert await store.patch_item(3, restock)
+    assert not await store.patch_item(4, restock)
+    rows["stock_level"] = 2
+    assert (await store.items(ids(3))).rows.tobytes() == rows.tobytes()
+    assert await store.count_items() == 1
+
+
+async def test_concurrent_patches_are_all_kept(store: FeatureStore) -> None:
+    await store.put_items(ids(3), np.zeros(1, SHOP.item_dtype))
+
+    def one_more(row: ItemRows) -> None:
+        row["sku"] += 1
+
+    await asyncio.gather(*(store.patch_item(3, one_more) for _ in range(10)))
+    assert (await store.items(ids(3))).rows["sku"].tolist() == [10]
+
+
+async def test_a_patch_that_fails_changes_nothing(store: FeatureStore) -> None:
+    rows = random_rows(SHOP, 1)
+    await store.put_items(ids(3), rows)
+
+    def fail(row: ItemRows) -> None:
+        row["sku"] = 7
+        raise ValueError("sku: not that")
+
+    with pytest.raises(ValueError, match="sku: not that"):
+        await store.patch_item(3, fail)
+    assert (await store.items(ids(3))).rows.tobytes() == rows.tobytes()
+
+
+async def changed(store: FeatureStore, cursor: str) -> tuple[list[int], str]:
+    """Every id changed since the cursor, and where it now is."""
+    seen: list[int] = []
+    while True:
+        answer = await store.changes(cursor)
+        assert not answer.lost
+        seen += answer.ids.tolist()
+        cursor = answer.cursor
+        if not len(answer.ids):
+            return seen, cursor
+
+
+async def test_item_changes_are_told_from_a_cursor_on(store: FeatureStore) -> None:
+    await store.put_items(ids(1), random_rows(SHOP, 1))
+    start = (await store.changes(None)).cursor
+    assert await changed(store, start) == ([], start)
+    await store.put_items(ids(5, 6), random_rows(SHOP, 2))
+    await store.patch_item(5, lambda row: row.__setitem__("sku", 3))
+    await store.delete_items(ids(6, 7))
+    seen, cursor = await changed(store, start)
+    assert seen[:2] == [5, 6]
+    assert set(seen[2:]) >= {5, 6}
+    assert await changed(store, cursor) == ([], cursor)
+
+
+async def test_a_new_store_has_no_changes(store: FeatureStore) -> None:
+    first = await store.changes(None)
+    assert not len(first.ids)
+    await store.put_items(ids(5), random_rows(SHOP, 1))
+    assert (await changed(store, first.cursor))[0] == [5]
+
+
+async def test_a_large_put_is_told_whole(store: FeatureStore) -> None:
+    start = (await store.changes(None)).cursor
+    await store.put_items(np.arange(5_000), random_rows(SHOP, 5_000))
+    seen, _ = await changed(store, start)
+    assert sorted(set(seen)) == list(range(5_000))
+
+
+async def test_changes_too_old_to_tell_are_said_to_be_lost(store_url: str) -> None:
+    store = await connect(store_url, SHOP, create=True, options=StoreOptions(changes_kept=5))
+    start = (await store.changes(None)).cursor
+    for item in range(1_000):
+        await store.put_items(ids(item), random_rows(SHOP, 1))
+    answer = await store.changes(start)
+    assert answer.lost
+    assert not len(answer.ids)
+    assert await changed(store, answer.cursor) == ([], answer.cursor)
+    assert (await store.changes("of another store")).lost
+    await store.close()
+
+
+async def test_a_sound_or_missing_item_has_no_fault(store: FeatureStore) -> None:
+    await store.put_items(ids(3), random_rows(SHOP, 1))
+    assert await store.fault(3) is None
+    assert await store.fault(4) is None
+
+
+async def test_the_store_describes_itself(store: FeatureStore) -> None:
+    told = await store.describe()
+    assert told["backend"]
+    assert all(isinstance(value, str | int) for value in told.values())
 
 
 async def test_notes_are_kept_replaced_and_removed(store: FeatureStore) -> None:
