@@ -92,3 +92,8 @@ def _expose(house: House) -> None:
 
     gauge("qin_item_table_items", "Items ready in memory.", lambda: of_table("count"))
     gauge("qin_item_table_capacity", "Items the table has room for.", lambda: of_table("capacity"))
+    gauge(
+        "qin_item_table_refused",
+        "Items that found the table full; they are fetched by each request.",
+        lambda: of_table("refused"),
+    )

@@ -92,13 +92,14 @@ def _refuse(body: bytes, error: ValidationError) -> NoReturn:
 
 
 MARK = "\x01here"
+BROKEN_OFF = re.compile(rb'((\\[^\\]{0,6})+"?|[\x00-\x1f]+)$')  # escapes, control characters
 
 
 def _place_of_syntax_error(body: bytes, message: str) -> tuple[int | str, ...]:
     """The path to where the JSON breaks off; empty when it is in no field.
 
-    What precedes the fault is read again as far as it goes, with a mark in the fault's place, once
-    as a value and once as the rest of a string; the mark's path is the field.
+    What precedes the fault is read again as far as it goes, with a mark in the fault's place, as a
+    value or as the rest of a string; the mark's path is the field.
     """
     position = re.search(r"line (\d+) column (\d+)$", message)
     if position is None:
@@ -108,7 +109,10 @@ def _place_of_syntax_error(body: bytes, message: str) -> tuple[int | str, ...]:
     before[-1] = before[-1][: max(column - 1, 0)]
     prefix = b"\n".join(before)
     mark = json.dumps(MARK).encode()
-    for attempt in (prefix.rstrip(b"+-.0123456789eE[{ \t\r\n") + mark, prefix + mark[1:]):
+    number = prefix.rstrip(b"+-.0123456789eE")
+    nested = number.rstrip(b"[{ \t\r\n")  # too deep: its outermost value
+    string = BROKEN_OFF.sub(b"", prefix)
+    for attempt in (number + mark, nested + mark, string + mark[1:]):
         try:
             known = from_json(attempt, allow_partial=True)
         except ValueError:

@@ -1,0 +1,211 @@
+"""What goes wrong inside: said, counted, and never a made-up number."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from feature_store.errors import StoreUnavailable
+from feature_store.lmdb_environment import acquire, release
+from model_export.runtime import FoldedModel
+from service.app import create_app
+from service.house import House, open_house
+from service.settings import Settings
+from service.versions import Version
+from tests.service.parity import TOLERANCE
+from tests.service.world import World, make_rows, make_world
+
+
+@pytest.fixture
+def own_world(tmp_path: Path) -> World:
+    """A world this test may damage."""
+    return make_world(tmp_path, items=60, users=5)
+
+
+@pytest.fixture
+async def house(own_world: World) -> AsyncIterator[House]:
+    async with opened(own_world) as house:
+        yield house
+
+
+def opened(world: World, **changed: Any) -> Any:
+    """A loaded house in this process."""
+    return _Opened(Settings(bundle=world.models, store=world.store, threads=1, **changed))
+
+
+class _Opened:
+    def __init__(self, settings: Settings) -> None:
+        self._context = open_house(settings)
+
+    async def __aenter__(self) -> House:
+        house, bundle = await self._context.__aenter__()
+        await house.load(bundle)
+        return house
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._context.__aexit__(*error)
+
+
+def client_of(house: House) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=create_app(house))
+    return httpx.AsyncClient(transport=transport, base_url="http://service")
+
+
+async def ask(house: House, **body: Any) -> httpx.Response:
+    async with client_of(house) as client:
+        return await client.post("/v1/score", json=body)
+
+
+def metric(house: House, name: str, **labels: str) -> float:
+    return house.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+async def test_before_a_version_is_loaded_the_answer_is_503_and_readyz_says_what_for(
+    own_world: World,
+) -> None:
+    settings = Settings(bundle=own_world.models, store=own_world.store, threads=1)
+    async with open_house(settings) as (house, _), client_of(house) as client:
+        house.readiness.enter("filling the item table", 91_717)
+        house.readiness.done = 4096
+        ready = await client.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["waiting_for"] == "filling the item table: 4,096 of 91,717"
+        assert (await client.get("/livez")).status_code == 200
+        answer = await client.post("/v1/score", json={"user_id": 1, "candidates": [1]})
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "1"
+
+
+async def test_an_item_newer_than_the_table_is_fetched_once_and_kept(
+    own_world: World, house: House
+) -> None:
+    random = np.random.default_rng(0)
+    new, rows = np.array([10**12, 10**12 + 1]), make_rows(own_world.schema, 2, random)
+    await house.store.put_items(new, rows)
+    await house.store.put_histories({77: new})
+    before = metric(house, "qin_store_seconds_count", operation="items")
+    candidates = [*new.tolist(), int(own_world.ids[0])]
+    first = await ask(house, user_id=77, candidates=candidates)
+    second = await ask(house, user_id=77, candidates=candidates)
+    assert first.json()["unknown_items"] == []
+    assert first.json()["scores"] == second.json()["scores"]
+    assert metric(house, "qin_store_seconds_count", operation="items") == before + 1
+
+
+@pytest.mark.parametrize("room", [0, 20])
+async def test_without_room_in_the_table_the_answers_are_the_same(
+    own_world: World, room: int
+) -> None:
+    async with opened(own_world, max_table_items=room) as house:
+        candidates = own_world.ids[:40]
+        answer = await ask(house, user_id=3, candidates=candidates.tolist())
+        expected = own_world.answer(own_world.users[3], candidates)
+        assert answer.json()["scores"] == pytest.approx(expected, abs=TOLERANCE)
+        assert set(answer.json()["cold_items"]) == own_world.cold_ids & set(candidates.tolist())
+        assert house.versions.active is not None
+        assert house.versions.active.table.count == room
+        assert metric(house, "qin_item_table_refused") > 0
+
+
+def damage(world: World, item: int) -> None:
+    """Overwrite an item's record with bytes that are none."""
+    environment = acquire(Path(world.store.removeprefix("lmdb://")), create=False)
+    environment.write(
+        lambda txn: txn.put(struct.pack(">Q", item), b"nonsense", db=environment.db["items"])
+    )
+    release(environment)
+
+
+async def test_a_damaged_record_is_listed_and_the_rest_is_scored(own_world: World) -> None:
+    damaged, fine = own_world.ids[:2].tolist()
+    damage(own_world, damaged)
+    async with opened(own_world) as house:
+        answer = (await ask(house, user_id=10**9, candidates=[damaged, fine])).json()
+        assert answer["scores"][0] is None
+        assert answer["scores"][1] is not None
+        assert answer["unreadable_items"] == [damaged]
+        assert answer["unknown_items"] == []
+        assert answer["degraded"] == ["items"]
+        assert metric(house, "qin_items_total", kind="unreadable") == 1
+
+        past = (await ask(house, user_id=1, candidates=[fine], history=[damaged, fine])).json()
+        assert past["degraded"] == ["history"]
+        assert past["unreadable_items"] == [damaged]
+        alone = (await ask(house, user_id=1, candidates=[fine], history=[fine])).json()
+        assert past["scores"] == alone["scores"]
+
+
+class NotANumber(FoldedModel):
+    """A model gone wrong."""
+
+    def rank(self, *arguments: Any) -> Any:
+        scores = super().rank(*arguments)
+        scores[0] = np.nan
+        return scores
+
+
+async def test_a_score_that_is_not_a_number_never_leaves(own_world: World, house: House) -> None:
+    active = house.versions.active
+    assert active is not None
+    house.versions.activate(Version(NotANumber(own_world.bundle), active.table))
+    answer = await ask(house, user_id=3, candidates=own_world.ids[:4].tolist())
+    assert answer.status_code == 500
+    assert answer.json()["type"] == "urn:qin:problem:model-fault"
+    assert metric(house, "qin_problems_total", problem="model-fault") == 1
+
+
+async def test_an_unexpected_error_reveals_nothing_and_is_logged(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(user_id: int) -> None:
+        raise RuntimeError("password=hunter2")
+
+    monkeypatch.setattr(house.store, "history", broken)
+    with capture_logs() as logged:
+        answer = await ask(house, user_id=3, candidates=[1])
+    assert answer.status_code == 500
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert "hunter2" not in answer.text
+    assert answer.json()["type"] == "urn:qin:problem:internal"
+    assert [str(line["exc_info"]) for line in logged if "exc_info" in line] == ["password=hunter2"]
+
+
+async def test_a_store_that_does_not_answer_is_a_503(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(user_id: int) -> None:
+        raise StoreUnavailable("10.0.0.7:6379 refused")
+
+    monkeypatch.setattr(house.store, "history", lost)
+    answer = await ask(house, user_id=3, candidates=[1])
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "urn:qin:problem:store-unavailable"
+    assert answer.headers["Retry-After"]
+    assert "10.0.0.7" not in answer.text
+    labels = {"operation": "history", "error": "StoreUnavailable"}
+    assert metric(house, "qin_store_errors_total", **labels) == 1
+
+
+async def test_every_request_is_observed_once_failures_included(house: House) -> None:
+    await ask(house, user_id=10**9, candidates=[10**6, 10**7, 10**8])
+    await ask(house, user_id=-1, candidates=[1])
+    async with client_of(house) as client:
+        for path in ("/nothing", "/nowhere", "/v1/../x"):
+            await client.get(path)
+    ok = metric(house, "qin_requests_total", route="/v1/score", status="200")
+    refused = metric(house, "qin_requests_total", route="/v1/score", status="422")
+    unmatched = metric(house, "qin_requests_total", route="unmatched", status="404")
+    assert (ok, refused, unmatched) == (1, 1, 3)
+    timed = "qin_request_seconds_count"
+    assert metric(house, timed, route="/v1/score", outcome="refused") == 1
+    assert metric(house, "qin_stage_seconds_count", stage="rank", outcome="ok") == 0  # all unknown
+    assert metric(house, "qin_stage_seconds_count", stage="store", outcome="ok") == 1
+    assert metric(house, "qin_items_total", kind="unknown") == 3
+    assert metric(house, "qin_cold_users_total") == 1

@@ -1,0 +1,149 @@
+"""Starting and stopping, as an operator sees it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+
+from model_export.bundle import digest
+from model_export.manifest import GOLDEN, MANIFEST
+from tests.service.process import free_port, serving, start, wait_ready
+from tests.service.world import World, make_world
+
+
+def run_to_end(*options: str, **variables: str) -> tuple[int, str]:
+    service = start(*options, **variables)
+    code = service.process.wait(60)
+    said = service.log.read_text()
+    service.log.unlink()
+    return code, said
+
+
+def test_a_missing_bundle_is_one_clear_line(tmp_path: Path) -> None:
+    code, said = run_to_end("--bundle", str(tmp_path / "none"), "--store", "lmdb://none")
+    assert code == 1
+    assert said.count("\n") == 1
+    assert f"{tmp_path / 'none'}: holds no bundle" in said
+
+
+def test_a_missing_store_is_one_clear_line(world: World, tmp_path: Path) -> None:
+    missing = tmp_path / "none"
+    code, said = run_to_end("--bundle", str(world.models), "--store", f"lmdb://{missing}")
+    assert code == 1
+    assert "Traceback" not in said
+    assert str(missing) in said
+
+
+def test_a_setting_that_is_none_is_named(world: World) -> None:
+    code, said = run_to_end("--bundle", str(world.models), QIN_DEADLINE_MS="soon")
+    assert code == 2
+    assert "QIN_DEADLINE_MS" in said
+    assert "Traceback" not in said
+
+
+def test_a_misspelt_variable_is_pointed_out(tmp_path: Path) -> None:
+    _, said = run_to_end("--bundle", str(tmp_path), QIN_DEADLNIE_MS="5")
+    assert "QIN_DEADLNIE_MS" in said
+
+
+def test_a_port_in_use_ends_the_process(world: World) -> None:
+    with serving(world.models, world.store) as first:
+        port = ["--port", str(first.port)]
+        code, said = run_to_end("--bundle", str(world.models), "--store", world.store, *port)
+    assert code != 0
+    assert "address already in use" in said
+
+
+def test_a_bundle_that_contradicts_its_golden_answers_is_never_ready(tmp_path: Path) -> None:
+    """The files are what the manifest says; only the answers are another network's."""
+    world = make_world(tmp_path, items=20, users=2)
+    golden, manifest = world.bundle.path / GOLDEN, world.bundle.path / MANIFEST
+    with np.load(golden) as file:
+        arrays = dict(file)
+    arrays["probability"] = arrays["probability"] + np.float32(2e-5)
+    np.savez(golden, **arrays)
+    content = json.loads(manifest.read_text())
+    content["files"][GOLDEN] = digest(golden).model_dump()
+    manifest.write_bytes(orjson.dumps(content))
+    code, said = run_to_end("--bundle", str(world.models), "--store", world.store)
+    assert code == 1
+    assert "golden" in said
+    assert "Traceback" not in said
+
+
+def test_a_bundle_and_a_store_of_different_schemas_refuse_each_other(
+    world: World, tmp_path: Path
+) -> None:
+    other = world.schema.model_copy(update={"context": world.schema.context[:1]})
+    another = make_world(tmp_path, other, items=5, users=2)
+    code, said = run_to_end("--bundle", str(another.models), "--store", world.store)
+    assert code == 1
+    assert "views_level" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_clean(world: World, number: signal.Signals) -> None:
+    service = start("--bundle", str(world.models), "--store", world.store)
+    wait_ready(service)
+    service.process.send_signal(number)
+    assert service.process.wait(10) == 0
+    assert "Traceback" not in service.log.read_text()
+    service.log.unlink()
+
+
+def test_a_stop_while_loading_is_clean(world: World) -> None:
+    service = start("--bundle", str(world.models), "--store", world.store)
+    with service.client() as client:
+        while service.process.poll() is None:
+            try:
+                client.get("/livez")
+                break
+            except httpx.TransportError:
+                time.sleep(0.005)
+    assert service.stop() == 0
+    assert "Traceback" not in service.log.read_text()
+    service.log.unlink()
+
+
+def test_a_half_sent_body_does_not_outlive_the_grace_time(world: World) -> None:
+    with (
+        serving(world.models, world.store, QIN_SHUTDOWN_GRACE_S="1") as service,
+        socket.create_connection((service.host, service.port)) as connection,
+    ):
+        connection.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        time.sleep(0.2)
+        began = time.monotonic()
+        service.stop()
+        assert time.monotonic() - began < 5
+
+
+def test_user_ids_are_not_in_the_log(world: World) -> None:
+    with serving(world.models, world.store, QIN_LOG_SAMPLE="1") as service:
+        with service.client() as client:
+            for _ in range(2):
+                body = {"user_id": 998877665544, "candidates": [1]}
+                assert client.post("/v1/score", json=body).is_success
+        lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert "998877665544" not in json.dumps(lines)
+    logged = [line for line in lines if line["event"] == "score"]
+    assert len({line["user"] for line in logged}) == 1
+    assert {"request_id", "stages_ms", "ms", "status"} <= logged[0].keys()
+
+
+def test_help_needs_no_bundle() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "serve", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "--bundle" in done.stdout
+    assert free_port() > 0
