@@ -70,6 +70,8 @@ def score_request(max_candidates: int) -> type[ScoreRequest]:
 class ScoreAnswer(BaseModel):
     """Documents the answer; it is written straight from arrays (``service.scoring``)."""
 
+    model_config = ConfigDict(extra="forbid")
+
     model_version: str
     request_id: str
     item_ids: list[int]
@@ -95,13 +97,10 @@ class ScoreAnswer(BaseModel):
     ]
 
 
-class FieldError(BaseModel):
-    field: str
-    detail: str
-
-
 class ProblemDocument(BaseModel):
     """RFC 9457, as ``application/problem+json``."""
+
+    model_config = ConfigDict(extra="forbid")
 
     type: Annotated[str, Field(examples=["urn:qin:problem:invalid-field"])]
     title: str
@@ -109,8 +108,12 @@ class ProblemDocument(BaseModel):
     detail: str
     request_id: str
     field: Annotated[str | None, Field(description="The first field at fault.")] = None
-    errors: Annotated[list[FieldError] | None, Field(description="The first few faults.")] = None
+    errors: Annotated[
+        list[dict[str, str]] | None, Field(description="`field` and `detail` of the first faults.")
+    ] = None
     loaded: Annotated[list[str] | None, Field(description="Versions there are instead.")] = None
+    waiting_for: Annotated[str | None, Field(description="What /readyz waits for.")] = None
+    limit_bytes: Annotated[int | None, Field(description="The largest body taken.")] = None
 
 
 REQUEST_EXAMPLES: dict[str, Any] = {
@@ -150,3 +153,11 @@ REQUEST_HEADERS = [
     _header("X-Deadline-Ms", "504 past it.", type="number", exclusiveMinimum=0),
     _header("X-Server-Timing", "1 asks for the Server-Timing header.", type="string"),
 ]
+ANSWER_HEADERS = {
+    "X-Request-Id": {"schema": {"type": "string"}},
+    "X-Model-Version": {"schema": {"type": "string"}},
+    "Server-Timing": {
+        "schema": {"type": "string"},
+        "description": "Milliseconds by stage, which sum to the total; on request.",
+    },
+}

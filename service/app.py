@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from service.api import (
     ANSWER_EXAMPLE,
+    ANSWER_HEADERS,
     REQUEST_EXAMPLES,
     REQUEST_HEADERS,
     ProblemDocument,
@@ -50,7 +51,10 @@ def _add_score(app: FastAPI, house: House) -> None:
         summary="Score a candidate list for a user",
         response_model=ScoreAnswer,
         responses={
-            200: {"content": {"application/json": {"example": ANSWER_EXAMPLE}}},
+            200: {
+                "headers": ANSWER_HEADERS,
+                "content": {"application/json": {"example": ANSWER_EXAMPLE}},
+            },
             **{status: _problem() for status in (400, 404, 413, 415, 422, 500, 503, 504)},
         },
         openapi_extra={

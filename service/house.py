@@ -82,18 +82,25 @@ def open_bundle(path: Path) -> Bundle:
 
 def _expose(house: House) -> None:
     """Numbers that live elsewhere, read when scraped."""
-    engine, versions, gauge = house.engine, house.versions, house.metrics.gauge
-    gauge("qin_engine_threads", "Engine threads.", lambda: engine.threads)
-    gauge("qin_engine_queue", "Requests waiting for an engine thread.", lambda: engine.queued)
+    engine, versions = house.engine, house.versions
+    gauge, counter = house.metrics.gauge, house.metrics.counter
 
     def of_table(attribute: str) -> float:
         active = versions.active
         return float(getattr(active.table, attribute)) if active else 0.0
 
+    gauge("qin_engine_threads", "Engine threads.", lambda: engine.threads)
+    gauge("qin_engine_queue", "Requests waiting for an engine thread.", lambda: engine.queued)
+    counter("qin_engine_chunks", "Chunks run.", lambda: engine.chunks)
+    counter(
+        "qin_engine_expired",
+        "Requests dropped or cut short by the engine because their deadline had passed.",
+        lambda: engine.expired,
+    )
     gauge("qin_item_table_items", "Items ready in memory.", lambda: of_table("count"))
     gauge("qin_item_table_capacity", "Items the table has room for.", lambda: of_table("capacity"))
-    gauge(
+    counter(
         "qin_item_table_refused",
-        "Items that found the table full; they are fetched by each request.",
+        "Times an item found the table full: requests fetch it again each time.",
         lambda: of_table("refused"),
     )

@@ -60,10 +60,12 @@ async def find_items(
     table = version.table
     slot = table.find(ids)
     missed = slot == ABSENT
+    store.metrics.table_hits.inc(len(ids) - missed.sum())
     t.lap("table")
     if not missed.any():
         return FoundItems(np.full(len(ids), FOUND, np.uint8), slot, table.columns)
 
+    store.metrics.table_misses.inc(missed.sum())
     wanted, place = np.unique(ids[missed], return_inverse=True)
     batch = await store.items(wanted)
     t.lap("store")

@@ -22,6 +22,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 # Seconds; ×1.5 to ×2 apart from 50 µs, where a stage begins to matter, to the longest deadline.
 LATENCY = (
@@ -49,14 +51,14 @@ class Metrics:
             registry=registry,
         )
         self.request_seconds = Histogram(
-            "qin_request_seconds",
+            "qin_request_duration_seconds",
             "From the request's first byte seen to its answer handed over, by route and outcome.",
             ["route", "outcome"],
             buckets=LATENCY,
             registry=registry,
         )
         self.stage_seconds = Histogram(
-            "qin_stage_seconds",
+            "qin_stage_duration_seconds",
             "Where the time of scoring requests went; the stages of a request sum to its total.",
             ["stage", "outcome"],
             buckets=LATENCY,
@@ -83,6 +85,13 @@ class Metrics:
         self.scored, self.unknown, self.unreadable = (
             self.items.labels(kind) for kind in ITEM_KINDS
         )
+        lookups = Counter(
+            "qin_item_table_lookups",
+            "Items looked up in the table, by result: hit, or miss and asked of the store.",
+            ["result"],
+            registry=registry,
+        )
+        self.table_hits, self.table_misses = lookups.labels("hit"), lookups.labels("miss")
         self.cold_users = Counter(
             "qin_cold_users", "Requests scored with an empty history.", registry=registry
         )
@@ -92,7 +101,7 @@ class Metrics:
             registry=registry,
         )
         self.store_seconds = Histogram(
-            "qin_store_seconds",
+            "qin_store_duration_seconds",
             "Store round trips, by operation.",
             ["operation"],
             buckets=LATENCY,
@@ -116,11 +125,25 @@ class Metrics:
         )
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """A number read when scraped."""
+        """A number that lives elsewhere, read when scraped."""
         Gauge(name, documentation, registry=self.registry).set_function(read)
 
-    def names(self) -> Iterable[str]:
-        return (family.name for family in self.registry.collect())
+    def counter(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """A count that is kept elsewhere, read when scraped."""
+        self.registry.register(_ReadCounter(name, documentation, read))
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _ReadCounter(Collector):
+    _labelnames = ()
+
+    def __init__(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        self._name, self._documentation, self._read = name, documentation, read
+
+    def describe(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(self._name, self._documentation)
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(self._name, self._documentation, value=self._read())

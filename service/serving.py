@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,12 @@ from service.settings import Settings, unknown_variables
 
 class Server(uvicorn.Server):
     """uvicorn's server, but a signal ends it as a return, so that what we opened is closed."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for listening in server.sockets:
+                logger.info("listening", address=listening.getsockname()[:2])
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ class StoreReader:
     """What scoring reads. Every call is one round trip."""
 
     def __init__(self, store: FeatureStore, metrics: Metrics) -> None:
-        self.store, self._metrics = store, metrics
+        self.store, self.metrics = store, metrics
 
     async def history(self, user_id: int) -> Ids | None:
         """(H,) item ids, newest first; None for a user never seen."""
@@ -33,10 +33,10 @@ class StoreReader:
         try:
             return await answer
         except StoreError as error:
-            self._metrics.store_errors.labels(operation, type(error).__name__).inc()
+            self.metrics.store_errors.labels(operation, type(error).__name__).inc()
             logger.error("store failed", operation=operation, reason=str(error))
             raise StoreFailure(
                 "the feature store did not answer; try again", headers={"Retry-After": "1"}
             ) from error
         finally:
-            self._metrics.store_seconds.labels(operation).observe(perf_counter() - began)
+            self.metrics.store_seconds.labels(operation).observe(perf_counter() - began)

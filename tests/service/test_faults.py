@@ -90,13 +90,13 @@ async def test_an_item_newer_than_the_table_is_fetched_once_and_kept(
     new, rows = np.array([10**12, 10**12 + 1]), make_rows(own_world.schema, 2, random)
     await house.store.put_items(new, rows)
     await house.store.put_histories({77: new})
-    before = metric(house, "qin_store_seconds_count", operation="items")
+    before = metric(house, "qin_store_duration_seconds_count", operation="items")
     candidates = [*new.tolist(), int(own_world.ids[0])]
     first = await ask(house, user_id=77, candidates=candidates)
     second = await ask(house, user_id=77, candidates=candidates)
     assert first.json()["unknown_items"] == []
     assert first.json()["scores"] == second.json()["scores"]
-    assert metric(house, "qin_store_seconds_count", operation="items") == before + 1
+    assert metric(house, "qin_store_duration_seconds_count", operation="items") == before + 1
 
 
 @pytest.mark.parametrize("room", [0, 20])
@@ -111,7 +111,7 @@ async def test_without_room_in_the_table_the_answers_are_the_same(
         assert set(answer.json()["cold_items"]) == own_world.cold_ids & set(candidates.tolist())
         assert house.versions.active is not None
         assert house.versions.active.table.count == room
-        assert metric(house, "qin_item_table_refused") > 0
+        assert metric(house, "qin_item_table_refused_total") > 0
 
 
 def damage(world: World, item: int) -> None:
@@ -203,9 +203,12 @@ async def test_every_request_is_observed_once_failures_included(house: House) ->
     refused = metric(house, "qin_requests_total", route="/v1/score", status="422")
     unmatched = metric(house, "qin_requests_total", route="unmatched", status="404")
     assert (ok, refused, unmatched) == (1, 1, 3)
-    timed = "qin_request_seconds_count"
+    timed = "qin_request_duration_seconds_count"
     assert metric(house, timed, route="/v1/score", outcome="refused") == 1
-    assert metric(house, "qin_stage_seconds_count", stage="rank", outcome="ok") == 0  # all unknown
-    assert metric(house, "qin_stage_seconds_count", stage="store", outcome="ok") == 1
+    assert (
+        metric(house, "qin_stage_duration_seconds_count", stage="rank", outcome="ok") == 0
+    )  # all unknown
+    assert metric(house, "qin_stage_duration_seconds_count", stage="store", outcome="ok") == 1
     assert metric(house, "qin_items_total", kind="unknown") == 3
     assert metric(house, "qin_cold_users_total") == 1
+    assert metric(house, "qin_item_table_lookups_total", result="miss") == 3

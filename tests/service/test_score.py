@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -205,3 +206,16 @@ def test_past_its_deadline_an_answer_is_a_504(world: World, client: httpx.Client
     assert answer.status_code == 504
     assert answer.json()["type"] == "urn:qin:problem:deadline-passed"
     assert client.post("/v1/score", json=body, headers={"X-Deadline-Ms": "9000"}).is_success
+
+
+def test_answers_asked_for_at_once_are_each_their_own(world: World, client: httpx.Client) -> None:
+    """Lists long and short, users in and out of turn, eight at a time."""
+    random = np.random.default_rng(5)
+    asked = [
+        (int(random.choice(list(world.users))), random.choice(world.ids, size))
+        for size in random.choice([1, 3, 40, 700, 1300], 120)
+    ]
+    alone = [score(client, user, candidates)["scores"] for user, candidates in asked]
+    with ThreadPoolExecutor(8) as together:
+        at_once = list(together.map(lambda case: score(client, *case)["scores"], asked))
+    assert at_once == alone
