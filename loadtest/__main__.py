@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.cli import app
+from loadtest.app import app
 
 if __name__ == "__main__":
     app(prog_name="python -m loadtest")

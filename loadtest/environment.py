@@ -7,6 +7,7 @@ import platform
 import shlex
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,10 @@ def command() -> str:
     if Path(sys.argv[0]).name == "__main__.py":
         return shlex.join(["python", "-m", "loadtest", *arguments])
     return shlex.join([Path(sys.argv[0]).name, *arguments])
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def describe(load: Load) -> dict[str, Any]:

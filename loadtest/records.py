@@ -31,7 +31,8 @@ def write_hdr_log(run: Run, clock: NDArray[np.float64], path: Path) -> None:
         writer.output_comment("[values in microseconds, the longest of an interval in ms]")
         writer.output_log_format_version()
         writer.output_base_time(begin)
-        writer.output_start_time(begin)
+        # The library's own output_start_time fails on any date
+        writer.output_comment(f"[StartTime: {begin / 1e3:f} (seconds since epoch), {run.started}]")
         writer.output_legend()
         for second in range(int(at[-1] / INTERVAL) + 1):
             first, last = np.searchsorted(at, [second * INTERVAL, (second + 1) * INTERVAL])

@@ -26,12 +26,12 @@ def sentence(verdict: dict[str, Any]) -> str:
     counts = f"{verdict['over']:,} of {verdict['samples']:,} over"
     target = verdict["slo"].replace("=", " ≤ ")
     if verdict["outcome"] == "pass":
-        return f"PASS: {target} ({value}; {counts}; {confidence(verdict)} sure)"
+        return f"PASS: {target}, {confidence(verdict)} sure ({value}; {counts})"
     if verdict["outcome"] == "fail":
-        return f"FAIL: {target} missed ({value}; {counts}; {confidence(verdict)} sure)"
+        return f"FAIL: {target} missed, {confidence(verdict)} sure ({value}; {counts})"
     return (
         f"UNDECIDED: {target} neither shown nor ruled out ({value}; {counts}; "
-        f"{verdict['needed']:,} requests would show it with so many over)"
+        f"with so many over it takes {verdict['needed']:,} requests to show it)"
     )
 
 
