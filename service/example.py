@@ -39,6 +39,7 @@ async def _question(store: FeatureStore) -> dict[str, object] | None:
 def _ask(url: str, body: bytes) -> str:
     name, value = JSON.split(": ")
     request = urllib.request.Request(url, body, {name: value})  # noqa: S310 — our own address
-    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(request, timeout=10) as response:
         content: bytes = response.read()
     return content.decode()

@@ -23,11 +23,21 @@ from service.settings import Settings, unknown_variables
 class Server(uvicorn.Server):
     """uvicorn's server, but a signal ends it as a return, so that what we opened is closed."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for server in self.servers:
-            for listening in server.sockets:
-                logger.info("listening", address=listening.getsockname()[:2])
+        logger.info("listening", url=self.url)
+        self.listening.set()
+
+    @property
+    def url(self) -> str:
+        """Where this machine finds it, whatever was asked for: port 0, all addresses."""
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 — only compared
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -53,7 +63,7 @@ async def serve(settings: Settings, example: bool = False) -> None:
             await server.serve()
         finally:
             loading.cancel()
-        if loading.done() and not loading.cancelled():
+        if not house.readiness.ready and loading.done() and not loading.cancelled():
             loading.result()  # what it raised ends the process
 
 
@@ -64,11 +74,15 @@ async def _load(house: House, bundle: Bundle, server: Server, example: bool) -> 
         # What is here now stays: a full collection among answers was measured at 40 ms.
         gc.collect()
         gc.freeze()
-        if example:
-            await show_example(house.store, f"http://{house.settings.host}:{house.settings.port}")
     except BaseException:
         server.should_exit = True
         raise
+    if example:
+        await server.listening.wait()
+        try:
+            await show_example(house.store, server.url)
+        except Exception:  # serving goes on without it
+            logger.exception("the example failed")
 
 
 def _configuration(house: House) -> uvicorn.Config:

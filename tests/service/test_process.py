@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -147,3 +148,18 @@ def test_help_needs_no_bundle() -> None:
     assert done.returncode == 0
     assert "--bundle" in done.stdout
     assert free_port() > 0
+
+
+def test_an_example_is_shown_with_its_real_answer(world: World) -> None:
+    service = start("--bundle", str(world.models), "--store", world.store, "--example")
+    wait_ready(service)
+    deadline = time.monotonic() + 20
+    while "curl" not in (said := service.log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    service.stop()
+    service.log.unlink()
+    question = re.search(r"-d '(.*)'", said)
+    assert question is not None
+    (answer,) = [line for line in said.splitlines() if '"scores"' in line]
+    assert json.loads(answer)["item_ids"] == json.loads(question[1])["candidates"]
+    assert f"curl -s {service.url}/v1/score" in said
