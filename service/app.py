@@ -23,6 +23,7 @@ from service.errors import NotReady, ServiceError
 from service.exchange import SCORE, Exchanges, exchange_of
 from service.house import House
 from service.problems import MEDIA_TYPE, answer_problem
+from service.question import Question
 from service.request import deadline_seconds, parse, read_body
 
 
@@ -80,8 +81,10 @@ def _add_score(app: FastAPI, house: House) -> None:
         exchange.user_id, exchange.candidates = asked.user_id, len(asked.candidates)
         version = house.versions.resolve(asked.model_version)
         exchange.model_version = version.name
-        answer = await house.scoring.answer(asked, version, deadline, exchange)
-        return Response(answer, media_type="application/json")
+        answer = await house.scoring.answer(Question.of(asked), version, deadline, exchange.timings)
+        content = answer.json(version.name, exchange.request_id, asked.top_k)
+        exchange.timings.lap("encode")
+        return Response(content, media_type="application/json")
 
 
 def _add_operations(app: FastAPI, house: House) -> None:

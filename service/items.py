@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
+from feature_store.contract import CORRUPT, FOUND, Ids
 from service.engine import Engine
 from service.hash_index import ABSENT
 from service.item_table import DerivedItems, Slots
@@ -106,6 +106,3 @@ def _joined(
     places[missed] = row_of[place]
     fetched = DerivedItems.joined([parts[start] for start in sorted(parts)])
     return FoundItems(everywhere, slot, table, places, fetched)
-
-
-__all__ = ["CORRUPT", "FOUND", "MISSING", "FoundItems", "find_items"]

@@ -95,6 +95,11 @@ class Metrics:
         self.cold_users = Counter(
             "qin_cold_users", "Requests scored with an empty history.", registry=registry
         )
+        self.cold_items = Counter(
+            "qin_cold_items",
+            "Candidates scored with a zero id vector: newer than the model.",
+            registry=registry,
+        )
         self.history_dropped = Counter(
             "qin_history_items_dropped",
             "History items left out because the store has no readable record of them.",

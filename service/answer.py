@@ -1,0 +1,80 @@
+"""What is answered, as arrays, and its JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
+from service.items import FoundItems
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """Scores in the order asked, and what was not ordinary about them."""
+
+    candidates: Ids  # (C,)
+    scores: Floats  # (C,) probabilities; NaN where there is no readable record
+    history: Ids  # (H,)
+    status: NDArray[np.uint8]  # (C,) FOUND | MISSING | CORRUPT
+    history_status: NDArray[np.uint8]  # (H,)
+    cold: Mask  # (C,)
+
+    @classmethod
+    def of(cls, candidates: Ids, scores: Floats, history: Ids, found: FoundItems) -> Answer:
+        """``found`` holds the history first, then the candidates."""
+        past, asked = np.split(found.status, [len(history)])
+        return cls(candidates, scores, history, asked, past, found.cold(len(history)))
+
+    def json(self, model_version: str, request_id: str, top_k: int | None) -> bytes:
+        """Parallel arrays; a NaN is written as null."""
+        chosen = slice(None) if top_k is None else best(self.scores, top_k)
+        unreadable = self.candidates[self.status == CORRUPT]
+        damaged_past = self.history[self.history_status == CORRUPT]
+        degraded = {"items": len(unreadable), "history": len(damaged_past)}
+        return orjson.dumps(
+            {
+                "model_version": model_version,
+                "request_id": request_id,
+                "item_ids": self.candidates[chosen],
+                "scores": self.scores[chosen],
+                "cold_user": self.cold_user,
+                "unknown_items": _distinct(self.candidates[self.status == MISSING]),
+                "unreadable_items": _distinct(np.concatenate([unreadable, damaged_past])),
+                "cold_items": _distinct(self.candidates[self.cold]),
+                "unknown_history": _distinct(self.history[self.history_status == MISSING]),
+                "degraded": [name for name, count in degraded.items() if count],
+            },
+            option=orjson.OPT_SERIALIZE_NUMPY,
+        )
+
+    @property
+    def cold_user(self) -> bool:
+        return len(self.history) == 0
+
+    def count(self, status: int) -> int:
+        """Candidates of this status."""
+        return int((self.status == status).sum())
+
+    @property
+    def history_dropped(self) -> int:
+        return int((self.history_status != FOUND).sum())
+
+
+def best(scores: Floats, k: int) -> Positions:
+    """Positions of the k best, best first; ties keep the order asked; NaN is left out."""
+    ranked = np.flatnonzero(~np.isnan(scores))
+    order = np.argsort(-scores[ranked], kind="stable")
+    return ranked[order[:k]]
+
+
+def _distinct(ids: Ids) -> list[int]:
+    """Each once, in the order of the request."""
+    return list(dict.fromkeys(ids.tolist()))

@@ -1,0 +1,68 @@
+"""What is asked, as arrays: the wire formats end here and scoring begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.contract import Ids
+from feature_store.schema import FeatureSchema
+from service.api import ScoreRequest
+from service.errors import InvalidField
+
+Indices = NDArray[np.int32]
+Overrides = list[tuple[int, Indices]]  # (context column, (C,) values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """One request, valid in itself; what depends on the model is still to be checked."""
+
+    user_id: int
+    candidates: Ids  # (C,)
+    history: Ids | None = None  # (H,) newest first; None: the stored one
+    context: dict[str, Indices] = field(default_factory=dict)  # feature -> (C,)
+
+    @classmethod
+    def of(cls, asked: ScoreRequest) -> Question:
+        return cls(
+            user_id=asked.user_id,
+            candidates=np.array(asked.candidates, np.int64),
+            history=None if asked.history is None else np.array(asked.history[::-1], np.int64),
+            context={name: np.array(v, np.int32) for name, v in asked.context.items()},
+        )
+
+    def checked_history(self, schema: FeatureSchema) -> Ids | None:
+        """The inline history, if the model can read all of it."""
+        longest = schema.history_length
+        if self.history is not None and len(self.history) > longest:
+            raise InvalidField.of(
+                "history", detail=f"at most {longest} items, which is all the model reads"
+            )
+        return self.history
+
+    def overrides(self, schema: FeatureSchema) -> Overrides:
+        """The context columns given, checked against the model's own features."""
+        columns = {feature.name: column for column, feature in enumerate(schema.context)}
+        found: Overrides = []
+        for name, values in self.context.items():
+            if name not in columns:
+                known = ", ".join(columns) or "none"
+                raise InvalidField.of(
+                    "context", name, detail=f"no such context feature; there are: {known}"
+                )
+            if len(values) != len(self.candidates):
+                raise InvalidField.of(
+                    "context",
+                    name,
+                    detail=f"{len(values)} values for {len(self.candidates)} candidates",
+                )
+            vocabulary = schema.context[columns[name]].vocabulary
+            beyond = np.flatnonzero(values >= vocabulary)
+            if len(beyond):
+                most = f"Input should be less than or equal to {vocabulary - 1}"
+                raise InvalidField.of("context", name, int(beyond[0]), detail=most)
+            found.append((columns[name], values))
+        return found
