@@ -1,0 +1,74 @@
+"""The challenge's parquet files, written column by column as they are published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from training.taste import Indices, Items
+
+
+def write_items(folder: Path, items: Items) -> None:
+    """``item_info`` (row number = item id, row 0 all zeros) and ``item_feature`` (without it)."""
+    ids = np.arange(len(items.tags))
+    tags = _lists(items.tags)
+    info = {
+        "item_id": pa.array(ids),
+        "item_tags": tags,
+        "item_emb_d128": _lists(items.content.astype(np.float64)),
+    }
+    feature = {
+        "item_id": pa.array(ids[1:]),
+        "item_title": pa.array([f"Item {item}" for item in ids[1:].tolist()]),
+        "item_tags": tags[1:],
+        "likes_level": pa.array(items.levels[1:, 0]),
+        "views_level": pa.array(items.levels[1:, 1]),
+    }
+    pq.write_table(pa.table(info), folder / "item_info.parquet", compression="zstd")
+    pq.write_table(pa.table(feature), folder / "item_feature.parquet", compression="zstd")
+
+
+class RowFile:
+    """``train``, ``valid`` or ``test``, a row group at a time. ``test`` has ``ID`` for a label."""
+
+    def __init__(self, path: Path, items: Items, *, labelled: bool) -> None:
+        self._items, self._labelled, self._rows = items, labelled, 0
+        numbers = ("user_id", "item_seq", "item_id", "likes_level", "views_level")
+        kinds = {name: pa.int64() for name in numbers} | {"item_seq": pa.list_(pa.int64())}
+        kinds |= {"label": pa.float64()} if labelled else {"ID": pa.int64()}
+        self._schema = pa.schema(list(kinds.items()))
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+
+    def write(
+        self, user: Indices, history: Indices, target: Indices, label: NDArray[np.bool_]
+    ) -> None:
+        """user (n,), history (n, L), target (n,), label (n,)."""
+        levels = self._items.levels[target]
+        number = np.arange(self._rows, self._rows + len(user))
+        last = label.astype(np.float64) if self._labelled else number
+        columns = [user, _lists(history), target, levels[:, 0], levels[:, 1], last]
+        self._writer.write_table(pa.table(columns, schema=self._schema))
+        self._rows += len(user)
+
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+
+
+def _lists(values: NDArray[np.generic]) -> pa.Array:
+    """(n, width) as n lists."""
+    rows, width = values.shape
+    offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
+    return pa.ListArray.from_arrays(offsets, values.ravel())

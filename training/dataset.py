@@ -1,0 +1,41 @@
+"""A data folder, opened: the catalogue and the rows to train and validate on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from feature_store.schema import FeatureSchema
+from training.announce import Announce, silent
+from training.catalogue import Catalogue
+from training.reader import ReaderError, read_rows
+from training.rows import Rows
+
+__all__ = ["Data", "ReaderError", "Rows", "open_data"]
+
+
+@dataclass(frozen=True)
+class Data:
+    items: Catalogue
+    train: Rows
+    valid: Rows
+
+
+def open_data(
+    folder: Path, schema: FeatureSchema, announce: Announce = silent, cache: Path | None = None
+) -> Data:
+    """``item_info``, ``train`` and ``valid`` of a data folder; ReaderError says what is amiss.
+
+    ``item_feature.parquet`` is joined where there is one. The rows as arrays are kept in
+    ``cache``, by default ``.cache`` in the folder.
+    """
+    info, more = folder / "item_info.parquet", folder / "item_feature.parquet"
+    items = Catalogue.read([info, more] if more.exists() else [info], schema)
+    train, valid = (
+        read_rows(folder / f"{name}.parquet", items, cache or folder / ".cache", announce)
+        for name in ("train", "valid")
+    )
+    for name, rows in (("train", train), ("valid", valid)):
+        if not rows.labelled:
+            raise ReaderError(f"{folder / name}.parquet: has no column 'label' to learn from")
+    return Data(items, train, valid)

@@ -1,0 +1,54 @@
+"""Training rows as arrays that may be far larger than memory, and batches of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from feature_store.schema import FeatureSchema
+from training.catalogue import Catalogue
+from training.qin import Batch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n rows, memory-mapped. Items are rows of the catalogue, 0 where there is none."""
+
+    items: Catalogue
+    user: NDArray[np.int64]  # (n,)
+    history: NDArray[np.int32]  # (n, L) newest on the right
+    target: NDArray[np.int32]  # (n,)
+    context: NDArray[np.int32]  # (n, context features) in schema order
+    label: NDArray[np.float32]  # (n,) 0 or 1; NaN throughout in a file without labels
+
+    @property
+    def schema(self) -> FeatureSchema:
+        return self.items.schema
+
+    @property
+    def labelled(self) -> bool:
+        return not np.isnan(self.label[0])
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def batch(self, chosen: NDArray[np.int64]) -> Batch:
+        """The chosen rows over their distinct items, in the order chosen."""
+        target = torch.from_numpy(self.target[chosen]).long()
+        history = torch.from_numpy(self.history[chosen]).long()
+        used = torch.zeros(len(self.items), dtype=torch.bool)
+        used[0] = True  # the padding item is item 0 of every batch
+        used[target] = True
+        used[history.view(-1)] = True
+        distinct = used.nonzero().squeeze(1)
+        position = used.cumsum(0) - 1
+        return Batch(
+            items={name: values[distinct] for name, values in self.items.tensors.items()},
+            target=position[target],
+            history=position[history],
+            context=torch.from_numpy(self.context[chosen]).long(),
+            label=torch.from_numpy(self.label[chosen]),
+        )

@@ -1,0 +1,179 @@
+"""Writes a data folder in the challenge's own format, with a planted taste of known probability.
+
+``train``, ``valid``, ``test``, ``item_info`` and ``item_feature`` parquet with the challenge's
+columns and types (without the BERT and CLIP embeddings of ``item_feature``, which no network here
+reads), ``schema.yaml``, and ``truth.json`` with the best AUC that any model could reach.
+The same seed and sizes give the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.announce import Announce, silent
+from training.challenge_files import RowFile, write_items
+from training.metrics import auc
+from training.synthesis_sizes import SIZES, SynthesisSizes
+from training.taste import Indices, Taste, Users, plant_items
+
+__all__ = ["SIZES", "SynthesisSizes", "Truth", "synthesize"]
+
+ROWS_PER_USER = 4
+BLOCK_USERS = 8192  # drawn and written together: one row group
+RETURNING = 0.5  # of the users of valid and test, whom train has seen before
+LATER_CLICKS = 4  # of a returning user, since then
+SPLITS = ("train", "valid", "test")
+ITEMS, TASTE, ROWS = range(3)  # streams of random numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is known of the data because it was made. Written as ``truth.json``."""
+
+    best_auc_valid: float  # of the generating probability itself
+    best_auc_test: float
+    positives_train: float  # share
+    seed: int
+    sizes: SynthesisSizes
+
+
+def synthesize(
+    out: Path, sizes: SynthesisSizes | None = None, seed: int = 0, announce: Announce = silent
+) -> Truth:
+    """Write the files into ``out``, replacing those that are there; what is known of them."""
+    sizes = sizes or SIZES["demo"]
+    schema = sizes.schema
+    out.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".synthesis-", dir=out))
+    try:
+        items = plant_items(
+            np.random.default_rng([seed, ITEMS]),
+            sizes.items,
+            sizes.tags,
+            sizes.tag_slots,
+            sizes.embedding,
+        )
+        taste = Taste(items, sizes.history, np.random.default_rng([seed, TASTE]))
+        write_items(partial, items)
+        made = {
+            split: _write(partial / f"{split}.parquet", _Split(taste, sizes, split, seed), announce)
+            for split in SPLITS
+        }
+        truth = Truth(
+            best_auc_valid=auc(*made["valid"]),
+            best_auc_test=auc(*made["test"]),
+            positives_train=float(made["train"][1].mean()),
+            seed=seed,
+            sizes=sizes,
+        )
+        (partial / "schema.yaml").write_text(schema.to_yaml(), encoding="utf-8")
+        (partial / "truth.json").write_text(json.dumps(asdict(truth), indent=2) + "\n")
+        (out / "truth.json").unlink(missing_ok=True)  # never beside rows it does not tell of
+        for name in sorted(os.listdir(partial), key=lambda name: name == "truth.json"):
+            os.replace(partial / name, out / name)
+        return truth
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some users and the candidates each was shown."""
+
+    number: Indices  # (U,) of the user, from 0
+    history: Indices  # (U, L)
+    target: Indices  # (U, rows per user)
+    probability: NDArray[np.float64]  # (U, rows per user)
+    label: NDArray[np.bool_]  # (U, rows per user)
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """One of train, valid and test. A block is the same whenever it is drawn."""
+
+    taste: Taste
+    sizes: SynthesisSizes
+    name: str
+    seed: int
+
+    @property
+    def rows(self) -> int:
+        return int(getattr(self.sizes, self.name))
+
+    @property
+    def users(self) -> int:
+        return -(-self.rows // ROWS_PER_USER)
+
+    def blocks(self) -> Iterator[_Block]:
+        for block in range(-(-self.users // BLOCK_USERS)):
+            rng, users = self._new_users(block)
+            number = block * BLOCK_USERS + np.arange(len(users.history))
+            if self.name != "train":
+                number += self._first_number
+                self._return(rng, block, users, number)
+            cold = self.name != "train"
+            target = self.taste.candidates(rng, len(number), ROWS_PER_USER, cold=cold)
+            probability = self.taste.probability(users.history, target)
+            label = rng.random(probability.shape) < probability
+            yield _Block(number, users.history, target, probability, label)
+
+    def _new_users(self, block: int) -> tuple[np.random.Generator, Users]:
+        rng = np.random.default_rng([self.seed, ROWS, SPLITS.index(self.name), block])
+        count = min(BLOCK_USERS, self.users - block * BLOCK_USERS)
+        return rng, self.taste.new_users(rng, count)
+
+    def _return(self, rng: np.random.Generator, block: int, users: Users, number: Indices) -> None:
+        """Put users of train, some clicks later, in place of some new ones."""
+        train = _Split(self.taste, self.sizes, "train", self.seed)
+        origin = block % -(-train.users // BLOCK_USERS)
+        _, before = train._new_users(origin)
+        count = min(int(RETURNING * len(number)), len(before.history))
+        before = before[:count]
+        self.taste.click(rng, before, LATER_CLICKS)
+        users.history[:count] = before.history
+        number[:count] = origin * BLOCK_USERS + np.arange(count)
+
+    @property
+    def _first_number(self) -> int:
+        """After the users of the splits before."""
+        before = SPLITS[: SPLITS.index(self.name)]
+        return sum(_Split(self.taste, self.sizes, split, self.seed).users for split in before)
+
+
+def _write(
+    path: Path, split: _Split, announce: Announce
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The split as a file; (n,) the probability and the label of every row."""
+    probability, label = np.empty(split.rows), np.empty(split.rows, bool)
+    done = 0
+    with RowFile(path, split.taste.items, labelled=split.name != "test") as file:
+        for block in split.blocks():
+            part = slice(done, min(done + block.target.size, split.rows))
+            count = part.stop - part.start  # the last user may have fewer rows than the others
+            probability[part] = block.probability.ravel()[:count]
+            label[part] = block.label.ravel()[:count]
+            user = np.repeat(_user_id(block.number, split.seed), ROWS_PER_USER)[:count]
+            history = np.repeat(block.history, ROWS_PER_USER, axis=0)[:count]
+            file.write(user, history, block.target.ravel()[:count], label[part])
+            done = part.stop
+            announce(f"write {path.name}", done, split.rows)
+    return probability, label
+
+
+def _user_id(number: Indices, seed: int) -> Indices:
+    """Sparse 63-bit ids: a bijection of 0 … 2⁶³−1 (odd multipliers and xor-shifts, as splitmix)."""
+    mask = np.uint64(2**63 - 1)
+    mixed = number.astype(np.uint64) + np.uint64(seed * 0x1E3779B97F4A7C15 & int(mask))
+    for shift, factor in ((30, 0x3F58476D1CE4E5B9), (27, 0x14D049BB133111EB), (31, 1)):
+        mixed &= mask
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return (mixed & mask).astype(np.int64)
