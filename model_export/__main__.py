@@ -15,9 +15,11 @@ from rich.console import Console
 from feature_store.schema import FeatureSchema, SchemaError
 from model_export.bundle import Bundle, digest
 from model_export.errors import BundleError
-from model_export.manifest import Training
+from model_export.manifest import MANIFEST, Training
 from model_export.progress import steps
 from model_export.report import print_info
+from model_export.signature import PublicKeys, read_signature
+from model_export.signature import sign as sign_bundle
 from model_export.verify import verify as verify_bundle
 
 if TYPE_CHECKING:
@@ -81,14 +83,22 @@ def build(
 
 
 @app.command()
-def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
-    """Check digests, schema, signatures and golden answers, without torch."""
+def verify(
+    bundle: BundlePath,
+    public_key: Annotated[
+        Path | None, typer.Option(help="PEM file; then it must be signed by a key in it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check digests, signature, schema, inputs and outputs, golden answers, without torch."""
     with _refusals():
         checked, difference = verify_bundle(bundle)
+        signed = _signed(checked, public_key)
         if as_json:
             _print_json(
                 {
                     "version": checked.version,
+                    "signature": signed,
                     "max_abs_error": difference.max_abs_error,
                     "worst_case": difference.worst_case,
                     "cases": difference.cases,
@@ -98,8 +108,24 @@ def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
         typer.echo(
             f"{checked.path}: {len(checked.manifest.files)} files as published, signatures fit the "
             f"schema, worst |Δp| {difference.max_abs_error:.2g} over {difference.cases} golden "
-            "answers"
+            f"answers; {signed}"
         )
+
+
+@app.command()
+def sign(
+    bundle: BundlePath,
+    key: Annotated[Path, typer.Option(help="Ed25519 private key, PEM.")],
+    as_json: AsJson = False,
+) -> None:
+    """Sign the manifest, and with it every file it names; services check it (QIN_PUBLIC_KEY)."""
+    with _refusals():
+        opened = Bundle.open(bundle)
+        signer = sign_bundle(opened.path, key)
+        if as_json:
+            _print_json({"version": opened.version, "key": signer})
+        else:
+            typer.echo(f"{opened.path}: signed by key {signer}")
 
 
 @app.command()
@@ -111,6 +137,17 @@ def info(bundle: BundlePath, as_json: AsJson = False) -> None:
             _print_json(opened.manifest.model_dump(mode="json"))
         else:
             print_info(opened, Console())
+
+
+def _signed(bundle: Bundle, public_key: Path | None) -> str:
+    """What is known of who signed it. BundleError when ``public_key`` is given and did not."""
+    signature = read_signature(bundle.path)
+    if public_key is not None:
+        manifest = (bundle.path / MANIFEST).read_bytes()
+        return (
+            f"signed by key {PublicKeys.read(public_key).check(bundle.path, manifest, signature)}"
+        )
+    return "not signed" if signature is None else "signed; by whom takes --public-key"
 
 
 def _random(schema: Path | None, seed: int) -> QIN:

@@ -11,6 +11,7 @@ from feature_store.schema import FeatureSchema
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"  # optional: Ed25519 over the manifest, in base64
 GOLDEN = "golden.npz"
 TOLERANCE = 1e-5  # of a golden answer, on the probability; beyond it nothing is published
 GRAPHS = ("item_tower", "history_tower", "ranker")
