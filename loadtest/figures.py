@@ -137,7 +137,11 @@ def knee(points: Sequence[dict[str, Any]], knee_rate: float, limit_ms: float, sl
     return Chart(
         x=Scale(0, 1.05 * max(rate), title="requests a second, offered"),
         y=Scale(0.8 * float(every.min()), 1.3 * max(float(every.max()), limit_ms), log=True),
-        lines=[Line(n, style, rate, values[n], dots=True) for n, style in names.items()],
+        lines=[
+            Line(n, style, rate, values[n], dots=True)
+            for n, style in names.items()
+            if not np.isnan(values[n]).all()
+        ],
         levels=[(limit_ms, slo)],
         marks=[(knee_rate, f"knee: {knee_rate:.1f}/s")],
         label="Latency in milliseconds against the offered rate",

@@ -46,7 +46,7 @@ def summarise(run: Run, slos: Sequence[Slo] = (), oracle: OracleReport | None = 
         "rate": {
             "scheduled_per_s": run.count / span,
             "achieved_per_s": _achieved(run),
-            "answered_per_s": int(np.sum(bucket == Bucket.OK)) / span,
+            "answered_per_s": _answered_in_time(run) / span,
             "goodput_per_s": _goodput(slos, bucket, response) / span,
         },
         "latency_ms": {
@@ -144,6 +144,15 @@ def _goodput(slos: Sequence[Slo], bucket: NDArray[np.uint8], response: NDArray[n
     """Answered rightly within the limit of the farthest percentile that has one."""
     limit = max(slos, key=lambda slo: slo.percentile).limit if slos else np.inf
     return int(np.sum((bucket == Bucket.OK) & (response <= limit)))
+
+
+def _answered_in_time(run: Run) -> int:
+    """Right answers that arrived while requests were still being scheduled: a backlog that is
+    worked off afterwards is not throughput."""
+    begin = run.load.warmup if run.load.replay is None else 0.0
+    done = run.columns.done[run.measured]
+    right = run.columns.bucket[run.measured] == Bucket.OK
+    return int(np.sum(right & (done <= begin + run.span)))
 
 
 def _intervals(response: NDArray[np.float64]) -> dict[str, list[float] | None]:
