@@ -6,10 +6,10 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +17,7 @@ from rich.table import Table
 
 from feature_store.schema import FeatureSchema, SchemaError
 from training import checkpoint
+from training.announce import Announce
 from training.recipe import PRESETS
 
 app = typer.Typer(
@@ -27,14 +28,14 @@ app = typer.Typer(
 )
 screen = Console(stderr=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
-Preset = StrEnum("Preset", {name: name for name in PRESETS})
+PresetName = Annotated[str, typer.Option(click_type=click.Choice(list(PRESETS)), help="Recipe.")]
 
 
 @app.command()
 def fit(
     data: Annotated[Path, typer.Argument(help="Folder with train, valid, item_info parquet.")],
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
-    preset: Annotated[Preset, typer.Option(help="Recipe.")] = Preset("published"),
+    preset: PresetName = "published",
     schema: Annotated[
         Path | None, typer.Option(help="Feature schema; default DATA/schema.yaml, then MicroLens.")
     ] = None,
@@ -138,18 +139,18 @@ def read_schema(data: Path, given: Path | None) -> FeatureSchema:
 @contextmanager
 def explained() -> Iterator[None]:
     """What a person can mend is a line, not a traceback."""
-    from training.dataset import ReaderError
+    from feature_store.parquet_columns import DataFileError
     from training.fit import Interrupted
 
     try:
         yield
-    except (SchemaError, ReaderError, checkpoint.CheckpointError, Interrupted) as error:
+    except (SchemaError, DataFileError, checkpoint.CheckpointError, Interrupted) as error:
         screen.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
 @contextmanager
-def progress(shown: bool = True) -> Iterator[Any]:
+def progress(shown: bool = True) -> Iterator[Announce]:
     """A bar per step: ``announce(what, done, of how many)``."""
     columns = (
         TextColumn("{task.description:<24}"),

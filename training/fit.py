@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import checkpoint
+from training.announce import Announce, silent
 from training.dataset import Rows
 from training.metrics import auc, logloss
 from training.pictures import learning_curve
 from training.processes import Processes
-from training.qin import QIN, ItemVector
+from training.qin import QIN, Batch, ItemVector
 from training.recipe import Recipe
-
-Announce = Callable[[str, int, int], None]  # what, done, of how many
 
 
 class Interrupted(ValueError):
@@ -40,7 +39,7 @@ def fit(
     recipe: Recipe,
     out: Path,
     peers: Processes,
-    announce: Announce = lambda what, done, total: None,
+    announce: Announce = silent,
 ) -> dict[str, Any]:
     """Train; the epoch with the best validation AUC becomes the checkpoint ``out``. Its metrics.
 
@@ -87,7 +86,7 @@ def predict(
     network: QIN,
     rows: Rows,
     batch_size: int = 4096,
-    announce: Announce = lambda what, done, total: None,
+    announce: Announce = silent,
 ) -> NDArray[np.float32]:
     """(N,) click probabilities, in the order of the rows."""
     network.eval()
@@ -128,17 +127,25 @@ def _step(
     run: _Run, train: Rows, mine: NDArray[np.int64], batch_rows: int, peers: Processes
 ) -> float:
     """One step of the optimiser; the summed loss of this process's rows."""
-    batch = train.batch(mine)
-    loss = F.binary_cross_entropy_with_logits(run.network(batch), batch.label, reduction="sum")
-    run.optimiser.zero_grad()
-    (loss / batch_rows).backward()
-    peers.sum_gradients(run.network)
+    loss = gradients(run.network, train.batch(mine), batch_rows, peers)
     # The gradient of (λ/2)·‖W‖², added here rather than through the loss: one pass, not three.
     for weight in regularised(run.network):
         assert weight.grad is not None
         weight.grad.add_(weight.detach(), alpha=run.recipe.embedding_regulariser)
     nn.utils.clip_grad_norm_(run.network.parameters(), run.recipe.gradient_clip)
     run.optimiser.step()
+    return loss
+
+
+def gradients(network: QIN, mine: Batch, batch_rows: int, peers: Processes) -> float:
+    """Set every gradient to that of the mean loss over the whole batch, ours and our peers'.
+
+    Returns the summed loss of ``mine``, this process's part of the ``batch_rows``.
+    """
+    loss = F.binary_cross_entropy_with_logits(network(mine), mine.label, reduction="sum")
+    network.zero_grad()
+    (loss / batch_rows).backward()  # type: ignore[no-untyped-call]
+    peers.sum_gradients(network)
     return float(loss.detach())
 
 

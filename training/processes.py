@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd import Function
 
 from training.qin import QIN, QuadraticLayer
 
@@ -107,7 +108,21 @@ class _SharedBatchNorm(nn.BatchNorm1d):
         return normalised * self.weight + self.bias
 
 
+class _Sum(Function):
+    """The sum over processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        summed = x.clone()
+        distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return _Sum.forward(ctx, gradient)
+
+
 def _sum_over_processes(x: Tensor) -> Tensor:
     """Differentiable, as ``distributed.all_reduce`` is not."""
-    summed: Tensor = all_reduce(x)  # type: ignore[no-untyped-call]
+    summed: Tensor = _Sum.apply(x)
     return summed

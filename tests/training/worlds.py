@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from feature_store.schema import FeatureSchema
+from training.catalogue import Catalogue
 from training.qin import QINSizes
+from training.rows import Rows
 
 SIZES = QINSizes(attention_width=12, layers=2, rows=3)
 
@@ -22,3 +26,24 @@ context:
 """,
     source="small",
 )
+
+
+def small_rows(count: int, seed: int) -> Rows:
+    """Random rows over 30 items whose labels depend on the target alone: quickly learned."""
+    rng = np.random.default_rng(0)
+    items = np.zeros(31, SMALL.item_dtype)
+    items["item_id"] = np.arange(31)
+    items["item_tags"][1:] = rng.integers(0, 20, (30, 3))
+    items["item_emb_d128"][1:] = rng.standard_normal((30, 5))
+    rng = np.random.default_rng(seed)
+    history = rng.integers(1, 31, (count, SMALL.history_length)).astype(np.int32)
+    history[np.arange(SMALL.history_length) < rng.integers(0, 7, (count, 1))] = 0
+    target = rng.integers(1, 31, count).astype(np.int32)
+    return Rows(
+        Catalogue(SMALL, np.arange(31), items),
+        user=rng.integers(1, 9, count),
+        history=history,
+        target=target,
+        context=rng.integers(0, 11, (count, 2)).astype(np.int32),
+        label=(rng.random(count) < np.where(target % 3 == 0, 0.8, 0.1)).astype(np.float32),
+    )

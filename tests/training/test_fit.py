@@ -1,0 +1,169 @@
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.fitting import RECIPE, run
+from tests.training.worlds import SIZES, SMALL, small_rows
+from training import checkpoint
+from training.fit import Interrupted, predict, regularised
+from training.metrics import auc
+from training.qin import QIN
+from training.recipe import PRESETS, Recipe
+
+PROGRAM = [sys.executable, "-m", "tests.training.fitting"]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder).state_dict()
+
+
+def test_the_default_recipe_is_the_published_one() -> None:
+    assert PRESETS["published"].model_dump() == {
+        "sizes": {"attention_width": 768, "layers": 4, "rows": 4, "dropout": 0.1},
+        "learning_rate": 2e-3,
+        "batch_size": 8192,
+        "embedding_regulariser": 2e-4,
+        "gradient_clip": 10.0,
+        "learning_rate_factor": 0.5,
+        "learning_rate_floor": 1e-6,
+        "patience": 8,
+        "epochs": 100,
+        "seed": 20242025,
+    }
+
+
+def test_training_learns_what_is_there_to_learn(tmp_path: Path) -> None:
+    run(tmp_path / "c")
+    rows = small_rows(300, seed=2)
+    scores = predict(checkpoint.load(tmp_path / "c"), rows)
+    metrics = checkpoint.read_metrics(tmp_path / "c")
+    assert metrics["valid_auc"] == pytest.approx(auc(scores, rows.label))
+    assert metrics["valid_auc"] > 0.8
+    assert (tmp_path / "c" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_kept_epoch_is_the_best_one_and_the_learning_rate_halves_without_improvement(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path / "c", RECIPE.model_copy(update={"epochs": 40, "patience": 3}))
+    metrics = checkpoint.read_metrics(tmp_path / "c")
+    epochs = metrics["epochs"]
+    values = [e["valid_auc"] for e in epochs]
+    assert metrics["best_epoch"] == 1 + int(np.argmax(values))
+    assert len(epochs) < 40, "early stop"
+    assert max(values) not in values[-3:]
+    for before, epoch in itertools.pairwise(epochs):
+        improved = epoch["valid_auc"] > max(e["valid_auc"] for e in epochs[: epoch["epoch"] - 1])
+        factor = 1.0 if improved else 0.5
+        assert epoch["learning_rate"] == pytest.approx(before["learning_rate"] * factor)
+
+
+def test_the_learning_rate_has_a_floor(tmp_path: Path) -> None:
+    floor = RECIPE.learning_rate / 3
+    recipe = {"epochs": 30, "patience": 6, "learning_rate_floor": floor}
+    run(tmp_path / "c", RECIPE.model_copy(update=recipe))
+    rates = [e["learning_rate"] for e in checkpoint.read_metrics(tmp_path / "c")["epochs"]]
+    assert min(rates) == pytest.approx(floor)
+
+
+def test_a_run_killed_in_the_middle_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
+    state = tmp_path / ".killed.resume.pt"
+    process = subprocess.Popen([*PROGRAM, str(tmp_path / "killed"), "0.2", "0.05"])
+    try:
+        deadline = time.monotonic() + 60
+        while not (state.exists() and epochs_done(state) >= 2):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "killed").exists(), "a checkpoint is whole or absent"
+    for name in ("killed", "whole"):
+        subprocess.run([*PROGRAM, str(tmp_path / name), "0.2", "0"], check=True, timeout=60)
+    killed, whole = weights(tmp_path / "killed"), weights(tmp_path / "whole")
+    for name, tensor in whole.items():
+        assert torch.equal(killed[name], tensor), name
+    assert not state.exists()
+
+
+def epochs_done(state: Path) -> int:
+    return int(torch.load(state, weights_only=True)["standing"][0])
+
+
+def test_a_stopped_run_with_another_recipe_is_refused_by_name(tmp_path: Path) -> None:
+    run(tmp_path / "c", RECIPE.model_copy(update={"epochs": 1}))
+    recipe = RECIPE.model_copy(update={"seed": 4})
+    state = tmp_path / ".c.resume.pt"
+
+    def stop(what: str, done: int, total: int) -> None:
+        if state.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_with(RECIPE, tmp_path / "c", stop)
+    with pytest.raises(Interrupted, match=r"another recipe was stopped here.*remove this file"):
+        fit_with(recipe, tmp_path / "c", lambda what, done, total: None)
+
+
+def fit_with(recipe: Recipe, out: Path, announce) -> None:  # type: ignore[no-untyped-def]
+    from training.fit import fit
+    from training.processes import processes
+
+    with processes() as peers:
+        fit(small_rows(1000, seed=1), small_rows(300, seed=2), recipe, out, peers, announce)
+
+
+def test_the_regulariser_covers_every_embedding_table_and_the_content_projection() -> None:
+    network = QIN(SMALL, SIZES)
+    named = {id(p): name for name, p in network.named_parameters()}
+    assert sorted(named[id(p)] for p in regularised(network)) == [
+        "context.likes_level.weight",
+        "context.views_level.weight",
+        "item_vector.embedding.item_emb_d128.weight",
+        "item_vector.embedding.item_id.weight",
+        "item_vector.embedding.item_tags.weight",
+    ]
+
+
+def test_padding_rows_stay_zero_through_training(tmp_path: Path) -> None:
+    run(tmp_path / "c", RECIPE.model_copy(update={"epochs": 2}))
+    for name, tensor in weights(tmp_path / "c").items():
+        if ("embedding.item_" in name and "d128" not in name) or name.startswith("context"):
+            assert not tensor[0].any(), name
+
+
+def by_processes(count: int, module: str, *words: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m"]
+    command = [sys.executable, *(run if count > 1 else ["-m"]), f"tests.training.{module}", *words]
+    subprocess.run(command, check=True, env=environment, timeout=120)
+
+
+def test_two_processes_find_the_gradients_of_one(tmp_path: Path) -> None:
+    """Uneven shares included: batch norm and the mean are those of the whole batch."""
+    for count in (1, 2):
+        by_processes(count, "one_step", str(tmp_path / str(count)))
+    one, two = (load_file(tmp_path / str(count)) for count in (1, 2))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_two_processes_train_to_the_same_result_as_one(tmp_path: Path) -> None:
+    """Within what Adam makes of rounding: it divides small gradients by their own size."""
+    for count in (1, 2):
+        by_processes(count, "fitting", str(tmp_path / str(count)), "0", "0")
+    rows = small_rows(300, seed=2)
+    one, two = (predict(checkpoint.load(tmp_path / str(count)), rows) for count in (1, 2))
+    np.testing.assert_allclose(two, one, atol=3e-2)
+    assert auc(two, rows.label) == pytest.approx(auc(one, rows.label), abs=5e-3)
