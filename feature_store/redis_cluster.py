@@ -1,0 +1,199 @@
+"""A Redis Cluster: the map of its slots, kept in the background, and redirections obeyed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.exceptions import AskError, MovedError, TryAgainError
+
+from feature_store.errors import StoreError, StoreUnavailable
+from feature_store.redis_endpoint import BULK, REQUESTS, Endpoint
+from feature_store.redis_errors import translated
+from feature_store.redis_link import Parts
+from feature_store.redis_nodes import Command, Reply, asked, place
+from feature_store.redis_url import Address, RedisUrl
+
+REFRESH_S = 5.0  # in peace
+DOUBT_REFRESH_S = 0.25  # while a node fails or redirects
+MAP_PATIENCE_S = 0.5
+MOST_REDIRECTIONS = 4
+
+
+class Cluster:
+    """The masters of a cluster, each with its own links and breaker."""
+
+    def __init__(self, url: RedisUrl, budget_s: float) -> None:
+        self._url, self._budget_s = url, budget_s
+        self._endpoints: dict[Address, Endpoint] = {}
+        self._masters: list[Address] = []
+        self._owner: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        self._why: StoreError = StoreUnavailable("redis cluster: no slot map yet")
+        self._doubt, self._known = asyncio.Event(), asyncio.Event()
+        self._mapping = asyncio.create_task(self._keep_map())
+
+    async def ready(self) -> None:
+        async with asyncio.timeout(2 * MAP_PATIENCE_S):
+            with contextlib.suppress(TimeoutError):
+                await self._known.wait()
+        if not self._masters:
+            raise type(self._why)(str(self._why))
+        for address in self._masters:
+            await self._endpoint(address).ready()
+
+    async def call(
+        self, commands: Sequence[Command], deadline: float, *, lane: int = REQUESTS
+    ) -> list[Reply]:
+        """One batch per node, at the same time; what is redirected follows."""
+        replies: list[Any] = [None] * len(commands)
+        todo = [(at, self._owner_of(command), False) for at, command in enumerate(commands)]
+        for _ in range(MOST_REDIRECTIONS):
+            await self._round(commands, todo, replies, deadline, lane)
+            todo = []
+            for at, reply in enumerate(replies):
+                if isinstance(reply, AskError):  # MovedError is one too
+                    address = (reply.host, reply.port)
+                    todo.append((at, address, not isinstance(reply, MovedError)))
+            if not todo:
+                break
+        for at, reply in enumerate(replies):
+            apart = commands[at].apart
+            if isinstance(reply, TryAgainError) and apart is not None:
+                replies[at] = await self._key_by_key(apart(), deadline, lane)
+        if any(isinstance(reply, (StoreUnavailable, AskError)) for reply in replies):
+            self._doubt.set()
+        return [translated(r, "redis cluster") if isinstance(r, Exception) else r for r in replies]
+
+    async def _round(
+        self,
+        commands: Sequence[Command],
+        todo: list[tuple[int, Address | None, bool]],
+        replies: list[Any],
+        deadline: float,
+        lane: int,
+    ) -> None:
+        """Send each command to its address, with ASKING where a slot is still on its way."""
+        groups: defaultdict[Address, list[tuple[int, bool]]] = defaultdict(list)
+        for at, address, asking in todo:
+            if address is None:
+                replies[at] = StoreUnavailable(f"redis cluster: slot not served: {self._why}")
+            else:
+                groups[address].append((at, asking))
+
+        async def one(address: Address, wanted: list[tuple[int, bool]]) -> None:
+            batch: list[Command] = []
+            for at, asking in wanted:
+                batch += [Command(("ASKING",)), commands[at]] if asking else [commands[at]]
+            answers = await asked(self._endpoint(address), batch, deadline, lane)
+            position = 0
+            for at, asking in wanted:
+                position += asking
+                replies[at] = answers[position]
+                position += 1
+                if isinstance(replies[at], MovedError):
+                    self._doubt.set()
+
+        await asyncio.gather(*(one(address, wanted) for address, wanted in groups.items()))
+
+    async def _key_by_key(
+        self, commands: Sequence[Command], deadline: float, lane: int
+    ) -> list[Reply] | StoreError:
+        replies = await self.call(commands, deadline, lane=lane)
+        return next((reply for reply in replies if isinstance(reply, StoreError)), replies)
+
+    async def on(self, node: int, parts: Parts, deadline: float) -> Reply:
+        if node >= len(self._masters):
+            return StoreUnavailable("redis cluster: its nodes have just changed; try again")
+        endpoint = self._endpoint(self._masters[node])
+        [reply] = await asked(endpoint, [Command(parts)], deadline, BULK)
+        return translated(reply, endpoint.place) if isinstance(reply, Exception) else reply
+
+    @property
+    def masters(self) -> int:
+        return len(self._masters)
+
+    def _owner_of(self, command: Command) -> Address | None:
+        if command.key:
+            return self._owner[key_slot(command.key)]
+        return next(
+            (address for address in self._masters if self._endpoint(address).healthy),
+            self._masters[0] if self._masters else None,
+        )
+
+    def _endpoint(self, address: Address) -> Endpoint:
+        endpoint = self._endpoints.get(address)
+        if endpoint is None:
+            connection = self._url.connection(address)
+            endpoint = Endpoint(place(address), connection, self._budget_s)
+            self._endpoints[address] = endpoint
+        return endpoint
+
+    async def _keep_map(self) -> None:
+        while True:
+            self._doubt.clear()
+            await self._read_map()
+            if self._masters:
+                self._known.set()
+            pause = REFRESH_S if self._masters else DOUBT_REFRESH_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._doubt.wait()
+            await asyncio.sleep(DOUBT_REFRESH_S)
+
+    async def _read_map(self) -> None:
+        """Ask every node known and take the first good answer; forget nodes that are gone."""
+        deadline = asyncio.get_running_loop().time() + MAP_PATIENCE_S
+        addresses = list(dict.fromkeys([*self._masters, *self._url.addresses]))
+        asking = [asyncio.create_task(self._slots_of(address, deadline)) for address in addresses]
+        try:
+            for answered in asyncio.as_completed(asking):
+                slots = await answered
+                if slots:
+                    self._take(slots)
+                    break
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+        for address in self._endpoints.keys() - {*self._masters, *self._url.addresses}:
+            await self._endpoints.pop(address).close()
+
+    async def _slots_of(self, address: Address, deadline: float) -> list[Any] | None:
+        endpoint = self._endpoint(address)
+        [reply] = await asked(endpoint, [Command(("CLUSTER", "SLOTS"))], deadline, REQUESTS)
+        if isinstance(reply, Exception):
+            self._why = translated(reply, endpoint.place)
+            return None
+        return [
+            (first, last, (master[0].decode() or address[0], master[1]))
+            for first, last, master, *_ in reply
+        ]
+
+    def _take(self, slots: list[tuple[int, int, Address]]) -> None:
+        owner: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        for first, last, address in slots:
+            owner[first : last + 1] = [address] * (last + 1 - first)
+        self._owner = owner
+        self._masters = list(dict.fromkeys(address for _, _, address in slots))
+
+    async def close(self) -> None:
+        self._mapping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._mapping
+        self._why = StoreUnavailable("the store is closed")
+        self._masters, self._owner = [], [None] * REDIS_CLUSTER_HASH_SLOTS
+        endpoints, self._endpoints = self._endpoints, {}
+        for endpoint in endpoints.values():
+            await endpoint.close()
+
+    @property
+    def open_breakers(self) -> list[str]:
+        return [
+            self._endpoints[address].place
+            for address in self._masters
+            if address in self._endpoints and self._endpoints[address].breaker_open
+        ]

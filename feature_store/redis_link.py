@@ -1,0 +1,145 @@
+"""One connection to a Redis server that many requests share.
+
+Commands are written in the order they come and replies handed out in that order, so a request
+never waits for a free connection, and giving up on a reply costs nothing: the caller goes, the
+reply is dropped when it arrives, the connection stays in step. (A pooled connection has to be
+closed when its caller gives up, which turns every slow moment into a storm of reconnects.)
+The protocol itself (handshake, TLS, packing, parsing) is redis-py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio.connection import Connection
+from redis.exceptions import RedisError
+
+from feature_store.errors import StoreUnavailable
+from feature_store.redis_errors import REPLIES, LinkLost, translated
+
+Parts = tuple[bytes | str | int, ...]
+
+
+class Exchange:
+    """Some commands, and their replies as they come."""
+
+    __slots__ = ("commands", "future", "replies")
+
+    def __init__(self, commands: Sequence[Parts], future: asyncio.Future[list[Any]]) -> None:
+        self.commands = commands
+        self.future = future
+        self.replies: list[Any] = []
+
+
+class Link:
+    """An open connection. ``lost`` says why it is not one any more."""
+
+    def __init__(self, connection: Connection, place: str, on_lost: Callable[[], None]) -> None:
+        self.place = place
+        self.lost: Exception | None = None
+        self._connection, self._on_lost = connection, on_lost
+        self._outbox: deque[Exchange] = deque()
+        self._awaiting: deque[Exchange] = deque()
+        self._wake = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._read())]
+
+    @classmethod
+    async def open(
+        cls, connection: Connection, place: str, patience_s: float, on_lost: Callable[[], None]
+    ) -> Link:
+        """Connect and greet. StoreUnavailable or StoreRefused when that fails."""
+        try:
+            async with asyncio.timeout(patience_s):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError) as error:
+            await connection.disconnect(nowait=True)
+            raise translated(error, place) from error
+        except TimeoutError as error:
+            await connection.disconnect(nowait=True)
+            raise StoreUnavailable(f"{place}: no connection in {patience_s:.3g} s") from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return cls(connection, place, on_lost)
+
+    async def exchange(self, commands: Sequence[Parts], deadline: float) -> list[Any]:
+        """The replies; an error reply is in the list, not raised.
+
+        StoreUnavailable past ``deadline`` (a time of the event loop); LinkLost when the connection
+        breaks. In both cases a command may have reached the server.
+        """
+        if self.lost is not None:
+            raise LinkLost(str(self.lost))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        self._outbox.append(Exchange(commands, future))
+        self._wake.set()
+        timer = loop.call_at(deadline, self._late, future)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def _late(self, future: asyncio.Future[list[Any]]) -> None:
+        if not future.done():
+            future.set_exception(StoreUnavailable(f"{self.place}: no answer in time"))
+
+    async def _write(self) -> None:
+        """Everything that is waiting in one write; what nobody waits for is never sent."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                commands: list[Parts] = []
+                while self._outbox:
+                    exchange = self._outbox.popleft()
+                    if not exchange.future.done():
+                        self._awaiting.append(exchange)
+                        commands += exchange.commands
+                if commands:
+                    packed = self._connection.pack_commands(commands)
+                    await self._connection.send_packed_command(packed, check_health=False)
+        except (RedisError, OSError) as error:
+            self._lose(error)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                try:
+                    reply = await self._connection.read_response(
+                        timeout=math.inf, disconnect_on_error=False
+                    )
+                except REPLIES as error:
+                    reply = error
+                exchange = self._awaiting[0]
+                exchange.replies.append(reply)
+                if len(exchange.replies) == len(exchange.commands):
+                    self._awaiting.popleft()
+                    if not exchange.future.done():
+                        exchange.future.set_result(exchange.replies)
+        except (RedisError, OSError) as error:
+            self._lose(error)
+        except IndexError:
+            self._lose(ConnectionError("a reply that nothing asked for"))
+
+    def _lose(self, error: Exception) -> None:
+        if self.lost is None:
+            self.lost = translated(error, self.place)
+            for exchange in (*self._awaiting, *self._outbox):
+                if not exchange.future.done():
+                    exchange.future.set_exception(LinkLost(str(self.lost)))
+            self._awaiting.clear()
+            self._outbox.clear()
+            self._on_lost()
+
+    async def close(self, why: str = "closed") -> None:
+        """Give the connection up at once; whoever waits for a reply is told."""
+        self._lose(StoreUnavailable(f"{self.place}: {why}"))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._connection.disconnect(nowait=True)
