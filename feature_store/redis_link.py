@@ -10,6 +10,7 @@ The protocol itself (handshake, TLS, packing, parsing) is redis-py's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -55,14 +56,12 @@ class Link:
         try:
             async with asyncio.timeout(patience_s):
                 await connection.connect()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError) as error:
-            await connection.disconnect(nowait=True)
-            raise translated(error, place) from error
-        except TimeoutError as error:
-            await connection.disconnect(nowait=True)
-            raise StoreUnavailable(f"{place}: no connection in {patience_s:.3g} s") from error
-        except BaseException:
-            await connection.disconnect(nowait=True)
+        except BaseException as error:
+            await _abort(connection)
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable(f"{place}: no connection in {patience_s:.3g} s") from error
+            if isinstance(error, (RedisError, OSError)):
+                raise translated(error, place) from error
             raise
         return cls(connection, place, on_lost)
 
@@ -142,4 +141,13 @@ class Link:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._connection.disconnect(nowait=True)
+        await _abort(self._connection)
+
+
+async def _abort(connection: Connection) -> None:
+    """Close without waiting for what is still to be written: the peer may never read it."""
+    writer = connection._writer  # redis-py can close politely only
+    if writer is not None:
+        writer.transport.abort()
+    with contextlib.suppress(RedisError):
+        await connection.disconnect()

@@ -7,11 +7,11 @@ import asyncio
 import numpy as np
 import pytest
 
-from feature_store import FeatureSchema, FeatureStore, connect
+from feature_store import FeatureSchema, FeatureStore
 from feature_store.contract import FOUND, MAX_ID, MISSING, Append, ItemRows
 from feature_store.errors import StoreMismatch, StoreUnavailable
-from feature_store.options import StoreOptions
 from tests.feature_store.samples import SHOP, ids, random_rows
+from tests.feature_store.stores import connect
 
 
 async def history(store: FeatureStore, user_id: int) -> list[int] | None:
@@ -279,7 +279,7 @@ async def test_a_large_put_is_told_whole(store: FeatureStore) -> None:
 
 
 async def test_changes_too_old_to_tell_are_said_to_be_lost(store_url: str) -> None:
-    store = await connect(store_url, SHOP, create=True, options=StoreOptions(changes_kept=5))
+    store = await connect(store_url, SHOP, create=True, changes_kept=5)
     start = (await store.changes(None)).cursor
     for item in range(1_000):
         await store.put_items(ids(item), random_rows(SHOP, 1))
