@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from feature_store import connect
+from feature_store.contract import Ids, ItemRows
 from feature_store.errors import StoreUnavailable
 from feature_store.lmdb_environment import acquire, release
 from model_export.runtime import FoldedModel
@@ -140,6 +142,32 @@ async def test_a_damaged_record_is_listed_and_the_rest_is_scored(own_world: Worl
         assert past["unreadable_items"] == [damaged]
         alone = (await ask(house, user_id=1, candidates=[fine], history=[fine])).json()
         assert past["scores"] == alone["scores"]
+
+
+@pytest.mark.parametrize("when", ["before the table is filled", "after"])
+async def test_a_record_that_is_not_finite_spoils_no_other_score(
+    own_world: World, when: str
+) -> None:
+    """Whether it is met while the table is filled or by a request."""
+    spoilt = np.array([10**12])
+    rows = make_rows(own_world.schema, 1, np.random.default_rng(0))
+    rows["content"][0, 2] = np.nan
+    fine = int(own_world.ids[0])
+    if when != "after":
+        await _put(own_world, spoilt, rows)
+    async with opened(own_world) as house:
+        if when == "after":
+            await _put(own_world, spoilt, rows)
+        both = (await ask(house, user_id=10**9, candidates=[int(spoilt[0]), fine])).json()
+        alone = (await ask(house, user_id=10**9, candidates=[fine])).json()
+    assert both["scores"] == [None, *alone["scores"]]
+    assert both["unreadable_items"] == spoilt.tolist()
+
+
+async def _put(world: World, ids: Ids, rows: ItemRows) -> None:
+    store = await connect(world.store, world.schema)
+    await store.put_items(ids, rows)
+    await store.close()
 
 
 class NotANumber(FoldedModel):
