@@ -33,7 +33,7 @@ $(VENV)/.ready-runtime: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[runtime]'
 	@touch $@
 
-run: setup $(if $(published),,demo) $(DATA)/schema.yaml  ## the main job: data, training, export, store; then serve and show an answer
+run: setup $(if $(published),,demo) $(DATA)/valid.parquet  ## the main job: data, training, export, store; then serve and show an answer
 	$(py) -m feature_store load $(STORE) --schema $(DATA)/schema.yaml \
 	  --items $(DATA)/item_info.parquet --items $(DATA)/item_feature.parquet \
 	  --histories $(DATA)/valid.parquet --histories $(DATA)/test.parquet
@@ -44,10 +44,10 @@ demo: setup $(CHECKPOINT)/config.json  ## train on synthetic data and publish a 
 	$(py) -m model_export build $(CHECKPOINT) --out $(BUNDLE)
 	for bundle in $(BUNDLE)/*/; do $(py) -m model_export verify "$$bundle" || exit 1; done
 
-$(DATA)/schema.yaml: | setup
+$(DATA)/valid.parquet: | setup
 	$(py) -m training synthesize $(DATA) --preset demo
 
-$(CHECKPOINT)/config.json: | $(DATA)/schema.yaml
+$(CHECKPOINT)/config.json: | $(DATA)/valid.parquet
 	$(py) -m training fit $(DATA) --preset demo --out $(CHECKPOINT)
 
 serve: setup-runtime  ## serve BUNDLE=… with STORE=…; needs no torch

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,14 +28,53 @@ app = typer.Typer(
 )
 screen = Console(stderr=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
-PresetName = Annotated[str, typer.Option(click_type=click.Choice(list(PRESETS)), help="Recipe.")]
+
+
+@app.command()
+def synthesize(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    preset: Annotated[Literal["demo", "challenge"], typer.Option(help="Sizes.")] = "demo",
+    train: Annotated[int | None, typer.Option(min=4, help="Rows.")] = None,
+    valid: Annotated[int | None, typer.Option(min=4, help="Rows.")] = None,
+    test: Annotated[int | None, typer.Option(min=4, help="Rows.")] = None,
+    items: Annotated[int | None, typer.Option(min=10, help="Catalogue size.")] = None,
+    tags: Annotated[int | None, typer.Option(min=5, help="Distinct tags.")] = None,
+    embedding: Annotated[int | None, typer.Option(min=1, help="Content embedding size.")] = None,
+    history: Annotated[int | None, typer.Option(min=1, help="History length L.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write data in the challenge's files, with a planted taste; print the best AUC possible."""
+    from training.synthesis_sizes import SIZES
+    from training.synthesize import synthesize as run
+
+    given = {
+        "train": train,
+        "valid": valid,
+        "test": test,
+        "items": items,
+        "tags": tags,
+        "embedding": embedding,
+        "history": history,
+    }
+    sizes = dataclasses.replace(SIZES[preset], **{k: v for k, v in given.items() if v is not None})
+    with explained(), progress() as announce:
+        truth = run(out, sizes, seed, announce)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(truth)))
+    else:
+        screen.print(
+            f"{out}: {sizes.train:,} training rows, {sizes.items:,} items, "
+            f"{truth.positives_train:.1%} positive; "
+            f"best AUC any model could reach on valid: {truth.best_auc_valid:.4f}"
+        )
 
 
 @app.command()
 def fit(
     data: Annotated[Path, typer.Argument(help="Folder with train, valid, item_info parquet.")],
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
-    preset: PresetName = "published",
+    preset: Annotated[Literal["published", "demo"], typer.Option(help="Recipe.")] = "published",
     schema: Annotated[
         Path | None, typer.Option(help="Feature schema; default DATA/schema.yaml, then MicroLens.")
     ] = None,
@@ -110,6 +149,30 @@ def evaluate(
     print(json.dumps(figures) if as_json else "", end="\n" if as_json else "")
     if not as_json:
         show(figures)
+
+
+@app.command()
+def bench(
+    batch: Annotated[int, typer.Option(min=2, help="Rows.")] = 256,
+    history: Annotated[int | None, typer.Option(min=1, help="History length L.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved turns.")] = 11,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forward + backward at the paper's sizes, against the published formulation."""
+    from training.bench import run
+
+    with progress() as announce:
+        figures = run(
+            batch=batch, history=history, repeats=repeats, threads=threads, announce=announce
+        )
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        table = Table("figure", "value")
+        for name, value in figures.items():
+            table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        screen.print(table)
 
 
 def show(figures: dict[str, Any]) -> None:

@@ -46,6 +46,7 @@ def fit(
     Going on where a killed run stopped needs nothing: the state of the last whole epoch lies
     beside ``out`` until the run is complete, and ``out`` is written then, at once.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     network = QIN(train.schema, recipe.sizes)
     peers.join(network)

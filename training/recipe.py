@@ -30,13 +30,13 @@ class Recipe(BaseModel):
 
 PRESETS = {
     "published": Recipe(),
-    # A minute on two cores: small layers, small batches, little to regularise.
+    # Half a minute on two cores: small layers, small batches, little to regularise.
     "demo": Recipe(
         sizes=QINSizes(attention_width=64, layers=2, rows=2, dropout=0.1),
         learning_rate=3e-3,
         batch_size=2048,
         embedding_regulariser=1e-5,
         patience=2,
-        epochs=8,
+        epochs=5,
     ),
 }

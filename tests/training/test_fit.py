@@ -42,13 +42,13 @@ def test_the_default_recipe_is_the_published_one() -> None:
 
 
 def test_training_learns_what_is_there_to_learn(tmp_path: Path) -> None:
-    run(tmp_path / "c")
+    run(tmp_path / "new" / "c")
     rows = small_rows(300, seed=2)
-    scores = predict(checkpoint.load(tmp_path / "c"), rows)
-    metrics = checkpoint.read_metrics(tmp_path / "c")
+    scores = predict(checkpoint.load(tmp_path / "new" / "c"), rows)
+    metrics = checkpoint.read_metrics(tmp_path / "new" / "c")
     assert metrics["valid_auc"] == pytest.approx(auc(scores, rows.label))
     assert metrics["valid_auc"] > 0.8
-    assert (tmp_path / "c" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "new" / "c" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_kept_epoch_is_the_best_one_and_the_learning_rate_halves_without_improvement(
