@@ -52,8 +52,8 @@ def _settle_items(network: QIN, batch: Batch) -> None:
             assert isinstance(projection, nn.Linear)
             projection.weight.mul_(EMBEDDING_SCALE / projection(batch.items[feature.name]).std())
     vectors = network.item_vector(batch.items)
-    target, history = vectors[batch.target], vectors[batch.history]
-    interest = network.attention(target, history, batch.history != 0) - target
+    target = vectors[batch.target]
+    interest = network.attention(target, vectors, batch.history) - target
     network.attention.W_o.weight.mul_(EMBEDDING_SCALE / interest.std())
 
 

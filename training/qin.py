@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
+from training.operations import Dropout, interest, linear
 
 
 class QINSizes(BaseModel):
@@ -63,11 +64,14 @@ class ItemVector(nn.Module):
         parts = []
         for feature in self.features:
             value = items[feature.name]
-            embedded = self.embedding[feature.name](value)
+            table = self.embedding[feature.name]
             if isinstance(feature, CategoricalList):  # masked mean over the slots in use
+                assert isinstance(table, nn.Embedding)
                 used = (value != 0).sum(dim=1, keepdim=True)  # (U, 1)
-                embedded = embedded.sum(dim=1) / (used + 1e-12)
-            parts.append(embedded)
+                total = F.embedding_bag(value, table.weight, mode="sum", padding_idx=0)
+                parts.append(total / (used + 1e-12))
+            else:
+                parts.append(table(value))
         return torch.cat(parts, dim=1)  # (U, D)
 
 
@@ -82,12 +86,11 @@ class TargetAttention(nn.Module):
         self.W_v = nn.Linear(vector_width, attention_width, bias=False)
         self.W_o = nn.Linear(attention_width, vector_width, bias=False)
 
-    def forward(self, target: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """target (B, D), history (B, L, D), mask (B, L) bool -> pool (B, D)."""
+    def forward(self, target: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
+        """target (B, D), vectors (U, D), index (B, L) into them, 0 for none -> pool (B, D)."""
         query = self.W_q(target) @ self.W_k.weight * self.scale  # (B, D): W_kᵀ W_q t / √A
-        weight = F.relu(torch.bmm(history, query.unsqueeze(2)).squeeze(2)) * mask  # (B, L)
-        interest = torch.bmm(weight.unsqueeze(1), history).squeeze(1)  # (B, D): Σ a_j s_j
-        return self.W_o(self.W_v(interest)) + target  # type: ignore[no-any-return]
+        pooled = interest(query, vectors, index)  # (B, D): Σ a_j s_j
+        return self.W_o(self.W_v(pooled)) + target  # type: ignore[no-any-return]
 
 
 class QuadraticLayer(nn.Module):
@@ -99,10 +102,10 @@ class QuadraticLayer(nn.Module):
         self.linear = nn.Linear(width, rows * width)  # row r is outputs r·X … (r+1)·X−1
         self.norm = nn.BatchNorm1d(width)
         self.activation = nn.PReLU()  # one scalar slope
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.dropout(self.linear(x)).view(-1, self.rows, self.width)  # (B, R, X)
+        h = self.dropout(linear(x, self.linear)).view(-1, self.rows, self.width)  # (B, R, X)
         z = x * h.sum(dim=1)  # (B, X)
         return x + self.dropout(self.activation(self.norm(z)))  # type: ignore[no-any-return]
 
@@ -141,8 +144,7 @@ class QIN(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         vectors = self.item_vector(batch.items)  # (U, D)
         target = F.embedding(batch.target, vectors)  # (B, D)
-        history = F.embedding(batch.history, vectors)  # (B, L, D)
-        pool = self.attention(target, history, batch.history != 0)  # (B, D)
+        pool = self.attention(target, vectors, batch.history)  # (B, D)
         embedded = [e(batch.context[:, i]) for i, e in enumerate(self.context.values())]
         x = torch.cat([*embedded, target, pool], dim=1)  # (B, X) = [c | t | pool]
         for layer in self.layers:

@@ -1,0 +1,255 @@
+"""How much faster the reassociated network learns than the published formulation.
+
+Both run forward + backward on the same weights and the same batch, in turns, in one process. The
+batch is made to be like the challenge's: full histories, and items drawn by a Zipf law, so that
+popular ones recur within a batch and the reassociated network embeds them once. (Which positions
+hold the same item is found while a batch is read, as the published loader gathers the features of
+every position: neither is timed.)
+
+The arithmetic comes first: ``arithmetic_ratio`` is what the matrix products alone would give.
+``speedup_same_kernels`` has both multiply by the library torch takes for dense matrices;
+``speedup`` is the network as it is trained, its large products by oneDNN.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from feature_store.schema import Categorical, Dense, FeatureSchema
+from training.operations import Dropout
+from training.published import Positions, PublishedQIN
+from training.qin import QIN, Batch, QINSizes
+
+ZIPF = 0.8  # popularity of the k-th item ~ k^-0.8
+WARM_UP = 2
+
+Announce = Callable[[str, int, int], None]  # what, done, of how many
+
+
+def run(
+    *,
+    batch: int = 256,
+    history: int | None = None,
+    repeats: int = 11,
+    threads: int | None = None,
+    schema: FeatureSchema | None = None,
+    sizes: QINSizes | None = None,
+    seed: int = 0,
+    announce: Announce = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Medians over ``repeats`` turns, in milliseconds, and what `make bench` judges.
+
+    ``history`` defaults to the schema's length, the schema to MicroLens, ``threads`` to torch's
+    own choice. ``max_gradient_difference`` is the largest over the parameters of
+    max|g₁ − g₂| / max|g₁|, with dropout off (the two draw different masks) and batch statistics on.
+    It is taken in float64. In float32 about one in a million of the PReLUs' inputs lies so close
+    to zero that rounding decides its sign, and each moves a gradient visibly, whichever the order
+    of multiplication: ``float32_gradient_difference`` is the same between the two in float32, and
+    ``float32_rounding`` that of the published formulation to itself in float64.
+    """
+    schema = schema or FeatureSchema.microlens()
+    with torch_threads(threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = random_network(schema, sizes or QINSizes())
+        rows = random_batch(schema, batch, history or schema.history_length, seed)
+        published, positions = PublishedQIN(network), Positions.of(rows)
+        ours = Step(network, network, rows, rows.label)
+        theirs = Step(network, published, positions, rows.label)
+        differences = gradient_differences(network, rows)
+        with same_kernels():  # the counter does not know oneDNN's
+            ours_gflop, theirs_gflop = ours.gflop(), theirs.gflop()
+        optimiser = torch.optim.Adam(network.parameters(), lr=0.0)
+        median = medians(
+            {
+                "published": theirs,
+                "reassociated": ours,
+                "reassociated_same_kernels": same_kernels()(ours),
+                "optimiser": optimiser.step,
+            },
+            repeats,
+            announce,
+        )
+        return {
+            "speedup": median["published"] / median["reassociated"],
+            "speedup_same_kernels": median["published"] / median["reassociated_same_kernels"],
+            **differences,
+            **{f"{name}_ms": value for name, value in median.items()},
+            "optimiser_share": median["optimiser"] / (median["optimiser"] + median["reassociated"]),
+            "speedup_with_optimiser": (median["published"] + median["optimiser"])
+            / (median["reassociated"] + median["optimiser"]),
+            "published_gflop": theirs_gflop,
+            "reassociated_gflop": ours_gflop,
+            "arithmetic_ratio": theirs_gflop / ours_gflop,
+            "batch": batch,
+            "history": rows.history.shape[1],
+            "distinct_items": len(next(iter(rows.items.values()))) - 1,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "threads": torch.get_num_threads(),
+            "repeats": repeats,
+        }
+
+
+class Step:
+    """Forward and backward of one formulation over the parameters of ``network``."""
+
+    def __init__(self, network: QIN, formulation: nn.Module, rows: Any, label: Tensor) -> None:
+        self.network, self.formulation, self.rows, self.label = network, formulation, rows, label
+
+    def __call__(self) -> None:
+        self.network.zero_grad()
+        logit = self.formulation(self.rows)
+        F.binary_cross_entropy_with_logits(logit, self.label).backward()  # type: ignore[no-untyped-call]
+
+    def gradients(self) -> dict[str, Tensor]:
+        self()
+        return {
+            name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+            for name, p in self.network.named_parameters()
+        }
+
+    def gflop(self) -> float:
+        """Of the matrix products, counted from their shapes as they are dispatched."""
+        with FlopCounterMode(display=False) as counter:
+            self()
+        return float(counter.get_total_flops()) / 1e9
+
+
+def gradient_differences(network: QIN, rows: Batch) -> dict[str, Any]:
+    """Between the formulations, in float64 and in float32, and what float32 alone does."""
+    with without_dropout(network):
+        float32 = _gradients(network, rows)
+        exact = _gradients(copy.deepcopy(network).double(), in_float64(rows))
+    difference, worst = _largest_difference(exact["published"], exact["reassociated"])
+    both = _largest_difference(float32["published"], float32["reassociated"])[0]
+    rounding = _largest_difference(exact["published"], float32["published"])[0]
+    return {
+        "max_gradient_difference": difference,
+        "worst_parameter": worst,
+        "float32_gradient_difference": both,
+        "float32_rounding": rounding,
+    }
+
+
+def _gradients(network: QIN, rows: Batch) -> dict[str, dict[str, Tensor]]:
+    published = Step(network, PublishedQIN(network), Positions.of(rows), rows.label)
+    reassociated = Step(network, network, rows, rows.label)
+    return {"published": published.gradients(), "reassociated": reassociated.gradients()}
+
+
+def _largest_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> tuple[float, str]:
+    tiny = torch.finfo(torch.float32).tiny
+    return max(
+        (float((found[name] - g).abs().max() / g.abs().max().clamp_min(tiny)), name)
+        for name, g in expected.items()
+    )
+
+
+def in_float64(rows: Batch) -> Batch:
+    items = {n: v.double() if v.is_floating_point() else v for n, v in rows.items.items()}
+    return replace(rows, items=items, label=rows.label.double())
+
+
+def medians(
+    works: dict[str, Callable[[], Any]], repeats: int, announce: Announce
+) -> dict[str, float]:
+    """Milliseconds by name, the works taking turns so that a slow moment hits them all."""
+    turns: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(-WARM_UP, repeats):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            if turn >= 0:
+                turns[name].append((time.perf_counter() - start) * 1e3)
+        announce("turns", max(0, turn + 1), repeats)
+    return {name: statistics.median(values) for name, values in turns.items()}
+
+
+@contextlib.contextmanager
+def same_kernels() -> Iterator[None]:
+    """The network multiplies by the library that the published formulation gets from torch."""
+    mkldnn, before = torch.backends.mkldnn, torch.backends.mkldnn.enabled
+    try:
+        mkldnn.enabled = False  # type: ignore[assignment]
+        yield
+    finally:
+        mkldnn.enabled = before
+
+
+@contextlib.contextmanager
+def without_dropout(network: QIN) -> Iterator[None]:
+    layers = [m for m in network.modules() if isinstance(m, Dropout)]
+    before = [m.p for m in layers]
+    try:
+        for m in layers:
+            m.p = 0.0
+        yield
+    finally:
+        for m, p in zip(layers, before, strict=True):
+            m.p = p
+
+
+@contextlib.contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def random_network(schema: FeatureSchema, sizes: QINSizes) -> QIN:
+    """In training mode, embeddings as large as trained ones: the published 1e-4 shows nothing."""
+    network = QIN(schema, sizes).train()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Embedding):
+                module.weight.normal_(std=0.1)
+                module.weight[0].zero_()
+    return network
+
+
+def random_batch(schema: FeatureSchema, batch: int, history: int, seed: int) -> Batch:
+    """Full histories of Zipf-popular items from the identity feature's vocabulary."""
+    random = np.random.default_rng(seed)
+    identity = [f for f in schema.item if isinstance(f, Categorical) and f.name == schema.identity]
+    catalogue = identity[0].vocabulary if identity else 10_000
+    popularity = np.arange(1, catalogue, dtype=np.float64) ** -ZIPF
+    drawn = 1 + random.choice(
+        catalogue - 1, size=(batch, history + 1), p=popularity / popularity.sum()
+    )
+    distinct, place = np.unique(drawn, return_inverse=True)
+    index = torch.from_numpy(1 + place.reshape(drawn.shape))  # item 0 is the padding item
+    items: dict[str, Tensor] = {}
+    for feature in schema.item:
+        value: Any
+        if isinstance(feature, Dense):
+            value = random.standard_normal((len(distinct) + 1, feature.size), np.float32)
+        elif isinstance(feature, Categorical):
+            value = random.integers(1, feature.vocabulary, len(distinct) + 1)
+            if feature.name == schema.identity:
+                value[1:] = distinct
+        else:
+            value = random.integers(0, feature.vocabulary, (len(distinct) + 1, feature.slots))
+        value[0] = 0
+        items[feature.name] = torch.from_numpy(value)
+    context = [random.integers(1, f.vocabulary, batch) for f in schema.context]
+    return Batch(
+        items=items,
+        target=index[:, -1].contiguous(),
+        history=index[:, :-1].contiguous(),
+        context=torch.from_numpy(np.array(context, np.int64).reshape(len(context), batch).T.copy()),
+        label=torch.from_numpy((random.random(batch) < 0.25).astype(np.float32)),
+    )
