@@ -36,7 +36,7 @@ def summarise(run: Run, slos: Sequence[Slo] = (), oracle: OracleReport | None = 
     verdicts = [_verdict(slo, bucket, response) for slo in slos]
     invalid = _why_invalid(run, slos)
     return {
-        "verdict": _overall(invalid, verdicts),
+        "verdict": _overall(invalid, verdicts, bucket),
         "invalid_because": invalid,
         "verdicts": verdicts,
         "requests": run.count,
@@ -91,9 +91,12 @@ def _verdict(slo: Slo, bucket: NDArray[np.uint8], response: NDArray[np.float64])
     }
 
 
-def _overall(invalid: list[str], verdicts: list[Json]) -> str:
+def _overall(invalid: list[str], verdicts: list[Json], bucket: NDArray[np.uint8]) -> str:
+    """A single wrong answer is a failure, and so is a service that never answered rightly."""
     if invalid:
         return "invalid"
+    if (bucket == Bucket.WRONG).any() or not (bucket == Bucket.OK).any():
+        return "fail"
     outcomes = {verdict["outcome"] for verdict in verdicts}
     for outcome in ("fail", "undecided"):
         if outcome in outcomes:

@@ -164,7 +164,8 @@ def drops_are_counted_exactly() -> Check:
     )
 
 
-CHECKS: tuple[Callable[[], Check], ...] = (
+Proof = Callable[[], Check]
+CHECKS: tuple[Proof, ...] = (
     percentiles_agree_with_theory,
     stall_moves_corrected_percentiles_only,
     late_generator_is_invalid,
@@ -179,7 +180,7 @@ def self_check() -> Iterator[Check]:
         yield settled(check)
 
 
-def settled(check: Callable[[], Check]) -> Check:
+def settled(check: Proof) -> Check:
     outcome = check()
     if not outcome.passed and outcome.disturbed:
         outcome = check()

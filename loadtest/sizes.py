@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ class Sizes:
             return rng.choice(lengths, count, p=shares / shares.sum())
         if self.text.startswith("lognormal:"):
             _, median, sigma, *most = self.text.split(":")
-            drawn = rng.lognormal(np.log(float(median)), float(sigma), count)
+            drawn = rng.lognormal(math.log(float(median)), float(sigma), count)
             return np.clip(np.rint(drawn), 1, int(most[0]) if most else LONGEST).astype(np.int64)
         if ".." in self.text:
             low, high = self.text.split("..")

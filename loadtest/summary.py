@@ -15,9 +15,12 @@ def headline(result: dict[str, Any]) -> list[str]:
     """One sentence a verdict; the report's first lines as well."""
     if result["verdict"] == "invalid":
         return [f"INVALID: {reason}" for reason in result["invalid_because"]]
-    if not result["verdicts"]:
-        return ["MEASURED, without a target to hold it against (--slo p99=25ms)"]
-    return [sentence(verdict) for verdict in result["verdicts"]]
+    lines = [sentence(verdict) for verdict in result["verdicts"]]
+    if wrong := result["buckets"]["wrong"]:
+        lines.insert(0, f"FAIL: {wrong:,} wrong answers of {result['requests']:,}")
+    elif not result["buckets"]["ok"]:
+        lines.insert(0, f"FAIL: none of {result['requests']:,} requests was answered rightly")
+    return lines or ["MEASURED, without a target to hold it against (--slo p99=25ms)"]
 
 
 def sentence(verdict: dict[str, Any]) -> str:
@@ -68,7 +71,9 @@ def show(console: Console, result: dict[str, Any]) -> None:
         + ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in result["buckets"].items() if v)
     )
     if result["reasons"]:
-        console.print("reasons: " + ", ".join(f"{k} {v:,}" for k, v in result["reasons"].items()))
+        reasons = [f"{k.replace('_', ' ')} {v:,}" for k, v in result["reasons"].items()]
+        statuses = [f"HTTP {k} {v:,}" for k, v in result["statuses"].items() if k[0] != "2"]
+        console.print("reasons: " + ", ".join(reasons + statuses))
     _show_oracle(console, result["oracle"])
     _show_stages(console, result["stages"])
 

@@ -1,0 +1,20 @@
+"""Stubs to load, and settings for property tests on a busy machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from loadtest.stub_process import StubProcess
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
+
+@pytest.fixture
+def quick_stub() -> Iterator[StubProcess]:
+    """Answers after 5 ms, nobody waits for anybody."""
+    with StubProcess(service="constant:5ms", servers=0) as stub:
+        yield stub
