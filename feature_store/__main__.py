@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from feature_store.cli_check import check, export
 from feature_store.cli_load import load
 from feature_store.cli_look import get_item, get_user, stats
 
@@ -13,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     help="User histories and item features: load them, look at them, check and export them.",
 )
-for command in (load, get_user, get_item, stats):
+for command in (load, get_user, get_item, stats, check, export):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -119,6 +119,9 @@ class Bar:
         if speed:
             self._progress.update(task, rate=f"{speed:,.0f} rows/s")
 
+    def say(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, highlight=False)
+
 
 def _stderr() -> Console:
     return Console(file=sys.stderr)

@@ -75,7 +75,7 @@ class Load:
                 start = report.row if number == report.phase else 0
                 advance(number, start)
                 batches: Iterator[Batch] = phase.batches(BATCH_ROWS, start)
-                async for batch in _ahead(batches):
+                async for batch in ahead(batches):
                     await self._put(batch, report)
                     report.rejects_bytes = rejected.write(batch.rejected)
                     report.rejected += len(batch.rejected)
@@ -141,7 +141,7 @@ class _Rejects:
             self._file.close()
 
 
-async def _ahead(batches: Iterator[T]) -> AsyncIterator[T]:
+async def ahead(batches: Iterator[T]) -> AsyncIterator[T]:
     """The batches, the next one being read while the last is written."""
     end = object()
     following = asyncio.create_task(asyncio.to_thread(next, batches, end))

@@ -4,7 +4,7 @@ Commands are written in the order they come and replies handed out in that order
 never waits for a free connection, and giving up on a reply costs nothing: the caller goes, the
 reply is dropped when it arrives, the connection stays in step. (A pooled connection has to be
 closed when its caller gives up, which turns every slow moment into a storm of reconnects.)
-The protocol itself (handshake, TLS, packing, parsing) is redis-py's.
+The protocol itself (handshake, TLS, packing, parsing) is redis-py's and hiredis's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
@@ -100,7 +101,7 @@ class Link:
                         self._awaiting.append(exchange)
                         commands += exchange.commands
                 if commands:
-                    packed = self._connection.pack_commands(commands)
+                    packed = b"".join([pack_command(parts) for parts in commands])  # type: ignore[arg-type]
                     await self._connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as error:
             self._lose(error)

@@ -1,0 +1,153 @@
+"""``check`` and ``export``: a store against its parquet files, and back to parquet."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+from feature_store.check import Comparison
+from feature_store.cli import (
+    AsJson,
+    Bar,
+    HistoryFiles,
+    IdColumn,
+    ItemFiles,
+    StoreUrl,
+    opened,
+    refusals,
+)
+from feature_store.export import HISTORIES, ITEMS, SCHEMA, export_histories, export_items
+from feature_store.history_parquet import HistoryParquet
+from feature_store.item_parquet import ItemParquet
+
+DIFFERENT = 3  # exit code: differences, or records that could not be exported
+SHOWN = 20  # differences told on the terminal; the file has all
+
+
+def check(
+    store_url: StoreUrl,
+    items: ItemFiles = None,
+    histories: HistoryFiles = None,
+    id_column: IdColumn = None,
+    differences: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where differences go, a JSON line each.")
+    ] = Path("differences.jsonl"),
+    as_json: AsJson = False,
+) -> None:
+    """Compare a store with the parquet files it was loaded from.
+
+    Exit code: 0, the same; 3, they differ; 1, it failed.
+    """
+    if not items and not histories:
+        raise typer.BadParameter("give --items, --histories or both")
+    with refusals():
+        found = asyncio.run(
+            _check(store_url, items or [], histories or [], id_column, differences, as_json)
+        )
+    told = {
+        name: getattr(found, name)
+        for name in ("items", "histories", "grown", "rejected", "differences")
+    }
+    if as_json:
+        typer.echo(orjson.dumps(told))
+    else:
+        Console().print(
+            f"checked {found.items:,} items and {found.histories:,} histories "
+            f"({found.grown:,} with clicks since): {found.differences:,} differences"
+        )
+    if found.rejected:
+        typer.echo(f"{found.rejected} rows of the files cannot be in a store", err=True)
+    if not found.differences:
+        differences.unlink()
+    else:
+        typer.echo(f"all differences: {differences}", err=True)
+        raise typer.Exit(DIFFERENT)
+
+
+async def _check(
+    url: str,
+    items: list[Path],
+    histories: list[Path],
+    id_column: str | None,
+    differences: Path,
+    quiet: bool,
+) -> Comparison:
+    found = Comparison()
+    async with opened(url) as store:
+        sources = [HistoryParquet(path) for path in histories]
+        with Bar() as bar, differences.open("wb") as file:
+            checks = []
+            if items:
+                source = ItemParquet(items, store.schema, id_column=id_column)
+                checks.append(("items", source.rows, found.check_items(store, source)))
+            for at, history in enumerate(sources):
+                later = found.check_histories(store, history, sources[at + 1 :])
+                checks.append((histories[at].name, history.rows, later))
+            for name, rows, check_of_it in checks:
+                task = bar.task(name, rows)
+                bar.at(task, 0)
+                async for difference in check_of_it:
+                    file.write(orjson.dumps(asdict(difference)) + b"\n")
+                    if found.differences <= SHOWN and not quiet:
+                        bar.say(f"{difference.kind} {difference.id}: {difference.what}")
+                    bar.at(task, found.row)
+                bar.at(task, rows)
+    return found
+
+
+def export(
+    store_url: StoreUrl,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made if it is not there.")],
+    id_column: Annotated[str, typer.Option(help="What the id column is to be called.")] = "item_id",
+    as_json: AsJson = False,
+) -> None:
+    """Write a store back to parquet files that `load` reads, with its schema beside them.
+
+    Exit code: 0, everything is there; 3, damaged records are not; 1, it failed.
+    """
+    with refusals():
+        told, damaged = asyncio.run(_export(store_url, folder, id_column))
+    if as_json:
+        typer.echo(orjson.dumps(told))
+    else:
+        Console().print(
+            f"exported {told['items']:,} items and {told['histories']:,} histories to {folder}"
+        )
+    if told["histories_with_id_0"]:
+        typer.echo(
+            f"warning: {told['histories_with_id_0']} histories hold item 0, which is padding in "
+            f"{HISTORIES}: those clicks will not be read back",
+            err=True,
+        )
+    if damaged:
+        shown = ", ".join(map(str, damaged[:SHOWN]))
+        typer.echo(f"{len(damaged)} damaged items left out: {shown}", err=True)
+        raise typer.Exit(DIFFERENT)
+
+
+async def _export(url: str, folder: Path, id_column: str) -> tuple[dict[str, int], list[int]]:
+    damaged: list[int] = []
+    told = {"items": 0, "histories": 0, "histories_with_id_0": 0}
+    async with opened(url) as store:
+        await asyncio.to_thread(_prepare, folder, store.schema.to_yaml())
+        with Bar() as bar:
+            task = bar.task("items", await store.count_items())
+            async for told["items"], bad in export_items(store, folder / ITEMS, id_column):
+                damaged += bad
+                bar.at(task, told["items"])
+            task = bar.task("histories", await store.count_histories())
+            async for told["histories"], zeros in export_histories(store, folder / HISTORIES):
+                told["histories_with_id_0"] += len(zeros)
+                bar.at(task, told["histories"])
+    return told | {"damaged": len(damaged)}, damaged
+
+
+def _prepare(folder: Path, schema: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SCHEMA).write_text(schema, encoding="utf-8")

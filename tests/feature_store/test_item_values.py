@@ -1,0 +1,83 @@
+"""Items as JSON values: what is taken, and which feature an error names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from feature_store.item_values import ItemValueError, item_row, set_values
+from tests.feature_store.samples import SHOP, random_rows
+
+WHOLE = {
+    "sku": 12,
+    "brand": 3,
+    "colours": [4, 5],
+    "picture": [0.5, 1, -2.25, 0, 0, 65_504],
+    "price": [9.75],
+    "stock_level": 2,
+}
+
+
+def test_a_whole_item_becomes_a_row() -> None:
+    row = item_row(SHOP, WHOLE)
+    assert row.shape == (1,)
+    assert row["sku"].tolist() == [12]
+    assert row["colours"].tolist() == [[0, 4, 5]]
+    assert row["picture"].tolist() == [[0.5, 1, -2.25, 0, 0, 65_504]]
+    assert item_row(SHOP, WHOLE | {"price": 9.75}) == row
+
+
+@pytest.mark.parametrize("feature", WHOLE)
+def test_a_whole_item_needs_every_feature(feature: str) -> None:
+    with pytest.raises(ItemValueError, match=f"{feature}: is missing") as caught:
+        item_row(SHOP, {name: value for name, value in WHOLE.items() if name != feature})
+    assert caught.value.feature == feature
+
+
+@pytest.mark.parametrize(
+    ("feature", "value"),
+    [
+        ("sku", -1),
+        ("sku", 2**31),
+        ("sku", 10**400),
+        ("sku", 1.0),
+        ("sku", True),
+        ("sku", None),
+        ("sku", "1"),
+        ("colours", 1),
+        ("colours", [1, 2, 3, 4]),
+        ("colours", [1, -2]),
+        ("colours", [[1]]),
+        ("picture", [0.5] * 5),
+        ("picture", [0.5] * 7),
+        ("picture", [0.5] * 5 + [float("nan")]),
+        ("picture", [0.5] * 5 + [float("inf")]),
+        ("picture", [0.5] * 5 + [65_505]),
+        ("picture", [0.5] * 5 + ["1"]),
+        ("picture", [0.5] * 5 + [False]),
+        ("picture", 0.5),
+        ("price", 1e39),
+        ("price", 10**400),
+        ("price", []),
+        ("stock_level", -1),
+        ("weight", 1),
+    ],
+)
+def test_a_wrong_value_names_its_feature_and_changes_nothing(feature: str, value: Any) -> None:
+    row = random_rows(SHOP, 1)
+    before = row.tobytes()
+    with pytest.raises(ItemValueError) as caught:
+        set_values(SHOP, row, {"brand": 1, feature: value})
+    assert caught.value.feature == feature
+    assert row.tobytes() == before
+
+
+def test_only_what_is_named_is_changed() -> None:
+    row = random_rows(SHOP, 1)
+    before = row.copy()
+    set_values(SHOP, row, {"stock_level": 3})
+    assert row["stock_level"].tolist() == [3]
+    before["stock_level"] = 3
+    assert np.array_equal(row, before)
