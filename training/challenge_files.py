@@ -70,5 +70,5 @@ class RowFile:
 def _lists(values: NDArray[np.generic]) -> pa.Array:
     """(n, width) as n lists."""
     rows, width = values.shape
-    offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
+    offsets = pa.array(np.arange(rows + 1) * width).cast(pa.int32())  # refused where too many
     return pa.ListArray.from_arrays(offsets, values.ravel())

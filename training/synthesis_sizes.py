@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
-from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
+from feature_store.schema import MAX_HISTORY, Categorical, CategoricalList, Dense, FeatureSchema
 from training.taste import LEVELS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class SynthesisSizes:
-    """How much to make. Users have four rows each."""
+    """How much to make. Users have four rows each. The defaults are the demo's."""
 
-    train: int = 400_000
-    valid: int = 20_000
-    test: int = 20_000
-    items: int = 2_000
-    tags: int = 200
-    tag_slots: int = 5
-    embedding: int = 32
-    history: int = 32
-    item_width: int = 16  # of every item feature's embedding
-    context_width: int = 8
+    train: int = Field(default=400_000, ge=4, description="rows to learn from")
+    valid: int = Field(default=20_000, ge=4, description="rows to validate on")
+    test: int = Field(default=20_000, ge=4, description="rows without labels")
+    items: int = Field(default=2_000, ge=10, le=2**31 - 2)
+    tags: int = Field(default=200, ge=1, le=2**31 - 2)
+    tag_slots: int = Field(default=5, ge=1, le=1024, description="most tags an item has")
+    embedding: int = Field(default=32, ge=1, le=4096, description="numbers in a content embedding")
+    history: int = Field(default=32, ge=1, le=MAX_HISTORY, description="longest history")
+    item_width: int = Field(default=16, ge=1, le=4096, description="of each item feature")
+    context_width: int = Field(default=8, ge=1, le=4096, description="of each level")
 
     @property
     def schema(self) -> FeatureSchema:

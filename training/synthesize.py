@@ -25,7 +25,7 @@ from training.metrics import auc
 from training.synthesis_sizes import SIZES, SynthesisSizes
 from training.taste import Indices, Taste, Users, plant_items
 
-__all__ = ["SIZES", "SynthesisSizes", "Truth", "synthesize"]
+__all__ = ["SIZES", "SynthesisError", "SynthesisSizes", "Truth", "synthesize"]
 
 ROWS_PER_USER = 4
 BLOCK_USERS = 8192  # drawn and written together: one row group
@@ -33,6 +33,10 @@ RETURNING = 0.5  # of the users of valid and test, whom train has seen before
 LATER_CLICKS = 4  # of a returning user, since then
 SPLITS = ("train", "valid", "test")
 ITEMS, TASTE, ROWS = range(3)  # streams of random numbers
+
+
+class SynthesisError(ValueError):
+    """Sizes of which no best AUC can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,8 @@ def synthesize(
             for split in SPLITS
         }
         truth = Truth(
-            best_auc_valid=auc(*made["valid"]),
-            best_auc_test=auc(*made["test"]),
+            best_auc_valid=_best_auc("valid", *made["valid"]),
+            best_auc_test=_best_auc("test", *made["test"]),
             positives_train=float(made["train"][1].mean()),
             seed=seed,
             sizes=sizes,
@@ -167,6 +171,12 @@ def _write(
             done = part.stop
             announce(f"write {path.name}", done, split.rows)
     return probability, label
+
+
+def _best_auc(split: str, probability: NDArray[np.float64], label: NDArray[np.bool_]) -> float:
+    if label.all() or not label.any():
+        raise SynthesisError(f"{split}: {len(label)} rows have but one label; make more of them")
+    return auc(probability, label)
 
 
 def _user_id(number: Indices, seed: int) -> Indices:

@@ -167,11 +167,12 @@ class Taste:
         order = self._warm[np.argsort(-self.items.popularity[self._warm], kind="stable")]
         cumulative = np.cumsum(share) / share.sum()
         at = np.searchsorted(cumulative, (np.arange(DRAWS) + 0.5) / DRAWS)
-        drawn: Indices = order[np.minimum(at, len(order) - 1)].astype(np.int64)
-        return drawn
+        popular: Indices = order[np.minimum(at, len(order) - 1)]
+        return popular
 
     def _popular(self, rng: np.random.Generator, shape: tuple[int, int]) -> Indices:
-        return self._drawn[rng.integers(0, DRAWS, shape, np.int32)]
+        drawn: Indices = self._drawn[rng.integers(0, DRAWS, shape, np.int32)]
+        return drawn
 
 
 def _tags(rng: np.random.Generator, latent: Floats, tags: int, slots: int) -> Indices:
