@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,14 +64,22 @@ def _checked(
 
 def _index(name: str, value: Any) -> int:
     if type(value) is not int or not 0 <= value <= _MOST_INDEX:
-        raise ItemValueError(name, f"{value!r} is not an integer in 0 … {_MOST_INDEX}")
+        raise ItemValueError(name, f"{_shown(value)} is not an integer in 0 … {_MOST_INDEX}")
     return value
 
 
 def _number(name: str, value: Any, dtype: np.dtype[Any]) -> float:
     if type(value) not in (int, float):
-        raise ItemValueError(name, f"{value!r} is not a number")
+        raise ItemValueError(name, f"{_shown(value)} is not a number")
     most = float(np.finfo(dtype).max)
-    if not math.isfinite(value) or abs(value) > most:
-        raise ItemValueError(name, f"{value!r} is not finite within {dtype}")
+    if not abs(value) <= most:  # NaN too
+        raise ItemValueError(name, f"{_shown(value)} is not finite within {dtype}")
     return float(value)
+
+
+def _shown(value: Any) -> str:
+    """The value, but never the thousands of digits or characters of a hostile one."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value) if isinstance(value, (int, float, str)) else type(value).__name__
+    return text if len(text) <= 40 else text[:40] + "…"

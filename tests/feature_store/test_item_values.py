@@ -41,11 +41,12 @@ def test_a_whole_item_needs_every_feature(feature: str) -> None:
     [
         ("sku", -1),
         ("sku", 2**31),
-        ("sku", 10**400),
+        pytest.param("sku", 10**5_000, id="5,000 digits"),
         ("sku", 1.0),
         ("sku", True),
         ("sku", None),
         ("sku", "1"),
+        pytest.param("sku", "1" * 10_000, id="a long text"),
         ("colours", 1),
         ("colours", [1, 2, 3, 4]),
         ("colours", [1, -2]),
@@ -59,7 +60,7 @@ def test_a_whole_item_needs_every_feature(feature: str) -> None:
         ("picture", [0.5] * 5 + [False]),
         ("picture", 0.5),
         ("price", 1e39),
-        ("price", 10**400),
+        pytest.param("price", 10**5_000, id="price of 5,000 digits"),
         ("price", []),
         ("stock_level", -1),
         ("weight", 1),
@@ -71,6 +72,7 @@ def test_a_wrong_value_names_its_feature_and_changes_nothing(feature: str, value
     with pytest.raises(ItemValueError) as caught:
         set_values(SHOP, row, {"brand": 1, feature: value})
     assert caught.value.feature == feature
+    assert len(str(caught.value)) < 200
     assert row.tobytes() == before
 
 
