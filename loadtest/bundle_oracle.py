@@ -50,7 +50,7 @@ class BundleOracle:
             _, past = self._known(self._history(request, model.schema.history_length))
             history = model.history(model.items(past).vector)
             context = self._context(model, request, known, rows)
-            scores[known] = model.rank(items.vector, items.row, context, history)
+            scores[known] = model.exact(model.in_context(items, context), history)
         return scores
 
     def _known(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.void]]:

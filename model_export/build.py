@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feature_store.schema import FeatureSchema
-from model_export import graphs
 from model_export.bundle import Bundle, Staging, check_version, free_version, staged
 from model_export.errors import BundleError, ParityError
 from model_export.folded import FoldedNetwork
@@ -26,7 +25,9 @@ from model_export.manifest import (
 from model_export.multiply_adds import multiply_adds
 from model_export.onnx_writer import GraphWriter
 from model_export.published import published
+from model_export.ranker import ranker
 from model_export.runtime import FoldedModel
+from model_export.towers import context_tower, history_tower, item_tower
 from training.qin import QIN
 
 FOLD = "fold the weights"
@@ -38,8 +39,8 @@ STEPS = (FOLD, WRITE, ASK, COMPARE, PUBLISH)
 
 # Names the graphs' own inputs and outputs have; a feature cannot be called the same.
 RESERVED = frozenset(
-    {"vector", "row", "keys", "values", "rows", "probability", "logit"}
-    | {"history_keys", "history_values", "history_rows"}
+    {"vector", "row", "share", "keys", "values", "rows", "probability", "logit"}
+    | {"history_keys", "history_values", "history_rows", "attention"}
 )
 
 
@@ -63,9 +64,11 @@ def build(
         folded = FoldedNetwork.of(network)
 
         announce(WRITE)
-        writers = (graphs.item_tower(folded), graphs.history_tower(folded), graphs.ranker(folded))
+        writers = (item_tower(folded), history_tower(folded), ranker(folded))
         for writer in writers:
             writer.save(staging.path)
+        if schema.context:
+            context_tower(folded).save(staging.path)
 
         announce(ASK)
         golden = golden_answers(network)
@@ -114,15 +117,15 @@ def check_parity(staging: Staging, golden: Golden) -> Parity:
 
 
 def _count(
-    network: QIN, item_tower: GraphWriter, history_tower: GraphWriter, ranker: GraphWriter
+    network: QIN, items: GraphWriter, histories: GraphWriter, candidates: GraphWriter
 ) -> MultiplyAdds:
     full = network.schema.history_length
     return MultiplyAdds(
         history_length=full,
-        candidate=multiply_adds(ranker.model(), {"C": 1, "L": full}),
+        candidate=multiply_adds(candidates.model(), {"C": 1, "L": full}),
         published_candidate=multiply_adds(published(network).model(), {"C": 1, "L": full}),
-        item=multiply_adds(item_tower.model(), {"N": 1}),
-        history_item=multiply_adds(history_tower.model(), {"L": 1}),
+        item=multiply_adds(items.model(), {"N": 1}),
+        history_item=multiply_adds(histories.model(), {"L": 1}),
     )
 
 

@@ -3,8 +3,10 @@
 models/20261121T093000Z/
     manifest.json                       what follows, with sizes and digests
     item_tower.onnx      .weights       features -> item vector, first-layer row
+    context_tower.onnx   .weights       context levels -> their share of the row
     history_tower.onnx   .weights       item vectors -> keys, values, rows
     ranker.onnx          .weights       candidates × history × context -> probability
+    ranker.int8.onnx     .weights       the same with int8 products (optional)
     golden.npz                          raw inputs and the PyTorch network's own answers
 """
 
@@ -29,14 +31,12 @@ from model_export.golden import Golden
 from model_export.manifest import (
     FORMAT,
     GOLDEN,
-    GRAPHS,
     MANIFEST,
     VERSION_PATTERN,
     FileRecord,
     Manifest,
 )
 
-REQUIRED = (*(f"{g}.onnx" for g in GRAPHS), *(f"{g}.weights" for g in GRAPHS), GOLDEN)
 REBUILD = "copy the bundle again or rebuild it with `python -m model_export build`"
 
 
@@ -117,7 +117,7 @@ def read_manifest(path: Path) -> Manifest:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{file}: {place}: {first['msg']}; {REBUILD}") from None
-    missing = sorted(set(REQUIRED) - manifest.files.keys())
+    missing = sorted(required(manifest) - manifest.files.keys())
     if missing:
         raise BundleError(f"{file}: files: {', '.join(missing)} not listed; {REBUILD}")
     if path.resolve().name != manifest.version:
@@ -126,6 +126,11 @@ def read_manifest(path: Path) -> Manifest:
             "give the folder its version's name"
         )
     return manifest
+
+
+def required(manifest: Manifest) -> set[str]:
+    """Names of the files that a bundle must list."""
+    return {GOLDEN, *(f"{g}{kind}" for g in manifest.graphs for kind in (".onnx", ".weights"))}
 
 
 def _check_file(file: Path, record: FileRecord) -> None:

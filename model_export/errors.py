@@ -9,3 +9,11 @@ class BundleError(Exception):
 
 class ParityError(BundleError):
     """The folded graphs do not answer as the PyTorch network does; nothing was published."""
+
+
+class GateError(BundleError):
+    """int8 changes too much on held-out data; nothing was published."""
+
+
+class ProviderError(BundleError):
+    """The graphs cannot run where they were asked to."""

@@ -20,13 +20,8 @@ class Ranks(Protocol):
 
     def items(self, rows: ItemRows) -> Any: ...
     def history(self, vector: NDArray[np.float32]) -> Any: ...
-    def rank(
-        self,
-        vector: NDArray[np.float32],
-        row: NDArray[np.float32],
-        context: NDArray[np.int32],
-        history: Any,
-    ) -> NDArray[np.float32]: ...
+    def in_context(self, items: Any, context: NDArray[np.int32]) -> Any: ...
+    def exact(self, items: Any, history: Any) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +75,8 @@ class Golden:
         worst, where = -1.0, ""
         for request in self.requests():
             history = model.history(vectors.vector[request.history])
-            chosen = request.candidates
-            answer = model.rank(
-                vectors.vector[chosen], vectors.row[chosen], request.context, history
-            )
+            chosen = model.in_context(vectors.take(request.candidates), request.context)
+            answer = model.exact(chosen, history)
             error = np.abs(answer.astype(np.float64) - request.probability)
             error = np.where(np.isnan(error), np.inf, error)
             i = int(error.argmax())

@@ -14,7 +14,9 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"  # optional: Ed25519 over the manifest, in base64
 GOLDEN = "golden.npz"
 TOLERANCE = 1e-5  # of a golden answer, on the probability; beyond it nothing is published
-GRAPHS = ("item_tower", "history_tower", "ranker")
+GRAPHS = ("item_tower", "history_tower", "ranker")  # of every bundle
+CONTEXT_TOWER = "context_tower"  # where the schema has context features
+INT8 = "ranker.int8"  # where it was asked for and let through
 
 VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
@@ -67,14 +69,16 @@ class QuantisationGate(_Frozen):
     """What int8 changes on held-out data, and whether it was let through."""
 
     passed: bool
-    forced: bool
-    delta_auc: float
-    delta_logloss: float
+    forced: bool  # let through although it did not pass
+    data: str  # where the rows came from
+    rows: int
+    delta_auc: float  # absolute
+    delta_logloss: float  # int8 − fp32
     max_abs_delta_p: float
     mean_abs_delta_p: float
-    kendall_tau: float
-    logit_error_bound: float
-    rows: int
+    kendall_tau: float  # mean over users, of the order of each one's list
+    users: int  # with at least two candidates
+    logit_error_bound: float  # worst |Δlogit|: what exact top-k relies on
 
 
 class MultiplyAdds(_Frozen):
@@ -100,3 +104,10 @@ class Manifest(_Frozen):
     calibration: Calibration | None = None
     quantisation: QuantisationGate | None = None
     files: dict[FileName, FileRecord]
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of the graphs that this bundle must hold."""
+        context = (CONTEXT_TOWER,) if self.feature_schema.context else ()
+        int8 = (INT8,) if self.quantisation else ()
+        return (*GRAPHS, *context, *int8)

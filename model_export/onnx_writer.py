@@ -13,14 +13,20 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-OPSET = 21
+from model_export.blocks import DOMAIN, OPSETS, Block
+
 IR_VERSION = 10
 PAGE = 4096
 INLINE_BYTES = (
     256  # smaller constants (shapes, scalars) stay in the graph, where a person sees them
 )
 
-_KINDS = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int64": TensorProto.INT64}
+_KINDS = {
+    "float32": TensorProto.FLOAT,
+    "int8": TensorProto.INT8,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+}
 
 
 class GraphWriter:
@@ -29,6 +35,7 @@ class GraphWriter:
     def __init__(self, name: str, doc: str) -> None:
         self.name, self.doc = name, doc
         self._nodes: list[onnx.NodeProto] = []
+        self._blocks: dict[str, Block] = {}
         self._constants: dict[str, NDArray[Any]] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -55,6 +62,23 @@ class GraphWriter:
         )
         return output
 
+    def call(
+        self, block: Block, inputs: list[str], outputs: list[str], **attributes: Any
+    ) -> list[str]:
+        """A node that is ``block``, whose body is written once, however often it is called."""
+        self._blocks[block.name] = block
+        self._nodes.append(
+            helper.make_node(
+                block.name,
+                inputs,
+                outputs,
+                name=f"{outputs[0]}/{block.name}",
+                domain=DOMAIN,
+                **attributes,
+            )
+        )
+        return outputs
+
     @property
     def weights_file(self) -> str:
         return f"{self.name}.weights"
@@ -73,9 +97,10 @@ class GraphWriter:
         )
         return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid(domain, version) for domain, version in OPSETS],
             ir_version=IR_VERSION,
             producer_name="qin-serving",
+            functions=[block.proto() for block in self._blocks.values()],
         )
 
     def save(self, folder: Path) -> None:

@@ -5,9 +5,9 @@ Sessions are shared by every thread: ``run`` is thread-safe and releases the int
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnxruntime
@@ -17,9 +17,27 @@ from feature_store.contract import ItemRows
 from feature_store.schema import Dense
 from model_export.bundle import Bundle, Staging
 from model_export.errors import BundleError
+from model_export.explain import Influence, strongest
+from model_export.manifest import INT8
+from model_export.sessions import ProviderChoice, open_session, place
+from model_export.size_buckets import BucketedSession
+from model_export.top_k import Best, best, shortlist
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
+Positions = NDArray[np.int64]
+Precision = Literal["fp32", "int8"]
+
+
+class Candidates(Protocol):
+    """What the ranker needs of N items."""
+
+    @property
+    def vector(self) -> Floats: ...  # (N, D)
+    @property
+    def row(self) -> Floats: ...  # (N, X)
+    @property
+    def context(self) -> Indices: ...  # (N, F)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +45,18 @@ class ItemVectors:
     """What the ranker needs of an item, fixed for a model version."""
 
     vector: Floats  # (N, D)
-    row: Floats  # (N, X): its share of the first layer, the layer's bias included
+    row: Floats  # (N, X): its share of the first layer, its context's and the bias included
+    context: Indices  # (N, F): the levels whose share ``row`` holds
+
+    def __len__(self) -> int:
+        return len(self.vector)
+
+    def take(self, positions: NDArray[np.integer[Any]]) -> ItemVectors:
+        return ItemVectors(
+            self.vector.take(positions, 0),
+            self.row.take(positions, 0),
+            self.context.take(positions, 0),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +69,51 @@ class HistoryRows:
 
 
 class FoldedModel:
-    """A bundle's three graphs. Build once per version, share between threads."""
+    """A bundle's graphs. Build once per version, share between threads."""
 
-    def __init__(self, bundle: Bundle | Staging, *, threads: int = 1) -> None:
-        """``threads``: intra-op threads per call; one, unless a lone caller owns the machine."""
-        self.schema = bundle.schema
-        self.version = bundle.version
-        self._item_tower = _session(bundle.graph("item_tower"), threads)
-        self._history_tower = _session(bundle.graph("history_tower"), threads)
-        self._ranker = _session(bundle.graph("ranker"), threads)
+    def __init__(
+        self,
+        bundle: Bundle | Staging,
+        *,
+        threads: int = 1,
+        precision: Precision = "fp32",
+        provider: ProviderChoice = "cpu",
+    ) -> None:
+        """``threads``: intra-op threads per call; one, unless a lone caller owns the machine.
+
+        ``precision`` int8 adds ``ranker.int8``; the float32 ranker is there in any case.
+        Raises BundleError, and ProviderError where ``provider`` cannot be had.
+        """
+        self.schema, self.version = bundle.schema, bundle.version
+        self.precision = precision
+        self.placement = place(bundle.graph("item_tower"), provider, threads)
+        where = self.placement.provider
+        self._item_tower = open_session(bundle.graph("item_tower"), threads)
+        self._history_tower = open_session(bundle.graph("history_tower"), threads)
+        self._context_tower = (
+            open_session(bundle.graph("context_tower"), threads) if self.schema.context else None
+        )
+        ranker = open_session(bundle.graph("ranker"), threads, where)
+        self._ranker: onnxruntime.InferenceSession | BucketedSession = ranker
+        if where == "cuda":
+            self._ranker = BucketedSession(ranker, "cuda")
+        self._int8: onnxruntime.InferenceSession | None = None
+        self.logit_bound = np.inf  # worst |Δlogit| of int8 on the gate's data
+        if precision == "int8":
+            self._open_int8(bundle, threads)
+
+    def _open_int8(self, bundle: Bundle | Staging, threads: int) -> None:
+        if self.placement.provider == "cuda":
+            raise BundleError("precision=int8: its products run on the CPU alone; use fp32 on cuda")
+        if not bundle.graph(INT8).exists():
+            raise BundleError(
+                f"{bundle.path}: holds no {INT8}.onnx; build it with "
+                "`python -m model_export build --int8`, or serve it with precision=fp32"
+            )
+        self._int8 = open_session(bundle.graph(INT8), threads)
+        gate = bundle.manifest.quantisation if isinstance(bundle, Bundle) else None
+        if gate is not None:
+            self.logit_bound = gate.logit_error_bound
 
     def items(self, rows: ItemRows) -> ItemVectors:
         """(N,) of ``schema.item_dtype``. An index at or beyond the vocabulary counts as 0."""
@@ -60,7 +125,10 @@ class FoldedModel:
             else:
                 feeds[feature.name] = _known(values, feature.vocabulary)
         vector, row = self._item_tower.run(["vector", "row"], feeds)
-        return ItemVectors(vector, row)
+        context = np.empty((len(rows), len(self.schema.context)), np.int32)
+        for column, name in enumerate(f.name for f in self.schema.context):
+            context[:, column] = rows[name]
+        return ItemVectors(vector, row + self._share(context), context)
 
     def cold(self, rows: ItemRows) -> NDArray[np.bool_]:
         """(N,): which items this model has no identity for (index 0, or beyond its vocabulary)."""
@@ -74,46 +142,107 @@ class FoldedModel:
         )
         return (index <= 0) | (index >= vocabulary)
 
+    def in_context(self, items: Candidates, context: Indices) -> ItemVectors:
+        """The same items (N) in other contexts (N, F); only rows that differ are made anew."""
+        row = items.row
+        moved = np.flatnonzero((items.context != context).any(axis=1))
+        if len(moved):
+            row = row.copy()
+            row[moved] += self._share(context[moved]) - self._share(items.context[moved])
+        return ItemVectors(items.vector, row, context)
+
+    def _share(self, context: Indices) -> Floats:
+        """(N, F) -> (N, X) or nothing to add: what these levels add to an item's row."""
+        if self._context_tower is None:
+            return np.zeros((1, 1), np.float32)
+        share: Floats = self._context_tower.run(["share"], self._levels(context))[0]
+        return share
+
     def history(self, vector: Floats) -> HistoryRows:
         """(L, D) item vectors, in any order; L may be 0."""
         return HistoryRows(*self._history_tower.run(["keys", "values", "rows"], {"vector": vector}))
 
-    def rank(self, vector: Floats, row: Floats, context: Indices, history: HistoryRows) -> Floats:
-        """(C, D), (C, X), (C, context features), history -> probability (C,).
+    def rank(self, items: Candidates, history: HistoryRows) -> Floats:
+        """Candidates (C), each in the context it carries, and a history -> probability (C,).
 
         One call is one chunk: cut long lists before. A context index at or beyond the vocabulary
-        counts as 0.
+        counts as 0. In the model's own precision; ``logits`` and ``exact`` choose theirs.
         """
-        return self._rank("probability", vector, row, context, history)
+        return self._run(self._chosen(self.precision), "probability", items, history)
 
-    def logits(self, vector: Floats, row: Floats, context: Indices, history: HistoryRows) -> Floats:
-        """As ``rank``, before the sigmoid."""
-        return self._rank("logit", vector, row, context, history)
+    def exact(self, items: Candidates, history: HistoryRows) -> Floats:
+        """As ``rank``, in float32 whatever the model's precision."""
+        return self._run(self._ranker, "probability", items, history)
 
-    def _rank(
-        self, output: str, vector: Floats, row: Floats, context: Indices, history: HistoryRows
+    def logits(
+        self, items: Candidates, history: HistoryRows, precision: Precision = "fp32"
     ) -> Floats:
+        """As ``rank``, before the sigmoid."""
+        return self._run(self._chosen(precision), "logit", items, history)
+
+    def top_k(self, items: ItemVectors, history: HistoryRows, k: int) -> Best:
+        """The k best of (C,), best first, as a full float32 pass would have them; ties keep order.
+
+        With int8, everything is scored in int8 and in float32 only what the bundle's recorded
+        error bound cannot rule out.
+        """
+        if self._int8 is None or not np.isfinite(self.logit_bound):
+            return best(self.exact(items, history), k)
+        chosen = shortlist(self.logits(items, history, "int8"), k, self.logit_bound)
+        found = best(self.exact(items.take(chosen), history), k)
+        return Best(chosen[found.position], found.probability, rescored=len(chosen))
+
+    def explain(self, items: Candidates, history: HistoryRows, top: int) -> Influence:
+        """Per candidate, the ``top`` history items with the largest share of the pooled vector."""
+        attention: Floats = self._run(self._ranker, "attention", items, history)
+        return strongest(attention, history.values, top)
+
+    def _chosen(self, precision: Precision) -> onnxruntime.InferenceSession | BucketedSession:
+        if precision == "fp32":
+            return self._ranker
+        if self._int8 is None:
+            raise BundleError('this model was loaded without int8: FoldedModel(precision="int8")')
+        return self._int8
+
+    def _run(
+        self,
+        session: onnxruntime.InferenceSession | BucketedSession,
+        output: str,
+        items: Candidates,
+        history: HistoryRows,
+    ) -> Floats:
+        if not len(items.vector):  # a convolution refuses an image of no pixels
+            none: Floats = np.zeros((0, len(history.keys)), np.float32)
+            return none if output == "attention" else np.zeros(0, np.float32)
         feeds: dict[str, NDArray[Any]] = {
-            "vector": vector,
-            "row": row,
+            "vector": items.vector,
+            "row": items.row,
             "history_keys": history.keys,
             "history_values": history.values,
             "history_rows": history.rows,
         }
-        for column, feature in enumerate(self.schema.context):
-            feeds[feature.name] = _known(context[:, column], feature.vocabulary)
-        answer: Floats = self._ranker.run([output], feeds)[0]
+        feeds.update(self._levels(items.context))
+        answer: Floats = session.run([output], feeds)[0]
         return answer
+
+    def _levels(self, context: Indices) -> Mapping[str, Indices]:
+        """One contiguous (N,) array a context feature."""
+        features = enumerate(self.schema.context)
+        return {f.name: _known(context[:, column], f.vocabulary) for column, f in features}
 
     def signatures(self) -> dict[str, dict[str, tuple[str, list[Any]]]]:
         """graph -> input or output name -> (type, shape), as the runtime sees them."""
+        sessions = {
+            "item_tower": self._item_tower,
+            "context_tower": self._context_tower,
+            "history_tower": self._history_tower,
+            "ranker": self._ranker,
+            INT8: self._int8,
+        }
         return {
             name: {a.name: (a.type, a.shape) for a in (*s.get_inputs(), *s.get_outputs())}
-            for name, s in (
-                ("item_tower", self._item_tower),
-                ("history_tower", self._history_tower),
-                ("ranker", self._ranker),
-            )
+            for name, s in sessions.items()
+            if s is not None
         }
 
 
@@ -121,18 +250,3 @@ def _known(indices: NDArray[Any], vocabulary: int) -> Indices:
     """Contiguous int32; what the model never saw becomes 0, the padding row."""
     known = np.where((indices > 0) & (indices < vocabulary), indices, 0)
     return known.astype(np.int32, copy=False)
-
-
-def _session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors: they are raised as well
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-        raise BundleError(
-            f"{graph}: onnxruntime {onnxruntime.__version__} cannot load it: {error}; "
-            "rebuild the bundle with `python -m model_export build`"
-        ) from error

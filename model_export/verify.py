@@ -9,7 +9,7 @@ from feature_store.schema import CategoricalList, Dense, FeatureSchema
 from model_export.bundle import Bundle
 from model_export.errors import BundleError, ParityError
 from model_export.golden import Difference
-from model_export.manifest import GOLDEN, TOLERANCE
+from model_export.manifest import GOLDEN, INT8, TOLERANCE
 from model_export.runtime import FoldedModel
 
 Shape = list[str | int]
@@ -19,15 +19,17 @@ Signature = dict[str, tuple[str, Shape]]  # input or output name -> (element typ
 def verify(path: Path | str) -> tuple[Bundle, Difference]:
     """Digests, then signatures, then every golden answer. Raises BundleError naming the fault."""
     bundle = Bundle.open(path)
-    model = FoldedModel(bundle)
+    model = FoldedModel(bundle, precision="int8" if bundle.manifest.quantisation else "fp32")
     check_signatures(bundle, model)
     return bundle, check_golden(bundle, model)
 
 
 def check_signatures(bundle: Bundle, model: FoldedModel) -> None:
     """Every graph's inputs and outputs are those its schema asks for: names, types, shapes."""
-    for graph, expected in signatures(bundle.schema).items():
-        found: Signature = model.signatures()[graph]
+    known: dict[str, Signature] = model.signatures()
+    expectations = signatures(bundle.schema)
+    for graph, found in known.items():
+        expected = expectations[graph]
         faults = list(_differences(expected, found))
         if faults:
             raise BundleError(
@@ -56,7 +58,7 @@ def check_golden(bundle: Bundle, model: FoldedModel) -> Difference:
 
 
 def signatures(schema: FeatureSchema) -> dict[str, Signature]:
-    """What the three graphs take and give under ``schema``."""
+    """What each graph takes and gives under ``schema``."""
     D, X = schema.item_vector_width, schema.network_width
     items: Signature = {}
     for feature in schema.item:
@@ -67,14 +69,23 @@ def signatures(schema: FeatureSchema) -> dict[str, Signature]:
                 items[feature.name] = ("tensor(int32)", ["N", feature.slots])
             case _:
                 items[feature.name] = ("tensor(int32)", ["N"])
-    context: Signature = {f.name: ("tensor(int32)", ["C"]) for f in schema.context}
+    ranker = (
+        _levels(schema, "C")
+        | _floats(vector=["C", D], row=["C", X])
+        | _floats(history_keys=["L", D], history_values=["L", D], history_rows=["L", X])
+        | _floats(probability=["C"], logit=["C"], attention=["C", "L"])
+    )
     return {
         "item_tower": items | _floats(vector=["N", D], row=["N", X]),
+        "context_tower": _levels(schema, "N") | _floats(share=["N", X]),
         "history_tower": _floats(vector=["L", D], keys=["L", D], values=["L", D], rows=["L", X]),
-        "ranker": context
-        | _floats(vector=["C", D], row=["C", X], probability=["C"], logit=["C"])
-        | _floats(history_keys=["L", D], history_values=["L", D], history_rows=["L", X]),
+        "ranker": ranker,
+        INT8: ranker,
     }
+
+
+def _levels(schema: FeatureSchema, dimension: str) -> Signature:
+    return {f.name: ("tensor(int32)", [dimension]) for f in schema.context}
 
 
 def _floats(**shapes: Shape) -> Signature:

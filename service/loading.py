@@ -109,7 +109,7 @@ async def warm(version: Version, engine: Engine) -> None:
         def rank(start: int, end: int, history=history) -> None:  # type: ignore[no-untyped-def]
             positions = np.zeros(end - start, np.int64)
             items = version.table.columns.gather(positions)
-            model.rank(items.vector, items.row, items.context, history)
+            model.rank(items, history)
 
         for rows in (1, 64, engine.chunk * engine.threads):
             await engine.run(rank, rows, perf_counter() + WARM_TIMEOUT_S)

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
-from model_export.runtime import HistoryRows
+from model_export.runtime import Candidates, HistoryRows
 from service.answer import Answer
 from service.engine import Engine
 from service.errors import ModelFault
+from service.item_table import DerivedItems
 from service.items import FoundItems, find_items
 from service.metrics import Metrics
 from service.question import Overrides, Question
@@ -85,12 +86,19 @@ class Scoring:
             vectors = found.gather(past).vector  # (≤ H, D)
             shared.append(model.history(vectors))
 
+        def moved(items: DerivedItems, chosen: NDArray[np.int64]) -> Candidates:
+            """The chosen candidates in the contexts the request gives them."""
+            if not overrides:
+                return items
+            context = items.context.copy()
+            for column, values in overrides:
+                context[:, column] = values[chosen]
+            return model.in_context(items, context)
+
         def rank(start: int, end: int) -> None:
             chosen = known[start:end]
             items = found.gather(chosen + history)  # of this chunk: (·, D), (·, X), (·, F)
-            for column, values in overrides:
-                items.context[:, column] = values[chosen]
-            scores[chosen] = model.rank(items.vector, items.row, items.context, shared[0])
+            scores[chosen] = model.rank(moved(items, chosen), shared[0])
 
         work = await self.engine.run(rank, len(known), deadline, prepare=read_history)
         timings.lap("queue", work.started)

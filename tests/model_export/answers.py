@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from feature_store.contract import ItemRows
 from feature_store.schema import Dense, FeatureSchema
 from model_export.golden_cases import network_answer, network_items
-from model_export.runtime import FoldedModel
+from model_export.runtime import FoldedModel, ItemVectors
 from training.qin import QIN
 
 
@@ -57,5 +57,9 @@ def in_float64(network: QIN, request: Request) -> NDArray[np.float64]:
 def folded(model: FoldedModel, request: Request) -> NDArray[np.float32]:
     vectors = model.items(request.items)
     history = model.history(vectors.vector[request.history])
-    chosen = request.candidates
-    return model.rank(vectors.vector[chosen], vectors.row[chosen], request.context, history)
+    return model.rank(candidates(model, request), history)
+
+
+def candidates(model: FoldedModel, request: Request) -> ItemVectors:
+    """The request's candidates in the contexts it asks for."""
+    return model.in_context(model.items(request.items).take(request.candidates), request.context)

@@ -54,16 +54,21 @@ def test_saved_answers_read_back_the_same(golden: Golden, bundle: Bundle, tmp_pa
 def test_a_nan_is_infinitely_far(golden: Golden, model: FoldedModel) -> None:
     asked = 0
 
-    def rank(vector, row, context, history):
+    def exact(items, history):
         nonlocal asked
         asked += 1
-        answer = model.rank(vector, row, context, history)
+        answer = model.exact(items, history)
         if asked == 3:
             answer[-1] = np.nan
         return answer
 
     difference = golden.compare(
-        SimpleNamespace(items=model.items, history=model.history, rank=rank)
+        SimpleNamespace(
+            items=model.items,
+            history=model.history,
+            in_context=model.in_context,
+            exact=exact,
+        )
     )
     assert difference.max_abs_error == np.inf
     assert difference.worst_case.startswith(list(golden.names)[2])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from model_export.folded import FoldedContext
 from model_export.random_network import random_network
 from model_export.runtime import FoldedModel
 from tests.model_export.answers import folded, in_float64, random_request
-from tests.model_export.schemas import ALL, SMALL_SIZES
+from tests.model_export.schemas import ALL, MANY_CONTEXTS, SMALL, SMALL_SIZES
 from training.qin import QIN, QINSizes
 
 
@@ -60,23 +61,43 @@ def test_the_order_of_the_history_does_not_matter(model: FoldedModel) -> None:
     assert_allclose(folded(model, request), before, atol=1e-6)
 
 
-def test_slopes_go_out_as_leaky_relu_with_the_trained_slope(network: QIN, bundle: Bundle) -> None:
-    graph = onnx.load(bundle.graph("ranker"), load_external_data=False).graph
-    slopes = [node.attribute[0].f for node in graph.node if node.op_type == "LeakyRelu"]
-    assert_allclose(slopes, [layer.activation.weight.item() for layer in network.layers])
-    assert "PRelu" not in {node.op_type for node in graph.node}
+def test_the_graphs_are_built_of_the_papers_blocks(bundle: Bundle) -> None:
+    ranker = onnx.load(bundle.graph("ranker"), load_external_data=False)
+    calls = [node.op_type for node in ranker.graph.node if node.domain == "qin"]
+    assert calls == [
+        "TargetAttention",
+        "FirstQuadraticLayer",
+        "CandidatesAsPixels",
+        "QuadraticLayer",
+        "QuadraticLayer",
+    ]
+    assert all(function.doc_string for function in ranker.functions)
+    tower = onnx.load(bundle.graph("item_tower"), load_external_data=False)
+    assert [f.name for f in tower.functions] == ["ItemVector"]
 
 
-def test_nothing_in_the_ranker_has_more_than_two_dimensions(bundle: Bundle) -> None:
+def test_no_slope_is_a_prelu_which_the_runtime_runs_slowly(bundle: Bundle) -> None:
     model = onnx.load(bundle.graph("ranker"), load_external_data=False)
-    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in graph.value_info}
-    assert len(ranks) >= len(graph.node) - 2
-    assert max(ranks.values()) == 2
+    operators = {node.op_type for node in onnx.inliner.inline_local_functions(model).graph.node}
+    assert "PRelu" not in operators
+    assert {"Conv", "LeakyRelu"} <= operators
+
+
+@pytest.mark.parametrize("schema", [SMALL, MANY_CONTEXTS], ids=["pixels", "rows"])
+@pytest.mark.parametrize("slope", [-0.5, 0.0, 0.25, 1.0, 1.5])
+def test_any_slope_is_exact_in_both_forms(
+    schema: FeatureSchema, slope: float, tmp_path: Path
+) -> None:
+    network = random_network(schema, SMALL_SIZES, seed=6)
+    for layer in network.layers:
+        layer.activation.weight.data.fill_(slope)
+    model = FoldedModel(build(network, tmp_path))
+    request = random_request(schema, length=3)
+    assert_allclose(folded(model, request), in_float64(network, request), atol=2e-6)
 
 
 def test_weights_lie_beside_the_graph_aligned_to_pages(bundle: Bundle) -> None:
-    for name in ("item_tower", "history_tower", "ranker"):
+    for name in bundle.manifest.graphs:
         graph = onnx.load(bundle.graph(name), load_external_data=False).graph
         external = [t for t in graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
         assert external

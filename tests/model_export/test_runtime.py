@@ -15,7 +15,7 @@ from model_export.bundle import Bundle
 from model_export.errors import BundleError
 from model_export.random_network import random_network
 from model_export.runtime import FoldedModel
-from tests.model_export.answers import folded, random_request
+from tests.model_export.answers import candidates, folded, random_request
 from tests.model_export.schemas import SMALL_SIZES, WITHOUT_IDENTITY
 
 
@@ -68,12 +68,7 @@ def test_without_an_identity_no_item_is_cold(tmp_path) -> None:
 def test_probability_is_the_sigmoid_of_the_logit(model: FoldedModel) -> None:
     request = random_request(model.schema, length=4)
     vectors = model.items(request.items)
-    arguments = (
-        vectors.vector[request.candidates],
-        vectors.row[request.candidates],
-        request.context,
-        model.history(vectors.vector[request.history]),
-    )
+    arguments = (candidates(model, request), model.history(vectors.vector[request.history]))
     logits = model.logits(*arguments).astype(np.float64)
     np.testing.assert_allclose(model.rank(*arguments), 1 / (1 + np.exp(-logits)), atol=1e-6)
 

@@ -13,9 +13,10 @@ import pytest
 from model_export.bundle import Bundle, digest
 from model_export.errors import BundleError, ParityError
 from model_export.folded import FoldedNetwork
-from model_export.graphs import history_tower, ranker
 from model_export.manifest import GOLDEN, MANIFEST
 from model_export.random_network import random_network
+from model_export.ranker import ranker
+from model_export.towers import history_tower
 from model_export.verify import verify
 from tests.model_export.schemas import MANY_CONTEXTS, SMALL, SMALL_SIZES
 from training.qin import QIN

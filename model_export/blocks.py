@@ -1,0 +1,181 @@
+"""The network's blocks as named ONNX functions, so that a graph opened in Netron reads like the
+paper: ``qin.ItemVector``, ``qin.TargetAttention``, ``qin.QuadraticLayer``.
+
+The runtime inlines them when it loads the graph, before it optimises.
+
+A matrix product can be written in two ways. As ``Gemm`` on rows (C, X), or as a 1×1 convolution
+over candidates as pixels (1, X, 1, C). Where X is a multiple of the channel block the second is
+faster (measured in docs/performance.md): onnxruntime keeps such activations in blocks of channels,
+reaches more of the processor's peak, and runs a layer's affine steps inside depthwise
+convolutions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from onnx import AttributeProto, helper
+
+OPSET = 21
+DOMAIN = "qin"
+CONTRIB = "com.microsoft"
+OPSETS = (("", OPSET), (DOMAIN, 1), (CONTRIB, 1))
+CHANNEL_BLOCK = 16  # onnxruntime's, with AVX-512; a multiple of its 8 elsewhere
+
+
+class Block:
+    """One function: its signature, and a body of nodes in the order they run."""
+
+    def __init__(
+        self,
+        name: str,
+        inputs: list[str],
+        outputs: list[str],
+        doc: str,
+        attributes: tuple[str, ...] = (),
+    ) -> None:
+        self.name, self.inputs, self.outputs, self.doc = name, inputs, outputs, doc
+        self._attributes = attributes
+        self._nodes: list[onnx.NodeProto] = []
+
+    def node(
+        self,
+        operator: str,
+        inputs: list[str],
+        output: str,
+        *,
+        domain: str = "",
+        given: dict[str, str] | None = None,
+        **attributes: Any,
+    ) -> str:
+        """``given``: attributes of the node that are float attributes of the function."""
+        node = helper.make_node(operator, inputs, [output], domain=domain, **attributes)
+        for attribute, name in (given or {}).items():
+            node.attribute.append(
+                AttributeProto(name=attribute, ref_attr_name=name, type=AttributeProto.FLOAT)
+            )
+        self._nodes.append(node)
+        return output
+
+    def integers(self, values: list[int], output: str) -> str:
+        """A constant list inside the body."""
+        return self.node("Constant", [], output, value_ints=values)
+
+    def proto(self) -> onnx.FunctionProto:
+        return helper.make_function(
+            DOMAIN,
+            self.name,
+            self.inputs,
+            self.outputs,
+            self._nodes,
+            [helper.make_opsetid(domain, version) for domain, version in OPSETS],
+            list(self._attributes),
+            doc_string=self.doc,
+        )
+
+
+def target_attention() -> Block:
+    """target (C, D), keys (L, D), values (L, D) -> pool (C, D), weight (C, L)."""
+    block = Block(
+        "TargetAttention",
+        ["target", "keys", "values"],
+        ["pool", "weight"],
+        "Adaptive sparse target attention: a = ReLU(t·k); pool = Σ a v + t.",
+    )
+    score = block.node("Gemm", ["target", "keys"], "score", transB=1)  # (C, L)
+    block.node("Relu", [score], "weight")
+    block.node("Gemm", ["weight", "values", "target"], "pool")  # (C, D)
+    return block
+
+
+def first_layer() -> Block:
+    """x (C, X), weight (C, L), rows (L, X), row (C, X), offset (X) -> out (C, X)."""
+    block = Block(
+        "FirstQuadraticLayer",
+        ["x", "weight", "rows", "row", "offset"],
+        ["out"],
+        "A quadratic layer whose product is split by input block: h = Σ a w + row, the rows of "
+        "the history's items and of the candidate itself.",
+        ("slope",),
+    )
+    block.node("Gemm", ["weight", "rows", "row"], "h")
+    _row_major_tail(block)
+    return block
+
+
+def quadratic_rows() -> Block:
+    """x (C, X), weight (X, X), bias (X), offset (X) -> out (C, X)."""
+    block = _quadratic("x + LeakyReLU(x ⊙ (W x + b) + offset); W holds rows and batch norm.")
+    block.node("Gemm", ["x", "weight", "bias"], "h")
+    _row_major_tail(block)
+    return block
+
+
+def quadratic_int8() -> Block:
+    """As ``quadratic_rows``; weight (X, X) int8 with scale (X), x quantised as it comes."""
+    block = _quadratic(
+        "x + LeakyReLU(x ⊙ (W x + b) + offset); W int8 per column, x quantised to uint8 by its "
+        "own range.",
+        "scale",
+    )
+    inputs = ["x", "weight", "scale", "", "bias"]
+    block.node("DynamicQuantizeMatMul", inputs, "h", domain=CONTRIB)
+    _row_major_tail(block)
+    return block
+
+
+def _quadratic(doc: str, *more: str) -> Block:
+    inputs = ["x", "weight", *more, "bias", "offset"]
+    return Block("QuadraticLayer", inputs, ["out"], doc, ("slope",))
+
+
+def _row_major_tail(block: Block) -> None:
+    z = block.node("Add", [block.node("Mul", ["x", "h"], "product"), "offset"], "z")
+    active = block.node("LeakyRelu", [z], "active", given={"alpha": "slope"})
+    block.node("Add", ["x", active], "out")
+
+
+def to_pixels(width: int) -> Block:
+    """x (C, X), ones (X, 1, 1, 1) -> out (1, X, 1, C).
+
+    The depthwise product by one changes no bit: it is what tells the runtime to keep x in blocks
+    of channels from here on.
+    """
+    block = Block(
+        "CandidatesAsPixels",
+        ["x", "ones"],
+        ["out"],
+        "(C, X) to (1, X, 1, C): there a 1×1 convolution is a matrix product.",
+    )
+    image = block.node("Unsqueeze", ["x", block.integers([0, 1], "axes")], "image")  # (1, 1, C, X)
+    moved = block.node("Transpose", [image], "moved", perm=[0, 3, 1, 2])
+    block.node("Conv", [moved, "ones"], "out", group=width, kernel_shape=[1, 1])
+    return block
+
+
+def quadratic_pixels(width: int) -> Block:
+    """x (1, X, 1, C), weight (X, X, 1, 1), per-channel rest -> out (1, X, 1, C).
+
+    With z = x ⊙ h + offset and slope α, LeakyReLU(z) = αz + ReLU((1−α) z). Both terms are
+    depthwise products with a bias, which take a ReLU or an addition along at no cost; a LeakyRelu
+    they do not: it would be a pass of its own.
+    """
+    inputs = ["x", "weight", "bias", "slope", "slope_offset", "rest", "rest_offset"]
+    block = Block(
+        "QuadraticLayer",
+        inputs,
+        ["out"],
+        "x + LeakyReLU(x ⊙ (W x + b) + offset) = (x + αz) + ReLU((1−α) z); W holds rows and "
+        "batch norm. slope α and rest 1−α per channel; their offsets α·offset, (1−α)·offset.",
+    )
+    point: dict[str, Any] = {"kernel_shape": [1, 1]}
+    h = block.node("Conv", ["x", "weight", "bias"], "h", **point)
+    product = block.node("Mul", ["x", h], "product")
+    depthwise: dict[str, Any] = point | {"group": width}
+    rest = block.node("Conv", [product, "rest", "rest_offset"], "positive", **depthwise)
+    bent = block.node("Relu", [rest], "bent")
+    line = block.node("Conv", [product, "slope", "slope_offset"], "line", **depthwise)
+    straight = block.node("Add", [line, "x"], "straight")
+    block.node("Add", [bent, straight], "out")
+    return block

@@ -1,0 +1,30 @@
+"""Which history items a candidate's pooled interest came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Influence:
+    """Per candidate, the strongest history items, strongest first."""
+
+    position: NDArray[np.int64]  # (C, top) in the history
+    share: Floats  # (C, top) of the pooled vector, 0 … 1; 0 where nothing was attended to
+
+
+def strongest(attention: Floats, values: Floats, top: int) -> Influence:
+    """attention a (C, L), values v (L, D) -> the ``top`` largest |a_j v_j| / Σ|a_i v_i|.
+
+    The pooled interest is Σ a_j v_j: item j's share of it is the length of its own term.
+    """
+    term = attention * np.linalg.norm(values, axis=1)  # (C, L)
+    total = term.sum(axis=1, keepdims=True)
+    share = np.divide(term, total, out=np.zeros_like(term), where=total > 0)
+    position = np.argsort(-share, axis=1, kind="stable")[:, :top]
+    return Influence(position, np.take_along_axis(share, position, axis=1))

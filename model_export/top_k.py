@@ -1,0 +1,53 @@
+"""Exact top-k at int8 price: what the error bound cannot rule out is scored again in float32."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Positions = NDArray[np.int64]
+MARGIN = 1.5  # on the worst error that was seen: other data may do worse
+SIGMOID_ERROR = 5e-7  # of a float32 probability; closer logits may change order, or tie
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Best:
+    """The k best of a list, best first; equal probabilities keep the order of the list."""
+
+    position: Positions  # (k,) in the list
+    probability: Floats  # (k,) float32
+    rescored: int  # how many were scored in float32
+
+
+def best(probability: Floats, k: int) -> Best:
+    """(C,) -> the k best of them; all of them where C ≤ k."""
+    if k < len(probability):
+        # All that may tie with the k-th, in list order, then a stable sort of those alone.
+        threshold = np.partition(probability, len(probability) - k)[len(probability) - k]
+        position = np.flatnonzero(probability >= threshold)
+    else:
+        position = np.arange(len(probability))
+    order = position[np.argsort(-probability[position], kind="stable")][:k]
+    return Best(order, probability[order], rescored=len(probability))
+
+
+def shortlist(logit: Floats, k: int, bound: float) -> Positions:
+    """Positions, in list order, of every candidate that may be among the k best.
+
+    ``logit`` (C,) is off by at most ``bound`` times MARGIN either way. Then the k-th best float32
+    logit is at least the k-th best of these minus that error, and whoever reaches it shows at
+    least that minus the error again: hence twice. Between the two lies the sigmoid, where float32
+    probabilities tie that float32 logits tell apart.
+    """
+    if k >= len(logit) or np.isnan(logit).any():
+        return np.arange(len(logit))
+    error = MARGIN * bound
+    kth = float(np.partition(logit, len(logit) - k)[len(logit) - k]) - error
+    reach = 1 / (1 + math.exp(-min(max(kth, -700.0), 700.0))) - SIGMOID_ERROR
+    if reach <= 0:
+        return np.arange(len(logit))
+    return np.flatnonzero(logit >= math.log(reach / (1 - reach)) - error)
