@@ -93,6 +93,7 @@ class Endpoint:
             link = self._links[lane]
             if link is not None and link.lost is None:
                 return link
+            self._lost()
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._settled.wait()

@@ -91,7 +91,7 @@ class Link:
     async def _write(self) -> None:
         """Everything that is waiting in one write; what nobody waits for is never sent."""
         try:
-            while True:
+            while self.lost is None:
                 await self._wake.wait()
                 self._wake.clear()
                 commands: list[Parts] = []

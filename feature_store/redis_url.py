@@ -28,7 +28,7 @@ SCHEMES = frozenset(
     for kind in ("", "+sentinel", "+cluster")
 )
 Address = tuple[str, int]
-CONNECTION_PATIENCE_S = 1.0  # writing to, or closing, a socket that has stopped; never a request
+CLOSING_PATIENCE_S = 1.0  # for a socket that does not close; no request waits for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,8 @@ def _factory(address: Address, settings: dict[str, Any]) -> Callable[[], Connect
             host=host,
             port=port,
             protocol=2,
-            socket_timeout=CONNECTION_PATIENCE_S,
-            socket_connect_timeout=CONNECTION_PATIENCE_S,
+            socket_timeout=None,  # reading and writing are bounded by whoever asks
+            socket_connect_timeout=CLOSING_PATIENCE_S,
             socket_keepalive=True,
             retry=Retry(NoBackoff(), 0),
             client_name="qin-feature-store",

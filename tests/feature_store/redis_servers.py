@@ -57,6 +57,11 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Server:
+        self.start_without_waiting()
+        until(lambda: self.client().ping() or True, f"redis-server on port {self.port}")
+        return self
+
+    def start_without_waiting(self) -> None:
         binary = shutil.which("redis-server")
         assert binary, "redis-server is missing; run: sh tests/ensure_redis.sh"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -76,8 +81,6 @@ class Server:
         if self.password:
             command += ["--requirepass", self.password, "--masterauth", self.password]
         self.process = subprocess.Popen([*command, *self.options])
-        until(lambda: self.client().ping() or True, f"redis-server on port {self.port}")
-        return self
 
     def client(self, **options: Any) -> client.Redis:
         """A plain client of this server, to look behind the store's back."""
