@@ -37,8 +37,8 @@ class Cluster:
         self._mapping = asyncio.create_task(self._keep_map())
 
     async def ready(self) -> None:
-        async with asyncio.timeout(2 * MAP_PATIENCE_S):
-            with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * MAP_PATIENCE_S):
                 await self._known.wait()
         if not self._masters:
             raise type(self._why)(str(self._why))

@@ -215,11 +215,11 @@ def cluster_group(folder: Path) -> Iterator[ClusterGroup]:
             "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"
         )
         for server in servers:
-            until(lambda s=server: _whole(s), f"the cluster, seen from {server.port}")  # type: ignore[misc]
+            until(lambda s=server: cluster_whole(s), f"the cluster, seen from {server.port}")  # type: ignore[misc]
         yield ClusterGroup(servers)
 
 
-def _whole(server: Server) -> bool:
+def cluster_whole(server: Server) -> bool:
     info = server.client().execute_command("CLUSTER INFO")
     nodes = server.client().execute_command("CLUSTER SLOTS")
     replicated = all(len(node) == 4 for node in nodes)  # first, last, master, replica
