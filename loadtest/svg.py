@@ -14,9 +14,9 @@ from html import escape
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-WIDTHS = {"narrow": 350, "wide": 760}
+WIDTHS = {"narrow": 300, "wide": 760}
 HEIGHT = 280
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 12, 42
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ class Chart:
             yield f'<path class="mark" d="M{at:.1f} {TOP}V{bottom}">{told}</path>'
         for line in self.lines:
             x, y = across(line.x), np.clip(up(line.y), TOP - 4, bottom)
-            yield f'<path class="line {line.style}" d="{_path(x, y)}"/>'
+            if np.sum(~np.isnan(x + y)) > 1:
+                yield f'<path class="line {line.style}" d="{_path(x, y)}"/>'
             if line.dots:
                 for a, b in zip(x.tolist(), y.tolist(), strict=True):
                     if b == b:

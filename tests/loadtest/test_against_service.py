@@ -1,0 +1,79 @@
+"""The real service, a real bundle, a real store: every score is the offline one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loadtest.bundle_oracle import BundleOracle, OracleError
+from loadtest.oracle import UnknownVersion, check_run
+from loadtest.results import summarise
+from loadtest.runner import Load, execute
+from loadtest.workload import Workload
+from tests.service.process import Service, serving
+from tests.service.world import World, make_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def service(world: World) -> Iterator[Service]:
+    with serving(world.models, world.store) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def oracle(world: World) -> Iterator[BundleOracle]:
+    offline = BundleOracle(world.models, world.store)
+    yield offline
+    offline.close()
+
+
+def workloads(world: World) -> dict[str, Workload]:
+    plain = Workload(users="1..40", items=world.store, candidates="1..200", distinct=300)
+    return {
+        "known items, stored histories": plain,
+        "unknown items": replace(plain, items="1..1600", candidates="60"),
+        "the best few": replace(plain, top_k=7),
+        "histories sent along": replace(plain, inline_history=world.schema.history_length),
+    }
+
+
+NAMES = (
+    "known items, stored histories",
+    "unknown items",
+    "the best few",
+    "histories sent along",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_score_is_the_offline_one(
+    name: str, world: World, service: Service, oracle: BundleOracle
+) -> None:
+    load = Load(
+        service.url, rate=60, seconds=4, warmup=0.2, workload=workloads(world)[name],
+        stages=True, keep_answers=True,
+    )  # fmt: skip
+    with execute(load) as run:
+        report = check_run(run, oracle)
+        result = summarise(run, [], report)
+    assert result["buckets"]["ok"] == result["requests"] == report.checked, result["statuses"]
+    assert (report.wrong_scores, report.mixed_versions) == (0, 0)
+    assert 0 < report.worst_error <= 1e-5
+    assert result["versions"] == {world.bundle.version: result["requests"]}
+    assert result["stages"]["unaccounted_share"] <= 0.05
+    assert "rank" in result["stages"]["mean_ms"]
+
+
+def test_the_oracle_says_what_it_lacks(world: World, oracle: BundleOracle, tmp_path: Path) -> None:
+    with pytest.raises(UnknownVersion):
+        oracle.scores("other", {"user_id": 1, "candidates": [1]})
+    with pytest.raises(OracleError, match="no bundle"):
+        BundleOracle(tmp_path, world.store)

@@ -1,0 +1,162 @@
+"""The program as it is used: exit codes, JSON, files, Ctrl-C, refusals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from loadtest.stub_process import StubProcess
+
+QUICK = ("--candidates", "4", "--warmup", "0", "--distinct", "200")
+
+
+def loadtest(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "loadtest", *arguments]
+    return subprocess.run(command, capture_output=True, timeout=120)
+
+
+def run(url: str, *arguments: str) -> tuple[int, dict[str, Any]]:
+    done = loadtest("run", url, *QUICK, "--json", *arguments)
+    assert done.stdout, done.stderr.decode()
+    return done.returncode, orjson.loads(done.stdout)
+
+
+def test_a_met_target_leaves_with_0_and_every_file(quick_stub: StubProcess, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, result = run(
+        quick_stub.url, "--rate", "300", "--duration", "2s", "--slo", "p99=80ms",
+        "--oracle", "stub", "--out", str(out),
+    )  # fmt: skip
+    assert (code, result["verdict"]) == (0, "pass")
+    assert result["oracle"]["checked"] == result["requests"]
+    assert "--slo p99=80ms" in result["command"]
+    assert {path.name for path in out.iterdir()} == {
+        "report.html", "result.json", "response.hlog", "service.hlog", "columns.parquet",
+    }  # fmt: skip
+
+
+def test_a_missed_target_leaves_with_1(quick_stub: StubProcess) -> None:
+    code, result = run(
+        quick_stub.url, "--rate", "100", "--duration", "1s", "--slo", "p99=4ms", "--slo", "p50=1s"
+    )
+    assert (code, result["verdict"]) in [(1, "fail"), (2, "invalid")]  # 0.4 ms of lag is allowed
+    assert result["verdicts"][0]["outcome"] == "fail"
+    assert result["verdicts"][0]["over"] == result["requests"]
+
+
+def test_too_few_requests_leave_with_1(quick_stub: StubProcess) -> None:
+    code, result = run(quick_stub.url, "--rate", "50", "--duration", "1s", "--slo", "p99.9=1s")
+    assert (code, result["verdict"]) == (1, "undecided")
+    assert result["verdicts"][0]["measured_ms"] is None
+
+
+def test_wrong_answers_leave_with_1_whatever_the_target() -> None:
+    with StubProcess(service="constant:1ms", servers=0, lie_every=30) as stub:
+        code, result = run(stub.url, "--rate", "100", "--duration", "1s", "--oracle", "stub")
+    assert (code, result["verdict"]) == (1, "fail")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["http://192.0.2.1:80"], "--allow-remote"),
+        (["http://127.0.0.1:1", "--slo", "p99"], "slo"),
+        (["http://127.0.0.1:1", "--arrivals", "sine"], "arrivals"),
+        (["http://127.0.0.1:1", "--rate", "0"], "rate"),
+        (["http://127.0.0.1:1", "--duration", "90"], "time"),
+        (["http://127.0.0.1:1", "--duration", "100h"], "duration"),
+        (["http://127.0.0.1:1", "--candidates", "x"], "candidates"),
+        (["http://127.0.0.1:1", "--users", "none.parquet"], "users"),
+        (["http://127.0.0.1:1", "--header", "x"], "header"),
+        (["http://127.0.0.1:1", "--oracle", "somewhere"], "--store"),
+        (["http://127.0.0.1:1", "--generator-cores", "a"], "generator-cores"),
+        (["http://127.0.0.1:1", "--replay", "none.jsonl"], "replay"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_2_and_the_option(
+    arguments: list[str], named: str
+) -> None:
+    done = loadtest("run", *arguments)
+    assert done.returncode == 2
+    assert named in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_ctrl_c_stops_cleanly_with_a_report_of_what_there_is(
+    quick_stub: StubProcess, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "loadtest", "run", quick_stub.url, *QUICK, "--rate", "100"),
+            *("--duration", "60s", "--json", "--out", str(tmp_path)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(3.5)
+    children = _children(process.pid)
+    assert children
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == 2, errors.decode()
+    result = orjson.loads(output)
+    assert result["interrupted_after_s"] < 10
+    buckets = result["buckets"]
+    assert buckets["ok"] > 20
+    assert buckets["unsent"] > 4000
+    assert sum(buckets.values()) == result["requests"]
+    assert "stopped after" in (tmp_path / "report.html").read_text("utf-8")
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_generators_end_with_their_parent(quick_stub: StubProcess) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadtest", "run", quick_stub.url, *QUICK, "--duration", "60s"],
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(3)
+    children = _children(process.pid)
+    assert children
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline, "a generator went on alone"
+        time.sleep(0.1)
+
+
+def test_a_plan_can_be_replayed(quick_stub: StubProcess, tmp_path: Path) -> None:
+    log = tmp_path / "plan.jsonl"
+    done = loadtest(
+        "plan", quick_stub.url, *QUICK, "--rate", "100", "--duration", "2s", "--out", str(log)
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    lines = log.read_bytes().splitlines()
+    code, result = run(quick_stub.url, "--replay", str(log), "--speed", "2")
+    assert code == 0
+    assert result["requests"] == result["buckets"]["ok"] == len(lines)
+    assert result["rate"]["scheduled_per_s"] == pytest.approx(200, rel=0.2)
+
+
+def test_one_room_knows_the_others_by_http_alone() -> None:
+    """Nothing of torch, onnx, pandas or another room is imported before it is asked for."""
+    code = (
+        "import sys, loadtest.app, loadtest.generator; "
+        "print([n for n in ('torch', 'onnx', 'onnxruntime', 'pandas', 'matplotlib', 'service', "
+        "'training', 'model_export', 'feature_store') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split() if os.path.exists(f"/proc/{child}")]
