@@ -54,6 +54,8 @@ serve: setup-runtime  ## serve BUNDLE=… with STORE=…; needs no torch
 	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) --host $(HOST) --port $(PORT)
 
 test: setup lint  ## every test, and lint before it
+	sh tests/ensure_debian.sh redis-server redis-server
+	sh tests/ensure_debian.sh chromium chromium
 	$(py) -m pytest
 
 lint: setup  ## ruff (lint and format), mypy strict, the docs check

@@ -38,7 +38,7 @@ def synthesize(
     valid: Annotated[int | None, typer.Option(min=4, help="Rows.")] = None,
     test: Annotated[int | None, typer.Option(min=4, help="Rows.")] = None,
     items: Annotated[int | None, typer.Option(min=10, help="Catalogue size.")] = None,
-    tags: Annotated[int | None, typer.Option(min=5, help="Distinct tags.")] = None,
+    tags: Annotated[int | None, typer.Option(min=1, help="Distinct tags.")] = None,
     embedding: Annotated[int | None, typer.Option(min=1, help="Content embedding size.")] = None,
     history: Annotated[int | None, typer.Option(min=1, help="History length L.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -204,10 +204,17 @@ def explained() -> Iterator[None]:
     """What a person can mend is a line, not a traceback."""
     from feature_store.parquet_columns import DataFileError
     from training.fit import Interrupted
+    from training.synthesize import SynthesisError
 
     try:
         yield
-    except (SchemaError, DataFileError, checkpoint.CheckpointError, Interrupted) as error:
+    except (
+        SchemaError,
+        DataFileError,
+        SynthesisError,
+        checkpoint.CheckpointError,
+        Interrupted,
+    ) as error:
         screen.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
