@@ -114,6 +114,16 @@ def test_logits_and_gradients_are_the_published_ones(network: QIN, training: boo
             torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12, msg=name)
 
 
+@settings(deadline=None, max_examples=20)
+@given(network=networks())
+def test_padding_rows_of_the_tables_never_learn(network: QIN) -> None:
+    rows = random_rows(network.schema)
+    tables = {n for n, m in network.named_modules() if isinstance(m, nn.Embedding)}
+    for name, gradient in gradients(network, network(rows), rows.label).items():
+        if name.removesuffix(".weight") in tables:
+            assert torch.equal(gradient[0], torch.zeros_like(gradient[0])), name
+
+
 @settings(deadline=None, max_examples=30)
 @given(network=networks())
 def test_padding_contributes_exactly_nothing(network: QIN) -> None:
