@@ -125,6 +125,10 @@ class FeatureStore(Protocol):
     async def put_note(self, name: str, value: bytes | None) -> None:
         """Set it; None removes it."""
 
+    @property
+    def open_breakers(self) -> list[str]:
+        """Servers known not to answer, so that requests to them fail at once; never any in LMDB."""
+
     async def ping(self) -> None:
         """Return if the store answers; raise StoreUnavailable otherwise."""
 

@@ -232,6 +232,10 @@ class LmdbStore:
 
         await self._write(change)
 
+    @property
+    def open_breakers(self) -> list[str]:
+        return []
+
     async def ping(self) -> None:
         self._count("items")
 

@@ -30,6 +30,3 @@ class StoreOptions:
 
     wait_replicas: int = 0
     """Replicas that must have a click before it is acknowledged (Redis WAIT); 0 waits for none."""
-
-    connections: int = 32
-    """Connections per Redis node."""

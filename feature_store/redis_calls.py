@@ -1,0 +1,80 @@
+"""How a store asks its nodes: within a request's budget, or in bulk beside the requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from feature_store.errors import StoreError, StoreUnavailable
+from feature_store.redis_endpoint import BULK, REQUESTS
+from feature_store.redis_link import Parts
+from feature_store.redis_nodes import Command, Nodes, Reply
+
+BULK_PATIENCE_S = 5.0  # for one step of a scan, a load or a wait for replicas
+COMMANDS_PER_BATCH = 512
+
+
+class RedisCalls:
+    """Commands to the nodes of one store until it is closed."""
+
+    def __init__(self, nodes: Nodes, budget_s: float) -> None:
+        self._nodes = nodes
+        self._patience_s = {REQUESTS: budget_s, BULK: max(budget_s, BULK_PATIENCE_S)}
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+
+    async def each(self, commands: Sequence[Command], lane: int = REQUESTS) -> list[Reply]:
+        """Every command's reply or StoreError."""
+        self._refuse_if_closed()
+        if not commands:
+            return []
+        return await self._nodes.call(commands, self._deadline(lane), lane=lane)
+
+    async def all(self, commands: Sequence[Command], lane: int = REQUESTS) -> list[Reply]:
+        """Every command's reply; the first error is raised."""
+        replies = await self.each(commands, lane)
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        return replies
+
+    async def one(self, command: Command, lane: int = REQUESTS) -> Reply:
+        return (await self.all([command], lane))[0]
+
+    async def bulk(
+        self, commands: Sequence[Command], batch: int = COMMANDS_PER_BATCH
+    ) -> list[Reply]:
+        """Batch after batch on the lane that no request waits for."""
+        self._refuse_if_closed()
+        replies: list[Reply] = []
+        for at in range(0, len(commands), batch):
+            replies += await self.all(commands[at : at + batch], BULK)
+        return replies
+
+    async def on(self, node: int, parts: Parts, lane: int = BULK) -> Reply:
+        """The reply of one of the ``masters``; an error is raised."""
+        self._refuse_if_closed()
+        reply = await self._nodes.on(node, parts, self._deadline(lane))
+        if isinstance(reply, StoreError):
+            raise reply
+        return reply
+
+    @property
+    def masters(self) -> int:
+        self._refuse_if_closed()
+        return self._nodes.masters
+
+    @property
+    def open_breakers(self) -> list[str]:
+        return self._nodes.open_breakers
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._nodes.close()
+
+    def _deadline(self, lane: int) -> float:
+        return self._loop.time() + self._patience_s[lane]
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")

@@ -1,0 +1,40 @@
+"""Walking a Redis store in bounded steps. Redis may repeat itself in a scan; this does not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from feature_store.redis_calls import RedisCalls
+from feature_store.redis_endpoint import BULK
+from feature_store.redis_layout import Layout
+
+
+async def scan_users(
+    ask: RedisCalls, layout: Layout, batch_size: int = 4096
+) -> AsyncIterator[list[int]]:
+    """Every user with a history; passes over all keys of every node."""
+    seen = set[int]()
+    for node in range(ask.masters):
+        cursor = b"0"
+        while True:
+            scan = ("SCAN", cursor, "MATCH", layout.histories, "COUNT", batch_size)
+            cursor, keys = await ask.on(node, scan)
+            fresh = {layout.user_of(key) for key in keys} - seen
+            seen |= fresh
+            yield list(fresh)
+            if cursor == b"0":
+                break
+
+
+async def scan_partition(
+    ask: RedisCalls, layout: Layout, partition: int, count: int
+) -> AsyncIterator[list[int]]:
+    """The ids of one partition's items."""
+    seen, cursor = set[int](), b"0"
+    while True:
+        cursor, members = await ask.one(layout.scan_partition(partition, cursor, count), BULK)
+        fresh = {int(member) for member in members} - seen
+        seen |= fresh
+        yield list(fresh)
+        if cursor == b"0":
+            return
