@@ -53,7 +53,8 @@ def serve(
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         for fault in error.errors():
-            typer.echo(f"{PREFIX}{fault['loc'][0]}".upper() + f": {fault['msg']}", err=True)
+            name = "".join(f"{PREFIX}{field}: ".upper() for field in fault["loc"][:1])
+            typer.echo(name + fault["msg"], err=True)
         raise typer.Exit(2) from None
     logs.configure(settings.log_format, settings.log_level)
     try:

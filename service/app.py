@@ -56,7 +56,7 @@ def _add_score(app: FastAPI, house: House) -> None:
                 "headers": ANSWER_HEADERS,
                 "content": {"application/json": {"example": ANSWER_EXAMPLE}},
             },
-            **{status: _problem() for status in (400, 404, 413, 415, 422, 500, 503, 504)},
+            **{status: problem() for status in (400, 404, 413, 415, 422, 500, 503, 504)},
         },
         openapi_extra={
             "parameters": REQUEST_HEADERS,
@@ -79,11 +79,14 @@ def _add_score(app: FastAPI, house: House) -> None:
         exchange.timings.lap("receive")
         asked = parse(model, body)
         exchange.user_id, exchange.candidates = asked.user_id, len(asked.candidates)
-        version = house.versions.resolve(asked.model_version)
-        exchange.model_version = version.name
-        answer = await house.scoring.answer(Question.of(asked), version, deadline, exchange.timings)
+        question = Question.of(asked)
+        lease = house.versions.lease(asked.model_version, asked.user_id)
+        exchange.model_version, exchange.role = lease.version.name, lease.role
+        with lease as version:
+            answer = await house.scoring.answer(question, version, deadline, exchange.timings)
         content = answer.json(version.name, exchange.request_id, asked.top_k)
         exchange.timings.lap("encode")
+        house.swap.answered(question, answer)
         return Response(content, media_type="application/json")
 
 
@@ -95,7 +98,7 @@ def _add_operations(app: FastAPI, house: House) -> None:
     @app.get(
         "/readyz",
         summary="Loaded, verified against the bundle's own golden answers, filled and warmed",
-        responses={503: _problem()},
+        responses={503: problem()},
     )
     async def ready() -> dict[str, Any]:
         readiness, active = house.readiness, house.versions.active
@@ -117,7 +120,7 @@ def _add_operations(app: FastAPI, house: House) -> None:
         return Response(house.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _problem() -> dict[str, Any]:
+def problem() -> dict[str, Any]:
     return {
         "description": "A problem document (RFC 9457)",
         "content": {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},

@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from time import perf_counter
 
 from service.errors import DeadlinePassed
+from service.niceness import set_niceness
 
 Prepare = Callable[[], None]
 Run = Callable[[int, int], None]  # rows [start, end)
@@ -53,11 +54,14 @@ class Work:
 class Engine:
     """``threads`` workers over one fair queue. Made on the event loop that awaits it."""
 
-    def __init__(self, threads: int, *, chunk: int = 512, min_chunk: int = 64) -> None:
+    def __init__(
+        self, threads: int, *, chunk: int = 512, min_chunk: int = 64, niceness: int = 0
+    ) -> None:
+        """``niceness`` 19 yields to everything else on the machine."""
         self.threads = threads
         self.chunks = 0  # run so far
         self.expired = 0  # requests dropped, or cut short, because their deadline had passed
-        self.chunk, self._min_chunk = chunk, min_chunk
+        self.chunk, self._min_chunk, self._niceness = chunk, min_chunk, niceness
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._counting = threading.Lock()
@@ -109,6 +113,8 @@ class Engine:
             worker.join()
 
     def _serve(self) -> None:
+        if self._niceness:
+            set_niceness(self._niceness)
         while (work := self._queue.get()) is not None:
             try:
                 last = self._turn(work)
@@ -117,6 +123,9 @@ class Engine:
                 last, error = True, failure
             if last:
                 self._loop.call_soon_threadsafe(work.settle, error)
+            # While this thread waits it must not keep the model of the work it did last.
+            del work
+            error = None
 
     def _turn(self, work: Work) -> bool:
         """Run the next chunk; whether the work is finished with it."""

@@ -2,11 +2,15 @@
 
     ServiceError
     ├── Malformed            400  not JSON
+    ├── Unauthorised         401  no admin token, or a wrong one
+    ├── Forbidden            403  an admin request that a browser made for another site
     ├── UnknownVersion       404
+    ├── Conflict             409  not in this state of affairs
     ├── TooLarge             413
     ├── UnsupportedEncoding  415
     ├── ClientGone           499  nobody is left to answer (nginx's number for it)
     ├── InvalidField         422  JSON, but not what was asked for
+    ├── ModelRefused         422  a version that may not come in
     ├── NotReady             503
     ├── StoreFailure         503
     ├── DeadlinePassed       504
@@ -63,8 +67,20 @@ class Malformed(ServiceError):
     status, slug, title = 400, "malformed", "The body is not JSON"
 
 
+class Unauthorised(ServiceError):
+    status, slug, title = 401, "unauthorised", "The admin token is missing or wrong"
+
+
+class Forbidden(ServiceError):
+    status, slug, title = 403, "forbidden", "Not from here"
+
+
 class UnknownVersion(ServiceError):
     status, slug, title = 404, "unknown-version", "This model version is not loaded"
+
+
+class Conflict(ServiceError):
+    status, slug, title = 409, "conflict", "Not as things are now"
 
 
 class TooLarge(ServiceError):
@@ -86,6 +102,10 @@ class InvalidField(ServiceError):
     def of(cls, *path: str | int, detail: str) -> InvalidField:
         fault = Fault.at(path, detail)
         return cls(f"{fault.field}: {detail}", faults=[fault])
+
+
+class ModelRefused(ServiceError):
+    status, slug, title = 422, "model-refused", "The version is refused"
 
 
 class NotReady(ServiceError):

@@ -37,6 +37,7 @@ class Exchange:
     status: int = 0  # of the answer; 0 until there is one
     problem: str | None = None
     model_version: str | None = None
+    role: str | None = None  # in which that version answers: see ``versions.ROLES``
     user_id: int | None = None
     candidates: int = 0
 
@@ -86,6 +87,8 @@ class Exchanges:
         metrics.request_seconds.labels(route, outcome).observe(timings.total)
         if exchange.problem is not None:
             metrics.problems.labels(exchange.problem).inc()
+        if exchange.role is not None:
+            metrics.version_seconds.labels(exchange.role, outcome).observe(timings.total)
         if route == SCORE:
             for stage, seconds in timings.seconds.items():
                 metrics.stage_seconds.labels(stage, outcome).observe(seconds)

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from feature_store.connect import connect
 from feature_store.contract import FeatureStore
-from model_export.bundle import Bundle, newest
-from model_export.manifest import MANIFEST
+from model_export.bundle import Bundle
+from model_export.signature import PublicKeys
 from service.engine import Engine
-from service.loading import load_version
 from service.logs import logger
 from service.metrics import Metrics
+from service.models.catalogue import Catalogue
+from service.models.first import choose
+from service.models.fleet import Fleet
+from service.models.follower import Follower
+from service.models.hot_swap import HotSwap, Parts
+from service.models.inspection import Limits
+from service.models.intake import Rules, TakenIn
+from service.models.loader import Loader
+from service.models.private import PrivateFolder
+from service.models.shadow import Shadow
 from service.readiness import Readiness
 from service.scoring import Scoring
 from service.settings import Settings
@@ -34,50 +42,95 @@ class House:
     scoring: Scoring
     versions: Versions
     readiness: Readiness
+    swap: HotSwap
+    fleet: Fleet
+    first: TakenIn
 
     async def load(self, bundle: Bundle) -> None:
         """Load the first version; then the service is ready."""
-        version = await load_version(
-            bundle, self.store, self.engine, self.settings.max_table_items, self.readiness
-        )
-        self.versions.activate(version)
-        self.metrics.model.info({"version": version.name})
+        assert bundle is self.first.bundle
+        await self.swap.start(self.first)
         self.metrics.ready.set(1)
         self.readiness.ready = True
-        logger.info("ready", model_version=version.name, engine_threads=self.engine.threads)
+        self.fleet.begin()
+        logger.info("ready", model_version=bundle.version, engine_threads=self.engine.threads)
+
+    async def follow(self) -> None:
+        """What is newest in the models folder, for ever, if that is the policy."""
+        settings = self.settings
+        if settings.model_policy != "newest" or self.swap.catalogue.single:
+            return
+
+        async def activate(version: str, kind: str) -> None:
+            await self.swap.activate(version, kind)
+            await self.fleet.publish()
+
+        follower = Follower(
+            self.swap.catalogue, self.swap.private, activate, settings.follow_every_s
+        )
+        await follower.follow(self.fleet.leads)
 
 
 @asynccontextmanager
 async def open_house(settings: Settings) -> AsyncIterator[tuple[House, Bundle]]:
     """Open bundle and store, start the engine. Raises BundleError or StoreError, with remedies."""
-    bundle = await asyncio.to_thread(open_bundle, settings.bundle)
-    store = await connect(settings.store, bundle.schema)
+    catalogue = Catalogue(settings.bundle)
+    catalogue.newest()  # is there anything to serve at all?
+    private = PrivateFolder(settings.private, settings.bundle)
+    keys = PublicKeys.read(settings.public_key) if settings.public_key else None
+    rules = Rules(settings.max_bundle_bytes, keys)
+
+    def chosen(wanted: str | None) -> TakenIn:
+        private.prepare()
+        pinned = settings.pinned_version
+        return choose(catalogue, private, rules, pinned=pinned, wanted=wanted)
+
+    wanted = await Fleet.wanted(settings)
+    first = await asyncio.to_thread(chosen, wanted)
+    store = await connect(settings.store, first.bundle.schema)
     engine = Engine(
         settings.engine_threads,
         chunk=settings.chunk_candidates,
         min_chunk=settings.min_chunk_candidates,
     )
-    try:
-        metrics = Metrics()
-        house = House(
+    metrics, versions, readiness = Metrics(), Versions(), Readiness()
+    reader = StoreReader(store, metrics)
+    limits = Limits(settings.inspection_memory_mb << 20, settings.inspection_s)
+    swap = HotSwap(
+        Parts(
             settings=settings,
+            versions=versions,
             metrics=metrics,
-            store=store,
-            engine=engine,
-            scoring=Scoring(StoreReader(store, metrics), engine, metrics),
-            versions=Versions(),
-            readiness=Readiness(),
+            readiness=readiness,
+            catalogue=catalogue,
+            private=private,
+            loader=Loader(
+                private, replace(rules, store_schema=store.schema), limits, settings.store
+            ),
+            shadow=Shadow(reader, metrics, settings.chunk_candidates),
         )
+    )
+    fleet = Fleet(settings, store, swap)
+    house = House(
+        settings=settings,
+        metrics=metrics,
+        store=store,
+        engine=engine,
+        scoring=Scoring(reader, engine, metrics),
+        versions=versions,
+        readiness=readiness,
+        swap=swap,
+        fleet=fleet,
+        first=first,
+    )
+    try:
         _expose(house)
-        yield house, bundle
+        yield house, first.bundle
     finally:
+        await fleet.close()
+        await swap.close()
         await asyncio.to_thread(engine.close)
         await store.close()
-
-
-def open_bundle(path: Path) -> Bundle:
-    """The bundle at ``path``, or the newest of a folder of bundles; digests checked."""
-    return Bundle.open(path) if (path / MANIFEST).exists() else newest(path)
 
 
 def _expose(house: House) -> None:

@@ -32,6 +32,8 @@ LATENCY = (
     *(0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0),
 )
 CANDIDATES = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 5000)
+DELTA = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
+TAU = (-0.5, 0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 ITEM_KINDS = ("scored", "unknown", "unreadable")
 
 
@@ -120,6 +122,56 @@ class Metrics:
         )
         self.ready = Gauge("qin_ready", "1 when loaded, warmed and verified.", registry=registry)
         self.model = Info("qin_model", "The active model version.", registry=registry)
+        self.version_seconds = Histogram(
+            "qin_version_duration_seconds",
+            "Scoring requests by the role of the version that answered: active, canary, or named.",
+            ["role", "outcome"],
+            buckets=LATENCY,
+            registry=registry,
+        )
+        self.model_swaps = Counter(
+            "qin_model_swaps",
+            "Switches of the active version, by kind.",
+            ["kind"],
+            registry=registry,
+        )
+        self.model_loads = Counter(
+            "qin_model_loads",
+            "Versions brought into memory, by outcome: ready or failed.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.model_load_stall = Gauge(
+            "qin_model_load_stall_seconds",
+            "The longest the event loop was kept waiting while the last version was loaded.",
+            registry=registry,
+        )
+        self.canary_share = Gauge(
+            "qin_canary_share", "Share of the users answered by a canary.", registry=registry
+        )
+        self.shadow = Counter(
+            "qin_shadow_requests",
+            "Copies for the shadow version, by outcome: scored, dropped or failed.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.shadow_delta = Histogram(
+            "qin_shadow_abs_delta",
+            "Mean |Δp| of a request's candidates, shadow against answer.",
+            buckets=DELTA,
+            registry=registry,
+        )
+        self.shadow_worst = Gauge(
+            "qin_shadow_abs_delta_worst",
+            "Largest |Δp| since the shadow began.",
+            registry=registry,
+        )
+        self.shadow_tau = Histogram(
+            "qin_shadow_kendall_tau",
+            "Kendall τ between shadow and answer over the 20 best of a request.",
+            buckets=TAU,
+            registry=registry,
+        )
         build = Info("qin_build", "What is running.", registry=registry)
         build.info(
             {

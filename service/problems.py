@@ -11,15 +11,17 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import ServiceError, tree
+from service.errors import Fault, InvalidField, ServiceError, tree
 from service.exchange import exchange_of
 from service.logs import logger
 
 MEDIA_TYPE = "application/problem+json"
+MOST_FAULTS = 5  # told of
 FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
 SLUGS = tuple(dict.fromkeys([*(e.slug for e in tree()), *FRAMEWORK.values(), "http-error"]))
 
@@ -50,6 +52,8 @@ class Problem:
 
 def problem_of(error: Exception) -> Problem:
     """Ours say what they say; the framework's are translated; any other reveals nothing."""
+    if isinstance(error, RequestValidationError):
+        error = _invalid(error)
     if isinstance(error, ServiceError):
         members = dict(error.members)
         if error.faults:
@@ -63,6 +67,12 @@ def problem_of(error: Exception) -> Problem:
     return Problem(
         500, ServiceError.slug, ServiceError.title, "an unexpected error; it has been logged"
     )
+
+
+def _invalid(error: RequestValidationError) -> InvalidField:
+    """The framework's own checks, of routes that leave theirs to it."""
+    faults = [Fault.at(e["loc"][1:], e["msg"]) for e in error.errors()[:MOST_FAULTS]]
+    return InvalidField(f"{faults[0].field}: {faults[0].detail}", faults=faults)
 
 
 async def answer_problem(request: Request, error: Exception) -> Response:

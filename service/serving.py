@@ -8,11 +8,13 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from model_export.bundle import Bundle
+from service.admin import create_admin
 from service.app import create_app
 from service.example import show_example
 from service.house import House, open_house
@@ -23,13 +25,13 @@ from service.settings import Settings, unknown_variables
 class Server(uvicorn.Server):
     """uvicorn's server, but a signal ends it as a return, so that what we opened is closed."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, *, name: str = "service") -> None:
         super().__init__(config)
-        self.listening = asyncio.Event()
+        self.listening, self._name = asyncio.Event(), name
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        logger.info("listening", url=self.url)
+        logger.info("listening", name=self._name, url=self.url)
         self.listening.set()
 
     @property
@@ -41,12 +43,8 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+        """Signals are the process's, not one server's: see ``_stopped_by_signals``."""
         yield
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 async def serve(settings: Settings, example: bool = False) -> None:
@@ -56,15 +54,48 @@ async def serve(settings: Settings, example: bool = False) -> None:
     """
     for variable in unknown_variables(dict(os.environ)):
         logger.warning("this variable sets nothing", variable=variable)
-    async with open_house(settings) as (house, bundle):
-        server = Server(_configuration(house))
-        loading = asyncio.create_task(_load(house, bundle, server, example))
-        try:
-            await server.serve()
-        finally:
-            loading.cancel()
-        if not house.readiness.ready and loading.done() and not loading.cancelled():
-            loading.result()  # what it raised ends the process
+    with closing(_admin_socket(settings)) as admin_socket:
+        async with open_house(settings) as (house, bundle):
+            server = Server(_configuration(house, create_app(house)))
+            admin = Server(_configuration(house, create_admin(house)), name="admin")
+            loading = asyncio.create_task(_load(house, bundle, server, example))
+            administering = asyncio.create_task(admin.serve([admin_socket]))
+            try:
+                with _stopped_by_signals(server, admin):
+                    await server.serve()
+            finally:
+                loading.cancel()
+                admin.should_exit = True
+                await administering
+            if not house.readiness.ready and loading.done() and not loading.cancelled():
+                loading.result()  # what it raised ends the process
+
+
+def _admin_socket(settings: Settings) -> socket.socket:
+    """OSError names the setting."""
+    host, port = settings.admin_host, settings.admin_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise OSError(
+            f"admin API: {host}:{port}: {error.strerror}; set QIN_ADMIN_PORT (0 picks one)"
+        ) from error
+
+
+@contextmanager
+def _stopped_by_signals(*servers: Server) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        for server in servers:
+            server.handle_exit(number, None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    yield
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
 
 
 async def _load(house: House, bundle: Bundle, server: Server, example: bool) -> None:
@@ -83,12 +114,13 @@ async def _load(house: House, bundle: Bundle, server: Server, example: bool) -> 
             await show_example(house.store, server.url)
         except Exception:  # serving goes on without it
             logger.exception("the example failed")
+    await house.follow()
 
 
-def _configuration(house: House) -> uvicorn.Config:
+def _configuration(house: House, app: ASGIApp) -> uvicorn.Config:
     settings = house.settings
     return uvicorn.Config(
-        create_app(house),
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",

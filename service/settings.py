@@ -6,11 +6,13 @@ docs/operations.md is this file's, held to it by a test.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "QIN_"
@@ -67,6 +69,75 @@ class Settings(BaseSettings):
         description="Most items kept ready in memory; others are fetched by each request.",
     )
 
+    model_policy: str = Field(
+        default="newest",
+        pattern=r"^(newest|manual|pin:[A-Za-z0-9][A-Za-z0-9._-]{0,63})$",
+        description="newest: what is published is loaded and switched to; manual: only when told; "
+        "pin:VERSION: that one and no other.",
+    )
+    follow_every_s: float = Field(
+        default=5, gt=0, description="How often the folder is looked at for something newer."
+    )
+    private: Path = Field(
+        default=Path("var/private"),
+        description="Where bundles are copied to before they are checked and served; and what is "
+        "remembered of the active one.",
+    )
+    public_key: Path | None = Field(
+        default=None,
+        description="PEM file of Ed25519 public keys; then only bundles signed by one are served.",
+    )
+    max_bundle_bytes: int = Field(
+        default=16 * 2**30, ge=1, description="Largest bundle taken in, all its files together."
+    )
+    inspection_s: int = Field(
+        default=120,
+        ge=1,
+        description="Processor time a new bundle gets, in a child process, to prove itself.",
+    )
+    inspection_memory_mb: int = Field(
+        default=4096,
+        ge=512,
+        description="Memory it gets there, beside three times its own size.",
+    )
+    max_loaded_versions: int = Field(
+        default=4, ge=2, le=64, description="Versions in memory at a time."
+    )
+    keep_previous: bool = Field(
+        default=True,
+        description="Keep the version before in memory, so that a rollback is immediate.",
+    )
+    rollback_window_s: float = Field(
+        default=300,
+        ge=0,
+        description="How long a new version is watched, and taken back if it is bad; 0: never.",
+    )
+    rollback_error_rate: float = Field(
+        default=0.01, ge=0, le=1, description="Share of its answers that may fail meanwhile."
+    )
+    rollback_p99_ratio: float = Field(
+        default=3.0,
+        ge=0,
+        description="How much slower than the one before its p99 may be; 0: not looked at.",
+    )
+    fleet: str = Field(
+        default="default",
+        pattern=r"^[a-z0-9-]{0,32}$",
+        description="Processes of one store and fleet serve the same version; empty: alone.",
+    )
+
+    admin_host: str = Field(
+        default="127.0.0.1", description="Address of the admin API; not loopback takes a token."
+    )
+    admin_port: int = Field(
+        default=8001, ge=0, le=65535, description="Port of the admin API; 0 picks one."
+    )
+    admin_token: SecretStr | None = Field(
+        default=None,
+        description="TOKEN, or several as NAME:TOKEN separated by spaces; the name goes into the "
+        "log.",
+    )
+
     keep_alive_s: int = Field(
         default=75, ge=1, description="How long an idle connection is kept open."
     )
@@ -88,8 +159,43 @@ class Settings(BaseSettings):
     )
 
     @property
+    def pinned_version(self) -> str | None:
+        kind, _, version = self.model_policy.partition(":")
+        return version if kind == "pin" else None
+
+    @model_validator(mode="after")
+    def _admin_is_safe(self) -> Settings:
+        tokens = admin_tokens(self.admin_token)
+        if not tokens and not _is_loopback(self.admin_host):
+            raise ValueError(
+                f"{PREFIX}ADMIN_TOKEN: needed, because {PREFIX}ADMIN_HOST {self.admin_host} can "
+                "be reached from other machines"
+            )
+        return self
+
+    @property
     def engine_threads(self) -> int:
         return self.threads or len(os.sched_getaffinity(0))
+
+
+def admin_tokens(given: SecretStr | None) -> dict[str, str]:
+    """Name -> token. ValueError for one that is too short or holds what a header cannot."""
+    found = {}
+    for entry in given.get_secret_value().split() if given else ():
+        name, _, token = entry.rpartition(":")
+        if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,}", token):
+            raise ValueError(
+                f"{PREFIX}ADMIN_TOKEN: 16 or more of the characters A-Z a-z 0-9 . _ ~ + / = -"
+            )
+        found[name or "admin"] = token
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def unknown_variables(environment: dict[str, str]) -> list[str]:

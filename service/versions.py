@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from time import perf_counter
+from types import TracebackType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +16,16 @@ from numpy.typing import NDArray
 from feature_store.contract import ItemRows
 from feature_store.schema import FeatureSchema
 from model_export.runtime import FoldedModel
-from service.errors import NotReady, UnknownVersion
+from service.errors import DeadlinePassed, NotReady, ServiceError, UnknownVersion
 from service.item_table import DerivedItems, ItemTable
+from service.tally import Tally
 
 ACTIVE = "active"  # the alias of whichever version answers by default
+PREVIOUS = "previous"  # and of the one that did before
+ALIASES = (ACTIVE, PREVIOUS)
+Role = Literal["active", "canary", "named"]
+ROLES: tuple[Role, ...] = ("active", "canary", "named")
+WORD = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,6 +34,7 @@ class Version:
 
     model: FoldedModel
     table: ItemTable
+    tally: Tally = field(default_factory=Tally)
 
     @property
     def name(self) -> str:
@@ -48,30 +61,139 @@ def derive(model: FoldedModel, rows: ItemRows) -> tuple[DerivedItems, NDArray[np
     return items, finite
 
 
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A share of the users who are answered by another version."""
+
+    version: Version
+    share: float
+    seed: int  # of the version's name: another canary takes other users
+
+    def takes(self, user_id: int) -> bool:
+        """The same answer for the same user everywhere and always; a larger share only adds."""
+        return mix(user_id ^ self.seed) < self.share * WORD
+
+
 class Versions:
-    """Which versions can answer, and by what names."""
+    """Which versions can answer, by what names, and for whom. Used on the event loop alone."""
 
     def __init__(self) -> None:
-        self._active: Version | None = None
+        self.active: Version | None = None
+        self.previous: Version | None = None  # while it is in memory
+        self.canary: Canary | None = None
+        self._loaded: dict[str, Version] = {}
+        self._under_way: Counter[Version] = Counter()
+        self._idle: dict[Version, asyncio.Future[None]] = {}
 
-    @property
-    def active(self) -> Version | None:
-        return self._active
+    def add(self, version: Version) -> None:
+        """From now on it answers whoever asks for it by name."""
+        self._loaded[version.name] = version
 
     def activate(self, version: Version) -> None:
         """One reference changes; requests under way keep the one they took."""
-        self._active = version
+        if version is self.active:
+            return
+        self.add(version)
+        self.active, self.previous = version, self.active
+        if self.canary and self.canary.version is version:
+            self.canary = None
+
+    def remove(self, version: Version) -> None:
+        """No new request gets it; those under way keep it (see ``drained``)."""
+        assert version is not self.active
+        if self._loaded.get(version.name) is version:
+            del self._loaded[version.name]
+        if self.previous is version:
+            self.previous = None
+        if self.canary and self.canary.version is version:
+            self.canary = None
+
+    async def drained(self, version: Version) -> None:
+        """Until the last request that took it has ended; each has a deadline."""
+        if self._under_way[version]:
+            self._idle[version] = asyncio.get_running_loop().create_future()
+            await self._idle.pop(version)
+        self._under_way.pop(version, None)
+
+    def under_way(self, version: Version) -> int:
+        """Requests that took it and have not ended."""
+        return self._under_way[version]
 
     def loaded(self) -> list[str]:
-        return [self._active.name] if self._active else []
+        return sorted(self._loaded)
 
-    def resolve(self, asked: str | None) -> Version:
-        """The version to answer with. UnknownVersion lists what there is instead."""
-        if self._active is None:
+    def all(self) -> list[Version]:
+        return list(self._loaded.values())
+
+    def resolve(self, asked: str | None, user_id: int | None = None) -> tuple[Version, Role]:
+        """Who answers, by name, alias or user. UnknownVersion lists what there is."""
+        if self.active is None:
             raise NotReady("the model is still being loaded", headers={"Retry-After": "1"})
-        if asked in (None, ACTIVE, self._active.name):
-            return self._active
-        raise UnknownVersion(
-            f"model_version: {asked!r} is not loaded; loaded: {', '.join(self.loaded())}",
-            members={"loaded": self.loaded(), "field": "model_version"},
-        )
+        if asked is None:
+            if self.canary is not None and user_id is not None and self.canary.takes(user_id):
+                return self.canary.version, "canary"
+            return self.active, "active"
+        found = {ACTIVE: self.active, PREVIOUS: self.previous}.get(asked) or self._loaded.get(asked)
+        if found is None:
+            names = self.loaded() + [ACTIVE] + [PREVIOUS] * bool(self.previous)
+            raise UnknownVersion(
+                f"model_version: {asked!r} is not loaded; loaded: {', '.join(names)}",
+                members={"loaded": names, "field": "model_version"},
+            )
+        return found, "named"
+
+    def lease(self, asked: str | None, user_id: int | None = None) -> Lease:
+        """``with versions.lease(…) as version``: it is not freed, and how it went is kept."""
+        version, role = self.resolve(asked, user_id)
+        return Lease(self, version, role)
+
+    def taken(self, version: Version) -> None:
+        self._under_way[version] += 1
+
+    def given_back(self, version: Version) -> None:
+        self._under_way[version] -= 1
+        if not self._under_way[version] and (idle := self._idle.get(version)):
+            idle.set_result(None)
+
+
+class Lease:
+    """One request's hold on its version."""
+
+    __slots__ = ("_began", "_versions", "role", "version")
+
+    def __init__(self, versions: Versions, version: Version, role: Role) -> None:
+        self._versions, self.version, self.role = versions, version, role
+
+    def __enter__(self) -> Version:
+        self._versions.taken(self.version)
+        self._began = perf_counter()
+        return self.version
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._versions.given_back(self.version)
+        if error is None or isinstance(error, DeadlinePassed):
+            self.version.tally.answered(perf_counter() - self._began)
+        elif isinstance(error, Exception) and is_the_models_fault(error):
+            self.version.tally.failed()
+
+
+def is_the_models_fault(error: Exception) -> bool:
+    """Neither the caller's nor the store's: an unexpected error, or no number for an answer."""
+    return not isinstance(error, ServiceError) or error.status == ServiceError.status
+
+
+def seed_of(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def mix(word: int) -> int:
+    """64 bits in, 64 well-mixed bits out (the finaliser of SplitMix64)."""
+    word = (word + 0x9E3779B97F4A7C15) & WORD
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & WORD
+    return word ^ (word >> 31)

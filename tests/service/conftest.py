@@ -11,6 +11,14 @@ from tests.service.process import Service, serving
 from tests.service.world import World, make_world
 
 
+@pytest.fixture(scope="session", autouse=True)
+def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Services in this process copy bundles here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QIN_PRIVATE", str(tmp_path_factory.mktemp("private")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("world"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,10 +26,17 @@ class Service:
     host: str
     port: int
     log: Path
+    admin_port: int = 0
+    private: Path = Path()
 
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+    def admin(self, token: str = "") -> httpx.Client:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        url = f"http://{self.host}:{self.admin_port}"
+        return httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=30, trust_env=False)
@@ -46,17 +54,27 @@ def free_port() -> int:
 
 
 def start(*options: str, **variables: str) -> Service:
-    """``python -m service serve`` with these options; not waited for."""
-    port = free_port()
+    """``python -m service serve`` with these options; not waited for.
+
+    Unless ``QIN_PRIVATE`` is given it has a private folder of its own.
+    """
+    port, admin_port = free_port(), free_port()
+    private = Path(variables.get("QIN_PRIVATE") or tempfile.mkdtemp(prefix="private-"))
     log = Path(tempfile.mkstemp(prefix="service-", suffix=".log")[1])
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "service", "serve", "--port", str(port), *options],
-            env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "QIN_ADMIN_PORT": str(admin_port),
+                "QIN_PRIVATE": str(private),
+                **variables,
+            },
             stderr=output,
             stdout=output,
         )
-    return Service(process, "127.0.0.1", port, log)
+    return Service(process, "127.0.0.1", port, log, admin_port, private)
 
 
 def wait_ready(service: Service) -> None:
@@ -85,3 +103,5 @@ def serving(bundle: Path, store: str, **variables: str) -> Iterator[Service]:
         if service.process.poll() is None:
             service.stop()
         service.log.unlink()
+        if "QIN_PRIVATE" not in variables:
+            shutil.rmtree(service.private, ignore_errors=True)

@@ -1,0 +1,129 @@
+"""The admin API, on a port of its own: which versions there are, and what to do with them.
+
+No route takes a path or a URL: a version is a name among those in the models folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from feature_store.errors import StoreError
+from model_export.manifest import VERSION_PATTERN
+from service.admin_access import Access
+from service.app import problem
+from service.errors import ServiceError
+from service.exchange import Exchanges
+from service.house import House
+from service.logs import logger
+from service.models.states import Slot
+from service.problems import answer_problem
+
+Name = Annotated[str, Path(pattern=VERSION_PATTERN, description="A version in the models folder.")]
+Verb = Callable[[], Awaitable[Slot]]
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: problem() for status in (401, 403, 404, 409, 422, 503)
+}
+
+
+class ShareOf(BaseModel):
+    """A share of users (canary) or requests (shadow)."""
+
+    model_config = ConfigDict(extra="forbid")
+    share: Annotated[float, Field(ge=0, le=1, description="0 ends it.")]
+
+
+def create_admin(house: House) -> ASGIApp:
+    app = FastAPI(title="QIN Serving, admin", version="1", redoc_url=None, redirect_slashes=False)
+    for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, answer_problem)
+    _add_looking(app, house)
+    _add_verbs(app, house)
+    return Exchanges(app, house.settings, house.metrics)
+
+
+def _add_looking(app: FastAPI, house: House) -> None:
+    access = Access(house.settings)
+
+    @app.get("/admin/models", summary="Every version, its state, and who serves what")
+    async def models(request: Request) -> dict[str, Any]:
+        access.check(request)
+        content = {**house.swap.roles(), "models": await house.swap.listing()}
+        if house.settings.fleet:
+            try:
+                found = await house.fleet.reports()
+                content["processes"] = [report.model_dump() for report in found]
+            except StoreError as error:
+                content["processes"], content["fleet_fault"] = [], str(error)
+        return content
+
+    @app.get("/admin/models/{version}", summary="One version", responses=REFUSALS)
+    async def model(request: Request, version: Name) -> dict[str, Any]:
+        access.check(request)
+        return house.swap.describe(await house.swap.known(version))
+
+
+def _add_verbs(app: FastAPI, house: House) -> None:
+    swap, access = house.swap, Access(house.settings)
+
+    async def do(request: Request, action: str, version: str | None, verb: Verb) -> dict[str, Any]:
+        """Who did what, to what, with what result: one line each, refusals included."""
+        began, who, outcome = perf_counter(), "nobody", "failed"
+        try:
+            who = access.check(request)
+            slot = await verb()
+            await house.fleet.publish()
+            outcome, version = "done", slot.name
+            return {**swap.describe(slot), **swap.roles()}
+        except ServiceError as error:
+            outcome = error.slug
+            raise
+        finally:
+            logger.info(
+                "admin",
+                who=who,
+                address=request.client and request.client.host,
+                action=action,
+                model_version=version,
+                outcome=outcome,
+                ms=round(1e3 * (perf_counter() - began), 1),
+            )
+
+    def route(action: str, summary: str, verb: Callable[[str], Awaitable[Slot]]) -> None:
+        async def handler(request: Request, version: Name) -> dict[str, Any]:
+            return await do(request, action, version, lambda: verb(version))
+
+        path = f"/admin/models/{{version}}/{action}"
+        app.post(path, summary=summary, responses=REFUSALS, name=action)(handler)
+
+    def route_with_share(
+        action: str, summary: str, verb: Callable[[str, float], Awaitable[Slot]]
+    ) -> None:
+        async def handler(request: Request, version: Name, asked: ShareOf) -> dict[str, Any]:
+            return await do(request, action, version, lambda: verb(version, asked.share))
+
+        path = f"/admin/models/{{version}}/{action}"
+        app.post(path, summary=summary, responses=REFUSALS, name=action)(handler)
+
+    def route_of_all(action: str, summary: str, verb: Verb) -> None:
+        async def handler(request: Request) -> dict[str, Any]:
+            return await do(request, action, None, verb)
+
+        app.post(f"/admin/models/{action}", summary=summary, responses=REFUSALS, name=action)(
+            handler
+        )
+
+    route("load", "Prove it and bring it into memory", swap.load)
+    route("activate", "Answer everybody with it; loaded first if need be", swap.activate)
+    route("unload", "Out of memory, when its last answer is given", swap.unload)
+    route_with_share("canary", "Answer a share of the users with it", swap.canary)
+    route_with_share("shadow", "Let it score a copy of a share of the requests", swap.set_shadow)
+    route_of_all("promote", "The canary, or else the shadow, becomes active", swap.promote)
+    route_of_all("rollback", "Back to the version before", swap.rollback)

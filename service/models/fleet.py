@@ -1,0 +1,217 @@
+"""The processes that share a feature store serve the same version.
+
+What is wanted is one note in the store; each process looks at it twice a second, does as it says
+in its turn, and keeps a note of its own about how that went. A process that cannot do it says so
+and goes on serving what it has.
+
+    fleet/NAME/wanted       what every process should serve, and by whose call
+    fleet/NAME/process/K    one process: who it is, what it serves, what it last did, when
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from feature_store.connect import connect
+from feature_store.contract import FeatureStore
+from feature_store.errors import StoreError
+from service.errors import ServiceError, StoreFailure
+from service.logs import logger
+from service.models.hot_swap import HotSwap
+from service.models.private import Copy
+from service.settings import Settings
+
+M = TypeVar("M", bound=BaseModel)
+LOOK_EVERY_S = 0.5
+REPORT_EVERY_S = 10.0
+GONE_AFTER_S = 35.0  # without a report
+TURN_S = 120.0  # that a process waits for each one before it, at most
+PLACES = 64
+
+
+class Share(BaseModel):
+    version: str
+    share: float
+
+
+class Wanted(BaseModel):
+    """What every process of a fleet should serve."""
+
+    id: str
+    by: str  # the process that was told
+    active: Copy
+    previous: Copy | None = None
+    canary: Share | None = None
+    shadow: Share | None = None
+    loaded: list[str] = []
+
+
+class Report(BaseModel):
+    """One process, in its own words."""
+
+    id: str
+    host: str
+    pid: int
+    active: str | None = None
+    done: str | None = None  # the id of what it last did, or could not do
+    fault: str | None = None
+    at: float = 0.0  # seconds since 1970
+
+    @property
+    def is_alive(self) -> bool:
+        return time.time() - self.at < GONE_AFTER_S
+
+
+class Fleet:
+    """This process among the others. Without a name it is alone."""
+
+    def __init__(self, settings: Settings, store: FeatureStore, swap: HotSwap) -> None:
+        self._name, self._store, self._swap = settings.fleet, store, swap
+        host, pid = socket.gethostname(), os.getpid()
+        self._me = Report(id=f"{host}:{pid}:{secrets.token_hex(4)}", host=host, pid=pid)
+        self._place: int | None = None
+        self._leads = not self._name
+        self._task: asyncio.Task[None] | None = None
+        swap.on_own_switch = self.publish
+
+    @staticmethod
+    async def wanted(settings: Settings) -> str | None:
+        """The version that the fleet serves, for a process that starts. StoreError."""
+        if not settings.fleet:
+            return None
+        store = await connect(settings.store)
+        try:
+            wanted = await _read(store, f"fleet/{settings.fleet}/wanted", Wanted)
+            return wanted.active.version if wanted else None
+        finally:
+            await store.close()
+
+    def begin(self) -> None:
+        if self._name:
+            self._task = asyncio.create_task(self._follow())
+
+    def leads(self) -> bool:
+        """Whether this process decides what is followed: the first of those alive."""
+        return self._leads
+
+    async def publish(self) -> None:
+        """What this process serves is what all shall serve. StoreFailure: it cannot be said."""
+        if not self._name:
+            return
+        wanted = Wanted(id=secrets.token_hex(8), by=self._me.id, **self._swap.wanted())
+        self._me.done, self._me.fault = wanted.id, None
+        try:
+            note = f"fleet/{self._name}/wanted"
+            await self._store.put_note(note, wanted.model_dump_json().encode())
+            await self._report()
+        except StoreError as error:
+            logger.error("the fleet was not told", reason=str(error))
+            raise StoreFailure(
+                "done in this process, but the others were not told: the feature store did not "
+                "answer; repeat the call",
+                headers={"Retry-After": "1"},
+            ) from error
+
+    async def reports(self) -> list[Report]:
+        """Every process that is alive, by place. StoreError."""
+        return [report for _, report in await self._places() if report.is_alive]
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        if self._place is not None:
+            try:
+                await self._store.put_note(self._key(self._place), None)
+            except StoreError as error:
+                logger.warning("fleet: not signed off", reason=str(error))
+
+    async def _follow(self) -> None:
+        reported, silent = 0.0, False
+        while True:
+            try:
+                if time.monotonic() - reported > REPORT_EVERY_S:
+                    await self._report()
+                    reported = time.monotonic()
+                wanted = await _read(self._store, f"fleet/{self._name}/wanted", Wanted)
+                if wanted is not None and wanted.id != self._me.done:
+                    await self._do(wanted)
+                silent = False
+            except StoreError as error:
+                if not silent:
+                    logger.warning("fleet: the store does not answer", reason=str(error))
+                silent = True
+            except Exception:  # the next look may do better
+                logger.exception("fleet: failed")
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _do(self, wanted: Wanted) -> None:
+        swap = self._swap
+        try:
+            needed = {wanted.active.version, *wanted.loaded}
+            needed |= {one.version for one in (wanted.canary, wanted.shadow) if one}
+            if needed - set(swap.versions.loaded()):
+                await self._turn(wanted)
+            await swap.obey(wanted.model_dump())
+            self._me.fault = None
+        except ServiceError as error:
+            self._me.fault = error.detail
+            logger.error("fleet: not done here", reason=error.detail)
+        self._me.done = wanted.id
+        await self._report()
+
+    async def _turn(self, wanted: Wanted) -> None:
+        """Wait until those before us have done it, so that not all load at once."""
+        began = time.monotonic()
+        while True:
+            before = [
+                report
+                for place, report in await self._places()
+                if report.is_alive and place < (self._place or 0) and report.id != wanted.by
+            ]
+            waiting = [report for report in before if report.done != wanted.id]
+            if not waiting or time.monotonic() - began > TURN_S * len(before):
+                return
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _report(self) -> None:
+        """Say what we serve; take a place first, or another one if somebody else has ours."""
+        active = self._swap.versions.active
+        self._me.active, self._me.at = active.name if active else None, time.time()
+        places = dict(await self._places())
+        if self._place is None or places.get(self._place, self._me).id != self._me.id:
+            free = (k for k in range(PLACES) if k not in places or not places[k].is_alive)
+            self._place = next(free, None)
+        if self._place is None:
+            logger.error("fleet: no place free", places=PLACES)
+            return
+        await self._store.put_note(self._key(self._place), self._me.model_dump_json().encode())
+        alive = [place for place, report in places.items() if report.is_alive]
+        self._leads = self._place <= min(alive, default=self._place)
+
+    async def _places(self) -> list[tuple[int, Report]]:
+        looks: list[Awaitable[Report | None]] = [
+            _read(self._store, self._key(place), Report) for place in range(PLACES)
+        ]
+        return [(k, found) for k, found in enumerate(await asyncio.gather(*looks)) if found]
+
+    def _key(self, place: int) -> str:
+        return f"fleet/{self._name}/process/{place}"
+
+
+async def _read(store: FeatureStore, note: str, kind: type[M]) -> M | None:
+    content = await store.get_note(note)
+    if content is None:
+        return None
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:  # of another release, or damaged
+        logger.error("fleet: a note that cannot be read", note=note, reason=str(error))
+        return None

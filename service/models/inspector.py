@@ -1,0 +1,54 @@
+"""The child process in which a bundle is opened first: ``python -m service.models.inspector``.
+
+A graph is a program by somebody else. Here it gets so much memory and processor time and no more,
+may write no file, and answers every golden question; the verdict is one line of JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+LOWEST_PRIORITY = 19
+
+
+def confine(memory_bytes: int, cpu_seconds: int) -> None:
+    """Limits of this process, before anything foreign is opened."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the service
+    os.nice(LOWEST_PRIORITY)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main(path: str, memory_bytes: str, cpu_seconds: str) -> None:
+    confine(int(memory_bytes), int(cpu_seconds))
+    import orjson
+
+    from model_export.errors import BundleError, ParityError
+    from model_export.verify import verify
+
+    verdict: dict[str, object]
+    try:
+        _, difference = verify(path)
+        verdict = {
+            "proved": True,
+            "max_abs_error": difference.max_abs_error,
+            "cases": difference.cases,
+        }
+    except ParityError as error:
+        verdict = {"proved": False, "reason": f"golden answers: {error}"}
+    except (BundleError, MemoryError) as error:
+        verdict = {"proved": False, "reason": str(error) or "out of memory"}
+    except Exception as error:  # onnxruntime's own share no base but Exception
+        verdict = {"proved": False, "reason": f"it fails while running: {error}"}
+    sys.stdout.buffer.write(orjson.dumps(verdict) + b"\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

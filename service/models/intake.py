@@ -1,0 +1,205 @@
+"""The way in: a bundle's files, copied to the private place and held against its manifest.
+
+What is checked here needs no look into the files: names, kinds, sizes, digests, signature, schema,
+and that the version was not known with other content. Files are opened once, without following
+links, and what is checked is the copy: nothing can change between the check and the use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from feature_store.schema import FeatureSchema
+from model_export.bundle import REBUILD, Bundle, read_manifest
+from model_export.errors import BundleError
+from model_export.manifest import MANIFEST, SIGNATURE, FileRecord, Manifest
+from model_export.signature import PublicKeys
+from service.logs import logger
+from service.models.private import Copy, PrivateFolder
+
+PIECE = 1 << 20  # bytes copied and digested at a time
+MOST_MANIFEST_BYTES = 1 << 20
+MOST_SIGNATURE_BYTES = 1024
+COPY_IT = "copy the bundle again, with plain files"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What may come in."""
+
+    most_bytes: int
+    keys: PublicKeys | None = None  # None: unsigned is allowed
+    store_schema: FeatureSchema | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TakenIn:
+    """A whole copy, as its manifest says, in the private place."""
+
+    bundle: Bundle
+    copy: Copy
+    signer: str | None  # fingerprint of the key
+
+
+def take_in(folder: Path, private: PrivateFolder, rules: Rules) -> TakenIn:
+    """Copy ``folder`` (…/VERSION), or find it copied already. BundleError says why not."""
+    with _opened_folder(folder) as descriptor:
+        content = _read(folder, descriptor, MANIFEST, MOST_MANIFEST_BYTES)
+        copy = Copy(version=folder.name, digest=hashlib.sha256(content).hexdigest())
+        private.check_known(copy)
+        names = set(os.listdir(descriptor))
+        signature = (
+            _read(folder, descriptor, SIGNATURE, MOST_SIGNATURE_BYTES)
+            if SIGNATURE in names
+            else None
+        )
+        signer = rules.keys.check(folder, content, signature) if rules.keys else None
+        existing = private.copy(copy.digest, copy.version)
+        if existing.is_dir():
+            try:
+                private.touch(copy.digest)
+                return TakenIn(_opened_copy(existing, rules), copy, signer)
+            except BundleError as error:
+                logger.warning("private copy damaged: copied again", reason=str(error))
+                private.discard(copy)
+        try:
+            with private.incoming(copy.version) as target:
+                (target / MANIFEST).write_bytes(content)
+                manifest = read_manifest(target)
+                _check(folder, manifest, names, rules)
+                for name, record in manifest.files.items():
+                    _copy_file(folder, descriptor, name, record, target / name)
+                if signature is not None:
+                    (target / SIGNATURE).write_bytes(signature)
+                bundle = Bundle(private.adopt(target, copy.digest), manifest)
+        except OSError as error:
+            raise BundleError(
+                f"{folder}: cannot be copied to {private.path}: {error.strerror}; make room there "
+                "or set QIN_PRIVATE to a place that has it"
+            ) from error
+        return TakenIn(bundle, copy, signer)
+
+
+def recall(copy: Copy, private: PrivateFolder, rules: Rules) -> TakenIn:
+    """A copy taken in before, checked again. BundleError: gone, damaged, no longer allowed."""
+    folder = private.copy(copy.digest, copy.version)
+    bundle = _opened_copy(folder, rules)
+    content = (folder / MANIFEST).read_bytes()
+    if hashlib.sha256(content).hexdigest() != copy.digest:
+        raise BundleError(f"{folder / MANIFEST}: not the manifest it was when it was taken in")
+    signer = None
+    if rules.keys is not None:
+        file = folder / SIGNATURE
+        signer = rules.keys.check(folder, content, file.read_bytes() if file.exists() else None)
+    return TakenIn(bundle, copy, signer)
+
+
+def _opened_copy(folder: Path, rules: Rules) -> Bundle:
+    bundle = Bundle.open(folder)  # digests
+    _check_schema(folder, bundle.manifest, rules)
+    return bundle
+
+
+def _check(folder: Path, manifest: Manifest, names: set[str], rules: Rules) -> None:
+    _check_schema(folder, manifest, rules)
+    expected = {MANIFEST, *manifest.files}
+    missing = sorted(expected - names)
+    if missing:
+        raise BundleError(f"{folder / missing[0]}: not found; {REBUILD}")
+    surplus = sorted(names - expected - {SIGNATURE})
+    if surplus:
+        raise BundleError(
+            f"{folder / surplus[0]}: not in the manifest, and a bundle holds nothing else; "
+            f"remove it, or {REBUILD}"
+        )
+    size = sum(record.size for record in manifest.files.values())
+    if size > rules.most_bytes:
+        raise BundleError(
+            f"{folder}: {size:,} bytes, and at most {rules.most_bytes:,} are taken in "
+            "(QIN_MAX_BUNDLE_BYTES)"
+        )
+
+
+def _check_schema(folder: Path, manifest: Manifest, rules: Rules) -> None:
+    if rules.store_schema is None:
+        return
+    differences = manifest.feature_schema.layout_differences(rules.store_schema)
+    if differences:
+        raise BundleError(
+            f"{folder / MANIFEST}: feature_schema: not the store's (the bundle's against the "
+            f"store's): {'; '.join(differences)}; serve it with a store loaded for its schema"
+        )
+
+
+@contextmanager
+def _opened_folder(folder: Path) -> Iterator[int]:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise BundleError(f"{folder}: not found; publish it, or name another version") from None
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: not a folder of its own: {error.strerror}; {COPY_IT}"
+        ) from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _opened_file(folder: Path, descriptor: int, name: str) -> Iterator[tuple[int, int]]:
+    """Descriptor and size of a plain file that no other folder knows."""
+    file = folder / name
+    try:
+        # Not blocking: a named pipe is refused below instead of waited for.
+        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
+    except FileNotFoundError:
+        raise BundleError(f"{file}: not found; {REBUILD}") from None
+    except OSError as error:
+        reason = "a symbolic link" if file.is_symlink() else error.strerror
+        raise BundleError(f"{file}: cannot be opened: {reason}; {COPY_IT}") from None
+    try:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode):
+            raise BundleError(f"{file}: not a plain file; {COPY_IT}")
+        if found.st_nlink != 1:
+            raise BundleError(
+                f"{file}: a hard link, so that somebody may change it under another name; {COPY_IT}"
+            )
+        yield opened, found.st_size
+    finally:
+        os.close(opened)
+
+
+def _read(folder: Path, descriptor: int, name: str, most: int) -> bytes:
+    with _opened_file(folder, descriptor, name) as (opened, size):
+        if size > most:
+            raise BundleError(f"{folder / name}: {size:,} bytes, and at most {most:,} are read")
+        with os.fdopen(os.dup(opened), "rb") as stream:
+            return stream.read(most)
+
+
+def _copy_file(folder: Path, descriptor: int, name: str, record: FileRecord, target: Path) -> None:
+    """Copy exactly ``record.size`` bytes and hold them against ``record.sha256``."""
+    with _opened_file(folder, descriptor, name) as (opened, size), target.open("xb") as copy:
+        if size != record.size:
+            raise BundleError(
+                f"{folder / name}: {size} bytes, and the manifest says {record.size}; {REBUILD}"
+            )
+        digest, left = hashlib.sha256(), size
+        while left and (piece := os.read(opened, min(PIECE, left))):
+            digest.update(piece)
+            copy.write(piece)
+            left -= len(piece)
+    if left or digest.hexdigest() != record.sha256:
+        raise BundleError(
+            f"{folder / name}: sha-256 {digest.hexdigest()[:16]}…, and the manifest says "
+            f"{record.sha256[:16]}…; {REBUILD}"
+        )

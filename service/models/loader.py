@@ -1,0 +1,100 @@
+"""Brings one version at a time from the models folder into memory, in one background thread."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import subprocess
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import onnxruntime
+
+from model_export.bundle import Bundle
+from service.models import inspection
+from service.models.inspection import Limits
+from service.models.intake import Rules, TakenIn, recall, take_in
+from service.models.loading import Progress, Recipe, Stopped, load
+from service.models.private import Copy, PrivateFolder
+from service.models.states import State
+from service.niceness import LOWEST, set_niceness
+from service.versions import Version
+
+P = ParamSpec("P")
+T = TypeVar("T")
+PROVED = "proved"  # beside a copy: by which runtime on what machine it was found harmless
+
+
+class Loader:
+    """The thread, and the child process while there is one."""
+
+    def __init__(self, private: PrivateFolder, rules: Rules, limits: Limits, store: str) -> None:
+        self.private, self.rules, self.limits, self._store = private, rules, limits, store
+        self._quiet = ThreadPoolExecutor(
+            1, thread_name_prefix="loader", initializer=set_niceness, initargs=(LOWEST,)
+        )
+        self._stop = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    async def take_in(self, source: Path | Copy, *, hurried: bool = False) -> TakenIn:
+        """From the models folder, or a copy taken in before. BundleError says why not."""
+        step = recall if isinstance(source, Copy) else take_in
+        return await self._run(hurried, step, source, self.private, self.rules)  # type: ignore[arg-type]
+
+    async def load(
+        self,
+        taken: TakenIn,
+        progress: Progress,
+        shapes: list[tuple[int, int]],
+        most_items: int,
+        *,
+        hurried: bool = False,
+    ) -> Version:
+        """Prove it in a child, then load it. ``hurried``: nobody is being answered yet."""
+        if not self._is_proved(taken):
+            progress.enter(State.LOADING, "inspecting it in a child process")
+            # Not in the quiet thread: see ``inspection.begin``.
+            self._child = await asyncio.to_thread(inspection.begin, taken.bundle, self.limits)
+            try:
+                await self._run(hurried, inspection.verdict, taken.bundle, self._child, self.limits)
+            finally:
+                self._child = None
+            if self._stop.is_set():
+                raise Stopped
+            await self._run(hurried, self._note_proved, taken)
+        recipe = Recipe(self._store, most_items, shapes, self._stop)
+        return await self._run(hurried, load, taken.bundle, recipe, progress)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        self._stop.set()
+        if self._child is not None:
+            self._child.kill()
+        await asyncio.to_thread(self._quiet.shutdown)
+
+    async def _run(
+        self, hurried: bool, work: Callable[P, T], /, *arguments: P.args, **named: P.kwargs
+    ) -> T:
+        if hurried:
+            return await asyncio.to_thread(work, *arguments, **named)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._quiet, lambda: work(*arguments, **named))
+
+    def _is_proved(self, taken: TakenIn) -> bool:
+        marker = self._marker(taken.bundle)
+        return marker.exists() and marker.read_text() == _this_machine()
+
+    def _note_proved(self, taken: TakenIn) -> None:
+        self.private.know(taken.copy)
+        self._marker(taken.bundle).write_text(_this_machine())
+
+    @staticmethod
+    def _marker(bundle: Bundle) -> Path:
+        return bundle.path.parent / PROVED
+
+
+def _this_machine() -> str:
+    return f"onnxruntime {onnxruntime.__version__} on {platform.machine()}\n"

@@ -1,0 +1,150 @@
+"""From a proved bundle to a version that may answer: graphs, item table, warmth, golden answers.
+
+It all runs in one thread, which yields to everything else while others are answered. That thread
+must not hold the interpreter for long at a stretch either, so items go in small slices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+
+import feature_store
+from feature_store.contract import FOUND, FeatureStore, ItemBatch
+from model_export.bundle import Bundle
+from model_export.errors import BundleError
+from model_export.manifest import TOLERANCE
+from model_export.runtime import FoldedModel
+from service.derive import derive
+from service.item_table import ItemTable
+from service.logs import logger
+from service.models.states import State
+from service.versions import Version
+
+ROOM = 1.25  # the table is this much larger than the catalogue, for items that appear later,
+LEAST_ROOM = 16_384  # and by this many at least; memory is taken only when written
+LOG_EVERY_S = 2.0
+SCANNED = 512  # items read from the store at a time
+SLICE = 64  # items derived and inserted at a time
+WARM_ROUNDS = 3
+
+
+class Stopped(Exception):
+    """The service ends; so does the load."""
+
+
+class Progress(Protocol):
+    """Told, from the loading thread, what is under way."""
+
+    def enter(self, state: State, step: str, total: int = 0) -> None: ...
+    def advance(self, count: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a load needs beside the bundle."""
+
+    store: str  # URL; a connection of its own, on an event loop of its own
+    most_items: int
+    shapes: list[tuple[int, int]]  # (candidates in a chunk, history items) to warm up with
+    stop: threading.Event
+
+
+def load(bundle: Bundle, recipe: Recipe, progress: Progress) -> Version:
+    """A version that may answer. BundleError, StoreError or Stopped. Blocks."""
+    progress.enter(State.LOADING, "opening the graphs")
+    model = FoldedModel(bundle)
+    version = asyncio.run(_filled(model, recipe, progress))
+    progress.enter(State.WARMING, "warming up")
+    warm(version, recipe.shapes)
+    progress.enter(State.VERIFYING, "verifying against the golden answers")
+    verify(bundle, model)
+    return version
+
+
+async def _filled(model: FoldedModel, recipe: Recipe, progress: Progress) -> Version:
+    store = await feature_store.connect(recipe.store, model.schema)
+    try:
+        items = await store.count_items()
+        capacity = min(recipe.most_items, int(items * ROOM) + LEAST_ROOM)
+        version = Version(model, ItemTable(model.schema, capacity))
+        progress.enter(State.LOADING, "filling the item table", items)
+        await fill(version, store, recipe, progress)
+        return version
+    finally:
+        await store.close()
+
+
+async def fill(version: Version, store: FeatureStore, recipe: Recipe, progress: Progress) -> None:
+    """Derive every stored item, saying how far it is."""
+    began = told = perf_counter()
+    unreadable = seen = 0
+    async for batch in store.scan_items(SCANNED):
+        for start in range(0, len(batch.ids), SLICE):
+            unreadable += _insert(version, batch, slice(start, start + SLICE))
+            if recipe.stop.is_set():
+                raise Stopped
+        seen += len(batch.ids)
+        progress.advance(len(batch.ids))
+        if perf_counter() - told > LOG_EVERY_S:
+            told = perf_counter()
+            logger.info("filling the item table", model_version=version.name, items=seen)
+    table = version.table
+    logger.info(
+        "item table filled",
+        model_version=version.name,
+        items=table.count,
+        megabytes=round(table.count * table.bytes_per_item / 1e6, 1),
+        seconds=round(perf_counter() - began, 2),
+    )
+    if unreadable:
+        logger.warning("items with damaged or non-finite records", items=unreadable)
+    if table.refused:
+        logger.warning(
+            "item table full: the rest is fetched and derived by each request",
+            refused=table.refused,
+            capacity=table.capacity,
+            remedy="raise QIN_MAX_TABLE_ITEMS",
+        )
+
+
+def _insert(version: Version, batch: ItemBatch, part: slice) -> int:
+    """Add a part of a batch; how many of it are unreadable."""
+    found = np.flatnonzero(batch.status[part] == FOUND) + part.start
+    items, finite = derive(version.model, batch.rows[found])
+    chosen = np.flatnonzero(finite)
+    version.table.insert(batch.ids[found[chosen]], items.gather(chosen))
+    return len(batch.ids[part]) - len(chosen)
+
+
+def warm(version: Version, shapes: list[tuple[int, int]]) -> None:
+    """Run the graphs at the shapes that requests will have, on the table's own rows."""
+    random = np.random.default_rng(0)
+    items = max(1, version.table.count)
+    for candidates, past in shapes * WARM_ROUNDS:
+        seen = version.table.columns.gather(random.integers(0, items, past))
+        history = version.model.history(seen.vector)
+        asked = version.table.columns.gather(random.integers(0, items, candidates))
+        version.model.rank(asked, history)
+
+
+def verify(bundle: Bundle, model: FoldedModel) -> None:
+    """Ask the graphs every golden question. BundleError beyond the export's own tolerance."""
+    difference = bundle.golden().compare(model)
+    if not difference.max_abs_error <= TOLERANCE:
+        raise BundleError(
+            f"{bundle.path}: not served: on this machine its answers differ from its own golden "
+            f"ones by {difference.max_abs_error:.3g} (at most {TOLERANCE:g} is allowed); worst "
+            f"case: {difference.worst_case}; rebuild it with `python -m model_export build`"
+        )
+    logger.info(
+        "verified",
+        model_version=bundle.version,
+        golden_answers=difference.cases,
+        max_abs_error=difference.max_abs_error,
+    )

@@ -1,0 +1,49 @@
+"""How much memory there is, and giving back what was freed."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int | None:
+    """What this process may still take: the system's, or its container's where that is less.
+
+    None where neither can be read.
+    """
+    bounds = [bound for bound in (_of_system(), _of_container()) if bound is not None]
+    return min(bounds, default=None)
+
+
+def trim() -> None:
+    """Give freed pages back to the system: glibc keeps them otherwise."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # not in musl, which keeps none
+        libc.malloc_trim(0)
+
+
+def _of_system() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _of_container() -> int | None:
+    try:
+        most = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text())
+        held = (CGROUP / "memory.stat").read_text()
+    except OSError:
+        return None
+    if most == "max":
+        return None
+    reclaimable = sum(
+        int(line.split()[1]) for line in held.splitlines() if line.startswith("inactive_file ")
+    )
+    return int(most) - used + reclaimable

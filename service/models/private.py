@@ -1,0 +1,225 @@
+"""The private place: copies of bundles that nobody else writes to, and what outlives a restart.
+
+    PRIVATE/<models folder>/
+        copies/<sha-256 of the manifest>/<version>/   a bundle; its folder bears its version's name
+        incoming/<host>.<pid>.<random>/<version>/     one still being copied
+        versions.json                                 version -> digest, of all that were proved
+        state.json                                    what was active, what was being loaded
+
+Copies are named by content, so several processes of one machine share them, and with them the
+mapped pages. Everything is written to another name first and renamed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from model_export.errors import BundleError
+from service.logs import logger
+
+INCOMING_KEPT_S = 3600.0  # of a process on another host, whose end cannot be seen from here
+COPIES_KEPT_S = 3600.0  # that no process of ours names: another may be about to open one
+MOST_VERSIONS = 10_000  # remembered with their digests; the oldest are forgotten
+
+
+class Copy(BaseModel):
+    """A version and the content it had."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    digest: str
+
+
+class Loading(Copy):
+    """One being loaded, and by whom."""
+
+    host: str
+    pid: int
+
+    def is_interrupted(self) -> bool:
+        return self.host == socket.gethostname() and not _is_alive(self.pid)
+
+
+class Remembered(BaseModel):
+    """``state.json``"""
+
+    active: Copy | None = None
+    previous: Copy | None = None
+    loading: Loading | None = None  # set before a load, cleared after: still there, it was killed
+    interrupted: str | None = None  # the version that a process did not survive loading
+    followed: str | None = None  # the newest version that was ever followed
+
+
+class PrivateFolder:
+    """One per models folder, shared by the processes of a machine."""
+
+    def __init__(self, root: Path, models: Path) -> None:
+        resolved = models.resolve()
+        mark = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:12]
+        self.path = root.absolute() / f"{resolved.name}-{mark}"
+        self._copies, self._incoming = self.path / "copies", self.path / "incoming"
+        self._state, self._versions = self.path / "state.json", self.path / "versions.json"
+
+    def prepare(self) -> None:
+        """Make the folders, remove what killed processes left. BundleError when it cannot."""
+        try:
+            for folder in (self.path, self._copies, self._incoming):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in self._incoming.iterdir():
+                if _is_abandoned(left):
+                    shutil.rmtree(left, ignore_errors=True)
+        except OSError as error:
+            raise BundleError(
+                f"{self.path}: cannot be made: {error.strerror}; set QIN_PRIVATE to a folder that "
+                "this process may write to"
+            ) from error
+
+    def copy(self, digest: str, version: str) -> Path:
+        """Where the copy of that content is, if it is there."""
+        return self._copies / digest / version
+
+    @contextmanager
+    def incoming(self, version: str) -> Iterator[Path]:
+        """A folder to copy a bundle into; gone by the end of the block unless adopted."""
+        owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+        folder = self._incoming / owner
+        (folder / version).mkdir(parents=True, mode=0o700)
+        try:
+            yield folder / version
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def adopt(self, copied: Path, digest: str) -> Path:
+        """Give a whole copy its name. If another process was faster, its copy is as good."""
+        final = self._copies / digest
+        try:
+            copied.parent.rename(final)
+        except OSError:
+            if not (final / copied.name).is_dir():
+                raise
+        return final / copied.name
+
+    def discard(self, copy: Copy) -> None:
+        shutil.rmtree(self._copies / copy.digest)
+
+    def forget_others(self, digests: Iterable[str]) -> None:
+        """Remove copies that are none of these, unless used lately (another process may be)."""
+        state = self.remembered()
+        kept = {*digests, *(c.digest for c in (state.active, state.previous, state.loading) if c)}
+        oldest = time.time() - COPIES_KEPT_S
+        for folder in self._copies.iterdir():
+            try:
+                if folder.name not in kept and folder.stat().st_mtime < oldest:
+                    shutil.rmtree(folder)
+            except OSError as error:  # in the way of nothing; tried again next time
+                logger.warning("old copy not removed", path=str(folder), reason=str(error))
+
+    def touch(self, digest: str) -> None:
+        os.utime(self._copies / digest)
+
+    def check_known(self, copy: Copy) -> None:
+        """BundleError when this version was once taken in with other content."""
+        known = self._known().get(copy.version)
+        if known not in (None, copy.digest):
+            raise BundleError(
+                f"version {copy.version}: exists with other content: its manifest has sha-256 "
+                f"{copy.digest[:16]}…, and the version known here has {known[:16]}…; a version is "
+                f"immutable: publish it under a new name (or, if the old one was a mistake, remove "
+                f"it from {self._versions})"
+            )
+
+    def know(self, copy: Copy) -> None:
+        """From now on this version has this content. BundleError if it has another."""
+        with self._locked():
+            self.check_known(copy)
+            known = self._known()
+            if copy.version not in known:
+                known[copy.version] = copy.digest
+                newest = dict(list(known.items())[-MOST_VERSIONS:])
+                _write(self._versions, newest)
+
+    def remembered(self) -> Remembered:
+        """What outlived the last process; nothing of a file that cannot be read."""
+        try:
+            return Remembered.model_validate_json(self._state.read_bytes())
+        except FileNotFoundError:
+            return Remembered()
+        except (OSError, ValidationError) as error:
+            logger.error(
+                "state not read: starting as if new", path=str(self._state), reason=str(error)
+            )
+            return Remembered()
+
+    def remember(self, **changed: Any) -> Remembered:
+        """Change some fields. On disk when it returns."""
+        with self._locked():
+            state = self.remembered().model_copy(update=changed)
+            _write(self._state, state.model_dump(mode="json"))
+        return state
+
+    def begin_loading(self, copy: Copy) -> None:
+        self.remember(
+            loading=Loading(
+                version=copy.version,
+                digest=copy.digest,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+            )
+        )
+
+    def end_loading(self) -> None:
+        self.remember(loading=None)
+
+    def _known(self) -> dict[str, str]:
+        try:
+            content: dict[str, str] = orjson.loads(self._versions.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise BundleError(
+                f"{self._versions}: cannot be read: {error}; restore it, or remove it to forget "
+                "which content each version had"
+            ) from error
+        return content
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Among the processes of this machine."""
+        with (self.path / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _write(file: Path, content: Any) -> None:
+    """Whole and on disk, or not at all."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    with partial.open("wb") as stream:
+        stream.write(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)
+
+
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _is_abandoned(folder: Path) -> bool:
+    host, _, rest = folder.name.rpartition(".")[0].rpartition(".")
+    if host == socket.gethostname() and rest.isdecimal():
+        return not _is_alive(int(rest))
+    return folder.stat().st_mtime < time.time() - INCOMING_KEPT_S
