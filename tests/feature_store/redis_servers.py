@@ -63,7 +63,9 @@ class Server:
 
     def start_without_waiting(self) -> None:
         binary = shutil.which("redis-server")
-        assert binary, "redis-server is missing; run: sh tests/ensure_debian.sh redis-server redis-server"
+        assert binary, (
+            "redis-server is missing; run: sh tests/ensure_debian.sh redis-server redis-server"
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         port = ["--tls-port" if self.tls else "--port", str(self.port)]
         if self.tls:
