@@ -118,11 +118,11 @@ class _Sum(Function):
         return summed
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _Sum.forward(ctx, gradient)
 
 
 def _sum_over_processes(x: Tensor) -> Tensor:
     """Differentiable, as ``distributed.all_reduce`` is not."""
-    summed: Tensor = _Sum.apply(x)
+    summed: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
     return summed
