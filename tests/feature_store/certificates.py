@@ -24,15 +24,21 @@ class Certificates:
 def make(folder: Path) -> Certificates:
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority_name = _name("tests' own authority")
+    own = x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key())
     authority = (
         _builder(authority_name, authority_name, authority_key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(own, critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
     server = (
         _builder(_name("redis"), authority_name, server_key)
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(issuer, critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     made = Certificates(folder / "ca.pem", folder / "redis.pem", folder / "redis.key")
@@ -60,4 +66,19 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    """Python 3.13 insists on it."""
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
     )
