@@ -39,7 +39,7 @@ class Check:
 
 def percentiles_agree_with_theory() -> Check:
     """M/D/1 at 70%: corrected percentiles within 5% of Erlang's formula."""
-    service, rate, length = 10e-3, 70.0, 24.0
+    service, rate, length = 10e-3, 70.0, 16.0
     expected = {name: md1_response(q, rate, service) for name, q in QUANTILES.items()}
     seed = typical_seed(rate, service, length, expected)
     load = Load("", rate=rate, seconds=length, warmup=0, seed=seed, workload=SMALL)
@@ -80,11 +80,11 @@ def typical_seed(rate: float, service: float, length: float, expected: dict[str,
 def stall_moves_corrected_percentiles_only() -> Check:
     """A 1.4 s SIGSTOP: corrected p99 as computed, uncorrected nearly still."""
     service, connections = 5e-3, 4
-    load = Load("", rate=100, seconds=15, warmup=0, seed=5, workload=SMALL, connections=connections)
+    load = Load("", rate=100, seconds=10, warmup=0, seed=5, workload=SMALL, connections=connections)
     stalled: list[float] = []
 
     def stall(stub: StubProcess, start: float, over: threading.Event) -> None:
-        over.wait(max(0.0, start + 5.0 - clock()))
+        over.wait(max(0.0, start + 3.0 - clock()))
         stub.pause()
         stalled.append(clock() - start)
         over.wait(STALL)
@@ -114,7 +114,7 @@ def stall_moves_corrected_percentiles_only() -> Check:
 
 def late_generator_is_invalid() -> Check:
     """A generator held up for 30 ms after every 20 requests must not blame the service."""
-    load = Load("", rate=200, seconds=4, warmup=0, workload=SMALL, stall_every=20, stall_s=0.03)
+    load = Load("", rate=200, seconds=2, warmup=0, workload=SMALL, stall_every=20, stall_s=0.03)
     result, _ = _measure(load, service="constant:5ms", servers=0)
     return Check(
         "a generator slowed on purpose is declared invalid",
@@ -129,7 +129,7 @@ def late_generator_is_invalid() -> Check:
 
 def lies_are_caught() -> Check:
     """Every false score and every mixed answer, and nothing else."""
-    load = Load("", rate=200, seconds=4, warmup=0, workload=SMALL, keep_answers=True)
+    load = Load("", rate=300, seconds=3, warmup=0, workload=SMALL, keep_answers=True)
     result, stub = _measure(load, service="constant:5ms", servers=0, lie_every=50, mix_every=77)
     both = load.schedule()[0].size // (50 * 77)  # a lie in a mixed answer is one wrong answer
     told = stub.counts["lies"] + stub.counts["mixed"] - both
@@ -152,7 +152,7 @@ def lies_are_caught() -> Check:
 
 def drops_are_counted_exactly() -> Check:
     """1% of the connections are closed without an answer; buckets still sum to the schedule."""
-    load = Load("", rate=400, seconds=6, warmup=0, workload=SMALL)
+    load = Load("", rate=500, seconds=3, warmup=0, workload=SMALL)
     result, stub = _measure(load, service="constant:5ms", servers=0, drop_every=100)
     buckets = result["buckets"]
     return Check(

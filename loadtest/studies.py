@@ -112,6 +112,9 @@ def swap(
         list[str], typer.Option(help="Activated in turn, the one now active first; repeat.")
     ] = [],  # noqa: B006 - typer copies it
     swaps: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 20,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Unload and load each one again before its turn.")
+    ] = False,
     pid: Pid = None,
     slo: Slos = [],  # noqa: B006 - typer copies it
     oracle: OraclePath = None,
@@ -131,7 +134,7 @@ def swap(
         if len(versions) < 2:
             raise ValueError(f"version: swapping takes two versions, there is {versions}")
         begin, end = (load.warmup + share * load.seconds for share in (0.2, 0.9))
-        swapper = Swapper(api, versions, swaps, begin, end, pid)
+        swapper = Swapper(api, versions, swaps, begin, end, pid, fresh)
         with live(console, "swap") as watch, execute(load, watch=watch, beside=swapper) as run:
             checked = None if judge is None else check_run(run, judge)
             result = summarise(run, slos_of(slo), checked)

@@ -39,7 +39,16 @@ class Admin:
         return [model["version"] for model in models]
 
     def activate(self, version: str) -> None:
-        self._call("POST", f"/admin/models/{quote(version, safe='')}/activate")
+        self._tell(version, "activate")
+
+    def reload(self, version: str) -> float | None:
+        """Out of memory and in again; the longest its event loop stalled meanwhile, if it says."""
+        self._tell(version, "unload")
+        stall: float | None = self._tell(version, "load").get("worst_stall_ms")
+        return stall
+
+    def _tell(self, version: str, verb: str) -> Any:
+        return self._call("POST", f"/admin/models/{quote(version, safe='')}/{verb}")
 
     def _call(self, method: str, path: str) -> Any:
         target = Target.parse(self.url, allow_remote=self.allow_remote)
@@ -61,7 +70,10 @@ class Admin:
 @dataclass
 class Swapper:
     """Passed to ``execute`` as ``beside``: ``count`` activations, the versions in turn, evenly over
-    the time between ``begin`` and ``end`` (seconds of the run)."""
+    the time between ``begin`` and ``end`` (seconds of the run).
+
+    ``fresh``: each is taken out of memory and loaded again before it is activated, under the load.
+    """
 
     admin: Admin
     versions: list[str]
@@ -69,6 +81,7 @@ class Swapper:
     begin: float
     end: float
     pid: int | None = None
+    fresh: bool = False
     swaps: list[Json] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -78,13 +91,23 @@ class Swapper:
             if over.wait(max(0.0, start + at - clock())):
                 return
             version = self.versions[(number + 1) % len(self.versions)]
-            asked = clock() - start
+            began = asked = clock() - start
+            stall = None
             try:
+                if self.fresh:
+                    stall = self.admin.reload(version)
+                    asked = clock() - start
                 self.admin.activate(version)
             except RunError as error:
                 self.failures.append(str(error))
                 continue
-            swap: Json = {"version": version, "asked_s": asked, "answered_s": clock() - start}
+            swap: Json = {
+                "version": version,
+                "began_s": began,
+                "asked_s": asked,
+                "answered_s": clock() - start,
+                "load_stall_ms": stall,
+            }
             if self.pid is not None:
                 try:
                     swap["resident_mib"] = resident_mib(self.pid)
@@ -97,19 +120,21 @@ class Swapper:
 def judge(run: Run, swapper: Swapper, oracle: OracleReport | None) -> Json:
     """The bars' fields. ``errors``: requests that did not end OK for any reason but their scores,
     and activations refused. p99 around swaps is over requests scheduled from half a second before
-    an activation was asked for until half a second after it was answered; p99 without, over all
-    others (the stretches before the first and after the last swap among them)."""
+    a load or an activation was asked for until half a second after it was answered; p99 without,
+    over all others (the stretches before the first and after the last swap among them)."""
     rows = run.measured
     bucket, at, response = run.columns.bucket[rows], run.columns.at[rows], run.response()
     around = np.zeros(at.size, bool)
     for swap in swapper.swaps:
-        first, last = swap["asked_s"] - AROUND, swap["answered_s"] + AROUND
+        first, last = swap["began_s"] - AROUND, swap["answered_s"] + AROUND
         around[slice(*np.searchsorted(at, [first, last]))] = True
         swap["first_answer_ms"] = _first_answer(run, swap)
     good = bucket == Bucket.OK
     with_swaps, without = response[around & good], response[~around & good]
     waited = [swap["first_answer_ms"] for swap in swapper.swaps]
     first_answers = [time for time in waited if time is not None]
+    loads = [1e3 * (swap["asked_s"] - swap["began_s"]) for swap in swapper.swaps if swapper.fresh]
+    stalls = [s["load_stall_ms"] for s in swapper.swaps if s["load_stall_ms"] is not None]
     memory = [swap["resident_mib"] for swap in swapper.swaps if "resident_mib" in swap]
     tail, usual = percentile(with_swaps, 0.99), percentile(without, 0.99)
     return {
@@ -129,6 +154,8 @@ def judge(run: Run, swapper: Swapper, oracle: OracleReport | None) -> Json:
         "resident_mib_after_5": memory[4] if len(memory) > 4 else None,
         "resident_mib_after_all": memory[-1] if memory else None,
         "memory_ratio": memory[-1] / memory[4] if len(memory) > 4 else None,
+        "load_ms": _spread(loads),
+        "load_stall_ms": _spread(stalls),
         "activation_ms": _spread([1e3 * (s["answered_s"] - s["asked_s"]) for s in swapper.swaps]),
         "activation_to_first_answer_ms": _spread(first_answers),
         "each": swapper.swaps,
