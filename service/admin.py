@@ -18,12 +18,12 @@ from starlette.types import ASGIApp
 from feature_store.errors import StoreError
 from model_export.manifest import VERSION_PATTERN
 from service.admin_access import Access
-from service.app import problem
 from service.errors import ServiceError
 from service.exchange import Exchanges
 from service.house import House
 from service.logs import logger
 from service.models.states import Slot
+from service.openapi import problem
 from service.problems import answer_problem
 
 Name = Annotated[str, Path(pattern=VERSION_PATTERN, description="A version in the models folder.")]

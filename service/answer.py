@@ -26,19 +26,28 @@ class Answer:
     status: NDArray[np.uint8]  # (C,) FOUND | MISSING | CORRUPT
     history_status: NDArray[np.uint8]  # (H,)
     cold: Mask  # (C,)
+    history_lost: bool = False  # the store did not say what it is: scored with an empty one
 
     @classmethod
-    def of(cls, candidates: Ids, scores: Floats, history: Ids, found: FoundItems) -> Answer:
+    def of(
+        cls,
+        candidates: Ids,
+        scores: Floats,
+        history: Ids,
+        found: FoundItems,
+        *,
+        history_lost: bool = False,
+    ) -> Answer:
         """``found`` holds the history first, then the candidates."""
         past, asked = np.split(found.status, [len(history)])
-        return cls(candidates, scores, history, asked, past, found.cold(len(history)))
+        cold = found.cold[len(history) :]
+        return cls(candidates, scores, history, asked, past, cold, history_lost)
 
     def json(self, model_version: str, request_id: str, top_k: int | None) -> bytes:
         """Parallel arrays; a NaN is written as null."""
         chosen = slice(None) if top_k is None else best(self.scores, top_k)
         unreadable = self.candidates[self.status == CORRUPT]
         damaged_past = self.history[self.history_status == CORRUPT]
-        degraded = {"items": len(unreadable), "history": len(damaged_past)}
         return orjson.dumps(
             {
                 "model_version": model_version,
@@ -50,14 +59,24 @@ class Answer:
                 "unreadable_items": _distinct(np.concatenate([unreadable, damaged_past])),
                 "cold_items": _distinct(self.candidates[self.cold]),
                 "unknown_history": _distinct(self.history[self.history_status == MISSING]),
-                "degraded": [name for name, count in degraded.items() if count],
+                "degraded": self.degraded,
             },
             option=orjson.OPT_SERIALIZE_NUMPY,
         )
 
     @property
     def cold_user(self) -> bool:
-        return len(self.history) == 0
+        """Nothing is known of the user; not that nothing could be learnt."""
+        return len(self.history) == 0 and not self.history_lost
+
+    @property
+    def degraded(self) -> list[str]:
+        """What the answer had to do without, in whole or in part."""
+        without = {
+            "items": bool((self.status == CORRUPT).any()),
+            "history": self.history_lost or bool((self.history_status == CORRUPT).any()),
+        }
+        return [name for name, so in without.items() if so]
 
     def count(self, status: int) -> int:
         """Candidates of this status."""

@@ -15,16 +15,17 @@ from service.api import (
     ANSWER_HEADERS,
     REQUEST_EXAMPLES,
     REQUEST_HEADERS,
-    ProblemDocument,
     ScoreAnswer,
     score_request,
 )
 from service.errors import NotReady, ServiceError
 from service.exchange import SCORE, Exchanges, exchange_of
 from service.house import House
-from service.problems import MEDIA_TYPE, answer_problem
+from service.openapi import problem
+from service.problems import answer_problem
 from service.question import Question
 from service.request import deadline_seconds, parse, read_body
+from service.writes import add_writes
 
 
 def create_app(house: House) -> ASGIApp:
@@ -39,6 +40,7 @@ def create_app(house: House) -> ASGIApp:
     for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_problem)
     _add_score(app, house)
+    add_writes(app, house)
     _add_operations(app, house)
     return Exchanges(app, house.settings, house.metrics)
 
@@ -102,14 +104,20 @@ def _add_operations(app: FastAPI, house: House) -> None:
     )
     async def ready() -> dict[str, Any]:
         readiness, active = house.readiness, house.versions.active
-        if not readiness.ready or active is None:
+        reachable = house.reader.reachable
+        waiting_for = "" if readiness.ready else readiness.waiting_for
+        if not waiting_for and not reachable and not house.reader.may_do_without:
+            waiting_for = "the feature store to answer"
+        if waiting_for or active is None:
             raise NotReady(
-                f"waiting for: {readiness.waiting_for}",
+                f"waiting for: {waiting_for}",
                 headers={"Retry-After": "1"},
-                members={"waiting_for": readiness.waiting_for},
+                members={"waiting_for": waiting_for},
             )
         return {
             "status": "ready",
+            "store": "reachable" if reachable else "unreachable",
+            "degraded": [] if reachable else ["history"],
             "model_version": active.name,
             "items": active.table.count,
             "item_capacity": active.table.capacity,
@@ -118,10 +126,3 @@ def _add_operations(app: FastAPI, house: House) -> None:
     @app.get("/metrics", summary="For Prometheus", response_class=Response)
     async def metrics() -> Response:
         return Response(house.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-def problem() -> dict[str, Any]:
-    return {
-        "description": "A problem document (RFC 9457)",
-        "content": {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
-    }

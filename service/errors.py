@@ -5,6 +5,7 @@
     ├── Unauthorised         401  no admin token, or a wrong one
     ├── Forbidden            403  an admin request that a browser made for another site
     ├── UnknownVersion       404
+    ├── UnknownItem          404
     ├── Conflict             409  not in this state of affairs
     ├── TooLarge             413
     ├── UnsupportedEncoding  415
@@ -14,7 +15,8 @@
     ├── NotReady             503
     ├── StoreFailure         503
     ├── DeadlinePassed       504
-    └── ModelFault           500  the model answered with something that is no probability
+    ├── ModelFault           500  the model answered with something that is no probability
+    └── ItemUnreadable       500  the store's record of it is damaged
 
 Each becomes an RFC 9457 problem document in ``service.problems``.
 """
@@ -79,6 +81,10 @@ class UnknownVersion(ServiceError):
     status, slug, title = 404, "unknown-version", "This model version is not loaded"
 
 
+class UnknownItem(ServiceError):
+    status, slug, title = 404, "unknown-item", "The store has no such item"
+
+
 class Conflict(ServiceError):
     status, slug, title = 409, "conflict", "Not as things are now"
 
@@ -122,6 +128,10 @@ class DeadlinePassed(ServiceError):
 
 class ModelFault(ServiceError):
     status, slug, title = 500, "model-fault", "The model failed"
+
+
+class ItemUnreadable(ServiceError):
+    status, slug, title = 500, "unreadable-item", "The stored item is damaged"
 
 
 def tree(base: type[ServiceError] = ServiceError) -> list[type[ServiceError]]:

@@ -1,10 +1,12 @@
 """Ids to row numbers, a whole array at a time.
 
-Open addressing in buckets of eight 8-byte keys, one cache line: a look-up of many ids is a gather
-of their buckets and one comparison, repeated only for the few whose bucket has overflowed into the
-next. Keys and rows are plain arrays, so that the index can live in a mapped file.
+Every id has two buckets of eight 8-byte keys, one cache line each, and is in one of them: a
+look-up of many ids is a gather of their first buckets and one comparison, repeated with the second
+ones for what was not there. So an id can be removed without a trace, and no look-up ever walks.
+Keys and rows are plain arrays: the index can live in a mapped file.
 
-Writers must be one at a time. Readers need no lock: a key is written after its row number.
+Writers must be one at a time. Readers need no lock, but what they are told while somebody writes
+is a hint: whoever asks must look whether that row is the id's own.
 """
 
 from __future__ import annotations
@@ -16,21 +18,22 @@ from feature_store.contract import Ids
 
 BUCKET = 8  # keys, 64 bytes
 LOAD = 0.5  # of the keys in use when full
+FIRST_ONLY = 6  # while an id's first bucket holds fewer keys than this, its second is not looked at
 EMPTY = -1  # ids are never negative
 ABSENT = -1
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio (Knuth, TAOCP 6.4)
+FIRST = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio (Knuth, TAOCP 6.4)
+SECOND = np.uint64(0xD6E8FEB86659FD93)
+HALF = np.uint64(32)
 
 Rows = NDArray[np.int64]
 
 
 class HashIndex:
-    """At most ``capacity`` ids. ``keys`` (buckets, 8) and ``rows`` (buckets, 8) are its memory."""
+    """``keys`` (buckets, 8) and ``rows`` (buckets, 8) are its memory."""
 
-    def __init__(self, keys: Ids, rows: Rows, count: int = 0) -> None:
+    def __init__(self, keys: Ids, rows: Rows) -> None:
         self._keys, self._rows = keys, rows
         self._shift = np.uint64(64 - len(keys).bit_length() + 1)
-        self._mask = len(keys) - 1
-        self.count = count
 
     @staticmethod
     def buckets(capacity: int) -> int:
@@ -46,35 +49,61 @@ class HashIndex:
     def find(self, ids: Ids) -> Rows:
         """Row number of each id (N,), ABSENT where there is none."""
         found = np.full(len(ids), ABSENT, np.int64)
-        bucket = self._bucket(ids)
-        pending = np.arange(len(ids))
-        while len(pending):
-            keys = self._keys[bucket]  # (P, 8)
-            match = keys == ids[pending, None]
-            place = match.argmax(axis=1)
-            hit = match[np.arange(len(pending)), place]
-            found[pending[hit]] = self._rows[bucket[hit], place[hit]]
-            overflowed = ~hit & (keys[:, -1] != EMPTY)  # buckets fill from the left
-            pending, bucket = pending[overflowed], (bucket[overflowed] + 1) & self._mask
+        bucket, place, there = self._locate(ids)
+        found[there] = self._rows[bucket[there], place[there]]
         return found
 
-    def insert(self, ids: Ids, rows: Rows) -> None:
-        """Add ids that are not there yet, each once. The caller keeps to the capacity."""
-        bucket = self._bucket(ids)
-        pending = np.arange(len(ids))
+    def put(self, ids: Ids, rows: Rows) -> NDArray[np.bool_]:
+        """Add or redirect ids (N,), each given once; where both buckets were full, False."""
+        bucket, place, placed = self._locate(ids)
+        self._rows[bucket[placed], place[placed]] = rows[placed]
+        pending = np.flatnonzero(~placed)
         while len(pending):
-            _, first = np.unique(bucket, return_index=True)  # one id a bucket and round
-            used = (self._keys[bucket[first]] != EMPTY).sum(axis=1)
-            free = used < BUCKET
-            chosen, place = first[free], used[free]
-            self._rows[bucket[chosen], place] = rows[pending[chosen]]
-            self._keys[bucket[chosen], place] = ids[pending[chosen]]
-            left = np.ones(len(pending), np.bool_)
-            left[chosen] = False
-            pending, bucket = pending[left], bucket[left]
-            overflowed = self._keys[bucket, -1] != EMPTY
-            bucket = (bucket + overflowed) & self._mask
-        self.count += len(ids)
+            chosen = self._emptier(ids[pending])
+            _, once = np.unique(chosen, return_index=True)  # one id a bucket and round
+            free = self._keys[chosen[once]] == EMPTY
+            fits = free.any(axis=1)
+            one, where, at = pending[once[fits]], chosen[once[fits]], free[fits].argmax(axis=1)
+            self._rows[where, at] = rows[one]  # first the row, then the key that leads to it
+            self._keys[where, at] = ids[one]
+            placed[one] = True
+            pending = np.delete(pending, once)
+        return placed
+
+    def remove(self, ids: Ids) -> None:
+        """Forget ids; those that are not there are no matter."""
+        bucket, place, there = self._locate(ids)
+        self._keys[bucket[there], place[there]] = EMPTY
+
+    def _locate(self, ids: Ids) -> tuple[Rows, Rows, NDArray[np.bool_]]:
+        """Bucket and place of each id (N,), and whether it is there."""
+        bucket = self._bucket(ids)
+        place, there = self._match(ids, bucket)
+        absent = np.flatnonzero(~there)
+        if len(absent):
+            second = self._second(ids[absent])
+            bucket[absent] = second
+            place[absent], there[absent] = self._match(ids[absent], second)
+        return bucket, place, there
+
+    def _match(self, ids: Ids, bucket: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+        match = self._keys[bucket] == ids[:, None]  # (N, 8)
+        place = match.argmax(axis=1)
+        return place, match[np.arange(len(ids)), place]
+
+    def _emptier(self, ids: Ids) -> Rows:
+        """The bucket each id should go to: the first unless it is nearly full."""
+        first, second = self._bucket(ids), self._second(ids)
+        used = (self._keys[first] != EMPTY).sum(axis=1)
+        crowded = np.flatnonzero(used >= FIRST_ONLY)
+        others = (self._keys[second[crowded]] != EMPTY).sum(axis=1)
+        moved = crowded[others < used[crowded]]
+        first[moved] = second[moved]
+        return first
 
     def _bucket(self, ids: Ids) -> Rows:
-        return ((ids.view(np.uint64) * MULTIPLIER) >> self._shift).astype(np.int64)
+        return ((ids.view(np.uint64) * FIRST) >> self._shift).astype(np.int64)
+
+    def _second(self, ids: Ids) -> Rows:
+        words = ids.view(np.uint64)
+        return (((words ^ (words >> HALF)) * SECOND) >> self._shift).astype(np.int64)

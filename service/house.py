@@ -12,6 +12,7 @@ from feature_store.contract import FeatureStore
 from model_export.bundle import Bundle
 from model_export.signature import PublicKeys
 from service.engine import Engine
+from service.freshness import Freshness
 from service.logs import logger
 from service.metrics import Metrics
 from service.models.catalogue import Catalogue
@@ -27,7 +28,7 @@ from service.models.shadow import Shadow
 from service.readiness import Readiness
 from service.scoring import Scoring
 from service.settings import Settings
-from service.store import StoreReader
+from service.store import StoreReader, store_options
 from service.versions import Versions
 
 
@@ -38,6 +39,8 @@ class House:
     settings: Settings
     metrics: Metrics
     store: FeatureStore
+    reader: StoreReader
+    freshness: Freshness
     engine: Engine
     scoring: Scoring
     versions: Versions
@@ -87,14 +90,16 @@ async def open_house(settings: Settings) -> AsyncIterator[tuple[House, Bundle]]:
 
     wanted = await Fleet.wanted(settings)
     first = await asyncio.to_thread(chosen, wanted)
-    store = await connect(settings.store, first.bundle.schema)
+    store = await connect(settings.store, first.bundle.schema, options=store_options(settings))
     engine = Engine(
         settings.engine_threads,
         chunk=settings.chunk_candidates,
         min_chunk=settings.min_chunk_candidates,
     )
     metrics, versions, readiness = Metrics(), Versions(), Readiness()
-    reader = StoreReader(store, metrics)
+    may_do_without = settings.on_store_failure == "degrade"
+    reader = StoreReader(store, metrics, may_do_without=may_do_without)
+    freshness = Freshness(reader, versions)
     limits = Limits(settings.inspection_memory_mb << 20, settings.inspection_s)
     swap = HotSwap(
         Parts(
@@ -115,6 +120,8 @@ async def open_house(settings: Settings) -> AsyncIterator[tuple[House, Bundle]]:
         settings=settings,
         metrics=metrics,
         store=store,
+        reader=reader,
+        freshness=freshness,
         engine=engine,
         scoring=Scoring(reader, engine, metrics),
         versions=versions,
@@ -129,6 +136,7 @@ async def open_house(settings: Settings) -> AsyncIterator[tuple[House, Bundle]]:
     finally:
         await fleet.close()
         await swap.close()
+        await freshness.close()
         await asyncio.to_thread(engine.close)
         await store.close()
 
@@ -152,8 +160,33 @@ def _expose(house: House) -> None:
     )
     gauge("qin_item_table_items", "Items ready in memory.", lambda: of_table("count"))
     gauge("qin_item_table_capacity", "Items the table has room for.", lambda: of_table("capacity"))
+    gauge("qin_item_table_bytes", "Memory of the items there are.", lambda: of_table("bytes"))
     counter(
         "qin_item_table_refused",
-        "Times an item found the table full: requests fetch it again each time.",
+        "Times an item found no room in the table: requests fetch it again each time.",
         lambda: of_table("refused"),
+    )
+    counter(
+        "qin_item_table_evicted",
+        "Items that made room for others.",
+        lambda: of_table("evicted"),
+    )
+    freshness, reader = house.freshness, house.reader
+    counter(
+        "qin_item_changes", "Items that the change log told of.", lambda: float(freshness.changed)
+    )
+    counter(
+        "qin_item_changes_lost",
+        "Times that the change log had lost changes, so that every item was read again.",
+        lambda: float(freshness.lost),
+    )
+    gauge(
+        "qin_item_changes_waiting",
+        "Changed items that are not back in the table.",
+        lambda: float(freshness.waiting),
+    )
+    gauge(
+        "qin_store_reachable",
+        "0 while the store does not answer.",
+        lambda: float(reader.reachable),
     )

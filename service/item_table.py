@@ -2,16 +2,21 @@
 
     slot -> vector (D) | row (X) | context (F) | cold
 
-One anonymous mapping holds all four columns; the system provides its pages as they are written.
-A slot, once taken, never changes: what a request has looked up stays true until it is answered.
+Readers take no lock. What a look-up finds is a slot and its stamp; a slot is written anew only
+after its stamp has grown, so rows gathered under an unchanged stamp are the item's own, and
+``SlotsMoved`` says so when they are not. An item that changes gets another slot: the old one keeps
+its rows until somebody else needs the room, and requests under way go on with it.
+
+When it is full, room is made by a clock: a hand goes round the slots, spares those looked up since
+it last passed and takes the others.
 """
 
 from __future__ import annotations
 
-import mmap
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,101 +24,238 @@ from numpy.typing import NDArray
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
 from service.hash_index import ABSENT, HashIndex
+from service.item_memory import (
+    COUNT,
+    CURSOR,
+    FREE,
+    HAND,
+    WRITING,
+    DerivedItems,
+    Slots,
+    TableMemory,
+    bytes_per_item,
+)
 
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int32]
-Slots = NDArray[np.int64]
-ALIGNMENT = 64  # bytes, of each column
+__all__ = ["DerivedItems", "ItemTable", "Slots", "SlotsMoved"]
+
+Stamps = NDArray[np.int64]
+SWEEP = 16_384  # slots the hand looks at in one step
+CHANGES_REMEMBERED = 256  # batches of changed ids
 
 
-@dataclass(frozen=True, slots=True)
-class DerivedItems:
-    """What scoring needs of N items, derived from their records by one model version."""
-
-    vector: Floats  # (N, D)
-    row: Floats  # (N, X)
-    context: Indices  # (N, F), as stored
-    cold: NDArray[np.bool_]  # (N,)
-
-    def __len__(self) -> int:
-        return len(self.cold)
-
-    def columns(self) -> Iterator[NDArray[np.generic]]:
-        yield from (self.vector, self.row, self.context, self.cold)
-
-    @classmethod
-    def joined(cls, parts: Sequence[DerivedItems]) -> DerivedItems:
-        """One after the other."""
-        return cls(
-            np.concatenate([p.vector for p in parts]),
-            np.concatenate([p.row for p in parts]),
-            np.concatenate([p.context for p in parts]),
-            np.concatenate([p.cold for p in parts]),
-        )
-
-    def gather(self, positions: Slots) -> DerivedItems:
-        return DerivedItems(
-            self.vector.take(positions, 0),
-            self.row.take(positions, 0),
-            self.context.take(positions, 0),
-            self.cold.take(positions, 0),
-        )
+class SlotsMoved(Exception):
+    """Slots were given to other items after they were looked up: look up again."""
 
 
 class ItemTable:
-    """At most ``capacity`` items. Reading needs no lock; writing takes one."""
+    """At most ``capacity`` items. Several processes may share its memory."""
 
-    def __init__(self, schema: FeatureSchema, capacity: int) -> None:
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        capacity: int,
+        memory: TableMemory | None = None,
+        others: AbstractContextManager[object] | None = None,
+    ) -> None:
+        """``others`` keeps other processes from writing while it is entered."""
         self.capacity = capacity
-        self.columns = _allocate(schema, capacity)
+        self.memory = memory or TableMemory.anonymous(schema, max(capacity, 1))
+        self.columns = self.memory.items
+        self.bytes_per_item = bytes_per_item(schema)
         self.refused = 0  # items that found it full
-        self._index = HashIndex.empty(capacity)
-        self._writing = threading.Lock()
+        self.evicted = 0
+        self.epoch = 0  # of changes: see ``remove``
+        self._header = self.memory.header
+        self._index = HashIndex(self.memory.keys, self.memory.rows)
+        self._lock, self._others = threading.Lock(), others or nullcontext()
+        self._changed: deque[Ids] = deque(maxlen=CHANGES_REMEMBERED)
 
     @property
     def count(self) -> int:
-        return self._index.count
+        return int(self._header[COUNT])
 
     @property
-    def bytes_per_item(self) -> int:
-        """Of the columns; the index adds 16 bytes a key at a load of 25 to 50%."""
-        return sum(column[:1].nbytes for column in self.columns.columns())
+    def bytes(self) -> int:
+        """Of the items there are."""
+        return self.count * self.bytes_per_item
+
+    @property
+    def cursor(self) -> str | None:
+        """How far the store's change log is known to be in here."""
+        return self._header[CURSOR:].tobytes().rstrip(b"\0").decode() or None
+
+    @cursor.setter
+    def cursor(self, cursor: str) -> None:
+        size = self._header[CURSOR:].nbytes
+        words = np.frombuffer(cursor.encode().ljust(size, b"\0"), np.int64)
+        self._header[CURSOR:] = words
 
     def find(self, ids: Ids) -> Slots:
         """(N,) slot of each id, ABSENT where there is none."""
-        return self._index.find(ids)
+        return self.look_up(ids)[0]
 
-    def insert(self, ids: Ids, items: DerivedItems) -> int:
-        """Add items that are not there yet, as many as fit; how many did not fit."""
-        with self._writing:
-            ids, first = np.unique(ids, return_index=True)
-            absent = self._index.find(ids) == ABSENT
-            ids, chosen = ids[absent], first[absent]
-            start = self.count
-            fitting = min(len(ids), self.capacity - start)
-            end = start + fitting
-            for column, values in zip(self.columns.columns(), items.columns(), strict=True):
-                column[start:end] = values[chosen[:fitting]]
-            # Rows first, then the keys that lead to them: a reader never sees a half-written item.
-            self._index.insert(ids[:fitting], np.arange(start, end))
-            refused = len(ids) - fitting
+    def look_up(self, ids: Ids) -> tuple[Slots, Stamps]:
+        """(N,) slot of each id, ABSENT where there is none, and the slots' stamps."""
+        memory, slots = self.memory, self._index.find(ids)
+        stamps = memory.stamps[slots]  # before the id is looked at: see ``_write``
+        slots[memory.ids[slots] != ids] = ABSENT  # the index is a hint; ABSENT is no index either
+        memory.used[slots[slots != ABSENT]] = 1
+        return slots, stamps
+
+    def take(self, slots: Slots, stamps: Stamps) -> DerivedItems:
+        """Rows (N) of slots that were looked up. SlotsMoved if any was taken away since."""
+        rows = self.columns.gather(slots)
+        self.check(slots, stamps)
+        return rows
+
+    def check(self, slots: Slots, stamps: Stamps) -> None:
+        """SlotsMoved unless what was read of these slots until now was their items' own."""
+        if (self.memory.stamps[slots] != stamps).any():
+            raise SlotsMoved
+
+    def insert(
+        self,
+        ids: Ids,
+        items: DerivedItems,
+        *,
+        replace: bool = False,
+        evict: bool = False,
+        epoch: int | None = None,
+    ) -> int:
+        """Add items (N), leaving out or replacing those there are; how many found no room.
+
+        ``evict`` makes room. ``epoch`` is the table's when the items' records were read: what has
+        changed since then is left out, or an old record would outlive the news of a newer one.
+        """
+        ids, first = np.unique(ids, return_index=True)
+        with self._writing():
+            if not replace:
+                absent = self._slots(ids) == ABSENT
+                ids, first = ids[absent], first[absent]
+            if epoch is not None and epoch != self.epoch:
+                fresh = self._unchanged_since(epoch, ids)
+                ids, first = ids[fresh], first[fresh]
+            slots = self._room(len(ids), evict)
+            fitting = len(slots)
+            self._write(slots, ids[:fitting], items.gather(first[:fitting]))
+            if replace and fitting < len(ids):
+                self._unlink(ids[fitting:])  # better none than an old one
+            refused = len(ids) - fitting + self._link(slots, ids[:fitting])
             self.refused += refused
             return refused
 
+    def remove(self, ids: Ids) -> None:
+        """These items have changed or gone; so has what is being fetched of them right now."""
+        with self._writing():
+            self._changed.append(np.unique(ids))
+            self.epoch += 1
+            self._unlink(self._changed[-1])
 
-def _allocate(schema: FeatureSchema, capacity: int) -> DerivedItems:
-    layout = (
-        (np.dtype(np.float32), schema.item_vector_width),
-        (np.dtype(np.float32), schema.network_width),
-        (np.dtype(np.int32), len(schema.context)),
-        (np.dtype(np.bool_), 1),
-    )
-    rows = max(capacity, 1)
-    sizes = [-(-rows * width * kind.itemsize // ALIGNMENT) * ALIGNMENT for kind, width in layout]
-    memory, start, columns = mmap.mmap(-1, sum(sizes)), 0, []
-    for (kind, width), size in zip(layout, sizes, strict=True):
-        column = np.frombuffer(memory, kind, rows * width, start).reshape(rows, width)
-        columns.append(column)
-        start += size
-    vector, row, context, cold = columns
-    return DerivedItems(vector, row, context, cold[:, 0])
+    def ids(self) -> Ids:
+        """Every item there is, in no order."""
+        found: Ids = self.memory.ids[self.memory.ids != FREE]
+        return found
+
+    def _slots(self, ids: Ids) -> Slots:
+        """As ``find``, for the writer: nobody's idea of what is in use changes."""
+        slots = self._index.find(ids)
+        slots[self.memory.ids[slots] != ids] = ABSENT
+        return slots
+
+    def _unchanged_since(self, epoch: int, ids: Ids) -> NDArray[np.bool_]:
+        batches = self.epoch - epoch
+        if batches > len(self._changed):  # longer ago than is remembered
+            return np.zeros(len(ids), np.bool_)
+        changed = np.concatenate(list(self._changed)[-batches:])
+        return ~np.isin(ids, changed)
+
+    def _room(self, wanted: int, evict: bool) -> Slots:
+        """Up to ``wanted`` slots that nobody has any more."""
+        wanted = min(wanted, self.capacity)
+        missing = max(0, wanted - (self.capacity - self.count)) if evict else 0
+        found, parts = 0, list[Slots]()
+        free_left = min(wanted, self.capacity - self.count)
+        # The second round finds every mark cleared that the first one saw.
+        steps = 2 * -(-self.capacity // SWEEP) + 1
+        while found < wanted and (missing or free_left) and steps:
+            steps -= 1
+            part, evicted = self._sweep(min(wanted - found, free_left + missing), missing)
+            missing -= evicted
+            free_left -= len(part) - evicted
+            found += len(part)
+            parts.append(part)
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _sweep(self, wanted: int, evictable: int) -> tuple[Slots, int]:
+        """One step of the hand: free slots, and up to ``evictable`` taken from their items."""
+        memory, hand = self.memory, int(self._header[HAND])
+        end = min(hand + SWEEP, self.capacity)
+        owners = memory.ids[hand:end]
+        open_ = owners == FREE
+        if evictable:
+            idle = np.flatnonzero((owners >= 0) & (memory.used[hand:end] == 0))[:evictable]
+            open_[idle] = True
+        chosen = np.flatnonzero(open_)[:wanted]
+        passed = end - hand if len(chosen) < wanted else int(chosen[-1]) + 1
+        if evictable:
+            memory.used[hand : hand + passed] = 0
+        self._header[HAND] = 0 if hand + passed >= self.capacity else hand + passed
+        chosen += hand
+        gone = chosen[memory.ids[chosen] != FREE]
+        if len(gone):
+            self._index.remove(memory.ids[gone])
+            memory.ids[gone] = FREE
+            self._header[COUNT] -= len(gone)
+            self.evicted += len(gone)
+        # Nobody may find these again in the next step.
+        memory.ids[chosen] = TAKEN
+        return chosen, len(gone)
+
+    def _write(self, slots: Slots, ids: Ids, items: DerivedItems) -> None:
+        """Stamp, rows, id: a reader who finds the id has the stamp of these rows or an older one,
+        and a reader of the old rows finds the stamp changed."""
+        self.memory.stamps[slots] += 1
+        for column, values in zip(self.columns.columns(), items.columns(), strict=True):
+            column[slots] = values
+        self.memory.used[slots] = 0
+        self.memory.ids[slots] = ids
+
+    def _link(self, slots: Slots, ids: Ids) -> int:
+        """Lead the index to the new slots and free the old ones; how many it had no place for."""
+        memory, old = self.memory, self._slots(ids)
+        replaced = old[old != ABSENT]
+        placed = self._index.put(ids, slots)
+        memory.ids[replaced] = FREE
+        memory.ids[slots[~placed]] = FREE
+        self._header[COUNT] += int(placed.sum()) - len(replaced)
+        return int((~placed).sum())
+
+    def _unlink(self, ids: Ids) -> None:
+        """Free the slots of these distinct items, if they have any."""
+        slots = self._slots(ids)
+        slots = slots[slots != ABSENT]
+        self.memory.ids[slots] = FREE
+        self._index.remove(ids)
+        self._header[COUNT] -= len(slots)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer at a time. One that died half-way left no wrong rows, but perhaps a wrong
+        count and slots that are nobody's."""
+        with self._lock, self._others:
+            if self._header[WRITING]:
+                self._mend()
+            self._header[WRITING] = 1
+            yield
+            self._header[WRITING] = 0
+
+    def _mend(self) -> None:
+        ids = self.memory.ids
+        ids[ids == TAKEN] = FREE
+        owned = np.flatnonzero(ids != FREE)
+        lost = owned[self._index.find(ids[owned]) != owned]  # written, but not linked
+        ids[lost] = FREE
+        self._header[COUNT] = len(owned) - len(lost)
+
+
+TAKEN = -2  # in ``ids``: between its old item and its new one

@@ -2,107 +2,118 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, Ids
 from service.engine import Engine
+from service.errors import StoreFailure
+from service.fetches import Fetched, Status
 from service.hash_index import ABSENT
-from service.item_table import DerivedItems, Slots
+from service.item_table import DerivedItems, ItemTable, Slots, Stamps
 from service.store import StoreReader
 from service.timings import Timings
-from service.versions import Version, derive
+from service.versions import Version
 
-Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT
+NOWHERE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class FoundItems:
     """N items of one request, by position."""
 
-    status: Status  # (N,)
+    status: Status  # (N,) FOUND | MISSING | CORRUPT; what could not be asked for counts as CORRUPT
+    table: ItemTable
     slot: Slots  # (N,) into ``table``; ABSENT when fetched, or not found
-    table: DerivedItems
-    place: Slots | None = None  # (N,) into ``fetched``
+    stamp: Stamps  # (N,) of the slots
+    cold: NDArray[np.bool_]  # (N,) found, but the model has no identity for it
+    place: Slots = field(default_factory=lambda: NOWHERE)  # (N,) into ``fetched``
     fetched: DerivedItems | None = None
+    unreached: bool = False  # the store did not answer for some of them
 
     def gather(self, positions: Slots) -> DerivedItems:
-        """Rows of the FOUND items at these positions, in that order."""
+        """Rows of the FOUND items at these positions. SlotsMoved when the table's are gone."""
         slots = self.slot[positions]
-        items = self.table.gather(np.maximum(slots, 0))
-        if self.fetched is not None and self.place is not None:
-            extra = np.flatnonzero(slots == ABSENT)
-            source = self.fetched.gather(self.place[positions[extra]])
-            for column, values in zip(items.columns(), source.columns(), strict=True):
-                column[extra] = values
+        if self.fetched is None:
+            return self.table.take(slots, self.stamp[positions])
+        kept, extra = np.flatnonzero(slots != ABSENT), np.flatnonzero(slots == ABSENT)
+        items = self.table.columns.gather(np.maximum(slots, 0))
+        self.table.check(slots[kept], self.stamp[positions[kept]])
+        source = self.fetched.gather(self.place[positions[extra]])
+        for column, values in zip(items.columns(), source.columns(), strict=True):
+            column[extra] = values
         return items
-
-    def cold(self, start: int) -> NDArray[np.bool_]:
-        """Of the items from ``start`` on, those found that the model has no identity for."""
-        slots = self.slot[start:]
-        cold = np.zeros(len(slots), np.bool_)
-        kept = slots != ABSENT
-        cold[kept] = self.table.cold[slots[kept]]
-        if self.fetched is not None and self.place is not None:
-            places = self.place[start:]
-            fetched = places != ABSENT
-            cold[fetched] = self.fetched.cold[places[fetched]]
-        cold &= self.status[start:] == FOUND
-        return cold
 
 
 async def find_items(
-    ids: Ids, version: Version, store: StoreReader, engine: Engine, deadline: float, t: Timings
+    ids: Ids,
+    version: Version,
+    store: StoreReader,
+    engine: Engine,
+    deadline: float,
+    t: Timings,
+    *,
+    past_table: bool = False,
 ) -> FoundItems:
-    """ids (N,), any of them more than once. At most one store round trip, none when warm."""
+    """ids (N,), any of them more than once. At most one store round trip, none when warm.
+
+    ``past_table`` asks the store for all of them, for a request whose slots move all the time.
+    """
     table = version.table
-    slot = table.find(ids)
+    slot, stamp = table.look_up(ids)
+    if past_table:
+        slot[:] = ABSENT
     missed = slot == ABSENT
-    store.metrics.table_hits.inc(len(ids) - missed.sum())
+    misses = int(missed.sum())
+    cold = table.columns.cold[slot] & ~missed
+    store.metrics.table_hits.inc(len(ids) - misses)
     t.lap("table")
-    if not missed.any():
-        return FoundItems(np.full(len(ids), FOUND, np.uint8), slot, table.columns)
+    if not misses:
+        return FoundItems(np.full(len(ids), FOUND, np.uint8), table, slot, stamp, cold)
 
-    store.metrics.table_misses.inc(missed.sum())
-    wanted, place = np.unique(ids[missed], return_inverse=True)
-    batch = await store.items(wanted)
-    t.lap("store")
-    status = batch.status.copy()  # (W,)
-    readable = np.flatnonzero(status == FOUND)
-    parts: dict[int, DerivedItems] = {}
-
-    def derive_chunk(start: int, end: int) -> None:
-        chosen = readable[start:end]
-        items, finite = derive(version.model, batch.rows[chosen])
-        status[chosen[~finite]] = CORRUPT
-        table.insert(wanted[chosen[finite]], items.gather(np.flatnonzero(finite)))
-        parts[start] = items
-
-    if len(readable):
-        await engine.run(derive_chunk, len(readable), deadline)
+    store.metrics.table_misses.inc(misses)
+    wanted, position = np.unique(ids[missed], return_inverse=True)
+    status, place = np.full(len(wanted), CORRUPT, np.uint8), np.full(len(wanted), ABSENT)
+    try:
+        parts = await version.fetches.fetch(wanted, version, store, engine, deadline)
+    except StoreFailure:
+        if not store.may_do_without:
+            raise
+        parts, unreached = [], True
+    else:
+        unreached = False
+        t.lap("store", max(t.lapped, max(part.answered for part in parts)))
+    fetched = _merged(parts, wanted, status, place)
     t.lap("items")
-    return _joined(slot, missed, place, status, readable, parts, table.columns)
+
+    everywhere = np.full(len(ids), FOUND, np.uint8)
+    everywhere[missed] = status[position]
+    places = np.full(len(ids), ABSENT)
+    places[missed] = place[position]
+    if fetched is not None:
+        cold |= (places != ABSENT) & fetched.cold[places]
+    return FoundItems(everywhere, table, slot, stamp, cold, places, fetched, unreached)
 
 
-def _joined(
-    slot: Slots,
-    missed: NDArray[np.bool_],
-    place: Slots,
-    status: Status,
-    readable: Slots,
-    parts: dict[int, DerivedItems],
-    table: DerivedItems,
-) -> FoundItems:
-    """Fetched items are used from the batch itself: the table may have had no room for them."""
-    everywhere = np.full(len(slot), FOUND, np.uint8)
-    everywhere[missed] = status[place]
-    if not parts:
-        return FoundItems(everywhere, slot, table)
-    row_of = np.full(len(status), ABSENT)  # (W,) place among the readable
-    row_of[readable] = np.arange(len(readable))
-    places = np.full(len(slot), ABSENT)
-    places[missed] = row_of[place]
-    fetched = DerivedItems.joined([parts[start] for start in sorted(parts)])
-    return FoundItems(everywhere, slot, table, places, fetched)
+def _merged(
+    parts: Sequence[Fetched], wanted: Ids, status: Status, place: Slots
+) -> DerivedItems | None:
+    """Fill status and place (W,) of the wanted items; the items they are places in.
+
+    They are used from here: the table may have had no room for them.
+    """
+    found, start = list[DerivedItems](), 0
+    for part in parts:
+        # A part that others began may hold items that this request did not ask for.
+        at = np.searchsorted(part.ids, wanted).clip(max=len(part.ids) - 1)
+        mine = part.ids[at] == wanted
+        status[mine] = part.status[at[mine]]
+        if part.items is not None:
+            places = part.place[at[mine]]
+            place[mine] = np.where(places == ABSENT, ABSENT, places + start)
+            start += len(part.items)
+            found.append(part.items)
+    return DerivedItems.joined(found) if found else None

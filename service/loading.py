@@ -12,11 +12,12 @@ from model_export.bundle import Bundle
 from model_export.errors import BundleError
 from model_export.manifest import TOLERANCE
 from model_export.runtime import FoldedModel
+from service.derive import derive
 from service.engine import Engine
 from service.item_table import ItemTable
 from service.logs import logger
 from service.readiness import Readiness
-from service.versions import Version, derive
+from service.versions import Version
 
 ROOM = 1.25  # the table is this much larger than the catalogue, for items that appear later,
 LEAST_ROOM = 16_384  # and by this many at least; memory is taken only when written

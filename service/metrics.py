@@ -94,6 +94,23 @@ class Metrics:
             registry=registry,
         )
         self.table_hits, self.table_misses = lookups.labels("hit"), lookups.labels("miss")
+        self.table_moved = Counter(
+            "qin_item_table_moved",
+            "Times rows were taken away from a request, which then looked its items up again.",
+            registry=registry,
+        )
+        self.events = Counter(
+            "qin_events",
+            "Events, by what became of them: applied, repeated or rejected.",
+            ["result"],
+            registry=registry,
+        )
+        self.degraded = Counter(
+            "qin_degraded",
+            "Scored requests that had to do without something, in whole or in part.",
+            ["what"],
+            registry=registry,
+        )
         self.cold_users = Counter(
             "qin_cold_users", "Requests scored with an empty history.", registry=registry
         )

@@ -14,8 +14,8 @@ from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
 from model_export.runtime import Candidates, HistoryRows
 from service.answer import Answer
 from service.engine import Engine
-from service.errors import ModelFault
-from service.item_table import DerivedItems
+from service.errors import ModelFault, StoreFailure
+from service.item_table import DerivedItems, SlotsMoved
 from service.items import FoundItems, find_items
 from service.metrics import Metrics
 from service.question import Overrides, Question
@@ -24,6 +24,8 @@ from service.timings import Timings
 from service.versions import Version
 
 Floats = NDArray[np.float32]
+EMPTY = np.empty(0, np.int64)  # a history
+ATTEMPTS = 3  # the last one without the table, whose slots nobody can then take away
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +44,39 @@ class Scoring:
         overrides = question.overrides(version.schema)
         timings.lap("parse")
 
-        history = await self.history(question.user_id, version) if given is None else given  # (H,)
+        stored = given if given is not None else await self.history(question.user_id, version)
+        history = EMPTY if stored is None else stored  # (H,)
         timings.lap("store")
 
         ids = np.concatenate([history, question.candidates])  # (H + C,)
-        found = await find_items(ids, version, self.store, self.engine, deadline, timings)
-
-        scores = await self.score(
-            found, len(history), overrides, version, deadline, timings
-        )  # (C,)
-        answer = Answer.of(question.candidates, scores, history, found)
+        for attempt in range(ATTEMPTS):
+            past_table = attempt == ATTEMPTS - 1
+            found = await find_items(
+                ids, version, self.store, self.engine, deadline, timings, past_table=past_table
+            )
+            if found.unreached and not (found.status[len(history) :] == FOUND).any():
+                raise self.store.failure()  # there is nothing to answer from
+            try:
+                scores = await self.score(
+                    found, len(history), overrides, version, deadline, timings
+                )  # (C,)
+                break
+            except SlotsMoved:
+                self.metrics.table_moved.inc()
+        answer = Answer.of(question.candidates, scores, history, found, history_lost=stored is None)
         self.count(answer)
         return answer
 
-    async def history(self, user_id: int, version: Version) -> Ids:
-        """(H,) newest first, H at most the model's own history length."""
-        stored = await self.store.history(user_id)
-        if stored is None:
-            return np.empty(0, np.int64)
-        return stored[: version.schema.history_length]
+    async def history(self, user_id: int, version: Version) -> Ids | None:
+        """(H,) newest first, H at most the model's own history length; None if it is not to be had
+        and the service may answer without."""
+        try:
+            stored = await self.store.history(user_id)
+        except StoreFailure:
+            if not self.store.may_do_without:
+                raise
+            return None
+        return EMPTY if stored is None else stored[: version.schema.history_length]
 
     async def score(
         self,
@@ -118,3 +134,5 @@ class Scoring:
         metrics.cold_items.inc(int(answer.cold.sum()))
         metrics.cold_users.inc(answer.cold_user)
         metrics.history_dropped.inc(answer.history_dropped)
+        for what in answer.degraded:
+            metrics.degraded.labels(what).inc()

@@ -30,6 +30,33 @@ class Settings(BaseSettings):
     store: str = Field(
         default="lmdb://var/store", description="Where user histories and item features are."
     )
+    store_timeout_ms: float = Field(
+        default=20,
+        gt=0,
+        le=60_000,
+        description="What one request may spend on the store: connecting, waiting, reading, trying "
+        "again.",
+    )
+    on_store_failure: Literal["degrade", "fail"] = Field(
+        default="degrade",
+        description="degrade: answer from what is in memory, with an empty history; fail: 503.",
+    )
+    store_wait_replicas: int = Field(
+        default=0,
+        ge=0,
+        description="Redis replicas that must have an event before it is acknowledged.",
+    )
+    history_ttl_s: int = Field(
+        default=90 * 86_400,
+        ge=1,
+        description="A Redis history to which nothing was appended for so long is forgotten.",
+    )
+    idempotency_ttl_s: int = Field(
+        default=86_400, ge=1, description="How long an event's key is remembered."
+    )
+    max_events: int = Field(
+        default=1000, ge=1, le=100_000, description="Most events one request may hold."
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks one.")
 

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import TypeVar
 
-from feature_store.contract import FeatureStore, Ids, ItemBatch
-from feature_store.errors import StoreError
-from service.errors import StoreFailure
+from feature_store.contract import Append, Changes, FeatureStore, Ids, ItemBatch, ItemRows
+from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
+from feature_store.options import StoreOptions
+from service.errors import ItemUnreadable, StoreFailure
 from service.logs import logger
 from service.metrics import Metrics
+from service.settings import Settings
 
 T = TypeVar("T")
+SAY_EVERY_S = 1.0  # that it still fails
+
+
+def store_options(settings: Settings) -> StoreOptions:
+    return StoreOptions(
+        budget_ms=settings.store_timeout_ms,
+        history_ttl_s=settings.history_ttl_s,
+        idempotency_ttl_s=settings.idempotency_ttl_s,
+        wait_replicas=settings.store_wait_replicas,
+    )
 
 
 class StoreReader:
-    """What scoring reads. Every call is one round trip."""
+    """What requests read and write. Every call is one round trip, and never waits long."""
 
-    def __init__(self, store: FeatureStore, metrics: Metrics) -> None:
-        self.store, self.metrics = store, metrics
+    def __init__(
+        self, store: FeatureStore, metrics: Metrics, *, may_do_without: bool = True
+    ) -> None:
+        """``may_do_without``: requests are answered from what there is while it fails."""
+        self.store, self.metrics, self.may_do_without = store, metrics, may_do_without
+        self.reachable = True
+        self._unsaid, self._said_at, self._told = 0, 0.0, False
 
     async def history(self, user_id: int) -> Ids | None:
         """(H,) item ids, newest first; None for a user never seen."""
@@ -28,15 +45,54 @@ class StoreReader:
     async def items(self, item_ids: Ids) -> ItemBatch:
         return await self._asked("items", self.store.items(item_ids))
 
+    async def changes(self, cursor: str | None) -> Changes:
+        return await self._asked("changes", self.store.changes(cursor))
+
+    async def append_all(self, appends: Sequence[Append]) -> list[bool | StoreError]:
+        """Whether each was new, or why it is not there. StoreFailure if none could be asked."""
+        results = await self._asked("append", self.store.append_all(appends))
+        for error in results:
+            if isinstance(error, StoreError):
+                self._failed("append", error)
+        return results
+
+    async def put_item(self, item_ids: Ids, rows: ItemRows) -> None:
+        await self._asked("put_item", self.store.put_items(item_ids, rows))
+
+    async def patch_item(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
+        return await self._asked("patch_item", self.store.patch_item(item_id, change))
+
+    async def delete_item(self, item_ids: Ids) -> bool:
+        return bool(await self._asked("delete_item", self.store.delete_items(item_ids)))
+
+    def failure(self) -> StoreFailure:
+        return StoreFailure(
+            "the feature store did not answer; try again", headers={"Retry-After": "1"}
+        )
+
     async def _asked(self, operation: str, answer: Awaitable[T]) -> T:
         began = perf_counter()
         try:
-            return await answer
+            answered = await answer
         except StoreError as error:
-            self.metrics.store_errors.labels(operation, type(error).__name__).inc()
-            logger.error("store failed", operation=operation, reason=str(error))
-            raise StoreFailure(
-                "the feature store did not answer; try again", headers={"Retry-After": "1"}
-            ) from error
+            self._failed(operation, error)
+            if isinstance(error, StoreCorrupt) and operation == "patch_item":
+                raise ItemUnreadable("its record is damaged; PUT it whole") from error
+            raise self.failure() from error
         finally:
             self.metrics.store_seconds.labels(operation).observe(perf_counter() - began)
+        self.reachable = True
+        if self._told:
+            self._told = False
+            logger.info("store answers again", operation=operation)
+        return answered
+
+    def _failed(self, operation: str, error: StoreError) -> None:
+        """Count it; say so when it begins, and then once a second."""
+        self.metrics.store_errors.labels(operation, type(error).__name__).inc()
+        if isinstance(error, StoreUnavailable) or operation == "changes":  # of no one record
+            self.reachable = False
+        self._unsaid += 1
+        if perf_counter() - self._said_at >= SAY_EVERY_S:
+            logger.error("store failed", operation=operation, reason=str(error), times=self._unsaid)
+            self._unsaid, self._said_at, self._told = 0, perf_counter(), True

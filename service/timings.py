@@ -25,6 +25,11 @@ class Timings:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._lapped
         self._lapped = now
 
+    @property
+    def lapped(self) -> float:
+        """When the last lap ended."""
+        return self._lapped
+
     def skip(self) -> None:
         """Time since the last lap belongs to no stage."""
         self._lapped = perf_counter()

@@ -10,14 +10,12 @@ from time import perf_counter
 from types import TracebackType
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from feature_store.contract import ItemRows
+from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
 from model_export.runtime import FoldedModel
 from service.errors import DeadlinePassed, NotReady, ServiceError, UnknownVersion
-from service.item_table import DerivedItems, ItemTable
+from service.fetches import Fetches
+from service.item_table import ItemTable
 from service.tally import Tally
 
 ACTIVE = "active"  # the alias of whichever version answers by default
@@ -35,6 +33,7 @@ class Version:
     model: FoldedModel
     table: ItemTable
     tally: Tally = field(default_factory=Tally)
+    fetches: Fetches = field(default_factory=Fetches)
 
     @property
     def name(self) -> str:
@@ -44,21 +43,10 @@ class Version:
     def schema(self) -> FeatureSchema:
         return self.model.schema
 
-
-def derive(model: FoldedModel, rows: ItemRows) -> tuple[DerivedItems, NDArray[np.bool_]]:
-    """Item records (N,) through the item tower; and which of them came out finite.
-
-    A record whose numbers are not finite would make every score it touches NaN.
-    """
-    towers = model.items(rows)
-    context = np.zeros((len(rows), len(model.schema.context)), np.int32)
-    for column, feature in enumerate(model.schema.context):
-        context[:, column] = rows[feature.name]
-    items = DerivedItems(towers.vector, towers.row, context, model.cold(rows))
-    finite = np.ones(len(rows), np.bool_)
-    for part in (towers.vector, towers.row):
-        finite &= np.isfinite(part).all(axis=1)
-    return items, finite
+    def forget(self, ids: Ids) -> None:
+        """These items have changed: whoever asks for one next gets it from the store."""
+        self.fetches.forget(ids)
+        self.table.remove(ids)
 
 
 @dataclass(frozen=True, slots=True)

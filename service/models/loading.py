@@ -16,6 +16,7 @@ import numpy as np
 
 import feature_store
 from feature_store.contract import FOUND, FeatureStore, ItemBatch
+from feature_store.options import StoreOptions
 from model_export.bundle import Bundle
 from model_export.errors import BundleError
 from model_export.manifest import TOLERANCE
@@ -29,6 +30,7 @@ from service.versions import Version
 ROOM = 1.25  # the table is this much larger than the catalogue, for items that appear later,
 LEAST_ROOM = 16_384  # and by this many at least; memory is taken only when written
 LOG_EVERY_S = 2.0
+PATIENT = StoreOptions(budget_ms=5_000)  # no request waits for this
 SCANNED = 512  # items read from the store at a time
 SLICE = 64  # items derived and inserted at a time
 WARM_ROUNDS = 3
@@ -68,11 +70,12 @@ def load(bundle: Bundle, recipe: Recipe, progress: Progress) -> Version:
 
 
 async def _filled(model: FoldedModel, recipe: Recipe, progress: Progress) -> Version:
-    store = await feature_store.connect(recipe.store, model.schema)
+    store = await feature_store.connect(recipe.store, model.schema, options=PATIENT)
     try:
         items = await store.count_items()
         capacity = min(recipe.most_items, int(items * ROOM) + LEAST_ROOM)
         version = Version(model, ItemTable(model.schema, capacity))
+        version.table.cursor = (await store.changes(None)).cursor  # changes since are followed
         progress.enter(State.LOADING, "filling the item table", items)
         await fill(version, store, recipe, progress)
         return version

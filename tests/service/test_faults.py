@@ -7,20 +7,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
 from feature_store import connect
 from feature_store.contract import Ids, ItemRows
-from feature_store.errors import StoreUnavailable
 from feature_store.lmdb_environment import acquire, release
 from model_export.runtime import FoldedModel
-from service.app import create_app
 from service.house import House, open_house
 from service.settings import Settings
 from service.versions import Version
+from tests.service.houses import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world
 
@@ -35,38 +33,6 @@ def own_world(tmp_path: Path) -> World:
 async def house(own_world: World) -> AsyncIterator[House]:
     async with opened(own_world) as house:
         yield house
-
-
-def opened(world: World, **changed: Any) -> Any:
-    """A loaded house in this process."""
-    return _Opened(Settings(bundle=world.models, store=world.store, threads=1, **changed))
-
-
-class _Opened:
-    def __init__(self, settings: Settings) -> None:
-        self._context = open_house(settings)
-
-    async def __aenter__(self) -> House:
-        house, bundle = await self._context.__aenter__()
-        await house.load(bundle)
-        return house
-
-    async def __aexit__(self, *error: Any) -> None:
-        await self._context.__aexit__(*error)
-
-
-def client_of(house: House) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=create_app(house))
-    return httpx.AsyncClient(transport=transport, base_url="http://service")
-
-
-async def ask(house: House, **body: Any) -> httpx.Response:
-    async with client_of(house) as client:
-        return await client.post("/v1/score", json=body)
-
-
-def metric(house: House, name: str, **labels: str) -> float:
-    return house.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 async def test_before_a_version_is_loaded_the_answer_is_503_and_readyz_says_what_for(
@@ -203,22 +169,6 @@ async def test_an_unexpected_error_reveals_nothing_and_is_logged(
     assert "hunter2" not in answer.text
     assert answer.json()["type"] == "urn:qin:problem:internal"
     assert [str(line["exc_info"]) for line in logged if "exc_info" in line] == ["password=hunter2"]
-
-
-async def test_a_store_that_does_not_answer_is_a_503(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def lost(user_id: int) -> None:
-        raise StoreUnavailable("10.0.0.7:6379 refused")
-
-    monkeypatch.setattr(house.store, "history", lost)
-    answer = await ask(house, user_id=3, candidates=[1])
-    assert answer.status_code == 503
-    assert answer.json()["type"] == "urn:qin:problem:store-unavailable"
-    assert answer.headers["Retry-After"]
-    assert "10.0.0.7" not in answer.text
-    labels = {"operation": "history", "error": "StoreUnavailable"}
-    assert metric(house, "qin_store_errors_total", **labels) == 1
 
 
 async def test_every_request_is_observed_once_failures_included(house: House) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.hash_index import ABSENT, BUCKET, MULTIPLIER, HashIndex
+from service.hash_index import ABSENT, BUCKET, FIRST, HashIndex
 
 ids = st.integers(0, 2**63 - 1)
+near = st.integers(0, 40)  # so that what is put is often there already, and often removed
 
 
 @given(st.lists(ids, unique=True, max_size=200), st.lists(ids, max_size=50), st.integers(1, 50))
@@ -17,29 +18,70 @@ def test_finds_what_a_dict_finds(known: list[int], others: list[int], batch: int
     for start in range(0, len(known), batch):
         part = known[start : start + batch]
         rows = np.arange(start, start + len(part))
-        index.insert(np.array(part, np.int64), rows)
+        assert index.put(np.array(part, np.int64), rows).all()
         truth |= dict(zip(part, rows.tolist(), strict=True))
     asked = [*known, *others, *known]
     found = index.find(np.array(asked, np.int64)).tolist()
     assert found == [truth.get(item, ABSENT) for item in asked]
-    assert index.count == len(known)
 
 
-def test_ids_that_share_one_bucket_overflow_into_the_next() -> None:
-    """Ids chosen so that the multiplier sends every one of them to the same, last, bucket."""
-    count, buckets = 3 * BUCKET, HashIndex.buckets(3 * BUCKET)
-    inverse = pow(int(MULTIPLIER), -1, 2**64)
+@given(st.lists(st.tuples(st.booleans(), st.lists(near, unique=True, max_size=20)), max_size=20))
+def test_what_is_put_again_or_removed_is_as_in_a_dict(
+    steps: list[tuple[bool, list[int]]],
+) -> None:
+    index, truth = HashIndex.empty(64), dict[int, int]()
+    for number, (puts, part) in enumerate(steps):
+        some = np.array(part, np.int64)
+        if puts:
+            assert index.put(some, some + 100 * number).all()
+            truth |= {item: item + 100 * number for item in part}
+        else:
+            index.remove(some)
+            truth = {item: row for item, row in truth.items() if item not in part}
+    asked = np.arange(41)
+    assert index.find(asked).tolist() == [truth.get(item, ABSENT) for item in range(41)]
+
+
+def colliding(buckets: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Ids that all have the last bucket as their first."""
+    inverse = pow(int(FIRST), -1, 2**64)
     last = (buckets - 1) << (64 - (buckets.bit_length() - 1))
-    candidates = ((last + i) * inverse % 2**64 for i in range(10_000))
-    colliding = np.array([c for c in candidates if c < 2**63][:count], np.int64)
-    assert len(colliding) == count
-    index = HashIndex.empty(count)
-    index.insert(colliding[:20], np.arange(20))
-    index.insert(colliding[20:], np.arange(20, count))
-    assert index.find(colliding).tolist() == list(range(count))
-    assert index.find(np.array([5])).tolist() == [ABSENT]
+    candidates = ((last + i) * inverse % 2**64 for i in range(100_000))
+    return np.array([c for c in candidates if c < 2**63][:count], np.int64)
+
+
+def test_ids_that_share_a_first_bucket_go_to_their_second_ones() -> None:
+    index, count = HashIndex.empty(1000), 5 * BUCKET
+    some = colliding(HashIndex.buckets(1000), count)
+    assert index.put(some[:20], np.arange(20)).all()
+    assert index.put(some[20:], np.arange(20, count)).all()
+    assert index.find(some).tolist() == list(range(count))
+    index.remove(some[::2])
+    assert (index.find(some) == ABSENT).tolist() == [True, False] * (count // 2)
+
+
+def test_an_id_whose_buckets_are_both_full_is_said_to_have_no_place() -> None:
+    index, some = HashIndex.empty(1), colliding(2, 200)  # two buckets
+    placed = index.put(some, np.arange(200))
+    assert BUCKET <= placed.sum() <= 2 * BUCKET
+    found = index.find(some)
+    assert (found != ABSENT).tolist() == placed.tolist()
+    assert found[placed].tolist() == np.flatnonzero(placed).tolist()
 
 
 def test_a_full_index_is_at_most_half_full_of_keys() -> None:
     for capacity in (0, 1, 7, 8, 9, 1000, 91_717):
         assert HashIndex.buckets(capacity) * BUCKET >= 2 * capacity
+
+
+def test_many_ids_and_their_replacements_all_find_a_place() -> None:
+    """Two choices keep buckets from filling: none of these was ever refused."""
+    count, random = 1 << 18, np.random.default_rng(0)
+    index, known = HashIndex.empty(count), np.arange(1, count + 1)
+    assert index.put(known, known).all()
+    for _ in range(20):
+        out = random.choice(count, 4096, replace=False)
+        index.remove(known[out])
+        known[out] = random.integers(2**40, 2**63 - 1, 4096)
+        assert index.put(known[out], out).all()
+    assert (index.find(known) != ABSENT).all()

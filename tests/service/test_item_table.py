@@ -1,19 +1,29 @@
-"""The table keeps what it is given, once, and says when it is full."""
+"""The table keeps what it is given, makes room when told to, and shows nobody another's rows."""
 
 from __future__ import annotations
 
-import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+import threading
 
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from feature_store.contract import Ids
+from feature_store.schema import FeatureSchema
 from service.hash_index import ABSENT
-from service.item_table import DerivedItems, ItemTable
+from service.item_memory import DerivedItems, bytes_per_item, size_of
+from service.item_table import ItemTable, SlotsMoved
 from tests.service.world import SMALL
 
+MOST_ID = 300
 
-def items(ids: list[int]) -> DerivedItems:
-    """Columns that tell whose they are."""
-    own = np.array(ids, np.int64)[:, None] % 1000
+
+def items(ids: list[int], of_change: int | list[int] = 0) -> DerivedItems:
+    """Columns that tell whose they are, and since which change."""
+    changes = np.broadcast_to(np.array(of_change, np.int64), len(ids))
+    own = (np.array(ids, np.int64) % 1000 + 1000 * changes)[:, None]
     return DerivedItems(
         np.broadcast_to(own, (len(ids), SMALL.item_vector_width)).astype(np.float32),
         np.broadcast_to(own + 0.5, (len(ids), SMALL.network_width)).astype(np.float32),
@@ -22,27 +32,182 @@ def items(ids: list[int]) -> DerivedItems:
     )
 
 
-@given(st.lists(st.lists(st.integers(0, 300), max_size=40), max_size=8), st.integers(0, 120))
-def test_every_item_it_has_is_the_items_own(batches: list[list[int]], capacity: int) -> None:
-    table, offered = ItemTable(SMALL, capacity), set()
-    for batch in batches:
-        table.insert(np.array(batch, np.int64), items(batch))
-        offered |= set(batch)
-    assert table.count == min(len(offered), capacity)
+def array(ids: list[int]) -> Ids:
+    return np.array(ids, np.int64)
 
-    asked = np.arange(301)
-    slots = table.find(asked)
-    present = asked[slots != ABSENT]
-    assert len(present) == table.count
-    assert set(present.tolist()) <= offered
-    expected, got = items(present.tolist()), table.columns.gather(slots[slots != ABSENT])
+
+def assert_same(got: DerivedItems, expected: DerivedItems) -> None:
     for mine, theirs in zip(got.columns(), expected.columns(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
+@given(st.lists(st.lists(st.integers(0, 300), max_size=40), max_size=8), st.integers(0, 120))
+def test_every_item_it_has_is_the_items_own(batches: list[list[int]], capacity: int) -> None:
+    table, offered = ItemTable(SMALL, capacity), set()
+    for batch in batches:
+        table.insert(array(batch), items(batch))
+        offered |= set(batch)
+    assert table.count == min(len(offered), capacity)
+
+    asked = np.arange(MOST_ID + 1)
+    slots = table.find(asked)
+    present = asked[slots != ABSENT]
+    assert len(present) == table.count
+    assert set(present.tolist()) <= offered
+    assert_same(table.columns.gather(slots[slots != ABSENT]), items(present.tolist()))
+
+
 def test_a_full_table_takes_no_more_and_counts_what_it_refused() -> None:
     table = ItemTable(SMALL, 3)
-    assert table.insert(np.array([1, 2, 2, 1]), items([1, 2, 2, 1])) == 0
-    assert table.insert(np.array([2, 3, 4, 5]), items([2, 3, 4, 5])) == 2
+    assert table.insert(array([1, 2, 2, 1]), items([1, 2, 2, 1])) == 0
+    assert table.insert(array([2, 3, 4, 5]), items([2, 3, 4, 5])) == 2
     assert (table.count, table.refused) == (3, 2)
-    assert (table.find(np.array([1, 2, 3, 4, 5])) != ABSENT).tolist() == [True] * 3 + [False] * 2
+    assert (table.find(array([1, 2, 3, 4, 5])) != ABSENT).tolist() == [True] * 3 + [False] * 2
+
+
+class Life(RuleBasedStateMachine):
+    """Any sequence of what services do to a table, beside what a dict would hold."""
+
+    some = st.lists(st.integers(0, MOST_ID), max_size=30, unique=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = ItemTable(SMALL, 50)
+        self.newest: dict[int, int] = {}  # id -> the change its rows must be of
+        self.change = 0
+
+    @rule(ids=some, evict=st.booleans())
+    def put(self, ids: list[int], evict: bool) -> None:
+        self.change += 1
+        self.table.insert(array(ids), items(ids, self.change), replace=True, evict=evict)
+        held = self.table.find(array(ids)) != ABSENT
+        if evict:
+            assert held.all()
+        self.newest |= {item: self.change for item, is_in in zip(ids, held, strict=True) if is_in}
+
+    @rule(ids=some)
+    def remove(self, ids: list[int]) -> None:
+        self.table.remove(array(ids))
+        assert (self.table.find(array(ids)) == ABSENT).all()
+
+    @rule(ids=some, news=some)
+    def fetched_before_a_change(self, ids: list[int], news: list[int]) -> None:
+        epoch = self.table.epoch
+        before = self.table.find(array(ids)) != ABSENT
+        self.table.remove(array(news))
+        self.change += 1
+        self.table.insert(array(ids), items(ids, self.change), evict=True, epoch=epoch)
+        assert (self.table.find(array(news)) == ABSENT).all()
+        for item, was_in in zip(ids, before, strict=True):
+            if item not in news and not was_in:
+                self.newest[item] = self.change
+
+    @invariant()
+    def what_is_found_is_the_items_newest_rows(self) -> None:
+        asked = np.arange(MOST_ID + 1)
+        slots, stamps = self.table.look_up(asked)
+        present = np.flatnonzero(slots != ABSENT)
+        assert self.table.count == len(present) <= 50
+        assert sorted(self.table.ids().tolist()) == present.tolist()
+        rows = self.table.take(slots[present], stamps[present])
+        known = present.tolist()
+        assert_same(rows, items(known, [self.newest[item] for item in known]))
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_the_hand_spares_what_was_looked_up() -> None:
+    table, popular = ItemTable(SMALL, 100), list(range(20))
+    table.insert(array(popular), items(popular), evict=True)
+    for start in range(100, 1100, 10):
+        table.look_up(array(popular))
+        rare = list(range(start, start + 10))
+        table.insert(array(rare), items(rare), evict=True)
+        assert table.count <= 100
+    assert (table.find(array(popular)) != ABSENT).all()
+    assert table.evicted == 1020 - 100
+
+
+def test_rows_taken_away_after_the_look_up_are_noticed() -> None:
+    table = ItemTable(SMALL, 4)
+    table.insert(array([1, 2, 3]), items([1, 2, 3]))
+    slots, stamps = table.look_up(array([1, 2, 3]))
+    table.remove(array([2]))
+    assert_same(table.take(slots, stamps), items([1, 2, 3]))  # freed, not written anew yet
+    table.insert(array([5, 6]), items([5, 6]))
+    with pytest.raises(SlotsMoved):
+        table.take(slots, stamps)
+
+
+def test_a_change_leaves_the_old_rows_to_requests_under_way() -> None:
+    table = ItemTable(SMALL, 100)
+    table.insert(array([1, 2]), items([1, 2]))
+    slots, stamps = table.look_up(array([1, 2]))
+    table.insert(array([1]), items([1], 7), replace=True)
+    assert_same(table.take(slots, stamps), items([1, 2]))
+    assert_same(table.columns.gather(table.find(array([1]))), items([1], 7))
+
+
+def test_readers_beside_a_writer_never_see_another_items_rows() -> None:
+    """A table that is far too small, so that slots change hands all the time."""
+    table, stop = ItemTable(SMALL, 64), threading.Event()
+    random = np.random.default_rng(0)
+    checked = moved = 0
+
+    def write() -> None:
+        source = np.random.default_rng(1)
+        while not stop.is_set():
+            some = source.integers(0, MOST_ID, 8).tolist()
+            table.insert(array(some), items(some), evict=True)
+            table.remove(array(source.integers(0, MOST_ID, 1).tolist()))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while checked < 20_000 or not moved:
+            asked = random.integers(0, MOST_ID, 32)
+            slots, stamps = table.look_up(asked)
+            there = slots != ABSENT
+            try:
+                rows = table.take(slots[there], stamps[there])
+            except SlotsMoved:
+                moved += 1
+                continue
+            assert_same(rows, items(asked[there].tolist()))
+            checked += int(there.sum())
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_a_writer_that_died_half_way_leaves_a_table_that_mends_itself() -> None:
+    class Died(BaseException):
+        pass
+
+    table = ItemTable(SMALL, 10)
+    table.insert(array([1, 2, 3]), items([1, 2, 3]))
+    put = table._index.put
+
+    def dying(ids: Ids, slots: Ids) -> None:
+        raise Died
+
+    table._index.put = dying  # type: ignore[assignment, method-assign]
+    with pytest.raises(Died):
+        table.insert(array([4, 5]), items([4, 5]))
+    table._index.put = put  # type: ignore[method-assign]
+    more = list(range(20, 30))
+    assert table.insert(array(more), items(more)) == 3  # the slots of 4 and 5 are free again
+    assert table.count == 10
+    assert (table.find(array([1, 2, 3, 4, 5])) != ABSENT).tolist() == [True] * 3 + [False] * 2
+
+
+def test_the_bytes_of_an_item_are_those_documented() -> None:
+    """docs/operations.md, at the paper's sizes."""
+    assert bytes_per_item(FeatureSchema.microlens()) == 5_658
+    capacity = 1 << 20  # the index is largest, for what it holds, just beyond a power of two
+    per_item = size_of(FeatureSchema.microlens(), capacity) / capacity
+    assert per_item - 5_658 == pytest.approx(32, abs=0.1)
+    per_item = size_of(FeatureSchema.microlens(), capacity + 1) / (capacity + 1)
+    assert per_item - 5_658 == pytest.approx(64, abs=0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feature_store import connect
 from feature_store.contract import Ids, ItemRows
+from feature_store.options import StoreOptions
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from model_export.build import build
 from model_export.bundle import Bundle
@@ -128,7 +129,14 @@ def make_rows(schema: FeatureSchema, count: int, random: np.random.Generator) ->
 async def _load(
     url: str, schema: FeatureSchema, ids: Ids, rows: ItemRows, histories: dict[int, Ids]
 ) -> None:
-    store = await connect(url, schema, create=True)
+    patient = StoreOptions(budget_ms=5_000)
+    store = await connect(url, schema, create=True, options=patient)
     await store.put_items(ids, rows)
     await store.put_histories(histories)
     await store.close()
+
+
+def on_another_store(world: World, url: str) -> World:
+    """The same world, its items and histories in the store at ``url``."""
+    asyncio.run(_load(url, world.schema, world.ids, world.rows, world.users))
+    return replace(world, store=url)

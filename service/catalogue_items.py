@@ -1,0 +1,104 @@
+"""``/v1/items/{item_id}``: an item's features by their names in the schema, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from feature_store.contract import CORRUPT, FOUND, MAX_ID, Ids, ItemRows
+from feature_store.item_values import ItemValueError, item_row, set_values
+from feature_store.schema import CategoricalList, FeatureSchema
+from service.errors import InvalidField, ItemUnreadable, UnknownItem
+from service.freshness import Freshness
+from service.store import StoreReader
+
+Values = dict[str, Any]  # feature -> value
+
+
+class CatalogueItems:
+    """What this process writes, its own next answer knows; the others' within a second."""
+
+    def __init__(self, store: StoreReader, freshness: Freshness) -> None:
+        self._store, self._freshness = store, freshness
+        self._schema = store.store.schema
+
+    @property
+    def most_names(self) -> int:
+        """JSON strings that a valid body may hold."""
+        return len(self._schema.item) + len(self._schema.context) + 16
+
+    async def read(self, item_id: int) -> Values:
+        batch = await self._store.items(_one(item_id))
+        if batch.status[0] == CORRUPT:
+            why = await self._store.store.fault(item_id)
+            raise ItemUnreadable(f"item {item_id}: {why}; PUT it whole")
+        if batch.status[0] != FOUND:
+            raise UnknownItem(f"item {item_id}: not in the store")
+        return values_of(self._schema, batch.rows)
+
+    async def put(self, item_id: int, values: Values) -> None:
+        """Every feature must be given."""
+        with _named():
+            row = item_row(self._schema, values)
+        await self._store.put_item(_one(item_id), row)
+        self._freshness.wrote(_one(item_id))
+
+    async def patch(self, item_id: int, values: Values) -> None:
+        """Only the features that are given change."""
+        if not values:
+            raise InvalidField.of("body", detail="give at least one feature")
+        with _named():  # before the store is asked
+            set_values(self._schema, np.zeros(1, self._schema.item_dtype), values)
+
+        def change(row: ItemRows) -> None:
+            set_values(self._schema, row, values)
+
+        if not await self._store.patch_item(item_id, change):
+            raise UnknownItem(f"item {item_id}: not in the store; PUT it whole")
+        self._freshness.wrote(_one(item_id))
+
+    async def delete(self, item_id: int) -> None:
+        existed = await self._store.delete_item(_one(item_id))
+        self._freshness.wrote(_one(item_id))
+        if not existed:
+            raise UnknownItem(f"item {item_id}: not in the store")
+
+
+def item_id_of(text: str) -> int:
+    """From the path. InvalidField."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19 and int(text) <= MAX_ID):
+        raise InvalidField.of("item_id", detail=f"an integer in 0 … {MAX_ID}")
+    return int(text)
+
+
+def values_of(schema: FeatureSchema, rows: ItemRows) -> Values:
+    """(1,) row as JSON values; a list without its padding."""
+    values: Values = {}
+    for feature in (*schema.item, *schema.context):
+        value = rows[feature.name][0]
+        if isinstance(feature, CategoricalList):
+            values[feature.name] = value[value != 0].tolist()
+        else:
+            values[feature.name] = value.tolist()
+    return values
+
+
+def example_of(schema: FeatureSchema) -> Values:
+    """An item for the documentation: every feature at zero."""
+    return values_of(schema, np.zeros(1, schema.item_dtype))
+
+
+def _one(item_id: int) -> Ids:
+    return np.array([item_id], np.int64)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """A feature's fault as the request's."""
+    try:
+        yield
+    except ItemValueError as error:
+        raise InvalidField.of(error.feature, detail=error.reason) from None

@@ -1,0 +1,191 @@
+"""``POST /v1/events``: clicks into the store, one or a batch, visible to the very next score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+
+from feature_store.contract import Append
+from feature_store.errors import StoreError
+from service.api import Id
+from service.errors import Fault, InvalidField, StoreFailure
+from service.metrics import Metrics
+from service.store import StoreReader
+
+BATCH = "events"
+KEY_PATTERN = "^[!-~]{1,128}$"
+
+
+class Event(BaseModel):
+    """Clicks of one user."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    user_id: Annotated[Id, Field(description="Who clicked.")]
+    item_id: Annotated[Id | None, Field(description="What was clicked.")] = None
+    item_ids: Annotated[
+        list[Id] | None,
+        FailFast(),
+        Field(
+            min_length=1,
+            description="Instead of `item_id`: several, oldest first, taken whole or not at all.",
+        ),
+    ] = None
+    key: Annotated[
+        str | None,
+        Field(
+            pattern=KEY_PATTERN,
+            description="Idempotency key, of this user alone: an event whose key was seen is not "
+            "taken again.",
+        ),
+    ] = None
+
+    @property
+    def clicked(self) -> list[int]:
+        return [self.item_id] if self.item_id is not None else list(self.item_ids or ())
+
+
+class Rejected(BaseModel):
+    """An event that is not in the store."""
+
+    index: Annotated[int, Field(description="Which one of the batch.")]
+    problem: Annotated[str, Field(description="`invalid-field` or `store-unavailable`.")]
+    field: str | None = None
+    detail: str
+
+
+class EventsAnswer(BaseModel):
+    """What became of the events; every one that is not in `rejected` is in the store."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request_id: str
+    applied: Annotated[int, Field(description="Events taken.")]
+    repeated: Annotated[list[int], Field(description="Indexes of those whose key was seen before.")]
+    rejected: list[Rejected]
+
+
+EVENT_EXAMPLES: dict[str, Any] = {
+    "a click": {"value": {"user_id": 7, "item_id": 17}},
+    "several, oldest first, safe to send again": {
+        "value": {"user_id": 7, "item_ids": [17, 4], "key": "session-81-3"}
+    },
+    "a batch": {"value": {"events": [{"user_id": 7, "item_id": 17}, {"user_id": 8, "item_id": 4}]}},
+}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Of a request's events."""
+
+    alone: bool  # not a batch
+    applied: int = 0
+    repeated: list[int] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def status(self) -> int:
+        """200 when every event is in the store, 207 when some are not. Raises when none is."""
+        taken = self.applied + len(self.repeated)
+        if not self.rejected:
+            return 200
+        if taken:
+            return 207
+        slugs = {rejected.problem for rejected in self.rejected}
+        if slugs == {InvalidField.slug}:
+            faults = [Fault(r.field or "body", r.detail) for r in self.rejected[:5]]
+            raise InvalidField(f"{faults[0].field}: {faults[0].detail}", faults=faults)
+        if slugs == {StoreFailure.slug}:
+            raise StoreFailure(
+                "the feature store did not take it; try again", headers={"Retry-After": "1"}
+            )
+        return 207
+
+    def json(self, request_id: str) -> bytes:
+        answer = EventsAnswer(
+            request_id=request_id,
+            applied=self.applied,
+            repeated=self.repeated,
+            rejected=sorted(self.rejected, key=lambda r: r.index),
+        )
+        return orjson.dumps(answer.model_dump())
+
+
+class Events:
+    """Checks events one by one and appends those that are right, all in one round trip."""
+
+    def __init__(self, store: StoreReader, metrics: Metrics, most: int) -> None:
+        self._store, self._metrics, self._most = store, metrics, most
+        self._longest = store.store.schema.history_length
+
+    @property
+    def most_names(self) -> int:
+        """JSON strings that a valid body may hold: names, and keys."""
+        return 1 + 4 * self._most
+
+    async def take(self, body: dict[str, Any]) -> Outcome:
+        """InvalidField when the batch itself is wrong."""
+        outcome = Outcome(alone=BATCH not in body)
+        given = [body] if outcome.alone else self._batch(body)
+        checked = [self._checked(index, event, outcome) for index, event in enumerate(given)]
+        right = [(index, append) for index, append in enumerate(checked) if append is not None]
+        if right:
+            results = await self._store.append_all([append for _, append in right])
+            self._note([index for index, _ in right], results, outcome)
+        for result, count in {
+            "applied": outcome.applied,
+            "repeated": len(outcome.repeated),
+            "rejected": len(outcome.rejected),
+        }.items():
+            self._metrics.events.labels(result).inc(count)
+        return outcome
+
+    def _batch(self, body: dict[str, Any]) -> list[Any]:
+        if extra := [name for name in body if name != BATCH]:
+            raise InvalidField.of(extra[0], detail="beside `events` there is nothing else")
+        events = body[BATCH]
+        if not isinstance(events, list) or not 1 <= len(events) <= self._most:
+            raise InvalidField.of(BATCH, detail=f"a list of 1 to {self._most} events")
+        return events
+
+    def _checked(self, index: int, given: Any, outcome: Outcome) -> Append | None:
+        """What is to be appended, or a note of what is wrong."""
+        path = () if outcome.alone else (BATCH, index)
+        try:
+            event = Event.model_validate(given)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            return self._reject(index, (*path, *first["loc"]), first["msg"], outcome)
+        if (event.item_id is None) == (event.item_ids is None):
+            return self._reject(
+                index, (*path, "item_id"), "either `item_id` or `item_ids`, one of them", outcome
+            )
+        if len(event.clicked) > self._longest:
+            detail = f"at most {self._longest} items, which is all a history keeps"
+            return self._reject(index, (*path, "item_ids"), detail, outcome)
+        return Append(event.user_id, event.clicked, event.key)
+
+    @staticmethod
+    def _reject(index: int, path: Sequence[str | int], detail: str, outcome: Outcome) -> None:
+        fault = Fault.at(path, detail)
+        outcome.rejected.append(
+            Rejected(index=index, problem=InvalidField.slug, field=fault.field, detail=fault.detail)
+        )
+
+    @staticmethod
+    def _note(
+        indexes: Sequence[int], results: Sequence[bool | StoreError], outcome: Outcome
+    ) -> None:
+        for index, result in zip(indexes, results, strict=True):
+            if isinstance(result, StoreError):
+                detail = "the feature store did not take it; try again"
+                outcome.rejected.append(
+                    Rejected(index=index, problem=StoreFailure.slug, detail=detail)
+                )
+            elif result:
+                outcome.applied += 1
+            else:
+                outcome.repeated.append(index)

@@ -1,0 +1,141 @@
+"""Items that are not in a version's table: fetched, derived and put there, each by one request.
+
+Requests that miss the same item at the same time wait for the same fetch. A fetch is nobody's: it
+goes on when the request that began it is gone, because others may wait for it. What the store has
+no record of is remembered too, or one unknown candidate would cost every request a round trip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.contract import CORRUPT, FOUND, Ids
+from service.derive import derive
+from service.engine import Engine
+from service.errors import DeadlinePassed
+from service.hash_index import ABSENT
+from service.item_memory import DerivedItems, Slots
+from service.store import StoreReader
+
+if TYPE_CHECKING:
+    from service.versions import Version
+
+Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT
+MOST_WITHOUT = 65_536  # ids remembered to have no readable record
+DERIVE_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fetched:
+    """W distinct items, in the order of their ids."""
+
+    ids: Ids  # (W,) ascending
+    status: Status  # (W,)
+    place: Slots  # (W,) into ``items``, ABSENT unless FOUND
+    items: DerivedItems | None  # None when nothing was found
+    answered: float  # when the store had answered, on ``perf_counter``
+
+
+@dataclass(slots=True, eq=False)
+class Fetches:
+    """One version's. On the event loop alone."""
+
+    _under_way: dict[int, asyncio.Task[Fetched]] = field(default_factory=dict)
+    _without: dict[int, int] = field(default_factory=dict)  # id -> MISSING | CORRUPT, oldest first
+    _epoch: int = 0
+
+    async def fetch(
+        self, wanted: Ids, version: Version, store: StoreReader, engine: Engine, deadline: float
+    ) -> list[Fetched]:
+        """These items (distinct), in one or more parts; at most one is a new round trip.
+
+        Raises StoreFailure when a part cannot be had, DeadlinePassed at ``deadline``.
+        """
+        ids = wanted.tolist()
+        known = [(item, self._without[item]) for item in ids if item in self._without]
+        tasks = {self._under_way[item] for item in ids if item in self._under_way}
+        fresh = [i for i in ids if i not in self._under_way and i not in self._without]
+        parts = [_nothing(known)] if known else []
+        if fresh:
+            tasks.add(self._begin(np.array(fresh, np.int64), version, store, engine))
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=max(0.0, deadline - perf_counter()))
+            if late:
+                raise DeadlinePassed("the answer was not ready before its deadline")
+        return parts + [task.result() for task in tasks]
+
+    def forget(self, ids: Ids) -> None:
+        """These have changed: nothing that is known or under way of them counts any more."""
+        self._epoch += 1
+        _drop(self._without, ids)
+        _drop(self._under_way, ids)
+
+    def _begin(
+        self, ids: Ids, version: Version, store: StoreReader, engine: Engine
+    ) -> asyncio.Task[Fetched]:
+        task = asyncio.create_task(self._bring(np.sort(ids), version, store, engine))
+        for item in ids.tolist():
+            self._under_way[item] = task
+        task.add_done_callback(lambda done: self._ended(ids, done))
+        return task
+
+    def _ended(self, ids: Ids, task: asyncio.Task[Fetched]) -> None:
+        for item in ids.tolist():
+            if self._under_way.get(item) is task:
+                del self._under_way[item]
+        if not task.cancelled():
+            task.exception()  # whoever waits raises it; perhaps nobody waits any more
+
+    async def _bring(
+        self, ids: Ids, version: Version, store: StoreReader, engine: Engine
+    ) -> Fetched:
+        """One round trip, and the item tower for what it found."""
+        table, epoch, mine = version.table, version.table.epoch, self._epoch
+        batch = await store.items(ids)
+        answered = perf_counter()
+        status = batch.status.copy()
+        readable = np.flatnonzero(status == FOUND)
+        parts: dict[int, DerivedItems] = {}
+
+        def derive_chunk(start: int, end: int) -> None:
+            chosen = readable[start:end]
+            items, finite = derive(version.model, batch.rows[chosen])
+            status[chosen[~finite]] = CORRUPT
+            good = np.flatnonzero(finite)
+            table.insert(ids[chosen[good]], items.gather(good), evict=True, epoch=epoch)
+            parts[start] = items
+
+        if len(readable):
+            await engine.run(derive_chunk, len(readable), perf_counter() + DERIVE_WITHIN_S)
+        if self._epoch == mine:
+            self._remember(ids, status)
+        place = np.full(len(ids), ABSENT)
+        place[readable] = np.arange(len(readable))
+        place[status != FOUND] = ABSENT
+        items = DerivedItems.joined([parts[start] for start in sorted(parts)]) if parts else None
+        return Fetched(ids, status, place, items, answered)
+
+    def _remember(self, ids: Ids, status: Status) -> None:
+        for at in np.flatnonzero(status != FOUND).tolist():
+            self._without[int(ids[at])] = int(status[at])
+        while len(self._without) > MOST_WITHOUT:
+            del self._without[next(iter(self._without))]
+
+
+def _drop(kept: dict[int, Any], ids: Ids) -> None:
+    """By whichever of the two is shorter: a bulk load changes many at once."""
+    gone = ids.tolist() if len(ids) <= len(kept) else set(kept) & set(ids.tolist()) if kept else ()
+    for item in gone:
+        kept.pop(item, None)
+
+
+def _nothing(known: list[tuple[int, int]]) -> Fetched:
+    """Items known to have no readable record."""
+    ids, status = np.array(known, np.int64).T
+    return Fetched(ids, status.astype(np.uint8), np.full(len(ids), ABSENT), None, perf_counter())

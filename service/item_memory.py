@@ -1,0 +1,133 @@
+"""Where an item table keeps its arrays: one mapping, of memory or of a file that processes share.
+
+    header (8) | keys (B, 8) rows (B, 8) | ids (S) stamps (S) used (S) | vector row context cold (S)
+
+The system provides pages as they are written, so room that is not used costs nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.contract import Ids
+from feature_store.schema import FeatureSchema
+from service.hash_index import BUCKET, EMPTY, HashIndex
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int32]
+Slots = NDArray[np.int64]
+FREE = -1  # in ``ids``
+COUNT, HAND, WRITING, FILLED, CURSOR = 0, 1, 2, 3, 4  # in the header; the cursor is the rest
+HEADER_WORDS = 16
+ALIGNMENT = 4096  # bytes, of each array
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedItems:
+    """What scoring needs of N items, derived from their records by one model version."""
+
+    vector: Floats  # (N, D)
+    row: Floats  # (N, X)
+    context: Indices  # (N, F), as stored
+    cold: NDArray[np.bool_]  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.cold)
+
+    def columns(self) -> Iterator[NDArray[np.generic]]:
+        yield from (self.vector, self.row, self.context, self.cold)
+
+    @classmethod
+    def joined(cls, parts: Sequence[DerivedItems]) -> DerivedItems:
+        """One after the other."""
+        return cls(
+            np.concatenate([p.vector for p in parts]),
+            np.concatenate([p.row for p in parts]),
+            np.concatenate([p.context for p in parts]),
+            np.concatenate([p.cold for p in parts]),
+        )
+
+    def gather(self, positions: Slots) -> DerivedItems:
+        return DerivedItems(
+            self.vector.take(positions, 0),
+            self.row.take(positions, 0),
+            self.context.take(positions, 0),
+            self.cold.take(positions, 0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TableMemory:
+    """The arrays of a table of S slots, all zero when new: see ``begin``."""
+
+    header: NDArray[np.int64]
+    keys: Ids  # (B, 8)
+    rows: Slots  # (B, 8)
+    ids: Ids  # (S,) whose slot it is, or FREE
+    stamps: NDArray[np.int64]  # (S,) grows before the slot is written anew
+    used: NDArray[np.uint8]  # (S,) looked up since the clock's hand last passed
+    items: DerivedItems  # (S,)
+
+    def begin(self) -> None:
+        """An empty table."""
+        self.keys.fill(EMPTY)
+        self.ids.fill(FREE)
+
+    @classmethod
+    def anonymous(cls, schema: FeatureSchema, slots: int) -> TableMemory:
+        """Memory of this process alone, ready for use."""
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        mapping = mmap.mmap(-1, size_of(schema, slots), flags=flags)
+        if hasattr(mmap, "MADV_HUGEPAGE"):  # random rows of gigabytes: fewer misses of the TLB
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+        memory = cls.within(mapping, schema, slots)
+        memory.begin()
+        return memory
+
+    @classmethod
+    def within(cls, mapping: mmap.mmap, schema: FeatureSchema, slots: int) -> TableMemory:
+        arrays, start = list[NDArray[Any]](), 0
+        for kind, shape in _layout(schema, slots):
+            count = int(np.prod(shape))
+            arrays.append(np.frombuffer(mapping, kind, count, start).reshape(shape))
+            start += _aligned(count * np.dtype(kind).itemsize)
+        header, keys, rows, ids, stamps, used, *columns = arrays
+        return cls(header, keys, rows, ids, stamps, used, DerivedItems(*columns))
+
+
+def size_of(schema: FeatureSchema, slots: int) -> int:
+    """Bytes of a table of that many slots, its index included."""
+    layout = _layout(schema, slots)
+    return sum(_aligned(int(np.prod(shape)) * np.dtype(kind).itemsize) for kind, shape in layout)
+
+
+def bytes_per_item(schema: FeatureSchema) -> int:
+    """Of a slot: its columns, id, stamp and mark. The index is beside that."""
+    layout = _layout(schema, 1)[3:]
+    return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for kind, shape in layout)
+
+
+def _layout(schema: FeatureSchema, slots: int) -> list[tuple[Any, tuple[int, ...]]]:
+    buckets = HashIndex.buckets(slots), BUCKET
+    return [
+        (np.int64, (HEADER_WORDS,)),
+        (np.int64, buckets),
+        (np.int64, buckets),
+        (np.int64, (slots,)),
+        (np.int64, (slots,)),
+        (np.uint8, (slots,)),
+        (np.float32, (slots, schema.item_vector_width)),
+        (np.float32, (slots, schema.network_width)),
+        (np.int32, (slots, len(schema.context))),
+        (np.bool_, (slots,)),
+    ]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,188 @@
+"""The service on every kind of store: what is appended is seen, and what a request costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from service.house import House
+from tests.feature_store.conftest import (  # noqa: F401 — fixtures
+    BACKENDS,
+    cluster,
+    redis,
+    redis_cluster_url,
+    redis_sentinel_url,
+    redis_tls_url,
+    redis_url,
+    sentinels,
+    tls,
+)
+from tests.feature_store.redis_servers import Server
+from tests.service.houses import client_of, metric, opened
+from tests.service.parity import TOLERANCE
+from tests.service.world import World, make_world, on_another_store
+
+PAIRS = 1000
+USERS = 8  # at a time
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"), items=60, users=5)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "lmdb":
+        return f"lmdb://{tmp_path / 'store'}"
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def backed_world(small_world: World, backend_url: str) -> World:
+    return on_another_store(small_world, backend_url)
+
+
+@pytest.fixture
+async def house(backed_world: World) -> AsyncIterator[House]:
+    async with opened(backed_world) as house:
+        yield house
+
+
+async def test_the_very_next_score_sees_an_event(backed_world: World, house: House) -> None:
+    """1,000 pairs; an item that the store does not know shows up in ``unknown_history``."""
+    longest = backed_world.schema.history_length
+    candidate = int(backed_world.ids[0])
+
+    async def one_user(client: httpx.AsyncClient, user: int) -> None:
+        for number in range(PAIRS // USERS):
+            clicked = 10**9 * user + number
+            event = {"user_id": user, "item_id": clicked}
+            taken = await client.post("/v1/events", json=event)
+            assert taken.status_code == 200, taken.text
+            scored = await client.post(
+                "/v1/score", json={"user_id": user, "candidates": [candidate]}
+            )
+            seen = scored.json()["unknown_history"]
+            assert seen == [clicked - back for back in range(min(number + 1, longest))]
+
+    async with client_of(house) as client, asyncio.TaskGroup() as users:
+        for user in range(100, 100 + USERS):
+            users.create_task(one_user(client, user))
+    assert metric(house, "qin_events_total", result="applied") == PAIRS
+
+
+async def test_scores_from_an_appended_history_are_the_networks_own(
+    backed_world: World, house: House
+) -> None:
+    history, candidates = backed_world.ids[5:9], backed_world.ids[:7]
+    async with client_of(house) as client:
+        event = {"user_id": 77, "item_ids": history[::-1].tolist(), "key": "a"}
+        for applied in (1, 0):  # the same key twice counts once
+            answer = (await client.post("/v1/events", json=event)).json()
+            assert (answer["applied"], answer["repeated"]) == (applied, [0] * (1 - applied))
+        body = {"user_id": 77, "candidates": candidates.tolist()}
+        answer = (await client.post("/v1/score", json=body)).json()
+    expected = backed_world.answer(history, candidates)
+    assert answer["scores"] == pytest.approx(expected, abs=TOLERANCE)
+
+
+async def test_a_steady_request_is_one_round_trip(
+    backed_world: World, house: House, backend_url: str, request: pytest.FixtureRequest
+) -> None:
+    """Also with candidates that the store does not know, which it is asked about once."""
+    candidates = [*backed_world.ids[:20].tolist(), 10**12, 10**12 + 1]
+    body = {"user_id": 3, "candidates": candidates}
+    async with client_of(house) as client:
+        first = await client.post("/v1/score", json=body)
+        before = _asked(house)
+        servers = _servers(request, backend_url)
+        commands = [_commands(server) for server in servers]
+        for _ in range(50):
+            assert (await client.post("/v1/score", json=body)).json()["scores"] == (
+                first.json()["scores"]
+            )
+    assert _asked(house) == {"history": before["history"] + 50, "items": before["items"]}
+    counted = {
+        name: sum(_commands(s)[name] - c[name] for s, c in zip(servers, commands, strict=True))
+        for name in ("lrange", "mget", "get")
+    }
+    assert counted == {"lrange": 50 if servers else 0, "mget": 0, "get": 0}
+
+
+def _asked(house: House) -> dict[str, float]:
+    name = "qin_store_duration_seconds_count"
+    return {op: metric(house, name, operation=op) for op in ("history", "items")}
+
+
+def _servers(request: pytest.FixtureRequest, url: str) -> list[Server]:
+    """Those that may be asked for a history, where commands can be counted."""
+    if url.startswith("redis://"):
+        return [request.getfixturevalue("redis")]
+    if url.startswith("redis+cluster://"):
+        return list(request.getfixturevalue("cluster").servers)
+    return []
+
+
+def _commands(server: Server) -> dict[str, int]:
+    stats = server.client().info("commandstats")
+    return {
+        name: stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]
+        for name in ("lrange", "mget", "get")
+    }
+
+
+async def test_a_change_of_an_item_reaches_every_process(backed_world: World, house: House) -> None:
+    """The one that made it at once, others by the change log."""
+    item = int(backed_world.ids[0])
+    body = {"user_id": 3, "candidates": [item], "history": []}
+    async with (
+        opened(backed_world) as other,
+        client_of(house) as mine,
+        client_of(other) as theirs,
+    ):
+        before = (await theirs.post("/v1/score", json=body)).json()["scores"]
+        values = (await mine.get(f"/v1/items/{item}")).json()
+        changed = {"content": [1.0 - x for x in values["content"]], "likes_level": 9}
+        assert (await mine.patch(f"/v1/items/{item}", json=changed)).status_code == 204
+
+        rows = backed_world.rows.copy()
+        rows["content"][0], rows["likes_level"][0] = changed["content"], 9
+        expected = _network(backed_world, rows)
+        assert expected != pytest.approx(before[0], abs=1e-4)
+        mine_after = (await mine.post("/v1/score", json=body)).json()["scores"]
+        assert mine_after == [pytest.approx(expected, abs=TOLERANCE)]
+        await _until(theirs, body, [pytest.approx(expected, abs=TOLERANCE)])
+
+        assert (await mine.delete(f"/v1/items/{item}")).status_code == 204
+        assert (await mine.post("/v1/score", json=body)).json()["unknown_items"] == [item]
+        await _until(theirs, body, [None])
+        values["likes_level"] = 2
+        assert (await theirs.put(f"/v1/items/{item}", json=values)).status_code == 204
+        rows = backed_world.rows.copy()
+        rows["likes_level"][0] = 2
+        await _until(mine, body, [pytest.approx(_network(backed_world, rows), abs=TOLERANCE)])
+
+
+def _network(world: World, rows: np.ndarray[tuple[int], np.dtype[np.void]]) -> float:
+    from dataclasses import replace
+
+    empty = np.empty(0, np.int64)
+    return float(replace(world, rows=rows).answer(empty, world.ids[:1])[0])
+
+
+async def _until(client: httpx.AsyncClient, body: dict[str, object], scores: list[object]) -> None:
+    """Within a second on a machine that is not busy; it is given three."""
+    deadline = asyncio.get_running_loop().time() + 3
+    while True:
+        answer = (await client.post("/v1/score", json=body)).json()
+        if answer["scores"] == scores:
+            return
+        assert asyncio.get_running_loop().time() < deadline, answer
+        await asyncio.sleep(0.02)

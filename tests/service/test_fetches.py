@@ -1,0 +1,159 @@
+"""Items missed at the same time are fetched once; what there is not, is asked for once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feature_store.contract import Ids, ItemBatch
+from service import fetches
+from service.house import House
+from tests.service.houses import ask, client_of, metric, opened
+from tests.service.parity import TOLERANCE
+from tests.service.world import World, make_rows, make_world
+
+NEW = np.arange(10**12, 10**12 + 6)
+
+
+@pytest.fixture
+def small_world(tmp_path: Path) -> World:
+    return make_world(tmp_path, items=40, users=3)
+
+
+@pytest.fixture
+async def house(small_world: World) -> AsyncIterator[House]:
+    """With items that are in the store and not in the table."""
+    async with opened(small_world) as house:
+        rows = make_rows(small_world.schema, len(NEW), np.random.default_rng(0))
+        await house.freshness.close()  # only requests ask
+        await house.store.put_items(NEW, rows)
+        yield house
+
+
+class Slow:
+    """A store whose items take a while, and which notes what it was asked for."""
+
+    def __init__(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[list[int]] = []
+        self.go = asyncio.Event()
+        self._more = asyncio.Event()
+        self._items = house.store.items
+        monkeypatch.setattr(house.store, "items", self.items)
+
+    async def items(self, ids: Ids) -> ItemBatch:
+        self.asked.append(ids.tolist())
+        self._more.set()
+        await self.go.wait()
+        return await self._items(ids)
+
+    async def asked_times(self, count: int) -> None:
+        while len(self.asked) < count:
+            self._more.clear()
+            await self._more.wait()
+        await asyncio.sleep(0.01)  # and whoever else is on the way has come so far
+
+
+@pytest.fixture
+def slow(house: House, monkeypatch: pytest.MonkeyPatch) -> Slow:
+    return Slow(house, monkeypatch)
+
+
+async def test_requests_that_miss_the_same_items_share_one_fetch(house: House, slow: Slow) -> None:
+    bodies = [{"candidates": NEW[:4].tolist()}, {"candidates": NEW[2:].tolist()}]
+    bodies += [{"candidates": NEW[1:3].tolist()}]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(house, user_id=1, **body)) for body in bodies]
+        await slow.asked_times(2)
+        slow.go.set()
+    assert slow.asked == [NEW[:4].tolist(), NEW[4:].tolist()]
+    together = [task.result().json() for task in tasks]
+    alone = [(await ask(house, user_id=1, **body)).json() for body in bodies]
+    for mine, expected in zip(together, alone, strict=True):
+        assert mine["unknown_items"] == []
+        assert mine["scores"] == pytest.approx(expected["scores"], abs=TOLERANCE)
+    assert len(slow.asked) == 2
+
+
+async def test_a_fetch_outlives_the_request_that_began_it(house: House, slow: Slow) -> None:
+    first = asyncio.create_task(ask(house, user_id=1, candidates=NEW.tolist()))
+    await slow.asked_times(1)
+    second = asyncio.create_task(ask(house, user_id=1, candidates=NEW.tolist()))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    slow.go.set()
+    assert (await second).json()["unknown_items"] == []
+    assert len(slow.asked) == 1
+
+
+async def test_waiting_for_a_fetch_ends_with_the_deadline(house: House, slow: Slow) -> None:
+    async with client_of(house) as client:
+        answer = await client.post(
+            "/v1/score",
+            json={"user_id": 1, "candidates": NEW.tolist()},
+            headers={"X-Deadline-Ms": "20"},
+        )
+    assert answer.status_code == 504
+    slow.go.set()
+    assert (await ask(house, user_id=1, candidates=NEW.tolist())).status_code == 200
+    assert len(slow.asked) == 1
+
+
+async def test_what_the_store_does_not_know_is_asked_for_once_until_it_changes(
+    small_world: World, house: House
+) -> None:
+    def asked() -> float:
+        return metric(house, "qin_store_duration_seconds_count", operation="items")
+
+    unknown = 10**15
+    for _ in range(3):
+        assert (await ask(house, user_id=1, candidates=[unknown])).json()["unknown_items"]
+    before = asked()
+    assert (await ask(house, user_id=1, candidates=[unknown])).json()["unknown_items"]
+    assert asked() == before
+    async with client_of(house) as client:
+        values = (await client.get(f"/v1/items/{NEW[0]}")).json()
+        await client.put(f"/v1/items/{unknown}", json=values)
+    assert (await ask(house, user_id=1, candidates=[unknown])).json()["unknown_items"] == []
+
+
+async def test_no_more_than_a_bounded_number_is_remembered_as_unknown(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetches, "MOST_WITHOUT", 100)
+    for start in range(0, 1000, 250):
+        unknown = [10**15 + start + n for n in range(250)]
+        assert len((await ask(house, user_id=1, candidates=unknown)).json()["unknown_items"]) == 250
+    assert house.versions.active is not None
+    assert len(house.versions.active.fetches._without) == 100
+
+
+async def test_an_item_that_changes_while_it_is_fetched_is_fetched_again(
+    house: House, slow: Slow
+) -> None:
+    """Or the old record would stay in the table after the news of a newer one."""
+    item = int(NEW[0])
+    began, read = asyncio.Event(), slow._items
+
+    async def reads_then_waits(ids: Ids) -> ItemBatch:
+        batch = await read(ids)
+        if not began.is_set():
+            began.set()
+            await slow.go.wait()
+        return batch
+
+    house.store.items = reads_then_waits  # type: ignore[method-assign]
+    first = asyncio.create_task(ask(house, user_id=1, candidates=[item], history=[]))
+    await began.wait()
+    async with client_of(house) as client:
+        changed = {"content": [0.9, -0.9, 0.5, 0.5, 2.0, 1.0], "likes_level": 1}
+        assert (await client.patch(f"/v1/items/{item}", json=changed)).status_code == 204
+        during = await ask(house, user_id=1, candidates=[item], history=[])
+        slow.go.set()
+        old = await first
+        after = await ask(house, user_id=1, candidates=[item], history=[])
+    assert during.json()["scores"] == after.json()["scores"] != old.json()["scores"]

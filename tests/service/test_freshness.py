@@ -1,0 +1,122 @@
+"""Tables follow the store's change log, and survive its loss."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feature_store import connect
+from feature_store.contract import Changes, Ids
+from service import freshness
+from service.hash_index import ABSENT
+from service.house import House
+from service.item_table import ItemTable
+from tests.service.houses import ask, metric, opened
+from tests.service.parity import TOLERANCE
+from tests.service.world import World, make_rows, make_world
+
+
+@pytest.fixture
+def small_world(tmp_path: Path) -> World:
+    return make_world(tmp_path, items=700, users=3)
+
+
+@pytest.fixture
+async def house(small_world: World) -> AsyncIterator[House]:
+    async with opened(small_world) as house:
+        yield house
+
+
+def table(house: House) -> ItemTable:
+    assert house.versions.active is not None
+    return house.versions.active.table
+
+
+async def until(house: House, changed: int) -> None:
+    """All those changes are known and back in the table."""
+    while house.freshness.changed < changed or house.freshness.waiting:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+
+
+async def elsewhere(world: World, ids: Ids, gone: Ids) -> None:
+    """Another process puts and deletes items."""
+    rows = make_rows(world.schema, len(ids), np.random.default_rng(1))
+    store = await connect(world.store, world.schema)
+    await store.put_items(ids, rows)
+    await store.delete_items(gone)
+    await store.close()
+    for item, row in zip(ids.tolist(), rows, strict=True):
+        world.rows[world.ids == item] = row
+
+
+async def scores(house: House, ids: Ids) -> list[float | None]:
+    answer = await ask(house, user_id=10**9, candidates=ids.tolist())
+    found: list[float | None] = answer.json()["scores"]
+    return found
+
+
+async def test_what_changed_elsewhere_is_brought_back_before_anybody_asks(
+    small_world: World, house: House
+) -> None:
+    put, gone = small_world.ids[:300], small_world.ids[300:310]
+    await elsewhere(small_world, put, gone)
+    async with asyncio.timeout(10):
+        await until(house, 310)
+    assert (table(house).find(put) != ABSENT).all()
+    assert (table(house).find(gone) == ABSENT).all()
+    expected = small_world.answer(np.empty(0, np.int64), put)
+    assert await scores(house, put) == pytest.approx(expected, abs=TOLERANCE)
+    assert metric(house, "qin_item_table_lookups_total", result="miss") == 0
+    assert metric(house, "qin_item_changes_total") == 310
+
+
+async def test_lost_changes_are_made_good_by_reading_every_item(
+    small_world: World, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the old rows answer."""
+    put, gone = small_world.ids[:300], small_world.ids[300:310]
+    real, hidden = house.store.changes, True
+
+    async def forgetful(cursor: str | None) -> Changes:
+        changes = await real(cursor)
+        return (
+            Changes(cursor or changes.cursor, np.empty(0, np.int64), lost=False)
+            if hidden
+            else (
+                Changes(
+                    (await real(None)).cursor, np.empty(0, np.int64), lost=not house.freshness.lost
+                )
+            )
+        )
+
+    monkeypatch.setattr(house.store, "changes", forgetful)
+    await asyncio.sleep(2 * freshness.EVERY_S)
+    await elsewhere(small_world, put, gone)
+    old = await scores(house, gone)
+    assert None not in old
+    hidden = False
+    async with asyncio.timeout(10):
+        while (table(house).find(gone) != ABSENT).any():
+            assert None not in await scores(house, small_world.ids[310:400])
+            await asyncio.sleep(0.01)
+    assert metric(house, "qin_item_changes_lost_total") == 1
+    expected = small_world.answer(np.empty(0, np.int64), put)
+    assert await scores(house, put) == pytest.approx(expected, abs=TOLERANCE)
+    assert table(house).count == 690
+
+
+async def test_a_table_without_room_for_all_still_tells_the_truth(small_world: World) -> None:
+    async with opened(small_world, max_table_items=100) as house:
+        put = small_world.ids[:300]
+        await elsewhere(small_world, put, small_world.ids[300:310])
+        async with asyncio.timeout(10):
+            await until(house, 310)
+        expected = small_world.answer(np.empty(0, np.int64), put)
+        assert await scores(house, put) == pytest.approx(expected, abs=TOLERANCE)
+        assert await scores(house, small_world.ids[300:310]) == [None] * 10
+        assert table(house).count <= 100

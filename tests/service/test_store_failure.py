@@ -1,0 +1,145 @@
+"""While the store fails: answers from what there is, or 503; writes are never pretended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from feature_store.errors import StoreCorrupt, StoreError, StoreRefused, StoreUnavailable
+from service.house import House
+from tests.service.houses import ask, client_of, metric, opened
+from tests.service.parity import TOLERANCE
+from tests.service.world import World, make_world
+
+
+@pytest.fixture(scope="module")
+def calm_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Nothing in this file writes to it."""
+    return make_world(tmp_path_factory.mktemp("calm"), items=60, users=5)
+
+
+@pytest.fixture
+async def house(calm_world: World) -> AsyncIterator[House]:
+    async with opened(calm_world) as house:
+        yield house
+
+
+def lose(house: House, monkeypatch: pytest.MonkeyPatch, error: StoreError) -> None:
+    """From now on the store raises this whatever it is asked."""
+
+    async def lost(*arguments: Any, **named: Any) -> Any:
+        raise error
+
+    for name in ("history", "items", "changes", "append_all", "put_items", "delete_items"):
+        monkeypatch.setattr(house.store, name, lost)
+    monkeypatch.setattr(house.store, "patch_item", lost)
+
+
+UNREACHED = StoreUnavailable("10.0.0.7:6379 refused")
+ERRORS = [UNREACHED, StoreRefused("WRONGTYPE"), StoreCorrupt("history of user 3: damaged")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_without_its_history_a_user_is_answered_as_one_with_an_empty_one(
+    calm_world: World, house: House, monkeypatch: pytest.MonkeyPatch, error: StoreError
+) -> None:
+    lose(house, monkeypatch, error)
+    candidates = calm_world.ids[:9]
+    response = await ask(house, user_id=3, candidates=candidates.tolist())
+    answer = response.json()
+    assert response.status_code == 200
+    expected = calm_world.answer(np.empty(0, np.int64), candidates)
+    assert answer["scores"] == pytest.approx(expected, abs=TOLERANCE)
+    assert answer["degraded"] == ["history"]
+    assert not answer["cold_user"]  # nobody knows
+    assert metric(house, "qin_degraded_total", what="history") == 1
+    kind = type(error).__name__
+    assert metric(house, "qin_store_errors_total", operation="history", error=kind) == 1
+
+
+async def test_readyz_and_a_metric_say_that_the_store_is_not_reached(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client_of(house) as client:
+        before = (await client.get("/readyz")).json()
+        assert (before["store"], before["degraded"]) == ("reachable", [])
+        assert metric(house, "qin_store_reachable") == 1
+        with monkeypatch.context() as broken:
+            lose(house, broken, UNREACHED)
+            await ask(house, user_id=3, candidates=[1])
+            during = await client.get("/readyz")
+            assert during.status_code == 200  # it does answer
+            assert during.json()["store"] == "unreachable"
+            assert during.json()["degraded"] == ["history"]
+            assert metric(house, "qin_store_reachable") == 0
+        await ask(house, user_id=3, candidates=[1])
+        assert (await client.get("/readyz")).json()["degraded"] == []
+
+
+async def test_items_that_cannot_be_asked_for_are_said_to_be_unreadable(
+    calm_world: World, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(house, monkeypatch, UNREACHED)
+    known, unknown = int(calm_world.ids[0]), 10**12
+    answer = (await ask(house, user_id=3, candidates=[unknown, known])).json()
+    assert answer["scores"][0] is None
+    assert answer["scores"][1] is not None
+    assert answer["unreadable_items"] == [unknown]
+    assert answer["unknown_items"] == []
+    assert answer["degraded"] == ["items", "history"]
+
+    nothing = await ask(house, user_id=3, candidates=[unknown], history=[])
+    assert nothing.status_code == 503  # there is nothing to answer from
+    assert nothing.json()["type"] == "urn:qin:problem:store-unavailable"
+
+
+async def test_the_store_coming_back_is_noticed_by_items_that_were_missed(
+    calm_world: World, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, unknown = int(calm_world.ids[0]), 10**12
+    with monkeypatch.context() as broken:
+        lose(house, broken, UNREACHED)
+        await ask(house, user_id=3, candidates=[unknown, known])
+    answer = (await ask(house, user_id=3, candidates=[unknown, known])).json()
+    assert answer["unknown_items"] == [unknown]
+    assert answer["degraded"] == []
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_a_service_told_to_fail_answers_503_and_reveals_nothing(
+    calm_world: World, monkeypatch: pytest.MonkeyPatch, error: StoreError
+) -> None:
+    async with opened(calm_world, on_store_failure="fail") as house, client_of(house) as client:
+        lose(house, monkeypatch, error)
+        answer = await ask(house, user_id=3, candidates=[int(calm_world.ids[0])])
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:qin:problem:store-unavailable"
+        assert answer.headers["Retry-After"] == "1"
+        assert str(error) not in answer.text
+        inline = await ask(house, user_id=3, candidates=[int(calm_world.ids[0])], history=[])
+        assert inline.status_code == 200  # the store was not needed
+        if error is UNREACHED:
+            ready = await client.get("/readyz")
+            assert ready.status_code == 503
+            assert ready.json()["waiting_for"] == "the feature store to answer"
+
+
+@pytest.mark.parametrize("error", ERRORS[:2], ids=lambda error: type(error).__name__)
+async def test_writes_are_not_pretended(
+    calm_world: World, house: House, monkeypatch: pytest.MonkeyPatch, error: StoreError
+) -> None:
+    lose(house, monkeypatch, error)
+    item = f"/v1/items/{calm_world.ids[0]}"
+    async with client_of(house) as client:
+        for answer in (
+            await client.post("/v1/events", json={"user_id": 1, "item_id": 2}),
+            await client.patch(item, json={"likes_level": 3}),
+            await client.delete(item),
+        ):
+            assert answer.status_code == 503
+            assert answer.headers["Retry-After"] == "1"
+            assert answer.json()["type"] == "urn:qin:problem:store-unavailable"
+            assert str(error) not in answer.text
