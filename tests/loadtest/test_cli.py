@@ -107,7 +107,7 @@ def test_ctrl_c_stops_cleanly_with_a_report_of_what_there_is(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    time.sleep(3.5)
+    time.sleep(2.5)
     children = _children(process.pid)
     assert children
     process.send_signal(signal.SIGINT)
@@ -128,7 +128,7 @@ def test_generators_end_with_their_parent(quick_stub: StubProcess) -> None:
         [sys.executable, "-m", "loadtest", "run", quick_stub.url, *QUICK, "--duration", "60s"],
         stderr=subprocess.DEVNULL,
     )
-    time.sleep(3)
+    time.sleep(2)
     children = _children(process.pid)
     assert children
     process.kill()

@@ -24,7 +24,7 @@ SMALL = Workload(users="1..50", items="1..200", candidates="4", distinct=500)
 
 
 def small_load(url: str, **changes: Any) -> Load:
-    return replace(Load(url, rate=200, seconds=1.0, warmup=0, workload=SMALL), **changes)
+    return replace(Load(url, rate=300, seconds=0.6, warmup=0, workload=SMALL), **changes)
 
 
 def measured(load: Load) -> dict[str, Any]:
