@@ -23,7 +23,8 @@ setup: $(VENV)/.ready  ## .venv with everything, pinned
 setup-runtime: $(VENV)/.ready-runtime  ## .venv with what serving needs, without torch
 
 $(VENV)/bin/pip:
-	$(PYTHON) -m venv $(VENV) || { echo "python venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh tests/ensure_debian.sh python3-venv
+	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[runtime,training,dev]'
@@ -63,6 +64,9 @@ lint: setup  ## ruff (lint and format), mypy strict, the docs check
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(py) docs/check.py
+
+bench: setup  ## the bars of training, as JSON
+	$(py) -m training bench --json
 
 format: setup  ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix .

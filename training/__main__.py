@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -18,7 +19,7 @@ from rich.table import Table
 from feature_store.schema import FeatureSchema, SchemaError
 from training import checkpoint
 from training.announce import Announce
-from training.recipe import PRESETS
+from training.recipe import PRESETS, Recipe
 
 app = typer.Typer(
     help="Learns: parquet files in, a Quadratic Interest Network checkpoint out.",
@@ -57,8 +58,9 @@ def synthesize(
         "embedding": embedding,
         "history": history,
     }
-    sizes = dataclasses.replace(SIZES[preset], **{k: v for k, v in given.items() if v is not None})
+    changed = {k: v for k, v in given.items() if v is not None}
     with explained(), progress() as announce:
+        sizes = dataclasses.replace(SIZES[preset], **changed)
         truth = run(out, sizes, seed, announce)
     if as_json:
         print(json.dumps(dataclasses.asdict(truth)))
@@ -100,7 +102,9 @@ def fit(
         "learning_rate": learning_rate,
         "seed": seed,
     }
-    recipe = PRESETS[preset].model_copy(update={k: v for k, v in given.items() if v is not None})
+    with explained():
+        changed = {k: v for k, v in given.items() if v is not None}
+        recipe = Recipe.model_validate({**PRESETS[preset].model_dump(), **changed})
     with explained(), processes() as peers, progress(peers.first) as announce:
         opened = open_data(data, read_schema(data, schema), announce)
         metrics = run(opened.train, opened.valid, recipe, out, peers, announce)
@@ -145,7 +149,8 @@ def evaluate(
         figures["best_auc"] = best
         figures["share_of_the_possible"] = share_of_the_possible(figures["auc"], best)
     picture = reliability_plot({"valid": reliability(scores, opened.valid.label)})
-    (plot or folder / "reliability.png").write_bytes(picture)
+    with explained():
+        (plot or folder / "reliability.png").write_bytes(picture)
     print(json.dumps(figures) if as_json else "", end="\n" if as_json else "")
     if not as_json:
         show(figures)
@@ -203,7 +208,7 @@ def read_schema(data: Path, given: Path | None) -> FeatureSchema:
 def explained() -> Iterator[None]:
     """What a person can mend is a line, not a traceback."""
     from feature_store.parquet_columns import DataFileError
-    from training.fit import Interrupted
+    from training.fit import FitError
     from training.synthesize import SynthesisError
 
     try:
@@ -213,10 +218,18 @@ def explained() -> Iterator[None]:
         DataFileError,
         SynthesisError,
         checkpoint.CheckpointError,
-        Interrupted,
+        FitError,
+        OSError,
     ) as error:
-        screen.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        refuse(str(error))
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        refuse("; ".join(faults))
+
+
+def refuse(message: str) -> NoReturn:
+    screen.print(f"[red]error:[/red] {message}", highlight=False, soft_wrap=True)
+    sys.exit(1)
 
 
 @contextmanager

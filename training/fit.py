@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +30,8 @@ from training.qin import QIN, Batch, ItemVector
 from training.recipe import Recipe
 
 
-class Interrupted(ValueError):
-    """A stopped run that this one cannot go on with."""
+class FitError(ValueError):
+    """Data or a stopped run that training cannot work with; says what to do."""
 
 
 def fit(
@@ -51,7 +52,9 @@ def fit(
     network = QIN(train.schema, recipe.sizes)
     peers.join(network)
     optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
-    data = f"{len(train)} training rows, {len(valid)} validation rows"
+    if not 0 < valid.label.sum() < len(valid):
+        raise FitError("valid.parquet has labels of one kind only: there is no AUC to improve")
+    data = f"{train.digest} {valid.digest}"
     run = _Run(network, optimiser, recipe, data, out.with_name(f".{out.name}.resume.pt"))
     run.resume()
     while not run.over:
@@ -220,10 +223,14 @@ class _Run:
         """Take up the state of the last whole epoch, if a run was stopped here."""
         if not self.state.exists():
             return
-        content = torch.load(self.state, weights_only=True)
-        other = [name for name, ours in self.identity.items() if content["identity"][name] != ours]
+        try:
+            content = torch.load(self.state, weights_only=True)
+            theirs = content["identity"]
+        except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise FitError(f"{self.state}: damaged; remove it to begin anew") from error
+        other = [name for name, ours in self.identity.items() if theirs.get(name) != ours]
         if other:
-            raise Interrupted(
+            raise FitError(
                 f"{self.state}: a run with another {' and '.join(other)} was stopped here; "
                 "finish it with its own options, or remove this file to begin anew"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,12 @@ class Rows:
     @property
     def labelled(self) -> bool:
         return not np.isnan(self.label[0])
+
+    @property
+    def digest(self) -> str:
+        """Tells these rows from others of the same number: users, targets and labels."""
+        columns = (self.user, self.target, self.label)
+        return hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.target)

@@ -39,7 +39,10 @@ def test_from_data_to_figures(data: Path, tmp_path: Path) -> None:
 def test_what_is_missing_is_one_line_and_not_a_traceback(data: Path, tmp_path: Path) -> None:
     for words in (
         ("fit", str(tmp_path), "--out", str(tmp_path / "c")),
+        ("fit", str(data), "--out", str(tmp_path / "c"), "--learning-rate", "nan"),
         ("evaluate", str(tmp_path / "nothing"), str(data)),
+        ("synthesize", str(tmp_path / "new"), "--history", "999999"),
+        ("synthesize", "/dev/null/out"),
     ):
         failed = training(*words)
         assert failed.returncode == 1

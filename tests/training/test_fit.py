@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.training.fitting import RECIPE, run
 from tests.training.worlds import SIZES, SMALL, small_rows
 from training import checkpoint
-from training.fit import Interrupted, predict, regularised
+from training.fit import FitError, predict, regularised
 from training.metrics import auc
 from training.qin import QIN
 from training.recipe import PRESETS, Recipe
@@ -111,8 +111,19 @@ def test_a_stopped_run_with_another_recipe_is_refused_by_name(tmp_path: Path) ->
 
     with pytest.raises(KeyboardInterrupt):
         fit_with(RECIPE, tmp_path / "c", stop)
-    with pytest.raises(Interrupted, match=r"another recipe was stopped here.*remove this file"):
+    with pytest.raises(FitError, match=r"another recipe was stopped here.*remove this file"):
         fit_with(recipe, tmp_path / "c", lambda what, done, total: None)
+
+
+def test_a_damaged_resume_file_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / ".c.resume.pt").write_bytes(b"not a run")
+    with pytest.raises(FitError, match=r"\.c\.resume\.pt: damaged; remove it"):
+        run(tmp_path / "c")
+
+
+def test_other_data_of_the_same_size_are_not_gone_on_with() -> None:
+    assert small_rows(300, seed=2).digest == small_rows(300, seed=2).digest
+    assert small_rows(300, seed=2).digest != small_rows(300, seed=3).digest
 
 
 def fit_with(recipe: Recipe, out: Path, announce) -> None:  # type: ignore[no-untyped-def]
