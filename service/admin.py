@@ -55,7 +55,7 @@ def _add_looking(app: FastAPI, house: House) -> None:
     @app.get("/admin/models", summary="Every version, its state, and who serves what")
     async def models(request: Request) -> dict[str, Any]:
         access.check(request)
-        content = {**house.swap.roles(), "models": await house.swap.listing()}
+        content = {**house.swap.roster.roles(), "models": await house.swap.roster.listing()}
         if house.settings.fleet:
             try:
                 found = await house.fleet.reports()
@@ -67,7 +67,7 @@ def _add_looking(app: FastAPI, house: House) -> None:
     @app.get("/admin/models/{version}", summary="One version", responses=REFUSALS)
     async def model(request: Request, version: Name) -> dict[str, Any]:
         access.check(request)
-        return house.swap.describe(await house.swap.known(version))
+        return house.swap.roster.describe(await house.swap.roster.known(version))
 
 
 def _add_verbs(app: FastAPI, house: House) -> None:
@@ -81,7 +81,7 @@ def _add_verbs(app: FastAPI, house: House) -> None:
             slot = await verb()
             await house.fleet.publish()
             outcome, version = "done", slot.name
-            return {**swap.describe(slot), **swap.roles()}
+            return {**swap.roster.describe(slot), **swap.roster.roles()}
         except ServiceError as error:
             outcome = error.slug
             raise

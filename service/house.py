@@ -19,11 +19,12 @@ from service.models.catalogue import Catalogue
 from service.models.first import choose
 from service.models.fleet import Fleet
 from service.models.follower import Follower
-from service.models.hot_swap import HotSwap, Parts
+from service.models.hot_swap import HotSwap
 from service.models.inspection import Limits
 from service.models.intake import Rules, TakenIn
 from service.models.loader import Loader
 from service.models.private import PrivateFolder
+from service.models.roster import Roster
 from service.models.shadow import Shadow
 from service.readiness import Readiness
 from service.scoring import Scoring
@@ -47,12 +48,13 @@ class House:
     readiness: Readiness
     swap: HotSwap
     fleet: Fleet
+    private: PrivateFolder
     first: TakenIn
 
     async def load(self, bundle: Bundle) -> None:
         """Load the first version; then the service is ready."""
         assert bundle is self.first.bundle
-        await self.swap.start(self.first)
+        await self.swap.start(self.first, self.readiness)
         self.metrics.ready.set(1)
         self.readiness.ready = True
         self.fleet.begin()
@@ -60,17 +62,15 @@ class House:
 
     async def follow(self) -> None:
         """What is newest in the models folder, for ever, if that is the policy."""
-        settings = self.settings
-        if settings.model_policy != "newest" or self.swap.catalogue.single:
+        settings, catalogue = self.settings, self.swap.roster.catalogue
+        if settings.model_policy != "newest" or catalogue.single:
             return
 
         async def activate(version: str, kind: str) -> None:
             await self.swap.activate(version, kind)
             await self.fleet.publish()
 
-        follower = Follower(
-            self.swap.catalogue, self.swap.private, activate, settings.follow_every_s
-        )
+        follower = Follower(catalogue, self.private, activate, settings.follow_every_s)
         await follower.follow(self.fleet.leads)
 
 
@@ -101,20 +101,9 @@ async def open_house(settings: Settings) -> AsyncIterator[tuple[House, Bundle]]:
     reader = StoreReader(store, metrics, may_do_without=may_do_without)
     freshness = Freshness(reader, versions)
     limits = Limits(settings.inspection_memory_mb << 20, settings.inspection_s)
-    swap = HotSwap(
-        Parts(
-            settings=settings,
-            versions=versions,
-            metrics=metrics,
-            readiness=readiness,
-            catalogue=catalogue,
-            private=private,
-            loader=Loader(
-                private, replace(rules, store_schema=store.schema), limits, settings.store
-            ),
-            shadow=Shadow(reader, metrics, settings.chunk_candidates),
-        )
-    )
+    shadow = Shadow(reader, metrics, settings.chunk_candidates)
+    loader = Loader(private, replace(rules, store_schema=store.schema), limits, settings.store)
+    swap = HotSwap(Roster(settings, catalogue, versions, shadow), loader, metrics)
     fleet = Fleet(settings, store, swap)
     house = House(
         settings=settings,
@@ -128,6 +117,7 @@ async def open_house(settings: Settings) -> AsyncIterator[tuple[House, Bundle]]:
         readiness=readiness,
         swap=swap,
         fleet=fleet,
+        private=private,
         first=first,
     )
     try:

@@ -13,7 +13,7 @@ from typing import Literal
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
 from model_export.runtime import FoldedModel
-from service.errors import DeadlinePassed, NotReady, ServiceError, UnknownVersion
+from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
 from service.fetches import Fetches
 from service.item_table import ItemTable
 from service.tally import Tally
@@ -123,10 +123,9 @@ class Versions:
             return self.active, "active"
         found = {ACTIVE: self.active, PREVIOUS: self.previous}.get(asked) or self._loaded.get(asked)
         if found is None:
-            names = self.loaded() + [ACTIVE] + [PREVIOUS] * bool(self.previous)
             raise UnknownVersion(
-                f"model_version: {asked!r} is not loaded; loaded: {', '.join(names)}",
-                members={"loaded": names, "field": "model_version"},
+                f"model_version: {asked!r} is not loaded; loaded: {', '.join(self.loaded())}",
+                members={"loaded": self.loaded(), "field": "model_version"},
             )
         return found, "named"
 
@@ -172,7 +171,7 @@ class Lease:
 
 def is_the_models_fault(error: Exception) -> bool:
     """Neither the caller's nor the store's: an unexpected error, or no number for an answer."""
-    return not isinstance(error, ServiceError) or error.status == ServiceError.status
+    return isinstance(error, ModelFault) or not isinstance(error, ServiceError)
 
 
 def seed_of(name: str) -> int:

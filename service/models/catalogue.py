@@ -26,6 +26,11 @@ class Catalogue:
     def __init__(self, path: Path) -> None:
         self.path, self.single = path, (path / MANIFEST).exists()
 
+    @property
+    def models(self) -> Path:
+        """The folder that bundles are in."""
+        return self.path.resolve().parent if self.single else self.path
+
     def versions(self) -> dict[str, Found]:
         folders = [self.path] if self.single else bundle_folders(self.path)
         return {folder.resolve().name: _look(folder) for folder in folders}

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 from feature_store.connect import connect
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError
+from feature_store.options import StoreOptions
 from service.errors import ServiceError, StoreFailure
 from service.logs import logger
 from service.models.hot_swap import HotSwap
@@ -30,6 +31,7 @@ from service.models.private import Copy
 from service.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
+PATIENT = StoreOptions(budget_ms=5_000)  # nobody waits for an answer yet
 LOOK_EVERY_S = 0.5
 REPORT_EVERY_S = 10.0
 GONE_AFTER_S = 35.0  # without a report
@@ -87,7 +89,7 @@ class Fleet:
         """The version that the fleet serves, for a process that starts. StoreError."""
         if not settings.fleet:
             return None
-        store = await connect(settings.store)
+        store = await connect(settings.store, options=PATIENT)
         try:
             wanted = await _read(store, f"fleet/{settings.fleet}/wanted", Wanted)
             return wanted.active.version if wanted else None
@@ -106,12 +108,13 @@ class Fleet:
         """What this process serves is what all shall serve. StoreFailure: it cannot be said."""
         if not self._name:
             return
-        wanted = Wanted(id=secrets.token_hex(8), by=self._me.id, **self._swap.wanted())
+        wanted = Wanted(id=secrets.token_hex(8), by=self._me.id, **self._swap.roster.wanted())
         self._me.done, self._me.fault = wanted.id, None
         try:
             note = f"fleet/{self._name}/wanted"
             await self._store.put_note(note, wanted.model_dump_json().encode())
-            await self._report()
+            if self._place is not None:
+                await self._write_report(self._place)
         except StoreError as error:
             logger.error("the fleet was not told", reason=str(error))
             raise StoreFailure(
@@ -183,8 +186,6 @@ class Fleet:
 
     async def _report(self) -> None:
         """Say what we serve; take a place first, or another one if somebody else has ours."""
-        active = self._swap.versions.active
-        self._me.active, self._me.at = active.name if active else None, time.time()
         places = dict(await self._places())
         if self._place is None or places.get(self._place, self._me).id != self._me.id:
             free = (k for k in range(PLACES) if k not in places or not places[k].is_alive)
@@ -192,9 +193,14 @@ class Fleet:
         if self._place is None:
             logger.error("fleet: no place free", places=PLACES)
             return
-        await self._store.put_note(self._key(self._place), self._me.model_dump_json().encode())
+        await self._write_report(self._place)
         alive = [place for place, report in places.items() if report.is_alive]
         self._leads = self._place <= min(alive, default=self._place)
+
+    async def _write_report(self, place: int) -> None:
+        active = self._swap.versions.active
+        self._me.active, self._me.at = active.name if active else None, time.time()
+        await self._store.put_note(self._key(place), self._me.model_dump_json().encode())
 
     async def _places(self) -> list[tuple[int, Report]]:
         looks: list[Awaitable[Report | None]] = [

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
 import numpy as np
 
-from service.versions import Version
+from service.logs import logger
+from service.versions import Version, Versions
 
+LOOK_EVERY_S = 0.25
 FEWEST_FAILURES = 5  # one bad request is no reason
 FEWEST_ANSWERS = 459  # that show a p99 with 99% confidence (none over it)
 FEWEST_SLOW = 10
@@ -63,3 +67,48 @@ class Watch:
             f"p99 {1e3 * float(np.quantile(seconds, 0.99)):.1f} ms over {len(seconds)} answers "
             f"(limit {1e3 * self._limit:.1f} ms)"
         )
+
+
+class Guard:
+    """Looks at the newest version a few times a second while its window lasts."""
+
+    def __init__(
+        self,
+        versions: Versions,
+        bounds: Bounds,
+        take_back: Callable[[Version, str], Awaitable[None]],
+    ) -> None:
+        self._versions, self._bounds, self._take_back = versions, bounds, take_back
+        self._watch: Watch | None = None
+        self._task = asyncio.create_task(self._look())
+
+    def begin(self, new: Version, old: Version) -> None:
+        """``new`` has just taken the place of ``old``."""
+        self._watch = Watch(new, old, self._bounds)
+
+    def forget(self, version: Version) -> None:
+        if self._watch is not None and self._watch.version is version:
+            self._watch = None
+
+    def close(self) -> None:
+        self._task.cancel()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._watch is None:
+                continue
+            complaint = self._watch.complaint()
+            bad = self._watch.version
+            if self._watch.over or bad is not self._versions.active:
+                self._watch = None
+            elif complaint is not None:
+                self._watch = None
+                try:
+                    taking_back = self._take_back(bad, complaint)
+                    del bad
+                    await taking_back
+                except Exception:  # there is nothing to go back to, or nobody to tell
+                    logger.exception("automatic rollback failed")
+                continue
+            del bad

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -112,6 +113,11 @@ class PrivateFolder:
             if not (final / copied.name).is_dir():
                 raise
         return final / copied.name
+
+    def as_published(self, text: str, models: Path) -> str:
+        """A message in the terms of whoever published: their folder, not where we keep copies."""
+        ours = re.escape(str(self.path)) + r"/(?:incoming|copies)/[^/]+/"
+        return re.sub(ours, lambda _: f"{models}/", text)
 
     def discard(self, copy: Copy) -> None:
         shutil.rmtree(self._copies / copy.digest)

@@ -5,30 +5,69 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Callable
 from time import perf_counter
 
 from model_export.runtime import FoldedModel
 from service.logs import logger
 from service.models.memory import trim
-from service.versions import Version, Versions
+from service.models.roster import Roster
+from service.models.states import Slot, State
+from service.versions import Version
 
 PATIENCE_S = 5.0  # for threads that still run a chunk for a request that was cut short
 LOOKING_S = 0.02
 
 
-async def retire(versions: Versions, box: list[Version]) -> None:
-    """Wait for its requests, then free it. ``box`` holds the only other reference, and is emptied.
+class Retirement:
+    """Takes versions out of the roster, one task each."""
 
-    It is freed in a thread of normal priority: that holds the interpreter for up to a few
-    milliseconds, and a quiet thread would be kept waiting with it in its hands.
-    """
-    name = box[0].name
-    await versions.drained(box[0])
-    model = weakref.ref(box[0].model)
-    await asyncio.to_thread(box.clear)
-    await _gone(name, model)
-    await asyncio.to_thread(trim)
-    logger.info("unloaded", model_version=name)
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.on_begin: Callable[[Version], None] = lambda version: None
+
+    def begin(self, slot: Slot, after: State, reason: str | None = None) -> None:
+        """No new request gets it; ``after`` its last answer it is freed and enters that state."""
+        version, slot.version = slot.version, None
+        if version is None:
+            return
+        self._roster.versions.remove(version)
+        if self._roster.shadow.version is version:
+            self._roster.shadow.end()
+        self.on_begin(version)
+        slot.enter(State.DRAINING)
+        task = asyncio.create_task(self._end(slot, [version], after, reason))
+        self._tasks[slot.name] = task
+
+    async def ended(self, name: str) -> None:
+        """Until a retirement under way, if there is one, is over."""
+        while task := self._tasks.get(name):
+            await asyncio.shield(task)
+
+    def close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def _end(self, slot: Slot, box: list[Version], after: State, reason: str | None) -> None:
+        try:
+            await self._free(slot.name, box)
+        finally:
+            del self._tasks[slot.name]
+            slot.enter(after, reason=reason)
+
+    async def _free(self, name: str, box: list[Version]) -> None:
+        """``box`` holds the only reference that is left, and is emptied.
+
+        That happens in a thread of normal priority: it holds the interpreter for up to a few
+        milliseconds, and a quiet thread would be kept waiting with it in its hands.
+        """
+        await self._roster.versions.drained(box[0])
+        model = weakref.ref(box[0].model)
+        await asyncio.to_thread(box.clear)
+        await _gone(name, model)
+        await asyncio.to_thread(trim)
+        logger.info("unloaded", model_version=name)
 
 
 async def _gone(name: str, model: weakref.ref[FoldedModel]) -> None:

@@ -1,0 +1,58 @@
+"""Is there room in memory for another version?"""
+
+from __future__ import annotations
+
+from model_export.bundle import Bundle
+from service.errors import Conflict
+from service.logs import logger
+from service.models.memory import available_bytes
+from service.models.retirement import Retirement
+from service.models.roster import Roster
+from service.models.states import State
+
+HEADROOM = 1.1  # of the memory a version is expected to take
+INDEX_BYTES = 65  # of an item in the table beside its numbers, at most
+
+
+class Room:
+    """Lets the version before go when that makes room; what serves or may serve stays."""
+
+    def __init__(self, roster: Roster, retirement: Retirement) -> None:
+        self._roster, self._retirement = roster, retirement
+
+    async def make(self, bundle: Bundle) -> None:
+        """Conflict when there is none."""
+        versions, most = self._roster.versions, self._roster.settings.max_loaded_versions
+        if len(versions.loaded()) >= most and not await self._let_previous_go():
+            raise Conflict(
+                f"{', '.join(versions.loaded())} are in memory and at most {most} may be "
+                "(QIN_MAX_LOADED_VERSIONS): unload one"
+            )
+        wanted, free = self._expected_bytes(bundle), available_bytes()
+        if free is not None and wanted > free and await self._let_previous_go():
+            logger.warning("the version before was let go to make room", wanted_bytes=wanted)
+            free = available_bytes()
+        if free is not None and wanted > free:
+            raise Conflict(
+                f"about {wanted >> 20:,} MiB are needed and {free >> 20:,} MiB are free: unload a "
+                "version, or give the process more memory"
+            )
+
+    async def _let_previous_go(self) -> bool:
+        versions, shadow = self._roster.versions, self._roster.shadow
+        if versions.previous is None or versions.previous is shadow.version:
+            return False
+        if versions.canary is not None and versions.previous is versions.canary.version:
+            return False
+        name = versions.previous.name
+        self._retirement.begin(self._roster.slots[name], State.UNLOADED)
+        await self._retirement.ended(name)
+        return True
+
+    def _expected_bytes(self, bundle: Bundle) -> int:
+        """Its files, and a table as full as the one now in use."""
+        files = sum(record.size for record in bundle.manifest.files.values())
+        active, schema = self._roster.versions.active, bundle.schema
+        items = active.table.count if active else 0
+        numbers = schema.item_vector_width + schema.network_width + len(schema.context)
+        return int(HEADROOM * (files + items * (4 * numbers + INDEX_BYTES)))

@@ -1,0 +1,97 @@
+"""A service of this folder's own, with two good versions to swap between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import pytest
+
+from feature_store.contract import Ids
+from model_export.build import build
+from model_export.random_network import random_network
+from tests.service.parity import TOLERANCE
+from tests.service.process import Service, serving
+from tests.service.world import SMALL, SMALL_SIZES, World, make_world
+from training.qin import QIN
+
+
+@dataclass(frozen=True, slots=True)
+class Swapping:
+    """A running service and the truth about its versions."""
+
+    world: World
+    networks: dict[str, QIN]
+    service: Service
+    client: httpx.Client
+    admin: httpx.Client
+
+    def answer(self, version: str, user: int, candidates: Ids) -> np.ndarray:
+        world = World(
+            self.networks[version],
+            self.world.models,
+            self.world.bundle,
+            self.world.store,
+            self.world.ids,
+            self.world.rows,
+            self.world.users,
+        )
+        history = self.world.users.get(user, np.empty(0, np.int64))
+        return world.answer(history, candidates)
+
+    def score(self, user: int = 3, **fields: object) -> httpx.Response:
+        candidates = self.world.ids[:20].tolist()
+        body = {"user_id": user, "candidates": candidates, **fields}
+        return self.client.post("/v1/score", json=body)
+
+    def serves(self, version: str, user: int = 3, **fields: object) -> None:
+        """Its answers are that version's, by name, by header and by number."""
+        answer = self.score(user, **fields)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["model_version"] == version
+        assert answer.headers["X-Model-Version"] == version
+        expected = self.answer(version, user, self.world.ids[:20])
+        assert answer.json()["scores"] == pytest.approx(expected, abs=TOLERANCE)
+
+    def tell(self, path: str, **body: object) -> httpx.Response:
+        return self.admin.post(f"/admin/models/{path}", json=body or None)
+
+    def state(self, version: str) -> str:
+        return str(self.admin.get(f"/admin/models/{version}").json()["state"])
+
+    def metric(self, name: str) -> float:
+        for line in self.client.get("/metrics").text.splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+        return 0.0
+
+
+def two_versions(folder) -> tuple[World, dict[str, QIN]]:  # type: ignore[no-untyped-def]
+    """``small-1``, and ``small-2``, which is newer and answers otherwise."""
+    world = make_world(folder)
+    other = random_network(SMALL, SMALL_SIZES, seed=99)
+    build(other, world.models, version="small-2")
+    return world, {"small-1": world.network, "small-2": other}
+
+
+@pytest.fixture
+def swapping(tmp_path) -> Iterator[Swapping]:  # type: ignore[no-untyped-def]
+    """Begins with ``small-1``; follows nothing by itself."""
+    world, networks = two_versions(tmp_path)
+    yield from running(world, networks)
+
+
+def running(world: World, networks: dict[str, QIN], **variables: str) -> Iterator[Swapping]:
+    chosen = {"QIN_MODEL_POLICY": "manual", "QIN_INSPECTION_S": "5", **variables}
+    with (
+        serving(world.models, world.store, **chosen) as service,
+        service.client() as client,
+        service.admin() as admin,
+    ):
+        swapping = Swapping(world, networks, service, client, admin)
+        if "pin" not in chosen["QIN_MODEL_POLICY"]:
+            assert swapping.tell("small-1/activate").status_code == 200
+            assert swapping.tell("small-2/unload").status_code == 200
+        yield swapping
