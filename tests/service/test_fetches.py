@@ -12,6 +12,7 @@ import pytest
 from feature_store.contract import Ids, ItemBatch
 from service import fetches
 from service.house import House
+from tests.service.cancellations import Truth, provoke
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world
@@ -157,3 +158,14 @@ async def test_an_item_that_changes_while_it_is_fetched_is_fetched_again(
         old = await first
         after = await ask(house, user_id=1, candidates=[item], history=[])
     assert during.json()["scores"] == after.json()["scores"] != old.json()["scores"]
+
+
+async def test_cancelled_requests_leave_nobody_with_somebody_elses_answer(
+    small_world: World,
+) -> None:
+    """A short run of ``python -m tests.service.cancellations``, which says what it is about."""
+    async with opened(small_world, max_table_items=12) as house:
+        ended = await provoke(house, Truth.of(small_world), 2000)
+        assert ended["cancelled"] > 100
+        assert ended["right"] == 2000 - ended["cancelled"]
+        assert metric(house, "qin_item_table_evicted_total") > 1000

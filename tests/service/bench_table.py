@@ -1,0 +1,138 @@
+"""How the item table's size shows in a request. ``python -m tests.service.bench_table --json``.
+
+One process holds tables of every size for the same model at the paper's sizes; they take turns,
+request by request, so that whatever else the machine does they do it under the same weather.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+import typer
+
+from feature_store.contract import Ids
+from feature_store.schema import FeatureSchema
+from service.derive import derive
+from service.house import House
+from service.item_memory import size_of
+from service.item_table import ItemTable
+from service.question import Question
+from service.timings import Timings
+from service.versions import Version
+from tests.service.houses import opened
+from tests.service.world import World, make_rows, make_world
+from training.qin import QINSizes
+
+DERIVED = 4096  # distinct rows; larger tables repeat them
+CANDIDATES = 512
+USER = 64  # has a full history
+MOST_RATIO = 1.15
+MOST_LOOK_UP_MS = 0.5
+
+
+def filled(house: House, count: int, history: Ids) -> Version:
+    """A version of the loaded model with a table of that many items, all of them in it."""
+    active = house.versions.active
+    assert active is not None
+    random = np.random.default_rng(count)
+    rows = make_rows(active.schema, DERIVED, random)
+    items, _ = derive(active.model, rows)
+    table = ItemTable(active.schema, count)
+    ids = np.concatenate([history, np.arange(10**12, 10**12 + count - len(history))])
+    for start in range(0, count, DERIVED):
+        part = ids[start : start + DERIVED]
+        table.insert(part, items.gather(np.arange(len(part))))
+    assert table.count == count
+    return Version(active.model, table)
+
+
+async def measure(world: World, sizes: list[int], rounds: int, threads: int) -> dict[str, Any]:
+    async with opened(world, threads=threads, log_level="warning") as house:
+        fill_rate = _fill_rate(house)
+        history = world.users[USER - 1]
+        versions = {size: filled(house, size, history) for size in sizes}
+        random = np.random.default_rng(0)
+        requests: dict[int, list[float]] = {size: [] for size in sizes}
+        look_ups: dict[int, list[float]] = {size: [] for size in sizes}
+        for number in range(rounds + rounds // 10):
+            for size in random.permutation(sizes).tolist():
+                version = versions[size]
+                asked = random.choice(size - len(history), CANDIDATES, replace=False) + 10**12
+                began = perf_counter()
+                slots, _ = version.table.look_up(asked)
+                looked_up = perf_counter() - began
+                assert (slots >= 0).all()
+                # Another list: those rows are not in the processor's cache.
+                asked = random.choice(size - len(history), CANDIDATES, replace=False) + 10**12
+                question = Question(USER - 1, asked, None, {})
+                began = perf_counter()
+                answer = await house.scoring.answer(question, version, began + 10, Timings())
+                content = answer.json("bench", "bench", None)
+                took = perf_counter() - began
+                assert content
+                assert len(answer.history) == len(history)
+                assert not answer.degraded
+                if number >= rounds // 10:  # the first ones warm up
+                    requests[size].append(took)
+                    look_ups[size].append(looked_up)
+    p50 = {size: 1e3 * float(np.median(requests[size])) for size in sizes}
+    schema = world.schema
+    return {
+        "candidates": CANDIDATES,
+        "history": len(history),
+        "threads": threads,
+        "rounds": rounds,
+        "request_p50_ms": {str(size): round(p50[size], 3) for size in sizes},
+        "request_p50_ratio": round(max(p50.values()) / min(p50.values()), 3),
+        "look_up_p50_ms": {
+            str(size): round(1e3 * float(np.median(look_ups[size])), 4) for size in sizes
+        },
+        "bytes_per_item": {str(size): round(size_of(schema, size) / size) for size in sizes},
+        "fill_items_per_second": round(fill_rate),
+    }
+
+
+def _fill_rate(house: House) -> float:
+    """Items per second from records to rows in a table, by one thread."""
+    active = house.versions.active
+    assert active is not None
+    rows = make_rows(active.schema, 64, np.random.default_rng(0))
+    table, count = ItemTable(active.schema, 64 * 200), 64 * 200
+    began = perf_counter()
+    for start in range(0, count, 64):
+        items, _ = derive(active.model, rows)
+        table.insert(np.arange(start, start + 64), items)
+    return count / (perf_counter() - began)
+
+
+def main(
+    sizes: Annotated[str, typer.Option(help="Items, comma-separated.")] = "10000,100000,1000000",
+    rounds: Annotated[int, typer.Option(help="Requests per size.")] = 300,
+    threads: Annotated[int, typer.Option(help="Engine threads.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
+) -> None:
+    """Exit code 1 when a bar is missed: p50 within 1.15 of each other, look-up within 0.5 ms."""
+    counts = [int(size) for size in sizes.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["QIN_PRIVATE"] = str(Path(folder) / "private")
+        schema = FeatureSchema.microlens()
+        world = make_world(Path(folder), schema, QINSizes(), items=2000, users=USER + 2)
+        found = asyncio.run(measure(world, counts, rounds, threads))
+    if as_json:
+        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    else:
+        for name, value in found.items():
+            typer.echo(f"{name:24} {value}")
+    slow = max(found["look_up_p50_ms"].values()) > MOST_LOOK_UP_MS
+    raise typer.Exit(int(slow or found["request_p50_ratio"] > MOST_RATIO))
+
+
+if __name__ == "__main__":
+    typer.run(main)
