@@ -43,8 +43,8 @@ def distribution(run: Run, verdicts: Sequence[dict[str, Any]]) -> str:
         x=x,
         y=Scale(least * 0.8, most * 1.3, log=True, title="ms"),
         lines=[
-            Line("from the schedule (corrected)", "a", *_by_percentile(corrected)),
             Line("from the send (uncorrected)", "b", *_by_percentile(uncorrected)),
+            Line("from the schedule (corrected)", "a", *_by_percentile(corrected)),
         ],
         levels=[(verdict["limit_ms"], verdict["slo"]) for verdict in verdicts],
         label="Latency in milliseconds by percentile",

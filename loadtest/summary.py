@@ -24,16 +24,21 @@ def headline(result: dict[str, Any]) -> list[str]:
 
 
 def sentence(verdict: dict[str, Any]) -> str:
-    measured = verdict["measured_ms"]
-    value = "too few samples to quote it" if measured is None else f"measured {measured:.2f} ms"
-    counts = f"{verdict['over']:,} of {verdict['samples']:,} over"
-    target = verdict["slo"].replace("=", " ≤ ")
+    """A verdict in words: outcome, target, how sure, and what was counted."""
+    measured, target = verdict["measured_ms"], verdict["slo"].replace("=", " ≤ ")
+    if verdict["outcome"] == "undecided" and measured is None:
+        return (
+            f"UNDECIDED: {target} takes {verdict['needed']:,} requests at least, "
+            f"there were {verdict['samples']:,}"
+        )
+    value = "nothing answered" if measured is None else f"measured {measured:.2f} ms"
+    counts = f"{value}; {verdict['over']:,} of {verdict['samples']:,} over"
     if verdict["outcome"] == "pass":
-        return f"PASS: {target}, {confidence(verdict)} sure ({value}; {counts})"
+        return f"PASS: {target}, {confidence(verdict)} sure ({counts})"
     if verdict["outcome"] == "fail":
-        return f"FAIL: {target} missed, {confidence(verdict)} sure ({value}; {counts})"
+        return f"FAIL: {target} missed, {confidence(verdict)} sure ({counts})"
     return (
-        f"UNDECIDED: {target} neither shown nor ruled out ({value}; {counts}; "
+        f"UNDECIDED: {target} neither shown nor ruled out ({counts}; "
         f"with so many over it takes {verdict['needed']:,} requests to show it)"
     )
 
