@@ -285,7 +285,8 @@ class Stub:
                 {"version": name, "state": "active" if name == self.version else "ready"}
                 for name in self.settings.versions
             ]
-            return self._reply_at(arrived, session, lambda: _http(200, {"models": models}))
+            listed = {"active": self.version, "models": models}
+            return self._reply_at(arrived, session, lambda: _http(200, listed))
         if len(parts) != 4 or parts[3] != "activate" or parts[2] not in self.settings.versions:
             return self._reply_at(arrived, session, lambda: _http(404, {"title": "no such model"}))
 

@@ -33,10 +33,10 @@ class Admin:
     timeout: float = 60.0
 
     def versions(self) -> list[str]:
-        """Every version it lists. RunError when it refuses or does not answer."""
+        """Every version it lists, the active one first. RunError when it refuses."""
         listed = self._call("GET", "/admin/models")
-        models = listed.get("models", []) if isinstance(listed, dict) else listed
-        return [model["version"] for model in models]
+        names = [model["version"] for model in listed["models"]]
+        return sorted(names, key=lambda name: name != listed.get("active"))
 
     def activate(self, version: str) -> None:
         self._tell(version, "activate")
