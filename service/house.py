@@ -102,7 +102,13 @@ async def open_house(settings: Settings) -> AsyncIterator[tuple[House, Bundle]]:
     freshness = Freshness(reader, versions)
     limits = Limits(settings.inspection_memory_mb << 20, settings.inspection_s)
     shadow = Shadow(reader, metrics, settings.chunk_candidates)
-    loader = Loader(private, replace(rules, store_schema=store.schema), limits, settings.store)
+    loader = Loader(
+        private,
+        replace(rules, store_schema=store.schema),
+        limits,
+        settings.store,
+        settings.table_folder,
+    )
     swap = HotSwap(Roster(settings, catalogue, versions, shadow), loader, metrics)
     fleet = Fleet(settings, store, swap)
     house = House(

@@ -23,8 +23,8 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 Slots = NDArray[np.int64]
 FREE = -1  # in ``ids``
-COUNT, HAND, WRITING, FILLED, CURSOR = 0, 1, 2, 3, 4  # in the header; the cursor is the rest
-HEADER_WORDS = 16
+COUNT, HAND, WRITING, FILLED, SLOTS, FORMAT, CURSOR = range(7)  # header; the cursor is the rest
+HEADER_WORDS = 24
 ALIGNMENT = 4096  # bytes, of each array
 
 
@@ -89,6 +89,10 @@ class TableMemory:
         memory = cls.within(mapping, schema, slots)
         memory.begin()
         return memory
+
+    @staticmethod
+    def header_of(mapping: mmap.mmap) -> NDArray[np.int64]:
+        return np.frombuffer(mapping, np.int64, HEADER_WORDS)
 
     @classmethod
     def within(cls, mapping: mmap.mmap, schema: FeatureSchema, slots: int) -> TableMemory:

@@ -55,7 +55,7 @@ class ItemTable:
         schema: FeatureSchema,
         capacity: int,
         memory: TableMemory | None = None,
-        others: AbstractContextManager[object] | None = None,
+        others: AbstractContextManager[None] | None = None,
     ) -> None:
         """``others`` keeps other processes from writing while it is entered."""
         self.capacity = capacity
@@ -65,6 +65,7 @@ class ItemTable:
         self.refused = 0  # items that found it full
         self.evicted = 0
         self.epoch = 0  # of changes: see ``remove``
+        self._cursor: str | None = None
         self._header = self.memory.header
         self._index = HashIndex(self.memory.keys, self.memory.rows)
         self._lock, self._others = threading.Lock(), others or nullcontext()
@@ -81,14 +82,24 @@ class ItemTable:
 
     @property
     def cursor(self) -> str | None:
-        """How far the store's change log is known to be in here."""
-        return self._header[CURSOR:].tobytes().rstrip(b"\0").decode() or None
+        """How far of the store's change log this process has taken in."""
+        return self._cursor
 
     @cursor.setter
     def cursor(self, cursor: str) -> None:
+        """Kept in the table as well: where a process that joins it goes on."""
+        if cursor == self._cursor:
+            return
+        self._cursor = cursor
         size = self._header[CURSOR:].nbytes
         words = np.frombuffer(cursor.encode().ljust(size, b"\0"), np.int64)
-        self._header[CURSOR:] = words
+        with self._writing():
+            self._header[CURSOR:] = words
+
+    def joined(self) -> None:
+        """Others have filled it: go on where one of them is."""
+        with self._writing():
+            self._cursor = self._header[CURSOR:].tobytes().rstrip(b"\0").decode() or None
 
     def find(self, ids: Ids) -> Slots:
         """(N,) slot of each id, ABSENT where there is none."""

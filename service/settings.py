@@ -95,6 +95,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Most items kept ready in memory; others are fetched by each request.",
     )
+    table_folder: Path | None = Field(
+        default=None,
+        description="Folder, best in memory (/dev/shm/qin), of item tables that the processes of "
+        "this machine share; without it each has its own.",
+    )
 
     model_policy: str = Field(
         default="newest",

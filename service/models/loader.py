@@ -31,8 +31,16 @@ PROVED = "proved"  # beside a copy: by which runtime on what machine it was foun
 class Loader:
     """The thread, and the child process while there is one."""
 
-    def __init__(self, private: PrivateFolder, rules: Rules, limits: Limits, store: str) -> None:
+    def __init__(
+        self,
+        private: PrivateFolder,
+        rules: Rules,
+        limits: Limits,
+        store: str,
+        tables: Path | None = None,
+    ) -> None:
         self.private, self.rules, self.limits, self._store = private, rules, limits, store
+        self._tables = tables
         self._quiet = ThreadPoolExecutor(
             1, thread_name_prefix="loader", initializer=set_niceness, initargs=(LOWEST,)
         )
@@ -65,7 +73,7 @@ class Loader:
             if self._stop.is_set():
                 raise Stopped
             await self._run(hurried, self._note_proved, taken)
-        recipe = Recipe(self._store, most_items, shapes, self._stop)
+        recipe = Recipe(self._store, most_items, shapes, self._stop, self._tables)
         return await self._run(hurried, load, taken.bundle, recipe, progress)
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
@@ -25,11 +26,13 @@ from service.derive import derive
 from service.item_table import ItemTable
 from service.logs import logger
 from service.models.states import State
+from service.table_file import TableFile, table_path
 from service.versions import Version
 
 ROOM = 1.25  # the table is this much larger than the catalogue, for items that appear later,
 LEAST_ROOM = 16_384  # and by this many at least; memory is taken only when written
 LOG_EVERY_S = 2.0
+LOOK_EVERY_S = 0.05  # whether another process has filled the table
 PATIENT = StoreOptions(budget_ms=5_000)  # no request waits for this
 SCANNED = 512  # items read from the store at a time
 SLICE = 64  # items derived and inserted at a time
@@ -55,13 +58,14 @@ class Recipe:
     most_items: int
     shapes: list[tuple[int, int]]  # (candidates in a chunk, history items) to warm up with
     stop: threading.Event
+    tables: Path | None = None  # where this machine's processes share them
 
 
 def load(bundle: Bundle, recipe: Recipe, progress: Progress) -> Version:
     """A version that may answer. BundleError, StoreError or Stopped. Blocks."""
     progress.enter(State.LOADING, "opening the graphs")
     model = FoldedModel(bundle)
-    version = asyncio.run(_filled(model, recipe, progress))
+    version = asyncio.run(_filled(bundle, model, recipe, progress))
     progress.enter(State.WARMING, "warming up")
     warm(version, recipe.shapes)
     progress.enter(State.VERIFYING, "verifying against the golden answers")
@@ -69,18 +73,43 @@ def load(bundle: Bundle, recipe: Recipe, progress: Progress) -> Version:
     return version
 
 
-async def _filled(model: FoldedModel, recipe: Recipe, progress: Progress) -> Version:
+async def _filled(
+    bundle: Bundle, model: FoldedModel, recipe: Recipe, progress: Progress
+) -> Version:
     store = await feature_store.connect(recipe.store, model.schema, options=PATIENT)
     try:
         items = await store.count_items()
         capacity = min(recipe.most_items, int(items * ROOM) + LEAST_ROOM)
-        version = Version(model, ItemTable(model.schema, capacity))
-        version.table.cursor = (await store.changes(None)).cursor  # changes since are followed
         progress.enter(State.LOADING, "filling the item table", items)
-        await fill(version, store, recipe, progress)
+        if recipe.tables is None:
+            version = Version(model, ItemTable(model.schema, capacity))
+            await _fill(version, store, recipe, progress)
+            return version
+        path = table_path(recipe.tables, bundle, recipe.store)
+        file = TableFile(path, model.schema, capacity)
+        version = Version(model, ItemTable(model.schema, file.capacity, file.memory, file))
+        while not file.filled:
+            with file.filling() as ours:
+                if ours:
+                    await _fill(version, store, recipe, progress)
+                    file.fill_is_done()
+            if recipe.stop.is_set():
+                raise Stopped
+            await asyncio.sleep(LOOK_EVERY_S)
+        if version.table.cursor is None:
+            version.table.joined()
+            logger.info("item table shared", model_version=version.name, items=version.table.count)
         return version
     finally:
         await store.close()
+
+
+async def _fill(version: Version, store: FeatureStore, recipe: Recipe, progress: Progress) -> None:
+    table = version.table
+    table.joined()  # where whoever died while filling it had begun, if anybody had
+    if table.cursor is None:
+        table.cursor = (await store.changes(None)).cursor  # what changes from now on is followed
+    await fill(version, store, recipe, progress)
 
 
 async def fill(version: Version, store: FeatureStore, recipe: Recipe, progress: Progress) -> None:

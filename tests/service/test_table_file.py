@@ -1,0 +1,152 @@
+"""One table for the processes of a machine: shared, mended, and gone with its last user."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.hash_index import ABSENT
+from service.item_table import ItemTable, SlotsMoved
+from service.table_file import TableFile
+from tests.service.process import serving
+from tests.service.test_item_table import array, assert_same, items
+from tests.service.world import SMALL, World
+
+ROOM = 64
+
+
+def joined(path: Path, room: int = ROOM) -> ItemTable:
+    file = TableFile(path, SMALL, room)
+    return ItemTable(SMALL, file.capacity, file.memory, file)
+
+
+def test_what_one_user_writes_the_other_reads(tmp_path: Path) -> None:
+    mine = joined(tmp_path / "a.table")
+    theirs = joined(tmp_path / "a.table", room=7)  # the first decides how large it is
+    assert theirs.capacity == ROOM
+    mine.insert(array([1, 2]), items([1, 2]))
+    mine.cursor = "12-0"
+    assert theirs.count == 2
+    assert_same(theirs.columns.gather(theirs.find(array([1, 2]))), items([1, 2]))
+    theirs.remove(array([1]))
+    assert mine.find(array([1, 2])).tolist()[0] == ABSENT
+    assert theirs.cursor is None  # each follows the log by itself
+    theirs.joined()
+    assert theirs.cursor == "12-0"
+
+
+def test_it_is_gone_with_its_last_user_and_another_begins_empty(tmp_path: Path) -> None:
+    path = tmp_path / "a.table"
+    mine, theirs = joined(path), joined(path)
+    mine.insert(array([1]), items([1]))
+    del mine
+    gc.collect()
+    assert path.exists()
+    assert theirs.count == 1
+    del theirs
+    gc.collect()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["opening"]
+    assert joined(path).count == 0
+
+
+def test_what_a_killed_process_left_is_not_used_again(tmp_path: Path) -> None:
+    program = """
+import os, signal, sys
+from pathlib import Path
+from tests.service.test_table_file import joined
+from tests.service.test_item_table import array, items
+table = joined(Path(sys.argv[1]))
+table.insert(array([1]), items([1]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    path = tmp_path / "a.table"
+    ended = subprocess.run([sys.executable, "-c", program, str(path)], timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    assert path.exists()
+    other = joined(tmp_path / "b.table")
+    assert not path.exists()  # swept by the next one to open any
+    assert joined(path).count == 0
+    assert other.count == 0
+
+
+WRITER = """
+import sys
+import numpy as np
+from pathlib import Path
+from tests.service.test_table_file import joined
+from tests.service.test_item_table import MOST_ID, array, items
+table = joined(Path(sys.argv[1]))
+random = np.random.default_rng(int(sys.argv[2]))
+print("began", flush=True)
+while True:
+    some = random.integers(0, MOST_ID, 8).tolist()
+    table.insert(array(some), items(some), evict=True)
+    table.remove(array(random.integers(0, MOST_ID, 1).tolist()))
+"""
+
+
+def test_processes_that_write_and_are_killed_never_spoil_what_others_read(tmp_path: Path) -> None:
+    table = joined(tmp_path / "a.table")
+    random = np.random.default_rng(9)
+    for life in range(2):
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(tmp_path / "a.table"), str(10 * life + n)],
+                stdout=subprocess.PIPE,
+            )
+            for n in range(2)
+        ]
+        for writer in writers:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+        checked = 0
+        while checked < 3000:
+            asked = random.integers(0, 300, 32)
+            slots, stamps = table.look_up(asked)
+            there = slots != ABSENT
+            try:
+                rows = table.take(slots[there], stamps[there])
+            except SlotsMoved:
+                continue
+            assert_same(rows, items(asked[there].tolist()))
+            checked += int(there.sum())
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+            assert writer.stdout is not None
+            writer.stdout.close()
+        more = random.integers(1000, 2000, 40).tolist()
+        table.insert(array(more), items(more), evict=True)  # mends what they left
+        assert table.count == len(table.ids()) <= ROOM
+
+
+def test_a_folder_without_room_says_what_to_do(tmp_path: Path) -> None:
+    room = os.statvfs(tmp_path)
+    rows = room.f_bavail * room.f_frsize // 100
+    with pytest.raises(OSError, match="lower QIN_MAX_TABLE_ITEMS"):
+        TableFile(tmp_path / "a.table", SMALL, rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["opening"]
+
+
+def test_service_processes_share_one_table(world: World, tmp_path: Path) -> None:
+    body = {"user_id": 3, "candidates": world.ids[:20].tolist()}
+    folder = {"QIN_TABLE_FOLDER": str(tmp_path), "QIN_LOG_FORMAT": "json"}
+    with serving(world.models, world.store, **folder) as first, first.client() as one:
+        expected = one.post("/v1/score", json=body).json()["scores"]
+        with serving(world.models, world.store, **folder) as second, second.client() as other:
+            assert "item table filled" in first.log.read_text()
+            assert "item table filled" not in second.log.read_text()
+            assert "item table shared" in second.log.read_text()
+            assert len(list(tmp_path.glob("*.table"))) == 1
+            assert other.post("/v1/score", json=body).json()["scores"] == expected
+            ready = other.get("/readyz").json()
+            assert ready["items"] == len(world.ids)
+        assert one.post("/v1/score", json=body).json()["scores"] == expected
+    assert not list(tmp_path.glob("*.table"))
