@@ -96,9 +96,53 @@ class Golden:
     def load(cls, path: Path) -> Golden:
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                return cls(**{f.name: file[f.name] for f in fields(cls)})
+                golden = cls(**{f.name: file[f.name] for f in fields(cls)})
         except (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile) as error:
             raise BundleError(
                 f"{path}: golden answers cannot be read: {error}; "
                 "rebuild the bundle with `python -m model_export build`"
             ) from error
+        for fault in golden._faults():
+            raise BundleError(
+                f"{path}: {fault}; rebuild the bundle with `python -m model_export build`"
+            )
+        return golden
+
+    def _faults(self) -> Iterator[str]:
+        """Array and reason, the first first: a later check relies on the earlier ones."""
+        for name, dimensions, kinds in _LAYOUT:
+            array = getattr(self, name)
+            if array.ndim != dimensions or array.dtype.kind not in kinds:
+                yield f"{name}: {array.ndim}-dimensional {array.dtype} is not what belongs there"
+        if not len(self.probability):
+            yield "probability: 0 golden answers, so nothing would be compared"
+        for name in ("candidates", "context"):
+            if len(getattr(self, name)) != len(self.probability):
+                count = len(getattr(self, name))
+                yield f"{name}: {count} rows for {len(self.probability)} golden answers"
+        for name, offsets, positions, least in (
+            ("history", self.history_offsets, self.history, 0),
+            ("candidate", self.candidate_offsets, self.candidates, 1),
+        ):
+            place = f"{name}_offsets"
+            if len(offsets) != len(self.names) + 1:
+                yield f"{place}: {len(offsets)} for {len(self.names)} requests, not one more"
+            if offsets[0] != 0 or offsets[-1] != len(positions):
+                yield f"{place}: {offsets[0]} to {offsets[-1]}, not 0 to {len(positions)}"
+            for i in np.flatnonzero(offsets[1:] - offsets[:-1] < least)[:1]:
+                yield f"{place}: request {i} has {offsets[i + 1] - offsets[i]} items"
+            for i in np.flatnonzero((positions < 0) | (positions >= len(self.items)))[:1]:
+                yield f"{name} {i}: position {positions[i]} of {len(self.items)} items"
+
+
+# array, its dimensions, the kinds of numpy type it may have
+_LAYOUT = (
+    ("items", 1, "V"),
+    ("names", 1, "U"),
+    ("history", 1, "i"),
+    ("history_offsets", 1, "i"),
+    ("candidates", 1, "i"),
+    ("candidate_offsets", 1, "i"),
+    ("context", 2, "i"),
+    ("probability", 1, "f"),
+)

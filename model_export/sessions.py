@@ -35,7 +35,7 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors: they are raised as well
+    options.log_severity_level = 4  # fatal ones: errors are raised, and told once
     name = PROVIDERS[provider]
     wanted: list[Any] = [name]
     if provider == "cuda":

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feature_store.schema import CategoricalList, Dense, FeatureSchema
-from model_export.bundle import Bundle
+from model_export.bundle import REBUILD, Bundle
 from model_export.errors import BundleError, ParityError
-from model_export.golden import Difference
-from model_export.manifest import GOLDEN, INT8, TOLERANCE
+from model_export.golden import Difference, Golden
+from model_export.manifest import GOLDEN, INT8, MANIFEST, TOLERANCE
 from model_export.runtime import FoldedModel
 
 Shape = list[str | int]
@@ -34,19 +34,24 @@ def check_signatures(bundle: Bundle, model: FoldedModel) -> None:
         if faults:
             raise BundleError(
                 f"{bundle.graph(graph)}: does not fit the manifest's schema: {'; '.join(faults)}; "
-                "rebuild the bundle with `python -m model_export build`"
+                f"{REBUILD}"
             )
 
 
 def check_golden(bundle: Bundle, model: FoldedModel) -> Difference:
-    """Ask every golden question. Raises ParityError beyond the tolerance."""
-    golden, expected = bundle.golden(), bundle.schema.item_dtype
-    if golden.items.dtype != expected:
+    """Ask every golden question there was at the export. Raises ParityError beyond the tolerance,
+    and BundleError where the questions are not those of the manifest or cannot be answered."""
+    golden = bundle.golden()
+    for fault in _misfits(bundle, golden):
+        raise BundleError(f"{bundle.path / GOLDEN}: {fault}; {REBUILD}")
+    try:
+        difference = golden.compare(model)
+    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+        said = " ".join(str(error).split()) or type(error).__name__
         raise BundleError(
-            f"{bundle.path / GOLDEN}: items: {golden.items.dtype} does not fit the manifest's "
-            "schema; rebuild the bundle with `python -m model_export build`"
-        )
-    difference = golden.compare(model)
+            f"{bundle.path}: its graphs fail at the golden questions, so they may not be those "
+            f"of its {MANIFEST}: {said}; {REBUILD}"
+        ) from error
     if not difference.max_abs_error <= TOLERANCE:
         raise ParityError(
             f"{bundle.path}: an answer on this machine differs from the network's by "
@@ -55,6 +60,23 @@ def check_golden(bundle: Bundle, model: FoldedModel) -> Difference:
             "processor and the onnxruntime version if that does not help"
         )
     return difference
+
+
+def _misfits(bundle: Bundle, golden: Golden) -> Iterator[str]:
+    """What of the golden answers does not fit the manifest."""
+    schema, cases = bundle.schema, bundle.manifest.parity.cases
+    if golden.items.dtype != schema.item_dtype:
+        yield f"items: {golden.items.dtype} does not fit the manifest's schema"
+    if golden.context.shape[1] != len(schema.context):
+        yield (
+            f"context: {golden.context.shape[1]} columns, and the manifest's schema has "
+            f"{len(schema.context)} context features"
+        )
+    if len(golden.probability) != cases:
+        yield (
+            f"probability: {len(golden.probability)} golden answers, and the manifest says "
+            f"{cases} (parity.cases)"
+        )
 
 
 def signatures(schema: FeatureSchema) -> dict[str, Signature]:

@@ -19,9 +19,8 @@ import feature_store
 from feature_store.contract import FOUND, FeatureStore, ItemBatch
 from feature_store.options import StoreOptions
 from model_export.bundle import Bundle
-from model_export.errors import BundleError
-from model_export.manifest import TOLERANCE
 from model_export.runtime import FoldedModel
+from model_export.verify import check_golden
 from service.derive import derive
 from service.item_table import ItemTable
 from service.logs import logger
@@ -167,13 +166,7 @@ def warm(version: Version, shapes: list[tuple[int, int]]) -> None:
 
 def verify(bundle: Bundle, model: FoldedModel) -> None:
     """Ask the graphs every golden question. BundleError beyond the export's own tolerance."""
-    difference = bundle.golden().compare(model)
-    if not difference.max_abs_error <= TOLERANCE:
-        raise BundleError(
-            f"{bundle.path}: not served: on this machine its answers differ from its own golden "
-            f"ones by {difference.max_abs_error:.3g} (at most {TOLERANCE:g} is allowed); worst "
-            f"case: {difference.worst_case}; rebuild it with `python -m model_export build`"
-        )
+    difference = check_golden(bundle, model)
     logger.info(
         "verified",
         model_version=bundle.version,

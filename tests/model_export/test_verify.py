@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from numpy.typing import NDArray
 
 from model_export.bundle import Bundle, digest
 from model_export.errors import BundleError, ParityError
@@ -99,6 +102,73 @@ def test_golden_items_of_another_layout_are_refused(copied: Bundle) -> None:
     redigest(copied)
     with pytest.raises(BundleError, match=r"golden\.npz: items: .* does not fit"):
         verify(copied.path)
+
+
+def change_golden(bundle: Bundle, change: Callable[[dict[str, NDArray[Any]]], object]) -> None:
+    """The golden answers with one thing changed, and a manifest that knows of it."""
+    file = bundle.path / GOLDEN
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    change(arrays)
+    np.savez(file, **arrays)
+    redigest(bundle)
+
+
+def cut(arrays: dict[str, NDArray[Any]], requests: int) -> None:
+    """Only the first ``requests``, consistent in itself."""
+    ends = {kind: int(arrays[f"{kind}_offsets"][requests]) for kind in ("history", "candidate")}
+    for kind in ends:
+        arrays[f"{kind}_offsets"] = arrays[f"{kind}_offsets"][: requests + 1]
+    arrays["names"] = arrays["names"][:requests]
+    arrays["history"] = arrays["history"][: ends["history"]]
+    for name in ("candidates", "context", "probability"):
+        arrays[name] = arrays[name][: ends["candidate"]]
+
+
+def all_empty(arrays: dict[str, NDArray[Any]]) -> None:
+    for name, array in arrays.items():
+        arrays[name] = array[:0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (all_empty, "probability: 0 golden answers"),
+        (lambda a: cut(a, 0), "probability: 0 golden answers"),
+        (lambda a: cut(a, 3), r"probability: 48 golden answers, and the manifest says \d+ "),
+        (lambda a: a.update(context=a["context"][:, :1]), "context: 1 columns, and the manifest"),
+        (lambda a: a.update(context=a["context"][:, 0]), "context: 1-dimensional int32 is not"),
+        (lambda a: a.update(candidates=a["candidates"][1:]), r"candidates: \d+ rows for \d+ "),
+        (lambda a: a.update(names=a["names"][1:]), r"history_offsets: \d+ for \d+ requests, not"),
+        (lambda a: a["history_offsets"].__setitem__(0, 1), r"history_offsets: 1 to \d+, not 0"),
+        (lambda a: a["history_offsets"].__setitem__(2, 10**6), r"history_offsets: request 2 has -"),
+        (lambda a: a["candidate_offsets"].__setitem__(1, 0), "request 0 has 0 items"),
+        (lambda a: a["candidates"].__setitem__(5, 10**6), "candidate 5: position 1000000 of "),
+        (lambda a: a["history"].__setitem__(5, -1), "history 5: position -1 of "),
+    ],
+)
+def test_golden_answers_that_prove_less_than_they_say_are_refused(
+    copied: Bundle, change: Callable[[dict[str, NDArray[Any]]], object], message: str
+) -> None:
+    change_golden(copied, change)
+    with pytest.raises(BundleError, match=rf"golden\.npz: .*{message}.*; .*rebuild"):
+        verify(copied.path)
+
+
+def test_graphs_with_a_smaller_table_than_the_manifests_are_refused_in_one_line(
+    copied: Bundle,
+) -> None:
+    """onnxruntime finds this only when it runs."""
+    file = copied.path / MANIFEST
+    content = orjson.loads(file.read_bytes())
+    content["feature_schema"]["context"][0]["vocabulary"] += 1
+    file.write_bytes(orjson.dumps(content))
+    command = [sys.executable, "-m", "model_export", "verify", str(copied.path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "mine: its graphs fail at the golden questions" in line
+    assert line.endswith("`python -m model_export build`")
 
 
 def test_a_moved_bundle_still_verifies(copied: Bundle, network: QIN, tmp_path: Path) -> None:

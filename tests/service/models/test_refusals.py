@@ -25,6 +25,7 @@ def swapping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swapping]:
         (hostile.lose_the_golden_file, "golden.npz: not found"),
         (hostile.lose_the_golden_file_from_the_manifest, "files: golden.npz not listed"),
         (hostile.change_a_golden_answer, "golden answers: "),
+        (hostile.ask_no_golden_question, "golden.npz: probability: 0 golden answers"),
         (hostile.put_nan_into_the_weights, "golden answers: "),
         (hostile.rename_a_feature, "feature_schema: not the store's"),
         (hostile.use_another_graphs_inputs, "does not fit the manifest's schema"),
