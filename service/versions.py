@@ -100,7 +100,8 @@ class Versions:
         """Until the last request that took it has ended; each has a deadline."""
         if self._under_way[version]:
             self._idle[version] = asyncio.get_running_loop().create_future()
-            await self._idle.pop(version)
+            await self._idle[version]
+            del self._idle[version]
         self._under_way.pop(version, None)
 
     def under_way(self, version: Version) -> int:
