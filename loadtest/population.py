@@ -94,26 +94,26 @@ def _from_parquet(spec: str, option: str, column: str) -> Ids:
 
 
 def _from_store(url: str, option: str, column: str) -> Ids:
-    """Items by scanning the store. Users have no scan: name a parquet file or a range."""
+    """All items of a store, or all users with a history, by walking it once."""
     import asyncio
 
     import feature_store
 
-    if column != "item_id":
-        raise PopulationError(
-            f"{option}: a store lists its items, not its users; name a parquet file or LOW..HIGH"
-        )
-
     async def scan() -> list[Ids]:
         store = await feature_store.connect(url)
         try:
-            return [batch.ids async for batch in store.scan_items()]
+            if column == "item_id":
+                return [batch.ids async for batch in store.scan_items()]
+            return [np.array(list(users), np.int64) async for users in store.scan_histories()]
         finally:
             await store.close()
 
     batches = asyncio.run(scan())
     if not batches:
-        raise PopulationError(f"{option}: {url} holds no items (python -m feature_store load …)")
+        raise PopulationError(
+            f"{option}: {url} holds no {column.removesuffix('_id')}s "
+            "(python -m feature_store load …)"
+        )
     return np.sort(np.concatenate(batches))
 
 

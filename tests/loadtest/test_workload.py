@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+import feature_store
+from feature_store.schema import Categorical, FeatureSchema
 from loadtest.population import PopulationError, Zipf, read_ids
 from loadtest.sizes import Sizes, SizesError
 from loadtest.target import Target, TargetError
@@ -108,6 +111,26 @@ def test_only_loopback_is_aimed_at_unless_allowed() -> None:
     assert Target.parse("http://192.0.2.1:8000", allow_remote=True).host == "192.0.2.1"
     with pytest.raises(TargetError, match="--allow-remote"):
         Target.parse("http://192.0.2.1:8000")
+
+
+STORE_SCHEMA = FeatureSchema(
+    name="small", history_length=4, item=(Categorical(name="item_id", vocabulary=99, width=2),)
+)
+
+
+def test_users_and_items_come_from_a_store(tmp_path: Path) -> None:
+    url = f"lmdb://{tmp_path / 'store'}"
+
+    async def fill() -> None:
+        store = await feature_store.connect(url, STORE_SCHEMA, create=True)
+        await store.put_items(np.array([30, 4, 7]), np.zeros(3, STORE_SCHEMA.item_dtype))
+        await store.append(12, [4])
+        await store.append(5, [7, 30])
+        await store.close()
+
+    asyncio.run(fill())
+    assert read_ids(url, option="--items", column="item_id").tolist() == [4, 7, 30]
+    assert read_ids(url, option="--users", column="user_id").tolist() == [5, 12]
 
 
 @pytest.mark.parametrize(
