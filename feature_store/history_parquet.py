@@ -1,8 +1,8 @@
 """Behaviour histories in the challenge's parquet files: train, valid and test alike.
 
-``user_id`` and ``item_seq`` (item ids, 0-padded on the left, newest last). Of a user the last row
-in file order counts (and of several files the last one). 0 is padding here, so an item of id 0
-cannot be in a history that comes from such a file.
+``user_id`` and ``item_seq`` (item ids, 0-padded on the left, newest last). Of a user the last sound
+row in file order counts (and of several files the last one): a rejected row is nobody's, whatever
+it says. 0 is padding here, so an item of id 0 cannot be in a history that comes from such a file.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from feature_store.contract import MAX_ID, Ids
-from feature_store.parquet_columns import Column, ParquetTable, RejectedRow, integers, list_elements
+from feature_store.parquet_columns import ParquetTable, RejectedRow, integers, list_elements
 
 USER, SEQUENCE = "user_id", "item_seq"
+RIGHT_PADDED = "ends in padding, which belongs on the left: the newest item is the last"
+SURVEY_ROWS = 65_536  # read at a time to find each user's last row
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,16 @@ class HistoryParquetBatch:
     next_row: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Consecutive rows (N) and the elements (E) of all their lists."""
+
+    users: Ids  # (N,)
+    items: Ids  # (E,) padding included
+    row: NDArray[np.intp]  # (E,) ascending: the row each belongs to
+    rejected: dict[int, tuple[str, str]]  # row -> column, reason; in order
+
+
 class HistoryParquet:
     """The histories of one file."""
 
@@ -36,13 +49,16 @@ class HistoryParquet:
         self._table = ParquetTable(path)
         self._table.require(USER)
         self._table.require(SEQUENCE)
-        parts = [
-            self._users(arrays[USER]).values for _, arrays in self._table.batches([USER], 262_144)
-        ]
-        every = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        owners, sound = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for first, arrays in self._table.batches([USER, SEQUENCE], SURVEY_ROWS):
+            rows = self._read(arrays[USER], arrays[SEQUENCE])
+            taken = np.delete(np.arange(len(rows.users)), list(rows.rejected))
+            owners.append(rows.users[taken])
+            sound.append(first + taken)
+        every, row = np.concatenate(owners), np.concatenate(sound)
         self.users, from_the_end = np.unique(every[::-1], return_index=True)
-        self._counts = np.zeros(len(every), bool)  # rows that are their user's last
-        self._counts[len(every) - 1 - from_the_end] = True
+        self._counts = np.zeros(self.rows, bool)  # rows that are their user's last sound one
+        self._counts[row[len(row) - 1 - from_the_end]] = True
 
     @property
     def rows(self) -> int:
@@ -53,28 +69,35 @@ class HistoryParquet:
             yield self._batch(first, arrays[USER], arrays[SEQUENCE])
 
     def _batch(self, first: int, users: pa.Array, sequences: pa.Array) -> HistoryParquetBatch:
-        path, count = str(self._table.path), len(users)
-        owner = self._users(users)
-        counts = self._counts[first : first + count].tolist()
-        flat, rows, faults = list_elements(
-            sequences, f"{path}: column {SEQUENCE}", below=MAX_ID + 1, limit="beyond 63 bits"
-        )
-        rejected = {row: (SEQUENCE, reason) for row, reason in faults.items()}
-        rejected |= {row: (USER, reason) for row, reason in owner.faults.items()}
-        real = flat != 0
-        newest_last, rows = flat[real], rows[real]
-        ends = np.searchsorted(rows, np.arange(count), side="right")
-        starts = np.concatenate([[0], ends[:-1]]) if count else ends
+        rows = self._read(users, sequences)
+        counts = self._counts[first : first + len(users)].tolist()
+        real = rows.items != 0
+        newest_last = rows.items[real]
+        ends = np.searchsorted(rows.row[real], np.arange(len(users)), side="right")
+        starts = np.concatenate([[0], ends[:-1]]) if len(users) else ends
         histories = {
             user: newest_last[start:end][::-1]
-            for row, (user, start, end) in enumerate(
-                zip(owner.values.tolist(), starts.tolist(), ends.tolist(), strict=True)
+            for counted, user, start, end in zip(
+                counts, rows.users.tolist(), starts.tolist(), ends.tolist(), strict=True
             )
-            if counts[row] and row not in rejected
+            if counted
         }
-        faulty = [RejectedRow(path, first + row, *rejected[row]) for row in sorted(rejected)]
-        return HistoryParquetBatch(histories, faulty, first + count)
+        path = str(self._table.path)
+        rejected = [RejectedRow(path, first + row, *why) for row, why in rows.rejected.items()]
+        return HistoryParquetBatch(histories, rejected, first + len(users))
 
-    def _users(self, array: pa.Array) -> Column:
-        source = f"{self._table.path}: column {USER}"
-        return integers(array, source, below=MAX_ID + 1, limit="beyond 63 bits")
+    def _read(self, users: pa.Array, sequences: pa.Array) -> _Rows:
+        path = self._table.path
+        below, limit = MAX_ID + 1, "beyond 63 bits"
+        owner = integers(users, f"{path}: column {USER}", below=below, limit=limit)
+        items, row, faults = list_elements(
+            sequences, f"{path}: column {SEQUENCE}", below=below, limit=limit
+        )
+        last = np.flatnonzero(np.diff(row, append=len(users)))  # of each list that is not empty
+        ends_in_padding = row[last[items[last] == 0]]
+        for at in np.intersect1d(ends_in_padding, row[items != 0]).tolist():
+            faults.setdefault(at, RIGHT_PADDED)
+        rejected = {at: (SEQUENCE, reason) for at, reason in faults.items()}
+        rejected |= {at: (USER, reason) for at, reason in owner.faults.items()}
+        users_of_rows: Ids = owner.values.astype(np.int64, copy=False)
+        return _Rows(users_of_rows, items, row, dict(sorted(rejected.items())))

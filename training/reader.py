@@ -25,6 +25,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from feature_store.contract import MAX_ID, Ids
+from feature_store.history_parquet import RIGHT_PADDED
 from feature_store.parquet_columns import (
     DataFileError,
     ParquetTable,
@@ -136,8 +137,7 @@ class _Reader:
             raise self._fault(first, SEQUENCE, "an empty list; a user without history has all 0")
         history = self._items(first, SEQUENCE, ids).reshape(len(array), self.width)
         for row in np.flatnonzero((history[:, -1] == 0) & history.any(axis=1))[:1]:
-            reason = "ends in padding, which belongs on the left: the newest item is the last"
-            raise self._fault(first + row, SEQUENCE, reason)
+            raise self._fault(first + row, SEQUENCE, RIGHT_PADDED)
         length = self.schema.history_length
         return np.pad(history[:, -length:], ((0, 0), (max(0, length - self.width), 0)))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feature_store.history_parquet import HistoryParquet
+from feature_store.history_parquet import RIGHT_PADDED, HistoryParquet
 from feature_store.parquet_columns import DataFileError
 from tests.feature_store.parquet_samples import write
 
@@ -51,6 +51,7 @@ def test_reading_goes_on_from_any_row(tmp_path: Path) -> None:
         (3, None, "item_seq", "null"),
         (3, [1, None], "item_seq", "null"),
         (3, [0, -1], "item_seq", "-1 is negative"),
+        (3, [1, 2, 0, 0], "item_seq", RIGHT_PADDED),
     ],
 )
 def test_a_bad_row_is_rejected_with_its_place_and_reason(
@@ -64,6 +65,33 @@ def test_a_bad_row_is_rejected_with_its_place_and_reason(
     assert {u: h.tolist() for u, h in batch.histories.items()} == {1: [2, 1], 2: [3], 4: [4]}
     [rejected] = batch.rejected
     assert (rejected.row, rejected.column, rejected.reason) == (2, column, reason)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_a_row_without_a_user_takes_nothing_from_user_0(tmp_path: Path, batch_size: int) -> None:
+    path = write(tmp_path / "train.parquet", {"user_id": [0, 5, None], "item_seq": [[1], [2], [3]]})
+    assert read(path, batch_size) == {0: [1], 5: [2]}
+    assert HistoryParquet(path).users.tolist() == [0, 5]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+@pytest.mark.parametrize("bad", [None, [-1], [4, 0]])
+def test_a_rejected_last_row_leaves_its_user_the_sound_one_before(
+    tmp_path: Path, batch_size: int, bad: Any
+) -> None:
+    path = write(
+        tmp_path / "train.parquet",
+        {"user_id": [7, 7, 8, 7, 9], "item_seq": [[1], [1, 2], [5], bad, bad]},
+        row_group_size=2,
+    )
+    assert read(path, batch_size) == {7: [2, 1], 8: [5]}
+    assert HistoryParquet(path).users.tolist() == [7, 8]  # 9 has no sound row
+    assert [
+        r.row for batch in HistoryParquet(path).batches(batch_size) for r in batch.rejected
+    ] == [
+        3,
+        4,
+    ]
 
 
 def test_missing_columns_and_other_types_are_errors(tmp_path: Path) -> None:
