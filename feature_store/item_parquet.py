@@ -57,8 +57,9 @@ class ItemParquet:
     """The items of one or more parquet files.
 
     The all-zero row of id 0 is padding, not an item, and is passed over. Without ``strict`` a bad
-    row is reported in its batch and an index beyond the vocabulary is taken (it is newer than the
-    model, so it is served as cold). With ``strict``, for training, either raises DataFileError.
+    row is reported in its batch (one of a further file in the first batch) and an index beyond the
+    vocabulary is taken (it is newer than the model, so it is served as cold). With ``strict``, for
+    training, either raises DataFileError.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ItemParquet:
         lacking: list[Feature] = []
         for feature in (*schema.item, *schema.context):
             (self._here if feature.name in self._main.columns else lacking).append(feature)
+        self._rejected: list[RejectedRow] = []  # of the further files
         self._joined = [self._join(table, lacking) for table in others]
         self._say_missing(lacking, [table.path for table in (self._main, *others)])
         self._again = self._repeated_ids()
@@ -94,7 +96,10 @@ class ItemParquet:
         """Batches from row ``start`` of the first file on. ``warnings`` is complete after them."""
         columns = list(dict.fromkeys([self.id_column, *(f.name for f in self._here)]))
         for first, arrays in self._main.batches(columns, batch_size, start):
-            yield self._batch(first, arrays)
+            batch = self._batch(first, arrays)
+            if first == 0:  # a load that goes on has told them already
+                batch.rejected[:0] = self._rejected
+            yield batch
         for joined in self._joined:
             if joined.context_defaulted:
                 self.warnings.append(
@@ -163,15 +168,21 @@ class ItemParquet:
         table.require(self.id_column)
         taken = [feature for feature in lacking if feature.name in table.columns]
         lacking[:] = [feature for feature in lacking if feature not in taken]
-        ids: list[Ids] = []
+        ids: list[Column] = []
         columns: dict[str, list[Column]] = {feature.name: [] for feature in taken}
         for _, arrays in table.batches([self.id_column, *columns], 65_536):
-            ids.append(self._ids(table, arrays[self.id_column]).values.astype(np.int64))
+            ids.append(self._ids(table, arrays[self.id_column]))
             for feature in taken:
                 source = f"{table.path}: column {feature.name}"
                 columns[feature.name].append(self._column(feature, arrays[feature.name], source))
         context = [f.name for f in taken if f in self.schema.context]
-        return JoinedColumns.of(table.path, ids, columns, context)
+        joined = JoinedColumns.of(table.path, ids, columns, context)
+        if taken:  # else nothing of the file is used, and its faults are nobody's
+            for row, reason in joined.rejected.items():
+                self._rejected.append(RejectedRow(str(table.path), row, self.id_column, reason))
+        if self.strict and self._rejected:
+            raise DataFileError(str(self._rejected[0]))
+        return joined
 
     def _say_missing(self, lacking: list[Feature], paths: list[Path]) -> None:
         names = ", ".join(str(path) for path in paths)

@@ -17,27 +17,27 @@ class JoinedColumns:
     """Columns of one further file, whole in memory, found by item id."""
 
     path: Path
-    ids: Ids  # (M,) ascending
+    ids: Ids  # (M,) ascending, each once
     row: Ids  # (M,) row in the file
+    rejected: dict[int, str]  # row in the file -> why its id finds no item
     columns: dict[str, Column] = field(default_factory=dict)
     context: list[str] = field(default_factory=list)
     context_defaulted: int = 0
 
     @classmethod
     def of(
-        cls, path: Path, ids: list[Ids], parts: dict[str, list[Column]], context: list[str]
+        cls, path: Path, ids: list[Column], parts: dict[str, list[Column]], context: list[str]
     ) -> JoinedColumns:
-        every = np.concatenate(ids) if ids else np.zeros(0, np.int64)
-        order = np.argsort(every, kind="stable")
-        columns = {}
-        for name, columns_of_it in parts.items():
-            merged = Column(np.concatenate([c.values for c in columns_of_it]) if ids else every)
-            first = 0
-            for column in columns_of_it:
-                merged.faults |= {first + row: why for row, why in column.faults.items()}
-                first += len(column.values)
-            columns[name] = merged
-        return cls(path, every[order], order, columns, context)
+        """Of an id the first row counts, as in the first file."""
+        keys = _merged(ids)
+        every: Ids = keys.values.astype(np.int64, copy=False)
+        sound = np.delete(np.arange(len(every)), list(keys.faults))
+        found, first = np.unique(every[sound], return_index=True)
+        rejected = dict(keys.faults)
+        for row in np.delete(sound, first).tolist():
+            rejected[row] = f"id {every[row]} once more"
+        columns = {name: _merged(of_it) for name, of_it in parts.items()}
+        return cls(path, found, sound[first], dict(sorted(rejected.items())), columns, context)
 
     def fill(
         self, rows: ItemRows, ids: Ids, is_item: NDArray[np.bool_]
@@ -46,7 +46,7 @@ class JoinedColumns:
         faults: dict[int, tuple[str, str]] = {}
         if not self.columns:
             return faults
-        at = np.searchsorted(self.ids, ids, side="right") - 1  # the last row of an id counts
+        at = np.searchsorted(self.ids, ids, side="right") - 1
         known = at >= 0
         known[known] = self.ids[at[known]] == ids[known]
         source = self.row[at[known]]
@@ -67,3 +67,13 @@ class JoinedColumns:
         elif self.context:
             self.context_defaulted += int(absent.sum())
         return faults
+
+
+def _merged(parts: list[Column]) -> Column:
+    """Consecutive batches of one column as one."""
+    merged = Column(np.concatenate([part.values for part in parts] or [np.zeros(0, np.int64)]))
+    first = 0
+    for part in parts:
+        merged.faults |= {first + row: why for row, why in part.faults.items()}
+        first += len(part.values)
+    return merged

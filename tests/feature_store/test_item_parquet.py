@@ -261,6 +261,50 @@ def test_a_bad_row_of_a_further_file_rejects_its_item(tmp_path: Path) -> None:
     assert rejected.reason == f"{second} row 4: -1 is negative"
 
 
+def test_bad_and_repeated_ids_of_a_further_file_are_rejected(tmp_path: Path) -> None:
+    columns = whole()
+    price = columns.pop("price")
+    order = [3, 0, 5, 1, *range(2, COUNT), 0]  # rows 0, 2 and 3 get bad ids; the last repeats
+    ids: list[int | None] = [int(IDS[n]) for n in order]
+    ids[0], ids[2], ids[3] = None, -4, int(IDS[0])
+    first = write(tmp_path / "items.parquet", columns)
+    second = write(
+        tmp_path / "more.parquet", {"item_id": ids, "price": price.take(order)}, row_group_size=3
+    )
+    batches = list(read_items([first, second], SHOP, 6))
+    told = [(r.row, r.column, r.reason) for r in batches[0].rejected if r.file == str(second)]
+    assert told == [
+        (0, "item_id", "null"),
+        (2, "item_id", "-4 is negative"),
+        (3, "item_id", f"id {IDS[0]} once more"),
+        (len(order) - 1, "item_id", f"id {IDS[0]} once more"),
+    ]
+    [absent] = [r for batch in batches for r in batch.rejected if r.file == str(first)]
+    assert absent.reason == f"id {IDS[1]} is not in {second}"
+    taken, rows = merged(batches)
+    kept = np.arange(COUNT) != 1
+    assert (taken == IDS[kept]).all()
+    assert rows.tobytes() == ROWS[kept].tobytes()  # of IDS[0], the first row counts
+    told_again = [b for b in ItemParquet([first, second], SHOP).batches(6, 6) if b.rejected]
+    assert not told_again
+    with pytest.raises(DataFileError, match=r"more\.parquet: row 0, column item_id: null"):
+        read_items([first, second], SHOP, strict=True)
+
+
+def test_a_null_id_of_a_further_file_is_not_item_0(tmp_path: Path) -> None:
+    columns = whole()
+    level = columns.pop("stock_level")
+    ids = [0, *IDS[1:].tolist()]
+    columns["item_id"] = ids
+    first = write(tmp_path / "items.parquet", columns)
+    second = write(tmp_path / "more.parquet", {"item_id": [None, *ids[1:]], "stock_level": level})
+    items = ItemParquet([first, second], SHOP)
+    [batch] = items.batches()
+    assert batch.rows["stock_level"][batch.ids == 0].tolist() == [0]
+    assert [str(r) for r in batch.rejected] == [f"{second}: row 0, column item_id: null"]
+    assert items.warnings == [f"1 items are not in {second}: their stock_level is 0 (padding)"]
+
+
 def test_what_is_no_parquet_file_says_so(tmp_path: Path) -> None:
     path = tmp_path / "items.parquet"
     with pytest.raises(DataFileError, match="not a readable parquet file"):
