@@ -92,16 +92,18 @@ class Exchanges:
         if route == SCORE:
             for stage, seconds in timings.seconds.items():
                 metrics.stage_seconds.labels(stage, outcome).observe(seconds)
-            self._log(exchange)
+            self._log("score", exchange)
+        elif exchange.status >= 500:
+            self._log(f"{scope['method']} {route}", exchange)
 
-    def _log(self, exchange: Exchange) -> None:
+    def _log(self, event: str, exchange: Exchange) -> None:
         settings, milliseconds = self._settings, 1e3 * exchange.timings.total
         failed, slow = exchange.status >= 500, milliseconds > settings.log_slow_ms
         if not failed and not slow and random.random() >= settings.log_sample:
             return
         stages = {s: round(1e3 * t, 3) for s, t in exchange.timings.seconds.items()}
         (logger.warning if failed or slow else logger.info)(
-            "score",
+            event,
             request_id=exchange.request_id,
             status=exchange.status,
             problem=exchange.problem,

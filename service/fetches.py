@@ -76,6 +76,11 @@ class Fetches:
         _drop(self._without, ids)
         _drop(self._under_way, ids)
 
+    def forget_unknown(self) -> None:
+        """Changes were lost: what had no record may have one now."""
+        self._epoch += 1
+        self._without.clear()
+
     def _begin(
         self, ids: Ids, version: Version, store: StoreReader, engine: Engine
     ) -> asyncio.Task[Fetched]:

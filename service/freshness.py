@@ -154,6 +154,7 @@ class Freshness:
         self.lost += 1
         if task := self._reading.pop(version, None):
             task.cancel()
+        version.fetches.forget_unknown()
         logger.warning("item changes were lost: reading every item again", version=version.name)
         self._reading[version] = asyncio.create_task(self._read_all(version))
 

@@ -81,7 +81,8 @@ class Shadow:
     def __init__(self, store: StoreReader, metrics: Metrics, chunk: int) -> None:
         self._engine = Engine(1, chunk=chunk, niceness=LOWEST)
         # Its look-ups and counts are not the service's.
-        self._scoring = Scoring(StoreReader(store.store, Metrics()), self._engine, Metrics())
+        reader = StoreReader(store.store, Metrics(), may_do_without=False)
+        self._scoring = Scoring(reader, self._engine, Metrics())
         self._metrics = metrics
         self._current: _Shadowed | None = None
         self._queue: asyncio.Queue[tuple[_Shadowed, Question, Answer]] = asyncio.Queue(WAITING)
@@ -107,6 +108,8 @@ class Shadow:
         """Perhaps take a copy. Costs the request a microsecond."""
         current = self._current
         if current is None or random.random() >= current.share:
+            return
+        if answer.history_lost:  # it would be compared with an answer to another question
             return
         try:
             self._queue.put_nowait((current, question, answer))

@@ -2,7 +2,7 @@
 
     python -m tests.service.cancellations [--requests 100000] [--json]
 
-A service whose table holds a fraction of the catalogue, so that slots change hands all the time,
+A service whose table is smaller than the catalogue, so that slots change hands all the time,
 on a real Redis. Requests are cancelled at random moments; every answer that does come is compared
 with what the network itself says of that user and those candidates.
 """
@@ -36,7 +36,7 @@ CANDIDATES = 20
 AT_A_TIME = 32
 CANCELLED = 0.5  # of the requests
 WITHIN_S = 0.02  # of their beginning
-TABLE_SHARE = 0.3  # of the catalogue
+TABLE_SHARE = 0.8  # of the catalogue
 
 
 @dataclass(frozen=True, slots=True)

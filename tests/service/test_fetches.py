@@ -164,7 +164,7 @@ async def test_cancelled_requests_leave_nobody_with_somebody_elses_answer(
     small_world: World,
 ) -> None:
     """A short run of ``python -m tests.service.cancellations``, which says what it is about."""
-    async with opened(small_world, max_table_items=12) as house:
+    async with opened(small_world, max_table_items=30) as house:
         ended = await provoke(house, Truth.of(small_world), 2000)
         assert ended["cancelled"] > 100
         assert ended["right"] == 2000 - ended["cancelled"]

@@ -120,3 +120,27 @@ async def test_a_table_without_room_for_all_still_tells_the_truth(small_world: W
         assert await scores(house, put) == pytest.approx(expected, abs=TOLERANCE)
         assert await scores(house, small_world.ids[300:310]) == [None] * 10
         assert table(house).count <= 100
+
+
+async def test_an_item_that_came_with_lost_changes_is_no_longer_unknown(
+    small_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the table has no room to bring it back."""
+    async with opened(small_world, max_table_items=100) as house:
+        new = np.array([10**12])
+        assert await scores(house, new) == [None]
+        real, lost = house.store.changes, False
+
+        async def forgetful(cursor: str | None) -> Changes:
+            nonlocal lost
+            end = (await real(None)).cursor
+            told, lost = lost, False
+            return Changes(end, np.empty(0, np.int64), lost=told)
+
+        monkeypatch.setattr(house.store, "changes", forgetful)
+        await asyncio.sleep(2 * freshness.EVERY_S)
+        await elsewhere(small_world, new, new[:0])
+        lost = True
+        async with asyncio.timeout(10):
+            while await scores(house, new) == [None]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
