@@ -66,7 +66,8 @@ class Answer:
 
     @property
     def cold_user(self) -> bool:
-        """Nothing is known of the user; not that nothing could be learnt."""
+        """No history was found or given; not that the store did not say, or that none of its
+        items is known (``unknown_history`` and ``degraded`` tell those)."""
         return len(self.history) == 0 and not self.history_lost
 
     @property

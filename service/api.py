@@ -79,7 +79,9 @@ class ScoreAnswer(BaseModel):
         list[float | None],
         Field(description="Parallel to `item_ids`; null where the item has no readable record."),
     ]
-    cold_user: Annotated[bool, Field(description="No history: scored with an empty one.")]
+    cold_user: Annotated[
+        bool, Field(description="No history was found or given: scored with an empty one.")
+    ]
     unknown_items: Annotated[list[int], Field(description="Not in the store: score null.")]
     unreadable_items: Annotated[
         list[int],

@@ -112,7 +112,9 @@ class Metrics:
             registry=registry,
         )
         self.cold_users = Counter(
-            "qin_cold_users", "Requests scored with an empty history.", registry=registry
+            "qin_cold_users",
+            "Scored requests of users of whom no history was found or given.",
+            registry=registry,
         )
         self.cold_items = Counter(
             "qin_cold_items",

@@ -171,6 +171,26 @@ async def test_an_unexpected_error_reveals_nothing_and_is_logged(
     assert [str(line["exc_info"]) for line in logged if "exc_info" in line] == ["password=hunter2"]
 
 
+async def test_a_history_of_unknown_items_is_not_a_cold_user(
+    own_world: World, house: House
+) -> None:
+    """The score is that of an empty history; the answer says why, the metric what it counts."""
+    candidates, unknown = own_world.ids[:5].tolist(), [10**6, 10**7]
+    given = (await ask(house, user_id=3, candidates=candidates, history=unknown)).json()
+    assert given["cold_user"] is False
+    assert sorted(given["unknown_history"]) == unknown
+    assert metric(house, "qin_cold_users_total") == 0
+    empty = (await ask(house, user_id=3, candidates=candidates, history=[])).json()
+    assert empty["cold_user"] is True
+    assert empty["scores"] == given["scores"]
+    assert metric(house, "qin_cold_users_total") == 1
+    async with client_of(house) as client:
+        said = (await client.get("/metrics")).text
+    assert (
+        "# HELP qin_cold_users_total Scored requests of users of whom no history was found" in said
+    )
+
+
 async def test_every_request_is_observed_once_failures_included(house: House) -> None:
     await ask(house, user_id=10**9, candidates=[10**6, 10**7, 10**8])
     await ask(house, user_id=-1, candidates=[1])
