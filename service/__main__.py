@@ -14,10 +14,12 @@ from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.errors import BundleError
 from service import logs
+from service.models_cli import app as models
 from service.serving import serve as serve_until_stopped
 from service.settings import PREFIX, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.add_typer(models, name="models")
 
 
 @app.callback()
@@ -30,7 +32,7 @@ def serve(
     bundle: Annotated[
         Path | None, typer.Option(help="A bundle, or a folder of bundles: then the newest.")
     ] = None,
-    store: Annotated[str | None, typer.Option(help="lmdb://PATH")] = None,
+    store: Annotated[str | None, typer.Option(help="lmdb://PATH, redis://HOST, …")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     threads: Annotated[int | None, typer.Option(help="Engine threads; 0 is one per core.")] = None,

@@ -140,10 +140,9 @@ class HotSwap:
     async def obey(self, wanted: Mapping[str, Any]) -> None:
         """Serve what another process of the fleet serves: ``wanted`` is its ``Roster.wanted()``."""
         active, previous = Copy(**wanted["active"]), wanted["previous"]
-        for name in wanted["loaded"]:
-            slot = await self.load(name)
-            if name == active.version and slot.digest != active.digest:
-                raise Conflict(f"version {name}: here with other content than in the fleet")
+        slot = await self.load(active.version)
+        if slot.digest != active.digest:
+            raise Conflict(f"version {slot.name}: here with other content than in the fleet")
         await self.activate(active.version, "fleet")
         self.roster.previous = Copy(**previous) if previous else None
         if previous is None:
@@ -160,6 +159,8 @@ class HotSwap:
         for name in set(self.versions.loaded()) - set(wanted["loaded"]):
             self._retirement.begin(self.roster.slots[name], State.UNLOADED)
         await self._persist()
+        for name in wanted["loaded"]:
+            await self.load(name)
 
     async def close(self) -> None:
         self.guard.close()

@@ -1,0 +1,203 @@
+"""``python -m service models``: the admin API for the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+app = typer.Typer(
+    help="Versions of a running service: list them, load, switch, roll back.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+Url = Annotated[
+    str, typer.Option("--admin", envvar="QIN_ADMIN_URL", help="Where the admin API is.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as it is.")]
+Version = Annotated[str, typer.Argument(help="A version in the models folder, or an alias.")]
+Share = Annotated[float, typer.Option(min=0, max=1, help="0 ends it.")]
+LOCAL = "http://127.0.0.1:8001"
+PATIENCE_S = 600.0  # a load is answered when it has ended
+COLOURS = {"active": "bold green", "ready": "green", "failed": "bold red", "draining": "yellow"}
+
+
+@app.command("list")
+def list_versions(admin: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Every version, its state, and which process of the fleet serves what."""
+    with _refusals():
+        content = _call(admin, "GET", "")
+        _show(content) if not as_json else _print_json(content)
+
+
+@app.command()
+def load(version: Version, admin: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Prove it and bring it into memory; the active version goes on answering."""
+    _do(admin, f"/{_quoted(version)}/load", None, as_json)
+
+
+@app.command()
+def activate(version: Version, admin: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Answer everybody with it; loaded first if need be."""
+    _do(admin, f"/{_quoted(version)}/activate", None, as_json)
+
+
+@app.command()
+def unload(version: Version, admin: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Out of memory, when its last answer is given."""
+    _do(admin, f"/{_quoted(version)}/unload", None, as_json)
+
+
+@app.command()
+def canary(
+    version: Version, share: Share = 0.05, admin: Url = LOCAL, as_json: AsJson = False
+) -> None:
+    """Answer a share of the users with it: always the same users."""
+    _do(admin, f"/{_quoted(version)}/canary", {"share": share}, as_json)
+
+
+@app.command()
+def shadow(
+    version: Version, share: Share = 0.05, admin: Url = LOCAL, as_json: AsJson = False
+) -> None:
+    """Let it score a copy of a share of the requests; it answers nobody."""
+    _do(admin, f"/{_quoted(version)}/shadow", {"share": share}, as_json)
+
+
+@app.command()
+def promote(admin: Url = LOCAL, as_json: AsJson = False) -> None:
+    """The canary, or else the shadow, becomes active."""
+    _do(admin, "/promote", None, as_json)
+
+
+@app.command()
+def rollback(admin: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Back to the version before."""
+    _do(admin, "/rollback", None, as_json)
+
+
+def _do(admin: str, path: str, body: dict[str, Any] | None, as_json: bool) -> None:
+    with _refusals():
+        answer = _call(admin, "POST", path, body)
+        if as_json:
+            _print_json(answer)
+        else:
+            state = Text(answer["state"], style=COLOURS.get(answer["state"], ""))
+            Console().print(Text(f"{answer['version']}: ").append(state))
+
+
+def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The answer's JSON. Refused says why not."""
+    if not admin.startswith(("http://", "https://")):
+        raise Refused(f"--admin: {admin!r} should look like {LOCAL}")
+    request = Request(  # noqa: S310 — http or https, as just checked
+        f"{admin.rstrip('/')}/admin/models{path}",
+        method=method,
+        data=None if body is None else orjson.dumps(body),
+        headers={"Content-Type": "application/json"},
+    )
+    if token := os.environ.get("QIN_ADMIN_TOKEN", ""):
+        request.add_header("Authorization", f"Bearer {token.split()[0].rpartition(':')[2]}")
+    try:
+        with urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310
+            content: dict[str, Any] = orjson.loads(answer.read())
+    except HTTPError as error:
+        raise Refused(_reason(error)) from None
+    except (URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        raise Refused(f"{admin}: no answer ({reason}); is the service running?") from None
+    return content
+
+
+class Refused(Exception):
+    """In the service's own words."""
+
+
+def _reason(error: HTTPError) -> str:
+    try:
+        return str(orjson.loads(error.read())["detail"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return f"{error.code} {error.reason}"
+
+
+def _show(content: dict[str, Any]) -> None:
+    console = Console()
+    table = Table(box=None, header_style="bold")
+    for name, side in (
+        *(("version", "left"), ("state", "left"), ("role", "left"), ("published", "left")),
+        *(("answers", "right"), ("under way", "right"), ("items", "right"), ("load s", "right")),
+        ("remark", "left"),
+    ):
+        table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
+    for model in content["models"]:
+        table.add_row(
+            model["version"],
+            Text(model["state"], style=COLOURS.get(model["state"], "")),
+            ", ".join(_role(role, content) for role in model["roles"]),
+            _ago(model["created"]),
+            f"{model['answers']:,}" if model["answers"] else "",
+            f"{model['requests_under_way']:,}" if model["requests_under_way"] else "",
+            f"{model['items']:,}" if model["items"] else "",
+            f"{model['load_seconds']:.1f}" if model["load_seconds"] else "",
+            model["reason"] or model["step"] or "",
+        )
+    console.print(table)
+    shadow = content["shadow"]
+    if shadow and shadow["requests"]:
+        console.print(
+            f"shadow {shadow['version']}: {shadow['requests']:,} requests, mean |Δp| "
+            f"{shadow['mean_abs_delta_p']:.2g}, worst {shadow['worst_abs_delta_p']:.2g}, "
+            f"Kendall τ {shadow['kendall_tau']:.3f}"
+        )
+    for process in content.get("processes", []):
+        fault = f": {process['fault']}" if process["fault"] else ""
+        console.print(
+            f"process {process['host']}:{process['pid']} serves {process['active']}{fault}"
+        )
+
+
+def _role(role: str, content: dict[str, Any]) -> str:
+    part = content.get(role)
+    return f"{role} {part['share']:.0%}" if isinstance(part, dict) else role
+
+
+def _ago(created: str | None) -> str:
+    if created is None:
+        return ""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds()
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"
+
+
+def _quoted(version: str) -> str:
+    return quote(version, safe="")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What is refused is one line on stderr and exit status 1."""
+    try:
+        yield
+    except Refused as error:
+        typer.echo(f"refused: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+    sys.stdout.flush()
