@@ -18,6 +18,7 @@ from service.api import (
     ScoreAnswer,
     score_request,
 )
+from service.ask import ask
 from service.errors import NotReady, ServiceError
 from service.exchange import SCORE, Exchanges, exchange_of
 from service.house import House
@@ -80,13 +81,9 @@ def _add_score(app: FastAPI, house: House) -> None:
         body = await read_body(request, settings.max_body_bytes)
         exchange.timings.lap("receive")
         asked = parse(model, body)
-        exchange.user_id, exchange.candidates = asked.user_id, len(asked.candidates)
         question = Question.of(asked)
-        lease = house.versions.lease(asked.model_version, asked.user_id)
-        exchange.model_version, exchange.role = lease.version.name, lease.role
-        with lease as version:
-            answer = await house.scoring.answer(question, version, deadline, exchange.timings)
-        content = answer.json(version.name, exchange.request_id, asked.top_k)
+        version, answer = await ask(house, request, question, asked.model_version, deadline)
+        content = answer.json(version, exchange.request_id, asked.top_k)
         exchange.timings.lap("encode")
         house.swap.answered(question, answer)
         return Response(content, media_type="application/json")

@@ -24,6 +24,9 @@ from service.timings import Timings
 SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 UNMATCHED = "unmatched"  # the route of every path that has none
 SCORE = "/v1/score"
+INFER = "/v2/models/{model}/infer"
+INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
+SCORING = frozenset({SCORE, INFER, INFER_VERSION})  # routes whose stages are kept
 GONE = 499  # nginx's number for a client that went away before its answer
 
 
@@ -89,7 +92,7 @@ class Exchanges:
             metrics.problems.labels(exchange.problem).inc()
         if exchange.role is not None:
             metrics.version_seconds.labels(exchange.role, outcome).observe(timings.total)
-        if route == SCORE:
+        if route in SCORING:
             for stage, seconds in timings.seconds.items():
                 metrics.stage_seconds.labels(stage, outcome).observe(seconds)
             self._log("score", exchange)
