@@ -8,6 +8,7 @@ from loadtest import self_check
 from loadtest.self_check import CHECKS, Check, settled
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_it_proves_itself(check: self_check.Proof) -> None:
     outcome = settled(check)
