@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,22 +11,26 @@ from feature_store.schema import FeatureSchema
 from model_export.bundle import Bundle, Staging, check_version, free_version, staged
 from model_export.errors import BundleError, ParityError
 from model_export.folded import FoldedNetwork
+from model_export.gate import measure
 from model_export.golden import Golden
 from model_export.golden_cases import golden_answers, informative
+from model_export.held_out import HeldOut
 from model_export.manifest import (
     FORMAT,
     GOLDEN,
     TOLERANCE,
+    Calibration,
     Manifest,
     MultiplyAdds,
     NetworkSizes,
     Parity,
+    QuantisationGate,
     Training,
 )
 from model_export.multiply_adds import multiply_adds
 from model_export.onnx_writer import GraphWriter
 from model_export.published import published
-from model_export.ranker import ranker
+from model_export.ranker import ranker, ranker_int8
 from model_export.runtime import FoldedModel
 from model_export.towers import context_tower, history_tower, item_tower
 from training.qin import QIN
@@ -34,8 +39,9 @@ FOLD = "fold the weights"
 WRITE = "write the graphs"
 ASK = "ask the PyTorch network"
 COMPARE = "compare the graphs with it"
+GATE = "hold int8 against float32"
 PUBLISH = "digest and publish"
-STEPS = (FOLD, WRITE, ASK, COMPARE, PUBLISH)
+STEPS = (FOLD, WRITE, ASK, COMPARE, GATE, PUBLISH)  # GATE with int8 alone
 
 # Names the graphs' own inputs and outputs have; a feature cannot be called the same.
 RESERVED = frozenset(
@@ -44,17 +50,30 @@ RESERVED = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Int8:
+    """A ranker with int8 products is wanted too, if it passes its gate."""
+
+    held_out: HeldOut
+    force: bool = False  # publish it whatever the gate says; the bundle then says so
+
+
 def build(
     network: QIN,
     models: Path,
     *,
     version: str | None = None,
     training: Training | None = None,
+    int8: Int8 | None = None,
+    calibration: Calibration | None = None,
+    pictures: Mapping[str, bytes] | None = None,
     announce: Callable[[str], None] = lambda step: None,
 ) -> Bundle:
-    """Publish ``models/VERSION``. Raises ParityError or BundleError, and then leaves nothing.
+    """Publish ``models/VERSION``. Raises ParityError, GateError or BundleError, and then leaves
+    nothing.
 
-    ``network`` in eval mode; ``announce`` is told each of ``STEPS`` as it begins.
+    ``network`` in eval mode; ``calibration`` is what has been done to its last layer, and
+    ``pictures`` are files to go with it; ``announce`` is told each of ``STEPS`` as it begins.
     """
     schema, created = network.schema, datetime.now(UTC)
     _refuse_reserved_names(schema)
@@ -76,8 +95,14 @@ def build(
 
         announce(COMPARE)
         parity = check_parity(staging, golden)
+        gate = None
+        if int8 is not None:
+            announce(GATE)
+            gate = _through_the_gate(staging, folded, golden, int8)
 
         announce(PUBLISH)
+        for name, content in (pictures or {}).items():
+            (staging.path / name).write_bytes(content)
         manifest = Manifest(
             format=FORMAT,
             version=version,
@@ -92,6 +117,8 @@ def build(
             training=training or Training(),
             multiply_adds=_count(network, *writers),
             parity=parity,
+            calibration=calibration,
+            quantisation=gate,
             files=staging.records(),
         )
         return staging.publish(manifest)
@@ -114,6 +141,15 @@ def check_parity(staging: Staging, golden: Golden) -> Parity:
         cases=difference.cases,
         informative=informative(golden),
     )
+
+
+def _through_the_gate(
+    staging: Staging, folded: FoldedNetwork, golden: Golden, int8: Int8
+) -> QuantisationGate:
+    """Write the int8 ranker beside the other. GateError when it may not be published."""
+    ranker_int8(folded).save(staging.path)
+    model = FoldedModel(staging, precision="int8")
+    return measure(model, int8.held_out, golden, int8.force)
 
 
 def _count(

@@ -17,6 +17,7 @@ TOLERANCE = 1e-5  # of a golden answer, on the probability; beyond it nothing is
 GRAPHS = ("item_tower", "history_tower", "ranker")  # of every bundle
 CONTEXT_TOWER = "context_tower"  # where the schema has context features
 INT8 = "ranker.int8"  # where it was asked for and let through
+MOST_DELTA_AUC, MOST_MEAN_DELTA_P = 1e-4, 1e-3  # what int8 may change on held-out data
 
 VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
@@ -71,7 +72,8 @@ class QuantisationGate(_Frozen):
     passed: bool
     forced: bool  # let through although it did not pass
     data: str  # where the rows came from
-    rows: int
+    rows: int  # with a label
+    scored: int  # candidates in all: some lists are filled up from the catalogue
     delta_auc: float  # absolute
     delta_logloss: float  # int8 − fp32
     max_abs_delta_p: float
@@ -79,6 +81,7 @@ class QuantisationGate(_Frozen):
     kendall_tau: float  # mean over users, of the order of each one's list
     users: int  # with at least two candidates
     logit_error_bound: float  # worst |Δlogit|: what exact top-k relies on
+    golden_logit_error: float  # the same on the golden questions, where the bundle was built
 
 
 class MultiplyAdds(_Frozen):

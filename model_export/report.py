@@ -7,6 +7,7 @@ from rich.table import Table
 
 from feature_store.schema import Categorical, CategoricalList, Dense
 from model_export.bundle import Bundle
+from model_export.manifest import Calibration, QuantisationGate
 
 
 def print_info(bundle: Bundle, console: Console) -> None:
@@ -45,8 +46,8 @@ def print_info(bundle: Bundle, console: Console) -> None:
         f"worst |Δp| {parity.max_abs_error:.2g} over {parity.cases} golden answers "
         f"(at most {parity.tolerance:g} is allowed)",
     )
-    table.add_row("calibration", _calibration(bundle))
-    table.add_row("int8", _int8(bundle))
+    table.add_row("calibration", calibration_in_words(manifest.calibration))
+    table.add_row("int8", gate_in_words(manifest.quantisation))
     table.add_section()
     for name, record in sorted(manifest.files.items()):
         table.add_row(name, f"{_size(record.size):>10}  sha-256 {record.sha256[:16]}…")
@@ -75,19 +76,22 @@ def _kind(feature: Categorical | CategoricalList | Dense) -> str:
             return f"dense, {feature.size} × {feature.storage}"
 
 
-def _calibration(bundle: Bundle) -> str:
-    calibration = bundle.manifest.calibration
+def calibration_in_words(calibration: Calibration | None) -> str:
     if calibration is None:
         return "none: scores are the network's own"
     return f"sigmoid({calibration.slope:.4f}·logit + {calibration.intercept:.4f}), folded in"
 
 
-def _int8(bundle: Bundle) -> str:
-    gate = bundle.manifest.quantisation
+def gate_in_words(gate: QuantisationGate | None) -> str:
     if gate is None:
         return "none"
-    verdict = "passed" if gate.passed else "forced past its gate"
-    return f"{verdict}: ΔAUC {gate.delta_auc:.2g}, mean |Δp| {gate.mean_abs_delta_p:.2g}"
+    verdict = "passed" if gate.passed else "FORCED past its gate"
+    return (
+        f"{verdict} on {gate.data} ({gate.rows:,} rows): |ΔAUC| {gate.delta_auc:.2g}, Δlogloss "
+        f"{gate.delta_logloss:.2g}, |Δp| {gate.mean_abs_delta_p:.2g} in the mean and "
+        f"{gate.max_abs_delta_p:.2g} at worst, |Δlogit| {gate.logit_error_bound:.2g} at worst, "
+        f"Kendall τ {gate.kendall_tau:.4f}"
+    )
 
 
 def _size(size: int) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from feature_store.schema import CategoricalList, Dense, FeatureSchema
 from model_export.bundle import REBUILD, Bundle
 from model_export.errors import BundleError, ParityError
 from model_export.golden import Difference, Golden
+from model_export.int8_golden import golden_logit_error
 from model_export.manifest import GOLDEN, INT8, MANIFEST, TOLERANCE
 from model_export.runtime import FoldedModel
 
@@ -21,7 +24,20 @@ def verify(path: Path | str) -> tuple[Bundle, Difference]:
     bundle = Bundle.open(path)
     model = FoldedModel(bundle, precision="int8" if bundle.manifest.quantisation else "fp32")
     check_signatures(bundle, model)
-    return bundle, check_golden(bundle, model)
+    difference = check_golden(bundle, model)
+    if bundle.manifest.quantisation:
+        _check_int8_runs(bundle, model)
+    return bundle, difference
+
+
+def _check_int8_runs(bundle: Bundle, model: FoldedModel) -> None:
+    """How near it is depends on the processor: whoever serves it asks ``check_same_int8``."""
+    try:
+        error = golden_logit_error(model, bundle.golden())
+    except Exception as failure:  # onnxruntime's own exceptions share no base but Exception
+        raise BundleError(f"{bundle.graph(INT8)}: fails while running: {failure}") from failure
+    if not np.isfinite(error):
+        raise BundleError(f"{bundle.graph(INT8)}: answers with what is no number; {REBUILD}")
 
 
 def check_signatures(bundle: Bundle, model: FoldedModel) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_export.rank_correlation import kendall_tau
 from service.answer import Answer, best
 from service.engine import Engine
 from service.logs import logger
@@ -162,12 +163,3 @@ class Shadow:
         self._metrics.shadow_delta.observe(mean)
         self._metrics.shadow_worst.set(current.comparison.worst)
         self._metrics.shadow_tau.observe(tau)
-
-
-def kendall_tau(a: Floats, b: Floats) -> float:
-    """Kendall's τ-b of two score lists (K,); 1 where there is nothing to order."""
-    upper = np.triu_indices(len(a), 1)
-    x = np.sign(a[:, None] - a)[upper]
-    y = np.sign(b[:, None] - b)[upper]
-    scale = float(np.sqrt(np.abs(x).sum() * np.abs(y).sum()))
-    return float((x * y).sum()) / scale if scale else 1.0

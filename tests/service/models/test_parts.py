@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from feature_store.contract import MAX_ID
 from model_export.errors import BundleError
+from model_export.rank_correlation import kendall_tau
 from service.errors import ModelFault, StoreFailure
 from service.models import intake, memory
 from service.models.guard import Bounds, Watch
 from service.models.intake import Rules, take_in
 from service.models.private import PrivateFolder
-from service.models.shadow import kendall_tau
 from service.models.shapes import RecentShapes
 from service.niceness import LOWEST, set_niceness
 from service.tally import Tally
