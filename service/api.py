@@ -153,6 +153,13 @@ REQUEST_HEADERS = [
         "X-Request-Id", "Echoed; made where there is none.", type="string", pattern="^[!-~]{1,128}$"
     ),
     _header("X-Deadline-Ms", "504 past it.", type="number", exclusiveMinimum=0),
+    _header(
+        "X-Priority",
+        "Who goes first where there is not room for all: `batch` yields.",
+        type="string",
+        enum=["online", "batch"],
+        default="online",
+    ),
     _header("X-Server-Timing", "1 asks for the Server-Timing header.", type="string"),
 ]
 ANSWER_HEADERS = {

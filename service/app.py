@@ -21,6 +21,7 @@ from service.api import (
 from service.ask import ask
 from service.errors import NotReady, ServiceError
 from service.exchange import SCORE, Exchanges, exchange_of
+from service.gate import Gate
 from service.house import House
 from service.openapi import problem
 from service.problems import answer_problem
@@ -30,7 +31,7 @@ from service.writes import add_writes
 
 
 def create_app(house: House) -> ASGIApp:
-    """Routes inside, ``Exchanges`` around them."""
+    """Routes inside, the gate before them, ``Exchanges`` around it all."""
     app = FastAPI(
         title="QIN Serving",
         description="A user and a candidate list in, click probabilities out.",
@@ -43,7 +44,7 @@ def create_app(house: House) -> ASGIApp:
     _add_score(app, house)
     add_writes(app, house)
     _add_operations(app, house)
-    return Exchanges(app, house.settings, house.metrics)
+    return Exchanges(Gate(app, house.admission), house.settings, house.metrics)
 
 
 def _add_score(app: FastAPI, house: House) -> None:
@@ -59,7 +60,7 @@ def _add_score(app: FastAPI, house: House) -> None:
                 "headers": ANSWER_HEADERS,
                 "content": {"application/json": {"example": ANSWER_EXAMPLE}},
             },
-            **{status: problem() for status in (400, 404, 413, 415, 422, 500, 503, 504)},
+            **{status: problem() for status in (400, 404, 413, 415, 422, 429, 500, 503, 504)},
         },
         openapi_extra={
             "parameters": REQUEST_HEADERS,

@@ -1,10 +1,11 @@
-"""Where every wire format's way to the model begins: one version is chosen, and it answers."""
+"""Where every wire format's way to the model begins: a permit, one version, and its answer."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 
 from service.answer import Answer
+from service.departure import WhileThere
 from service.exchange import exchange_of
 from service.house import House
 from service.question import Question
@@ -15,13 +16,15 @@ async def ask(
 ) -> tuple[str, Answer]:
     """The version ``asked`` for, or whichever answers this user; and its answer.
 
-    ``deadline`` is on ``perf_counter``.
+    ``deadline`` is on ``perf_counter``; the class is the exchange's ``priority``. OverCapacity when
+    there is no room, ClientGone when nobody waits any more (the body must have been read).
     """
     exchange = exchange_of(request)
     exchange.user_id, exchange.candidates = question.user_id, len(question.candidates)
     lease = house.versions.lease(asked, question.user_id)
     exchange.model_version, exchange.role = lease.version.name, lease.role
-    with lease as version:
+    permit = house.admission.enter(exchange.candidates, deadline, exchange.priority)
+    with permit, lease as version, WhileThere(request.receive):
         return version.name, await house.scoring.answer(
-            question, version, deadline, exchange.timings
+            question, version, deadline, exchange.timings, permit
         )

@@ -1,8 +1,8 @@
 """Worker threads that score, taking turns between requests.
 
-The queue holds requests, not chunks: a worker takes the request at the front, puts it back at the
-end if more of it is left, and runs one chunk of it. So a list of 5,000 never makes a list of 50
-wait for all of it, and several workers share one long request when there is nobody else.
+The queue holds requests, not chunks: a worker takes the request whose turn it is, puts it back if
+more of it is left, and runs one chunk of it. So a list of 5,000 never makes a list of 50 wait for
+more than a chunk of it, and several workers share one long request when there is nobody else.
 
 The graphs release the interpreter's lock, so threads are cores; each runs one chunk at a time.
 """
@@ -14,11 +14,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
-from queue import SimpleQueue
 from time import perf_counter
 
 from service.errors import DeadlinePassed
 from service.niceness import set_niceness
+from service.priority import Priority
+from service.turns import Turns
 
 Prepare = Callable[[], None]
 Run = Callable[[int, int], None]  # rows [start, end)
@@ -28,14 +29,23 @@ Span = tuple[int, int]
 class Work:
     """What one request wants done: a preparation (the history tower), then its chunks."""
 
-    def __init__(self, prepare: Prepare | None, run: Run, spans: list[Span], deadline: float):
-        self.prepare, self.run, self.deadline = prepare, run, deadline
+    def __init__(
+        self,
+        prepare: Prepare | None,
+        run: Run,
+        spans: list[Span],
+        deadline: float,
+        priority: Priority,
+    ):
+        self.prepare, self.run = prepare, run
+        self.deadline, self.priority = deadline, priority
         self.waiting = deque(spans)  # touched only by whoever took the work from the queue
         self.unfinished = len(spans)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.abandoned = False  # expired, failed, or nobody waits: nothing more of it is run
         self.submitted = perf_counter()
         self.started = self.prepared = self.finished = 0.0
+        self.busy = 0.0  # seconds that threads spent on it
 
     def settle(self, error: BaseException | None) -> None:
         """Answer whoever waits. On the event loop."""
@@ -48,22 +58,34 @@ class Work:
             self.done.set_exception(error)
 
     def expire(self) -> None:
-        self.settle(DeadlinePassed("the answer was not ready before its deadline"))
+        self.settle(too_late())
+
+
+def too_late() -> DeadlinePassed:
+    return DeadlinePassed("the answer was not ready before its deadline")
+
+
+def in_time(deadline: float) -> None:
+    """DeadlinePassed once it has (``perf_counter``): what comes next would be for nobody."""
+    if perf_counter() >= deadline:
+        raise too_late()
 
 
 class Engine:
     """``threads`` workers over one fair queue. Made on the event loop that awaits it."""
 
     def __init__(
-        self, threads: int, *, chunk: int = 512, min_chunk: int = 64, niceness: int = 0
+        self, threads: int, *, chunk: int = 128, min_chunk: int = 64, niceness: int = 0
     ) -> None:
         """``niceness`` 19 yields to everything else on the machine."""
         self.threads = threads
         self.chunks = 0  # run so far
         self.expired = 0  # requests dropped, or cut short, because their deadline had passed
+        self.expired_runs = 0  # calls of the graphs that began after their deadline
+        self.busy = 0.0  # seconds, of all threads
         self.chunk, self._min_chunk, self._niceness = chunk, min_chunk, niceness
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._turns = Turns[Work]()
         self._counting = threading.Lock()
         self._workers = [
             threading.Thread(target=self._serve, name=f"engine-{i}", daemon=True)
@@ -75,26 +97,35 @@ class Engine:
     @property
     def queued(self) -> int:
         """Requests that wait for a thread."""
-        return self._queue.qsize()
+        return len(self._turns)
+
+    def pieces(self, rows: int) -> int:
+        """How many chunks a list is cut into."""
+        least = -(-rows // self.chunk)
+        spread = min(self.threads, rows // self._min_chunk)
+        return max(1, least, spread)
 
     def spans(self, rows: int) -> list[Span]:
         """Near-equal chunks. The same length is always cut alike: the same list, the same bits."""
-        least = -(-rows // self.chunk)
-        spread = min(self.threads, rows // self._min_chunk)
-        pieces = max(1, least, spread)
+        pieces = self.pieces(rows)
         edges = [rows * i // pieces for i in range(pieces + 1)]
         return list(pairwise(edges))
 
     async def run(
-        self, run: Run, rows: int, deadline: float, prepare: Prepare | None = None
+        self,
+        run: Run,
+        rows: int,
+        deadline: float,
+        prepare: Prepare | None = None,
+        priority: Priority = Priority.ONLINE,
     ) -> Work:
         """``prepare()``, then ``run(start, end)`` over all rows. DeadlinePassed at ``deadline``.
 
         The deadline is on ``perf_counter``. Returns the finished work, for its clock readings.
         """
-        work = Work(prepare, run, self.spans(rows), deadline)
+        work = Work(prepare, run, self.spans(rows), deadline, priority)
         timer = self._loop.call_later(max(0.0, deadline - work.submitted), work.expire)
-        self._queue.put(work)
+        self._turns.put(work)
         try:
             await work.done
         except DeadlinePassed:
@@ -108,14 +139,14 @@ class Engine:
     def close(self) -> None:
         """Let running chunks end and stop. Blocks for at most one chunk."""
         for _ in self._workers:
-            self._queue.put(None)
+            self._turns.end()
         for worker in self._workers:
             worker.join()
 
     def _serve(self) -> None:
         if self._niceness:
             set_niceness(self._niceness)
-        while (work := self._queue.get()) is not None:
+        while (work := self._turns.take()) is not None:
             try:
                 last = self._turn(work)
                 error = None
@@ -134,14 +165,14 @@ class Engine:
         if not work.started:
             work.started = work.prepared = perf_counter()
             if work.prepare is not None:
-                work.prepare()
+                self._call(work, work.prepare)
                 work.prepared = perf_counter()
                 if not self._live(work):
                     return False
         start, end = work.waiting.popleft()
         if work.waiting:
-            self._queue.put(work)  # the next turn is somebody else's, unless nobody waits
-        work.run(start, end)
+            self._turns.put(work)  # the next turn is somebody else's, unless nobody waits
+        self._call(work, work.run, start, end)
         with self._counting:
             self.chunks += 1
             work.unfinished -= 1
@@ -149,6 +180,16 @@ class Engine:
                 return False
         work.finished = perf_counter()
         return True
+
+    def _call(self, work: Work, call: Callable[..., None], *span: int) -> None:
+        """At the runtime's door: counts what really began when, wherever that was decided."""
+        began = perf_counter()
+        call(*span)
+        took = perf_counter() - began
+        with self._counting:
+            self.busy += took
+            work.busy += took
+            self.expired_runs += began >= work.deadline
 
     @staticmethod
     def _live(work: Work) -> bool:

@@ -2,6 +2,7 @@
 
     ServiceError
     ├── Malformed            400  not JSON
+    ├── InvalidHeader        400  a header that says what it cannot
     ├── Unauthorised         401  no admin token, or a wrong one
     ├── Forbidden            403  an admin request that a browser made for another site
     ├── UnknownVersion       404
@@ -12,6 +13,7 @@
     ├── ClientGone           499  nobody is left to answer (nginx's number for it)
     ├── InvalidField         422  JSON, but not what was asked for
     ├── ModelRefused         422  a version that may not come in
+    ├── OverCapacity         429  more than can be answered in time
     ├── NotReady             503
     ├── StoreFailure         503
     ├── DeadlinePassed       504
@@ -69,6 +71,14 @@ class Malformed(ServiceError):
     status, slug, title = 400, "malformed", "The body is not JSON"
 
 
+class InvalidHeader(ServiceError):
+    status, slug, title = 400, "invalid-header", "A header is not valid"
+
+    @classmethod
+    def of(cls, name: str, detail: str) -> InvalidHeader:
+        return cls(f"{name}: {detail}", faults=[Fault(name, detail)])
+
+
 class Unauthorised(ServiceError):
     status, slug, title = 401, "unauthorised", "The admin token is missing or wrong"
 
@@ -112,6 +122,10 @@ class InvalidField(ServiceError):
 
 class ModelRefused(ServiceError):
     status, slug, title = 422, "model-refused", "The version is refused"
+
+
+class OverCapacity(ServiceError):
+    status, slug, title = 429, "over-capacity", "More than can be answered in time"
 
 
 class NotReady(ServiceError):

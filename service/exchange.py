@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.logs import logger, user_digest
 from service.metrics import Metrics
+from service.priority import Priority
 from service.settings import Settings
 from service.timings import Timings
 
@@ -36,9 +37,12 @@ class Exchange:
 
     request_id: str
     wants_timing: bool
+    asked_priority: bytes | None = None
     timings: Timings = field(default_factory=Timings)
     status: int = 0  # of the answer; 0 until there is one
     problem: str | None = None
+    route: str | None = None  # where it was answered before any route was
+    priority: Priority = Priority.ONLINE
     model_version: str | None = None
     role: str | None = None  # in which that version answers: see ``versions.ROLES``
     user_id: int | None = None
@@ -82,10 +86,8 @@ class Exchanges:
             exchange.status = GONE  # cancelled before there was an answer
         if timings.ended == timings.started:
             timings.end()
-        route = getattr(scope.get("route"), "path", UNMATCHED)
-        outcome = (
-            "ok" if exchange.status < 400 else "refused" if exchange.status < 500 else "failed"
-        )
+        route = exchange.route or getattr(scope.get("route"), "path", UNMATCHED)
+        outcome = _outcome(exchange.status)
         metrics.requests.labels(route, exchange.status).inc()
         metrics.request_seconds.labels(route, outcome).observe(timings.total)
         if exchange.problem is not None:
@@ -123,14 +125,16 @@ def _outcome(status: int) -> str:
 
 
 def _opened(scope: Scope) -> Exchange:
-    given, wants_timing = b"", False
+    given, wants_timing, priority = b"", False, None
     for name, value in scope["headers"]:  # lower case, as ASGI has them
         if name == b"x-request-id":
             given = value
         elif name == b"x-server-timing":
             wants_timing = value == b"1"
+        elif name == b"x-priority":
+            priority = value
     sane = SANE_ID.fullmatch(given) is not None
-    return Exchange(given.decode() if sane else os.urandom(16).hex(), wants_timing)
+    return Exchange(given.decode() if sane else os.urandom(16).hex(), wants_timing, priority)
 
 
 def _finish_headers(exchange: Exchange, message: Message) -> None:

@@ -11,6 +11,7 @@ from feature_store.connect import connect
 from feature_store.contract import FeatureStore
 from model_export.bundle import Bundle
 from model_export.signature import PublicKeys
+from service.admission import Admission
 from service.engine import Engine
 from service.freshness import Freshness
 from service.logs import logger
@@ -43,6 +44,7 @@ class House:
     reader: StoreReader
     freshness: Freshness
     engine: Engine
+    admission: Admission
     scoring: Scoring
     versions: Versions
     readiness: Readiness
@@ -95,6 +97,7 @@ async def open_house(settings: Settings) -> AsyncIterator[tuple[House, Bundle]]:
         settings.engine_threads,
         chunk=settings.chunk_candidates,
         min_chunk=settings.min_chunk_candidates,
+        niceness=settings.engine_niceness,
     )
     metrics, versions, readiness = Metrics(), Versions(), Readiness()
     may_do_without = settings.on_store_failure == "degrade"
@@ -118,6 +121,7 @@ async def open_house(settings: Settings) -> AsyncIterator[tuple[House, Bundle]]:
         reader=reader,
         freshness=freshness,
         engine=engine,
+        admission=Admission(engine, metrics, settings.admission_tolerance),
         scoring=Scoring(reader, engine, metrics),
         versions=versions,
         readiness=readiness,
@@ -153,6 +157,23 @@ def _expose(house: House) -> None:
         "qin_engine_expired",
         "Requests dropped or cut short by the engine because their deadline had passed.",
         lambda: engine.expired,
+    )
+    counter(
+        "qin_engine_expired_run",
+        "Calls of the graphs that began after their deadline: 0, or the engine is broken.",
+        lambda: engine.expired_runs,
+    )
+    counter("qin_engine_busy_seconds", "Time that threads scored, of all.", lambda: engine.busy)
+    admission = house.admission
+    gauge(
+        "qin_admission_limit_seconds",
+        "Forecast waiting up to which online requests are let in.",
+        lambda: admission.limit,
+    )
+    gauge(
+        "qin_admission_forecast_seconds",
+        "How long those let in will keep the engine from a newcomer.",
+        admission.forecast,
     )
     gauge("qin_item_table_items", "Items ready in memory.", lambda: of_table("count"))
     gauge("qin_item_table_capacity", "Items the table has room for.", lambda: of_table("capacity"))

@@ -72,6 +72,12 @@ class Metrics:
             ["problem"],
             registry=registry,
         )
+        self.admission = Counter(
+            "qin_admission",
+            "Scoring requests by class and outcome: admitted, or refused for want of room (429).",
+            ["priority", "outcome"],
+            registry=registry,
+        )
         self.candidates = Histogram(
             "qin_request_candidates",
             "Candidates per scored request.",

@@ -12,7 +12,15 @@ from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
 from service.api import ScoreRequest
-from service.errors import ClientGone, Fault, InvalidField, Malformed, TooLarge, UnsupportedEncoding
+from service.errors import (
+    ClientGone,
+    Fault,
+    InvalidField,
+    InvalidHeader,
+    Malformed,
+    TooLarge,
+    UnsupportedEncoding,
+)
 
 MOST_FAULTS = 5  # told of; a hostile body may hold a million
 # A valid body has two a name (six of ours, 64 context features), two for ``model_version`` and as
@@ -89,7 +97,7 @@ def deadline_seconds(request: Request, default_ms: float, longest_ms: float) -> 
     except ValueError:
         milliseconds = math.nan
     if not 0 < milliseconds <= longest_ms:
-        raise InvalidField.of(
+        raise InvalidHeader.of(
             DEADLINE_HEADER, detail=f"a number of milliseconds above 0, at most {longest_ms:g}"
         )
     return milliseconds / 1e3

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
 from model_export.runtime import Candidates, HistoryRows
+from service.admission import Permit
 from service.answer import Answer
-from service.engine import Engine
+from service.engine import Engine, in_time
 from service.errors import ModelFault, StoreFailure
 from service.item_table import DerivedItems, SlotsMoved
 from service.items import FoundItems, find_items
 from service.metrics import Metrics
+from service.priority import Priority
 from service.question import Overrides, Question
 from service.store import StoreReader
 from service.timings import Timings
@@ -37,12 +39,21 @@ class Scoring:
     metrics: Metrics
 
     async def answer(
-        self, question: Question, version: Version, deadline: float, timings: Timings
+        self,
+        question: Question,
+        version: Version,
+        deadline: float,
+        timings: Timings,
+        permit: Permit | None = None,
     ) -> Answer:
-        """Answer with this version, before ``deadline`` (``perf_counter``) or not at all."""
+        """Answer with this version, before ``deadline`` (``perf_counter``) or not at all.
+
+        A ``permit`` says in which class, and is told what it took.
+        """
         given = question.checked_history(version.schema)
         overrides = question.overrides(version.schema)
         timings.lap("parse")
+        in_time(deadline)
 
         stored = given if given is not None else await self.history(question.user_id, version)
         history = EMPTY if stored is None else stored  # (H,)
@@ -58,12 +69,13 @@ class Scoring:
                 raise self.store.failure()  # there is nothing to answer from
             try:
                 scores = await self.score(
-                    found, len(history), overrides, version, deadline, timings
+                    found, len(history), overrides, version, deadline, timings, permit
                 )  # (C,)
                 break
             except SlotsMoved:
                 self.metrics.table_moved.inc()
         answer = Answer.of(question.candidates, scores, history, found, history_lost=stored is None)
+        in_time(deadline)
         self.count(answer)
         return answer
 
@@ -86,6 +98,7 @@ class Scoring:
         version: Version,
         deadline: float,
         timings: Timings,
+        permit: Permit | None = None,
     ) -> Floats:
         """(C,) probabilities; NaN where the candidate was not found.
 
@@ -116,7 +129,10 @@ class Scoring:
             items = found.gather(chosen + history)  # of this chunk: (·, D), (·, X), (·, F)
             scores[chosen] = model.rank(moved(items, chosen), shared[0])
 
-        work = await self.engine.run(rank, len(known), deadline, prepare=read_history)
+        priority = permit.priority if permit else Priority.ONLINE
+        work = await self.engine.run(rank, len(known), deadline, read_history, priority)
+        if permit:
+            permit.learn(len(known), work)
         timings.lap("queue", work.started)
         timings.lap("history", work.prepared)
         timings.lap("rank", work.finished)

@@ -67,7 +67,7 @@ class Settings(BaseSettings):
         description="Engine threads; 0 is one per core this process may use.",
     )
     chunk_candidates: int = Field(
-        default=512,
+        default=128,
         ge=1,
         le=65536,
         description="Most candidates scored in one turn, before another request gets the thread.",
@@ -77,6 +77,19 @@ class Settings(BaseSettings):
         ge=1,
         le=65536,
         description="A list is spread over idle threads down to pieces of this size.",
+    )
+    engine_niceness: int = Field(
+        default=5,
+        ge=0,
+        le=19,
+        description="How far engine threads yield to the event loop, and to all else here.",
+    )
+    admission_tolerance: float = Field(
+        default=12,
+        gt=0,
+        le=10_000,
+        description="Under pressure: how many times its own work a typical request may wait before "
+        "others are refused.",
     )
     max_candidates: int = Field(
         default=5000, ge=1, le=100_000, description="Longest list one request may ask for."
@@ -88,7 +101,7 @@ class Settings(BaseSettings):
         default=1000, gt=0, le=600_000, description="Time for one answer when none is asked for."
     )
     max_deadline_ms: float = Field(
-        default=10_000, gt=0, le=600_000, description="Longest X-Deadline-Ms taken; more is 422."
+        default=10_000, gt=0, le=600_000, description="Longest X-Deadline-Ms taken; more is 400."
     )
     max_table_items: int = Field(
         default=2_000_000,

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 
 START_TIMEOUT_S = 60.0
+PATIENCE = "10000"  # a busy test machine is no reason to refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ def start(*options: str, **variables: str) -> Service:
                 "OMP_NUM_THREADS": "1",
                 "QIN_ADMIN_PORT": str(admin_port),
                 "QIN_PRIVATE": str(private),
+                "QIN_ADMISSION_TOLERANCE": PATIENCE,
                 **variables,
             },
             stderr=output,

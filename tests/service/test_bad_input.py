@@ -129,8 +129,15 @@ def test_bad_input_is_refused_by_the_name_of_its_field(client: httpx.Client, nam
 @pytest.mark.parametrize("value", ["0", "-5", "nan", "inf", "soon", "", "1e9"])
 def test_a_deadline_that_is_no_time_is_refused(client: httpx.Client, value: str) -> None:
     answer = client.post("/v1/score", content=b"{%s}" % GOOD, headers={"X-Deadline-Ms": value})
-    assert answer.status_code == 422
+    assert answer.status_code == 400
     assert assert_problem(answer)["field"] == "X-Deadline-Ms"
+
+
+@pytest.mark.parametrize("value", ["", "ONLINE", "1", "batch, online"])
+def test_a_priority_that_is_none_is_refused(client: httpx.Client, value: str) -> None:
+    answer = client.post("/v1/score", content=b"{%s}" % GOOD, headers={"X-Priority": value})
+    assert answer.status_code == 400
+    assert assert_problem(answer)["field"] == "X-Priority"
 
 
 def test_a_compressed_body_is_refused(client: httpx.Client) -> None:

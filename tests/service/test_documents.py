@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from service.api import ANSWER_EXAMPLE, REQUEST_EXAMPLES, ProblemDocument, ScoreAnswer
+from service.errors import tree
 from service.house import open_house
-from service.problems import SLUGS
+from service.problems import FRAMEWORK, SLUGS
 from service.settings import Settings
 from tests.service.world import World
 
@@ -50,8 +51,10 @@ async def test_the_table_of_metrics_is_the_registrys_own(world: World) -> None:
 
 
 def test_the_table_of_problems_is_the_error_trees_own() -> None:
-    documented = [row[0] for row in table("http-api.md", "Problems")]
-    assert documented == [f"`{slug}`" for slug in SLUGS]
+    documented = {row[0].strip("`"): row[1] for row in table("http-api.md", "Problems")}
+    assert list(documented) == list(SLUGS)
+    assert {e.slug: str(e.status) for e in tree()}.items() <= documented.items()
+    assert {slug: str(status) for status, slug in FRAMEWORK.items()}.items() <= documented.items()
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def test_the_openapi_document_shows_the_request_with_its_limits(document: dict[s
     assert body["schema"]["properties"]["candidates"]["maxItems"] == 5000
     assert body["schema"]["required"] == ["user_id", "candidates"]
     assert body["schema"]["additionalProperties"] is False
-    assert {"400", "404", "413", "422", "503", "504"} <= post["responses"].keys()
+    assert {"400", "404", "413", "422", "429", "503", "504"} <= post["responses"].keys()
 
 
 @pytest.mark.parametrize("name", REQUEST_EXAMPLES)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from service.engine import Engine
 from service.errors import DeadlinePassed
-
-FAR = 30.0  # seconds
+from service.priority import Priority
+from service.turns import BATCH_TURN
+from tests.service.engine_gate import FAR, Gate
 
 
 @pytest.fixture
@@ -23,25 +24,6 @@ async def engine() -> AsyncIterator[Engine]:
     engine = Engine(1, chunk=10, min_chunk=5)
     yield engine
     await asyncio.to_thread(engine.close)
-
-
-class Gate:
-    """Holds the only engine thread until opened, so that a test decides what is waiting."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._open, self.reached = threading.Event(), threading.Event()
-        self.task = asyncio.create_task(engine.run(self._wait, 1, perf_counter() + FAR))
-
-    def _wait(self, start: int, end: int) -> None:
-        self.reached.set()
-        self._open.wait(FAR)
-
-    async def closed(self) -> None:
-        await asyncio.to_thread(self.reached.wait, FAR)
-
-    async def open(self) -> None:
-        self._open.set()
-        await self.task
 
 
 async def test_a_short_list_does_not_wait_for_the_whole_of_a_long_one(engine: Engine) -> None:
@@ -55,6 +37,20 @@ async def test_a_short_list_does_not_wait_for_the_whole_of_a_long_one(engine: En
     await gate.open()
     await asyncio.gather(long, short)
     assert order == ["long", "short", "long", "long", "long", "long"]
+
+
+async def test_batch_waits_for_online_but_not_for_ever(engine: Engine) -> None:
+    gate, order = Gate(engine), list[str]()
+    await gate.closed()
+    deadline = perf_counter() + FAR
+    batch = engine.run(lambda *_: order.append("batch"), 3, deadline, None, Priority.BATCH)
+    online = engine.run(lambda *_: order.append("online"), 20 * BATCH_TURN, deadline)
+    both = asyncio.gather(batch, online)
+    await asyncio.sleep(0)
+    await gate.open()
+    await both
+    assert len(order) == 2 * BATCH_TURN + 1
+    assert order.index("batch") == pytest.approx(BATCH_TURN, abs=1)
 
 
 async def test_expired_work_is_answered_at_its_deadline_and_never_run(engine: Engine) -> None:
@@ -83,7 +79,7 @@ async def test_the_deadline_is_looked_at_before_each_chunk(engine: Engine) -> No
     with pytest.raises(DeadlinePassed):
         await engine.run(slow, 30, deadline)
     await engine.run(lambda *_: None, 1, perf_counter() + FAR)
-    assert ran == [0]
+    assert (ran, engine.expired_runs) == ([0], 0)
 
 
 async def test_a_failure_reaches_whoever_waits_and_nobody_else(engine: Engine) -> None:
@@ -98,6 +94,15 @@ async def test_a_failure_reaches_whoever_waits_and_nobody_else(engine: Engine) -
     assert isinstance(failed, MemoryError)
     assert not isinstance(done, BaseException)
     assert ran == [0, 10, 20]
+
+
+async def test_a_call_that_begins_after_its_deadline_is_counted(engine: Engine) -> None:
+    """Were it not looked at before, that is: the count is no tautology."""
+    engine._live = lambda work: True  # type: ignore[method-assign]
+    with pytest.raises(DeadlinePassed):
+        await engine.run(lambda *_: None, 30, perf_counter() - 1)
+    await engine.run(lambda *_: None, 1, perf_counter() + FAR)
+    assert engine.expired_runs == 3
 
 
 async def test_nobody_waiting_means_nothing_more_is_run(engine: Engine) -> None:

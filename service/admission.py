@@ -1,0 +1,161 @@
+"""Who is let in: a permit, without waiting, for as much work as can be done in time.
+
+What counts is predicted engine time, not requests. A newcomer's forecast is the time that those
+already let in will keep the engine from it; it is refused (429) when that is beyond the limit.
+
+The limit finds the knee by itself. Waiting may be a multiple (``tolerance``) of a typical request's
+own work; and because every admitted request tells how long it really waited, forecasts are put
+right by what came true: the limit grows where they are too dark (much of a request's time passes
+outside the engine, say in the store) and shrinks where they are too bright.
+
+The engine takes turns, so whoever is ahead delays a short list by one chunk at most: a long list
+counts as one chunk towards the forecasts of others, and fully towards those of other long ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import perf_counter
+from types import TracebackType
+from typing import NoReturn
+
+from service.cost import PACE, CostModel
+from service.engine import Engine, Work
+from service.errors import OverCapacity
+from service.metrics import Metrics
+from service.priority import Priority
+
+BATCH_SHARE = 0.5  # of the limit: batch yields first
+MEMORY = 0.99  # of forecasts and what came true, per request
+PRIOR = 10.0  # limits' worth of forecasts that came true exactly, before any did
+MOST_WRONG = 4.0  # times a forecast is taken for too dark or too bright
+LEAST_LIMIT_S, MOST_LIMIT_S = 0.025, 1.0
+FIRST_GUESS_S = 0.003  # of a request's own work, before any was measured
+RETRY_AFTER_S = {Priority.ONLINE: 1, Priority.BATCH: 5}
+
+
+class Admission:
+    """On the event loop alone; nothing here waits."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, tolerance: float) -> None:
+        """``tolerance``: how many times its own work a typical request may wait."""
+        self.cost = CostModel()
+        self._engine, self._tolerance = engine, tolerance
+        self._admitted, self._refused = (
+            {p: metrics.admission.labels(p.value, outcome) for p in Priority}
+            for outcome in ("admitted", "refused")
+        )
+        self._under_way = dict.fromkeys(Priority, 0)
+        self._ahead = dict.fromkeys(Priority, 0.0)  # seconds; a long list is one chunk
+        self._whole = dict.fromkeys(Priority, 0.0)  # seconds
+        self._typical: float | None = None  # seconds of a request, a long list as one chunk
+        self._forecasts = self._came_true = 0.0  # seconds, fading sums
+        self._limit = self._target(FIRST_GUESS_S)
+
+    @property
+    def limit(self) -> float:
+        """Seconds of forecast waiting up to which online requests are let in."""
+        return self._limit
+
+    def forecast(self, priority: Priority = Priority.ONLINE) -> float:
+        """Seconds that those let in will keep a short list of this class from the engine."""
+        ahead = self._ahead[Priority.ONLINE]
+        if priority is Priority.BATCH:
+            ahead += self._ahead[Priority.BATCH]
+        return ahead / self._engine.threads
+
+    def look(self, priority: Priority) -> None:
+        """Raise OverCapacity if there is no room for anybody: before the body is even read."""
+        share = 1.0 if priority is Priority.ONLINE else BATCH_SHARE
+        if self.forecast(priority) > self._limit * share:
+            self._refuse(priority, "the service is at its capacity")
+
+    def enter(
+        self, candidates: int, deadline: float, priority: Priority = Priority.ONLINE
+    ) -> Permit:
+        """``with admission.enter(…) as permit``, once the length of the list is known.
+
+        ``deadline`` is on ``perf_counter``. OverCapacity when there is no room, or when those ahead
+        leave no time before the deadline.
+        """
+        self.look(priority)
+        seconds = self.cost.predict(candidates)
+        chunk = self.cost.predict(self._engine.chunk)
+        ahead = self.forecast(priority) if seconds <= chunk else self._all() / self._engine.threads
+        spread = min(self._engine.threads, self._engine.pieces(candidates))
+        if ahead and perf_counter() + ahead + seconds / spread > deadline:
+            self._refuse(priority, "the deadline leaves no time after those who came before")
+        self._admitted[priority].inc()
+        return Permit(self, priority, deadline, seconds, min(seconds, chunk))
+
+    def _all(self) -> float:
+        """Seconds of one thread, of everything let in."""
+        return sum(self._whole.values())
+
+    def _refuse(self, priority: Priority, detail: str) -> NoReturn:
+        self._refused[priority].inc()
+        after = RETRY_AFTER_S[priority]
+        raise OverCapacity(f"{detail}; try again later", headers={"Retry-After": str(after)})
+
+    def _taken(self, permit: Permit) -> float:
+        """The permit's own forecast."""
+        forecast = self.forecast(permit.priority)
+        self._under_way[permit.priority] += 1
+        self._ahead[permit.priority] += permit.share
+        self._whole[permit.priority] += permit.seconds
+        return forecast
+
+    def _given_back(self, permit: Permit) -> None:
+        priority = permit.priority
+        self._under_way[priority] -= 1
+        self._whole[priority] -= permit.seconds
+        self._ahead[priority] -= permit.share
+        if not self._under_way[priority]:  # no rounding is left behind
+            self._whole[priority] = self._ahead[priority] = 0.0
+
+    def _learn(self, permit: Permit, candidates: int, work: Work) -> None:
+        self.cost.learn(candidates, work.busy)
+        if permit.priority is not Priority.ONLINE:
+            return
+        waited = work.started - work.submitted + perf_counter() - work.finished
+        self._forecasts = MEMORY * self._forecasts + permit.forecast
+        self._came_true = MEMORY * self._came_true + waited
+        own = min(work.busy, self.cost.predict(self._engine.chunk))
+        typical = own if self._typical is None else self._typical
+        self._typical = typical + PACE * (own - typical)
+        target = self._target(self._typical)
+        prior = PRIOR * target
+        wrong = (self._came_true + prior) / (self._forecasts + prior)
+        self._limit = target / min(max(wrong, 1 / MOST_WRONG), MOST_WRONG)
+
+    def _target(self, typical: float) -> float:
+        """Seconds that a request may wait in truth."""
+        return min(max(self._tolerance * typical, LEAST_LIMIT_S), MOST_LIMIT_S)
+
+
+@dataclass(slots=True, eq=False)
+class Permit:
+    """One request's: held from its parsing to its answer, and what it must keep to."""
+
+    _admission: Admission
+    priority: Priority
+    deadline: float  # on ``perf_counter``
+    seconds: float  # predicted, of one engine thread
+    share: float  # of them, at most a chunk's
+    forecast: float = field(default=0.0, init=False)
+
+    def __enter__(self) -> Permit:
+        self.forecast = self._admission._taken(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._admission._given_back(self)
+
+    def learn(self, candidates: int, work: Work) -> None:
+        """What it really took; so many of the candidates were scored."""
+        self._admission._learn(self, candidates, work)

@@ -1,0 +1,27 @@
+"""Who goes first: people who wait (``online``), or jobs that can come again (``batch``)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from service.errors import InvalidHeader
+
+PRIORITY_HEADER = "X-Priority"
+
+
+class Priority(Enum):
+    ONLINE = "online"
+    BATCH = "batch"
+
+
+_KNOWN: dict[bytes | None, Priority] = {p.value.encode(): p for p in Priority}
+_KNOWN[None] = Priority.ONLINE
+
+
+def priority_of(header: bytes | None) -> Priority:
+    """The class a request asks for; without a header it is online. InvalidHeader names it."""
+    try:
+        return _KNOWN[header]
+    except KeyError:
+        known = " or ".join(priority.value for priority in Priority)
+        raise InvalidHeader.of(PRIORITY_HEADER, detail=f"should be {known}") from None

@@ -1,0 +1,62 @@
+"""Works that wait for an engine thread, in the order of their turns.
+
+Within a class a work that was taken goes back to the end while more of it is left, so everyone has
+one chunk after everyone else's. Between classes online goes first, and batch gets a turn in every
+``BATCH_TURN`` so that what was let in comes to an end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from queue import SimpleQueue
+from typing import Generic, Protocol, TypeVar
+
+from service.priority import Priority
+
+BATCH_TURN = 32
+
+
+class HasPriority(Protocol):
+    @property
+    def priority(self) -> Priority: ...
+
+
+W = TypeVar("W", bound=HasPriority)
+
+
+class Turns(Generic[W]):
+    """No lock of its own: there are never more tokens than works, so a token finds one."""
+
+    def __init__(self) -> None:
+        self._rings: dict[Priority, deque[W]] = {priority: deque() for priority in Priority}
+        self._tokens: SimpleQueue[bool] = SimpleQueue()
+        self._since_batch = 0
+
+    def __len__(self) -> int:
+        return self._tokens.qsize()
+
+    def put(self, work: W) -> None:
+        self._rings[work.priority].append(work)
+        self._tokens.put(True)
+
+    def take(self) -> W | None:
+        """The next, once there is one; None when a thread is to end."""
+        return self._next() if self._tokens.get() else None
+
+    def end(self) -> None:
+        """Of one thread, when nothing is left before it."""
+        self._tokens.put(False)
+
+    def _next(self) -> W:
+        online, batch = self._rings[Priority.ONLINE], self._rings[Priority.BATCH]
+        while True:  # another thread may take what was seen here, and leave what came since
+            first, second = (online, batch) if self._since_batch < BATCH_TURN else (batch, online)
+            for ring in (first, second):
+                if not ring:
+                    continue
+                try:
+                    work = ring.popleft()
+                except IndexError:
+                    continue
+                self._since_batch = 0 if ring is batch else self._since_batch + 1
+                return work

@@ -1,0 +1,98 @@
+"""A client that goes away stops costing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from time import perf_counter
+
+import pytest
+from starlette.types import Message
+
+from service.app import create_app
+from service.departure import WhileThere
+from service.errors import ClientGone
+from tests.service.engine_gate import FAR, Gate
+from tests.service.houses import metric, opened
+from tests.service.live import listening, until
+from tests.service.world import World
+
+
+class Connection:
+    """What an ASGI server tells a request of its connection."""
+
+    def __init__(self) -> None:
+        self.messages = asyncio.Queue[Message]()
+
+    async def receive(self) -> Message:
+        return await self.messages.get()
+
+    def close(self) -> None:
+        self.messages.put_nowait({"type": "http.disconnect"})
+
+
+async def test_whatever_is_awaited_ends_when_the_client_leaves() -> None:
+    connection = Connection()
+
+    async def work() -> None:
+        with WhileThere(connection.receive):
+            connection.messages.put_nowait({"type": "http.request"})  # says nothing new
+            connection.close()
+            await asyncio.sleep(FAR)
+
+    with pytest.raises(ClientGone):
+        await work()
+    await asyncio.sleep(0)  # and nothing of it is left
+
+
+async def test_a_client_that_stays_is_answered_and_not_watched_any_more() -> None:
+    connection = Connection()
+    with WhileThere(connection.receive):
+        await asyncio.sleep(0)
+    connection.close()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    async def work() -> None:
+        with WhileThere(Connection().receive):
+            await asyncio.sleep(FAR)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_error_of_the_work_wins_over_a_client_that_leaves_meanwhile() -> None:
+    connection = Connection()
+
+    async def work() -> None:
+        with WhileThere(connection.receive):
+            connection.close()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await work()
+
+
+async def test_the_chunks_of_a_client_that_left_are_not_run(world: World) -> None:
+    """Over a real connection, while the only engine thread is held."""
+    async with opened(world, threads=1) as house, listening(create_app(house)) as port:
+        gate = Gate(house.engine)
+        await gate.closed()
+        body = json.dumps({"user_id": 1, "candidates": [1] * 1000}).encode()
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await until(lambda: house.engine.queued)
+        writer.close()
+        await until(lambda: metric(house, "qin_problems_total", problem="client-gone"))
+        before = house.engine.chunks
+        await gate.open()
+        await house.engine.run(lambda *_: None, 1, perf_counter() + FAR)
+        assert house.engine.chunks == before + 2  # the gate's own, and the one to wait for
+        assert house.admission.forecast() == 0
