@@ -22,6 +22,7 @@ from service.errors import ServiceError
 from service.exchange import Exchanges
 from service.house import House
 from service.logs import logger
+from service.metrics_route import add_metrics
 from service.models.states import Slot
 from service.openapi import problem
 from service.problems import answer_problem
@@ -46,6 +47,8 @@ def create_admin(house: House) -> ASGIApp:
         app.add_exception_handler(kind, answer_problem)
     _add_looking(app, house)
     _add_verbs(app, house)
+    if house.settings.metrics_on == "admin":
+        add_metrics(app, house)  # without a token: it tells no more than it did in public
     return Exchanges(app, house.settings, house.metrics)
 
 

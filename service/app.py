@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -23,6 +22,7 @@ from service.errors import NotReady, ServiceError
 from service.exchange import SCORE, Exchanges, exchange_of
 from service.gate import Gate
 from service.house import House
+from service.metrics_route import add_metrics
 from service.openapi import problem
 from service.problems import answer_problem
 from service.question import Question
@@ -44,6 +44,8 @@ def create_app(house: House) -> ASGIApp:
     _add_score(app, house)
     add_writes(app, house)
     _add_operations(app, house)
+    if house.settings.metrics_on == "service":
+        add_metrics(app, house)
     return Exchanges(Gate(app, house.admission), house.settings, house.metrics)
 
 
@@ -120,7 +122,3 @@ def _add_operations(app: FastAPI, house: House) -> None:
             "items": active.table.count,
             "item_capacity": active.table.capacity,
         }
-
-    @app.get("/metrics", summary="For Prometheus", response_class=Response)
-    async def metrics() -> Response:
-        return Response(house.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -16,7 +16,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.logs import logger, user_digest
+from service.logs import Users, logger
 from service.metrics import Metrics
 from service.priority import Priority
 from service.settings import Settings
@@ -58,6 +58,7 @@ class Exchanges:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
+        self._users = Users(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -112,7 +113,7 @@ class Exchanges:
             request_id=exchange.request_id,
             status=exchange.status,
             problem=exchange.problem,
-            user=None if exchange.user_id is None else user_digest(exchange.user_id),
+            user=self._users.shown(exchange.user_id),
             candidates=exchange.candidates,
             model_version=exchange.model_version,
             ms=round(milliseconds, 3),

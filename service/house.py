@@ -27,8 +27,10 @@ from service.models.loader import Loader
 from service.models.private import PrivateFolder
 from service.models.roster import Roster
 from service.models.shadow import Shadow
+from service.pauses import watched
 from service.readiness import Readiness
 from service.scoring import Scoring
+from service.scrape import Scrape, Worker, scrape_of
 from service.settings import Settings
 from service.store import StoreReader, store_options
 from service.versions import Versions
@@ -52,6 +54,7 @@ class House:
     fleet: Fleet
     private: PrivateFolder
     first: TakenIn
+    scrape: Scrape
 
     async def load(self, bundle: Bundle) -> None:
         """Load the first version; then the service is ready."""
@@ -77,8 +80,13 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(settings: Settings) -> AsyncIterator[tuple[House, Bundle]]:
-    """Open bundle and store, start the engine. Raises BundleError or StoreError, with remedies."""
+async def open_house(
+    settings: Settings, worker: Worker | None = None
+) -> AsyncIterator[tuple[House, Bundle]]:
+    """Open bundle and store, start the engine. Raises BundleError or StoreError, with remedies.
+
+    ``worker``: which of a service's several processes this is, if there are several.
+    """
     catalogue = Catalogue(settings.bundle)
     catalogue.newest()  # is there anything to serve at all?
     private = PrivateFolder(settings.private, settings.bundle)
@@ -129,10 +137,12 @@ async def open_house(settings: Settings) -> AsyncIterator[tuple[House, Bundle]]:
         fleet=fleet,
         private=private,
         first=first,
+        scrape=scrape_of(metrics, worker),
     )
     try:
         _expose(house)
-        yield house, first.bundle
+        async with house.scrape, watched(metrics.gc_pauses, metrics.loop_lag):
+            yield house, first.bundle
     finally:
         await fleet.close()
         await swap.close()
@@ -169,15 +179,28 @@ def _expose(house: House) -> None:
         "qin_admission_limit_seconds",
         "Forecast waiting up to which online requests are let in.",
         lambda: admission.limit,
+        "min",
     )
     gauge(
         "qin_admission_forecast_seconds",
         "How long those let in will keep the engine from a newcomer.",
         admission.forecast,
+        "max",
     )
-    gauge("qin_item_table_items", "Items ready in memory.", lambda: of_table("count"))
-    gauge("qin_item_table_capacity", "Items the table has room for.", lambda: of_table("capacity"))
-    gauge("qin_item_table_bytes", "Memory of the items there are.", lambda: of_table("bytes"))
+    gauge("qin_model_versions_loaded", "Versions in memory.", lambda: len(versions.all()), "max")
+    gauge("qin_item_table_items", "Items ready in memory.", lambda: of_table("count"), "max")
+    gauge(
+        "qin_item_table_capacity",
+        "Items the table has room for.",
+        lambda: of_table("capacity"),
+        "max",
+    )
+    gauge(
+        "qin_item_table_bytes",
+        "Memory of the items there are.",
+        lambda: of_table("bytes"),
+        "max" if house.settings.table_folder else "sum",  # one table, or one each
+    )
     counter(
         "qin_item_table_refused",
         "Times an item found no room in the table: requests fetch it again each time.",
@@ -201,9 +224,12 @@ def _expose(house: House) -> None:
         "qin_item_changes_waiting",
         "Changed items that are not back in the table.",
         lambda: float(freshness.waiting),
+        "max",
     )
     gauge(
         "qin_store_reachable",
         "0 while the store does not answer.",
         lambda: float(reader.reachable),
+        "min",
     )
+    gauge("qin_workers", "Processes that answer requests.", lambda: 1)

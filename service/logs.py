@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from hashlib import blake2b
 from typing import Any, Literal
@@ -10,6 +11,10 @@ from typing import Any, Literal
 import orjson
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
+
+from service.settings import Settings
+
+KEY_BYTES = 32
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger("service")
 
@@ -54,9 +59,23 @@ def configure(form: Literal["auto", "json", "pretty"], level: str) -> None:
     )
 
 
-def user_digest(user_id: int) -> str:
-    """How a user appears in a log: recognisable from line to line, not readable."""
-    return blake2b(user_id.to_bytes(8, "little"), digest_size=6).hexdigest()
+class Users:
+    """How users appear in the log: recognisable from line to line, not readable.
+
+    Ids are few enough to be guessed one by one, so a digest takes a key; without one given, each
+    process makes its own.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        given = settings.log_user_key
+        key = os.urandom(KEY_BYTES) if given is None else given.get_secret_value().encode()
+        self._key = blake2b(key, digest_size=KEY_BYTES).digest()  # whatever length was given
+        self._plain = settings.log_users == "plain"
+
+    def shown(self, user_id: int | None) -> str | int | None:
+        if user_id is None or self._plain:
+            return user_id
+        return blake2b(user_id.to_bytes(8, "little"), digest_size=6, key=self._key).hexdigest()
 
 
 def _json(event: Any, **_: Any) -> str:

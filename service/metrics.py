@@ -1,13 +1,16 @@
 """Every metric the service keeps, in a registry of its own.
 
 Labels take values from lists in the code, never from a request: nothing a client sends can add a
-series. docs/operations.md explains each one, held to this file by a test.
+series. docs/operations.md explains each one, held to this file by a test. What Prometheus scrapes
+is made of them in ``service.scrape``.
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable
+from importlib.metadata import version as version_of
+from typing import Literal
 
 import numpy
 import onnxruntime
@@ -20,10 +23,11 @@ from prometheus_client import (
     Info,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from service.pauses import PAUSES, GCPauses
 
 # Seconds; ×1.5 to ×2 apart from 50 µs, where a stage begins to matter, to the longest deadline.
 LATENCY = (
@@ -36,13 +40,18 @@ DELTA = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
 TAU = (-0.5, 0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 ITEM_KINDS = ("scored", "unknown", "unreadable")
 
+# What a gauge of several processes comes to; everything else is added up.
+Merge = Literal["sum", "min", "max"]
+OF_PROCESS: dict[str, Merge] = {"process_start_time_seconds": "min", "process_max_fds": "min"}
+
 
 class Metrics:
-    """One attribute per metric. ``render`` is what Prometheus scrapes."""
+    """One attribute per metric."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # half as many series again, which nobody plots
         self.registry = registry = CollectorRegistry()
+        self.merges: dict[str, Merge] = dict(OF_PROCESS)  # of gauges; those not here are summed
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
 
@@ -145,7 +154,7 @@ class Metrics:
             ["operation", "error"],
             registry=registry,
         )
-        self.ready = Gauge("qin_ready", "1 when loaded, warmed and verified.", registry=registry)
+        self.ready = self._gauge("qin_ready", "1 when loaded, warmed and verified.", "min")
         self.model = Info("qin_model", "The active model version.", registry=registry)
         self.version_seconds = Histogram(
             "qin_version_duration_seconds",
@@ -166,13 +175,13 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        self.model_load_stall = Gauge(
+        self.model_load_stall = self._gauge(
             "qin_model_load_stall_seconds",
             "The longest the event loop was kept waiting while the last version was loaded.",
-            registry=registry,
+            "max",
         )
-        self.canary_share = Gauge(
-            "qin_canary_share", "Share of the users answered by a canary.", registry=registry
+        self.canary_share = self._gauge(
+            "qin_canary_share", "Share of the users answered by a canary.", "max"
         )
         self.shadow = Counter(
             "qin_shadow_requests",
@@ -186,10 +195,8 @@ class Metrics:
             buckets=DELTA,
             registry=registry,
         )
-        self.shadow_worst = Gauge(
-            "qin_shadow_abs_delta_worst",
-            "Largest |Δp| since the shadow began.",
-            registry=registry,
+        self.shadow_worst = self._gauge(
+            "qin_shadow_abs_delta_worst", "Largest |Δp| since the shadow began.", "max"
         )
         self.shadow_tau = Histogram(
             "qin_shadow_kendall_tau",
@@ -197,25 +204,39 @@ class Metrics:
             buckets=TAU,
             registry=registry,
         )
+        self.gc_pauses = GCPauses(
+            "qin_gc_pause_seconds", "Garbage collections, during which nothing else runs."
+        )
+        registry.register(self.gc_pauses)
+        self.loop_lag = Histogram(
+            "qin_event_loop_lag_seconds",
+            "How late a timer of the event loop was, looked at 20 times a second.",
+            buckets=PAUSES,
+            registry=registry,
+        )
         build = Info("qin_build", "What is running.", registry=registry)
         build.info(
             {
+                "version": version_of("qin-serving"),
                 "python": platform.python_version(),
                 "onnxruntime": onnxruntime.__version__,
                 "numpy": numpy.__version__,
             }
         )
 
-    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """A number that lives elsewhere, read when scraped."""
-        Gauge(name, documentation, registry=self.registry).set_function(read)
+    def gauge(
+        self, name: str, documentation: str, read: Callable[[], float], over: Merge = "sum"
+    ) -> None:
+        """A number that lives elsewhere, read when scraped; ``over`` several processes."""
+        self._gauge(name, documentation, over).set_function(read)
 
     def counter(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """A count that is kept elsewhere, read when scraped."""
         self.registry.register(_ReadCounter(name, documentation, read))
 
-    def render(self) -> bytes:
-        return generate_latest(self.registry)
+    def _gauge(self, name: str, documentation: str, over: Merge) -> Gauge:
+        self.merges[name] = over
+        return Gauge(name, documentation, registry=self.registry)
 
 
 class _ReadCounter(Collector):

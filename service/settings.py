@@ -202,6 +202,17 @@ class Settings(BaseSettings):
     log_sample: float = Field(
         default=0.0, ge=0, le=1, description="Share of ordinary requests that are logged too."
     )
+    log_users: Literal["hashed", "plain"] = Field(
+        default="hashed", description="How a user's id appears in the log."
+    )
+    log_user_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Key of hashed ids; without it each process makes one of its own.",
+    )
+    metrics_on: Literal["service", "admin"] = Field(
+        default="service", description="At whose port GET /metrics is."
+    )
 
     @property
     def pinned_version(self) -> str | None:

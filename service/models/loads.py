@@ -22,6 +22,7 @@ from service.models.room import Room
 from service.models.roster import Roster
 from service.models.shapes import RecentShapes
 from service.models.states import IN_MEMORY, Slot, State
+from service.pauses import settle
 from service.readiness import Readiness
 from service.versions import Version
 
@@ -136,6 +137,7 @@ class Loads:
             seconds=slot.load_seconds,
             worst_stall_ms=slot.worst_stall_ms,
         )
+        settle()
         return slot
 
     def _failed(self, slot: Slot, reason: str) -> ModelRefused:

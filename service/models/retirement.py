@@ -74,7 +74,9 @@ async def _gone(name: str, model: weakref.ref[FoldedModel]) -> None:
     began = perf_counter()
     while model() is not None:
         if perf_counter() - began > PATIENCE_S:
+            gc.unfreeze()  # it was settled among what stays
             gc.collect()
+            gc.freeze()
             if model() is not None:
                 logger.error("unloaded, but something still holds it", model_version=name)
             return

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
 
 from service import logs
+from service.settings import Settings
 
 SECRET_USER = 998877665544
 
@@ -57,7 +59,24 @@ def test_lines_of_libraries_are_json_too(
     assert json.loads(line)["level"] == "warning"
 
 
+def shown(user_id: int, **chosen: Any) -> Any:
+    return logs.Users(Settings(**chosen)).shown(user_id)
+
+
 def test_a_user_is_recognisable_but_not_readable() -> None:
-    assert logs.user_digest(SECRET_USER) == logs.user_digest(SECRET_USER)
-    assert logs.user_digest(SECRET_USER) != logs.user_digest(SECRET_USER + 1)
-    assert str(SECRET_USER) not in logs.user_digest(SECRET_USER)
+    users = logs.Users(Settings())
+    assert users.shown(SECRET_USER) == users.shown(SECRET_USER)
+    assert users.shown(SECRET_USER) != users.shown(SECRET_USER + 1)
+    assert str(SECRET_USER) not in str(users.shown(SECRET_USER))
+
+
+def test_users_are_the_same_for_processes_of_one_key_alone() -> None:
+    one, other = "a key of sixteen", "another of sixteen and more than sixty-four characters" * 2
+    assert shown(SECRET_USER, log_user_key=one) == shown(SECRET_USER, log_user_key=one)
+    assert shown(SECRET_USER, log_user_key=one) != shown(SECRET_USER, log_user_key=other)
+    assert shown(SECRET_USER) != shown(SECRET_USER)
+
+
+def test_users_are_shown_where_that_was_asked_for() -> None:
+    assert shown(SECRET_USER, log_users="plain") == SECRET_USER
+    assert shown(None, log_users="plain") is None  # type: ignore[arg-type]

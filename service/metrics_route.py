@@ -1,0 +1,20 @@
+"""``GET /metrics``, at the service's port or at the admin API's."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Response
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from service.house import House
+
+
+def add_metrics(app: FastAPI, house: House) -> None:
+    @app.get(
+        "/metrics",
+        summary="For Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def metrics() -> Response:
+        content = await house.scrape.render()
+        return Response(content, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

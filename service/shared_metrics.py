@@ -1,0 +1,138 @@
+"""One scrape for all processes of a service: each keeps its numbers in a file and adds all up.
+
+A file is named by the worker's number, and the worker that takes the place of a dead one begins
+with its counters, so a sum never falls and files do not pile up. Whoever is scraped first asks the
+others, over datagram sockets in the same folder, to write; the answer is then made of the files
+alone. What a killed worker counted since its last write is lost, at most ``WRITE_EVERY_S`` of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from service.logs import logger
+from service.metric_families import Family, Snapshot, Writer, exposition, merge
+from service.metrics import Metrics
+
+WRITE_EVERY_S = 2.0
+ABSENT_AFTER_S = 10.0  # without a write: its gauges are gone, its counters stay
+PATIENCE_S = 0.2  # with the others, when scraped
+
+
+class SharedMetrics:
+    """This worker's part of it. ``async with`` keeps its file written; ``render`` adds up all."""
+
+    def __init__(self, metrics: Metrics, folder: Path, worker: int) -> None:
+        """``folder`` belongs to one service and is new when that starts; best in memory. Its
+        path is short: an address of a socket has 107 bytes."""
+        self._registry, self._writer, self._folder = metrics.registry, Writer(metrics), folder
+        self._file, self._address = folder / f"{worker}.metrics", folder / f"{worker}.sock"
+        self._carried: list[Family] = []  # counted by those who had this number before
+        self._writing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._awaited: dict[bytes, tuple[set[str], asyncio.Event]] = {}  # by question
+
+    async def __aenter__(self) -> SharedMetrics:
+        if self._file.exists():
+            self._carried = Snapshot.read(self._file.read_bytes()).counters()
+        self._address.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(str(self._address))
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._received)
+        await self.write()
+        self._begin(self._keep_written())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._address.unlink(missing_ok=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.write(leaving=True)
+
+    async def render(self) -> bytes:
+        """What Prometheus scrapes: of every worker, whichever is asked."""
+        await asyncio.gather(self.write(), self._others_written())
+        snapshots = [Snapshot.read(p.read_bytes()) for p in sorted(self._folder.glob("*.metrics"))]
+        return exposition(
+            merge(s.families if s.age() < ABSENT_AFTER_S else s.counters() for s in snapshots)
+        )
+
+    async def write(self, *, leaving: bool = False) -> None:
+        """Replace the file. Requests get a turn between any two metrics."""
+        async with self._writing:
+            families = []
+            for metric in self._registry.collect():
+                families.append(self._writer.family(metric))
+                await asyncio.sleep(0)
+            snapshot = Snapshot.now(merge([families, self._carried]), leaving=leaving)
+            temporary = self._file.with_suffix(".new")
+            temporary.write_bytes(snapshot.content())
+            os.replace(temporary, self._file)
+
+    async def _keep_written(self) -> None:
+        while True:
+            await asyncio.sleep(WRITE_EVERY_S)
+            try:
+                await self.write()
+            except OSError:  # the folder is full, say: the next second may be better
+                logger.exception("metrics were not written")
+
+    async def _others_written(self) -> None:
+        """Ask each other worker, and wait for all that can be asked."""
+        question, everyone = os.urandom(8), asyncio.Event()
+        asked = {
+            str(address)
+            for address in self._folder.glob("*.sock")
+            if address != self._address and self._send(b"?" + question, str(address))
+        }
+        if not asked:
+            return
+        self._awaited[question] = asked, everyone
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await everyone.wait()
+        except TimeoutError:
+            logger.warning("workers have not written their metrics in time", workers=sorted(asked))
+        finally:
+            del self._awaited[question]
+
+    def _received(self) -> None:
+        while True:
+            try:
+                message, address = self._socket.recvfrom(64)
+            except BlockingIOError:
+                return
+            kind, question = message[:1], message[1:]
+            if kind == b"?":
+                self._begin(self._write_and_say_so(question, address))
+            elif question in self._awaited:
+                asked, everyone = self._awaited[question]
+                asked.discard(address)
+                if not asked:
+                    everyone.set()
+
+    async def _write_and_say_so(self, question: bytes, address: str) -> None:
+        await self.write()
+        self._send(b"!" + question, address)
+
+    def _send(self, message: bytes, address: str) -> bool:
+        """Whether it was taken: nobody listens at the socket of a dead worker."""
+        try:
+            self._socket.sendto(message, address)
+        except OSError:
+            return False
+        return True
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
