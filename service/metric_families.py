@@ -69,7 +69,8 @@ class Writer:
     def _line(self, sample: Sample) -> str:
         key = (sample.name, *sample.labels.values())
         if (line := self._known.get(key)) is None:
-            pairs = ",".join(f'{n}="{v.translate(ESCAPES)}"' for n, v in sample.labels.items())
+            labels = sorted(sample.labels.items())
+            pairs = ",".join(f'{name}="{value.translate(ESCAPES)}"' for name, value in labels)
             line = self._known[key] = sample.name + (f"{{{pairs}}}" if pairs else "")
         return line
 
