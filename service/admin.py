@@ -49,7 +49,7 @@ def create_admin(house: House) -> ASGIApp:
     _add_verbs(app, house)
     if house.settings.metrics_on == "admin":
         add_metrics(app, house)  # without a token: it tells no more than it did in public
-    return Exchanges(app, house.settings, house.metrics)
+    return Exchanges(app, house.settings, house.metrics, house.traces)
 
 
 def _add_looking(app: FastAPI, house: House) -> None:

@@ -46,7 +46,7 @@ def create_app(house: House) -> ASGIApp:
     _add_operations(app, house)
     if house.settings.metrics_on == "service":
         add_metrics(app, house)
-    return Exchanges(Gate(app, house.admission), house.settings, house.metrics)
+    return Exchanges(Gate(app, house.admission), house.settings, house.metrics, house.traces)
 
 
 def _add_score(app: FastAPI, house: House) -> None:

@@ -10,7 +10,7 @@ import os
 import random
 import re
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -22,6 +22,10 @@ from service.priority import Priority
 from service.settings import Settings
 from service.timings import Timings
 
+if TYPE_CHECKING:
+    from service.traces import Traces  # takes an extra
+
+TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 UNMATCHED = "unmatched"  # the route of every path that has none
 SCORE = "/v1/score"
@@ -56,8 +60,11 @@ def exchange_of(request: Request) -> Exchange:
 class Exchanges:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, metrics: Metrics, traces: Traces | None = None
+    ) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
+        self._traces = traces
         self._users = Users(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,11 +105,13 @@ class Exchanges:
         if route in SCORING:
             for stage, seconds in timings.seconds.items():
                 metrics.stage_seconds.labels(stage, outcome).observe(seconds)
-            self._log("score", exchange)
+            self._log("score", exchange, scope)
         elif exchange.status >= 500:
-            self._log(f"{scope['method']} {route}", exchange)
+            self._log(f"{scope['method']} {route}", exchange, scope)
+        if self._traces is not None:
+            self._traces.record(exchange, scope, route)
 
-    def _log(self, event: str, exchange: Exchange) -> None:
+    def _log(self, event: str, exchange: Exchange, scope: Scope) -> None:
         settings, milliseconds = self._settings, 1e3 * exchange.timings.total
         failed, slow = exchange.status >= 500, milliseconds > settings.log_slow_ms
         if not failed and not slow and random.random() >= settings.log_sample:
@@ -111,6 +120,7 @@ class Exchanges:
         (logger.warning if failed or slow else logger.info)(
             event,
             request_id=exchange.request_id,
+            trace_id=_trace_id(scope),
             status=exchange.status,
             problem=exchange.problem,
             user=self._users.shown(exchange.user_id),
@@ -119,6 +129,14 @@ class Exchanges:
             ms=round(milliseconds, 3),
             stages_ms=stages,
         )
+
+
+def _trace_id(scope: Scope) -> str | None:
+    """By which the caller's other services know this request."""
+    for name, value in scope["headers"]:
+        if name == b"traceparent" and (found := TRACEPARENT.fullmatch(value)):
+            return found[1].decode()
+    return None
 
 
 def _outcome(status: int) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from feature_store.connect import connect
 from feature_store.contract import FeatureStore
@@ -35,6 +36,9 @@ from service.settings import Settings
 from service.store import StoreReader, store_options
 from service.versions import Versions
 
+if TYPE_CHECKING:
+    from service.traces import Traces  # takes an extra
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class House:
@@ -55,6 +59,7 @@ class House:
     private: PrivateFolder
     first: TakenIn
     scrape: Scrape
+    traces: Traces | None
 
     async def load(self, bundle: Bundle) -> None:
         """Load the first version; then the service is ready."""
@@ -138,6 +143,7 @@ async def open_house(
         private=private,
         first=first,
         scrape=scrape_of(metrics, worker),
+        traces=_traces(settings),
     )
     try:
         _expose(house)
@@ -149,6 +155,16 @@ async def open_house(
         await freshness.close()
         await asyncio.to_thread(engine.close)
         await store.close()
+        if house.traces is not None:
+            await asyncio.to_thread(house.traces.close)
+
+
+def _traces(settings: Settings) -> Traces | None:
+    if settings.trace_url is None:
+        return None
+    from service.traces import Traces
+
+    return Traces.to(settings.trace_url, settings)
 
 
 def _expose(house: House) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -210,6 +211,18 @@ class Settings(BaseSettings):
         min_length=16,
         description="Key of hashed ids; without it each process makes one of its own.",
     )
+    trace_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/\s]+/\S+$",
+        description="Where OpenTelemetry spans are sent by OTLP over HTTP "
+        "(http://collector:4318/v1/traces); takes the extra tracing.",
+    )
+    trace_sample: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of requests traced where the caller's traceparent does not decide.",
+    )
     metrics_on: Literal["service", "admin"] = Field(
         default="service", description="At whose port GET /metrics is."
     )
@@ -226,6 +239,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}ADMIN_TOKEN: needed, because {PREFIX}ADMIN_HOST {self.admin_host} can "
                 "be reached from other machines"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tracing_is_installed(self) -> Settings:
+        if self.trace_url and find_spec("opentelemetry.exporter") is None:
+            raise ValueError(
+                f"{PREFIX}TRACE_URL: takes the extra tracing: pip install 'qin-serving[tracing]'"
             )
         return self
 

@@ -1,0 +1,107 @@
+"""OpenTelemetry spans, made of the one timings record when the answer is out.
+
+Imported only where ``QIN_TRACE_URL`` is set: it takes the extra ``tracing``.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version as version_of
+from time import perf_counter, time_ns
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+from starlette.types import Scope
+
+from service.exchange import Exchange
+from service.settings import Settings
+from service.timings import OTHER
+
+EXPORT_TIMEOUT_S = 2
+SENT_ON = ("traceparent", "tracestate")
+
+
+class Traces:
+    """A span per request and one per stage of it. A caller's ``traceparent`` is its parent, and
+    decides whether it is recorded; without one ``sample`` of them are."""
+
+    def __init__(self, processor: SpanProcessor, sample: float) -> None:
+        resource = Resource.create(
+            {
+                SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", "qin-serving"),
+                SERVICE_VERSION: version_of("qin-serving"),
+            }
+        )
+        sampler = ParentBased(TraceIdRatioBased(sample))
+        self._provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("service")
+        self._propagator = TraceContextTextMapPropagator()
+
+    @classmethod
+    def to(cls, url: str, settings: Settings) -> Traces:
+        """Sent in batches by a thread of its own; what cannot be sent is dropped."""
+        exporter = OTLPSpanExporter(endpoint=url, timeout=EXPORT_TIMEOUT_S)
+        return cls(BatchSpanProcessor(exporter), settings.trace_sample)
+
+    def record(self, exchange: Exchange, scope: Scope, route: str) -> None:
+        """``exchange`` has ended."""
+        timings = exchange.timings
+        began = time_ns() - _ns(perf_counter() - timings.started)
+        span = self._tracer.start_span(
+            f"{scope['method']} {route}", self._parent(scope), SpanKind.SERVER, start_time=began
+        )
+        if not span.is_recording():
+            return
+        span.set_attributes(_attributes(exchange, scope, route))
+        if exchange.status >= 500:
+            span.set_status(Status(StatusCode.ERROR, exchange.problem))
+        self._stages(span, began, timings.seconds)
+        span.end(began + _ns(timings.total))
+
+    def close(self) -> None:
+        """Send what is left. Blocks, for ``EXPORT_TIMEOUT_S`` at most."""
+        self._provider.shutdown()
+
+    def _stages(self, span: Span, began: int, seconds: dict[str, float]) -> None:
+        """End to end, in the order in which they were first entered: a stage that was passed
+        more than once is one span of their sum."""
+        if seconds.keys() == {OTHER}:
+            return  # a route that has none
+        within = set_span_in_context(span)
+        for stage, took in seconds.items():
+            ended = began + _ns(took)
+            self._tracer.start_span(stage, within, start_time=began).end(ended)
+            began = ended
+
+    def _parent(self, scope: Scope) -> Context:
+        """Nobody's, where the header is not as W3C has it."""
+        sent = {name.decode("latin-1"): value for name, value in scope["headers"]}
+        carrier = {name: sent[name].decode("latin-1") for name in SENT_ON if name in sent}
+        return self._propagator.extract(carrier, Context())
+
+
+def _attributes(exchange: Exchange, scope: Scope, route: str) -> dict[str, AttributeValue]:
+    """OpenTelemetry's names for HTTP, ours for the rest. Never the user."""
+    found: dict[str, AttributeValue | None] = {
+        "http.request.method": scope["method"],
+        "http.route": route,
+        "http.response.status_code": exchange.status,
+        "error.type": exchange.problem,
+        "qin.request_id": exchange.request_id,
+        "qin.model_version": exchange.model_version,
+        "qin.role": exchange.role,
+        "qin.candidates": exchange.candidates or None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
