@@ -94,7 +94,8 @@ class Exchanges:
             exchange.status = GONE  # cancelled before there was an answer
         if timings.ended == timings.started:
             timings.end()
-        route: str = exchange.route or getattr(scope.get("route"), "path", UNMATCHED)
+        matched: str = getattr(scope.get("route"), "path", UNMATCHED)
+        route = exchange.route or matched
         outcome = _outcome(exchange.status)
         metrics.requests.labels(route, exchange.status).inc()
         metrics.request_seconds.labels(route, outcome).observe(timings.total)
