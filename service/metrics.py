@@ -104,7 +104,7 @@ class Metrics:
         )
         lookups = Counter(
             "qin_item_table_lookups",
-            "Items looked up in the table, by result: hit, or miss and asked of the store.",
+            "Items looked up in the table, by result: hit or miss.",
             ["result"],
             registry=registry,
         )

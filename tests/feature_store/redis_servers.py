@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,22 +15,11 @@ from typing import Any
 import redis as client
 
 from tests.feature_store.certificates import Certificates, make
+from tests.ports import free_port
 
 STARTS_WITHIN_S = 20.0
 PASSWORD = "s3cret/with:odd@signs"
 SERVICE = "tests-master"
-
-
-def free_port() -> int:
-    """A port free for both Redis and, 10,000 above, its cluster bus."""
-    while True:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port: int = listener.getsockname()[1]
-        if port < 50_000:
-            with socket.socket() as bus, contextlib.suppress(OSError):
-                bus.bind(("127.0.0.1", port + 10_000))
-                return port
 
 
 def until(true: Callable[[], Any], what: str, within_s: float = STARTS_WITHIN_S) -> None:

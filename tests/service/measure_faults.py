@@ -4,8 +4,7 @@
 
 A service process with the settings of a server reads from a real Redis behind a proxy that breaks
 connections. Score requests come in an open loop, Poisson arrivals, timed from their scheduled
-start: without a fault, during each fault, and after it; a normal stretch precedes every fault, so
-that each is judged beside its own neighbour.
+start: without a fault and during each fault, by turns, and after it until answers are whole again.
 """
 
 from __future__ import annotations
@@ -109,8 +108,8 @@ class Load:
             for _ in range(500)
         ]
 
-    async def run(self, seconds: float) -> Stretch:
-        stretch, tasks = Stretch(), list[asyncio.Task[None]]()
+    async def run(self, seconds: float, stretch: Stretch) -> Stretch:
+        tasks = list[asyncio.Task[None]]()
         scheduled = perf_counter()
         end = scheduled + seconds
         while scheduled < end:
@@ -133,7 +132,9 @@ class Load:
             asker.close()
 
 
-async def measured(world: World, rate: float, seconds: float, policy: str) -> dict[str, Any]:
+async def measured(
+    world: World, rate: float, seconds: float, rounds: int, policy: str
+) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, standalone(Path(folder)) as server:
         backed = await asyncio.to_thread(
             on_another_store, world, f"redis://127.0.0.1:{server.port}"
@@ -149,9 +150,9 @@ async def measured(world: World, rate: float, seconds: float, policy: str) -> di
             try:
                 await asyncio.to_thread(wait_ready, service)
                 load = Load(service, replace(world, store=behind), rate)
-                await load.run(1.0)  # warms up
+                await load.run(1.0, Stretch())  # warms up
                 found = [
-                    await _fault(load, proxy, fault, seconds)
+                    await _fault(load, proxy, fault, seconds, rounds)
                     for fault in Fault
                     if fault is not Fault.NONE
                 ]
@@ -162,15 +163,20 @@ async def measured(world: World, rate: float, seconds: float, policy: str) -> di
     return {"budget_ms": BUDGET_MS, "rate": rate, "on_store_failure": policy, "faults": found}
 
 
-async def _fault(load: Load, proxy: FaultProxy, fault: Fault, seconds: float) -> dict[str, Any]:
-    normal = await load.run(seconds)
-    await proxy.become(fault)
-    during = await load.run(seconds)
-    await proxy.become(Fault.NONE)
-    began = perf_counter()
-    while (await load.run(0.05)).outcomes.keys() - {"whole"}:
-        assert perf_counter() - began < 30, "it never recovered"
-    whole_again = perf_counter() - began
+async def _fault(
+    load: Load, proxy: FaultProxy, fault: Fault, seconds: float, rounds: int
+) -> dict[str, Any]:
+    """Normal and faulty stretches by turns, so that both have the machine's other work beside."""
+    normal, during, whole_again = Stretch(), Stretch(), list[float]()
+    for _ in range(rounds):
+        await load.run(seconds, normal)
+        await proxy.become(fault)
+        await load.run(seconds, during)
+        await proxy.become(Fault.NONE)
+        began = perf_counter()
+        while (await load.run(0.05, Stretch())).outcomes.keys() - {"whole"}:
+            assert perf_counter() - began < 30, "it never recovered"
+        whole_again.append(perf_counter() - began)
     allowed = BUDGET_MS + ALLOWED * normal.percentile(99)
     return {
         "fault": fault.value,
@@ -178,7 +184,7 @@ async def _fault(load: Load, proxy: FaultProxy, fault: Fault, seconds: float) ->
         "during": during.as_json(),
         "allowed_p99_ms": round(allowed, 3),
         "within": during.percentile(99) <= allowed,
-        "whole_again_s": round(whole_again, 2),
+        "whole_again_s": round(max(whole_again), 2),
     }
 
 
@@ -196,7 +202,8 @@ def show(found: dict[str, Any]) -> None:
 
 def main(
     rate: Annotated[float, typer.Option(help="Requests per second.")] = 100,
-    seconds: Annotated[float, typer.Option(help="Of each fault, and before it.")] = 15,
+    seconds: Annotated[float, typer.Option(help="Of a stretch with or without a fault.")] = 4,
+    rounds: Annotated[int, typer.Option(help="Stretches of each kind.")] = 4,
     policy: Annotated[str, typer.Option(help="degrade or fail")] = "degrade",
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
 ) -> None:
@@ -205,7 +212,7 @@ def main(
         world = make_world(
             Path(folder), FeatureSchema.microlens(), QINSizes(), items=2000, users=200
         )
-        found = asyncio.run(measured(world, rate, seconds, policy))
+        found = asyncio.run(measured(world, rate, seconds, rounds, policy))
     if as_json:
         typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     else:

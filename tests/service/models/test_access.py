@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.ports import free_port
 from tests.service.models.conftest import two_versions
-from tests.service.process import Service, free_port, serving, start
+from tests.service.process import Service, serving, start
 
 ANN, BEN = "ann-has-this-long-token", "ben-has-another-token"
 

@@ -1,0 +1,156 @@
+"""The service in front of a real Redis that fails: honest answers, honest writes, recovery."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from service.house import House
+from tests.feature_store import redis_servers
+from tests.feature_store.fault_proxy import Fault, proxied
+from tests.feature_store.redis_servers import Server
+from tests.service.houses import ask, client_of, metric, opened
+from tests.service.parity import TOLERANCE
+from tests.service.world import World, make_world, on_another_store
+
+USER = 3
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with redis_servers.standalone(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def redis_world(redis: Server, tmp_path_factory: pytest.TempPathFactory) -> World:
+    made = make_world(tmp_path_factory.mktemp("world"), items=60, users=5)
+    return on_another_store(made, f"redis://127.0.0.1:{redis.port}")
+
+
+@pytest.fixture
+async def house(redis_world: World) -> AsyncIterator[House]:
+    async with opened(redis_world) as house:
+        yield house
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
+async def test_without_its_redis_it_answers_without_histories_until_it_is_back(
+    redis: Server, redis_world: World, fault: Fault
+) -> None:
+    candidates = redis_world.ids[:9]
+    whole = redis_world.answer(redis_world.users[USER], candidates)
+    without = redis_world.answer(np.empty(0, np.int64), candidates)
+    async with proxied(redis.port) as proxy:
+        behind = replace(redis_world, store=f"redis://127.0.0.1:{proxy.port}")
+        async with opened(behind, store_timeout_ms=100) as house:
+            await answered_whole(house, candidates.tolist())
+            await proxy.become(fault)
+            async with asyncio.timeout(20):
+                while house.reader.reachable:  # an answer may still have been under way
+                    await ask(house, user_id=USER, candidates=candidates.tolist())
+                    await asyncio.sleep(0.01)
+            for _ in range(5):
+                answer = (await ask(house, user_id=USER, candidates=candidates.tolist())).json()
+                assert answer["degraded"] == ["history"]
+                assert answer["scores"] == pytest.approx(without, abs=TOLERANCE)
+                async with client_of(house) as client:
+                    taken = await client.post("/v1/events", json={"user_id": 900, "item_id": 1})
+                    assert taken.status_code == 503
+            await proxy.become(Fault.NONE)
+            answer = await answered_whole(house, candidates.tolist())
+            assert answer["scores"] == pytest.approx(whole, abs=TOLERANCE)
+
+
+async def answered_whole(house: House, candidates: list[int]) -> dict[str, list[float]]:
+    async with asyncio.timeout(20):
+        while True:
+            answer = (await ask(house, user_id=USER, candidates=candidates)).json()
+            if not answer["degraded"]:
+                whole: dict[str, list[float]] = answer
+                return whole
+            await asyncio.sleep(0.01)
+
+
+async def test_a_key_of_another_type_costs_that_user_alone_the_history(
+    redis: Server, redis_world: World, house: House
+) -> None:
+    redis.client().set("qin:h:{77}", "not a list")
+    candidates = redis_world.ids[:5].tolist()
+    theirs = (await ask(house, user_id=77, candidates=candidates)).json()
+    assert theirs["degraded"] == ["history"]
+    others = (await ask(house, user_id=USER, candidates=candidates)).json()
+    assert others["degraded"] == []
+    assert house.reader.reachable
+    kind = {"operation": "history", "error": "StoreRefused"}
+    assert metric(house, "qin_store_errors_total", **kind) == 1
+    async with client_of(house) as client:
+        event = {"events": [{"user_id": 77, "item_id": 1}, {"user_id": 78, "item_id": 1}]}
+        taken = await client.post("/v1/events", json=event)
+        assert taken.status_code == 207
+        assert [r["index"] for r in taken.json()["rejected"]] == [0]
+
+
+async def test_damaged_records_are_named_and_the_rest_is_scored(
+    redis: Server, redis_world: World, house: House
+) -> None:
+    damaged, newer, fine = redis_world.ids[10:13].tolist()
+    link = redis.client()
+    record = link.get(f"qin:i:{{{newer % 64}}}:{newer}")
+    assert isinstance(record, bytes)
+    link.set(f"qin:i:{{{damaged % 64}}}:{damaged}", b"nonsense")
+    link.set(f"qin:i:{{{newer % 64}}}:{newer}", bytes([200]) + record[1:])
+    house.freshness.wrote(np.array([damaged, newer]))
+    answer = (await ask(house, user_id=USER, candidates=[damaged, newer, fine])).json()
+    assert answer["unreadable_items"] == [damaged, newer]
+    assert answer["scores"][:2] == [None, None]
+    assert answer["scores"][2] is not None
+    assert metric(house, "qin_items_total", kind="unreadable") == 2
+
+
+@pytest.mark.parametrize("how", ["READONLY", "OOM"])
+async def test_a_server_that_only_refuses_writes_still_serves_whole_answers(
+    redis: Server, redis_world: World, house: House, how: str
+) -> None:
+    link, item = redis.client(), int(redis_world.ids[0])
+    if how == "OOM":
+        link.config_set("maxmemory", "1mb")
+        link.config_set("maxmemory-policy", "noeviction")
+    else:
+        link.config_set("replica-serve-stale-data", "yes")
+        link.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        async with client_of(house) as client:
+            before = await history(house)
+            for answer in (
+                await client.post("/v1/events", json={"user_id": USER, "item_id": item}),
+                await client.patch(f"/v1/items/{item}", json={"likes_level": 3}),
+                await client.put(f"/v1/items/{item}", json=VALUES),
+            ):
+                assert answer.status_code == 503, answer.text
+                assert answer.headers["Retry-After"] == "1"
+            assert await history(house) == before
+        scored = (await ask(house, user_id=USER, candidates=[item])).json()
+        assert scored["degraded"] == []
+    finally:
+        link.config_set("maxmemory", "0")
+        link.execute_command("REPLICAOF", "NO", "ONE")
+
+
+VALUES = {
+    "item_id": 1,
+    "item_tags": [],
+    "content": [0.0] * 6,
+    "likes_level": 1,
+    "views_level": 1,
+}
+
+
+async def history(house: House) -> list[int]:
+    found = await house.store.history(USER)
+    assert found is not None
+    return found.tolist()
