@@ -17,7 +17,7 @@ from model_export.errors import BundleError
 from service.logs import logger
 
 ROOT = Path(service.__file__).parents[1]
-WALL_FACTOR = 10  # it runs at the lowest priority, so wall time may be far beyond its own
+WALL_FACTOR = 10  # it may run at the lowest priority: wall time can be far beyond its own
 BYTES_PER_BUNDLE_BYTE = 3  # mapped, read in, prepacked
 DO_NOT_SERVE = "do not serve this bundle: rebuild it with `python -m model_export build`"
 
@@ -28,12 +28,12 @@ class Limits:
     cpu_seconds: int
 
 
-def begin(bundle: Bundle, limits: Limits) -> subprocess.Popen[bytes]:
-    """Start the child. Call it from a thread of normal priority: until the child has replaced
-    itself by its program, the interpreter is held."""
+def begin(bundle: Bundle, limits: Limits, niceness: int) -> subprocess.Popen[bytes]:
+    """Start the child, ``niceness`` below this process. Call it from a thread of normal priority:
+    until the child has replaced itself by its program, the interpreter is held."""
     size = sum(record.size for record in bundle.manifest.files.values())
     memory = limits.memory_bytes + BYTES_PER_BUNDLE_BYTE * size
-    arguments = (bundle.path, memory, limits.cpu_seconds)
+    arguments = (bundle.path, memory, limits.cpu_seconds, niceness)
     # Neither our secrets nor our settings; one thread, so that little address space is reserved.
     environment = {
         "PATH": os.defpath,

@@ -13,21 +13,20 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
-LOWEST_PRIORITY = 19
 
 
-def confine(memory_bytes: int, cpu_seconds: int) -> None:
+def confine(memory_bytes: int, cpu_seconds: int, niceness: int) -> None:
     """Limits of this process, before anything foreign is opened."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the service
-    os.nice(LOWEST_PRIORITY)
+    os.nice(niceness)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def main(path: str, memory_bytes: str, cpu_seconds: str) -> None:
-    confine(int(memory_bytes), int(cpu_seconds))
+def main(path: str, memory_bytes: str, cpu_seconds: str, niceness: str) -> None:
+    confine(int(memory_bytes), int(cpu_seconds), int(niceness))
     import orjson
 
     from model_export.errors import BundleError, ParityError
@@ -47,6 +46,7 @@ def main(path: str, memory_bytes: str, cpu_seconds: str) -> None:
         verdict = {"proved": False, "reason": str(error) or "out of memory"}
     except Exception as error:  # onnxruntime's own share no base but Exception
         verdict = {"proved": False, "reason": f"it fails while running: {error}"}
+    verdict["niceness"] = os.getpriority(os.PRIO_PROCESS, 0)
     sys.stdout.buffer.write(orjson.dumps(verdict) + b"\n")
 
 

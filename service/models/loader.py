@@ -65,7 +65,10 @@ class Loader:
         if not self._is_proved(taken):
             progress.enter(State.LOADING, "inspecting it in a child process")
             # Not in the quiet thread: see ``inspection.begin``.
-            self._child = await asyncio.to_thread(inspection.begin, taken.bundle, self.limits)
+            niceness = 0 if hurried else LOWEST
+            self._child = await asyncio.to_thread(
+                inspection.begin, taken.bundle, self.limits, niceness
+            )
             try:
                 await self._run(hurried, inspection.verdict, taken.bundle, self._child, self.limits)
             finally:

@@ -19,8 +19,9 @@ from feature_store.contract import MAX_ID
 from model_export.errors import BundleError
 from model_export.rank_correlation import kendall_tau
 from service.errors import ModelFault, StoreFailure
-from service.models import intake, memory
+from service.models import inspection, intake, memory
 from service.models.guard import Bounds, Watch
+from service.models.inspection import Limits
 from service.models.intake import Rules, take_in
 from service.models.private import PrivateFolder
 from service.models.shapes import RecentShapes
@@ -135,6 +136,16 @@ def test_a_tally_keeps_the_latest_answers_since_its_mark(seconds: list[float], m
 
 def version(name: str) -> Version:
     return Version(SimpleNamespace(version=name), SimpleNamespace())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("niceness", [0, LOWEST])
+def test_a_bundle_is_inspected_at_the_priority_that_is_told(world: World, niceness: int) -> None:
+    """The first one at our own: nobody is being answered yet."""
+    child = inspection.begin(world.bundle, Limits(1 << 32, 60), niceness)
+    said, _ = child.communicate(timeout=60)
+    assert b'"proved":true' in said
+    told = os.getpriority(os.PRIO_PROCESS, 0) + niceness
+    assert f'"niceness":{min(told, LOWEST)}'.encode() in said
 
 
 async def test_a_version_is_drained_when_its_last_request_ends() -> None:
