@@ -23,6 +23,7 @@ from service.exchange import SCORE, Exchanges, exchange_of
 from service.gate import Gate
 from service.house import House
 from service.metrics_route import add_metrics
+from service.oip.routes import add_infer
 from service.openapi import problem
 from service.problems import answer_problem
 from service.question import Question
@@ -42,6 +43,7 @@ def create_app(house: House) -> ASGIApp:
     for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_problem)
     _add_score(app, house)
+    add_infer(app, house)
     add_writes(app, house)
     _add_operations(app, house)
     if house.settings.metrics_on == "service":

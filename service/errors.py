@@ -5,6 +5,7 @@
     ├── InvalidHeader        400  a header that says what it cannot
     ├── Unauthorised         401  no admin token, or a wrong one
     ├── Forbidden            403  an admin request that a browser made for another site
+    ├── UnknownModel         404
     ├── UnknownVersion       404
     ├── UnknownItem          404
     ├── Conflict             409  not in this state of affairs
@@ -85,6 +86,10 @@ class Unauthorised(ServiceError):
 
 class Forbidden(ServiceError):
     status, slug, title = 403, "forbidden", "Not from here"
+
+
+class UnknownModel(ServiceError):
+    status, slug, title = 404, "unknown-model", "There is no such model"
 
 
 class UnknownVersion(ServiceError):

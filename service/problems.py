@@ -1,4 +1,4 @@
-"""Whatever goes wrong, the caller gets an RFC 9457 problem document.
+"""Whatever goes wrong, the caller gets an RFC 9457 problem document, or what its protocol has.
 
 ``problem_of`` turns any exception into one; ``answer_problem`` is the application's one handler.
 """
@@ -19,6 +19,7 @@ from starlette.responses import Response
 from service.errors import Fault, InvalidField, ServiceError, tree
 from service.exchange import exchange_of
 from service.logs import logger
+from service.oip.errors import error_response, is_oip
 
 MEDIA_TYPE = "application/problem+json"
 MOST_FAULTS = 5  # told of
@@ -81,4 +82,6 @@ async def answer_problem(request: Request, error: Exception) -> Response:
     if problem.slug == ServiceError.slug:
         logger.error("unexpected error", request_id=exchange.request_id, exc_info=error)
     exchange.problem = problem.slug
+    if is_oip(request.url.path):
+        return error_response(problem.status, problem.detail, problem.headers)
     return problem.response(exchange.request_id)

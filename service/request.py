@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
@@ -28,12 +28,16 @@ MOST_FAULTS = 5  # told of; a hostile body may hold a million
 MOST_QUOTES = 256
 OBJECT = TypeAdapter(dict[str, Any])
 DEADLINE_HEADER = "X-Deadline-Ms"
+M = TypeVar("M", bound=BaseModel)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body, at most ``limit`` bytes; nothing beyond the limit is kept or waited for."""
+async def read_body(request: Request, limit: int, *, encoded: bool = False) -> bytes:
+    """The whole body, at most ``limit`` bytes; nothing beyond the limit is kept or waited for.
+
+    ``encoded``: the caller undoes its Content-Encoding.
+    """
     encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
+    if encoding.lower() != "identity" and not encoded:
         raise UnsupportedEncoding("send the body as it is, without Content-Encoding")
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced[:20]) > limit:
@@ -51,15 +55,20 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def parse(model: type[ScoreRequest], body: bytes) -> ScoreRequest:
-    """Validate the bytes themselves. Malformed or InvalidField name the place."""
-    if body.count(b'"') > MOST_QUOTES:
-        raise InvalidField.of("body", detail="more names than any valid request has")
-    try:
-        request = model.model_validate_json(body)
-    except ValidationError as error:
-        _refuse(body, error)
+    """Malformed or InvalidField name the place."""
+    request = validate(model, body, MOST_QUOTES)
     _refuse_duplicate_names(request, body)
     return request
+
+
+def validate(model: type[M], body: bytes, most_quotes: int) -> M:
+    """Validate the bytes themselves; whether a name is given twice is the caller's to check."""
+    if body.count(b'"') > most_quotes:
+        raise InvalidField.of("body", detail="more names than any valid request has")
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        _refuse(body, error)
 
 
 def parse_object(body: bytes, most_names: int) -> dict[str, Any]:
@@ -70,20 +79,20 @@ def parse_object(body: bytes, most_names: int) -> dict[str, Any]:
         found = OBJECT.validate_json(body)
     except ValidationError as error:
         _refuse(body, error)
-    if body.count(b'"') != 2 * _strings(found):
-        _read_unique(body)
+    if body.count(b'"') != 2 * strings_in(found):
+        read_unique(body)
     return found
 
 
-def _strings(value: Any) -> int:
+def strings_in(value: Any) -> int:
     """Names and values that are strings, at any depth."""
     match value:
         case str():
             return 1
         case dict():
-            return len(value) + sum(_strings(member) for member in value.values())
+            return len(value) + sum(strings_in(member) for member in value.values())
         case list():
-            return sum(_strings(one) for one in value if not isinstance(one, (int, float)))
+            return sum(strings_in(one) for one in value if not isinstance(one, (int, float)))
     return 0
 
 
@@ -176,10 +185,12 @@ def _refuse_duplicate_names(request: ScoreRequest, body: bytes) -> None:
     names = len(request.model_fields_set) + len(request.context)
     strings = names + (request.model_version is not None)
     if body.count(b'"') != 2 * strings:
-        _read_unique(body)
+        read_unique(body)
 
 
-def _read_unique(body: bytes) -> None:
+def read_unique(body: bytes) -> None:
+    """InvalidField if a name is given twice anywhere in this valid JSON."""
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen = dict(pairs)
         if len(seen) != len(pairs):

@@ -61,6 +61,12 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks one.")
 
+    model_name: str = Field(
+        default="qin",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="What the model is called in the Open Inference Protocol (/v2/models/NAME).",
+    )
+
     threads: int = Field(
         default=0,
         ge=0,

@@ -1,0 +1,80 @@
+"""The JSON of an inference request, checked as it is read; what depends on the model is not."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field
+
+from service.api import MOST_CONTEXT_FEATURES
+from service.request import read_unique, strings_in, validate
+
+MOST_INPUTS = MOST_CONTEXT_FEATURES + 3  # and user_id, item_id, history
+# Twice the quotation marks of a request that has all inputs, with room for foreign parameters.
+MOST_QUOTES = 4096
+
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Parameters = Annotated[
+    dict[str, Any] | None,
+    Field(description="Those that are not understood are named in the answer's `ignored`."),
+]
+
+
+class Part(BaseModel):
+    """Clients put more into a request than the protocol has (say the model's name): kept, so that
+    the answer can say that it was not looked at."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    @property
+    def unknown(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+
+class InputTensor(Part):
+    name: Name
+    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=8)]
+    datatype: Annotated[str, Field(max_length=16, description="INT64, for every input.")]
+    parameters: Parameters = None
+    data: Annotated[
+        list[Int64] | None, FailFast(), Field(description="Unless there is a binary_data_size.")
+    ] = None
+
+
+class RequestedOutput(Part):
+    name: Name
+    parameters: Parameters = None
+
+
+class InferRequest(Part):
+    id: Annotated[str | None, Field(max_length=1024, description="Echoed.")] = None
+    parameters: Parameters = None
+    inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=MOST_INPUTS)]
+    outputs: Annotated[
+        list[RequestedOutput] | None,
+        Field(max_length=16, description="All of them, if none is named."),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """The parameters of the whole request."""
+        return self.parameters or {}
+
+
+def read_message(header: bytes) -> InferRequest:
+    """Malformed or InvalidField name the place."""
+    message = validate(InferRequest, header, MOST_QUOTES)
+    # Two quotation marks a string; others tell of a name given twice, or of an escape in one.
+    if header.count(b'"') != 2 * _strings(message):
+        read_unique(header)
+    return message
+
+
+def _strings(message: InferRequest) -> int:
+    """Names of members, and values that are strings."""
+    count = len(message.model_fields_set) + (message.id is not None)
+    count += strings_in(message.given()) + sum(map(strings_in, message.unknown.values()))
+    for part in (*message.inputs, *(message.outputs or ())):
+        count += len(part.model_fields_set) + 1  # its own name
+        count += strings_in(part.parameters or {}) + sum(map(strings_in, part.unknown.values()))
+    return count + len(message.inputs)  # data types

@@ -1,0 +1,116 @@
+"""From an answer to the outputs asked for, as JSON or blobs.
+
+``score`` (FP32) cannot say null, so an item without a readable record is 0 there and false in
+``known``; how many there are, and whatever else was not ordinary, is in the answer's parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from feature_store.contract import CORRUPT, FOUND, MISSING
+from service.answer import Answer
+from service.errors import InvalidField
+from service.oip.binary import join
+from service.oip.message import InferRequest, RequestedOutput
+from service.oip.tensors import SIZE
+
+SCORE, KNOWN = "score", "known"
+DATATYPES = {SCORE: "FP32", KNOWN: "BOOL"}
+BINARY, BINARY_ALL = "binary_data", "binary_data_output"
+UNSUPPORTED = ("classification", "shared_memory_region")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One output, and how."""
+
+    name: str
+    binary: bool
+
+
+def wanted_outputs(message: InferRequest) -> list[Wanted]:
+    """In the order asked; all as declared when none is named."""
+    everywhere = _flag(message.given(), BINARY_ALL, False)
+    if not message.outputs:
+        return [Wanted(name, everywhere) for name in DATATYPES]
+    found: dict[str, Wanted] = {}
+    for output in message.outputs:
+        if output.name not in DATATYPES:
+            known = ", ".join(DATATYPES)
+            raise InvalidField.of("outputs", output.name, detail=f"no such output; there: {known}")
+        if output.name in found:
+            raise InvalidField.of("outputs", output.name, detail="asked for more than once")
+        found[output.name] = _wanted(output, everywhere)
+    return list(found.values())
+
+
+def _wanted(output: RequestedOutput, everywhere: bool) -> Wanted:
+    parameters = output.parameters or {}
+    for name in UNSUPPORTED:
+        if name in parameters:
+            raise InvalidField.of("outputs", output.name, name, detail="there is none here")
+    return Wanted(output.name, _flag(parameters, BINARY, everywhere, "outputs", output.name))
+
+
+def _flag(parameters: dict[str, Any], name: str, default: bool, *place: str) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidField.of(*place, "parameters", name, detail="true or false")
+    return value
+
+
+def response(
+    answer: Answer,
+    wanted: Sequence[Wanted],
+    members: dict[str, Any],
+    ignored: Sequence[str],
+) -> tuple[bytes, dict[str, str]]:
+    """Body and headers. ``members`` are those of the whole answer: model, version, id."""
+    tensors, blobs = [], []
+    for output in wanted:
+        values = _values(answer, output.name)
+        tensor: dict[str, Any] = {
+            "name": output.name,
+            "datatype": DATATYPES[output.name],
+            "shape": [len(values)],
+        }
+        if output.binary:
+            blobs.append(values.tobytes())
+            tensor["parameters"] = {SIZE: values.nbytes}
+        else:
+            tensor["data"] = values
+        tensors.append(tensor)
+    if notes := _notes(answer, ignored):
+        members["parameters"] = notes
+    members["outputs"] = tensors
+    return join(orjson.dumps(members, option=orjson.OPT_SERIALIZE_NUMPY), blobs)
+
+
+def _values(answer: Answer, name: str) -> NDArray[Any]:
+    """(C,) little-endian."""
+    known: NDArray[np.bool_] = answer.status == FOUND
+    if name == KNOWN:
+        return known
+    scores = answer.scores if known.all() else np.where(known, answer.scores, np.float32(0))
+    return scores.astype(np.dtype("<f4"), copy=False)
+
+
+def _notes(answer: Answer, ignored: Sequence[str]) -> dict[str, bool | int | str]:
+    """What was not ordinary, as ``/v1/score`` lists it; the protocol has no lists, so counted."""
+    notes: dict[str, bool | int | str] = {
+        "cold_user": answer.cold_user,
+        "unknown_items": answer.count(MISSING),
+        "unreadable_items": answer.count(CORRUPT),
+        "cold_items": int(answer.cold.sum()),
+        "history_dropped": answer.history_dropped,
+        "degraded": ", ".join(answer.degraded),
+        "ignored": ", ".join(ignored),
+    }
+    return {name: note for name, note in notes.items() if note}

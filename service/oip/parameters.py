@@ -1,0 +1,62 @@
+"""Parameters of a request: those that mean something here, those refused, those ignored by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.requests import Request
+
+from service.errors import InvalidField
+from service.oip.message import InferRequest
+from service.oip.outputs import BINARY, BINARY_ALL
+from service.oip.tensors import SIZE
+from service.request import deadline_seconds
+from service.settings import Settings
+
+TIMEOUT, PRIORITY = "timeout", "priority"
+OF_REQUEST = frozenset({TIMEOUT, PRIORITY, BINARY_ALL})
+SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
+MOST_NAMES, MOST_LETTERS = 16, 64  # that are repeated
+
+
+def seconds_allowed(message: InferRequest, request: Request, settings: Settings) -> float:
+    """How long the answer may take: the shorter of ``timeout`` (µs, at most the longest deadline;
+    0: not given) and X-Deadline-Ms, or the default."""
+    microseconds = _whole_number(message, TIMEOUT)
+    if not microseconds:
+        return deadline_seconds(request, settings.deadline_ms, settings.max_deadline_ms)
+    milliseconds = min(microseconds, settings.max_deadline_ms * 1e3) / 1e3
+    asked = deadline_seconds(request, milliseconds, settings.max_deadline_ms)
+    return min(asked, milliseconds / 1e3)
+
+
+def refuse_sequences(message: InferRequest) -> None:
+    """A client that relies on state between requests would be answered wrongly."""
+    for name in SEQUENCES:
+        if message.given().get(name):
+            raise InvalidField.of("parameters", name, detail="there are no sequences here")
+
+
+def ignored(message: InferRequest) -> list[str]:
+    """Names that were not looked at, each once, so that none is ignored silently."""
+    found = dict.fromkeys(name[:MOST_LETTERS] for name in _unknown(message))
+    return list(found)[:MOST_NAMES]
+
+
+def _unknown(message: InferRequest) -> Iterator[str]:
+    yield from message.unknown
+    yield from (name for name in message.given() if name not in OF_REQUEST)
+    for tensor in message.inputs:
+        yield from tensor.unknown
+        yield from (name for name in tensor.parameters or {} if name != SIZE)
+    for output in message.outputs or ():
+        yield from output.unknown
+        yield from (name for name in output.parameters or {} if name != BINARY)
+
+
+def _whole_number(message: InferRequest, name: str) -> int:
+    value: Any = message.given().get(name, 0)
+    if type(value) is not int or value < 0:
+        raise InvalidField.of("parameters", name, detail="a whole number, 0 or more")
+    return value

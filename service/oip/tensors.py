@@ -1,0 +1,101 @@
+"""From a request's input tensors to a question.
+
+Ids in a blob are read in place (``np.frombuffer``) and never become Python integers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from feature_store.contract import Ids
+from feature_store.schema import MAX_HISTORY
+from service.errors import InvalidField
+from service.oip.binary import Blobs
+from service.oip.message import InferRequest, InputTensor
+from service.question import Question
+
+USER, ITEMS, HISTORY = "user_id", "item_id", "history"
+DATATYPE, LITTLE_ENDIAN, BYTES = "INT64", np.dtype("<i8"), 8
+SIZE = "binary_data_size"
+UNSUPPORTED = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
+LARGEST_INDEX = 2**31 - 1
+
+
+def question_of(message: InferRequest, body: bytes, start: int, most_candidates: int) -> Question:
+    """``body[start:]`` holds the blobs. InvalidField names the tensor."""
+    tensors: dict[str, Ids] = {}
+    blobs = Blobs(body, start)
+    for tensor in message.inputs:
+        if tensor.name in tensors:
+            raise InvalidField.of("inputs", tensor.name, detail="given more than once")
+        tensors[tensor.name] = _values(tensor, body, blobs)
+    blobs.end()
+
+    user, items, history = (tensors.pop(name, None) for name in (USER, ITEMS, HISTORY))
+    user, items = _required(USER, user), _required(ITEMS, items)
+    _sized(USER, user, 1, 1)
+    _sized(ITEMS, items, 1, most_candidates)
+    if history is not None:
+        _sized(HISTORY, history, 0, MAX_HISTORY)
+        _within(HISTORY, history)
+    return Question(
+        user_id=int(_within(USER, user)[0]),
+        candidates=_within(ITEMS, items),
+        history=None if history is None else history[::-1],  # newest first
+        context={
+            name: _within(name, values, LARGEST_INDEX).astype(np.int32)
+            for name, values in tensors.items()
+        },
+    )
+
+
+def _values(tensor: InputTensor, body: bytes, blobs: Blobs) -> Ids:
+    """(N,) of a tensor of shape [N], from wherever it is."""
+    name, parameters = tensor.name, tensor.parameters or {}
+    if tensor.datatype != DATATYPE:
+        raise InvalidField.of("inputs", name, "datatype", detail=f"{DATATYPE}, as all inputs are")
+    if len(tensor.shape) != 1:
+        raise InvalidField.of("inputs", name, "shape", detail="one dimension, as all inputs have")
+    for parameter in UNSUPPORTED:
+        if parameter in parameters:
+            raise InvalidField.of("inputs", name, parameter, detail="there is no shared memory")
+    count, size = tensor.shape[0], parameters.get(SIZE)
+    if size is None:
+        return _from_json(tensor, count)
+    if tensor.data is not None:
+        raise InvalidField.of("inputs", name, detail=f"data and {SIZE}: one of them")
+    if type(size) is not int or size != count * BYTES:
+        wanted = f"{count * BYTES} bytes, for shape [{count}] of {DATATYPE}"
+        raise InvalidField.of("inputs", name, SIZE, detail=wanted)
+    start = blobs.take(name, size)
+    return np.frombuffer(body, LITTLE_ENDIAN, count, start).astype(np.int64)  # aligned
+
+
+def _from_json(tensor: InputTensor, count: int) -> Ids:
+    if tensor.data is None:
+        raise InvalidField.of("inputs", tensor.name, detail=f"data or {SIZE}: one of them")
+    if len(tensor.data) != count:
+        detail = f"{len(tensor.data)} values for shape [{count}]"
+        raise InvalidField.of("inputs", tensor.name, "data", detail=detail)
+    return np.array(tensor.data, np.int64)
+
+
+def _required(name: str, values: Ids | None) -> Ids:
+    if values is None:
+        raise InvalidField.of("inputs", name, detail="Field required")
+    return values
+
+
+def _sized(name: str, values: Ids, least: int, most: int) -> None:
+    if not least <= len(values) <= most:
+        wanted = f"{least}" if least == most else f"{least} to {most}"
+        raise InvalidField.of("inputs", name, "shape", detail=f"{wanted} of them")
+
+
+def _within(name: str, values: Ids, most: int | None = None) -> Ids:
+    """Not negative, and at most ``most``: one look at the array, unless there is a fault."""
+    beyond = values < 0 if most is None else (values < 0) | (values > most)
+    if beyond.any():
+        wanted = "Input should be 0 or more" + ("" if most is None else f", at most {most}")
+        raise InvalidField.of("inputs", name, int(np.argmax(beyond)), detail=wanted)
+    return values
