@@ -31,6 +31,7 @@ UNMATCHED = "unmatched"  # the route of every path that has none
 SCORE = "/v1/score"
 INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
+INFER_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
 SCORING = frozenset({SCORE, INFER, INFER_VERSION})  # routes whose stages are kept
 GONE = 499  # nginx's number for a client that went away before its answer
 
@@ -138,6 +139,14 @@ def _trace_id(scope: Scope) -> str | None:
         if name == b"traceparent" and (found := TRACEPARENT.fullmatch(value)):
             return found[1].decode()
     return None
+
+
+def scoring_route(path: str) -> str | None:
+    """Which scoring route a path is, before there was any routing."""
+    if path == SCORE:
+        return SCORE
+    found = INFER_PATH.fullmatch(path)
+    return found and (INFER_VERSION if found[1] else INFER)
 
 
 def _outcome(status: int) -> str:

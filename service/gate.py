@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.admission import Admission
 from service.errors import ServiceError
-from service.exchange import SCORE
+from service.exchange import scoring_route
 from service.priority import priority_of
 from service.problems import answer_problem
 
@@ -23,13 +23,14 @@ class Gate:
         self._app, self._admission = app, admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == SCORE and scope["method"] == "POST":
+        posted = scope["type"] == "http" and scope["method"] == "POST"
+        if posted and (route := scoring_route(scope["path"])):
             exchange = scope["exchange"]
             try:
                 exchange.priority = priority_of(exchange.asked_priority)
                 self._admission.look(exchange.priority)
             except ServiceError as error:
-                exchange.route = SCORE
+                exchange.route = route
                 response = await answer_problem(Request(scope), error)
                 await response(scope, receive, send)
                 return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.errors import InvalidField
+from service.errors import InvalidField, InvalidHeader
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 BINARY, JSON = "application/octet-stream", "application/json"
@@ -19,9 +19,9 @@ def json_length(given: Sequence[str], size: int) -> int:
         return size
     length = given[0]
     if len(given) > 1 or not (length.isascii() and length.isdecimal() and len(length) < 20):
-        raise InvalidField.of(LENGTH_HEADER, detail="one number of bytes")
+        raise InvalidHeader.of(LENGTH_HEADER, detail="one number of bytes")
     if int(length) > size:
-        raise InvalidField.of(LENGTH_HEADER, detail=f"{length} bytes of a body that has {size}")
+        raise InvalidHeader.of(LENGTH_HEADER, detail=f"{length} bytes of a body that has {size}")
     return int(length)
 
 

@@ -11,6 +11,7 @@ from service.errors import InvalidField
 from service.oip.message import InferRequest
 from service.oip.outputs import BINARY, BINARY_ALL
 from service.oip.tensors import SIZE
+from service.priority import Priority
 from service.request import deadline_seconds
 from service.settings import Settings
 
@@ -29,6 +30,12 @@ def seconds_allowed(message: InferRequest, request: Request, settings: Settings)
     milliseconds = min(microseconds, settings.max_deadline_ms * 1e3) / 1e3
     asked = deadline_seconds(request, milliseconds, settings.max_deadline_ms)
     return min(asked, milliseconds / 1e3)
+
+
+def asked_priority(message: InferRequest, header: Priority) -> Priority:
+    """``priority`` 1 is the highest and 0 says nothing: from 2 on it is batch, as X-Priority may
+    say too."""
+    return Priority.BATCH if _whole_number(message, PRIORITY) > 1 else header
 
 
 def refuse_sequences(message: InferRequest) -> None:

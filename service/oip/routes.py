@@ -16,7 +16,7 @@ from service.oip.binary import LENGTH_HEADER, json_length
 from service.oip.compression import PLAIN, deflate, read_inflated, wanted_encoding
 from service.oip.message import read_message
 from service.oip.outputs import response, wanted_outputs
-from service.oip.parameters import ignored, refuse_sequences, seconds_allowed
+from service.oip.parameters import asked_priority, ignored, refuse_sequences, seconds_allowed
 from service.oip.tensors import question_of
 
 LONGEST_VERSION = 64
@@ -46,6 +46,7 @@ def add_infer(app: FastAPI, house: House) -> None:
         wanted = wanted_outputs(message)
         question = question_of(message, body, start, settings.max_candidates)
         deadline = exchange.timings.started + seconds_allowed(message, request, settings)
+        exchange.priority = asked_priority(message, exchange.priority)
         version, answer = await ask(house, request, question, asked, deadline)
 
         members: dict[str, Any] = {"model_name": settings.model_name, "model_version": version}
