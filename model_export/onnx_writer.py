@@ -83,6 +83,11 @@ class GraphWriter:
     def weights_file(self) -> str:
         return f"{self.name}.weights"
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of every constant."""
+        return sum(array.nbytes for array in self._constants.values())
+
     def model(self) -> onnx.ModelProto:
         """The model, its large constants referring to ``weights_file``."""
         tensors, offset = [], 0

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def steps(names: Sequence[str]) -> Iterator[Callable[[str], None]]:
-    """Yields ``announce(name)``, to be called as each step begins."""
+def counted(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields ``announce(what, done, of_how_many)``."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -19,10 +19,18 @@ def steps(names: Sequence[str]) -> Iterator[Callable[[str], None]]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(names[0], total=len(names))
+        task = progress.add_task(title, total=None)
 
-        def announce(name: str) -> None:
-            progress.update(task, description=name, completed=names.index(name))
+        def announce(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
 
         yield announce
-        progress.update(task, description="done", completed=len(names))
+
+
+@contextmanager
+def steps(names: Sequence[str]) -> Iterator[Callable[[str], None]]:
+    """Yields ``announce(name)``, to be called as each step begins."""
+    with counted(names[0]) as announce:
+        announce(names[0], 0, len(names))
+        yield lambda name: announce(name, names.index(name), len(names))
+        announce("done", len(names), len(names))

@@ -1,7 +1,8 @@
-"""The network as published, unfolded, as one ONNX graph: what the folds are measured against.
+"""The network unfolded, as one ONNX graph: what the folds are measured against.
 
-Every candidate brings its own copy of the history (C, L, D), every history item is projected to
-queries, keys and values, and each quadratic layer keeps its R rows.
+As published, every candidate brings its own copy of the history (C, L, D); with the user's side
+shared, one history (L, D) serves them all. In both, history items are projected to keys and
+values, and each quadratic layer keeps its R rows.
 """
 
 from __future__ import annotations
@@ -22,12 +23,7 @@ def published(network: QIN) -> GraphWriter:
     target = g.input("vector", "float32", ["C", D])
     history = g.input("history", "float32", ["C", "L", D])
     mask = g.input("mask", "float32", ["C", "L"])
-    embedded = []
-    for feature in schema.context:
-        g.input(feature.name, "int32", ["C"])
-        table = g.constant(f"{feature.name}.table", _table(network.context, feature.name))
-        embedded.append(g.node("Gather", [table, feature.name], f"{feature.name}.vector"))
-
+    embedded = _context(g, network)
     query = _linear(g, "W_q", target, attention.W_q.weight)  # (C, A)
     keys = _linear(g, "W_k", history, attention.W_k.weight)  # (C, L, A)
     values = _linear(g, "W_v", history, attention.W_v.weight)  # (C, L, A)
@@ -41,16 +37,50 @@ def published(network: QIN) -> GraphWriter:
     as_row = g.node("Unsqueeze", [weight, "middle"], "weight.row")  # (C, 1, L)
     summed = g.node("MatMul", [as_row, values], "interest.row")  # (C, 1, A)
     interest = g.node("Squeeze", [summed, "middle"], "interest")
-    pool = g.node("Add", [_linear(g, "W_o", interest, attention.W_o.weight), target], "pool")
-    x = g.node("Concat", [*embedded, target, pool], "x", axis=1)  # (C, X)
+    _from_interest(g, network, embedded, target, interest)
+    return g
 
+
+def shared_user(network: QIN) -> GraphWriter:
+    """target (C, D), one history (L, D), context (C) -> probability (C)."""
+    D, attention = network.schema.item_vector_width, network.attention
+    g = GraphWriter("shared_user", "As published, but the user's history is projected once.")
+    target = g.input("vector", "float32", ["C", D])
+    history = g.input("history", "float32", ["L", D])
+    embedded = _context(g, network)
+    query = _linear(g, "W_q", target, attention.W_q.weight)  # (C, A)
+    keys = _linear(g, "W_k", history, attention.W_k.weight)  # (L, A)
+    values = _linear(g, "W_v", history, attention.W_v.weight)  # (L, A)
+    g.constant("middle", np.array([1]))
+    score = g.node("Gemm", [query, keys], "score", transB=1, alpha=attention.scale)  # (C, L)
+    weight = g.node("Relu", [score], "weight")
+    interest = g.node("MatMul", [weight, values], "interest")  # (C, A)
+    _from_interest(g, network, embedded, target, interest)
+    return g
+
+
+def _context(g: GraphWriter, network: QIN) -> list[str]:
+    embedded = []
+    for feature in network.schema.context:
+        g.input(feature.name, "int32", ["C"])
+        table = g.constant(f"{feature.name}.table", _table(network.context, feature.name))
+        embedded.append(g.node("Gather", [table, feature.name], f"{feature.name}.vector"))
+    return embedded
+
+
+def _from_interest(
+    g: GraphWriter, network: QIN, embedded: list[str], target: str, interest: str
+) -> None:
+    """interest (C, A), before W_o -> the pool, the quadratic layers, ``probability`` (C)."""
+    W_o = network.attention.W_o.weight
+    pool = g.node("Add", [_linear(g, "W_o", interest, W_o), target], "pool")
+    x = g.node("Concat", [*embedded, target, pool], "x", axis=1)  # (C, X)
     for number, layer in enumerate(network.layers):
         assert isinstance(layer, QuadraticLayer)
         x = _quadratic(g, f"layer{number}", x, layer)
     logit = _linear(g, "fc", x, network.fc.weight, network.fc.bias)
     g.node("Sigmoid", [g.node("Squeeze", [logit, "middle"], "logit")], "probability")
     g.output("probability", "float32", ["C"])
-    return g
 
 
 def _quadratic(g: GraphWriter, name: str, x: str, layer: QuadraticLayer) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,8 +15,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from feature_store.contract import ItemRows
-from feature_store.schema import Dense
-from model_export.bundle import Bundle, Staging
+from feature_store.schema import Dense, FeatureSchema
+from model_export.bundle import Bundle
 from model_export.errors import BundleError
 from model_export.explain import Influence, strongest
 from model_export.manifest import INT8
@@ -51,6 +52,10 @@ class ItemVectors:
     def __len__(self) -> int:
         return len(self.vector)
 
+    def part(self, start: int, end: int) -> ItemVectors:
+        """Rows [start, end), without a copy."""
+        return ItemVectors(self.vector[start:end], self.row[start:end], self.context[start:end])
+
     def take(self, positions: NDArray[np.integer[Any]]) -> ItemVectors:
         return ItemVectors(
             self.vector.take(positions, 0),
@@ -68,12 +73,24 @@ class HistoryRows:
     rows: Floats  # (L, X): its share of the first layer
 
 
+class Graphs(Protocol):
+    """A bundle, or a folder of graphs that is not one yet."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def schema(self) -> FeatureSchema: ...
+    def graph(self, name: str) -> Path: ...
+
+
 class FoldedModel:
     """A bundle's graphs. Build once per version, share between threads."""
 
     def __init__(
         self,
-        bundle: Bundle | Staging,
+        bundle: Graphs,
         *,
         threads: int = 1,
         precision: Precision = "fp32",
@@ -102,7 +119,7 @@ class FoldedModel:
         if precision == "int8":
             self._open_int8(bundle, threads)
 
-    def _open_int8(self, bundle: Bundle | Staging, threads: int) -> None:
+    def _open_int8(self, bundle: Graphs, threads: int) -> None:
         if self.placement.provider == "cuda":
             raise BundleError("precision=int8: its products run on the CPU alone; use fp32 on cuda")
         if not bundle.graph(INT8).exists():
@@ -214,6 +231,11 @@ class FoldedModel:
         if not len(items.vector):  # a convolution refuses an image of no pixels
             none: Floats = np.zeros((0, len(history.keys)), np.float32)
             return none if output == "attention" else np.zeros(0, np.float32)
+        answer: Floats = session.run([output], self.feeds(items, history))[0]
+        return answer
+
+    def feeds(self, items: Candidates, history: HistoryRows) -> dict[str, NDArray[Any]]:
+        """The ranker's inputs by name."""
         feeds: dict[str, NDArray[Any]] = {
             "vector": items.vector,
             "row": items.row,
@@ -222,8 +244,7 @@ class FoldedModel:
             "history_rows": history.rows,
         }
         feeds.update(self._levels(items.context))
-        answer: Floats = session.run([output], feeds)[0]
-        return answer
+        return feeds
 
     def _levels(self, context: Indices) -> Mapping[str, Indices]:
         """One contiguous (N,) array a context feature."""
@@ -248,5 +269,6 @@ class FoldedModel:
 
 def _known(indices: NDArray[Any], vocabulary: int) -> Indices:
     """Contiguous int32; what the model never saw becomes 0, the padding row."""
-    known = np.where((indices > 0) & (indices < vocabulary), indices, 0)
-    return known.astype(np.int32, copy=False)
+    levels = np.ascontiguousarray(indices, np.int32)
+    beyond = levels.view(np.uint32) >= vocabulary  # a negative one is beyond as well
+    return np.where(beyond, np.int32(0), levels) if beyond.any() else levels

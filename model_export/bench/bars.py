@@ -1,0 +1,65 @@
+"""What the bench's figures are held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+BAR_CANDIDATES = 512  # where most bars are set
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One promise: a case's figure, and which way it must lie from ``limit``."""
+
+    name: str
+    figure: str
+    candidates: int
+    limit: float
+    at_least: bool = False
+
+    def judge(self, value: float, history: int) -> dict[str, Any]:
+        return {
+            "bar": self.name,
+            "candidates": self.candidates,
+            "history": history,
+            "value": value,
+            "limit": f"{'≥' if self.at_least else '≤'} {self.limit:g}",
+            "met": value >= self.limit if self.at_least else value <= self.limit,
+        }
+
+
+BARS = (
+    Bar("eager / folded fp32", "eager_over_folded_fp32", 512, 35, at_least=True),
+    Bar("plain ONNX / folded fp32", "plain_onnx_over_folded_fp32", 512, 25, at_least=True),
+    Bar("folded fp32 / floor fp32", "folded_fp32_over_floor_fp32", 512, 1.10),
+    Bar("folded fp32 / floor fp32", "folded_fp32_over_floor_fp32", 64, 1.15),
+    Bar("folded int8 / folded fp32", "folded_int8_over_folded_fp32", 512, 0.42),
+    Bar("worst |Δp|, fp32", "max_abs_error_fp32", 512, 1e-6),
+)
+LINEAR = 1.10  # latency per candidate at 2,048, over that at 512
+LONG_HISTORY = 1.8  # latency at 512 candidates, over that at the first history length
+
+
+def bars(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every bar that these cases can judge."""
+    first = cases[0]["history"]
+    at = {(case["candidates"], case["history"]): case for case in cases}
+    judged = [
+        bar.judge(at[bar.candidates, first][bar.figure], first)
+        for bar in BARS
+        if at.get((bar.candidates, first), {}).get(bar.figure) is not None
+    ]
+    middle = at.get((BAR_CANDIDATES, first))
+    if middle is None:
+        return judged
+    if large := at.get((4 * BAR_CANDIDATES, first)):
+        ratio = large["folded_fp32_ms"] / middle["folded_fp32_ms"] / 4
+        bar = Bar("folded fp32 per candidate / at 512", "", 4 * BAR_CANDIDATES, LINEAR)
+        judged.append(bar.judge(ratio, first))
+    for case in cases:
+        if case["history"] != first:
+            ratio = case["folded_fp32_ms"] / middle["folded_fp32_ms"]
+            bar = Bar(f"folded fp32 / at a history of {first}", "", BAR_CANDIDATES, LONG_HISTORY)
+            judged.append(bar.judge(ratio, case["history"]))
+    return judged

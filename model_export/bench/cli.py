@@ -1,0 +1,89 @@
+"""``python -m model_export bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from feature_store.schema import FeatureSchema
+from model_export.bundle import Bundle
+from model_export.cli import AsJson, print_json, refusals, trained
+from model_export.progress import counted
+
+if TYPE_CHECKING:
+    from model_export.bench.run import Subject
+
+
+def bench(
+    candidates: Annotated[str, typer.Option(help="List lengths.")] = "1,8,64,512,2048",
+    history: Annotated[
+        str, typer.Option(help="History lengths; those after the first at 512 candidates alone.")
+    ] = "64,1024",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of every variant.")] = 1,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="Time for one variant of one case, about.")
+    ] = 2.0,
+    bundle: Annotated[Path | None, typer.Option(help="Measure this bundle's graphs.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Measure this network, folded here.")
+    ] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="Schema of random weights (MicroLens by default).")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write table and picture into this page.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Published, shared, folded and floor in turns: milliseconds, errors, and every bar."""
+    if sum(given is not None for given in (bundle, checkpoint, schema)) > 1:
+        raise typer.BadParameter("give at most one of --bundle, --checkpoint and --schema")
+    lists, lengths = _lengths("--candidates", candidates), _lengths("--history", history)
+    with refusals():
+        from model_export.bench.page import around, write
+        from model_export.bench.run import run
+        from model_export.bench.table import show
+
+        if report is not None:
+            around(report)  # before minutes of measuring
+        with counted("bench") as announce:
+            announce("the network", 0, 0)
+            result = run(
+                _subject(bundle, checkpoint, schema),
+                candidates=lists,
+                history=lengths,
+                threads=threads,
+                seconds=seconds,
+                announce=announce,
+            )
+        if report is not None:
+            write(result, report)
+        if as_json:
+            print_json(result)
+        else:
+            show(result, Console())
+
+
+def _subject(bundle: Path | None, checkpoint: Path | None, schema: Path | None) -> Subject:
+    from model_export.bench import subjects
+
+    if bundle is not None:
+        return subjects.published(Bundle.open(bundle))
+    if checkpoint is not None:
+        network, training = trained(checkpoint)
+        return subjects.trained(network, f"checkpoint {training.checkpoint}")
+    chosen = FeatureSchema.microlens() if schema is None else FeatureSchema.read(schema)
+    return subjects.random_weights(chosen)
+
+
+def _lengths(option: str, text: str) -> list[int]:
+    try:
+        lengths = [int(part) for part in text.split(",")]
+    except ValueError:
+        lengths = []
+    if not lengths or min(lengths) < 1 or len(set(lengths)) < len(lengths):
+        raise typer.BadParameter(f"{option} {text}: positive numbers, separated by commas")
+    return lengths

@@ -1,0 +1,118 @@
+"""The graphs of one network in a folder, and the sessions that the bench times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.schema import FeatureSchema
+from model_export.bench.floors import FLOORS, floors
+from model_export.bench.interleave import Run
+from model_export.bench.request import CHUNK, Request
+from model_export.folded import FoldedNetwork
+from model_export.manifest import INT8
+from model_export.published import shared_user
+from model_export.ranker import ranker, ranker_int8
+from model_export.runtime import FoldedModel, Graphs, HistoryRows, ItemVectors, Precision
+from model_export.sessions import open_session
+from model_export.towers import context_tower, history_tower, item_tower
+from training.qin import QIN
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Graphs that ``FoldedModel`` runs; never a bundle."""
+
+    path: Path
+    schema: FeatureSchema
+    version: str = "unpublished"
+
+    def graph(self, name: str) -> Path:
+        return self.path / f"{name}.onnx"
+
+
+def write_graphs(network: QIN, path: Path) -> Folder:
+    """Every graph that the bench runs, but PyTorch's own export."""
+    folded = FoldedNetwork.of(network)
+    writers = [item_tower(folded), history_tower(folded), ranker(folded), ranker_int8(folded)]
+    if network.schema.context:
+        writers.append(context_tower(folded))
+    for writer in (*writers, shared_user(network), *floors(folded)):
+        writer.save(path)
+    return Folder(path, network.schema)
+
+
+class Folded:
+    """The folded network, and the rows of its items made ready as a model version keeps them."""
+
+    def __init__(self, graphs: Graphs, threads: int, rows: NDArray[np.void]) -> None:
+        """In int8 as well where ``graphs`` hold it; a bundle need not."""
+        has_int8 = graphs.graph(INT8).exists()
+        self.model = FoldedModel(graphs, threads=threads, precision="int8" if has_int8 else "fp32")
+        self.precisions: tuple[Precision, ...] = ("fp32", "int8") if has_int8 else ("fp32",)
+        self.rows, self.items = rows, self.model.items(rows)
+
+    def prepare(self, request: Request) -> tuple[ItemVectors, HistoryRows]:
+        past = self.items.vector[request.history]
+        return self.items.take(request.candidates), self.model.history(past)
+
+    def logits(self, items: ItemVectors, history: HistoryRows, precision: Precision) -> Floats:
+        """(C,), chunk by chunk, as the service does."""
+        parts = [items.part(start, start + CHUNK) for start in range(0, len(items), CHUNK)]
+        return np.concatenate([self.model.logits(part, history, precision) for part in parts])
+
+    def runs(self, request: Request) -> dict[str, Run]:
+        """The ranker in each precision, and the towers on this request's items."""
+        items, history = self.prepare(request)
+        asked, past = self.rows[request.candidates], self.items.vector[request.history]
+        runs: dict[str, Run] = {
+            f"folded_{precision}": lambda p=precision: self.logits(items, history, p)  # type: ignore[misc]
+            for precision in self.precisions
+        }
+        runs["item_tower"] = lambda: self.model.items(asked)
+        runs["history_tower"] = lambda: self.model.history(past)
+        return runs
+
+
+class Floors:
+    """The large products alone, chunk by chunk."""
+
+    def __init__(self, folder: Folder, threads: int) -> None:
+        self.width = folder.schema.network_width
+        self.sessions = {name: open_session(folder.graph(name), threads) for name in FLOORS}
+
+    def runs(self, candidates: int) -> dict[str, Run]:
+        x = np.random.default_rng(0).normal(0, 0.3, (candidates, self.width)).astype(np.float32)
+        rows = [x[start : start + CHUNK] for start in range(0, candidates, CHUNK)]
+        pixels = [np.ascontiguousarray(part.T)[None, :, None, :] for part in rows]
+
+        def run(name: str, inputs: list[Floats]) -> Run:
+            session = self.sessions[name]
+            return lambda: [session.run(None, {"x": part}) for part in inputs]
+
+        return {name: run(name, pixels if name.endswith("conv") else rows) for name in FLOORS}
+
+
+class SharedUser:
+    """The user's side once for all candidates; nothing folded."""
+
+    def __init__(self, folder: Folder, threads: int) -> None:
+        self.names = [feature.name for feature in folder.schema.context]
+        self.session = open_session(folder.graph("shared_user"), threads)
+
+    def run(self, items: ItemVectors, history: Floats) -> Run:
+        """items (C), history (L, D): vectors of the same network."""
+        feeds = []
+        for start in range(0, len(items), CHUNK):
+            part = items.part(start, start + CHUNK)
+            feed: dict[str, NDArray[Any]] = {"vector": part.vector, "history": history}
+            for column, name in enumerate(self.names):
+                feed[name] = np.ascontiguousarray(part.context[:, column])
+            feeds.append(feed)
+        return lambda: [self.session.run(None, feed) for feed in feeds]

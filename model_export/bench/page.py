@@ -1,0 +1,118 @@
+"""The bench's figures on a page: a table and a picture between two marks, the rest left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from model_export.bench.labels import DRAWN, FIGURES, LATENCIES, figure
+from model_export.bench.picture import axes, save
+from model_export.errors import BundleError
+
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+
+def around(page: Path) -> tuple[str, str]:
+    """What stands before and after the marks; BundleError for a page without them.
+
+    A page that is not there is about to be made.
+    """
+    text = page.read_text("utf-8") if page.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
+    before, found, rest = text.partition(BEGIN)
+    _, closed, after = rest.partition(END)
+    if not (found and closed):
+        raise BundleError(f"{page}: holds no lines {BEGIN} and {END} to write the figures between")
+    return before, after
+
+
+def write(result: dict[str, Any], page: Path) -> None:
+    """Rewrite what stands between the marks, and the picture beside the page."""
+    before, after = around(page)
+    picture = page.with_suffix(".svg")
+    draw(result, picture)
+    block = [BEGIN, "", *_block(result, picture.name), "", END]
+    page.write_text(before + "\n".join(block) + after, "utf-8")
+
+
+def _block(result: dict[str, Any], picture: str) -> list[str]:
+    return [
+        f"{result['subject']}, X = {result['network_width']}, {result['threads']} thread(s), "
+        f"onnxruntime {result['onnxruntime']}, torch {result['torch']}; medians in milliseconds, "
+        f"measured in turns in one run of {result['took_s']:.0f} s.",
+        "",
+        f"![Latency against candidates, log-log]({picture})",
+        "",
+        *_cases(result["cases"]),
+        "",
+        *(_bars(result["bars"]) if result["bars"] else ()),
+        *_work(result["work"]),
+        *_costs(result),
+    ]
+
+
+def _cases(cases: list[dict[str, Any]]) -> list[str]:
+    heads = [f"{c['candidates']} × {c['history']}" for c in cases]
+    lines = [f"| candidates × history | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for name, label in LATENCIES.items():
+        lines.append(f"| {label} | " + " | ".join(figure(c[name], ".3g") for c in cases) + " |")
+    for name, (label, form) in FIGURES.items():
+        lines.append(f"| {label} | " + " | ".join(figure(c[name], form) for c in cases) + " |")
+    readings = [str(c["repeats"]["eager"]) for c in cases]
+    lines.append(f"| readings behind the eager median | {' | '.join(readings)} |")
+    readings = [str(c["repeats"]["folded_fp32"]) for c in cases]
+    lines.append(f"| readings behind the folded fp32 median | {' | '.join(readings)} |")
+    return lines
+
+
+def _bars(bars: list[dict[str, Any]]) -> list[str]:
+    lines = ["| bar | candidates | history | measured | asked | met |", "|---" * 6 + "|"]
+    for bar in bars:
+        lines.append(
+            f"| {bar['bar']} | {bar['candidates']} | {bar['history']} | {bar['value']:.4g} | "
+            f"{bar['limit']} | {'yes' if bar['met'] else '**no**'} |"
+        )
+    return [*lines, ""]
+
+
+def _work(work: dict[str, Any]) -> list[str]:
+    each, size = work["multiply_adds_per_candidate"], work["weight_bytes"]
+    return [
+        f"Multiply-adds of a candidate against {work['history']} history items: "
+        f"{each['published']:,} as published, {each['shared_user']:,} with the user's side shared, "
+        f"{each['folded']:,} folded, {each['floor']:,} in the floor. Weights of the ranker: "
+        f"{size['folded_fp32'] / 1e6:.1f} MB, with int8 products {size['folded_int8'] / 1e6:.1f} "
+        "MB.",
+        "",
+    ]
+
+
+def _costs(result: dict[str, Any]) -> list[str]:
+    ranker, catalogue = result["ranker"], result["catalogue"]
+    sizes = ", ".join(
+        f"{items:,} items {ms:.2f} ms"
+        for items, ms in zip(catalogue["items"], catalogue["ms"], strict=True)
+    )
+    return [
+        f"At {ranker['candidates']} candidates: the graph of named functions "
+        f"{ranker['named_functions_ms']:.2f} ms, the same graph flattened {ranker['flat_ms']:.2f} "
+        f"ms ({ranker['named_over_flat']:.3f}×; loading {ranker['load_named_functions_ms']:.1f} "
+        f"and {ranker['load_flat_ms']:.1f} ms). Without the attention among its outputs "
+        f"{ranker['without_attention_ms']:.2f} ms ({ranker['unasked_explain']:.3f}×), asked for "
+        f"it {ranker['explained_ms']:.2f} ms. Gathered from an item table of: {sizes}.",
+    ]
+
+
+def draw(result: dict[str, Any], file: Path) -> None:
+    """Latency against candidates, log-log, the floors dashed."""
+    first = result["cases"][0]["history"]
+    cases = [c for c in result["cases"] if c["history"] == first]
+    plot = axes("candidates", "milliseconds", f"history of {first}, {result['threads']} thread(s)")
+    for number, name in enumerate(DRAWN):
+        points = [(c["candidates"], c[name]) for c in cases if c[name] is not None]
+        if points:
+            style = {"color": f"C{number}", "label": LATENCIES[name]}
+            line = "o--" if name.startswith("floor") else "o-"
+            plot.loglog(*zip(*points, strict=True), line, ms=3, **style)
+    plot.legend(fontsize=7)
+    plot.grid(which="both", alpha=0.2)
+    save(plot, file)

@@ -1,0 +1,48 @@
+"""What the bench asks: random items, and requests over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.contract import ItemRows
+from feature_store.schema import FeatureSchema
+
+ITEMS = 4096  # distinct items that requests draw from
+CHUNK = 512  # candidates in one call, as the service cuts them
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Positions among the bench's items."""
+
+    candidates: NDArray[np.int32]  # (C,)
+    history: NDArray[np.int32]  # (L,)
+
+    @classmethod
+    def random(cls, candidates: int, history: int, random: np.random.Generator) -> Request:
+        """Items may repeat, in the history as among the candidates."""
+        return cls(
+            random.integers(0, ITEMS, candidates, np.int32),
+            random.integers(0, ITEMS, history, np.int32),
+        )
+
+    def parts(self, size: int) -> Iterator[Request]:
+        """The same history with at most ``size`` candidates at a time."""
+        for start in range(0, len(self.candidates), size):
+            yield Request(self.candidates[start : start + size], self.history)
+
+
+def random_items(schema: FeatureSchema, random: np.random.Generator) -> ItemRows:
+    """(ITEMS,) full records: every slot in use, every context level drawn."""
+    rows = np.zeros(ITEMS, schema.item_dtype)
+    for feature in (*schema.item, *schema.context):
+        shape = rows[feature.name].shape
+        if feature.kind == "dense":
+            rows[feature.name] = random.normal(0, 1, shape)
+        else:
+            rows[feature.name] = random.integers(1, feature.vocabulary, shape)
+    return rows

@@ -1,0 +1,193 @@
+"""The bench from its arguments to its figures.
+
+Everything is measured in turns in one process, by median. The unfolded variants start from item
+features, one row per candidate, as the published network does; the folded ones from rows that a
+model version keeps ready per item (the towers that make them are measured beside it).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from model_export.bench.bars import BAR_CANDIDATES, bars
+from model_export.bench.costs import catalogue_costs, ranker_costs
+from model_export.bench.graphs import Floors, Folded, SharedUser, write_graphs
+from model_export.bench.interleave import Run, medians
+from model_export.bench.request import Request, random_items
+from model_export.bench.unfolded import Published
+from model_export.bench.work import work
+from model_export.bundle import Bundle
+from model_export.rank_correlation import kendall_tau
+from training.qin import QIN
+
+TIMED = (
+    "eager",  # as published, in PyTorch
+    "plain_onnx",  # the same, exported as it is
+    "shared_user_onnx",  # the user's side once, nothing folded
+    "folded_fp32",
+    "folded_int8",
+    "floor_fp32",  # the large products alone, as MatMul
+    "floor_fp32_conv",  # the same as 1×1 convolutions
+    "floor_int8",
+    "item_tower",
+    "history_tower",
+)
+Announce = Callable[[str, int, int], None]  # what, done, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured."""
+
+    network: Callable[[int], QIN]  # history length -> a network, in eval mode, that takes it
+    name: str
+    bundle: Bundle | None = None  # its graphs in place of those folded from ``network``
+
+
+def run(
+    subject: Subject,
+    *,
+    candidates: list[int],
+    history: list[int],
+    threads: int = 1,
+    seconds: float = 2.0,
+    announce: Announce = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Every list length at the first history length; the other lengths at 512 candidates alone.
+
+    ``seconds``: about the most time that one variant of one case takes, warming up aside. What
+    takes longer for a single run is read once.
+    """
+    torch.set_num_threads(threads)
+    began, cases = time.monotonic(), []
+    first, *others = history
+    steps = _steps(len(candidates) + len(others) + 1, announce)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _Bench(subject, Path(folder), first, threads, seconds)
+        for count in candidates:
+            steps(f"{count} candidates, history of {first}")
+            cases.append(bench.case(count))
+        steps("costs that should be none")
+        costs = bench.costs()
+        width, arithmetic = bench.network.schema.network_width, work(bench.network, first)
+    for length in others:
+        with tempfile.TemporaryDirectory() as folder:
+            steps(f"{BAR_CANDIDATES} candidates, history of {length}")
+            bench = _Bench(subject, Path(folder), length, threads, seconds)
+            cases.append(bench.case(BAR_CANDIDATES))
+    steps("done")
+    return {
+        "subject": subject.name,
+        "threads": threads,
+        "onnxruntime": onnxruntime.__version__,
+        "torch": torch.__version__.partition("+")[0],
+        "network_width": width,
+        "took_s": time.monotonic() - began,
+        "work": arithmetic,
+        "cases": cases,
+        **costs,
+        "bars": bars(cases),
+    }
+
+
+def _steps(total: int, announce: Announce) -> Callable[[str], None]:
+    done = iter(range(total + 1))
+    return lambda what: announce(what, next(done), total)
+
+
+class _Bench:
+    """All variants at one history length."""
+
+    def __init__(
+        self, subject: Subject, folder: Path, history: int, threads: int, seconds: float
+    ) -> None:
+        self.network, self.history = subject.network(history), history
+        self.threads, self.seconds = threads, seconds
+        self.folder = write_graphs(self.network, folder)
+        self.random = np.random.default_rng(0)
+        rows = random_items(self.network.schema, self.random)
+        self.published = Published(self.network, rows)
+        self.own = Folded(self.folder, threads, rows)
+        self.bundle = subject.bundle
+        self.folded = self.own if self.bundle is None else Folded(self.bundle, threads, rows)
+        self.shared, self.floors = SharedUser(self.folder, threads), Floors(self.folder, threads)
+
+    def case(self, candidates: int) -> dict[str, Any]:
+        """Latencies, their ratios, and what float32 and int8 err by."""
+        request = Request.random(candidates, self.history, self.random)
+        timed = medians(self._runs(request), self.seconds)
+        ms: dict[str, float | None] = {
+            f"{name}_ms": timed[name].ms if name in timed else None for name in TIMED
+        }
+        return {
+            "candidates": candidates,
+            "history": self.history,
+            **ms,
+            "repeats": {name: timed[name].repeats for name in timed},
+            "eager_over_folded_fp32": _ratio(ms, "eager", "folded_fp32"),
+            "plain_onnx_over_folded_fp32": _ratio(ms, "plain_onnx", "folded_fp32"),
+            "folded_fp32_over_floor_fp32": _ratio(ms, "folded_fp32", "floor_fp32"),
+            "folded_int8_over_folded_fp32": _ratio(ms, "folded_int8", "folded_fp32"),
+            "folded_fp32_us_per_candidate": 1e3 * timed["folded_fp32"].ms / candidates,
+            **self._errors(request),
+        }
+
+    def _runs(self, request: Request) -> dict[str, Run]:
+        items, _ = self.own.prepare(request)
+        plain = self.folder.path / "plain_onnx.onnx"
+        return {
+            "eager": self.published.eager(request),
+            "plain_onnx": self.published.exported(request, plain, self.threads),
+            "shared_user_onnx": self.shared.run(items, self.own.items.vector[request.history]),
+            **self.folded.runs(request),
+            **self.floors.runs(len(request.candidates)),
+        }
+
+    def _errors(self, request: Request) -> dict[str, float | None]:
+        """On the probability, against the network in float64.
+
+        A bundle's own network is not at hand: its float32 is held against its golden answers, and
+        its int8 against its float32.
+        """
+        items, history = self.folded.prepare(request)
+        fp32 = self.folded.logits(items, history, "fp32")
+        if self.bundle is None:
+            exact = self.published.in_float64(request)
+            error = float(np.abs(_sigmoid(fp32) - exact).max())
+        else:
+            exact = _sigmoid(fp32)
+            error = self.bundle.golden().compare(self.folded.model).max_abs_error
+        errors: dict[str, float | None] = {"max_abs_error_fp32": error}
+        errors |= {"max_abs_error_int8": None, "rank_correlation_int8": None}
+        if "int8" in self.folded.precisions:
+            int8 = self.folded.logits(items, history, "int8")
+            errors["max_abs_error_int8"] = float(np.abs(_sigmoid(int8) - exact).max())
+            errors["rank_correlation_int8"] = float(kendall_tau(fp32, int8))
+        return errors
+
+    def costs(self) -> dict[str, Any]:
+        request = Request.random(BAR_CANDIDATES, self.history, self.random)
+        return {
+            "ranker": ranker_costs(self.folder, self.own, request, self.seconds, self.threads),
+            "catalogue": catalogue_costs(self.folded, request, self.seconds),
+        }
+
+
+def _ratio(ms: dict[str, float | None], over: str, under: str) -> float | None:
+    above, below = ms[f"{over}_ms"], ms[f"{under}_ms"]
+    return above / below if above is not None and below else None
+
+
+def _sigmoid(logit: NDArray[np.float32]) -> NDArray[np.float64]:
+    probability: NDArray[np.float64] = 1 / (1 + np.exp(-logit.astype(np.float64)))
+    return probability

@@ -1,0 +1,33 @@
+"""The bench's figures on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from model_export.bench.labels import FIGURES, LATENCIES, figure
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """Milliseconds and ratios by case, then the bars."""
+    cases = result["cases"]
+    title = f"{result['subject']}: median milliseconds, {result['threads']} thread(s)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("candidates × history")
+    for case in cases:
+        table.add_column(f"{case['candidates']} × {case['history']}", justify="right")
+    for name, label in LATENCIES.items():
+        table.add_row(label, *(figure(case[name], ".3f") for case in cases))
+    table.add_section()
+    for name, (label, form) in FIGURES.items():
+        table.add_row(label, *(figure(case[name], form) for case in cases))
+    console.print(table)
+    for bar in result["bars"]:
+        where = f"{bar['candidates']} candidates, history of {bar['history']}"
+        verdict = "met" if bar["met"] else "MISSED"
+        console.print(
+            f"{verdict:>6}  {bar['bar']}, {where}: {bar['value']:.4g} (asked {bar['limit']})"
+        )
+    console.print(f"took {result['took_s']:.0f} s")

@@ -1,0 +1,212 @@
+"""The bench at sizes that take no time: its figures are whole, and its bars can be missed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_export.bench import page
+from model_export.bench.bars import bars
+from model_export.bench.floors import floors
+from model_export.bench.graphs import Folded, SharedUser, write_graphs
+from model_export.bench.interleave import LEAST, ROUNDS, medians
+from model_export.bench.request import ITEMS, Request, random_items
+from model_export.bench.run import TIMED, run
+from model_export.bench.subjects import published, random_weights, trained
+from model_export.bench.unfolded import Published
+from model_export.bench.work import work
+from model_export.build import build
+from model_export.bundle import Bundle
+from model_export.errors import BundleError
+from model_export.folded import FoldedNetwork
+from model_export.random_network import random_network
+from tests.model_export.schemas import SMALL, SMALL_SIZES, WITHOUT_IDENTITY
+from training.qin import QIN
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, Any]:
+    seen: list[tuple[str, int, int]] = []
+    figures = run(
+        random_weights(SMALL, SMALL_SIZES),
+        candidates=[3, 512],
+        history=[5, 20],
+        seconds=0.01,
+        announce=lambda *step: seen.append(step),
+    )
+    assert [step[1:] for step in seen] == [(n, 4) for n in range(5)]
+    return figures
+
+
+def test_every_variant_of_every_case_is_timed(result: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(result)) == result
+    cases = [(case["candidates"], case["history"]) for case in result["cases"]]
+    assert cases == [(3, 5), (512, 5), (512, 20)]
+    for case in result["cases"]:
+        assert all(case[f"{name}_ms"] > 0 for name in TIMED)
+        assert set(case["repeats"]) == set(TIMED)
+        assert case["eager_over_folded_fp32"] == case["eager_ms"] / case["folded_fp32_ms"]
+        assert 0 < case["max_abs_error_fp32"] < 2e-6 < case["max_abs_error_int8"] < 0.5
+        assert 0.8 < case["rank_correlation_int8"] <= 1
+    assert result["ranker"]["named_over_flat"] > 0
+    assert result["catalogue"]["items"] == [10_000, 100_000]
+
+
+def test_every_variant_answers_as_the_network(tmp_path: Path) -> None:
+    for schema in (SMALL, WITHOUT_IDENTITY):
+        network = random_network(schema, SMALL_SIZES, seed=4)
+        random = np.random.default_rng(1)
+        rows = random_items(schema, random)
+        request = Request.random(7, schema.history_length, random)
+        unfolded, folder = Published(network, rows), write_graphs(network, tmp_path)
+        exact = unfolded.in_float64(request)
+        folded = Folded(folder, 1, rows)
+        items, history = folded.prepare(request)
+        answers = {
+            "eager": unfolded.eager(request)()[0].numpy(),
+            "plain": unfolded.exported(request, tmp_path / "plain.onnx", 1)()[0][0],
+            "shared": SharedUser(folder, 1).run(items, folded.items.vector[request.history])()[0][
+                0
+            ],
+            "folded": 1 / (1 + np.exp(-folded.logits(items, history, "fp32"))),
+        }
+        for name, answer in answers.items():
+            np.testing.assert_allclose(answer, exact, atol=2e-6, err_msg=name)
+
+
+def test_long_histories_and_lists_go_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_export.bench.unfolded.POSITIONS", 12)
+    network = random_network(SMALL, SMALL_SIZES)
+    rows = random_items(SMALL, np.random.default_rng(2))
+    unfolded = Published(network, rows)
+    request = Request(np.arange(8, dtype=np.int32), np.arange(5, dtype=np.int32))
+    parts = unfolded.eager(request)()
+    assert [len(part) for part in parts] == [2, 2, 2, 2]
+    assert np.concatenate(parts) == pytest.approx(unfolded.in_float64(request), abs=2e-6)
+
+
+def test_the_floor_is_the_large_products_and_nothing_else(network: QIN) -> None:
+    graphs = {g.name: g.model().graph for g in floors(FoldedNetwork.of(network))}
+    operators = {name: [node.op_type for node in graph.node] for name, graph in graphs.items()}
+    assert operators == {
+        "floor_fp32": ["MatMul"] * 2,
+        "floor_fp32_conv": ["Conv"] * 2,
+        "floor_int8": ["DynamicQuantizeMatMul"] * 2,
+    }
+
+
+def test_the_work_is_counted_for_one_more_candidate(network: QIN) -> None:
+    counted = work(network, history=10)
+    D, A, X, L, R, layers = 24, 24, network.schema.network_width, 10, 2, 3
+    each = counted["multiply_adds_per_candidate"]
+    assert each["floor"] == (layers - 1) * X * X
+    assert each["folded"] == each["floor"] + L * (2 * D + X) + X
+    assert each["shared_user"] == 2 * D * A + 2 * L * A + layers * R * X * X + X
+    assert each["published"] == each["shared_user"] + 2 * L * D * A
+    assert counted["weight_bytes"]["folded_int8"] < counted["weight_bytes"]["folded_fp32"]
+
+
+def test_what_is_slow_is_read_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, order = [0.0], []
+    monkeypatch.setattr("model_export.bench.interleave.time.perf_counter", lambda: clock[0])
+
+    def takes(seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            order.append(seconds)
+            clock[0] += seconds
+
+        return run
+
+    runs = {str(seconds): takes(seconds) for seconds in (0.001, 0.125, 0.9, 3.0)}
+    readings = medians(runs, seconds=2.0)
+    assert [readings[name].repeats for name in runs] == [ROUNDS, 16, LEAST, 1]
+    assert [readings[name].ms for name in runs] == pytest.approx([1, 125, 900, 3000])
+    assert order[:4] == [0.001, 0.125, 0.9, 3.0]  # to warm up
+    assert order[8:11] != order[11:14]  # every round has its own order
+
+
+def case(candidates: int, history: int = 64, **figures: float) -> dict[str, Any]:
+    met = {
+        "eager_over_folded_fp32": 40.0,
+        "plain_onnx_over_folded_fp32": 30.0,
+        "folded_fp32_over_floor_fp32": 1.05,
+        "folded_int8_over_folded_fp32": 0.4,
+        "max_abs_error_fp32": 5e-7,
+        "folded_fp32_ms": candidates / 32,
+    }
+    return {"candidates": candidates, "history": history} | met | figures
+
+
+def test_bars_are_met_and_missed_one_by_one() -> None:
+    cases = [case(64), case(512), case(2048), case(512, history=1024, folded_fp32_ms=20.0)]
+    judged = bars(cases)
+    assert len(judged) == 8
+    assert all(bar["met"] for bar in judged)
+    cases[1] = case(512, folded_fp32_over_floor_fp32=1.11, eager_over_folded_fp32=34.9)
+    cases[2] = case(2048, folded_fp32_ms=80.0)
+    cases[3] = case(512, history=1024, folded_fp32_ms=30.0)
+    missed = [bar["bar"] for bar in bars(cases) if not bar["met"]]
+    assert missed == [
+        "eager / folded fp32",
+        "folded fp32 / floor fp32",
+        "folded fp32 per candidate / at 512",
+        "folded fp32 / at a history of 64",
+    ]
+    assert bars([case(8)]) == []
+
+
+def test_a_bundle_is_measured_by_its_own_graphs(bundle: Bundle) -> None:
+    figures = run(published(bundle), candidates=[4], history=[6], seconds=0.01)
+    (only,) = figures["cases"]
+    assert figures["subject"] == "bundle small-1"
+    assert only["folded_fp32_ms"] > 0
+    assert only["max_abs_error_fp32"] == bundle.manifest.parity.max_abs_error
+    assert only["folded_int8_ms"] is only["max_abs_error_int8"] is None
+    assert only["folded_int8_over_folded_fp32"] is None
+
+
+def test_a_trained_network_takes_any_history(network: QIN, tmp_path: Path) -> None:
+    subject = trained(random_network(SMALL, SMALL_SIZES).train(), "mine")
+    assert not subject.network(40).training
+    assert subject.network(40).schema.history_length == 40
+    (only,) = run(subject, candidates=[4], history=[40], seconds=0.01)["cases"]
+    assert only["max_abs_error_fp32"] < 2e-6
+    assert math.isfinite(only["eager_ms"])
+    built = build(random_network(SMALL, SMALL_SIZES), tmp_path)
+    assert built.schema.history_length == 12
+
+
+def test_the_page_keeps_what_was_written_by_hand(result: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "performance.md"
+    page.write(result, file)
+    assert file.read_text().startswith("# Performance\n")
+    file.write_text("By hand.\n\n" + file.read_text() + "\nBelow.\n")
+    page.write(result | {"subject": "another network"}, file)
+    text = file.read_text()
+    assert text.startswith("By hand.\n")
+    assert text.endswith("\nBelow.\n")
+    assert text.count(page.BEGIN) == text.count("another network") == 1
+    assert "| folded fp32 / floor fp32 | 512 | 5 |" in text
+    picture = (tmp_path / "performance.svg").read_text()
+    assert picture.count("<svg") == 1
+    page.write(result, file)
+    assert (tmp_path / "performance.svg").read_text() == picture
+
+
+def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "page.md"
+    file.write_text("# Something else\n")
+    with pytest.raises(BundleError, match=r"page\.md: holds no lines <!-- bench: begin -->"):
+        page.around(file)
+
+
+def test_requests_draw_from_all_items() -> None:
+    request = Request.random(20_000, 5, np.random.default_rng(0))
+    assert len(np.unique(request.candidates)) > 0.9 * ITEMS
+    assert [len(part.candidates) for part in request.parts(8000)] == [8000, 8000, 4000]
