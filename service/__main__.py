@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
+import tempfile
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +18,10 @@ from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.errors import BundleError
 from service import logs
+from service.handing import Post
+from service.logs import logger
 from service.models_cli import app as models
-from service.serving import serve as serve_until_stopped
-from service.settings import PREFIX, Settings
+from service.settings import PREFIX, Settings, unknown_variables
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(models, name="models")
@@ -35,7 +40,10 @@ def serve(
     store: Annotated[str | None, typer.Option(help="lmdb://PATH, redis://HOST, …")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Engine threads; 0 is one per core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Engine threads of each; 0 shares the cores among them.")
+    ] = None,
     example: Annotated[
         bool, typer.Option("--example", help="Once ready, print a request and its answer.")
     ] = False,
@@ -44,24 +52,64 @@ def serve(
 
     Every other setting is an environment variable (QIN_…); options win over them.
     """
-    given: dict[str, Any] = {
+    options = {
         "bundle": bundle,
         "store": store,
         "host": host,
         "port": port,
+        "workers": workers,
         "threads": threads,
     }
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = _settings(given)
+    logs.configure(settings.log_format, settings.log_level)
+    for variable in unknown_variables(dict(os.environ)):
+        logger.warning("this variable sets nothing", variable=variable)
+    # Imported when it is known which: a supervisor does without all that answers requests.
+    if settings.workers == 1:
+        from service.serving import serve as serve_alone
+
+        _run(serve_alone(settings, example))
+        return
+    from service.supervisor import CannotStart, supervise
+
+    memory = "/dev/shm"  # noqa: S108 — a new folder of our own in it
+    with tempfile.TemporaryDirectory(
+        prefix="qin-", dir=memory if os.access(memory, os.W_OK) else None
+    ) as folder:
+        texts = {name: str(value) for name, value in given.items()}
+        try:
+            _run(supervise(settings, texts, Path(folder), example))
+        except CannotStart as error:
+            raise typer.Exit(error.code) from None
+
+
+@app.command(hidden=True)
+def worker(post: str) -> None:
+    """One of several processes; started by ``serve --workers``."""
+    from service.worker import work
+
+    settings = _settings({})
+    logs.configure(settings.log_format, settings.log_level)
+    _run(work(Post.model_validate_json(post), settings))
+
+
+def _settings(given: dict[str, Any]) -> Settings:
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**given)
     except ValidationError as error:
         for fault in error.errors():
             name = "".join(f"{PREFIX}{field}: ".upper() for field in fault["loc"][:1])
             typer.echo(name + fault["msg"], err=True)
         raise typer.Exit(2) from None
-    logs.configure(settings.log_format, settings.log_level)
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor per connection
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve_until_stopped(settings, example))
+            runner.run(serving)
     except (BundleError, StoreError, SchemaError, OSError) as error:
         typer.echo(f"cannot serve: {error}", err=True)
         raise typer.Exit(1) from None

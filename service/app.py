@@ -25,7 +25,7 @@ from service.house import House
 from service.metrics_route import add_metrics
 from service.oip.routes import add_infer
 from service.openapi import problem
-from service.problems import answer_problem
+from service.problems import answer_problem, answer_refusal
 from service.question import Question
 from service.request import deadline_seconds, parse, read_body
 from service.writes import add_writes
@@ -49,6 +49,11 @@ def create_app(house: House) -> ASGIApp:
     if house.settings.metrics_on == "service":
         add_metrics(app, house)
     return Exchanges(Gate(app, house.admission), house.settings, house.metrics, house.traces)
+
+
+def create_refusing(house: House) -> ASGIApp:
+    """For requests that their connection refuses: see ``answer_refusal``."""
+    return Exchanges(answer_refusal, house.settings, house.metrics, house.traces)
 
 
 def _add_score(app: FastAPI, house: House) -> None:
@@ -83,7 +88,7 @@ def _add_score(app: FastAPI, house: House) -> None:
         exchange = exchange_of(request)
         seconds = deadline_seconds(request, settings.deadline_ms, settings.max_deadline_ms)
         deadline = exchange.timings.started + seconds
-        body = await read_body(request, settings.max_body_bytes)
+        body = await read_body(request, settings.max_body_bytes, deadline)
         exchange.timings.lap("receive")
         asked = parse(model, body)
         question = Question.of(asked)
@@ -95,10 +100,12 @@ def _add_score(app: FastAPI, house: House) -> None:
 
 
 def _add_operations(app: FastAPI, house: House) -> None:
+    @app.head("/livez", include_in_schema=False)
     @app.get("/livez", summary="The process answers")
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get(
         "/readyz",
         summary="Loaded, verified against the bundle's own golden answers, filled and warmed",
@@ -108,6 +115,8 @@ def _add_operations(app: FastAPI, house: House) -> None:
         readiness, active = house.readiness, house.versions.active
         reachable = house.reader.reachable
         waiting_for = "" if readiness.ready else readiness.waiting_for
+        if readiness.draining:
+            waiting_for = "nothing: it is about to stop"
         if not waiting_for and not reachable and not house.reader.may_do_without:
             waiting_for = "the feature store to answer"
         if waiting_for or active is None:

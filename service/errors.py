@@ -1,6 +1,7 @@
 """Everything the service refuses or fails with: one tree, each with its status.
 
     ServiceError
+    ├── NotHttp              400  not HTTP/1.1 either
     ├── Malformed            400  not JSON
     ├── InvalidHeader        400  a header that says what it cannot
     ├── Unauthorised         401  no admin token, or a wrong one
@@ -8,6 +9,7 @@
     ├── UnknownModel         404
     ├── UnknownVersion       404
     ├── UnknownItem          404
+    ├── RequestTimeout       408  it did not arrive in time
     ├── Conflict             409  not in this state of affairs
     ├── TooLarge             413
     ├── UnsupportedEncoding  415
@@ -15,6 +17,7 @@
     ├── InvalidField         422  JSON, but not what was asked for
     ├── ModelRefused         422  a version that may not come in
     ├── OverCapacity         429  more than can be answered in time
+    ├── HeadersTooLarge      431
     ├── NotReady             503
     ├── StoreFailure         503
     ├── DeadlinePassed       504
@@ -68,6 +71,10 @@ class ServiceError(Exception):
         self.headers, self.members = dict(headers or {}), dict(members or {})
 
 
+class NotHttp(ServiceError):
+    status, slug, title = 400, "not-http", "This is not HTTP/1.1"
+
+
 class Malformed(ServiceError):
     status, slug, title = 400, "malformed", "The body is not JSON"
 
@@ -100,12 +107,25 @@ class UnknownItem(ServiceError):
     status, slug, title = 404, "unknown-item", "The store has no such item"
 
 
+class RequestTimeout(ServiceError):
+    status, slug, title = 408, "request-timeout", "The request took too long to arrive"
+
+
 class Conflict(ServiceError):
     status, slug, title = 409, "conflict", "Not as things are now"
 
 
 class TooLarge(ServiceError):
     status, slug, title = 413, "too-large", "The body is too large"
+
+    @classmethod
+    def beyond(cls, limit: int) -> TooLarge:
+        """What is left of the body is not read, so the connection cannot be used again."""
+        return cls(
+            f"the body is larger than {limit} bytes",
+            headers={"Connection": "close"},
+            members={"limit_bytes": limit},
+        )
 
 
 class UnsupportedEncoding(ServiceError):
@@ -131,6 +151,10 @@ class ModelRefused(ServiceError):
 
 class OverCapacity(ServiceError):
     status, slug, title = 429, "over-capacity", "More than can be answered in time"
+
+
+class HeadersTooLarge(ServiceError):
+    status, slug, title = 431, "headers-too-large", "The headers are too large"
 
 
 class NotReady(ServiceError):

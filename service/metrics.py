@@ -214,6 +214,18 @@ class Metrics:
             buckets=PAUSES,
             registry=registry,
         )
+        self.connections = Gauge(
+            "qin_connections",
+            "Open connections, by port and by what they are doing.",
+            ["port", "state"],
+            registry=registry,
+        )
+        self.connections_cut = Counter(
+            "qin_connections_cut",
+            "Connections closed for being late, by what they were late with, or crowded out.",
+            ["why"],
+            registry=registry,
+        )
         build = Info("qin_build", "What is running.", registry=registry)
         build.info(
             {

@@ -9,6 +9,7 @@ from service.house import House
 
 
 def add_metrics(app: FastAPI, house: House) -> None:
+    @app.head("/metrics", include_in_schema=False)
     @app.get(
         "/metrics",
         summary="For Prometheus",

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.errors import Fault, InvalidField, ServiceError, tree
 from service.exchange import exchange_of
@@ -23,6 +24,7 @@ from service.oip.errors import error_response, is_oip
 
 MEDIA_TYPE = "application/problem+json"
 MOST_FAULTS = 5  # told of
+REFUSAL = "refusal"  # in a request's scope: the ServiceError that is its whole answer
 FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
 SLUGS = tuple(dict.fromkeys([*(e.slug for e in tree()), *FRAMEWORK.values(), "http-error"]))
 
@@ -53,6 +55,8 @@ class Problem:
 
 def problem_of(error: Exception) -> Problem:
     """Ours say what they say; the framework's are translated; any other reveals nothing."""
+    if isinstance(error.__cause__, ServiceError):  # while the framework was reading the body
+        error = error.__cause__
     if isinstance(error, RequestValidationError):
         error = _invalid(error)
     if isinstance(error, ServiceError):
@@ -85,3 +89,9 @@ async def answer_problem(request: Request, error: Exception) -> Response:
     if is_oip(request.url.path):
         return error_response(problem.status, problem.detail, problem.headers)
     return problem.response(exchange.request_id)
+
+
+async def answer_refusal(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application of requests that are refused for what their headers say."""
+    response = await answer_problem(Request(scope), scope[REFUSAL])
+    await response(scope, receive, send)

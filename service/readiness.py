@@ -13,6 +13,7 @@ class Readiness:
     done: int = 0  # items, while the table is being filled
     total: int = 0
     ready: bool = False
+    draining: bool = False  # told to stop; still answering, so that balancers notice first
 
     @property
     def waiting_for(self) -> str:

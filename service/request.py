@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
+from time import perf_counter
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -14,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from service.api import ScoreRequest
 from service.errors import (
     ClientGone,
+    DeadlinePassed,
     Fault,
     InvalidField,
     InvalidHeader,
@@ -31,26 +34,39 @@ DEADLINE_HEADER = "X-Deadline-Ms"
 M = TypeVar("M", bound=BaseModel)
 
 
-async def read_body(request: Request, limit: int, *, encoded: bool = False) -> bytes:
+async def read_body(
+    request: Request, limit: int, deadline: float = math.inf, *, encoded: bool = False
+) -> bytes:
     """The whole body, at most ``limit`` bytes; nothing beyond the limit is kept or waited for.
 
-    ``encoded``: the caller undoes its Content-Encoding.
+    DeadlinePassed when it is not here by ``deadline`` (``perf_counter``). ``encoded``: the caller
+    undoes its Content-Encoding.
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity" and not encoded:
         raise UnsupportedEncoding("send the body as it is, without Content-Encoding")
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced[:20]) > limit:
-        raise _too_large(limit)
-    chunks, size = [], 0
+        raise TooLarge.beyond(limit)
+    left = deadline - perf_counter()
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit)
-            chunks.append(chunk)
+        async with asyncio.timeout(None if left == math.inf else left):
+            return await _read(request, limit)
     except ClientDisconnect as error:
         raise ClientGone("the client went away before its request was whole") from error
+    except TimeoutError as error:
+        raise DeadlinePassed(
+            "the body did not arrive before the deadline", headers={"Connection": "close"}
+        ) from error
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge.beyond(limit)
+        chunks.append(chunk)
     return b"".join(chunks)
 
 
@@ -110,15 +126,6 @@ def deadline_seconds(request: Request, default_ms: float, longest_ms: float) -> 
             DEADLINE_HEADER, detail=f"a number of milliseconds above 0, at most {longest_ms:g}"
         )
     return milliseconds / 1e3
-
-
-def _too_large(limit: int) -> TooLarge:
-    # What is left of the body will not be read, so the connection cannot be used again.
-    return TooLarge(
-        f"the body is larger than {limit} bytes",
-        headers={"Connection": "close"},
-        members={"limit_bytes": limit},
-    )
 
 
 def _refuse(body: bytes, error: ValidationError) -> NoReturn:

@@ -1,132 +1,133 @@
-"""One service process: a house, an application, an HTTP server around them, until told to stop."""
+"""One serving process: a house, its two ports, and an entrance, until told to stop."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-
-import uvicorn
-from starlette.types import ASGIApp
+from contextlib import closing
+from typing import Protocol
 
 from model_export.bundle import Bundle
-from service.admin import create_admin
-from service.app import create_app
+from service.door import Door, listen, url_of
 from service.example import show_example
 from service.house import House, open_house
 from service.logs import logger
-from service.settings import Settings, unknown_variables
+from service.port import Ports
+from service.scrape import Worker
+from service.settings import Settings
+from service.stopping import StopSignals
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server, but a signal ends it as a return, so that what we opened is closed."""
+class Entrance(Protocol):
+    """Where connections come from, and the word to stop."""
 
-    def __init__(self, config: uvicorn.Config, *, name: str = "service") -> None:
-        super().__init__(config)
-        self.listening, self._name = asyncio.Event(), name
+    url: str  # of the public port
+    told: asyncio.Event  # to stop
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        logger.info("listening", name=self._name, url=self.url)
-        self.listening.set()
+    def open(self, ports: Ports) -> None:
+        """Connections may come in."""
 
-    @property
-    def url(self) -> str:
-        """Where this machine finds it, whatever was asked for: port 0, all addresses."""
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 — only compared
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    def ready(self) -> None:
+        """Requests are answered from now on."""
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are the process's, not one server's: see ``_stopped_by_signals``."""
-        yield
+    def left(self) -> None:
+        """A public connection has ended."""
+
+    async def close(self) -> None:
+        """Returns when no more connections come: what balancers still send is let in before."""
 
 
 async def serve(settings: Settings, example: bool = False) -> None:
-    """Serve until SIGTERM or SIGINT. Raises BundleError or StoreError when it cannot begin.
+    """Serve until SIGTERM or SIGINT. BundleError, StoreError or OSError: it cannot begin.
 
     ``example``: once ready, ask ourselves something and print question and answer.
     """
-    for variable in unknown_variables(dict(os.environ)):
-        logger.warning("this variable sets nothing", variable=variable)
-    with closing(_admin_socket(settings)) as admin_socket:
-        async with open_house(settings) as (house, bundle):
-            server = Server(_configuration(house, create_app(house)))
-            admin = Server(_configuration(house, create_admin(house)), name="admin")
-            loading = asyncio.create_task(_load(house, bundle, server, example))
-            administering = asyncio.create_task(admin.serve([admin_socket]))
-            try:
-                with _stopped_by_signals(server, admin):
-                    await server.serve()
-            finally:
-                loading.cancel()
-                admin.should_exit = True
-                await administering
-            if not house.readiness.ready and loading.done() and not loading.cancelled():
-                loading.result()  # what it raised ends the process
+    with OwnDoors(settings) as entrance:
+        await serve_from(entrance, settings, example)
 
 
-def _admin_socket(settings: Settings) -> socket.socket:
-    """OSError names the setting."""
-    host, port = settings.admin_host, settings.admin_port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise OSError(
-            f"admin API: {host}:{port}: {error.strerror}; set QIN_ADMIN_PORT (0 picks one)"
-        ) from error
-
-
-@contextmanager
-def _stopped_by_signals(*servers: Server) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-
-    def stop(number: int) -> None:
-        for server in servers:
-            server.handle_exit(number, None)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
-    yield
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.remove_signal_handler(number)
-
-
-async def _load(house: House, bundle: Bundle, server: Server, example: bool) -> None:
-    """Meanwhile /livez and /readyz answer. Without a version there is nothing to go on for."""
-    try:
-        await house.load(bundle)
-    except BaseException:
-        server.should_exit = True
-        raise
-    if example:
-        await server.listening.wait()
+async def serve_from(
+    entrance: Entrance, settings: Settings, example: bool = False, worker: Worker | None = None
+) -> None:
+    async with open_house(settings, worker) as (house, bundle):
+        ports = Ports(house, entrance.left)
+        loading = asyncio.create_task(_load(house, bundle, entrance, example))
+        entrance.open(ports)
+        told = asyncio.create_task(entrance.told.wait())
         try:
-            await show_example(house.store, server.url)
+            await asyncio.wait((loading, told), return_when=asyncio.FIRST_COMPLETED)
+            if not told.done():
+                return  # what loading raised ends the process
+            async with asyncio.timeout(settings.shutdown_grace_s):
+                await _drain(house, ports, entrance)
+        except TimeoutError:
+            pass
+        finally:
+            ports.close()
+            loading.cancel()
+            told.cancel()
+            if loading.done() and not loading.cancelled():
+                loading.result()
+
+
+async def _drain(house: House, ports: Ports, entrance: Entrance) -> None:
+    """Lose nothing: say that we stop, let in and answer what comes meanwhile, then end."""
+    logger.info("draining")
+    house.readiness.draining = True
+    house.metrics.ready.set(0)
+    ports.say_last()
+    await entrance.close()
+    await ports.finish()
+
+
+async def _load(house: House, bundle: Bundle, entrance: Entrance, example: bool) -> None:
+    """Meanwhile /livez and /readyz answer. Without a version there is nothing to go on for."""
+    await house.load(bundle)
+    entrance.ready()
+    if example:
+        try:
+            await show_example(house.store, entrance.url)
         except Exception:  # serving goes on without it
             logger.exception("the example failed")
     await house.follow()
+    await asyncio.Event().wait()
 
 
-def _configuration(house: House, app: ASGIApp) -> uvicorn.Config:
-    settings = house.settings
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
-    )
+class OwnDoors:
+    """The entrance of a process that is alone: it listens itself, and has the signals."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._notice_s = settings.drain_notice_s
+        self._service = listen(settings.host, settings.port, "QIN_PORT")
+        try:
+            self._admin = listen(settings.admin_host, settings.admin_port, "QIN_ADMIN_PORT")
+        except OSError:
+            self._service.close()
+            raise
+        self.url, self.told = url_of(self._service), asyncio.Event()
+
+    def __enter__(self) -> OwnDoors:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with closing(self._service), closing(self._admin):
+            pass
+
+    def open(self, ports: Ports) -> None:
+        self._signals = StopSignals()
+        self.told = self._signals.told
+        self._doors = [
+            Door(self._service, ports.service.enter),
+            Door(self._admin, ports.admin.enter),
+        ]
+        for door in self._doors:
+            door.open()
+        logger.info("listening", url=self.url, admin=url_of(self._admin))
+
+    def ready(self) -> None: ...
+
+    def left(self) -> None: ...
+
+    async def close(self) -> None:
+        if not self._signals.hurried:
+            await asyncio.sleep(self._notice_s)
+        await asyncio.gather(*(door.close() for door in self._doors))

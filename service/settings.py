@@ -67,11 +67,18 @@ class Settings(BaseSettings):
         description="What the model is called in the Open Inference Protocol (/v2/models/NAME).",
     )
 
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that answer. They share the item tables, and one that ends is "
+        "replaced.",
+    )
     threads: int = Field(
         default=0,
         ge=0,
         le=1024,
-        description="Engine threads; 0 is one per core this process may use.",
+        description="Engine threads of each process; 0 shares the cores there are among them.",
     )
     chunk_candidates: int = Field(
         default=128,
@@ -190,11 +197,52 @@ class Settings(BaseSettings):
         "log.",
     )
 
+    max_header_bytes: int = Field(
+        default=16_384,
+        ge=1024,
+        le=262_144,
+        description="Most bytes of a request line and headers together; beyond it 431.",
+    )
+    max_headers: int = Field(
+        default=100, ge=10, le=10_000, description="Most headers of a request; beyond it 431."
+    )
+    headers_timeout_ms: float = Field(
+        default=2000,
+        gt=0,
+        description="Time for a request's headers, from connecting or from its first byte; then "
+        "408.",
+    )
+    body_timeout_ms: float = Field(
+        default=2000, gt=0, description="Time for a request's body after its headers; then 408."
+    )
+    answer_timeout_ms: float = Field(
+        default=5000, gt=0, description="Time a client has to take its answer."
+    )
     keep_alive_s: int = Field(
         default=75, ge=1, description="How long an idle connection is kept open."
     )
-    shutdown_grace_s: int = Field(
-        default=10, ge=0, description="How long a stop waits for answers still being made."
+    max_idle_connections: int = Field(
+        default=2000,
+        ge=1,
+        description="Most connections between two requests; the one longest idle is closed.",
+    )
+    max_receiving_connections: int = Field(
+        default=1000,
+        ge=1,
+        description="Most connections that send headers, and as many that send bodies; the slowest "
+        "is closed.",
+    )
+    max_in_flight_connections: int = Field(
+        default=1000, ge=1, description="Most connections that wait for an answer; beyond it 429."
+    )
+    drain_notice_s: float = Field(
+        default=3,
+        ge=0,
+        description="How long a SIGTERM is answered with 503 at /readyz and with service as usual, "
+        "so that balancers notice.",
+    )
+    shutdown_grace_s: float = Field(
+        default=9, ge=0, description="How long a stop may take, its notice included."
     )
 
     log_format: Literal["auto", "json", "pretty"] = Field(
@@ -256,9 +304,26 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _notice_is_within_grace(self) -> Settings:
+        if self.drain_notice_s > self.shutdown_grace_s:
+            raise ValueError(
+                f"{PREFIX}DRAIN_NOTICE_S {self.drain_notice_s:g}: at most "
+                f"{PREFIX}SHUTDOWN_GRACE_S, {self.shutdown_grace_s:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_agree(self) -> Settings:
+        if self.workers > 1 and not self.fleet:
+            raise ValueError(
+                f"{PREFIX}FLEET: needed with several workers, which serve the same version by it"
+            )
+        return self
+
     @property
     def engine_threads(self) -> int:
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
 
 
 def admin_tokens(given: SecretStr | None) -> dict[str, str]:

@@ -66,6 +66,9 @@ def start(*options: str, **variables: str) -> Service:
                 "QIN_ADMIN_PORT": str(admin_port),
                 "QIN_PRIVATE": str(private),
                 "QIN_ADMISSION_TOLERANCE": PATIENCE,
+                "QIN_DRAIN_NOTICE_S": "0",
+                "QIN_HEADERS_TIMEOUT_MS": PATIENCE,  # nor to hang up
+                "QIN_BODY_TIMEOUT_MS": PATIENCE,
                 **variables,
             },
             stderr=output,

@@ -62,7 +62,7 @@ def test_a_port_in_use_ends_the_process(world: World) -> None:
         port = ["--port", str(first.port)]
         code, said = run_to_end("--bundle", str(world.models), "--store", world.store, *port)
     assert code != 0
-    assert "address already in use" in said
+    assert "Address already in use; set QIN_PORT" in said
 
 
 def test_a_bundle_that_contradicts_its_golden_answers_is_never_ready(tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""Every connection of one port by what it is doing, each state bounded in number and in time.
+
+    headers   connected, or a request begun; its headers are not all here
+    body      the headers are here, the body is not
+    in_flight the request is whole, its answer is not out
+    idle      between two requests
+    closing   answered for the last time; the answer is still on its way
+    lingering refused with more to come, which is thrown away so that the refusal is read
+
+One sweep looks at whoever has been in a state the longest; nothing is timed byte by byte. Where a
+state is full, the one there the longest makes room: a healthy request passes through ``headers``
+and ``body`` in less time than a flood of silent ones takes to push it out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from service.metrics import Metrics
+from service.settings import Settings
+
+LINGER_S = 0.5
+SWEEP_EVERY_S = 0.2
+MS = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one request, and of how many may be in a state."""
+
+    header_bytes: int  # request line and headers
+    headers: int
+    body_bytes: int
+    headers_s: float
+    body_s: float
+    answer_s: float
+    keep_alive_s: float
+    idle: int
+    receiving: int
+    in_flight: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        return cls(
+            header_bytes=settings.max_header_bytes,
+            headers=settings.max_headers,
+            body_bytes=settings.max_body_bytes,
+            headers_s=settings.headers_timeout_ms * MS,
+            body_s=settings.body_timeout_ms * MS,
+            answer_s=settings.answer_timeout_ms * MS,
+            keep_alive_s=settings.keep_alive_s,
+            idle=settings.max_idle_connections,
+            receiving=settings.max_receiving_connections,
+            in_flight=settings.max_in_flight_connections,
+        )
+
+
+class Connection(Protocol):
+    crowd: Crowd | None
+
+    def cut(self) -> bool:
+        """Leave this state now, refused with a problem document where that is possible.
+
+        False: it was ourselves who kept the client waiting; its time begins anew.
+        """
+
+    def abort(self) -> None: ...
+
+    def say_last(self) -> None:
+        """The answer under way is the last one."""
+
+    def holds_answer(self) -> bool:
+        """Whether part of an answer has not been taken by the client."""
+
+
+class Crowd:
+    """The connections in one state, the one there the longest first."""
+
+    __slots__ = ("members", "most", "name", "seconds")
+
+    def __init__(self, name: str, seconds: float, most: float) -> None:
+        self.name, self.seconds, self.most = name, seconds, most
+        self.members: OrderedDict[Connection, float] = OrderedDict()  # since when
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.members) >= self.most
+
+
+class Connections:
+    """On the event loop alone."""
+
+    def __init__(
+        self, limits: Limits, metrics: Metrics, on_leave: Callable[[], None] = lambda: None
+    ) -> None:
+        self.limits, self.metrics, self._on_leave = limits, metrics, on_leave
+        self.headers = Crowd("headers", limits.headers_s, limits.receiving)
+        self.body = Crowd("body", limits.body_s, limits.receiving)
+        self.in_flight = Crowd("in_flight", math.inf, math.inf)  # newcomers are refused instead
+        self.idle = Crowd("idle", limits.keep_alive_s, limits.idle)
+        self.closing = Crowd("closing", limits.answer_s, limits.idle)
+        self.lingering = Crowd("lingering", LINGER_S, limits.receiving)
+        self.crowds = (
+            self.headers,
+            self.body,
+            self.in_flight,
+            self.idle,
+            self.closing,
+            self.lingering,
+        )
+        self.untaken: OrderedDict[Connection, float] = OrderedDict()  # slow readers, since when
+        self.draining = False
+
+    def __len__(self) -> int:
+        return sum(len(crowd.members) for crowd in self.crowds)
+
+    def move(self, connection: Connection, crowd: Crowd) -> None:
+        old = connection.crowd
+        if old is not None:
+            del old.members[connection]
+        connection.crowd = crowd
+        crowd.members[connection] = monotonic()
+        if len(crowd.members) > crowd.most:
+            self._cut(next(iter(crowd.members)), "crowded")
+
+    def leave(self, connection: Connection) -> None:
+        if connection.crowd is not None:
+            del connection.crowd.members[connection]
+            connection.crowd = None
+            self._on_leave()
+        self.untaken.pop(connection, None)
+
+    def awaits_reader(self, connection: Connection) -> None:
+        """Part of an answer is still here; its client has a limited time to take it."""
+        self.untaken[connection] = monotonic()
+        self.untaken.move_to_end(connection)
+
+    def sweep(self) -> None:
+        """Cut whoever is late."""
+        now = monotonic()
+        for crowd in self.crowds:
+            while crowd.members:
+                first, since = next(iter(crowd.members.items()))
+                if now - since < crowd.seconds:
+                    break
+                self._cut(first, crowd.name)
+        for connection, since in list(self.untaken.items()):
+            if not connection.holds_answer():
+                del self.untaken[connection]
+            elif now - since >= self.limits.answer_s:
+                del self.untaken[connection]
+                self.metrics.connections_cut.labels("answer").inc()
+                connection.abort()
+
+    def _cut(self, connection: Connection, why: str) -> None:
+        if connection.cut():
+            self.metrics.connections_cut.labels(why).inc()

@@ -1,0 +1,115 @@
+"""The two ports of a process, public and admin, under the same limits."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from email.utils import formatdate
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.server import ServerState
+
+from service.admin import create_admin
+from service.app import create_app, create_refusing
+from service.connections import SWEEP_EVERY_S, Connections, Limits
+from service.house import House
+from service.logs import logger
+from service.receiving import Receiving
+from service.until import until
+
+LOOK_AGAIN_S = 0.05  # for bytes that are here and not yet read
+
+
+class Port:
+    """An application and its connections."""
+
+    def __init__(self, name: str, app: ASGIApp, house: House, on_leave: Callable[[], None]) -> None:
+        self.name, self.refusing = name, create_refusing(house)
+        self.loop, self.state = asyncio.get_running_loop(), ServerState()
+        self.config = _configuration(app)
+        self.connections = Connections(Limits.of(house.settings), house.metrics, on_leave)
+        self._entering: set[asyncio.Task[None]] = set()
+        for crowd in self.connections.crowds:
+            gauge = house.metrics.connections.labels(name, crowd.name)
+            gauge.set_function(lambda members=crowd.members: float(len(members)))  # type: ignore[misc]
+
+    def enter(self, accepted: socket.socket) -> None:
+        """A new connection; ``accepted`` is non-blocking, and ours from now on."""
+        task = self.loop.create_task(self._enter(accepted))
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
+
+    async def _enter(self, accepted: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(lambda: Receiving(self), accepted)
+        except OSError as error:  # it is gone already
+            logger.debug("a connection that ended at once", reason=str(error))
+            accepted.close()
+
+    def say_last(self) -> None:
+        """Every answer from now on is the last of its connection."""
+        self.connections.draining = True
+        for crowd in self.connections.crowds:
+            for connection in crowd.members:
+                connection.say_last()
+
+    async def finish(self) -> None:
+        """Close what is idle; wait for the others, which the limits of their states end."""
+        await asyncio.sleep(LOOK_AGAIN_S)
+        for connection in list(self.connections.idle.members):
+            connection.cut()
+        await until(lambda: not self._entering and not len(self.connections))
+
+    def abort(self) -> int:
+        """Cut everything. How many requests that costs."""
+        under_way = len(self.state.tasks)
+        for crowd in self.connections.crowds:
+            for connection in list(crowd.members):
+                connection.abort()
+        for task in list(self.state.tasks):
+            task.cancel()
+        return under_way
+
+
+class Ports:
+    """Public and admin, swept by one timer."""
+
+    def __init__(self, house: House, on_leave: Callable[[], None] = lambda: None) -> None:
+        """``on_leave``: called when a connection of the public port has ended."""
+        self.service = Port("service", create_app(house), house, on_leave)
+        self.admin = Port("admin", create_admin(house), house, lambda: None)
+        self._both = (self.service, self.admin)
+        self._loop = asyncio.get_running_loop()
+        self._sweep()
+
+    def say_last(self) -> None:
+        for port in self._both:
+            port.say_last()
+
+    async def finish(self) -> None:
+        await asyncio.gather(*(port.finish() for port in self._both))
+
+    def close(self) -> None:
+        """Whatever is still here is cut."""
+        self._timer.cancel()
+        cut = sum(port.abort() for port in self._both)
+        if cut:
+            logger.error("cut at the end of the grace time", requests=cut)
+
+    def _sweep(self) -> None:
+        self._timer = self._loop.call_later(SWEEP_EVERY_S, self._sweep)
+        date = [(b"date", formatdate(usegmt=True).encode())]
+        for port in self._both:
+            port.connections.sweep()
+            port.state.default_headers = date
+
+
+def _configuration(app: ASGIApp) -> uvicorn.Config:
+    """What the protocol reads of it."""
+    config = uvicorn.Config(
+        app, http="httptools", ws="none", lifespan="off", log_config=None, proxy_headers=False
+    )
+    config.load()
+    return config

@@ -1,0 +1,250 @@
+"""``workers=N``: a supervisor that accepts every connection and hands it to one of N workers.
+
+Each new connection goes to the ready worker that has the fewest, so that connections that stay
+open are spread evenly; none goes to a worker that is still loading or has died. A worker that ends
+is replaced. The supervisor reads no byte of a connection and knows no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import sys
+from collections import deque
+from contextlib import closing, suppress
+from itertools import count
+from pathlib import Path
+from time import monotonic
+
+from service.colleague import Colleague
+from service.door import Door, listen, url_of
+from service.handing import Line, Post, Word, pair
+from service.logs import logger
+from service.settings import PREFIX, Settings
+from service.stopping import StopSignals
+from service.until import until
+
+LOOK_EVERY_S = 0.5
+PROVED_S = 1.0  # that a worker was ready, after which its end is no reason to wait
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # before another attempt to start one
+KILL_MARGIN_S = 0.5  # beyond the grace time, which the workers keep themselves
+
+
+class CannotStart(Exception):
+    """A worker ended before it was ever ready; it has said why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"a worker could not start (exit {code})")
+        self.code = code if code > 0 else 1
+
+
+class Supervisor:
+    """Starts the workers, replaces them, hands them their connections, ends them."""
+
+    def __init__(
+        self, settings: Settings, environment: dict[str, str], folder: Path, example: bool
+    ) -> None:
+        """``environment`` has the settings for the workers. OSError: a port cannot be had."""
+        self._settings, self._environment, self._folder = settings, environment, folder
+        self._example = example
+        service = listen(settings.host, settings.port, f"{PREFIX}PORT")
+        admin = listen(settings.admin_host, settings.admin_port, f"{PREFIX}ADMIN_PORT")
+        self._url, self._admin_url = url_of(service), url_of(admin)
+        self._doors = [
+            Door(service, lambda connection: self._enter(Word.SERVICE, connection)),
+            Door(admin, lambda connection: self._enter(Word.ADMIN, connection)),
+        ]
+        self._workers: dict[int, Colleague] = {}
+        self._waiting: deque[tuple[Word, socket.socket]] = deque()  # nobody could take them
+        self._turns = count()
+        self._one_is_ready = asyncio.Event()
+        self._shut = False  # no more connections come
+        self._stop = StopSignals(self._kill)
+
+    async def run(self) -> None:
+        """Until told to stop. CannotStart unless all N workers come up at first."""
+        for door in self._doors:
+            door.open()
+        logger.info(
+            "listening", url=self._url, admin=self._admin_url, workers=self._settings.workers
+        )
+        told = asyncio.create_task(self._stop.told.wait())
+        looking = asyncio.create_task(self._look())
+        keeping = asyncio.create_task(self._keep_all())
+        try:
+            await asyncio.wait((keeping, told), return_when=asyncio.FIRST_COMPLETED)
+            if not told.done():
+                await keeping
+            async with asyncio.timeout(self._settings.shutdown_grace_s + KILL_MARGIN_S):
+                await self._drain()
+                await keeping
+        except TimeoutError:
+            logger.error("workers ended by force", workers=len(self._workers))
+        finally:
+            looking.cancel()
+            self._kill()
+            with suppress(asyncio.CancelledError, CannotStart):
+                await keeping
+
+    # Workers
+
+    async def _keep_all(self) -> None:
+        """The first one alone: what it finds wrong is said once, what it makes is there for all."""
+        tasks = [asyncio.create_task(self._keep(0))]
+        first = asyncio.create_task(self._one_is_ready.wait())
+        await asyncio.wait((*tasks, first), return_when=asyncio.FIRST_COMPLETED)
+        if first.done():
+            others = range(1, self._settings.workers)
+            tasks += [asyncio.create_task(self._keep(number)) for number in others]
+        first.cancel()
+        await asyncio.gather(*tasks)
+
+    async def _keep(self, number: int) -> None:
+        """One process after the other in this place, until told to stop."""
+        wait_s, began = 0.0, False
+        while not self._stop.told.is_set():
+            worker = await self._start(number, self._example and number == 0 and not began)
+            code = await self._end_of(worker)
+            if self._stop.told.is_set():
+                return
+            began = began or worker.ready
+            if not began:
+                raise CannotStart(code)
+            proved = worker.ready and monotonic() - worker.ready_since > PROVED_S
+            wait_s = 0.0 if proved else min(max(2 * wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
+            pid = worker.process.pid
+            logger.error("a worker ended", worker=number, pid=pid, code=code, wait_s=wait_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.told.wait(), wait_s)
+
+    async def _start(self, number: int, example: bool) -> Colleague:
+        ours, theirs = pair()
+        with closing(theirs):
+            post = Post(
+                number=number,
+                line=theirs.fileno(),
+                folder=self._folder,
+                url=self._url,
+                example=example,
+            )
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "service", "worker", post.model_dump_json()),
+                env=self._environment,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # a terminal's Ctrl-C is for us alone to pass on
+            )
+        return Colleague(number, process, Line(ours))
+
+    async def _end_of(self, worker: Colleague) -> int:
+        """Its exit code. Until then it is one of us."""
+        loop = asyncio.get_running_loop()
+        self._workers[worker.number] = worker
+        loop.add_reader(worker.line.end, self._hear, worker)
+        if self._stop.told.is_set():
+            worker.line.say(Word.NOTICE)
+        if self._shut:
+            worker.line.say(Word.LAST)
+        self._hand_waiting()
+        code = await worker.process.wait()
+        self._hear(worker)  # what it took before it ended
+        loop.remove_reader(worker.line.end)
+        worker.line.close()
+        del self._workers[worker.number]
+        self._waiting.extend(worker.untaken_connections())
+        self._hand_waiting()
+        return code
+
+    def _hear(self, worker: Colleague) -> None:
+        while True:
+            try:
+                heard = worker.line.hear()
+            except BlockingIOError:
+                break
+            if heard is None:  # its end is noticed by whoever waits for the process
+                asyncio.get_running_loop().remove_reader(worker.line.end)
+                break
+            word, number, _ = heard
+            match word:
+                case Word.READY:
+                    worker.ready, worker.ready_since = True, monotonic()
+                    self._one_is_ready.set()
+                case Word.TAKEN:
+                    worker.taken(number)
+                case Word.LEFT:
+                    worker.left = number
+                case Word.LEAVING:
+                    worker.leaving = True
+                    worker.line.say(Word.LAST)
+        self._hand_waiting()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self._hand_waiting()
+            for worker in self._workers.values():
+                if worker.is_stuck():
+                    logger.error("a worker is stuck", worker=worker.number, pid=worker.process.pid)
+                    worker.kill()
+
+    def _kill(self) -> None:
+        for worker in self._workers.values():
+            worker.kill()
+
+    # Connections
+
+    def _enter(self, word: Word, connection: socket.socket) -> None:
+        self._waiting.append((word, connection))
+        self._hand_waiting()
+
+    def _hand_waiting(self) -> None:
+        """While somebody takes them. Otherwise they wait, the newest in the system's queue."""
+        while self._waiting and self._hand(*self._waiting[0]):
+            self._waiting.popleft()
+        if self._shut:
+            return
+        for door in self._doors:
+            if self._waiting:
+                door.pause()
+            else:
+                door.open()
+
+    def _hand(self, word: Word, connection: socket.socket) -> bool:
+        """A worker that loads is better than none: it answers /livez, and 503 to the rest."""
+        there = [worker for worker in self._workers.values() if not worker.leaving]
+        able = [worker for worker in there if worker.ready] or there
+        if word is Word.ADMIN:  # one of them, so that what was told is known to who is asked
+            able.sort(key=lambda worker: worker.number)
+        else:
+            able.sort(key=lambda worker: (worker.connections, worker.turn))
+        for worker in able:
+            if worker.hand(word, connection):
+                worker.turn = next(self._turns)
+                return True
+        return False
+
+    async def _drain(self) -> None:
+        """Workers say that they stop and go on answering; then the doors close behind the last."""
+        for worker in self._workers.values():
+            worker.line.say(Word.NOTICE)
+        if not self._stop.hurried:
+            await asyncio.sleep(self._settings.drain_notice_s)
+        await asyncio.gather(*(door.close() for door in self._doors))
+        await until(lambda: not self._waiting)
+        self._shut = True
+        for worker in list(self._workers.values()):
+            worker.line.say(Word.LAST)
+
+
+async def supervise(settings: Settings, given: dict[str, str], folder: Path, example: bool) -> None:
+    """Serve with several processes. ``given``: settings from options, for the workers as well."""
+    tables = settings.table_folder or settings.private / "tables"
+    derived = {"threads": str(settings.engine_threads), "table_folder": str(tables.absolute())}
+    if settings.log_user_key is None:  # one for all, so that a user has one digest
+        derived["log_user_key"] = secrets.token_hex(16)
+    environment = {
+        **os.environ,
+        **{f"{PREFIX}{name}".upper(): value for name, value in {**given, **derived}.items()},
+    }
+    await Supervisor(settings, environment, folder, example).run()

@@ -1,0 +1,151 @@
+"""Several processes that answer: spread, replaced, told, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.process import Service, serving, start
+from tests.service.world import World
+
+WORKERS = 2
+DEADLINE_S = 60.0
+
+
+def workers_of(service: Service) -> list[int]:
+    """Process ids, the longest-lived first."""
+    pid = service.process.pid
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def ready_lines(service: Service) -> int:
+    return service.log.read_text().count('"event":"ready"')
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def sockets_of(pid: int) -> int:
+    found = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found += os.readlink(descriptor).startswith("socket:")
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def several(world: World) -> Iterator[Service]:
+    with serving(world.models, world.store, QIN_WORKERS=str(WORKERS)) as service:
+        wait_until(lambda: ready_lines(service) == WORKERS, "not all workers are ready")
+        yield service
+
+
+def ask(client: httpx.Client, world: World) -> httpx.Response:
+    return client.post("/v1/score", json={"user_id": 1, "candidates": world.ids[:20].tolist()})
+
+
+def test_connections_are_spread_evenly(several: Service, world: World) -> None:
+    before = [sockets_of(pid) for pid in workers_of(several)]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(several.client()) for _ in range(6 * WORKERS)]
+        assert all(ask(client, world).status_code == 200 for client in clients)
+        after = [sockets_of(pid) for pid in workers_of(several)]
+    more = [now - then for now, then in zip(after, before, strict=True)]
+    assert sum(more) == 6 * WORKERS
+    assert max(more) - min(more) <= 2  # 0, but for what of an earlier client is just ending
+
+
+def test_workers_share_one_item_table(several: Service) -> None:
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in workers_of(several)]
+    files = [{line.split()[-1] for line in of.splitlines() if ".table" in line} for of in maps]
+    assert files[0] == files[1] != set()
+
+
+def test_a_killed_worker_costs_others_nothing_and_is_replaced(
+    several: Service, world: World
+) -> None:
+    victim, other = workers_of(several)
+    ready = ready_lines(several)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(several.client()) for _ in range(4)]
+        for client in clients:
+            ask(client, world)
+        os.kill(victim, signal.SIGKILL)
+        for _ in range(20):  # new connections, while one worker is away
+            with several.client() as client:
+                assert ask(client, world).status_code == 200
+        lost = 0
+        for client in clients:
+            try:
+                assert ask(client, world).status_code == 200
+            except httpx.TransportError:  # its connection was the victim's
+                lost += 1
+    assert lost <= len(clients) // WORKERS
+    wait_until(lambda: ready_lines(several) == ready + 1, "it is not replaced")
+    assert other in workers_of(several)
+    assert len(workers_of(several)) == WORKERS
+
+
+def test_a_worker_told_to_stop_is_replaced_and_loses_nothing(
+    several: Service, world: World
+) -> None:
+    told, ready = workers_of(several)[0], ready_lines(several)
+    os.kill(told, signal.SIGTERM)
+    while is_alive(told):
+        with several.client() as client:
+            assert ask(client, world).status_code == 200
+    wait_until(lambda: ready_lines(several) == ready + 1, "it is not replaced")
+
+
+def test_a_worker_that_cannot_start_ends_the_service(world: World, tmp_path: Path) -> None:
+    missing = f"lmdb://{tmp_path / 'none'}"
+    service = start("--bundle", str(world.models), "--store", missing, "--workers", "2")
+    assert service.process.wait(60) == 1
+    said = service.log.read_text()
+    service.log.unlink()
+    assert said.count("cannot serve: ") == 1
+    assert str(tmp_path / "none") in said
+    assert "Traceback" not in said
+
+
+def test_workers_without_a_fleet_are_refused(world: World) -> None:
+    service = start("--bundle", str(world.models), "--workers", "2", QIN_FLEET="")
+    assert service.process.wait(60) == 2
+    assert "QIN_FLEET: needed with several workers" in service.log.read_text()
+    service.log.unlink()
+
+
+def test_a_supervisor_that_is_killed_leaves_no_worker_behind(world: World) -> None:
+    with serving(world.models, world.store, QIN_WORKERS="2") as service:
+        wait_until(lambda: ready_lines(service) == 2, "not all workers are ready")
+        left = workers_of(service)
+        service.process.kill()
+        wait_until(lambda: not any(map(is_alive, left)), "a worker goes on")
+
+
+def test_sigterm_to_the_supervisor_ends_all_and_exits_with_0(world: World) -> None:
+    with serving(world.models, world.store, QIN_WORKERS="2") as service:
+        ended = workers_of(service)
+        assert service.stop() == 0
+        assert not any(map(is_alive, ended))
+        assert "Traceback" not in service.log.read_text()
