@@ -14,7 +14,7 @@ DATA       := var/data
 CHECKPOINT := var/checkpoints/demo
 published  := $(wildcard $(BUNDLE)/manifest.json $(BUNDLE)/*/manifest.json)
 
-.PHONY: help run demo setup setup-runtime serve test lint format bench clean
+.PHONY: help run demo setup setup-runtime serve test lint format bench fuzz clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 16
@@ -68,6 +68,9 @@ lint: setup  ## ruff (lint and format), mypy strict, the docs check
 
 bench: setup  ## the bars of training, as JSON
 	$(py) -m training bench --json
+
+fuzz: setup  ## 10,000 and more generated requests, every answer held to the OpenAPI document
+	$(py) -m tests.service.fuzz --cases 10000
 
 format: setup  ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix .

@@ -148,11 +148,18 @@ def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
+def deadline_header(most_ms: float) -> dict[str, Any]:
+    """With this service's own limit."""
+    limits = {"exclusiveMinimum": 0, "maximum": most_ms}
+    return _header("X-Deadline-Ms", "504 past it.", type="number", **limits)
+
+
 REQUEST_HEADERS = [
     _header(
-        "X-Request-Id", "Echoed; made where there is none.", type="string", pattern="^[!-~]{1,128}$"
+        "X-Request-Id",
+        "Echoed if it is 1 to 128 of the characters `!` to `~`; made otherwise.",
+        type="string",
     ),
-    _header("X-Deadline-Ms", "504 past it.", type="number", exclusiveMinimum=0),
     _header(
         "X-Priority",
         "Who goes first where there is not room for all: `batch` yields.",

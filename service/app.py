@@ -15,6 +15,7 @@ from service.api import (
     REQUEST_EXAMPLES,
     REQUEST_HEADERS,
     ScoreAnswer,
+    deadline_header,
     score_request,
 )
 from service.ask import ask
@@ -72,7 +73,7 @@ def _add_score(app: FastAPI, house: House) -> None:
             **{status: problem() for status in (400, 404, 413, 415, 422, 429, 500, 503, 504)},
         },
         openapi_extra={
-            "parameters": REQUEST_HEADERS,
+            "parameters": [*REQUEST_HEADERS, deadline_header(settings.max_deadline_ms)],
             "requestBody": {
                 "required": True,
                 "content": {

@@ -118,13 +118,13 @@ class Events:
     """Checks events one by one and appends those that are right, all in one round trip."""
 
     def __init__(self, store: StoreReader, metrics: Metrics, most: int) -> None:
-        self._store, self._metrics, self._most = store, metrics, most
+        self._store, self._metrics, self.most = store, metrics, most
         self._longest = store.store.schema.history_length
 
     @property
     def most_names(self) -> int:
         """JSON strings that a valid body may hold: names, and keys."""
-        return 1 + 4 * self._most
+        return 1 + 4 * self.most
 
     async def take(self, body: dict[str, Any]) -> Outcome:
         """InvalidField when the batch itself is wrong."""
@@ -147,8 +147,8 @@ class Events:
         if extra := [name for name in body if name != BATCH]:
             raise InvalidField.of(extra[0], detail="beside `events` there is nothing else")
         events = body[BATCH]
-        if not isinstance(events, list) or not 1 <= len(events) <= self._most:
-            raise InvalidField.of(BATCH, detail=f"a list of 1 to {self._most} events")
+        if not isinstance(events, list) or not 1 <= len(events) <= self.most:
+            raise InvalidField.of(BATCH, detail=f"a list of 1 to {self.most} events")
         return events
 
     def _checked(self, index: int, given: Any, outcome: Outcome) -> Append | None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Fault, InvalidField, ServiceError, tree
@@ -86,9 +87,18 @@ async def answer_problem(request: Request, error: Exception) -> Response:
     if problem.slug == ServiceError.slug:
         logger.error("unexpected error", request_id=exchange.request_id, exc_info=error)
     exchange.problem = problem.slug
+    headers = dict(problem.headers)
+    if problem.status == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
     if is_oip(request.url.path):
-        return error_response(problem.status, problem.detail, problem.headers)
-    return problem.response(exchange.request_id)
+        return error_response(problem.status, problem.detail, headers)
+    return replace(problem, headers=headers).response(exchange.request_id)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of the path: the framework names those of its first route alone."""
+    routes = [r for r in request.app.routes if r.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in route.methods or ()})
 
 
 async def answer_refusal(scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from pydantic import WithJsonSchema
 
+from service import body_schemas
 from service.catalogue_items import CatalogueItems, example_of, item_id_of
-from service.events import BATCH, EVENT_EXAMPLES, Event, Events, EventsAnswer
+from service.events import EVENT_EXAMPLES, Events, EventsAnswer
 from service.exchange import exchange_of
 from service.house import House
 from service.openapi import problem
 from service.request import parse_object, read_body
 
+ItemId = Annotated[str, WithJsonSchema(body_schemas.ITEM_ID)]  # read by ``item_id_of``
 EVENTS, ITEM = "/v1/events", "/v1/items/{item_id}"
 Responses = dict[int | str, dict[str, Any]]
 REFUSALS: Responses = {status: problem() for status in (400, 413, 415, 422, 500, 503)}
@@ -37,7 +40,9 @@ def _add_events(app: FastAPI, house: House) -> None:
             207: {"model": EventsAnswer, "description": "Some are taken, some in `rejected`."},
             **REFUSALS,
         },
-        openapi_extra={"requestBody": _json_body(_events_schema(house), EVENT_EXAMPLES)},
+        openapi_extra=_json_body(
+            body_schemas.events(house.store.schema, events.most), EVENT_EXAMPLES
+        ),
     )
     async def append(request: Request) -> Response:
         exchange = exchange_of(request)
@@ -50,14 +55,16 @@ def _add_events(app: FastAPI, house: House) -> None:
 def _add_items(app: FastAPI, house: House) -> None:
     items = CatalogueItems(house.reader, house.freshness)
     limit = house.settings.max_body_bytes
-    example = {"every feature": {"value": example_of(house.store.schema)}}
-    body = {"requestBody": _json_body({"type": "object"}, example)}
+    schema = house.store.schema
+    example = {"every feature": {"value": example_of(schema)}}
+    whole = _json_body(body_schemas.item(schema, whole=True), example)
+    some = _json_body(body_schemas.item(schema, whole=False), example)
 
     async def values(request: Request) -> dict[str, Any]:
         return parse_object(await read_body(request, limit), items.most_names)
 
     @app.get(ITEM, summary="An item's features", responses={**REFUSALS, **UNKNOWN})
-    async def read(item_id: str) -> Response:
+    async def read(item_id: ItemId) -> Response:
         found = await items.read(item_id_of(item_id))
         return Response(orjson.dumps(found), media_type="application/json")
 
@@ -66,9 +73,9 @@ def _add_items(app: FastAPI, house: House) -> None:
         summary="Put an item whole",
         status_code=204,
         responses=REFUSALS,
-        openapi_extra=body,
+        openapi_extra=whole,
     )
-    async def put(item_id: str, request: Request) -> Response:
+    async def put(item_id: ItemId, request: Request) -> Response:
         chosen = item_id_of(item_id)
         await items.put(chosen, await values(request))
         return Response(status_code=204)
@@ -78,9 +85,9 @@ def _add_items(app: FastAPI, house: House) -> None:
         summary="Change some of an item's features",
         status_code=204,
         responses={**REFUSALS, **UNKNOWN},
-        openapi_extra=body,
+        openapi_extra=some,
     )
-    async def patch(item_id: str, request: Request) -> Response:
+    async def patch(item_id: ItemId, request: Request) -> Response:
         chosen = item_id_of(item_id)
         await items.patch(chosen, await values(request))
         return Response(status_code=204)
@@ -91,25 +98,11 @@ def _add_items(app: FastAPI, house: House) -> None:
         status_code=204,
         responses={**REFUSALS, **UNKNOWN},
     )
-    async def delete(item_id: str) -> Response:
+    async def delete(item_id: ItemId) -> Response:
         await items.delete(item_id_of(item_id))
         return Response(status_code=204)
 
 
-def _events_schema(house: House) -> dict[str, Any]:
-    one = Event.model_json_schema()
-    many = {"type": "array", "items": one, "minItems": 1, "maxItems": house.settings.max_events}
-    batch = {
-        "type": "object",
-        "properties": {BATCH: many},
-        "required": [BATCH],
-        "additionalProperties": False,
-    }
-    return {"oneOf": [one, batch]}
-
-
 def _json_body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "required": True,
-        "content": {"application/json": {"schema": schema, "examples": examples}},
-    }
+    content = {"application/json": {"schema": schema, "examples": examples}}
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,86 @@
+"""What bodies look like, as JSON Schema: the very limits that are checked.
+
+``/v1/score`` has its own from pydantic; these depend on the store's feature schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from feature_store.contract import MAX_ID
+from feature_store.schema import Categorical, CategoricalList, FeatureSchema
+from service.events import BATCH, KEY_PATTERN
+
+Json = dict[str, Any]
+ITEM_ID: Json = {"type": "integer", "minimum": 0, "maximum": MAX_ID}
+INDEX: Json = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+NULL: Json = {"type": "null"}
+
+
+def item(schema: FeatureSchema, *, whole: bool) -> Json:
+    """An item's features by name: every one of them, or those that change."""
+    properties = {f.name: _feature(f, schema) for f in (*schema.item, *schema.context)}
+    members = {"required": list(properties)} if whole else {"minProperties": 1}
+    return {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        **members,
+    }
+
+
+def events(schema: FeatureSchema, most: int) -> Json:
+    """One event or a batch; ``item_id`` or ``item_ids``, and the other absent or null."""
+    several = {
+        "type": "array",
+        "items": ITEM_ID,
+        "minItems": 1,
+        "maxItems": schema.history_length,
+        "description": "Several, oldest first, taken whole or not at all.",
+    }
+    clicked = {**ITEM_ID, "description": "What was clicked."}
+    kinds = [
+        _event("item_id", {"item_id": clicked, "item_ids": NULL}),
+        _event("item_ids", {"item_id": NULL, "item_ids": several}),
+    ]
+    many = {"type": "array", "items": {"oneOf": kinds}, "minItems": 1, "maxItems": most}
+    batch = {
+        "type": "object",
+        "properties": {BATCH: many},
+        "required": [BATCH],
+        "additionalProperties": False,
+    }
+    return {"oneOf": [*kinds, batch]}
+
+
+def _event(required: str, clicks: Json) -> Json:
+    key = {
+        "anyOf": [{"type": "string", "pattern": KEY_PATTERN}, NULL],
+        "description": "Idempotency key, of this user alone: an event whose key was seen is not "
+        "taken again.",
+    }
+    return {
+        "type": "object",
+        "properties": {"user_id": {**ITEM_ID, "description": "Who clicked."}, **clicks, "key": key},
+        "required": ["user_id", required],
+        "additionalProperties": False,
+    }
+
+
+def _feature(feature: Any, schema: FeatureSchema) -> Json:
+    match feature:
+        case CategoricalList():
+            return {"type": "array", "items": INDEX, "maxItems": feature.slots}
+        case Categorical():
+            return INDEX
+    most = float(np.finfo(schema.item_dtype[feature.name].base).max)
+    number = {"type": "number", "minimum": -most, "maximum": most}
+    vector = {
+        "type": "array",
+        "items": number,
+        "minItems": feature.size,
+        "maxItems": feature.size,
+    }
+    return {"anyOf": [vector, number]} if feature.size == 1 else vector

@@ -1,0 +1,18 @@
+"""Every answer is as the OpenAPI document says, whatever is sent. ``make fuzz`` is the long run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.service.fuzz import fuzz
+from tests.service.process import serving
+from tests.service.world import make_world
+
+
+def test_generated_requests_are_answered_as_documented(tmp_path: Path) -> None:
+    world = make_world(tmp_path)  # of its own: items are put and deleted
+    with serving(world.models, world.store) as service:
+        outcome = fuzz(service.url, examples=5, seed=1)
+    assert outcome.breaches == outcome.server_errors == 0, outcome.said
+    assert outcome.cases > 200
+    assert {"200", "204", "404", "422"} <= outcome.statuses.keys()
