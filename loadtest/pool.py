@@ -42,7 +42,7 @@ class Pool:
 
     def give(self, connection: Connection, now: float) -> None:
         connection.state = State.IDLE
-        connection.request = -1
+        connection.request, connection.complete = -1, False
         connection.idle_since = now
         self._free.append(connection)
 

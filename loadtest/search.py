@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,13 +27,14 @@ class Search:
     """``precision``: how far apart the last rate that held and the first that did not may be.
 
     A step lasts ``load.seconds``, or as long as it takes for five requests over the limit not to
-    settle the verdict by themselves.
+    settle the verdict by themselves. ``curve``: what is drawn, in shares of the knee.
     """
 
     load: Load
     slo: Slo
     precision: float = 0.05
     say: Say = print
+    curve: Sequence[float] = CURVE
 
     def run(self) -> Json:
         """Bracket, bisect, confirm three times with other seeds, then draw the curve."""
@@ -44,7 +45,7 @@ class Search:
             holds = self._holds(middle, steps)
             low, high = (middle, high) if holds else (low, middle)
         knee, confirmed = self._confirm(low, steps)
-        points = [self.measure(knee * share, 100 + i) for i, share in enumerate(CURVE)]
+        points = [self.measure(knee * share, 100 + i) for i, share in enumerate(self.curve)]
         return {
             "knee_per_s": knee,
             "confirmations": confirmed,
@@ -52,7 +53,7 @@ class Search:
             "slo": self.slo.text,
             "limit_ms": 1e3 * self.slo.limit,
             "goodput_at_knee_per_s": next(
-                p["goodput_per_s"] for p, c in zip(points, CURVE, strict=True) if c == 1.0
+                p["goodput_per_s"] for p, c in zip(points, self.curve, strict=True) if c == 1.0
             ),
             "steps": steps,
             "points": points,
