@@ -93,13 +93,13 @@ class Settings(BaseSettings):
         description="A list is spread over idle threads down to pieces of this size.",
     )
     engine_niceness: int = Field(
-        default=5,
+        default=10,
         ge=0,
         le=19,
         description="How far engine threads yield to the event loop, and to all else here.",
     )
     admission_tolerance: float = Field(
-        default=12,
+        default=8,
         gt=0,
         le=10_000,
         description="Under pressure: how many times its own work a typical request may wait before "

@@ -142,7 +142,7 @@ class Bench:
     def metric(self, name: str, **labels: str) -> float:
         """As Prometheus would read it."""
         wanted = ",".join(f'{k}="{v}"' for k, v in labels.items())
-        line = re.escape(name + (f"{{{wanted}}}" if wanted else "")) + r" (\S+)$"
+        line = "^" + re.escape(name + (f"{{{wanted}}}" if wanted else "")) + r" (\S+)$"
         with self.service.client() as client:
             found = re.search(line, client.get("/metrics").text, re.MULTILINE)
         return float(found[1]) if found else 0.0
