@@ -58,5 +58,5 @@ class Turns(Generic[W]):
                     work = ring.popleft()
                 except IndexError:
                     continue
-                self._since_batch = 0 if ring is batch else self._since_batch + 1
+                self._since_batch = self._since_batch + 1 if ring is online and batch else 0
                 return work
