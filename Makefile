@@ -14,7 +14,7 @@ DATA       := var/data
 CHECKPOINT := var/checkpoints/demo
 published  := $(wildcard $(BUNDLE)/manifest.json $(BUNDLE)/*/manifest.json)
 
-.PHONY: help run demo setup setup-runtime serve test lint format bench fuzz clean
+.PHONY: help run demo setup setup-runtime serve test lint format bench fuzz pressure clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 16
@@ -71,6 +71,9 @@ bench: setup  ## the bars of training, as JSON
 
 fuzz: setup  ## 10,000 and more generated requests, every answer held to the OpenAPI document
 	$(py) -m tests.service.fuzz --cases 10000
+
+pressure: setup  ## the bars of a service that is asked for more than it has, as JSON (about ten minutes, two idle cores)
+	$(py) -m tests.service.pressure --json
 
 format: setup  ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix .

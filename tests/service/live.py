@@ -1,32 +1,29 @@
-"""An application in this process behind a real server and a real socket."""
+"""A loaded service in this process behind a real socket, with the limits of a real one."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
-import uvicorn
-from starlette.types import ASGIApp
-
-from service.serving import Server
+from service.door import Door, listen
+from service.house import House
+from service.port import Ports
 from tests.service.engine_gate import FAR
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[int]:
+async def listening(house: House) -> AsyncIterator[int]:
     """The port it listens on."""
-    config = uvicorn.Config(
-        app, port=0, http="httptools", ws="none", lifespan="off", log_config=None
-    )
-    server = Server(config)
-    task = asyncio.create_task(server.serve())
-    await server.listening.wait()
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await task
+    with closing(listen("127.0.0.1", 0, "port")) as listener:
+        ports = Ports(house)
+        door = Door(listener, ports.service.enter)
+        door.open()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            door.pause()
+            ports.close()
 
 
 async def until(condition: Callable[[], object]) -> None:

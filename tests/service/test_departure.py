@@ -9,7 +9,6 @@ from time import perf_counter
 import pytest
 from starlette.types import Message
 
-from service.app import create_app
 from service.departure import WhileThere
 from service.errors import ClientGone
 from tests.service.engine_gate import FAR, Gate
@@ -81,7 +80,7 @@ async def test_an_error_of_the_work_wins_over_a_client_that_leaves_meanwhile() -
 
 async def test_the_chunks_of_a_client_that_left_are_not_run(world: World) -> None:
     """Over a real connection, while the only engine thread is held."""
-    async with opened(world, threads=1) as house, listening(create_app(house)) as port:
+    async with opened(world, threads=1) as house, listening(house) as port:
         gate = Gate(house.engine)
         await gate.closed()
         body = json.dumps({"user_id": 1, "candidates": [1] * 1000}).encode()
