@@ -3,6 +3,17 @@
 import signal
 
 import training  # noqa: F401 — decides how OpenMP waits, before anything loads torch
+from tests.redis_fixtures import (  # noqa: F401 — for every room
+    cluster,
+    redis,
+    redis_cluster_url,
+    redis_sentinel_url,
+    redis_tls_url,
+    redis_url,
+    sentinels,
+    store_url,
+    tls,
+)
 
 # A shell starts what it puts in the background with SIGINT ignored, and children inherit that; the
 # tests of Ctrl-C need it delivered.

@@ -160,13 +160,15 @@ def sentinel_group(folder: Path) -> Iterator[SentinelGroup]:
             f"sentinel failover-timeout {SERVICE} 3000\n"
         )
     with started(master, replica, *sentinels):
-        until(
-            lambda: replica.client().info("replication")["master_link_status"] == "up",
-            "replication",
-        )
+        until(lambda: replicates(replica), "replication")
         for sentinel in sentinels:
             until(lambda s=sentinel: _sees_all(s), "sentinels to see each other")  # type: ignore[misc]
         yield SentinelGroup(master, replica, sentinels)
+
+
+def replicates(server: Server) -> bool:
+    """Whether it is a replica that has what its master has."""
+    return bool(server.client().info("replication").get("master_link_status") == "up")
 
 
 def _sees_all(sentinel: Server) -> bool:

@@ -15,10 +15,10 @@ from redis.crc import key_slot
 from feature_store import FeatureStore
 from feature_store.contract import FOUND, Ids
 from feature_store.errors import StoreError, StoreUnavailable
+from tests.feature_store.redis_moves import migrating, move, replica_of, role
 from tests.feature_store.redis_servers import (
     ClusterGroup,
     SentinelGroup,
-    Server,
     cluster_whole,
     sentinel_group,
     until,
@@ -66,10 +66,6 @@ async def history(store: FeatureStore, user: int) -> Ids:
             await asyncio.sleep(0.02)
 
 
-def role(server: Server) -> str:
-    return str(server.client().role()[0], "ascii")
-
-
 @pytest.fixture
 def own_sentinels(tmp_path: Path) -> Iterator[SentinelGroup]:
     """A group that a test may leave in ruins."""
@@ -111,30 +107,6 @@ async def test_sentinel_no_sentinel_and_no_service_are_said(sentinels: SentinelG
         await connect("redis+sentinel://127.0.0.1:1/main", SHOP)
 
 
-async def migrating(cluster: ClusterGroup, slot: int) -> tuple[Server, Server, Callable[[], None]]:
-    """Start moving a slot; the last value ends the move."""
-    source = cluster.master_of(slot)
-    others = {cluster.master_of(other).port for other in range(0, 16_384, 500)} - {source.port}
-    target = cluster.by_port(min(others))
-    names = {
-        s.port: s.client().execute_command("CLUSTER", "MYID").decode() for s in (source, target)
-    }
-    target.client().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source.port])
-    source.client().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target.port])
-
-    def finish() -> None:
-        for key in source.client().execute_command("CLUSTER", "GETKEYSINSLOT", slot, 10_000):
-            move(source, target, key)
-        for server in (target, source):
-            server.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[target.port])
-
-    return source, target, finish
-
-
-def move(source: Server, target: Server, key: bytes) -> None:
-    source.client().execute_command("MIGRATE", "127.0.0.1", target.port, key, 0, 5_000)
-
-
 async def test_cluster_a_slot_on_the_move_is_served_all_along(
     cluster: ClusterGroup, redis_cluster_url: str
 ) -> None:
@@ -147,7 +119,7 @@ async def test_cluster_a_slot_on_the_move_is_served_all_along(
     await store.put_items(item_ids, rows)
     await store.append(partition, [1])  # user 17 shares the hash tag, so the slot
     slot = key_slot(f"{prefix}:i:{{{partition}}}:0".encode())
-    source, target, finish = await migrating(cluster, slot)
+    source, target, finish = migrating(cluster, slot)
 
     for step in range(0, 40, 10):
         for item in item_ids[step : step + 5]:
@@ -216,13 +188,6 @@ async def test_cluster_a_killed_master_costs_its_own_slots_until_its_replica_ser
     victim.start()
     for server in cluster.servers:
         until(lambda s=server: cluster_whole(s), f"the cluster, seen from {server.port}")  # type: ignore[misc]
-
-
-def replica_of(cluster: ClusterGroup, master: Server) -> Server:
-    for *_, first, second in master.client().execute_command("CLUSTER", "SLOTS"):
-        if first[1] == master.port:
-            return cluster.by_port(second[1])
-    raise LookupError(f"{master.port} has no replica")
 
 
 async def test_cluster_nobody_answering_is_said() -> None:

@@ -11,7 +11,6 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.feature_store.conftest import redis  # noqa: F401 — a fixture
 from tests.feature_store.redis_servers import Server
 from tests.service.models import hostile
 from tests.service.models.conftest import two_versions
