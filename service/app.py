@@ -19,12 +19,12 @@ from service.api import (
     score_request,
 )
 from service.ask import ask
-from service.errors import NotReady, ServiceError
+from service.errors import ServiceError
 from service.exchange import SCORE, Exchanges, exchange_of
 from service.gate import Gate
 from service.house import House
 from service.metrics_route import add_metrics
-from service.oip.routes import add_infer
+from service.oip.routes import add_oip
 from service.openapi import problem
 from service.problems import answer_problem, answer_refusal
 from service.question import Question
@@ -44,7 +44,7 @@ def create_app(house: House) -> ASGIApp:
     for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_problem)
     _add_score(app, house)
-    add_infer(app, house)
+    add_oip(app, house)
     add_writes(app, house)
     _add_operations(app, house)
     if house.settings.metrics_on == "service":
@@ -113,19 +113,7 @@ def _add_operations(app: FastAPI, house: House) -> None:
         responses={503: problem()},
     )
     async def ready() -> dict[str, Any]:
-        readiness, active = house.readiness, house.versions.active
-        reachable = house.reader.reachable
-        waiting_for = "" if readiness.ready else readiness.waiting_for
-        if readiness.draining:
-            waiting_for = "nothing: it is about to stop"
-        if not waiting_for and not reachable and not house.reader.may_do_without:
-            waiting_for = "the feature store to answer"
-        if waiting_for or active is None:
-            raise NotReady(
-                f"waiting for: {waiting_for}",
-                headers={"Retry-After": "1"},
-                members={"waiting_for": waiting_for},
-            )
+        active, reachable = house.ready(), house.reader.reachable
         return {
             "status": "ready",
             "store": "reachable" if reachable else "unreachable",

@@ -23,6 +23,7 @@ async def ask(
     exchange.user_id, exchange.candidates = question.user_id, len(question.candidates)
     lease = house.versions.lease(asked, question.user_id)
     exchange.model_version, exchange.role = lease.version.name, lease.role
+    exchange.inferences = lease.version.inferences
     permit = house.admission.enter(exchange.candidates, deadline, exchange.priority)
     with permit, lease as version, WhileThere(request.receive):
         return version.name, await house.scoring.answer(

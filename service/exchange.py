@@ -16,6 +16,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.inferences import Inferences
 from service.logs import Users, logger
 from service.metrics import Metrics
 from service.priority import Priority
@@ -50,6 +51,7 @@ class Exchange:
     priority: Priority = Priority.ONLINE
     model_version: str | None = None
     role: str | None = None  # in which that version answers: see ``versions.ROLES``
+    inferences: Inferences | None = None  # of that version
     user_id: int | None = None
     candidates: int = 0
 
@@ -104,6 +106,8 @@ class Exchanges:
             metrics.problems.labels(exchange.problem).inc()
         if exchange.role is not None:
             metrics.version_seconds.labels(exchange.role, outcome).observe(timings.total)
+        if exchange.inferences is not None:
+            exchange.inferences.ended(exchange.status, timings)
         if route in SCORING:
             for stage, seconds in timings.seconds.items():
                 metrics.stage_seconds.labels(stage, outcome).observe(seconds)

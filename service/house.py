@@ -14,7 +14,9 @@ from model_export.bundle import Bundle
 from model_export.signature import PublicKeys
 from service.admission import Admission
 from service.engine import Engine
+from service.errors import NotReady
 from service.freshness import Freshness
+from service.inference_metrics import expose_inferences
 from service.logs import logger
 from service.metrics import Metrics
 from service.models.catalogue import Catalogue
@@ -34,7 +36,7 @@ from service.scoring import Scoring
 from service.scrape import Scrape, Worker, scrape_of
 from service.settings import Settings
 from service.store import StoreReader, store_options
-from service.versions import Versions
+from service.versions import Version, Versions
 
 if TYPE_CHECKING:
     from service.traces import Traces  # takes an extra
@@ -69,6 +71,22 @@ class House:
         self.readiness.ready = True
         self.fleet.begin()
         logger.info("ready", model_version=bundle.version, engine_threads=self.engine.threads)
+
+    def ready(self) -> Version:
+        """Who answers. NotReady when the service should not be sent traffic."""
+        readiness, active = self.readiness, self.versions.active
+        waiting_for = "" if readiness.ready else readiness.waiting_for
+        if readiness.draining:
+            waiting_for = "nothing: it is about to stop"
+        if not waiting_for and not self.reader.reachable and not self.reader.may_do_without:
+            waiting_for = "the feature store to answer"
+        if waiting_for or active is None:
+            raise NotReady(
+                f"waiting for: {waiting_for}",
+                headers={"Retry-After": "1"},
+                members={"waiting_for": waiting_for},
+            )
+        return active
 
     async def follow(self) -> None:
         """What is newest in the models folder, for ever, if that is the policy."""
@@ -169,6 +187,7 @@ def _traces(settings: Settings) -> Traces | None:
 
 def _expose(house: House) -> None:
     """Numbers that live elsewhere, read when scraped."""
+    expose_inferences(house.metrics, house.versions)
     engine, versions = house.engine, house.versions
     gauge, counter = house.metrics.gauge, house.metrics.counter
 

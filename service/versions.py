@@ -15,6 +15,7 @@ from feature_store.schema import FeatureSchema
 from model_export.runtime import FoldedModel
 from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
 from service.fetches import Fetches
+from service.inferences import Inferences
 from service.item_table import ItemTable
 from service.tally import Tally
 
@@ -33,6 +34,7 @@ class Version:
     model: FoldedModel
     table: ItemTable
     tally: Tally = field(default_factory=Tally)
+    inferences: Inferences = field(default_factory=Inferences)
     fetches: Fetches = field(default_factory=Fetches)
 
     @property

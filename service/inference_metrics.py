@@ -1,0 +1,73 @@
+"""What each version in memory was asked, for Prometheus: its series come and go with it, so there
+are never more than versions in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.inferences import Inferences
+from service.metrics import Metrics
+from service.versions import Versions
+
+COUNT, SECONDS = "qin_model_inferences", "qin_model_inference_seconds"
+LAST = "qin_model_last_inference_timestamp_seconds"
+Numbers = dict[tuple[str, ...], float]  # by the labels after the version
+Kind = type[CounterMetricFamily] | type[GaugeMetricFamily]
+
+
+def expose_inferences(metrics: Metrics, versions: Versions) -> None:
+    def add(
+        kind: Kind,
+        name: str,
+        documentation: str,
+        labels: list[str],
+        read: Callable[[Inferences], Numbers],
+    ) -> None:
+        metrics.registry.register(_OfVersions(kind, name, documentation, labels, versions, read))
+
+    add(
+        CounterMetricFamily,
+        COUNT,
+        "Scoring requests that took this version, by outcome: success or fail.",
+        ["outcome"],
+        lambda of: {(outcome,): count for outcome, count in of.count.items()},
+    )
+    add(
+        CounterMetricFamily,
+        SECONDS,
+        "Their time in all, by outcome, and that of the successful ones by what it went into.",
+        ["part"],
+        lambda of: {(part,): seconds for part, seconds in of.seconds.items()},
+    )
+    metrics.merges[LAST] = "max"
+    add(GaugeMetricFamily, LAST, "When the last one ended; 0: never.", [], lambda of: {(): of.last})
+
+
+class _OfVersions(Collector):
+    """One metric."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        name: str,
+        documentation: str,
+        labels: list[str],
+        versions: Versions,
+        read: Callable[[Inferences], Numbers],
+    ) -> None:
+        self._kind, self._name, self._documentation = kind, name, documentation
+        self._labelnames = ("version", *labels)
+        self._versions, self._read = versions, read
+
+    def describe(self) -> Iterable[Metric]:
+        yield self._kind(self._name, self._documentation, labels=self._labelnames)
+
+    def collect(self) -> Iterable[Metric]:
+        family = self._kind(self._name, self._documentation, labels=self._labelnames)
+        for version in self._versions.all():
+            for labels, value in self._read(version.inferences).items():
+                family.add_metric([version.name, *labels], value)
+        yield family

@@ -1,0 +1,77 @@
+"""What the server, the model and its tensors are, in the protocol's words."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as version_of
+from typing import Any
+
+from service.oip.outputs import DATATYPES
+from service.oip.tensors import DATATYPE, HISTORY, ITEMS, USER
+from service.settings import Settings
+from service.versions import Version
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
+PLATFORM, ANY = "onnxruntime_onnx", -1
+
+
+def server_metadata() -> dict[str, Any]:
+    version = version_of("qin-serving")
+    return {"name": "qin-serving", "version": version, "extensions": EXTENSIONS}
+
+
+def model_metadata(settings: Settings, version: Version, versions: list[str]) -> dict[str, Any]:
+    return {
+        "name": settings.model_name,
+        "versions": versions,
+        "platform": PLATFORM,
+        "inputs": [
+            {"name": name, "datatype": DATATYPE, "shape": shape}
+            for name, shape in _inputs(version).items()
+        ],
+        "outputs": [
+            {"name": name, "datatype": datatype, "shape": [ANY]}
+            for name, datatype in DATATYPES.items()
+        ],
+    }
+
+
+def model_config(settings: Settings, version: Version) -> dict[str, Any]:
+    """Triton's ``ModelConfig``, as far as it applies; limits of this service as ``parameters``."""
+    limits = {
+        "max_candidates": settings.max_candidates,
+        "max_history": version.schema.history_length,
+        **{f"{f.name}_vocabulary": f.vocabulary for f in version.schema.context},
+    }
+    return {
+        "name": settings.model_name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "version_policy": {"specific": {"versions": [version.name]}},
+        "max_batch_size": 0,  # a request is one user's whole list
+        "input": [
+            {
+                "name": name,
+                "data_type": f"TYPE_{DATATYPE}",
+                "dims": shape,
+                "optional": name not in (USER, ITEMS),
+            }
+            for name, shape in _inputs(version).items()
+        ],
+        "output": [
+            {"name": name, "data_type": f"TYPE_{datatype}", "dims": [ANY]}
+            for name, datatype in DATATYPES.items()
+        ],
+        "instance_group": [{"kind": "KIND_CPU", "count": settings.engine_threads}],
+        "parameters": {name: {"string_value": str(limit)} for name, limit in limits.items()},
+    }
+
+
+def _inputs(version: Version) -> dict[str, list[int]]:
+    context = [feature.name for feature in version.schema.context]
+    return {USER: [1], ITEMS: [ANY], HISTORY: [ANY], **{name: [ANY] for name in context}}

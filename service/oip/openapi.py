@@ -1,0 +1,101 @@
+"""The protocol's parts of the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api import REQUEST_HEADERS
+from service.house import House
+from service.oip.binary import BINARY, JSON, LENGTH_HEADER
+from service.oip.message import InferRequest
+
+EXAMPLE = {
+    "inputs": [
+        {"name": "user_id", "shape": [1], "datatype": "INT64", "data": [7]},
+        {"name": "item_id", "shape": [3], "datatype": "INT64", "data": [17, 4, 99]},
+    ]
+}
+
+
+class ErrorAnswer(BaseModel):
+    """Every refusal of the protocol's routes."""
+
+    model_config = ConfigDict(extra="forbid")
+    error: str
+
+
+class OutputTensor(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, int] | None = None
+    data: Annotated[
+        list[float] | list[bool] | None, Field(description="Or binary_data_size, in parameters.")
+    ] = None
+
+
+class InferAnswer(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_name: str
+    model_version: str
+    id: str | None = None
+    parameters: Annotated[
+        dict[str, bool | int | str] | None, Field(description="What was not ordinary.")
+    ] = None
+    outputs: list[OutputTensor]
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Refusals that a route may answer with."""
+    return {
+        status: {"model": ErrorAnswer, "description": "What is wrong, in words"}
+        for status in statuses
+    }
+
+
+def parameters_of(path: str, house: House) -> list[dict[str, Any]]:
+    """The parts of a path that are in braces."""
+    schemas = {
+        "model": {"type": "string", "enum": [house.settings.model_name]},
+        "version": {"type": "string", "maxLength": 64},
+    }
+    return [
+        {"name": name, "in": "path", "required": True, "schema": schema}
+        for name, schema in schemas.items()
+        if f"{{{name}}}" in path
+    ]
+
+
+def infer_documented(parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    """What ``app.post`` is told of the routes of inference."""
+    blobs = {"schema": {"type": "string", "format": "binary"}}
+    schema = InferRequest.model_json_schema()
+    json = {"schema": _inlined(schema, schema.pop("$defs")), "example": EXAMPLE}
+    length = {"name": LENGTH_HEADER, "in": "header", "schema": {"type": "string"}}
+    length["description"] = "Bytes of JSON before the tensors' own."
+    return {
+        "response_model": InferAnswer,
+        "responses": {
+            200: {"content": {BINARY: blobs}},
+            **errors(400, 404, 413, 415, 429, 500, 503, 504),
+        },
+        "openapi_extra": {
+            "parameters": [*parameters, *REQUEST_HEADERS, length],
+            "requestBody": {"required": True, "content": {JSON: json, BINARY: blobs}},
+        },
+    }
+
+
+def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
+    """References are resolved: the document has no place of ours to refer to."""
+    match node:
+        case {"$ref": str() as reference}:
+            return _inlined(definitions[reference.rpartition("/")[2]], definitions)
+        case dict():
+            return {name: _inlined(child, definitions) for name, child in node.items()}
+        case list():
+            return [_inlined(child, definitions) for child in node]
+    return node
