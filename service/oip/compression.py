@@ -22,12 +22,15 @@ FASTEST = 1
 WEIGHT = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 
 
-async def read_inflated(request: Request, limit: int) -> bytes:
-    """The body as it was before Content-Encoding: at most ``limit`` bytes, as it came and after."""
+async def read_inflated(request: Request, limit: int, deadline: float) -> bytes:
+    """The body as it was before Content-Encoding: at most ``limit`` bytes, as it came and after.
+
+    DeadlinePassed when it is not here by ``deadline`` (``perf_counter``).
+    """
     encoding = ", ".join(request.headers.getlist("content-encoding")).strip().lower() or PLAIN
     if encoding != PLAIN and encoding not in WINDOW:
         raise UnsupportedEncoding(f"Content-Encoding: {' or '.join(WINDOW)}, one of them, once")
-    body = await read_body(request, limit, encoded=True)
+    body = await read_body(request, limit, deadline, encoded=True)
     return body if encoding == PLAIN else inflate(body, encoding, limit)
 
 

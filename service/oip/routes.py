@@ -22,6 +22,7 @@ from service.oip.outputs import response, wanted_outputs
 from service.oip.parameters import asked_priority, ignored, refuse_sequences, seconds_allowed
 from service.oip.stats import statistics
 from service.oip.tensors import question_of
+from service.request import deadline_seconds
 from service.versions import Version
 
 LONGEST_VERSION = 64
@@ -49,7 +50,9 @@ def _add_infer(app: FastAPI, house: House) -> None:
 
     async def infer(request: Request) -> Response:
         exchange, asked = exchange_of(request), asked_version(house, request)
-        body = await read_inflated(request, settings.max_body_bytes)
+        longest = deadline_seconds(request, settings.max_deadline_ms, settings.max_deadline_ms)
+        last = exchange.timings.started + longest  # until the body says what it may take
+        body = await read_inflated(request, settings.max_body_bytes, last)
         exchange.timings.lap("receive")
 
         start = json_length(request.headers.getlist(LENGTH_HEADER), len(body))
