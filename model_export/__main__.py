@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from model_export.bench.cli import bench
+from model_export.bench.cli import bench, bench_top_k
 from model_export.bundle import Bundle
 from model_export.cli import AsJson, BundlePath, print_json, refusals
 from model_export.cli_build import build
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(build)
 app.command()(bench)
+app.command()(bench_top_k)
 
 
 @app.command()

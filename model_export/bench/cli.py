@@ -1,4 +1,4 @@
-"""``python -m model_export bench``."""
+"""``python -m model_export bench`` and ``bench-top-k``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from feature_store.schema import FeatureSchema
 from model_export.bundle import Bundle
 from model_export.cli import AsJson, print_json, refusals, trained
+from model_export.errors import BundleError
 from model_export.progress import counted
 
 if TYPE_CHECKING:
@@ -65,6 +66,46 @@ def bench(
             print_json(result)
         else:
             show(result, Console())
+
+
+def bench_top_k(
+    k: Annotated[int, typer.Option(min=1, help="How many of the best.")] = 20,
+    candidates: Annotated[int, typer.Option(min=1, help="Of a list.")] = 2000,
+    history: Annotated[int, typer.Option(min=1, help="Items of each history.")] = 64,
+    lists: Annotated[int, typer.Option(min=1, help="Asked of a narrow network.")] = 10_000,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="Of timed lists at full size; six times for the others.")
+    ] = 20.0,
+    threads: Annotated[int, typer.Option(min=1, help="Of both ways.")] = 1,
+    bundle: Annotated[Path | None, typer.Option(help="Time this bundle, with int8.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The k best of a list, exactly: int8 and a re-scored shortlist against all in float32."""
+    with refusals():
+        from model_export.bench.table import show_top_k
+        from model_export.bench.top_k import Question, run
+
+        opened = None if bundle is None else _with_int8(Bundle.open(bundle))
+        with counted("bench-top-k") as announce:
+            result = run(
+                FeatureSchema.microlens() if opened is None else opened.schema,
+                Question(k, candidates, history),
+                bundle=opened,
+                lists=lists,
+                seconds=seconds,
+                threads=threads,
+                announce=announce,
+            )
+        if as_json:
+            print_json(result)
+        else:
+            show_top_k(result, Console())
+
+
+def _with_int8(bundle: Bundle) -> Bundle:
+    if bundle.manifest.quantisation is None:
+        raise BundleError(f"{bundle.path}: holds no int8 ranker; build it with --int8")
+    return bundle
 
 
 def _subject(bundle: Path | None, checkpoint: Path | None, schema: Path | None) -> Subject:

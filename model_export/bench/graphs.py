@@ -37,6 +37,11 @@ class Folder:
         return self.path / f"{name}.onnx"
 
 
+def chunks(items: ItemVectors) -> list[ItemVectors]:
+    """As the service cuts a list."""
+    return [items.part(start, start + CHUNK) for start in range(0, len(items), CHUNK)]
+
+
 def write_graphs(network: QIN, path: Path) -> Folder:
     """Every graph that the bench runs, but PyTorch's own export."""
     folded = FoldedNetwork.of(network)
@@ -64,8 +69,13 @@ class Folded:
 
     def logits(self, items: ItemVectors, history: HistoryRows, precision: Precision) -> Floats:
         """(C,), chunk by chunk, as the service does."""
-        parts = [items.part(start, start + CHUNK) for start in range(0, len(items), CHUNK)]
-        return np.concatenate([self.model.logits(part, history, precision) for part in parts])
+        return np.concatenate(
+            [self.model.logits(part, history, precision) for part in chunks(items)]
+        )
+
+    def probabilities(self, items: ItemVectors, history: HistoryRows) -> Floats:
+        """(C,) in float32, chunk by chunk."""
+        return np.concatenate([self.model.exact(part, history) for part in chunks(items)])
 
     def runs(self, request: Request) -> dict[str, Run]:
         """The ranker in each precision, and the towers on this request's items."""
@@ -109,8 +119,7 @@ class SharedUser:
     def run(self, items: ItemVectors, history: Floats) -> Run:
         """items (C), history (L, D): vectors of the same network."""
         feeds = []
-        for start in range(0, len(items), CHUNK):
-            part = items.part(start, start + CHUNK)
+        for part in chunks(items):
             feed: dict[str, NDArray[Any]] = {"vector": part.vector, "history": history}
             for column, name in enumerate(self.names):
                 feed[name] = np.ascontiguousarray(part.context[:, column])

@@ -30,18 +30,19 @@ def medians(variants: Mapping[str, Run], seconds: float) -> dict[str, Reading]:
     takes longer than that for a single run is read once.
     """
     readings: dict[str, list[float]] = {name: [] for name in variants}
-    least = {n: 1 if _milliseconds(run) > 1e3 * seconds else LEAST for n, run in variants.items()}
+    least = {n: 1 if milliseconds(run) > 1e3 * seconds else LEAST for n, run in variants.items()}
     order, random = list(variants.items()), Random(0)
     for _ in range(ROUNDS):
         random.shuffle(order)
         for name, run in order:
             taken = readings[name]
             if len(taken) < least[name] or sum(taken) < 1e3 * seconds:
-                taken.append(_milliseconds(run))
+                taken.append(milliseconds(run))
     return {name: Reading(statistics.median(ms), len(ms)) for name, ms in readings.items()}
 
 
-def _milliseconds(run: Run) -> float:
+def milliseconds(run: Run) -> float:
+    """Of one run."""
     began = time.perf_counter()
     run()
     return 1e3 * (time.perf_counter() - began)

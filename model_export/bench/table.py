@@ -31,3 +31,21 @@ def show(result: dict[str, Any], console: Console) -> None:
             f"{verdict:>6}  {bar['bar']}, {where}: {bar['value']:.4g} (asked {bar['limit']})"
         )
     console.print(f"took {result['took_s']:.0f} s")
+
+
+def show_top_k(result: dict[str, Any], console: Console) -> None:
+    """Speed on the network at full size, then differences over many lists."""
+    speed, exactness = result["speed"], result["exactness"]
+    console.print(
+        f"{result['subject']}: the {result['k']} best of {result['candidates']}, history of "
+        f"{result['history']}, {result['threads']} thread(s)"
+    )
+    console.print(
+        f"all in fp32 {speed['fp32_ms']:.2f} ms, int8 with {speed['rescored_median']:g} re-scored "
+        f"{speed['top_k_ms']:.2f} ms: {speed['speedup']:.2f}× as fast; "
+        f"{speed['different']} of {speed['lists']:,} lists differ"
+    )
+    console.print(
+        f"narrow network (X = {exactness['network_width']}): {exactness['different']} of "
+        f"{exactness['lists']:,} lists differ"
+    )

@@ -97,3 +97,33 @@ def test_at_the_papers_sizes_a_candidate_costs_under_five_million_multiply_adds(
     assert told["multiply_adds"]["candidate"] < 5_000_000
     assert 54_000_000 < told["multiply_adds"]["published_candidate"] < 57_000_000
     assert told["parity"]["max_abs_error"] < 1e-5
+
+
+def test_the_bench_prints_json_and_writes_its_page(trained: Path, tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    sizes = ("--candidates", "1,512", "--history", "12,20", "--seconds", "0.01")
+    done = run("bench", *sizes, "--checkpoint", trained, "--report", page, "--json")
+    assert done.returncode == 0, done.stderr
+    figures = orjson.loads(done.stdout)
+    assert figures["subject"] == "checkpoint checkpoint-7"
+    assert [(c["candidates"], c["history"]) for c in figures["cases"]] == [
+        (1, 12),
+        (512, 12),
+        (512, 20),
+    ]
+    assert len(figures["bars"]) == 6
+    assert "performance.svg" in page.read_text()
+
+
+@pytest.mark.parametrize("lengths", ["", "0", "8,x", "8,8", "-1"])
+def test_lengths_that_are_none_are_refused(lengths: str) -> None:
+    refused = run("bench", "--candidates", lengths)
+    assert refused.returncode == 2
+    assert "positive numbers, separated by commas" in refused.stderr
+
+
+def test_top_k_is_not_timed_on_a_bundle_without_int8(trained: Path, tmp_path: Path) -> None:
+    assert run("build", trained, "--out", tmp_path, "--version", "v1").returncode == 0
+    refused = run("bench-top-k", "--bundle", tmp_path / "v1")
+    assert refused.returncode == 1
+    assert "holds no int8 ranker; build it with --int8" in refused.stderr.replace("\n", " ")

@@ -1,0 +1,156 @@
+"""Exact top-k at int8 price: how much faster than scoring everything in float32, and whether any
+answer differs.
+
+Both answers come from the same model and the same rows, in turns. They are the same when the ids,
+their order and every bit of every score are.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from feature_store.schema import FeatureSchema
+from model_export.bench.graphs import Folded
+from model_export.bench.interleave import milliseconds
+from model_export.bench.request import Request, random_items
+from model_export.build import Int8, build
+from model_export.bundle import Bundle
+from model_export.random_network import random_network
+from model_export.random_rows import random_held_out
+from model_export.top_k import Best, best, shortlist
+from training.qin import QINSizes
+
+SMALL_WIDTH = 16  # of every embedding of the network that answers many lists
+BAR = 1.8  # times as fast as float32
+
+Announce = Callable[[str, int, int], None]  # what, done, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    k: int
+    candidates: int
+    history: int
+
+
+@dataclass(slots=True)
+class Seen:
+    """What both ways answered to so many lists."""
+
+    different: int = 0
+    rescored: list[int] = field(default_factory=list)  # candidates of each list
+    fp32_ms: list[float] = field(default_factory=list)
+    top_k_ms: list[float] = field(default_factory=list)
+
+    def figures(self, folded: Folded) -> dict[str, Any]:
+        fp32, quick = statistics.median(self.fp32_ms), statistics.median(self.top_k_ms)
+        return {
+            "network_width": folded.model.schema.network_width,
+            "logit_bound": float(folded.model.logit_bound),
+            "lists": len(self.rescored),
+            "different": self.different,
+            "rescored_median": statistics.median(self.rescored),
+            "rescored_most": max(self.rescored),
+            "fp32_ms": fp32,
+            "top_k_ms": quick,
+            "speedup": fp32 / quick,
+        }
+
+
+def run(
+    schema: FeatureSchema,
+    question: Question,
+    *,
+    bundle: Bundle | None = None,
+    sizes: QINSizes | None = None,
+    lists: int = 10_000,
+    seconds: float = 20.0,
+    threads: int = 1,
+    announce: Announce = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """``speed``: lists for ``seconds`` on ``bundle``, or on random weights at full size.
+
+    ``exactness``: ``lists`` lists on a narrow random network, which answers them in less than a
+    minute; its int8 errs more, not less, in relation to how far its logits lie apart.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        announce("fold the network, measure its int8", 0, 3)
+        full = bundle or _random_bundle(schema, sizes, Path(folder))
+        announce("speed", 1, 3)
+        speed = _contest(full, question, threads, lists=None, seconds=seconds)
+        announce(f"{lists} lists", 2, 3)
+        small = QINSizes(attention_width=3 * SMALL_WIDTH)
+        narrow = _random_bundle(_narrow(schema), small, Path(folder) / "narrow")
+        exactness = _contest(narrow, question, threads, lists=lists, seconds=seconds * 6)
+        announce("done", 3, 3)
+    different = speed["different"] + exactness["different"]
+    return {
+        "k": question.k,
+        "candidates": question.candidates,
+        "history": question.history,
+        "threads": threads,
+        "subject": f"bundle {bundle.version}" if bundle else f"random weights, {schema.name}",
+        "speed": speed,
+        "exactness": exactness,
+        "met": bool(speed["speedup"] >= BAR and different == 0),
+    }
+
+
+def _random_bundle(schema: FeatureSchema, sizes: QINSizes | None, folder: Path) -> Bundle:
+    network = random_network(schema, sizes)
+    return build(network, folder, int8=Int8(random_held_out(network), force=True))
+
+
+def _narrow(schema: FeatureSchema) -> FeatureSchema:
+    """The same features with narrow embeddings."""
+    narrow = {"width": SMALL_WIDTH}
+    return schema.model_copy(
+        update={
+            "item": tuple(feature.model_copy(update=narrow) for feature in schema.item),
+            "context": tuple(feature.model_copy(update=narrow) for feature in schema.context),
+        }
+    )
+
+
+def _contest(
+    bundle: Bundle, question: Question, threads: int, *, lists: int | None, seconds: float
+) -> dict[str, Any]:
+    """Lists for ``seconds``, ``lists`` of them at most."""
+    random, seen = np.random.default_rng(0), Seen()
+    folded = Folded(bundle, threads, random_items(bundle.schema, random))
+    end = time.monotonic() + seconds
+    while (lists is None or len(seen.rescored) < lists) and time.monotonic() < end:
+        _ask(folded, question, random, seen)
+    return seen.figures(folded)
+
+
+def _ask(folded: Folded, question: Question, random: np.random.Generator, seen: Seen) -> None:
+    request = Request.random(question.candidates, question.history, random)
+    items, history = folded.prepare(request)
+    answers: dict[str, Best] = {}
+
+    def in_full() -> None:
+        answers["fp32"] = best(folded.probabilities(items, history), question.k)
+
+    def at_int8_price() -> None:
+        quick = folded.logits(items, history, "int8")
+        chosen = shortlist(quick, question.k, folded.model.logit_bound)
+        found = best(folded.probabilities(items.take(chosen), history), question.k)
+        answers["int8"] = Best(chosen[found.position], found.probability, len(chosen))
+
+    for way, taken in ((in_full, seen.fp32_ms), (at_int8_price, seen.top_k_ms)):
+        taken.append(milliseconds(way))
+    exact, quick = answers["fp32"], answers["int8"]
+    same = np.array_equal(exact.position, quick.position) and np.array_equal(
+        exact.probability, quick.probability
+    )
+    seen.different += not same
+    seen.rescored.append(quick.rescored)
