@@ -20,9 +20,9 @@ from model_export.bundle import Bundle
 from model_export.errors import BundleError
 from model_export.explain import Influence, strongest
 from model_export.manifest import INT8
-from model_export.sessions import ProviderChoice, open_session, place
+from model_export.sessions import Placement, ProviderChoice, open_session, place
 from model_export.size_buckets import BucketedSession
-from model_export.top_k import Best, best, shortlist
+from model_export.top_k import Best, best, out_of_bound, shortlist
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
@@ -94,11 +94,13 @@ class FoldedModel:
         *,
         threads: int = 1,
         precision: Precision = "fp32",
-        provider: ProviderChoice = "cpu",
+        provider: ProviderChoice | Placement = "cpu",
+        tf32: bool = False,
     ) -> None:
         """``threads``: intra-op threads per call; one, unless a lone caller owns the machine.
 
         ``precision`` int8 adds ``ranker.int8``; the float32 ranker is there in any case.
+        ``tf32`` lets a GPU round its products' factors to 10 bits: faster, and off by 1e-3.
         Raises BundleError, and ProviderError where ``provider`` cannot be had.
         """
         self.schema, self.version = bundle.schema, bundle.version
@@ -110,7 +112,7 @@ class FoldedModel:
         self._context_tower = (
             open_session(bundle.graph("context_tower"), threads) if self.schema.context else None
         )
-        ranker = open_session(bundle.graph("ranker"), threads, where)
+        ranker = open_session(bundle.graph("ranker"), threads, where, tf32=tf32)
         self._ranker: onnxruntime.InferenceSession | BucketedSession = ranker
         if where == "cuda":
             self._ranker = BucketedSession(ranker, "cuda")
@@ -191,6 +193,14 @@ class FoldedModel:
         """As ``rank``, in float32 whatever the model's precision."""
         return self._run(self._ranker, "probability", items, history)
 
+    def rescore(self, items: ItemVectors, history: HistoryRows) -> tuple[Floats, Floats]:
+        """float32 probability (C,) and logit (C,), to the bit as in a longer list."""
+        count = len(items)
+        # A row alone takes another way through the runtime, and may differ in its last bit.
+        pair = items.take(np.zeros(2, np.int64)) if count == 1 else items
+        probability, logit = self._run_all(self._ranker, ["probability", "logit"], pair, history)
+        return probability[:count], logit[:count]
+
     def logits(
         self, items: Candidates, history: HistoryRows, precision: Precision = "fp32"
     ) -> Floats:
@@ -201,18 +211,36 @@ class FoldedModel:
         """The k best of (C,), best first, as a full float32 pass would have them; ties keep order.
 
         With int8, everything is scored in int8 and in float32 only what the bundle's recorded
-        error bound cannot rule out.
+        error bound cannot rule out; and everything, should the bound turn out not to hold.
         """
-        if self._int8 is None or not np.isfinite(self.logit_bound):
+        if k >= len(items) or not self.has_shortlists:
             return best(self.exact(items, history), k)
-        chosen = shortlist(self.logits(items, history, "int8"), k, self.logit_bound)
-        found = best(self.exact(items.take(chosen), history), k)
+        quick = self.logits(items, history, "int8")
+        chosen = shortlist(quick, k, self.logit_bound)
+        probability, logit = self.rescore(items.take(chosen), history)
+        if out_of_bound(quick[chosen], logit, self.logit_bound):
+            return best(self.exact(items, history), k)
+        found = best(probability, k)
         return Best(chosen[found.position], found.probability, rescored=len(chosen))
 
-    def explain(self, items: Candidates, history: HistoryRows, top: int) -> Influence:
-        """Per candidate, the ``top`` history items with the largest share of the pooled vector."""
+    @property
+    def has_shortlists(self) -> bool:
+        """Whether it knows int8 and how far that is off at most."""
+        return self._int8 is not None and bool(np.isfinite(self.logit_bound))
+
+    def explain(
+        self,
+        items: Candidates,
+        history: HistoryRows,
+        top: int,
+        same: NDArray[np.int64] | None = None,
+    ) -> Influence:
+        """Per candidate, the ``top`` history items with the largest share of the pooled vector.
+
+        ``same`` (L,): see ``explain.strongest``.
+        """
         attention: Floats = self._run(self._ranker, "attention", items, history)
-        return strongest(attention, history.values, top)
+        return strongest(attention, history.values, top, same)
 
     def _chosen(self, precision: Precision) -> onnxruntime.InferenceSession | BucketedSession:
         if precision == "fp32":
@@ -228,11 +256,20 @@ class FoldedModel:
         items: Candidates,
         history: HistoryRows,
     ) -> Floats:
+        return self._run_all(session, [output], items, history)[0]
+
+    def _run_all(
+        self,
+        session: onnxruntime.InferenceSession | BucketedSession,
+        outputs: list[str],
+        items: Candidates,
+        history: HistoryRows,
+    ) -> list[Floats]:
         if not len(items.vector):  # a convolution refuses an image of no pixels
-            none: Floats = np.zeros((0, len(history.keys)), np.float32)
-            return none if output == "attention" else np.zeros(0, np.float32)
-        answer: Floats = session.run([output], self.feeds(items, history))[0]
-        return answer
+            none = np.zeros(0, np.float32), np.zeros((0, len(history.keys)), np.float32)
+            return [none[output == "attention"] for output in outputs]
+        answers: list[Floats] = session.run(outputs, self.feeds(items, history))
+        return answers
 
     def feeds(self, items: Candidates, history: HistoryRows) -> dict[str, NDArray[Any]]:
         """The ranker's inputs by name."""

@@ -68,8 +68,10 @@ def open_session(
     return session
 
 
-def place(graph: Path, choice: ProviderChoice, threads: int) -> Placement:
+def place(graph: Path, choice: ProviderChoice | Placement, threads: int) -> Placement:
     """Where graphs will run: as chosen, or with ``auto`` on the GPU if a session starts there."""
+    if isinstance(choice, Placement):
+        return choice
     if choice != "auto":
         return Placement(choice)
     try:

@@ -38,10 +38,11 @@ def best(probability: Floats, k: int) -> Best:
 def shortlist(logit: Floats, k: int, bound: float) -> Positions:
     """Positions, in list order, of every candidate that may be among the k best.
 
-    ``logit`` (C,) is off by at most ``bound`` times MARGIN either way. Then the k-th best float32
-    logit is at least the k-th best of these minus that error, and whoever reaches it shows at
-    least that minus the error again: hence twice. Between the two lies the sigmoid, where float32
-    probabilities tie that float32 logits tell apart.
+    ``logit`` (C,) is off by at most ``bound`` times MARGIN either way; ``out_of_bound`` tells
+    afterwards whether that held. Then the k-th best float32 logit is at least the k-th best of
+    these minus that error, and whoever reaches it shows at least that minus the error again: hence
+    twice. Between the two lies the sigmoid, where float32 probabilities tie that float32 logits
+    tell apart.
     """
     if k >= len(logit) or np.isnan(logit).any():
         return np.arange(len(logit))
@@ -51,3 +52,8 @@ def shortlist(logit: Floats, k: int, bound: float) -> Positions:
     if reach <= 0:
         return np.arange(len(logit))
     return np.flatnonzero(logit >= math.log(reach / (1 - reach)) - error)
+
+
+def out_of_bound(logit: Floats, exact: Floats, bound: float) -> bool:
+    """Whether some int8 logit (S,) is further from its float32 one than ``shortlist`` relies on."""
+    return not bool((np.abs(logit - exact) <= MARGIN * bound).all())

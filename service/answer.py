@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
+from service.explanations import Explanations
 from service.items import FoundItems
 
 Floats = NDArray[np.float32]
@@ -27,6 +29,7 @@ class Answer:
     history_status: NDArray[np.uint8]  # (H,)
     cold: Mask  # (C,)
     history_lost: bool = False  # the store did not say what it is: scored with an empty one
+    explanations: Explanations | None = None  # where they were asked for
 
     @classmethod
     def of(
@@ -37,15 +40,20 @@ class Answer:
         found: FoundItems,
         *,
         history_lost: bool = False,
+        explanations: Explanations | None = None,
     ) -> Answer:
         """``found`` holds the history first, then the candidates."""
         past, asked = np.split(found.status, [len(history)])
         cold = found.cold[len(history) :]
-        return cls(candidates, scores, history, asked, past, cold, history_lost)
+        return cls(candidates, scores, history, asked, past, cold, history_lost, explanations)
 
     def json(self, model_version: str, request_id: str, top_k: int | None) -> bytes:
         """Parallel arrays; a NaN is written as null."""
         chosen = slice(None) if top_k is None else best(self.scores, top_k)
+        told: dict[str, Any] = {}
+        if self.explanations is not None:
+            positions = np.arange(len(self.candidates))[chosen]
+            told["explanations"] = self.explanations.as_json(positions)
         unreadable = self.candidates[self.status == CORRUPT]
         damaged_past = self.history[self.history_status == CORRUPT]
         return orjson.dumps(
@@ -60,6 +68,7 @@ class Answer:
                 "cold_items": _distinct(self.candidates[self.cold]),
                 "unknown_history": _distinct(self.history[self.history_status == MISSING]),
                 "degraded": self.degraded,
+                **told,
             },
             option=orjson.OPT_SERIALIZE_NUMPY,
         )

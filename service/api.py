@@ -12,6 +12,7 @@ from feature_store.schema import MAX_HISTORY
 Id = Annotated[int, Field(ge=0, le=MAX_ID)]
 Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 MOST_CONTEXT_FEATURES = 64
+MOST_EXPLAINED = 100
 
 
 Candidates = Annotated[
@@ -51,6 +52,14 @@ class ScoreRequest(BaseModel):
         int | None,
         Field(ge=1, le=MAX_ID, description="Answer only the k best, best first."),
     ] = None
+    explain: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MOST_EXPLAINED,
+            description="So many history items per candidate that its interest came from.",
+        ),
+    ] = None
     model_version: Annotated[
         str | None,
         Field(
@@ -65,6 +74,17 @@ def score_request(max_candidates: int) -> type[ScoreRequest]:
     """The request with this service's own limit, so that validation and OpenAPI agree on it."""
     limited: Any = (Annotated[Candidates, Field(max_length=max_candidates)], ...)
     return create_model("ScoreRequest", __base__=ScoreRequest, candidates=limited)
+
+
+class Explanation(BaseModel):
+    """The history items a candidate's interest came from, the strongest first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item_ids: list[int]
+    shares: Annotated[
+        list[float], Field(description="Of the pooled history; all of them sum to 1 at most.")
+    ]
 
 
 class ScoreAnswer(BaseModel):
@@ -97,6 +117,10 @@ class ScoreAnswer(BaseModel):
     degraded: Annotated[
         list[str], Field(description="What the answer had to do without: `items`, `history`.")
     ]
+    explanations: Annotated[
+        list[Explanation | None] | None,
+        Field(description="With `explain`: parallel to `item_ids`; null where the score is."),
+    ] = None
 
 
 class ProblemDocument(BaseModel):
@@ -121,6 +145,9 @@ class ProblemDocument(BaseModel):
 REQUEST_EXAMPLES: dict[str, Any] = {
     "stored history": {"value": {"user_id": 7, "candidates": [17, 4, 99]}},
     "the best three": {"value": {"user_id": 7, "candidates": [17, 4, 99, 23], "top_k": 3}},
+    "the best two, and why": {
+        "value": {"user_id": 7, "candidates": [17, 4, 99], "top_k": 2, "explain": 3}
+    },
     "own history and context": {
         "value": {
             "user_id": 7,

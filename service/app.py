@@ -121,4 +121,7 @@ def _add_operations(app: FastAPI, house: House) -> None:
             "model_version": active.name,
             "items": active.table.count,
             "item_capacity": active.table.capacity,
+            "precision": active.model.precision,
+            "provider": active.model.placement.provider,
+            "provider_fallback": active.model.placement.fallback,
         }

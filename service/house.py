@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from feature_store.connect import connect
 from feature_store.contract import FeatureStore
 from model_export.bundle import Bundle
+from model_export.runtime import FoldedModel
 from model_export.signature import PublicKeys
 from service.admission import Admission
 from service.engine import Engine
@@ -20,6 +21,7 @@ from service.inference_metrics import expose_inferences
 from service.logs import logger
 from service.metrics import Metrics
 from service.models.catalogue import Catalogue
+from service.models.execution import Execution
 from service.models.first import choose
 from service.models.fleet import Fleet
 from service.models.follower import Follower
@@ -32,6 +34,7 @@ from service.models.roster import Roster
 from service.models.shadow import Shadow
 from service.pauses import watched
 from service.readiness import Readiness
+from service.rechecks import Rechecks
 from service.scoring import Scoring
 from service.scrape import Scrape, Worker, scrape_of
 from service.settings import Settings
@@ -142,7 +145,9 @@ async def open_house(
         limits,
         settings.store,
         settings.table_folder,
+        Execution(settings.precision, settings.provider),
     )
+    rechecks = Rechecks(versions, metrics, settings.top_k_recheck, settings.chunk_candidates)
     swap = HotSwap(Roster(settings, catalogue, versions, shadow), loader, metrics)
     fleet = Fleet(settings, store, swap)
     house = House(
@@ -153,7 +158,7 @@ async def open_house(
         freshness=freshness,
         engine=engine,
         admission=Admission(engine, metrics, settings.admission_tolerance),
-        scoring=Scoring(reader, engine, metrics),
+        scoring=Scoring(reader, engine, metrics, rechecks),
         versions=versions,
         readiness=readiness,
         swap=swap,
@@ -170,6 +175,7 @@ async def open_house(
     finally:
         await fleet.close()
         await swap.close()
+        await rechecks.close()
         await freshness.close()
         await asyncio.to_thread(engine.close)
         await store.close()
@@ -268,3 +274,19 @@ def _expose(house: House) -> None:
         "min",
     )
     gauge("qin_workers", "Processes that answer requests.", lambda: 1)
+
+    def of_model(is_so: Callable[[FoldedModel], bool]) -> Callable[[], float]:
+        return lambda: float(versions.active is not None and is_so(versions.active.model))
+
+    gauge(
+        "qin_int8",
+        "1 while the active version scores in int8.",
+        of_model(lambda model: model.precision == "int8"),
+        "min",
+    )
+    gauge(
+        "qin_provider_fallback",
+        "1 while the active version runs on the CPU because provider=auto found no usable GPU.",
+        of_model(lambda model: model.placement.fallback is not None),
+        "max",
+    )

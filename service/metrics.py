@@ -226,6 +226,22 @@ class Metrics:
             ["why"],
             registry=registry,
         )
+        self.rescored = Counter(
+            "qin_top_k_rescored",
+            "Candidates that int8 could not rule out of the k best, scored again in float32.",
+            registry=registry,
+        )
+        self.top_k_bound = Counter(
+            "qin_top_k_out_of_bound",
+            "Lists whose int8 error was beyond the gate's bound: all of it scored in float32.",
+            registry=registry,
+        )
+        self.rechecks = Counter(
+            "qin_top_k_rechecks",
+            "Int8 top-k answers against a full pass: equal, different, passed_over or failed.",
+            ["result"],
+            registry=registry,
+        )
         build = Info("qin_build", "What is running.", registry=registry)
         build.info(
             {

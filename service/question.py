@@ -24,6 +24,8 @@ class Question:
     candidates: Ids  # (C,)
     history: Ids | None = None  # (H,) newest first; None: the stored one
     context: dict[str, Indices] = field(default_factory=dict)  # feature -> (C,)
+    top_k: int | None = None  # only the best are asked for
+    explain: int | None = None  # and so many history items that a score came from
 
     @classmethod
     def of(cls, asked: ScoreRequest) -> Question:
@@ -32,6 +34,8 @@ class Question:
             candidates=np.array(asked.candidates, np.int64),
             history=None if asked.history is None else np.array(asked.history[::-1], np.int64),
             context={name: np.array(v, np.int32) for name, v in asked.context.items()},
+            top_k=asked.top_k,
+            explain=asked.explain,
         )
 
     def checked_history(self, schema: FeatureSchema) -> Ids | None:

@@ -1,31 +1,34 @@
 """The way of one request: history -> item vectors -> score -> answer.
 
-Shapes: H history items, C candidates, D item-vector width, X network width, F context features.
+Shapes: H history items, C candidates.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
-from model_export.runtime import Candidates, HistoryRows
 from service.admission import Permit
-from service.answer import Answer
+from service.answer import Answer, best
 from service.engine import Engine, in_time
 from service.errors import ModelFault, StoreFailure
-from service.item_table import DerivedItems, SlotsMoved
-from service.items import FoundItems, find_items
+from service.explanations import Explanations
+from service.item_table import SlotsMoved
+from service.items import find_items
 from service.metrics import Metrics
+from service.passes import Passes
 from service.priority import Priority
-from service.question import Overrides, Question
+from service.question import Question
+from service.ranking import Ranking
+from service.rechecks import Rechecks
 from service.store import StoreReader
 from service.timings import Timings
+from service.top_k import rank_best
 from service.versions import Version
 
-Floats = NDArray[np.float32]
 EMPTY = np.empty(0, np.int64)  # a history
 ATTEMPTS = 3  # the last one without the table, whose slots nobody can then take away
 
@@ -37,6 +40,7 @@ class Scoring:
     store: StoreReader
     engine: Engine
     metrics: Metrics
+    rechecks: Rechecks | None = None
 
     async def answer(
         self,
@@ -68,13 +72,20 @@ class Scoring:
             if found.unreached and not (found.status[len(history) :] == FOUND).any():
                 raise self.store.failure()  # there is nothing to answer from
             try:
-                scores = await self.score(
-                    found, len(history), overrides, version, deadline, timings, permit
-                )  # (C,)
+                ranking = Ranking(found, len(history), overrides, version.model)
+                await self.score(ranking, question, version, deadline, timings, permit)
+                explanations = await self.explain(ranking, question, history, deadline, timings)
                 break
             except SlotsMoved:
                 self.metrics.table_moved.inc()
-        answer = Answer.of(question.candidates, scores, history, found, history_lost=stored is None)
+        answer = Answer.of(
+            question.candidates,
+            ranking.scores,
+            history,
+            found,
+            history_lost=stored is None,
+            explanations=explanations,
+        )
         in_time(deadline)
         self.count(answer)
         return answer
@@ -92,54 +103,50 @@ class Scoring:
 
     async def score(
         self,
-        found: FoundItems,
-        history: int,
-        overrides: Overrides,
+        ranking: Ranking,
+        question: Question,
         version: Version,
         deadline: float,
         timings: Timings,
         permit: Permit | None = None,
-    ) -> Floats:
-        """(C,) probabilities; NaN where the candidate was not found.
-
-        ``found`` holds ``history`` items of the user, then the candidates.
-        """
-        past = np.flatnonzero(found.status[:history] == FOUND)  # (≤ H,)
-        known = np.flatnonzero(found.status[history:] == FOUND)  # (≤ C,)
-        scores = np.full(len(found.status) - history, np.nan, np.float32)  # (C,)
-        if not len(known):
-            return scores
-        model, shared = version.model, list[HistoryRows]()
-
-        def read_history() -> None:
-            vectors = found.gather(past).vector  # (≤ H, D)
-            shared.append(model.history(vectors))
-
-        def moved(items: DerivedItems, chosen: NDArray[np.int64]) -> Candidates:
-            """The chosen candidates in the contexts the request gives them."""
-            if not overrides:
-                return items
-            context = items.context.copy()
-            for column, values in overrides:
-                context[:, column] = values[chosen]
-            return model.in_context(items, context)
-
-        def rank(start: int, end: int) -> None:
-            chosen = known[start:end]
-            items = found.gather(chosen + history)  # of this chunk: (·, D), (·, X), (·, F)
-            scores[chosen] = model.rank(moved(items, chosen), shared[0])
-
+    ) -> None:
+        """Every known candidate; with ``top_k``, those that may be among the k best at least."""
+        known = len(ranking.known)
+        if not known:
+            return
         priority = permit.priority if permit else Priority.ONLINE
-        work = await self.engine.run(rank, len(known), deadline, read_history, priority)
+        passes = Passes(self.engine, ranking.read_history, deadline, priority, timings)
+        k = question.top_k
+        if k is None or version.model.precision == "fp32":
+            await passes.run(ranking.rank, known)
+        else:
+            await rank_best(ranking, k, passes, self.metrics)
         if permit:
-            permit.learn(len(known), work)
-        timings.lap("queue", work.started)
-        timings.lap("history", work.prepared)
-        timings.lap("rank", work.finished)
-        timings.skip()  # back to the event loop
-        if not np.isfinite(scores[known]).all():
+            permit.learn(known, passes.work)
+        scored = ranking.scores[ranking.known]
+        if not np.isfinite(scored[ranking.scored]).all():
             raise ModelFault("the model answered with a score that is not a number")
-        return scores
+        if self.rechecks is not None and k is not None and not ranking.scored.all():
+            self.rechecks.offer(version, ranking, k)
+
+    async def explain(
+        self,
+        ranking: Ranking,
+        question: Question,
+        history: Ids,
+        deadline: float,
+        timings: Timings,
+    ) -> Explanations | None:
+        """For what will be answered, if it was asked for."""
+        if question.explain is None:
+            return None
+        scores = ranking.scores
+        chosen = best(scores, len(scores) if question.top_k is None else question.top_k)
+        told = Explanations(chosen, history[ranking.past], question.explain)
+        if len(chosen) and told.top:
+            await self.engine.run(partial(ranking.explain, told), len(chosen), deadline)
+            timings.lap("rank")
+        return told
 
     def count(self, answer: Answer) -> None:
         metrics = self.metrics

@@ -105,6 +105,21 @@ class Settings(BaseSettings):
         description="Under pressure: how many times its own work a typical request may wait before "
         "others are refused.",
     )
+    precision: Literal["fp32", "int8", "auto"] = Field(
+        default="fp32",
+        description="auto: int8 where the bundle has it, its gate is passed and this processor has "
+        "VNNI.",
+    )
+    provider: Literal["cpu", "cuda", "auto"] = Field(
+        default="cpu",
+        description="Where the ranker runs; auto: on the GPU if it can, and /readyz says if not.",
+    )
+    top_k_recheck: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of the top-k answers made with int8 that are made again in full.",
+    )
     max_candidates: int = Field(
         default=5000, ge=1, le=100_000, description="Longest list one request may ask for."
     )

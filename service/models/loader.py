@@ -15,6 +15,7 @@ import onnxruntime
 
 from model_export.bundle import Bundle
 from service.models import inspection
+from service.models.execution import Execution
 from service.models.inspection import Limits
 from service.models.intake import Rules, TakenIn, recall, take_in
 from service.models.loading import Progress, Recipe, Stopped, load
@@ -38,9 +39,10 @@ class Loader:
         limits: Limits,
         store: str,
         tables: Path | None = None,
+        execution: Execution | None = None,
     ) -> None:
         self.private, self.rules, self.limits, self._store = private, rules, limits, store
-        self._tables = tables
+        self._tables, self._execution = tables, execution or Execution()
         self._quiet = ThreadPoolExecutor(
             1, thread_name_prefix="loader", initializer=set_niceness, initargs=(LOWEST,)
         )
@@ -76,7 +78,7 @@ class Loader:
             if self._stop.is_set():
                 raise Stopped
             await self._run(hurried, self._note_proved, taken)
-        recipe = Recipe(self._store, most_items, shapes, self._stop, self._tables)
+        recipe = Recipe(self._store, most_items, shapes, self._stop, self._tables, self._execution)
         return await self._run(hurried, load, taken.bundle, recipe, progress)
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Protocol
@@ -24,6 +24,7 @@ from model_export.verify import check_golden
 from service.derive import derive
 from service.item_table import ItemTable
 from service.logs import logger
+from service.models.execution import Execution
 from service.models.states import State
 from service.table_file import TableFile, table_path
 from service.versions import Version
@@ -58,12 +59,13 @@ class Recipe:
     shapes: list[tuple[int, int]]  # (candidates in a chunk, history items) to warm up with
     stop: threading.Event
     tables: Path | None = None  # where this machine's processes share them
+    execution: Execution = field(default_factory=Execution)
 
 
 def load(bundle: Bundle, recipe: Recipe, progress: Progress) -> Version:
     """A version that may answer. BundleError, StoreError or Stopped. Blocks."""
     progress.enter(State.LOADING, "opening the graphs")
-    model = FoldedModel(bundle)
+    model = recipe.execution.open(bundle)
     version = asyncio.run(_filled(bundle, model, recipe, progress))
     progress.enter(State.WARMING, "warming up")
     warm(version, recipe.shapes)
@@ -162,6 +164,8 @@ def warm(version: Version, shapes: list[tuple[int, int]]) -> None:
         history = version.model.history(seen.vector)
         asked = version.table.columns.gather(random.integers(0, items, candidates))
         version.model.rank(asked, history)
+        if version.model.precision == "int8":
+            version.model.exact(asked, history)  # top-k takes both
 
 
 def verify(bundle: Bundle, model: FoldedModel) -> None:

@@ -1,0 +1,90 @@
+"""One request's candidates against its user's history: what engine threads do for it.
+
+Shapes: H history items, C candidates, K ≤ C of them known, L ≤ H of the history known;
+D item-vector width, X network width, F context features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.contract import FOUND
+from model_export.runtime import Candidates, FoldedModel, HistoryRows, ItemVectors
+from service.explanations import Explanations
+from service.item_table import DerivedItems
+from service.items import FoundItems
+from service.question import Overrides
+
+Floats = NDArray[np.float32]
+Positions = NDArray[np.int64]
+
+
+class Ranking:
+    """``read_history`` first, then any of the others, a chunk [start, end) at a time."""
+
+    def __init__(
+        self, found: FoundItems, history: int, overrides: Overrides, model: FoldedModel
+    ) -> None:
+        """``found`` holds ``history`` items of the user, then the candidates."""
+        self.model = model
+        self._found, self._history, self._overrides = found, history, overrides
+        self.past: Positions = np.flatnonzero(found.status[:history] == FOUND)  # (L,)
+        self.known: Positions = np.flatnonzero(found.status[history:] == FOUND)  # (K,)
+        candidates = len(found.status) - history
+        self.scores: Floats = np.full(candidates, np.nan, np.float32)  # (C,) probabilities
+        self.scored = np.ones(len(self.known), np.bool_)  # (K,) or ruled out, without a score
+        self.logits = np.full((2, candidates), np.nan, np.float32)  # (2, C) int8, float32
+        self._rows: HistoryRows | None = None
+
+    def read_history(self) -> None:
+        vectors = self._found.gather(self.past).vector  # (L, D)
+        self._rows = self.model.history(vectors)
+
+    def rank(self, start: int, end: int) -> None:
+        """In the model's own precision."""
+        chosen = self.known[start:end]
+        self.scores[chosen] = self.model.rank(self._items(chosen), self.rows)
+
+    def rank_exactly(self, start: int, end: int) -> None:
+        """In float32."""
+        chosen = self.known[start:end]
+        self.scores[chosen] = self.model.exact(self._items(chosen), self.rows)
+
+    def look_quickly(self, start: int, end: int) -> None:
+        """int8 logits alone."""
+        chosen = self.known[start:end]
+        self.logits[0, chosen] = self.model.logits(self._items(chosen), self.rows, "int8")
+
+    def rescore(self, chosen: Positions, start: int, end: int) -> None:
+        """float32 scores and logits of these candidates."""
+        part = chosen[start:end]
+        items = self._items(part)
+        vectors = ItemVectors(items.vector, items.row, items.context)
+        self.scores[part], self.logits[1, part] = self.model.rescore(vectors, self.rows)
+
+    def explain(self, into: Explanations, start: int, end: int) -> None:
+        chosen = into.candidates[start:end]
+        found = self.model.explain(self._items(chosen), self.rows, into.top, into.same)
+        into.add(start, end, found)
+
+    def anew(self) -> Ranking:
+        """The same candidates and history, nothing scored yet."""
+        other = Ranking(self._found, self._history, self._overrides, self.model)
+        other._rows = self._rows
+        return other
+
+    @property
+    def rows(self) -> HistoryRows:
+        assert self._rows is not None, "read_history comes first"
+        return self._rows
+
+    def _items(self, chosen: Positions) -> Candidates:
+        """The chosen candidates in the contexts the request gives them: (·, D), (·, X), (·, F)."""
+        items: DerivedItems = self._found.gather(chosen + self._history)
+        if not self._overrides:
+            return items
+        context = items.context.copy()
+        for column, values in self._overrides:
+            context[:, column] = values[chosen]
+        return self.model.in_context(items, context)

@@ -1,0 +1,37 @@
+"""The k best of a list, exactly, at the price of int8.
+
+Everything is scored in int8; what its error bound cannot rule out of the k best is scored again in
+float32. The error of those is then known: should one be beyond the bound, the bound does not hold
+for this list and all of it is scored in float32.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from model_export.top_k import out_of_bound, shortlist
+from service.metrics import Metrics
+from service.passes import Passes
+from service.ranking import Positions, Ranking
+
+
+async def rank_best(ranking: Ranking, k: int, passes: Passes, metrics: Metrics) -> None:
+    """Score whatever may be among the k best, in float32; the others keep NaN for a score."""
+    known, bound = ranking.known, ranking.model.logit_bound
+    if k >= len(known) or not ranking.model.has_shortlists:
+        await passes.run(ranking.rank_exactly, len(known))
+        return
+    await passes.run(ranking.look_quickly, len(known))
+    short = shortlist(ranking.logits[0, known], k, bound)
+    chosen: Positions = known[short]
+    metrics.rescored.inc(len(chosen))
+    await passes.run(partial(ranking.rescore, chosen), len(chosen))
+    quick, exact = ranking.logits[:, chosen]
+    if out_of_bound(quick, exact, bound):
+        metrics.top_k_bound.inc()
+        await passes.run(ranking.rank_exactly, len(known))
+        return
+    ranking.scored = np.zeros(len(known), np.bool_)
+    ranking.scored[short] = True

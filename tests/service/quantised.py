@@ -1,0 +1,16 @@
+"""The small world with an int8 ranker in its bundle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from model_export.build import Int8, build
+from model_export.random_rows import random_held_out
+from tests.service.world import World
+
+
+def with_int8(world: World, models: Path) -> World:
+    """The same network; random weights do not pass the gate, so it is forced."""
+    int8 = Int8(random_held_out(world.network), force=True)
+    return replace(world, models=models, bundle=build(world.network, models, int8=int8))
