@@ -27,7 +27,9 @@ def choose(
             "a process ended while it loaded this version; it is not followed again by itself",
             model_version=state.loading.version,
         )
-        private.remember(loading=None, interrupted=state.loading.version)
+        private.try_to_remember(
+            "it may be followed again", loading=None, interrupted=state.loading.version
+        )
     if catalogue.single or pinned is not None:
         return _from_folder(pinned or catalogue.newest().version, catalogue, private, rules)
     if wanted is not None and catalogue.folder(wanted) is not None:
@@ -42,7 +44,7 @@ def choose(
         if catalogue.folder(copy.version) is not None:
             return _from_folder(copy.version, catalogue, private, rules)
     newest = catalogue.newest().version
-    private.remember(followed=newest)
+    private.try_to_remember("it may be followed after a rollback", followed=newest)
     return _from_folder(newest, catalogue, private, rules)
 
 

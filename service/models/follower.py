@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from model_export.errors import BundleError
 from service.errors import ServiceError
 from service.logs import logger
 from service.models.catalogue import Catalogue, Found
@@ -32,7 +33,9 @@ class Follower:
             try:
                 if leads() and (found := await asyncio.to_thread(self._look)) is not None:
                     await self._try(found)
-            except Exception:  # the next look may do better
+            except BundleError as error:  # no room to note it; the next look may do better
+                logger.error("not followed", reason=str(error))
+            except Exception:
                 logger.exception("looking for a newer version failed")
 
     def begin_with(self, version: str) -> None:

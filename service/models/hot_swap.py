@@ -232,4 +232,8 @@ class HotSwap:
         async with self._persisting:
             active, previous = self.roster.active(), self.roster.previous
             copy = Copy(version=active.name, digest=active.digest or "")
-            await asyncio.to_thread(self._private.remember, active=copy, previous=previous)
+            remember, lost = (
+                self._private.try_to_remember,
+                "a restart may begin with another version",
+            )
+            await asyncio.to_thread(remember, lost, active=copy, previous=previous)

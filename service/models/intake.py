@@ -21,7 +21,7 @@ from model_export.errors import BundleError
 from model_export.manifest import MANIFEST, SIGNATURE, FileRecord, Manifest
 from model_export.signature import PublicKeys
 from service.logs import logger
-from service.models.private import Copy, PrivateFolder
+from service.models.private import MAKE_ROOM, Copy, PrivateFolder
 
 PIECE = 1 << 20  # bytes copied and digested at a time
 MOST_MANIFEST_BYTES = 1 << 20
@@ -80,8 +80,7 @@ def take_in(folder: Path, private: PrivateFolder, rules: Rules) -> TakenIn:
                 bundle = Bundle(private.adopt(target, copy.digest), manifest)
         except OSError as error:
             raise BundleError(
-                f"{folder}: cannot be copied to {private.path}: {error.strerror}; make room there "
-                "or set QIN_PRIVATE to a place that has it"
+                f"{folder}: cannot be copied to {private.path}: {error.strerror}; {MAKE_ROOM}"
             ) from error
         return TakenIn(bundle, copy, signer)
 

@@ -19,7 +19,7 @@ from service.models.execution import Execution
 from service.models.inspection import Limits
 from service.models.intake import Rules, TakenIn, recall, take_in
 from service.models.loading import Progress, Recipe, Stopped, load
-from service.models.private import Copy, PrivateFolder
+from service.models.private import Copy, PrivateFolder, write
 from service.models.states import State
 from service.niceness import LOWEST, set_niceness
 from service.versions import Version
@@ -102,7 +102,7 @@ class Loader:
 
     def _note_proved(self, taken: TakenIn) -> None:
         self.private.know(taken.copy)
-        self._marker(taken.bundle).write_text(_this_machine())
+        write(self._marker(taken.bundle), _this_machine().encode())
 
     @staticmethod
     def _marker(bundle: Bundle) -> Path:

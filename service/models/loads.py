@@ -114,7 +114,12 @@ class Loads:
         slot.digest, slot.signer = taken.copy.digest, taken.signer
         slot.created = taken.bundle.manifest.created
         settings, private = self._roster.settings, self._loader.private
-        await asyncio.to_thread(private.begin_loading, taken.copy)
+        noted = private.is_loaded_by_us(taken.copy)
+        if progress.readiness is None:
+            await asyncio.to_thread(private.remember, **noted)
+        else:  # there is nothing else to serve
+            lost = "if this process is killed while it loads, nobody will know"
+            await asyncio.to_thread(private.try_to_remember, lost, **noted)
         try:
             return await self._loader.load(
                 taken,
@@ -124,7 +129,8 @@ class Loads:
                 hurried=progress.readiness is not None,
             )
         finally:
-            await asyncio.to_thread(private.end_loading)
+            lost = "after a restart this version is taken for one that a process died of"
+            await asyncio.to_thread(private.try_to_remember, lost, loading=None)
 
     def _ready(self, slot: Slot, version: Version) -> Slot:
         slot.version = version

@@ -33,6 +33,7 @@ from service.logs import logger
 
 INCOMING_KEPT_S = 3600.0  # of a process on another host, whose end cannot be seen from here
 COPIES_KEPT_S = 3600.0  # that no process of ours names: another may be about to open one
+MAKE_ROOM = "make room there or set QIN_PRIVATE to a place that has it"
 MOST_VERSIONS = 10_000  # remembered with their digests; the oldest are forgotten
 
 
@@ -156,7 +157,7 @@ class PrivateFolder:
             if copy.version not in known:
                 known[copy.version] = copy.digest
                 newest = dict(list(known.items())[-MOST_VERSIONS:])
-                _write(self._versions, newest)
+                write(self._versions, _as_json(newest))
 
     def remembered(self) -> Remembered:
         """What outlived the last process; nothing of a file that cannot be read."""
@@ -171,24 +172,23 @@ class PrivateFolder:
             return Remembered()
 
     def remember(self, **changed: Any) -> Remembered:
-        """Change some fields. On disk when it returns."""
+        """Change some fields. On disk when it returns; BundleError where it cannot be."""
         with self._locked():
             state = self.remembered().model_copy(update=changed)
-            _write(self._state, state.model_dump(mode="json"))
+            write(self._state, _as_json(state.model_dump(mode="json")))
         return state
 
-    def begin_loading(self, copy: Copy) -> None:
-        self.remember(
-            loading=Loading(
-                version=copy.version,
-                digest=copy.digest,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-            )
-        )
+    def try_to_remember(self, otherwise: str, **changed: Any) -> None:
+        """As ``remember``; where that cannot be, the log says what happens ``otherwise``."""
+        try:
+            self.remember(**changed)
+        except BundleError as error:
+            logger.error(f"not remembered: {otherwise}", reason=str(error))
 
-    def end_loading(self) -> None:
-        self.remember(loading=None)
+    def is_loaded_by_us(self, copy: Copy) -> dict[str, Any]:
+        """What is remembered while ``copy`` is being loaded, so that a killed process shows."""
+        us = {"host": socket.gethostname(), "pid": os.getpid()}
+        return {"loading": Loading(version=copy.version, digest=copy.digest, **us)}
 
     def _known(self) -> dict[str, str]:
         try:
@@ -210,14 +210,22 @@ class PrivateFolder:
             yield
 
 
-def _write(file: Path, content: Any) -> None:
-    """Whole and on disk, or not at all."""
+def write(file: Path, content: bytes) -> None:
+    """Whole and on disk, or not at all. BundleError when there is no room for it."""
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    with partial.open("wb") as stream:
-        stream.write(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
+    try:
+        with partial.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise BundleError(f"{file}: cannot be written: {error.strerror}; {MAKE_ROOM}") from error
+
+
+def _as_json(content: Any) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n"
 
 
 def _is_alive(pid: int) -> bool:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,17 +49,18 @@ class Service:
         return self.process.wait(30)
 
 
-def start(*options: str, **variables: str) -> Service:
+def start(*options: str, under: Sequence[str] = (), **variables: str) -> Service:
     """``python -m service serve`` with these options; not waited for.
 
-    Unless ``QIN_PRIVATE`` is given it has a private folder of its own.
+    Unless ``QIN_PRIVATE`` is given it has a private folder of its own. ``under`` is a command that
+    ends by running the one it is given.
     """
     port, admin_port = free_port(), free_port()
     private = Path(variables.get("QIN_PRIVATE") or tempfile.mkdtemp(prefix="private-"))
     log = Path(tempfile.mkstemp(prefix="service-", suffix=".log")[1])
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--port", str(port), *options],
+            [*under, sys.executable, "-m", "service", "serve", "--port", str(port), *options],
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
