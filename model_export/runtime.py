@@ -187,11 +187,11 @@ class FoldedModel:
         One call is one chunk: cut long lists before. A context index at or beyond the vocabulary
         counts as 0. In the model's own precision; ``logits`` and ``exact`` choose theirs.
         """
-        return self._run(self._chosen(self.precision), "probability", items, history)
+        return _bounded(self._run(self._chosen(self.precision), "probability", items, history))
 
     def exact(self, items: Candidates, history: HistoryRows) -> Floats:
         """As ``rank``, in float32 whatever the model's precision."""
-        return self._run(self._ranker, "probability", items, history)
+        return _bounded(self._run(self._ranker, "probability", items, history))
 
     def rescore(self, items: ItemVectors, history: HistoryRows) -> tuple[Floats, Floats]:
         """float32 probability (C,) and logit (C,), to the bit as in a longer list."""
@@ -302,6 +302,11 @@ class FoldedModel:
             for name, s in sessions.items()
             if s is not None
         }
+
+
+def _bounded(probability: Floats) -> Floats:
+    """In place. The runtime's sigmoid is an approximation: 1.0000001 at a few logits near 18."""
+    return np.clip(probability, 0, 1, out=probability)
 
 
 def _known(indices: NDArray[Any], vocabulary: int) -> Indices:

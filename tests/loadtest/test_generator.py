@@ -162,6 +162,18 @@ def test_each_way_of_going_wrong_has_its_bucket_and_reason(
     assert result["reasons"] == {reason: result["requests"]}
 
 
+def test_a_kept_connection_that_the_server_closes_later_is_no_second_answer() -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.recv(1 << 20)
+        connection.sendall(b"HTTP/1.1 302 X\r\nContent-Length: 0\r\n\r\n")
+        threading.Event().wait(0.002)  # it is idle by now
+
+    with raw_server(answer) as url:
+        load = small_load(url, rate=40, seconds=0.5, arrivals=Arrivals.parse("constant"))
+        result = measured(load)
+    assert result["buckets"]["failed"] == result["requests"]
+
+
 def test_chunked_and_interim_answers_are_understood() -> None:
     body = b'{"model_version":"v","item_ids":[1,2,3,4],"scores":[0.1,0.2,0.3,null]}'
 

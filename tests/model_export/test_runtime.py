@@ -97,3 +97,17 @@ def test_serving_imports_neither_torch_nor_onnx() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_probability_is_in_its_bounds_also_where_the_runtimes_sigmoid_is_not(
+    model: FoldedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Rounding:
+        def run(self, outputs: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return [np.array([1.0000001, 0.5, -1e-9, np.nan], np.float32)]
+
+    vectors = model.items(random_request(model.schema, length=0).items)
+    history = model.history(vectors.vector[:0])
+    monkeypatch.setattr(model, "_ranker", Rounding())
+    for scored in (model.rank(vectors, history), model.exact(vectors, history)):
+        assert_array_equal(scored, np.array([1, 0.5, 0, np.nan], np.float32))
