@@ -187,8 +187,10 @@ class PrivateFolder:
 
     def is_loaded_by_us(self, copy: Copy) -> dict[str, Any]:
         """What is remembered while ``copy`` is being loaded, so that a killed process shows."""
-        us = {"host": socket.gethostname(), "pid": os.getpid()}
-        return {"loading": Loading(version=copy.version, digest=copy.digest, **us)}
+        host, pid = socket.gethostname(), os.getpid()
+        return {
+            "loading": Loading(version=copy.version, digest=copy.digest, host=host, pid=pid),
+        }
 
     def _known(self) -> dict[str, str]:
         try:
