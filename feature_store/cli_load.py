@@ -121,10 +121,11 @@ def _tell(
     if report.rejected:
         typer.echo(f"{report.rejected} rows rejected: see {rejects}", err=True)
     if as_json:
-        told = report.model_dump(include={"items", "histories", "rejected"})
+        told = report.model_dump(include={"items", "histories", "cut", "rejected"})
         typer.echo(orjson.dumps(told | {"warnings": warnings, "seconds": round(seconds, 3)}))
     else:
         Console().print(
             f"loaded {report.items:,} items and {report.histories:,} histories "
+            f"({report.cut:,} of them cut to their newest) "
             f"in {seconds:,.1f} s; {report.rejected:,} rows rejected"
         )

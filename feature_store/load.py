@@ -35,6 +35,7 @@ class LoadReport(BaseModel):
     row: int = 0  # where that phase is to be read on
     items: int = 0
     histories: int = 0
+    cut: int = 0  # of the histories, to the newest that the schema has room for
     rejected: int = 0
     rejects_bytes: int = 0  # length of the file of rejected rows at this point
 
@@ -92,6 +93,8 @@ class Load:
         else:
             await self.store.put_histories(batch.histories)
             report.histories += len(batch.histories)
+            longest = self.store.schema.history_length
+            report.cut += sum(len(history) > longest for history in batch.histories.values())
 
 
 def identity(paths: Sequence[Path], options: str) -> str:

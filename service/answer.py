@@ -105,5 +105,5 @@ def best(scores: Floats, k: int) -> Positions:
 
 
 def _distinct(ids: Ids) -> list[int]:
-    """Each once, in the order of the request."""
+    """Each once: candidates as they were asked for, history items newest first."""
     return list(dict.fromkeys(ids.tolist()))

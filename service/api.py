@@ -112,7 +112,8 @@ class ScoreAnswer(BaseModel):
         Field(description="Newer than the model: scored from content with a zero id vector."),
     ]
     unknown_history: Annotated[
-        list[int], Field(description="History items that are not in the store, left out.")
+        list[int],
+        Field(description="History items that are not in the store, left out; newest first."),
     ]
     degraded: Annotated[
         list[str], Field(description="What the answer had to do without: `items`, `history`.")

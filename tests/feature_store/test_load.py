@@ -96,6 +96,17 @@ def test_no_store_is_one_line_and_a_remedy(store_url: str) -> None:
     assert len(asked.stderr.splitlines()) == 1
 
 
+def test_a_history_that_is_cut_is_counted(tmp_path: Path, store_url: str, files: list[Any]) -> None:
+    longest = SHOP.history_length
+    sequences = [[*range(1, 1 + longest + extra)] for extra in (0, 1, 5)]
+    write(tmp_path / "valid.parquet", {"user_id": [1, 2, 3], "item_seq": sequences})
+    told = json.loads(run("load", store_url, *files, "--json").stdout)
+    assert (told["histories"], told["cut"]) == (3, 2)
+    assert "2 of them cut to their newest" in run("load", store_url, *files).stdout
+    newest = json.loads(run("get-user", store_url, 3, "--json").stdout)["history"]
+    assert newest == sequences[2][: -1 - longest : -1]
+
+
 def test_loading_again_changes_nothing(store_url: str, files: list[Any]) -> None:
     for _ in range(2):
         assert json.loads(run("load", store_url, *files, "--json").stdout)["items"] == COUNT
@@ -143,6 +154,19 @@ def test_missing_context_is_said(tmp_path: Path, store_url: str, files: list[Any
     assert "warning: no column stock_level" in loaded.stderr
 
 
+SLOWLY = """
+import asyncio, sys
+from feature_store.load import Load
+put = Load._put
+async def slowly(self, batch, report):
+    await put(self, batch, report)
+    await asyncio.sleep(1)  # in the store, and not yet noted
+Load._put = slowly
+from feature_store.__main__ import app
+app(sys.argv[1:])
+"""
+
+
 def test_a_killed_load_goes_on_where_it_was(
     tmp_path: Path, store_url: str, files: list[Any]
 ) -> None:
@@ -151,8 +175,9 @@ def test_a_killed_load_goes_on_where_it_was(
     item_ids, rows = np.arange(1, count + 1), random_rows(SHOP, count)
     rows["sku"][::1_000] = -1  # rejected rows in each batch
     write(tmp_path / "items.parquet", item_columns(SHOP, item_ids, rows))
-    command = [sys.executable, "-m", "feature_store", "load", store_url, *map(str, files)]
-    loading = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    arguments = ["load", store_url, *map(str, files)]
+    slowly = [sys.executable, "-c", SLOWLY, *arguments]
+    loading = subprocess.Popen(slowly, stderr=subprocess.DEVNULL)
     rejects = tmp_path / "rejects.jsonl"
     until(rejects.exists, "the first batch")
     loading.send_signal(signal.SIGKILL)
@@ -161,7 +186,8 @@ def test_a_killed_load_goes_on_where_it_was(
     partly = json.loads(run("stats", store_url, "--json").stdout)["items"]
     assert 0 < partly < count * 0.9
 
-    told = json.loads(subprocess.run([*command, "--json"], capture_output=True).stdout)
+    command = [sys.executable, "-m", "feature_store", *arguments, "--json"]
+    told = json.loads(subprocess.run(command, capture_output=True).stdout)
     assert told["items"] == count - count // 1_000
     assert told["rejected"] == count // 1_000
     lines = [json.loads(line)["row"] for line in rejects.read_text().splitlines()]

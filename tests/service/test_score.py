@@ -112,6 +112,10 @@ def test_unknown_history_items_are_left_out_and_listed(world: World, client: htt
     answer = score(client, 3, candidates, history=[history[0], UNKNOWN, history[1]])
     assert answer["unknown_history"] == [UNKNOWN]
     assert answer["scores"] == score(client, 3, candidates, history=history)["scores"]
+    several = score(client, 3, candidates, history=[UNKNOWN, history[0], UNKNOWN + 1, UNKNOWN])
+    assert several["unknown_history"] == [UNKNOWN, UNKNOWN + 1]  # newest first
+    several = score(client, 3, candidates, history=[UNKNOWN, history[0], UNKNOWN + 1])
+    assert several["unknown_history"] == [UNKNOWN + 1, UNKNOWN]
 
 
 def test_context_overrides_what_is_stored(world: World, client: httpx.Client) -> None:

@@ -1,0 +1,51 @@
+"""The ``redis-cli`` lines of docs/feature-store.md, typed as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from feature_store.schema import FeatureSchema
+from tests.feature_store.redis_servers import Server, standalone
+from tests.feature_store.samples import SHOP, ids, random_rows
+from tests.feature_store.stores import connect
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "feature-store.md"
+LINES = re.findall(r"^redis-cli ([^#\n]*)", DOCUMENT.read_text(), re.M)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """Of its own: the lines use the default prefix."""
+    with standalone(tmp_path / "redis") as server:
+        yield server
+
+
+async def test_every_documented_line_does_what_it_says(server: Server) -> None:
+    store = await connect(f"redis://127.0.0.1:{server.port}", SHOP, create=True)
+    await store.append(7, [3, 4])
+    await store.put_items(ids(17, 81), random_rows(SHOP, 2))
+
+    def typed(start: str) -> str:
+        [line] = [line for line in LINES if line.startswith(start)]
+        return server.cli(*shlex.split(line))
+
+    assert typed("LRANGE").split() == ["4", "3"]
+    assert typed("LPUSH").strip() == "3"
+    found = await store.history(7)
+    assert found is not None
+    assert found.tolist() == [81, 4, 3]
+    assert typed("LTRIM").strip() == "OK"
+    assert typed("EXPIRE").strip() == "1"
+    assert server.client().ttl("qin:h:{7}") > 0
+    assert typed("SCARD").strip() == "2"
+    assert typed("XREVRANGE").splitlines()[1:3] == ["ids", "17 81"]
+    assert FeatureSchema.from_yaml(typed("HGET"), source="it") == SHOP
+    assert typed("DEL").strip() == "1"
+    assert await store.history(7) is None
+    assert len(LINES) == 8  # or a new line is not tried here
+    await store.close()
