@@ -2,41 +2,42 @@
 
     python -m tests.service.cancellations [--requests 100000] [--json]
 
-A service whose table is smaller than the catalogue, so that slots change hands all the time,
-on a real Redis. Requests are cancelled at random moments; every answer that does come is compared
+A service process whose table is smaller than the catalogue, so that slots change hands all the
+time, on a real Redis. Clients go away at random moments; every answer that does come is compared
 with what the network itself says of that user and those candidates.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import tempfile
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
+import httpx
 import numpy as np
 import orjson
 import typer
 from numpy.typing import NDArray
 
-from service.house import House
-from service.question import Question
-from service.timings import Timings
 from tests.feature_store.redis_servers import standalone
-from tests.service.houses import metric, opened
+from tests.service.fault_load import Asker
+from tests.service.houses import PATIENCE_MS
 from tests.service.parity import TOLERANCE
+from tests.service.process import serving
 from tests.service.world import World, make_world, on_another_store
 
 CANDIDATES = 20
 AT_A_TIME = 32
 CANCELLED = 0.5  # of the requests
-WITHIN_S = 0.02  # of their beginning
+WITHIN_S = 0.03  # of their beginning
 TABLE_SHARE = 0.8  # of the catalogue
+
+Ask = Callable[[dict[str, Any]], Awaitable[tuple[int, Any]]]  # a body -> status and answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +55,33 @@ class Truth:
         scores = [world.answer(history, world.ids) for history in histories]
         return cls(world, users, np.stack(scores))
 
+    def judge(self, user: int, chosen: NDArray[np.int64], status: int, answer: Any) -> str:
+        """right, wrong, or why there is no answer. ``user`` and ``chosen`` are positions."""
+        if status != 200:
+            return str(answer["type"])
+        row = len(self.users) if "history" in answer["degraded"] else user
+        right = (
+            answer["item_ids"] == self.world.ids[chosen].tolist()
+            and not answer["unknown_items"]
+            and np.abs(np.array(answer["scores"]) - self.scores[row, chosen]).max() <= TOLERANCE
+        )
+        return "right" if right else "wrong"
 
-async def provoke(house: House, truth: Truth, requests: int, seed: int = 0) -> Counter[str]:
-    """How requests ended: cancelled, right, wrong, or an error by its name."""
+
+async def provoke(askers: list[Ask], truth: Truth, requests: int, seed: int = 0) -> Counter[str]:
+    """How requests ended: cancelled, right, wrong, or the type of their problem."""
     ended, choose, left = Counter[str](), random.Random(seed), iter(range(requests))
 
-    async def one() -> None:
+    async def one(ask: Ask) -> None:
         user = choose.randrange(len(truth.users))
         chosen = np.array(choose.choices(range(len(truth.world.ids)), k=CANDIDATES))
-        question = Question(truth.users[user], truth.world.ids[chosen], None, {})
-        version, _ = house.versions.resolve(None)
-        answer = await house.scoring.answer(question, version, perf_counter() + 10, Timings())
-        told = orjson.loads(answer.json(version.name, "", None))
-        row = len(truth.users) if answer.history_lost else user
-        right = (
-            told["item_ids"] == truth.world.ids[chosen].tolist()
-            and not told["unknown_items"]
-            and np.abs(answer.scores - truth.scores[row, chosen]).max() <= TOLERANCE
-            and (answer.history_lost or answer.history.tolist() == _history(truth, user))
-        )
-        ended["right" if right else "wrong"] += 1
+        body = {"user_id": truth.users[user], "candidates": truth.world.ids[chosen].tolist()}
+        status, answer = await ask(body)
+        ended[truth.judge(user, chosen, status, answer)] += 1
 
-    async def some() -> None:
+    async def some(ask: Ask) -> None:
         for _ in left:
-            task = asyncio.create_task(one())
+            task = asyncio.create_task(one(ask))
             if choose.random() < CANCELLED:
                 await asyncio.sleep(choose.uniform(0, WITHIN_S))
                 task.cancel()
@@ -87,13 +91,60 @@ async def provoke(house: House, truth: Truth, requests: int, seed: int = 0) -> C
                 ended["cancelled"] += 1
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(AT_A_TIME):
-            group.create_task(some())
+        for ask in askers:
+            group.create_task(some(ask))
     return ended
 
 
-def _history(truth: Truth, user: int) -> list[int]:
-    return truth.world.users[truth.users[user]].tolist()
+class Leaving:
+    """Asks over a connection of its own, which it drops at once when it is cancelled."""
+
+    def __init__(self, port: int) -> None:
+        self._port, self._asker = port, Asker(port)
+
+    async def __call__(self, body: dict[str, Any]) -> tuple[int, Any]:
+        try:
+            return await self._asker.ask(orjson.dumps(body))
+        except asyncio.CancelledError:
+            self._asker.abort()
+            self._asker = Asker(self._port)
+            raise
+
+    def close(self) -> None:
+        self._asker.close()
+
+
+def provoked(world: World, requests: int) -> dict[str, int]:
+    """Over HTTP, by a service process."""
+    truth, room = Truth.of(world), int(TABLE_SHARE * len(world.ids))
+    settings = {"QIN_STORE_TIMEOUT_MS": str(PATIENCE_MS), "QIN_DEADLINE_MS": "10000"}
+    settings |= {"QIN_MAX_TABLE_ITEMS": str(room), "QIN_LOG_LEVEL": "error"}
+    with serving(world.models, world.store, **settings) as service:
+
+        async def ask() -> Counter[str]:
+            askers = [Leaving(service.port) for _ in range(AT_A_TIME)]
+            ended = await provoke(list(askers), truth, requests)
+            for asker in askers:
+                asker.close()
+            return ended
+
+        ended = asyncio.run(ask())
+        with service.client() as client:
+            evicted = _metric(client, "qin_item_table_evicted_total")
+    others = {how: n for how, n in ended.items() if how not in ("cancelled", "right", "wrong")}
+    return {
+        "requests": requests,
+        "cancelled": ended["cancelled"],
+        "right": ended["right"],
+        "wrong": ended["wrong"],
+        **others,
+        "evictions": int(evicted),
+    }
+
+
+def _metric(client: httpx.Client, name: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
 
 def main(
@@ -102,26 +153,11 @@ def main(
 ) -> None:
     """Exit code 1 when a single answer is wrong."""
     with tempfile.TemporaryDirectory() as folder, standalone(Path(folder) / "redis") as server:
-        os.environ["QIN_PRIVATE"] = str(Path(folder) / "private")
-        world = on_another_store(make_world(Path(folder)), f"redis://127.0.0.1:{server.port}")
-        found = asyncio.run(_provoked(world, requests))
+        made = make_world(Path(folder))
+        found = provoked(on_another_store(made, f"redis://127.0.0.1:{server.port}"), requests)
     text = orjson.dumps(found, option=orjson.OPT_INDENT_2).decode()
     typer.echo(text if as_json else "\n".join(f"{k:24} {v}" for k, v in found.items()))
     raise typer.Exit(int(found["wrong"] > 0 or found["right"] == 0))
-
-
-async def _provoked(world: World, requests: int) -> dict[str, int]:
-    room = int(TABLE_SHARE * len(world.ids))
-    async with opened(world, max_table_items=room, log_level="warning") as house:
-        ended = await provoke(house, Truth.of(world), requests)
-        return {
-            "requests": requests,
-            "cancelled": ended["cancelled"],
-            "right": ended["right"],
-            "wrong": ended["wrong"],
-            "evictions": int(metric(house, "qin_item_table_evicted_total")),
-            "looked_up_again": int(metric(house, "qin_item_table_moved_total")),
-        }
 
 
 if __name__ == "__main__":

@@ -75,6 +75,11 @@ class Asker:
         if self._streams is not None:
             self._streams[1].close()
 
+    def abort(self) -> None:
+        """Gone at once, whatever was under way."""
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+
 
 class Load:
     """Requests for this service, Poisson arrivals, timed from their scheduled start."""
