@@ -1,0 +1,158 @@
+"""The book of connections: who is late, who makes room. With a clock of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service import connections as module
+from service.connections import Connections, Crowd, Limits
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class One:
+    """A connection; being cut it lingers, as a real one does."""
+
+    def __init__(self, book: Connections) -> None:
+        self.crowd: Crowd | None = None
+        self.book, self.cuts, self.aborted, self.holding = book, 0, False, False
+        self.waits_for_us = False
+
+    def cut(self) -> bool:
+        if self.waits_for_us:
+            self.book.move(self, self.crowd or self.book.headers)
+            return False
+        self.cuts += 1
+        if self.crowd is self.book.lingering:
+            self.abort()
+        else:
+            self.book.move(self, self.book.lingering)
+        return True
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.book.leave(self)
+
+    def say_last(self) -> None: ...
+
+    def holds_answer(self) -> bool:
+        return self.holding
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "monotonic", clock)
+    return clock
+
+
+def book(**changed: Any) -> Connections:
+    return Connections(Limits.of(Settings(**changed)), Metrics())
+
+
+def arrived(book: Connections, crowd: Crowd, count: int) -> list[One]:
+    found = [One(book) for _ in range(count)]
+    for one in found:
+        book.move(one, crowd)
+    return found
+
+
+def test_only_whoever_is_late_is_cut(clock: Clock) -> None:
+    here = book(headers_timeout_ms=2000)
+    (early,) = arrived(here, here.headers, 1)
+    clock.now += 1.5
+    (late,) = arrived(here, here.headers, 1)
+    clock.now += 1.0
+    here.sweep()
+    assert (early.cuts, late.cuts) == (1, 0)
+
+
+def test_every_state_has_its_own_time(clock: Clock) -> None:
+    here = book(headers_timeout_ms=1000, body_timeout_ms=3000, keep_alive_s=10)
+    (headers,), (body,), (idle,) = (
+        arrived(here, crowd, 1) for crowd in (here.headers, here.body, here.idle)
+    )
+    (flying,) = arrived(here, here.in_flight, 1)
+    cut = []
+    for _ in range(100):
+        clock.now += 1.0
+        here.sweep()
+        cut.append((headers.cuts > 0, body.cuts > 0, idle.cuts > 0))
+    assert [cut.index((True, False, False)), cut.index((True, True, False))] == [0, 2]
+    assert cut.index((True, True, True)) == 9
+    assert flying.cuts == 0
+
+
+def test_whoever_waits_for_us_gets_its_time_anew(clock: Clock) -> None:
+    here = book(body_timeout_ms=1000)
+    (one,) = arrived(here, here.body, 1)
+    one.waits_for_us = True
+    clock.now += 5
+    here.sweep()
+    assert one.crowd is here.body
+    one.waits_for_us = False
+    clock.now += 0.5
+    here.sweep()
+    assert one.cuts == 0
+    clock.now += 1
+    here.sweep()
+    assert one.cuts == 1
+
+
+def test_the_longest_there_makes_room(clock: Clock) -> None:
+    here = book(max_receiving_connections=3)
+    some = arrived(here, here.headers, 5)
+    assert [one.cuts for one in some] == [1, 1, 0, 0, 0]
+    assert len(here.headers.members) == 3
+
+
+def test_one_that_moves_on_is_not_in_the_way(clock: Clock) -> None:
+    here = book(max_receiving_connections=3)
+    first, *rest = arrived(here, here.headers, 3)
+    here.move(first, here.in_flight)
+    arrived(here, here.headers, 1)
+    assert not any(one.cuts for one in (first, *rest))
+
+
+def test_who_lingers_is_let_go(clock: Clock) -> None:
+    here = book(headers_timeout_ms=1000)
+    (one,) = arrived(here, here.headers, 1)
+    for _ in range(2):
+        clock.now += 2
+        here.sweep()
+    assert one.aborted
+    assert len(here) == 0
+
+
+def test_an_answer_that_nobody_takes_is_dropped(clock: Clock) -> None:
+    here = book(answer_timeout_ms=5000)
+    slow, quick = arrived(here, here.in_flight, 2)
+    slow.holding = quick.holding = True
+    for one in (slow, quick):
+        here.awaits_reader(one)
+    clock.now += 3
+    quick.holding = False
+    here.sweep()
+    clock.now += 3
+    here.sweep()
+    assert (slow.aborted, quick.aborted) == (True, False)
+    assert not here.untaken
+
+
+def test_leaving_is_counted_once(clock: Clock) -> None:
+    left = []
+    here = Connections(Limits.of(Settings()), Metrics(), lambda: left.append(1))
+    (one,) = arrived(here, here.idle, 1)
+    here.leave(one)
+    here.leave(one)
+    assert left == [1]

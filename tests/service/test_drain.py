@@ -1,0 +1,126 @@
+"""SIGTERM loses nothing: what is under way, what is half sent, who waits at the door."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import httpx
+import orjson
+import pytest
+
+from service.settings import Settings
+from tests.service.measure_drain import one_drain
+from tests.service.process import Service, serving
+from tests.service.traffic import request_of
+from tests.service.wire import (
+    GET,
+    HALF_BODY,
+    PATIENT,
+    connected,
+    next_response,
+    only_response,
+    responses,
+    until_closed,
+)
+from tests.service.world import World
+
+NOTICE_S = 5.0
+
+
+@pytest.fixture(params=[1, 2], ids=["one process", "two workers"])
+def draining(request: pytest.FixtureRequest, world: World) -> Iterator[Service]:
+    """Ready, and with time between the signal and the end."""
+    variables = {
+        "QIN_DRAIN_NOTICE_S": str(NOTICE_S),
+        "QIN_SHUTDOWN_GRACE_S": "30",
+        "QIN_WORKERS": str(request.param),
+    }
+    with serving(world.models, world.store, **variables) as service:
+        wait_for(service, "ready", request.param)
+        yield service
+
+
+def wait_for(service: Service, event: str, times: int = 1) -> None:
+    """In its log."""
+    deadline = time.monotonic() + 60
+    while service.log.read_text().count(f'"event":"{event}"') < times:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_stop_answers_all_who_are_there_and_some_who_come(
+    draining: Service, world: World, request: pytest.FixtureRequest
+) -> None:
+    body = orjson.dumps({"user_id": 1, "candidates": world.ids[:20].tolist()})
+    whole = request_of(body, PATIENT)
+    with connected(draining) as kept, connected(draining) as unused, connected(draining) as half:
+        kept.sendall(GET)
+        assert next_response(kept).status == 200
+        half.sendall(whole[:-5])
+        draining.process.send_signal(signal.SIGTERM)
+        wait_for(draining, "draining", request.node.callspec.params["draining"])
+        for connection in (kept, unused):  # a connection goes on until it is told to close
+            connection.sendall(whole)
+        half.sendall(whole[-5:])
+        with connected(draining) as come_later:
+            come_later.sendall(GET.replace(b"/livez", b"/readyz"))
+            response = only_response(come_later)
+            assert (response.status, response.problem) == (503, "not-ready")
+        for connection in (kept, unused, half):
+            response = only_response(connection)
+            assert response.status == 200
+            assert response.headers["connection"] == "close"
+    assert draining.process.wait(30) == 0
+    with pytest.raises(httpx.ConnectError), draining.client() as late:
+        late.get("/livez")
+
+
+def test_who_waits_at_the_door_is_let_in(world: World) -> None:
+    """Connected and sent, but not yet accepted when the signal comes."""
+    with serving(world.models, world.store) as service:
+        service.process.send_signal(signal.SIGSTOP)
+        with connected(service) as waiting:
+            waiting.sendall(GET)
+            service.process.send_signal(signal.SIGTERM)
+            service.process.send_signal(signal.SIGCONT)
+            (response,) = responses(until_closed(waiting))
+        assert response.status == 200
+        assert service.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_signal_ends_at_once(world: World, workers: str) -> None:
+    variables = {"QIN_DRAIN_NOTICE_S": "100", "QIN_SHUTDOWN_GRACE_S": "100"}
+    with serving(world.models, world.store, QIN_WORKERS=workers, **variables) as service:
+        service.process.send_signal(signal.SIGTERM)
+        wait_for(service, "draining")
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(30) == -signal.SIGTERM
+
+
+def test_ctrl_c_waits_for_no_balancer(world: World) -> None:
+    variables = {"QIN_DRAIN_NOTICE_S": "100", "QIN_SHUTDOWN_GRACE_S": "100"}
+    with serving(world.models, world.store, **variables) as service:
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(30) == 0
+
+
+def test_a_half_sent_body_is_cut_at_the_end_of_the_grace_time(world: World) -> None:
+    variables = {"QIN_SHUTDOWN_GRACE_S": "1", "QIN_BODY_TIMEOUT_MS": "100000"}
+    with serving(world.models, world.store, **variables) as service, connected(service) as half:
+        half.sendall(HALF_BODY)
+        assert service.stop() == 0
+
+
+async def test_a_stop_under_load_loses_no_request(world: World) -> None:
+    outcomes, _, code = await one_drain(world, body_outlives_grace=True)
+    assert outcomes.lost == []
+    assert set(outcomes.statuses) == {200}
+    assert code == 0
+
+
+def test_a_notice_beyond_the_grace_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="QIN_DRAIN_NOTICE_S 8: at most QIN_SHUTDOWN_GRACE_S, 5"):
+        Settings(drain_notice_s=8, shutdown_grace_s=5)
