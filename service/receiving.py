@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from service.port import Port
 
 MOST_AHEAD = 16  # requests sent before the answer to the first
+# Each piece costs a microsecond, so a body in chunks of a byte would hold everybody up. A larger
+# number than this takes an average size.
+FREE_PIECES, SMALL_PIECE = 512, 64  # bytes
 HEADER_OVERHEAD = 4  # ": " and the end of the line
 
 
@@ -96,7 +99,7 @@ class Receiving(HttpToolsProtocol):
         self._closing = False
         self._deaf = False  # what still comes is thrown away
         self._more = False  # and there was some
-        self._body_size, self._announced = 0, b"0"
+        self._body_size, self._pieces, self._announced = 0, 0, b"0"
         # Bytes since the parser last told of something whole: headers, part of a body. All of a
         # message's headers are among them, and whatever it keeps to itself.
         self._unparsed = 0
@@ -151,7 +154,7 @@ class Receiving(HttpToolsProtocol):
             raise Stop
         super().on_message_begin()
         self._in_headers, self._whole = True, False
-        self._body_size, self._announced = 0, b"0"
+        self._body_size, self._pieces, self._announced = 0, 0, b"0"
         self._unparsed = self._chunk
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -187,9 +190,12 @@ class Receiving(HttpToolsProtocol):
         self._unparsed = 0
         if self._deaf:
             return
+        self._pieces += 1
         self._body_size += len(body)
         if self._body_size > self._limits.body_bytes:
             raise Refused(TooLarge.beyond(self._limits.body_bytes))
+        if self._pieces > FREE_PIECES + self._body_size // SMALL_PIECE:
+            raise Refused(TooLarge("the body comes in too many small chunks"))
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body

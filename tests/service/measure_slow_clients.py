@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -78,9 +79,10 @@ class Crowd:
                 writer.close()
 
     async def _drip(self, writer: asyncio.StreamWriter, bit: bytes) -> None:
-        while bit and not writer.is_closing():
-            await asyncio.sleep(DRIP_S)
-            writer.write(bit)
+        with suppress(ConnectionError, RuntimeError):  # uvloop's word for a closed transport
+            while bit:
+                await asyncio.sleep(DRIP_S)
+                writer.write(bit)
 
 
 async def measured(

@@ -159,6 +159,11 @@ TOO_MUCH: dict[str, tuple[bytes, int, str]] = {
         413,
         "too-large",
     ),
+    "a chunk a byte": (
+        POST + PATIENT + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 5000,
+        413,
+        "too-large",
+    ),
     "trailers": (
         POST + PATIENT + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nX: " + b"x" * 600_000,
         431,

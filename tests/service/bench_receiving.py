@@ -1,0 +1,113 @@
+"""What the limits on receiving cost. ``python -m tests.service.bench_receiving [--json]``.
+
+One process serves the same application twice: through our connections, and through uvicorn's
+protocol as it is. One client asks them in turn, a block of requests each, over one connection each;
+the ratio is the median over the pairs of neighbouring blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Annotated, Any
+
+import orjson
+import typer
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from service import logs
+from service.app import create_app
+from service.door import Door, listen
+from service.port import Ports
+from tests.service.houses import opened
+from tests.service.traffic import Answer, contents, request_of
+from tests.service.wire import GET
+from tests.service.world import make_world
+
+BLOCK = 200
+app = typer.Typer(add_completion=False)
+
+
+async def _serve(folder: Path) -> None:
+    """Tells the two ports, and goes on until it is ended."""
+    logs.configure("json", "error")
+    world = make_world(folder)
+    async with opened(world, private=folder / "private", keep_alive_s=1000) as house:
+        ports, loop = Ports(house), asyncio.get_running_loop()
+        ours, theirs = listen("127.0.0.1", 0, ""), listen("127.0.0.1", 0, "")
+        Door(ours, ports.service.enter).open()
+        config, state = ports.service.config, ServerState()
+        config.loaded_app = create_app(house)
+        config.timeout_keep_alive = 1000
+        await loop.create_server(lambda: HttpToolsProtocol(config, state, {}), sock=theirs)
+        example = orjson.dumps([body.decode() for body in contents(world, 50)]).decode()
+        print(ours.getsockname()[1], theirs.getsockname()[1], example, flush=True)
+        await asyncio.Event().wait()
+
+
+def _block(connection: socket.socket, requests: list[bytes]) -> float:
+    """Seconds per request."""
+    began = perf_counter()
+    for number in range(BLOCK):
+        connection.sendall(requests[number % len(requests)])
+        answer = Answer()
+        while not answer.whole:
+            answer.parser.feed_data(connection.recv(65_536))
+        assert answer.parser.get_status_code() == 200
+    return (perf_counter() - began) / BLOCK
+
+
+def compared(ports: list[int], requests: list[bytes], pairs: int) -> dict[str, Any]:
+    connections = [socket.create_connection(("127.0.0.1", port)) for port in ports]
+    found: tuple[list[float], list[float]] = ([], [])
+    for pair in range(pairs + 1):
+        for which in ((0, 1), (1, 0))[pair % 2]:
+            found[which].append(_block(connections[which], requests))
+    ours, theirs = (times[1:] for times in found)  # the first pair warms up
+    return {
+        "ours_us": round(1e6 * median(ours), 1),
+        "uvicorns_us": round(1e6 * median(theirs), 1),
+        "ratio": round(median(a / b for a, b in zip(ours, theirs, strict=True)), 3),
+        "pairs": pairs,
+    }
+
+
+@app.command()
+def main(
+    pairs: Annotated[int, typer.Option(help="Blocks of 200 requests at each.")] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
+    serve: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """µs per request, one at a time: GET /livez, and a score request of 64 candidates."""
+    if serve:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(Path(serve)))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tests.service.bench_receiving", "--serve", folder]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert child.stdout is not None
+        try:
+            first, second, bodies = child.stdout.readline().decode().split(" ", 2)
+            ports = [int(first), int(second)]
+            scores = [request_of(body.encode()) for body in orjson.loads(bodies)]
+            found = {
+                "livez": compared(ports, [GET], pairs),
+                "score": compared(ports, scores, pairs),
+            }
+        finally:
+            child.kill()
+            child.wait()
+    text = orjson.dumps(found, option=orjson.OPT_INDENT_2).decode()
+    typer.echo(text if as_json else "\n".join(f"{k:8} {v}" for k, v in found.items()))
+
+
+if __name__ == "__main__":
+    app()
