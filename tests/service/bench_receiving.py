@@ -92,7 +92,7 @@ def main(
             runner.run(_serve(Path(serve)))
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tests.service.bench_receiving", "--serve", folder]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert child.stdout is not None
         try:
             first, second, bodies = child.stdout.readline().decode().split(" ", 2)
