@@ -66,8 +66,10 @@ lint: setup  ## ruff (lint and format), mypy strict, the docs check
 	$(VENV)/bin/mypy
 	$(py) docs/check.py
 
-bench: setup  ## the bars of training, as JSON
+bench: setup  ## the bars of training and of the folded graphs, as JSON; writes docs/performance.md
 	$(py) -m training bench --json
+	$(py) -m model_export bench --json --report docs/performance.md
+	$(py) -m model_export bench-top-k --json
 
 fuzz: setup  ## 10,000 and more generated requests, every answer held to the OpenAPI document
 	$(py) -m tests.service.fuzz --cases 10000

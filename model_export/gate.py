@@ -102,8 +102,14 @@ def _judged(seen: _Seen, data: str, forced: bool, golden_error: float) -> Quanti
         kendall_tau=float(np.mean(seen.tau)) if seen.tau else 1.0,
         users=len(seen.tau),
         logit_error_bound=float(np.abs(quick - exact).max()),
+        better_half_logit_error=max(map(_better_half_error, seen.exact, seen.quick)),
         golden_logit_error=golden_error,
     )
+
+
+def _better_half_error(exact: Floats, quick: Floats) -> float:
+    """Worst |Δlogit| of a list's candidates that are no worse than its median."""
+    return float(np.abs(quick - exact)[exact >= np.median(exact)].max())
 
 
 def _sigmoid(logit: Floats) -> Floats:

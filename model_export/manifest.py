@@ -80,8 +80,16 @@ class QuantisationGate(_Frozen):
     mean_abs_delta_p: float
     kendall_tau: float  # mean over users, of the order of each one's list
     users: int  # with at least two candidates
-    logit_error_bound: float  # worst |Δlogit|: what exact top-k relies on
-    golden_logit_error: float  # the same on the golden questions, where the bundle was built
+    logit_error_bound: float  # worst |Δlogit|
+    better_half_logit_error: float | None = None  # in the better half of its list: for top-k
+    golden_logit_error: float  # worst on the golden questions, where the bundle was built
+
+    @property
+    def top_k_bound(self) -> float:
+        """What exact top-k relies on; older bundles recorded no more than the worst of all."""
+        if self.better_half_logit_error is None:
+            return self.logit_error_bound
+        return self.better_half_logit_error
 
 
 class MultiplyAdds(_Frozen):

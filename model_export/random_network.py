@@ -27,6 +27,18 @@ def random_network(schema: FeatureSchema, sizes: QINSizes | None = None, seed: i
     return network
 
 
+def calm(network: QIN, scale: float, seed: int = 0) -> None:
+    """Multiply every batch norm's scale, and settle the network again: shorter tails of logits."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.weight.mul_(scale)
+        batch = _random_batch(network.schema)
+        _settle_statistics(network, batch)
+        _spread_logits(network, batch)
+
+
 def _randomise(network: QIN) -> None:
     for module in network.modules():
         match module:

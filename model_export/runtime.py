@@ -117,7 +117,7 @@ class FoldedModel:
         if where == "cuda":
             self._ranker = BucketedSession(ranker, "cuda")
         self._int8: onnxruntime.InferenceSession | None = None
-        self.logit_bound = np.inf  # worst |Δlogit| of int8 on the gate's data
+        self.logit_bound = np.inf  # |Δlogit| of int8 at most, on the gate's data, for top-k
         if precision == "int8":
             self._open_int8(bundle, threads)
 
@@ -132,7 +132,7 @@ class FoldedModel:
         self._int8 = open_session(bundle.graph(INT8), threads)
         gate = bundle.manifest.quantisation if isinstance(bundle, Bundle) else None
         if gate is not None:
-            self.logit_bound = gate.logit_error_bound
+            self.logit_bound = gate.top_k_bound
 
     def items(self, rows: ItemRows) -> ItemVectors:
         """(N,) of ``schema.item_dtype``. An index at or beyond the vocabulary counts as 0."""

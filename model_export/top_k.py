@@ -38,13 +38,14 @@ def best(probability: Floats, k: int) -> Best:
 def shortlist(logit: Floats, k: int, bound: float) -> Positions:
     """Positions, in list order, of every candidate that may be among the k best.
 
-    ``logit`` (C,) is off by at most ``bound`` times MARGIN either way; ``out_of_bound`` tells
-    afterwards whether that held. Then the k-th best float32 logit is at least the k-th best of
-    these minus that error, and whoever reaches it shows at least that minus the error again: hence
-    twice. Between the two lies the sigmoid, where float32 probabilities tie that float32 logits
-    tell apart.
+    In the better half of the list ``logit`` (C,) is off by at most ``bound`` times MARGIN either
+    way; ``out_of_bound`` tells afterwards whether that held. Then the k-th best float32 logit is at
+    least the k-th best of these minus that error, and whoever reaches it shows at least that minus
+    the error again: hence twice. Between the two lies the sigmoid, where float32 probabilities tie
+    that float32 logits tell apart. Of the worse half no bound is known: who wants some of it is
+    given all of it.
     """
-    if k >= len(logit) or np.isnan(logit).any():
+    if 2 * k > len(logit) or np.isnan(logit).any():
         return np.arange(len(logit))
     error = MARGIN * bound
     kth = float(np.partition(logit, len(logit) - k)[len(logit) - k]) - error

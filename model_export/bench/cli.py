@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from feature_store.contract import ItemRows
 from feature_store.schema import FeatureSchema
 from model_export.bundle import Bundle
 from model_export.cli import AsJson, print_json, refusals, trained
@@ -26,7 +27,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="Threads of every variant.")] = 1,
     seconds: Annotated[
         float, typer.Option(min=0.01, help="Time for one variant of one case, about.")
-    ] = 2.0,
+    ] = 1.5,
     bundle: Annotated[Path | None, typer.Option(help="Measure this bundle's graphs.")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Measure this network, folded here.")
@@ -78,19 +79,25 @@ def bench_top_k(
     ] = 20.0,
     threads: Annotated[int, typer.Option(min=1, help="Of both ways.")] = 1,
     bundle: Annotated[Path | None, typer.Option(help="Time this bundle, with int8.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --bundle: the folder whose items lists are drawn of.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """The k best of a list, exactly: int8 and a re-scored shortlist against all in float32."""
+    if (bundle is None) != (data is None):
+        raise typer.BadParameter("give --bundle and --data together")
     with refusals():
         from model_export.bench.table import show_top_k
         from model_export.bench.top_k import Question, run
 
-        opened = None if bundle is None else _with_int8(Bundle.open(bundle))
+        opened, catalogue = _catalogue(bundle, data)
         with counted("bench-top-k") as announce:
             result = run(
                 FeatureSchema.microlens() if opened is None else opened.schema,
                 Question(k, candidates, history),
                 bundle=opened,
+                catalogue=catalogue,
                 lists=lists,
                 seconds=seconds,
                 threads=threads,
@@ -102,10 +109,15 @@ def bench_top_k(
             show_top_k(result, Console())
 
 
-def _with_int8(bundle: Bundle) -> Bundle:
-    if bundle.manifest.quantisation is None:
-        raise BundleError(f"{bundle.path}: holds no int8 ranker; build it with --int8")
-    return bundle
+def _catalogue(bundle: Path | None, data: Path | None) -> tuple[Bundle | None, ItemRows | None]:
+    if bundle is None or data is None:
+        return None, None
+    from model_export.held_out import HeldOut
+
+    opened = Bundle.open(bundle)
+    if opened.manifest.quantisation is None:
+        raise BundleError(f"{opened.path}: holds no int8 ranker; build it with --int8")
+    return opened, HeldOut.read(data, opened.schema).rows.items.rows[1:]
 
 
 def _subject(bundle: Path | None, checkpoint: Path | None, schema: Path | None) -> Subject:

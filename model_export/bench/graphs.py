@@ -77,6 +77,12 @@ class Folded:
         """(C,) in float32, chunk by chunk."""
         return np.concatenate([self.model.exact(part, history) for part in chunks(items)])
 
+    def rescored(self, items: ItemVectors, history: HistoryRows) -> tuple[Floats, Floats]:
+        """float32 probability (C,) and logit (C,), chunk by chunk."""
+        parts = [self.model.rescore(part, history) for part in chunks(items)]
+        probability, logit = zip(*parts, strict=True)
+        return np.concatenate(probability), np.concatenate(logit)
+
     def runs(self, request: Request) -> dict[str, Run]:
         """The ranker in each precision, and the towers on this request's items."""
         items, history = self.prepare(request)

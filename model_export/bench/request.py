@@ -23,11 +23,13 @@ class Request:
     history: NDArray[np.int32]  # (L,)
 
     @classmethod
-    def random(cls, candidates: int, history: int, random: np.random.Generator) -> Request:
+    def random(
+        cls, candidates: int, history: int, random: np.random.Generator, items: int = ITEMS
+    ) -> Request:
         """Items may repeat, in the history as among the candidates."""
         return cls(
-            random.integers(0, ITEMS, candidates, np.int32),
-            random.integers(0, ITEMS, history, np.int32),
+            random.integers(0, items, candidates, np.int32),
+            random.integers(0, items, history, np.int32),
         )
 
     def parts(self, size: int) -> Iterator[Request]:

@@ -124,6 +124,6 @@ def test_lengths_that_are_none_are_refused(lengths: str) -> None:
 
 def test_top_k_is_not_timed_on_a_bundle_without_int8(trained: Path, tmp_path: Path) -> None:
     assert run("build", trained, "--out", tmp_path, "--version", "v1").returncode == 0
-    refused = run("bench-top-k", "--bundle", tmp_path / "v1")
+    refused = run("bench-top-k", "--bundle", tmp_path / "v1", "--data", tmp_path)
     assert refused.returncode == 1
     assert "holds no int8 ranker; build it with --int8" in refused.stderr.replace("\n", " ")

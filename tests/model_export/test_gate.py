@@ -71,7 +71,7 @@ def test_the_figures_are_those_of_every_list_scored_both_ways(
 ) -> None:
     found, rows = quantised.manifest.quantisation, held_out.rows
     model, random = FoldedModel(quantised, precision="int8"), np.random.default_rng(0)
-    apart, p, q, label, worst = [], [], [], [], 0.0
+    apart, p, q, label, worst, half = [], [], [], [], 0.0, 0.0
     for number, asked in enumerate(held_out.lists(gate.MOST_LISTS)):
         own = len(asked.candidates)
         if number < gate.FILLED_LISTS:
@@ -85,10 +85,15 @@ def test_the_figures_are_those_of_every_list_scored_both_ways(
         q.append(quick[:own])
         label.append(asked.label[:own])
         logits = model.logits(chosen, history), model.logits(chosen, history, "int8")
-        worst = max(worst, float(np.abs(logits[0] - logits[1]).max()))
+        errors = np.abs(logits[0] - logits[1])
+        worst = max(worst, float(errors.max()))
+        better = np.argsort(-logits[0], kind="stable")[: -(-len(errors) // 2)]
+        half = max(half, float(errors[better].max()))
     assert_allclose(found.mean_abs_delta_p, np.concatenate(apart).mean(), rtol=0.1)
     assert_allclose(found.max_abs_delta_p, np.concatenate(apart).max(), rtol=0.1)
     assert found.logit_error_bound == pytest.approx(worst, rel=1e-6)
+    assert found.better_half_logit_error == pytest.approx(half, rel=1e-6)
+    assert model.logit_bound == found.top_k_bound == found.better_half_logit_error
     y = np.concatenate(label) > 0.5
 
     def pairwise(scores: np.ndarray) -> float:
