@@ -85,8 +85,12 @@ def make_world(
     items: int = 400,
     users: int = 30,
     seed: int = 7,
+    network: QIN | None = None,
 ) -> World:
-    network = random_network(schema, sizes, seed)
+    """``network``: a trained one in place of random weights for ``schema`` and ``sizes``."""
+    if network is None:
+        network = random_network(schema, sizes, seed)
+    schema = network.schema
     bundle = build(network, folder / "models", version="small-1")
     random = np.random.default_rng(seed)
     ids = random.permutation(np.arange(1, 2 * items))[:items]

@@ -28,19 +28,20 @@ context:
 )
 
 
-def small_rows(count: int, seed: int) -> Rows:
+def small_rows(count: int, seed: int, schema: FeatureSchema = SMALL) -> Rows:
     """Random rows over 30 items whose labels depend on the target alone: quickly learned."""
     rng = np.random.default_rng(0)
-    items = np.zeros(31, SMALL.item_dtype)
+    items = np.zeros(31, schema.item_dtype)
     items["item_id"] = np.arange(31)
     items["item_tags"][1:] = rng.integers(0, 20, (30, 3))
     items["item_emb_d128"][1:] = rng.standard_normal((30, 5))
     rng = np.random.default_rng(seed)
-    history = rng.integers(1, 31, (count, SMALL.history_length)).astype(np.int32)
-    history[np.arange(SMALL.history_length) < rng.integers(0, 7, (count, 1))] = 0
+    full = schema.history_length
+    history = rng.integers(1, 31, (count, full)).astype(np.int32)
+    history[np.arange(full) < rng.integers(0, full + 1, (count, 1))] = 0
     target = rng.integers(1, 31, count).astype(np.int32)
     return Rows(
-        Catalogue(SMALL, np.arange(31), items),
+        Catalogue(schema, np.arange(31), items),
         user=rng.integers(1, 9, count),
         history=history,
         target=target,
