@@ -58,7 +58,7 @@ class Asker:
 
     async def ask(self, content: bytes, path: bytes = b"/v1/score") -> tuple[int, Any]:
         """Status and body of an answer."""
-        if self._streams is None:
+        if self._streams is None or self._streams[0].at_eof():  # it was idle for too long
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
         parser = httptools.HttpResponseParser(self)
