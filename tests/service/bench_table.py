@@ -19,6 +19,7 @@ import typer
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
+from service import logs
 from service.derive import derive
 from service.house import House
 from service.item_memory import size_of
@@ -122,6 +123,7 @@ def main(
     counts = [int(size) for size in sizes.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["QIN_PRIVATE"] = str(Path(folder) / "private")
+        logs.configure("auto", "warning")
         schema = FeatureSchema.microlens()
         world = make_world(Path(folder), schema, QINSizes(), items=2000, users=USER + 2)
         found = asyncio.run(measure(world, counts, rounds, threads))
