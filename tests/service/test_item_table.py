@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,6 +207,10 @@ def test_a_writer_that_died_half_way_leaves_a_table_that_mends_itself() -> None:
 def test_the_bytes_of_an_item_are_those_documented() -> None:
     """docs/operations.md, at the paper's sizes."""
     assert bytes_per_item(FeatureSchema.microlens()) == 5_658
+    assert (
+        "(5,658 at the paper's sizes"
+        in (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    )
     capacity = 1 << 20  # the index is largest, for what it holds, just beyond a power of two
     per_item = size_of(FeatureSchema.microlens(), capacity) / capacity
     assert per_item - 5_658 == pytest.approx(32, abs=0.1)
