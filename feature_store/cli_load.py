@@ -124,8 +124,9 @@ def _tell(
         told = report.model_dump(include={"items", "histories", "cut", "rejected"})
         typer.echo(orjson.dumps(told | {"warnings": warnings, "seconds": round(seconds, 3)}))
     else:
+        cut = f" ({report.cut:,} of them cut to their newest)" if report.cut else ""
         Console().print(
-            f"loaded {report.items:,} items and {report.histories:,} histories "
-            f"({report.cut:,} of them cut to their newest) "
-            f"in {seconds:,.1f} s; {report.rejected:,} rows rejected"
+            f"loaded {report.items:,} items and {report.histories:,} histories{cut} "
+            f"in {seconds:,.1f} s; {report.rejected:,} rows rejected",
+            soft_wrap=True,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from redis import RedisError
 
@@ -89,3 +90,14 @@ def damaged_items(server: Server, items: Sequence[int], partitions: int = 64) ->
 
 
 ServerFault = Callable[[Server], contextlib.AbstractContextManager[None]]
+
+
+@contextlib.asynccontextmanager
+async def brought_about(fault: ServerFault, server: Server) -> AsyncIterator[None]:
+    """Beside a running event loop."""
+    made = fault(server)
+    await asyncio.to_thread(made.__enter__)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(made.__exit__, None, None, None)

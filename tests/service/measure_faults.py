@@ -28,7 +28,7 @@ from feature_store.schema import FeatureSchema
 from tests.feature_store import server_faults
 from tests.feature_store.fault_proxy import Fault, FaultProxy, proxied
 from tests.feature_store.redis_servers import Server, standalone
-from tests.feature_store.server_faults import ServerFault
+from tests.feature_store.server_faults import ServerFault, brought_about
 from tests.service.fault_load import Load, Stretch
 from tests.service.process import start, wait_ready
 from tests.service.world import World, make_world, on_another_store
@@ -50,13 +50,6 @@ def troubles(world: World, server: Server, proxy: FaultProxy, seconds: float) ->
         yield
         await proxy.become(Fault.NONE)
 
-    @contextlib.asynccontextmanager
-    async def of_server(fault: ServerFault) -> AsyncIterator[None]:
-        made = fault(server)
-        await asyncio.to_thread(made.__enter__)
-        yield
-        await asyncio.to_thread(made.__exit__, None, None, None)
-
     users, items = list(world.users)[::SPOILT], world.ids[::SPOILT].tolist()
     declined: dict[str, ServerFault] = {
         "another password": server_faults.another_password,
@@ -69,7 +62,7 @@ def troubles(world: World, server: Server, proxy: FaultProxy, seconds: float) ->
         "a fifth of the items damaged": partial(server_faults.damaged_items, items=items),
     }
     network = {f.value: partial(of_network, f) for f in Fault if f is not Fault.NONE}
-    return {**network, **{name: partial(of_server, fault) for name, fault in declined.items()}}
+    return {**network, **{name: partial(brought_about, f, server) for name, f in declined.items()}}
 
 
 async def measured(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from service.house import House
-from tests.feature_store import redis_servers
+from tests.feature_store import redis_servers, server_faults
 from tests.feature_store.fault_proxy import Fault, proxied
 from tests.feature_store.redis_servers import Server
 from tests.service.houses import ask, client_of, metric, opened
@@ -18,6 +21,7 @@ from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_world, on_another_store
 
 USER = 3
+Scores = NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +54,47 @@ async def test_without_its_redis_it_answers_without_histories_until_it_is_back(
         async with opened(behind, store_timeout_ms=100) as house:
             await answered_whole(house, candidates.tolist())
             await proxy.become(fault)
-            async with asyncio.timeout(20):
-                while house.reader.reachable:  # an answer may still have been under way
-                    await ask(house, user_id=USER, candidates=candidates.tolist())
-                    await asyncio.sleep(0.01)
-            for _ in range(5):
-                answer = (await ask(house, user_id=USER, candidates=candidates.tolist())).json()
-                assert answer["degraded"] == ["history"]
-                assert answer["scores"] == pytest.approx(without, abs=TOLERANCE)
-                async with client_of(house) as client:
-                    taken = await client.post("/v1/events", json={"user_id": 900, "item_id": 1})
-                    assert taken.status_code == 503
+            await answered_without(house, candidates.tolist(), without)
             await proxy.become(Fault.NONE)
             answer = await answered_whole(house, candidates.tolist())
             assert answer["scores"] == pytest.approx(whole, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["another_password", "loading"])
+async def test_a_redis_that_lets_nobody_in_is_done_without_until_it_does(
+    tmp_path: Path, name: str
+) -> None:
+    made = await asyncio.to_thread(make_world, tmp_path, items=60, users=5)
+    candidates = made.ids[:9]
+    without = made.answer(np.empty(0, np.int64), candidates)
+    fault = {
+        "another_password": server_faults.another_password,
+        "loading": partial(server_faults.loading, seconds=8),
+    }[name]
+    with redis_servers.standalone(tmp_path / "redis") as server:
+        url = f"redis://127.0.0.1:{server.port}"
+        backed = await asyncio.to_thread(on_another_store, made, url)
+        async with opened(backed, store_timeout_ms=500) as house:
+            async with server_faults.brought_about(fault, server):
+                await answered_without(house, candidates.tolist(), without)
+            answer = await answered_whole(house, candidates.tolist())
+            whole = made.answer(made.users[USER], candidates)
+            assert answer["scores"] == pytest.approx(whole, abs=TOLERANCE)
+
+
+async def answered_without(house: House, candidates: list[int], scores: Scores) -> None:
+    """Honestly: reads say what they lack, writes are refused."""
+    async with asyncio.timeout(20):
+        while house.reader.reachable:  # an answer may still have been under way
+            await ask(house, user_id=USER, candidates=candidates)
+            await asyncio.sleep(0.01)
+    for _ in range(5):
+        answer = (await ask(house, user_id=USER, candidates=candidates)).json()
+        assert answer["degraded"] == ["history"]
+        assert answer["scores"] == pytest.approx(scores, abs=TOLERANCE)
+        async with client_of(house) as client:
+            taken = await client.post("/v1/events", json={"user_id": 900, "item_id": 1})
+            assert taken.status_code == 503
 
 
 async def answered_whole(house: House, candidates: list[int]) -> dict[str, list[float]]:
@@ -116,14 +147,9 @@ async def test_damaged_records_are_named_and_the_rest_is_scored(
 async def test_a_server_that_only_refuses_writes_still_serves_whole_answers(
     redis: Server, redis_world: World, house: House, how: str
 ) -> None:
-    link, item = redis.client(), int(redis_world.ids[0])
-    if how == "OOM":
-        link.config_set("maxmemory", "1mb")
-        link.config_set("maxmemory-policy", "noeviction")
-    else:
-        link.config_set("replica-serve-stale-data", "yes")
-        link.execute_command("REPLICAOF", "127.0.0.1", "1")
-    try:
+    fault = {"OOM": server_faults.out_of_memory, "READONLY": server_faults.read_only}[how]
+    item = int(redis_world.ids[0])
+    async with server_faults.brought_about(fault, redis):
         async with client_of(house) as client:
             before = await history(house)
             for answer in (
@@ -136,9 +162,6 @@ async def test_a_server_that_only_refuses_writes_still_serves_whole_answers(
             assert await history(house) == before
         scored = (await ask(house, user_id=USER, candidates=[item])).json()
         assert scored["degraded"] == []
-    finally:
-        link.config_set("maxmemory", "0")
-        link.execute_command("REPLICAOF", "NO", "ONE")
 
 
 VALUES = {
