@@ -3,10 +3,10 @@
 What counts is predicted engine time, not requests. A newcomer's forecast is the time that those
 already let in will keep the engine from it; it is refused (429) when that is beyond the limit.
 
-The limit finds the knee by itself. Waiting may be a multiple (``tolerance``) of a typical request's
-own work; and because every admitted request tells how long it really waited, forecasts are put
-right by what came true: the limit grows where they are too dark (much of a request's time passes
-outside the engine, say in the store) and shrinks where they are too bright.
+The limit finds the knee by itself. What the target leaves beside a typical request's own work may
+be spent waiting; and because every admitted request tells how long it really waited, forecasts are
+put right by what came true: the limit grows where they are too dark (much of a request's time
+passes outside the engine, say in the store) and shrinks where they are too bright.
 
 The engine takes turns, so whoever is ahead delays a short list by one chunk at most: a long list
 counts as one chunk towards the forecasts of others, and fully towards those of other long ones.
@@ -29,18 +29,20 @@ BATCH_SHARE = 0.5  # of the limit: batch yields first
 MEMORY = 0.99  # of forecasts and what came true, per request
 PRIOR = 10.0  # limits' worth of forecasts that came true exactly, before any did
 MOST_WRONG = 4.0  # times a forecast is taken for too dark or too bright
-LEAST_LIMIT_S, MOST_LIMIT_S = 0.025, 1.0
+SAFE = 0.8  # of the target: what is not forecast has the rest
+LEAST = 2.0  # typical requests that may be ahead, however low the target
 FIRST_GUESS_S = 0.003  # of a request's own work, before any was measured
+FULL = "the service is at its capacity"
 RETRY_AFTER_S = {Priority.ONLINE: 1, Priority.BATCH: 5}
 
 
 class Admission:
     """On the event loop alone; nothing here waits."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, tolerance: float) -> None:
-        """``tolerance``: how many times its own work a typical request may wait."""
+    def __init__(self, engine: Engine, metrics: Metrics, target_s: float) -> None:
+        """``target_s``: what the slowest 1% of the short requests let in may take."""
         self.cost = CostModel()
-        self._engine, self._tolerance = engine, tolerance
+        self._engine, self._target_s = engine, target_s
         self._admitted, self._refused = (
             {p: metrics.admission.labels(p.value, outcome) for p in Priority}
             for outcome in ("admitted", "refused")
@@ -50,7 +52,7 @@ class Admission:
         self._whole = dict.fromkeys(Priority, 0.0)  # seconds
         self._typical: float | None = None  # seconds of a request, a long list as one chunk
         self._forecasts = self._came_true = 0.0  # seconds, fading sums
-        self._limit = self._target(FIRST_GUESS_S)
+        self._limit = self._most_wait(FIRST_GUESS_S)
 
     @property
     def limit(self) -> float:
@@ -64,11 +66,10 @@ class Admission:
             ahead += self._ahead[Priority.BATCH]
         return ahead / self._engine.threads
 
-    def look(self, priority: Priority) -> None:
-        """Raise OverCapacity if there is no room for anybody: before the body is even read."""
+    def has_room(self, priority: Priority) -> bool:
+        """For anybody at all, which is known before the body is read."""
         share = 1.0 if priority is Priority.ONLINE else BATCH_SHARE
-        if self.forecast(priority) > self._limit * share:
-            self._refuse(priority, "the service is at its capacity")
+        return self.forecast(priority) <= self._limit * share
 
     def enter(
         self, candidates: int, deadline: float, priority: Priority = Priority.ONLINE
@@ -78,7 +79,8 @@ class Admission:
         ``deadline`` is on ``perf_counter``. OverCapacity when there is no room, or when those ahead
         leave no time before the deadline.
         """
-        self.look(priority)
+        if not self.has_room(priority):
+            self._refuse(priority, FULL)
         seconds = self.cost.predict(candidates)
         chunk = self.cost.predict(self._engine.chunk)
         ahead = self.forecast(priority) if seconds <= chunk else self._all() / self._engine.threads
@@ -92,10 +94,17 @@ class Admission:
         """Seconds of one thread, of everything let in."""
         return sum(self._whole.values())
 
-    def _refuse(self, priority: Priority, detail: str) -> NoReturn:
+    def over_capacity(self, priority: Priority, detail: str = FULL) -> OverCapacity:
+        """The refusal; ``count_refused`` counts it."""
+        after = str(RETRY_AFTER_S[priority])
+        return OverCapacity(f"{detail}; try again later", headers={"Retry-After": after})
+
+    def count_refused(self, priority: Priority) -> None:
         self._refused[priority].inc()
-        after = RETRY_AFTER_S[priority]
-        raise OverCapacity(f"{detail}; try again later", headers={"Retry-After": str(after)})
+
+    def _refuse(self, priority: Priority, detail: str) -> NoReturn:
+        self.count_refused(priority)
+        raise self.over_capacity(priority, detail)
 
     def _taken(self, permit: Permit) -> float:
         """The permit's own forecast."""
@@ -123,14 +132,14 @@ class Admission:
         own = min(work.busy, self.cost.predict(self._engine.chunk))
         typical = own if self._typical is None else self._typical
         self._typical = typical + PACE * (own - typical)
-        target = self._target(self._typical)
-        prior = PRIOR * target
+        most = self._most_wait(self._typical)
+        prior = PRIOR * most
         wrong = (self._came_true + prior) / (self._forecasts + prior)
-        self._limit = target / min(max(wrong, 1 / MOST_WRONG), MOST_WRONG)
+        self._limit = most / min(max(wrong, 1 / MOST_WRONG), MOST_WRONG)
 
-    def _target(self, typical: float) -> float:
+    def _most_wait(self, typical: float) -> float:
         """Seconds that a request may wait in truth."""
-        return min(max(self._tolerance * typical, LEAST_LIMIT_S), MOST_LIMIT_S)
+        return max(SAFE * self._target_s - typical, LEAST * typical)
 
 
 @dataclass(slots=True, eq=False)

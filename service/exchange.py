@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +19,7 @@ from service.inferences import Inferences
 from service.logs import Users, logger
 from service.metrics import Metrics
 from service.priority import Priority
+from service.series import Series
 from service.settings import Settings
 from service.timings import Timings
 
@@ -68,7 +68,7 @@ class Exchanges:
     ) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
         self._traces = traces
-        self._users = Users(settings)
+        self._users, self._series = Users(settings), Series()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -92,7 +92,7 @@ class Exchanges:
             self._observe(exchange, scope)
 
     def _observe(self, exchange: Exchange, scope: Scope) -> None:
-        timings, metrics = exchange.timings, self._metrics
+        timings, metrics, series = exchange.timings, self._metrics, self._series
         if not exchange.status:
             exchange.status = GONE  # cancelled before there was an answer
         if timings.ended == timings.started:
@@ -100,17 +100,17 @@ class Exchanges:
         matched: str = getattr(scope.get("route"), "path", UNMATCHED)
         route = exchange.route or matched
         outcome = _outcome(exchange.status)
-        metrics.requests.labels(route, exchange.status).inc()
-        metrics.request_seconds.labels(route, outcome).observe(timings.total)
+        series(metrics.requests, route, exchange.status).inc()
+        series(metrics.request_seconds, route, outcome).observe(timings.total)
         if exchange.problem is not None:
-            metrics.problems.labels(exchange.problem).inc()
+            series(metrics.problems, exchange.problem).inc()
         if exchange.role is not None:
-            metrics.version_seconds.labels(exchange.role, outcome).observe(timings.total)
+            series(metrics.version_seconds, exchange.role, outcome).observe(timings.total)
         if exchange.inferences is not None:
             exchange.inferences.ended(exchange.status, timings)
         if route in SCORING:
             for stage, seconds in timings.seconds.items():
-                metrics.stage_seconds.labels(stage, outcome).observe(seconds)
+                series(metrics.stage_seconds, stage, outcome).observe(seconds)
             self._log("score", exchange, scope)
         elif exchange.status >= 500:
             self._log(f"{scope['method']} {route}", exchange, scope)
@@ -173,9 +173,9 @@ def _opened(scope: Scope) -> Exchange:
 def _finish_headers(exchange: Exchange, message: Message) -> None:
     exchange.status = message["status"]
     exchange.timings.end()
-    headers = MutableHeaders(scope=message)
-    headers["X-Request-Id"] = exchange.request_id
+    own = [(b"x-request-id", exchange.request_id.encode())]
     if exchange.model_version is not None:
-        headers["X-Model-Version"] = exchange.model_version
+        own.append((b"x-model-version", exchange.model_version.encode()))
     if exchange.wants_timing:
-        headers["Server-Timing"] = exchange.timings.server_timing()
+        own.append((b"server-timing", exchange.timings.server_timing().encode()))
+    message["headers"] = [*message["headers"], *own]

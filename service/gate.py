@@ -1,19 +1,22 @@
 """The first look at a request: whether there is room for it, before anything is done for it.
 
-Under pressure most requests end here, so this is an ASGI layer outside of routing, and nothing of
-the body has been read.
+Under pressure most requests end here, so this is an ASGI layer outside of routing, nothing of the
+body has been read, and the document that most of them get is written beforehand but for their ids.
 """
 
 from __future__ import annotations
 
+import orjson
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.admission import Admission
 from service.errors import ServiceError
-from service.exchange import scoring_route
-from service.priority import priority_of
-from service.problems import answer_problem
+from service.exchange import SCORE, Exchange, scoring_route
+from service.priority import Priority, priority_of
+from service.problems import answer_problem, problem_of
+
+MARK = "the request's id"
 
 
 class Gate:
@@ -21,17 +24,45 @@ class Gate:
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
         self._app, self._admission = app, admission
+        self._full = {priority: Full(admission.over_capacity(priority)) for priority in Priority}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         posted = scope["type"] == "http" and scope["method"] == "POST"
-        if posted and (route := scoring_route(scope["path"])):
-            exchange = scope["exchange"]
-            try:
-                exchange.priority = priority_of(exchange.asked_priority)
-                self._admission.look(exchange.priority)
-            except ServiceError as error:
+        if not posted or not (route := scoring_route(scope["path"])):
+            await self._app(scope, receive, send)
+            return
+        exchange: Exchange = scope["exchange"]
+        try:
+            exchange.priority = priority_of(exchange.asked_priority)
+            if not self._admission.has_room(exchange.priority):
+                self._admission.count_refused(exchange.priority)
                 exchange.route = route
-                response = await answer_problem(Request(scope), error)
-                await response(scope, receive, send)
-                return
+                if route == SCORE:
+                    await self._full[exchange.priority].answer(exchange, send)
+                    return
+                raise self._admission.over_capacity(exchange.priority)
+        except ServiceError as error:
+            exchange.route = route
+            response = await answer_problem(Request(scope), error)
+            await response(scope, receive, send)
+            return
         await self._app(scope, receive, send)
+
+
+class Full:
+    """The refusal, as a problem document."""
+
+    def __init__(self, error: ServiceError) -> None:
+        problem = problem_of(error)
+        response = problem.response(MARK)
+        self._slug, self._status = problem.slug, problem.status
+        self._before, self._after = bytes(response.body).split(orjson.dumps(MARK))
+        self._headers = [h for h in response.raw_headers if h[0] != b"content-length"]
+
+    async def answer(self, exchange: Exchange, send: Send) -> None:
+        exchange.problem = self._slug
+        body = self._before + orjson.dumps(exchange.request_id) + self._after
+        length = (b"content-length", str(len(body)).encode())
+        headers = [*self._headers, length]
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})

@@ -157,7 +157,7 @@ async def open_house(
         reader=reader,
         freshness=freshness,
         engine=engine,
-        admission=Admission(engine, metrics, settings.admission_tolerance),
+        admission=Admission(engine, metrics, settings.target_ms / 1e3),
         scoring=Scoring(reader, engine, metrics, rechecks),
         versions=versions,
         readiness=readiness,

@@ -98,12 +98,12 @@ class Settings(BaseSettings):
         le=19,
         description="How far engine threads yield to the event loop, and to all else here.",
     )
-    admission_tolerance: float = Field(
-        default=8,
+    target_ms: float = Field(
+        default=50,
         gt=0,
-        le=10_000,
-        description="Under pressure: how many times its own work a typical request may wait before "
-        "others are refused.",
+        le=600_000,
+        description="Under pressure: what the slowest 1% of short requests may take; what would "
+        "be later is refused.",
     )
     precision: Literal["fp32", "int8", "auto"] = Field(
         default="fp32",

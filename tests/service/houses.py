@@ -24,7 +24,7 @@ async def opened(world: World, **changed: Any) -> AsyncIterator[House]:
         "store": world.store,
         "threads": 1,
         "store_timeout_ms": PATIENCE_MS,
-        "admission_tolerance": 10_000,
+        "target_ms": 600_000,
         **changed,
     }
     async with open_house(Settings(**chosen)) as (house, bundle):

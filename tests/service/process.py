@@ -19,7 +19,7 @@ import httpx
 from tests.ports import free_port
 
 START_TIMEOUT_S = 60.0
-PATIENCE = "10000"  # a busy test machine is no reason to refuse
+PATIENCE_MS = "10000"  # a busy test machine is no reason to refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,10 @@ def start(*options: str, under: Sequence[str] = (), **variables: str) -> Service
                 "OMP_NUM_THREADS": "1",
                 "QIN_ADMIN_PORT": str(admin_port),
                 "QIN_PRIVATE": str(private),
-                "QIN_ADMISSION_TOLERANCE": PATIENCE,
+                "QIN_TARGET_MS": PATIENCE_MS,
                 "QIN_DRAIN_NOTICE_S": "0",
-                "QIN_HEADERS_TIMEOUT_MS": PATIENCE,  # nor to hang up
-                "QIN_BODY_TIMEOUT_MS": PATIENCE,
+                "QIN_HEADERS_TIMEOUT_MS": PATIENCE_MS,  # nor to hang up
+                "QIN_BODY_TIMEOUT_MS": PATIENCE_MS,
                 **variables,
             },
             stderr=output,

@@ -10,7 +10,7 @@ from time import perf_counter
 import httpx
 import pytest
 
-from service.admission import BATCH_SHARE, LEAST_LIMIT_S, MOST_WRONG, Admission, Permit
+from service.admission import BATCH_SHARE, LEAST, MOST_WRONG, SAFE, Admission, Permit
 from service.engine import Engine, Work
 from service.errors import OverCapacity
 from service.house import House
@@ -21,7 +21,8 @@ from tests.service.world import World
 
 FAR = 3600.0  # seconds
 OWN_S = 0.01  # work of a request of 64 candidates
-TOLERANCE = 10
+AHEAD = 10  # such requests may be ahead
+TARGET_S = (AHEAD + 1) * OWN_S / SAFE
 LIST = 64
 
 
@@ -29,7 +30,7 @@ LIST = 64
 async def admission() -> AsyncIterator[Admission]:
     """Of one engine thread, knowing that 64 candidates take 10 ms."""
     engine = Engine(1)
-    admission = Admission(engine, Metrics(), tolerance=TOLERANCE)
+    admission = Admission(engine, Metrics(), TARGET_S)
     await came_true(admission, 0.0, times=1)
     yield admission
     await asyncio.to_thread(engine.close)
@@ -68,7 +69,7 @@ def room(admission: Admission, candidates: int = LIST, priority: Priority = Prio
 
 async def test_what_counts_is_work_and_not_requests(admission: Admission) -> None:
     many_short, few_long = room(admission, LIST // 4), room(admission, LIST)
-    assert few_long == pytest.approx(TOLERANCE, abs=2)
+    assert few_long == pytest.approx(AHEAD, abs=2)
     assert many_short == pytest.approx(4 * few_long, abs=4)
 
 
@@ -124,22 +125,17 @@ async def test_waits_shorter_than_forecast_raise_it_to_a_bound(admission: Admiss
     assert 2 * before < admission.limit <= 1.001 * MOST_WRONG * before
 
 
-async def test_short_waits_are_never_a_reason_to_refuse() -> None:
+async def test_two_may_be_ahead_however_low_the_target() -> None:
     engine = Engine(1)
-    admission = Admission(engine, Metrics(), tolerance=1)
-    for _ in range(300):
-        with enter(admission) as permit:
-            work = Work(None, lambda *_: None, [], permit.deadline, permit.priority)
-            work.busy, work.started, work.submitted = 1e-4, 0.0, 0.0
-            work.finished = perf_counter()
-            permit.learn(LIST, work)
-    assert admission.limit > LEAST_LIMIT_S / 2
+    admission = Admission(engine, Metrics(), target_s=1e-4)
+    await came_true(admission, waited=0.0, times=300)
+    assert room(admission) == LEAST + 1
     await asyncio.to_thread(engine.close)
 
 
 @pytest.fixture
 async def house(world: World) -> AsyncIterator[House]:
-    async with opened(world, admission_tolerance=1) as house:
+    async with opened(world, target_ms=1) as house:
         yield house
 
 

@@ -33,7 +33,7 @@ def admitted(house: House, priority: str) -> float:
 async def test_without_room_the_answer_is_a_429_that_says_when_to_come_again(
     world: World, path: str
 ) -> None:
-    async with opened(world, admission_tolerance=1) as house, client_of(house) as client:
+    async with opened(world, target_ms=1) as house, client_of(house) as client:
         permits = []
         while house.admission.forecast() <= house.admission.limit:
             permits.append(house.admission.enter(5000, float("inf"), Priority.ONLINE))

@@ -71,7 +71,7 @@ def main(
                     say(str(found[name]))
         if "deadlines" in chosen:
             # Admission would refuse nearly all that could expire: here it is as good as off.
-            with bench(world, slo, CANDIDATES, QIN_ADMISSION_TOLERANCE="10000") as measured:
+            with bench(world, slo, CANDIDATES, QIN_TARGET_MS="600000") as measured:
                 measured.knee = found["knee_per_s"]
                 found["deadlines"] = bars.deadlines(measured, 50, 0.4 * seconds)
                 say(str(found["deadlines"]))

@@ -19,13 +19,11 @@ from loadtest.schedule import poisson
 from loadtest.search import Search
 from loadtest.slo import Slo
 from loadtest.workload import Workload
-from service.settings import Settings
 from tests.service.process import Service, serving
 from tests.service.world import World
 
 GENERATOR, SERVER = 0, 1  # cores
 Mask = NDArray[np.bool_]
-OWN = ("admission_tolerance",)  # settings that tests change
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,8 @@ class Bench:
 @contextmanager
 def bench(world: World, slo: str, candidates: int, **variables: str) -> Iterator[Bench]:
     """A service with the settings of a server, alone on its core."""
-    own = {f"QIN_{name.upper()}": str(Settings.model_fields[name].default) for name in OWN}
+    target = Slo.parse(slo)
+    own = {"QIN_TARGET_MS": f"{1e3 * target.limit:g}"}
     with ExitStack() as stack:
         os.sched_setaffinity(0, {SERVER})  # inherited
         service = stack.enter_context(
@@ -162,4 +161,4 @@ def bench(world: World, slo: str, candidates: int, **variables: str) -> Iterator
             users="1..150", items=world.store, candidates=str(candidates), item_zipf=0.5
         )
         load = Load(url=service.url, workload=workload, generator_cores=(GENERATOR,))
-        yield Bench(service, world, Slo.parse(slo), load)
+        yield Bench(service, world, target, load)
