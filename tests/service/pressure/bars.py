@@ -12,6 +12,7 @@ from tests.service.pressure.bench import Bench, Outcome
 Json = dict[str, Any]
 SETTLE_S = 2.0  # left out at the beginning of a run
 BACK_S = 5.0  # after which all must be as before
+BESIDE_S = 15.0  # of half the knee, before an overload and after it
 SHORT, LONG = 50, 5000  # candidates
 LONG_SHARE = 0.1  # of the work
 
@@ -64,8 +65,10 @@ def over_the_engine(bench: Bench, seconds: float) -> Json:
 
 def overload(bench: Bench, times: float, seconds: float) -> Json:
     """Bar 2a: so many times the knee, half the knee before and after."""
-    knee, begin, end = bench.knee, SETTLE_S + 8, SETTLE_S + 8 + seconds
-    run = bench.run([(knee / 2, begin), (times * knee, seconds), (knee / 2, 15)], seed=5)
+    knee, begin = bench.knee, SETTLE_S + BESIDE_S
+    end = begin + seconds
+    steps = [(knee / 2, begin), (times * knee, seconds), (knee / 2, BACK_S + BESIDE_S)]
+    run = bench.run(steps, seed=5)
     during, limit = run.between(begin, end), bench.slo.limit
     good = run.ok() & (run.response <= limit)
     goodput = int((good & during).sum()) / seconds
