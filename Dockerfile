@@ -1,22 +1,32 @@
-# Two stages: what builds stays behind; what runs has no torch, no compiler and no root.
+# Two stages: what builds stays behind; what runs has no torch, no compiler and no root. Nothing is
+# written but below /tmp, so the root file system may be read-only.
 FROM python:3.13-slim AS build
 WORKDIR /src
+RUN python -m venv /opt/qin
 COPY pyproject.toml constraints.txt README.md ./
+# Dependencies first: they change less often than the code.
+RUN mkdir service && touch service/__init__.py \
+ && /opt/qin/bin/pip install --no-cache-dir -c constraints.txt ".[runtime,tracing]" \
+ && /opt/qin/bin/pip uninstall --yes qin-serving && rm -r service
 COPY feature_store feature_store
-COPY loadtest loadtest
 COPY model_export model_export
+COPY loadtest loadtest
 COPY service service
-COPY training training
-RUN python -m venv /opt/qin \
- && /opt/qin/bin/pip install --no-cache-dir -c constraints.txt ".[runtime]"
+RUN /opt/qin/bin/pip install --no-cache-dir --no-deps . \
+ && /opt/qin/bin/python -m compileall -q /opt/qin
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home qin
 COPY --from=build /opt/qin /opt/qin
-ENV PATH=/opt/qin/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-USER qin
+ENV PATH=/opt/qin/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    QIN_HOST=0.0.0.0 \
+    QIN_BUNDLE=/srv/models \
+    QIN_PRIVATE=/tmp/private
+USER 10001:10001
 WORKDIR /srv
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=2s --start-period=60s \
+HEALTHCHECK --interval=10s --timeout=2s --start-period=120s \
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=1)"]
-ENTRYPOINT ["python", "-m", "service", "serve", "--host", "0.0.0.0"]
+ENTRYPOINT ["python", "-m", "service", "serve"]

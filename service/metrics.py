@@ -27,6 +27,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.errors import tree
 from service.pauses import PAUSES, GCPauses
 
 # Seconds; ×1.5 to ×2 apart from 50 µs, where a stage begins to matter, to the longest deadline.
@@ -39,6 +40,7 @@ CANDIDATES = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 5000)
 DELTA = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
 TAU = (-0.5, 0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 ITEM_KINDS = ("scored", "unknown", "unreadable")
+SWAPS = ("start", "activate", "promote", "rollback", "automatic_rollback", "fleet", "follow")
 
 # What a gauge of several processes comes to; everything else is added up.
 Merge = Literal["sum", "min", "max"]
@@ -242,6 +244,7 @@ class Metrics:
             ["result"],
             registry=registry,
         )
+        self._begin_at_zero()
         build = Info("qin_build", "What is running.", registry=registry)
         build.info(
             {
@@ -261,6 +264,17 @@ class Metrics:
     def counter(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """A count that is kept elsewhere, read when scraped."""
         self.registry.register(_ReadCounter(name, documentation, read))
+
+    def _begin_at_zero(self) -> None:
+        """Series of what is rare: Prometheus sees an increase only of what it saw before."""
+        for error in tree():
+            self.problems.labels(error.slug)
+        for kind in SWAPS:
+            self.model_swaps.labels(kind)
+        for outcome in ("ready", "failed"):
+            self.model_loads.labels(outcome)
+        for outcome in ("scored", "dropped", "failed"):
+            self.shadow.labels(outcome)
 
     def _gauge(self, name: str, documentation: str, over: Merge) -> Gauge:
         self.merges[name] = over

@@ -1,0 +1,142 @@
+"""Kubernetes, Compose and the image agree with the service and with each other."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import Settings
+from tests.deploy.queries import DEPLOY, ROOT
+
+KUBERNETES = DEPLOY / "kubernetes"
+MANIFESTS: dict[str, dict[str, Any]] = {
+    path.stem: yaml.safe_load(path.read_text()) for path in sorted(KUBERNETES.glob("*.yaml"))
+}
+POD = MANIFESTS["deployment"]["spec"]["template"]["spec"]
+CONTAINER = POD["containers"][0]
+SET = {variable["name"]: variable["value"] for variable in CONTAINER["env"]}
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+APPLICATION = "\n".join(
+    (ROOT / "service" / name).read_text() for name in ("app.py", "metrics_route.py")
+)
+
+
+def settings_of(variables: dict[str, str]) -> Settings:
+    """As the service would read them; an unknown one or a bad value raises."""
+    return Settings(**{name.removeprefix("QIN_").lower(): v for name, v in variables.items()})
+
+
+def test_what_is_set_are_settings_and_they_make_sense_together() -> None:
+    secret = {"QIN_STORE": "redis://r", "QIN_ADMIN_TOKEN": "0" * 32, "QIN_LOG_USER_KEY": "k" * 16}
+    kubernetes = settings_of({**SET, **secret})
+    assert kubernetes.metrics_on == "admin"
+    image = dict(re.findall(r"^ +(QIN_\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
+    assert settings_of(image).host == "0.0.0.0"
+    composed = COMPOSE["services"]["service"]["environment"]
+    settings_of({**image, **composed, "QIN_WORKERS": "2"})
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+def test_probes_ask_paths_and_ports_that_there_are(probe: str) -> None:
+    asked = CONTAINER[probe]["httpGet"]
+    ports = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
+    assert ports[asked["port"]] == Settings().port
+    assert f'"{asked["path"]}"' in APPLICATION
+    assert (probe == "livenessProbe") == (asked["path"] == "/livez")
+
+
+def test_kubernetes_waits_longer_than_a_drain_takes_and_notices_it_in_time() -> None:
+    settings = settings_of({k: v for k, v in SET.items() if "ADMIN" not in k})
+    waits = int(CONTAINER["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert POD["terminationGracePeriodSeconds"] > waits + settings.shutdown_grace_s
+    probe = CONTAINER["readinessProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] < settings.drain_notice_s
+    grace = float(COMPOSE["services"]["service"]["stop_grace_period"].removesuffix("s"))
+    assert grace > Settings().shutdown_grace_s
+
+
+def test_threads_are_the_cores_that_are_requested() -> None:
+    assert SET["QIN_THREADS"] == CONTAINER["resources"]["requests"]["cpu"]
+    assert "cpu" not in CONTAINER["resources"]["limits"]
+
+
+def test_nothing_is_written_outside_of_mounted_folders_and_nobody_is_root() -> None:
+    assert CONTAINER["securityContext"]["readOnlyRootFilesystem"] is True
+    assert POD["securityContext"]["runAsNonRoot"] is True
+    assert re.search(rf"^USER {POD['securityContext']['runAsUser']}:", DOCKERFILE, re.MULTILINE)
+    mounts = {mount["mountPath"]: mount["name"] for mount in CONTAINER["volumeMounts"]}
+    image = dict(re.findall(r"^ +(QIN_\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
+    assert {"/tmp", SET["QIN_TABLE_FOLDER"], image["QIN_BUNDLE"]} <= mounts.keys()
+    assert image["QIN_PRIVATE"].startswith("/tmp/")
+    assert {volume["name"] for volume in POD["volumes"]} == set(mounts.values())
+    service = COMPOSE["services"]["service"]
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
+
+
+def test_admin_and_metrics_are_not_public() -> None:
+    public = [port["targetPort"] for port in MANIFESTS["service"]["spec"]["ports"]]
+    assert public == ["http"]
+    rules = MANIFESTS["network-policy"]["spec"]["ingress"]
+    admin = [rule for rule in rules if {p["port"] for p in rule["ports"]} == {8001}]
+    assert len(rules) == 2
+    (allowed,) = admin
+    assert all("podSelector" in who or "namespaceSelector" in who for who in allowed["from"])
+    assert {} not in [who.get("namespaceSelector") for who in allowed["from"]]
+    assert int(SET["QIN_ADMIN_PORT"]) == 8001
+    monitor = MANIFESTS["pod-monitor"]["spec"]["podMetricsEndpoints"][0]
+    assert (monitor["port"], monitor["path"]) == ("admin", "/metrics")
+
+
+def test_everything_selects_the_same_pods() -> None:
+    labels = {"app": "qin"}
+    assert MANIFESTS["deployment"]["spec"]["template"]["metadata"]["labels"] == labels
+    assert MANIFESTS["service"]["spec"]["selector"] == labels
+    for name, key in (
+        ("deployment", "selector"),
+        ("disruption-budget", "selector"),
+        ("pod-monitor", "selector"),
+        ("network-policy", "podSelector"),
+    ):
+        assert MANIFESTS[name]["spec"][key] == {"matchLabels": labels}
+    target = MANIFESTS["autoscaler"]["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", "qin")
+
+
+def test_the_autoscaler_asks_for_what_the_adapter_makes() -> None:
+    asked = {m["pods"]["metric"]["name"] for m in MANIFESTS["autoscaler"]["spec"]["metrics"]}
+    assert asked == {
+        rule["name"]["as"] for rule in MANIFESTS["prometheus-adapter"]["rules"]["custom"]
+    }
+
+
+def test_kustomize_applies_every_manifest_of_a_cluster() -> None:
+    listed = set(MANIFESTS["kustomization"]["resources"])
+    applied = {f"{name}.yaml" for name, content in MANIFESTS.items() if "kind" in content}
+    assert listed == applied - {"kustomization.yaml"}
+
+
+def test_compose_mounts_files_that_there_are() -> None:
+    for service in COMPOSE["services"].values():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            if source.startswith("./deploy"):
+                assert (ROOT / source).exists(), source
+            elif not source.startswith("."):
+                assert source in COMPOSE["volumes"]
+    scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+    (target,) = scraped[0]["static_configs"][0]["targets"]
+    name, _, port = target.partition(":")
+    assert name in COMPOSE["services"]
+    assert int(port) == Settings().port
+
+
+def test_the_image_holds_no_torch_and_no_room_that_needs_it() -> None:
+    assert "[runtime,tracing]" in DOCKERFILE
+    copied = set(re.findall(r"^COPY (\w+) \w+$", DOCKERFILE, re.MULTILINE))
+    assert copied == {"feature_store", "model_export", "loadtest", "service"}
+    assert "HEALTHCHECK" in DOCKERFILE

@@ -1,0 +1,87 @@
+"""Dashboard and alerts ask for metrics that there are, and the run book knows every alert."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.queries import DEPLOY, ROOT, faults
+
+ALERTS = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text())
+DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/qin.json").read_text())
+ADAPTER = yaml.safe_load((DEPLOY / "kubernetes/prometheus-adapter.yaml").read_text())
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+
+
+def dashboard_queries() -> Iterator[tuple[str, str]]:
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", ()):
+            yield f"panel {panel['title']} {target['refId']}", target["expr"]
+    for annotation in DASHBOARD["annotations"]["list"]:
+        yield f"annotation {annotation['name']}", annotation["expr"]
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    yield from ((f"alert {rule['alert']}", rule["expr"]) for rule in RULES)
+    yield from dashboard_queries()
+    for rule in ADAPTER["rules"]["custom"]:
+        yield f"adapter {rule['name']['as']}", rule["metricsQuery"]
+        yield f"adapter {rule['name']['as']} series", rule["seriesQuery"]
+
+
+@pytest.mark.parametrize(("where", "query"), list(queries()))
+def test_a_query_asks_for_what_there_is(where: str, query: str) -> None:
+    assert faults(query) == []
+
+
+def test_a_query_for_what_there_is_not_is_found() -> None:
+    assert faults("rate(qin_request_total[5m])") == ["no metric qin_request_total"]
+    assert faults('qin_ready{route="/"} == 0') == ["qin_ready has no label route"]
+
+
+def test_every_alert_has_its_section_in_the_run_book_and_says_where() -> None:
+    book = (ROOT / "docs/operations.md").read_text().partition("\n## When an alert fires\n")[2]
+    sections = re.findall(r"^### (\w+)$", book, re.MULTILINE)
+    assert sections == [rule["alert"] for rule in RULES]
+    for rule in RULES:
+        assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+
+
+def test_what_an_alert_compares_has_values_that_the_code_gives() -> None:
+    """Values of labels are strings to PromQL: a misspelt one would never fire."""
+    code = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
+    given = {v for _, query in queries() for v in re.findall(r'\w+="([\w/-]+)"', query)}
+    assert given - {"qin"} == {v for v in given - {"qin"} if f'"{v}"' in code}
+
+
+def test_the_dashboard_is_provisioned_with_its_source() -> None:
+    sources = yaml.safe_load(
+        (DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text()
+    )["datasources"]
+    provider = yaml.safe_load((DEPLOY / "grafana/provisioning/dashboards/qin.yml").read_text())
+    uids = {t["datasource"]["uid"] for p in DASHBOARD["panels"] for t in p.get("targets", ())}
+    assert uids == {source["uid"] for source in sources}
+    assert provider["providers"][0]["options"]["path"] == "/var/lib/grafana/dashboards"
+
+
+def test_panels_do_not_overlap_and_ids_are_unique() -> None:
+    panels: list[dict[str, Any]] = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
