@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from feature_store.errors import StoreError
 from model_export.manifest import VERSION_PATTERN
 from service.admin_access import Access
+from service.docs_page import add_docs
 from service.errors import ServiceError
 from service.exchange import Exchanges
 from service.house import House
@@ -42,11 +43,18 @@ class ShareOf(BaseModel):
 
 
 def create_admin(house: House) -> ASGIApp:
-    app = FastAPI(title="QIN Serving, admin", version="1", redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="QIN Serving, admin",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_problem)
     _add_looking(app, house)
     _add_verbs(app, house)
+    add_docs(app)
     if house.settings.metrics_on == "admin":
         add_metrics(app, house)  # without a token: it tells no more than it did in public
     return Exchanges(app, house.settings, house.metrics, house.traces)

@@ -19,6 +19,7 @@ from service.api import (
     score_request,
 )
 from service.ask import ask
+from service.docs_page import add_docs
 from service.errors import ServiceError
 from service.exchange import SCORE, Exchanges, exchange_of
 from service.gate import Gate
@@ -38,6 +39,7 @@ def create_app(house: House) -> ASGIApp:
         title="QIN Serving",
         description="A user and a candidate list in, click probabilities out.",
         version="1",
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -47,6 +49,7 @@ def create_app(house: House) -> ASGIApp:
     add_oip(app, house)
     add_writes(app, house)
     _add_operations(app, house)
+    add_docs(app)
     if house.settings.metrics_on == "service":
         add_metrics(app, house)
     return Exchanges(Gate(app, house.admission), house.settings, house.metrics, house.traces)
