@@ -22,7 +22,7 @@ import typer
 from tests.service.process import serving
 from tests.service.world import make_world
 
-CONNECTIONS = 8
+CONNECTIONS = 4
 SCRAPES = 50
 MOST_SCRAPE_MS = 20.0
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
@@ -34,6 +34,7 @@ class Figures:
     workers: int
     series_before: int
     series_after: int
+    added: list[str]  # their lines, if there are any
     bytes: int  # of a scrape
     scrape_ms_median: float
     scrape_ms_worst: float
@@ -63,8 +64,9 @@ async def scrape(session: aiohttp.ClientSession) -> tuple[bytes, float]:
         return await answer.read(), 1e3 * (perf_counter() - began)
 
 
-def series(content: bytes) -> int:
-    return sum(not line.startswith(b"#") for line in content.splitlines())
+def series(content: bytes) -> set[str]:
+    lines = content.decode().splitlines()
+    return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
 
 
 async def measure(url: str, requests: int, workers: int) -> Figures:
@@ -74,12 +76,14 @@ async def measure(url: str, requests: int, workers: int) -> Figures:
         await send(session, requests, "more")
         await asyncio.sleep(1)
         found = [await scrape(session) for _ in range(SCRAPES)]
+    after = series(found[-1][0])
     took = np.array([milliseconds for _, milliseconds in found])
     return Figures(
         requests=requests,
         workers=workers,
-        series_before=before,
-        series_after=series(found[-1][0]),
+        series_before=len(before),
+        series_after=len(after),
+        added=sorted(after - before),
         bytes=len(found[-1][0]),
         scrape_ms_median=round(float(np.median(took)), 2),
         scrape_ms_worst=round(float(took.max()), 2),
@@ -102,10 +106,12 @@ def main(
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="world-") as name:
         world = make_world(Path(name))
-        with serving(world.models, world.store, QIN_WORKERS=str(workers)) as service:
+        # Nobody is refused for want of room or time: how often that happens is the machine's doing.
+        patient = {"QIN_DEADLINE_MS": "10000", "QIN_ADMISSION_TOLERANCE": "1000"}
+        with serving(world.models, world.store, QIN_WORKERS=str(workers), **patient) as service:
             figures = asyncio.run(measure(service.url, requests, workers))
     typer.echo(json.dumps(asdict(figures)) if as_json else figures)
-    if figures.series_after > figures.series_before or figures.scrape_ms_median > MOST_SCRAPE_MS:
+    if figures.added or figures.scrape_ms_median > MOST_SCRAPE_MS:
         raise typer.Exit(1)
 
 
