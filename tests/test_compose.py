@@ -73,6 +73,8 @@ def test_both_come_up_with_what_it_tells_them(tmp_path: Path) -> None:
             "QIN_BUNDLE": str(world.models),
             "QIN_STORE": world.store,
             "QIN_PRIVATE": str(tmp_path / "private"),
+            "QIN_WORKERS": "2",
+            "QIN_TABLE_FOLDER": str(tmp_path / "tables"),
         }
         assert here.keys() == VARIABLES.keys()
         with serving(world.models, world.store, **here) as service, service.client() as client:
