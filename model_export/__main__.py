@@ -12,6 +12,8 @@ from model_export.bench.cli import bench, bench_top_k
 from model_export.bundle import Bundle
 from model_export.cli import AsJson, BundlePath, print_json, refusals
 from model_export.cli_build import build
+from model_export.cli_calibrate import calibrate
+from model_export.cli_import import import_fuxictr
 from model_export.manifest import MANIFEST
 from model_export.report import print_info
 from model_export.signature import PublicKeys, read_signature
@@ -24,6 +26,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(build)
+app.command()(calibrate)
+app.command()(import_fuxictr)
 app.command()(bench)
 app.command()(bench_top_k)
 

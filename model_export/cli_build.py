@@ -94,6 +94,6 @@ def tell_published(bundle: Bundle, as_json: bool) -> None:
         f"golden answers ({parity.worst_case})"
     )
     if calibration is not None:
-        typer.echo(calibration_in_words(calibration))
+        typer.echo(f"calibration: {calibration_in_words(calibration)}")
     if gate is not None:
         typer.echo(f"int8: {gate_in_words(gate)}")

@@ -63,7 +63,15 @@ class Calibration(_Frozen):
     """Platt scaling folded into the last layer: sigmoid(slope·logit + intercept)."""
 
     slope: float
-    intercept: float
+    intercept: float  # ln(negative_sampling_rate) included
+    negative_sampling_rate: float  # share of the negatives that were kept in the data
+    data: str  # where the rows came from
+    rows: int  # fitted on
+    judged_rows: int  # of other users; the figures below are theirs
+    ece_before: float
+    ece_after: float
+    logloss_before: float
+    logloss_after: float
 
 
 class QuantisationGate(_Frozen):

@@ -79,7 +79,15 @@ def _kind(feature: Categorical | CategoricalList | Dense) -> str:
 def calibration_in_words(calibration: Calibration | None) -> str:
     if calibration is None:
         return "none: scores are the network's own"
-    return f"sigmoid({calibration.slope:.4f}·logit + {calibration.intercept:.4f}), folded in"
+    rate = calibration.negative_sampling_rate
+    return (
+        f"sigmoid({calibration.slope:.4f}·logit + {calibration.intercept:.4f}), folded in; fitted "
+        f"on {calibration.rows:,} rows of {calibration.data}"
+        + (f", of whose negatives {rate:g} were kept" if rate < 1 else "")
+        + f"; on {calibration.judged_rows:,} others ECE {calibration.ece_before:.4f} → "
+        f"{calibration.ece_after:.4f}, logloss {calibration.logloss_before:.4f} → "
+        f"{calibration.logloss_after:.4f}"
+    )
 
 
 def gate_in_words(gate: QuantisationGate | None) -> str:

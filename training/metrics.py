@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 Scores = NDArray[np.float32] | NDArray[np.float64]
 Labels = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.bool_]
 Users = NDArray[np.int64]
+Weights = NDArray[np.float64]  # how many rows each row stands for
 
 
 def auc(scores: Scores, labels: Labels) -> float:
@@ -45,11 +46,11 @@ def grouped_auc(scores: Scores, labels: Labels, users: Users) -> tuple[float, in
     return (total / weight if weight else float("nan")), counted
 
 
-def logloss(probabilities: Scores, labels: Labels) -> float:
+def logloss(probabilities: Scores, labels: Labels, weights: Weights | None = None) -> float:
     """Mean binary cross-entropy in nats; probabilities are clipped at 1e-12."""
     p = np.clip(np.asarray(probabilities, np.float64), 1e-12, 1 - 1e-12)
     y = np.asarray(labels, np.float64)
-    return float(-(y * np.log(p) + (1 - y) * np.log1p(-p)).mean())
+    return float(np.average(-(y * np.log(p) + (1 - y) * np.log1p(-p)), weights=weights))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Reliability:
 
     predicted: NDArray[np.float64]  # (bins,) mean probability
     observed: NDArray[np.float64]  # (bins,) share of positives
-    count: NDArray[np.int64]  # (bins,)
+    count: NDArray[np.float64]  # (bins,) rows, or the sum of their weights
 
     @property
     def ece(self) -> float:
@@ -66,13 +67,16 @@ class Reliability:
         return float(np.average(np.abs(self.predicted - self.observed), weights=self.count))
 
 
-def reliability(probabilities: Scores, labels: Labels, bins: int = 20) -> Reliability:
-    """Bins of (nearly) equal count, so that every one of them says something."""
+def reliability(
+    probabilities: Scores, labels: Labels, bins: int = 20, weights: Weights | None = None
+) -> Reliability:
+    """Bins of (nearly) equal count of rows, so that every one of them says something."""
     p, y = np.asarray(probabilities, np.float64), np.asarray(labels, np.float64)
+    w = np.ones_like(p) if weights is None else weights
     order = np.argsort(p, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     return Reliability(
-        np.array([p[part].mean() for part in parts]),
-        np.array([y[part].mean() for part in parts]),
-        np.array([len(part) for part in parts], np.int64),
+        np.array([np.average(p[part], weights=w[part]) for part in parts]),
+        np.array([np.average(y[part], weights=w[part]) for part in parts]),
+        np.array([w[part].sum() for part in parts]),
     )

@@ -1,0 +1,30 @@
+"""What the item table knows that a state_dict does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.parquet_columns import DataFileError, ParquetTable
+
+TAGS = "item_tags"
+
+
+def slots_of(items: list[Path]) -> int:
+    """How many tags an item has at most. DataFileError where no file tells."""
+    for path in items:
+        table = ParquetTable(path)
+        if TAGS not in table.columns:
+            continue
+        most = 0
+        for _, columns in table.batches([TAGS], 65_536):
+            tags = columns[TAGS]
+            if not (pa.types.is_list(tags.type) or pa.types.is_fixed_size_list(tags.type)):
+                raise DataFileError(f"{path}: column {TAGS}: holds {tags.type}, not lists")
+            most = max(most, pc.max(pc.list_value_length(tags)).as_py() or 0)
+        if not most:
+            raise DataFileError(f"{path}: column {TAGS}: no item has a tag")
+        return int(most)
+    raise DataFileError(f"{', '.join(map(str, items))}: no file has a column {TAGS!r}")
