@@ -30,7 +30,8 @@ from tests.service.wire import HALF_BODY, HALF_HEADERS, PATIENT, POST
 from tests.service.world import World, make_world
 
 ALLOWED_RATIO, ALLOWED_OPEN_S = 1.2, 5.0
-COMING_S = 2.5  # until all slow ones are there
+COMING_S = 2.5  # until all slow ones are there, and leave and come at all times
+HERE = b"here\n"
 DRIP_S = 1.0  # between the bytes of a trickle
 KINDS: dict[str, tuple[bytes, bytes]] = {  # what is sent at once, and then bit by bit
     "silent": (b"", b""),
@@ -55,6 +56,8 @@ class Crowd:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == HERE
 
     def leave(self) -> None:
         said, _ = self._process.communicate(timeout=30)  # closes its standard input: it ends
@@ -72,6 +75,9 @@ async def be_slow(port: int, count: int) -> dict[str, list[float]]:
         asyncio.create_task(_slow(port, kinds[n % len(kinds)], n / count, open_s))
         for n in range(count)
     ]
+    await asyncio.sleep(COMING_S)
+    sys.stdout.buffer.write(HERE)
+    sys.stdout.buffer.flush()
     await asyncio.to_thread(sys.stdin.read)
     for task in tasks:
         task.cancel()
@@ -127,8 +133,7 @@ async def measured(
         for pair in range(pairs):
             for crowded in ((False, True), (True, False))[pair % 2]:
                 if crowded:
-                    crowd.come(sockets)
-                    await asyncio.sleep(COMING_S)
+                    await asyncio.to_thread(crowd.come, sockets)
                 (beside if crowded else without).append(await load.run(seconds, Stretch()))
                 if crowded:
                     await asyncio.to_thread(crowd.leave)

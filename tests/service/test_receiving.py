@@ -11,6 +11,7 @@ import httpx
 import orjson
 import pytest
 
+from tests.service.measure_slow_clients import KINDS
 from tests.service.process import Service, serving
 from tests.service.wire import (
     GET,
@@ -243,6 +244,17 @@ def test_100_continue_is_said_before_the_body(service: Service) -> None:
         assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(body)
         assert only_response(connection).status == 200
+
+
+def test_healthy_requests_are_answered_beside_slow_ones(
+    service: Service, client: httpx.Client, world: World
+) -> None:
+    with ExitStack() as stack:
+        for at_once, _ in 20 * list(KINDS.values()):
+            stack.enter_context(connected(service)).sendall(at_once)
+        for _ in range(50):
+            body = {"user_id": 1, "candidates": world.ids[:20].tolist()}
+            assert client.post("/v1/score", json=body).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
