@@ -121,13 +121,15 @@ class Loads:
             lost = "if this process is killed while it loads, nobody will know"
             await asyncio.to_thread(private.try_to_remember, lost, **noted)
         try:
-            return await self._loader.load(
+            version = await self._loader.load(
                 taken,
                 progress,
                 self.shapes.typical(taken.bundle.schema.history_length, settings.chunk_candidates),
                 settings.max_table_items,
                 hurried=progress.readiness is not None,
             )
+            settle()
+            return version
         finally:
             lost = "after a restart this version is taken for one that a process died of"
             await asyncio.to_thread(private.try_to_remember, lost, loading=None)
@@ -143,7 +145,6 @@ class Loads:
             seconds=slot.load_seconds,
             worst_stall_ms=slot.worst_stall_ms,
         )
-        settle()
         return slot
 
     def _failed(self, slot: Slot, reason: str) -> ModelRefused:
