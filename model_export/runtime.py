@@ -213,7 +213,7 @@ class FoldedModel:
         With int8, everything is scored in int8 and in float32 only what the bundle's recorded
         error bound cannot rule out; and everything, should the bound turn out not to hold.
         """
-        if k >= len(items) or not self.has_shortlists:
+        if 2 * k > len(items) or not self.has_shortlists:
             return best(self.exact(items, history), k)
         quick = self.logits(items, history, "int8")
         chosen = shortlist(quick, k, self.logit_bound)

@@ -20,7 +20,7 @@ from service.ranking import Positions, Ranking
 async def rank_best(ranking: Ranking, k: int, passes: Passes, metrics: Metrics) -> None:
     """Score whatever may be among the k best, in float32; the others keep NaN for a score."""
     known, bound = ranking.known, ranking.model.logit_bound
-    if k >= len(known) or not ranking.model.has_shortlists:
+    if 2 * k > len(known) or not ranking.model.has_shortlists:  # see ``shortlist``
         await passes.run(ranking.rank_exactly, len(known))
         return
     await passes.run(ranking.look_quickly, len(known))
@@ -29,7 +29,7 @@ async def rank_best(ranking: Ranking, k: int, passes: Passes, metrics: Metrics) 
     metrics.rescored.inc(len(chosen))
     await passes.run(partial(ranking.rescore, chosen), len(chosen))
     quick, exact = ranking.logits[:, chosen]
-    if out_of_bound(quick, exact, bound):
+    if len(chosen) < len(known) and out_of_bound(quick, exact, bound):
         metrics.top_k_bound.inc()
         await passes.run(ranking.rank_exactly, len(known))
         return
