@@ -27,7 +27,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="Threads of every variant.")] = 1,
     seconds: Annotated[
         float, typer.Option(min=0.01, help="Time for one variant of one case, about.")
-    ] = 1.5,
+    ] = 1.0,
     bundle: Annotated[Path | None, typer.Option(help="Measure this bundle's graphs.")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Measure this network, folded here.")

@@ -60,7 +60,7 @@ def run(
     candidates: list[int],
     history: list[int],
     threads: int = 1,
-    seconds: float = 1.5,
+    seconds: float = 1.0,
     announce: Announce = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Every list length at the first history length; the other lengths at 512 candidates alone.
