@@ -6,7 +6,6 @@ No route takes a path or a URL: a version is a name among those in the models fo
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from time import perf_counter
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
@@ -18,18 +17,18 @@ from starlette.types import ASGIApp
 from feature_store.errors import StoreError
 from model_export.manifest import VERSION_PATTERN
 from service.admin_access import Access
+from service.admin_record import Recorder, Verb
 from service.docs_page import add_docs
 from service.errors import ServiceError
 from service.exchange import Exchanges
 from service.house import House
-from service.logs import logger
 from service.metrics_route import add_metrics
 from service.models.states import Slot
+from service.oip.repository import add_repository
 from service.openapi import problem
 from service.problems import answer_problem
 
 Name = Annotated[str, Path(pattern=VERSION_PATTERN, description="A version in the models folder.")]
-Verb = Callable[[], Awaitable[Slot]]
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: problem() for status in (401, 403, 404, 409, 422, 503)
 }
@@ -54,6 +53,7 @@ def create_admin(house: House) -> ASGIApp:
         app.add_exception_handler(kind, answer_problem)
     _add_looking(app, house)
     _add_verbs(app, house)
+    add_repository(app, house)
     add_docs(app)
     if house.settings.metrics_on == "admin":
         add_metrics(app, house)  # without a token: it tells no more than it did in public
@@ -82,30 +82,7 @@ def _add_looking(app: FastAPI, house: House) -> None:
 
 
 def _add_verbs(app: FastAPI, house: House) -> None:
-    swap, access = house.swap, Access(house.settings)
-
-    async def do(request: Request, action: str, version: str | None, verb: Verb) -> dict[str, Any]:
-        """Who did what, to what, with what result: one line each, refusals included."""
-        began, who, outcome = perf_counter(), "nobody", "failed"
-        try:
-            who = access.check(request)
-            slot = await verb()
-            await house.fleet.publish()
-            outcome, version = "done", slot.name
-            return {**swap.roster.describe(slot), **swap.roster.roles()}
-        except ServiceError as error:
-            outcome = error.slug
-            raise
-        finally:
-            logger.info(
-                "admin",
-                who=who,
-                address=request.client and request.client.host,
-                action=action,
-                model_version=version,
-                outcome=outcome,
-                ms=round(1e3 * (perf_counter() - began), 1),
-            )
+    swap, do = house.swap, Recorder(house).do
 
     def route(action: str, summary: str, verb: Callable[[str], Awaitable[Slot]]) -> None:
         async def handler(request: Request, version: Name) -> dict[str, Any]:

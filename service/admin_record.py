@@ -1,0 +1,49 @@
+"""Who did what with the versions, to which, with what result: one line each, refusals included."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+from starlette.requests import Request
+
+from service.admin_access import Access
+from service.errors import ServiceError
+from service.house import House
+from service.logs import logger
+from service.models.states import Slot
+
+Verb = Callable[[], Awaitable[Slot]]
+
+
+class Recorder:
+    """Does what an operator with access asks for, in either of the admin API's dialects."""
+
+    def __init__(self, house: House) -> None:
+        self._house, self._access = house, Access(house.settings)
+
+    async def do(
+        self, request: Request, action: str, version: str | None, verb: Verb
+    ) -> dict[str, Any]:
+        """The version and who plays which part, after the verb; the fleet is told."""
+        swap, began, who, outcome = self._house.swap, perf_counter(), "nobody", "failed"
+        try:
+            who = self._access.check(request)
+            slot = await verb()
+            await self._house.fleet.publish()
+            outcome, version = "done", slot.name
+            return {**swap.roster.describe(slot), **swap.roster.roles()}
+        except ServiceError as error:
+            outcome = error.slug
+            raise
+        finally:
+            logger.info(
+                "admin",
+                who=who,
+                address=request.client and request.client.host,
+                action=action,
+                model_version=version,
+                outcome=outcome,
+                ms=round(1e3 * (perf_counter() - began), 1),
+            )

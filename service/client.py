@@ -1,0 +1,222 @@
+"""A client of the service: numpy in, numpy out, over the binary protocol.
+
+    with Client("http://127.0.0.1:8000") as client:
+        answer = client.score(7, [17, 4, 99], deadline_ms=50)
+        best_first = np.argsort(-answer.scores)
+
+``AsyncClient`` is the same with ``await``. Both keep their connections, keep to the deadline
+whatever happens, and send again only what is safe to send again (``service.client_plan``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TypeVar, Unpack
+from urllib.parse import urlsplit
+
+import aiohttp
+from numpy.typing import ArrayLike
+
+from service.client_calls import (
+    Options,
+    Scores,
+    click_call,
+    read_click,
+    read_scores,
+    ready_call,
+    score_call,
+)
+from service.client_connections import Connections
+from service.client_plan import (
+    Broken,
+    Call,
+    ClientError,
+    Late,
+    Pause,
+    Refused,
+    Reply,
+    Send,
+    Steps,
+    Unreachable,
+    attempts,
+)
+
+__all__ = ["AsyncClient", "Client", "ClientError", "Late", "Refused", "Scores", "Unreachable"]
+
+T = TypeVar("T")
+
+
+class _Settings:
+    def __init__(
+        self, url: str, *, model: str = "qin", deadline_ms: float = 1000, retries: int = 2
+    ) -> None:
+        """``deadline_ms`` is for a whole call, with its ``retries``; a call may have its own."""
+        at = urlsplit(url)
+        if at.scheme not in ("http", "https") or not at.hostname or at.query or at.fragment:
+            raise ValueError(f"url: http://HOST[:PORT][/PREFIX], not {url!r}")
+        self.url, self.model = url.rstrip("/"), model
+        self._deadline_ms, self._retries = deadline_ms, retries
+
+    def _plan(self, call: Call, deadline_ms: float | None) -> Steps:
+        milliseconds = self._deadline_ms if deadline_ms is None else deadline_ms
+        if not milliseconds > 0:
+            raise ValueError(f"deadline_ms: above 0, not {milliseconds!r}")
+        return attempts(call, milliseconds / 1e3, self._retries)
+
+
+class Client(_Settings):
+    """Blocks. Any number of threads may share one."""
+
+    def score(
+        self,
+        user_id: int,
+        item_ids: ArrayLike,
+        *,
+        deadline_ms: float | None = None,
+        **options: Unpack[Options],
+    ) -> Scores:
+        """Click probabilities (C,), in the order asked. Refused, Late, Unreachable."""
+        call = score_call(self.model, user_id, item_ids, **options)
+        return self._run(call, read_scores, deadline_ms)
+
+    def click(
+        self,
+        user_id: int,
+        item_ids: ArrayLike,
+        *,
+        key: str | None = None,
+        deadline_ms: float | None = None,
+    ) -> bool:
+        """Append clicks, oldest first; False if they were taken earlier under this ``key``.
+
+        Without a key, after Unreachable or Late nobody knows whether they were taken.
+        """
+        return self._run(click_call(user_id, item_ids, key=key), read_click, deadline_ms)
+
+    def ready(self) -> bool:
+        """Whether the service may be sent requests."""
+        try:
+            return self._run(ready_call(), lambda reply: True, None)
+        except ClientError:
+            return False
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def __init__(
+        self, url: str, *, model: str = "qin", deadline_ms: float = 1000, retries: int = 2
+    ) -> None:
+        super().__init__(url, model=model, deadline_ms=deadline_ms, retries=retries)
+        self._connections = Connections(self.url)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self, call: Call, read: Callable[[Reply], T], deadline_ms: float | None) -> T:
+        plan = self._plan(call, deadline_ms)
+        step = next(plan)
+        try:
+            while True:
+                if isinstance(step, Send):
+                    step = plan.send(self._connections.send(step))
+                else:
+                    time.sleep(step.seconds)
+                    step = plan.send(None)
+        except StopIteration as end:
+            return read(end.value)
+
+
+class AsyncClient(_Settings):
+    """For one event loop, on which it must be made."""
+
+    def __init__(
+        self, url: str, *, model: str = "qin", deadline_ms: float = 1000, retries: int = 2
+    ) -> None:
+        super().__init__(url, model=model, deadline_ms=deadline_ms, retries=retries)
+        self._session = aiohttp.ClientSession(skip_auto_headers=["Accept-Encoding"])
+
+    async def score(
+        self,
+        user_id: int,
+        item_ids: ArrayLike,
+        *,
+        deadline_ms: float | None = None,
+        **options: Unpack[Options],
+    ) -> Scores:
+        """As ``Client.score``."""
+        call = score_call(self.model, user_id, item_ids, **options)
+        return await self._run(call, read_scores, deadline_ms)
+
+    async def click(
+        self,
+        user_id: int,
+        item_ids: ArrayLike,
+        *,
+        key: str | None = None,
+        deadline_ms: float | None = None,
+    ) -> bool:
+        """As ``Client.click``."""
+        return await self._run(click_call(user_id, item_ids, key=key), read_click, deadline_ms)
+
+    async def ready(self) -> bool:
+        """As ``Client.ready``."""
+        try:
+            return await self._run(ready_call(), lambda reply: True, None)
+        except ClientError:
+            return False
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _run(self, call: Call, read: Callable[[Reply], T], deadline_ms: float | None) -> T:
+        plan = self._plan(call, deadline_ms)
+        step = next(plan)
+        try:
+            while True:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    step = plan.send(None)
+                else:
+                    step = plan.send(await self._send(step))
+        except StopIteration as end:
+            return read(end.value)
+
+    async def _send(self, send: Send) -> Reply | Broken:
+        call, timeout = send.call, aiohttp.ClientTimeout(total=send.seconds)
+        try:
+            async with self._session.request(
+                call.method,
+                self.url + call.path,
+                data=call.body or None,
+                headers=send.headers,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Reply(response.status, headers, await response.read())
+        except aiohttp.ClientConnectorError as error:
+            return Broken(f"{self.url}: {error!r}", sent=False)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return Broken(f"{self.url}: {error!r}", sent=True)

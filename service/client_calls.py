@@ -1,0 +1,123 @@
+"""The client's calls as bytes, and their replies as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+from urllib.parse import quote
+
+import numpy as np
+import orjson
+from numpy.typing import ArrayLike, NDArray
+
+from service.client_plan import Call, ClientError, Reply
+from service.oip.binary import JSON, LENGTH_HEADER, join
+
+SIZE = "binary_data_size"
+OUTPUTS = ("score", "known")
+DTYPES = {"FP32": np.dtype("<f4"), "BOOL": np.dtype(np.bool_)}
+
+
+class Options(TypedDict, total=False):
+    """What a question may have beside user and items."""
+
+    history: ArrayLike  # item ids, oldest first, instead of the stored history
+    context: Mapping[str, ArrayLike]  # feature -> one value per item
+    model_version: str  # with this version (or `active`, `previous`) or not at all
+    priority: Literal["online", "batch"]
+    request_id: str  # found again in the service's log
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """An answer, parallel to the items asked for."""
+
+    scores: NDArray[np.float32]  # (C,) probabilities; 0 where not known
+    known: NDArray[np.bool_]  # (C,) whether the store has a readable record
+    model_version: str
+    request_id: str
+    notes: Mapping[str, Any]  # what was not ordinary: see docs/http-api.md
+
+
+def score_call(
+    model: str,
+    user_id: int,
+    item_ids: ArrayLike,
+    *,
+    history: ArrayLike | None = None,
+    context: Mapping[str, ArrayLike] | None = None,
+    model_version: str | None = None,
+    priority: str | None = None,
+    request_id: str | None = None,
+) -> Call:
+    """ValueError or TypeError for what is no list of integers."""
+    tensors = {"user_id": _int64("user_id", [user_id]), "item_id": _int64("item_ids", item_ids)}
+    if history is not None:
+        tensors["history"] = _int64("history", history)
+    tensors |= {name: _int64(name, values) for name, values in (context or {}).items()}
+    header = {
+        "inputs": [
+            {
+                "name": name,
+                "shape": [len(values)],
+                "datatype": "INT64",
+                "parameters": {SIZE: values.nbytes},
+            }
+            for name, values in tensors.items()
+        ],
+        "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in OUTPUTS],
+    }
+    body, headers = join(orjson.dumps(header), [values.tobytes() for values in tensors.values()])
+    if priority is not None:
+        headers["X-Priority"] = priority
+    if request_id is not None:
+        headers["X-Request-Id"] = request_id
+    version = "" if model_version is None else f"/versions/{quote(model_version, safe='')}"
+    return Call("POST", f"/v2/models/{model}{version}/infer", body, headers, safe=True)
+
+
+def read_scores(reply: Reply) -> Scores:
+    try:
+        length = int(reply.headers[LENGTH_HEADER.lower()])
+        message = orjson.loads(reply.body[:length])
+        arrays, at = {}, length
+        for output in message["outputs"]:
+            dtype, (count,) = DTYPES[output["datatype"]], output["shape"]
+            arrays[output["name"]] = np.frombuffer(reply.body, dtype, count, at)
+            at += count * dtype.itemsize
+        return Scores(
+            arrays["score"],
+            arrays["known"],
+            message["model_version"],
+            reply.headers.get("x-request-id", ""),
+            message.get("parameters", {}),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ClientError(f"the answer is not one of this protocol: {error!r}") from error
+
+
+def click_call(user_id: int, item_ids: ArrayLike, *, key: str | None = None) -> Call:
+    """Clicks, oldest first. With a ``key`` the service takes them once, however often it is sent
+    them; without one they are not sent again once they may have arrived."""
+    content: dict[str, Any] = {"user_id": user_id, "item_ids": _int64("item_ids", item_ids)}
+    if key is not None:
+        content["key"] = key
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Call("POST", "/v1/events", body, {"Content-Type": JSON}, safe=key is not None)
+
+
+def read_click(reply: Reply) -> bool:
+    """Whether they were new; False: taken earlier, under the same key."""
+    return bool(orjson.loads(reply.body)["applied"])
+
+
+def ready_call() -> Call:
+    return Call("GET", "/readyz", b"", {}, safe=True)
+
+
+def _int64(name: str, values: ArrayLike) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise TypeError(f"{name}: a list of integers")
+    return np.ascontiguousarray(array, dtype="<i8")

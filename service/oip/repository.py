@@ -1,0 +1,129 @@
+"""The repository extension, on the admin port: the hot swap in the protocol's words.
+
+Loading the model brings what is newest in the models folder and answers with it; a version is
+loaded beside the active one under a name of its own (``…/models/qin/versions/V/load``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+
+from model_export.errors import BundleError
+from service.admin_access import Access
+from service.admin_record import Recorder
+from service.errors import Conflict, InvalidField, UnknownVersion
+from service.house import House
+from service.models.hot_swap import HotSwap
+from service.models.states import IN_MEMORY, UNDER_WAY, Slot, State
+from service.oip.openapi import errors, parameters_of
+from service.oip.routes import asked_version
+from service.request import parse_object, read_body
+
+MOST_BYTES, MOST_NAMES = 65_536, 256
+MODEL = "/v2/repository/models/{model}"
+VERSION = f"{MODEL}/versions/{{version}}"
+REFUSALS = errors(400, 401, 403, 404, 409, 413, 415, 503)
+
+
+def add_repository(app: FastAPI, house: House) -> None:
+    swap, access, recorder = house.swap, Access(house.settings), Recorder(house)
+
+    @app.post(
+        "/v2/repository/index",
+        summary="Every version there is; {'ready': true}: those that answer",
+        responses=REFUSALS,
+    )
+    async def index(request: Request) -> list[dict[str, str]]:
+        access.check(request)
+        only_ready = _flag(await _body(request), "ready")
+        found = [_entry(house, version) for version in await swap.roster.listing()]
+        return [entry for entry in found if entry["state"] == "READY" or not only_ready]
+
+    async def load(request: Request) -> dict[str, Any]:
+        async def verb() -> Slot:
+            version = await _asked(house, request)
+            if version is None:
+                return await swap.activate(await _newest(swap))
+            return await swap.load(version)
+
+        return await recorder.do(request, "load", request.path_params.get("version"), verb)
+
+    async def unload(request: Request) -> dict[str, Any]:
+        async def verb() -> Slot:
+            version = await _asked(house, request)
+            if version is None:
+                raise Conflict(
+                    f"the model cannot be unloaded as a whole; a version can: {VERSION}/unload"
+                )
+            return await swap.unload(version)
+
+        return await recorder.do(request, "unload", request.path_params.get("version"), verb)
+
+    for path in (MODEL, VERSION):
+        extra = {"parameters": parameters_of(path, house)}
+        for name, summary, handler in (
+            ("load", "The newest version becomes active; one that is named is loaded", load),
+            ("unload", "Out of memory, when its last answer is given", unload),
+        ):
+            app.post(f"{path}/{name}", summary=summary, responses=REFUSALS, openapi_extra=extra)(
+                handler
+            )
+
+
+async def _asked(house: House, request: Request) -> str | None:
+    """The version in the path, once the body is known to ask for nothing else."""
+    version = asked_version(house, request)
+    parameters = (await _body(request)).get("parameters")
+    if not isinstance(parameters, dict | None):
+        raise InvalidField.of("parameters", detail="an object")
+    for name in parameters or {}:
+        if name == "config" or name.startswith("file:"):
+            detail = "a bundle brings its own; publish one in the models folder"
+            raise InvalidField.of("parameters", name, detail=detail)
+        if name != "unload_dependents":  # which always says so; nothing depends on a version
+            raise InvalidField.of("parameters", name, detail="no such parameter")
+    return version
+
+
+async def _body(request: Request) -> Mapping[str, Any]:
+    """An object; an empty body is one."""
+    body = await read_body(request, MOST_BYTES)
+    return parse_object(body, MOST_NAMES) if body else {}
+
+
+def _flag(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidField.of(name, detail="true or false")
+    return value
+
+
+async def _newest(swap: HotSwap) -> str:
+    try:
+        return (await asyncio.to_thread(swap.roster.catalogue.newest)).version
+    except BundleError as error:
+        raise UnknownVersion(str(error)) from error
+
+
+def _entry(house: House, version: Mapping[str, Any]) -> dict[str, str]:
+    """One version, of the roster's listing."""
+    state = State(version["state"])
+    return {
+        "name": house.settings.model_name,
+        "version": version["version"],
+        "state": _state(state),
+        "reason": version["reason"] or version["step"] or "",
+    }
+
+
+def _state(state: State) -> str:
+    if state is State.DRAINING:
+        return "UNLOADING"
+    if state in UNDER_WAY:
+        return "LOADING"
+    return "READY" if state in IN_MEMORY else "UNAVAILABLE"

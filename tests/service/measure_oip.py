@@ -1,0 +1,124 @@
+"""What the Open Inference Protocol costs. ``python -m tests.service.measure_oip --json``.
+
+Two figures, at a model so small that Python is most of it:
+
+- what a binary request of 2,000 candidates spends outside of the engine: the answer's own
+  ``Server-Timing``, its total without queue, history and rank (so the store's read is in it);
+- how long 500 candidates take, binary against ``/v1/score``, asked in turns over two connections
+  that stay open: medians, and the median of the ratios of neighbours.
+"""
+
+from __future__ import annotations
+
+import http.client
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import numpy as np
+import orjson
+import typer
+
+from feature_store.contract import Ids
+from feature_store.schema import FeatureSchema
+from service.client_calls import read_scores, score_call
+from service.client_plan import Reply
+from tests.service.process import Service, serving
+from tests.service.world import SMALL, SMALL_SIZES, World, make_world
+from training.qin import QINSizes
+
+ENGINE = ("queue", "history", "rank")
+BAR_MS, BAR_RATIO = 0.3, 1.0
+WARM = 50  # requests of each kind before any is counted
+
+
+class Connection:
+    """One that stays open."""
+
+    def __init__(self, service: Service) -> None:
+        self._connection = http.client.HTTPConnection(service.host, service.port, timeout=30)
+
+    def post(self, path: str, body: bytes, headers: dict[str, str]) -> Reply:
+        self._connection.request("POST", path, body, headers)
+        answer = self._connection.getresponse()
+        content = answer.read()
+        assert answer.status == 200, content
+        return Reply(200, {n.lower(): v for n, v in answer.getheaders()}, content)
+
+
+def above_engine_ms(service: Service, items: Ids, count: int) -> list[float]:
+    """Of each request, from its own timings."""
+    connection, call, found = Connection(service), score_call("qin", 3, items), []
+    for _ in range(WARM + count):
+        reply = connection.post(call.path, call.body, {**call.headers, "X-Server-Timing": "1"})
+        parts = dict(part.split(";dur=") for part in reply.headers["server-timing"].split(", "))
+        spent = float(parts["total"]) - sum(float(parts[stage]) for stage in ENGINE)
+        found.append(spent)
+    return found[WARM:]
+
+
+def in_turns(service: Service, items: Ids, count: int) -> tuple[list[float], list[float]]:
+    """Milliseconds at the client, encoding and decoding included: binary, and ``/v1/score``."""
+    one, other = Connection(service), Connection(service)
+
+    def binary() -> np.ndarray:
+        call = score_call("qin", 3, items)
+        return read_scores(one.post(call.path, call.body, dict(call.headers))).scores
+
+    def json() -> np.ndarray:
+        question = {"user_id": 3, "candidates": items}
+        body = orjson.dumps(question, option=orjson.OPT_SERIALIZE_NUMPY)
+        return np.array(orjson.loads(other.post("/v1/score", body, {}).body)["scores"], np.float32)
+
+    assert binary().tobytes() == json().tobytes()
+    pair: tuple[Callable[[], np.ndarray], ...] = (binary, json)
+    took: tuple[list[float], list[float]] = ([], [])
+    for turn in range(WARM + count):
+        for which in (0, 1) if turn % 2 else (1, 0):  # each goes first as often
+            began = perf_counter()
+            pair[which]()
+            took[which].append(1e3 * (perf_counter() - began))
+    return took[0][WARM:], took[1][WARM:]
+
+
+def measure(world: World, count: int) -> dict[str, float]:
+    with serving(world.models, world.store) as service:
+        above = above_engine_ms(service, np.resize(world.ids, 2000), count)
+        binary, json = in_turns(service, np.resize(world.ids, 500), count)
+    ratios = np.array(binary) / np.array(json)
+    return {
+        "requests": count,
+        "above_engine_2000_ms_p50": round(float(np.median(above)), 4),
+        "above_engine_2000_ms_p90": round(float(np.quantile(above, 0.9)), 4),
+        "binary_500_ms_p50": round(float(np.median(binary)), 4),
+        "v1_500_ms_p50": round(float(np.median(json)), 4),
+        "binary_over_v1_500": round(float(np.median(ratios)), 4),
+    }
+
+
+def main(
+    count: Annotated[int, typer.Option("--requests", help="Of each kind.")] = 1000,
+    paper: Annotated[bool, typer.Option("--paper", help="At the paper's sizes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
+) -> None:
+    """Exit code 1 when a bar is missed."""
+    schema = FeatureSchema.microlens() if paper else SMALL
+    sizes = QINSizes() if paper else SMALL_SIZES
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(make_world(Path(folder), schema, sizes, items=4000), count)
+    if as_json:
+        print(orjson.dumps(figures).decode())
+    else:
+        for name, value in figures.items():
+            print(f"{name:>26} {value}")
+    met = (
+        figures["above_engine_2000_ms_p50"] <= BAR_MS and figures["binary_over_v1_500"] <= BAR_RATIO
+    )
+    if not met:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
