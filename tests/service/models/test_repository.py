@@ -91,8 +91,8 @@ def test_what_would_leave_nobody_to_answer_is_a_conflict(guarded: Service) -> No
 
 def test_inline_files_and_configurations_are_refused(guarded: Service) -> None:
     with triton_client(guarded.admin_port) as operator, guarded.admin(TOKEN) as admin:
+        files = {"file:1/model.onnx": b"abc"}
         with pytest.raises(InferenceServerException, match="a bundle brings its own") as refusal:
-            files = {"file:1/model.onnx": b"abc"}
             operator.load_model(MODEL, headers=BEARER, config="{}", files=files)
         assert status(refusal) == "400"
         alone = {"parameters": {"file:1/model.onnx": base64.b64encode(b"abc").decode()}}
