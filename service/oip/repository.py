@@ -57,9 +57,8 @@ def add_repository(app: FastAPI, house: House) -> None:
         async def verb() -> Slot:
             version = await _asked(house, request)
             if version is None:
-                raise Conflict(
-                    f"the model cannot be unloaded as a whole; a version can: {VERSION}/unload"
-                )
+                path = request.url.path.replace("/unload", "/versions/V/unload")
+                raise Conflict(f"the model cannot be unloaded as a whole; a version can: {path}")
             return await swap.unload(version)
 
         return await recorder.do(request, "unload", request.path_params.get("version"), verb)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-BLOCKED = ("torch", "onnx", "pandas")
+BLOCKED = ("torch", "onnx", "pandas", "tritonclient")
 CHECK = f"""
 import importlib, sys
 for name in {BLOCKED!r}:
