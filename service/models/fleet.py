@@ -109,10 +109,10 @@ class Fleet:
         if not self._name:
             return
         wanted = Wanted(id=secrets.token_hex(8), by=self._me.id, **self._swap.roster.wanted())
-        self._me.done, self._me.fault = wanted.id, None
         try:
             note = f"fleet/{self._name}/wanted"
             await self._store.put_note(note, wanted.model_dump_json().encode())
+            self._me.done, self._me.fault = wanted.id, None
             if self._place is not None:
                 await self._write_report(self._place)
         except StoreError as error:
@@ -143,8 +143,10 @@ class Fleet:
                 if time.monotonic() - reported > REPORT_EVERY_S:
                     await self._report()
                     reported = time.monotonic()
+                done = self._me.done
                 wanted = await _read(self._store, f"fleet/{self._name}/wanted", Wanted)
-                if wanted is not None and wanted.id != self._me.done:
+                # What was read may be older than what this process was told meanwhile.
+                if wanted is not None and wanted.id != done and self._me.done == done:
                     await self._do(wanted)
                 silent = False
             except StoreError as error:
