@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.columns import Bucket
+from loadtest.results import LAG_SHARE
 from loadtest.runner import Load, Run, execute
 from loadtest.schedule import poisson
-from loadtest.search import Search
+from loadtest.search import Search, Unsteady
 from loadtest.slo import Slo
 from loadtest.workload import Workload
 from tests.service.process import Service, serving
@@ -100,7 +101,10 @@ class Bench:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def run(self, steps: Sequence[tuple[float, float]], seed: int = 1, **changed: Any) -> Outcome:
-        """``changed``: fields of the workload; ``stages`` asks for Server-Timing."""
+        """``changed``: fields of the workload; ``stages`` asks for Server-Timing.
+
+        Unsteady when the generator itself was late.
+        """
         stages = changed.pop("stages", False)
         load = Steps(
             **{
@@ -115,7 +119,13 @@ class Bench:
             }
         )
         with execute(load) as run:
-            return Outcome.of(run)
+            outcome = Outcome.of(run)
+        if outcome.lag_p99 > LAG_SHARE * self.slo.limit:
+            late = f"lag p99 {1e3 * outcome.lag_p99:.1f} ms"
+            raise Unsteady(
+                f"the generator was late ({late}), so nothing was measured: free both cores"
+            )
+        return outcome
 
     def together(self, *runs: dict[str, Any]) -> list[Outcome]:
         """Several generators at once, on the one core."""
