@@ -26,8 +26,8 @@ from service.settings import Settings
 
 LINGER_S = 0.5
 # Often, and few at a time: refusing fifty at once would hold up whoever is being answered.
-SWEEP_EVERY_S = 0.01
-MOST_A_SWEEP = 8
+SWEEP_EVERY_S = 0.005
+MOST_A_SWEEP = 2  # of each state: 400 a second
 MS = 1e-3
 
 

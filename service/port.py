@@ -74,7 +74,7 @@ class Port:
 
 
 class Ports:
-    """Public and admin, swept by one timer."""
+    """Public and admin, swept together."""
 
     def __init__(self, house: House, on_leave: Callable[[], None] = lambda: None) -> None:
         """``on_leave``: called when a connection of the public port has ended."""
@@ -83,6 +83,7 @@ class Ports:
         self._both = (self.service, self.admin)
         self._loop = asyncio.get_running_loop()
         self._sweep()
+        self._tell_date()
 
     def say_last(self) -> None:
         for port in self._both:
@@ -94,15 +95,21 @@ class Ports:
     def close(self) -> None:
         """Whatever is still here is cut."""
         self._timer.cancel()
+        self._date_timer.cancel()
         cut = sum(port.abort() for port in self._both)
         if cut:
             logger.error("cut at the end of the grace time", requests=cut)
 
     def _sweep(self) -> None:
         self._timer = self._loop.call_later(SWEEP_EVERY_S, self._sweep)
-        date = [(b"date", formatdate(usegmt=True).encode())]
         for port in self._both:
             port.connections.sweep()
+
+    def _tell_date(self) -> None:
+        """To the second, for the Date header."""
+        self._date_timer = self._loop.call_later(1.0, self._tell_date)
+        date = [(b"date", formatdate(usegmt=True).encode())]
+        for port in self._both:
             port.state.default_headers = date
 
 
