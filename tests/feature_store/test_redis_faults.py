@@ -276,7 +276,7 @@ async def test_a_server_that_is_loading_is_waited_for(tmp_path: Path, opened: Op
         url = f"redis://127.0.0.1:{server.port}"
         store = await opened(url, PATIENCE_MS)
         await store.append(7, [1])
-        server.client().execute_command("DEBUG", "POPULATE", 20_000, "other")
+        server.client().execute_command("DEBUG", "POPULATE", 5_000, "other")
         server.client().save()
         server.kill()
         server.options = [

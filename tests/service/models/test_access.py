@@ -113,6 +113,6 @@ def test_a_port_that_is_taken_is_named_with_its_setting(world) -> None:  # type:
         options = ("--bundle", str(world.models), "--store", world.store)
         ended = start(*options, QIN_ADMIN_PORT=str(port))
         assert ended.process.wait(30) == 1
-        assert f"admin API: 127.0.0.1:{port}: Address already in use" in ended.log.read_text()
+        assert f"127.0.0.1:{port}: Address already in use" in ended.log.read_text()
         assert "QIN_ADMIN_PORT" in ended.log.read_text()
         ended.log.unlink()
