@@ -35,7 +35,7 @@ BARS = (
     Bar("folded fp32 / floor fp32", "folded_fp32_over_floor_fp32", 512, 1.10),
     Bar("folded fp32 / floor fp32", "folded_fp32_over_floor_fp32", 64, 1.15),
     Bar("folded int8 / folded fp32", "folded_int8_over_folded_fp32", 512, 0.42),
-    Bar("worst |Δp|, fp32", "max_abs_error_fp32", 512, 1e-6),
+    Bar("worst error on the probability, fp32", "max_abs_error_fp32", 512, 1e-6),
 )
 LINEAR = 1.10  # latency per candidate at 2,048, over that at 512
 LONG_HISTORY = 1.8  # latency at 512 candidates, over that at the first history length

@@ -54,7 +54,7 @@ def _cases(cases: list[dict[str, Any]]) -> list[str]:
     heads = [f"{c['candidates']} × {c['history']}" for c in cases]
     lines = [f"| candidates × history | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name, label in LATENCIES.items():
-        lines.append(f"| {label} | " + " | ".join(figure(c[name], ".3g") for c in cases) + " |")
+        lines.append(f"| {label} | " + " | ".join(_ms(c[name]) for c in cases) + " |")
     for name, (label, form) in FIGURES.items():
         lines.append(f"| {label} | " + " | ".join(figure(c[name], form) for c in cases) + " |")
     readings = [str(c["repeats"]["eager"]) for c in cases]
@@ -62,6 +62,11 @@ def _cases(cases: list[dict[str, Any]]) -> list[str]:
     readings = [str(c["repeats"]["folded_fp32"]) for c in cases]
     lines.append(f"| readings behind the folded fp32 median | {' | '.join(readings)} |")
     return lines
+
+
+def _ms(value: float | None) -> str:
+    """Three digits, never as a power of ten."""
+    return figure(value, ".3g" if value is None or value < 100 else ",.0f")
 
 
 def _bars(bars: list[dict[str, Any]]) -> list[str]:
