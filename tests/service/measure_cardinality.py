@@ -71,6 +71,7 @@ def series(content: bytes) -> set[str]:
 
 async def measure(url: str, requests: int, workers: int) -> Figures:
     async with aiohttp.ClientSession(url) as session:
+        await scrape(session)  # a route as any other
         await send(session, 3000, "warm")
         before = series((await scrape(session))[0])
         await send(session, requests, "more")
