@@ -39,15 +39,15 @@ class Outcome:
     said: str = field(default="", repr=False)
 
 
-def fuzz(url: str, examples: int, seed: int) -> Outcome:
-    """Run schemathesis, ``examples`` per operation and phase."""
+def fuzz(url: str, examples: int, seed: int, *, leave_out: str = "^$") -> Outcome:
+    """Run schemathesis, ``examples`` per operation and phase, but on paths like ``leave_out``."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         har = Path(name) / "cases.har"
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
             *("--checks", "all", "--max-examples", str(examples), "--seed", str(seed)),
             *("--report-har-path", str(har), "--generation-database", "none", "--no-color"),
-            *("--exclude-path-regex", "^/v2/"),  # binary tensors: not in the document
+            *("--exclude-path-regex", leave_out),
             *("--continue-on-failure", "--suppress-health-check", "all"),
         ]
         ran = subprocess.run(

@@ -12,7 +12,8 @@ from tests.service.world import make_world
 def test_generated_requests_are_answered_as_documented(tmp_path: Path) -> None:
     world = make_world(tmp_path)  # of its own: items are put and deleted
     with serving(world.models, world.store) as service:
-        outcome = fuzz(service.url, examples=5, seed=1)
+        # The Open Inference Protocol has tests and a client of its own, and many operations.
+        outcome = fuzz(service.url, examples=5, seed=1, leave_out="^/v2/")
     assert outcome.breaches == outcome.server_errors == 0, outcome.said
     assert outcome.cases > 200
     assert {"200", "204", "404", "422"} <= outcome.statuses.keys()
