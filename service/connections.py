@@ -127,7 +127,7 @@ class Connections:
             del old.members[connection]
         connection.crowd = crowd
         crowd.members[connection] = monotonic()
-        if len(crowd.members) > crowd.most:
+        if old is not crowd and len(crowd.members) > crowd.most:
             self._cut(next(iter(crowd.members)), "crowded")
 
     def leave(self, connection: Connection) -> None:

@@ -105,19 +105,33 @@ class Supervisor:
         """One process after the other in this place, until told to stop."""
         wait_s, began = 0.0, False
         while not self._stop.told.is_set():
-            worker = await self._start(number, self._example and number == 0 and not began)
+            try:
+                worker = await self._start(number, self._example and number == 0 and not began)
+            except OSError as error:  # no memory, no descriptor: the others go on answering
+                if not self._one_is_ready.is_set():
+                    raise
+                wait_s = min(max(2 * wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
+                reason = str(error)
+                logger.error("no worker was started", worker=number, reason=reason, wait_s=wait_s)
+                await self._pause(wait_s)
+                continue
             code = await self._end_of(worker)
             if self._stop.told.is_set():
                 return
             began = began or worker.ready
-            if not began:
+            killed = code < 0 and self._one_is_ready.is_set()  # from outside, while others answer
+            if not began and not killed:
                 raise CannotStart(code)
             proved = worker.ready and monotonic() - worker.ready_since > PROVED_S
             wait_s = 0.0 if proved else min(max(2 * wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
             pid = worker.process.pid
             logger.error("a worker ended", worker=number, pid=pid, code=code, wait_s=wait_s)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.told.wait(), wait_s)
+            await self._pause(wait_s)
+
+    async def _pause(self, wait_s: float) -> None:
+        """So long, or until told to stop."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.told.wait(), wait_s)
 
     async def _start(self, number: int, example: bool) -> Colleague:
         ours, theirs = pair()
@@ -129,12 +143,16 @@ class Supervisor:
                 url=self._url,
                 example=example,
             )
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "service", "worker", post.model_dump_json()),
-                env=self._environment,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # a terminal's Ctrl-C is for us alone to pass on
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "service", "worker", post.model_dump_json()),
+                    env=self._environment,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # a terminal's Ctrl-C is for us alone to pass on
+                )
+            except OSError:
+                ours.close()
+                raise
         return Colleague(number, process, Line(ours))
 
     async def _end_of(self, worker: Colleague) -> int:

@@ -27,8 +27,9 @@ from tests.service.world import World, make_world
 
 WORKERS = 2
 ALLOWED_S = 5.0
+MOST_UNDER_WAY = 16  # the callers
 BETWEEN_S = 0.3  # of load, before each kill
-LONGEST_ANSWER_S = 1.0  # whatever was sent earlier had its answer
+LONGEST_ANSWER_S = 0.1  # whatever was sent earlier had its answer
 
 
 async def measured(world: World, kills: int) -> dict[str, Any]:
@@ -86,6 +87,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 def holds(found: dict[str, Any]) -> bool:
     return (
         not found["failed_otherwise"]
+        and found["failed_with_a_worker"] <= MOST_UNDER_WAY * found["kills"]
         and not found["answered_otherwise"]
         and not found["connections_refused"]
         and found["ready_again_s_longest"] <= ALLOWED_S

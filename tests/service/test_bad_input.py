@@ -266,3 +266,20 @@ def test_a_client_that_leaves_mid_body_harms_nobody(service: Service, client: ht
         connection.sendall(HEAD + b"Content-Length: 100\r\n\r\nhalf")
     assert client.get("/livez").status_code == 200
     assert b"unexpected error" not in service.log.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"k":"' + rb"\n" * 400_000 + b"a" * 12,
+        b"{" + b"\n" * 1_000_000 + b"     x",
+        b'{"k":"' + b"\x01" * 1_000_000,
+    ],
+    ids=["escapes", "lines", "control characters"],
+)
+@pytest.mark.timeout(60)
+def test_a_long_run_before_a_fault_does_not_hold_up_everybody(
+    client: httpx.Client, body: bytes
+) -> None:
+    answer = client.post("/v1/score", content=body)
+    assert answer.status_code == 400, answer.text

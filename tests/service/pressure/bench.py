@@ -153,7 +153,9 @@ class Bench:
         line = "^" + re.escape(name + (f"{{{wanted}}}" if wanted else "")) + r" (\S+)$"
         with self.service.client() as client:
             found = re.search(line, client.get("/metrics").text, re.MULTILINE)
-        return float(found[1]) if found else 0.0
+        if found is None:
+            raise LookupError(f"/metrics has no {name} {labels}")
+        return float(found[1])
 
 
 @contextmanager
