@@ -199,7 +199,7 @@ class FoldedModel:
         # A row alone takes another way through the runtime, and may differ in its last bit.
         pair = items.take(np.zeros(2, np.int64)) if count == 1 else items
         probability, logit = self._run_all(self._ranker, ["probability", "logit"], pair, history)
-        return probability[:count], logit[:count]
+        return _bounded(probability[:count]), logit[:count]
 
     def logits(
         self, items: Candidates, history: HistoryRows, precision: Precision = "fp32"

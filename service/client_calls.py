@@ -55,6 +55,8 @@ def score_call(
     tensors = {"user_id": _int64("user_id", [user_id]), "item_id": _int64("item_ids", item_ids)}
     if history is not None:
         tensors["history"] = _int64("history", history)
+    if taken := {"user_id", "item_id", "history"} & set(context or {}):
+        raise ValueError(f"context: {', '.join(sorted(taken))} is no context feature")
     tensors |= {name: _int64(name, values) for name, values in (context or {}).items()}
     header = {
         "inputs": [

@@ -90,7 +90,7 @@ async def answer_problem(request: Request, error: Exception) -> Response:
     headers = dict(problem.headers)
     if problem.status == 405:
         headers["Allow"] = ", ".join(_allowed(request))
-    if is_oip(request.url.path):
+    if is_oip(request.scope["path"]):
         return error_response(problem.status, problem.detail, headers)
     return replace(problem, headers=headers).response(exchange.request_id)
 

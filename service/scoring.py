@@ -74,7 +74,9 @@ class Scoring:
             try:
                 ranking = Ranking(found, len(history), overrides, version.model)
                 await self.score(ranking, question, version, deadline, timings, permit)
-                explanations = await self.explain(ranking, question, history, deadline, timings)
+                explanations = await self.explain(
+                    ranking, question, history, deadline, timings, permit
+                )
                 break
             except SlotsMoved:
                 self.metrics.table_moved.inc()
@@ -136,6 +138,7 @@ class Scoring:
         history: Ids,
         deadline: float,
         timings: Timings,
+        permit: Permit | None = None,
     ) -> Explanations | None:
         """For what will be answered, if it was asked for."""
         if question.explain is None:
@@ -144,7 +147,9 @@ class Scoring:
         chosen = best(scores, len(scores) if question.top_k is None else question.top_k)
         told = Explanations(chosen, history[ranking.past], question.explain)
         if len(chosen) and told.top:
-            await self.engine.run(partial(ranking.explain, told), len(chosen), deadline)
+            priority = permit.priority if permit else Priority.ONLINE
+            rank = partial(ranking.explain, told)
+            await self.engine.run(rank, len(chosen), deadline, priority=priority)
             timings.lap("rank")
         return told
 

@@ -163,7 +163,8 @@ class _Bench:
         fp32 = self.folded.logits(items, history, "fp32")
         if self.bundle is None:
             exact = self.published.in_float64(request)
-            error = float(np.abs(_sigmoid(fp32) - exact).max())
+            served = self.folded.probabilities(items, history)
+            error = float(np.abs(served - exact).max())
         else:
             exact = _sigmoid(fp32)
             error = self.bundle.golden().compare(self.folded.model).max_abs_error

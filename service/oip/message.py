@@ -32,9 +32,14 @@ class Part(BaseModel):
         return self.model_extra or {}
 
 
+Size = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
 class InputTensor(Part):
     name: Name
-    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=8)]
+    shape: Annotated[
+        list[Annotated[int, Field(ge=0, le=2**63 - 1)]], Field(min_length=1, max_length=8)
+    ]
     datatype: Annotated[str, Field(max_length=16, description="INT64, for every input.")]
     parameters: Parameters = None
     data: Annotated[
