@@ -32,7 +32,7 @@ UNMATCHED = "unmatched"  # the route of every path that has none
 SCORE = "/v1/score"
 INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
-INFER_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
+INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 SCORING = frozenset({SCORE, INFER, INFER_VERSION})  # routes whose stages are kept
 GONE = 499  # nginx's number for a client that went away before its answer
 
@@ -145,12 +145,16 @@ def _trace_id(scope: Scope) -> str | None:
     return None
 
 
-def scoring_route(path: str) -> str | None:
-    """Which scoring route a path is, before there was any routing."""
+def scoring_route(path: str) -> tuple[str, dict[str, str]] | None:
+    """Which scoring route a path is, and what its braces stand for."""
     if path == SCORE:
-        return SCORE
-    found = INFER_PATH.fullmatch(path)
-    return found and (INFER_VERSION if found[1] else INFER)
+        return SCORE, {}
+    if not (found := INFER_PATH.fullmatch(path)):
+        return None
+    model, version = found.groups()
+    if version is None:
+        return INFER, {"model": model}
+    return INFER_VERSION, {"model": model, "version": version}
 
 
 def _outcome(status: int) -> str:

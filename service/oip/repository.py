@@ -20,8 +20,8 @@ from service.errors import Conflict, InvalidField, UnknownVersion
 from service.house import House
 from service.models.hot_swap import HotSwap
 from service.models.states import IN_MEMORY, UNDER_WAY, Slot, State
+from service.oip.naming import asked_version
 from service.oip.openapi import errors, parameters_of
-from service.oip.routes import asked_version
 from service.request import parse_object, read_body
 
 MOST_BYTES, MOST_NAMES = 65_536, 256

@@ -1,0 +1,64 @@
+"""The protocol's inference: tensors to a question, and an answer to tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.ask import ask
+from service.exchange import INFER, INFER_VERSION, exchange_of
+from service.gate import Handler
+from service.house import House
+from service.oip.binary import LENGTH_HEADER, json_length
+from service.oip.compression import PLAIN, deflate, read_inflated, wanted_encoding
+from service.oip.message import read_message
+from service.oip.naming import asked_version
+from service.oip.openapi import infer_documented, parameters_of
+from service.oip.outputs import response, wanted_outputs
+from service.oip.parameters import asked_priority, ignored, refuse_sequences, seconds_allowed
+from service.oip.tensors import question_of
+from service.request import deadline_seconds
+
+
+def infer_handler(house: House) -> Handler:
+    settings = house.settings
+
+    async def infer(request: Request) -> Response:
+        exchange, asked = exchange_of(request), asked_version(house, request)
+        longest = deadline_seconds(request, settings.max_deadline_ms, settings.max_deadline_ms)
+        last = exchange.timings.started + longest  # until the body says what it may take
+        body = await read_inflated(request, settings.max_body_bytes, last)
+        exchange.timings.lap("receive")
+
+        start = json_length(request.headers.getlist(LENGTH_HEADER), len(body))
+        message = read_message(body[:start])
+        refuse_sequences(message)
+        wanted = wanted_outputs(message)
+        question = question_of(message, body, start, settings.max_candidates)
+        deadline = exchange.timings.started + seconds_allowed(message, request, settings)
+        exchange.priority = asked_priority(message, exchange.priority)
+        version, answer = await ask(house, request, question, asked, deadline)
+
+        members: dict[str, Any] = {"model_name": settings.model_name, "model_version": version}
+        if message.id is not None:
+            members["id"] = message.id
+        content, headers = response(answer, wanted, members, ignored(message))
+        encoding = wanted_encoding(request.headers.get("accept-encoding"))
+        if encoding != PLAIN:
+            content = deflate(content, encoding)
+            headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
+        exchange.timings.lap("encode")
+        house.swap.answered(question, answer)
+        return Response(content, headers=headers)
+
+    return infer
+
+
+def add_infer(app: FastAPI, house: House, handler: Handler) -> None:
+    """Document it. (``Gate`` has the handler too, and calls it without the framework.)"""
+    for path in (INFER, INFER_VERSION):
+        documented = infer_documented(parameters_of(path, house))
+        app.post(path, summary="Score a candidate list for a user", **documented)(handler)

@@ -1,0 +1,20 @@
+"""Which version a path of the protocol names."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from service.errors import UnknownModel, UnknownVersion
+from service.house import House
+
+LONGEST_VERSION = 64
+
+
+def asked_version(house: House, request: Request) -> str | None:
+    """The version in the path, which may be an alias. UnknownModel, UnknownVersion."""
+    model, version = request.path_params["model"], request.path_params.get("version")
+    if model != house.settings.model_name:
+        raise UnknownModel(f"the only model is {house.settings.model_name!r}")
+    if version is not None and len(version) > LONGEST_VERSION:
+        raise UnknownVersion(f"no version has a name of {len(version)} letters")
+    return version

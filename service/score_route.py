@@ -1,0 +1,75 @@
+"""``POST /v1/score``: JSON to a question, and an answer to JSON."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api import (
+    ANSWER_EXAMPLE,
+    ANSWER_HEADERS,
+    REQUEST_EXAMPLES,
+    REQUEST_HEADERS,
+    ScoreAnswer,
+    deadline_header,
+    score_request,
+)
+from service.ask import ask
+from service.exchange import SCORE, exchange_of
+from service.gate import Handler
+from service.house import House
+from service.openapi import problem
+from service.question import Question
+from service.request import deadline_seconds, parse, read_body
+
+
+def score_handler(house: House) -> Handler:
+    settings = house.settings
+    model = score_request(settings.max_candidates)
+
+    async def score(request: Request) -> Response:
+        exchange = exchange_of(request)
+        seconds = deadline_seconds(request, settings.deadline_ms, settings.max_deadline_ms)
+        deadline = exchange.timings.started + seconds
+        body = await read_body(request, settings.max_body_bytes, deadline)
+        exchange.timings.lap("receive")
+        asked = parse(model, body)
+        question = Question.of(asked)
+        version, answer = await ask(house, request, question, asked.model_version, deadline)
+        content = answer.json(version, exchange.request_id, asked.top_k)
+        exchange.timings.lap("encode")
+        house.swap.answered(question, answer)
+        return Response(content, media_type="application/json")
+
+    return score
+
+
+def add_score(app: FastAPI, house: House, handler: Handler) -> None:
+    """Document it. (``Gate`` has the handler too, and calls it without the framework.)"""
+    settings = house.settings
+    model = score_request(settings.max_candidates)
+    app.post(
+        SCORE,
+        summary="Score a candidate list for a user",
+        response_model=ScoreAnswer,
+        responses={
+            200: {
+                "headers": ANSWER_HEADERS,
+                "content": {"application/json": {"example": ANSWER_EXAMPLE}},
+            },
+            **{status: problem() for status in (400, 404, 413, 415, 422, 429, 500, 503, 504)},
+        },
+        openapi_extra={
+            "parameters": [*REQUEST_HEADERS, deadline_header(settings.max_deadline_ms)],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": model.model_json_schema(),
+                        "examples": REQUEST_EXAMPLES,
+                    }
+                },
+            },
+        },
+    )(handler)
