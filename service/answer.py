@@ -16,6 +16,12 @@ from service.items import FoundItems
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Positions = NDArray[np.int64]
+NOTHING: dict[str, list[int]] = {  # to list
+    "unknown_items": [],
+    "unreadable_items": [],
+    "cold_items": [],
+    "unknown_history": [],
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +36,7 @@ class Answer:
     cold: Mask  # (C,)
     history_lost: bool = False  # the store did not say what it is: scored with an empty one
     explanations: Explanations | None = None  # where they were asked for
+    ordinary: bool = False  # every item was found, and the model knows each: nothing to list
 
     @classmethod
     def of(
@@ -43,9 +50,12 @@ class Answer:
         explanations: Explanations | None = None,
     ) -> Answer:
         """``found`` holds the history first, then the candidates."""
-        past, asked = np.split(found.status, [len(history)])
-        cold = found.cold[len(history) :]
-        return cls(candidates, scores, history, asked, past, cold, history_lost, explanations)
+        at = len(history)
+        asked, past, cold = found.status[at:], found.status[:at], found.cold[at:]
+        ordinary = found.all_in_table and not cold.any()
+        return cls(
+            candidates, scores, history, asked, past, cold, history_lost, explanations, ordinary
+        )
 
     def json(self, model_version: str, request_id: str, top_k: int | None) -> bytes:
         """Parallel arrays; a NaN is written as null."""
@@ -54,8 +64,6 @@ class Answer:
         if self.explanations is not None:
             positions = np.arange(len(self.candidates))[chosen]
             told["explanations"] = self.explanations.as_json(positions)
-        unreadable = self.candidates[self.status == CORRUPT]
-        damaged_past = self.history[self.history_status == CORRUPT]
         return orjson.dumps(
             {
                 "model_version": model_version,
@@ -63,15 +71,22 @@ class Answer:
                 "item_ids": self.candidates[chosen],
                 "scores": self.scores[chosen],
                 "cold_user": self.cold_user,
-                "unknown_items": _distinct(self.candidates[self.status == MISSING]),
-                "unreadable_items": _distinct(np.concatenate([unreadable, damaged_past])),
-                "cold_items": _distinct(self.candidates[self.cold]),
-                "unknown_history": _distinct(self.history[self.history_status == MISSING]),
+                **(NOTHING if self.ordinary else self._lists()),
                 "degraded": self.degraded,
                 **told,
             },
             option=orjson.OPT_SERIALIZE_NUMPY,
         )
+
+    def _lists(self) -> dict[str, list[int]]:
+        unreadable = self.candidates[self.status == CORRUPT]
+        damaged_past = self.history[self.history_status == CORRUPT]
+        return {
+            "unknown_items": _distinct(self.candidates[self.status == MISSING]),
+            "unreadable_items": _distinct(np.concatenate([unreadable, damaged_past])),
+            "cold_items": _distinct(self.candidates[self.cold]),
+            "unknown_history": _distinct(self.history[self.history_status == MISSING]),
+        }
 
     @property
     def cold_user(self) -> bool:
@@ -82,6 +97,8 @@ class Answer:
     @property
     def degraded(self) -> list[str]:
         """What the answer had to do without, in whole or in part."""
+        if self.ordinary:
+            return ["history"] if self.history_lost else []
         without = {
             "items": bool((self.status == CORRUPT).any()),
             "history": self.history_lost or bool((self.history_status == CORRUPT).any()),
@@ -90,7 +107,7 @@ class Answer:
 
     def count(self, status: int) -> int:
         """Candidates of this status."""
-        return int((self.status == status).sum())
+        return int(np.count_nonzero(self.status == status))
 
     @property
     def history_dropped(self) -> int:

@@ -8,6 +8,7 @@ from service.answer import Answer
 from service.departure import WhileThere
 from service.exchange import exchange_of
 from service.house import House
+from service.peer import peer_of
 from service.question import Question
 
 
@@ -17,7 +18,7 @@ async def ask(
     """The version ``asked`` for, or whichever answers this user; and its answer.
 
     ``deadline`` is on ``perf_counter``; the class is the exchange's ``priority``. OverCapacity when
-    there is no room, ClientGone when nobody waits any more (the body must have been read).
+    there is no room, ClientGone when nobody waits any more.
     """
     exchange = exchange_of(request)
     exchange.user_id, exchange.candidates = question.user_id, len(question.candidates)
@@ -25,7 +26,7 @@ async def ask(
     exchange.model_version, exchange.role = lease.version.name, lease.role
     exchange.inferences = lease.version.inferences
     permit = house.admission.enter(exchange.candidates, deadline, exchange.priority)
-    with permit, lease as version, WhileThere(request.receive):
+    with permit, lease as version, WhileThere(peer_of(request.scope)):
         return version.name, await house.scoring.answer(
             question, version, deadline, exchange.timings, permit
         )

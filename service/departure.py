@@ -5,38 +5,35 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from starlette.types import Receive
-
 from service.errors import ClientGone
+from service.peer import Peer
+
+GONE = "the client went away before its answer"
 
 
 class WhileThere:
-    """``with WhileThere(request.receive):`` around what is done for a request whose body is read.
+    """``with WhileThere(peer):`` around what is done for a request.
 
-    ClientGone, at the next thing awaited in the block, when the connection is closed.
+    ClientGone, at the next thing awaited in the block, when the connection is closed. A server
+    that tells nothing of it has no ``peer``: then nothing is cancelled.
     """
 
-    __slots__ = ("_gone", "_over", "_receive", "_task", "_watch")
+    __slots__ = ("_gone", "_peer", "_task")
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive, self._gone, self._over = receive, False, False
+    def __init__(self, peer: Peer | None) -> None:
+        self._peer, self._gone = peer, False
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._watch = asyncio.create_task(self._until_gone())
-        self._watch.add_done_callback(self._stop)
-
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    def _stop(self, watch: asyncio.Task[None]) -> None:
-        if self._over or watch.cancelled():
+        if self._peer is None:
             return
-        if watch.exception() is None:
-            self._gone = self._task.cancel()
+        if self._peer.has_left:
+            raise ClientGone(GONE)
+        self._task = asyncio.current_task()
+        self._peer.watch(self._leave)
+
+    def _leave(self) -> None:
+        assert self._task is not None, "requests are tasks"
+        self._gone = self._task.cancel()
 
     def __exit__(
         self,
@@ -44,7 +41,11 @@ class WhileThere:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._over = True
-        self._watch.cancel()
-        if self._gone and self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
-            raise ClientGone("the client went away before its answer") from error
+        if self._peer is None:
+            return
+        self._peer.watch(None)
+        if not self._gone:
+            return
+        assert self._task is not None
+        if self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
+            raise ClientGone(GONE) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -42,8 +43,7 @@ class Exchange:
     """What is known of one request, gathered as it goes."""
 
     request_id: str
-    wants_timing: bool
-    asked_priority: bytes | None = None
+    headers: Mapping[bytes, bytes]  # names in lower case; values of one given twice are joined
     timings: Timings = field(default_factory=Timings)
     status: int = 0  # of the answer; 0 until there is one
     problem: str | None = None
@@ -54,6 +54,11 @@ class Exchange:
     inferences: Inferences | None = None  # of that version
     user_id: int | None = None
     candidates: int = 0
+
+    def header(self, name: bytes) -> str | None:
+        """``name`` in lower case."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
 
 def exchange_of(request: Request) -> Exchange:
@@ -126,7 +131,7 @@ class Exchanges:
         (logger.warning if failed or slow else logger.info)(
             event,
             request_id=exchange.request_id,
-            trace_id=_trace_id(scope),
+            trace_id=_trace_id(exchange),
             status=exchange.status,
             problem=exchange.problem,
             user=self._users.shown(exchange.user_id),
@@ -137,12 +142,10 @@ class Exchanges:
         )
 
 
-def _trace_id(scope: Scope) -> str | None:
+def _trace_id(exchange: Exchange) -> str | None:
     """By which the caller's other services know this request."""
-    for name, value in scope["headers"]:
-        if name == b"traceparent" and (found := TRACEPARENT.fullmatch(value)):
-            return found[1].decode()
-    return None
+    found = TRACEPARENT.fullmatch(exchange.headers.get(b"traceparent", b""))
+    return found[1].decode() if found else None
 
 
 def scoring_route(path: str) -> tuple[str, dict[str, str]] | None:
@@ -162,16 +165,21 @@ def _outcome(status: int) -> str:
 
 
 def _opened(scope: Scope) -> Exchange:
-    given, wants_timing, priority = b"", False, None
-    for name, value in scope["headers"]:  # lower case, as ASGI has them
-        if name == b"x-request-id":
-            given = value
-        elif name == b"x-server-timing":
-            wants_timing = value == b"1"
-        elif name == b"x-priority":
-            priority = value
+    raw: list[tuple[bytes, bytes]] = scope["headers"]  # lower case, as ASGI has them
+    headers = dict(raw)
+    if len(headers) < len(raw):
+        headers = _joined(raw)
+    given = headers.get(b"x-request-id", b"")
     sane = SANE_ID.fullmatch(given) is not None
-    return Exchange(given.decode() if sane else os.urandom(16).hex(), wants_timing, priority)
+    return Exchange(given.decode() if sane else os.urandom(16).hex(), headers)
+
+
+def _joined(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """As a list, which several fields of one name are (RFC 9110, 5.3)."""
+    found: dict[bytes, bytes] = {}
+    for name, value in raw:
+        found[name] = b", ".join([found[name], value]) if name in found else value
+    return found
 
 
 def _finish_headers(exchange: Exchange, message: Message) -> None:
@@ -180,6 +188,6 @@ def _finish_headers(exchange: Exchange, message: Message) -> None:
     own = [(b"x-request-id", exchange.request_id.encode())]
     if exchange.model_version is not None:
         own.append((b"x-model-version", exchange.model_version.encode()))
-    if exchange.wants_timing:
+    if exchange.headers.get(b"x-server-timing") == b"1":
         own.append((b"server-timing", exchange.timings.server_timing().encode()))
     message["headers"] = [*message["headers"], *own]

@@ -43,7 +43,7 @@ class Gate:
         exchange.route, scope["path_params"] = found
         request = Request(scope, receive)
         try:
-            exchange.priority = priority_of(exchange.asked_priority)
+            exchange.priority = priority_of(exchange.headers.get(b"x-priority"))
             if not self._admission.has_room(exchange.priority):
                 self._admission.count_refused(exchange.priority)
                 if exchange.route == SCORE:

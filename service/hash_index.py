@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 
-BUCKET = 8  # keys, 64 bytes
+BITS = 3
+BUCKET = 1 << BITS  # keys, 64 bytes
 LOAD = 0.5  # of the keys in use when full
 FIRST_ONLY = 6  # while an id's first bucket holds fewer keys than this, its second is not looked at
 EMPTY = -1  # ids are never negative
@@ -32,7 +33,8 @@ class HashIndex:
     """``keys`` (buckets, 8) and ``rows`` (buckets, 8) are its memory."""
 
     def __init__(self, keys: Ids, rows: Rows) -> None:
-        self._keys, self._rows = keys, rows
+        self._keys = keys
+        self._flat_keys, self._flat_rows = keys.reshape(-1), rows.reshape(-1)  # the same memory
         self._shift = np.uint64(64 - len(keys).bit_length() + 1)
 
     @staticmethod
@@ -48,48 +50,59 @@ class HashIndex:
 
     def find(self, ids: Ids) -> Rows:
         """Row number of each id (N,), ABSENT where there is none."""
-        found = np.full(len(ids), ABSENT, np.int64)
-        bucket, place, there = self._locate(ids)
-        found[there] = self._rows[bucket[there], place[there]]
-        return found
+        cell = self._cells(ids)
+        rows: Rows = self._flat_rows.take(cell)
+        absent = cell == ABSENT
+        if absent.any():
+            rows[absent] = ABSENT
+        return rows
 
     def put(self, ids: Ids, rows: Rows) -> NDArray[np.bool_]:
         """Add or redirect ids (N,), each given once; where both buckets were full, False."""
-        bucket, place, placed = self._locate(ids)
-        self._rows[bucket[placed], place[placed]] = rows[placed]
+        cell = self._cells(ids)
+        placed: NDArray[np.bool_] = cell != ABSENT
+        self._flat_rows[cell[placed]] = rows[placed]
         pending = np.flatnonzero(~placed)
         while len(pending):
             chosen = self._emptier(ids[pending])
             _, once = np.unique(chosen, return_index=True)  # one id a bucket and round
             free = self._keys[chosen[once]] == EMPTY
             fits = free.any(axis=1)
-            one, where, at = pending[once[fits]], chosen[once[fits]], free[fits].argmax(axis=1)
-            self._rows[where, at] = rows[one]  # first the row, then the key that leads to it
-            self._keys[where, at] = ids[one]
+            one, where = (
+                pending[once[fits]],
+                chosen[once[fits]] * BUCKET + free[fits].argmax(axis=1),
+            )
+            self._flat_rows[where] = rows[one]  # first the row, then the key that leads to it
+            self._flat_keys[where] = ids[one]
             placed[one] = True
             pending = np.delete(pending, once)
         return placed
 
     def remove(self, ids: Ids) -> None:
         """Forget ids; those that are not there are no matter."""
-        bucket, place, there = self._locate(ids)
-        self._keys[bucket[there], place[there]] = EMPTY
+        cell = self._cells(ids)
+        self._flat_keys[cell[cell != ABSENT]] = EMPTY
 
-    def _locate(self, ids: Ids) -> tuple[Rows, Rows, NDArray[np.bool_]]:
-        """Bucket and place of each id (N,), and whether it is there."""
-        bucket = self._bucket(ids)
-        place, there = self._match(ids, bucket)
-        absent = np.flatnonzero(~there)
-        if len(absent):
-            second = self._second(ids[absent])
-            bucket[absent] = second
-            place[absent], there[absent] = self._match(ids[absent], second)
-        return bucket, place, there
+    def _cells(self, ids: Ids) -> Rows:
+        """Where among all keys each id (N,) is, bucket · 8 + place; ABSENT where it is not.
 
-    def _match(self, ids: Ids, bucket: Rows) -> tuple[Rows, NDArray[np.bool_]]:
-        match = self._keys[bucket] == ids[:, None]  # (N, 8)
-        place = match.argmax(axis=1)
-        return place, match[np.arange(len(ids)), place]
+        Of requests nearly all ids are in their first buckets: a few passes over short arrays.
+        """
+        who, cell = self._match(ids, self._bucket(ids))
+        if len(who) == len(ids):
+            return cell
+        cells = np.full(len(ids), ABSENT, np.int64)
+        cells[who] = cell
+        others = np.flatnonzero(cells == ABSENT)
+        who, cell = self._match(ids[others], self._second(ids[others]))
+        cells[others[who]] = cell
+        return cells
+
+    def _match(self, ids: Ids, bucket: Rows) -> tuple[Rows, Rows]:
+        """Which of the ids are in these buckets (N,), and their cells."""
+        hits = np.flatnonzero(self._keys.take(bucket, 0) == ids[:, None])  # of (N, 8)
+        who = hits >> BITS
+        return who, (bucket.take(who) << BITS) + (hits & (BUCKET - 1))
 
     def _emptier(self, ids: Ids) -> Rows:
         """The bucket each id should go to: the first unless it is nearly full."""

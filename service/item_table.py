@@ -108,9 +108,14 @@ class ItemTable:
     def look_up(self, ids: Ids) -> tuple[Slots, Stamps]:
         """(N,) slot of each id, ABSENT where there is none, and the slots' stamps."""
         memory, slots = self.memory, self._index.find(ids)
-        stamps = memory.stamps[slots]  # before the id is looked at: see ``_write``
-        slots[memory.ids[slots] != ids] = ABSENT  # the index is a hint; ABSENT is no index either
-        memory.used[slots[slots != ABSENT]] = 1
+        stamps = memory.stamps.take(slots)  # before the id is looked at: see ``_write``
+        # The index is a hint; ABSENT is no index either.
+        strange = memory.ids.take(slots) != ids
+        if strange.any():
+            slots[strange] = ABSENT
+            memory.used[slots[~strange]] = 1
+        else:
+            memory.used[slots] = 1
         return slots, stamps
 
     def take(self, slots: Slots, stamps: Stamps) -> DerivedItems:
@@ -121,7 +126,7 @@ class ItemTable:
 
     def check(self, slots: Slots, stamps: Stamps) -> None:
         """SlotsMoved unless what was read of these slots until now was their items' own."""
-        if (self.memory.stamps[slots] != stamps).any():
+        if (self.memory.stamps.take(slots) != stamps).any():
             raise SlotsMoved
 
     def insert(

@@ -34,6 +34,11 @@ class FoundItems:
     fetched: DerivedItems | None = None
     unreached: bool = False  # the store did not answer for some of them
 
+    @property
+    def all_in_table(self) -> bool:
+        """So all of them were found."""
+        return self.fetched is None and not len(self.place)
+
     def gather(self, positions: Slots) -> DerivedItems:
         """Rows of the FOUND items at these positions. SlotsMoved when the table's are gone."""
         slots = self.slot[positions]
@@ -67,13 +72,14 @@ async def find_items(
     if past_table:
         slot[:] = ABSENT
     missed = slot == ABSENT
-    misses = int(missed.sum())
-    cold = table.columns.cold[slot] & ~missed
+    misses = int(np.count_nonzero(missed))
+    cold = table.columns.cold.take(slot)
     store.metrics.table_hits.inc(len(ids) - misses)
     t.lap("table")
     if not misses:
-        return FoundItems(np.full(len(ids), FOUND, np.uint8), table, slot, stamp, cold)
+        return FoundItems(np.zeros(len(ids), np.uint8), table, slot, stamp, cold)  # all FOUND
 
+    cold &= ~missed
     store.metrics.table_misses.inc(misses)
     wanted, position = np.unique(ids[missed], return_inverse=True)
     status, place = np.full(len(wanted), CORRUPT, np.uint8), np.full(len(wanted), ABSENT)

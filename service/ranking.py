@@ -29,12 +29,17 @@ class Ranking:
         """``found`` holds ``history`` items of the user, then the candidates."""
         self.model = model
         self._found, self._history, self._overrides = found, history, overrides
-        self.past: Positions = np.flatnonzero(found.status[:history] == FOUND)  # (L,)
-        self.known: Positions = np.flatnonzero(found.status[history:] == FOUND)  # (K,)
         candidates = len(found.status) - history
+        self.past: Positions  # (L,)
+        self.known: Positions  # (K,)
+        if found.all_in_table:
+            self.past, self.known = np.arange(history), np.arange(candidates)
+        else:
+            self.past = np.flatnonzero(found.status[:history] == FOUND)
+            self.known = np.flatnonzero(found.status[history:] == FOUND)
         self.scores: Floats = np.full(candidates, np.nan, np.float32)  # (C,) probabilities
-        self.scored = np.ones(len(self.known), np.bool_)  # (K,) or ruled out, without a score
-        self.logits = np.full((2, candidates), np.nan, np.float32)  # (2, C) int8, float32
+        self.scored: NDArray[np.bool_] | None = None  # (K,) all, or those top-k did not rule out
+        self.logits: Floats = np.empty((2, candidates), np.float32)  # int8, float32: for top-k
         self._rows: HistoryRows | None = None
 
     def read_history(self) -> None:

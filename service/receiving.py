@@ -33,6 +33,7 @@ from service.errors import (
 )
 from service.exchange import UNMATCHED
 from service.metrics import Metrics
+from service.peer import PEER
 from service.problems import REFUSAL, problem_of
 
 if TYPE_CHECKING:
@@ -67,9 +68,10 @@ class Way:
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its answer. ``fault``: why the rest of the body never comes."""
+    """One request and its answer, and its ``service.peer.Peer``."""
 
-    fault: ServiceError | None = None
+    fault: ServiceError | None = None  # why the rest of the body never comes
+    _left: Callable[[], None] | None = None
 
     async def receive(self) -> ASGIReceiveEvent:
         message = await super().receive()
@@ -81,6 +83,29 @@ class Cycle(RequestResponseCycle):
         """Whoever waits for the body gets this instead."""
         self.fault = fault
         self.message_event.set()
+
+    def whole_body(self) -> bytes | None:
+        if self.more_body or self.fault is not None or not self.message_event.is_set():
+            return None
+        body = bytes(self.body)
+        self.body = bytearray()
+        self.message_event.clear()
+        self.flow.resume_reading()
+        return body
+
+    @property
+    def has_left(self) -> bool:
+        return self.disconnected
+
+    def watch(self, left: Callable[[], None] | None) -> None:
+        self._left = left
+
+    def leave(self) -> None:
+        """The client has gone away."""
+        self.disconnected = True
+        self.message_event.set()
+        if self._left is not None:
+            self._left()
 
 
 class Receiving(HttpToolsProtocol):
@@ -118,8 +143,7 @@ class Receiving(HttpToolsProtocol):
         self.book.leave(self)
         self.pipeline.clear()
         if self._active is not None and not self._active.response_complete:
-            self._active.disconnected = True
-            self._active.message_event.set()
+            self._active.leave()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -237,6 +261,7 @@ class Receiving(HttpToolsProtocol):
             keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
+        self.scope[PEER] = self.cycle  # type: ignore[literal-required]
         app = self.app
         if refusal is not None:
             app, self.scope[REFUSAL] = self._refusing, refusal  # type: ignore[literal-required]

@@ -25,6 +25,8 @@ from service.errors import (
     TooLarge,
     UnsupportedEncoding,
 )
+from service.exchange import exchange_of
+from service.peer import peer_of
 
 MOST_FAULTS = 5  # told of; a hostile body may hold a million
 # A valid body has two a name (six of ours, 64 context features), two for ``model_version`` and as
@@ -43,12 +45,18 @@ async def read_body(
     DeadlinePassed when it is not here by ``deadline`` (``perf_counter``). ``encoded``: the caller
     undoes its Content-Encoding.
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity" and not encoded:
+    headers = exchange_of(request).headers
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding.lower() != b"identity" and not encoded:
         raise UnsupportedEncoding("send the body as it is, without Content-Encoding")
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced[:20]) > limit:
+    announced = headers.get(b"content-length", b"0")
+    if announced.isdigit() and int(announced[:20]) > limit:
         raise TooLarge.beyond(limit)
+    peer = peer_of(request.scope)
+    if peer is not None and (body := peer.whole_body()) is not None:
+        if len(body) > limit:
+            raise TooLarge.beyond(limit)
+        return body
     left = deadline - perf_counter()
     try:
         async with asyncio.timeout(None if left == math.inf else left):
@@ -115,7 +123,7 @@ def strings_in(value: Any) -> int:
 
 def deadline_seconds(request: Request, default_ms: float, longest_ms: float) -> float:
     """How long this answer may take, from X-Deadline-Ms or the default."""
-    given = request.headers.get(DEADLINE_HEADER)
+    given = exchange_of(request).headers.get(b"x-deadline-ms")
     if given is None:
         return default_ms / 1e3
     try:

@@ -125,10 +125,10 @@ class Scoring:
             await rank_best(ranking, k, passes, self.metrics)
         if permit:
             permit.learn(known, passes.work)
-        scored = ranking.scores[ranking.known]
-        if not np.isfinite(scored[ranking.scored]).all():
+        chosen = ranking.known if ranking.scored is None else ranking.known[ranking.scored]
+        if not np.isfinite(ranking.scores.take(chosen)).all():
             raise ModelFault("the model answered with a score that is not a number")
-        if self.rechecks is not None and k is not None and not ranking.scored.all():
+        if self.rechecks is not None and k is not None and len(chosen) < known:
             self.rechecks.offer(version, ranking, k)
 
     async def explain(
@@ -154,13 +154,17 @@ class Scoring:
         return told
 
     def count(self, answer: Answer) -> None:
-        metrics = self.metrics
-        metrics.candidates.observe(len(answer.candidates))
+        metrics, candidates = self.metrics, len(answer.candidates)
+        metrics.candidates.observe(candidates)
+        if answer.cold_user:
+            metrics.cold_users.inc()
+        for what in answer.degraded:
+            metrics.degraded.labels(what).inc()
+        if answer.ordinary:
+            metrics.scored.inc(candidates)
+            return
         metrics.scored.inc(answer.count(FOUND))
         metrics.unknown.inc(answer.count(MISSING))
         metrics.unreadable.inc(answer.count(CORRUPT))
         metrics.cold_items.inc(int(answer.cold.sum()))
-        metrics.cold_users.inc(answer.cold_user)
         metrics.history_dropped.inc(answer.history_dropped)
-        for what in answer.degraded:
-            metrics.degraded.labels(what).inc()

@@ -13,12 +13,11 @@ LENGTH_HEADER = "Inference-Header-Content-Length"
 BINARY, JSON = "application/octet-stream", "application/json"
 
 
-def json_length(given: Sequence[str], size: int) -> int:
+def json_length(length: str | None, size: int) -> int:
     """How many bytes of a body of ``size`` are JSON; without the header it is all of them."""
-    if not given:
+    if length is None:
         return size
-    length = given[0]
-    if len(given) > 1 or not (length.isascii() and length.isdecimal() and len(length) < 20):
+    if not (length.isascii() and length.isdecimal() and len(length) < 20):
         raise InvalidHeader.of(LENGTH_HEADER, detail="one number of bytes")
     if int(length) > size:
         raise InvalidHeader.of(LENGTH_HEADER, detail=f"{length} bytes of a body that has {size}")

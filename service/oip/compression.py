@@ -13,6 +13,7 @@ import zlib
 from starlette.requests import Request
 
 from service.errors import Malformed, TooLarge, UnsupportedEncoding
+from service.exchange import exchange_of
 from service.request import read_body
 
 PLAIN = "identity"
@@ -27,7 +28,7 @@ async def read_inflated(request: Request, limit: int, deadline: float) -> bytes:
 
     DeadlinePassed when it is not here by ``deadline`` (``perf_counter``).
     """
-    encoding = ", ".join(request.headers.getlist("content-encoding")).strip().lower() or PLAIN
+    encoding = (exchange_of(request).header(b"content-encoding") or "").strip().lower() or PLAIN
     if encoding != PLAIN and encoding not in WINDOW:
         raise UnsupportedEncoding(f"Content-Encoding: {' or '.join(WINDOW)}, one of them, once")
     body = await read_body(request, limit, deadline, encoded=True)

@@ -12,14 +12,15 @@ from service.ask import ask
 from service.exchange import INFER, INFER_VERSION, exchange_of
 from service.gate import Handler
 from service.house import House
-from service.oip.binary import LENGTH_HEADER, json_length
+from service.oip.binary import json_length
 from service.oip.compression import PLAIN, deflate, read_inflated, wanted_encoding
-from service.oip.message import read_message
 from service.oip.naming import asked_version
 from service.oip.openapi import infer_documented, parameters_of
-from service.oip.outputs import response, wanted_outputs
-from service.oip.parameters import asked_priority, ignored, refuse_sequences, seconds_allowed
+from service.oip.outputs import response
+from service.oip.parameters import seconds_allowed
+from service.oip.plan import read_plan
 from service.oip.tensors import question_of
+from service.priority import Priority
 from service.request import deadline_seconds
 
 
@@ -33,20 +34,20 @@ def infer_handler(house: House) -> Handler:
         body = await read_inflated(request, settings.max_body_bytes, last)
         exchange.timings.lap("receive")
 
-        start = json_length(request.headers.getlist(LENGTH_HEADER), len(body))
-        message = read_message(body[:start])
-        refuse_sequences(message)
-        wanted = wanted_outputs(message)
-        question = question_of(message, body, start, settings.max_candidates)
-        deadline = exchange.timings.started + seconds_allowed(message, request, settings)
-        exchange.priority = asked_priority(message, exchange.priority)
+        start = json_length(exchange.header(b"inference-header-content-length"), len(body))
+        plan = read_plan(body[:start], start < len(body))
+        question = question_of(plan.inputs, body, start, settings.max_candidates)
+        seconds = seconds_allowed(plan.timeout_us, request, settings)
+        if plan.batch:  # as X-Priority may say too
+            exchange.priority = Priority.BATCH
+        deadline = exchange.timings.started + seconds
         version, answer = await ask(house, request, question, asked, deadline)
 
         members: dict[str, Any] = {"model_name": settings.model_name, "model_version": version}
-        if message.id is not None:
-            members["id"] = message.id
-        content, headers = response(answer, wanted, members, ignored(message))
-        encoding = wanted_encoding(request.headers.get("accept-encoding"))
+        if plan.id is not None:
+            members["id"] = plan.id
+        content, headers = response(answer, plan.wanted, members, plan.ignored)
+        encoding = wanted_encoding(exchange.header(b"accept-encoding"))
         if encoding != PLAIN:
             content = deflate(content, encoding)
             headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}

@@ -22,6 +22,7 @@ from service.oip.message import InferRequest, RequestedOutput
 from service.oip.tensors import SIZE
 
 SCORE, KNOWN = "score", "known"
+LITTLE_ENDIAN = np.dtype("<f4")
 DATATYPES = {SCORE: "FP32", KNOWN: "BOOL"}
 BINARY, BINARY_ALL = "binary_data", "binary_data_output"
 UNSUPPORTED = ("classification", "shared_memory_region")
@@ -95,15 +96,19 @@ def response(
 
 def _values(answer: Answer, name: str) -> NDArray[Any]:
     """(C,) little-endian."""
-    known: NDArray[np.bool_] = answer.status == FOUND
-    if name == KNOWN:
-        return known
-    scores = answer.scores if known.all() else np.where(known, answer.scores, np.float32(0))
-    return scores.astype(np.dtype("<f4"), copy=False)
+    scores = answer.scores
+    if name == KNOWN or not answer.ordinary:
+        known: NDArray[np.bool_] = answer.status == FOUND
+        if name == KNOWN:
+            return known
+        scores = np.where(known, scores, np.float32(0))
+    return scores.astype(LITTLE_ENDIAN, copy=False)
 
 
 def _notes(answer: Answer, ignored: Sequence[str]) -> dict[str, bool | int | str]:
     """What was not ordinary, as ``/v1/score`` lists it; the protocol has no lists, so counted."""
+    if answer.ordinary and not (answer.cold_user or answer.history_lost or ignored):
+        return {}
     notes: dict[str, bool | int | str] = {
         "cold_user": answer.cold_user,
         "unknown_items": answer.count(MISSING),

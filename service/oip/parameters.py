@@ -11,7 +11,6 @@ from service.errors import InvalidField
 from service.oip.message import InferRequest
 from service.oip.outputs import BINARY, BINARY_ALL
 from service.oip.tensors import SIZE
-from service.priority import Priority
 from service.request import deadline_seconds
 from service.settings import Settings
 
@@ -21,21 +20,24 @@ SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
 MOST_NAMES, MOST_LETTERS = 16, 64  # that are repeated
 
 
-def seconds_allowed(message: InferRequest, request: Request, settings: Settings) -> float:
-    """How long the answer may take: the shorter of ``timeout`` (µs, at most the longest deadline;
-    0: not given) and X-Deadline-Ms, or the default."""
-    microseconds = _whole_number(message, TIMEOUT)
+def timeout_us(message: InferRequest) -> int:
+    """``timeout``, in microseconds; 0: not given."""
+    return _whole_number(message, TIMEOUT)
+
+
+def is_batch(message: InferRequest) -> bool:
+    """``priority`` 1 is the highest and 0 says nothing: from 2 on it is batch."""
+    return _whole_number(message, PRIORITY) > 1
+
+
+def seconds_allowed(microseconds: int, request: Request, settings: Settings) -> float:
+    """How long the answer may take: the shorter of ``timeout`` (at most the longest deadline) and
+    X-Deadline-Ms, or the default."""
     if not microseconds:
         return deadline_seconds(request, settings.deadline_ms, settings.max_deadline_ms)
     milliseconds = min(microseconds, settings.max_deadline_ms * 1e3) / 1e3
     asked = deadline_seconds(request, milliseconds, settings.max_deadline_ms)
     return min(asked, milliseconds / 1e3)
-
-
-def asked_priority(message: InferRequest, header: Priority) -> Priority:
-    """``priority`` 1 is the highest and 0 says nothing: from 2 on it is batch, as X-Priority may
-    say too."""
-    return Priority.BATCH if _whole_number(message, PRIORITY) > 1 else header
 
 
 def refuse_sequences(message: InferRequest) -> None:

@@ -5,9 +5,12 @@ Ids in a blob are read in place (``np.frombuffer``) and never become Python inte
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
-from feature_store.contract import Ids
+from feature_store.contract import MAX_ID, Ids
 from feature_store.schema import MAX_HISTORY
 from service.errors import InvalidField
 from service.oip.binary import Blobs
@@ -21,14 +24,39 @@ UNSUPPORTED = ("shared_memory_region", "shared_memory_byte_size", "shared_memory
 LARGEST_INDEX = 2**31 - 1
 
 
-def question_of(message: InferRequest, body: bytes, start: int, most_candidates: int) -> Question:
-    """``body[start:]`` holds the blobs. InvalidField names the tensor."""
-    tensors: dict[str, Ids] = {}
-    blobs = Blobs(body, start)
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """An input of shape [count]: its values, or how many bytes of the blobs they are."""
+
+    name: str
+    count: int
+    size: int
+    values: Ids | None
+
+    def read(self, body: bytes, blobs: Blobs) -> Ids:
+        """(count,)"""
+        if self.values is not None:
+            return self.values
+        start = blobs.take(self.name, self.size)
+        return np.frombuffer(body, LITTLE_ENDIAN, self.count, start).astype(np.int64)  # aligned
+
+
+def declared(message: InferRequest) -> tuple[Declared, ...]:
+    """In the order of the blobs. InvalidField names the tensor."""
+    found: dict[str, Declared] = {}
     for tensor in message.inputs:
-        if tensor.name in tensors:
+        if tensor.name in found:
             raise InvalidField.of("inputs", tensor.name, detail="given more than once")
-        tensors[tensor.name] = _values(tensor, body, blobs)
+        found[tensor.name] = _declared(tensor)
+    return tuple(found.values())
+
+
+def question_of(
+    inputs: Sequence[Declared], body: bytes, start: int, most_candidates: int
+) -> Question:
+    """``body[start:]`` holds the blobs. InvalidField names the tensor."""
+    blobs = Blobs(body, start)
+    tensors = {one.name: one.read(body, blobs) for one in inputs}
     blobs.end()
 
     user, items, history = (tensors.pop(name, None) for name in (USER, ITEMS, HISTORY))
@@ -49,8 +77,7 @@ def question_of(message: InferRequest, body: bytes, start: int, most_candidates:
     )
 
 
-def _values(tensor: InputTensor, body: bytes, blobs: Blobs) -> Ids:
-    """(N,) of a tensor of shape [N], from wherever it is."""
+def _declared(tensor: InputTensor) -> Declared:
     name, parameters = tensor.name, tensor.parameters or {}
     if tensor.datatype != DATATYPE:
         raise InvalidField.of("inputs", name, "datatype", detail=f"{DATATYPE}, as all inputs are")
@@ -61,14 +88,13 @@ def _values(tensor: InputTensor, body: bytes, blobs: Blobs) -> Ids:
             raise InvalidField.of("inputs", name, parameter, detail="there is no shared memory")
     count, size = tensor.shape[0], parameters.get(SIZE)
     if size is None:
-        return _from_json(tensor, count)
+        return Declared(name, count, 0, _from_json(tensor, count))
     if tensor.data is not None:
         raise InvalidField.of("inputs", name, detail=f"data and {SIZE}: one of them")
     if type(size) is not int or size != count * BYTES:
         wanted = f"{count * BYTES} bytes, for shape [{count}] of {DATATYPE}"
         raise InvalidField.of("inputs", name, SIZE, detail=wanted)
-    start = blobs.take(name, size)
-    return np.frombuffer(body, LITTLE_ENDIAN, count, start).astype(np.int64)  # aligned
+    return Declared(name, count, size, None)
 
 
 def _from_json(tensor: InputTensor, count: int) -> Ids:
@@ -77,7 +103,9 @@ def _from_json(tensor: InputTensor, count: int) -> Ids:
     if len(tensor.data) != count:
         detail = f"{len(tensor.data)} values for shape [{count}]"
         raise InvalidField.of("inputs", tensor.name, "data", detail=detail)
-    return np.array(tensor.data, np.int64)
+    values = np.array(tensor.data, np.int64)
+    values.flags.writeable = False
+    return values
 
 
 def _required(name: str, values: Ids | None) -> Ids:
@@ -94,8 +122,10 @@ def _sized(name: str, values: Ids, least: int, most: int) -> None:
 
 def _within(name: str, values: Ids, most: int | None = None) -> Ids:
     """Not negative, and at most ``most``: one look at the array, unless there is a fault."""
-    beyond = values < 0 if most is None else (values < 0) | (values > most)
-    if beyond.any():
+    # Without its sign a negative number is a huge one.
+    limit = MAX_ID if most is None else most
+    if len(values) and values.view(np.uint64).max() > limit:
+        beyond = values.view(np.uint64) > limit
         wanted = "Input should be 0 or more" + ("" if most is None else f", at most {most}")
         raise InvalidField.of("inputs", name, int(np.argmax(beyond)), detail=wanted)
     return values

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from time import perf_counter
 
 import pytest
-from starlette.types import Message
 
 from service.departure import WhileThere
 from service.errors import ClientGone
@@ -18,25 +18,34 @@ from tests.service.world import World
 
 
 class Connection:
-    """What an ASGI server tells a request of its connection."""
+    """What our server tells a request of its connection."""
 
     def __init__(self) -> None:
-        self.messages = asyncio.Queue[Message]()
+        self._left: Callable[[], None] | None = None
+        self.has_left = False
 
-    async def receive(self) -> Message:
-        return await self.messages.get()
+    def whole_body(self) -> bytes | None:
+        return None
+
+    def watch(self, left: Callable[[], None] | None) -> None:
+        self._left = left
 
     def close(self) -> None:
-        self.messages.put_nowait({"type": "http.disconnect"})
+        self.has_left = True
+        if self._left is not None:
+            self._left()
 
 
-async def test_whatever_is_awaited_ends_when_the_client_leaves() -> None:
+@pytest.mark.parametrize("before", [True, False])
+async def test_whatever_is_awaited_ends_when_the_client_leaves(before: bool) -> None:
     connection = Connection()
 
     async def work() -> None:
-        with WhileThere(connection.receive):
-            connection.messages.put_nowait({"type": "http.request"})  # says nothing new
+        if before:
             connection.close()
+        with WhileThere(connection):
+            if not before:
+                asyncio.get_running_loop().call_soon(connection.close)
             await asyncio.sleep(FAR)
 
     with pytest.raises(ClientGone):
@@ -46,7 +55,7 @@ async def test_whatever_is_awaited_ends_when_the_client_leaves() -> None:
 
 async def test_a_client_that_stays_is_answered_and_not_watched_any_more() -> None:
     connection = Connection()
-    with WhileThere(connection.receive):
+    with WhileThere(connection):
         await asyncio.sleep(0)
     connection.close()
     for _ in range(3):
@@ -56,7 +65,7 @@ async def test_a_client_that_stays_is_answered_and_not_watched_any_more() -> Non
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     async def work() -> None:
-        with WhileThere(Connection().receive):
+        with WhileThere(Connection()):
             await asyncio.sleep(FAR)
 
     task = asyncio.create_task(work())
@@ -70,12 +79,21 @@ async def test_an_error_of_the_work_wins_over_a_client_that_leaves_meanwhile() -
     connection = Connection()
 
     async def work() -> None:
-        with WhileThere(connection.receive):
-            connection.close()
-            raise KeyError
+        with WhileThere(connection):
+            asyncio.get_running_loop().call_soon(connection.close)
+            try:
+                await asyncio.sleep(FAR)
+            finally:
+                raise KeyError
 
     with pytest.raises(KeyError):
         await work()
+    await asyncio.sleep(0)  # and it is not cancelled later
+
+
+async def test_without_a_server_that_tells_nothing_is_cancelled() -> None:
+    with WhileThere(None):
+        await asyncio.sleep(0)
 
 
 async def test_the_chunks_of_a_client_that_left_are_not_run(world: World) -> None:

@@ -1,0 +1,50 @@
+"""What the JSON of a request asks for, checked once.
+
+Where ids come as blobs, a client's JSON is the same in request after request (names, shapes,
+sizes), so what was made of it is kept by its bytes: a second one costs a hash.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from service.oip.message import read_message
+from service.oip.outputs import Wanted, wanted_outputs
+from service.oip.parameters import ignored, is_batch, refuse_sequences, timeout_us
+from service.oip.tensors import Declared, declared
+
+MOST_KEPT, LONGEST_KEPT = 256, 2048  # plans, and bytes of JSON of each
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All of a request but the values in its blobs. Shared between requests: nobody changes it."""
+
+    id: str | None
+    inputs: tuple[Declared, ...]
+    wanted: tuple[Wanted, ...]
+    timeout_us: int  # 0: not given
+    batch: bool
+    ignored: tuple[str, ...]
+
+
+def read_plan(header: bytes, has_blobs: bool) -> Plan:
+    """Malformed or InvalidField name the place; a refusal is not kept."""
+    return _kept(header) if has_blobs and len(header) <= LONGEST_KEPT else _read(header)
+
+
+def _read(header: bytes) -> Plan:
+    message = read_message(header)
+    refuse_sequences(message)
+    return Plan(
+        id=message.id,
+        wanted=tuple(wanted_outputs(message)),
+        inputs=declared(message),
+        timeout_us=timeout_us(message),
+        batch=is_batch(message),
+        ignored=tuple(ignored(message)),
+    )
+
+
+_kept = lru_cache(MOST_KEPT)(_read)
