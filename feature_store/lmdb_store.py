@@ -65,7 +65,11 @@ class LmdbStore:
         self._changes.begin(txn)
 
     async def history(self, user_id: int) -> Ids | None:
-        return (await self.histories([user_id]))[0]
+        user, env = checked_id(user_id, "user id"), self._env()
+        record = env.get(_key(user), env.db["histories"])
+        if record is None:
+            return None
+        return decode_history(user, record)[: self.schema.history_length]
 
     async def histories(self, user_ids: Sequence[int]) -> list[Ids | None]:
         users = [checked_id(user_id, "user id") for user_id in user_ids]

@@ -12,6 +12,7 @@ from feature_store.options import StoreOptions
 from service.errors import ItemUnreadable, StoreFailure
 from service.logs import logger
 from service.metrics import Metrics
+from service.series import Series
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class StoreReader:
         self.store, self.metrics, self.may_do_without = store, metrics, may_do_without
         self.reachable = True
         self._unsaid, self._said_at, self._told = 0, 0.0, False
+        self._series = Series()
 
     async def history(self, user_id: int) -> Ids | None:
         """(H,) item ids, newest first; None for a user never seen."""
@@ -80,7 +82,7 @@ class StoreReader:
                 raise ItemUnreadable("its record is damaged; PUT it whole") from error
             raise self.failure() from error
         finally:
-            self.metrics.store_seconds.labels(operation).observe(perf_counter() - began)
+            self._series(self.metrics.store_seconds, operation).observe(perf_counter() - began)
         self.reachable = True
         if self._told:
             self._told = False
