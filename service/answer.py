@@ -16,12 +16,6 @@ from service.items import FoundItems
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Positions = NDArray[np.int64]
-NOTHING: dict[str, list[int]] = {  # to list
-    "unknown_items": [],
-    "unreadable_items": [],
-    "cold_items": [],
-    "unknown_history": [],
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +30,7 @@ class Answer:
     cold: Mask  # (C,)
     history_lost: bool = False  # the store did not say what it is: scored with an empty one
     explanations: Explanations | None = None  # where they were asked for
-    ordinary: bool = False  # every item was found, and the model knows each: nothing to list
+    complete: bool = False  # every item was in the table: none is missing or damaged
 
     @classmethod
     def of(
@@ -52,9 +46,9 @@ class Answer:
         """``found`` holds the history first, then the candidates."""
         at = len(history)
         asked, past, cold = found.status[at:], found.status[:at], found.cold[at:]
-        ordinary = found.all_in_table and not cold.any()
+        complete = found.all_in_table
         return cls(
-            candidates, scores, history, asked, past, cold, history_lost, explanations, ordinary
+            candidates, scores, history, asked, past, cold, history_lost, explanations, complete
         )
 
     def json(self, model_version: str, request_id: str, top_k: int | None) -> bytes:
@@ -71,22 +65,27 @@ class Answer:
                 "item_ids": self.candidates[chosen],
                 "scores": self.scores[chosen],
                 "cold_user": self.cold_user,
-                **(NOTHING if self.ordinary else self._lists()),
+                "unknown_items": self._listed(MISSING),
+                "unreadable_items": self._unreadable(),
+                "cold_items": _distinct(self.candidates[self.cold]),
+                "unknown_history": self._unknown_history(),
                 "degraded": self.degraded,
                 **told,
             },
             option=orjson.OPT_SERIALIZE_NUMPY,
         )
 
-    def _lists(self) -> dict[str, list[int]]:
-        unreadable = self.candidates[self.status == CORRUPT]
-        damaged_past = self.history[self.history_status == CORRUPT]
-        return {
-            "unknown_items": _distinct(self.candidates[self.status == MISSING]),
-            "unreadable_items": _distinct(np.concatenate([unreadable, damaged_past])),
-            "cold_items": _distinct(self.candidates[self.cold]),
-            "unknown_history": _distinct(self.history[self.history_status == MISSING]),
-        }
+    def _listed(self, status: int) -> list[int]:
+        return [] if self.complete else _distinct(self.candidates[self.status == status])
+
+    def _unreadable(self) -> list[int]:
+        if self.complete:
+            return []
+        past = self.history[self.history_status == CORRUPT].tolist()
+        return list(dict.fromkeys([*self._listed(CORRUPT), *past]))
+
+    def _unknown_history(self) -> list[int]:
+        return [] if self.complete else _distinct(self.history[self.history_status == MISSING])
 
     @property
     def cold_user(self) -> bool:
@@ -97,21 +96,25 @@ class Answer:
     @property
     def degraded(self) -> list[str]:
         """What the answer had to do without, in whole or in part."""
-        if self.ordinary:
-            return ["history"] if self.history_lost else []
-        without = {
-            "items": bool((self.status == CORRUPT).any()),
-            "history": self.history_lost or bool((self.history_status == CORRUPT).any()),
-        }
-        return [name for name, so in without.items() if so]
+        items = not self.complete and bool((self.status == CORRUPT).any())
+        history = self.history_lost or (
+            not self.complete and bool((self.history_status == CORRUPT).any())
+        )
+        return [name for name, so in (("items", items), ("history", history)) if so]
 
     def count(self, status: int) -> int:
         """Candidates of this status."""
+        if self.complete:
+            return len(self.candidates) if status == FOUND else 0
         return int(np.count_nonzero(self.status == status))
 
     @property
+    def cold_count(self) -> int:
+        return int(np.count_nonzero(self.cold))
+
+    @property
     def history_dropped(self) -> int:
-        return int((self.history_status != FOUND).sum())
+        return 0 if self.complete else int(np.count_nonzero(self.history_status))
 
 
 def best(scores: Floats, k: int) -> Positions:

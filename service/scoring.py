@@ -154,17 +154,16 @@ class Scoring:
         return told
 
     def count(self, answer: Answer) -> None:
-        metrics, candidates = self.metrics, len(answer.candidates)
-        metrics.candidates.observe(candidates)
+        metrics = self.metrics
+        metrics.candidates.observe(len(answer.candidates))
+        metrics.scored.inc(answer.count(FOUND))
+        if cold := answer.cold_count:
+            metrics.cold_items.inc(cold)
         if answer.cold_user:
             metrics.cold_users.inc()
         for what in answer.degraded:
             metrics.degraded.labels(what).inc()
-        if answer.ordinary:
-            metrics.scored.inc(candidates)
-            return
-        metrics.scored.inc(answer.count(FOUND))
-        metrics.unknown.inc(answer.count(MISSING))
-        metrics.unreadable.inc(answer.count(CORRUPT))
-        metrics.cold_items.inc(int(answer.cold.sum()))
-        metrics.history_dropped.inc(answer.history_dropped)
+        if not answer.complete:
+            metrics.unknown.inc(answer.count(MISSING))
+            metrics.unreadable.inc(answer.count(CORRUPT))
+            metrics.history_dropped.inc(answer.history_dropped)

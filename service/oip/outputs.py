@@ -97,7 +97,7 @@ def response(
 def _values(answer: Answer, name: str) -> NDArray[Any]:
     """(C,) little-endian."""
     scores = answer.scores
-    if name == KNOWN or not answer.ordinary:
+    if name == KNOWN or not answer.complete:
         known: NDArray[np.bool_] = answer.status == FOUND
         if name == KNOWN:
             return known
@@ -107,13 +107,11 @@ def _values(answer: Answer, name: str) -> NDArray[Any]:
 
 def _notes(answer: Answer, ignored: Sequence[str]) -> dict[str, bool | int | str]:
     """What was not ordinary, as ``/v1/score`` lists it; the protocol has no lists, so counted."""
-    if answer.ordinary and not (answer.cold_user or answer.history_lost or ignored):
-        return {}
     notes: dict[str, bool | int | str] = {
         "cold_user": answer.cold_user,
         "unknown_items": answer.count(MISSING),
         "unreadable_items": answer.count(CORRUPT),
-        "cold_items": int(answer.cold.sum()),
+        "cold_items": answer.cold_count,
         "history_dropped": answer.history_dropped,
         "degraded": ", ".join(answer.degraded),
         "ignored": ", ".join(ignored),
