@@ -17,7 +17,7 @@ import redis as client
 from tests.feature_store.certificates import Certificates, make
 from tests.ports import free_port
 
-STARTS_WITHIN_S = 20.0
+STARTS_WITHIN_S = 60.0
 PASSWORD = "s3cret/with:odd@signs"
 SERVICE = "tests-master"
 

@@ -84,5 +84,5 @@ def _run(page: Path, *options: str, target: Path, dark: bool = False) -> str:
         *options,
         target.as_uri(),
     ]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, check=True, timeout=120)
     return done.stdout.decode("utf-8")

@@ -107,11 +107,9 @@ def test_ctrl_c_stops_cleanly_with_a_report_of_what_there_is(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    time.sleep(2.5)
-    children = _children(process.pid)
-    assert children
+    children = _begun(process.pid, 2.5)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors.decode()
     result = orjson.loads(output)
     assert result["interrupted_after_s"] < 10
@@ -128,12 +126,10 @@ def test_generators_end_with_their_parent(quick_stub: StubProcess) -> None:
         [sys.executable, "-m", "loadtest", "run", quick_stub.url, *QUICK, "--duration", "60s"],
         stderr=subprocess.DEVNULL,
     )
-    time.sleep(2)
-    children = _children(process.pid)
-    assert children
+    children = _begun(process.pid, 1.0)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{child}").exists() for child in children):
         assert time.monotonic() < deadline, "a generator went on alone"
         time.sleep(0.1)
@@ -161,6 +157,16 @@ def test_one_room_knows_the_others_by_http_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert done.stdout.strip() == b"[]"
+
+
+def _begun(pid: int, for_s: float) -> list[int]:
+    """Its generators, when the first has run for so long."""
+    deadline = time.monotonic() + 60
+    while not _children(pid):
+        assert time.monotonic() < deadline, "it has started no generator"
+        time.sleep(0.1)
+    time.sleep(for_s)
+    return _children(pid)
 
 
 def _children(pid: int) -> list[int]:

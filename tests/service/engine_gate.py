@@ -8,7 +8,7 @@ from time import perf_counter
 
 from service.engine import Engine
 
-FAR = 30.0  # seconds
+FAR = 60.0  # seconds
 
 
 class Gate:

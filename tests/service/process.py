@@ -18,7 +18,7 @@ import httpx
 
 from tests.ports import free_port
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 PATIENCE_MS = "10000"  # a busy test machine is no reason to refuse
 
 

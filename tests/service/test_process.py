@@ -150,7 +150,7 @@ def test_help_needs_no_bundle() -> None:
 def test_an_example_is_shown_with_its_real_answer(world: World) -> None:
     service = start("--bundle", str(world.models), "--store", world.store, "--example")
     wait_ready(service)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while "curl" not in (said := service.log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     service.stop()

@@ -15,7 +15,7 @@ from tests.service.process import Service
 from tests.service.world import World
 
 CANDIDATES = 64
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def request_of(content: bytes, headers: bytes = b"") -> bytes:

@@ -16,7 +16,7 @@ from tests.service.process import Service, serving, start, wait_ready
 from tests.service.world import World
 
 
-def until(true: Callable[[], bool], within_s: float = 20) -> None:
+def until(true: Callable[[], bool], within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < deadline
