@@ -146,11 +146,18 @@ class Connections:
         """Cut who is late, the latest first."""
         now = monotonic()
         for crowd in self.crowds:
-            for _ in range(min(len(crowd.members), MOST_A_SWEEP)):
-                first, since = next(iter(crowd.members.items()))
-                if now - since < crowd.seconds:
+            members = crowd.members
+            for _ in range(MOST_A_SWEEP):
+                if not members:
+                    break
+                first = next(iter(members))
+                if now - members[first] < crowd.seconds:
                     break
                 self._cut(first, crowd.name)
+        if self.untaken:
+            self._abort_slow_readers(now)
+
+    def _abort_slow_readers(self, now: float) -> None:
         for connection, since in list(self.untaken.items()):
             if not connection.holds_answer():
                 del self.untaken[connection]

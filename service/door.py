@@ -12,7 +12,7 @@ from service.logs import logger
 from service.until import until
 
 BACKLOG = 4096  # connections that wait to be accepted; the system's own limit may be lower
-BURST = 4  # accepted in one turn of the event loop: answers are not to wait for a crowd
+BURST = 2  # accepted in one turn of the event loop: answers are not to wait for a crowd
 FULL_PAUSE_S = 0.1  # without a descriptor to spare
 SETTLE_S = 0.1  # that a handshake under way has when the door closes
 
