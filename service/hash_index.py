@@ -1,9 +1,10 @@
 """Ids to row numbers, a whole array at a time.
 
-Every id has two buckets of eight 8-byte keys, one cache line each, and is in one of them: a
-look-up of many ids is a gather of their first buckets and one comparison, repeated with the second
-ones for what was not there. So an id can be removed without a trace, and no look-up ever walks.
-Keys and rows are plain arrays: the index can live in a mapped file.
+Small ids, which a catalogue has that numbers its items, are places in one array. Every other id has
+two buckets of eight 8-byte keys, one cache line each, and is in one of them: a look-up of many ids
+is a gather of their first buckets and one comparison, repeated with the second ones for what was
+not there. So an id can be removed without a trace, and no look-up ever walks. All of it are plain
+arrays: the index can live in a mapped file.
 
 Writers must be one at a time. Readers need no lock, but what they are told while somebody writes
 is a hint: whoever asks must look whether that row is the id's own.
@@ -22,6 +23,7 @@ LOAD = 0.5  # of the keys in use when full
 FIRST_ONLY = 6  # while an id's first bucket holds fewer keys than this, its second is not looked at
 EMPTY = -1  # ids are never negative
 ABSENT = -1
+DIRECT = 2  # ids below so many times the capacity are places
 FIRST = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio (Knuth, TAOCP 6.4)
 SECOND = np.uint64(0xD6E8FEB86659FD93)
 HALF = np.uint64(32)
@@ -30,10 +32,11 @@ Rows = NDArray[np.int64]
 
 
 class HashIndex:
-    """``keys`` (buckets, 8) and ``rows`` (buckets, 8) are its memory."""
+    """Its memory: ``keys`` (buckets, 8) and ``rows`` (buckets, 8); ``direct``: by small id, its row
+    number + 1, so that pages never written say that there is none."""
 
-    def __init__(self, keys: Ids, rows: Rows) -> None:
-        self._keys = keys
+    def __init__(self, keys: Ids, rows: Rows, direct: Rows) -> None:
+        self._keys, self._direct = keys, direct
         self._flat_keys, self._flat_rows = keys.reshape(-1), rows.reshape(-1)  # the same memory
         self._shift = np.uint64(64 - len(keys).bit_length() + 1)
 
@@ -46,10 +49,48 @@ class HashIndex:
     @classmethod
     def empty(cls, capacity: int) -> HashIndex:
         shape = (cls.buckets(capacity), BUCKET)
-        return cls(np.full(shape, EMPTY, np.int64), np.zeros(shape, np.int64))
+        direct = np.zeros(DIRECT * capacity, np.int64)
+        return cls(np.full(shape, EMPTY, np.int64), np.zeros(shape, np.int64), direct)
 
     def find(self, ids: Ids) -> Rows:
         """Row number of each id (N,), ABSENT where there is none."""
+        small = self._small(ids)
+        if small is None:
+            return self._direct.take(ids) - 1
+        rows = np.empty(len(ids), np.int64)
+        rows[small] = self._direct.take(ids[small]) - 1
+        rows[~small] = self._hashed(ids[~small])
+        return rows
+
+    def put(self, ids: Ids, rows: Rows) -> NDArray[np.bool_]:
+        """Add or redirect ids (N,), each given once; where both buckets were full, False."""
+        placed = np.ones(len(ids), np.bool_)
+        small = self._small(ids)
+        if small is None:
+            small = placed
+        self._direct[ids[small]] = rows[small] + 1
+        placed[~small] = self._put_hashed(ids[~small], rows[~small])
+        return placed
+
+    def remove(self, ids: Ids) -> None:
+        """Forget ids; those that are not there are no matter."""
+        small = self._small(ids)
+        if small is None:
+            self._direct[ids] = 0
+            return
+        self._direct[ids[small]] = 0
+        cell = self._cells(ids[~small])
+        self._flat_keys[cell[cell != ABSENT]] = EMPTY
+
+    def _small(self, ids: Ids) -> NDArray[np.bool_] | None:
+        """Which ids (N,) are places in ``direct``; None: all of them."""
+        words = ids.view(np.uint64)  # a negative one, which is nobody's, is a huge one
+        if len(ids) and words.max() < len(self._direct):
+            return None
+        small: NDArray[np.bool_] = words < len(self._direct)
+        return small
+
+    def _hashed(self, ids: Ids) -> Rows:
         cell = self._cells(ids)
         rows: Rows = self._flat_rows.take(cell)
         absent = cell == ABSENT
@@ -57,8 +98,7 @@ class HashIndex:
             rows[absent] = ABSENT
         return rows
 
-    def put(self, ids: Ids, rows: Rows) -> NDArray[np.bool_]:
-        """Add or redirect ids (N,), each given once; where both buckets were full, False."""
+    def _put_hashed(self, ids: Ids, rows: Rows) -> NDArray[np.bool_]:
         cell = self._cells(ids)
         placed: NDArray[np.bool_] = cell != ABSENT
         self._flat_rows[cell[placed]] = rows[placed]
@@ -68,20 +108,13 @@ class HashIndex:
             _, once = np.unique(chosen, return_index=True)  # one id a bucket and round
             free = self._keys[chosen[once]] == EMPTY
             fits = free.any(axis=1)
-            one, where = (
-                pending[once[fits]],
-                chosen[once[fits]] * BUCKET + free[fits].argmax(axis=1),
-            )
+            one, place = pending[once[fits]], free[fits].argmax(axis=1)
+            where = (chosen[once[fits]] << BITS) + place
             self._flat_rows[where] = rows[one]  # first the row, then the key that leads to it
             self._flat_keys[where] = ids[one]
             placed[one] = True
             pending = np.delete(pending, once)
         return placed
-
-    def remove(self, ids: Ids) -> None:
-        """Forget ids; those that are not there are no matter."""
-        cell = self._cells(ids)
-        self._flat_keys[cell[cell != ABSENT]] = EMPTY
 
     def _cells(self, ids: Ids) -> Rows:
         """Where among all keys each id (N,) is, bucket · 8 + place; ABSENT where it is not.

@@ -1,6 +1,7 @@
 """Where an item table keeps its arrays: one mapping, of memory or of a file that processes share.
 
-    header (8) | keys (B, 8) rows (B, 8) | ids (S) stamps (S) used (S) | vector row context cold (S)
+    header (24) | keys (B, 8) rows (B, 8) direct (2 S) | ids (S) stamps (S) used (S)
+    | vector row context cold (S)
 
 The system provides pages as they are written, so room that is not used costs nothing.
 """
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.hash_index import BUCKET, EMPTY, HashIndex
+from service.hash_index import BUCKET, DIRECT, EMPTY, HashIndex
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
@@ -69,6 +70,7 @@ class TableMemory:
     header: NDArray[np.int64]
     keys: Ids  # (B, 8)
     rows: Slots  # (B, 8)
+    direct: Slots  # (2 S,)
     ids: Ids  # (S,) whose slot it is, or FREE
     stamps: NDArray[np.int64]  # (S,) grows before the slot is written anew
     used: NDArray[np.uint8]  # (S,) looked up since the clock's hand last passed
@@ -101,8 +103,8 @@ class TableMemory:
             count = int(np.prod(shape))
             arrays.append(np.frombuffer(mapping, kind, count, start).reshape(shape))
             start += _aligned(count * np.dtype(kind).itemsize)
-        header, keys, rows, ids, stamps, used, *columns = arrays
-        return cls(header, keys, rows, ids, stamps, used, DerivedItems(*columns))
+        header, keys, rows, direct, ids, stamps, used, *columns = arrays
+        return cls(header, keys, rows, direct, ids, stamps, used, DerivedItems(*columns))
 
 
 def size_of(schema: FeatureSchema, slots: int) -> int:
@@ -113,7 +115,7 @@ def size_of(schema: FeatureSchema, slots: int) -> int:
 
 def bytes_per_item(schema: FeatureSchema) -> int:
     """Of a slot: its columns, id, stamp and mark. The index is beside that."""
-    layout = _layout(schema, 1)[3:]
+    layout = _layout(schema, 1)[4:]
     return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for kind, shape in layout)
 
 
@@ -123,6 +125,7 @@ def _layout(schema: FeatureSchema, slots: int) -> list[tuple[Any, tuple[int, ...
         (np.int64, (HEADER_WORDS,)),
         (np.int64, buckets),
         (np.int64, buckets),
+        (np.int64, (DIRECT * slots,)),
         (np.int64, (slots,)),
         (np.int64, (slots,)),
         (np.uint8, (slots,)),

@@ -67,7 +67,7 @@ class ItemTable:
         self.epoch = 0  # of changes: see ``remove``
         self._cursor: str | None = None
         self._header = self.memory.header
-        self._index = HashIndex(self.memory.keys, self.memory.rows)
+        self._index = HashIndex(self.memory.keys, self.memory.rows, self.memory.direct)
         self._lock, self._others = threading.Lock(), others or nullcontext()
         self._changed: deque[Ids] = deque(maxlen=CHANGES_REMEMBERED)
 
