@@ -105,7 +105,7 @@ class FoldedModel:
         """
         self.schema, self.version = bundle.schema, bundle.version
         self.precision = precision
-        self.placement = place(bundle.graph("item_tower"), provider, threads)
+        self.placement = place(bundle.graph("ranker"), provider, threads)
         where = self.placement.provider
         self._item_tower = open_session(bundle.graph("item_tower"), threads)
         self._history_tower = open_session(bundle.graph("history_tower"), threads)
