@@ -38,9 +38,13 @@ Size = Annotated[int, Field(ge=0, le=2**63 - 1)]
 class InputTensor(Part):
     name: Name
     shape: Annotated[
-        list[Annotated[int, Field(ge=0, le=2**63 - 1)]], Field(min_length=1, max_length=8)
+        list[Size],
+        Field(min_length=1, max_length=8, json_schema_extra={"maxItems": 1}),  # see ``tensors``
     ]
-    datatype: Annotated[str, Field(max_length=16, description="INT64, for every input.")]
+    datatype: Annotated[
+        str,
+        Field(max_length=16, json_schema_extra={"enum": ["INT64"]}, description="Of every input."),
+    ]
     parameters: Parameters = None
     data: Annotated[
         list[Int64] | None, FailFast(), Field(description="Unless there is a binary_data_size.")

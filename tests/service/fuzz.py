@@ -23,7 +23,7 @@ from tests.service.process import serving
 from tests.service.world import make_world
 
 ROOT = Path(__file__).parents[2]
-CASES_PER_EXAMPLE = 5  # of the operations, so many take as many examples as they are given
+CASES_PER_EXAMPLE = 12  # of the operations, so many take as many examples as they are given
 LIMIT_S = 1200
 
 
