@@ -57,8 +57,8 @@ serve: setup-runtime  ## serve BUNDLE=… with STORE=…; needs no torch
 test: setup lint  ## every test, and lint before it
 	sh tests/ensure_debian.sh redis-server redis-server
 	sh tests/ensure_debian.sh chromium chromium
-	$(py) -m pytest -n 2 --dist loadfile --reruns 1 -r R -m 'not alone'
-	$(py) -m pytest --reruns 1 -r R -m alone
+	$(py) -m pytest -n 2 --dist loadfile --reruns 2 -r R -m 'not alone'
+	$(py) -m pytest --reruns 2 -r R -m alone
 
 lint: setup  ## ruff (lint and format), mypy strict, the docs check
 	$(VENV)/bin/ruff check .
