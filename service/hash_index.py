@@ -54,20 +54,20 @@ class HashIndex:
 
     def find(self, ids: Ids) -> Rows:
         """Row number of each id (N,), ABSENT where there is none."""
-        small = self._small(ids)
-        if small is None:
+        words = ids.view(np.uint64)  # a negative id, which is nobody's, is a huge one
+        if not len(ids) or words.max() < len(self._direct):
             return self._direct.take(ids) - 1
-        rows = np.empty(len(ids), np.int64)
-        rows[small] = self._direct.take(ids[small]) - 1
-        rows[~small] = self._hashed(ids[~small])
+        large = np.flatnonzero(words >= len(self._direct))
+        if len(large) == len(ids):
+            return self._hashed(ids)
+        rows: Rows = self._direct.take(ids, mode="clip") - 1
+        rows[large] = self._hashed(ids.take(large))
         return rows
 
     def put(self, ids: Ids, rows: Rows) -> NDArray[np.bool_]:
         """Add or redirect ids (N,), each given once; where both buckets were full, False."""
         placed = np.ones(len(ids), np.bool_)
         small = self._small(ids)
-        if small is None:
-            small = placed
         self._direct[ids[small]] = rows[small] + 1
         placed[~small] = self._put_hashed(ids[~small], rows[~small])
         return placed
@@ -75,19 +75,13 @@ class HashIndex:
     def remove(self, ids: Ids) -> None:
         """Forget ids; those that are not there are no matter."""
         small = self._small(ids)
-        if small is None:
-            self._direct[ids] = 0
-            return
         self._direct[ids[small]] = 0
         cell = self._cells(ids[~small])
         self._flat_keys[cell[cell != ABSENT]] = EMPTY
 
-    def _small(self, ids: Ids) -> NDArray[np.bool_] | None:
-        """Which ids (N,) are places in ``direct``; None: all of them."""
-        words = ids.view(np.uint64)  # a negative one, which is nobody's, is a huge one
-        if len(ids) and words.max() < len(self._direct):
-            return None
-        small: NDArray[np.bool_] = words < len(self._direct)
+    def _small(self, ids: Ids) -> NDArray[np.bool_]:
+        """Which ids (N,) are places in ``direct``."""
+        small: NDArray[np.bool_] = ids.view(np.uint64) < len(self._direct)
         return small
 
     def _hashed(self, ids: Ids) -> Rows:

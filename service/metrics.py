@@ -19,7 +19,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     GCCollector,
-    Histogram,
     Info,
     ProcessCollector,
     disable_created_metrics,
@@ -28,6 +27,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.errors import tree
+from service.histogram import Histogram
 from service.pauses import PAUSES, GCPauses
 
 # Seconds; ×1.5 to ×2 apart from 50 µs, where a stage begins to matter, to the longest deadline.

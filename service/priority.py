@@ -10,6 +10,9 @@ PRIORITY_HEADER = "X-Priority"
 
 
 class Priority(Enum):
+    # Enum's own hash is Python, and dictionaries by class are looked into all the time.
+    __hash__ = object.__hash__
+
     ONLINE = "online"
     BATCH = "batch"
 

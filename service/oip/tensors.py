@@ -38,7 +38,7 @@ class Declared:
         if self.values is not None:
             return self.values
         start = blobs.take(self.name, self.size)
-        return np.frombuffer(body, LITTLE_ENDIAN, self.count, start).astype(np.int64)  # aligned
+        return np.frombuffer(body, LITTLE_ENDIAN, self.count, start).copy()  # aligned
 
 
 def declared(message: InferRequest) -> tuple[Declared, ...]:

@@ -12,13 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import prometheus_client
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from service import shared_metrics
 from service.admin import create_admin
+from service.histogram import Histogram
 from service.metric_families import Writer, exposition
-from service.metrics import Metrics
+from service.metrics import LATENCY, Metrics
 from service.scrape import Worker, scrape_of
 from service.shared_metrics import SharedMetrics
 from tests.service.houses import client_of, opened
@@ -204,3 +208,15 @@ async def test_metrics_are_at_the_port_that_was_asked_for(world: World, on: str)
         "service",
         "admin",
     } - {on}
+
+
+@given(st.lists(st.floats(-1, 20) | st.sampled_from(LATENCY), max_size=30))
+def test_a_histogram_counts_as_the_librarys(amounts: list[float]) -> None:
+    ours, theirs = (
+        kind("seconds", "Time.", buckets=LATENCY, registry=None)
+        for kind in (Histogram, prometheus_client.Histogram)
+    )
+    for amount in amounts:
+        ours.observe(amount)
+        theirs.observe(amount)
+    assert list(ours.collect()) == list(theirs.collect())
