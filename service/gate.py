@@ -53,6 +53,7 @@ class Gate:
             response = await self._scoring[exchange.route](request)
         except Exception as error:
             response = await answer_problem(request, error)
+            error.__traceback__ = None  # whose frames hold what was read of the body
         await response(scope, receive, send)
 
 

@@ -73,6 +73,14 @@ class Cycle(RequestResponseCycle):
     fault: ServiceError | None = None  # why the rest of the body never comes
     _left: Callable[[], None] | None = None
 
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        self.scope[PEER] = self  # type: ignore[literal-required]
+        try:
+            await super().run_asgi(app)
+        finally:
+            # Each holds the other: the collector would be left with every request there was.
+            del self.scope[PEER]  # type: ignore[misc]
+
     async def receive(self) -> ASGIReceiveEvent:
         message = await super().receive()
         if self.fault is not None:
@@ -134,12 +142,13 @@ class Receiving(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
-        self._way = cast(asyncio.Transport, Way(self.transport, self._close))
+        self._way = Way(self.transport, self._close)
         self.book.move(self, self.book.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._closing = True
+        self._way.close = _nothing  # or the two hold each other
         self.book.leave(self)
         self.pipeline.clear()
         if self._active is not None and not self._active.response_complete:
@@ -250,7 +259,7 @@ class Receiving(HttpToolsProtocol):
         last = self.cycle
         self.cycle = Cycle(
             scope=self.scope,
-            transport=self._way,
+            transport=cast(asyncio.Transport, self._way),
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,
@@ -261,7 +270,6 @@ class Receiving(HttpToolsProtocol):
             keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
-        self.scope[PEER] = self.cycle  # type: ignore[literal-required]
         app = self.app
         if refusal is not None:
             app, self.scope[REFUSAL] = self._refusing, refusal  # type: ignore[literal-required]
@@ -365,6 +373,9 @@ class Receiving(HttpToolsProtocol):
             f"more than {limits.headers} headers",
             members={"limit_bytes": limits.header_bytes, "limit_headers": limits.headers},
         )
+
+
+def _nothing() -> None: ...
 
 
 def document(error: ServiceError, metrics: Metrics) -> bytes:

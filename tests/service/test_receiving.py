@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import socket
 import time
 from collections.abc import Iterator
@@ -11,6 +13,9 @@ import httpx
 import orjson
 import pytest
 
+from service.receiving import Cycle
+from tests.service.houses import opened
+from tests.service.live import listening, until
 from tests.service.measure_slow_clients import KINDS
 from tests.service.process import Service, serving
 from tests.service.wire import (
@@ -263,3 +268,29 @@ def test_head_says_what_get_would_without_a_body(client: httpx.Client, path: str
     assert answer.status_code == client.get(path).status_code == 200
     assert answer.content == b""
     assert int(answer.headers["content-length"]) > 0
+
+
+async def test_nothing_of_a_request_is_left_to_the_collector(world: World) -> None:
+    """What was read of a body that is refused, above all."""
+    async with opened(world) as house, listening(house) as port:
+        gc.collect()
+        gc.disable()
+        try:
+            before = alive()
+            for body in (b'{"user_id":1,"candidates":[1]}', b"x" * 300_000 + b"0" * 1_000_000):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+                for start in range(0, len(body), 50_000):
+                    piece = body[start : start + 50_000]
+                    writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                writer.write(b"0\r\n\r\n")
+                status = (await reader.readline()).split()[1]
+                assert status == (b"200" if len(body) < 100 else b"413")
+                writer.close()
+                await until(lambda: alive() == before)
+        finally:
+            gc.enable()
+
+
+def alive() -> int:
+    return sum(isinstance(one, Cycle) for one in gc.get_objects())
