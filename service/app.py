@@ -15,11 +15,11 @@ from service.exchange import INFER, INFER_VERSION, SCORE, Exchanges
 from service.gate import Gate
 from service.house import House
 from service.metrics_route import add_metrics
-from service.oip.infer import add_infer, infer_handler
+from service.oip.infer import document_infer, infer_handler
 from service.oip.routes import add_oip
 from service.openapi import problem
 from service.problems import answer_problem, answer_refusal
-from service.score_route import add_score, score_handler
+from service.score_route import document_score, score_handler
 from service.writes import add_writes
 
 
@@ -38,16 +38,16 @@ def create_app(house: House) -> ASGIApp:
     )
     for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_problem)
-    score, infer = score_handler(house), infer_handler(house)
-    add_score(app, house, score)
-    add_infer(app, house, infer)
+    document_score(app, house)
+    document_infer(app, house)
     add_oip(app, house)
     add_writes(app, house)
     _add_operations(app, house)
     add_docs(app)
     if house.settings.metrics_on == "service":
         add_metrics(app, house)
-    scoring = {SCORE: score, INFER: infer, INFER_VERSION: infer}
+    infer = infer_handler(house)
+    scoring = {SCORE: score_handler(house), INFER: infer, INFER_VERSION: infer}
     gate = Gate(app, house.admission, scoring)
     return Exchanges(gate, house.settings, house.metrics, house.traces)
 

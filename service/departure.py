@@ -15,7 +15,8 @@ class WhileThere:
     """``with WhileThere(peer):`` around what is done for a request.
 
     ClientGone, at the next thing awaited in the block, when the connection is closed. A server
-    that tells nothing of it has no ``peer``: then nothing is cancelled.
+    that tells nothing of it has no ``peer``: then nothing is cancelled. Nor is it for a client that
+    has sent its next request already: no more is read of it before the first is answered.
     """
 
     __slots__ = ("_gone", "_peer", "_task")

@@ -47,7 +47,7 @@ class Exchange:
     timings: Timings = field(default_factory=Timings)
     status: int = 0  # of the answer; 0 until there is one
     problem: str | None = None
-    route: str | None = None  # where it was answered before any route was
+    route: str | None = None  # of scoring, or where it was answered before any route was
     priority: Priority = Priority.ONLINE
     model_version: str | None = None
     role: str | None = None  # in which that version answers: see ``versions.ROLES``

@@ -32,8 +32,8 @@ Rows = NDArray[np.int64]
 
 
 class HashIndex:
-    """Its memory: ``keys`` (buckets, 8) and ``rows`` (buckets, 8); ``direct``: by small id, its row
-    number + 1, so that pages never written say that there is none."""
+    """Of ids from 0 on. Its memory: ``keys`` (buckets, 8) and ``rows`` (buckets, 8); ``direct``: by
+    small id, its row number + 1, so that pages never written say that there is none."""
 
     def __init__(self, keys: Ids, rows: Rows, direct: Rows) -> None:
         self._keys, self._direct = keys, direct
@@ -54,7 +54,7 @@ class HashIndex:
 
     def find(self, ids: Ids) -> Rows:
         """Row number of each id (N,), ABSENT where there is none."""
-        words = ids.view(np.uint64)  # a negative id, which is nobody's, is a huge one
+        words = ids.view(np.uint64)
         if not len(ids) or words.max() < len(self._direct):
             return self._direct.take(ids) - 1
         large = np.flatnonzero(words >= len(self._direct))

@@ -78,8 +78,10 @@ class Cycle(RequestResponseCycle):
         try:
             await super().run_asgi(app)
         finally:
-            # Each holds the other: the collector would be left with every request there was.
+            # They hold the cycle as it holds them (a fault by its traceback, whose frames have what
+            # was read): the collector would be left with every request there was.
             del self.scope[PEER]  # type: ignore[misc]
+            self.fault = None
 
     async def receive(self) -> ASGIReceiveEvent:
         message = await super().receive()

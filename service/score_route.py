@@ -17,7 +17,7 @@ from service.api import (
 )
 from service.ask import ask
 from service.exchange import SCORE, exchange_of
-from service.gate import Handler
+from service.gate import Handler, behind_the_gate
 from service.house import House
 from service.openapi import problem
 from service.question import Question
@@ -45,12 +45,12 @@ def score_handler(house: House) -> Handler:
     return score
 
 
-def add_score(app: FastAPI, house: House, handler: Handler) -> None:
-    """Document it. (``Gate`` has the handler too, and calls it without the framework.)"""
+def document_score(app: FastAPI, house: House) -> None:
     settings = house.settings
     model = score_request(settings.max_candidates)
     app.post(
         SCORE,
+        name="score",
         summary="Score a candidate list for a user",
         response_model=ScoreAnswer,
         responses={
@@ -72,4 +72,4 @@ def add_score(app: FastAPI, house: House, handler: Handler) -> None:
                 },
             },
         },
-    )(handler)
+    )(behind_the_gate)

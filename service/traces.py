@@ -56,7 +56,7 @@ class Traces:
         timings = exchange.timings
         began = time_ns() - _ns(perf_counter() - timings.started)
         span = self._tracer.start_span(
-            f"{scope['method']} {route}", self._parent(scope), SpanKind.SERVER, start_time=began
+            f"{scope['method']} {route}", self._parent(exchange), SpanKind.SERVER, start_time=began
         )
         if not span.is_recording():
             return
@@ -81,10 +81,10 @@ class Traces:
             self._tracer.start_span(stage, within, start_time=began).end(ended)
             began = ended
 
-    def _parent(self, scope: Scope) -> Context:
+    def _parent(self, exchange: Exchange) -> Context:
         """Nobody's, where the header is not as W3C has it."""
-        sent = {name.decode("latin-1"): value for name, value in scope["headers"]}
-        carrier = {name: sent[name].decode("latin-1") for name in SENT_ON if name in sent}
+        sent = {name: exchange.header(name.encode()) for name in SENT_ON}
+        carrier = {name: value for name, value in sent.items() if value is not None}
         return self._propagator.extract(carrier, Context())
 
 

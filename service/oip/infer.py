@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from service.ask import ask
 from service.exchange import INFER, INFER_VERSION, exchange_of
-from service.gate import Handler
+from service.gate import Handler, behind_the_gate
 from service.house import House
 from service.oip.binary import json_length
 from service.oip.compression import PLAIN, deflate, read_inflated, wanted_encoding
@@ -18,14 +18,14 @@ from service.oip.naming import asked_version
 from service.oip.openapi import infer_documented, parameters_of
 from service.oip.outputs import response
 from service.oip.parameters import seconds_allowed
-from service.oip.plan import read_plan
+from service.oip.plan import Plans
 from service.oip.tensors import question_of
 from service.priority import Priority
 from service.request import deadline_seconds
 
 
 def infer_handler(house: House) -> Handler:
-    settings = house.settings
+    settings, plans = house.settings, Plans()
 
     async def infer(request: Request) -> Response:
         exchange, asked = exchange_of(request), asked_version(house, request)
@@ -35,7 +35,7 @@ def infer_handler(house: House) -> Handler:
         exchange.timings.lap("receive")
 
         start = json_length(exchange.header(b"inference-header-content-length"), len(body))
-        plan = read_plan(body[:start], start < len(body))
+        plan = plans.read(body[:start])
         question = question_of(plan.inputs, body, start, settings.max_candidates)
         seconds = seconds_allowed(plan.timeout_us, request, settings)
         if plan.batch:  # as X-Priority may say too
@@ -58,8 +58,8 @@ def infer_handler(house: House) -> Handler:
     return infer
 
 
-def add_infer(app: FastAPI, house: House, handler: Handler) -> None:
-    """Document it. (``Gate`` has the handler too, and calls it without the framework.)"""
+def document_infer(app: FastAPI, house: House) -> None:
     for path in (INFER, INFER_VERSION):
         documented = infer_documented(parameters_of(path, house))
-        app.post(path, summary="Score a candidate list for a user", **documented)(handler)
+        summary = "Score a candidate list for a user"
+        app.post(path, name="infer", summary=summary, **documented)(behind_the_gate)

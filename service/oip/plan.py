@@ -7,7 +7,6 @@ sizes), so what was made of it is kept by its bytes: a second one costs a hash.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from service.oip.message import read_message
 from service.oip.outputs import Wanted, wanted_outputs
@@ -28,10 +27,28 @@ class Plan:
     batch: bool
     ignored: tuple[str, ...]
 
+    @property
+    def comes_again(self) -> bool:
+        """Nothing in it is of one request alone."""
+        return self.id is None and all(one.values is None for one in self.inputs)
 
-def read_plan(header: bytes, has_blobs: bool) -> Plan:
-    """Malformed or InvalidField name the place; a refusal is not kept."""
-    return _kept(header) if has_blobs and len(header) <= LONGEST_KEPT else _read(header)
+
+class Plans:
+    """Those that come again, the newest of them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, Plan] = {}  # by their JSON
+
+    def read(self, header: bytes) -> Plan:
+        """Malformed or InvalidField name the place; a refusal is not kept."""
+        plan = self._kept.get(header)
+        if plan is None:
+            plan = _read(header)
+            if plan.comes_again and len(header) <= LONGEST_KEPT:
+                if len(self._kept) >= MOST_KEPT:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[header] = plan
+        return plan
 
 
 def _read(header: bytes) -> Plan:
@@ -45,6 +62,3 @@ def _read(header: bytes) -> Plan:
         batch=is_batch(message),
         ignored=tuple(ignored(message)),
     )
-
-
-_kept = lru_cache(MOST_KEPT)(_read)

@@ -103,9 +103,7 @@ def _from_json(tensor: InputTensor, count: int) -> Ids:
     if len(tensor.data) != count:
         detail = f"{len(tensor.data)} values for shape [{count}]"
         raise InvalidField.of("inputs", tensor.name, "data", detail=detail)
-    values = np.array(tensor.data, np.int64)
-    values.flags.writeable = False
-    return values
+    return np.array(tensor.data, np.int64)
 
 
 def _required(name: str, values: Ids | None) -> Ids:

@@ -8,6 +8,7 @@ from typing import Any
 import schemathesis
 from schemathesis import Case, HookContext, Response
 from schemathesis.core.failures import Failure
+from schemathesis.openapi.checks import RejectedPositiveData
 
 from feature_store.contract import MAX_ID
 from service.oip.binary import LENGTH_HEADER
@@ -43,11 +44,11 @@ def filter_failure(context: HookContext, failure: Failure, case: Case, response:
     if response.status_code == 422:
         of_model = str(problem.get("field")).startswith(FROM_THE_MODEL)
         return not (case.path == "/v1/score" and of_model) and not _beyond(case.body)
-    if response.status_code != 400:
+    if response.status_code != 400 or not case.path.endswith("/infer"):
         return True
-    of_tensors = case.path.endswith("/infer") and OF_TENSORS.search(response.text)
     given = {name.lower() for name in case.headers or {}}
-    return LENGTH_HEADER.lower() not in given and not of_tensors
+    unsaid = LENGTH_HEADER.lower() in given or OF_TENSORS.search(response.text)
+    return not (unsaid and isinstance(failure, RejectedPositiveData))
 
 
 def _integers(value: Any) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.contract import FOUND, MISSING
+from feature_store.contract import CORRUPT, FOUND, MISSING
 from service.answer import Answer, best
 
 scores = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, float("nan")]), max_size=40)
@@ -34,6 +36,26 @@ def test_a_missing_score_is_null_and_its_item_listed_once() -> None:
     assert content["scores"] == [None, 0.5, None]
     assert content["unknown_items"] == [0]
     assert orjson.loads(answer.json("v", "r", 3))["item_ids"] == [1]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.booleans())
+def test_what_is_known_to_be_complete_reads_as_what_was_looked_through(
+    cold: list[bool], lost: bool
+) -> None:
+    status = np.full(len(cold), FOUND, np.uint8)
+    some = replace(
+        _answer(np.full(len(cold), 0.5, np.float32), status),
+        cold=np.array(cold),
+        history=np.arange(3),
+        history_status=np.full(3, FOUND, np.uint8),
+        history_lost=lost,
+    )
+    known = replace(some, complete=True)
+    assert known.json("v", "r", None) == some.json("v", "r", None)
+    for kind in (FOUND, MISSING, CORRUPT):
+        assert known.count(kind) == some.count(kind)
+    assert known.history_dropped == some.history_dropped
+    assert known.degraded == some.degraded
 
 
 def _answer(values: np.ndarray, status: np.ndarray) -> Answer:
