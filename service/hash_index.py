@@ -1,13 +1,16 @@
 """Ids to row numbers, a whole array at a time.
 
-Small ids, which a catalogue has that numbers its items, are places in one array. Every other id has
-two buckets of eight 8-byte keys, one cache line each, and is in one of them: a look-up of many ids
-is a gather of their first buckets and one comparison, repeated with the second ones for what was
-not there. So an id can be removed without a trace, and no look-up ever walks. All of it are plain
-arrays: the index can live in a mapped file.
+Every id has two buckets of eight 8-byte keys, one cache line each, and is in one of them: a look-up
+of many ids is a gather of their first buckets and one comparison, repeated with the second ones for
+what was not there. So an id can be removed without a trace, and no look-up ever walks.
 
-Writers must be one at a time. Readers need no lock, but what they are told while somebody writes
-is a hint: whoever asks must look whether that row is the id's own.
+In front of it are the hints, a direct-mapped cache: by the hash of an id, the row where an id of
+that hash was last found. Whoever knows which id a row is of can ask them first, at an eighth of the
+memory's traffic, and the buckets only for what they were wrong about.
+
+All of it are plain arrays: the index can live in a mapped file. Writers must be one at a time.
+Readers need no lock, but what they are told while somebody writes is a hint too: whoever asks must
+look whether that row is the id's own.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ LOAD = 0.5  # of the keys in use when full
 FIRST_ONLY = 6  # while an id's first bucket holds fewer keys than this, its second is not looked at
 EMPTY = -1  # ids are never negative
 ABSENT = -1
-DIRECT = 2  # ids below so many times the capacity are places
+HINTED = 2  # hints, at least, for each id when full
 FIRST = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio (Knuth, TAOCP 6.4)
 SECOND = np.uint64(0xD6E8FEB86659FD93)
 HALF = np.uint64(32)
@@ -32,59 +35,42 @@ Rows = NDArray[np.int64]
 
 
 class HashIndex:
-    """Of ids from 0 on. Its memory: ``keys`` (buckets, 8) and ``rows`` (buckets, 8); ``direct``: by
-    small id, its row number + 1, so that pages never written say that there is none."""
+    """Of ids from 0 on. Its memory: ``keys`` (buckets, 8), ``rows`` (buckets, 8) and ``hints``, a
+    power of two of row numbers, at first all 0."""
 
-    def __init__(self, keys: Ids, rows: Rows, direct: Rows) -> None:
-        self._keys, self._direct = keys, direct
+    def __init__(self, keys: Ids, rows: Rows, hints: Rows) -> None:
+        self._keys, self._hints = keys, hints
         self._flat_keys, self._flat_rows = keys.reshape(-1), rows.reshape(-1)  # the same memory
-        self._shift = np.uint64(64 - len(keys).bit_length() + 1)
+        self._shift = _shift_to(len(keys))
+        self._hint_shift = _shift_to(len(hints))
 
     @staticmethod
     def buckets(capacity: int) -> int:
         """A power of two that holds ``capacity`` ids at LOAD or below; at least two."""
-        wanted = max(2, -(-capacity // int(BUCKET * LOAD)))
-        return 1 << (wanted - 1).bit_length()
+        return _power_of_two(-(-capacity // int(BUCKET * LOAD)))
+
+    @staticmethod
+    def hints(capacity: int) -> int:
+        """A power of two of at least HINTED for each."""
+        return _power_of_two(HINTED * capacity)
 
     @classmethod
     def empty(cls, capacity: int) -> HashIndex:
         shape = (cls.buckets(capacity), BUCKET)
-        direct = np.zeros(DIRECT * capacity, np.int64)
-        return cls(np.full(shape, EMPTY, np.int64), np.zeros(shape, np.int64), direct)
+        hints = np.zeros(cls.hints(capacity), np.int64)
+        return cls(np.full(shape, EMPTY, np.int64), np.zeros(shape, np.int64), hints)
+
+    def hint(self, ids: Ids) -> Rows:
+        """Row number (N,) that is probably each id's, if it has one."""
+        rows: Rows = self._hints.take(_hashed(ids, self._hint_shift))
+        return rows
+
+    def remember(self, ids: Ids, rows: Rows) -> None:
+        """Where ids were found that their hints did not lead to."""
+        self._hints[_hashed(ids, self._hint_shift)] = rows
 
     def find(self, ids: Ids) -> Rows:
         """Row number of each id (N,), ABSENT where there is none."""
-        words = ids.view(np.uint64)
-        if not len(ids) or words.max() < len(self._direct):
-            return self._direct.take(ids) - 1
-        large = np.flatnonzero(words >= len(self._direct))
-        if len(large) == len(ids):
-            return self._hashed(ids)
-        rows: Rows = self._direct.take(ids, mode="clip") - 1
-        rows[large] = self._hashed(ids.take(large))
-        return rows
-
-    def put(self, ids: Ids, rows: Rows) -> NDArray[np.bool_]:
-        """Add or redirect ids (N,), each given once; where both buckets were full, False."""
-        placed = np.ones(len(ids), np.bool_)
-        small = self._small(ids)
-        self._direct[ids[small]] = rows[small] + 1
-        placed[~small] = self._put_hashed(ids[~small], rows[~small])
-        return placed
-
-    def remove(self, ids: Ids) -> None:
-        """Forget ids; those that are not there are no matter."""
-        small = self._small(ids)
-        self._direct[ids[small]] = 0
-        cell = self._cells(ids[~small])
-        self._flat_keys[cell[cell != ABSENT]] = EMPTY
-
-    def _small(self, ids: Ids) -> NDArray[np.bool_]:
-        """Which ids (N,) are places in ``direct``."""
-        small: NDArray[np.bool_] = ids.view(np.uint64) < len(self._direct)
-        return small
-
-    def _hashed(self, ids: Ids) -> Rows:
         cell = self._cells(ids)
         rows: Rows = self._flat_rows.take(cell)
         absent = cell == ABSENT
@@ -92,7 +78,8 @@ class HashIndex:
             rows[absent] = ABSENT
         return rows
 
-    def _put_hashed(self, ids: Ids, rows: Rows) -> NDArray[np.bool_]:
+    def put(self, ids: Ids, rows: Rows) -> NDArray[np.bool_]:
+        """Add or redirect ids (N,), each given once; where both buckets were full, False."""
         cell = self._cells(ids)
         placed: NDArray[np.bool_] = cell != ABSENT
         self._flat_rows[cell[placed]] = rows[placed]
@@ -108,7 +95,13 @@ class HashIndex:
             self._flat_keys[where] = ids[one]
             placed[one] = True
             pending = np.delete(pending, once)
+        self.remember(ids[placed], rows[placed])
         return placed
+
+    def remove(self, ids: Ids) -> None:
+        """Forget ids; those that are not there are no matter."""
+        cell = self._cells(ids)
+        self._flat_keys[cell[cell != ABSENT]] = EMPTY
 
     def _cells(self, ids: Ids) -> Rows:
         """Where among all keys each id (N,) is, bucket · 8 + place; ABSENT where it is not.
@@ -142,8 +135,23 @@ class HashIndex:
         return first
 
     def _bucket(self, ids: Ids) -> Rows:
-        return ((ids.view(np.uint64) * FIRST) >> self._shift).astype(np.int64)
+        return _hashed(ids, self._shift)
 
     def _second(self, ids: Ids) -> Rows:
         words = ids.view(np.uint64)
-        return (((words ^ (words >> HALF)) * SECOND) >> self._shift).astype(np.int64)
+        return (((words ^ (words >> HALF)) * SECOND) >> self._shift).view(np.int64)
+
+
+def _hashed(ids: Ids, shift: np.uint64) -> Rows:
+    words = ids.view(np.uint64) * FIRST
+    words >>= shift
+    return words.view(np.int64)
+
+
+def _shift_to(size: int) -> np.uint64:
+    """By which 64 bits become a number below this power of two."""
+    return np.uint64(65 - size.bit_length())
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (max(2, least) - 1).bit_length()

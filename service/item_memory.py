@@ -1,6 +1,6 @@
 """Where an item table keeps its arrays: one mapping, of memory or of a file that processes share.
 
-    header (24) | keys (B, 8) rows (B, 8) direct (2 S) | ids (S) stamps (S) used (S)
+    header (24) | keys (B, 8) rows (B, 8) hints (≥ 2 S) | ids (S) stamps (S) used (S)
     | vector row context cold (S)
 
 The system provides pages as they are written, so room that is not used costs nothing.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.hash_index import BUCKET, DIRECT, EMPTY, HashIndex
+from service.hash_index import BUCKET, EMPTY, HashIndex
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
@@ -70,7 +70,7 @@ class TableMemory:
     header: NDArray[np.int64]
     keys: Ids  # (B, 8)
     rows: Slots  # (B, 8)
-    direct: Slots  # (2 S,)
+    hints: Slots  # (≥ 2 S,)
     ids: Ids  # (S,) whose slot it is, or FREE
     stamps: NDArray[np.int64]  # (S,) grows before the slot is written anew
     used: NDArray[np.uint8]  # (S,) looked up since the clock's hand last passed
@@ -103,8 +103,8 @@ class TableMemory:
             count = int(np.prod(shape))
             arrays.append(np.frombuffer(mapping, kind, count, start).reshape(shape))
             start += _aligned(count * np.dtype(kind).itemsize)
-        header, keys, rows, direct, ids, stamps, used, *columns = arrays
-        return cls(header, keys, rows, direct, ids, stamps, used, DerivedItems(*columns))
+        header, keys, rows, hints, ids, stamps, used, *columns = arrays
+        return cls(header, keys, rows, hints, ids, stamps, used, DerivedItems(*columns))
 
 
 def size_of(schema: FeatureSchema, slots: int) -> int:
@@ -125,7 +125,7 @@ def _layout(schema: FeatureSchema, slots: int) -> list[tuple[Any, tuple[int, ...
         (np.int64, (HEADER_WORDS,)),
         (np.int64, buckets),
         (np.int64, buckets),
-        (np.int64, (DIRECT * slots,)),
+        (np.int64, (HashIndex.hints(slots),)),
         (np.int64, (slots,)),
         (np.int64, (slots,)),
         (np.uint8, (slots,)),

@@ -39,6 +39,7 @@ from service.item_memory import (
 __all__ = ["DerivedItems", "ItemTable", "Slots", "SlotsMoved"]
 
 Stamps = NDArray[np.int64]
+Positions = NDArray[np.int64]
 SWEEP = 16_384  # slots the hand looks at in one step
 CHANGES_REMEMBERED = 256  # batches of changed ids
 
@@ -67,7 +68,7 @@ class ItemTable:
         self.epoch = 0  # of changes: see ``remove``
         self._cursor: str | None = None
         self._header = self.memory.header
-        self._index = HashIndex(self.memory.keys, self.memory.rows, self.memory.direct)
+        self._index = HashIndex(self.memory.keys, self.memory.rows, self.memory.hints)
         self._lock, self._others = threading.Lock(), others or nullcontext()
         self._changed: deque[Ids] = deque(maxlen=CHANGES_REMEMBERED)
 
@@ -105,18 +106,34 @@ class ItemTable:
         """(N,) slot of each id, ABSENT where there is none."""
         return self.look_up(ids)[0]
 
-    def look_up(self, ids: Ids) -> tuple[Slots, Stamps]:
-        """(N,) slot of each id, ABSENT where there is none, and the slots' stamps."""
-        memory, slots = self.memory, self._index.find(ids)
+    def look_up(self, ids: Ids) -> tuple[Slots, Stamps, Positions]:
+        """(N,) slot of each id, ABSENT where there is none; the slots' stamps; (M,) where that is.
+
+        Nearly all are where their hints say, so a request costs a few gathers.
+        """
+        memory, slots = self.memory, self._index.hint(ids)
         stamps = memory.stamps.take(slots)  # before the id is looked at: see ``_write``
-        # The index is a hint; ABSENT is no index either.
-        strange = memory.ids.take(slots) != ids
-        if strange.any():
-            slots[strange] = ABSENT
-            memory.used[slots[~strange]] = 1
-        else:
+        strange = np.flatnonzero(memory.ids.take(slots) != ids)
+        if not len(strange):
             memory.used[slots] = 1
-        return slots, stamps
+            return slots, stamps, strange
+        slots[strange], stamps[strange], absent = self._look_further(ids.take(strange))
+        missed = strange[absent]
+        memory.used[np.delete(slots, missed) if len(missed) else slots] = 1
+        return slots, stamps, missed
+
+    def _look_further(self, ids: Ids) -> tuple[Slots, Stamps, Positions]:
+        """As ``look_up``, for ids that their hints were wrong about."""
+        memory, slots = self.memory, self._index.find(ids)
+        stamps = memory.stamps.take(slots)
+        # The index is a hint too; ABSENT is no index either.
+        absent = np.flatnonzero(memory.ids.take(slots) != ids)
+        if not len(absent):
+            self._index.remember(ids, slots)
+            return slots, stamps, absent
+        slots[absent] = ABSENT
+        self._index.remember(np.delete(ids, absent), np.delete(slots, absent))
+        return slots, stamps, absent
 
     def take(self, slots: Slots, stamps: Stamps) -> DerivedItems:
         """Rows (N) of slots that were looked up. SlotsMoved if any was taken away since."""

@@ -68,18 +68,17 @@ async def find_items(
     ``past_table`` asks the store for all of them, for a request whose slots move all the time.
     """
     table = version.table
-    slot, stamp = table.look_up(ids)
+    slot, stamp, missed = table.look_up(ids)
     if past_table:
-        slot[:] = ABSENT
-    missed = slot == ABSENT
-    misses = int(np.count_nonzero(missed))
+        slot[:], missed = ABSENT, np.arange(len(ids))
+    misses = len(missed)
     cold = table.columns.cold.take(slot)
     store.metrics.table_hits.inc(len(ids) - misses)
     t.lap("table")
     if not misses:
         return FoundItems(np.zeros(len(ids), np.uint8), table, slot, stamp, cold)  # all FOUND
 
-    cold &= ~missed
+    cold[missed] = False
     store.metrics.table_misses.inc(misses)
     wanted, position = np.unique(ids[missed], return_inverse=True)
     status, place = np.full(len(wanted), CORRUPT, np.uint8), np.full(len(wanted), ABSENT)

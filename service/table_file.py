@@ -27,7 +27,7 @@ from model_export.bundle import Bundle
 from model_export.manifest import MANIFEST
 from service.item_memory import FILLED, FORMAT, SLOTS, TableMemory, size_of
 
-LAYOUT = 2  # grows when the arrays mean something else
+LAYOUT = 3  # grows when the arrays mean something else
 PRIVATE = 0o600
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from service.hash_index import ABSENT, BUCKET, FIRST, HashIndex
 
-ids = st.integers(0, 2**63 - 1) | st.integers(0, 500)  # hashed, or places of their own
-# So that what is put is often there already, and often removed; with 64 places, 128 are direct.
+ids = st.integers(0, 2**63 - 1) | st.integers(0, 500)
+# So that what is put is often there already, and often removed.
 near = st.integers(100, 160)
 
 
@@ -87,3 +87,22 @@ def test_many_ids_and_their_replacements_all_find_a_place() -> None:
         known[out] = random.integers(2**40, 2**63 - 1, 4096)
         assert index.put(known[out], out).all()
     assert (index.find(known) != ABSENT).all()
+
+
+def test_hints_lead_to_what_was_put_and_to_what_was_remembered_since() -> None:
+    count = 1000
+    index, known = HashIndex.empty(count), np.arange(7, 7 + 3 * count, 3)
+    assert index.put(known, np.arange(count)).all()
+    right = index.hint(known) == np.arange(count)
+    assert right.mean() > 0.7  # the others share a hint with an id that was put later
+    wrong = np.flatnonzero(~right)[:1]
+    index.remember(known[wrong], wrong)
+    assert index.hint(known[wrong]) == wrong
+
+
+def test_ids_in_a_row_hardly_share_hints() -> None:
+    """Of a catalogue that numbers its items next to nobody has to look further."""
+    for count in (1000, 4096, 91_717, 1 << 17):
+        index, rows = HashIndex.empty(count), np.arange(count)
+        index.put(rows + 1, rows)
+        assert (index.hint(rows + 1) == rows).mean() > 0.99

@@ -106,7 +106,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def what_is_found_is_the_items_newest_rows(self) -> None:
         asked = np.arange(MOST_ID + 1)
-        slots, stamps = self.table.look_up(asked)
+        slots, stamps, _ = self.table.look_up(asked)
         present = np.flatnonzero(slots != ABSENT)
         assert self.table.count == len(present) <= 50
         assert sorted(self.table.ids().tolist()) == present.tolist()
@@ -134,7 +134,7 @@ def test_the_hand_spares_what_was_looked_up() -> None:
 def test_rows_taken_away_after_the_look_up_are_noticed() -> None:
     table = ItemTable(SMALL, 4)
     table.insert(array([1, 2, 3]), items([1, 2, 3]))
-    slots, stamps = table.look_up(array([1, 2, 3]))
+    slots, stamps, _ = table.look_up(array([1, 2, 3]))
     table.remove(array([2]))
     assert_same(table.take(slots, stamps), items([1, 2, 3]))  # freed, not written anew yet
     table.insert(array([5, 6]), items([5, 6]))
@@ -145,7 +145,7 @@ def test_rows_taken_away_after_the_look_up_are_noticed() -> None:
 def test_a_change_leaves_the_old_rows_to_requests_under_way() -> None:
     table = ItemTable(SMALL, 100)
     table.insert(array([1, 2]), items([1, 2]))
-    slots, stamps = table.look_up(array([1, 2]))
+    slots, stamps, _ = table.look_up(array([1, 2]))
     table.insert(array([1]), items([1], 7), replace=True)
     assert_same(table.take(slots, stamps), items([1, 2]))
     assert_same(table.columns.gather(table.find(array([1]))), items([1], 7))
@@ -169,7 +169,7 @@ def test_readers_beside_a_writer_never_see_another_items_rows() -> None:
     try:
         while checked < 20_000 or not moved:
             asked = random.integers(0, MOST_ID, 32)
-            slots, stamps = table.look_up(asked)
+            slots, stamps, _ = table.look_up(asked)
             there = slots != ABSENT
             try:
                 rows = table.take(slots[there], stamps[there])
@@ -215,4 +215,4 @@ def test_the_bytes_of_an_item_are_those_documented() -> None:
     per_item = size_of(FeatureSchema.microlens(), capacity) / capacity
     assert per_item - 5_658 == pytest.approx(48, abs=0.1)
     per_item = size_of(FeatureSchema.microlens(), capacity + 1) / (capacity + 1)
-    assert per_item - 5_658 == pytest.approx(80, abs=0.1)
+    assert per_item - 5_658 == pytest.approx(96, abs=0.1)

@@ -109,7 +109,7 @@ def test_processes_that_write_and_are_killed_never_spoil_what_others_read(tmp_pa
         checked = 0
         while checked < 3000:
             asked = random.integers(0, 300, 32)
-            slots, stamps = table.look_up(asked)
+            slots, stamps, _ = table.look_up(asked)
             there = slots != ABSENT
             try:
                 rows = table.take(slots[there], stamps[there])
