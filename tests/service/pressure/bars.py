@@ -15,6 +15,7 @@ BACK_S = 5.0  # after which all must be as before
 BESIDE_S = 15.0  # of half the knee, before an overload and after it
 SHORT, LONG = 50, 5000  # candidates
 LONG_SHARE = 0.1  # of the work
+PATIENT = {"X-Deadline-Ms": "10000"}
 
 
 def own_time(bench: Bench, seconds: float = 8) -> float:
@@ -143,35 +144,43 @@ def _meanwhile(batch: Outcome, online: Outcome, span: float) -> int:
     return int((batch.ok() & batch.between(begin, begin + span - SETTLE_S)).sum())
 
 
-def long_lists(bench: Bench, seconds: float, rounds: int = 2) -> Json:
-    """Bar 3: lists of 50 at half the capacity, without and with lists of 5,000, in turns."""
-    own = {
-        size: float(np.nanmedian(bench.run([(rate, 5)], candidates=str(size)).service))
-        for size, rate in ((SHORT, 20), (LONG, 1))
-    }
+def long_lists(bench: Bench, seconds: float, rounds: int = 4) -> Json:
+    """Bar 3: lists of 50 at half the capacity, without and with lists of 5,000, in turns.
+
+    All may take as long as they need: a list of 5,000 that is refused would cost nobody anything.
+    """
+    own = {}
+    for size, rate in ((SHORT, 20.0), (LONG, 0.8)):
+        quiet = bench.run([(rate, 8)], candidates=str(size), headers=PATIENT)
+        own[size] = float(np.median(quiet.service[quiet.ok()]))
     rate = 0.5 / own[SHORT]
     ratio = LONG_SHARE / (1 - LONG_SHARE) * own[SHORT] / own[LONG]
     mixed = f"{SHORT}@{1 - ratio / (1 + ratio):.6f},{LONG}@{ratio / (1 + ratio):.6f}"
     without, beside, longs = list[float](), list[float](), list[float]()
     for number in range(rounds):
-        alone = bench.run([(rate, seconds)], candidates=str(SHORT), seed=20 + number)
+        alone = bench.run(
+            [(rate, seconds)], candidates=str(SHORT), headers=PATIENT, seed=20 + number
+        )
         late = alone.at >= SETTLE_S
         without += _seconds(alone, late)
-        both = bench.run([(rate * (1 + ratio), seconds)], candidates=mixed, seed=30 + number)
+        steps = [(rate * (1 + ratio), seconds)]
+        both = bench.run(steps, candidates=mixed, headers=PATIENT, seed=30 + number)
         late = both.at >= SETTLE_S
         beside += _seconds(both, late & (both.length <= SHORT))
         longs += _seconds(both, late & (both.length > SHORT))
     p99 = [round(1e3 * float(np.percentile(t, 99)), 3) for t in (without, beside)]
+    answered = bool(longs) and float(np.isfinite(longs).mean()) >= 0.9
     return {
         "own_ms": {str(size): round(1e3 * took, 3) for size, took in own.items()},
         "rate_per_s": round(rate, 1),
         "long_lists": len(longs),
-        "long_p50_ms": round(1e3 * float(np.median(longs)), 1) if longs else None,
-        "not_answered": int(np.isinf(without + beside + longs).sum()),
+        "long_p50_ms": round(1e3 * float(np.median(longs)), 1) if answered else None,
+        "long_not_answered": int(np.isinf(longs).sum()),
+        "short_not_answered": int(np.isinf(without + beside).sum()),
         "p99_without_ms": p99[0],
         "p99_beside_ms": p99[1],
         "ratio": round(p99[1] / p99[0], 3),
-        "met": p99[1] <= 2 * p99[0],
+        "met": answered and p99[1] <= 2 * p99[0],
     }
 
 
