@@ -25,9 +25,12 @@ from service.metrics import Metrics
 from service.settings import Settings
 
 LINGER_S = 0.5
-# Often, and few at a time: refusing fifty at once would hold up whoever is being answered.
+# Often, and few at a time: refusing fifty at once would hold up whoever is being answered. The
+# later the one there the longest, the faster, so that a flood is spread over the time there is:
+# 500 who came at once are gone 1.2 s after their time.
 SWEEP_EVERY_S = 0.005
-MOST_A_SWEEP = 2  # of each state: 400 a second
+CALM_PER_S, FASTER_PER_S = 60.0, 600.0  # of each state; and so many more for each second too late
+MOST_A_SWEEP = 4  # of each state
 MS = 1e-3
 
 
@@ -83,11 +86,24 @@ class Connection(Protocol):
 class Crowd:
     """The connections in one state, the one there the longest first."""
 
-    __slots__ = ("members", "most", "name", "seconds")
+    __slots__ = ("due", "members", "most", "name", "seconds")
 
     def __init__(self, name: str, seconds: float, most: float) -> None:
         self.name, self.seconds, self.most = name, seconds, most
         self.members: OrderedDict[Connection, float] = OrderedDict()  # since when
+        self.due = 1.0  # who may be cut in this sweep
+
+    def pace(self, now: float) -> None:
+        """For one more sweep: a single late one goes at once, many go the faster the later."""
+        late = self.lateness(now)
+        more = SWEEP_EVERY_S * (CALM_PER_S + FASTER_PER_S * late)
+        self.due = 1.0 if late < 0 else min(self.due + more, MOST_A_SWEEP)
+
+    def lateness(self, now: float) -> float:
+        """Seconds beyond its time, of whoever is here the longest."""
+        if not self.members:
+            return -math.inf
+        return now - next(iter(self.members.values())) - self.seconds
 
     @property
     def is_full(self) -> bool:
@@ -146,14 +162,10 @@ class Connections:
         """Cut who is late, the latest first."""
         now = monotonic()
         for crowd in self.crowds:
-            members = crowd.members
-            for _ in range(MOST_A_SWEEP):
-                if not members:
-                    break
-                first = next(iter(members))
-                if now - members[first] < crowd.seconds:
-                    break
-                self._cut(first, crowd.name)
+            crowd.pace(now)
+            while crowd.due >= 1 and crowd.lateness(now) >= 0:
+                crowd.due -= 1
+                self._cut(next(iter(crowd.members)), crowd.name)
         if self.untaken:
             self._abort_slow_readers(now)
 

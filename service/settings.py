@@ -222,13 +222,13 @@ class Settings(BaseSettings):
         default=100, ge=10, le=10_000, description="Most headers of a request; beyond it 431."
     )
     headers_timeout_ms: float = Field(
-        default=4000,
+        default=3500,
         gt=0,
         description="Time for a request's headers, from connecting or from its first byte; then "
         "408.",
     )
     body_timeout_ms: float = Field(
-        default=4000, gt=0, description="Time for a request's body after its headers; then 408."
+        default=3500, gt=0, description="Time for a request's body after its headers; then 408."
     )
     answer_timeout_ms: float = Field(
         default=5000, gt=0, description="Time a client has to take its answer."

@@ -121,8 +121,8 @@ async def measured(
         service = start(
             *("--bundle", str(world.models), "--store", world.store),
             QIN_LOG_LEVEL="error",
-            QIN_HEADERS_TIMEOUT_MS="4000",  # as they are by default
-            QIN_BODY_TIMEOUT_MS="4000",
+            QIN_HEADERS_TIMEOUT_MS="3500",  # as they are by default
+            QIN_BODY_TIMEOUT_MS="3500",
         )
     finally:
         os.sched_setaffinity(0, {ours})

@@ -93,6 +93,40 @@ def test_every_state_has_its_own_time(clock: Clock) -> None:
     assert flying.cuts == 0
 
 
+def cut_times(clock: Clock, book: Connections, late: list[One], seconds: float) -> list[float]:
+    """Seconds until each was cut, swept as often as a service sweeps."""
+    begin, found = clock.now, list[float]()
+    while clock.now - begin < seconds:
+        clock.now += module.SWEEP_EVERY_S
+        book.sweep()
+        found += [clock.now - begin] * (sum(one.cuts > 0 for one in late) - len(found))
+    return found
+
+
+def test_a_flood_is_cut_a_few_at_a_time_and_within_five_seconds_of_coming(clock: Clock) -> None:
+    here = book()
+    late = arrived(here, here.headers, 500)
+    waited = Settings().headers_timeout_ms / 1000
+    clock.now += waited
+    times = cut_times(clock, here, late, 2)
+    assert len(times) == 500
+    assert times[0] <= 2 * module.SWEEP_EVERY_S
+    assert waited + times[-1] < 4.8
+    assert max(times.count(moment) for moment in set(times)) <= module.MOST_A_SWEEP
+
+
+def test_those_who_came_together_are_spread_over_a_longer_time_when_they_go(clock: Clock) -> None:
+    here = book(headers_timeout_ms=4000)
+    late = list[One]()
+    for _ in range(100):
+        late += arrived(here, here.headers, 3)
+        clock.now += 0.01
+    clock.now += 3.0
+    times = cut_times(clock, here, late, 3)
+    assert len(times) == 300
+    assert 1.2 < times[-1] - times[0] < 1.7
+
+
 def test_whoever_waits_for_us_gets_its_time_anew(clock: Clock) -> None:
     here = book(body_timeout_ms=1000)
     (one,) = arrived(here, here.body, 1)
