@@ -128,12 +128,16 @@ class Engine:
         self._turns.put(work)
         try:
             await work.done
-        except DeadlinePassed:
-            self.expired += 1
+        except BaseException as error:
+            work.abandoned = True
+            self.expired += isinstance(error, DeadlinePassed)
+            # It holds the error, whose traceback holds this frame: the collector would be left
+            # with the whole request.
+            del work
             raise
         finally:
-            work.abandoned = True
             timer.cancel()
+        work.abandoned = True
         return work
 
     def close(self) -> None:

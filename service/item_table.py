@@ -126,8 +126,8 @@ class ItemTable:
         """As ``look_up``, for ids that their hints were wrong about."""
         memory, slots = self.memory, self._index.find(ids)
         stamps = memory.stamps.take(slots)
-        # The index is a hint too; ABSENT is no index either.
-        absent = np.flatnonzero(memory.ids.take(slots) != ids)
+        # The index is a hint too. ABSENT reads the last slot, which may just be getting this id.
+        absent = np.flatnonzero((memory.ids.take(slots) != ids) | (slots == ABSENT))
         if not len(absent):
             self._index.remember(ids, slots)
             return slots, stamps, absent

@@ -112,7 +112,8 @@ def test_a_known_share_of_negatives_is_put_right(network: QIN, held_out: HeldOut
     assert np.abs(put_right - truth).mean() < 0.03 < np.abs(left_alone - truth).mean()
 
 
-@given(slope=st.floats(0.1, 4), intercept=st.floats(-3, 3), seed=st.integers(0, 99))
+# From 0.3 on, 6 standard deviations above a slope that would be refused.
+@given(slope=st.floats(0.3, 4), intercept=st.floats(-3, 3), seed=st.integers(0, 99))
 def test_the_line_of_most_likelihood_is_found(slope: float, intercept: float, seed: int) -> None:
     random = np.random.default_rng(seed)
     logit = random.normal(0, 1.5, 4000)

@@ -106,7 +106,8 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def what_is_found_is_the_items_newest_rows(self) -> None:
         asked = np.arange(MOST_ID + 1)
-        slots, stamps, _ = self.table.look_up(asked)
+        slots, stamps, missed = self.table.look_up(asked)
+        assert missed.tolist() == np.flatnonzero(slots == ABSENT).tolist()
         present = np.flatnonzero(slots != ABSENT)
         assert self.table.count == len(present) <= 50
         assert sorted(self.table.ids().tolist()) == present.tolist()
@@ -142,6 +143,25 @@ def test_rows_taken_away_after_the_look_up_are_noticed() -> None:
         table.take(slots, stamps)
 
 
+def test_an_item_half_written_into_the_last_slot_is_not_there_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its slot has its id, and the index does not lead there: -1 would read just that slot."""
+    table, seen = ItemTable(SMALL, 2), list[list[int]]()
+    link = table._link
+
+    def looked_up_before(slots: Ids, ids: Ids) -> int:
+        found, _, missed = table.look_up(ids)
+        seen.extend((found.tolist(), missed.tolist()))
+        return link(slots, ids)
+
+    table.insert(array([1]), items([1]))
+    monkeypatch.setattr(table, "_link", looked_up_before)
+    table.insert(array([2]), items([2]))
+    assert table.find(array([2])).tolist() == [1]
+    assert seen == [[ABSENT], [0]]
+
+
 def test_a_change_leaves_the_old_rows_to_requests_under_way() -> None:
     table = ItemTable(SMALL, 100)
     table.insert(array([1, 2]), items([1, 2]))
@@ -169,8 +189,9 @@ def test_readers_beside_a_writer_never_see_another_items_rows() -> None:
     try:
         while checked < 20_000 or not moved:
             asked = random.integers(0, MOST_ID, 32)
-            slots, stamps, _ = table.look_up(asked)
+            slots, stamps, missed = table.look_up(asked)
             there = slots != ABSENT
+            assert missed.tolist() == np.flatnonzero(~there).tolist()
             try:
                 rows = table.take(slots[there], stamps[there])
             except SlotsMoved:
