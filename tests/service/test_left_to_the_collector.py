@@ -1,0 +1,86 @@
+"""No request that has ended waits for Python's collector, which may come seldom."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from feature_store.contract import Ids, ItemBatch
+from feature_store.errors import StoreUnavailable
+from feature_store.lmdb_store import LmdbStore
+from service.receiving import Cycle
+from tests.service.engine_gate import Gate
+from tests.service.houses import opened
+from tests.service.live import listening, until
+from tests.service.wire import PATIENT, POST
+from tests.service.world import World
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def test_an_answered_or_refused_request_is_not_left_to_it(world: World) -> None:
+    """Nor what was read of a body that is refused."""
+    async with opened(world) as house, listening(house) as port:
+        gc.collect()
+        gc.disable()
+        try:
+            before = alive()
+            for body in (b'{"user_id":1,"candidates":[1]}', b"x" * 300_000 + b"0" * 1_000_000):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+                for start in range(0, len(body), 50_000):
+                    piece = body[start : start + 50_000]
+                    writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                writer.write(b"0\r\n\r\n")
+                status = (await reader.readline()).split()[1]
+                assert status == (b"200" if len(body) < 100 else b"413")
+                writer.close()
+                await until(lambda: alive() == before)
+        finally:
+            gc.enable()
+
+
+async def test_nor_is_one_that_ends_badly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its deadline passes, its client leaves, its store fails: each error has a traceback."""
+
+    async def fail(store: LmdbStore, item_ids: Ids) -> ItemBatch:
+        raise StoreUnavailable("it is away")
+
+    async def sent(*headers: bytes, item: int = 1) -> Stream:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        body = b'{"user_id":1,"candidates":[%d]}' % item
+        length = b"Content-Length: %d\r\n" % len(body)
+        writer.write(POST + b"".join(headers) + length + b"\r\n" + body)
+        return reader, writer
+
+    async def told(stream: Stream) -> int:
+        reader, writer = stream
+        status = int((await reader.readline()).split()[1])
+        writer.close()
+        return status
+
+    known = int(world.ids[0])
+    async with opened(world) as house, listening(house) as port:
+        gate = Gate(house.engine)
+        await gate.closed()
+        gc.collect()
+        gc.disable()
+        try:
+            before = alive()
+            assert await told(await sent(b"X-Deadline-Ms: 100\r\n", item=known)) == 504
+            queued = house.engine.queued
+            _, leaver = await sent(PATIENT, item=known)
+            await until(lambda: house.engine.queued > queued)
+            leaver.close()
+            monkeypatch.setattr(LmdbStore, "items", fail)
+            assert await told(await sent(PATIENT, item=2**61)) == 503
+            await gate.open()  # until then they wait in the engine's queue
+            await until(lambda: alive() == before)
+        finally:
+            gc.enable()
+
+
+def alive() -> int:
+    return sum(isinstance(one, Cycle) for one in gc.get_objects())
