@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+
 import training  # noqa: F401 — decides how OpenMP waits, before anything loads torch
 from tests.redis_fixtures import (  # noqa: F401 — for every room
     cluster,
@@ -18,3 +20,12 @@ from tests.redis_fixtures import (  # noqa: F401 — for every room
 # A shell starts what it puts in the background with SIGINT ignored, and children inherit that; the
 # tests of Ctrl-C need it delivered.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why a test was run again, which its passing would hide."""
+    for report in terminalreporter.stats.get("rerun", []):
+        said = [line for line in report.longreprtext.splitlines() if line.startswith("E ")]
+        terminalreporter.write_line(f"run again: {report.nodeid} ({report.when})")
+        for line in said[:5]:
+            terminalreporter.write_line(line)

@@ -58,7 +58,7 @@ def test_every_score_is_the_offline_one(
     name: str, world: World, service: Service, oracle: BundleOracle
 ) -> None:
     load = Load(
-        service.url, rate=120, seconds=1.5, warmup=0.2, workload=workloads(world)[name],
+        service.url, rate=40, seconds=4, warmup=0.2, workload=workloads(world)[name],
         stages=True, keep_answers=True,
     )  # fmt: skip
     with execute(load) as run:
