@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import ASGI3Application, ASGIReceiveEvent
+from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -58,13 +58,24 @@ class Refused(Stop):
 
 
 class Way:
-    """What a cycle writes to: the transport, but closing it is the connection's to decide."""
+    """What a cycle writes to: the transport, but closing it is the connection's to decide, and an
+    answer's head goes out with what follows it. Every write is a call of the system, which costs
+    more than most of what Python does for an answer."""
 
-    __slots__ = ("close", "is_closing", "write")
+    __slots__ = ("_head", "_write", "close", "holding", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write, self.is_closing = transport.write, transport.is_closing
+        self._write, self.is_closing = transport.write, transport.is_closing
         self.close = close
+        self.holding = False  # what is written is a head
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self.holding:
+            self._head = data
+            return
+        head, self._head = self._head, b""
+        self._write(head + data)
 
 
 class Cycle(RequestResponseCycle):
@@ -82,6 +93,13 @@ class Cycle(RequestResponseCycle):
             # was read): the collector would be left with every request there was.
             del self.scope[PEER]  # type: ignore[misc]
             self.fault = None
+
+    async def send(self, message: ASGISendEvent) -> None:
+        way = cast(Way, self.transport)
+        # Nothing follows the head of an answer to HEAD.
+        way.holding = message["type"] == "http.response.start" and self.scope["method"] != "HEAD"
+        await super().send(message)
+        way.holding = False
 
     async def receive(self) -> ASGIReceiveEvent:
         message = await super().receive()
