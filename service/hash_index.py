@@ -65,9 +65,14 @@ class HashIndex:
         rows: Rows = self._hints.take(_hashed(ids, self._hint_shift))
         return rows
 
+    def hint_again(self, ids: Ids) -> Rows:
+        """For those whose first hint was another's: their second."""
+        rows: Rows = self._hints.take(_hashed_again(ids, self._hint_shift))
+        return rows
+
     def remember(self, ids: Ids, rows: Rows) -> None:
-        """Where ids were found that their hints did not lead to."""
-        self._hints[_hashed(ids, self._hint_shift)] = rows
+        """Where ids were found that neither of their hints led to."""
+        self._hints[_hashed_again(ids, self._hint_shift)] = rows
 
     def find(self, ids: Ids) -> Rows:
         """Row number of each id (N,), ABSENT where there is none."""
@@ -95,7 +100,7 @@ class HashIndex:
             self._flat_keys[where] = ids[one]
             placed[one] = True
             pending = np.delete(pending, once)
-        self.remember(ids[placed], rows[placed])
+        self._hints[_hashed(ids[placed], self._hint_shift)] = rows[placed]
         return placed
 
     def remove(self, ids: Ids) -> None:
@@ -138,12 +143,18 @@ class HashIndex:
         return _hashed(ids, self._shift)
 
     def _second(self, ids: Ids) -> Rows:
-        words = ids.view(np.uint64)
-        return (((words ^ (words >> HALF)) * SECOND) >> self._shift).view(np.int64)
+        return _hashed_again(ids, self._shift)
 
 
 def _hashed(ids: Ids, shift: np.uint64) -> Rows:
     words = ids.view(np.uint64) * FIRST
+    words >>= shift
+    return words.view(np.int64)
+
+
+def _hashed_again(ids: Ids, shift: np.uint64) -> Rows:
+    words = ids.view(np.uint64)
+    words = (words ^ (words >> HALF)) * SECOND
     words >>= shift
     return words.view(np.int64)
 

@@ -117,7 +117,16 @@ class ItemTable:
         if not len(strange):
             memory.used[slots] = 1
             return slots, stamps, strange
-        slots[strange], stamps[strange], absent = self._look_further(ids.take(strange))
+        some = ids.take(strange)
+        again = self._index.hint_again(some)
+        slots[strange], stamps[strange] = again, memory.stamps.take(again)
+        right = memory.ids.take(again) == some
+        if right.all():
+            memory.used[slots] = 1
+            return slots, stamps, strange[:0]
+        wrong = np.flatnonzero(~right)
+        strange = strange.take(wrong)
+        slots[strange], stamps[strange], absent = self._look_further(some.take(wrong))
         missed = strange[absent]
         memory.used[np.delete(slots, missed) if len(missed) else slots] = 1
         return slots, stamps, missed
