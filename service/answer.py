@@ -28,6 +28,7 @@ class Answer:
     status: NDArray[np.uint8]  # (C,) FOUND | MISSING | CORRUPT
     history_status: NDArray[np.uint8]  # (H,)
     cold: Mask  # (C,)
+    cold_count: int
     history_lost: bool = False  # the store did not say what it is: scored with an empty one
     explanations: Explanations | None = None  # where they were asked for
     complete: bool = False  # every item was in the table: none is missing or damaged
@@ -48,7 +49,16 @@ class Answer:
         asked, past, cold = found.status[at:], found.status[:at], found.cold[at:]
         complete = found.all_in_table
         return cls(
-            candidates, scores, history, asked, past, cold, history_lost, explanations, complete
+            candidates,
+            scores,
+            history,
+            asked,
+            past,
+            cold,
+            cold_count=int(np.count_nonzero(cold)),
+            history_lost=history_lost,
+            explanations=explanations,
+            complete=complete,
         )
 
     def json(self, model_version: str, request_id: str, top_k: int | None) -> bytes:
@@ -67,7 +77,7 @@ class Answer:
                 "cold_user": self.cold_user,
                 "unknown_items": self._listed(MISSING),
                 "unreadable_items": self._unreadable(),
-                "cold_items": _distinct(self.candidates[self.cold]),
+                "cold_items": _distinct(self.candidates[self.cold]) if self.cold_count else [],
                 "unknown_history": self._unknown_history(),
                 "degraded": self.degraded,
                 **told,
@@ -107,10 +117,6 @@ class Answer:
         if self.complete:
             return len(self.candidates) if status == FOUND else 0
         return int(np.count_nonzero(self.status == status))
-
-    @property
-    def cold_count(self) -> int:
-        return int(np.count_nonzero(self.cold))
 
     @property
     def history_dropped(self) -> int:

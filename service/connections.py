@@ -29,6 +29,7 @@ LINGER_S = 0.5
 # later the one there the longest, the faster, so that a flood is spread over the time there is:
 # 500 who came at once are gone 1.2 s after their time.
 SWEEP_EVERY_S = 0.005
+AT_REST_S = 0.05  # to the next look, where nobody is late: an idle process should be idle
 CALM_PER_S, FASTER_PER_S = 60.0, 600.0  # of each state; and so many more for each second too late
 MOST_A_SWEEP = 4  # of each state
 MS = 1e-3
@@ -158,16 +159,18 @@ class Connections:
         self.untaken[connection] = monotonic()
         self.untaken.move_to_end(connection)
 
-    def sweep(self) -> None:
-        """Cut who is late, the latest first."""
-        now = monotonic()
+    def sweep(self) -> float:
+        """Cut who is late, the latest first. Seconds until it should be done again."""
+        now, late = monotonic(), False
         for crowd in self.crowds:
             crowd.pace(now)
+            late = late or crowd.lateness(now) >= 0
             while crowd.due >= 1 and crowd.lateness(now) >= 0:
                 crowd.due -= 1
                 self._cut(next(iter(crowd.members)), crowd.name)
         if self.untaken:
             self._abort_slow_readers(now)
+        return SWEEP_EVERY_S if late else AT_REST_S
 
     def _abort_slow_readers(self, now: float) -> None:
         for connection, since in list(self.untaken.items()):

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from time import perf_counter
 
@@ -33,7 +34,7 @@ class Work:
         self,
         prepare: Prepare | None,
         run: Run,
-        spans: list[Span],
+        spans: Sequence[Span],
         deadline: float,
         priority: Priority,
     ):
@@ -59,6 +60,12 @@ class Work:
 
     def expire(self) -> None:
         self.settle(too_late())
+
+
+@lru_cache(maxsize=1024)
+def _cut(rows: int, pieces: int) -> tuple[Span, ...]:
+    edges = [rows * i // pieces for i in range(pieces + 1)]
+    return tuple(pairwise(edges))
 
 
 def too_late() -> DeadlinePassed:
@@ -105,11 +112,9 @@ class Engine:
         spread = min(self.threads, rows // self._min_chunk)
         return max(1, least, spread)
 
-    def spans(self, rows: int) -> list[Span]:
+    def spans(self, rows: int) -> tuple[Span, ...]:
         """Near-equal chunks. The same length is always cut alike: the same list, the same bits."""
-        pieces = self.pieces(rows)
-        edges = [rows * i // pieces for i in range(pieces + 1)]
-        return list(pairwise(edges))
+        return _cut(rows, self.pieces(rows))
 
     async def run(
         self,

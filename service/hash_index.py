@@ -4,9 +4,10 @@ Every id has two buckets of eight 8-byte keys, one cache line each, and is in on
 of many ids is a gather of their first buckets and one comparison, repeated with the second ones for
 what was not there. So an id can be removed without a trace, and no look-up ever walks.
 
-In front of it are the hints, a direct-mapped cache: by the hash of an id, the row where an id of
-that hash was last found. Whoever knows which id a row is of can ask them first, at an eighth of the
-memory's traffic, and the buckets only for what they were wrong about.
+In front of it are the hints: by one hash of an id, the row of the last id of that hash that was
+put; by another, where an id that did not find itself there was last found. Whoever knows which id a
+row is of can ask them first, at an eighth of the memory's traffic, and the buckets only for what
+both were wrong about.
 
 All of it are plain arrays: the index can live in a mapped file. Writers must be one at a time.
 Readers need no lock, but what they are told while somebody writes is a hint too: whoever asks must

@@ -113,18 +113,17 @@ class ItemTable:
         """
         memory, slots = self.memory, self._index.hint(ids)
         stamps = memory.stamps.take(slots)  # before the id is looked at: see ``_write``
-        strange = np.flatnonzero(memory.ids.take(slots) != ids)
+        strange = (memory.ids.take(slots) != ids).nonzero()[0]
         if not len(strange):
             memory.used[slots] = 1
             return slots, stamps, strange
         some = ids.take(strange)
         again = self._index.hint_again(some)
         slots[strange], stamps[strange] = again, memory.stamps.take(again)
-        right = memory.ids.take(again) == some
-        if right.all():
+        wrong = (memory.ids.take(again) != some).nonzero()[0]
+        if not len(wrong):
             memory.used[slots] = 1
-            return slots, stamps, strange[:0]
-        wrong = np.flatnonzero(~right)
+            return slots, stamps, wrong
         strange = strange.take(wrong)
         slots[strange], stamps[strange], absent = self._look_further(some.take(wrong))
         missed = strange[absent]

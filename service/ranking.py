@@ -6,6 +6,8 @@ D item-vector width, X network width, F context features.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,13 +35,15 @@ class Ranking:
         self.past: Positions  # (L,)
         self.known: Positions  # (K,)
         if found.all_in_table:
-            self.past, self.known = np.arange(history), np.arange(candidates)
+            self.past, self.known = _all(history), _all(candidates)
         else:
             self.past = np.flatnonzero(found.status[:history] == FOUND)
             self.known = np.flatnonzero(found.status[history:] == FOUND)
-        self.scores: Floats = np.full(candidates, np.nan, np.float32)  # (C,) probabilities
+        self.scores: Floats = np.empty(candidates, np.float32)  # (C,) probabilities
+        self.scores.fill(np.nan)
         self.scored: NDArray[np.bool_] | None = None  # (K,) all, or those top-k did not rule out
-        self.logits: Floats = np.empty((2, candidates), np.float32)  # int8, float32: for top-k
+        if model.precision == "int8":
+            self.logits: Floats = np.empty((2, candidates), np.float32)  # int8, float32: for top-k
         self._rows: HistoryRows | None = None
 
     def read_history(self) -> None:
@@ -93,3 +97,11 @@ class Ranking:
         for column, values in self._overrides:
             context[:, column] = values[chosen]
         return self.model.in_context(items, context)
+
+
+@lru_cache(maxsize=64)
+def _all(count: int) -> Positions:
+    """0, 1, …: lists of a few lengths come again and again."""
+    positions = np.arange(count)
+    positions.flags.writeable = False
+    return positions

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 
 import numpy as np
 
@@ -126,7 +127,8 @@ class Scoring:
         if permit:
             permit.learn(known, passes.work)
         chosen = ranking.known if ranking.scored is None else ranking.known[ranking.scored]
-        if not np.isfinite(ranking.scores.take(chosen)).all():
+        scores = ranking.scores if len(chosen) == len(ranking.scores) else ranking.scores[chosen]
+        if not isfinite(np.add.reduce(scores)):  # as one of them is not, and only then
             raise ModelFault("the model answered with a score that is not a number")
         if self.rechecks is not None and k is not None and len(chosen) < known:
             self.rechecks.offer(version, ranking, k)

@@ -67,7 +67,7 @@ def question_of(
         _sized(HISTORY, history, 0, MAX_HISTORY)
         _within(HISTORY, history)
     return Question(
-        user_id=int(_within(USER, user)[0]),
+        user_id=_user(user),
         candidates=_within(ITEMS, items),
         history=None if history is None else history[::-1],  # newest first
         context={
@@ -118,12 +118,19 @@ def _sized(name: str, values: Ids, least: int, most: int) -> None:
         raise InvalidField.of("inputs", name, "shape", detail=f"{wanted} of them")
 
 
+def _user(values: Ids) -> int:
+    user_id = int(values[0])
+    if user_id < 0:
+        _within(USER, values)  # says so
+    return user_id
+
+
 def _within(name: str, values: Ids, most: int | None = None) -> Ids:
     """Not negative, and at most ``most``: one look at the array, unless there is a fault."""
     # Without its sign a negative number is a huge one.
-    limit = MAX_ID if most is None else most
-    if len(values) and values.view(np.uint64).max() > limit:
-        beyond = values.view(np.uint64) > limit
+    limit, words = MAX_ID if most is None else most, values.view(np.uint64)
+    if len(values) and np.maximum.reduce(words) > limit:
+        beyond = words > limit
         wanted = "Input should be 0 or more" + ("" if most is None else f", at most {most}")
         raise InvalidField.of("inputs", name, int(np.argmax(beyond)), detail=wanted)
     return values

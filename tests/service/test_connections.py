@@ -95,10 +95,10 @@ def test_every_state_has_its_own_time(clock: Clock) -> None:
 
 def cut_times(clock: Clock, book: Connections, late: list[One], seconds: float) -> list[float]:
     """Seconds until each was cut, swept as often as a service sweeps."""
-    begin, found = clock.now, list[float]()
+    begin, found, again = clock.now, list[float](), module.SWEEP_EVERY_S
     while clock.now - begin < seconds:
-        clock.now += module.SWEEP_EVERY_S
-        book.sweep()
+        clock.now += again
+        again = book.sweep()
         found += [clock.now - begin] * (sum(one.cuts > 0 for one in late) - len(found))
     return found
 
@@ -113,6 +113,18 @@ def test_a_flood_is_cut_a_few_at_a_time_and_within_five_seconds_of_coming(clock:
     assert times[0] <= 2 * module.SWEEP_EVERY_S
     assert waited + times[-1] < 4.8
     assert max(times.count(moment) for moment in set(times)) <= module.MOST_A_SWEEP
+
+
+def test_only_beside_late_ones_is_swept_often(clock: Clock) -> None:
+    here = book(headers_timeout_ms=1000)
+    assert here.sweep() == module.AT_REST_S
+    late = arrived(here, here.headers, 20)
+    assert here.sweep() == module.AT_REST_S
+    clock.now += 1.0
+    while not all(one.cuts for one in late):
+        assert here.sweep() == module.SWEEP_EVERY_S
+        clock.now += module.SWEEP_EVERY_S
+    assert here.sweep() == module.AT_REST_S
 
 
 def test_those_who_came_together_are_spread_over_a_longer_time_when_they_go(clock: Clock) -> None:

@@ -89,7 +89,7 @@ def test_many_ids_and_their_replacements_all_find_a_place() -> None:
     assert (index.find(known) != ABSENT).all()
 
 
-def test_hints_lead_to_what_was_put_and_to_what_was_remembered_since() -> None:
+def test_first_hints_lead_to_what_was_put_and_second_ones_to_what_was_remembered() -> None:
     count = 1000
     index, known = HashIndex.empty(count), np.arange(7, 7 + 3 * count, 3)
     assert index.put(known, np.arange(count)).all()
@@ -97,7 +97,27 @@ def test_hints_lead_to_what_was_put_and_to_what_was_remembered_since() -> None:
     assert right.mean() > 0.7  # the others share a hint with an id that was put later
     wrong = np.flatnonzero(~right)[:1]
     index.remember(known[wrong], wrong)
-    assert index.hint(known[wrong]) == wrong
+    assert index.hint_again(known[wrong]) == wrong
+
+
+def test_soon_hardly_anybody_asks_the_buckets() -> None:
+    """Two ids that share a hint do not take it from each other for ever."""
+    count, random = 100_000, np.random.default_rng(1)
+    index, known = HashIndex.empty(count), random.integers(0, 2**63 - 1, count)
+    index.put(known, np.arange(count))
+    popular = random.choice(count, 4000, replace=False)
+
+    def astray() -> int:
+        asked = random.choice(popular, 2000, replace=False)
+        ids = known[asked]
+        wrong = (index.hint(ids) != asked) & (index.hint_again(ids) != asked)
+        index.remember(ids[wrong], asked[wrong])
+        return int(wrong.sum())
+
+    first = astray()
+    later = [astray() for _ in range(20)][-5:]
+    assert first > 200
+    assert max(later) < 20
 
 
 def test_ids_in_a_row_hardly_share_hints() -> None:
