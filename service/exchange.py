@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -54,6 +54,7 @@ class Exchange:
     inferences: Inferences | None = None  # of that version
     user_id: int | None = None
     candidates: int = 0
+    afterwards: Callable[[], None] | None = None  # when the answer has been sent
 
     def header(self, name: bytes) -> str | None:
         """``name`` in lower case."""

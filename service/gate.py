@@ -55,6 +55,8 @@ class Gate:
         except Exception as error:
             response = await answer_problem(request, error)
         await response(scope, receive, send)
+        if exchange.afterwards is not None:
+            exchange.afterwards()
 
 
 async def behind_the_gate(request: Request) -> Response:

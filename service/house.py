@@ -14,6 +14,7 @@ from model_export.bundle import Bundle
 from model_export.runtime import FoldedModel
 from model_export.signature import PublicKeys
 from service.admission import Admission
+from service.answer import Answer
 from service.engine import Engine
 from service.errors import NotReady
 from service.freshness import Freshness
@@ -33,6 +34,7 @@ from service.models.private import PrivateFolder
 from service.models.roster import Roster
 from service.models.shadow import Shadow
 from service.pauses import watched
+from service.question import Question
 from service.readiness import Readiness
 from service.rechecks import Rechecks
 from service.scoring import Scoring
@@ -74,6 +76,11 @@ class House:
         self.readiness.ready = True
         self.fleet.begin()
         logger.info("ready", model_version=bundle.version, engine_threads=self.engine.threads)
+
+    def answered(self, question: Question, answer: Answer) -> None:
+        """Once it has been sent: what need not be waited for."""
+        self.scoring.answered(answer)
+        self.swap.answered(question, answer)
 
     def ready(self) -> Version:
         """Who answers. NotReady when the service should not be sent traffic."""

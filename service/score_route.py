@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,7 +41,7 @@ def score_handler(house: House) -> Handler:
         version, answer = await ask(house, request, question, asked.model_version, deadline)
         content = answer.json(version, exchange.request_id, asked.top_k)
         exchange.timings.lap("encode")
-        house.swap.answered(question, answer)
+        exchange.afterwards = partial(house.answered, question, answer)
         return Response(content, media_type="application/json")
 
     return score

@@ -90,7 +90,6 @@ class Scoring:
             explanations=explanations,
         )
         in_time(deadline)
-        self.count(answer)
         return answer
 
     async def history(self, user_id: int, version: Version) -> Ids | None:
@@ -155,7 +154,8 @@ class Scoring:
             timings.lap("rank")
         return told
 
-    def count(self, answer: Answer) -> None:
+    def answered(self, answer: Answer) -> None:
+        """Count it, once it has been sent."""
         metrics = self.metrics
         metrics.candidates.observe(len(answer.candidates))
         metrics.scored.inc(answer.count(FOUND))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -52,7 +53,7 @@ def infer_handler(house: House) -> Handler:
             content = deflate(content, encoding)
             headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
         exchange.timings.lap("encode")
-        house.swap.answered(question, answer)
+        exchange.afterwards = partial(house.answered, question, answer)
         return Response(content, headers=headers)
 
     return infer

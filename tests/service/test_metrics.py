@@ -29,6 +29,7 @@ from tests.service.houses import client_of, opened
 from tests.service.world import World
 
 BUCKET = 'qin_request_duration_seconds_bucket{le="0.00075",outcome="ok",route="/v1/score"}'
+FOLLOWED = 'qin_store_duration_seconds_count{operation="changes"}'
 SCORED = 'qin_items_total{kind="scored"}'
 OTHER_WORKER = """
 import asyncio, sys
@@ -98,6 +99,9 @@ async def test_nothing_that_a_client_sends_adds_a_series(world: World) -> None:
     pick = random.Random(1)
     async with opened(world) as house, client_of(house) as client:
         await ask_anything(client, pick, 40)
+        async with asyncio.timeout(30):  # the service's own series come when it first asks
+            while FOLLOWED not in samples(await house.scrape.render()):
+                await asyncio.sleep(0.05)
         before = samples(await house.scrape.render()).keys()
         await ask_anything(client, pick, 400)
         assert samples(await house.scrape.render()).keys() == before
