@@ -100,7 +100,7 @@ async def test_nothing_that_a_client_sends_adds_a_series(world: World) -> None:
     async with opened(world) as house, client_of(house) as client:
         await ask_anything(client, pick, 40)
         async with asyncio.timeout(30):  # the service's own series come when it first asks
-            while FOLLOWED not in samples(await house.scrape.render()):
+            while FOLLOWED not in samples(await house.scrape.render()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         before = samples(await house.scrape.render()).keys()
         await ask_anything(client, pick, 400)
