@@ -29,6 +29,7 @@ from service.until import until
 LOOK_EVERY_S = 0.5
 PROVED_S = 1.0  # that a worker was ready, after which its end is no reason to wait
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # before another attempt to start one
+WAS_READY_WAIT_S = 2.0  # at most, after one that could answer: it is missed
 KILL_MARGIN_S = 0.5  # beyond the grace time, which the workers keep themselves
 
 
@@ -123,7 +124,8 @@ class Supervisor:
             if not began and not killed:
                 raise CannotStart(code)
             proved = worker.ready and monotonic() - worker.ready_since > PROVED_S
-            wait_s = 0.0 if proved else min(max(2 * wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
+            longest = WAS_READY_WAIT_S if worker.ready else LONGEST_WAIT_S
+            wait_s = 0.0 if proved else min(max(2 * wait_s, FIRST_WAIT_S), longest)
             pid = worker.process.pid
             logger.error("a worker ended", worker=number, pid=pid, code=code, wait_s=wait_s)
             await self._pause(wait_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -104,6 +105,24 @@ def test_a_killed_worker_costs_others_nothing_and_is_replaced(
     wait_until(lambda: ready_lines(several) == ready + 1, "it is not replaced")
     assert other in workers_of(several)
     assert len(workers_of(several)) == WORKERS
+
+
+def test_one_that_is_killed_again_and_again_is_waited_for_but_not_for_long(world: World) -> None:
+    with serving(world.models, world.store, QIN_WORKERS=str(WORKERS)) as service:
+        for kill in range(5):
+            wait_until(lambda kill=kill: ready_lines(service) == WORKERS + kill, "not replaced")  # type: ignore[misc]
+            os.kill(workers_of(service)[-1], signal.SIGKILL)
+        wait_until(lambda: len(waits_of(service)) == 5, "its end is not told")
+        *_, last = waits = waits_of(service)
+    assert sorted(waits) == waits
+    assert waits.count(last) > 1
+    assert last <= 2.0
+
+
+def waits_of(service: Service) -> list[float]:
+    """Seconds before another worker was started, of each that ended."""
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    return [line["wait_s"] for line in lines if line["event"] == "a worker ended"]
 
 
 def test_a_worker_told_to_stop_is_replaced_and_loses_nothing(
