@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,13 @@ class Answer:
     status: NDArray[np.uint8]  # (C,) FOUND | MISSING | CORRUPT
     history_status: NDArray[np.uint8]  # (H,)
     cold: Mask  # (C,)
-    cold_count: int
     history_lost: bool = False  # the store did not say what it is: scored with an empty one
     explanations: Explanations | None = None  # where they were asked for
     complete: bool = False  # every item was in the table: none is missing or damaged
+    cold_count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cold_count", int(np.count_nonzero(self.cold)))
 
     @classmethod
     def of(
@@ -55,7 +58,6 @@ class Answer:
             asked,
             past,
             cold,
-            cold_count=int(np.count_nonzero(cold)),
             history_lost=history_lost,
             explanations=explanations,
             complete=complete,

@@ -54,9 +54,11 @@ class Gate:
             response = await self._scoring[exchange.route](request)
         except Exception as error:
             response = await answer_problem(request, error)
+        # It holds question and answer, and a connection holds its last exchange while it is idle.
+        afterwards, exchange.afterwards = exchange.afterwards, None
         await response(scope, receive, send)
-        if exchange.afterwards is not None:
-            exchange.afterwards()
+        if afterwards is not None:
+            afterwards()
 
 
 async def behind_the_gate(request: Request) -> Response:

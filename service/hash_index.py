@@ -4,10 +4,10 @@ Every id has two buckets of eight 8-byte keys, one cache line each, and is in on
 of many ids is a gather of their first buckets and one comparison, repeated with the second ones for
 what was not there. So an id can be removed without a trace, and no look-up ever walks.
 
-In front of it are the hints: by one hash of an id, the row of the last id of that hash that was
-put; by another, where an id that did not find itself there was last found. Whoever knows which id a
-row is of can ask them first, at an eighth of the memory's traffic, and the buckets only for what
-both were wrong about.
+In front of it are the hints, one array of row numbers that an id has two places in: by one hash,
+its row when it was put; by another, its row when it was found after others had taken the first.
+Whoever knows which id a row is of can ask them first, at an eighth of the memory's traffic, and the
+buckets only for what both were wrong about.
 
 All of it are plain arrays: the index can live in a mapped file. Writers must be one at a time.
 Readers need no lock, but what they are told while somebody writes is a hint too: whoever asks must
@@ -67,7 +67,7 @@ class HashIndex:
         return rows
 
     def hint_again(self, ids: Ids) -> Rows:
-        """For those whose first hint was another's: their second."""
+        """As ``hint``, for those whose first was another's: their second."""
         rows: Rows = self._hints.take(_hashed_again(ids, self._hint_shift))
         return rows
 

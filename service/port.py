@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from service.admin import create_admin
 from service.app import create_app, create_refusing
-from service.connections import Connections, Limits
+from service.connections import SWEEP_EVERY_S, Connections, Limits
 from service.house import House
 from service.logs import logger
 from service.receiving import Receiving
@@ -101,8 +101,11 @@ class Ports:
             logger.error("cut at the end of the grace time", requests=cut)
 
     def _sweep(self) -> None:
-        again = min(port.connections.sweep() for port in self._both)
-        self._timer = self._loop.call_later(again, self._sweep)
+        again = SWEEP_EVERY_S
+        try:
+            again = min(port.connections.sweep() for port in self._both)
+        finally:  # whatever one connection does: the others' limits go on
+            self._timer = self._loop.call_later(again, self._sweep)
 
     def _tell_date(self) -> None:
         """To the second, for the Date header."""

@@ -62,11 +62,11 @@ class Way:
     answer's head goes out with what follows it. Every write is a call of the system, which costs
     more than most of what Python does for an answer."""
 
-    __slots__ = ("_head", "_write", "close", "holding", "is_closing")
+    __slots__ = ("_head", "_write", "end", "holding", "is_closing")
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
         self._write, self.is_closing = transport.write, transport.is_closing
-        self.close = close
+        self.end = end  # of the connection
         self.holding = False  # what is written is a head
         self._head = b""
 
@@ -76,6 +76,11 @@ class Way:
             return
         head, self._head = self._head, b""
         self._write(head + data)
+
+    def close(self) -> None:
+        if self._head:  # and nothing follows: the client should see that an answer broke off
+            self.write(b"")
+        self.end()
 
 
 class Cycle(RequestResponseCycle):
@@ -98,8 +103,10 @@ class Cycle(RequestResponseCycle):
         way = cast(Way, self.transport)
         # Nothing follows the head of an answer to HEAD.
         way.holding = message["type"] == "http.response.start" and self.scope["method"] != "HEAD"
-        await super().send(message)
-        way.holding = False
+        try:
+            await super().send(message)
+        finally:
+            way.holding = False
 
     async def receive(self) -> ASGIReceiveEvent:
         message = await super().receive()
@@ -168,7 +175,7 @@ class Receiving(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._closing = True
-        self._way.close = _nothing  # or the two hold each other
+        self._way.end = _nothing  # or the two hold each other
         self.book.leave(self)
         self.pipeline.clear()
         if self._active is not None and not self._active.response_complete:

@@ -46,7 +46,6 @@ def test_what_is_known_to_be_complete_reads_as_what_was_looked_through(
     some = replace(
         _answer(np.full(len(cold), 0.5, np.float32), status),
         cold=np.array(cold),
-        cold_count=sum(cold),
         history=np.arange(3),
         history_status=np.full(3, FOUND, np.uint8),
         history_lost=lost,
@@ -68,5 +67,4 @@ def _answer(values: np.ndarray, status: np.ndarray) -> Answer:
         status=status,
         history_status=np.empty(0, np.uint8),
         cold=np.zeros(count, np.bool_),
-        cold_count=0,
     )

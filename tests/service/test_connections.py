@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from service import connections as module
 from service.connections import Connections, Crowd, Limits
 from service.metrics import Metrics
 from service.settings import Settings
+from tests.service.houses import opened
+from tests.service.live import listening, until
+from tests.service.world import World
 
 
 class Clock:
@@ -202,3 +206,24 @@ def test_leaving_is_counted_once(clock: Clock) -> None:
     here.leave(one)
     here.leave(one)
     assert left == [1]
+
+
+async def test_a_sweep_that_fails_is_not_the_last(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, failures = list[str](), [OSError("not connected") for _ in range(3)]
+    sweep = Connections.sweep
+
+    def failing(connections: Connections) -> float:
+        if failures:
+            raise failures.pop()
+        return sweep(connections)
+
+    async with opened(world, headers_timeout_ms=100) as house, listening(house) as port:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+        monkeypatch.setattr(Connections, "sweep", failing)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await until(reader.at_eof)
+        writer.close()
+    assert len(told) == 3

@@ -89,7 +89,7 @@ def test_many_ids_and_their_replacements_all_find_a_place() -> None:
     assert (index.find(known) != ABSENT).all()
 
 
-def test_first_hints_lead_to_what_was_put_and_second_ones_to_what_was_remembered() -> None:
+def test_hints_lead_to_what_was_put_and_second_ones_to_what_was_remembered() -> None:
     count = 1000
     index, known = HashIndex.empty(count), np.arange(7, 7 + 3 * count, 3)
     assert index.put(known, np.arange(count)).all()

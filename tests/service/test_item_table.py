@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from numpy.testing import assert_array_equal
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
@@ -130,6 +131,27 @@ def test_the_hand_spares_what_was_looked_up() -> None:
         assert table.count <= 100
     assert (table.find(array(popular)) != ABSENT).all()
     assert table.evicted == 1020 - 100
+
+
+def test_ids_that_share_their_hints_are_found_marked_and_stamped_like_all_others() -> None:
+    capacity, random = 1024, np.random.default_rng(4)
+    table, known = ItemTable(SMALL, capacity), random.integers(0, 2**63 - 1, capacity)
+    table.insert(known, items(known.tolist()))
+    table.insert(known[:100], items(known[:100].tolist(), 1), replace=True, evict=True)
+    ways = set()
+    for _ in range(20):
+        asked = random.choice(known, 300, replace=False)
+        first = table._index.hint(asked)
+        second = table._index.hint_again(asked)
+        table.memory.used[:] = 0
+        slots, stamps, missed = table.look_up(asked)
+        found = slots != ABSENT
+        ways |= set(zip((first == slots)[found], (second == slots)[found], strict=True))
+        assert_array_equal(missed, np.flatnonzero(~found))
+        assert_array_equal(table.memory.ids[slots[found]], asked[found])
+        assert_array_equal(table.memory.stamps[slots[found]], stamps[found])
+        assert_array_equal(np.flatnonzero(table.memory.used), np.sort(slots[found]))
+    assert {(True, False), (False, True), (False, False)} <= ways
 
 
 def test_rows_taken_away_after_the_look_up_are_noticed() -> None:

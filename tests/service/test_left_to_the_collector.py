@@ -10,6 +10,8 @@ import pytest
 from feature_store.contract import Ids, ItemBatch
 from feature_store.errors import StoreUnavailable
 from feature_store.lmdb_store import LmdbStore
+from service.answer import Answer
+from service.question import Question
 from service.receiving import Cycle
 from tests.service.engine_gate import Gate
 from tests.service.houses import opened
@@ -40,6 +42,21 @@ async def test_an_answered_or_refused_request_is_not_left_to_it(world: World) ->
                 await until(lambda: alive() == before)
         finally:
             gc.enable()
+
+
+async def test_an_idle_connection_keeps_neither_question_nor_answer(world: World) -> None:
+    def kept() -> int:
+        return sum(isinstance(one, Answer | Question) for one in gc.get_objects())
+
+    body = b'{"user_id":1,"candidates":[%d]}' % world.ids[0]
+    async with opened(world) as house, listening(house) as port:
+        before = kept()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST + PATIENT + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert (await reader.readline()).split()[1] == b"200"
+        await until(lambda: kept() == before)
+        assert not reader.at_eof()
+        writer.close()
 
 
 async def test_nor_is_one_that_ends_badly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

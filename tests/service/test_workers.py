@@ -108,21 +108,24 @@ def test_a_killed_worker_costs_others_nothing_and_is_replaced(
 
 
 def test_one_that_is_killed_again_and_again_is_waited_for_but_not_for_long(world: World) -> None:
+    waits = list[float]()
     with serving(world.models, world.store, QIN_WORKERS=str(WORKERS)) as service:
-        for kill in range(5):
-            wait_until(lambda kill=kill: ready_lines(service) == WORKERS + kill, "not replaced")  # type: ignore[misc]
+        # On a busy machine one may live for a second, after which nobody is waited for.
+        while waits.count(2.0) < 2 and len(waits) < 12 and max(waits, default=0.0) <= 2.0:
+            kill = len(waits)
+            wait_until(lambda: ready_lines(service) == WORKERS + kill, "it is not replaced")  # noqa: B023
             os.kill(workers_of(service)[-1], signal.SIGKILL)
-        wait_until(lambda: len(waits_of(service)) == 5, "its end is not told")
-        *_, last = waits = waits_of(service)
-    assert sorted(waits) == waits
-    assert waits.count(last) > 1
-    assert last <= 2.0
+            wait_until(lambda: len(waits_of(service)) == kill + 1, "its end is not told")  # noqa: B023
+            waits = waits_of(service)
+    assert 0.5 in waits
+    assert max(waits) == 2.0
 
 
 def waits_of(service: Service) -> list[float]:
     """Seconds before another worker was started, of each that ended."""
-    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-    return [line["wait_s"] for line in lines if line["event"] == "a worker ended"]
+    lines = service.log.read_text().splitlines(keepends=True)
+    told = [line for line in lines if '"event":"a worker ended"' in line and line.endswith("\n")]
+    return [json.loads(line)["wait_s"] for line in told]
 
 
 def test_a_worker_told_to_stop_is_replaced_and_loses_nothing(

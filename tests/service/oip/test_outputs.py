@@ -1,0 +1,73 @@
+"""An answer's JSON is kept where it comes again, and is what it would be without that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from service.answer import Answer
+from service.oip import outputs
+from service.oip.binary import LENGTH_HEADER
+from service.oip.outputs import DATATYPES, Wanted, response
+
+BLOBS = tuple(Wanted(name, binary=True) for name in DATATYPES)
+
+
+def answer(scores: list[float], *, cold: bool = False) -> Answer:
+    count = len(scores)
+    return Answer(
+        candidates=np.arange(count),
+        scores=np.array(scores, np.float32),
+        history=np.arange(3),
+        status=np.zeros(count, np.uint8),
+        history_status=np.zeros(3, np.uint8),
+        cold=np.full(count, cold),
+        complete=True,
+    )
+
+
+def parts(
+    one: Answer, wanted: tuple[Wanted, ...] = BLOBS, **more: str
+) -> tuple[dict[str, Any], bytes]:
+    """JSON and blobs."""
+    members = {"model_name": "qin", "model_version": "v1", **more}
+    content, headers = response(one, wanted, members, ())
+    size = int(headers.get(LENGTH_HEADER, len(content)))
+    return orjson.loads(content[:size]), content[size:]
+
+
+def test_the_same_json_goes_with_other_scores() -> None:
+    outputs._usual.cache_clear()
+    first, second = (parts(answer(scores)) for scores in ([0.1, 0.2], [0.3, 0.4]))
+    assert first[0] == second[0]
+    assert second[1] == np.array([0.3, 0.4], "<f4").tobytes() + b"\1\1"
+    assert outputs._usual.cache_info().hits == 1
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    [
+        lambda: parts(answer([0.1, 0.2]), id="mine"),
+        lambda: parts(answer([0.1, 0.2], cold=True)),
+        lambda: parts(answer([0.1, 0.2, 0.3])),
+        lambda: parts(answer([0.1, 0.2]), BLOBS[:1]),
+        lambda: parts(answer([0.1, 0.2]), BLOBS[::-1]),
+        lambda: parts(answer([0.1, 0.2]), model_version="v2"),
+        lambda: parts(answer([0.1, 0.2]), (BLOBS[0], Wanted("known", binary=False))),
+    ],
+    ids=["id", "a note", "count", "fewer", "order", "version", "json"],
+)
+def test_whatever_is_different_says_so_and_leaves_the_usual_as_it_was(unlike: Any) -> None:
+    usual = parts(answer([0.1, 0.2]))
+    assert unlike()[0] != usual[0]
+    assert parts(answer([0.1, 0.2])) == usual
+
+
+def test_what_is_kept_is_what_is_made_of_the_same_outputs_without_keeping() -> None:
+    kept, _ = parts(answer([0.1, 0.2]))
+    made, _ = parts(answer([0.1, 0.2]), id="mine")
+    assert made.pop("id") == "mine"
+    assert made == kept
