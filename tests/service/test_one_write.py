@@ -105,6 +105,12 @@ async def test_answers_to_requests_sent_ahead_follow_one_another(
     assert len(writes) == 3
 
 
+async def test_nothing_waits_behind_the_answer_to_head(world: World, writes: list[bytes]) -> None:
+    answered = await said(world, whole, "HEAD", "GET")
+    assert answered.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert len(writes) == 2
+
+
 async def test_an_answer_that_breaks_off_shows_that_it_was_one(world: World) -> None:
     answered = await said(world, broken_off, "GET")
     assert answered.startswith(b"HTTP/1.1 200 OK\r\n")

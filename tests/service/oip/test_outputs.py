@@ -68,6 +68,8 @@ def test_whatever_is_different_says_so_and_leaves_the_usual_as_it_was(unlike: An
 
 def test_what_is_kept_is_what_is_made_of_the_same_outputs_without_keeping() -> None:
     kept, _ = parts(answer([0.1, 0.2]))
+    before = outputs._usual.cache_info().currsize
     made, _ = parts(answer([0.1, 0.2]), id="mine")
+    assert outputs._usual.cache_info().currsize == before  # an id does not come again
     assert made.pop("id") == "mine"
     assert made == kept
