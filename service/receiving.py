@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -23,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from service.connections import Crowd
+from service.cycle import Cycle, Way
 from service.errors import (
     HeadersTooLarge,
     NotHttp,
@@ -33,7 +33,6 @@ from service.errors import (
 )
 from service.exchange import UNMATCHED
 from service.metrics import Metrics
-from service.peer import PEER
 from service.problems import REFUSAL, problem_of
 
 if TYPE_CHECKING:
@@ -55,92 +54,6 @@ class Refused(Stop):
 
     def __init__(self, error: ServiceError) -> None:
         self.error = error
-
-
-class Way:
-    """What a cycle writes to: the transport, but closing it is the connection's to decide, and an
-    answer's head goes out with what follows it. Every write is a call of the system, which costs
-    more than most of what Python does for an answer."""
-
-    __slots__ = ("_head", "_write", "end", "holding", "is_closing")
-
-    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
-        self._write, self.is_closing = transport.write, transport.is_closing
-        self.end = end  # of the connection
-        self.holding = False  # what is written is a head
-        self._head = b""
-
-    def write(self, data: bytes) -> None:
-        if self.holding:
-            self._head = data
-            return
-        head, self._head = self._head, b""
-        self._write(head + data)
-
-    def close(self) -> None:
-        if self._head:  # and nothing follows: the client should see that an answer broke off
-            self.write(b"")
-        self.end()
-
-
-class Cycle(RequestResponseCycle):
-    """One request and its answer, and its ``service.peer.Peer``."""
-
-    fault: ServiceError | None = None  # why the rest of the body never comes
-    _left: Callable[[], None] | None = None
-
-    async def run_asgi(self, app: ASGI3Application) -> None:
-        self.scope[PEER] = self  # type: ignore[literal-required]
-        try:
-            await super().run_asgi(app)
-        finally:
-            # They hold the cycle as it holds them (a fault by its traceback, whose frames have what
-            # was read): the collector would be left with every request there was.
-            del self.scope[PEER]  # type: ignore[misc]
-            self.fault = None
-
-    async def send(self, message: ASGISendEvent) -> None:
-        way = cast(Way, self.transport)
-        # Nothing follows the head of an answer to HEAD.
-        way.holding = message["type"] == "http.response.start" and self.scope["method"] != "HEAD"
-        try:
-            await super().send(message)
-        finally:
-            way.holding = False
-
-    async def receive(self) -> ASGIReceiveEvent:
-        message = await super().receive()
-        if self.fault is not None:
-            raise self.fault
-        return message
-
-    def end_body(self, fault: ServiceError) -> None:
-        """Whoever waits for the body gets this instead."""
-        self.fault = fault
-        self.message_event.set()
-
-    def whole_body(self) -> bytes | None:
-        if self.more_body or self.fault is not None or not self.message_event.is_set():
-            return None
-        body = bytes(self.body)
-        self.body = bytearray()
-        self.message_event.clear()
-        self.flow.resume_reading()
-        return body
-
-    @property
-    def has_left(self) -> bool:
-        return self.disconnected
-
-    def watch(self, left: Callable[[], None] | None) -> None:
-        self._left = left
-
-    def leave(self) -> None:
-        """The client has gone away."""
-        self.disconnected = True
-        self.message_event.set()
-        if self._left is not None:
-            self._left()
 
 
 class Receiving(HttpToolsProtocol):

@@ -127,7 +127,7 @@ class Scoring:
             permit.learn(known, passes.work)
         chosen = ranking.known if ranking.scored is None else ranking.known[ranking.scored]
         scores = ranking.scores if len(chosen) == len(ranking.scores) else ranking.scores[chosen]
-        if not isfinite(np.add.reduce(scores)):  # as one of them is not, and only then
+        if not isfinite(np.add.reduce(scores)):  # one that is not a number makes the sum none
             raise ModelFault("the model answered with a score that is not a number")
         if self.rechecks is not None and k is not None and len(chosen) < known:
             self.rechecks.offer(version, ranking, k)

@@ -11,8 +11,8 @@ from feature_store.contract import Ids, ItemBatch
 from feature_store.errors import StoreUnavailable
 from feature_store.lmdb_store import LmdbStore
 from service.answer import Answer
+from service.cycle import Cycle
 from service.question import Question
-from service.receiving import Cycle
 from tests.service.engine_gate import Gate
 from tests.service.houses import opened
 from tests.service.live import listening, until
