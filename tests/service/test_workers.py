@@ -112,13 +112,17 @@ def test_one_that_is_killed_again_and_again_is_waited_for_but_not_for_long(world
     with serving(world.models, world.store, QIN_WORKERS=str(WORKERS)) as service:
         # On a busy machine one may live for a second, after which nobody is waited for.
         while waits.count(2.0) < 2 and len(waits) < 12 and max(waits, default=0.0) <= 2.0:
-            kill = len(waits)
-            wait_until(lambda: ready_lines(service) == WORKERS + kill, "it is not replaced")  # noqa: B023
-            os.kill(workers_of(service)[-1], signal.SIGKILL)
-            wait_until(lambda: len(waits_of(service)) == kill + 1, "its end is not told")  # noqa: B023
-            waits = waits_of(service)
+            waits = killed_once_more(service, len(waits))
     assert 0.5 in waits
     assert max(waits) == 2.0
+
+
+def killed_once_more(service: Service, before: int) -> list[float]:
+    """The newest worker as soon as it is ready. What all were waited for: see ``waits_of``."""
+    wait_until(lambda: ready_lines(service) == WORKERS + before, "it is not replaced")
+    os.kill(workers_of(service)[-1], signal.SIGKILL)
+    wait_until(lambda: len(waits_of(service)) == before + 1, "its end is not told")
+    return waits_of(service)
 
 
 def waits_of(service: Service) -> list[float]:
