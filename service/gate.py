@@ -23,7 +23,7 @@ from service.exchange import SCORE, Exchange, scoring_route
 from service.priority import Priority, priority_of
 from service.problems import answer_problem, problem_of
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[ASGIApp]]
 MARK = "the request's id"
 
 
@@ -43,6 +43,7 @@ class Gate:
         exchange: Exchange = scope["exchange"]
         exchange.route, scope["path_params"] = found
         request = Request(scope, receive)
+        response: ASGIApp
         try:
             exchange.priority = priority_of(exchange.headers.get(b"x-priority"))
             if not self._admission.has_room(exchange.priority):

@@ -6,7 +6,7 @@ from functools import partial
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from service.api import (
     ANSWER_EXAMPLE,
@@ -22,15 +22,18 @@ from service.exchange import SCORE, exchange_of
 from service.gate import Handler, behind_the_gate
 from service.house import House
 from service.openapi import problem
+from service.plain_response import PlainResponse
 from service.question import Question
 from service.request import deadline_seconds, parse, read_body
+
+JSON = ((b"content-type", b"application/json"),)
 
 
 def score_handler(house: House) -> Handler:
     settings = house.settings
     model = score_request(settings.max_candidates)
 
-    async def score(request: Request) -> Response:
+    async def score(request: Request) -> ASGIApp:
         exchange = exchange_of(request)
         seconds = deadline_seconds(request, settings.deadline_ms, settings.max_deadline_ms)
         deadline = exchange.timings.started + seconds
@@ -42,7 +45,7 @@ def score_handler(house: House) -> Handler:
         content = answer.json(version, exchange.request_id, asked.top_k)
         exchange.timings.lap("encode")
         exchange.afterwards = partial(house.answered, question, answer)
-        return Response(content, media_type="application/json")
+        return PlainResponse(content, JSON)
 
     return score
 

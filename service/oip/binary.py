@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.errors import InvalidField, InvalidHeader
+from service.errors import InvalidHeader
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 BINARY, JSON = "application/octet-stream", "application/json"
@@ -24,33 +24,12 @@ def json_length(length: str | None, size: int) -> int:
     return int(length)
 
 
-class Blobs:
-    """What follows the JSON: handed out in order, all of it, and nothing beyond its end."""
-
-    __slots__ = ("_at", "_body")
-
-    def __init__(self, body: bytes, start: int) -> None:
-        self._body, self._at = body, start
-
-    def take(self, name: str, size: int) -> int:
-        """Where in the body the next ``size`` bytes are."""
-        start, left = self._at, len(self._body) - self._at
-        if size > left:
-            raise InvalidField.of(
-                "inputs", name, detail=f"binary_data_size is {size}, but {left} bytes are left"
-            )
-        self._at += size
-        return start
-
-    def end(self) -> None:
-        """InvalidField if anything is left over."""
-        if left := len(self._body) - self._at:
-            raise InvalidField.of("body", detail=f"{left} bytes behind the last tensor")
-
-
 def join(header: bytes, blobs: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
     """The body, and the headers that say what it is."""
-    if not blobs:
-        return header, {"Content-Type": JSON}
-    headers = {"Content-Type": BINARY, LENGTH_HEADER: str(len(header))}
-    return b"".join([header, *blobs]), headers
+    return b"".join([header, *blobs]), headers_of(header, with_blobs=bool(blobs))
+
+
+def headers_of(header: bytes, *, with_blobs: bool) -> dict[str, str]:
+    if not with_blobs:
+        return {"Content-Type": JSON}
+    return {"Content-Type": BINARY, LENGTH_HEADER: str(len(header))}

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from service.ask import ask
 from service.exchange import INFER, INFER_VERSION, exchange_of
@@ -21,14 +21,17 @@ from service.oip.outputs import response
 from service.oip.parameters import seconds_allowed
 from service.oip.plan import Plans
 from service.oip.tensors import question_of
+from service.plain_response import PlainResponse
 from service.priority import Priority
 from service.request import deadline_seconds
 
+VARY = (b"vary", b"Accept-Encoding")
+
 
 def infer_handler(house: House) -> Handler:
-    settings, plans = house.settings, Plans()
+    settings, plans = house.settings, Plans(house.settings.max_candidates)
 
-    async def infer(request: Request) -> Response:
+    async def infer(request: Request) -> ASGIApp:
         exchange, asked = exchange_of(request), asked_version(house, request)
         longest = deadline_seconds(request, settings.max_deadline_ms, settings.max_deadline_ms)
         last = exchange.timings.started + longest  # until the body says what it may take
@@ -37,7 +40,7 @@ def infer_handler(house: House) -> Handler:
 
         start = json_length(exchange.header(b"inference-header-content-length"), len(body))
         plan = plans.read(body[:start])
-        question = question_of(plan.inputs, body, start, settings.max_candidates)
+        question = question_of(plan.inputs, body, start)
         seconds = seconds_allowed(plan.timeout_us, request, settings)
         if plan.batch:  # as X-Priority may say too
             exchange.priority = Priority.BATCH
@@ -51,10 +54,10 @@ def infer_handler(house: House) -> Handler:
         encoding = wanted_encoding(exchange.header(b"accept-encoding"))
         if encoding != PLAIN:
             content = deflate(content, encoding)
-            headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
+            headers = (*headers, (b"content-encoding", encoding.encode()), VARY)
         exchange.timings.lap("encode")
         exchange.afterwards = partial(house.answered, question, answer)
-        return Response(content, headers=headers)
+        return PlainResponse(content, headers)
 
     return infer
 

@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -18,9 +17,10 @@ from numpy.typing import NDArray
 from feature_store.contract import CORRUPT, FOUND, MISSING
 from service.answer import Answer
 from service.errors import InvalidField
-from service.oip.binary import join
+from service.oip.binary import headers_of
 from service.oip.message import InferRequest, RequestedOutput
 from service.oip.tensors import SIZE
+from service.plain_response import RawHeaders
 
 SCORE, KNOWN = "score", "known"
 LITTLE_ENDIAN = np.dtype("<f4")
@@ -30,8 +30,7 @@ BINARY, BINARY_ALL = "binary_data", "binary_data_output"
 UNSUPPORTED = ("classification", "shared_memory_region")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """One output, and how."""
 
     name: str
@@ -74,26 +73,41 @@ def response(
     wanted: tuple[Wanted, ...],
     members: dict[str, Any],
     ignored: Sequence[str],
-) -> tuple[bytes, dict[str, str]]:
+) -> tuple[bytes, RawHeaders]:
     """Body and headers. ``members`` are those of the whole answer: model, version, id."""
-    values = [_values(answer, output.name) for output in wanted]
-    blobs = [v.tobytes() for output, v in zip(wanted, values, strict=True) if output.binary]
-    count, notes = len(answer.scores), _notes(answer, ignored)
-    if len(blobs) == len(wanted) and not notes and "id" not in members:
-        return join(_usual(wanted, count, *members.items()), blobs)
-    if notes:
-        members["parameters"] = notes
-    tensors = members["outputs"] = [_tensor(output, count) for output in wanted]
-    for output, tensor, data in zip(wanted, tensors, values, strict=True):
-        if not output.binary:
-            tensor["data"] = data
-    return join(orjson.dumps(members, option=orjson.OPT_SERIALIZE_NUMPY), blobs)
+    count = len(answer.scores)
+    blobs = [_blob(answer, output.name) for output in wanted if output.binary]
+    if len(blobs) == len(wanted) and answer.ordinary and not ignored and "id" not in members:
+        head = _usual(wanted, count, *members.items())
+    else:
+        if notes := _notes(answer, ignored):
+            members["parameters"] = notes
+        tensors = members["outputs"] = [_tensor(output, count) for output in wanted]
+        for output, tensor in zip(wanted, tensors, strict=True):
+            if not output.binary:
+                tensor["data"] = _values(answer, output.name)
+        head = _head(members, with_blobs=bool(blobs))
+    return b"".join([head.json, *blobs]), head.headers
+
+
+class Head(NamedTuple):
+    """What goes before the blobs."""
+
+    json: bytes
+    headers: RawHeaders
+
+
+def _head(members: dict[str, Any], *, with_blobs: bool) -> Head:
+    json = orjson.dumps(members, option=orjson.OPT_SERIALIZE_NUMPY)
+    headers = headers_of(json, with_blobs=with_blobs).items()
+    return Head(json, tuple((name.lower().encode(), value.encode()) for name, value in headers))
 
 
 @lru_cache(maxsize=256)
-def _usual(wanted: tuple[Wanted, ...], count: int, *members: tuple[str, str]) -> bytes:
-    """The JSON where all values are blobs and nothing is to be said: the same time after time."""
-    return orjson.dumps({**dict(members), "outputs": [_tensor(one, count) for one in wanted]})
+def _usual(wanted: tuple[Wanted, ...], count: int, *members: tuple[str, str]) -> Head:
+    """Where all values are blobs and nothing is to be said: the same time after time."""
+    outputs = [_tensor(one, count) for one in wanted]
+    return _head({**dict(members), "outputs": outputs}, with_blobs=True)
 
 
 def _tensor(output: Wanted, count: int) -> dict[str, Any]:
@@ -102,6 +116,12 @@ def _tensor(output: Wanted, count: int) -> dict[str, Any]:
     if output.binary:
         tensor["parameters"] = {SIZE: count * BYTES[datatype]}
     return tensor
+
+
+def _blob(answer: Answer, name: str) -> bytes:
+    if name == KNOWN and answer.complete:
+        return b"\1" * len(answer.scores)
+    return _values(answer, name).tobytes()
 
 
 def _values(answer: Answer, name: str) -> NDArray[Any]:

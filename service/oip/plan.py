@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from service.oip.message import read_message
 from service.oip.outputs import Wanted, wanted_outputs
 from service.oip.parameters import ignored, is_batch, refuse_sequences, timeout_us
-from service.oip.tensors import Declared, declared
+from service.oip.tensors import Inputs
 
 MOST_KEPT, LONGEST_KEPT = 256, 2048  # plans, and bytes of JSON of each
 
@@ -21,7 +21,7 @@ class Plan:
     """All of a request but the values in its blobs. Shared between requests: nobody changes it."""
 
     id: str | None
-    inputs: tuple[Declared, ...]
+    inputs: Inputs
     wanted: tuple[Wanted, ...]
     timeout_us: int  # 0: not given
     batch: bool
@@ -30,20 +30,21 @@ class Plan:
     @property
     def comes_again(self) -> bool:
         """Nothing in it is of one request alone."""
-        return self.id is None and all(one.values is None for one in self.inputs)
+        return self.id is None and self.inputs.in_blobs
 
 
 class Plans:
     """Those that come again, the newest of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_candidates: int) -> None:
+        self._most_candidates = most_candidates
         self._kept: dict[bytes, Plan] = {}  # by their JSON
 
     def read(self, header: bytes) -> Plan:
         """Malformed or InvalidField name the place; a refusal is not kept."""
         plan = self._kept.get(header)
         if plan is None:
-            plan = _read(header)
+            plan = _read(header, self._most_candidates)
             if plan.comes_again and len(header) <= LONGEST_KEPT:
                 if len(self._kept) >= MOST_KEPT:
                     del self._kept[next(iter(self._kept))]
@@ -51,13 +52,13 @@ class Plans:
         return plan
 
 
-def _read(header: bytes) -> Plan:
+def _read(header: bytes, most_candidates: int) -> Plan:
     message = read_message(header)
     refuse_sequences(message)
     return Plan(
         id=message.id,
         wanted=tuple(wanted_outputs(message)),
-        inputs=declared(message),
+        inputs=Inputs.of(message, most_candidates),
         timeout_us=timeout_us(message),
         batch=is_batch(message),
         ignored=tuple(ignored(message)),

@@ -1,21 +1,23 @@
 """From a request's input tensors to a question.
 
-Ids in a blob are read in place (``np.frombuffer``) and never become Python integers.
+What is asked of them (which there are, of what type and length) is in the JSON and checked with it,
+once for all requests that have the same. The ids are in the blobs: read together, in place
+(``np.frombuffer``), and never Python integers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
 from feature_store.contract import MAX_ID, Ids
 from feature_store.schema import MAX_HISTORY
 from service.errors import InvalidField
-from service.oip.binary import Blobs
 from service.oip.message import InferRequest, InputTensor
-from service.question import Question
+from service.question import Indices, Question
 
 USER, ITEMS, HISTORY = "user_id", "item_id", "history"
 DATATYPE, LITTLE_ENDIAN, BYTES = "INT64", np.dtype("<i8"), 8
@@ -26,58 +28,96 @@ LARGEST_INDEX = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """An input of shape [count]: its values, or how many bytes of the blobs they are."""
+    """An input of shape [count]: its values, or where its blob is."""
 
     name: str
     count: int
-    size: int
     values: Ids | None
+    at: int = 0  # numbers in the blobs before it
 
-    def read(self, body: bytes, blobs: Blobs) -> Ids:
+    def read(self, numbers: Ids) -> Ids:
         """(count,)"""
-        if self.values is not None:
-            return self.values
-        start = blobs.take(self.name, self.size)
-        return np.frombuffer(body, LITTLE_ENDIAN, self.count, start).copy()  # aligned
+        return self.values if self.values is not None else numbers[self.at : self.at + self.count]
+
+    def after(self) -> int:
+        """Numbers up to its end."""
+        return self.at if self.values is not None else self.at + self.count
 
 
-def declared(message: InferRequest) -> tuple[Declared, ...]:
-    """In the order of the blobs. InvalidField names the tensor."""
-    found: dict[str, Declared] = {}
-    for tensor in message.inputs:
-        if tensor.name in found:
-            raise InvalidField.of("inputs", tensor.name, detail="given more than once")
-        found[tensor.name] = _declared(tensor)
-    return tuple(found.values())
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All of a request's, in the order of their blobs."""
+
+    user: Declared
+    items: Declared
+    history: Declared | None
+    context: tuple[Declared, ...]
+    all: tuple[Declared, ...]
+
+    @classmethod
+    def of(cls, message: InferRequest, most_candidates: int) -> Inputs:
+        """InvalidField names the tensor."""
+        found: dict[str, Declared] = {}
+        numbers = 0
+        for tensor in message.inputs:
+            if tensor.name in found:
+                raise InvalidField.of("inputs", tensor.name, detail="given more than once")
+            one = found[tensor.name] = _declared(tensor, numbers)
+            numbers = one.after()
+        everything = tuple(found.values())
+        user, items = (_required(name, found.pop(name, None)) for name in (USER, ITEMS))
+        history = found.pop(HISTORY, None)
+        _sized(user, 1, 1)
+        _sized(items, 1, most_candidates)
+        if history is not None:
+            _sized(history, 0, MAX_HISTORY)
+        return cls(user, items, history, tuple(found.values()), everything)
+
+    @property
+    def in_blobs(self) -> bool:
+        """All of their values."""
+        return all(one.values is None for one in self.all)
+
+    def numbers(self, body: bytes, start: int) -> Ids:
+        """What the blobs hold, which are all of ``body[start:]``: nothing of it is left over, and
+        nothing beyond its end is read."""
+        count = self.all[-1].after()
+        if len(body) - start != count * BYTES:
+            self._refuse(len(body) - start)
+        return np.frombuffer(body, LITTLE_ENDIAN, count, start).copy()  # aligned
+
+    def _refuse(self, size: int) -> NoReturn:
+        for one in self.all:
+            if one.after() * BYTES > size:
+                detail = (
+                    f"{SIZE} is {one.count * BYTES}, but {size - one.at * BYTES} bytes are left"
+                )
+                raise InvalidField.of("inputs", one.name, detail=detail)
+        left = size - self.all[-1].after() * BYTES
+        raise InvalidField.of("body", detail=f"{left} bytes behind the last tensor")
 
 
-def question_of(
-    inputs: Sequence[Declared], body: bytes, start: int, most_candidates: int
-) -> Question:
+def question_of(inputs: Inputs, body: bytes, start: int) -> Question:
     """``body[start:]`` holds the blobs. InvalidField names the tensor."""
-    blobs = Blobs(body, start)
-    tensors = {one.name: one.read(body, blobs) for one in inputs}
-    blobs.end()
-
-    user, items, history = (tensors.pop(name, None) for name in (USER, ITEMS, HISTORY))
-    user, items = _required(USER, user), _required(ITEMS, items)
-    _sized(USER, user, 1, 1)
-    _sized(ITEMS, items, 1, most_candidates)
-    if history is not None:
-        _sized(HISTORY, history, 0, MAX_HISTORY)
-        _within(HISTORY, history)
+    numbers, history = inputs.numbers(body, start), None
+    if inputs.history is not None:
+        history = _within(HISTORY, inputs.history.read(numbers))[::-1]  # newest first
     return Question(
-        user_id=_user(user),
-        candidates=_within(ITEMS, items),
-        history=None if history is None else history[::-1],  # newest first
-        context={
-            name: _within(name, values, LARGEST_INDEX).astype(np.int32)
-            for name, values in tensors.items()
-        },
+        user_id=_user(inputs.user.read(numbers)),
+        candidates=_within(ITEMS, inputs.items.read(numbers)),
+        history=history,
+        context=_context(inputs.context, numbers) if inputs.context else {},
     )
 
 
-def _declared(tensor: InputTensor) -> Declared:
+def _context(columns: Sequence[Declared], numbers: Ids) -> dict[str, Indices]:
+    return {
+        one.name: _within(one.name, one.read(numbers), LARGEST_INDEX).astype(np.int32)
+        for one in columns
+    }
+
+
+def _declared(tensor: InputTensor, at: int) -> Declared:
     name, parameters = tensor.name, tensor.parameters or {}
     if tensor.datatype != DATATYPE:
         raise InvalidField.of("inputs", name, "datatype", detail=f"{DATATYPE}, as all inputs are")
@@ -88,13 +128,13 @@ def _declared(tensor: InputTensor) -> Declared:
             raise InvalidField.of("inputs", name, parameter, detail="there is no shared memory")
     count, size = tensor.shape[0], parameters.get(SIZE)
     if size is None:
-        return Declared(name, count, 0, _from_json(tensor, count))
+        return Declared(name, count, _from_json(tensor, count), at)
     if tensor.data is not None:
         raise InvalidField.of("inputs", name, detail=f"data and {SIZE}: one of them")
     if type(size) is not int or size != count * BYTES:
         wanted = f"{count * BYTES} bytes, for shape [{count}] of {DATATYPE}"
         raise InvalidField.of("inputs", name, SIZE, detail=wanted)
-    return Declared(name, count, size, None)
+    return Declared(name, count, None, at)
 
 
 def _from_json(tensor: InputTensor, count: int) -> Ids:
@@ -106,16 +146,16 @@ def _from_json(tensor: InputTensor, count: int) -> Ids:
     return np.array(tensor.data, np.int64)
 
 
-def _required(name: str, values: Ids | None) -> Ids:
-    if values is None:
+def _required(name: str, declared: Declared | None) -> Declared:
+    if declared is None:
         raise InvalidField.of("inputs", name, detail="Field required")
-    return values
+    return declared
 
 
-def _sized(name: str, values: Ids, least: int, most: int) -> None:
-    if not least <= len(values) <= most:
+def _sized(declared: Declared, least: int, most: int) -> None:
+    if not least <= declared.count <= most:
         wanted = f"{least}" if least == most else f"{least} to {most}"
-        raise InvalidField.of("inputs", name, "shape", detail=f"{wanted} of them")
+        raise InvalidField.of("inputs", declared.name, "shape", detail=f"{wanted} of them")
 
 
 def _user(values: Ids) -> int:
@@ -127,9 +167,10 @@ def _user(values: Ids) -> int:
 
 def _within(name: str, values: Ids, most: int | None = None) -> Ids:
     """Not negative, and at most ``most``: one look at the array, unless there is a fault."""
-    # Without its sign a negative number is a huge one.
+    # Without its sign a negative number is a huge one. (Of the ways to the largest, this is the
+    # one that has least to set up.)
     limit, words = MAX_ID if most is None else most, values.view(np.uint64)
-    if len(values) and np.maximum.reduce(words) > limit:
+    if len(values) and words.item(words.argmax()) > limit:
         beyond = words > limit
         wanted = "Input should be 0 or more" + ("" if most is None else f", at most {most}")
         raise InvalidField.of("inputs", name, int(np.argmax(beyond)), detail=wanted)

@@ -35,7 +35,7 @@ def parts(
     """JSON and blobs."""
     members = {"model_name": "qin", "model_version": "v1", **more}
     content, headers = response(one, wanted, members, ())
-    size = int(headers.get(LENGTH_HEADER, len(content)))
+    size = int(dict(headers).get(LENGTH_HEADER.lower().encode(), len(content)))
     return orjson.loads(content[:size]), content[size:]
 
 

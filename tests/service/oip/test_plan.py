@@ -11,6 +11,8 @@ from service.oip.plan import LONGEST_KEPT, MOST_KEPT, Plans
 from service.oip.tensors import question_of
 from tests.service.oip.raw import blob, body, listed
 
+MOST = 5000  # candidates
+
 
 def header(count: int, **members: object) -> bytes:
     return bytes(body(blob("user_id", 1), blob("item_id", count), **members))
@@ -22,19 +24,19 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     truly = plan._read
 
-    def noted(given: bytes) -> plan.Plan:
+    def noted(given: bytes, most_candidates: int) -> plan.Plan:
         seen.append(given)
-        return truly(given)
+        return truly(given, most_candidates)
 
     monkeypatch.setattr(plan, "_read", noted)
     return seen
 
 
 def test_the_same_json_with_other_blobs_is_read_once_and_asks_for_others(read: list[bytes]) -> None:
-    plans, json = Plans(), header(2)
+    plans, json = Plans(MOST), header(2)
     for user in (1, 2):
         whole = json + np.array([user, 10 * user, 11 * user], "<i8").tobytes()
-        question = question_of(plans.read(json).inputs, whole, len(json), 10)
+        question = question_of(plans.read(json).inputs, whole, len(json))
         assert question.user_id == user
         assert question.candidates.tolist() == [10 * user, 11 * user]
     assert read == [json]
@@ -50,13 +52,13 @@ def test_the_same_json_with_other_blobs_is_read_once_and_asks_for_others(read: l
     ids=["its own id", "ids in it", "too long"],
 )
 def test_what_is_of_one_request_alone_is_not_kept(json: bytes, read: list[bytes]) -> None:
-    plans = Plans()
+    plans = Plans(MOST)
     assert plans.read(json) == plans.read(json)
     assert read == [json, json]
 
 
 def test_a_refusal_is_not_kept(read: list[bytes]) -> None:
-    plans, json = Plans(), bytes(body(blob("user_id", 1, datatype="FP32")))
+    plans, json = Plans(MOST), bytes(body(blob("user_id", 1, datatype="FP32")))
     for _ in range(2):
         with pytest.raises(InvalidField):
             plans.read(json)
@@ -64,7 +66,7 @@ def test_a_refusal_is_not_kept(read: list[bytes]) -> None:
 
 
 def test_the_oldest_makes_room(read: list[bytes]) -> None:
-    plans = Plans()
+    plans = Plans(MOST)
     for count in range(1, MOST_KEPT + 2):
         plans.read(header(count))
     plans.read(header(MOST_KEPT + 1))
