@@ -114,11 +114,6 @@ class Answer:
         )
         return [name for name, so in (("items", items), ("history", history)) if so]
 
-    @property
-    def ordinary(self) -> bool:
-        """There is nothing to say about it but the scores."""
-        return self.complete and not self.cold_count and len(self.history) > 0
-
     def count(self, status: int) -> int:
         """Candidates of this status."""
         if self.complete:

@@ -16,7 +16,6 @@ import numpy
 import onnxruntime
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
     GCCollector,
     Info,
@@ -27,7 +26,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.errors import tree
-from service.histogram import Histogram
+from service.instruments import Counter, Histogram
 from service.pauses import PAUSES, GCPauses
 
 # Seconds; ×1.5 to ×2 apart from 50 µs, where a stage begins to matter, to the longest deadline.

@@ -26,10 +26,7 @@ def json_length(length: str | None, size: int) -> int:
 
 def join(header: bytes, blobs: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
     """The body, and the headers that say what it is."""
-    return b"".join([header, *blobs]), headers_of(header, with_blobs=bool(blobs))
-
-
-def headers_of(header: bytes, *, with_blobs: bool) -> dict[str, str]:
-    if not with_blobs:
-        return {"Content-Type": JSON}
-    return {"Content-Type": BINARY, LENGTH_HEADER: str(len(header))}
+    if not blobs:
+        return header, {"Content-Type": JSON}
+    headers = {"Content-Type": BINARY, LENGTH_HEADER: str(len(header))}
+    return b"".join([header, *blobs]), headers

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from feature_store.contract import CORRUPT, FOUND, MISSING
 from service.answer import Answer
 from service.errors import InvalidField
-from service.oip.binary import headers_of
+from service.oip.binary import BINARY as BINARY_TYPE
+from service.oip.binary import JSON, LENGTH_HEADER
 from service.oip.message import InferRequest, RequestedOutput
 from service.oip.tensors import SIZE
 from service.plain_response import RawHeaders
@@ -27,6 +28,8 @@ LITTLE_ENDIAN = np.dtype("<f4")
 DATATYPES = {SCORE: "FP32", KNOWN: "BOOL"}
 BYTES = {"FP32": 4, "BOOL": 1}
 BINARY, BINARY_ALL = "binary_data", "binary_data_output"
+JSON_HEADERS = ((b"content-type", JSON.encode()),)
+BINARY_HEADER, LENGTH = (b"content-type", BINARY_TYPE.encode()), LENGTH_HEADER.lower().encode()
 UNSUPPORTED = ("classification", "shared_memory_region")
 
 
@@ -77,37 +80,25 @@ def response(
     """Body and headers. ``members`` are those of the whole answer: model, version, id."""
     count = len(answer.scores)
     blobs = [_blob(answer, output.name) for output in wanted if output.binary]
-    if len(blobs) == len(wanted) and answer.ordinary and not ignored and "id" not in members:
-        head = _usual(wanted, count, *members.items())
+    if notes := _notes(answer, ignored):
+        members["parameters"] = notes
+    if len(blobs) == len(wanted):
+        members["outputs"] = _all_blobs(wanted, count)
     else:
-        if notes := _notes(answer, ignored):
-            members["parameters"] = notes
         tensors = members["outputs"] = [_tensor(output, count) for output in wanted]
         for output, tensor in zip(wanted, tensors, strict=True):
             if not output.binary:
                 tensor["data"] = _values(answer, output.name)
-        head = _head(members, with_blobs=bool(blobs))
-    return b"".join([head.json, *blobs]), head.headers
-
-
-class Head(NamedTuple):
-    """What goes before the blobs."""
-
-    json: bytes
-    headers: RawHeaders
-
-
-def _head(members: dict[str, Any], *, with_blobs: bool) -> Head:
     json = orjson.dumps(members, option=orjson.OPT_SERIALIZE_NUMPY)
-    headers = headers_of(json, with_blobs=with_blobs).items()
-    return Head(json, tuple((name.lower().encode(), value.encode()) for name, value in headers))
+    if not blobs:
+        return json, JSON_HEADERS
+    return b"".join([json, *blobs]), (BINARY_HEADER, (LENGTH, b"%d" % len(json)))
 
 
 @lru_cache(maxsize=256)
-def _usual(wanted: tuple[Wanted, ...], count: int, *members: tuple[str, str]) -> Head:
-    """Where all values are blobs and nothing is to be said: the same time after time."""
-    outputs = [_tensor(one, count) for one in wanted]
-    return _head({**dict(members), "outputs": outputs}, with_blobs=True)
+def _all_blobs(wanted: tuple[Wanted, ...], count: int) -> orjson.Fragment:
+    """The JSON of outputs none of whose values are in it: the same time after time."""
+    return orjson.Fragment(orjson.dumps([_tensor(output, count) for output in wanted]))
 
 
 def _tensor(output: Wanted, count: int) -> dict[str, Any]:
@@ -139,11 +130,14 @@ def _notes(answer: Answer, ignored: Sequence[str]) -> dict[str, bool | int | str
     """What was not ordinary, as ``/v1/score`` lists it; the protocol has no lists, so counted."""
     notes: dict[str, bool | int | str] = {
         "cold_user": answer.cold_user,
-        "unknown_items": answer.count(MISSING),
-        "unreadable_items": answer.count(CORRUPT),
         "cold_items": answer.cold_count,
-        "history_dropped": answer.history_dropped,
-        "degraded": ", ".join(answer.degraded),
         "ignored": ", ".join(ignored),
     }
+    if not answer.complete or answer.history_lost:
+        notes |= {
+            "unknown_items": answer.count(MISSING),
+            "unreadable_items": answer.count(CORRUPT),
+            "history_dropped": answer.history_dropped,
+            "degraded": ", ".join(answer.degraded),
+        }
     return {name: note for name, note in notes.items() if note}

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from service import shared_metrics
 from service.admin import create_admin
-from service.histogram import Histogram
+from service.instruments import Counter, Histogram
 from service.metric_families import Writer, exposition
 from service.metrics import LATENCY, Metrics
 from service.scrape import Worker, scrape_of
@@ -223,4 +223,21 @@ def test_a_histogram_counts_as_the_librarys(amounts: list[float]) -> None:
     for amount in amounts:
         ours.observe(amount)
         theirs.observe(amount)
+    assert list(ours.collect()) == list(theirs.collect())
+
+
+@given(st.lists(st.floats(0, 1e9) | st.integers(0, 2**40)))
+def test_a_counter_counts_as_the_librarys(amounts: list[float]) -> None:
+    ours, theirs = (
+        kind("things", "Things.", ["kind"], registry=None)
+        for kind in (Counter, prometheus_client.Counter)
+    )
+    for one in (ours, theirs):
+        for amount in amounts:
+            one.labels("rare").inc(amount)
+        one.labels("usual").inc()
+        with pytest.raises(ValueError, match="label"):
+            one.inc()
+        with pytest.raises(ValueError, match="non-negative"):
+            one.labels("usual").inc(-1)
     assert list(ours.collect()) == list(theirs.collect())
