@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from service.cost import PACE, CostModel
 from service.engine import Engine, Work
@@ -81,14 +81,15 @@ class Admission:
         """
         if not self.has_room(priority):
             self._refuse(priority, FULL)
-        seconds = self.cost.predict(candidates)
-        chunk = self.cost.predict(self._engine.chunk)
-        ahead = self.forecast(priority) if seconds <= chunk else self._all() / self._engine.threads
-        spread = min(self._engine.threads, self._engine.pieces(candidates))
-        if ahead and perf_counter() + ahead + seconds / spread > deadline:
-            self._refuse(priority, "the deadline leaves no time after those who came before")
+        engine, forecast = self._engine, self.forecast(priority)
+        seconds, chunk = self.cost.predict(candidates), self.cost.predict(engine.chunk)
+        ahead = forecast if seconds <= chunk else self._all() / engine.threads
+        if ahead:
+            spread = min(engine.threads, engine.pieces(candidates))
+            if perf_counter() + ahead + seconds / spread > deadline:
+                self._refuse(priority, "the deadline leaves no time after those who came before")
         self._admitted[priority].inc()
-        return Permit(self, priority, deadline, seconds, min(seconds, chunk))
+        return Permit(self, priority, deadline, seconds, min(seconds, chunk), forecast)
 
     def _all(self) -> float:
         """Seconds of one thread, of everything let in."""
@@ -106,13 +107,10 @@ class Admission:
         self.count_refused(priority)
         raise self.over_capacity(priority, detail)
 
-    def _taken(self, permit: Permit) -> float:
-        """The permit's own forecast."""
-        forecast = self.forecast(permit.priority)
+    def _taken(self, permit: Permit) -> None:
         self._under_way[permit.priority] += 1
         self._ahead[permit.priority] += permit.share
         self._whole[permit.priority] += permit.seconds
-        return forecast
 
     def _given_back(self, permit: Permit) -> None:
         priority = permit.priority
@@ -122,14 +120,13 @@ class Admission:
         if not self._under_way[priority]:  # no rounding is left behind
             self._whole[priority] = self._ahead[priority] = 0.0
 
-    def _learn(self, permit: Permit, candidates: int, work: Work) -> None:
-        self.cost.learn(candidates, work.busy)
+    def _learn(self, permit: Permit, took: Took) -> None:
+        self.cost.learn(took.candidates, took.busy)
         if permit.priority is not Priority.ONLINE:
             return
-        waited = work.started - work.submitted + perf_counter() - work.finished
         self._forecasts = MEMORY * self._forecasts + permit.forecast
-        self._came_true = MEMORY * self._came_true + waited
-        own = min(work.busy, self.cost.predict(self._engine.chunk))
+        self._came_true = MEMORY * self._came_true + took.waited
+        own = min(took.busy, self.cost.predict(self._engine.chunk))
         typical = own if self._typical is None else self._typical
         self._typical = typical + PACE * (own - typical)
         most = self._most_wait(self._typical)
@@ -142,6 +139,14 @@ class Admission:
         return max(SAFE * self._target_s - typical, LEAST * typical)
 
 
+class Took(NamedTuple):
+    """What a request really took."""
+
+    candidates: int  # that were scored
+    busy: float  # seconds of engine threads
+    waited: float  # seconds for them, before and after
+
+
 @dataclass(slots=True, eq=False)
 class Permit:
     """One request's: held from its parsing to its answer, and what it must keep to."""
@@ -151,10 +156,11 @@ class Permit:
     deadline: float  # on ``perf_counter``
     seconds: float  # predicted, of one engine thread
     share: float  # of them, at most a chunk's
-    forecast: float = field(default=0.0, init=False)
+    forecast: float  # seconds until its turn
+    took: Took | None = field(default=None, init=False)
 
     def __enter__(self) -> Permit:
-        self.forecast = self._admission._taken(self)
+        self._admission._taken(self)
         return self
 
     def __exit__(
@@ -165,6 +171,12 @@ class Permit:
     ) -> None:
         self._admission._given_back(self)
 
-    def learn(self, candidates: int, work: Work) -> None:
-        """What it really took; so many of the candidates were scored."""
-        self._admission._learn(self, candidates, work)
+    def scored(self, candidates: int, work: Work) -> None:
+        """So many of them, by this work, which has just come back."""
+        waited = work.started - work.submitted + perf_counter() - work.finished
+        self.took = Took(candidates, work.busy, waited)
+
+    def learn(self) -> None:
+        """From what it took, once nobody waits for it any more."""
+        if self.took is not None:
+            self._admission._learn(self, self.took)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 
 from service.answer import Answer
@@ -27,6 +29,6 @@ async def ask(
     exchange.inferences = lease.version.inferences
     permit = house.admission.enter(exchange.candidates, deadline, exchange.priority)
     with permit, lease as version, WhileThere(peer_of(request.scope)):
-        return version.name, await house.scoring.answer(
-            question, version, deadline, exchange.timings, permit
-        )
+        answer = await house.scoring.answer(question, version, deadline, exchange.timings, permit)
+    exchange.afterwards = partial(house.answered, question, answer, permit)
+    return version.name, answer

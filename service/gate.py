@@ -54,6 +54,7 @@ class Gate:
                 raise self._admission.over_capacity(exchange.priority)
             response = await self._scoring[exchange.route](request)
         except Exception as error:
+            exchange.afterwards = None  # there is no answer
             response = await answer_problem(request, error)
         # It holds question and answer, and a connection holds its last exchange while it is idle.
         afterwards, exchange.afterwards = exchange.afterwards, None

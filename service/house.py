@@ -13,7 +13,7 @@ from feature_store.contract import FeatureStore
 from model_export.bundle import Bundle
 from model_export.runtime import FoldedModel
 from model_export.signature import PublicKeys
-from service.admission import Admission
+from service.admission import Admission, Permit
 from service.answer import Answer
 from service.engine import Engine
 from service.errors import NotReady
@@ -77,8 +77,9 @@ class House:
         self.fleet.begin()
         logger.info("ready", model_version=bundle.version, engine_threads=self.engine.threads)
 
-    def answered(self, question: Question, answer: Answer) -> None:
+    def answered(self, question: Question, answer: Answer, permit: Permit) -> None:
         """Once it has been sent: what need not be waited for."""
+        permit.learn()
         self.scoring.answered(answer)
         self.swap.answered(question, answer)
 

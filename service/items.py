@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.contract import CORRUPT, FOUND, Ids
+from feature_store.contract import CORRUPT, Ids
 from service.engine import Engine
 from service.errors import StoreFailure
 from service.fetches import Fetched, Status
 from service.hash_index import ABSENT
-from service.item_table import DerivedItems, ItemTable, Slots, Stamps
+from service.item_table import DerivedItems, ItemTable, Positions, Slots, Stamps
+from service.metrics import Metrics
 from service.store import StoreReader
 from service.timings import Timings
 from service.versions import Version
@@ -53,33 +54,37 @@ class FoundItems:
         return items
 
 
-async def find_items(
+def find_in_table(
+    ids: Ids, table: ItemTable, metrics: Metrics, *, past_table: bool = False
+) -> tuple[FoundItems, Positions]:
+    """ids (N,), any of them more than once; and where in it (M,) those are that are still to be
+    fetched (``fetch_missed``).
+
+    ``past_table`` leaves all of them, for a request whose slots move all the time.
+    """
+    slot, stamp, missed = table.look_up(ids)
+    if past_table:
+        slot[:], missed = ABSENT, np.arange(len(ids))
+    metrics.table_hits.inc(len(ids) - len(missed))
+    status = np.zeros(len(ids), np.uint8)  # FOUND
+    return FoundItems(status, table, slot, stamp, table.columns.cold.take(slot)), missed
+
+
+async def fetch_missed(
     ids: Ids,
+    found: FoundItems,
+    missed: Positions,
     version: Version,
     store: StoreReader,
     engine: Engine,
     deadline: float,
     t: Timings,
-    *,
-    past_table: bool = False,
 ) -> FoundItems:
-    """ids (N,), any of them more than once. At most one store round trip, none when warm.
-
-    ``past_table`` asks the store for all of them, for a request whose slots move all the time.
-    """
-    table = version.table
-    slot, stamp, missed = table.look_up(ids)
-    if past_table:
-        slot[:], missed = ABSENT, np.arange(len(ids))
-    misses = len(missed)
-    cold = table.columns.cold.take(slot)
-    store.metrics.table_hits.inc(len(ids) - misses)
-    t.lap("table")
-    if not misses:
-        return FoundItems(np.zeros(len(ids), np.uint8), table, slot, stamp, cold)  # all FOUND
-
+    """As ``found``, whose arrays are filled in, with what is missed: by one round trip to the store
+    at most, and as much of it as is to be had."""
+    cold = found.cold
     cold[missed] = False
-    store.metrics.table_misses.inc(misses)
+    store.metrics.table_misses.inc(len(missed))
     wanted, position = np.unique(ids[missed], return_inverse=True)
     status, place = np.full(len(wanted), CORRUPT, np.uint8), np.full(len(wanted), ABSENT)
     try:
@@ -94,13 +99,12 @@ async def find_items(
     fetched = _merged(parts, wanted, status, place)
     t.lap("items")
 
-    everywhere = np.full(len(ids), FOUND, np.uint8)
-    everywhere[missed] = status[position]
+    found.status[missed] = status[position]
     places = np.full(len(ids), ABSENT)
     places[missed] = place[position]
     if fetched is not None:
         cold |= (places != ABSENT) & fetched.cold[places]
-    return FoundItems(everywhere, table, slot, stamp, cold, places, fetched, unreached)
+    return replace(found, place=places, fetched=fetched, unreached=unreached)
 
 
 def _merged(

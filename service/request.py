@@ -37,6 +37,17 @@ DEADLINE_HEADER = "X-Deadline-Ms"
 M = TypeVar("M", bound=BaseModel)
 
 
+def body_at_hand(request: Request, limit: int) -> bytes | None:
+    """The whole body, if it is here and as it is, which is nearly always so. TooLarge."""
+    peer = peer_of(request.scope)
+    if peer is None or b"content-encoding" in exchange_of(request).headers:
+        return None
+    body = peer.whole_body()
+    if body is not None and len(body) > limit:
+        raise TooLarge.beyond(limit)
+    return body
+
+
 async def read_body(
     request: Request, limit: int, deadline: float = math.inf, *, encoded: bool = False
 ) -> bytes:
@@ -45,6 +56,8 @@ async def read_body(
     DeadlinePassed when it is not here by ``deadline`` (``perf_counter``). ``encoded``: the caller
     undoes its Content-Encoding.
     """
+    if (body := body_at_hand(request, limit)) is not None:
+        return body
     headers = exchange_of(request).headers
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity" and not encoded:
@@ -52,11 +65,6 @@ async def read_body(
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > limit:
         raise TooLarge.beyond(limit)
-    peer = peer_of(request.scope)
-    if peer is not None and (body := peer.whole_body()) is not None:
-        if len(body) > limit:
-            raise TooLarge.beyond(limit)
-        return body
     left = deadline - perf_counter()
     try:
         async with asyncio.timeout(None if left == math.inf else left):

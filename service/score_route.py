@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -44,7 +42,6 @@ def score_handler(house: House) -> Handler:
         version, answer = await ask(house, request, question, asked.model_version, deadline)
         content = answer.json(version, exchange.request_id, asked.top_k)
         exchange.timings.lap("encode")
-        exchange.afterwards = partial(house.answered, question, answer)
         return PlainResponse(content, JSON)
 
     return score

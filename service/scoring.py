@@ -18,7 +18,7 @@ from service.engine import Engine, in_time
 from service.errors import ModelFault, StoreFailure
 from service.explanations import Explanations
 from service.item_table import SlotsMoved
-from service.items import find_items
+from service.items import fetch_missed, find_in_table
 from service.metrics import Metrics
 from service.passes import Passes
 from service.priority import Priority
@@ -67,17 +67,22 @@ class Scoring:
         ids = np.concatenate([history, question.candidates])  # (H + C,)
         for attempt in range(ATTEMPTS):
             past_table = attempt == ATTEMPTS - 1
-            found = await find_items(
-                ids, version, self.store, self.engine, deadline, timings, past_table=past_table
-            )
-            if found.unreached and not (found.status[len(history) :] == FOUND).any():
-                raise self.store.failure()  # there is nothing to answer from
+            found, missed = find_in_table(ids, version.table, self.metrics, past_table=past_table)
+            timings.lap("table")
+            if len(missed):
+                found = await fetch_missed(
+                    ids, found, missed, version, self.store, self.engine, deadline, timings
+                )
+                if found.unreached and not (found.status[len(history) :] == FOUND).any():
+                    raise self.store.failure()  # there is nothing to answer from
             try:
                 ranking = Ranking(found, len(history), overrides, version.model)
                 await self.score(ranking, question, version, deadline, timings, permit)
-                explanations = await self.explain(
-                    ranking, question, history, deadline, timings, permit
-                )
+                explanations = None
+                if question.explain is not None:
+                    explanations = await self.explain(
+                        ranking, question, history, deadline, timings, permit
+                    )
                 break
             except SlotsMoved:
                 self.metrics.table_moved.inc()
@@ -124,10 +129,10 @@ class Scoring:
         else:
             await rank_best(ranking, k, passes, self.metrics)
         if permit:
-            permit.learn(known, passes.work)
+            permit.scored(known, passes.work)
         chosen = ranking.known if ranking.scored is None else ranking.known[ranking.scored]
         scores = ranking.scores if len(chosen) == len(ranking.scores) else ranking.scores[chosen]
-        if not isfinite(np.add.reduce(scores)):  # one that is not a number makes the sum none
+        if not isfinite(scores.item(scores.argmax())):  # what is not a number comes before all
             raise ModelFault("the model answered with a score that is not a number")
         if self.rechecks is not None and k is not None and len(chosen) < known:
             self.rechecks.offer(version, ranking, k)
@@ -140,10 +145,9 @@ class Scoring:
         deadline: float,
         timings: Timings,
         permit: Permit | None = None,
-    ) -> Explanations | None:
-        """For what will be answered, if it was asked for."""
-        if question.explain is None:
-            return None
+    ) -> Explanations:
+        """For what will be answered."""
+        assert question.explain is not None, "asked for"
         scores = ranking.scores
         chosen = best(scores, len(scores) if question.top_k is None else question.top_k)
         told = Explanations(chosen, history[ranking.past], question.explain)

@@ -40,9 +40,9 @@ class StoreReader:
         self._unsaid, self._said_at, self._told = 0, 0.0, False
         self._series = Series()
 
-    async def history(self, user_id: int) -> Ids | None:
+    def history(self, user_id: int) -> Awaitable[Ids | None]:
         """(H,) item ids, newest first; None for a user never seen."""
-        return await self._asked("history", self.store.history(user_id))
+        return self._asked("history", self.store.history(user_id))
 
     async def items(self, item_ids: Ids) -> ItemBatch:
         return await self._asked("items", self.store.items(item_ids))

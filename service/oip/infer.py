@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -23,7 +22,7 @@ from service.oip.plan import Plans
 from service.oip.tensors import question_of
 from service.plain_response import PlainResponse
 from service.priority import Priority
-from service.request import deadline_seconds
+from service.request import body_at_hand, deadline_seconds
 
 VARY = (b"vary", b"Accept-Encoding")
 
@@ -33,9 +32,12 @@ def infer_handler(house: House) -> Handler:
 
     async def infer(request: Request) -> ASGIApp:
         exchange, asked = exchange_of(request), asked_version(house, request)
-        longest = deadline_seconds(request, settings.max_deadline_ms, settings.max_deadline_ms)
-        last = exchange.timings.started + longest  # until the body says what it may take
-        body = await read_inflated(request, settings.max_body_bytes, last)
+        body = body_at_hand(request, settings.max_body_bytes)
+        if body is None:
+            # Until the body says what it may take.
+            longest = deadline_seconds(request, settings.max_deadline_ms, settings.max_deadline_ms)
+            last = exchange.timings.started + longest
+            body = await read_inflated(request, settings.max_body_bytes, last)
         exchange.timings.lap("receive")
 
         start = json_length(exchange.header(b"inference-header-content-length"), len(body))
@@ -56,7 +58,6 @@ def infer_handler(house: House) -> Handler:
             content = deflate(content, encoding)
             headers = (*headers, (b"content-encoding", encoding.encode()), VARY)
         exchange.timings.lap("encode")
-        exchange.afterwards = partial(house.answered, question, answer)
         return PlainResponse(content, headers)
 
     return infer

@@ -47,7 +47,8 @@ async def came_true(admission: Admission, waited: float, times: int, ahead: int 
                 work.busy = OWN_S
                 work.submitted, work.finished = 0.0, perf_counter()
                 work.started = waited
-                permit.learn(LIST, work)
+                permit.scored(LIST, work)
+                permit.learn()
 
 
 def enter(
