@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from service.cost import PACE, CostModel
 from service.engine import Engine, Work
@@ -121,12 +121,13 @@ class Admission:
             self._whole[priority] = self._ahead[priority] = 0.0
 
     def _learn(self, permit: Permit, took: Took) -> None:
-        self.cost.learn(took.candidates, took.busy)
+        candidates, busy, waited = took
+        self.cost.learn(candidates, busy)
         if permit.priority is not Priority.ONLINE:
             return
         self._forecasts = MEMORY * self._forecasts + permit.forecast
-        self._came_true = MEMORY * self._came_true + took.waited
-        own = min(took.busy, self.cost.predict(self._engine.chunk))
+        self._came_true = MEMORY * self._came_true + waited
+        own = min(busy, self.cost.predict(self._engine.chunk))
         typical = own if self._typical is None else self._typical
         self._typical = typical + PACE * (own - typical)
         most = self._most_wait(self._typical)
@@ -139,12 +140,7 @@ class Admission:
         return max(SAFE * self._target_s - typical, LEAST * typical)
 
 
-class Took(NamedTuple):
-    """What a request really took."""
-
-    candidates: int  # that were scored
-    busy: float  # seconds of engine threads
-    waited: float  # seconds for them, before and after
+Took = tuple[int, float, float]  # candidates scored; seconds of engine threads; and for them
 
 
 @dataclass(slots=True, eq=False)
@@ -174,7 +170,7 @@ class Permit:
     def scored(self, candidates: int, work: Work) -> None:
         """So many of them, by this work, which has just come back."""
         waited = work.started - work.submitted + perf_counter() - work.finished
-        self.took = Took(candidates, work.busy, waited)
+        self.took = candidates, work.busy, waited
 
     def learn(self) -> None:
         """From what it took, once nobody waits for it any more."""

@@ -34,7 +34,7 @@ class Answer:
     cold_count: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cold_count", int(np.count_nonzero(self.cold)))
+        object.__setattr__(self, "cold_count", self.cold.tobytes().count(b"\1"))
 
     @classmethod
     def of(

@@ -6,11 +6,11 @@ included.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
@@ -34,6 +34,7 @@ SCORE = "/v1/score"
 INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
 INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+LONGEST_KEPT = 256  # path
 SCORING = frozenset({SCORE, INFER, INFER_VERSION})  # routes whose stages are kept
 GONE = 499  # nginx's number for a client that went away before its answer
 
@@ -149,8 +150,12 @@ def _trace_id(exchange: Exchange) -> str | None:
     return found[1].decode() if found else None
 
 
-def scoring_route(path: str) -> tuple[str, dict[str, str]] | None:
+def scoring_route(path: str) -> tuple[str, Mapping[str, str]] | None:
     """Which scoring route a path is, and what its braces stand for."""
+    return _kept_route(path) if len(path) <= LONGEST_KEPT else _route(path)
+
+
+def _route(path: str) -> tuple[str, Mapping[str, str]] | None:
     if path == SCORE:
         return SCORE, {}
     if not (found := INFER_PATH.fullmatch(path)):
@@ -159,6 +164,9 @@ def scoring_route(path: str) -> tuple[str, dict[str, str]] | None:
     if version is None:
         return INFER, {"model": model}
     return INFER_VERSION, {"model": model, "version": version}
+
+
+_kept_route = lru_cache(maxsize=256)(_route)  # clients ask for the same few again and again
 
 
 def _outcome(status: int) -> str:
@@ -172,7 +180,13 @@ def _opened(scope: Scope) -> Exchange:
         headers = _joined(raw)
     given = headers.get(b"x-request-id", b"")
     sane = SANE_ID.fullmatch(given) is not None
-    return Exchange(given.decode() if sane else os.urandom(16).hex(), headers)
+    return Exchange(given.decode() if sane else fresh_id(), headers)
+
+
+def fresh_id() -> str:
+    """32 hexadecimal digits that are no one else's. They are no secret, so the system is not asked
+    for each."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def _joined(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -8,7 +8,6 @@ sent ahead of their answers. What cannot be answered any more is closed.
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
@@ -31,7 +30,7 @@ from service.errors import (
     ServiceError,
     TooLarge,
 )
-from service.exchange import UNMATCHED
+from service.exchange import UNMATCHED, fresh_id
 from service.metrics import Metrics
 from service.problems import REFUSAL, problem_of
 
@@ -320,7 +319,7 @@ def _nothing() -> None: ...
 
 def document(error: ServiceError, metrics: Metrics) -> bytes:
     """A whole answer to what never became a request."""
-    response = problem_of(error).response(os.urandom(16).hex())
+    response = problem_of(error).response(fresh_id())
     metrics.requests.labels(UNMATCHED, response.status_code).inc()
     metrics.problems.labels(error.slug).inc()
     headers = [*response.raw_headers, (b"connection", b"close")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 
 LATEST = 4096  # answers whose times are kept
@@ -12,7 +14,9 @@ class Tally:
 
     def __init__(self) -> None:
         self.answers = self.failures = 0
-        self._seconds = np.zeros(LATEST, np.float32)
+        self._seconds = array(
+            "f", bytes(4 * LATEST)
+        )
         self._begun = 0  # the answer that ``latest`` begins with
 
     def answered(self, seconds: float) -> None:
@@ -25,9 +29,8 @@ class Tally:
     def latest(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         """(≤ LATEST,) seconds of the latest answers since the mark, in no order."""
         kept = min(self.answers - self._begun, LATEST)
-        if kept == LATEST:
-            return self._seconds.copy()
-        return self._seconds[np.arange(self.answers - kept, self.answers) % LATEST]
+        seconds = np.array(self._seconds, np.float32)
+        return seconds[np.arange(self.answers - kept, self.answers) % LATEST]
 
     @property
     def since_mark(self) -> int:

@@ -110,8 +110,8 @@ def _tensor(output: Wanted, count: int) -> dict[str, Any]:
 
 
 def _blob(answer: Answer, name: str) -> bytes:
-    if name == KNOWN and answer.complete:
-        return b"\1" * len(answer.scores)
+    if answer.complete:
+        return b"\1" * len(answer.scores) if name == KNOWN else _little(answer.scores).tobytes()
     return _values(answer, name).tobytes()
 
 
@@ -123,7 +123,11 @@ def _values(answer: Answer, name: str) -> NDArray[Any]:
         if name == KNOWN:
             return known
         scores = np.where(known, scores, np.float32(0))
-    return scores.astype(LITTLE_ENDIAN, copy=False)
+    return _little(scores)
+
+
+def _little(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    return scores if scores.dtype == LITTLE_ENDIAN else scores.astype(LITTLE_ENDIAN)
 
 
 def _notes(answer: Answer, ignored: Sequence[str]) -> dict[str, bool | int | str]:

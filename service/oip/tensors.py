@@ -84,7 +84,7 @@ class Inputs:
         count = self.all[-1].after()
         if len(body) - start != count * BYTES:
             self._refuse(len(body) - start)
-        return np.frombuffer(body, LITTLE_ENDIAN, count, start).copy()  # aligned
+        return np.frombuffer(body[start:], LITTLE_ENDIAN, count)  # cut off, so that it is aligned
 
     def _refuse(self, size: int) -> NoReturn:
         for one in self.all:
@@ -159,7 +159,7 @@ def _sized(declared: Declared, least: int, most: int) -> None:
 
 
 def _user(values: Ids) -> int:
-    user_id = int(values[0])
+    user_id: int = values.item(0)
     if user_id < 0:
         _within(USER, values)  # says so
     return user_id
