@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
 from service.explanations import Explanations
+from service.fetches import Status
 from service.items import FoundItems
 
 Floats = NDArray[np.float32]
@@ -25,43 +26,33 @@ class Answer:
     candidates: Ids  # (C,)
     scores: Floats  # (C,) probabilities; NaN where there is no readable record
     history: Ids  # (H,)
-    status: NDArray[np.uint8]  # (C,) FOUND | MISSING | CORRUPT
-    history_status: NDArray[np.uint8]  # (H,)
-    cold: Mask  # (C,)
+    found: FoundItems  # the history, then the candidates
     history_lost: bool = False  # the store did not say what it is: scored with an empty one
     explanations: Explanations | None = None  # where they were asked for
-    complete: bool = False  # every item was in the table: none is missing or damaged
     cold_count: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cold_count", self.cold.tobytes().count(b"\1"))
 
-    @classmethod
-    def of(
-        cls,
-        candidates: Ids,
-        scores: Floats,
-        history: Ids,
-        found: FoundItems,
-        *,
-        history_lost: bool = False,
-        explanations: Explanations | None = None,
-    ) -> Answer:
-        """``found`` holds the history first, then the candidates."""
-        at = len(history)
-        asked, past, cold = found.status[at:], found.status[:at], found.cold[at:]
-        complete = found.all_in_table
-        return cls(
-            candidates,
-            scores,
-            history,
-            asked,
-            past,
-            cold,
-            history_lost=history_lost,
-            explanations=explanations,
-            complete=complete,
-        )
+    @property
+    def complete(self) -> bool:
+        """Every item was in the table: none is missing or damaged."""
+        return self.found.status is None
+
+    @property
+    def status(self) -> Status:
+        """(C,) FOUND | MISSING | CORRUPT"""
+        return self.found.statuses()[len(self.history) :]
+
+    @property
+    def history_status(self) -> Status:
+        """(H,)"""
+        return self.found.statuses()[: len(self.history)]
+
+    @property
+    def cold(self) -> Mask:
+        """(C,)"""
+        return self.found.cold[len(self.history) :]
 
     def json(self, model_version: str, request_id: str, top_k: int | None) -> bytes:
         """Parallel arrays; a NaN is written as null."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,31 +19,32 @@ from service.store import StoreReader
 from service.timings import Timings
 from service.versions import Version
 
-NOWHERE = np.empty(0, np.int64)
-
 
 @dataclass(frozen=True, slots=True)
 class FoundItems:
     """N items of one request, by position."""
 
-    status: Status  # (N,) FOUND | MISSING | CORRUPT; what could not be asked for counts as CORRUPT
     table: ItemTable
     slot: Slots  # (N,) into ``table``; ABSENT when fetched, or not found
     stamp: Stamps  # (N,) of the slots
     cold: NDArray[np.bool_]  # (N,) found, but the model has no identity for it
-    place: Slots = field(default_factory=lambda: NOWHERE)  # (N,) into ``fetched``
+    # (N,) FOUND | MISSING | CORRUPT; what could not be asked for counts as CORRUPT.
+    status: Status | None = None  # None: all FOUND, and in the table
+    place: Slots | None = None  # (N,) into ``fetched``
     fetched: DerivedItems | None = None
     unreached: bool = False  # the store did not answer for some of them
 
-    @property
-    def all_in_table(self) -> bool:
-        """So all of them were found."""
-        return self.fetched is None and not len(self.place)
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def statuses(self) -> Status:
+        """(N,)"""
+        return np.zeros(len(self), np.uint8) if self.status is None else self.status
 
     def gather(self, positions: Slots) -> DerivedItems:
         """Rows of the FOUND items at these positions. SlotsMoved when the table's are gone."""
         slots = self.slot[positions]
-        if self.fetched is None:
+        if self.fetched is None or self.place is None:
             return self.table.take(slots, self.stamp[positions])
         kept, extra = np.flatnonzero(slots != ABSENT), np.flatnonzero(slots == ABSENT)
         items = self.table.columns.gather(np.maximum(slots, 0))
@@ -66,8 +67,7 @@ def find_in_table(
     if past_table:
         slot[:], missed = ABSENT, np.arange(len(ids))
     metrics.table_hits.inc(len(ids) - len(missed))
-    status = np.zeros(len(ids), np.uint8)  # FOUND
-    return FoundItems(status, table, slot, stamp, table.columns.cold.take(slot)), missed
+    return FoundItems(table, slot, stamp, table.columns.cold.take(slot)), missed
 
 
 async def fetch_missed(
@@ -80,8 +80,8 @@ async def fetch_missed(
     deadline: float,
     t: Timings,
 ) -> FoundItems:
-    """As ``found``, whose arrays are filled in, with what is missed: by one round trip to the store
-    at most, and as much of it as is to be had."""
+    """As ``found``, with what is missed: by one round trip to the store at most, and as much of it
+    as is to be had."""
     cold = found.cold
     cold[missed] = False
     store.metrics.table_misses.inc(len(missed))
@@ -99,12 +99,13 @@ async def fetch_missed(
     fetched = _merged(parts, wanted, status, place)
     t.lap("items")
 
-    found.status[missed] = status[position]
+    everywhere = found.statuses()
+    everywhere[missed] = status[position]
     places = np.full(len(ids), ABSENT)
     places[missed] = place[position]
     if fetched is not None:
         cold |= (places != ABSENT) & fetched.cold[places]
-    return replace(found, place=places, fetched=fetched, unreached=unreached)
+    return replace(found, status=everywhere, place=places, fetched=fetched, unreached=unreached)
 
 
 def _merged(

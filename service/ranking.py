@@ -31,10 +31,10 @@ class Ranking:
         """``found`` holds ``history`` items of the user, then the candidates."""
         self.model = model
         self._found, self._history, self._overrides = found, history, overrides
-        candidates = len(found.status) - history
+        candidates = len(found) - history
         self.past: Positions  # (L,)
         self.known: Positions  # (K,)
-        if found.all_in_table:
+        if found.status is None:
             self.past, self.known = _all(history), _all(candidates)
         else:
             self.past = np.flatnonzero(found.status[:history] == FOUND)

@@ -73,7 +73,7 @@ class Scoring:
                 found = await fetch_missed(
                     ids, found, missed, version, self.store, self.engine, deadline, timings
                 )
-                if found.unreached and not (found.status[len(history) :] == FOUND).any():
+                if found.unreached and not (found.statuses()[len(history) :] == FOUND).any():
                     raise self.store.failure()  # there is nothing to answer from
             try:
                 ranking = Ranking(found, len(history), overrides, version.model)
@@ -86,13 +86,8 @@ class Scoring:
                 break
             except SlotsMoved:
                 self.metrics.table_moved.inc()
-        answer = Answer.of(
-            question.candidates,
-            ranking.scores,
-            history,
-            found,
-            history_lost=stored is None,
-            explanations=explanations,
+        answer = Answer(
+            question.candidates, ranking.scores, history, found, stored is None, explanations
         )
         in_time(deadline)
         return answer

@@ -14,9 +14,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.answers = self.failures = 0
-        self._seconds = array(
-            "f", bytes(4 * LATEST)
-        )
+        self._seconds = array("f", bytes(4 * LATEST))
         self._begun = 0  # the answer that ``latest`` begins with
 
     def answered(self, seconds: float) -> None:

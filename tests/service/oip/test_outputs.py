@@ -12,21 +12,13 @@ from service.answer import Answer
 from service.oip import outputs
 from service.oip.binary import LENGTH_HEADER
 from service.oip.outputs import DATATYPES, Wanted, response
+from tests.service.answers import answer as answer_of
 
 BLOBS = tuple(Wanted(name, binary=True) for name in DATATYPES)
 
 
 def answer(scores: list[float], *, cold: bool = False) -> Answer:
-    count = len(scores)
-    return Answer(
-        candidates=np.arange(count),
-        scores=np.array(scores, np.float32),
-        history=np.arange(3),
-        status=np.zeros(count, np.uint8),
-        history_status=np.zeros(3, np.uint8),
-        cold=np.full(count, cold),
-        complete=True,
-    )
+    return answer_of(scores, cold=[cold] * len(scores), history=3)
 
 
 def parts(
