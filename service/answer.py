@@ -32,7 +32,7 @@ class Answer:
     cold_count: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cold_count", self.cold.tobytes().count(b"\1"))
+        object.__setattr__(self, "cold_count", int(np.count_nonzero(self.cold)))
 
     @property
     def complete(self) -> bool:

@@ -49,6 +49,8 @@ class Question:
 
     def overrides(self, schema: FeatureSchema) -> Overrides:
         """The context columns given, checked against the model's own features."""
+        if not self.context:
+            return []
         columns = {feature.name: column for column, feature in enumerate(schema.context)}
         found: Overrides = []
         for name, values in self.context.items():
