@@ -2,12 +2,13 @@
 # Both work from a bare clone and install what they need into .venv.
 PYTHON ?= python3
 VENV   ?= .venv
-HOST   ?= 127.0.0.1
-PORT   ?= 8000
 STORE  ?= lmdb://var/store
 BUNDLE ?= var/models
 
 py := $(VENV)/bin/python
+
+# HOST=… and PORT=… are the service's; without them QIN_HOST and QIN_PORT, or its defaults, are.
+at := $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 # What `make run` makes where it is not there yet; $(wildcard) is empty without a published bundle.
 DATA       := var/data
@@ -38,7 +39,7 @@ run: setup $(if $(published),,demo) $(DATA)/valid.parquet  ## the main job: data
 	$(py) -m feature_store load $(STORE) --schema $(DATA)/schema.yaml \
 	  --items $(DATA)/item_info.parquet --items $(DATA)/item_feature.parquet \
 	  --histories $(DATA)/valid.parquet --histories $(DATA)/test.parquet
-	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) --host $(HOST) --port $(PORT) --example
+	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at) --example
 
 demo: setup $(CHECKPOINT)/config.json  ## train on synthetic data and publish a bundle
 	$(py) -m training evaluate $(CHECKPOINT) $(DATA)
@@ -52,7 +53,7 @@ $(CHECKPOINT)/config.json: | $(DATA)/valid.parquet
 	$(py) -m training fit $(DATA) --preset demo --out $(CHECKPOINT)
 
 serve: setup-runtime  ## serve BUNDLE=… with STORE=…; needs no torch
-	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) --host $(HOST) --port $(PORT)
+	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at)
 
 test: setup lint  ## every test, and lint before it
 	sh tests/ensure_debian.sh redis-server redis-server

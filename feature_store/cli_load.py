@@ -27,7 +27,10 @@ from feature_store.history_parquet import HistoryParquet
 from feature_store.item_parquet import ItemParquet
 from feature_store.load import Load, LoadReport, identity
 from feature_store.options import StoreOptions
+from feature_store.parquet_columns import DataFileError
+from feature_store.schema import FeatureSchema
 
+PROBED_ROWS = 1024
 REJECTED = 3  # exit code: loaded, but rows were rejected
 
 
@@ -86,8 +89,11 @@ async def _load(
     options: StoreOptions,
     restart: bool,
 ) -> tuple[LoadReport, list[str]]:
+    first = _fitting(items, schema, id_column) if items and schema else None
     async with opened(url, schema, create=True, options=options) as store:
-        item_source = ItemParquet(items, store.schema, id_column=id_column) if items else None
+        item_source = first if first and first.schema == store.schema else None
+        if items and item_source is None:
+            item_source = ItemParquet(items, store.schema, id_column=id_column)
         sources = [HistoryParquet(path) for path in histories]
         mark = identity([*items, *histories], f"{len(items)} {id_column} {store.schema.layout}")
         job = Load(store, item_source, sources, mark)
@@ -104,6 +110,19 @@ async def _load(
             }
             report = await job.run(report, rejects, lambda phase, row: bar.at(tasks[phase], row))
         return report, item_source.warnings if item_source else []
+
+
+def _fitting(items: list[Path], schema: Path, id_column: str | None) -> ItemParquet:
+    """The items of these files. DataFileError if not one of the first has the form that the schema
+    says, before there is a store of the wrong form."""
+    source = ItemParquet(items, FeatureSchema.read(schema), id_column=id_column)
+    batch = next(source.batches(PROBED_ROWS), None)
+    if batch is not None and batch.rejected and not len(batch.ids):
+        raise DataFileError(
+            f"{batch.rejected[0]}; none of the first {batch.next_row:,} rows has the form that "
+            f"{schema} says: is it the schema of these files?"
+        )
+    return source
 
 
 def _done(report: LoadReport, phase: int, rows: int) -> int:

@@ -141,7 +141,8 @@ def _show(content: dict[str, Any]) -> None:
         *(("answers", "right"), ("under way", "right"), ("items", "right"), ("load s", "right")),
         ("remark", "left"),
     ):
-        table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
+        # A version is what the next command is given: it stays in one piece.
+        table.add_column(name, justify=side, overflow="fold", no_wrap=name == "version")  # type: ignore[arg-type]
     for model in content["models"]:
         table.add_row(
             model["version"],

@@ -139,12 +139,9 @@ class Loads:
         slot.enter(State.READY)
         self._roster.versions.add(version)
         self._metrics.model_loads.labels("ready").inc()
-        logger.info(
-            "loaded",
-            model_version=slot.name,
-            seconds=slot.load_seconds,
-            worst_stall_ms=slot.worst_stall_ms,
-        )
+        told = {"seconds": slot.load_seconds, "worst_stall_ms": slot.worst_stall_ms}
+        known = {name: value for name, value in told.items() if value is not None}
+        logger.info("loaded", model_version=slot.name, **known)
         return slot
 
     def _failed(self, slot: Slot, reason: str) -> ModelRefused:

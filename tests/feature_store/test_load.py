@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from feature_store.__main__ import app
 from feature_store.contract import FOUND
+from feature_store.schema import Dense
 from tests.feature_store.parquet_samples import item_columns, write
 from tests.feature_store.redis_servers import until
 from tests.feature_store.samples import SHOP, ids, random_rows
@@ -111,6 +112,22 @@ def test_loading_again_changes_nothing(store_url: str, files: list[Any]) -> None
     for _ in range(2):
         assert json.loads(run("load", store_url, *files, "--json").stdout)["items"] == COUNT
     assert json.loads(run("stats", store_url, "--json").stdout)["items"] == COUNT
+
+
+def test_files_of_another_schema_are_refused_before_there_is_a_store(
+    tmp_path: Path, files: list[Any]
+) -> None:
+    wider = tmp_path / "wider.yaml"
+    text = SHOP.to_yaml()
+    size = next(feature.size for feature in SHOP.item if isinstance(feature, Dense))
+    assert f"size: {size}" in text
+    wider.write_text(text.replace(f"size: {size}", f"size: {size + 1}"))
+    store = tmp_path / "store"
+    refused = run("load", f"lmdb://{store}", *["--schema", wider, *files[2:]])
+    assert refused.exit_code == 1
+    assert str(wider) in refused.stderr
+    assert f"none of the first {COUNT} rows" in refused.stderr
+    assert not store.exists()
 
 
 def test_rejected_rows_are_in_the_file_and_in_the_exit_code(
@@ -210,13 +227,11 @@ def test_a_load_of_changed_files_starts_afresh(
     assert json.loads(run("load", store_url, *files, "--json").stdout)["items"] == COUNT
 
 
-def test_an_unreadable_store_folder_is_one_line(tmp_path: Path) -> None:
+def test_an_unreadable_store_folder_is_one_line(tmp_path: Path, files: list[Any]) -> None:
     folder = tmp_path / "taken"
     folder.mkdir()
     (folder / "letter.txt").write_text("dear reader")
-    schema = tmp_path / "schema.yaml"
-    schema.write_text(SHOP.to_yaml())
-    refused = run("load", f"lmdb://{folder}", "--schema", schema, "--items", schema)
+    refused = run("load", f"lmdb://{folder}", *files)
     assert refused.exit_code == 1
     assert "holds other files" in refused.stderr
     assert os.listdir(folder) == ["letter.txt"]

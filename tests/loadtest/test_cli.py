@@ -96,8 +96,9 @@ def test_what_cannot_be_run_is_refused_with_2_and_the_option(
     assert named in told.getvalue()
 
 
-def test_ctrl_c_stops_cleanly_with_a_report_of_what_there_is(
-    quick_stub: StubProcess, tmp_path: Path
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+def test_it_is_stopped_cleanly_with_a_report_of_what_there_is(
+    quick_stub: StubProcess, tmp_path: Path, word: signal.Signals
 ) -> None:
     process = subprocess.Popen(
         [
@@ -108,7 +109,7 @@ def test_ctrl_c_stops_cleanly_with_a_report_of_what_there_is(
         stderr=subprocess.PIPE,
     )
     children = _begun(process.pid, 2.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(word)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors.decode()
     result = orjson.loads(output)
