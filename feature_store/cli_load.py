@@ -145,7 +145,7 @@ def _tell(
     else:
         cut = f" ({report.cut:,} of them cut to their newest)" if report.cut else ""
         Console().print(
-            f"loaded {report.items:,} items and {report.histories:,} histories{cut} "
+            f"loaded {report.items:,} items and the histories of {report.histories:,} rows{cut} "
             f"in {seconds:,.1f} s; {report.rejected:,} rows rejected",
             soft_wrap=True,
         )

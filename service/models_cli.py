@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
@@ -33,6 +33,10 @@ Share = Annotated[float, typer.Option(min=0, max=1, help="0 ends it.")]
 LOCAL = "http://127.0.0.1:8001"
 PATIENCE_S = 600.0  # a load is answered when it has ended
 COLOURS = {"active": "bold green", "ready": "green", "failed": "bold red", "draining": "yellow"}
+
+ALWAYS = ("version", "state")  # and a column that has something to say
+NUMBERS = ("answers", "under way", "items", "load s")
+COLUMNS = (*ALWAYS, "role", "published", *NUMBERS, "remark")
 
 
 @app.command("list")
@@ -135,26 +139,15 @@ def _reason(error: HTTPError) -> str:
 
 def _show(content: dict[str, Any]) -> None:
     console = Console()
+    rows = [_row(model, content) for model in content["models"]]
     table = Table(box=None, header_style="bold")
-    for name, side in (
-        *(("version", "left"), ("state", "left"), ("role", "left"), ("published", "left")),
-        *(("answers", "right"), ("under way", "right"), ("items", "right"), ("load s", "right")),
-        ("remark", "left"),
-    ):
+    shown = [name for name in COLUMNS if name in ALWAYS or any(row[name] for row in rows)]
+    for name in shown:
         # A version is what the next command is given: it stays in one piece.
-        table.add_column(name, justify=side, overflow="fold", no_wrap=name == "version")  # type: ignore[arg-type]
-    for model in content["models"]:
-        table.add_row(
-            model["version"],
-            Text(model["state"], style=COLOURS.get(model["state"], "")),
-            ", ".join(_role(role, content) for role in model["roles"]),
-            _ago(model["created"]),
-            f"{model['answers']:,}" if model["answers"] else "",
-            f"{model['requests_under_way']:,}" if model["requests_under_way"] else "",
-            f"{model['items']:,}" if model["items"] else "",
-            f"{model['load_seconds']:.1f}" if model["load_seconds"] else "",
-            model["reason"] or model["step"] or "",
-        )
+        side: Literal["left", "right"] = "right" if name in NUMBERS else "left"
+        table.add_column(name, justify=side, overflow="fold", no_wrap=name in ALWAYS)
+    for row in rows:
+        table.add_row(*(row[name] for name in shown))
     console.print(table)
     shadow = content["shadow"]
     if shadow and shadow["requests"]:
@@ -168,6 +161,21 @@ def _show(content: dict[str, Any]) -> None:
         console.print(
             f"process {process['host']}:{process['pid']} serves {process['active']}{fault}"
         )
+
+
+def _row(model: dict[str, Any], content: dict[str, Any]) -> dict[str, Text | str]:
+    """By column; empty where there is nothing to say."""
+    return {
+        "version": model["version"],
+        "state": Text(model["state"], style=COLOURS.get(model["state"], "")),
+        "role": ", ".join(_role(role, content) for role in model["roles"]),
+        "published": _ago(model["created"]),
+        "answers": f"{model['answers']:,}" if model["answers"] else "",
+        "under way": f"{model['requests_under_way']:,}" if model["requests_under_way"] else "",
+        "items": f"{model['items']:,}" if model["items"] else "",
+        "load s": f"{model['load_seconds']:.1f}" if model["load_seconds"] else "",
+        "remark": model["reason"] or model["step"] or "",
+    }
 
 
 def _role(role: str, content: dict[str, Any]) -> str:
