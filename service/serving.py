@@ -67,6 +67,7 @@ async def serve_from(
             told.cancel()
             if loading.done() and not loading.cancelled():
                 loading.result()
+    logger.info("stopped")
 
 
 async def _drain(house: House, ports: Ports, entrance: Entrance) -> None:
