@@ -140,7 +140,8 @@ class Admission:
         return max(SAFE * self._target_s - typical, LEAST * typical)
 
 
-Took = tuple[int, float, float]  # candidates scored; seconds of engine threads; and for them
+# Candidates that were scored; seconds that engine threads spent on them; seconds that it waited.
+Took = tuple[int, float, float]
 
 
 @dataclass(slots=True, eq=False)
@@ -166,6 +167,8 @@ class Permit:
         trace: TracebackType | None,
     ) -> None:
         self._admission._given_back(self)
+        if kind is not None:  # there is no answer to be waited for
+            self.learn()
 
     def scored(self, candidates: int, work: Work) -> None:
         """So many of them, by this work, which has just come back."""
@@ -173,6 +176,7 @@ class Permit:
         self.took = candidates, work.busy, waited
 
     def learn(self) -> None:
-        """From what it took, once nobody waits for it any more."""
-        if self.took is not None:
-            self._admission._learn(self, self.took)
+        """From what it took, once nobody waits for it any more; once."""
+        took, self.took = self.took, None
+        if took is not None:
+            self._admission._learn(self, took)

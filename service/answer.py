@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
 from service.explanations import Explanations
 from service.fetches import Status
-from service.items import FoundItems
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -26,7 +25,9 @@ class Answer:
     candidates: Ids  # (C,)
     scores: Floats  # (C,) probabilities; NaN where there is no readable record
     history: Ids  # (H,)
-    found: FoundItems  # the history, then the candidates
+    # What was found, and no more of it: an answer may outlive its version and its request.
+    statuses: Status | None  # (H + C,) FOUND | MISSING | CORRUPT; None: all FOUND, in the table
+    cold: Mask  # (C,)
     history_lost: bool = False  # the store did not say what it is: scored with an empty one
     explanations: Explanations | None = None  # where they were asked for
     cold_count: int = field(init=False)
@@ -37,22 +38,22 @@ class Answer:
     @property
     def complete(self) -> bool:
         """Every item was in the table: none is missing or damaged."""
-        return self.found.status is None
+        return self.statuses is None
 
     @property
     def status(self) -> Status:
-        """(C,) FOUND | MISSING | CORRUPT"""
-        return self.found.statuses()[len(self.history) :]
+        """(C,)"""
+        return self._everywhere()[len(self.history) :]
 
     @property
     def history_status(self) -> Status:
         """(H,)"""
-        return self.found.statuses()[: len(self.history)]
+        return self._everywhere()[: len(self.history)]
 
-    @property
-    def cold(self) -> Mask:
-        """(C,)"""
-        return self.found.cold[len(self.history) :]
+    def _everywhere(self) -> Status:
+        if self.statuses is None:
+            return np.zeros(len(self.history) + len(self.candidates), np.uint8)
+        return self.statuses
 
     def json(self, model_version: str, request_id: str, top_k: int | None) -> bytes:
         """Parallel arrays; a NaN is written as null."""

@@ -67,7 +67,9 @@ class Scoring:
         ids = np.concatenate([history, question.candidates])  # (H + C,)
         for attempt in range(ATTEMPTS):
             past_table = attempt == ATTEMPTS - 1
-            found, missed = find_in_table(ids, version.table, self.metrics, past_table=past_table)
+            found, missed = find_in_table(
+                ids, version.table, self.store.metrics, past_table=past_table
+            )
             timings.lap("table")
             if len(missed):
                 found = await fetch_missed(
@@ -87,7 +89,13 @@ class Scoring:
             except SlotsMoved:
                 self.metrics.table_moved.inc()
         answer = Answer(
-            question.candidates, ranking.scores, history, found, stored is None, explanations
+            question.candidates,
+            ranking.scores,
+            history,
+            found.status,
+            found.cold[len(history) :],
+            history_lost=stored is None,
+            explanations=explanations,
         )
         in_time(deadline)
         return answer

@@ -10,12 +10,12 @@ from feature_store.contract import Append, Changes, FeatureStore, Ids, ItemBatch
 from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
 from feature_store.options import StoreOptions
 from service.errors import ItemUnreadable, StoreFailure
+from service.instruments import Histogram
 from service.logs import logger
 from service.metrics import Metrics
 from service.settings import Settings
 
 T = TypeVar("T")
-OPERATIONS = ("history", "items", "changes", "append", "put_item", "patch_item", "delete_item")
 SAY_EVERY_S = 1.0  # that it still fails
 
 
@@ -38,7 +38,7 @@ class StoreReader:
         self.store, self.metrics, self.may_do_without = store, metrics, may_do_without
         self.reachable = True
         self._unsaid, self._said_at, self._told = 0, 0.0, False
-        self._seconds = {name: metrics.store_seconds.labels(name) for name in OPERATIONS}
+        self._seconds: dict[str, Histogram] = {}  # by operation
 
     def history(self, user_id: int) -> Awaitable[Ids | None]:
         """(H,) item ids, newest first; None for a user never seen."""
@@ -82,12 +82,18 @@ class StoreReader:
                 raise ItemUnreadable("its record is damaged; PUT it whole") from error
             raise self.failure() from error
         finally:
-            self._seconds[operation].observe(perf_counter() - began)
+            self._took(operation, perf_counter() - began)
         self.reachable = True
         if self._told:
             self._told = False
             logger.info("store answers again", operation=operation)
         return answered
+
+    def _took(self, operation: str, seconds: float) -> None:
+        series = self._seconds.get(operation)
+        if series is None:
+            series = self._seconds[operation] = self.metrics.store_seconds.labels(operation)
+        series.observe(seconds)
 
     def _failed(self, operation: str, error: StoreError) -> None:
         """Count it; say so when it begins, and then once a second."""

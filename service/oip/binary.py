@@ -1,6 +1,6 @@
 """Bodies of the binary-data extension: JSON, then the tensors' bytes in the order declared.
 
-Used by the service and by its client alike, in both directions.
+``join`` is the client's; the service knows its headers beforehand (``service.oip.outputs``).
 """
 
 from __future__ import annotations

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.answer import Answer
-from service.item_table import ItemTable
-from service.items import FoundItems
-from tests.service.world import SMALL
 
 
 def answer(
@@ -25,18 +22,16 @@ def answer(
     Without it everything was in the table."""
     count = len(scores)
     everywhere = np.zeros(history + count, np.uint8)
-    marks = np.zeros(history + count, np.bool_)
+    marks = np.zeros(count, np.bool_)
     if status is not None:
         everywhere[history:] = status
     if cold is not None:
-        marks[history:] = cold
-    slots = np.zeros(history + count, np.int64)
+        marks[:] = cold
     return Answer(
         candidates=np.arange(count) if candidates is None else candidates,
         scores=np.asarray(scores, np.float32),
         history=np.arange(history),
-        found=FoundItems(
-            ItemTable(SMALL, 1), slots, slots, marks, None if status is None else everywhere
-        ),
+        statuses=None if status is None else everywhere,
+        cold=marks,
         history_lost=history_lost,
     )

@@ -41,6 +41,7 @@ from training.qin import QINSizes
 ENGINE = ("queue", "history", "rank")
 BAR_MS, BAR_RATIO = 0.3, 1.0
 WARM = 50  # requests of each kind before any is counted
+CORES = os.sched_getaffinity(0)
 PAIRS, TURNS = 5, 20  # of processes; of each process
 
 
@@ -114,17 +115,17 @@ def in_turns(service: Service, items: Ids, count: int) -> tuple[list[float], lis
 
 @contextmanager
 def apart(world: World, *, anywhere: bool, **variables: str) -> Iterator[Service]:
-    """A service that has a core to itself, unless ``anywhere``."""
-    cores = os.sched_getaffinity(0)
+    """A service on the last core, and we on the others, unless ``anywhere``. Two of them share that
+    core: one is idle while the other is asked."""
     try:
         if not anywhere:
-            os.sched_setaffinity(0, {max(cores)})  # inherited
+            os.sched_setaffinity(0, {max(CORES)})  # inherited
         with serving(world.models, world.store, **variables) as service:
             if not anywhere:
-                os.sched_setaffinity(0, cores - {max(cores)} or cores)
+                os.sched_setaffinity(0, CORES - {max(CORES)} or CORES)
             yield service
     finally:
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, CORES)
 
 
 def measure(world: World, count: int, *, anywhere: bool) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from time import perf_counter
 
 import httpx
@@ -36,6 +36,15 @@ async def admission() -> AsyncIterator[Admission]:
     await asyncio.to_thread(engine.close)
 
 
+def took(permit: Permit, waited: float = 0.0) -> None:
+    """A list of ``LIST`` was scored in OWN_S."""
+    work = Work(None, lambda *_: None, [], permit.deadline, permit.priority)
+    work.busy = OWN_S
+    work.submitted, work.finished = 0.0, perf_counter()
+    work.started = waited
+    permit.scored(LIST, work)
+
+
 async def came_true(admission: Admission, waited: float, times: int, ahead: int = 0) -> None:
     """So many requests, each let in behind ``ahead`` others, waited so long in truth."""
     with ExitStack() as stack:
@@ -43,11 +52,7 @@ async def came_true(admission: Admission, waited: float, times: int, ahead: int 
             stack.enter_context(enter(admission))
         for _ in range(times):
             with enter(admission) as permit:
-                work = Work(None, lambda *_: None, [], permit.deadline, permit.priority)
-                work.busy = OWN_S
-                work.submitted, work.finished = 0.0, perf_counter()
-                work.started = waited
-                permit.scored(LIST, work)
+                took(permit, waited)
                 permit.learn()
 
 
@@ -170,3 +175,23 @@ async def test_a_refused_request_costs_neither_parsing_nor_store(house: House) -
         answer = await client.post("/v1/score", json={"user_id": 1, "candidates": [1, 2]})
     assert answer.status_code == 200
     assert house.admission.forecast() == 0
+
+
+async def test_the_service_learns_what_its_answers_took(house: House) -> None:
+    guess = house.admission.cost.predict(2)
+    async with client_of(house) as client:
+        await client.post("/v1/score", json={"user_id": 1, "candidates": [1, 2]})
+    assert house.admission.cost.predict(2) != guess
+
+
+async def test_whoever_fails_after_being_scored_teaches_as_well_and_once() -> None:
+    engine = Engine(1)
+    admission = Admission(engine, Metrics(), TARGET_S)
+    with suppress(KeyError), enter(admission) as permit:
+        took(permit)
+        raise KeyError
+    assert admission.cost.predict(LIST) == pytest.approx(OWN_S)
+    limit = admission.limit
+    permit.learn()
+    assert admission.limit == limit
+    await asyncio.to_thread(engine.close)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from time import perf_counter
+from types import FunctionType, ModuleType
 
+import numpy as np
 import pytest
 
 from feature_store.contract import Ids, ItemBatch
@@ -12,8 +15,10 @@ from feature_store.errors import StoreUnavailable
 from feature_store.lmdb_store import LmdbStore
 from service.answer import Answer
 from service.cycle import Cycle
+from service.item_table import DerivedItems, ItemTable
 from service.question import Question
-from tests.service.engine_gate import Gate
+from service.timings import Timings
+from tests.service.engine_gate import FAR, Gate
 from tests.service.houses import opened
 from tests.service.live import listening, until
 from tests.service.wire import PATIENT, POST
@@ -57,6 +62,29 @@ async def test_an_idle_connection_keeps_neither_question_nor_answer(world: World
         await until(lambda: kept() == before)
         assert not reader.at_eof()
         writer.close()
+
+
+async def test_an_answer_keeps_neither_table_nor_what_was_fetched(world: World) -> None:
+    """It may wait for a slow reader, or for its shadow, longer than its version is loaded."""
+    async with opened(world, max_table_items=10) as house:
+        version, deadline = house.ready(), perf_counter() + FAR
+        question = Question(1, np.array(world.ids[:40]))
+        answer = await house.scoring.answer(question, version, deadline, Timings())
+        assert not answer.complete  # some of it was fetched
+        kinds = (ItemTable, DerivedItems)
+        assert any(isinstance(one, kinds) for one in reachable(version))
+        assert not any(isinstance(one, kinds) for one in reachable(answer))
+
+
+def reachable(start: object) -> list[object]:
+    """Whatever it keeps, itself included; classes and modules keep everything."""
+    found, left = dict[int, object](), [start]
+    while left:
+        one = left.pop()
+        if id(one) not in found and not isinstance(one, type | ModuleType | FunctionType):
+            found[id(one)] = one
+            left.extend(gc.get_referents(one))
+    return list(found.values())
 
 
 async def test_nor_is_one_that_ends_badly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

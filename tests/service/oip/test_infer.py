@@ -179,6 +179,15 @@ def test_another_model_or_version_is_a_404(
     assert refusal.value.status() == "404"
 
 
+def test_a_version_of_whatever_length_is_a_version(
+    tritonclient: triton.InferenceServerClient, asked: Asked
+) -> None:
+    """Though the routes that are kept at hand are short ones."""
+    for length in (65, 300):
+        with pytest.raises(InferenceServerException, match=f"a name of {length} letters"):
+            tritonclient.infer(MODEL, asked.inputs(), model_version="v" * length)
+
+
 def test_a_sequence_is_refused(tritonclient: triton.InferenceServerClient, asked: Asked) -> None:
     with pytest.raises(InferenceServerException, match="no sequences"):
         tritonclient.infer(MODEL, asked.inputs(), sequence_id=7, sequence_start=True)

@@ -9,10 +9,13 @@ import orjson
 import pytest
 
 from service.answer import Answer
-from service.oip import outputs
+from service.oip import infer, outputs
 from service.oip.binary import LENGTH_HEADER
 from service.oip.outputs import DATATYPES, Wanted, response
 from tests.service.answers import answer as answer_of
+from tests.service.houses import client_of, metric, opened
+from tests.service.oip.raw import INFER, body, listed
+from tests.service.world import World
 
 BLOBS = tuple(Wanted(name, binary=True) for name in DATATYPES)
 
@@ -67,3 +70,26 @@ def test_what_is_kept_is_what_is_made_of_the_same_output_without_keeping() -> No
     assert made["outputs"][1].pop("data") == [True, True]
     del kept["outputs"][1]["parameters"]
     assert made["outputs"][1] == kept["outputs"][1]
+
+
+def test_a_history_that_is_not_to_be_had_is_told_where_every_item_was_there() -> None:
+    lost = answer_of([0.1, 0.2], history_lost=True)
+    assert lost.complete
+    assert parts(lost)[0]["parameters"] == {"degraded": "history"}
+
+
+async def test_an_answer_that_cannot_be_written_is_not_counted_as_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("not to be written")
+
+    monkeypatch.setattr(infer, "response", broken)
+    content = body(listed("user_id", [1]), listed("item_id", [int(world.ids[0])]))
+    async with opened(world) as house, client_of(house) as client:
+        failed = await client.post(INFER, content=content)
+        assert failed.status_code == 500
+        assert metric(house, "qin_items_total", kind="scored") == 0
+        monkeypatch.undo()
+        assert (await client.post(INFER, content=content)).status_code == 200
+        assert metric(house, "qin_items_total", kind="scored") == 1
