@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
 from pathlib import Path
 
-from feature_store import redis_url
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreMismatch
-from feature_store.lmdb_store import LmdbStore
 from feature_store.options import StoreOptions
-from feature_store.redis_cluster import Cluster
-from feature_store.redis_nodes import Nodes, Sentinel, Standalone, place
-from feature_store.redis_store import RedisStore
 from feature_store.schema import FeatureSchema
+
+REDIS_SCHEMES = frozenset(
+    f"{protocol}{kind}"
+    for protocol in ("redis", "rediss")
+    for kind in ("", "+sentinel", "+cluster")
+)
 
 
 async def connect(
@@ -33,32 +32,20 @@ async def connect(
     """
     options = options or StoreOptions()
     scheme, separator, rest = url.partition("://")
+    # Neither is imported before it is wanted: a child process that only looks at a bundle would
+    # spend a third of its time on them.
     if scheme == "lmdb" and separator and rest:
-        return await asyncio.to_thread(LmdbStore.open, Path(rest), schema, options, create=create)
-    if scheme in redis_url.SCHEMES and separator and rest:
-        return await _redis(redis_url.parse(url), schema, options, create=create)
+        from feature_store.lmdb_store import connect_lmdb
+
+        return await connect_lmdb(Path(rest), schema, options, create=create)
+    if scheme in REDIS_SCHEMES and separator and rest:
+        from feature_store.connect_redis import connect_redis
+
+        return await connect_redis(url, schema, options, create=create)
     raise StoreMismatch(
         f"{_shown(url)!r} is not a store URL; use lmdb://PATH, redis://HOST, rediss://HOST, "
         "redis+sentinel://HOST,HOST/SERVICE or redis+cluster://HOST,HOST"
     )
-
-
-async def _redis(
-    url: redis_url.RedisUrl, schema: FeatureSchema | None, options: StoreOptions, *, create: bool
-) -> RedisStore:
-    options = replace(options, prefix=url.prefix or options.prefix)
-    kinds: dict[str, type[Standalone] | type[Sentinel] | type[Cluster]] = {
-        "": Standalone,
-        "sentinel": Sentinel,
-        "cluster": Cluster,
-    }
-    nodes: Nodes = kinds[url.kind](url, options.budget_ms / 1e3)
-    where = f"{place(url.addresses[0])} (prefix {options.prefix})"
-    try:
-        return await RedisStore.open(nodes, where, schema, options, create=create, kind=url.kind)
-    except BaseException:
-        await nodes.close()
-        raise
 
 
 def _shown(url: str) -> str:

@@ -281,6 +281,13 @@ class LmdbStore:
             start = pairs[-1][0] + b"\0"  # the first key after the last one seen
 
 
+async def connect_lmdb(
+    path: Path, schema: FeatureSchema | None, options: StoreOptions, *, create: bool
+) -> LmdbStore:
+    """As ``feature_store.connect``."""
+    return await asyncio.to_thread(LmdbStore.open, path, schema, options, create=create)
+
+
 def _keys(ids: Ids) -> list[bytes]:
     packed = ids.astype(">u8").tobytes()
     return [packed[at : at + 8] for at in range(0, len(packed), 8)]

@@ -22,11 +22,6 @@ from redis.backoff import NoBackoff
 
 from feature_store.errors import StoreMismatch
 
-SCHEMES = frozenset(
-    f"{protocol}{kind}"
-    for protocol in ("redis", "rediss")
-    for kind in ("", "+sentinel", "+cluster")
-)
 Address = tuple[str, int]
 CLOSING_PATIENCE_S = 1.0  # for a socket that does not close; no request waits for it
 

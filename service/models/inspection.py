@@ -34,7 +34,8 @@ def begin(bundle: Bundle, limits: Limits, niceness: int) -> subprocess.Popen[byt
     size = sum(record.size for record in bundle.manifest.files.values())
     memory = limits.memory_bytes + BYTES_PER_BUNDLE_BYTE * size
     arguments = (bundle.path, memory, limits.cpu_seconds, niceness)
-    # Neither our secrets nor our settings; one thread, so that little address space is reserved.
+    # Neither our secrets nor our settings, nor a look through the site's folders (PYTHONPATH has
+    # them all); one thread, so that little address space is reserved.
     environment = {
         "PATH": os.defpath,
         "OMP_NUM_THREADS": "1",
@@ -43,7 +44,7 @@ def begin(bundle: Bundle, limits: Limits, niceness: int) -> subprocess.Popen[byt
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return subprocess.Popen(  # noqa: S603 — our own module, no shell
-        [sys.executable, "-P", "-m", "service.models.inspector", *map(str, arguments)],
+        [sys.executable, "-S", "-P", "-m", "service.models.inspector", *map(str, arguments)],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

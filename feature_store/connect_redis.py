@@ -1,0 +1,32 @@
+"""From a Redis URL to a store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from feature_store.options import StoreOptions
+from feature_store.redis_cluster import Cluster
+from feature_store.redis_nodes import Nodes, Sentinel, Standalone, place
+from feature_store.redis_store import RedisStore
+from feature_store.redis_url import parse
+from feature_store.schema import FeatureSchema
+
+
+async def connect_redis(
+    store_url: str, schema: FeatureSchema | None, options: StoreOptions, *, create: bool
+) -> RedisStore:
+    """As ``connect``. StoreMismatch says what is wrong with a URL."""
+    url = parse(store_url)
+    options = replace(options, prefix=url.prefix or options.prefix)
+    kinds: dict[str, type[Standalone] | type[Sentinel] | type[Cluster]] = {
+        "": Standalone,
+        "sentinel": Sentinel,
+        "cluster": Cluster,
+    }
+    nodes: Nodes = kinds[url.kind](url, options.budget_ms / 1e3)
+    where = f"{place(url.addresses[0])} (prefix {options.prefix})"
+    try:
+        return await RedisStore.open(nodes, where, schema, options, create=create, kind=url.kind)
+    except BaseException:
+        await nodes.close()
+        raise
