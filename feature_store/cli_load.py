@@ -89,9 +89,8 @@ async def _load(
     options: StoreOptions,
     restart: bool,
 ) -> tuple[LoadReport, list[str]]:
-    first = _fitting(items, schema, id_column) if items and schema else None
+    item_source = _fitting(items, schema, id_column) if items and schema else None
     async with opened(url, schema, create=True, options=options) as store:
-        item_source = first if first and first.schema == store.schema else None
         if items and item_source is None:
             item_source = ItemParquet(items, store.schema, id_column=id_column)
         sources = [HistoryParquet(path) for path in histories]

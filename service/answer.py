@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
 from service.explanations import Explanations
-from service.fetches import Status
+from service.fetches import SomeStatus, Status, each_status
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -26,7 +26,7 @@ class Answer:
     scores: Floats  # (C,) probabilities; NaN where there is no readable record
     history: Ids  # (H,)
     # What was found, and no more of it: an answer may outlive its version and its request.
-    statuses: Status | None  # (H + C,) FOUND | MISSING | CORRUPT; None: all FOUND, in the table
+    statuses: SomeStatus  # (H + C,)
     cold: Mask  # (C,)
     history_lost: bool = False  # the store did not say what it is: scored with an empty one
     explanations: Explanations | None = None  # where they were asked for
@@ -51,9 +51,7 @@ class Answer:
         return self._everywhere()[: len(self.history)]
 
     def _everywhere(self) -> Status:
-        if self.statuses is None:
-            return np.zeros(len(self.history) + len(self.candidates), np.uint8)
-        return self.statuses
+        return each_status(self.statuses, len(self.history) + len(self.candidates))
 
     def json(self, model_version: str, request_id: str, top_k: int | None) -> bytes:
         """Parallel arrays; a NaN is written as null."""

@@ -27,8 +27,14 @@ if TYPE_CHECKING:
     from service.versions import Version
 
 Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT
+SomeStatus = Status | None  # None: all FOUND, and in the table
 MOST_WITHOUT = 65_536  # ids remembered to have no readable record
 DERIVE_WITHIN_S = 30.0
+
+
+def each_status(status: SomeStatus, count: int) -> Status:
+    """(count,), written out."""
+    return np.zeros(count, np.uint8) if status is None else status
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from feature_store.contract import CORRUPT, Ids
 from service.engine import Engine
 from service.errors import StoreFailure
-from service.fetches import Fetched, Status
+from service.fetches import Fetched, SomeStatus, Status, each_status
 from service.hash_index import ABSENT
 from service.item_table import DerivedItems, ItemTable, Positions, Slots, Stamps
 from service.metrics import Metrics
@@ -29,17 +29,13 @@ class FoundItems:
     stamp: Stamps  # (N,) of the slots
     cold: NDArray[np.bool_]  # (N,) found, but the model has no identity for it
     # (N,) FOUND | MISSING | CORRUPT; what could not be asked for counts as CORRUPT.
-    status: Status | None = None  # None: all FOUND, and in the table
+    status: SomeStatus = None
     place: Slots | None = None  # (N,) into ``fetched``
     fetched: DerivedItems | None = None
     unreached: bool = False  # the store did not answer for some of them
 
     def __len__(self) -> int:
         return len(self.slot)
-
-    def statuses(self) -> Status:
-        """(N,)"""
-        return np.zeros(len(self), np.uint8) if self.status is None else self.status
 
     def gather(self, positions: Slots) -> DerivedItems:
         """Rows of the FOUND items at these positions. SlotsMoved when the table's are gone."""
@@ -99,7 +95,7 @@ async def fetch_missed(
     fetched = _merged(parts, wanted, status, place)
     t.lap("items")
 
-    everywhere = found.statuses()
+    everywhere = each_status(found.status, len(found))
     everywhere[missed] = status[position]
     places = np.full(len(ids), ABSENT)
     places[missed] = place[position]

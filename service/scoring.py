@@ -17,6 +17,7 @@ from service.answer import Answer, best
 from service.engine import Engine, in_time
 from service.errors import ModelFault, StoreFailure
 from service.explanations import Explanations
+from service.fetches import each_status
 from service.item_table import SlotsMoved
 from service.items import fetch_missed, find_in_table
 from service.metrics import Metrics
@@ -75,7 +76,8 @@ class Scoring:
                 found = await fetch_missed(
                     ids, found, missed, version, self.store, self.engine, deadline, timings
                 )
-                if found.unreached and not (found.statuses()[len(history) :] == FOUND).any():
+                asked = each_status(found.status, len(found))[len(history) :]
+                if found.unreached and FOUND not in asked:
                     raise self.store.failure()  # there is nothing to answer from
             try:
                 ranking = Ranking(found, len(history), overrides, version.model)
