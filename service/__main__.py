@@ -21,6 +21,7 @@ from service import logs
 from service.handing import Post
 from service.logs import logger
 from service.models_cli import app as models
+from service.observability.background import guard_process
 from service.settings import PREFIX, Settings, unknown_variables
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -109,6 +110,7 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor per connection
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            guard_process(runner.get_loop())
             runner.run(serving)
     except (BundleError, StoreError, SchemaError, OSError) as error:
         typer.echo(f"cannot serve: {error}", err=True)

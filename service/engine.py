@@ -18,7 +18,8 @@ from itertools import pairwise
 from time import perf_counter
 
 from service.errors import DeadlinePassed
-from service.niceness import set_niceness
+from service.niceness import add_niceness
+from service.observability.background import KeptThread
 from service.priority import Priority
 from service.turns import Turns
 
@@ -55,8 +56,12 @@ class Work:
             return
         if error is None:
             self.done.set_result(None)
-        else:
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
             self.done.set_exception(error)
+        else:  # as it is it would end the event loop, or not be taken by the future
+            fault = RuntimeError(f"the graphs raised {type(error).__name__}")
+            fault.__cause__ = error
+            self.done.set_exception(fault)
 
     def expire(self) -> None:
         self.settle(too_late())
@@ -84,7 +89,10 @@ class Engine:
     def __init__(
         self, threads: int, *, chunk: int = 128, min_chunk: int = 64, niceness: int = 0
     ) -> None:
-        """``niceness`` 19 yields to everything else on the machine."""
+        """``niceness`` is added to the process's own; at 19 they yield to all else on the machine.
+
+        A thread that fails is started again; ``waiting_for`` tells of those that do not serve.
+        """
         self.threads = threads
         self.chunks = 0  # run so far
         self.expired = 0  # requests dropped, or cut short, because their deadline had passed
@@ -94,17 +102,18 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._turns = Turns[Work]()
         self._counting = threading.Lock()
-        self._workers = [
-            threading.Thread(target=self._serve, name=f"engine-{i}", daemon=True)
-            for i in range(threads)
-        ]
-        for worker in self._workers:
-            worker.start()
+        self._workers = [KeptThread("engine", self._serve, number) for number in range(threads)]
 
     @property
     def queued(self) -> int:
         """Requests that wait for a thread."""
         return len(self._turns)
+
+    @property
+    def waiting_for(self) -> str:
+        """What keeps it from scoring as it should, for /readyz; empty when nothing does."""
+        down = sum(not worker.serves for worker in self._workers)
+        return f"engine threads: {down} of {self.threads} have ended" if down else ""
 
     def pieces(self, rows: int) -> int:
         """How many chunks a list is cut into."""
@@ -154,18 +163,17 @@ class Engine:
 
     def _serve(self) -> None:
         if self._niceness:
-            set_niceness(self._niceness)
+            add_niceness(self._niceness)
         while (work := self._turns.take()) is not None:
+            error: BaseException | None = None
             try:
                 last = self._turn(work)
-                error = None
-            except Exception as failure:  # whatever the graphs raise belongs to whoever waits
+            except BaseException as failure:  # what the graphs raise belongs to the request
                 last, error = True, failure
             if last:
                 self._loop.call_soon_threadsafe(work.settle, error)
             # While this thread waits it must not keep the model of the work it did last.
-            del work
-            error = None
+            del work, error
 
     def _turn(self, work: Work) -> bool:
         """Run the next chunk; whether the work is finished with it."""

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from feature_store.contract import CORRUPT, FOUND, Ids
 from service.derive import derive
 from service.engine import Engine
-from service.errors import DeadlinePassed
+from service.errors import DeadlinePassed, ServiceError
 from service.hash_index import ABSENT
 from service.item_memory import DerivedItems, Slots
+from service.observability.background import begin
 from service.store import StoreReader
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class Fetches:
     def _begin(
         self, ids: Ids, version: Version, store: StoreReader, engine: Engine
     ) -> asyncio.Task[Fetched]:
-        task = asyncio.create_task(self._bring(np.sort(ids), version, store, engine))
+        bring = self._bring(np.sort(ids), version, store, engine)
+        task = begin("item_fetch", bring, expected=(ServiceError,))
         for item in ids.tolist():
             self._under_way[item] = task
         task.add_done_callback(lambda done: self._ended(ids, done))
@@ -100,8 +102,6 @@ class Fetches:
         for item in ids.tolist():
             if self._under_way.get(item) is task:
                 del self._under_way[item]
-        if not task.cancelled():
-            task.exception()  # whoever waits raises it; perhaps nobody waits any more
 
     async def _bring(
         self, ids: Ids, version: Version, store: StoreReader, engine: Engine

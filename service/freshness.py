@@ -20,6 +20,7 @@ from service.derive import derive
 from service.errors import ServiceError
 from service.hash_index import ABSENT
 from service.logs import logger
+from service.observability.background import begin, failed, keep
 from service.store import StoreReader
 from service.versions import Version, Versions
 
@@ -61,7 +62,7 @@ class Freshness:
         self._some = asyncio.Event()
         self._reading: dict[Version, asyncio.Task[None]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="freshness")
-        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._bring())]
+        self._tasks = [keep("freshness", self._follow), keep("freshness", self._bring)]
 
     @property
     def waiting(self) -> int:
@@ -87,7 +88,7 @@ class Freshness:
             except ServiceError:
                 pass  # counted and said; what is in the tables is what there is
             except Exception:
-                logger.exception("the change log could not be followed")
+                failed("freshness", "the change log could not be followed")
             await asyncio.sleep(EVERY_S)
 
     async def _look_at_all(self) -> None:
@@ -138,7 +139,7 @@ class Freshness:
         except ServiceError:
             pass  # they are fetched when asked for
         except Exception:
-            logger.exception("changed items could not be brought back")
+            failed("freshness", "changed items could not be brought back")
 
     async def _put(
         self, version: Version, batch: ItemBatch, epoch: int, *, replace: bool = False
@@ -156,7 +157,7 @@ class Freshness:
             task.cancel()
         version.fetches.forget_unknown()
         logger.warning("item changes were lost: reading every item again", version=version.name)
-        self._reading[version] = asyncio.create_task(self._read_all(version))
+        self._reading[version] = begin("freshness", self._read_all(version))
 
     async def _read_all(self, version: Version) -> None:
         """Replace what there is, batch by batch, then ask again for what was not in the store."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from feature_store.connect import connect
@@ -33,9 +34,10 @@ from service.models.loader import Loader
 from service.models.private import PrivateFolder
 from service.models.roster import Roster
 from service.models.shadow import Shadow
+from service.observability.background import keep
 from service.pauses import watched
 from service.question import Question
-from service.readiness import Readiness
+from service.readiness import Readiness, prove
 from service.rechecks import Rechecks
 from service.scoring import Scoring
 from service.scrape import Scrape, Worker, scrape_of
@@ -72,7 +74,9 @@ class House:
         """Load the first version; then the service is ready."""
         assert bundle is self.first.bundle
         await self.swap.start(self.first, self.readiness)
-        self.metrics.ready.set(1)
+        self.readiness.enter("a first score")
+        assert self.versions.active is not None, "it has just been started"
+        await prove(self.engine, self.versions.active)
         self.readiness.ready = True
         self.fleet.begin()
         logger.info("ready", model_version=bundle.version, engine_threads=self.engine.threads)
@@ -83,12 +87,19 @@ class House:
         self.scoring.answered(answer)
         self.swap.answered(question, answer)
 
+    @property
+    def scores(self) -> bool:
+        """Loaded, not about to stop, and with all its engine threads."""
+        readiness = self.readiness
+        return readiness.ready and not readiness.draining and not self.engine.waiting_for
+
     def ready(self) -> Version:
         """Who answers. NotReady when the service should not be sent traffic."""
         readiness, active = self.readiness, self.versions.active
         waiting_for = "" if readiness.ready else readiness.waiting_for
         if readiness.draining:
             waiting_for = "nothing: it is about to stop"
+        waiting_for = waiting_for or self.engine.waiting_for
         if not waiting_for and not self.reader.reachable and not self.reader.may_do_without:
             waiting_for = "the feature store to answer"
         if waiting_for or active is None:
@@ -110,7 +121,7 @@ class House:
             await self.fleet.publish()
 
         follower = Follower(catalogue, self.private, activate, settings.follow_every_s)
-        await follower.follow(self.fleet.leads)
+        await keep("model_follow", partial(follower.follow, self.fleet.leads))
 
 
 @asynccontextmanager
@@ -202,6 +213,7 @@ def _traces(settings: Settings) -> Traces | None:
 def _expose(house: House) -> None:
     """Numbers that live elsewhere, read when scraped."""
     expose_inferences(house.metrics, house.versions)
+    house.metrics.ready.set_function(lambda: float(house.scores))
     engine, versions = house.engine, house.versions
     gauge, counter = house.metrics.gauge, house.metrics.counter
 

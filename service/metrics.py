@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 
 from service.errors import tree
 from service.instruments import Counter, Histogram
+from service.observability.background import failures
 from service.pauses import PAUSES, GCPauses
 
 # Seconds; ×1.5 to ×2 apart from 50 µs, where a stage begins to matter, to the longest deadline.
@@ -155,7 +156,11 @@ class Metrics:
             ["operation", "error"],
             registry=registry,
         )
-        self.ready = self._gauge("qin_ready", "1 when loaded, warmed and verified.", "min")
+        self.ready = self._gauge(
+            "qin_ready",
+            "1 when loaded, warmed and verified; 0 while draining or without an engine thread.",
+            "min",
+        )
         self.model = Info("qin_model", "The active model version.", registry=registry)
         self.version_seconds = Histogram(
             "qin_version_duration_seconds",
@@ -243,6 +248,7 @@ class Metrics:
             ["result"],
             registry=registry,
         )
+        registry.register(_BackgroundFailures())
         self._begin_at_zero()
         build = Info("qin_build", "What is running.", registry=registry)
         build.info(
@@ -291,3 +297,25 @@ class _ReadCounter(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield CounterMetricFamily(self._name, self._documentation, value=self._read())
+
+
+class _BackgroundFailures(Collector):
+    """Of the process: its tasks and threads belong to no registry."""
+
+    _labelnames = ("task",)
+
+    def describe(self) -> Iterable[Metric]:
+        yield self._family()
+
+    def collect(self) -> Iterable[Metric]:
+        family = self._family()
+        for name, count in failures().items():
+            family.add_metric([name], count)
+        yield family
+
+    def _family(self) -> CounterMetricFamily:
+        return CounterMetricFamily(
+            "qin_background_failures",
+            "Errors of background tasks and threads, each logged and gone on from, by task.",
+            labels=self._labelnames,
+        )

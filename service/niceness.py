@@ -1,13 +1,32 @@
-"""Threads that yield to the rest."""
+"""Threads and processes of lower priority than the one that starts them."""
 
 from __future__ import annotations
 
 import os
 import threading
+from functools import cache
+
+from service.logs import logger
 
 LOWEST = 19
 
 
-def set_niceness(niceness: int) -> None:
-    """Of the calling thread alone (Linux keeps it per thread), and of threads it starts."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+def add_niceness(more: int) -> None:
+    """Make the calling thread ``more`` nicer than this process, 19 at most.
+
+    Linux keeps niceness per thread, and threads inherit it. It is never lowered, which takes a
+    privilege; a refusal is a warning: the thread then works at the priority it has.
+    """
+    me = threading.get_native_id()
+    try:
+        wanted = min(LOWEST, os.getpriority(os.PRIO_PROCESS, os.getpid()) + more)
+        if wanted > os.getpriority(os.PRIO_PROCESS, me):
+            os.setpriority(os.PRIO_PROCESS, me, wanted)
+    except OSError as error:
+        _warn(more, str(error))
+
+
+@cache
+def _warn(more: int, reason: str) -> None:
+    """Once for all threads."""
+    logger.warning("the system refused to lower a thread's priority", by=more, reason=reason)

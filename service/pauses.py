@@ -10,6 +10,7 @@ import gc
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +20,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from service.logs import logger
+from service.observability.background import keep
 
 # Seconds: a young collection takes some 10 µs, a full one of a loaded service was 40 ms.
 PAUSES = (1e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
@@ -102,7 +104,7 @@ async def watch_loop(lag: Histogram) -> None:
 @asynccontextmanager
 async def watched(pauses: GCPauses, lag: Histogram) -> AsyncIterator[None]:
     """Collections and the loop, for the length of the block."""
-    watching = asyncio.create_task(watch_loop(lag))
+    watching = keep("loop_watch", partial(watch_loop, lag))
     with pauses.counted():
         try:
             yield

@@ -16,6 +16,7 @@ from service.app import create_app, create_refusing
 from service.connections import SWEEP_EVERY_S, Connections, Limits
 from service.house import House
 from service.logs import logger
+from service.observability.background import begin
 from service.receiving import Receiving
 from service.until import until
 
@@ -37,7 +38,7 @@ class Port:
 
     def enter(self, accepted: socket.socket) -> None:
         """A new connection; ``accepted`` is non-blocking, and ours from now on."""
-        task = self.loop.create_task(self._enter(accepted))
+        task = begin("connection", self._enter(accepted))
         self._entering.add(task)
         task.add_done_callback(self._entering.discard)
 

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from model_export.runtime import HistoryRows
+from service.engine import Engine
+from service.errors import DeadlinePassed
+from service.versions import Version
+
+PROOF_S = 60.0  # for a first score, on a machine that is busy
 
 
 @dataclass(slots=True)
@@ -21,3 +31,24 @@ class Readiness:
 
     def enter(self, step: str, total: int = 0) -> None:
         self.step, self.done, self.total = step, 0, total
+
+
+async def prove(engine: Engine, version: Version) -> None:
+    """Score once through the engine's threads. TimeoutError when no score comes of it."""
+    rows: list[HistoryRows] = []
+    candidates = engine.threads * engine.chunk
+
+    def read_history() -> None:
+        rows.append(
+            version.model.history(version.table.columns.gather(np.zeros(1, np.int64)).vector)
+        )
+
+    def rank(start: int, end: int) -> None:
+        asked = version.table.columns.gather(np.zeros(end - start, np.int64))
+        version.model.rank(asked, rows[0])
+
+    try:
+        await engine.run(rank, candidates, perf_counter() + PROOF_S, read_history)
+    except DeadlinePassed:
+        waits = engine.waiting_for or "its threads do not come to it"
+        raise TimeoutError(f"no first score within {PROOF_S:g} s: {waits}") from None

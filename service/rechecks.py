@@ -19,6 +19,7 @@ from service.item_table import SlotsMoved
 from service.logs import logger
 from service.metrics import Metrics
 from service.niceness import LOWEST
+from service.observability.background import failed, keep
 from service.ranking import Ranking
 from service.versions import Version, Versions
 
@@ -42,7 +43,7 @@ class Rechecks:
         self._versions, self._metrics, self._share = versions, metrics, share
         self._engine = Engine(1, chunk=chunk, niceness=LOWEST)
         self._queue: asyncio.Queue[_Given] = asyncio.Queue(WAITING)
-        self._worker = asyncio.create_task(self._work())
+        self._worker = keep("recheck", self._work)
 
     def offer(self, version: Version, ranking: Ranking, k: int) -> None:
         """Perhaps take it. The version stays in memory until it is done with."""
@@ -66,8 +67,8 @@ class Rechecks:
                 result = await self._compare(given)
             except SlotsMoved:
                 result = "passed_over"
-            except Exception:  # counted: whoever was answered is none the wiser
-                logger.exception("recheck failed", model_version=given.version.name)
+            except Exception:  # the answer has been given, and stands
+                failed("recheck", "recheck failed", model_version=given.version.name)
                 result = "failed"
             finally:
                 self._versions.given_back(given.version)

@@ -6,15 +6,21 @@ import asyncio
 from contextlib import closing
 from typing import Protocol
 
+from feature_store.errors import StoreError
+from feature_store.schema import SchemaError
 from model_export.bundle import Bundle
+from model_export.errors import BundleError
 from service.door import Door, listen, url_of
 from service.example import show_example
 from service.house import House, open_house
 from service.logs import logger
+from service.observability.background import begin, failed
 from service.port import Ports
 from service.scrape import Worker
 from service.settings import Settings
 from service.stopping import StopSignals
+
+CANNOT_BEGIN = (BundleError, StoreError, SchemaError, OSError)  # told as such, by ``__main__``
 
 
 class Entrance(Protocol):
@@ -50,9 +56,9 @@ async def serve_from(
 ) -> None:
     async with open_house(settings, worker) as (house, bundle):
         ports = Ports(house, entrance.left)
-        loading = asyncio.create_task(_load(house, bundle, entrance, example))
+        loading = begin("serving", _load(house, bundle, entrance, example), expected=CANNOT_BEGIN)
         entrance.open(ports)
-        told = asyncio.create_task(entrance.told.wait())
+        told = begin("serving", entrance.told.wait())
         try:
             await asyncio.wait((loading, told), return_when=asyncio.FIRST_COMPLETED)
             if not told.done():
@@ -74,7 +80,6 @@ async def _drain(house: House, ports: Ports, entrance: Entrance) -> None:
     """Lose nothing: say that we stop, let in and answer what comes meanwhile, then end."""
     logger.info("draining")
     house.readiness.draining = True
-    house.metrics.ready.set(0)
     ports.say_last()
     await entrance.close()
     await ports.finish()
@@ -88,7 +93,7 @@ async def _load(house: House, bundle: Bundle, entrance: Entrance, example: bool)
         try:
             await show_example(house.store, entrance.url)
         except Exception:  # serving goes on without it
-            logger.exception("the example failed")
+            failed("serving", "the example failed")
     await house.follow()
     await asyncio.Event().wait()
 

@@ -96,7 +96,8 @@ class Settings(BaseSettings):
         default=10,
         ge=0,
         le=19,
-        description="How far engine threads yield to the event loop, and to all else here.",
+        description="Niceness added to the process's own for engine threads; higher favours the "
+        "event loop.",
     )
     target_ms: float = Field(
         default=50,

@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 from service.logs import logger
 from service.metric_families import Family, Snapshot, Writer, exposition, merge
 from service.metrics import Metrics
+from service.observability.background import begin, failed, keep
 
 WRITE_EVERY_S = 2.0
 ABSENT_AFTER_S = 10.0  # without a write: its gauges are gone, its counters stay
@@ -46,7 +45,7 @@ class SharedMetrics:
         self._socket.bind(str(self._address))
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._received)
         await self.write()
-        self._begin(self._keep_written())
+        self._own(keep("metrics", self._keep_written))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -84,7 +83,7 @@ class SharedMetrics:
             try:
                 await self.write()
             except OSError:  # the folder is full, say: the next second may be better
-                logger.exception("metrics were not written")
+                failed("metrics", "metrics were not written")
 
     async def _others_written(self) -> None:
         """Ask each other worker, and wait for all that can be asked."""
@@ -113,7 +112,7 @@ class SharedMetrics:
                 return
             kind, question = message[:1], message[1:]
             if kind == b"?":
-                self._begin(self._write_and_say_so(question, address))
+                self._own(begin("metrics", self._write_and_say_so(question, address)))
             elif question in self._awaited:
                 asked, everyone = self._awaited[question]
                 asked.discard(address)
@@ -132,7 +131,6 @@ class SharedMetrics:
             return False
         return True
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _own(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -22,6 +22,7 @@ from service.colleague import Colleague
 from service.door import Door, listen, url_of
 from service.handing import Line, Post, Word, pair
 from service.logs import logger
+from service.observability.background import begin, keep
 from service.settings import PREFIX, Settings
 from service.stopping import StopSignals
 from service.until import until
@@ -39,6 +40,9 @@ class CannotStart(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(f"a worker could not start (exit {code})")
         self.code = code if code > 0 else 1
+
+
+ENDS = (CannotStart, OSError)  # of a start, told by whoever awaits it
 
 
 class Supervisor:
@@ -71,9 +75,9 @@ class Supervisor:
         logger.info(
             "listening", url=self._url, admin=self._admin_url, workers=self._settings.workers
         )
-        told = asyncio.create_task(self._stop.told.wait())
-        looking = asyncio.create_task(self._look())
-        keeping = asyncio.create_task(self._keep_all())
+        told = begin("supervisor", self._stop.told.wait())
+        looking = keep("supervisor", self._look)
+        keeping = begin("supervisor", self._keep_all(), expected=ENDS)
         try:
             await asyncio.wait((keeping, told), return_when=asyncio.FIRST_COMPLETED)
             if not told.done():
@@ -93,12 +97,12 @@ class Supervisor:
 
     async def _keep_all(self) -> None:
         """The first one alone: what it finds wrong is said once, what it makes is there for all."""
-        tasks = [asyncio.create_task(self._keep(0))]
-        first = asyncio.create_task(self._one_is_ready.wait())
+        tasks = [begin("supervisor", self._keep(0), expected=ENDS)]
+        first = begin("supervisor", self._one_is_ready.wait())
         await asyncio.wait((*tasks, first), return_when=asyncio.FIRST_COMPLETED)
         if first.done():
             others = range(1, self._settings.workers)
-            tasks += [asyncio.create_task(self._keep(number)) for number in others]
+            tasks += [begin("supervisor", self._keep(n), expected=ENDS) for n in others]
         first.cancel()
         await asyncio.gather(*tasks)
 

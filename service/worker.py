@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 from service.handing import Line, Post, Word
+from service.observability.background import begin
 from service.port import Ports
 from service.scrape import Worker
 from service.serving import serve_from
@@ -29,7 +30,7 @@ class HandedOver:
         self._ports = ports
         self._loop.add_reader(self._line.end, self._hear)
         self._signals = StopSignals()
-        self._leaving = asyncio.create_task(self._leave_when_told())
+        self._leaving = begin("serving", self._leave_when_told())
 
     def ready(self) -> None:
         self._line.say(Word.READY)

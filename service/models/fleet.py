@@ -28,6 +28,7 @@ from service.errors import ServiceError, StoreFailure
 from service.logs import logger
 from service.models.hot_swap import HotSwap
 from service.models.private import Copy
+from service.observability.background import failed, keep
 from service.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
@@ -98,7 +99,7 @@ class Fleet:
 
     def begin(self) -> None:
         if self._name:
-            self._task = asyncio.create_task(self._follow())
+            self._task = keep("fleet", self._follow)
 
     def leads(self) -> bool:
         """Whether this process decides what is followed: the first of those alive."""
@@ -154,7 +155,7 @@ class Fleet:
                     logger.warning("fleet: the store does not answer", reason=str(error))
                 silent = True
             except Exception:  # the next look may do better
-                logger.exception("fleet: failed")
+                failed("fleet", "fleet: failed")
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _do(self, wanted: Wanted) -> None:

@@ -10,6 +10,7 @@ from service.errors import ServiceError
 from service.logs import logger
 from service.models.catalogue import Catalogue, Found
 from service.models.private import PrivateFolder
+from service.observability.background import failed
 
 
 class Follower:
@@ -36,7 +37,7 @@ class Follower:
             except BundleError as error:  # no room to note it; the next look may do better
                 logger.error("not followed", reason=str(error))
             except Exception:
-                logger.exception("looking for a newer version failed")
+                failed("model_follow", "looking for a newer version failed")
 
     def begin_with(self, version: str) -> None:
         """Nothing that was there when ``version`` was chosen as the newest is newer. Blocks."""

@@ -9,7 +9,7 @@ from time import monotonic
 
 import numpy as np
 
-from service.logs import logger
+from service.observability.background import failed, keep
 from service.versions import Version, Versions
 
 LOOK_EVERY_S = 0.25
@@ -80,7 +80,7 @@ class Guard:
     ) -> None:
         self._versions, self._bounds, self._take_back = versions, bounds, take_back
         self._watch: Watch | None = None
-        self._task = asyncio.create_task(self._look())
+        self._task = keep("model_guard", self._look)
 
     def begin(self, new: Version, old: Version) -> None:
         """``new`` has just taken the place of ``old``."""
@@ -109,6 +109,6 @@ class Guard:
                     del bad
                     await taking_back
                 except Exception:  # there is nothing to go back to, or nobody to tell
-                    logger.exception("automatic rollback failed")
+                    failed("model_guard", "automatic rollback failed")
                 continue
             del bad

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
 
@@ -18,11 +19,19 @@ PR_SET_PDEATHSIG = 1
 def confine(memory_bytes: int, cpu_seconds: int, niceness: int) -> None:
     """Limits of this process, before anything foreign is opened."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the service
-    os.nice(niceness)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # refused: then it runs at the service's own priority
+        os.nice(niceness)
+    limit(resource.RLIMIT_AS, memory_bytes)
+    limit(resource.RLIMIT_CPU, cpu_seconds)
+    limit(resource.RLIMIT_FSIZE, 0)
+    limit(resource.RLIMIT_CORE, 0)
+
+
+def limit(resource_: int, most: int) -> None:
+    """Lower a limit; a hard limit below ``most`` may not be raised, and stays."""
+    _, hard = resource.getrlimit(resource_)
+    least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource_, (least, least))
 
 
 def main(path: str, memory_bytes: str, cpu_seconds: str, niceness: str) -> None:

@@ -21,7 +21,7 @@ from service.models.intake import Rules, TakenIn, recall, take_in
 from service.models.loading import Progress, Recipe, Stopped, load
 from service.models.private import Copy, PrivateFolder, write
 from service.models.states import State
-from service.niceness import LOWEST, set_niceness
+from service.niceness import LOWEST, add_niceness
 from service.versions import Version
 
 P = ParamSpec("P")
@@ -44,7 +44,7 @@ class Loader:
         self.private, self.rules, self.limits, self._store = private, rules, limits, store
         self._tables, self._execution = tables, execution or Execution()
         self._quiet = ThreadPoolExecutor(
-            1, thread_name_prefix="loader", initializer=set_niceness, initargs=(LOWEST,)
+            1, thread_name_prefix="loader", initializer=add_niceness, initargs=(LOWEST,)
         )
         self._stop = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None

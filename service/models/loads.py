@@ -22,6 +22,7 @@ from service.models.room import Room
 from service.models.roster import Roster
 from service.models.shapes import RecentShapes
 from service.models.states import IN_MEMORY, Slot, State
+from service.observability.background import begin, failed
 from service.pauses import settle
 from service.readiness import Readiness
 from service.versions import Version
@@ -66,7 +67,7 @@ class Loads:
         if slot.state in IN_MEMORY:
             return slot
         if slot.name not in self._under_way:
-            task = asyncio.create_task(self._load(slot, copy))
+            task = begin("model_load", self._load(slot, copy), expected=(ModelRefused, Stopped))
             task.add_done_callback(lambda _: self._under_way.pop(slot.name, None))
             self._under_way[slot.name] = task
         return await asyncio.shield(self._under_way[slot.name])  # whoever asked may go away
@@ -96,7 +97,7 @@ class Loads:
                 slot.enter(State.AVAILABLE)
                 raise
             except Exception as error:
-                logger.exception("load failed unexpectedly", model_version=slot.name)
+                failed("model_load", "load failed unexpectedly", model_version=slot.name)
                 raise self._failed(slot, "an unexpected error; it has been logged") from error
             slot.load_seconds = round(perf_counter() - began, 3)
             slot.worst_stall_ms = round(1e3 * stalls.worst, 2)

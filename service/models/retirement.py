@@ -13,6 +13,7 @@ from service.logs import logger
 from service.models.memory import trim
 from service.models.roster import Roster
 from service.models.states import Slot, State
+from service.observability.background import begin
 from service.versions import Version
 
 PATIENCE_S = 5.0  # for threads that still run a chunk for a request that was cut short
@@ -37,7 +38,7 @@ class Retirement:
             self._roster.shadow.end()
         self.on_begin(version)
         slot.enter(State.DRAINING)
-        task = asyncio.create_task(self._end(slot, [version], after, reason))
+        task = begin("model_retirement", self._end(slot, [version], after, reason))
         self._tasks[slot.name] = task
 
     async def ended(self, name: str) -> None:

@@ -21,6 +21,7 @@ from service.engine import Engine
 from service.logs import logger
 from service.metrics import Metrics
 from service.niceness import LOWEST
+from service.observability.background import keep
 from service.question import Question
 from service.scoring import Scoring
 from service.store import StoreReader
@@ -87,7 +88,7 @@ class Shadow:
         self._metrics = metrics
         self._current: _Shadowed | None = None
         self._queue: asyncio.Queue[tuple[_Shadowed, Question, Answer]] = asyncio.Queue(WAITING)
-        self._worker = asyncio.create_task(self._work())
+        self._worker = keep("shadow", self._work)
 
     @property
     def version(self) -> Version | None:

@@ -94,9 +94,11 @@ def wait_ready(service: Service) -> None:
 
 
 @contextmanager
-def serving(bundle: Path, store: str, **variables: str) -> Iterator[Service]:
+def serving(
+    bundle: Path, store: str, *, under: Sequence[str] = (), **variables: str
+) -> Iterator[Service]:
     """A ready service, stopped at the end of the block."""
-    service = start("--bundle", str(bundle), "--store", store, **variables)
+    service = start("--bundle", str(bundle), "--store", store, under=under, **variables)
     try:
         wait_ready(service)
         yield service

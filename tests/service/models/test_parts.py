@@ -25,7 +25,7 @@ from service.models.inspection import Limits
 from service.models.intake import Rules, take_in
 from service.models.private import PrivateFolder
 from service.models.shapes import RecentShapes
-from service.niceness import LOWEST, set_niceness
+from service.niceness import LOWEST
 from service.tally import Tally
 from service.versions import Canary, Version, Versions, seed_of
 from tests.service.models import hostile
@@ -188,22 +188,6 @@ def test_shapes_are_a_few_of_those_seen_from_smallest_to_largest() -> None:
     assert len(typical) == 12
     assert typical[0] == (1, 1)
     assert typical[-1] == (499, 499 % 65)
-
-
-def test_a_thread_may_yield_without_its_process_doing_so() -> None:
-    import threading
-
-    seen = []
-
-    def work() -> None:
-        set_niceness(LOWEST)
-        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [LOWEST]
-    assert os.getpriority(os.PRIO_PROCESS, os.getpid()) < LOWEST
 
 
 def test_the_memory_there_is_is_read() -> None:

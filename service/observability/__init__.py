@@ -1,0 +1,1 @@
+"""What the service tells its operators: at present the guard of background threads and tasks."""
