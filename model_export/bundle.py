@@ -26,12 +26,16 @@ import orjson
 from pydantic import ValidationError
 
 from feature_store.schema import FeatureSchema
+from model_export import plain_files
 from model_export.errors import BundleError
 from model_export.golden import Golden
 from model_export.manifest import (
     FORMAT,
     GOLDEN,
     MANIFEST,
+    MOST_FILES,
+    MOST_MANIFEST_BYTES,
+    MOST_MANIFEST_VALUES,
     VERSION_PATTERN,
     FileRecord,
     Manifest,
@@ -98,11 +102,23 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of a bundle, without a look at its other files. Raises BundleError."""
     file = path / MANIFEST
     try:
-        content = orjson.loads(file.read_bytes())
+        content = plain_files.read(file, MOST_MANIFEST_BYTES)
     except FileNotFoundError:
         raise BundleError(f"{file}: not found, so {path} is not a bundle; {REBUILD}") from None
-    except OSError as error:
-        raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
+    return parse_manifest(path, content)
+
+
+def parse_manifest(path: Path, text: bytes) -> Manifest:
+    """The manifest of the bundle at ``path``, from its bytes. Raises BundleError."""
+    file = path / MANIFEST
+    # Checking as many wrong values as fit into a megabyte takes hundreds.
+    if len(text) > MOST_MANIFEST_BYTES or text.count(b",") >= MOST_MANIFEST_VALUES:
+        raise BundleError(
+            f"{file}: more than {MOST_MANIFEST_BYTES:,} bytes or {MOST_MANIFEST_VALUES:,} values; "
+            f"{REBUILD}"
+        )
+    try:
+        content = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BundleError(f"{file}: not JSON: {error}; {REBUILD}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -111,10 +127,13 @@ def read_manifest(path: Path) -> Manifest:
             f"{file}: format: {written!r}, and this release reads format {FORMAT}; "
             "rebuild the bundle with this release, or serve it with the one that wrote it"
         )
+    files = content.get("files")
+    if isinstance(files, dict) and len(files) > MOST_FILES:
+        raise BundleError(f"{file}: files: {len(files):,}, and a bundle has at most {MOST_FILES}")
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{file}: {place}: {first['msg']}; {REBUILD}") from None
     missing = sorted(required(manifest) - manifest.files.keys())
@@ -135,12 +154,14 @@ def required(manifest: Manifest) -> set[str]:
 
 def _check_file(file: Path, record: FileRecord) -> None:
     try:
-        size = file.stat().st_size
-        if size != record.size:
-            raise BundleError(
-                f"{file}: {size} bytes, and the manifest says {record.size}; {REBUILD}"
-            )
-        found = digest(file).sha256
+        with plain_files.opened(file) as (descriptor, status):
+            if status.st_size != record.size:
+                raise BundleError(
+                    f"{file}: {status.st_size} bytes, and the manifest says {record.size}; "
+                    f"{REBUILD}"
+                )
+            with os.fdopen(os.dup(descriptor), "rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise BundleError(f"{file}: cannot be read: {error.strerror}; {REBUILD}") from error
     if found != record.sha256:

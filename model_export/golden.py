@@ -7,12 +7,24 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 from zipfile import BadZipFile
+from zlib import error as ZlibError
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import ItemRows
+from feature_store.schema import MAX_HISTORY
+from model_export import npz
 from model_export.errors import BundleError
+
+# Far beyond what an export writes (hundreds of items, a few thousand answers).
+MOST_BYTES = 64 << 20
+MOST_ITEMS, MOST_REQUESTS = 16_384, 16_384
+MOST_CANDIDATES = 1024  # of one request
+UNREADABLE = (
+    OSError, EOFError, TypeError, ValueError, KeyError, MemoryError, NotImplementedError,
+    RuntimeError, SyntaxError, BadZipFile, ZlibError,
+)  # fmt: skip
 
 
 class Ranks(Protocol):
@@ -94,10 +106,11 @@ class Golden:
 
     @classmethod
     def load(cls, path: Path) -> Golden:
+        """BundleError for what is damaged, or larger than golden answers ever are: they are read
+        where requests are answered, and there nothing limits the process's memory."""
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                golden = cls(**{f.name: file[f.name] for f in fields(cls)})
-        except (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile) as error:
+            golden = cls(**npz.read(path, (f.name for f in fields(cls)), MOST_BYTES))
+        except UNREADABLE as error:
             raise BundleError(
                 f"{path}: golden answers cannot be read: {error}; "
                 "rebuild the bundle with `python -m model_export build`"
@@ -114,23 +127,28 @@ class Golden:
             array = getattr(self, name)
             if array.ndim != dimensions or array.dtype.kind not in kinds:
                 yield f"{name}: {array.ndim}-dimensional {array.dtype} is not what belongs there"
+        for name, most in (("items", MOST_ITEMS), ("names", MOST_REQUESTS)):
+            if len(getattr(self, name)) > most:
+                yield f"{name}: {len(getattr(self, name)):,}, and at most {most:,} are asked about"
         if not len(self.probability):
             yield "probability: 0 golden answers, so nothing would be compared"
         for name in ("candidates", "context"):
             if len(getattr(self, name)) != len(self.probability):
                 count = len(getattr(self, name))
                 yield f"{name}: {count} rows for {len(self.probability)} golden answers"
-        for name, offsets, positions, least in (
-            ("history", self.history_offsets, self.history, 0),
-            ("candidate", self.candidate_offsets, self.candidates, 1),
+        for name, offsets, positions, least, most in (
+            ("history", self.history_offsets, self.history, 0, MAX_HISTORY),
+            ("candidate", self.candidate_offsets, self.candidates, 1, MOST_CANDIDATES),
         ):
             place = f"{name}_offsets"
             if len(offsets) != len(self.names) + 1:
                 yield f"{place}: {len(offsets)} for {len(self.names)} requests, not one more"
             if offsets[0] != 0 or offsets[-1] != len(positions):
                 yield f"{place}: {offsets[0]} to {offsets[-1]}, not 0 to {len(positions)}"
-            for i in np.flatnonzero(offsets[1:] - offsets[:-1] < least)[:1]:
-                yield f"{place}: request {i} has {offsets[i + 1] - offsets[i]} items"
+            counts = np.diff(offsets)
+            wrong = np.flatnonzero(counts < least), np.flatnonzero(counts > most)
+            for i in np.concatenate(wrong)[:1]:
+                yield f"{place}: request {i} has {counts[i]} items"
             for i in np.flatnonzero((positions < 0) | (positions >= len(self.items)))[:1]:
                 yield f"{name} {i}: position {positions[i]} of {len(self.items)} items"
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from feature_store.schema import FeatureSchema
 
@@ -13,6 +12,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"  # optional: Ed25519 over the manifest, in base64
 GOLDEN = "golden.npz"
+MOST_MANIFEST_BYTES, MOST_MANIFEST_VALUES = 1 << 20, 1 << 15
+MOST_FILES = 64  # that a manifest may list; a bundle has 11 at most
 TOLERANCE = 1e-5  # of a golden answer, on the probability; beyond it nothing is published
 GRAPHS = ("item_tower", "history_tower", "ranker")  # of every bundle
 CONTEXT_TOWER = "context_tower"  # where the schema has context features
@@ -113,7 +114,7 @@ class MultiplyAdds(_Frozen):
 class Manifest(_Frozen):
     format: int
     version: Version
-    created: datetime  # UTC
+    created: AwareDatetime  # UTC; without a time zone nothing could be said of its order
     feature_schema: FeatureSchema
     sizes: NetworkSizes
     parameters: int

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from model_export import plain_files
 from model_export.errors import BundleError
 from model_export.manifest import MANIFEST, SIGNATURE
 
@@ -89,11 +90,9 @@ def sign(bundle: Path, key: Path) -> str:
 
 def read_signature(bundle: Path) -> bytes | None:
     try:
-        return (bundle / SIGNATURE).read_bytes()
+        return plain_files.read(bundle / SIGNATURE, MOST_BYTES)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise BundleError(f"{bundle / SIGNATURE}: cannot be read: {error.strerror}") from error
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:

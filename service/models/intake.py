@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from feature_store.schema import FeatureSchema
-from model_export.bundle import REBUILD, Bundle, read_manifest
+from model_export import plain_files
+from model_export.bundle import REBUILD, Bundle, parse_manifest
 from model_export.errors import BundleError
-from model_export.manifest import MANIFEST, SIGNATURE, FileRecord, Manifest
-from model_export.signature import PublicKeys
+from model_export.manifest import MANIFEST, MOST_MANIFEST_BYTES, SIGNATURE, FileRecord, Manifest
+from model_export.plain_files import COPY_IT
+from model_export.signature import MOST_BYTES as MOST_SIGNATURE_BYTES
+from model_export.signature import PublicKeys, read_signature
 from service.logs import logger
 from service.models.private import MAKE_ROOM, Copy, PrivateFolder
 
 PIECE = 1 << 20  # bytes copied and digested at a time
-MOST_MANIFEST_BYTES = 1 << 20
-MOST_SIGNATURE_BYTES = 1024
-COPY_IT = "copy the bundle again, with plain files"
+MOST_NAMES = 1000  # in a bundle's folder; it holds 13 at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def take_in(folder: Path, private: PrivateFolder, rules: Rules) -> TakenIn:
         content = _read(folder, descriptor, MANIFEST, MOST_MANIFEST_BYTES)
         copy = Copy(version=folder.name, digest=hashlib.sha256(content).hexdigest())
         private.check_known(copy)
-        names = set(os.listdir(descriptor))
+        names = _names(folder, descriptor)
         signature = (
             _read(folder, descriptor, SIGNATURE, MOST_SIGNATURE_BYTES)
             if SIGNATURE in names
@@ -71,7 +72,7 @@ def take_in(folder: Path, private: PrivateFolder, rules: Rules) -> TakenIn:
         try:
             with private.incoming(copy.version) as target:
                 (target / MANIFEST).write_bytes(content)
-                manifest = read_manifest(target)
+                manifest = parse_manifest(target, content)
                 _check(folder, manifest, names, rules)
                 for name, record in manifest.files.items():
                     _copy_file(folder, descriptor, name, record, target / name)
@@ -89,13 +90,12 @@ def recall(copy: Copy, private: PrivateFolder, rules: Rules) -> TakenIn:
     """A copy taken in before, checked again. BundleError: gone, damaged, no longer allowed."""
     folder = private.copy(copy.digest, copy.version)
     bundle = _opened_copy(folder, rules)
-    content = (folder / MANIFEST).read_bytes()
+    content = plain_files.read(folder / MANIFEST, MOST_MANIFEST_BYTES)
     if hashlib.sha256(content).hexdigest() != copy.digest:
         raise BundleError(f"{folder / MANIFEST}: not the manifest it was when it was taken in")
     signer = None
     if rules.keys is not None:
-        file = folder / SIGNATURE
-        signer = rules.keys.check(folder, content, file.read_bytes() if file.exists() else None)
+        signer = rules.keys.check(folder, content, read_signature(folder))
     return TakenIn(bundle, copy, signer)
 
 
@@ -136,6 +136,15 @@ def _check_schema(folder: Path, manifest: Manifest, rules: Rules) -> None:
         )
 
 
+def _names(folder: Path, descriptor: int) -> set[str]:
+    """What the open folder holds. BundleError beyond what any bundle does."""
+    with os.scandir(descriptor) as entries:
+        names = {entry.name for entry in islice(entries, MOST_NAMES + 1)}
+    if len(names) > MOST_NAMES:
+        raise BundleError(f"{folder}: holds more than {MOST_NAMES:,} files; {REBUILD}")
+    return names
+
+
 @contextmanager
 def _opened_folder(folder: Path) -> Iterator[int]:
     try:
@@ -156,33 +165,21 @@ def _opened_folder(folder: Path) -> Iterator[int]:
 def _opened_file(folder: Path, descriptor: int, name: str) -> Iterator[tuple[int, int]]:
     """Descriptor and size of a plain file that no other folder knows."""
     file = folder / name
-    try:
-        # Not blocking: a named pipe is refused below instead of waited for.
-        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
-    except FileNotFoundError:
-        raise BundleError(f"{file}: not found; {REBUILD}") from None
-    except OSError as error:
-        reason = "a symbolic link" if file.is_symlink() else error.strerror
-        raise BundleError(f"{file}: cannot be opened: {reason}; {COPY_IT}") from None
-    try:
-        found = os.fstat(opened)
-        if not stat.S_ISREG(found.st_mode):
-            raise BundleError(f"{file}: not a plain file; {COPY_IT}")
+    with ExitStack() as stack:
+        try:
+            opened, found = stack.enter_context(plain_files.opened(file, descriptor))
+        except FileNotFoundError:
+            raise BundleError(f"{file}: not found; {REBUILD}") from None
         if found.st_nlink != 1:
             raise BundleError(
-                f"{file}: a hard link, so that somebody may change it under another name; {COPY_IT}"
+                f"{file}: a hard link, so that it may be changed under another name; {COPY_IT}"
             )
         yield opened, found.st_size
-    finally:
-        os.close(opened)
 
 
 def _read(folder: Path, descriptor: int, name: str, most: int) -> bytes:
     with _opened_file(folder, descriptor, name) as (opened, size):
-        if size > most:
-            raise BundleError(f"{folder / name}: {size:,} bytes, and at most {most:,} are read")
-        with os.fdopen(os.dup(opened), "rb") as stream:
-            return stream.read(most)
+        return plain_files.read_opened(folder / name, opened, size, most)
 
 
 def _copy_file(folder: Path, descriptor: int, name: str, record: FileRecord, target: Path) -> None:
