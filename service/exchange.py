@@ -35,6 +35,8 @@ INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
 INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 LONGEST_KEPT = 256  # path
+# Asked by what decides whether this process lives: answered whatever else is full.
+PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 SCORING = frozenset({SCORE, INFER, INFER_VERSION})  # routes whose stages are kept
 GONE = 499  # nginx's number for a client that went away before its answer
 

@@ -30,7 +30,7 @@ from service.errors import (
     ServiceError,
     TooLarge,
 )
-from service.exchange import UNMATCHED, fresh_id
+from service.exchange import PROBES, UNMATCHED, fresh_id
 from service.metrics import Metrics
 from service.problems import REFUSAL, problem_of
 
@@ -154,7 +154,7 @@ class Receiving(HttpToolsProtocol):
         refusal: ServiceError | None = None
         if int(self._announced) > limits.body_bytes:
             refusal, self._deaf = TooLarge.beyond(limits.body_bytes), True
-        elif len(self.book.in_flight.members) >= limits.in_flight:
+        elif len(self.book.in_flight.members) >= limits.in_flight and scope["path"] not in PROBES:
             refusal = OverCapacity("too many requests at a time", headers={"Retry-After": "1"})
         self._begin_cycle(refusal)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from tests.service.engine_gate import FAR, Gate
 from tests.service.houses import opened
 from tests.service.live import listening, until
-from tests.service.wire import GET, Response, responses
+from tests.service.wire import Response, responses
 from tests.service.world import World
 
 MOST = 2
 BODY = json.dumps({"user_id": 1, "candidates": [1, 2, 3]}).encode()
+ITEM = b"GET /v1/items/1 HTTP/1.1\r\nHost: x\r\n\r\n"
 SCORE = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 CLOSING = b"Host: x\r\nConnection: close\r\n"
 
@@ -42,7 +45,7 @@ async def test_one_beyond_the_most_is_a_429_and_the_others_are_answered(world: W
         under_way = [await asked(port, SCORE) for _ in range(MOST)]
         await until(lambda: house.engine.queued == MOST)
 
-        for beyond in (SCORE, GET):
+        for beyond in (SCORE, ITEM):
             refused = await answer(await asked(port, beyond))
             assert (refused.status, refused.problem) == (429, "over-capacity")
             assert refused.headers["retry-after"] == "1"
@@ -52,3 +55,22 @@ async def test_one_beyond_the_most_is_a_429_and_the_others_are_answered(world: W
         await gate.open()
         assert [(await answer(one)).status for one in under_way] == [200] * MOST
         assert (await answer(await asked(port, SCORE))).status == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v2/health/live", "/v2/health/ready"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_probes_are_answered_beyond_the_most(world: World, path: str, method: str) -> None:
+    settings = {"max_in_flight_connections": MOST, "deadline_ms": 1e3 * FAR}
+    async with opened(world, threads=1, **settings) as house, listening(house) as port:
+        gate = Gate(house.engine)
+        await gate.closed()
+        under_way = [await asked(port, SCORE) for _ in range(MOST)]
+        await until(lambda: house.engine.queued == MOST)
+
+        probe = f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        found = await answer(await asked(port, probe))
+        # The framework answers HEAD of two of them alone.
+        assert found.status == 200 or (method == "HEAD" and found.status == 405)
+
+        await gate.open()
+        assert [(await answer(one)).status for one in under_way] == [200] * MOST
