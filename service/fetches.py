@@ -72,10 +72,19 @@ class Fetches:
         if fresh:
             tasks.add(self._begin(np.array(fresh, np.int64), version, store, engine))
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=max(0.0, deadline - perf_counter()))
+            waited = await asyncio.wait(tasks, timeout=max(0.0, deadline - perf_counter()))
+            late = waited[1]
+            del waited
             if late:
                 raise DeadlinePassed("the answer was not ready before its deadline")
-        return parts + [task.result() for task in tasks]
+        # A failed task holds its error, and that error's traceback this frame and its callers': a
+        # task among its variables would leave the request to the collector.
+        try:
+            while tasks:
+                parts.append(tasks.pop().result())
+        finally:
+            tasks.clear()
+        return parts
 
     def forget(self, ids: Ids) -> None:
         """These have changed: nothing that is known or under way of them counts any more."""

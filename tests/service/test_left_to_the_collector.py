@@ -15,6 +15,7 @@ from feature_store.errors import StoreUnavailable
 from feature_store.lmdb_store import LmdbStore
 from service.answer import Answer
 from service.cycle import Cycle
+from service.errors import ServiceError
 from service.item_table import DerivedItems, ItemTable
 from service.question import Question
 from service.timings import Timings
@@ -128,4 +129,4 @@ async def test_nor_is_one_that_ends_badly(world: World, monkeypatch: pytest.Monk
 
 
 def alive() -> int:
-    return sum(isinstance(one, Cycle) for one in gc.get_objects())
+    return sum(isinstance(one, Cycle | ServiceError) for one in gc.get_objects())
