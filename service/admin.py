@@ -27,6 +27,7 @@ from service.models.states import Slot
 from service.oip.repository import add_repository
 from service.openapi import problem
 from service.problems import answer_problem
+from service.writes import add_writes
 
 Name = Annotated[str, Path(pattern=VERSION_PATTERN, description="A version in the models folder.")]
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -54,6 +55,7 @@ def create_admin(house: House) -> ASGIApp:
     _add_looking(app, house)
     _add_verbs(app, house)
     add_repository(app, house)
+    add_writes(app, house, Access(house.settings))
     add_docs(app)
     if house.settings.metrics_on == "admin":
         add_metrics(app, house)  # without a token: it tells no more than it did in public

@@ -9,6 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from service.access.document import document_access
+from service.access.middleware import guarded
 from service.docs_page import add_docs
 from service.errors import ServiceError
 from service.exchange import INFER, INFER_VERSION, SCORE, Exchanges
@@ -20,11 +22,11 @@ from service.oip.routes import add_oip
 from service.openapi import problem
 from service.problems import answer_problem, answer_refusal
 from service.score_route import document_score, score_handler
-from service.writes import add_writes
+from service.writes import add_item_reads, add_writes
 
 
 def create_app(house: House) -> ASGIApp:
-    """Routes inside, the gate before them, ``Exchanges`` around it all.
+    """Routes inside, the gate before them, access before it, ``Exchanges`` around it all.
 
     Scoring is behind the gate itself: the framework documents it and answers its other methods.
     """
@@ -41,6 +43,7 @@ def create_app(house: House) -> ASGIApp:
     document_score(app, house)
     document_infer(app, house)
     add_oip(app, house)
+    add_item_reads(app, house)
     add_writes(app, house)
     _add_operations(app, house)
     add_docs(app)
@@ -48,13 +51,17 @@ def create_app(house: House) -> ASGIApp:
         add_metrics(app, house)
     infer = infer_handler(house)
     scoring = {SCORE: score_handler(house), INFER: infer, INFER_VERSION: infer}
-    gate = Gate(app, house.admission, scoring)
+    document_access(app, house.settings)
+    gate = guarded(Gate(app, house.admission, scoring), house.settings, house.metrics)
     return Exchanges(gate, house.settings, house.metrics, house.traces)
 
 
-def create_refusing(house: House) -> ASGIApp:
+def create_refusing(house: House, *, public: bool = False) -> ASGIApp:
     """For requests that their connection refuses: see ``answer_refusal``."""
-    return Exchanges(answer_refusal, house.settings, house.metrics, house.traces)
+    app: ASGIApp = answer_refusal
+    if public:
+        app = guarded(app, house.settings, house.metrics)
+    return Exchanges(app, house.settings, house.metrics, house.traces)
 
 
 def _add_operations(app: FastAPI, house: House) -> None:

@@ -4,8 +4,8 @@
     ├── NotHttp              400  not HTTP/1.1 either
     ├── Malformed            400  not JSON
     ├── InvalidHeader        400  a header that says what it cannot
-    ├── Unauthorised         401  no admin token, or a wrong one
-    ├── Forbidden            403  an admin request that a browser made for another site
+    ├── Unauthorised         401  no token or API key, or a wrong one
+    ├── Forbidden            403  not at this port, or a browser's request for another site
     ├── UnknownModel         404
     ├── UnknownVersion       404
     ├── UnknownItem          404
@@ -13,6 +13,7 @@
     ├── Conflict             409  not in this state of affairs
     ├── TooLarge             413
     ├── UnsupportedEncoding  415
+    ├── UnsupportedMediaType 415  a write that is not said to be JSON
     ├── ClientGone           499  nobody is left to answer (nginx's number for it)
     ├── InvalidField         422  JSON, but not what was asked for
     ├── ModelRefused         422  a version that may not come in
@@ -88,11 +89,11 @@ class InvalidHeader(ServiceError):
 
 
 class Unauthorised(ServiceError):
-    status, slug, title = 401, "unauthorised", "The admin token is missing or wrong"
+    status, slug, title = 401, "unauthorised", "A token or key is missing or wrong"
 
 
 class Forbidden(ServiceError):
-    status, slug, title = 403, "forbidden", "Not from here"
+    status, slug, title = 403, "forbidden", "Forbidden"
 
 
 class UnknownModel(ServiceError):
@@ -130,6 +131,10 @@ class TooLarge(ServiceError):
 
 class UnsupportedEncoding(ServiceError):
     status, slug, title = 415, "unsupported-encoding", "Content-Encoding is not understood"
+
+
+class UnsupportedMediaType(ServiceError):
+    status, slug, title = 415, "unsupported-media-type", "Content-Type is not application/json"
 
 
 class ClientGone(ServiceError):

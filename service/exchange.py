@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+TARGET_HOST = "target_host"  # in a request's scope, where its target has the absolute form
 UNMATCHED = "unmatched"  # the route of every path that has none
 SCORE = "/v1/score"
 INFER = "/v2/models/{model}/infer"
@@ -52,6 +53,8 @@ class Exchange:
     problem: str | None = None
     route: str | None = None  # of scoring, or where it was answered before any route was
     priority: Priority = Priority.ONLINE
+    caller: str | None = None  # the name of its API key
+    added: tuple[tuple[bytes, bytes], ...] = ()  # headers of its answer, whatever answers
     model_version: str | None = None
     role: str | None = None  # in which that version answers: see ``versions.ROLES``
     inferences: Inferences | None = None  # of that version
@@ -138,6 +141,7 @@ class Exchanges:
             trace_id=_trace_id(exchange),
             status=exchange.status,
             problem=exchange.problem,
+            caller=exchange.caller,
             user=self._users.shown(exchange.user_id),
             candidates=exchange.candidates,
             model_version=exchange.model_version,
@@ -202,7 +206,7 @@ def _joined(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 def _finish_headers(exchange: Exchange, message: Message) -> None:
     exchange.status = message["status"]
     exchange.timings.end()
-    own = [(b"x-request-id", exchange.request_id.encode())]
+    own = [(b"x-request-id", exchange.request_id.encode()), *exchange.added]
     if exchange.model_version is not None:
         own.append((b"x-model-version", exchange.model_version.encode()))
     if exchange.headers.get(b"x-server-timing") == b"1":

@@ -83,6 +83,12 @@ class Metrics:
             ["problem"],
             registry=registry,
         )
+        self.api_key_requests = Counter(
+            "qin_api_key_requests",
+            "Requests let in with an API key, by the key's name.",
+            ["key"],
+            registry=registry,
+        )
         self.admission = Counter(
             "qin_admission",
             "Scoring requests by class and outcome: admitted, or refused for want of room (429).",

@@ -20,6 +20,7 @@ from service.observability.background import begin
 from service.receiving import Receiving
 from service.until import until
 
+PUBLIC = "service"
 LOOK_AGAIN_S = 0.05  # for bytes that are here and not yet read
 
 
@@ -27,7 +28,7 @@ class Port:
     """An application and its connections."""
 
     def __init__(self, name: str, app: ASGIApp, house: House, on_leave: Callable[[], None]) -> None:
-        self.name, self.refusing = name, create_refusing(house)
+        self.name, self.refusing = name, create_refusing(house, public=name == PUBLIC)
         self.loop, self.state = asyncio.get_running_loop(), ServerState()
         self.config = _configuration(app)
         self.connections = Connections(Limits.of(house.settings), house.metrics, on_leave)
@@ -79,7 +80,7 @@ class Ports:
 
     def __init__(self, house: House, on_leave: Callable[[], None] = lambda: None) -> None:
         """``on_leave``: called when a connection of the public port has ended."""
-        self.service = Port("service", create_app(house), house, on_leave)
+        self.service = Port(PUBLIC, create_app(house), house, on_leave)
         self.admin = Port("admin", create_admin(house), house, lambda: None)
         self._both = (self.service, self.admin)
         self._loop = asyncio.get_running_loop()

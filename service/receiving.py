@@ -30,7 +30,7 @@ from service.errors import (
     ServiceError,
     TooLarge,
 )
-from service.exchange import PROBES, UNMATCHED, fresh_id
+from service.exchange import PROBES, TARGET_HOST, UNMATCHED, fresh_id
 from service.metrics import Metrics
 from service.problems import REFUSAL, problem_of
 
@@ -151,6 +151,8 @@ class Receiving(HttpToolsProtocol):
         scope["http_version"] = self.parser.get_http_version()
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"], scope["query_string"] = url.path, url.query or b""
+        if url.host is not None:  # absolute-form: the target names a host too
+            scope[TARGET_HOST] = url.host  # type: ignore[literal-required]
         refusal: ServiceError | None = None
         if int(self._announced) > limits.body_bytes:
             refusal, self._deaf = TooLarge.beyond(limits.body_bytes), True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,11 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "QIN_"
+Place = Literal["auto", "service", "admin", "off"]
+TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")  # what a header can hold after "Bearer "
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+CALLER = re.compile(r"[A-Za-z0-9._-]{1,64}")
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
 class Settings(BaseSettings):
@@ -60,6 +66,30 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks one.")
+    writes_on: Place = Field(
+        default="auto",
+        description="Where items are written (PUT, PATCH, DELETE): service, admin (behind its "
+        "token), off; auto: service on a loopback address, elsewhere admin with a token and off "
+        "without one.",
+    )
+    events_on: Place = Field(
+        default="auto", description="Where clicks are taken (POST /v1/events), likewise."
+    )
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="NAME:KEY, several separated by spaces; then all but the probes ask for one. "
+        "The name goes into log and metrics.",
+    )
+    allowed_hosts: str | None = Field(
+        default=None,
+        description="Names that a Host header may have beside the service's own, separated by "
+        "spaces; *: any. Looked at on a loopback address, elsewhere only where this is set.",
+    )
+    cors_origins: str | None = Field(
+        default=None,
+        description="Origins (https://shop.example) whose pages may call the service, separated by "
+        "spaces.",
+    )
 
     model_name: str = Field(
         default="qin",
@@ -305,7 +335,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _admin_is_safe(self) -> Settings:
         tokens = admin_tokens(self.admin_token)
-        if not tokens and not _is_loopback(self.admin_host):
+        if not tokens and not is_loopback(self.admin_host):
             raise ValueError(
                 f"{PREFIX}ADMIN_TOKEN: needed, because {PREFIX}ADMIN_HOST {self.admin_host} can "
                 "be reached from other machines"
@@ -337,29 +367,128 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _access_makes_sense(self) -> Settings:
+        host_names(self.allowed_hosts), origins(self.cors_origins)
+        admin = {token for _, token in admin_tokens(self.admin_token)}
+        if any(key in admin for _, key in api_keys(self.api_keys)):
+            raise ValueError(f"{PREFIX}API_KEYS: a key that is also in {PREFIX}ADMIN_TOKEN")
+        return self
+
+    @property
+    def writes_at(self) -> Place:
+        """Where items are written, once auto is decided."""
+        return self._placed(self.writes_on)
+
+    @property
+    def events_at(self) -> Place:
+        """Where clicks are taken, once auto is decided."""
+        return self._placed(self.events_on)
+
+    def _placed(self, place: Place) -> Place:
+        if place != "auto":
+            return place
+        if is_loopback(self.host):
+            return "service"
+        return "admin" if admin_tokens(self.admin_token) else "off"
+
     @property
     def engine_threads(self) -> int:
         return self.threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
 
 
-def admin_tokens(given: SecretStr | None) -> dict[str, str]:
-    """Name -> token. ValueError for one that is too short or holds what a header cannot."""
-    found = {}
+def admin_tokens(given: SecretStr | None) -> list[tuple[str, str]]:
+    """(name, token) of each. ValueError for one that is too short or holds what a header cannot."""
+    found = []
     for entry in given.get_secret_value().split() if given else ():
         name, _, token = entry.rpartition(":")
-        if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,}", token):
-            raise ValueError(
-                f"{PREFIX}ADMIN_TOKEN: 16 or more of the characters A-Z a-z 0-9 . _ ~ + / = -"
-            )
-        found[name or "admin"] = token
+        found.append((name or "admin", _checked("ADMIN_TOKEN", token)))
     return found
 
 
-def _is_loopback(host: str) -> bool:
+def api_keys(given: SecretStr | None) -> list[tuple[str, str]]:
+    """(name, key) of each; a name may have several. ValueError repeats no key."""
+    found: dict[str, str] = {}
+    for entry in given.get_secret_value().split() if given else ():
+        name, _, key = entry.rpartition(":")
+        if not CALLER.fullmatch(name):
+            raise ValueError(
+                f"{PREFIX}API_KEYS: each is NAME:KEY, the name 1 to 64 of A-Z a-z 0-9 . _ -"
+            )
+        if found.setdefault(_checked("API_KEYS", key), name) != name:
+            raise ValueError(f"{PREFIX}API_KEYS: {found[key]} and {name} have the same key")
+    return [(name, key) for key, name in found.items()]
+
+
+def _checked(variable: str, token: str) -> str:
+    if not TOKEN.fullmatch(token):
+        raise ValueError(
+            f"{PREFIX}{variable}: 16 or more of the characters A-Z a-z 0-9 . _ ~ + / = -"
+        )
+    return token
+
+
+def host_names(given: str | None) -> frozenset[str]:
+    """As ``host_of`` has them, or *. ValueError names the entry at fault."""
+    found = set()
+    for entry in (given or "").split():
+        name = "*" if entry == "*" else host_of(entry)
+        if name is None or re.search(r":\d*$", entry):
+            raise ValueError(
+                f"{PREFIX}ALLOWED_HOSTS: {entry!r} should look like scores.example or [fd00::7], "
+                "without scheme and port"
+            )
+        found.add(name)
+    return frozenset(found)
+
+
+def host_of(header: str) -> str | None:
+    """The name or address in a Host header, in its one form; None where there is none."""
+    found = HOST.fullmatch(header.lower())
+    if not found:
+        return None
+    name = found[1].removesuffix(".")
+    if name.startswith("["):
+        return canonical_address(name[1:-1])
+    return canonical_address(name) or name or None
+
+
+def origins(given: str | None) -> frozenset[str]:
+    """As browsers write them. ValueError names the entry at fault."""
+    return frozenset(_origin(entry) for entry in (given or "").split())
+
+
+def _origin(entry: str) -> str:
+    scheme, _, authority = entry.lower().removesuffix("/").partition("://")
+    if scheme not in DEFAULT_PORTS or host_of(authority) is None:
+        raise ValueError(
+            f"{PREFIX}CORS_ORIGINS: {entry!r} should look like https://shop.example or "
+            "http://127.0.0.1:3000"
+        )
+    return f"{scheme}://{authority.removesuffix(DEFAULT_PORTS[scheme])}"
+
+
+def canonical_address(text: str) -> str | None:
+    """An IP address in its one form, IPv4 in IPv6 as IPv4; None for anything else."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(text)
     except ValueError:
-        return host == "localhost"
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on ``host``, an address or a name."""
+    if host == "localhost":
+        return True
+    address = canonical_address(host)
+    if address is not None:
+        return ipaddress.ip_address(address).is_loopback
+    try:
+        found = {str(at[4][0]) for at in socket.getaddrinfo(host, 0)} if host else set()
+    except (OSError, UnicodeError):
+        return False  # listening on it will say so
+    return bool(found) and all(is_loopback(address) for address in found)
 
 
 def unknown_variables(environment: dict[str, str]) -> list[str]:

@@ -1,7 +1,12 @@
-"""The routes that write: events, and items' features."""
+"""The routes that write, events and items' features, and the one that reads an item back.
+
+Settings say at which port each of the two kinds is: ``QIN_EVENTS_ON`` and ``QIN_WRITES_ON``. The
+public port refuses what is elsewhere or off, and says so.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import orjson
@@ -9,26 +14,58 @@ from fastapi import FastAPI, Request, Response
 from pydantic import WithJsonSchema
 
 from service import body_schemas
+from service.admin_access import Access
 from service.catalogue_items import CatalogueItems, example_of, item_id_of
+from service.errors import Forbidden, UnsupportedMediaType
 from service.events import EVENT_EXAMPLES, Events, EventsAnswer
 from service.exchange import exchange_of
 from service.house import House
 from service.openapi import problem
 from service.request import parse_object, read_body
+from service.settings import PREFIX, Place
 
 ItemId = Annotated[str, WithJsonSchema(body_schemas.ITEM_ID)]  # read by ``item_id_of``
 EVENTS, ITEM = "/v1/events", "/v1/items/{item_id}"
+JSON = "application/json"
 Responses = dict[int | str, dict[str, Any]]
 REFUSALS: Responses = {status: problem() for status in (400, 413, 415, 422, 500, 503)}
 UNKNOWN: Responses = {404: problem()}
+ADMIN: Responses = {401: problem(), 403: problem()}
+Check = Callable[[Request], object]
 
 
-def add_writes(app: FastAPI, house: House) -> None:
-    _add_events(app, house)
-    _add_items(app, house)
+def add_writes(app: FastAPI, house: House, admin: Access | None = None) -> None:
+    """Those that are at this port: the admin API's, with its ``admin`` access, or the public one.
+
+    Each asks for that access before it reads a body.
+    """
+    here = "service" if admin is None else "admin"
+    check: Check = _nothing if admin is None else admin.check
+    more = {} if admin is None else ADMIN
+    settings = house.settings
+    if settings.events_at == here:
+        _add_events(app, house, check, more)
+    elif admin is None:
+        why = _elsewhere("events", "EVENTS_ON", settings.events_on, settings.events_at)
+        _refuse(app, "POST", EVENTS, why)
+    if settings.writes_at == here:
+        _add_items(app, house, check, more)
+    elif admin is None:
+        why = _elsewhere("item writes", "WRITES_ON", settings.writes_on, settings.writes_at)
+        for method in ("PUT", "PATCH", "DELETE"):
+            _refuse(app, method, ITEM, why)
 
 
-def _add_events(app: FastAPI, house: House) -> None:
+def add_item_reads(app: FastAPI, house: House) -> None:
+    items = CatalogueItems(house.reader, house.freshness)
+
+    @app.get(ITEM, summary="An item's features", responses={**REFUSALS, **UNKNOWN})
+    async def read(item_id: ItemId) -> Response:
+        found = await items.read(item_id_of(item_id))
+        return Response(orjson.dumps(found), media_type=JSON)
+
+
+def _add_events(app: FastAPI, house: House, check: Check, more: Responses) -> None:
     events = Events(house.reader, house.metrics, house.settings.max_events)
     limit = house.settings.max_body_bytes
 
@@ -39,20 +76,23 @@ def _add_events(app: FastAPI, house: House) -> None:
         responses={
             207: {"model": EventsAnswer, "description": "Some are taken, some in `rejected`."},
             **REFUSALS,
+            **more,
         },
         openapi_extra=_json_body(
             body_schemas.events(house.store.schema, events.most), EVENT_EXAMPLES
         ),
     )
     async def append(request: Request) -> Response:
+        check(request)
+        _require_json(request)
         exchange = exchange_of(request)
         body = parse_object(await read_body(request, limit), events.most_names)
         outcome = await events.take(body)
         status = outcome.status()
-        return Response(outcome.json(exchange.request_id), status, media_type="application/json")
+        return Response(outcome.json(exchange.request_id), status, media_type=JSON)
 
 
-def _add_items(app: FastAPI, house: House) -> None:
+def _add_items(app: FastAPI, house: House, check: Check, more: Responses) -> None:
     items = CatalogueItems(house.reader, house.freshness)
     limit = house.settings.max_body_bytes
     schema = house.store.schema
@@ -61,21 +101,18 @@ def _add_items(app: FastAPI, house: House) -> None:
     some = _json_body(body_schemas.item(schema, whole=False), example)
 
     async def values(request: Request) -> dict[str, Any]:
+        _require_json(request)
         return parse_object(await read_body(request, limit), items.most_names)
-
-    @app.get(ITEM, summary="An item's features", responses={**REFUSALS, **UNKNOWN})
-    async def read(item_id: ItemId) -> Response:
-        found = await items.read(item_id_of(item_id))
-        return Response(orjson.dumps(found), media_type="application/json")
 
     @app.put(
         ITEM,
         summary="Put an item whole",
         status_code=204,
-        responses=REFUSALS,
+        responses={**REFUSALS, **more},
         openapi_extra=whole,
     )
     async def put(item_id: ItemId, request: Request) -> Response:
+        check(request)
         chosen = item_id_of(item_id)
         await items.put(chosen, await values(request))
         return Response(status_code=204)
@@ -84,10 +121,11 @@ def _add_items(app: FastAPI, house: House) -> None:
         ITEM,
         summary="Change some of an item's features",
         status_code=204,
-        responses={**REFUSALS, **UNKNOWN},
+        responses={**REFUSALS, **UNKNOWN, **more},
         openapi_extra=some,
     )
     async def patch(item_id: ItemId, request: Request) -> Response:
+        check(request)
         chosen = item_id_of(item_id)
         await items.patch(chosen, await values(request))
         return Response(status_code=204)
@@ -96,13 +134,51 @@ def _add_items(app: FastAPI, house: House) -> None:
         ITEM,
         summary="Remove an item",
         status_code=204,
-        responses={**REFUSALS, **UNKNOWN},
+        responses={**REFUSALS, **UNKNOWN, **more},
     )
-    async def delete(item_id: ItemId) -> Response:
+    async def delete(item_id: ItemId, request: Request) -> Response:
+        check(request)
         await items.delete(item_id_of(item_id))
         return Response(status_code=204)
 
 
+def _refuse(app: FastAPI, method: str, path: str, why: str) -> None:
+    """A route that is not at this port; its body is not read."""
+
+    async def refused(request: Request) -> Response:
+        raise Forbidden(why)
+
+    item_id = {"name": "item_id", "in": "path", "required": True, "schema": body_schemas.ITEM_ID}
+    app.api_route(
+        path,
+        methods=[method],
+        summary=f"Not at this port: {why}",
+        status_code=403,
+        responses={403: problem()},
+        openapi_extra={"parameters": [item_id]} if "{item_id}" in path else None,
+    )(refused)
+
+
+def _elsewhere(what: str, variable: str, chosen: Place, decided: Place) -> str:
+    """Why they are not at the public port, and the setting that decides it."""
+    because = ""
+    if chosen == "auto":
+        tokens = "an admin token" if decided == "admin" else "no admin token"
+        because = f": the service is not on a loopback address and has {tokens}"
+    where = "taken at the admin port alone" if decided == "admin" else "off"
+    return f"{what} are {where} ({PREFIX}{variable}={chosen}{because})"
+
+
+def _require_json(request: Request) -> None:
+    """A page of another site may send any other type without asking first (a CORS preflight)."""
+    given = exchange_of(request).headers.get(b"content-type", b"")
+    if given.partition(b";")[0].strip().lower() != JSON.encode():
+        raise UnsupportedMediaType(f"send Content-Type: {JSON}")
+
+
+def _nothing(request: Request) -> None: ...
+
+
 def _json_body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
-    content = {"application/json": {"schema": schema, "examples": examples}}
+    content = {JSON: {"schema": schema, "examples": examples}}
     return {"requestBody": {"required": True, "content": content}}

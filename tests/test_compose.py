@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 COMPOSED: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 REDIS, SERVICE = COMPOSED["services"]["redis"], COMPOSED["services"]["service"]
 VARIABLES: dict[str, str] = SERVICE["environment"]
+ACCESS = ("QIN_WRITES_ON", "QIN_EVENTS_ON", "QIN_ALLOWED_HOSTS")
 
 
 def test_the_service_waits_for_the_redis_that_it_reads_from() -> None:
@@ -75,6 +76,7 @@ def test_both_come_up_with_what_it_tells_them(tmp_path: Path) -> None:
             "QIN_PRIVATE": str(tmp_path / "private"),
             "QIN_WORKERS": "2",
             "QIN_TABLE_FOLDER": str(tmp_path / "tables"),
+            **{name: VARIABLES[name] for name in ACCESS},
         }
         assert here.keys() == VARIABLES.keys()
         with serving(world.models, world.store, **here) as service, service.client() as client:
@@ -82,3 +84,9 @@ def test_both_come_up_with_what_it_tells_them(tmp_path: Path) -> None:
             answer = client.post("/v1/score", json=body).json()
             assert (answer["degraded"], answer["unknown_items"]) == ([], [])
             assert server.client().info("commandstats")["cmdstat_lrange"]["calls"] > 0
+            click = {"user_id": 1, "item_id": int(world.ids[0])}
+            assert client.post("/v1/events", json=click).json()["applied"] == 1
+            scraped = client.get("/metrics", headers={"Host": "service:8000"})
+            assert scraped.status_code == 200
+            rebound = client.get("/metrics", headers={"Host": "evil.example:8000"})
+            assert rebound.status_code == 403

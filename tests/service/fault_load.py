@@ -19,6 +19,10 @@ from tests.service.world import World
 CANDIDATES = 64
 BODIES = 500
 WHOLE = "whole"
+HEAD = (
+    b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n"
+)
 
 
 @dataclass(slots=True)
@@ -63,7 +67,7 @@ class Asker:
         reader, writer = self._streams
         parser = httptools.HttpResponseParser(self)
         self._body, self._whole = b"", False
-        head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path, len(content))
+        head = HEAD % (path, len(content))
         writer.write(head + content)
         while not self._whole:
             data = await reader.read(65_536)

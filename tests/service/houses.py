@@ -34,7 +34,7 @@ async def opened(world: World, **changed: Any) -> AsyncIterator[House]:
 
 def client_of(house: House) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app=create_app(house))
-    return httpx.AsyncClient(transport=transport, base_url="http://service")
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
 
 async def ask(house: House, **body: Any) -> httpx.Response:

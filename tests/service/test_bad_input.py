@@ -257,7 +257,7 @@ def raw(service: Service, sent: bytes) -> bytes:
         return answer
 
 
-HEAD = b"POST /v1/score HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 
 def test_an_announced_body_over_the_limit_is_not_waited_for(service: Service) -> None:

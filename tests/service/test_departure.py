@@ -103,7 +103,7 @@ async def test_the_chunks_of_a_client_that_left_are_not_run(world: World) -> Non
         await gate.closed()
         body = json.dumps({"user_id": 1, "candidates": [1] * 1000}).encode()
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        head = f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         await until(lambda: house.engine.queued)
         writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from service.events import EVENT_EXAMPLES, EventsAnswer
 from service.house import House
 from tests.service.houses import client_of, metric, opened
 from tests.service.world import World, make_world
+
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
@@ -30,8 +33,8 @@ async def house(small_world: World) -> AsyncIterator[House]:
 
 async def send(house: House, body: Any) -> httpx.Response:
     async with client_of(house) as client:
-        given = {"content": body} if isinstance(body, bytes) else {"json": body}
-        return await client.post("/v1/events", **given)
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await client.post("/v1/events", content=content, headers=JSON)
 
 
 async def history(house: House, user: int) -> list[int]:

@@ -15,9 +15,10 @@ from tests.service.world import World
 
 MOST = 2
 BODY = json.dumps({"user_id": 1, "candidates": [1, 2, 3]}).encode()
-ITEM = b"GET /v1/items/1 HTTP/1.1\r\nHost: x\r\n\r\n"
-SCORE = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
-CLOSING = b"Host: x\r\nConnection: close\r\n"
+ITEM = b"GET /v1/items/1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+HEAD = b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
+SCORE = HEAD % len(BODY) + BODY
+CLOSING = b"Host: 127.0.0.1\r\nConnection: close\r\n"
 
 
 Caller = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -25,7 +26,7 @@ Caller = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def asked(port: int, request: bytes) -> Caller:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request.replace(b"Host: x\r\n", CLOSING))
+    writer.write(request.replace(b"Host: 127.0.0.1\r\n", CLOSING))
     return reader, writer
 
 
@@ -67,7 +68,7 @@ async def test_probes_are_answered_beyond_the_most(world: World, path: str, meth
         under_way = [await asked(port, SCORE) for _ in range(MOST)]
         await until(lambda: house.engine.queued == MOST)
 
-        probe = f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        probe = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
         found = await answer(await asked(port, probe))
         # The framework answers HEAD of two of them alone.
         assert found.status == 200 or (method == "HEAD" and found.status == 405)

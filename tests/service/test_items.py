@@ -17,6 +17,7 @@ from service.house import House
 from tests.service.houses import client_of, opened
 from tests.service.world import World, make_world
 
+JSON = {"Content-Type": "application/json"}
 NEW = 10**12
 VALUES: dict[str, Any] = {
     "item_id": 7,
@@ -112,7 +113,7 @@ async def test_a_wrong_value_names_its_feature_and_changes_nothing(
     item = int(small_world.ids[0])
     before = (await client.get(url(item))).json()
     for method, values in ((client.put, VALUES | change), (client.patch, change)):
-        answer = await method(url(item), content=json.dumps(values))
+        answer = await method(url(item), content=json.dumps(values), headers=JSON)
         assert answer.status_code == 422, answer.text
         assert answer.json()["field"] == field
     assert (await client.get(url(item))).json() == before
@@ -145,7 +146,7 @@ async def test_an_item_put_whole_needs_every_feature(
 async def test_a_body_that_is_no_item_is_refused(
     small_world: World, client: httpx.AsyncClient, body: bytes, status: int, field: str
 ) -> None:
-    answer = await client.patch(url(small_world.ids[0]), content=body)
+    answer = await client.patch(url(small_world.ids[0]), content=body, headers=JSON)
     assert answer.json().get("field") == field, answer.text
     assert answer.status_code == status
 

@@ -69,7 +69,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 async def said(world: World, say: Say, *methods: str) -> bytes:
     """All that a connection answers to these requests, sent at once; the last one ends it."""
-    requests = [f"{method} /x HTTP/1.1\r\nHost: x\r\n" for method in methods]
+    requests = [f"{method} /x HTTP/1.1\r\nHost: 127.0.0.1\r\n" for method in methods]
     requests[-1] += "Connection: close\r\n"
     async with opened(world) as house:
         port = Port("x", app_that(say), house, lambda: None)

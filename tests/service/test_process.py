@@ -121,7 +121,9 @@ def test_a_half_sent_body_does_not_outlive_the_grace_time(world: World) -> None:
         serving(world.models, world.store, QIN_SHUTDOWN_GRACE_S="1") as service,
         socket.create_connection((service.host, service.port)) as connection,
     ):
-        connection.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        connection.sendall(
+            b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{"
+        )
         time.sleep(0.2)
         service.stop()  # which waits no longer than half a minute
 

@@ -19,7 +19,7 @@ PATIENCE_S = 60.0
 
 
 def request_of(content: bytes, headers: bytes = b"") -> bytes:
-    return b"POST /v1/score HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s" % (
+    return b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\n%sContent-Length: %d\r\n\r\n%s" % (
         headers,
         len(content),
         content,

@@ -14,9 +14,9 @@ import orjson
 from tests.service.process import Service
 
 PATIENCE_S = 30.0
-GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /v1/score HTTP/1.1\r\nHost: x\r\n"
-HALF_HEADERS = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nX-Request-Id: hal"
+GET = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+POST = b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+HALF_HEADERS = b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-Id: hal"
 PATIENT = b"X-Deadline-Ms: 10000\r\n"  # so that it is not the deadline that ends it
 HALF_BODY = POST + PATIENT + b'X-Request-Id: half\r\nContent-Length: 100\r\n\r\n{"user_id":1,'
 

@@ -1,0 +1,49 @@
+"""What the OpenAPI document says of who may call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from service.access.middleware import KEYLESS
+from service.exchange import PROBES
+from service.oip.errors import is_oip
+from service.oip.openapi import ErrorAnswer
+from service.openapi import problem
+from service.settings import Settings
+
+SCHEME = "API key"
+
+
+def document_access(app: FastAPI, settings: Settings) -> None:
+    """Add 401, 403 and the key to the operations that may be refused for their caller."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _complete(generate(), keys=settings.api_keys is not None)
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete(document: dict[str, Any], *, keys: bool) -> None:
+    if keys:
+        bearer = {"type": "http", "scheme": "bearer", "description": "One of QIN_API_KEYS."}
+        document.setdefault("components", {})["securitySchemes"] = {SCHEME: bearer}
+    for path, operations in document["paths"].items():
+        refusal = _error() if is_oip(path) else problem()
+        for operation in operations.values():
+            responses = operation["responses"]
+            if path not in PROBES:
+                responses.setdefault("403", refusal)
+            if keys and path not in KEYLESS:
+                responses.setdefault("401", refusal)
+                operation["security"] = [{SCHEME: []}]
+
+
+def _error() -> dict[str, Any]:
+    content = {"application/json": {"schema": ErrorAnswer.model_json_schema()}}
+    return {"description": "What is wrong, in words", "content": content}

@@ -1,0 +1,113 @@
+"""The layer before every handler of the public port: is this caller let in?
+
+Nothing of the body has been read, and no 100-continue has been sent. An ordinary caller of a
+loopback port costs two look-ups in a dictionary and one in a set.
+"""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.access.bearer import BearerTokens
+from service.access.hosts import OwnNames, authority
+from service.access.origins import (
+    ORIGIN,
+    Origins,
+    answer_preflight,
+    is_preflight,
+    is_same_origin,
+)
+from service.errors import Forbidden, ServiceError, Unauthorised
+from service.exchange import PROBES, TARGET_HOST, Exchange
+from service.metrics import Metrics
+from service.problems import REFUSAL, answer_refusal
+from service.settings import Settings, api_keys, host_names, is_loopback, origins
+
+KEYLESS = PROBES | {"/docs"}  # the page is the same for everyone; the document it shows is not
+HOST, AUTHORIZATION, EXPECT = b"host", b"authorization", b"expect"
+
+
+class Access:
+    """ASGI middleware, inside of ``Exchanges``."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self._app = app
+        allowed = host_names(settings.allowed_hosts)
+        self._names = OwnNames(settings.host, allowed)
+        self._origins = Origins(origins(settings.cors_origins))
+        self._keys = BearerTokens(api_keys(settings.api_keys))
+        self._counts = {n: metrics.api_key_requests.labels(n) for n in self._keys.names}
+        self._looks_at_host = is_loopback(settings.host) or bool(allowed)
+        self._looks_at_origin = self._looks_at_host or bool(self._origins)
+        self._looks_at_all = bool(self._keys) or bool(self._origins)
+
+    @property
+    def idle(self) -> bool:
+        """There is nothing that it would refuse or add."""
+        return not (self._looks_at_host or self._looks_at_origin or self._looks_at_all)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] == "http":
+            headers = scope["exchange"].headers
+            if (
+                headers.get(HOST) not in self._names.known
+                or self._looks_at_all
+                or ORIGIN in headers
+                or TARGET_HOST in scope
+            ):
+                app = self._chosen(scope)
+        await app(scope, receive, send)
+
+    def _chosen(self, scope: Scope) -> ASGIApp:
+        """Who answers: the application, or what refuses in its place."""
+        exchange: Exchange = scope["exchange"]
+        granted = self._origins.granted(exchange.headers)
+        exchange.added = granted or self._origins.vary()
+        probe = scope["path"] in PROBES
+        try:
+            if self._looks_at_host and not probe:
+                self._check_host(scope, exchange)
+            if granted and is_preflight(scope, exchange.headers):
+                return answer_preflight
+            if ORIGIN in exchange.headers and not (granted or probe):
+                self._check_origin(exchange)
+            if self._keys and scope["path"] not in KEYLESS:
+                self._check_key(exchange)
+        except ServiceError as error:
+            if EXPECT in exchange.headers:  # whether the body still comes is the client's choice
+                error.headers["Connection"] = "close"
+            scope[REFUSAL] = error
+            return answer_refusal
+        return self._app
+
+    def _check_host(self, scope: Scope, exchange: Exchange) -> None:
+        """Without one (HTTP/1.0) the caller is no browser; HTTP/1.1 requires it."""
+        named = [exchange.headers.get(HOST)]
+        if TARGET_HOST in scope:
+            named.append(authority(scope[TARGET_HOST].decode("latin-1")).encode("latin-1"))
+        if not all(self._names.has(name) for name in named if name is not None):
+            raise Forbidden(
+                "the Host header is not a name of this service (QIN_ALLOWED_HOSTS lists others)"
+            )
+
+    def _check_origin(self, exchange: Exchange) -> None:
+        if self._looks_at_origin and not is_same_origin(exchange.headers):
+            raise Forbidden(
+                "not for pages of other sites (QIN_CORS_ORIGINS lists those that may call)"
+            )
+
+    def _check_key(self, exchange: Exchange) -> None:
+        exchange.caller = self._keys.name_of(exchange.headers.get(AUTHORIZATION, b""))
+        if exchange.caller is None:
+            raise Unauthorised(
+                "send Authorization: Bearer KEY (QIN_API_KEYS)",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        self._counts[exchange.caller].inc()
+
+
+def guarded(app: ASGIApp, settings: Settings, metrics: Metrics) -> ASGIApp:
+    """``app`` behind what the settings ask for."""
+    access = Access(app, settings, metrics)
+    return app if access.idle else access

@@ -1,0 +1,71 @@
+"""Pages of other sites: which may call the service, and what their browsers are told (CORS)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from starlette.types import Receive, Scope, Send
+
+from service.exchange import Exchange
+
+Headers = tuple[tuple[bytes, bytes], ...]
+ORIGIN, ASKS_METHOD = b"origin", b"access-control-request-method"
+ASKS_HEADERS = b"access-control-request-headers"
+FIELD_NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, -]{0,1024}-?")
+EXPOSED = (
+    b"X-Request-Id, X-Model-Version, Server-Timing, Retry-After, Inference-Header-Content-Length"
+)
+METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
+KEPT_S = b"600"  # that a browser may remember a preflight
+PREFLIGHT = "preflight"  # the route of these requests in metrics
+
+
+class Origins:
+    """Those in ``QIN_CORS_ORIGINS``, and the service's own pages."""
+
+    def __init__(self, allowed: frozenset[str]) -> None:
+        self._allowed = {origin.encode() for origin in allowed}
+
+    def __bool__(self) -> bool:
+        return bool(self._allowed)
+
+    def vary(self) -> Headers:
+        """For caches: answers differ by Origin."""
+        return ((b"vary", b"Origin"),) if self._allowed else ()
+
+    def granted(self, headers: Mapping[bytes, bytes]) -> Headers:
+        """What the answer tells the page's browser; empty for an origin that is not allowed."""
+        origin = headers.get(ORIGIN)
+        if origin not in self._allowed:
+            return ()
+        return (
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", EXPOSED),
+            *self.vary(),
+        )
+
+
+def is_same_origin(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the page is this service's own; its scheme only a proxy in front would know."""
+    scheme, _, authority = headers[ORIGIN].lower().partition(b"://")
+    return scheme in (b"http", b"https") and authority == headers.get(b"host", b"").lower()
+
+
+def is_preflight(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+    return scope["method"] == "OPTIONS" and ASKS_METHOD in headers
+
+
+async def answer_preflight(scope: Scope, receive: Receive, send: Send) -> None:
+    """An ASGI application: the browser of an allowed page may send what it asks about."""
+    exchange: Exchange = scope["exchange"]
+    exchange.route = PREFLIGHT
+    asked = exchange.headers.get(ASKS_HEADERS, b"")
+    headers = [
+        (b"access-control-allow-methods", METHODS),
+        (b"access-control-allow-headers", asked if FIELD_NAMES.fullmatch(asked) else b""),
+        (b"access-control-max-age", KEPT_S),
+        (b"vary", b"Access-Control-Request-Headers"),
+    ]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
