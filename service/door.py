@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
+import ipaddress
 import socket
-import struct
 from collections.abc import Callable
 
 from service.logs import logger
@@ -14,16 +13,11 @@ from service.until import until
 BACKLOG = 4096  # connections that wait to be accepted; the system's own limit may be lower
 BURST = 2  # accepted in one turn of the event loop: answers are not to wait for a crowd
 FULL_PAUSE_S = 0.1  # without a descriptor to spare
-SETTLE_S = 0.1  # that a handshake under way has when the door closes
+SETTLE_S = 0.5  # that a handshake under way has when the socket closes: a long round trip
+SETTLE_LOCAL_S = 0.1  # the same, where callers are on this machine
 
-SO_ATTACH_FILTER = 26
-# Classic BPF over the TCP header: byte 13 holds the flags, 2 is SYN; 0 drops, anything else keeps.
-DROP_SYN = (
-    (0x30, 0, 0, 13),  # A ← byte 13
-    (0x45, 0, 1, 0x02),  # A & SYN?
-    (0x06, 0, 0, 0),  # yes: drop
-    (0x06, 0, 0, 0xFFFFFFFF),  # no: keep
-)
+SO_BINDTOIFINDEX = 62  # include/uapi/asm-generic/socket.h; the socket module does not name it
+NO_INTERFACE = 2**31 - 1  # no interface has this index
 
 
 class Door:
@@ -45,17 +39,16 @@ class Door:
             asyncio.get_running_loop().remove_reader(self._listener)
 
     async def close(self) -> None:
-        """Whoever is connected comes in; whoever knocks from now on is refused.
+        """Accept every connection that was made, refuse those that begin from now on, and close.
 
-        Closing a listening socket resets what waits in its queue. So the handshakes of newcomers
-        are ignored first (they try again and are refused), those under way get time to end, and
-        the queue is emptied.
+        Closing a listening socket resets the connections in its queue. So new ones are refused
+        first, handshakes under way get time to end, and the queue is emptied.
         """
         try:
-            _ignore_newcomers(self._listener)
-        except OSError as error:  # not Linux: a connection made in the last instant may be reset
-            logger.warning("newcomers cannot be ignored while closing", reason=str(error))
-        await asyncio.sleep(SETTLE_S)
+            refuse_new(self._listener)
+        except OSError as error:  # before Linux 5.7: one made in the last instant may be reset
+            logger.warning("new connections cannot be refused while closing", reason=str(error))
+        await asyncio.sleep(SETTLE_LOCAL_S if _is_local(self._listener) else SETTLE_S)
         # While it is paused there is no room for them yet.
         await until(lambda: self._open and not self._accept())
         self.pause()
@@ -76,7 +69,7 @@ class Door:
                 logger.error("cannot accept: raise `ulimit -n`", reason=error.strerror)
                 self.pause()
                 asyncio.get_running_loop().call_later(FULL_PAUSE_S, self.open)
-                return False
+                return True
             connection.setblocking(False)
             self._enter(connection)
         return True
@@ -103,7 +96,14 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _ignore_newcomers(listener: socket.socket) -> None:
-    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in DROP_SYN))
-    header = struct.pack("HP", len(DROP_SYN), ctypes.addressof(program))
-    listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, header)
+def refuse_new(listener: socket.socket) -> None:
+    """Bind it to an interface that does not exist: Linux then answers a SYN as for a closed port.
+
+    The handshakes that it has begun are found by their addresses and end as they would have; what
+    waits to be accepted stays. Unlike a socket filter this takes no capability.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
+
+
+def _is_local(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback

@@ -2,8 +2,11 @@
 
 A service answers callers that keep their connections and others that open one per request; beside
 them are a half-sent body, a silent connection and an idle one. Then it gets SIGTERM, and the
-callers go on until nobody listens. A request on an accepted connection without an answer is lost.
-In every other round the half-sent body may take longer than the grace time.
+callers go on until their connections are refused. A request whose connection was made and that got
+no answer is lost. In every other round the half-sent body may take longer than the grace time.
+
+``--unprivileged --keeping 0 --fresh 0 --probing 16 --rounds 20``: as the image's user, without
+capabilities, under callers that open a connection per request as fast as they can.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -20,6 +24,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from tests.service import unprivileged
 from tests.service.process import START_TIMEOUT_S, Service, serving
 from tests.service.traffic import Outcomes, Traffic
 from tests.service.wire import HALF_BODY, connected
@@ -30,16 +35,28 @@ MARGIN_S = 1.0
 BEFORE_S = 0.3  # of load, before the signal
 
 
-def measured(world: World, rounds: int, at_once: int) -> dict[str, Any]:
-    return asyncio.run(_rounds(world, rounds, at_once))
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is stopped, and under whose requests."""
+
+    keeping: int = 12  # callers that keep their connections
+    fresh: int = 4  # callers that open one per request
+    probing: int = 0  # callers that open one for /livez, without a pause
+    workers: int = 1
+    host: str = "127.0.0.1"
+    unprivileged: bool = False  # as the image's user, without capabilities
 
 
-async def _rounds(world: World, rounds: int, at_once: int) -> dict[str, Any]:
+def measured(world: World, rounds: int, at_once: int, plan: Plan) -> dict[str, Any]:
+    return asyncio.run(_rounds(world, rounds, at_once, plan))
+
+
+async def _rounds(world: World, rounds: int, at_once: int, plan: Plan) -> dict[str, Any]:
     room = asyncio.Semaphore(at_once)
 
     async def bounded(number: int) -> tuple[Outcomes, float, int]:
         async with room:
-            return await one_drain(world, body_outlives_grace=bool(number % 2))
+            return await one_drain(world, plan, body_outlives_grace=bool(number % 2))
 
     found = await asyncio.gather(*(bounded(number) for number in range(rounds)))
     total = Outcomes()
@@ -58,8 +75,13 @@ async def _rounds(world: World, rounds: int, at_once: int) -> dict[str, Any]:
     }
 
 
-async def one_drain(world: World, *, body_outlives_grace: bool) -> tuple[Outcomes, float, int]:
-    """What became of the requests, seconds from signal to end, exit code."""
+async def one_drain(
+    world: World, plan: Plan, *, body_outlives_grace: bool
+) -> tuple[Outcomes, float, int]:
+    """What became of the requests, seconds from signal to end, exit code.
+
+    ``world`` is lent to the image's user where the plan is ``unprivileged``.
+    """
     variables = {
         "QIN_DRAIN_NOTICE_S": str(NOTICE_S),
         "QIN_SHUTDOWN_GRACE_S": str(GRACE_S),
@@ -67,12 +89,22 @@ async def one_drain(world: World, *, body_outlives_grace: bool) -> tuple[Outcome
         "QIN_HEADERS_TIMEOUT_MS": "2000",
         "QIN_LOG_LEVEL": "error",
         "QIN_THREADS": "1",
+        "QIN_WORKERS": str(plan.workers),
+        "QIN_HOST": plan.host,
     }
+    under: tuple[str, ...] = ()
     with ExitStack() as stack:
+        if plan.unprivileged:
+            under = unprivileged.under()
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            unprivileged.lend(folder)
+            variables |= unprivileged.variables(folder / "private")
         service = await asyncio.to_thread(
-            stack.enter_context, serving(world.models, world.store, **variables)
+            stack.enter_context, serving(world.models, world.store, under=under, **variables)
         )
-        traffic = Traffic.begin(service, world, keeping=12, fresh=4)
+        traffic = Traffic.begin(
+            service, world, keeping=plan.keeping, fresh=plan.fresh, probing=plan.probing
+        )
         await asyncio.sleep(BEFORE_S)
         stack.enter_context(_bystanders(service))
         service.process.send_signal(signal.SIGTERM)
@@ -103,11 +135,27 @@ def holds(found: dict[str, Any]) -> bool:
 def main(
     rounds: Annotated[int, typer.Option(help="SIGTERMs.")] = 50,
     at_once: Annotated[int, typer.Option(help="Services at a time.")] = 2,
+    keeping: Annotated[int, typer.Option(help="Callers that keep their connections.")] = 12,
+    fresh: Annotated[int, typer.Option(help="Callers that open one per request.")] = 4,
+    probing: Annotated[
+        int, typer.Option(help="Callers that open one for /livez, without a pause.")
+    ] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that answer.")] = 1,
+    host: Annotated[str, typer.Option(help="Address to listen on: 127.0.0.1 or ::1.")] = (
+        "127.0.0.1"
+    ),
+    as_image: Annotated[
+        bool, typer.Option("--unprivileged", help="As uid 10001 without capabilities.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
 ) -> None:
     """Exit code 1 when a request was lost, or a stop took longer than the grace time and 1 s."""
+    plan = Plan(keeping, fresh, probing, workers, host, as_image)
     with tempfile.TemporaryDirectory() as folder:
-        found = measured(make_world(Path(folder)), rounds, at_once)
+        world = make_world(Path(folder))
+        if as_image:
+            unprivileged.lend(Path(folder))
+        found = {"plan": asdict(plan), **measured(world, rounds, at_once, plan)}
     text = orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
     typer.echo(text if as_json else "\n".join(f"{k:28} {v}" for k, v in found.items()))
     raise typer.Exit(int(not holds(found)))

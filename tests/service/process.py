@@ -33,11 +33,12 @@ class Service:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     def admin(self, token: str = "") -> httpx.Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        url = f"http://{self.host}:{self.admin_port}"
+        url = f"http://127.0.0.1:{self.admin_port}"
         return httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
 
     def client(self) -> httpx.Client:
@@ -75,7 +76,8 @@ def start(*options: str, under: Sequence[str] = (), **variables: str) -> Service
             stderr=output,
             stdout=output,
         )
-    return Service(process, "127.0.0.1", port, log, admin_port, private)
+    host = {"0.0.0.0": "127.0.0.1"}.get(bound := variables.get("QIN_HOST", "127.0.0.1"), bound)
+    return Service(process, host, port, log, admin_port, private)
 
 
 def wait_ready(service: Service) -> None:

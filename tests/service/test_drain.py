@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import httpx
 import orjson
 import pytest
 
+from service.door import Door, listen
 from service.settings import Settings
-from tests.service.measure_drain import one_drain
+from tests.service import unprivileged
+from tests.service.measure_drain import Plan, one_drain
 from tests.service.process import Service, serving
 from tests.service.traffic import request_of
 from tests.service.wire import (
@@ -27,6 +36,15 @@ from tests.service.wire import (
 from tests.service.world import World
 
 NOTICE_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def as_image() -> Sequence[str]:
+    """What a command is preceded by to run as the image's user, without capabilities."""
+    try:
+        return unprivileged.under() or (sys.executable,)
+    except unprivileged.Cannot as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=[1, 2], ids=["one process", "two workers"])
@@ -115,10 +133,64 @@ def test_a_half_sent_body_is_cut_at_the_end_of_the_grace_time(world: World) -> N
 
 
 async def test_a_stop_under_load_loses_no_request(world: World) -> None:
-    outcomes, _, code = await one_drain(world, body_outlives_grace=True)
+    await loses_nothing(world, Plan())
+
+
+@pytest.mark.parametrize(("workers", "host"), [(1, "127.0.0.1"), (2, "::1")])
+async def test_a_stop_without_capabilities_loses_no_fresh_connection(
+    world: World, as_image: Sequence[str], workers: int, host: str
+) -> None:
+    plan = Plan(0, 0, probing=16, workers=workers, host=host, unprivileged=True)
+    with tempfile.TemporaryDirectory() as folder:  # which another user can get to
+        await loses_nothing(unprivileged.lent(world, Path(folder)), plan)
+
+
+REFUSE = """
+import socket
+from service.door import listen, refuse_new
+listener = listen("127.0.0.1", 0, "QIN_PORT")
+refuse_new(listener)
+socket.create_connection(listener.getsockname(), timeout=5)
+"""
+
+
+def test_refusing_new_connections_takes_no_capability(as_image: Sequence[str]) -> None:
+    """A socket filter would: CAP_NET_ADMIN, on some kernels."""
+    environment = {**os.environ, "PYTHONPATH": unprivileged.LIBRARIES}
+    done = subprocess.run([*as_image, "-", "-c", REFUSE], env=environment, capture_output=True)
+    assert b"ConnectionRefusedError" in done.stderr, done.stderr
+
+
+async def loses_nothing(world: World, plan: Plan) -> None:
+    outcomes, _, code = await one_drain(world, plan, body_outlives_grace=True)
     assert outcomes.lost == []
     assert set(outcomes.statuses) == {200}
     assert code == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_closing_door_refuses_at_once_and_keeps_who_is_in_the_queue(host: str) -> None:
+    listener, entered = listen(host, 0, "QIN_PORT"), list[socket.socket]()
+    address, family = listener.getsockname(), listener.family
+    door = Door(listener, entered.append)
+    waiting = [socket.create_connection(address[:2], timeout=5) for _ in range(20)]
+    door.open()
+    closing = asyncio.create_task(door.close())
+    await asyncio.sleep(0)  # it has begun
+    newcomer = socket.socket(family)
+    newcomer.settimeout(5)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.to_thread(newcomer.connect, address)
+    assert not closing.done()
+    await closing
+    assert len(entered) == len(waiting)
+    for one in waiting:
+        one.sendall(b"still here")
+    for one in entered:
+        one.setblocking(True)
+        assert one.recv(100) == b"still here"
+    for one in (*waiting, *entered, newcomer):
+        one.close()
 
 
 def test_a_notice_beyond_the_grace_time_is_refused() -> None:

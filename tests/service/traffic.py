@@ -16,6 +16,7 @@ from tests.service.world import World
 
 CANDIDATES = 64
 PATIENCE_S = 60.0
+PROBE = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 
 
 def request_of(content: bytes, headers: bytes = b"") -> bytes:
@@ -72,7 +73,7 @@ class Caller:
     """One client: asks, waits, asks again over the same connection while it may."""
 
     def __init__(self, service: Service, bodies: list[bytes], *, keeps: bool, pause_s: float):
-        """``keeps``: its connection, for the next request."""
+        """``keeps``: its connection, for the next request. Without ``bodies`` it asks /livez."""
         self._service, self._bodies, self._keeps = service, bodies, keeps
         self._pause_s, self._chance = pause_s, random.Random(id(self))
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -99,6 +100,9 @@ class Caller:
             except ConnectionRefusedError:
                 self.outcomes.refused += 1
                 return False
+            except ConnectionError as error:  # made, and reset before it could be used
+                self.outcomes.lost.append((monotonic(), f"{type(error).__name__}: {error}"))
+                return False
         return True
 
     async def _ask(self) -> None:
@@ -107,7 +111,10 @@ class Caller:
         answer, sent = Answer(), monotonic()
         headers = b"" if self._keeps else b"Connection: close\r\n"
         try:
-            writer.write(request_of(self._chance.choice(self._bodies), headers))
+            if self._bodies:
+                writer.write(request_of(self._chance.choice(self._bodies), headers))
+            else:
+                writer.write(PROBE)
             async with asyncio.timeout(PATIENCE_S):
                 while not answer.whole:
                     data = await reader.read(65_536)
@@ -137,13 +144,19 @@ class Traffic:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, service: Service, world: World, *, keeping: int, fresh: int) -> Traffic:
-        """``keeping`` callers keep their connections, ``fresh`` ones take a new one each time."""
+    def begin(
+        cls, service: Service, world: World, *, keeping: int, fresh: int, probing: int = 0
+    ) -> Traffic:
+        """``keeping`` callers keep their connections, ``fresh`` ones take a new one each time.
+
+        ``probing`` ones ask /livez without a pause, each time over a new connection.
+        """
         bodies = contents(world)
         callers = [
             Caller(service, bodies, keeps=number < keeping, pause_s=0.01)
             for number in range(keeping + fresh)
         ]
+        callers += [Caller(service, [], keeps=False, pause_s=0) for _ in range(probing)]
         traffic = cls(callers)
         traffic.tasks = [asyncio.create_task(one.run(traffic.over)) for one in callers]
         return traffic
