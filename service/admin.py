@@ -27,6 +27,7 @@ from service.models.states import Slot
 from service.oip.repository import add_repository
 from service.openapi import problem
 from service.problems import answer_problem
+from service.request import Contents, read_body, validate
 from service.writes import add_writes
 
 Name = Annotated[str, Path(pattern=VERSION_PATTERN, description="A version in the models folder.")]
@@ -40,6 +41,15 @@ class ShareOf(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     share: Annotated[float, Field(ge=0, le=1, description="0 ends it.")]
+
+
+MOST_BYTES, CONTENTS = 4096, Contents.of(values=16, quotes=64)
+SHARE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": ShareOf.model_json_schema()}},
+    }
+}
 
 
 def create_admin(house: House) -> ASGIApp:
@@ -96,11 +106,22 @@ def _add_verbs(app: FastAPI, house: House) -> None:
     def route_with_share(
         action: str, summary: str, verb: Callable[[str, float], Awaitable[Slot]]
     ) -> None:
-        async def handler(request: Request, version: Name, asked: ShareOf) -> dict[str, Any]:
-            return await do(request, action, version, lambda: verb(version, asked.share))
+        async def handler(request: Request, version: Name) -> dict[str, Any]:
+            async def with_share() -> Slot:  # whose body is read once the caller is known
+                body = await read_body(request, MOST_BYTES)
+                CONTENTS.check(body)
+                return await verb(version, validate(ShareOf, body).share)
+
+            return await do(request, action, version, with_share)
 
         path = f"/admin/models/{{version}}/{action}"
-        app.post(path, summary=summary, responses=REFUSALS, name=action)(handler)
+        app.post(
+            path,
+            summary=summary,
+            responses={**REFUSALS, **{status: problem() for status in (400, 413, 415)}},
+            name=action,
+            openapi_extra=SHARE_BODY,
+        )(handler)
 
     def route_of_all(action: str, summary: str, verb: Verb) -> None:
         async def handler(request: Request) -> dict[str, Any]:

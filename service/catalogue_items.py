@@ -10,12 +10,14 @@ import numpy as np
 
 from feature_store.contract import CORRUPT, FOUND, MAX_ID, Ids, ItemRows
 from feature_store.item_values import ItemValueError, item_row, set_values
-from feature_store.schema import CategoricalList, FeatureSchema
+from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from service.errors import InvalidField, ItemUnreadable, UnknownItem
 from service.freshness import Freshness
+from service.request import Contents
 from service.store import StoreReader
 
 Values = dict[str, Any]  # feature -> value
+DIGITS_A_NUMBER = 64  # some write far more of them than a number has
 
 
 class CatalogueItems:
@@ -26,9 +28,11 @@ class CatalogueItems:
         self._schema = store.store.schema
 
     @property
-    def most_names(self) -> int:
-        """JSON strings that a valid body may hold."""
-        return len(self._schema.item) + len(self._schema.context) + 16
+    def contents(self) -> Contents:
+        """The most that a valid body may hold."""
+        features = (*self._schema.item, *self._schema.context)
+        values = sum(_values_of(feature) for feature in features)
+        return Contents.of(values, 4 * (len(features) + 16), DIGITS_A_NUMBER)
 
     async def read(self, item_id: int) -> Values:
         batch = await self._store.items(_one(item_id))
@@ -89,6 +93,15 @@ def values_of(schema: FeatureSchema, rows: ItemRows) -> Values:
 def example_of(schema: FeatureSchema) -> Values:
     """An item for the documentation: every feature at zero."""
     return values_of(schema, np.zeros(1, schema.item_dtype))
+
+
+def _values_of(feature: Categorical | CategoricalList | Dense) -> int:
+    match feature:
+        case CategoricalList():
+            return feature.slots
+        case Dense():
+            return feature.size
+    return 1
 
 
 def _one(item_id: int) -> Ids:

@@ -14,6 +14,7 @@ from feature_store.errors import StoreError
 from service.api import Id
 from service.errors import Fault, InvalidField, StoreFailure
 from service.metrics import Metrics
+from service.request import Contents
 from service.store import StoreReader
 
 BATCH = "events"
@@ -122,9 +123,10 @@ class Events:
         self._longest = store.store.schema.history_length
 
     @property
-    def most_names(self) -> int:
-        """JSON strings that a valid body may hold: names, and keys."""
-        return 1 + 4 * self.most
+    def contents(self) -> Contents:
+        """The most that a valid body may hold: names, keys, and ids."""
+        names = 1 + 4 * self.most
+        return Contents.of(self.most * (self._longest + 4), 4 * names)
 
     async def take(self, body: dict[str, Any]) -> Outcome:
         """InvalidField when the batch itself is wrong."""

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from feature_store.schema import MAX_HISTORY
 from service.api import (
     ANSWER_EXAMPLE,
     ANSWER_HEADERS,
@@ -22,14 +23,18 @@ from service.house import House
 from service.openapi import problem
 from service.plain_response import PlainResponse
 from service.question import Question
-from service.request import deadline_seconds, parse, read_body
+from service.request import Contents, deadline_seconds, parse, read_body
 
+# A valid body has two a name (seven of ours, 64 context features), two for ``model_version`` and as
+# many again if that is all escapes.
+MOST_QUOTES = 256
 JSON = ((b"content-type", b"application/json"),)
 
 
 def score_handler(house: House) -> Handler:
     settings = house.settings
     model = score_request(settings.max_candidates)
+    contents = contents_of_score(settings.max_candidates, len(house.store.schema.context))
 
     async def score(request: Request) -> ASGIApp:
         exchange = exchange_of(request)
@@ -37,7 +42,7 @@ def score_handler(house: House) -> Handler:
         deadline = exchange.timings.started + seconds
         body = await read_body(request, settings.max_body_bytes, deadline)
         exchange.timings.lap("receive")
-        asked = parse(model, body)
+        asked = parse(model, body, contents)
         question = Question.of(asked)
         version, answer = await ask(house, request, question, asked.model_version, deadline)
         content = answer.json(version, exchange.request_id, asked.top_k)
@@ -45,6 +50,11 @@ def score_handler(house: House) -> Handler:
         return PlainResponse(content, JSON)
 
     return score
+
+
+def contents_of_score(candidates: int, features: int) -> Contents:
+    """With so many candidates at most, and context features in the schema."""
+    return Contents.of(candidates * (1 + features) + MAX_HISTORY, MOST_QUOTES)
 
 
 def document_score(app: FastAPI, house: House) -> None:

@@ -86,7 +86,7 @@ def _add_events(app: FastAPI, house: House, check: Check, more: Responses) -> No
         check(request)
         _require_json(request)
         exchange = exchange_of(request)
-        body = parse_object(await read_body(request, limit), events.most_names)
+        body = parse_object(await read_body(request, limit), events.contents)
         outcome = await events.take(body)
         status = outcome.status()
         return Response(outcome.json(exchange.request_id), status, media_type=JSON)
@@ -100,9 +100,11 @@ def _add_items(app: FastAPI, house: House, check: Check, more: Responses) -> Non
     whole = _json_body(body_schemas.item(schema, whole=True), example)
     some = _json_body(body_schemas.item(schema, whole=False), example)
 
+    contents = items.contents
+
     async def values(request: Request) -> dict[str, Any]:
         _require_json(request)
-        return parse_object(await read_body(request, limit), items.most_names)
+        return parse_object(await read_body(request, limit), contents)
 
     @app.put(
         ITEM,

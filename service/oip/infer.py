@@ -28,7 +28,8 @@ VARY = (b"vary", b"Accept-Encoding")
 
 
 def infer_handler(house: House) -> Handler:
-    settings, plans = house.settings, Plans(house.settings.max_candidates)
+    settings = house.settings
+    plans = Plans(settings.max_candidates, len(house.store.schema.context))
 
     async def infer(request: Request) -> ASGIApp:
         exchange, asked = exchange_of(request), asked_version(house, request)

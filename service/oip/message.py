@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from feature_store.schema import MAX_HISTORY
 from service.api import MOST_CONTEXT_FEATURES
-from service.request import read_unique, strings_in, validate
+from service.request import Contents, refuse_repeated, strings_in, validate
 
 MOST_INPUTS = MOST_CONTEXT_FEATURES + 3  # and user_id, item_id, history
 # Twice the quotation marks of a request that has all inputs, with room for foreign parameters.
@@ -70,12 +71,15 @@ class InferRequest(Part):
         return self.parameters or {}
 
 
+def contents_of_infer(candidates: int, features: int) -> Contents:
+    """With so many candidates at most, and context features in the schema."""
+    return Contents.of(candidates * (1 + features) + MAX_HISTORY, MOST_QUOTES)
+
+
 def read_message(header: bytes) -> InferRequest:
     """Malformed or InvalidField name the place."""
-    message = validate(InferRequest, header, MOST_QUOTES)
-    # Two quotation marks a string; others tell of a name given twice, or of an escape in one.
-    if header.count(b'"') != 2 * _strings(message):
-        read_unique(header)
+    message = validate(InferRequest, header)
+    refuse_repeated(header, _strings(message))
     return message
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.oip.message import read_message
+from service.api import MOST_CONTEXT_FEATURES
+from service.oip.message import contents_of_infer, read_message
 from service.oip.outputs import Wanted, wanted_outputs
 from service.oip.parameters import ignored, is_batch, refuse_sequences, timeout_us
 from service.oip.tensors import Inputs
@@ -36,14 +37,17 @@ class Plan:
 class Plans:
     """Those that come again, the newest of them."""
 
-    def __init__(self, most_candidates: int) -> None:
+    def __init__(self, most_candidates: int, features: int = MOST_CONTEXT_FEATURES) -> None:
+        """``features``: the context features that there are."""
         self._most_candidates = most_candidates
+        self._contents = contents_of_infer(most_candidates, features)
         self._kept: dict[bytes, Plan] = {}  # by their JSON
 
     def read(self, header: bytes) -> Plan:
         """Malformed or InvalidField name the place; a refusal is not kept."""
         plan = self._kept.get(header)
         if plan is None:
+            self._contents.check(header)
             plan = _read(header, self._most_candidates)
             if plan.comes_again and len(header) <= LONGEST_KEPT:
                 if len(self._kept) >= MOST_KEPT:

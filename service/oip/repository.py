@@ -22,9 +22,9 @@ from service.models.hot_swap import HotSwap
 from service.models.states import IN_MEMORY, UNDER_WAY, Slot, State
 from service.oip.naming import asked_version
 from service.oip.openapi import errors, parameters_of
-from service.request import parse_object, read_body
+from service.request import Contents, parse_object, read_body
 
-MOST_BYTES, MOST_NAMES = 65_536, 256
+MOST_BYTES, CONTENTS = 65_536, Contents.of(values=1024, quotes=1024)
 MODEL = "/v2/repository/models/{model}"
 VERSION = f"{MODEL}/versions/{{version}}"
 REFUSALS = errors(400, 401, 403, 404, 409, 413, 415, 503)
@@ -92,7 +92,7 @@ async def _asked(house: House, request: Request) -> str | None:
 async def _body(request: Request) -> Mapping[str, Any]:
     """An object; an empty body is one."""
     body = await read_body(request, MOST_BYTES)
-    return parse_object(body, MOST_NAMES) if body else {}
+    return parse_object(body, CONTENTS) if body else {}
 
 
 def _flag(body: Mapping[str, Any], name: str) -> bool:

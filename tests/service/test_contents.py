@@ -1,0 +1,99 @@
+"""What costs more than any valid body is refused by counting, before anything is parsed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from time import thread_time
+from typing import Any
+
+import pytest
+
+from feature_store.contract import MAX_ID
+from service.api import score_request
+from service.errors import InvalidField, Malformed, ServiceError
+from service.oip.plan import Plans
+from service.request import Contents, parse, parse_object
+from service.score_route import contents_of_score
+
+MOST = 5000  # candidates
+SCORE = contents_of_score(MOST, 2)
+EVENTS = Contents.of(1000 * 68, 16_004)
+MODEL = score_request(MOST)
+LITTLE_S = 0.03  # of processor: parsing and telling of faults took 35 to 139 ms
+LARGE = 500_000
+BEGUN = b'{"user_id":1,"candidates":['
+
+HOSTILE: dict[str, bytes] = {
+    "breaks off": BEGUN + b"1," * LARGE,
+    "too many candidates": BEGUN + b"1," * LARGE + b"1]}",
+    "too long a history": b'{"user_id":1,"candidates":[1],"history":[' + b"1," * LARGE + b"1]}",
+    "too long a context": b'{"user_id":1,"candidates":[1],"context":{"a":['
+    + b"1," * LARGE
+    + b"1]}}",
+    "lists": BEGUN + b"[]," * (LARGE // 2) + b"[]]}",
+    "objects": BEGUN + b"{}," * (LARGE // 2) + b"{}]}",
+    "line breaks": b"\n" * 2 * LARGE,
+    "line breaks before a fault": b"\n" * 2 * LARGE + b"{x",
+    "line breaks within": BEGUN + b"\n" * 2 * LARGE + b"x",
+    "a name many times": b'{"user_id":1%s}' % (b',"candidates":[%s1]' % (b"1," * MOST) * 90),
+    "quotation marks": b'"' * 2 * LARGE,
+    "long numbers": BEGUN + (b"1" * 4000 + b",") * 250 + b"1]}",
+    "a long number": BEGUN + b"1" * 2 * LARGE + b"]}",
+    "an escaped name": b'{"user_id":1,"candidates":[1],"' + b"\\u0041" * 170_000 + b'":1}',
+    "depth": b'{"user_id":1,"candidates":' + b"[" * LARGE,
+    "backslashes": b'{"user_id":1,"candidates":["' + b"\\\\" * LARGE,
+}
+READ = {
+    "long numbers",
+    "an escaped name",
+}  # JSON with no more in it than a batch of events may have
+PARSERS: dict[str, Callable[[bytes], Any]] = {
+    "score": lambda body: parse(MODEL, body, SCORE),
+    "infer": Plans(MOST, 2).read,
+    "events": lambda body: parse_object(body, EVENTS),
+}
+
+
+@pytest.mark.parametrize("route", PARSERS)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_megabyte_is_refused_and_costs_little(name: str, route: str) -> None:
+    if route == "events" and name in READ:
+        return
+    began = thread_time()
+    with pytest.raises(ServiceError) as refused:
+        PARSERS[route](HOSTILE[name])
+    assert thread_time() - began < LITTLE_S
+    assert refused.value.status in (400, 422)
+    assert refused.value.faults
+    assert len(refused.value.detail) < 400
+
+
+def written(indent: int | None = None) -> list[bytes]:
+    """The largest valid requests there are, as several clients would write them."""
+    largest = {
+        "user_id": MAX_ID,
+        "candidates": [MAX_ID] * MOST,
+        "context": {name: [2**31 - 1] * MOST for name in ("likes_level", "views_level")},
+        "history": [MAX_ID] * 2048,
+        "top_k": MAX_ID,
+        "explain": 100,
+        "model_version": "v" * 64,
+    }
+    text = json.dumps(largest, indent=indent)
+    return [text.encode(), text.replace("\n", "\r\n\t").encode(), b"\n" * LARGE + text.encode()]
+
+
+@pytest.mark.parametrize("indent", [None, 0, 1, 8, 40])
+def test_nothing_valid_is_refused_however_it_is_written(indent: int | None) -> None:
+    for body in written(indent):
+        assert len(parse(MODEL, body, SCORE).candidates) == MOST
+
+
+def test_of_a_body_of_ordinary_size_the_place_is_named() -> None:
+    with pytest.raises(Malformed) as refused:
+        parse(MODEL, b"\n\n" + BEGUN + b"1,\n" * 4000 + b"x", SCORE)
+    assert refused.value.faults[0].field == "candidates.4000"
+    with pytest.raises(InvalidField) as invalid:
+        parse(MODEL, BEGUN + b"1," * MOST + b"1]}", SCORE)
+    assert invalid.value.faults[0].field == "candidates"
