@@ -139,8 +139,9 @@ class ItemParquet:
     def _column(self, feature: Feature, array: pa.Array, source: str) -> Column:
         match feature:
             case Dense():
-                dtype = self.schema.item_dtype[feature.name].base
-                return dense(array, source, size=feature.size, dtype=dtype)
+                within = feature.most, feature.limit
+                size, dtype = feature.size, feature.dtype
+                return dense(array, source, size=size, dtype=dtype, within=within)
             case Categorical() | CategoricalList():
                 below, limit = 2**31, "beyond int32"
                 if self.strict:

@@ -14,11 +14,12 @@ _MOST_INDEX = 2**31 - 1
 
 
 class ItemValueError(ValueError):
-    """A value that a feature cannot have. ``feature`` names it."""
+    """A value that a feature cannot have. ``place`` is the feature, and an element of its list."""
 
-    def __init__(self, feature: str, reason: str) -> None:
-        super().__init__(f"{feature}: {reason}")
+    def __init__(self, feature: str, reason: str, *element: int) -> None:
         self.feature, self.reason = feature, reason
+        self.place = (feature, *element)
+        super().__init__(f"{'.'.join(map(str, self.place))}: {reason}")
 
 
 def item_row(schema: FeatureSchema, values: Mapping[str, Any]) -> ItemRows:
@@ -38,14 +39,12 @@ def set_values(schema: FeatureSchema, row: ItemRows, values: Mapping[str, Any]) 
     for name, value in values.items():
         if name not in features:
             raise ItemValueError(name, f"is no feature (there are: {', '.join(features)})")
-        checked[name] = _checked(features[name], value, row.dtype[name].base)
+        checked[name] = _checked(features[name], value)
     for name, value in checked.items():
         row[name] = value
 
 
-def _checked(
-    feature: Categorical | CategoricalList | Dense, value: Any, dtype: np.dtype[Any]
-) -> Any:
+def _checked(feature: Categorical | CategoricalList | Dense, value: Any) -> Any:
     name = feature.name
     match feature:
         case Categorical():
@@ -53,27 +52,30 @@ def _checked(
         case CategoricalList():
             if not isinstance(value, list) or len(value) > feature.slots:
                 raise ItemValueError(name, f"is not a list of at most {feature.slots} integers")
-            indices = [_index(name, one) for one in value]
+            indices = [_index(name, one, at) for at, one in enumerate(value)]
             return [0] * (feature.slots - len(indices)) + indices
         case Dense():
-            vector = [value] if feature.size == 1 and not isinstance(value, list) else value
+            if feature.size == 1 and not isinstance(value, list):
+                return [_number(feature, value)]
+            vector = value
             if not isinstance(vector, list) or len(vector) != feature.size:
                 raise ItemValueError(name, f"is not a list of {feature.size} numbers")
-            return [_number(name, one, dtype) for one in vector]
+            return [_number(feature, one, at) for at, one in enumerate(vector)]
 
 
-def _index(name: str, value: Any) -> int:
+def _index(name: str, value: Any, *element: int) -> int:
     if type(value) is not int or not 0 <= value <= _MOST_INDEX:
-        raise ItemValueError(name, f"{_shown(value)} is not an integer in 0 … {_MOST_INDEX}")
+        reason = f"{_shown(value)} is not an integer in 0 … {_MOST_INDEX}"
+        raise ItemValueError(name, reason, *element)
     return value
 
 
-def _number(name: str, value: Any, dtype: np.dtype[Any]) -> float:
+def _number(feature: Dense, value: Any, *element: int) -> float:
     if type(value) not in (int, float):
-        raise ItemValueError(name, f"{_shown(value)} is not a number")
-    most = float(np.finfo(dtype).max)
-    if not abs(value) <= most:  # NaN too
-        raise ItemValueError(name, f"{_shown(value)} is not finite within {dtype}")
+        raise ItemValueError(feature.name, f"{_shown(value)} is not a number", *element)
+    if not abs(value) <= feature.most:  # NaN too
+        reason = f"{_shown(value)} is not finite within {feature.limit}"
+        raise ItemValueError(feature.name, reason, *element)
     return float(value)
 
 

@@ -123,8 +123,18 @@ def integer_lists(array: pa.Array, source: str, *, slots: int, below: int, limit
     return column
 
 
-def dense(array: pa.Array, source: str, *, size: int, dtype: np.dtype[np.generic]) -> Column:
-    """(N, size) finite floats of ``dtype``; a plain number is a vector of size 1."""
+def dense(
+    array: pa.Array,
+    source: str,
+    *,
+    size: int,
+    dtype: np.dtype[np.generic],
+    within: tuple[float, str] | None = None,
+) -> Column:
+    """(N, size) finite floats of ``dtype``; a plain number is a vector of size 1.
+
+    ``within``: the largest magnitude, and what says so; without it the range of ``dtype``.
+    """
     if size == 1 and _is_number(array.type):
         array = pa.FixedSizeListArray.from_arrays(array, 1)
     if not (_is_list(array.type) and _is_number(array.type.value_type)):
@@ -136,17 +146,27 @@ def dense(array: pa.Array, source: str, *, size: int, dtype: np.dtype[np.generic
     whole = (lengths == size)[rows]
     vectors = flat[whole].reshape(-1, size)
     kept = np.flatnonzero(lengths == size)
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        nan = np.isnan(vectors).any(axis=1)
-        for row, is_nan in zip(kept[~finite].tolist(), nan[~finite].tolist(), strict=True):
-            column.faults.setdefault(row, "NaN" if is_nan else "infinite")
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = vectors.astype(dtype)
-    for row in kept[finite & ~np.isfinite(rounded).all(axis=1)].tolist():
-        column.faults.setdefault(row, f"beyond the range of {dtype}")
+    most, limit = within or (float(np.finfo(rounded.dtype).max), f"the range of {dtype}")
+    good = np.isfinite(rounded)
+    if most < np.finfo(rounded.dtype).max:
+        good &= (-most <= vectors) & (vectors <= most)
+    wrong = ~good
+    for at in np.flatnonzero(wrong.any(axis=1)).tolist():
+        element = int(wrong[at].argmax())
+        reason = _not_storable(vectors[at, element], limit)
+        if size > 1:
+            reason = f"element {element}: {reason}"
+        column.faults.setdefault(int(kept[at]), reason)
     column.values[kept] = rounded
     return column
+
+
+def _not_storable(value: np.generic, limit: str) -> str:
+    if np.isnan(value):
+        return "NaN"
+    return "infinite" if np.isinf(value) else f"{value:g} is beyond {limit}"
 
 
 def _integer_elements(

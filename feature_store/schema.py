@@ -12,14 +12,22 @@ bundle and recorded in every store. Everything else derives its shapes from it:
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 MAX_HISTORY = 2048
 FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -58,7 +66,8 @@ class Dense(_Frozen):
     """A vector of ``size`` floats, projected to ``width`` by a bias-free linear layer.
 
     ``storage`` is the precision in which it is kept, in the store and for training alike, so that
-    the network learns from the very numbers it is later served.
+    the network learns from the very numbers it is later served. ``max_abs`` bounds what may be
+    written: a value beyond it is refused, by loads and over HTTP.
     """
 
     name: FeatureName
@@ -66,6 +75,35 @@ class Dense(_Frozen):
     size: Width
     width: Width
     storage: Literal["float32", "float16"] = "float32"
+    max_abs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a stored value."""
+        return np.dtype("<f2" if self.storage == "float16" else "<f4")
+
+    @property
+    def most(self) -> float:
+        """The largest magnitude that may be written."""
+        storable = float(np.finfo(self.dtype).max)
+        if self.max_abs is None or self.max_abs >= storable:
+            return storable
+        return max(self.max_abs, float(self.dtype.type(self.max_abs)))  # as it is read again
+
+    @property
+    def limit(self) -> str:
+        """What ``most`` comes from, for messages."""
+        if self.most == self.max_abs or self.most < float(np.finfo(self.dtype).max):
+            return f"max_abs {self.max_abs:g}"
+        return f"the range of {self.dtype}"
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Releases before ``max_abs`` refuse the name."""
+        content: dict[str, Any] = serialise(self)
+        if self.max_abs is None:
+            del content["max_abs"]
+        return content
 
 
 ItemFeature = Annotated[Categorical | CategoricalList | Dense, Field(discriminator="kind")]
@@ -119,8 +157,7 @@ class FeatureSchema(_Frozen):
                 case CategoricalList():
                     fields.append((feature.name, "<i4", (feature.slots,)))
                 case Dense():
-                    kind = "<f2" if feature.storage == "float16" else "<f4"
-                    fields.append((feature.name, kind, (feature.size,)))
+                    fields.append((feature.name, feature.dtype.str, (feature.size,)))
         return np.dtype(fields)
 
     @property
@@ -135,9 +172,15 @@ class FeatureSchema(_Frozen):
         """Where the stored bytes of ``other`` mean something else than ours, a line per feature.
 
         Widths and vocabulary sizes belong to a model, not to stored bytes: a catalogue grows
-        between two trainings, and an index beyond a model's vocabulary is served as cold.
+        between two trainings, and an index beyond a model's vocabulary is served as cold. Nor does
+        ``max_abs``: what is stored reads the same under any.
         """
         return list(_layout_differences(self, other))
+
+    def within(self, other: FeatureSchema) -> FeatureSchema:
+        """This schema, each ``max_abs`` the smaller one of both."""
+        bounds = {f.name: f.max_abs for f in other.item if isinstance(f, Dense)}
+        return self.model_copy(update={"item": tuple(_bounded(f, bounds) for f in self.item)})
 
     @classmethod
     def read(cls, path: Path) -> FeatureSchema:
@@ -172,6 +215,13 @@ class FeatureSchema(_Frozen):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _bounded(feature: ItemFeature, bounds: Mapping[str, float | None]) -> ItemFeature:
+    if not isinstance(feature, Dense):
+        return feature
+    given = [one for one in (feature.max_abs, bounds.get(feature.name)) if one is not None]
+    return feature.model_copy(update={"max_abs": min(given, default=None)})
 
 
 def _layout_differences(ours: FeatureSchema, theirs: FeatureSchema) -> Iterator[str]:

@@ -37,6 +37,8 @@ def settled(
             f"{place}: written for another schema (ours against the store's): "
             + "; ".join(differences)
         )
+    if ours and recorded and not create:  # a load's own schema is recorded, and decides
+        return ours.within(recorded)
     chosen = ours or recorded
     assert chosen is not None
     return chosen

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from feature_store.contract import MAX_ID
 from feature_store.schema import Categorical, CategoricalList, FeatureSchema
 from service.events import BATCH, KEY_PATTERN
@@ -75,8 +73,7 @@ def _feature(feature: Any, schema: FeatureSchema) -> Json:
             return {"type": "array", "items": INDEX, "maxItems": feature.slots}
         case Categorical():
             return INDEX
-    most = float(np.finfo(schema.item_dtype[feature.name].base).max)
-    number = {"type": "number", "minimum": -most, "maximum": most}
+    number = {"type": "number", "minimum": -feature.most, "maximum": feature.most}
     vector = {
         "type": "array",
         "items": number,

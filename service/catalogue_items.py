@@ -114,4 +114,4 @@ def _named() -> Iterator[None]:
     try:
         yield
     except ItemValueError as error:
-        raise InvalidField.of(error.feature, detail=error.reason) from None
+        raise InvalidField.of(*error.place, detail=error.reason) from None

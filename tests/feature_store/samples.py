@@ -23,6 +23,12 @@ SHOP = FeatureSchema(
 )
 
 
+def bounded(most: float) -> FeatureSchema:
+    """SHOP with a ``max_abs`` of its picture."""
+    item = [f.model_copy(update={"max_abs": most}) if f.name == "picture" else f for f in SHOP.item]
+    return SHOP.model_copy(update={"item": tuple(item)})
+
+
 def ids(*values: int) -> Ids:
     return np.array(values, np.int64)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from feature_store.item_values import ItemValueError, item_row, set_values
-from tests.feature_store.samples import SHOP, random_rows
+from tests.feature_store.samples import SHOP, bounded, random_rows
 
 WHOLE = {
     "sku": 12,
@@ -74,6 +74,39 @@ def test_a_wrong_value_names_its_feature_and_changes_nothing(feature: str, value
     assert caught.value.feature == feature
     assert len(str(caught.value)) < 200
     assert row.tobytes() == before
+
+
+@pytest.mark.parametrize(
+    ("feature", "value", "place"),
+    [
+        ("picture", [0.5, 1e5, 0.5, 0.5, 0.5, 0.5], ("picture", 1)),
+        ("picture", [0.5] * 5 + ["1"], ("picture", 5)),
+        ("picture", [0.5] * 5, ("picture",)),
+        ("colours", [1, -2], ("colours", 1)),
+        ("price", [1e39], ("price", 0)),
+        ("price", 1e39, ("price",)),
+    ],
+)
+def test_a_wrong_element_of_a_list_is_named_by_its_place(
+    feature: str, value: Any, place: tuple[str | int, ...]
+) -> None:
+    with pytest.raises(ItemValueError) as caught:
+        set_values(SHOP, random_rows(SHOP, 1), {feature: value})
+    assert caught.value.place == place
+    assert str(caught.value).startswith(".".join(map(str, place)) + ": ")
+
+
+@pytest.mark.parametrize("value", [2.0, -2.0, 0.3000488, 0])
+def test_what_is_within_max_abs_is_taken(value: float) -> None:
+    """Also what a stored value at the bound reads as: float16 rounds 0.3 up."""
+    least = bounded(0.3 if abs(value) < 1 else 2.0)
+    set_values(least, random_rows(SHOP, 1), {"picture": [value] * 6})
+
+
+@pytest.mark.parametrize("value", [2.01, -3, 1e300, float("nan"), float("-inf")])
+def test_what_is_beyond_max_abs_is_refused_by_its_name(value: float) -> None:
+    with pytest.raises(ItemValueError, match=r"^picture\.4: .* not finite within max_abs 2$"):
+        set_values(bounded(2), random_rows(SHOP, 1), {"picture": [0.5] * 4 + [value, 0.5]})
 
 
 def test_only_what_is_named_is_changed() -> None:

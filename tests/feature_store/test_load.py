@@ -20,7 +20,7 @@ from feature_store.contract import FOUND
 from feature_store.schema import Dense
 from tests.feature_store.parquet_samples import item_columns, write
 from tests.feature_store.redis_servers import until
-from tests.feature_store.samples import SHOP, ids, random_rows
+from tests.feature_store.samples import SHOP, bounded, ids, random_rows
 from tests.feature_store.stores import connect
 
 COUNT = 30
@@ -150,6 +150,46 @@ def test_rejected_rows_are_in_the_file_and_in_the_exit_code(
     write(tmp_path / "valid.parquet", {"user_id": [1, 2], "item_seq": [[4], [1]]})
     assert run("load", store_url, *files).exit_code == 0
     assert not (tmp_path / "rejects.jsonl").exists()
+
+
+@pytest.mark.parametrize(("value", "reason"), [(7.5, "7.5 is beyond max_abs 7"), (-9, "-9 is")])
+def test_a_value_beyond_max_abs_costs_its_row_alone(
+    tmp_path: Path, store_url: str, files: list[Any], value: float, reason: str
+) -> None:
+    schema, rejects = tmp_path / "bounded.yaml", files[-1]
+    schema.write_text(bounded(7).to_yaml())
+    rows = ROWS.copy()
+    rows["picture"][4, 2] = value
+    items = write(tmp_path / "huge.parquet", item_columns(SHOP, IDS, rows))
+    sources = ["--schema", schema, "--items", items, "--rejects", rejects, "--json"]
+    loaded = run("load", store_url, *sources)
+    assert loaded.exit_code == 3, loaded.output
+    told = json.loads(loaded.stdout)
+    assert (told["items"], told["rejected"]) == (COUNT - 1, 1)
+    [rejected] = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert (rejected["row"], rejected["column"]) == (4, "picture")
+    assert rejected["reason"].startswith(f"element 2: {reason}")
+
+
+def test_a_store_keeps_its_max_abs_whoever_opens_it(store_url: str) -> None:
+    """The smaller one of the store's and the opener's; a load's own schema decides anew."""
+
+    async def opened(most: float | None, **how: bool) -> float | None:
+        store = await connect(store_url, bounded(most) if most else SHOP, **how)
+        await store.close()
+        return next(f.max_abs for f in store.schema.item if f.name == "picture")  # type: ignore[union-attr]
+
+    async def look() -> None:
+        assert await opened(7, create=True) == 7
+        assert await opened(None) == 7
+        assert await opened(5) == 5
+        assert await opened(9) == 7
+        assert await opened(9, create=True) == 9
+        assert await opened(None) == 9
+        assert await opened(None, create=True) is None
+        assert await opened(None) is None
+
+    asyncio.run(look())
 
 
 def test_another_schema_is_refused_with_the_features_named(
