@@ -18,7 +18,7 @@ class ItemValueError(ValueError):
 
     def __init__(self, feature: str, reason: str, *element: int) -> None:
         self.feature, self.reason = feature, reason
-        self.place = (feature, *element)
+        self.place: tuple[str | int, ...] = (feature, *element)
         super().__init__(f"{'.'.join(map(str, self.place))}: {reason}")
 
 

@@ -94,15 +94,19 @@ class Engine:
         A thread that fails is started again; ``waiting_for`` tells of those that do not serve.
         """
         self.threads = threads
-        self.chunks = 0  # run so far
-        self.expired = 0  # requests dropped, or cut short, because their deadline had passed
-        self.expired_runs = 0  # calls of the graphs that began after their deadline
-        self.busy = 0.0  # seconds, of all threads
+        self.begin_counts()
         self.chunk, self._min_chunk, self._niceness = chunk, min_chunk, niceness
         self._loop = asyncio.get_running_loop()
         self._turns = Turns[Work]()
         self._counting = threading.Lock()
         self._workers = [KeptThread("engine", self._serve, number) for number in range(threads)]
+
+    def begin_counts(self) -> None:
+        """Zero: what was run so far answered no request."""
+        self.chunks = 0  # run so far
+        self.expired = 0  # requests dropped, or cut short, because their deadline had passed
+        self.expired_runs = 0  # calls of the graphs that began after their deadline
+        self.busy = 0.0  # seconds, of all threads
 
     @property
     def queued(self) -> int:

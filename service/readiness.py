@@ -52,3 +52,4 @@ async def prove(engine: Engine, version: Version) -> None:
     except DeadlinePassed:
         waits = engine.waiting_for or "its threads do not come to it"
         raise TimeoutError(f"no first score within {PROOF_S:g} s: {waits}") from None
+    engine.begin_counts()
