@@ -76,17 +76,48 @@ class Door:
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
-    """OSError names the setting."""
+    """A socket that takes connections. OSError names the setting."""
+    listener = bind(host, port, setting)
+    try:
+        begin_to_listen(listener, setting)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def bind(host: str, port: int, setting: str) -> socket.socket:
+    """A socket that has its address, and refuses connections until ``begin_to_listen``."""
+    listener = None
     try:
         (family, *_, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address[:2])
     except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]  # without the address a second time
-        raise OSError(f"{host}:{port}: {reason}; set {setting} (0 picks a free one)") from error
+        if listener is not None:
+            listener.close()
+        raise _cannot_listen(f"{host}:{port}", setting, error) from error
     listener.setblocking(False)
     return listener
+
+
+def begin_to_listen(listener: socket.socket, setting: str) -> None:
+    """OSError: another process began first."""
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        host, port = listener.getsockname()[:2]
+        raise _cannot_listen(f"{host}:{port}", setting, error) from error
+
+
+def _cannot_listen(address: str, setting: str, error: OSError) -> OSError:
+    reason = str(error.strerror).partition(" (")[0]  # without the address a second time
+    return OSError(f"{address}: {reason}; set {setting} (0 picks a free one)")
 
 
 def url_of(listener: socket.socket) -> str:

@@ -10,7 +10,7 @@ from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.bundle import Bundle
 from model_export.errors import BundleError
-from service.door import Door, listen, url_of
+from service.door import Door, begin_to_listen, bind, url_of
 from service.example import show_example
 from service.house import House, open_house
 from service.logs import logger
@@ -43,7 +43,7 @@ class Entrance(Protocol):
 
 
 async def serve(settings: Settings, example: bool = False) -> None:
-    """Serve until SIGTERM or SIGINT. BundleError, StoreError or OSError: it cannot begin.
+    """Serve until told to stop by a signal. BundleError, StoreError or OSError: it cannot begin.
 
     ``example``: once ready, ask ourselves something and print question and answer.
     """
@@ -56,8 +56,8 @@ async def serve_from(
 ) -> None:
     async with open_house(settings, worker) as (house, bundle):
         ports = Ports(house, entrance.left)
-        loading = begin("serving", _load(house, bundle, entrance, example), expected=CANNOT_BEGIN)
         entrance.open(ports)
+        loading = begin("serving", _load(house, bundle, entrance, example), expected=CANNOT_BEGIN)
         told = begin("serving", entrance.told.wait())
         try:
             await asyncio.wait((loading, told), return_when=asyncio.FIRST_COMPLETED)
@@ -99,13 +99,17 @@ async def _load(house: House, bundle: Bundle, entrance: Entrance, example: bool)
 
 
 class OwnDoors:
-    """The entrance of a process that is alone: it listens itself, and has the signals."""
+    """The entrance of a process that is alone: it listens itself, and has the signals.
+
+    It has its addresses from the start, and listens only when it can answer and drain: a connection
+    made before would be lost with a process that is ended meanwhile.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._notice_s = settings.drain_notice_s
-        self._service = listen(settings.host, settings.port, "QIN_PORT")
+        self._service = bind(settings.host, settings.port, "QIN_PORT")
         try:
-            self._admin = listen(settings.admin_host, settings.admin_port, "QIN_ADMIN_PORT")
+            self._admin = bind(settings.admin_host, settings.admin_port, "QIN_ADMIN_PORT")
         except OSError:
             self._service.close()
             raise
@@ -121,6 +125,8 @@ class OwnDoors:
     def open(self, ports: Ports) -> None:
         self._signals = StopSignals()
         self.told = self._signals.told
+        begin_to_listen(self._service, "QIN_PORT")
+        begin_to_listen(self._admin, "QIN_ADMIN_PORT")
         self._doors = [
             Door(self._service, ports.service.enter),
             Door(self._admin, ports.admin.enter),

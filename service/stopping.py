@@ -1,4 +1,9 @@
-"""The word to stop, from a signal: the first begins a drain, the second ends all at once."""
+"""Signals that end a process: the first begins a drain, a second ends it at once.
+
+SIGTERM, SIGINT, SIGQUIT and SIGHUP begin a drain. A SIGHUP during one changes nothing: a terminal
+that is closed sends several. SIGUSR1 and SIGUSR2, which tools send to reopen a log or to reload,
+are refused in the log rather than left to kill the process.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,14 @@ import os
 import signal
 from collections.abc import Callable
 
-STOPS = (signal.SIGTERM, signal.SIGINT)
+from service.logs import logger
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+MEANINGLESS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopSignals:
-    """``told`` is set by SIGTERM or SIGINT; after SIGINT, from a terminal, no balancer waits."""
+    """``told`` is set by the first of them; after SIGINT, from a terminal, no balancer waits."""
 
     def __init__(self, on_second: Callable[[], None] = lambda: None) -> None:
         self.told = asyncio.Event()
@@ -20,6 +28,10 @@ class StopSignals:
         self._loop = asyncio.get_running_loop()
         for number in STOPS:
             self._loop.add_signal_handler(number, self._stop, number)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup wants it
+            self._loop.add_signal_handler(signal.SIGHUP, self.told.set)
+        for number in MEANINGLESS:
+            self._loop.add_signal_handler(number, _refuse, number)
 
     def _stop(self, number: signal.Signals) -> None:
         if not self.told.is_set():
@@ -30,3 +42,7 @@ class StopSignals:
         self._loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+
+def _refuse(number: signal.Signals) -> None:
+    logger.warning("a signal without a meaning here; SIGTERM stops", signal=number.name)

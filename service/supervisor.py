@@ -54,6 +54,8 @@ class Supervisor:
         """``environment`` has the settings for the workers. OSError: a port cannot be had."""
         self._settings, self._environment, self._folder = settings, environment, folder
         self._example = example
+        self._workers: dict[int, Colleague] = {}
+        self._stop = StopSignals(self._kill)
         service = listen(settings.host, settings.port, f"{PREFIX}PORT")
         admin = listen(settings.admin_host, settings.admin_port, f"{PREFIX}ADMIN_PORT")
         self._url, self._admin_url = url_of(service), url_of(admin)
@@ -61,12 +63,10 @@ class Supervisor:
             Door(service, lambda connection: self._enter(Word.SERVICE, connection)),
             Door(admin, lambda connection: self._enter(Word.ADMIN, connection)),
         ]
-        self._workers: dict[int, Colleague] = {}
         self._waiting: deque[tuple[Word, socket.socket]] = deque()  # nobody could take them
         self._turns = count()
         self._one_is_ready = asyncio.Event()
         self._shut = False  # no more connections come
-        self._stop = StopSignals(self._kill)
 
     async def run(self) -> None:
         """Until told to stop. CannotStart unless all N workers come up at first."""

@@ -11,13 +11,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
 import orjson
 import pytest
 
-from service.door import Door, listen
+from service.door import Door, bind, listen
+from service.serving import OwnDoors
 from service.settings import Settings
 from tests.service import unprivileged
 from tests.service.measure_drain import Plan, one_drain
@@ -106,6 +108,62 @@ def test_who_waits_at_the_door_is_let_in(world: World) -> None:
             (response,) = responses(until_closed(waiting))
         assert response.status == 200
         assert service.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_other_signals_that_end_a_process_drain_it_too(
+    world: World, workers: str, number: signal.Signals
+) -> None:
+    """A terminal that is closed sends SIGHUP, and often two of them."""
+    body = orjson.dumps({"user_id": 1, "candidates": world.ids[:20].tolist()})
+    whole = request_of(body, PATIENT)
+    with ExitStack() as stack:
+        service = stack.enter_context(
+            serving(world.models, world.store, QIN_WORKERS=workers, QIN_SHUTDOWN_GRACE_S="30")
+        )
+        halves = [stack.enter_context(connected(service)) for _ in range(8)]
+        for half in halves:
+            half.sendall(whole[:-5])
+        service.process.send_signal(number)
+        wait_for(service, "draining")
+        if number == signal.SIGHUP:
+            service.process.send_signal(number)
+        for half in halves:
+            half.sendall(whole[-5:])
+        assert [only_response(half).status for half in halves] == [200] * 8
+        assert service.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_signals_without_a_meaning_end_nothing(world: World, workers: str) -> None:
+    with serving(world.models, world.store, QIN_WORKERS=workers) as service:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            service.process.send_signal(number)
+        wait_for(service, "a signal without a meaning here; SIGTERM stops", 2)
+        with service.client() as client:
+            assert client.get("/readyz").status_code == 200
+        assert service.stop() == 0
+
+
+def test_what_nohup_started_ignores_a_closed_terminal(world: World) -> None:
+    with serving(world.models, world.store, under=("nohup",)) as service:
+        service.process.send_signal(signal.SIGHUP)
+        service.process.send_signal(signal.SIGUSR1)  # which is told of after that
+        wait_for(service, "a signal without a meaning here; SIGTERM stops")
+        assert service.log.read_text().count("draining") == 0
+        assert service.stop() == 0
+
+
+def test_no_connection_is_taken_before_a_stop_would_drain_it(world: World) -> None:
+    """A lone process that ends while it still reads its settings and bundle loses none."""
+    bound = bind("127.0.0.1", 0, "QIN_PORT")
+    with closing(bound), pytest.raises(ConnectionRefusedError):
+        socket.create_connection(bound.getsockname(), timeout=5)
+    with OwnDoors(Settings(port=0, admin_port=0)) as doors:
+        host, _, port = doors.url.removeprefix("http://").rpartition(":")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)), timeout=5)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
