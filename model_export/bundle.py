@@ -55,7 +55,7 @@ class Bundle:
         path = Path(path)
         manifest = read_manifest(path)
         for name, record in manifest.files.items():
-            _check_file(path / name, record)
+            check_file(path / name, record)
         return cls(path, manifest)
 
     @property
@@ -152,7 +152,8 @@ def required(manifest: Manifest) -> set[str]:
     return {GOLDEN, *(f"{g}{kind}" for g in manifest.graphs for kind in (".onnx", ".weights"))}
 
 
-def _check_file(file: Path, record: FileRecord) -> None:
+def check_file(file: Path, record: FileRecord) -> None:
+    """BundleError unless ``file`` has the size and the digest of ``record``."""
     try:
         with plain_files.opened(file) as (descriptor, status):
             if status.st_size != record.size:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from feature_store.connect import connect
 from feature_store.contract import FeatureStore
+from feature_store.errors import StoreError, StoreMismatch
 from model_export.bundle import Bundle
+from model_export.errors import BundleError
 from model_export.runtime import FoldedModel
 from model_export.signature import PublicKeys
 from service.admission import Admission, Permit
@@ -24,7 +26,7 @@ from service.logs import logger
 from service.metrics import Metrics
 from service.models.catalogue import Catalogue
 from service.models.execution import Execution
-from service.models.first import choose
+from service.models.first import First
 from service.models.fleet import Fleet
 from service.models.follower import Follower
 from service.models.hot_swap import HotSwap
@@ -65,21 +67,34 @@ class House:
     readiness: Readiness
     swap: HotSwap
     fleet: Fleet
+    follower: Follower
     private: PrivateFolder
-    first: TakenIn
+    first: First
+    taken: TakenIn
     scrape: Scrape
     traces: Traces | None
 
     async def load(self, bundle: Bundle) -> None:
-        """Load the first version; then the service is ready."""
-        assert bundle is self.first.bundle
-        await self.swap.start(self.first, self.readiness)
+        """Load the first version that proves itself; then the service is ready."""
+        taken = self.taken
+        assert bundle is taken.bundle
+        self.swap.roster.passed_over(self.first.passed_over)
+        while True:
+            try:
+                await self.swap.start(taken, self.readiness)
+                break
+            except BundleError as error:
+                if self.first.is_chosen:
+                    raise
+                self.first.pass_over(taken.copy.version, str(error))
+                taken = await asyncio.to_thread(self.first.next)
+        await asyncio.to_thread(self.first.begun_with, taken)
         self.readiness.enter("a first score")
         assert self.versions.active is not None, "it has just been started"
         await prove(self.engine, self.versions.active)
         self.readiness.ready = True
         self.fleet.begin()
-        logger.info("ready", model_version=bundle.version, engine_threads=self.engine.threads)
+        logger.info("ready", model_version=taken.copy.version, engine_threads=self.engine.threads)
 
     def answered(self, question: Question, answer: Answer, permit: Permit) -> None:
         """Once it has been sent: what need not be waited for."""
@@ -116,12 +131,7 @@ class House:
         if settings.model_policy != "newest" or catalogue.single:
             return
 
-        async def activate(version: str, kind: str) -> None:
-            await self.swap.activate(version, kind)
-            await self.fleet.publish()
-
-        follower = Follower(catalogue, self.private, activate, settings.follow_every_s)
-        await keep("model_follow", partial(follower.follow, self.fleet.leads))
+        await keep("model_follow", partial(self.follower.follow, self.fleet.leads))
 
 
 @asynccontextmanager
@@ -133,19 +143,15 @@ async def open_house(
     ``worker``: which of a service's several processes this is, if there are several.
     """
     catalogue = Catalogue(settings.bundle)
-    catalogue.newest()  # is there anything to serve at all?
+    if not catalogue.versions():
+        raise BundleError(catalogue.nothing())
     private = PrivateFolder(settings.private, settings.bundle)
     keys = PublicKeys.read(settings.public_key) if settings.public_key else None
     rules = Rules(settings.max_bundle_bytes, keys)
-
-    def chosen(wanted: str | None) -> TakenIn:
-        private.prepare()
-        pinned = settings.pinned_version
-        return choose(catalogue, private, rules, pinned=pinned, wanted=wanted)
-
     wanted = await Fleet.wanted(settings)
-    first = await asyncio.to_thread(chosen, wanted)
-    store = await connect(settings.store, first.bundle.schema, options=store_options(settings))
+    await asyncio.to_thread(private.prepare)
+    first = First(catalogue, private, rules, settings.pinned_version, wanted)
+    taken, store = await _first_and_its_store(first, settings)
     engine = Engine(
         settings.engine_threads,
         chunk=settings.chunk_candidates,
@@ -160,7 +166,7 @@ async def open_house(
     shadow = Shadow(reader, metrics, settings.chunk_candidates)
     loader = Loader(
         private,
-        replace(rules, store_schema=store.schema),
+        first.rules,
         limits,
         settings.store,
         settings.table_folder,
@@ -169,6 +175,19 @@ async def open_house(
     rechecks = Rechecks(versions, metrics, settings.top_k_recheck, settings.chunk_candidates)
     swap = HotSwap(Roster(settings, catalogue, versions, shadow), loader, metrics)
     fleet = Fleet(settings, store, swap)
+
+    async def activate(version: str, kind: str) -> None:
+        await swap.activate(version, kind)
+        await fleet.publish()
+
+    follower = Follower(
+        catalogue,
+        private,
+        activate,
+        settings.follow_every_s,
+        active=lambda: versions.active.name if versions.active else None,
+        refused=first.refused,
+    )
     house = House(
         settings=settings,
         metrics=metrics,
@@ -182,15 +201,17 @@ async def open_house(
         readiness=readiness,
         swap=swap,
         fleet=fleet,
+        follower=follower,
         private=private,
         first=first,
+        taken=taken,
         scrape=scrape_of(metrics, worker),
         traces=_traces(settings),
     )
     try:
         _expose(house)
         async with house.scrape, watched(metrics.gc_pauses, metrics.loop_lag):
-            yield house, first.bundle
+            yield house, taken.bundle
     finally:
         await fleet.close()
         await swap.close()
@@ -200,6 +221,31 @@ async def open_house(
         await store.close()
         if house.traces is not None:
             await asyncio.to_thread(house.traces.close)
+
+
+async def _first_and_its_store(first: First, settings: Settings) -> tuple[TakenIn, FeatureStore]:
+    """The first version that fits the store; BundleError or StoreError when there is none."""
+    mismatch: StoreMismatch | None = None
+    while True:
+        try:
+            taken = await asyncio.to_thread(first.next)
+        except BundleError as error:
+            raise mismatch or error from None
+        schema, options = taken.bundle.schema, store_options(settings)
+        try:
+            store = await connect(settings.store, schema, options=options)
+        except StoreMismatch as error:
+            if first.is_chosen:
+                raise
+            try:  # without a schema it answers, unless the fault is the store's own
+                await (await connect(settings.store, options=options)).close()
+            except StoreError:
+                raise error from None
+            first.pass_over(taken.copy.version, str(error))
+            mismatch = mismatch or error
+        else:
+            first.hold_to(store.schema)
+            return taken, store
 
 
 def _traces(settings: Settings) -> Traces | None:
@@ -249,6 +295,13 @@ def _expose(house: House) -> None:
         "max",
     )
     gauge("qin_model_versions_loaded", "Versions in memory.", lambda: len(versions.all()), "max")
+    gauge(
+        "qin_models_left_aside",
+        "Bundles newer than the one followed last that are not followed: refused, incomplete, or "
+        "dated in the future.",
+        lambda: house.follower.left_aside,
+        "max",
+    )
     gauge("qin_item_table_items", "Items ready in memory.", lambda: of_table("count"), "max")
     gauge(
         "qin_item_table_capacity",

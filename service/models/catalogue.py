@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+import os
+import re
+import threading
+from heapq import nlargest
+from itertools import islice
 from pathlib import Path
 
-from model_export.bundle import bundle_folders, read_manifest
+from model_export.bundle import check_file, read_manifest
 from model_export.errors import BundleError
-from model_export.manifest import MANIFEST
+from model_export.manifest import MANIFEST, VERSION_PATTERN
+from service.artifacts.arrival import Arrivals, Found
 
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A version in the folder; ``fault`` when its manifest cannot be read."""
-
-    version: str
-    created: datetime | None = None
-    fault: str | None = None
+MOST_ENTRIES = 100_000  # of the folder that are read: of more, which ones is left to chance
+MOST_VERSIONS = 10_000  # of them that are looked into: the last ones by name
 
 
 class Catalogue:
     """``path``: a folder of bundles, or one bundle, which is then all there is."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.single = path, (path / MANIFEST).exists()
+        self.path, self.single = path, os.path.lexists(path / MANIFEST)
+        self._arrivals, self._looking = Arrivals(), threading.Lock()
 
     @property
     def models(self) -> Path:
@@ -32,30 +31,70 @@ class Catalogue:
         return self.path.resolve().parent if self.single else self.path
 
     def versions(self) -> dict[str, Found]:
-        folders = [self.path] if self.single else bundle_folders(self.path)
-        return {folder.resolve().name: _look(folder) for folder in folders}
+        """By name, also those that are still arriving."""
+        folders = self._folders()
+        with self._looking:
+            found = [self._arrivals.look(folder) for folder in folders]
+            self._arrivals.keep_only(folders)
+        return {one.version: one for one in found if one is not None}
 
     def folder(self, version: str) -> Path | None:
         """Where a version's bundle is. It is found among the folder's names, never made a path."""
-        folders = [self.path.resolve()] if self.single else bundle_folders(self.path)
-        return next((folder for folder in folders if folder.name == version), None)
+        return next((folder for folder in self._folders() if folder.name == version), None)
+
+    def newest_first(self) -> list[Found]:
+        """Those that may be begun with or followed: whole, and not of the future."""
+        found = [one for one in self.versions().values() if one.whole and not one.ahead]
+        return sorted(found, key=age, reverse=True)
 
     def newest(self) -> Found:
-        """The most recently created one. BundleError when there is none to read."""
-        found = list(self.versions().values())
-        readable = [one for one in found if one.created is not None]
-        if readable:
-            return max(readable, key=lambda one: (one.created, one.version))
-        if found:
-            raise BundleError(found[0].fault)
-        raise BundleError(
+        """The first of ``newest_first``. BundleError when there is none."""
+        for found in self.newest_first():
+            return found
+        raise BundleError(self.nothing())
+
+    def nothing(self) -> str:
+        """Why there is nothing to serve."""
+        for version, found in self.versions().items():
+            if found.fault is not None:
+                return found.fault
+            where = self.path if self.single else self.path / version
+            return f"{where}: {found.arriving or found.ahead}"
+        return (
             f"{self.path}: holds no bundle; build one with "
             f"`python -m model_export build CHECKPOINT --out {self.path}`"
         )
 
+    def digests_fit(self, version: str) -> bool:
+        """Whether a version's files are what its manifest says, now. Reads them all."""
+        folder = self.folder(version)
+        if folder is None:
+            return False
+        try:
+            for name, record in read_manifest(folder).files.items():
+                check_file(folder / name, record)
+        except BundleError:
+            return False
+        return True
 
-def _look(folder: Path) -> Found:
-    try:
-        return Found(folder.resolve().name, created=read_manifest(folder).created)
-    except BundleError as error:
-        return Found(folder.resolve().name, fault=str(error))
+    def _folders(self) -> list[Path]:
+        if self.single:
+            return [self.path.resolve()]
+        try:
+            with os.scandir(self.path) as entries:
+                names = nlargest(
+                    MOST_VERSIONS,
+                    (
+                        entry.name
+                        for entry in islice(entries, MOST_ENTRIES)
+                        if re.match(VERSION_PATTERN, entry.name) and entry.is_dir()
+                    ),
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [self.path / name for name in sorted(names)]
+
+
+def age(found: Found) -> tuple[float, str]:
+    """The order of versions: the newest last, unknown ones first."""
+    return found.created.timestamp() if found.created else 0.0, found.version

@@ -2,56 +2,137 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from feature_store.schema import FeatureSchema
 from model_export.errors import BundleError
+from service.artifacts.arrival import Found
 from service.logs import logger
-from service.models.catalogue import Catalogue
+from service.models.catalogue import Catalogue, age
 from service.models.intake import Rules, TakenIn, recall, take_in
-from service.models.private import PrivateFolder
+from service.models.private import Copy, PrivateFolder
+
+Source = tuple[str, Callable[[], TakenIn]]  # a version, and how to take it in
 
 
-def choose(
-    catalogue: Catalogue,
-    private: PrivateFolder,
-    rules: Rules,
-    *,
-    pinned: str | None,
-    wanted: str | None,
-) -> TakenIn:
-    """Pinned, else what the fleet serves, else what was active last, else the newest. Blocks.
+@dataclass
+class First:
+    """The versions that a service may begin with, best first.
 
-    BundleError when that one may not come in: a start does not quietly serve something else.
+    Pinned or alone: that one. Else what the fleet serves, what was active last, what was before
+    it, and then the newest. Each that cannot be begun with is passed over, and that is said: in the
+    log, in the list of versions, and in /readyz.
     """
-    state = private.remembered()
-    if state.loading is not None and state.loading.is_interrupted():
-        logger.error(
-            "a process ended while it loaded this version; it is not followed again by itself",
-            model_version=state.loading.version,
-        )
-        private.try_to_remember(
-            "it may be followed again", loading=None, interrupted=state.loading.version
-        )
-    if catalogue.single or pinned is not None:
-        return _from_folder(pinned or catalogue.newest().version, catalogue, private, rules)
-    if wanted is not None and catalogue.folder(wanted) is not None:
-        return _from_folder(wanted, catalogue, private, rules)
-    for copy in (state.active, state.previous):
-        if copy is None:
-            continue
+
+    catalogue: Catalogue
+    private: PrivateFolder
+    rules: Rules
+    pinned: str | None = None
+    wanted: str | None = None  # by the fleet
+    passed_over: dict[str, str] = field(default_factory=dict)  # version -> reason
+    refused: dict[str, str] = field(default_factory=dict)  # version -> mark of its folder
+
+    def __post_init__(self) -> None:
+        self._sources = self._in_order()
+        self._newest: dict[str, Found] = {}  # by which the newest were chosen
+
+    @property
+    def is_chosen(self) -> bool:
+        """There is no other to begin with: it was named."""
+        return self.catalogue.single or self.pinned is not None
+
+    def next(self) -> TakenIn:
+        """Take in the next one that can be. Blocks. BundleError when there is none left."""
+        for version, take in self._sources:
+            try:
+                return take()
+            except BundleError as error:
+                if self.is_chosen:
+                    raise
+                self.pass_over(version, str(error))
+        raise BundleError(self._nothing())
+
+    def pass_over(self, version: str, reason: str) -> None:
+        """This one cannot be begun with."""
+        self.passed_over.setdefault(version, reason)
+        if version in self._newest:
+            self.refused[version] = self._newest[version].mark
+        logger.error("passed over: not begun with", model_version=version, reason=reason)
+
+    def hold_to(self, schema: FeatureSchema) -> None:
+        """From now on only bundles for this store's schema come in."""
+        self.rules = replace(self.rules, store_schema=schema)
+
+    def begun_with(self, taken: TakenIn) -> None:
+        """It answers. What was there and is no newer is not followed."""
+        found = self._newest.get(taken.copy.version)
+        if found is not None:
+            self.private.try_to_remember(
+                "it may be followed after a rollback",
+                followed=found.version,
+                followed_created=found.created,
+            )
+
+    def _in_order(self) -> Iterator[Source]:
+        state, catalogue = self.private.remembered(), self.catalogue
+        if state.loading is not None and state.loading.is_interrupted():
+            logger.error(
+                "a process ended while it loaded this version; it is not followed again by itself",
+                model_version=state.loading.version,
+            )
+            state = self.private.try_to_remember(
+                "it may be followed again", loading=None, interrupted=state.loading.version
+            )
+        if self.is_chosen:
+            version = self.pinned or next(iter(catalogue.versions()), catalogue.path.name)
+            yield version, partial(self._from_folder, version)
+            return
+        if self.wanted is not None and catalogue.folder(self.wanted) is not None:
+            yield self.wanted, partial(self._from_folder, self.wanted)
+        for copy in (state.active, state.previous):
+            if copy is not None:
+                yield copy.version, partial(self._recall, copy)
+        self._newest = {found.version: found for found in catalogue.newest_first()}
+        last = self._newest.get(state.interrupted or "")
+        for found in sorted(catalogue.versions().values(), key=_unknown_first):
+            if found.version in self.passed_over or found.version == (last and last.version):
+                continue
+            if found.version in self._newest:
+                yield found.version, partial(self._from_folder, found.version)
+            else:
+                self.pass_over(found.version, found.fault or found.arriving or found.ahead or "")
+        if last is not None:  # a process died of it, but there is nothing else to serve
+            yield last.version, partial(self._from_folder, last.version)
+
+    def _recall(self, copy: Copy) -> TakenIn:
+        """From the private copy, or else from the models folder."""
         try:
-            return recall(copy, private, rules)
+            return recall(copy, self.private, self.rules)
         except BundleError as error:
-            logger.error("not begun with", model_version=copy.version, reason=str(error))
-        if catalogue.folder(copy.version) is not None:
-            return _from_folder(copy.version, catalogue, private, rules)
-    newest = catalogue.newest().version
-    private.try_to_remember("it may be followed after a rollback", followed=newest)
-    return _from_folder(newest, catalogue, private, rules)
+            if self.catalogue.folder(copy.version) is None:
+                raise
+            logger.error("private copy not used", model_version=copy.version, reason=str(error))
+            return self._from_folder(copy.version)
+
+    def _from_folder(self, version: str) -> TakenIn:
+        folder = self.catalogue.folder(version)
+        if folder is None:
+            raise BundleError(
+                f"{self.catalogue.path / version}: not found; publish it, or pin another"
+            )
+        return take_in(folder, self.private, self.rules)
+
+    def _nothing(self) -> str:
+        if not self.passed_over:
+            return self.catalogue.nothing()
+        first, *others = self.passed_over.values()
+        also = f" (and so with {len(others)} more: see the log)" if others else ""
+        return f"{first}{also}"
 
 
-def _from_folder(
-    version: str, catalogue: Catalogue, private: PrivateFolder, rules: Rules
-) -> TakenIn:
-    folder = catalogue.folder(version)
-    if folder is None:
-        raise BundleError(f"{catalogue.path / version}: not found; publish it, or pin another")
-    return take_in(folder, private, rules)
+def _unknown_first(found: Found) -> tuple[bool, float, str]:
+    """The newest first, after those whose date is not known: they might be newer."""
+    seconds, name = age(found)
+    return found.created is not None, -seconds, name

@@ -75,7 +75,12 @@ class Loads:
     async def first(self, taken: TakenIn, readiness: Readiness) -> Slot:
         """Nobody is answered before it is there. BundleError or StoreError."""
         slot = self._roster.slot(taken.copy.version)
-        return self._ready(slot, await self._bring(slot, taken, _Told(slot, readiness)))
+        try:
+            version = await self._bring(slot, taken, _Told(slot, readiness))
+        except BundleError as error:
+            self._failed(slot, str(error))
+            raise
+        return self._ready(slot, version)
 
     async def close(self) -> None:
         await self._loader.close()

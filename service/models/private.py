@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from model_export.errors import BundleError
 from service.logs import logger
@@ -63,7 +63,8 @@ class Remembered(BaseModel):
     previous: Copy | None = None
     loading: Loading | None = None  # set before a load, cleared after: still there, it was killed
     interrupted: str | None = None  # the version that a process did not survive loading
-    followed: str | None = None  # the newest version that was ever followed
+    followed: str | None = None  # the newest version that was ever followed,
+    followed_created: AwareDatetime | None = None  # and its date, should its folder be gone
 
 
 class PrivateFolder:
@@ -178,12 +179,13 @@ class PrivateFolder:
             write(self._state, _as_json(state.model_dump(mode="json")))
         return state
 
-    def try_to_remember(self, otherwise: str, **changed: Any) -> None:
+    def try_to_remember(self, otherwise: str, **changed: Any) -> Remembered:
         """As ``remember``; where that cannot be, the log says what happens ``otherwise``."""
         try:
-            self.remember(**changed)
+            return self.remember(**changed)
         except BundleError as error:
             logger.error(f"not remembered: {otherwise}", reason=str(error))
+            return self.remembered().model_copy(update=changed)
 
     def is_loaded_by_us(self, copy: Copy) -> dict[str, Any]:
         """What is remembered while ``copy`` is being loaded, so that a killed process shows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from service.errors import Conflict, UnknownVersion
@@ -13,7 +14,8 @@ from service.models.states import Slot, State
 from service.settings import Settings
 from service.versions import ALIASES, Versions
 
-GONE = (State.AVAILABLE, State.UNLOADED)
+GONE = (State.ARRIVING, State.AVAILABLE, State.UNLOADED)
+NOT_TRIED = (State.ARRIVING, State.AVAILABLE)
 
 
 class Roster:
@@ -57,8 +59,9 @@ class Roster:
         for name, one in found.items():
             slot = self.slot(name)
             slot.created = one.created or slot.created
-            if slot.state is State.AVAILABLE and one.fault:
-                slot.reason = one.fault
+            if slot.state in NOT_TRIED:
+                state = State.ARRIVING if one.arriving else State.AVAILABLE
+                slot.enter(state, reason=one.fault or one.arriving or one.ahead)
         for name in [n for n, s in self.slots.items() if n not in found and s.state in GONE]:
             del self.slots[name]
         newest = sorted(
@@ -67,6 +70,12 @@ class Roster:
             reverse=True,
         )
         return [self.describe(slot) for slot in newest]
+
+    def passed_over(self, reasons: Mapping[str, str]) -> None:
+        """Versions that a start could not begin with; what still arrives is not refused."""
+        for name, found in self.catalogue.versions().items():
+            if name in reasons and found.whole and not found.ahead:
+                self.slot(name).enter(State.FAILED, reason=reasons[name])
 
     def describe(self, slot: Slot) -> dict[str, Any]:
         versions, version = self.versions, slot.version

@@ -13,6 +13,7 @@ from service.versions import Version
 class State(StrEnum):
     """In the order a version passes them; FAILED may follow any that comes before READY."""
 
+    ARRIVING = "arriving"  # in the models folder, but not all of it yet: see ``reason``
     AVAILABLE = "available"  # in the models folder
     LOADING = "loading"  # files copied and checked, proved in a child, graphs and items read
     WARMING = "warming"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,8 @@ def publish(world: World, version: str, damage: hostile.Damage | None = None) ->
     good = world.models / "small-2"
     folder = hostile.copied(good, f"{version}")
     hidden = folder.rename(world.models.parent / version)
-    hostile.change_manifest(hidden, created=f"2031-01-0{1 + (version == 'good')}T00:00:00Z")
+    created = datetime.now(UTC) + timedelta(seconds=version == "good")
+    hostile.change_manifest(hidden, created=created.isoformat())
     if damage is not None:
         damage(hidden)
     hidden.rename(folder)
