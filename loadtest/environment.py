@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -30,12 +31,24 @@ def machine() -> dict[str, Any]:
     }
 
 
+SECRET = ("--api-key", "--events-key", "--admin-token", "--header")  # options that may hold one
+
+
 def command() -> str:
-    """The command line, ready to be pasted."""
-    arguments = sys.argv[1:]
+    """The command line, ready to be pasted but for what is secret in it."""
+    arguments = _without_secrets(sys.argv[1:])
     if Path(sys.argv[0]).name == "__main__.py":
         return shlex.join(["python", "-m", "loadtest", *arguments])
     return shlex.join([Path(sys.argv[0]).name, *arguments])
+
+
+def _without_secrets(arguments: Sequence[str]) -> list[str]:
+    shown, hide = list[str](), False
+    for argument in arguments:
+        option, equals, _ = argument.partition("=")
+        shown.append("…" if hide else f"{option}=…" if equals and option in SECRET else argument)
+        hide = not hide and argument in SECRET
+    return shown
 
 
 def now() -> str:
@@ -48,6 +61,7 @@ def describe(load: Load) -> dict[str, Any]:
     content["arrivals"] = str(load.arrivals)
     content["replay"] = str(load.replay) if load.replay else None
     content["workload"]["headers"] = sorted(load.workload.headers)
+    del content["api_key"], content["events_key"]
     return content
 
 

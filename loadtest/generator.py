@@ -32,6 +32,17 @@ GRACE = 2.0  # seconds for answers under way when the run is stopped
 SHED = (429, 503)
 
 
+class Lane:
+    """The connections to one address, and the rows that wait for one of them."""
+
+    __slots__ = ("pool", "waiting")
+
+    def __init__(self, poller: Poller, plan: Plan, host: str, port: int) -> None:
+        limit = max(1, plan.connections // plan.generators)
+        self.pool = Pool(poller, host, port, limit, plan.keep_alive_s)
+        self.waiting: deque[int] = deque()  # attended, without a connection
+
+
 class Generator:
     """Sends the rows ``number, number + count, …`` of the schedule."""
 
@@ -39,11 +50,11 @@ class Generator:
         self.plan, self.bank, self.columns = plan, bank, columns
         self._rows = range(number, columns.requests, plan.generators)
         self._poller = Poller()
-        limit = max(1, plan.connections // plan.generators)
-        self._pool = Pool(self._poller, plan.host, plan.port, limit, plan.keep_alive_s)
+        self._lanes = [Lane(self._poller, plan, plan.host, plan.port)]  # by kind; or one for all
+        if plan.events_host is not None:
+            self._lanes.append(Lane(self._poller, plan, plan.events_host, plan.events_port))
         self._checker = AnswerChecker(plan, bank, columns, number)
         self._live: OrderedDict[int, Connection | None] = OrderedDict()  # attended, not done
-        self._waiting: deque[int] = deque()  # attended, without a connection
         self._unchecked: deque[tuple[int, bytes, bytes, list[bytes]]] = deque()
         self._memory: list[int] = []  # KiB after each tenth of the requests
         self._start = 0.0
@@ -52,7 +63,7 @@ class Generator:
     def prepare(self) -> None:
         """Open the first connections and touch every page, before the clock starts."""
         for _ in range(min(self.plan.preopen, self.plan.connections) // self.plan.generators):
-            self._pool.open()
+            self._lanes[0].pool.open()
         self._events(self._poller.wait(clock() + LONGEST_WAIT))
         self.columns.touch()
 
@@ -74,7 +85,8 @@ class Generator:
                 now = clock()
             if now >= tick:
                 tick = now + LONGEST_WAIT / 2
-                self._pool.sweep(now)
+                for lane in self._lanes:
+                    lane.pool.sweep(now)
                 if 10 * self._next >= len(self._memory) * len(rows):
                     self._memory.append(resident_kib())
                 if give_up > now + GRACE and (stop[0] or os.getppid() != parent):
@@ -94,63 +106,74 @@ class Generator:
             self._checker.check(*self._unchecked.popleft())
         for row in rows[end:]:
             self.columns.reason[row] = Reason.STOPPED
-        self._pool.close()
+        for lane in self._lanes:
+            lane.pool.close()
         self._checker.close()
 
     # -- sending --------------------------------------------------------------------------
 
     def _attend(self, row: int, now: float) -> None:
         self.columns.attended[row] = now - self._start
-        connection = self._pool.take(now)
+        lane = self._lane(row)
+        connection = lane.pool.take(now)
         self._live[row] = connection
         if connection is not None:
-            self._send(connection, row)
+            self._send(lane, connection, row)
             return
-        self._waiting.append(row)
-        if self._pool.connecting < len(self._waiting) and self._pool.open() is not None:
+        lane.waiting.append(row)
+        if lane.pool.connecting < len(lane.waiting) and lane.pool.open() is not None:
             self.columns.opened[row] = 1
 
-    def _send(self, connection: Connection, row: int) -> None:
+    def _lane(self, row: int) -> Lane:
+        if len(self._lanes) == 1:
+            return self._lanes[0]
+        return self._lanes[int(self.bank.kind[self.columns.entry[row]])]
+
+    def _send(self, lane: Lane, connection: Connection, row: int) -> None:
         self._live[row] = connection
         self.columns.sent[row] = clock() - self._start
         connection.send(row, self.bank.wire[self.columns.entry[row]])
         if connection.fault:
-            self._broken(connection)
+            self._broken(lane, connection)
 
-    def _offer(self, connection: Connection) -> None:
+    def _offer(self, lane: Lane, connection: Connection) -> None:
         """A connection is free: serve who waits, else keep it."""
-        while self._waiting:
-            row = self._waiting.popleft()
+        while lane.waiting:
+            row = lane.waiting.popleft()
             if row in self._live:
-                self._send(connection, row)
+                self._send(lane, connection, row)
                 return
-        self._pool.give(connection, clock())
+        lane.pool.give(connection, clock())
 
     # -- receiving ------------------------------------------------------------------------
 
     def _events(self, ready: list[tuple[int, int]]) -> None:
         for fd, mask in ready:
-            connection = self._pool.all.get(fd)
-            if connection is None:
+            for lane in self._lanes:
+                connection = lane.pool.all.get(fd)
+                if connection is not None:
+                    break
+            else:
                 continue
             if connection.state is State.CONNECTING:
-                if self._pool.established(connection):
-                    self._offer(connection)
+                if lane.pool.established(connection):
+                    self._offer(lane, connection)
                 else:
-                    self._unconnected(connection)
+                    self._unconnected(lane, connection)
                 continue
             if mask & WRITE:
                 connection.flush()
             if mask & ~WRITE:
                 connection.receive()
             if connection.complete:
-                self._answered(connection)
+                self._answered(lane, connection)
             elif connection.fault:
-                self._broken(connection)
+                self._broken(lane, connection)
         if ready:
-            self._pool.bury()
+            for lane in self._lanes:
+                lane.pool.bury()
 
-    def _answered(self, connection: Connection) -> None:
+    def _answered(self, lane: Lane, connection: Connection) -> None:
         row, status = connection.request, connection.status
         columns = self.columns
         columns.done[row] = connection.received_at - self._start
@@ -166,31 +189,32 @@ class Generator:
             columns.bucket[row], columns.reason[row] = Bucket.FAILED, Reason.STATUS
         self._unchecked.append((row, connection.version, connection.timing, connection.body))
         if connection.reusable():
-            self._offer(connection)
+            self._offer(lane, connection)
         else:
-            self._pool.discard(connection)
+            lane.pool.discard(connection)
 
-    def _broken(self, connection: Connection) -> None:
+    def _broken(self, lane: Lane, connection: Connection) -> None:
         row = connection.request
         if connection.state is State.BUSY and row in self._live:
             self.columns.done[row] = clock() - self._start
             self._end(row, Bucket.FAILED, connection.fault)
-        self._pool.discard(connection)
-        self._open_for_waiting()
+        lane.pool.discard(connection)
+        self._open_for_waiting(lane)
 
-    def _unconnected(self, connection: Connection) -> None:
-        self._pool.discard(connection)
-        while self._waiting:
-            row = self._waiting.popleft()
+    def _unconnected(self, lane: Lane, connection: Connection) -> None:
+        lane.pool.discard(connection)
+        while lane.waiting:
+            row = lane.waiting.popleft()
             if row in self._live:
                 self.columns.done[row] = clock() - self._start
                 self._end(row, Bucket.FAILED, Reason.CONNECT)
                 break
-        self._open_for_waiting()
+        self._open_for_waiting(lane)
 
-    def _open_for_waiting(self) -> None:
-        if len(self._waiting) > self._pool.connecting:
-            self._pool.open()
+    @staticmethod
+    def _open_for_waiting(lane: Lane) -> None:
+        if len(lane.waiting) > lane.pool.connecting:
+            lane.pool.open()
 
     # -- giving up ------------------------------------------------------------------------
 
@@ -203,22 +227,24 @@ class Generator:
         """Requests are attended in the order of their schedule, so the first is the oldest."""
         while self._live and self._first_deadline(now) <= now:
             row, connection = next(iter(self._live.items()))
+            lane = self._lane(row)
             if connection is None:
                 self._end(row, Bucket.UNSENT, Reason.NO_CONNECTION)
-                while self._waiting and self._waiting[0] not in self._live:
-                    self._waiting.popleft()
+                while lane.waiting and lane.waiting[0] not in self._live:
+                    lane.waiting.popleft()
                 continue
             self.columns.done[row] = now - self._start
             self._end(row, Bucket.TIMED_OUT, Reason.DEADLINE)
-            self._pool.discard(connection)
-            self._open_for_waiting()
+            lane.pool.discard(connection)
+            self._open_for_waiting(lane)
 
     def _abandon(self) -> None:
         """Stopped, and the grace is over: what is still under way stays unanswered."""
         for row, connection in list(self._live.items()):
             bucket = Bucket.UNSENT if connection is None else Bucket.TIMED_OUT
             self._end(row, bucket, Reason.STOPPED)
-        self._waiting.clear()
+        for lane in self._lanes:
+            lane.waiting.clear()
 
     def _end(self, row: int, bucket: Bucket, reason: Reason) -> None:
         self.columns.bucket[row], self.columns.reason[row] = bucket, reason
@@ -229,7 +255,7 @@ class Generator:
         return {
             "versions": self._checker.versions,
             "stages": self._checker.stages,
-            "connections_opened": self._pool.opened,
+            "connections_opened": sum(lane.pool.opened for lane in self._lanes),
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "memory_kib": self._memory,
         }

@@ -52,6 +52,15 @@ class LoadOptions:
     top_k: Annotated[int | None, typer.Option(min=1, help="Ask for the best k only.")] = None
     inline_history: Annotated[int, typer.Option(min=0, help="History items sent along.")] = 0
     distinct: Annotated[int, typer.Option(min=1, help="Requests prepared, sent in turn.")] = 10_000
+    events_url: Annotated[
+        str | None, typer.Option(help="Where clicks go, if elsewhere: the admin port.")
+    ] = None
+    api_key: Annotated[
+        str, typer.Option(envvar="QIN_API_KEY", help="The service's; the variable is not in ps.")
+    ] = ""
+    events_key: Annotated[
+        str, typer.Option(envvar="QIN_EVENTS_KEY", help="For clicks: the admin port's token.")
+    ] = ""
     header: Annotated[list[str], typer.Option(help="NAME: VALUE; repeat.")] = field(
         default_factory=list
     )
@@ -95,6 +104,9 @@ class LoadOptions:
             generator_cores=_cores(self.generator_cores),
             stages=self.stages,
             allow_remote=self.allow_remote,
+            events_url=self.events_url,
+            api_key=_key("api-key", self.api_key),
+            events_key=_key("events-key", self.events_key),
         )
 
 
@@ -133,6 +145,12 @@ def _cores(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise ValueError(f"generator-cores: {text!r} should be written 0 or 0,2,3") from None
+
+
+def _key(option: str, key: str) -> str:
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError(f"{option}: a key is printable ASCII without spaces")
+    return key
 
 
 def _header(line: str) -> tuple[str, str]:

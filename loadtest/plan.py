@@ -18,9 +18,11 @@ class Plan:
     """Where to send, how, and what to keep. Times in seconds."""
 
     folder: str
-    host: str
+    host: str  # an address
     port: int
     requests: int
+    events_host: str | None = None  # where clicks go, if elsewhere
+    events_port: int = 0
     generators: int = 1
     cores: tuple[int, ...] = ()
     connections: int = 1024

@@ -19,7 +19,11 @@ class Pool:
     """
 
     def __init__(self, poller: Poller, host: str, port: int, limit: int, keep_alive: float) -> None:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        """``host``: an address."""
+        numeric = socket.AI_NUMERICHOST
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=numeric
+        )[0]
         self._poller, self._family = poller, family
         self._address = (str(address[0]), int(address[1]))
         self._limit, self._keep_alive = limit, keep_alive

@@ -24,7 +24,7 @@ from loadtest.poller import clock
 from loadtest.replay import read_log
 from loadtest.schedule import Arrivals, Times
 from loadtest.target import Target
-from loadtest.workload import Bank, Workload
+from loadtest.workload import Aim, Bank, Workload
 
 LEAD = 0.15  # seconds between telling the generators and the first request
 READY = 60.0  # seconds for a generator to load the bank and connect
@@ -55,6 +55,9 @@ class Load:
     stages: bool = False
     keep_answers: bool = False
     allow_remote: bool = False
+    events_url: str | None = None  # for clicks, if elsewhere
+    api_key: str = ""
+    events_key: str = ""  # for clicks; without one the API key
     stall_every: int = 0
     stall_s: float = 0.0
 
@@ -135,15 +138,23 @@ def execute(
     ``with`` block.
     """
     target = Target.parse(load.url, allow_remote=load.allow_remote)
+    clicks = target
+    if load.events_url is not None:
+        clicks = Target.parse(load.events_url, allow_remote=load.allow_remote)
     times, documents = load.schedule()
     with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
-        plan = _plan(load, target, folder, times.size)
+        plan = _plan(load, target, clicks, folder, times.size)
         bank = Bank.encode(
             documents,
             authority=target.authority,
             prefix=target.prefix,
             stages=load.stages,
-            headers=load.workload.headers,
+            headers={**load.workload.headers, **_bearer(load.api_key)},
+            events=Aim(
+                clicks.authority,
+                clicks.prefix,
+                {**load.workload.headers, **_bearer(load.events_key or load.api_key)},
+            ),
         )
         columns = plan.columns(create=True)
         columns.at[:] = times
@@ -160,13 +171,19 @@ def execute(
                 process.communicate()
 
 
-def _plan(load: Load, target: Target, folder: str, requests: int) -> Plan:
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _plan(load: Load, target: Target, clicks: Target, folder: str, requests: int) -> Plan:
     generators = max(load.generators, len(load.generator_cores))
     return Plan(
         folder=folder,
-        host=target.host,
+        host=target.address,
         port=target.port,
         requests=requests,
+        events_host=None if clicks is target else clicks.address,
+        events_port=clicks.port,
         generators=generators,
         cores=load.generator_cores,
         connections=max(load.connections, generators),

@@ -52,8 +52,10 @@ class Admin:
 
     def _call(self, method: str, path: str) -> Any:
         target = Target.parse(self.url, allow_remote=self.allow_remote)
-        connection = http.client.HTTPConnection(target.host, target.port, timeout=self.timeout)
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        connection = http.client.HTTPConnection(target.address, target.port, timeout=self.timeout)
+        headers = {"Host": target.authority}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         try:
             connection.request(method, urlsplit(self.url).path.rstrip("/") + path, headers=headers)
             answer = connection.getresponse()

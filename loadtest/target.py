@@ -1,4 +1,7 @@
-"""The one address that requests go to, and the rule that keeps it on this machine."""
+"""The address that requests go to, and the rule that keeps it on this machine.
+
+A name is resolved once: the address that was checked is the one that is connected to.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class Target:
     port: int
     prefix: str
     url: str
+    address: str  # of ``host``
 
     @property
     def authority(self) -> str:
@@ -42,11 +46,11 @@ class Target:
         if parts.query or parts.fragment or parts.username:
             raise TargetError(f"url: {url!r}: only host, port and a path prefix are understood")
         try:
-            address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]
-        except OSError as error:
+            address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+        except (OSError, UnicodeError) as error:
             raise TargetError(f"url: {host!r} does not resolve: {error}") from None
-        if not allow_remote and not ipaddress.ip_address(str(address).split("%")[0]).is_loopback:
+        if not allow_remote and not ipaddress.ip_address(address.split("%")[0]).is_loopback:
             raise TargetError(
                 f"url: {host} is another machine; add --allow-remote if it is yours to load"
             )
-        return cls(host, port, parts.path.rstrip("/"), url)
+        return cls(host, port, parts.path.rstrip("/"), url, address)

@@ -77,6 +77,15 @@ class Workload:
         return {"user_id": user, "item_id": int(items.draw(rng, 1)[0])}
 
 
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Where requests of one kind go, as far as they say so themselves."""
+
+    authority: str
+    prefix: str
+    headers: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class Bank:
     """Prepared requests. ``wire`` holds whole requests, header and body."""
@@ -94,13 +103,13 @@ class Bank:
         prefix: str = "",
         stages: bool = False,
         headers: Mapping[str, str] | None = None,
+        events: Aim | None = None,
     ) -> Bank:
+        """``events``: where clicks go, if not where everything does."""
+        aim = Aim(authority, prefix, headers or {})
         extra = {"X-Server-Timing": "1"} if stages else {}
-        extra.update(headers or {})
-        lines = "".join(f"{name}: {value}\r\n" for name, value in extra.items())
         heads = {
-            kind: f"POST {prefix}{path} HTTP/1.1\r\nHost: {authority}\r\n"
-            f"Content-Type: application/json\r\n{lines}Content-Length: "
+            kind: _head(events if kind == EVENT and events else aim, path, extra)
             for kind, path in PATHS.items()
         }
         wire, body_at = [], []
@@ -128,3 +137,12 @@ class Bank:
             ends = np.cumsum(arrays["lengths"], dtype=np.int64).tolist()
             wire = [content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
             return cls(wire, arrays["kind"], arrays["body_at"])
+
+
+def _head(aim: Aim, path: str, extra: Mapping[str, str]) -> str:
+    """Up to the length of the body."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in {**extra, **aim.headers}.items())
+    return (
+        f"POST {aim.prefix}{path} HTTP/1.1\r\nHost: {aim.authority}\r\n"
+        f"Content-Type: application/json\r\n{lines}Content-Length: "
+    )

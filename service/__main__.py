@@ -22,7 +22,7 @@ from service.handing import Post
 from service.logs import logger
 from service.models_cli import app as models
 from service.observability.background import guard_process
-from service.settings import PREFIX, Settings, unknown_variables
+from service.settings import PREFIX, Settings, api_keys, is_loopback, unknown_variables
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(models, name="models")
@@ -66,6 +66,7 @@ def serve(
     logs.configure(settings.log_format, settings.log_level)
     for variable in unknown_variables(dict(os.environ)):
         logger.warning("this variable sets nothing", variable=variable)
+    _say_who_may_write(settings)
     # Imported when it is known which: a supervisor does without all that answers requests.
     if settings.workers == 1:
         from service.serving import serve as serve_alone
@@ -103,6 +104,17 @@ def _settings(given: dict[str, Any]) -> Settings:
             name = "".join(f"{PREFIX}{field}: ".upper() for field in fault["loc"][:1])
             typer.echo(name + fault["msg"], err=True)
         raise typer.Exit(2) from None
+
+
+def _say_who_may_write(settings: Settings) -> None:
+    keys = sorted({name for name, _ in api_keys(settings.api_keys)})
+    items, events = settings.writes_at, settings.events_at
+    logger.info("access", item_writes=items, events=events, api_keys=keys)
+    if "service" in (items, events) and not keys and not is_loopback(settings.host):
+        logger.warning(
+            "whoever reaches the public port may write: set QIN_API_KEYS, or QIN_WRITES_ON and "
+            "QIN_EVENTS_ON to admin"
+        )
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:

@@ -12,17 +12,22 @@ from feature_store.contract import FeatureStore
 
 CANDIDATES = 5
 JSON = "Content-Type: application/json"
+KEY = '-H "Authorization: Bearer $QIN_API_KEY"'
 
 
-async def show_example(store: FeatureStore, url: str) -> None:
-    """Ask the service at ``url`` about a user and items of ``store``; print question and answer."""
+async def show_example(store: FeatureStore, url: str, key: str | None = None) -> None:
+    """Ask the service at ``url`` about a user and items of ``store``; print question and answer.
+
+    ``key``: an API key, which is used and not printed.
+    """
     question = await _question(store)
     if question is None:
         typer.echo("The store holds no items yet: python -m feature_store load --help")
         return
     body = orjson.dumps(question)
-    answer = await asyncio.to_thread(_ask, f"{url}/v1/score", body)
-    typer.echo(f"\ncurl -s {url}/v1/score -H '{JSON}' -d '{body.decode()}'\n\n{answer}\n")
+    answer = await asyncio.to_thread(_ask, f"{url}/v1/score", body, key)
+    with_key = f" {KEY}" if key else ""
+    typer.echo(f"\ncurl -s {url}/v1/score{with_key} -H '{JSON}' -d '{body.decode()}'\n\n{answer}\n")
 
 
 async def _question(store: FeatureStore) -> dict[str, object] | None:
@@ -36,9 +41,10 @@ async def _question(store: FeatureStore) -> dict[str, object] | None:
     return None
 
 
-def _ask(url: str, body: bytes) -> str:
+def _ask(url: str, body: bytes, key: str | None) -> str:
     name, value = JSON.split(": ")
-    request = urllib.request.Request(url, body, {name: value})  # noqa: S310 — our own address
+    headers = {name: value} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 — our own address
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(request, timeout=10) as response:
         content: bytes = response.read()

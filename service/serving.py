@@ -17,7 +17,7 @@ from service.logs import logger
 from service.observability.background import begin, failed
 from service.port import Ports
 from service.scrape import Worker
-from service.settings import Settings
+from service.settings import Settings, api_keys
 from service.stopping import StopSignals
 
 CANNOT_BEGIN = (BundleError, StoreError, SchemaError, OSError)  # told as such, by ``__main__``
@@ -91,7 +91,9 @@ async def _load(house: House, bundle: Bundle, entrance: Entrance, example: bool)
     entrance.ready()
     if example:
         try:
-            await show_example(house.store, entrance.url)
+            keys = api_keys(house.settings.api_keys)
+            key = keys[0][1] if keys else None
+            await show_example(house.store, entrance.url, key)
         except Exception:  # serving goes on without it
             failed("serving", "the example failed")
     await house.follow()

@@ -11,7 +11,7 @@ from service.exchange import PROBES
 from service.oip.errors import is_oip
 from service.oip.openapi import ErrorAnswer
 from service.openapi import problem
-from service.settings import Settings
+from service.settings import Settings, api_keys
 
 SCHEME = "API key"
 
@@ -22,7 +22,7 @@ def document_access(app: FastAPI, settings: Settings) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _complete(generate(), keys=settings.api_keys is not None)
+            _complete(generate(), keys=bool(api_keys(settings.api_keys)))
         assert app.openapi_schema is not None
         return app.openapi_schema
 

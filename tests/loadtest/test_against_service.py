@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,30 @@ def test_every_score_is_the_offline_one(
     assert result["versions"] == {world.bundle.version: result["requests"]}
     assert result["stages"]["unaccounted_share"] <= 0.05
     assert "rank" in result["stages"]["mean_ms"]
+
+
+def test_clicks_go_where_they_are_taken_with_a_key_of_their_own(
+    world: World, tmp_path: Path
+) -> None:
+    key, token = "a-key-for-the-public-port", "a-token-of-the-admin-port"
+    variables = {"QIN_EVENTS_ON": "admin", "QIN_API_KEYS": f"me:{key}", "QIN_ADMIN_TOKEN": token}
+    with serving(world.models, world.store, **variables) as service:
+        mixed = Workload(users="5001..5040", items=world.store, candidates="8", events=0.5)
+        load = Load(
+            service.url, rate=50, seconds=1, warmup=0, workload=mixed, api_key=key,
+            events_url=f"http://127.0.0.1:{service.admin_port}", events_key=token,
+        )  # fmt: skip
+        with execute(load) as run:
+            result = summarise(run, [])
+            kinds = set(run.bank.kind.tolist())
+        with execute(replace(load, events_url=None)) as run:
+            refused = summarise(run, [])["statuses"]
+    assert kinds == {0, 1}
+    assert result["buckets"]["ok"] == result["requests"], result["statuses"]
+    assert refused.keys() == {"200", "401"}
+    said = json.dumps(result)
+    assert key not in said
+    assert token not in said
 
 
 def test_the_oracle_says_what_it_lacks(world: World, oracle: BundleOracle, tmp_path: Path) -> None:

@@ -48,6 +48,18 @@ def test_a_met_target_leaves_with_0_and_every_file(quick_stub: StubProcess, tmp_
     }  # fmt: skip
 
 
+def test_no_secret_of_the_command_line_is_written_down(
+    quick_stub: StubProcess, tmp_path: Path
+) -> None:
+    _, result = run(
+        quick_stub.url, "--rate", "100", "--duration", "1s", "--out", str(tmp_path / "out"),
+        "--api-key", "first-secret", "--events-key=second-secret", "--header", "X: third-secret",
+    )  # fmt: skip
+    assert "--api-key … --events-key=… --header …" in result["command"].replace("'", "")
+    written = [p.read_bytes() for p in (tmp_path / "out").iterdir()]
+    assert not any(b"-secret" in content for content in written)
+
+
 def test_a_missed_target_leaves_with_1(quick_stub: StubProcess) -> None:
     code, result = run(
         quick_stub.url, "--rate", "100", "--duration", "1s", "--slo", "p99=4ms", "--slo", "p50=1s"

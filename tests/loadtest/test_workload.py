@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -15,8 +17,12 @@ from pyarrow import parquet
 
 import feature_store
 from feature_store.schema import Categorical, FeatureSchema
+from loadtest.columns import Bucket
 from loadtest.population import PopulationError, Zipf, read_ids
+from loadtest.runner import Load, execute
 from loadtest.sizes import Sizes, SizesError
+from loadtest.stub_process import StubProcess
+from loadtest.swap import Admin
 from loadtest.target import Target, TargetError
 from loadtest.workload import EVENT, SCORE, Bank, Workload
 
@@ -111,6 +117,42 @@ def test_only_loopback_is_aimed_at_unless_allowed() -> None:
     assert Target.parse("http://192.0.2.1:8000", allow_remote=True).host == "192.0.2.1"
     with pytest.raises(TargetError, match="--allow-remote"):
         Target.parse("http://192.0.2.1:8000")
+
+
+def resolves_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The first answer is loopback, every later one is elsewhere."""
+    found = iter(["127.0.0.1"])
+    resolve = socket.getaddrinfo
+
+    def rebinding(host: Any, *arguments: Any, **options: Any) -> Any:
+        return resolve(next(found, "192.0.2.1") if host == name else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+
+
+def test_the_address_that_was_checked_is_the_one_that_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolves_once(monkeypatch, "rebinding.test")
+    small = Workload(users="1..5", items="1..20", candidates="4", distinct=20)
+    with StubProcess(service="constant:1ms", servers=0) as stub:
+        _, _, port = stub.url.rpartition(":")
+        load = Load(f"http://rebinding.test:{port}", 100, 0.3, warmup=0, workload=small)
+        with execute(load) as run:
+            assert b"Host: rebinding.test:" in run.bank.wire[0]
+            assert set(run.columns.bucket.tolist()) == {Bucket.OK}
+
+
+def test_the_admin_api_that_was_checked_is_the_one_that_gets_the_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolves_once(monkeypatch, "rebinding.test")
+    with StubProcess(service="constant:1ms", servers=0, admin_port=0, admin_token="secret") as stub:
+        _, _, port = stub.admin_url.rpartition(":")
+        admin = Admin(f"http://rebinding.test:{port}", "secret", timeout=5)
+        assert admin.versions()
+        with pytest.raises(TargetError, match="another machine"):
+            admin.versions()
 
 
 STORE_SCHEMA = FeatureSchema(

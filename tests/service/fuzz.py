@@ -39,7 +39,9 @@ class Outcome:
     said: str = field(default="", repr=False)
 
 
-def fuzz(url: str, examples: int, seed: int, *, leave_out: str = "^$") -> Outcome:
+def fuzz(
+    url: str, examples: int, seed: int, *, leave_out: str = "^$", key: str | None = None
+) -> Outcome:
     """Run schemathesis, ``examples`` per operation and phase, but on paths like ``leave_out``."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         har = Path(name) / "cases.har"
@@ -48,6 +50,7 @@ def fuzz(url: str, examples: int, seed: int, *, leave_out: str = "^$") -> Outcom
             *("--checks", "all", "--max-examples", str(examples), "--seed", str(seed)),
             *("--report-har-path", str(har), "--generation-database", "none", "--no-color"),
             *("--exclude-path-regex", leave_out),
+            *(("--header", f"Authorization: Bearer {key}") if key else ()),
             *("--continue-on-failure", "--suppress-health-check", "all"),
         ]
         ran = subprocess.run(
