@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from feature_store.oddities import Oddities
 from feature_store.options import StoreOptions
 from feature_store.redis_cluster import Cluster
 from feature_store.redis_nodes import Nodes, Sentinel, Standalone, place
@@ -23,10 +24,13 @@ async def connect_redis(
         "sentinel": Sentinel,
         "cluster": Cluster,
     }
-    nodes: Nodes = kinds[url.kind](url, options.budget_ms / 1e3)
+    oddities = Oddities()
+    nodes: Nodes = kinds[url.kind](url, options.budget_ms / 1e3, oddities)
     where = f"{place(url.addresses[0])} (prefix {options.prefix})"
     try:
-        return await RedisStore.open(nodes, where, schema, options, create=create, kind=url.kind)
+        return await RedisStore.open(
+            nodes, where, schema, options, oddities, create=create, kind=url.kind
+        )
     except BaseException:
         await nodes.close()
         raise

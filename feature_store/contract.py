@@ -49,6 +49,7 @@ class Changes:
     cursor: str  # where the next call goes on
     ids: Ids
     lost: bool  # older changes are gone: read every item again
+    unreadable: int = 0  # entries of the log that were no list of ids, and were passed over
 
 
 class FeatureStore(Protocol):
@@ -128,6 +129,10 @@ class FeatureStore(Protocol):
     @property
     def open_breakers(self) -> list[str]:
         """Servers known not to answer, so that requests to them fail at once; never any in LMDB."""
+
+    @property
+    def odd_replies(self) -> int:
+        """Replies of an unknown form, and turns of background work that failed, so far."""
 
     async def ping(self) -> None:
         """Return if the store answers; raise StoreUnavailable otherwise."""

@@ -8,11 +8,23 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """It does not answer: refused, too slow, lost, closed. Trying again later may help."""
+    """It does not answer: refused, too slow, lost, closed. Trying again later may help.
+
+    ``unknown``: a write had been sent, so that it may have been applied or may be yet. Without it
+    nothing was written, and nothing will be.
+    """
+
+    def __init__(self, message: str, *, unknown: bool = False) -> None:
+        super().__init__(message)
+        self.unknown = unknown
 
 
 class StoreRefused(StoreError):
     """It answers and declines: wrong password, read-only, out of memory, wrong type of key."""
+
+
+class StoreFull(StoreRefused):
+    """There is no room for more: the disk, a quota, an address space or Redis's maxmemory."""
 
 
 class StoreMismatch(StoreError):

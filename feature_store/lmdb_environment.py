@@ -7,26 +7,32 @@ excludes readers; reads are memory look-ups of microseconds, so their lock is ne
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import lmdb
 
 from feature_store.errors import (
-    StoreCorrupt,
+    StoreError,
+    StoreFull,
     StoreMismatch,
     StoreRefused,
     StoreUnavailable,
 )
+from feature_store.lmdb_errors import FULL, translated
 from feature_store.schema_record import settled
 
 T = TypeVar("T")
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
 FIRST_MAP_BYTES = 64 << 20
+MOST_READERS = 1024
+OPENS_WITHIN_S = 10.0
+LOCK_FILE_BYTES = 256 + 64 * MOST_READERS  # a header, and a line of the cache per reader
 DATABASES = ("meta", "items", "histories", "changes", "seen_keys", "seen_times", "notes")
 
 
@@ -38,33 +44,37 @@ class LmdbEnvironment:
         self.users = 0
         self._reading = threading.Lock()
         self._writing = threading.Lock()
-        with self._translated():
+        with translated(self.path):
             on_disk = path / "data.mdb"
             size = max(FIRST_MAP_BYTES, on_disk.stat().st_size if on_disk.exists() else 0)
+            _reserve(path / "lock.mdb")
             self._env = lmdb.open(
                 str(path),
                 map_size=size,
                 max_dbs=len(DATABASES),
-                max_readers=1024,
+                max_readers=MOST_READERS,
                 create=create,
                 mode=0o640,
                 readahead=False,
             )
             self._env.reader_check()  # slots of readers that were killed
-        try:
-            self.db = self._open_databases(create)
-        except BaseException:
-            self._env.close()
-            raise
+        self.db: dict[str, lmdb._Database] = {}
+        self.opened: Future[None] = Future()
 
-    def _open_databases(self, create: bool) -> dict[str, lmdb._Database]:
-        with self._translated():
-            try:
-                return {name: self._env.open_db(name.encode(), create=create) for name in DATABASES}
-            except lmdb.NotFoundError as error:
-                raise StoreMismatch(
-                    f"{self.path} is an LMDB environment but not a feature store"
-                ) from error
+    def open_databases(self, create: bool) -> None:
+        """Settle ``opened``. py-lmdb does this in a write transaction, so it may take long."""
+        try:
+            with translated(self.path):
+                self.db = {n: self._env.open_db(n.encode(), create=create) for n in DATABASES}
+        except StoreError as error:
+            if isinstance(error.__cause__, lmdb.NotFoundError):
+                text = f"{self.path} is an LMDB environment but not a feature store"
+                error = StoreMismatch(text)
+            self.opened.set_exception(error)
+        except BaseException as error:
+            self.opened.set_exception(error)
+        else:
+            self.opened.set_result(None)
 
     def get(self, key: bytes, db: lmdb._Database) -> bytes | None:
         """One record, as ``read`` would find it: once a request, so without its ceremony."""
@@ -77,7 +87,7 @@ class LmdbEnvironment:
 
     def read(self, look: Callable[[Txn], T]) -> T:
         """What ``look`` returns of one consistent snapshot. It must be quick and keep no view."""
-        with self._translated(), self._reading:
+        with translated(self.path), self._reading:
             try:
                 with self._env.begin() as txn:
                     return look(txn)
@@ -88,17 +98,29 @@ class LmdbEnvironment:
 
     def write(self, change: Callable[[Txn], T]) -> T:
         """What ``change`` returns, once it is durable. It is run again after the map has grown."""
-        with self._translated(), self._writing:
+        with translated(self.path), self._writing:
             while True:
                 try:
                     with self._env.begin(write=True) as txn:
                         return change(txn)
-                except lmdb.MapFullError:
+                except lmdb.MapFullError as full:
                     with self._reading:
-                        self._env.set_mapsize(2 * self._env.info()["map_size"])
+                        self._grow(full)
                 except lmdb.MapResizedError:
                     with self._reading:
                         self._env.set_mapsize(0)
+
+    def _grow(self, full: lmdb.MapFullError) -> None:
+        try:
+            self._env.set_mapsize(2 * self._env.info()["map_size"])
+        except (lmdb.Error, MemoryError, OverflowError) as error:
+            raise lmdb.MapFullError(f"{full}; {error}") from error
+
+    @property
+    def syncs(self) -> bool:
+        """Whether a commit is on the disk before it is answered."""
+        flags = self._env.flags()
+        return bool(flags["sync"] and flags["metasync"])
 
     def bytes_on_disk(self) -> int:
         return (self.path / "data.mdb").stat().st_blocks * 512
@@ -107,41 +129,53 @@ class LmdbEnvironment:
         with self._writing, self._reading:
             self._env.close()
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (lmdb.InvalidError, lmdb.VersionMismatchError) as error:
-            raise StoreMismatch(f"{self.path}: not an LMDB environment: {error}") from error
-        except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError) as error:
-            raise StoreCorrupt(f"{self.path}: damaged, load it again: {error}") from error
-        except (lmdb.DiskError, lmdb.ReadonlyError, PermissionError) as error:
-            raise StoreRefused(f"{self.path}: cannot be written: {error}") from error
-        except (lmdb.Error, OSError) as error:
-            raise StoreUnavailable(f"{self.path}: {error}") from error
-
 
 _open: dict[tuple[int, Path], LmdbEnvironment] = {}  # LMDB's own rule: one per process and path
-_opening = threading.Lock()
+_opening = threading.RLock()
 
 
-def acquire(path: Path, *, create: bool) -> LmdbEnvironment:
-    """The environment at ``path``; every acquire needs one release."""
+def acquire(path: Path, *, create: bool, patience_s: float = OPENS_WITHIN_S) -> LmdbEnvironment:
+    """The environment at ``path``; every acquire needs one release.
+
+    StoreUnavailable when another process has held its write lock for ``patience_s``.
+    """
     with _opening:
         key = os.getpid(), path.resolve()
         environment = _open.get(key)
         if environment is None:
             _prepare_folder(path, create)
             environment = _open[key] = LmdbEnvironment(path.resolve(), create=create)
+            # A daemon: it may be blocked for as long as another process holds the lock.
+            opening = environment.open_databases
+            threading.Thread(
+                target=opening, args=(create,), name="lmdb-opening", daemon=True
+            ).start()
         environment.users += 1
-        return environment
+    try:
+        environment.opened.result(patience_s)
+    except FutureTimeout:
+        release(environment)
+        raise StoreUnavailable(
+            f"{path}: cannot be opened: another process has held its write lock for more than "
+            f"{patience_s:g} s (fuser {path}/data.mdb names those that have it open)"
+        ) from None
+    except BaseException:
+        release(environment)
+        raise
+    return environment
 
 
 def release(environment: LmdbEnvironment) -> None:
     with _opening:
         environment.users -= 1
-        if environment.users == 0:
-            del _open[os.getpid(), environment.path]
+    environment.opened.add_done_callback(lambda _: _close_unused(environment))
+
+
+def _close_unused(environment: LmdbEnvironment) -> None:
+    key = os.getpid(), environment.path
+    with _opening:
+        if environment.users == 0 and _open.get(key) is environment:
+            del _open[key]
             environment.close()
 
 
@@ -155,4 +189,24 @@ def _prepare_folder(path: Path, create: bool) -> None:
         if any(path.iterdir()):
             raise StoreMismatch(f"{path}: holds other files; a new store needs an empty folder")
     except OSError as error:
+        if error.errno in FULL:
+            raise StoreFull(f"{path}: the disk is full: {error}") from error
         raise StoreRefused(f"{path}: cannot be made: {error}") from error
+
+
+def _reserve(lock_file: Path) -> None:
+    """Give the lock file its blocks: it is mapped, and a full disk would kill by SIGBUS later."""
+    try:
+        file = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o640)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        return  # LMDB says why better
+    try:
+        if os.fstat(file).st_blocks * 512 < LOCK_FILE_BYTES:
+            os.posix_fallocate(file, 0, LOCK_FILE_BYTES)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+    finally:
+        os.close(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import time
 from hashlib import blake2b
@@ -10,22 +11,30 @@ import numpy as np
 
 from feature_store.contract import Changes, Ids
 from feature_store.lmdb_environment import LmdbEnvironment, Txn
+from feature_store.oddities import Oddities
 
 IDS_PER_ENTRY = 512
+MOST_ENTRY_BYTES = 65_536  # of an entry that is read; ours are 4 KiB at most
 ENTRIES_PER_ANSWER = 256
+MOST_PASSED = 1024
 _key = struct.Struct(">Q").pack
 
 
 class ChangeLog:
-    """Entries numbered from 1, each a few item ids. Entry 1 is empty, so that there is an end."""
+    """Entries numbered from 1, each a few item ids. Entry 1 is empty, so that there is an end.
 
-    def __init__(self, environment: LmdbEnvironment, kept: int) -> None:
-        self._env, self._kept = environment, kept
+    What another program has put there (a key that is no number, a value that is no list of ids)
+    is passed over and counted.
+    """
+
+    def __init__(self, environment: LmdbEnvironment, kept: int, oddities: Oddities) -> None:
+        self._env, self._kept, self._oddities = environment, kept, oddities
         self._db = environment.db["changes"]
+        self._passed: set[bytes] = set()  # keys that are no numbers
 
     def begin(self, txn: Txn) -> None:
-        """The first entry of a new store."""
-        if not txn.stat(self._db)["entries"]:
+        """Write the first entry of a new store."""
+        if not self._last(txn):
             txn.put(_key(1), b"", db=self._db)
 
     def add(self, txn: Txn, item_ids: Ids) -> None:
@@ -41,23 +50,58 @@ class ChangeLog:
                 surplus -= 1
 
     def since(self, cursor: str | None) -> Changes:
-        return self._env.read(lambda txn: self._since(txn, cursor))
+        changes = self._env.read(lambda txn: self._since(txn, cursor))
+        if changes.unreadable:
+            self._oddities.note(
+                "change log: an entry that is no list of ids",
+                f"{self._env.path}: {changes.unreadable} after entry {cursor}",
+            )
+        return changes
 
     def _since(self, txn: Txn, cursor: str | None) -> Changes:
         nothing = np.zeros(0, np.int64)
         last = self._last(txn)
         if cursor is None:
             return Changes(str(last), nothing, lost=False)
-        number = int(cursor) if cursor.isdigit() else 0
-        if txn.get(_key(number), db=self._db) is None:  # dropped, or of another store
-            return Changes(str(last), nothing, lost=True)
-        end = min(last, number + ENTRIES_PER_ANSWER)
-        entries = [txn.get(_key(at), db=self._db) or b"" for at in range(number + 1, end + 1)]
-        return Changes(str(end), np.frombuffer(b"".join(entries), "<i8"), lost=False)
+        number = int(cursor) if cursor.isascii() and cursor.isdigit() else 0
+        if number > last or txn.get(_key(number), db=self._db) is None:
+            return Changes(str(last), nothing, lost=True)  # dropped, or of another store
+        end, known, unreadable = number, [nothing], 0
+        with txn.cursor(self._db) as entries:
+            entries.set_key(_key(number))
+            for key, entry in itertools.islice(entries.iternext(), 1, 1 + ENTRIES_PER_ANSWER):
+                if not _is_number(key):  # may stay behind every number, and is counted once
+                    unreadable += key not in self._passed and len(self._passed) < MOST_PASSED
+                    if len(self._passed) < MOST_PASSED:
+                        self._passed.add(key)
+                    continue
+                end = int.from_bytes(key, "big")
+                ids = _ids(entry)
+                if ids is None:
+                    unreadable += 1
+                else:
+                    known.append(ids)
+        return Changes(str(end), np.concatenate(known), lost=False, unreadable=unreadable)
 
     def _last(self, txn: Txn) -> int:
+        """The number of the newest entry; 0 when there is none."""
         with txn.cursor(self._db) as cursor:
-            return int.from_bytes(cursor.key(), "big") if cursor.last() else 0
+            for key in cursor.iterprev(keys=True, values=False):
+                if _is_number(key):
+                    return int.from_bytes(key, "big")
+        return 0
+
+
+def _is_number(key: bytes) -> bool:
+    return len(key) == 8 and key[0] < 0x40  # below 2⁶²: the next number fits too
+
+
+def _ids(entry: bytes) -> Ids | None:
+    """The ids of an entry; None when it is no list of them."""
+    if len(entry) % 8 or len(entry) > MOST_ENTRY_BYTES:
+        return None
+    ids: Ids = np.frombuffer(entry, "<i8").astype(np.int64)
+    return None if (ids < 0).any() else ids
 
 
 class SeenKeys:
@@ -84,5 +128,6 @@ class SeenKeys:
             for _ in range(8):
                 if not cursor.first() or cursor.key()[:8] > _key(int(max(0.0, before) * 1e6)):
                     return
-                txn.delete(cursor.key()[8:], db=self._keys)
+                if len(cursor.key()) > 8:  # else another program's
+                    txn.delete(cursor.key()[8:], db=self._keys)
                 cursor.delete()

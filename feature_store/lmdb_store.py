@@ -1,7 +1,8 @@
 """The embedded store: histories and items in an LMDB folder that several processes may share.
 
 Reads happen inline in the event loop: they are memory look-ups of microseconds. Writes go through
-one thread, so that a commit (an fsync) or another process's loader never holds up a request.
+one thread with a bounded queue (``feature_store.lmdb_writer``), so that a commit (an fsync) or
+another process's lock never holds up a request for longer than its budget.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,8 @@ from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
 from feature_store.ids import checked_id, checked_ids
 from feature_store.lmdb_environment import LmdbEnvironment, Txn, acquire, release
 from feature_store.lmdb_log import ChangeLog, SeenKeys
+from feature_store.lmdb_writer import LmdbWriter
+from feature_store.oddities import Oddities
 from feature_store.options import StoreOptions
 from feature_store.schema import FeatureSchema
 from feature_store.schema_record import STORE_FORMAT, parse, settled
@@ -38,9 +40,10 @@ class LmdbStore:
         self.schema = schema
         self._environment: LmdbEnvironment | None = environment
         self._codec = ItemCodec(schema)
-        self._changes = ChangeLog(environment, options.changes_kept)
+        self._oddities = Oddities()
+        self._changes = ChangeLog(environment, options.changes_kept, self._oddities)
         self._seen = SeenKeys(environment, options.idempotency_ttl_s)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="lmdb-writer")
+        self._writer = LmdbWriter(environment, options.write_budget_s)
 
     @classmethod
     def open(
@@ -50,13 +53,14 @@ class LmdbStore:
         environment = acquire(path, create=create and schema is not None)
         try:
             chosen = settled(str(path), _read_schema(environment), schema, create=create)
-            store = cls(environment, chosen, options)
-            if create and schema is not None:
-                environment.write(store._record_schema)
-            return store
+            return cls(environment, chosen, options)
         except BaseException:
             release(environment)
             raise
+
+    async def record_schema(self) -> None:
+        """Write down what the store holds."""
+        await self._write(self._record_schema)
 
     def _record_schema(self, txn: Txn) -> None:
         meta = self._env().db["meta"]
@@ -237,6 +241,10 @@ class LmdbStore:
         await self._write(change)
 
     @property
+    def odd_replies(self) -> int:
+        return self._oddities.count
+
+    @property
     def open_breakers(self) -> list[str]:
         return []
 
@@ -246,8 +254,7 @@ class LmdbStore:
     async def close(self) -> None:
         environment, self._environment = self._environment, None
         if environment is not None:
-            await asyncio.to_thread(self._writer.shutdown)
-            release(environment)
+            await self._writer.close()
 
     def _env(self) -> LmdbEnvironment:
         if self._environment is None:
@@ -259,8 +266,8 @@ class LmdbStore:
         return env.read(lambda txn: txn.stat(env.db[database])["entries"])
 
     async def _write(self, change: Callable[[Txn], T]) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._writer, self._env().write, change)
+        self._env()
+        return await self._writer.write(change)
 
     async def _scan(self, database: str, batch_size: int) -> AsyncIterator[tuple[Ids, list[bytes]]]:
         """Batches of (ids, records) in id order, each of its own snapshot: no reader stays open."""
@@ -285,7 +292,14 @@ async def connect_lmdb(
     path: Path, schema: FeatureSchema | None, options: StoreOptions, *, create: bool
 ) -> LmdbStore:
     """As ``feature_store.connect``."""
-    return await asyncio.to_thread(LmdbStore.open, path, schema, options, create=create)
+    store = await asyncio.to_thread(LmdbStore.open, path, schema, options, create=create)
+    if create and schema is not None:
+        try:
+            await store.record_schema()
+        except BaseException:
+            await store.close()
+            raise
+    return store
 
 
 def _keys(ids: Ids) -> list[bytes]:

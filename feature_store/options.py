@@ -13,6 +13,10 @@ class StoreOptions:
     """What one request may spend on the store: connecting, waiting for a connection, reading and
     trying again all come out of it. A loader takes seconds instead."""
 
+    write_budget_ms: float = 500.0
+    """How long a write waits for its turn in LMDB, whose write lock another process may hold. One
+    that has waited so long is given up and not made; ``budget_ms`` counts where it is longer."""
+
     prefix: str = "qin"
     """What every Redis key begins with."""
 
@@ -30,3 +34,7 @@ class StoreOptions:
 
     wait_replicas: int = 0
     """Replicas that must have a click before it is acknowledged (Redis WAIT); 0 waits for none."""
+
+    @property
+    def write_budget_s(self) -> float:
+        return max(self.budget_ms, self.write_budget_ms) / 1e3

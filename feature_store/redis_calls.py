@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from feature_store.errors import StoreError, StoreUnavailable
+from feature_store.oddities import Oddities
 from feature_store.redis_endpoint import BULK, REQUESTS
 from feature_store.redis_link import Parts
 from feature_store.redis_nodes import Command, Nodes, Reply
@@ -17,8 +18,8 @@ COMMANDS_PER_BATCH = 512
 class RedisCalls:
     """Commands to the nodes of one store until it is closed."""
 
-    def __init__(self, nodes: Nodes, budget_s: float) -> None:
-        self._nodes = nodes
+    def __init__(self, nodes: Nodes, budget_s: float, oddities: Oddities) -> None:
+        self._nodes, self.oddities = nodes, oddities
         self._patience_s = {REQUESTS: budget_s, BULK: max(budget_s, BULK_PATIENCE_S)}
         self._loop = asyncio.get_running_loop()
         self._closed = False

@@ -12,10 +12,12 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError, TryAgainError
 
 from feature_store.errors import StoreError, StoreUnavailable
+from feature_store.oddities import Oddities, repeat
 from feature_store.redis_endpoint import BULK, REQUESTS, Endpoint
 from feature_store.redis_errors import translated
 from feature_store.redis_link import Parts
 from feature_store.redis_nodes import Command, Reply, asked, place
+from feature_store.redis_replies import SlotRange, endpoint_of, slots_of, understood
 from feature_store.redis_url import Address, RedisUrl
 
 REFRESH_S = 5.0  # in peace
@@ -27,14 +29,16 @@ MOST_REDIRECTIONS = 4
 class Cluster:
     """The masters of a cluster, each with its own links and breaker."""
 
-    def __init__(self, url: RedisUrl, budget_s: float) -> None:
-        self._url, self._budget_s = url, budget_s
+    def __init__(self, url: RedisUrl, budget_s: float, oddities: Oddities) -> None:
+        self._url, self._budget_s, self._oddities = url, budget_s, oddities
         self._endpoints: dict[Address, Endpoint] = {}
         self._masters: list[Address] = []
         self._owner: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._why: StoreError = StoreUnavailable("redis cluster: no slot map yet")
         self._doubt, self._known = asyncio.Event(), asyncio.Event()
-        self._mapping = asyncio.create_task(self._keep_map())
+        self._mapping = asyncio.create_task(
+            repeat("redis cluster: slot map", self._keep_map, oddities, DOUBT_REFRESH_S)
+        )
 
     async def ready(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -94,10 +98,24 @@ class Cluster:
                 position += asking
                 replies[at] = answers[position]
                 position += 1
+                if isinstance(replies[at], AskError):  # MovedError is one too
+                    replies[at] = self._named(replies[at], address)
                 if isinstance(replies[at], MovedError):
                     self._doubt.set()
 
         await asyncio.gather(*(one(address, wanted) for address, wanted in groups.items()))
+
+    def _named(self, redirection: AskError, asked: Address) -> Exception:
+        """The redirection by ``asked`` with a host that can be reached."""
+        try:
+            with understood(place(asked), "a command"):
+                redirection.host, redirection.port = endpoint_of(
+                    redirection.host, redirection.port, asked
+                )
+        except StoreError as odd:
+            self._oddities.note("redis cluster: odd redirection", odd)
+            return odd
+        return redirection
 
     async def _key_by_key(
         self, commands: Sequence[Command], deadline: float, lane: int
@@ -128,21 +146,20 @@ class Cluster:
         endpoint = self._endpoints.get(address)
         if endpoint is None:
             connection = self._url.connection(address)
-            endpoint = Endpoint(place(address), connection, self._budget_s)
+            endpoint = Endpoint(place(address), connection, self._budget_s, self._oddities)
             self._endpoints[address] = endpoint
         return endpoint
 
     async def _keep_map(self) -> None:
-        while True:
-            self._doubt.clear()
-            await self._read_map()
-            if self._masters:
-                self._known.set()
-            pause = REFRESH_S if self._masters else DOUBT_REFRESH_S
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._doubt.wait()
-            await asyncio.sleep(DOUBT_REFRESH_S)
+        self._doubt.clear()
+        await self._read_map()
+        if self._masters:
+            self._known.set()
+        pause = REFRESH_S if self._masters else DOUBT_REFRESH_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._doubt.wait()
+        await asyncio.sleep(DOUBT_REFRESH_S)
 
     async def _read_map(self) -> None:
         """Ask every node known and take the first good answer; forget nodes that are gone."""
@@ -162,18 +179,33 @@ class Cluster:
         for address in self._endpoints.keys() - {*self._masters, *self._url.addresses}:
             await self._endpoints.pop(address).close()
 
-    async def _slots_of(self, address: Address, deadline: float) -> list[Any] | None:
+    async def _slots_of(self, address: Address, deadline: float) -> list[SlotRange] | None:
         endpoint = self._endpoint(address)
         [reply] = await asked(endpoint, [Command(("CLUSTER", "SLOTS"))], deadline, REQUESTS)
         if isinstance(reply, Exception):
             self._why = translated(reply, endpoint.place)
             return None
-        return [
-            (first, last, (master[0].decode() or address[0], master[1]))
-            for first, last, master, *_ in reply
-        ]
+        try:
+            with understood(endpoint.place, "CLUSTER SLOTS"):
+                slots, odd = slots_of(reply, address)
+        except StoreError as error:
+            self._why = error
+            self._oddities.note("redis cluster: odd slot map", error)
+            return None
+        for entry in odd:
+            why = f"{endpoint.place}: CLUSTER SLOTS: passed over {str(entry)[:200]}"
+            self._why = StoreUnavailable(why)
+            self._oddities.note("redis cluster: odd slot map", why)
+        if odd and slots:  # what is known of the other slots stays
+            taken = {slot for first, last, _ in slots for slot in range(first, last + 1)}
+            slots += [
+                (slot, slot, owner)
+                for slot, owner in enumerate(self._owner)
+                if owner is not None and slot not in taken
+            ]
+        return slots
 
-    def _take(self, slots: list[tuple[int, int, Address]]) -> None:
+    def _take(self, slots: list[SlotRange]) -> None:
         owner: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         for first, last, address in slots:
             owner[first : last + 1] = [address] * (last + 1 - first)

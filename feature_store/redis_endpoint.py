@@ -16,6 +16,7 @@ from redis.asyncio.connection import Connection
 
 from feature_store.breaker import Breaker
 from feature_store.errors import StoreError, StoreRefused, StoreUnavailable
+from feature_store.oddities import Oddities, repeat
 from feature_store.redis_errors import NOT_SERVING, LinkLost, translated
 from feature_store.redis_link import Link, Parts
 
@@ -29,7 +30,13 @@ _PING: Parts = ("PING",)
 class Endpoint:
     """A server at one address."""
 
-    def __init__(self, place: str, connection: Callable[[], Connection], budget_s: float) -> None:
+    def __init__(
+        self,
+        place: str,
+        connection: Callable[[], Connection],
+        budget_s: float,
+        oddities: Oddities,
+    ) -> None:
         self.place = place
         self._connection, self._budget_s = connection, budget_s
         self._loop = asyncio.get_running_loop()
@@ -39,7 +46,10 @@ class Endpoint:
         self._suspect, self._settled = asyncio.Event(), asyncio.Event()
         self._closed = False
         self._suspect.set()
-        self._watching = asyncio.create_task(self._watch())
+        self._oddities = oddities
+        self._watching = asyncio.create_task(
+            repeat(f"{place}: watch", self._watch, oddities, OPEN_PROBE_S)
+        )
 
     @property
     def healthy(self) -> bool:
@@ -117,13 +127,12 @@ class Endpoint:
         self._suspect.set()
 
     async def _watch(self) -> None:
-        while True:
-            await self._suspect.wait()
-            self._suspect.clear()
-            while not await self._probe():
-                await asyncio.sleep(SUSPECT_PROBE_S)
-                if self._breaker.open:
-                    await asyncio.sleep(OPEN_PROBE_S - SUSPECT_PROBE_S)
+        await self._suspect.wait()
+        self._suspect.clear()
+        while not await self._probe():
+            await asyncio.sleep(SUSPECT_PROBE_S)
+            if self._breaker.open:
+                await asyncio.sleep(OPEN_PROBE_S - SUSPECT_PROBE_S)
 
     async def _probe(self) -> bool:
         """Connect what is lost and ask on every lane: an answer in time settles every doubt."""
@@ -141,6 +150,10 @@ class Endpoint:
         except StoreError as error:
             self._failed(error)
             return False
+        except Exception as error:
+            self._oddities.note(f"{self.place}: probe", error, unexpected=True)
+            self._failed(StoreUnavailable(f"{self.place}: {type(error).__name__}: {error}"))
+            return False
         self._breaker.succeeded()
         self._settled.set()
         return True
@@ -148,7 +161,9 @@ class Endpoint:
     async def _reconnected(self, link: Link | None) -> Link:
         if link is not None:
             await link.close()
-        return await Link.open(self._connection(), self.place, CONNECT_PATIENCE_S, self._lost)
+        return await Link.open(
+            self._connection(), self.place, CONNECT_PATIENCE_S, self._lost, self._oddities
+        )
 
     async def _drop(self, why: str) -> None:
         links, self._links = self._links, [None, None]

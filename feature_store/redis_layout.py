@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from feature_store.contract import Append
 from feature_store.redis_link import Parts
 from feature_store.redis_nodes import Command
+from feature_store.redis_replies import id_of
 
 # KEYS: history [, idempotency key]. ARGV: length, seconds, the key's seconds, oldest … newest.
 _APPEND = """
@@ -74,8 +75,10 @@ class Layout:
     def history(self, user_id: int) -> bytes:
         return b"%b:h:{%d}" % (self._prefix.encode(), user_id)
 
-    def user_of(self, history_key: bytes) -> int:
-        return int(history_key[history_key.rindex(b"{") + 1 : -1])
+    def user_of(self, history_key: bytes) -> int | None:
+        """Whose history it is; None for a key of another program."""
+        user = id_of(history_key[history_key.rindex(b"{") + 1 : -1])
+        return user if user is not None and self.history(user) == history_key else None
 
     def note(self, name: str) -> bytes:
         return f"{self._prefix}:note:{name}".encode()

@@ -21,6 +21,7 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from feature_store.errors import StoreUnavailable
+from feature_store.oddities import Oddities
 from feature_store.redis_errors import REPLIES, LinkLost, translated
 
 Parts = tuple[bytes | str | int, ...]
@@ -40,8 +41,15 @@ class Exchange:
 class Link:
     """An open connection. ``lost`` says why it is not one any more."""
 
-    def __init__(self, connection: Connection, place: str, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        place: str,
+        on_lost: Callable[[], None],
+        oddities: Oddities,
+    ) -> None:
         self.place = place
+        self._oddities = oddities
         self.lost: Exception | None = None
         self._connection, self._on_lost = connection, on_lost
         self._outbox: deque[Exchange] = deque()
@@ -51,7 +59,12 @@ class Link:
 
     @classmethod
     async def open(
-        cls, connection: Connection, place: str, patience_s: float, on_lost: Callable[[], None]
+        cls,
+        connection: Connection,
+        place: str,
+        patience_s: float,
+        on_lost: Callable[[], None],
+        oddities: Oddities,
     ) -> Link:
         """Connect and greet. StoreUnavailable or StoreRefused when that fails."""
         try:
@@ -64,7 +77,7 @@ class Link:
             if isinstance(error, (RedisError, OSError)):
                 raise translated(error, place) from error
             raise
-        return cls(connection, place, on_lost)
+        return cls(connection, place, on_lost, oddities)
 
     async def exchange(self, commands: Sequence[Parts], deadline: float) -> list[Any]:
         """The replies; an error reply is in the list, not raised.
@@ -105,6 +118,8 @@ class Link:
                     await self._connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as error:
             self._lose(error)
+        except Exception as error:
+            self._broken(error)
 
     async def _read(self) -> None:
         try:
@@ -125,6 +140,13 @@ class Link:
             self._lose(error)
         except IndexError:
             self._lose(ConnectionError("a reply that nothing asked for"))
+        except Exception as error:  # a reply that redis-py cannot read
+            self._broken(error)
+
+    def _broken(self, error: Exception) -> None:
+        """End the connection, which is no longer in step, and say why."""
+        self._oddities.note(f"{self.place}: connection given up", error, unexpected=True)
+        self._lose(ConnectionError(f"{type(error).__name__}: {error}"))
 
     def _lose(self, error: Exception) -> None:
         if self.lost is None:

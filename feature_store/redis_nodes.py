@@ -16,9 +16,11 @@ from typing import Any, Protocol
 from redis.exceptions import ReadOnlyError
 
 from feature_store.errors import StoreError, StoreUnavailable
+from feature_store.oddities import Oddities, repeat
 from feature_store.redis_endpoint import REQUESTS, Endpoint
 from feature_store.redis_errors import translated
 from feature_store.redis_link import Parts
+from feature_store.redis_replies import endpoint_of, understood
 from feature_store.redis_url import Address, RedisUrl
 
 FOLLOW_S = 0.5  # how often the sentinels are asked who the master is
@@ -84,9 +86,9 @@ def told(replies: list[Any], place: str) -> list[Reply]:
 class Standalone:
     """One server."""
 
-    def __init__(self, url: RedisUrl, budget_s: float) -> None:
+    def __init__(self, url: RedisUrl, budget_s: float, oddities: Oddities) -> None:
         [address] = url.addresses
-        self._endpoint = Endpoint(place(address), url.connection(address), budget_s)
+        self._endpoint = Endpoint(place(address), url.connection(address), budget_s, oddities)
 
     async def ready(self) -> None:
         await self._endpoint.ready()
@@ -114,17 +116,21 @@ class Standalone:
 class Sentinel:
     """The master that the sentinels name, followed in the background."""
 
-    def __init__(self, url: RedisUrl, budget_s: float) -> None:
-        self._url, self._budget_s = url, budget_s
-        self._sentinels = [
-            Endpoint(place(address), url.sentinel_connection(address), SENTINEL_PATIENCE_S)
+    def __init__(self, url: RedisUrl, budget_s: float, oddities: Oddities) -> None:
+        self._url, self._budget_s, self._oddities = url, budget_s, oddities
+        self._sentinels = {
+            address: Endpoint(
+                place(address), url.sentinel_connection(address), SENTINEL_PATIENCE_S, oddities
+            )
             for address in url.addresses
-        ]
+        }
         self._master: Endpoint | None = None
         self._address: Address | None = None
         self._why: StoreError = StoreUnavailable(f"{url.service}: no master is known yet")
         self._doubt, self._asked = asyncio.Event(), asyncio.Event()
-        self._following = asyncio.create_task(self._follow())
+        self._following = asyncio.create_task(
+            repeat(f"{url.service}: following the sentinels", self._follow, oddities, FOLLOW_S)
+        )
 
     async def ready(self) -> None:
         await self._asked.wait()
@@ -155,26 +161,29 @@ class Sentinel:
         return self._master
 
     async def _follow(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            self._doubt.clear()
-            address = await self._ask(loop.time() + SENTINEL_PATIENCE_S)
+        self._doubt.clear()
+        try:
+            address = await self._ask(asyncio.get_running_loop().time() + SENTINEL_PATIENCE_S)
             if address is not None and address != self._address:
                 await self._turn_to(address)
+        finally:
             self._asked.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FOLLOW_S):
-                    await self._doubt.wait()
-            await asyncio.sleep(FOLLOW_S / 10)  # a doubt is no reason to ask without pause
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FOLLOW_S):
+                await self._doubt.wait()
+        await asyncio.sleep(FOLLOW_S / 10)  # a doubt is no reason to ask without pause
 
     async def _ask(self, deadline: float) -> Address | None:
         """The master that most of the sentinels name, of those that answer."""
         command = Command(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._url.service))
         answers = await asyncio.gather(
-            *(asked(sentinel, [command], deadline, REQUESTS) for sentinel in self._sentinels)
+            *(
+                asked(sentinel, [command], deadline, REQUESTS)
+                for sentinel in self._sentinels.values()
+            )
         )
         named: Counter[Address] = Counter()
-        for sentinel, [reply] in zip(self._sentinels, answers, strict=True):
+        for (where, sentinel), [reply] in zip(self._sentinels.items(), answers, strict=True):
             if isinstance(reply, Exception):
                 self._why = translated(reply, sentinel.place)
             elif reply is None:
@@ -182,18 +191,26 @@ class Sentinel:
                     f"{sentinel.place}: knows no service {self._url.service!r}"
                 )
             else:
-                named[reply[0].decode(), int(reply[1])] += 1
+                try:
+                    with understood(sentinel.place, "SENTINEL GET-MASTER-ADDR-BY-NAME"):
+                        named[endpoint_of(reply[0], int(reply[1]), where)] += 1
+                except StoreError as odd:
+                    self._why = odd
+                    self._oddities.note("sentinel: odd reply", odd)
         return named.most_common(1)[0][0] if named else None
 
     async def _turn_to(self, address: Address) -> None:
         """Take the server for the master once it says so itself: a sentinel may be behind."""
-        endpoint = Endpoint(place(address), self._url.connection(address), self._budget_s)
+        connection = self._url.connection(address)
+        endpoint = Endpoint(place(address), connection, self._budget_s, self._oddities)
         try:
             deadline = asyncio.get_running_loop().time() + SENTINEL_PATIENCE_S
             [role] = await endpoint.call([("ROLE",)], deadline)
             if isinstance(role, Exception):
                 raise translated(role, endpoint.place)
-            if role[0] != b"master":
+            with understood(endpoint.place, "ROLE"):
+                is_master = role[0] == b"master"
+            if not is_master:
                 raise StoreUnavailable(f"{endpoint.place}: named as master, but is a replica yet")
         except StoreError as error:
             self._why = error
@@ -212,7 +229,7 @@ class Sentinel:
             await self._following
         self._why = StoreUnavailable("the store is closed")
         master, self._master = self._master, None
-        for endpoint in (*self._sentinels, master):
+        for endpoint in (*self._sentinels.values(), master):
             if endpoint is not None:
                 await endpoint.close()
 

@@ -1,12 +1,36 @@
-"""Redis's replies as the store's values."""
+"""Redis's replies as the store's values. A reply of another form is an ``OddReply``."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from feature_store.contract import Changes, Ids
-from feature_store.errors import StoreCorrupt, StoreError
-from feature_store.redis_nodes import Reply
+import numpy as np
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
+
+from feature_store.contract import MAX_ID, Changes, Ids
+from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
+from feature_store.redis_url import Address
+
+MOST_ENTRY_BYTES = 65_536  # of one entry of the change log; an append writes 10 KiB at most
+IDS = b"ids"
+_MOST_DIGITS = len(str(MAX_ID))
+SlotRange = tuple[int, int, Address]  # first, last, the master's address
+
+
+class OddReply(StoreUnavailable):
+    """A reply of a form that the command does not have."""
+
+
+@contextmanager
+def understood(place: str, command: str) -> Iterator[None]:
+    """Raises what goes wrong while a reply is read as OddReply."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise OddReply(f"{place}: {command} was answered in an unknown form ({why})") from error
 
 
 def history_of(user_id: int, reply: list[bytes]) -> Ids | None:
@@ -24,19 +48,79 @@ def history_of(user_id: int, reply: list[bytes]) -> Ids | None:
     return ids
 
 
-def change_batch(cursor: str, reply: Reply) -> Changes | None:
-    """Changes after ``cursor``; None when the entry at the cursor is gone, or never was."""
+def id_of(text: object) -> int | None:
+    """The id that ``text`` writes in decimal; None when it writes none."""
+    if not isinstance(text, bytes) or not text.isdigit() or len(text) > _MOST_DIGITS:
+        return None
+    number = int(text)
+    return number if number <= MAX_ID and (number == 0 or text[:1] != b"0") else None
+
+
+def endpoint_of(host: bytes | str | None, port: int, asked: Address) -> Address:
+    """An address that a server at ``asked`` names.
+
+    Redis gives no host (NULL, ``""`` or ``?``) for an endpoint that it does not know: it is then
+    to be reached where the reply came from, at the port named.
+    """
+    name = host.decode() if isinstance(host, bytes) else host
+    if not 0 < port < 65_536:
+        raise ValueError(f"port {port}")
+    return (asked[0] if name in (None, "", "?") else str(name)), port
+
+
+def slots_of(reply: Any, asked: Address) -> tuple[list[SlotRange], list[object]]:
+    """The ranges of a CLUSTER SLOTS reply, and those that cannot be read."""
+    if not isinstance(reply, list):
+        raise TypeError(f"{type(reply).__name__} instead of a list")
+    ranges: list[SlotRange] = []
+    odd: list[object] = []
+    for entry in reply:
+        try:
+            first, last, master, *_ = entry
+            if not 0 <= first <= last < REDIS_CLUSTER_HASH_SLOTS:
+                raise ValueError(f"slots {first} to {last}")
+            ranges.append((first, last, endpoint_of(master[0], master[1], asked)))
+        except (TypeError, ValueError, AttributeError, LookupError):
+            odd.append(entry)
+    return ranges, odd
+
+
+def change_batch(cursor: str, reply: Any) -> tuple[Changes, list[str]] | None:
+    """Changes after ``cursor``, and the entries that cannot be read and are passed over.
+
+    None when the entry at the cursor is gone, or never was.
+    """
     if isinstance(reply, StoreError):
         if "Invalid stream ID" in str(reply):
             return None
         raise reply
     if not reply or reply[0][0].decode() != cursor:
         return None
-    texts = [fields[1] for _, fields in reply[1:]]
-    ids = [int(item) for text in texts for item in text.split()]
-    return Changes(reply[-1][0].decode(), np.array(ids, np.int64), lost=False)
+    ids: list[int] = []
+    odd: list[str] = []
+    for entry, fields in reply[1:]:
+        told = _told(fields)
+        if told is None:
+            odd.append(f"entry {entry.decode()}")
+        else:
+            ids += told
+    changes = Changes(
+        reply[-1][0].decode(), np.array(ids, np.int64), lost=False, unreadable=len(odd)
+    )
+    return changes, odd
+
+
+def _told(fields: list[bytes]) -> list[int] | None:
+    """The ids of an entry of the change log; None when it is no list of ids."""
+    if not isinstance(fields, list) or len(fields) != 2 or fields[0] != IDS:
+        return None
+    if len(fields[1]) > MOST_ENTRY_BYTES:
+        return None
+    ids = [id_of(text) for text in fields[1].split()]
+    known = [item for item in ids if item is not None]
+    return known if len(known) == len(ids) else None
 
 
 def info_of(reply: bytes) -> dict[str, str]:
-    lines = [line.partition(":") for line in reply.decode().splitlines()]
+    lines = [line.partition(":") for line in reply.decode(errors="replace").splitlines()]
     return {name: value for name, _, value in lines if value}

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from feature_store.redis_calls import RedisCalls
 from feature_store.redis_endpoint import BULK
 from feature_store.redis_layout import Layout
+from feature_store.redis_replies import id_of
 
 
 async def scan_users(
@@ -19,7 +20,8 @@ async def scan_users(
         while True:
             scan = ("SCAN", cursor, "MATCH", layout.histories, "COUNT", batch_size)
             cursor, keys = await ask.on(node, scan)
-            fresh = {layout.user_of(key) for key in keys} - seen
+            users = (layout.user_of(key) for key in keys)  # another program's keys have none
+            fresh = {user for user in users if user is not None} - seen
             seen |= fresh
             yield list(fresh)
             if cursor == b"0":
@@ -33,7 +35,10 @@ async def scan_partition(
     seen, cursor = set[int](), b"0"
     while True:
         cursor, members = await ask.one(layout.scan_partition(partition, cursor, count), BULK)
-        fresh = {int(member) for member in members} - seen
+        found = {member: id_of(member) for member in members}
+        for member in (member for member, item in found.items() if item is None):
+            ask.oddities.note("redis: what is no item id in a partition's set", member[:80])
+        fresh = {item for item in found.values() if item is not None} - seen
         seen |= fresh
         yield list(fresh)
         if cursor == b"0":

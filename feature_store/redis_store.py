@@ -12,13 +12,14 @@ from feature_store.codec import ItemCodec
 from feature_store.contract import MISSING, Append, Changes, Ids, ItemBatch, ItemRows
 from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
 from feature_store.ids import checked_id, checked_ids
+from feature_store.oddities import Oddities
 from feature_store.options import StoreOptions
 from feature_store.redis_calls import BULK_PATIENCE_S, RedisCalls
 from feature_store.redis_endpoint import BULK, REQUESTS
 from feature_store.redis_layout import Layout, meta_key
 from feature_store.redis_link import Parts
 from feature_store.redis_nodes import Command, Nodes
-from feature_store.redis_replies import change_batch, history_of, info_of
+from feature_store.redis_replies import change_batch, history_of, id_of, info_of, understood
 from feature_store.redis_scan import scan_partition, scan_users
 from feature_store.schema import FeatureSchema
 from feature_store.schema_record import STORE_FORMAT, parse, settled
@@ -28,17 +29,25 @@ PARTITIONS_PER_BATCH = 16
 IDS_PER_CHANGE = 512
 CHANGES_PER_ANSWER = 256
 PATCH_TRIES = 64
+MOST_PARTITIONS = 16_384  # as many as a cluster has slots
 
 
 class RedisStore:
     """``feature_store.contract.FeatureStore`` on the nodes of a URL."""
 
     def __init__(
-        self, nodes: Nodes, schema: FeatureSchema, layout: Layout, options: StoreOptions, kind: str
+        self,
+        nodes: Nodes,
+        schema: FeatureSchema,
+        layout: Layout,
+        options: StoreOptions,
+        oddities: Oddities,
+        kind: str,
     ) -> None:
         self.schema = schema
+        self._oddities = oddities
         self._layout, self._options, self._kind = layout, options, kind
-        self._ask = RedisCalls(nodes, options.budget_ms / 1e3)
+        self._ask = RedisCalls(nodes, options.budget_ms / 1e3, oddities)
         self._codec = ItemCodec(schema)
 
     @classmethod
@@ -48,6 +57,7 @@ class RedisStore:
         place: str,
         schema: FeatureSchema | None,
         options: StoreOptions,
+        oddities: Oddities,
         *,
         create: bool,
         kind: str,
@@ -60,13 +70,14 @@ class RedisStore:
         [reply] = await nodes.call([fields], deadline)
         if isinstance(reply, StoreError):
             raise reply
-        version, text, partitions = reply
+        with understood(place, "HMGET"):
+            version, text, partitions = reply
         recorded = None if version is None or text is None else parse(place, version, text)
         chosen = settled(place, recorded, schema, create=create)
-        if recorded is not None and not (partitions or b"").isdigit():
+        count = options.partitions if recorded is None else id_of(partitions)
+        if count is None or not 1 <= count <= MOST_PARTITIONS:
             raise StoreCorrupt(f"{place}: its count of partitions is damaged; load it again")
-        count = options.partitions if recorded is None else int(partitions)
-        store = cls(nodes, chosen, Layout(options.prefix, count), options, kind)
+        store = cls(nodes, chosen, Layout(options.prefix, count), options, oddities, kind)
         if create and schema is not None:
             await store._record_schema()
         return store
@@ -233,10 +244,18 @@ class RedisStore:
         if cursor is not None:
             command = self._layout.read_changes(cursor, CHANGES_PER_ANSWER)
             [reply] = await self._ask.each([command])
-            if told := change_batch(cursor, reply):
-                return told
+            with understood("redis", "XRANGE"):
+                found = change_batch(cursor, reply)
+            if found:
+                for entry in found[1]:
+                    name = self._layout.changes.decode()
+                    self._oddities.note(
+                        "change log: an entry that is no list of ids", f"{name}: {entry}"
+                    )
+                return found[0]
         last = await self._ask.one(self._layout.last_change())
-        end = last[0][0].decode() if last else "0-0"
+        with understood("redis", "XREVRANGE"):
+            end = last[0][0].decode() if last else "0-0"
         return Changes(end, np.zeros(0, np.int64), lost=cursor is not None)
 
     async def _tell(self, item_ids: Sequence[int]) -> None:
@@ -281,6 +300,10 @@ class RedisStore:
 
     async def close(self) -> None:
         await self._ask.close()
+
+    @property
+    def odd_replies(self) -> int:
+        return self._oddities.count
 
     @property
     def open_breakers(self) -> list[str]:
