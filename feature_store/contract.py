@@ -8,7 +8,7 @@ is a ``feature_store.errors.StoreError``.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +49,8 @@ class Changes:
     cursor: str  # where the next call goes on
     ids: Ids
     lost: bool  # older changes are gone: read every item again
+    soon: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
+    """About to be written, by a writer that may end before it can tell: worth a look later."""
     unreadable: int = 0  # entries of the log that were no list of ids, and were passed over
 
 

@@ -64,8 +64,13 @@ class LmdbEnvironment:
     def open_databases(self, create: bool) -> None:
         """Settle ``opened``. py-lmdb does this in a write transaction, so it may take long."""
         try:
-            with translated(self.path):
-                self.db = {n: self._env.open_db(n.encode(), create=create) for n in DATABASES}
+            # In a transaction of ours: to begin one of its own, py-lmdb keeps the interpreter's
+            # lock while it waits for LMDB's.
+            with translated(self.path), self._env.begin(write=True) as txn:
+                self.db = {
+                    name: self._env.open_db(name.encode(), txn=txn, create=create)
+                    for name in DATABASES
+                }
         except StoreError as error:
             if isinstance(error.__cause__, lmdb.NotFoundError):
                 text = f"{self.path} is an LMDB environment but not a feature store"

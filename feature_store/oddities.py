@@ -37,9 +37,16 @@ async def repeat(
     name: str, turn: Callable[[], Awaitable[None]], oddities: Oddities, pause_s: float
 ) -> None:
     """Run ``turn`` until cancelled. A turn that raises is noted, and followed by a pause."""
+    task = asyncio.current_task()
     while True:
         try:
             await turn()
+        except asyncio.CancelledError as error:
+            if task is None or task.cancelling():
+                raise
+            # Not this task was cancelled but something that it waited for.
+            oddities.note(f"{name}: a turn was cut short", error, unexpected=True)
+            await asyncio.sleep(pause_s)
         except Exception as error:
             oddities.note(f"{name}: a turn failed", error, unexpected=True)
             await asyncio.sleep(pause_s)

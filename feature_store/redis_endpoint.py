@@ -78,11 +78,17 @@ class Endpoint:
 
         ``again`` allows a second try when the connection breaks: for what may be done twice.
         """
+        sent = False
         while True:
-            link = await self._link(lane, deadline)
+            try:
+                link = await self._link(lane, deadline)
+            except StoreUnavailable as refusal:
+                refusal.unknown = sent
+                raise
             try:
                 replies = await link.exchange(commands, deadline)
             except StoreUnavailable as error:
+                sent = error.unknown = sent or error.unknown
                 self._failed(error)
                 if not (again and isinstance(error, LinkLost)) or self._closed:
                     raise

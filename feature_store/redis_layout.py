@@ -4,13 +4,14 @@
     qin:k:{7}:abc      string   idempotency key abc of user 7 has been applied; expires
     qin:i:{17}:81      string   item 81, an item record (81 mod 64 = 17)
     qin:ids:{17}       set      ids of the items in partition 17
-    qin:changes        stream   ids of items that were put or deleted; bounded
+    qin:changes        stream   ids of items that were put or deleted, or soon will be; bounded
     qin:meta           hash     format, schema, partitions
     qin:note:load      string   how far a load has come
 
 What is in braces decides the slot in a cluster: an item and its partition's set are in one slot,
 and so are a user's history and keys. Everything that changes more than one of them is a script,
-so that it happens whole or not at all, in one round trip.
+so that it happens whole or not at all, in one round trip. Where there is one server, that script
+also tells the change log; in a cluster that is ``feature_store.redis_announcer``'s.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from feature_store.contract import Append
 from feature_store.redis_link import Parts
 from feature_store.redis_nodes import Command
-from feature_store.redis_replies import id_of
+from feature_store.redis_replies import IDS, id_of
 
 # KEYS: history [, idempotency key]. ARGV: length, seconds, the key's seconds, oldest … newest.
 _APPEND = """
@@ -57,6 +58,39 @@ return redis.call('DEL', unpack(KEYS, 2))"""
 # KEYS: item. ARGV: the record it must have, the record it gets.
 _SWAP = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1"""
+
+
+# The same where one server holds every key. They tell the change log first: if that cannot be, a
+# script stops there and nothing is written.
+
+# KEYS: the change log, the items' sets, the items. ARGV: length of the log, ids in one text, ids,
+# records.
+_PUT_AND_TELL = """
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'ids', ARGV[2])
+local count = (#KEYS - 1) / 2
+for at = 1, count do
+  redis.call('SADD', KEYS[1 + at], ARGV[2 + at])
+  redis.call('SET', KEYS[1 + count + at], ARGV[2 + count + at])
+end
+return count"""
+
+# KEYS: the change log, the items' sets, the items. ARGV: length of the log, ids in one text, ids.
+_DELETE_AND_TELL = """
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'ids', ARGV[2])
+local count, gone = (#KEYS - 1) / 2, 0
+for at = 1, count do
+  redis.call('SREM', KEYS[1 + at], ARGV[2 + at])
+  gone = gone + redis.call('DEL', KEYS[1 + count + at])
+end
+return gone"""
+
+# KEYS: item, the change log. ARGV: the record it must have, the record it gets, length of the log,
+# the id.
+_SWAP_AND_TELL = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'ids', ARGV[4])
 redis.call('SET', KEYS[1], ARGV[2])
 return 1"""
 
@@ -135,6 +169,27 @@ class Layout:
         key = self.item(item_id)
         return Command(("EVAL", _SWAP, 1, key, before, after), key, again=False)
 
+    def put_and_tell(self, item_ids: Sequence[int], records: list[bytes], kept: int) -> Command:
+        keys, ids = self._all_keys(item_ids), " ".join(map(str, item_ids))
+        parts: Parts = ("EVAL", _PUT_AND_TELL, len(keys), *keys, kept, ids, *item_ids, *records)
+        return Command(parts, keys[0])
+
+    def delete_and_tell(self, item_ids: Sequence[int], kept: int) -> Command:
+        """Its reply is how many there were."""
+        keys, ids = self._all_keys(item_ids), " ".join(map(str, item_ids))
+        parts: Parts = ("EVAL", _DELETE_AND_TELL, len(keys), *keys, kept, ids, *item_ids)
+        return Command(parts, keys[0])
+
+    def swap_and_tell(self, item_id: int, before: bytes, after: bytes, kept: int) -> Command:
+        key = self.item(item_id)
+        argv: Parts = (before, after, kept, item_id)
+        parts: Parts = ("EVAL", _SWAP_AND_TELL, 2, key, self.changes, *argv)
+        return Command(parts, key, again=False)
+
+    def _all_keys(self, item_ids: Sequence[int]) -> list[bytes]:
+        sets = [self._sets[item % self.partitions] for item in item_ids]
+        return [self.changes, *sets, *map(self.item, item_ids)]
+
     def scan_partition(self, partition: int, cursor: bytes, count: int) -> Command:
         index = self._sets[partition]
         return Command(("SSCAN", index, cursor, "COUNT", count), index)
@@ -143,9 +198,9 @@ class Layout:
         index = self._sets[partition]
         return Command(("SCARD", index), index)
 
-    def tell_changes(self, item_ids: Sequence[int], kept: int) -> Command:
+    def tell_changes(self, item_ids: Sequence[int], kept: int, field: bytes = IDS) -> Command:
         ids = " ".join(map(str, item_ids))
-        return Command(("XADD", self.changes, "MAXLEN", "~", kept, "*", "ids", ids), self.changes)
+        return Command(("XADD", self.changes, "MAXLEN", "~", kept, "*", field, ids), self.changes)
 
     def read_changes(self, cursor: str, count: int) -> Command:
         """The entry at the cursor itself too: if it is gone, later ones may be as well."""

@@ -30,12 +30,13 @@ Parts = tuple[bytes | str | int, ...]
 class Exchange:
     """Some commands, and their replies as they come."""
 
-    __slots__ = ("commands", "future", "replies")
+    __slots__ = ("commands", "future", "replies", "sent")
 
     def __init__(self, commands: Sequence[Parts], future: asyncio.Future[list[Any]]) -> None:
         self.commands = commands
         self.future = future
         self.replies: list[Any] = []
+        self.sent = False
 
 
 class Link:
@@ -83,23 +84,25 @@ class Link:
         """The replies; an error reply is in the list, not raised.
 
         StoreUnavailable past ``deadline`` (a time of the event loop); LinkLost when the connection
-        breaks. In both cases a command may have reached the server.
+        breaks. Both are ``unknown`` when the commands had been sent; otherwise they never will be.
         """
         if self.lost is not None:
             raise LinkLost(str(self.lost))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()
-        self._outbox.append(Exchange(commands, future))
+        exchange = Exchange(commands, future)
+        self._outbox.append(exchange)
         self._wake.set()
-        timer = loop.call_at(deadline, self._late, future)
+        timer = loop.call_at(deadline, self._late, exchange)
         try:
             return await future
         finally:
             timer.cancel()
 
-    def _late(self, future: asyncio.Future[list[Any]]) -> None:
-        if not future.done():
-            future.set_exception(StoreUnavailable(f"{self.place}: no answer in time"))
+    def _late(self, exchange: Exchange) -> None:
+        if not exchange.future.done():
+            late = StoreUnavailable(f"{self.place}: no answer in time", unknown=exchange.sent)
+            exchange.future.set_exception(late)
 
     async def _write(self) -> None:
         """Everything that is waiting in one write; what nobody waits for is never sent."""
@@ -111,6 +114,7 @@ class Link:
                 while self._outbox:
                     exchange = self._outbox.popleft()
                     if not exchange.future.done():
+                        exchange.sent = True
                         self._awaiting.append(exchange)
                         commands += exchange.commands
                 if commands:
@@ -153,7 +157,7 @@ class Link:
             self.lost = translated(error, self.place)
             for exchange in (*self._awaiting, *self._outbox):
                 if not exchange.future.done():
-                    exchange.future.set_exception(LinkLost(str(self.lost)))
+                    exchange.future.set_exception(LinkLost(str(self.lost), unknown=exchange.sent))
             self._awaiting.clear()
             self._outbox.clear()
             self._on_lost()

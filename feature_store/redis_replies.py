@@ -14,7 +14,7 @@ from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
 from feature_store.redis_url import Address
 
 MOST_ENTRY_BYTES = 65_536  # of one entry of the change log; an append writes 10 KiB at most
-IDS = b"ids"
+IDS, SOON = b"ids", b"soon"  # fields of an entry: written, about to be written
 _MOST_DIGITS = len(str(MAX_ID))
 SlotRange = tuple[int, int, Address]  # first, last, the master's address
 
@@ -63,6 +63,8 @@ def endpoint_of(host: bytes | str | None, port: int, asked: Address) -> Address:
     to be reached where the reply came from, at the port named.
     """
     name = host.decode() if isinstance(host, bytes) else host
+    if not isinstance(name, str | None):
+        raise TypeError(f"host {name!r}")
     if not 0 < port < 65_536:
         raise ValueError(f"port {port}")
     return (asked[0] if name in (None, "", "?") else str(name)), port
@@ -96,23 +98,27 @@ def change_batch(cursor: str, reply: Any) -> tuple[Changes, list[str]] | None:
         raise reply
     if not reply or reply[0][0].decode() != cursor:
         return None
-    ids: list[int] = []
+    ids: dict[bytes, list[int]] = {IDS: [], SOON: []}
     odd: list[str] = []
     for entry, fields in reply[1:]:
         told = _told(fields)
         if told is None:
             odd.append(f"entry {entry.decode()}")
         else:
-            ids += told
+            ids[fields[0]] += told
     changes = Changes(
-        reply[-1][0].decode(), np.array(ids, np.int64), lost=False, unreadable=len(odd)
+        reply[-1][0].decode(),
+        np.array(ids[IDS], np.int64),
+        lost=False,
+        soon=np.array(ids[SOON], np.int64),
+        unreadable=len(odd),
     )
     return changes, odd
 
 
 def _told(fields: list[bytes]) -> list[int] | None:
     """The ids of an entry of the change log; None when it is no list of ids."""
-    if not isinstance(fields, list) or len(fields) != 2 or fields[0] != IDS:
+    if not isinstance(fields, list) or len(fields) != 2 or fields[0] not in (IDS, SOON):
         return None
     if len(fields[1]) > MOST_ENTRY_BYTES:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
 from feature_store.ids import checked_id, checked_ids
 from feature_store.oddities import Oddities
 from feature_store.options import StoreOptions
+from feature_store.redis_announcer import Announcer
 from feature_store.redis_calls import BULK_PATIENCE_S, RedisCalls
 from feature_store.redis_endpoint import BULK, REQUESTS
 from feature_store.redis_layout import Layout, meta_key
@@ -26,7 +28,6 @@ from feature_store.schema_record import STORE_FORMAT, parse, settled
 
 ITEMS_PER_SCRIPT = 512
 PARTITIONS_PER_BATCH = 16
-IDS_PER_CHANGE = 512
 CHANGES_PER_ANSWER = 256
 PATCH_TRIES = 64
 MOST_PARTITIONS = 16_384  # as many as a cluster has slots
@@ -49,6 +50,9 @@ class RedisStore:
         self._layout, self._options, self._kind = layout, options, kind
         self._ask = RedisCalls(nodes, options.budget_ms / 1e3, oddities)
         self._codec = ItemCodec(schema)
+        self._announcer: Announcer | None = None  # of a cluster: elsewhere a script tells by itself
+        if kind == "cluster":
+            self._announcer = Announcer(self._ask, layout, options.changes_kept, oddities)
 
     @classmethod
     async def open(
@@ -88,7 +92,10 @@ class RedisStore:
         fields: Parts = ("format", STORE_FORMAT, "schema", text, "partitions", partitions)
         await self._ask.one(Command(("HSET", key, *fields), key), BULK)
         if not await self._ask.one(self._layout.last_change(), BULK):
-            await self._tell(())  # so that the log has an end from the start
+            kept = self._options.changes_kept
+            await self._ask.one(
+                self._layout.tell_changes((), kept), BULK
+            )  # so that the log has an end from the start
 
     async def history(self, user_id: int) -> Ids | None:
         user, length = checked_id(user_id, "user id"), self.schema.history_length
@@ -135,7 +142,8 @@ class RedisStore:
             failure = next((r for r in (applied, copies) if isinstance(r, StoreError)), None)
             if failure is None and copies < wanted:
                 failure = StoreUnavailable(
-                    f"the click is on {copies} of {wanted} replicas only: it may yet be lost"
+                    f"the click is on {copies} of {wanted} replicas only: it may yet be lost",
+                    unknown=True,
                 )
             results.append(failure or bool(applied))
         return results
@@ -182,25 +190,50 @@ class RedisStore:
     async def put_items(self, item_ids: Ids, rows: ItemRows) -> None:
         ids = checked_ids(item_ids, "item id")
         records = self._codec.encode(ids, rows)
-        commands = []
+        kept, commands = self._options.changes_kept, []
+        if self._announcer is None:
+            for at in range(0, len(ids), ITEMS_PER_SCRIPT):
+                part = slice(at, at + ITEMS_PER_SCRIPT)
+                put = self._layout.put_and_tell(ids[part].tolist(), records[part], kept)
+                commands.append(put)
+            await self._ask.bulk(commands, batch=PARTITIONS_PER_BATCH)
+            return
         for group in self._groups(ids):
-            for part in np.split(group, range(ITEMS_PER_SCRIPT, len(group), ITEMS_PER_SCRIPT)):
-                partition = int(ids[part[0]]) % self._layout.partitions
-                chosen = [records[at] for at in part.tolist()]
-                commands.append(self._layout.put_items(partition, ids[part].tolist(), chosen))
-        await self._ask.bulk(commands, batch=PARTITIONS_PER_BATCH)
-        await self._tell(ids.tolist())
+            for cut in np.split(group, range(ITEMS_PER_SCRIPT, len(group), ITEMS_PER_SCRIPT)):
+                partition = int(ids[cut[0]]) % self._layout.partitions
+                chosen = [records[at] for at in cut.tolist()]
+                commands.append(self._layout.put_items(partition, ids[cut].tolist(), chosen))
+        async with self._announced(self._announcer, ids):
+            await self._ask.bulk(commands, batch=PARTITIONS_PER_BATCH)
+
+    @asynccontextmanager
+    async def _announced(self, announcer: Announcer, ids: Ids) -> AsyncIterator[None]:
+        """Around a write that cannot tell the change log itself. Told of also when it fails: it
+        may have been made in part, or may be yet."""
+        await announcer.before(ids.tolist())
+        try:
+            yield
+        finally:
+            await announcer.after(ids.tolist())
 
     async def delete_items(self, item_ids: Ids) -> int:
         ids = np.unique(checked_ids(item_ids, "item id"))
+        if self._announcer is None:
+            starts = range(0, len(ids), ITEMS_PER_SCRIPT)
+            kept, parts = (
+                self._options.changes_kept,
+                [ids[s : s + ITEMS_PER_SCRIPT] for s in starts],
+            )
+            deletions = [self._layout.delete_and_tell(part.tolist(), kept) for part in parts]
+            return sum(await self._ask.bulk(deletions, batch=PARTITIONS_PER_BATCH))
         commands = [
             self._layout.delete_items(
                 int(ids[group[0]]) % self._layout.partitions, ids[group].tolist()
             )
             for group in self._groups(ids)
         ]
-        replies = await self._ask.bulk(commands, batch=PARTITIONS_PER_BATCH)
-        await self._tell(ids.tolist())
+        async with self._announced(self._announcer, ids):
+            replies = await self._ask.bulk(commands, batch=PARTITIONS_PER_BATCH)
         return sum(sum(r[:-1]) if isinstance(r, list) else int(r) for r in replies)
 
     async def patch_item(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
@@ -214,8 +247,14 @@ class RedisStore:
             row = self._codec.decode(ids, [record]).rows
             change(row)
             after = self._codec.encode(ids, row)[0]
-            if await self._ask.one(self._layout.swap_item(item_id, record, after)):
-                await self._tell(ids.tolist())
+            if self._announcer is None:
+                kept = self._options.changes_kept
+                swap = self._layout.swap_and_tell(item_id, record, after, kept)
+                swapped = await self._ask.one(swap)
+            else:
+                async with self._announced(self._announcer, ids):
+                    swapped = await self._ask.one(self._layout.swap_item(item_id, record, after))
+            if swapped:
                 return True
         raise StoreUnavailable(f"item {item_id}: changed by others all the time; try again")
 
@@ -258,14 +297,6 @@ class RedisStore:
             end = last[0][0].decode() if last else "0-0"
         return Changes(end, np.zeros(0, np.int64), lost=cursor is not None)
 
-    async def _tell(self, item_ids: Sequence[int]) -> None:
-        """Tell the change log; an empty entry for no ids at all."""
-        starts = range(0, max(1, len(item_ids)), IDS_PER_CHANGE)
-        kept = self._options.changes_kept
-        await self._ask.bulk(
-            [self._layout.tell_changes(item_ids[at : at + IDS_PER_CHANGE], kept) for at in starts]
-        )
-
     async def fault(self, item_id: int) -> str | None:
         key = self._layout.item(checked_id(item_id, "item id"))
         record = await self._ask.one(Command(("GET", key), key))
@@ -299,6 +330,8 @@ class RedisStore:
             await self._ask.on(node, ("PING",), REQUESTS)
 
     async def close(self) -> None:
+        if self._announcer is not None:
+            await self._announcer.close()
         await self._ask.close()
 
     @property

@@ -47,8 +47,8 @@ class CatalogueItems:
         """Every feature must be given."""
         with _named():
             row = item_row(self._schema, values)
-        await self._store.put_item(_one(item_id), row)
-        self._freshness.wrote(_one(item_id))
+        with self._freshness.writing(_one(item_id)):
+            await self._store.put_item(_one(item_id), row)
 
     async def patch(self, item_id: int, values: Values) -> None:
         """Only the features that are given change."""
@@ -60,13 +60,14 @@ class CatalogueItems:
         def change(row: ItemRows) -> None:
             set_values(self._schema, row, values)
 
-        if not await self._store.patch_item(item_id, change):
+        with self._freshness.writing(_one(item_id)):
+            found = await self._store.patch_item(item_id, change)
+        if not found:
             raise UnknownItem(f"item {item_id}: not in the store; PUT it whole")
-        self._freshness.wrote(_one(item_id))
 
     async def delete(self, item_id: int) -> None:
-        existed = await self._store.delete_item(_one(item_id))
-        self._freshness.wrote(_one(item_id))
+        with self._freshness.writing(_one(item_id)):
+            existed = await self._store.delete_item(_one(item_id))
         if not existed:
             raise UnknownItem(f"item {item_id}: not in the store")
 

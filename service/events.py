@@ -15,7 +15,7 @@ from service.api import Id
 from service.errors import Fault, InvalidField, StoreFailure
 from service.metrics import Metrics
 from service.request import Contents
-from service.store import StoreReader
+from service.store import StoreReader, told_to_callers
 
 BATCH = "events"
 KEY_PATTERN = "^[!-~]{1,128}$"
@@ -100,9 +100,9 @@ class Outcome:
             faults = [Fault(r.field or "body", r.detail) for r in self.rejected[:5]]
             raise InvalidField(f"{faults[0].field}: {faults[0].detail}", faults=faults)
         if slugs == {StoreFailure.slug}:
-            raise StoreFailure(
-                "the feature store did not take it; try again", headers={"Retry-After": "1"}
-            )
+            details = {rejected.detail for rejected in self.rejected}
+            detail = details.pop() if len(details) == 1 else told_to_callers(None)
+            raise StoreFailure(detail, headers={"Retry-After": "1"})
         return 207
 
     def json(self, request_id: str) -> bytes:
@@ -183,7 +183,7 @@ class Events:
     ) -> None:
         for index, result in zip(indexes, results, strict=True):
             if isinstance(result, StoreError):
-                detail = "the feature store did not take it; try again"
+                detail = told_to_callers(result)
                 outcome.rejected.append(
                     Rejected(index=index, problem=StoreFailure.slug, detail=detail)
                 )

@@ -1,21 +1,25 @@
 """Keeps the item tables of the loaded versions true to the store.
 
 The store's change log says which items were put or deleted. Those are forgotten at once, so that
-whoever asks next gets the new record, and then brought back in the background, so that nobody has
-to. When the log has lost changes every item is read again, while the old rows still answer.
+the next request gets the new record, and then brought back in the background. When the log has
+lost changes every item is read again, while the old rows still answer. What the log never told of
+(a writer that died, an entry that could not be read) is found by reading every item again slowly.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import FOUND, Ids, ItemBatch
+from feature_store.errors import StoreError
 from service.derive import derive
 from service.errors import ServiceError
 from service.hash_index import ABSENT
@@ -29,6 +33,9 @@ FORGOTTEN = 4096  # items between two turns of the event loop
 BROUGHT_BACK = 256  # items at a time
 SLICE = 64  # items derived at a time: the interpreter is not held for long
 MOST_WAITING = 200_000  # ids; what is changed beyond that is fetched when asked for
+UNFOLLOWED_S = 1.0  # between two tries while the log cannot be read
+STUCK_AFTER = 3  # failures at the same place of the log: then it is passed over
+SETTLES_S = 10.0  # a write that was begun is done or has failed: longer than any write's patience
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +44,8 @@ class _Waiting:
 
     parts: deque[Ids] = field(default_factory=deque)
     count: int = 0
+    due: deque[tuple[float, Ids]] = field(default_factory=deque)
+    open: Counter[int] = field(default_factory=Counter)  # announced, less told of
 
     def add(self, ids: Ids) -> None:
         for start in range(0, len(ids), BROUGHT_BACK):
@@ -44,6 +53,33 @@ class _Waiting:
         self.count += len(ids)
         while self.count > MOST_WAITING:
             self.count -= len(self.parts.popleft())
+
+    def announced(self, ids: Ids, due: float) -> None:
+        """These may be about to be written: look again when ``due``, unless told that they are."""
+        self.due.append((due, ids))
+        self.open.update(ids.tolist())
+        while sum(len(part) for _, part in self.due) > MOST_WAITING:
+            self._ended(self.due.popleft()[1])
+
+    def told(self, ids: Ids) -> None:
+        """One writer of each of these has finished."""
+        if self.open:
+            for item in ids.tolist():
+                if self.open.get(item, 0) > 0:
+                    self.open[item] -= 1
+
+    def settled(self, now: float) -> Ids:
+        """What was announced long ago and never told of."""
+        found = [np.zeros(0, np.int64)]
+        while self.due and self.due[0][0] <= now:
+            _, ids = self.due.popleft()
+            found.append(ids[[self.open.get(item, 0) > 0 for item in ids.tolist()]])
+            self._ended(ids)
+        return np.unique(np.concatenate(found))
+
+    def _ended(self, ids: Ids) -> None:
+        if not self.due:
+            self.open.clear()
 
     def next(self) -> Ids:
         part = self.parts.popleft()
@@ -54,15 +90,23 @@ class _Waiting:
 class Freshness:
     """Two tasks: one follows the change logs, one brings items back. Made on the event loop."""
 
-    def __init__(self, store: StoreReader, versions: Versions) -> None:
+    def __init__(self, store: StoreReader, versions: Versions, reread_s: float = 0.0) -> None:
+        """``reread_s``: within this time every item is read again; 0: never."""
         self.changed = 0  # items, ever
         self.lost = 0  # times that changes were lost
+        self.unreadable = 0  # entries of the log that were passed over
+        self.followed = True  # the log could be read when it was last looked at
+        self.reread = 0  # times that every item has been read again without a cause
+        self._reread_s = reread_s
+        self._stuck: Counter[Version] = Counter()
         self._store, self._versions = store, versions
         self._waiting: dict[Version, _Waiting] = {}
         self._some = asyncio.Event()
         self._reading: dict[Version, asyncio.Task[None]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="freshness")
         self._tasks = [keep("freshness", self._follow), keep("freshness", self._bring)]
+        if reread_s:
+            self._tasks.append(keep("freshness", self._read_slowly))
 
     @property
     def waiting(self) -> int:
@@ -73,6 +117,20 @@ class Freshness:
         """This process itself has changed these: its next answer knows, before the log says so."""
         for version in self._versions.all():
             version.forget(ids)
+
+    @contextmanager
+    def writing(self, ids: Ids) -> Iterator[None]:
+        """Around a write by this process: however it ends, the old rows are not used again.
+
+        One that failed may have been applied, or may be yet: it is looked at once more later.
+        """
+        try:
+            yield
+        except BaseException:
+            asyncio.get_running_loop().call_later(SETTLES_S, self.wrote, ids)
+            raise
+        finally:
+            self.wrote(ids)
 
     async def close(self) -> None:
         tasks = [*self._tasks, *self._reading.values()]
@@ -85,21 +143,38 @@ class Freshness:
         while True:
             try:
                 await self._look_at_all()
-            except ServiceError:
-                pass  # counted and said; what is in the tables is what there is
+                self.followed = True
+            except ServiceError:  # counted and said; what is in the tables is what there is
+                self.followed = False
             except Exception:
+                self.followed = False
                 failed("freshness", "the change log could not be followed")
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(EVERY_S if self.followed else UNFOLLOWED_S)
 
     async def _look_at_all(self) -> None:
         versions = self._versions.all()
         for gone in self._waiting.keys() - set(versions):
             del self._waiting[gone]
+            self._stuck.pop(gone, None)
             if task := self._reading.pop(gone, None):
                 task.cancel()
         for version in versions:
-            while await self._look(version):
-                pass
+            try:
+                while await self._look(version):
+                    self._stuck.pop(version, None)
+            except ServiceError:
+                raise
+            except Exception:
+                await self._pass_over(version)
+                raise
+
+    async def _pass_over(self, version: Version) -> None:
+        """Leave a part of the log that fails again and again, as if its changes were lost."""
+        self._stuck[version] += 1
+        if self._stuck[version] >= STUCK_AFTER:
+            del self._stuck[version]
+            version.table.cursor = (await self._store.changes(None)).cursor
+            self._read_again(version)
 
     async def _look(self, version: Version) -> bool:
         """Take in the next part of the log; whether there may be more."""
@@ -108,7 +183,14 @@ class Freshness:
         changes = await self._store.changes(before)
         if changes.lost or before is None:
             self._read_again(version)
+        self.unreadable += changes.unreadable
+        now = asyncio.get_running_loop().time()
+        if len(changes.soon):
+            waiting.announced(changes.soon, now + SETTLES_S)
+        waiting.told(changes.ids)
         ids = np.unique(changes.ids)
+        if waiting.due:
+            ids = np.union1d(ids, waiting.settled(now))
         for start in range(0, len(ids), FORGOTTEN):
             version.forget(ids[start : start + FORGOTTEN])
             await asyncio.sleep(0)
@@ -117,7 +199,9 @@ class Freshness:
             waiting.add(ids)
             self._some.set()
         table.cursor = changes.cursor
-        return len(ids) > 0
+        return changes.cursor != before and bool(
+            len(changes.ids) or len(changes.soon) or changes.unreadable
+        )
 
     async def _bring(self) -> None:
         while True:
@@ -163,21 +247,59 @@ class Freshness:
         """Replace what there is, batch by batch, then ask again for what was not in the store."""
         while True:
             try:
-                before, seen = version.table.ids(), list[Ids]()
-                epoch = version.table.epoch
-                async for batch in self._store.store.scan_items(BROUGHT_BACK):
-                    await self._put(version, batch, epoch, replace=True)
-                    if (damaged := batch.status != FOUND).any():
-                        version.forget(batch.ids[damaged])
-                    seen.append(batch.ids)
-                    epoch = version.table.epoch
-                gone = np.setdiff1d(before, np.concatenate(seen)) if seen else before
-                version.forget(gone)
-                logger.info("every item is read again", version=version.name, gone=len(gone))
+                gone = await self._read_once(version, 0.0)
+                logger.info("every item is read again", version=version.name, gone=gone)
                 return
             except Exception as error:
                 logger.warning("reading every item again: it stopped", reason=str(error))
                 await asyncio.sleep(1.0)
+
+    async def _read_slowly(self) -> None:
+        """Read every item again for ever: two passes within ``reread_s``, at an even pace."""
+        while True:
+            versions, over_s = self._versions.all(), self._reread_s / 2
+            if not versions:
+                await asyncio.sleep(1.0)
+                continue
+            began = asyncio.get_running_loop().time()
+            for version in versions:
+                try:
+                    await self._read_once(version, over_s / len(versions))
+                except StoreError as error:
+                    logger.warning("reading items again slowly: it stopped", reason=str(error))
+            if versions:
+                self.reread += 1
+            took = asyncio.get_running_loop().time() - began
+            await asyncio.sleep(max(1.0, over_s - took) if took < over_s / 2 else 0.0)
+
+    async def _read_once(self, version: Version, over_s: float) -> int:
+        """Read every item, within about ``over_s``; how many rows' items are gone."""
+        loop, done = asyncio.get_running_loop(), 0
+        began, every = loop.time(), await self._store.store.count_items() if over_s else 0
+
+        async def paced(count: int) -> None:
+            if over_s:
+                due = began + over_s * min(1.0, (done + count) / max(1, every))
+                await asyncio.sleep(max(0.0, due - loop.time()))
+
+        await paced(BROUGHT_BACK)
+        version.fetches.forget_unknown()
+        before, seen = version.table.ids(), list[Ids]()
+        epoch = version.table.epoch
+        async for batch in self._store.store.scan_items(BROUGHT_BACK):
+            await self._put(version, batch, epoch, replace=True)
+            if (damaged := batch.status != FOUND).any():
+                version.forget(batch.ids[damaged])
+            seen.append(batch.ids)
+            done += len(batch.ids)
+            await paced(BROUGHT_BACK)
+            if over_s and version not in self._versions.all():
+                return 0
+            epoch = version.table.epoch
+        gone = np.setdiff1d(before, np.concatenate(seen)) if seen else before
+        if len(gone):
+            version.forget(gone)
+        return len(gone)
 
 
 def _insert(

@@ -161,7 +161,7 @@ async def open_house(
     metrics, versions, readiness = Metrics(), Versions(), Readiness()
     may_do_without = settings.on_store_failure == "degrade"
     reader = StoreReader(store, metrics, may_do_without=may_do_without)
-    freshness = Freshness(reader, versions)
+    freshness = Freshness(reader, versions, settings.item_reread_s)
     limits = Limits(settings.inspection_memory_mb << 20, settings.inspection_s)
     shadow = Shadow(reader, metrics, settings.chunk_candidates)
     loader = Loader(
@@ -339,6 +339,27 @@ def _expose(house: House) -> None:
         "Changed items that are not back in the table.",
         lambda: float(freshness.waiting),
         "max",
+    )
+    counter(
+        "qin_item_changes_unreadable",
+        "Entries of the change log that were no list of ids, and were passed over.",
+        lambda: float(freshness.unreadable),
+    )
+    gauge(
+        "qin_item_changes_followed",
+        "0 while the change log cannot be read: answers may be made of old items.",
+        lambda: float(freshness.followed),
+        "min",
+    )
+    counter(
+        "qin_item_rereads",
+        "Times that every item had been read again, in case that a change was not announced.",
+        lambda: float(freshness.reread),
+    )
+    counter(
+        "qin_store_odd_replies",
+        "Replies of the store in an unknown form, and failed turns of its background work.",
+        lambda: float(house.store.odd_replies),
     )
     gauge(
         "qin_store_reachable",

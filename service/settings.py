@@ -44,6 +44,19 @@ class Settings(BaseSettings):
         description="What one request may spend on the store: connecting, waiting, reading, trying "
         "again.",
     )
+    store_write_timeout_ms: float = Field(
+        default=500,
+        gt=0,
+        le=60_000,
+        description="How long a write waits for its turn in LMDB, whose lock another process may "
+        "hold; then 503, and it is not made. QIN_STORE_TIMEOUT_MS counts where it is longer.",
+    )
+    item_reread_s: float = Field(
+        default=3600,
+        ge=0,
+        description="Every item is read from the store again within so long, so that a change that "
+        "was not announced is seen; 0: never.",
+    )
     on_store_failure: Literal["degrade", "fail"] = Field(
         default="degrade",
         description="degrade: answer from what is in memory, with an empty history; fail: 503.",

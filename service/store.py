@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
 from feature_store.contract import Append, Changes, FeatureStore, Ids, ItemBatch, ItemRows
-from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
+from feature_store.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from feature_store.options import StoreOptions
 from service.errors import ItemUnreadable, StoreFailure
 from service.instruments import Histogram
@@ -17,11 +18,13 @@ from service.settings import Settings
 
 T = TypeVar("T")
 SAY_EVERY_S = 1.0  # that it still fails
+SAY_LESS_EVERY_S, SAY_LESS_AFTER_S = 60.0, 10.0
 
 
 def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         budget_ms=settings.store_timeout_ms,
+        write_budget_ms=settings.store_write_timeout_ms,
         history_ttl_s=settings.history_ttl_s,
         idempotency_ttl_s=settings.idempotency_ttl_s,
         wait_replicas=settings.store_wait_replicas,
@@ -37,7 +40,7 @@ class StoreReader:
         """``may_do_without``: requests are answered from what there is while it fails."""
         self.store, self.metrics, self.may_do_without = store, metrics, may_do_without
         self.reachable = True
-        self._unsaid, self._said_at, self._told = 0, 0.0, False
+        self._failing: dict[str, _Failing] = {}  # by operation
         self._seconds: dict[str, Histogram] = {}  # by operation
 
     def history(self, user_id: int) -> Awaitable[Ids | None]:
@@ -67,10 +70,8 @@ class StoreReader:
     async def delete_item(self, item_ids: Ids) -> bool:
         return bool(await self._asked("delete_item", self.store.delete_items(item_ids)))
 
-    def failure(self) -> StoreFailure:
-        return StoreFailure(
-            "the feature store did not answer; try again", headers={"Retry-After": "1"}
-        )
+    def failure(self, error: StoreError | None = None) -> StoreFailure:
+        return StoreFailure(told_to_callers(error), headers={"Retry-After": "1"})
 
     async def _asked(self, operation: str, answer: Awaitable[T]) -> T:
         began = perf_counter()
@@ -80,12 +81,11 @@ class StoreReader:
             self._failed(operation, error)
             if isinstance(error, StoreCorrupt) and operation == "patch_item":
                 raise ItemUnreadable("its record is damaged; PUT it whole") from error
-            raise self.failure() from error
+            raise self.failure(error) from error
         finally:
             self._took(operation, perf_counter() - began)
         self.reachable = True
-        if self._told:
-            self._told = False
+        if self._failing and (failing := self._failing.pop(operation, None)) and failing.said_at:
             logger.info("store answers again", operation=operation)
         return answered
 
@@ -96,11 +96,37 @@ class StoreReader:
         series.observe(seconds)
 
     def _failed(self, operation: str, error: StoreError) -> None:
-        """Count it; say so when it begins, and then once a second."""
+        """Count it; say so when it begins, and then once a second, after a while once a minute."""
         self.metrics.store_errors.labels(operation, type(error).__name__).inc()
-        if isinstance(error, StoreUnavailable) or operation == "changes":  # of no one record
+        if isinstance(error, StoreUnavailable):  # else it answers, and declines
             self.reachable = False
-        self._unsaid += 1
-        if perf_counter() - self._said_at >= SAY_EVERY_S:
-            logger.error("store failed", operation=operation, reason=str(error), times=self._unsaid)
-            self._unsaid, self._said_at, self._told = 0, perf_counter(), True
+        now = perf_counter()
+        failing = self._failing.setdefault(operation, _Failing(now))
+        failing.unsaid += 1
+        every_s = SAY_EVERY_S if now - failing.since < SAY_LESS_AFTER_S else SAY_LESS_EVERY_S
+        if now - failing.said_at >= every_s:
+            logger.error(
+                "store failed", operation=operation, reason=str(error), times=failing.unsaid
+            )
+            failing.unsaid, failing.said_at = 0, now
+
+
+@dataclass(slots=True)
+class _Failing:
+    """An operation that has not succeeded since."""
+
+    since: float
+    said_at: float = 0.0
+    unsaid: int = 0
+
+
+def told_to_callers(error: StoreError | None) -> str:
+    """What became of a request, without anything internal."""
+    if isinstance(error, StoreFull):
+        return "the feature store is full: nothing was written"
+    if isinstance(error, StoreUnavailable) and error.unknown:
+        return (
+            "the feature store did not answer in time: what was sent may have been written; "
+            "an event with a key can be sent again"
+        )
+    return "the feature store did not answer; try again"
