@@ -42,6 +42,7 @@ class Way:
 class Cycle(RequestResponseCycle):
     """One request and its answer, and its ``service.peer.Peer``."""
 
+    body: bytes | bytearray  # type: ignore[assignment]
     fault: ServiceError | None = None  # why the rest of the body never comes
     _left: Callable[[], None] | None = None
 
@@ -69,6 +70,16 @@ class Cycle(RequestResponseCycle):
         if self.fault is not None:
             raise self.fault
         return message
+
+    def add(self, piece: bytes) -> None:
+        """Another piece of the body. Where one is all of it, it is kept as it came."""
+        if not self.body:
+            self.body = piece
+        elif isinstance(self.body, bytes):
+            self.body = bytearray().join((self.body, piece))
+        else:
+            self.body += piece
+        self.message_event.set()
 
     def end_body(self, fault: ServiceError) -> None:
         """Whoever waits for the body gets this instead."""

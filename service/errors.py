@@ -19,6 +19,7 @@
     ├── ModelRefused         422  a version that may not come in
     ├── OverCapacity         429  more than can be answered in time
     ├── HeadersTooLarge      431
+    ├── UnsupportedTransferEncoding 501  not chunked
     ├── NotReady             503
     ├── StoreFailure         503
     ├── DeadlinePassed       504
@@ -160,6 +161,11 @@ class OverCapacity(ServiceError):
 
 class HeadersTooLarge(ServiceError):
     status, slug, title = 431, "headers-too-large", "The headers are too large"
+
+
+class UnsupportedTransferEncoding(ServiceError):
+    status, slug = 501, "unsupported-transfer-encoding"
+    title = "Transfer-Encoding is not understood"
 
 
 class NotReady(ServiceError):

@@ -6,9 +6,10 @@ import asyncio
 import socket
 from collections.abc import Callable
 from email.utils import formatdate
+from typing import cast
 
-import uvicorn
 from starlette.types import ASGIApp
+from uvicorn._types import ASGI3Application
 from uvicorn.server import ServerState
 
 from service.admin import create_admin
@@ -28,9 +29,9 @@ class Port:
     """An application and its connections."""
 
     def __init__(self, name: str, app: ASGIApp, house: House, on_leave: Callable[[], None]) -> None:
-        self.name, self.refusing = name, create_refusing(house, public=name == PUBLIC)
+        self.name, self.app = name, cast(ASGI3Application, app)
+        self.refusing = cast(ASGI3Application, create_refusing(house, public=name == PUBLIC))
         self.loop, self.state = asyncio.get_running_loop(), ServerState()
-        self.config = _configuration(app)
         self.connections = Connections(Limits.of(house.settings), house.metrics, on_leave)
         self._entering: set[asyncio.Task[None]] = set()
         for crowd in self.connections.crowds:
@@ -115,12 +116,3 @@ class Ports:
         date = [(b"date", formatdate(usegmt=True).encode())]
         for port in self._both:
             port.state.default_headers = date
-
-
-def _configuration(app: ASGIApp) -> uvicorn.Config:
-    """What the protocol reads of it."""
-    config = uvicorn.Config(
-        app, http="httptools", ws="none", lifespan="off", log_config=None, proxy_headers=False
-    )
-    config.load()
-    return config

@@ -1,247 +1,221 @@
-"""One connection: uvicorn's HTTP/1.1 protocol with the limits it lacks.
+"""One HTTP/1.1 connection: an asyncio protocol that makes a cycle of each request.
 
-Bounded here: bytes and number of headers (431), the body (413, before it is read), the time that
-headers, body and the taking of an answer need (``service.connections`` keeps it), and requests
-sent ahead of their answers. What cannot be answered any more is closed.
+``service.server.framing`` says where requests begin and end, within limits in bytes and number
+(431, 413). Bounded here: the time that headers, body and the taking of an answer need
+(``service.connections`` keeps it), and requests sent ahead of their answers. What cannot be
+answered any more is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
+from collections import deque
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
-import httptools
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn._types import ASGI3Application, HTTPScope
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from service.connections import Crowd
 from service.cycle import Cycle, Way
-from service.errors import (
-    HeadersTooLarge,
-    NotHttp,
-    OverCapacity,
-    RequestTimeout,
-    ServiceError,
-    TooLarge,
-)
+from service.errors import OverCapacity, RequestTimeout, ServiceError, TooLarge
 from service.exchange import PROBES, TARGET_HOST, UNMATCHED, fresh_id
 from service.metrics import Metrics
 from service.problems import REFUSAL, problem_of
+from service.server.framing import Framing, RequestHead
 
 if TYPE_CHECKING:
     from service.port import Port
 
 MOST_AHEAD = 16  # requests sent before the answer to the first
-# Each piece costs a microsecond, so a body in chunks of a byte would hold everybody up. A larger
-# number than this takes an average size.
-FREE_PIECES, SMALL_PIECE = 512, 64  # bytes
-HEADER_OVERHEAD = 4  # ": " and the end of the line
+LOGGER = logging.getLogger("uvicorn.error")  # of what an application raises
 
 
-class Stop(Exception):
-    """Raised in a callback of the parser: nothing more is parsed."""
-
-
-class Refused(Stop):
-    """And that is why."""
-
-    def __init__(self, error: ServiceError) -> None:
-        self.error = error
-
-
-class Receiving(HttpToolsProtocol):
+class Receiving(asyncio.Protocol):
     """From ``Port``; lives as long as its connection."""
 
-    cycle: Cycle  # the last one begun
+    transport: asyncio.Transport
+    flow: FlowControl
 
     def __init__(self, port: Port) -> None:
-        super().__init__(port.config, port.state, {}, port.loop)
         self.book, self.crowd = port.connections, cast(Crowd | None, None)
-        self._limits, self._refusing = port.connections.limits, port.refusing
+        self._port, self._limits = port, port.connections.limits
+        self._framing = Framing(self._limits)
+        self._cycle: Cycle | None = None  # the last one begun
         self._active: Cycle | None = None  # the one being answered
-        self._begun = False  # a byte of the next request is here
-        self._in_headers = True
-        self._whole = False  # the last request is here to its end
+        self._pipeline = deque[tuple[Cycle, ASGI3Application]]()  # begun and not yet started
         self._closing = False
-        self._deaf = False  # what still comes is thrown away
+        self.deaf = False  # what still comes is thrown away
         self._more = False  # and there was some
-        self._body_size, self._pieces, self._announced = 0, 0, b"0"
-        # Bytes since the parser last told of something whole: headers, part of a body. All of a
-        # message's headers are among them, and whatever it keeps to itself.
-        self._unparsed = 0
-        self._chunk = 0  # bytes of this chunk; 0 when a message has ended in it
+        self._final: ServiceError | None = None  # what is said when all else is answered
+        self._half_closed = False  # the client has sent all it will
 
     # What the transport says
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast(asyncio.Transport, transport))
+        self.transport = cast(asyncio.Transport, transport)
+        self.flow = FlowControl(self.transport)
+        self._server, self._client = get_local_addr(self.transport), get_remote_addr(self.transport)
         self._way = Way(self.transport, self._close)
         self.book.move(self, self.book.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._closing = True
+        self._closing = self.deaf = True
         self._way.end = _nothing  # or the two hold each other
         self.book.leave(self)
-        self.pipeline.clear()
+        self._pipeline.clear()
+        self.flow.resume_writing()
         if self._active is not None and not self._active.response_complete:
             self._active.leave()
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self.deaf:
             self._more = True
             return
-        self._begun = True
-        self._chunk = len(data)
-        self._unparsed += self._chunk
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # to nothing: it goes on as HTTP/1.1
-        except httptools.HttpParserError as error:
-            if type(error.__context__) is Stop:
-                self._more = True
-            else:
-                self._refuse(_reason(error))
-                return
-        if self._unparsed > self._limits.header_bytes:
-            self._refuse(self._headers_too_large())
+            self._more = self._framing.feed(data, self)
+        except ServiceError as error:
+            self._refuse(error)
             return
         self._settle()
 
+    def eof_received(self) -> bool:
+        """The client sends no more: requests that are whole are answered, the last one closes.
+        One that broke off is never answered."""
+        active = self._active
+        self._half_closed = True
+        if self._closing:  # everything is said; what lingers waits for this
+            return False
+        self.deaf, last = True, self._cycle
+        if last is None or last.response_complete:
+            return False
+        if self._framing.in_body and last.fault is None:
+            if last is active:
+                return False
+            self._pipeline.popleft()
+            last = self._pipeline[0][0] if self._pipeline else cast(Cycle, active)
+        last.keep_alive = last.keep_alive and self._final is not None
+        self._settle()
+        return True
+
     def pause_writing(self) -> None:
-        super().pause_writing()
+        self.flow.pause_writing()
         self.book.awaits_reader(self)
 
-    # What the parser says
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
 
-    def on_message_begin(self) -> None:
-        if self._deaf:
-            raise Stop
-        super().on_message_begin()
-        self._in_headers, self._whole = True, False
-        self._body_size, self._pieces, self._announced = 0, 0, b"0"
-        self._unparsed = self._chunk
+    # What the framing says
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if len(self.headers) >= self._limits.headers:
-            raise Refused(self._headers_too_large())
-        if name == b"content-length":
-            self._announced = value
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        limits, scope, url = self._limits, self.scope, httptools.parse_url(self.url)
-        if self._unparsed > limits.header_bytes or not self._chunk:
-            sizes = sum(len(name) + len(value) + HEADER_OVERHEAD for name, value in self.headers)
-            if len(self.url) + sizes > limits.header_bytes:
-                raise Refused(self._headers_too_large())
-        self._in_headers, self._unparsed = False, 0
-        path = url.path.decode("ascii")
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["http_version"] = self.parser.get_http_version()
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"], scope["query_string"] = url.path, url.query or b""
-        if url.host is not None:  # absolute-form: the target names a host too
-            scope[TARGET_HOST] = url.host  # type: ignore[literal-required]
+    def on_request(self, head: RequestHead) -> None:
+        path = head.path.decode("ascii")
+        scope: HTTPScope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": head.version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "root_path": "",
+            "headers": head.headers,
+            "state": {},
+            "method": head.method,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": head.path,
+            "query_string": head.query,
+        }
+        if head.authority is not None:
+            scope[TARGET_HOST] = host_of(head.authority)  # type: ignore[literal-required]
+        limits = self._limits
         refusal: ServiceError | None = None
-        if int(self._announced) > limits.body_bytes:
-            refusal, self._deaf = TooLarge.beyond(limits.body_bytes), True
+        if head.length is not None and head.length > limits.body_bytes:
+            refusal, self.deaf = TooLarge.beyond(limits.body_bytes), True
         elif len(self.book.in_flight.members) >= limits.in_flight and scope["path"] not in PROBES:
             refusal = OverCapacity("too many requests at a time", headers={"Retry-After": "1"})
-        self._begin_cycle(refusal)
+        self._begin_cycle(scope, head, refusal)
 
-    def on_body(self, body: bytes) -> None:
-        self._unparsed = 0
-        if self._deaf:
-            return
-        self._pieces += 1
-        self._body_size += len(body)
-        if self._body_size > self._limits.body_bytes:
-            raise Refused(TooLarge.beyond(self._limits.body_bytes))
-        if self._pieces > FREE_PIECES + self._body_size // SMALL_PIECE:
-            raise Refused(TooLarge("the body comes in too many small chunks"))
-        cycle = self.cycle
+    def on_body(self, piece: bytes) -> None:
+        cycle = self._cycle
+        assert cycle is not None, "a head comes before its body"
         if not cycle.response_complete:
-            cycle.body += body
+            cycle.add(piece)
             if len(cycle.body) > HIGH_WATER_LIMIT:
                 self.flow.pause_reading()
-            cycle.message_event.set()
 
-    def on_message_complete(self) -> None:
-        self._unparsed = self._chunk = 0
-        if self._deaf:
-            return
-        cycle, self._whole, self._begun = self.cycle, True, False
-        self._deaf = not cycle.keep_alive  # what comes after the last request is nobody's
+    def on_complete(self) -> None:
+        cycle = self._cycle
+        assert cycle is not None, "a message has a head"
+        self.deaf = not cycle.keep_alive  # what comes after the last request is thrown away
         if not cycle.response_complete:
             cycle.more_body = False
             cycle.message_event.set()
 
     # What becomes of it
 
-    def _begin_cycle(self, refusal: ServiceError | None) -> None:
-        keep_alive = (
-            refusal is None
-            and not self.book.draining
-            and len(self.pipeline) < MOST_AHEAD
-            and self.scope["http_version"] != "1.0"
-            and self.parser.should_keep_alive()
-        )
-        last = self.cycle
-        self.cycle = Cycle(
-            scope=self.scope,
+    def _begin_cycle(
+        self, scope: HTTPScope, head: RequestHead, refusal: ServiceError | None
+    ) -> None:
+        last, app = self._cycle, self._port.app
+        if refusal is not None:
+            app = self._port.refusing
+            scope[REFUSAL] = refusal  # type: ignore[literal-required]
+        self._cycle = Cycle(
+            scope=scope,
             transport=cast(asyncio.Transport, self._way),
             flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
+            logger=LOGGER,
+            access_logger=LOGGER,
             access_log=False,
-            default_headers=self.server_state.default_headers,
+            default_headers=self._port.state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=keep_alive,
+            expect_100_continue=head.expects_continue,
+            keep_alive=(
+                head.keep_alive
+                and refusal is None
+                and not self.book.draining
+                and len(self._pipeline) < MOST_AHEAD
+            ),
             on_response=self.on_response_complete,
         )
-        app = self.app
-        if refusal is not None:
-            app, self.scope[REFUSAL] = self._refusing, refusal  # type: ignore[literal-required]
         if last is None or last.response_complete:
-            self._start(self.cycle, app)
+            self._start(self._cycle, app)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, app))
+            self._pipeline.appendleft((self._cycle, app))
 
-    def _start(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._active = cast(Cycle, cycle)
-        self._start_asgi_task(cycle, app)
+    def _start(self, cycle: Cycle, app: ASGI3Application) -> None:
+        self._active = cycle
+        task = self._port.loop.create_task(cycle.run_asgi(app))
+        self._port.state.tasks.add(task)
+        task.add_done_callback(self._port.state.tasks.discard)
 
     def on_response_complete(self) -> None:
         """An answer is handed to the transport."""
         if self._closing:
             return
         self.flow.resume_reading()
-        if self.pipeline:
-            self._start(*self.pipeline.pop())
+        if self._pipeline:
+            self._start(*self._pipeline.pop())
+        elif self._final is not None:
+            self._refuse(self._final)
+            return
         if self.holds_answer():
             self.book.awaits_reader(self)
         self._settle()
 
     def _settle(self) -> None:
-        """Into the state it is in."""
+        """Move to the state this connection is in."""
         if self._closing:
             return
-        book, active = self.book, self._active
-        if not self._whole and not self._deaf:
-            crowd = book.headers if self._in_headers else book.body
+        book, active, framing = self.book, self._active, self._framing
+        if not self.deaf and framing.in_body:
+            crowd = book.body
+        elif not self.deaf and (framing.begun or active is None):
+            crowd = book.headers
         elif active is not None and not active.response_complete:
             crowd = book.in_flight
         else:
@@ -250,13 +224,17 @@ class Receiving(HttpToolsProtocol):
             book.move(self, crowd)
 
     def _refuse(self, error: ServiceError) -> None:
-        """The last thing said here, by whoever is in a position to say it."""
-        body_fails = not self._in_headers and not self._whole
-        self._deaf = True
-        if self._active is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = False
+        """Send a final error, after the answers under way or as the answer whose body fails. Then
+        close."""
+        body_fails = self._framing.in_body
+        self.deaf = self._more = True
+        cycle = self._cycle
+        if cycle is not None and not cycle.response_complete:
             if body_fails:
-                self.cycle.end_body(error)
+                cycle.keep_alive = False
+                cycle.end_body(error)
+            else:
+                self._final = error
             self.book.move(self, self.book.in_flight)
             return
         if not body_fails:  # of a request that was answered without it, nothing is left to say
@@ -264,16 +242,17 @@ class Receiving(HttpToolsProtocol):
         self._close()
 
     def _close(self) -> None:
-        """When the last answer has been taken. While the client sends, closing at once would
+        """Close when the last answer has been taken. While the client sends, closing at once would
         reset the connection, and the answer might never be read."""
         if self._closing:
             return
         self._closing = True
-        if self._whole and not self._more:
+        framing = self._framing
+        if self._half_closed or not (self._more or framing.in_body or framing.begun):
             self.book.move(self, self.book.closing)
             self.transport.close()
             return
-        self._deaf = True
+        self.deaf = True
         self.book.move(self, self.book.lingering)
         self.flow.resume_reading()
         self.transport.write_eof()
@@ -282,8 +261,7 @@ class Receiving(HttpToolsProtocol):
 
     def cut(self) -> bool:
         book, crowd = self.book, self.crowd
-        if crowd is book.idle or (crowd is book.headers and not self._begun):
-            self._whole = True
+        if crowd is book.idle or (crowd is book.headers and not self._framing.begun):
             self._close()
         elif crowd is book.headers or crowd is book.body:
             if self.flow.read_paused:
@@ -303,20 +281,18 @@ class Receiving(HttpToolsProtocol):
         return self.transport.get_write_buffer_size() > 0
 
     def say_last(self) -> None:
-        """After what is under way the connection is closed."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = False
-
-    def _headers_too_large(self) -> HeadersTooLarge:
-        limits = self._limits
-        return HeadersTooLarge(
-            f"request line and headers take more than {limits.header_bytes} bytes, or there are "
-            f"more than {limits.headers} headers",
-            members={"limit_bytes": limits.header_bytes, "limit_headers": limits.headers},
-        )
+        """Close after what is under way."""
+        if self._cycle is not None and not self._cycle.response_complete:
+            self._cycle.keep_alive = False
 
 
 def _nothing() -> None: ...
+
+
+def host_of(authority: bytes) -> bytes:
+    """Without port and brackets."""
+    host = re.sub(rb":[0-9]*\Z", b"", authority)
+    return host.strip(b"[]")
 
 
 def document(error: ServiceError, metrics: Metrics) -> bytes:
@@ -327,9 +303,3 @@ def document(error: ServiceError, metrics: Metrics) -> bytes:
     headers = [*response.raw_headers, (b"connection", b"close")]
     lines = [b"%s: %s\r\n" % header for header in headers]
     return b"".join([STATUS_LINE[response.status_code], *lines, b"\r\n", bytes(response.body)])
-
-
-def _reason(error: Exception) -> ServiceError:
-    if isinstance(error.__context__, Refused):
-        return error.__context__.error
-    return NotHttp("what was sent is not HTTP/1.1")

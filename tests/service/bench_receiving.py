@@ -19,7 +19,9 @@ from typing import Annotated, Any
 
 import orjson
 import typer
+import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -42,13 +44,25 @@ async def _serve(world: World, folder: Path) -> None:
         ports, loop = Ports(house), asyncio.get_running_loop()
         ours, theirs = listen("127.0.0.1", 0, ""), listen("127.0.0.1", 0, "")
         Door(ours, ports.service.enter).open()
-        config, state = ports.service.config, ServerState()
-        config.loaded_app = create_app(house)
-        config.timeout_keep_alive = 1000
+        config, state = _configuration(create_app(house)), ServerState()
         await loop.create_server(lambda: HttpToolsProtocol(config, state, {}), sock=theirs)
         example = orjson.dumps([body.decode() for body in contents(world, 50)]).decode()
         print(ours.getsockname()[1], theirs.getsockname()[1], example, flush=True)
         await asyncio.Event().wait()
+
+
+def _configuration(application: ASGIApp) -> uvicorn.Config:
+    config = uvicorn.Config(
+        application,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        proxy_headers=False,
+        timeout_keep_alive=1000,
+    )
+    config.load()
+    return config
 
 
 def _block(connection: socket.socket, requests: list[bytes], loop: Path) -> float:
