@@ -170,6 +170,13 @@ class Permit:
         if kind is not None:  # there is no answer to be waited for
             self.learn()
 
+    def defer(self) -> None:
+        """Go on at batch priority, in the queue as well: nobody may be waiting any more."""
+        if self.priority is not Priority.BATCH:
+            self._admission._given_back(self)
+            self.priority = Priority.BATCH
+            self._admission._taken(self)
+
     def scored(self, candidates: int, work: Work) -> None:
         """So many of them, by this work, which has just come back."""
         waited = work.started - work.submitted + perf_counter() - work.finished

@@ -28,7 +28,7 @@ async def ask(
     exchange.model_version, exchange.role = lease.version.name, lease.role
     exchange.inferences = lease.version.inferences
     permit = house.admission.enter(exchange.candidates, deadline, exchange.priority)
-    with permit, lease as version, WhileThere(peer_of(request.scope)):
+    with permit, lease as version, WhileThere(peer_of(request.scope), permit.defer):
         answer = await house.scoring.answer(question, version, deadline, exchange.timings, permit)
     exchange.afterwards = partial(house.answered, question, answer, permit)
     return version.name, answer

@@ -18,11 +18,12 @@ class Way:
     answer's head goes out with what follows it. Every write is a call of the system, which costs
     more than most of what Python does for an answer."""
 
-    __slots__ = ("_head", "_write", "end", "holding", "is_closing")
+    __slots__ = ("_head", "_write", "end", "half_closed", "holding", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
         self._write, self.is_closing = transport.write, transport.is_closing
         self.end = end  # of the connection
+        self.half_closed = False  # the client sends no more
         self.holding = False  # what is written is a head
         self._head = b""
 
@@ -45,6 +46,7 @@ class Cycle(RequestResponseCycle):
     body: bytes | bytearray  # type: ignore[assignment]
     fault: ServiceError | None = None  # why the rest of the body never comes
     _left: Callable[[], None] | None = None
+    _half_closed: Callable[[], None] | None = None
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         self.scope[PEER] = self  # type: ignore[literal-required]
@@ -99,8 +101,20 @@ class Cycle(RequestResponseCycle):
     def has_left(self) -> bool:
         return self.disconnected
 
+    @property
+    def has_half_closed(self) -> bool:
+        return cast(Way, self.transport).half_closed
+
     def watch(self, left: Callable[[], None] | None) -> None:
         self._left = left
+
+    def watch_half_close(self, half_closed: Callable[[], None] | None) -> None:
+        self._half_closed = half_closed
+
+    def half_close(self) -> None:
+        """The client has sent all it will."""
+        if self._half_closed is not None:
+            self._half_closed()
 
     def leave(self) -> None:
         """The client has gone away."""

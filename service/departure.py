@@ -1,8 +1,9 @@
-"""A client that goes away stops costing: whatever is being done for it is cancelled."""
+"""Cancel what is done for a client that goes away; defer it for one that may have."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 from service.errors import ClientGone
@@ -14,15 +15,17 @@ GONE = "the client went away before its answer"
 class WhileThere:
     """``with WhileThere(peer):`` around what is done for a request.
 
-    ClientGone, at the next thing awaited in the block, when the connection is closed. A server
-    that tells nothing of it has no ``peer``: then nothing is cancelled. Nor is it for a client that
-    has sent its next request already: no more is read of it before the first is answered.
+    ClientGone, at the next thing awaited in the block, when the connection is reset. A client that
+    has shut down its side still waits for its answer, or has closed the connection: both send the
+    same FIN. So ``defer`` is called then, and the request goes on. A server that tells nothing of
+    either has no ``peer``. Nor is anything noticed of a client that has sent its next request
+    already: no more is read of it before the first is answered.
     """
 
-    __slots__ = ("_gone", "_peer", "_task")
+    __slots__ = ("_defer", "_gone", "_peer", "_task")
 
-    def __init__(self, peer: Peer | None) -> None:
-        self._peer, self._gone = peer, False
+    def __init__(self, peer: Peer | None, defer: Callable[[], None] | None = None) -> None:
+        self._peer, self._defer, self._gone = peer, defer, False
 
     def __enter__(self) -> None:
         if self._peer is None:
@@ -31,6 +34,12 @@ class WhileThere:
             raise ClientGone(GONE)
         self._task = asyncio.current_task()
         self._peer.watch(self._leave)
+        if self._defer is None:
+            return
+        if self._peer.has_half_closed:
+            self._defer()
+        else:
+            self._peer.watch_half_close(self._defer)
 
     def _leave(self) -> None:
         assert self._task is not None, "requests are tasks"
@@ -45,6 +54,8 @@ class WhileThere:
         if self._peer is None:
             return
         self._peer.watch(None)
+        if self._defer is not None:
+            self._peer.watch_half_close(None)
         if not self._gone:
             return
         assert self._task is not None

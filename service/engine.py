@@ -20,7 +20,7 @@ from time import perf_counter
 from service.errors import DeadlinePassed
 from service.niceness import add_niceness
 from service.observability.background import KeptThread
-from service.priority import Priority
+from service.priority import HasPriority, Priority
 from service.turns import Turns
 
 Prepare = Callable[[], None]
@@ -37,10 +37,10 @@ class Work:
         run: Run,
         spans: Sequence[Span],
         deadline: float,
-        priority: Priority,
+        priority: HasPriority,
     ):
         self.prepare, self.run = prepare, run
-        self.deadline, self.priority = deadline, priority
+        self.deadline, self._owner = deadline, priority
         self.waiting = deque(spans)  # touched only by whoever took the work from the queue
         self.unfinished = len(spans)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -48,6 +48,11 @@ class Work:
         self.submitted = perf_counter()
         self.started = self.prepared = self.finished = 0.0
         self.busy = 0.0  # seconds that threads spent on it
+
+    @property
+    def priority(self) -> Priority:
+        """Its owner's, as it is now."""
+        return self._owner.priority
 
     def settle(self, error: BaseException | None) -> None:
         """Answer whoever waits. On the event loop."""
@@ -135,7 +140,7 @@ class Engine:
         rows: int,
         deadline: float,
         prepare: Prepare | None = None,
-        priority: Priority = Priority.ONLINE,
+        priority: HasPriority = Priority.ONLINE,
     ) -> Work:
         """``prepare()``, then ``run(start, end)`` over all rows. DeadlinePassed at ``deadline``.
 

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.admission import Admission
 from service.errors import ServiceError
 from service.exchange import SCORE, Exchange, scoring_route
+from service.peer import peer_of
 from service.priority import Priority, priority_of
 from service.problems import answer_problem, problem_of
 
@@ -46,6 +47,9 @@ class Gate:
         response: ASGIApp
         try:
             exchange.priority = priority_of(exchange.headers.get(b"x-priority"))
+            peer = peer_of(scope)
+            if peer is not None and peer.has_half_closed:
+                exchange.priority = Priority.BATCH
             if not self._admission.has_room(exchange.priority):
                 self._admission.count_refused(exchange.priority)
                 if exchange.route == SCORE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.engine import Engine, Prepare, Run, Work
-from service.priority import Priority
+from service.priority import HasPriority
 from service.timings import Timings
 
 
@@ -15,7 +15,7 @@ class Passes:
         engine: Engine,
         prepare: Prepare,
         deadline: float,
-        priority: Priority,
+        priority: HasPriority,
         timings: Timings,
     ) -> None:
         self._engine, self._deadline, self._priority = engine, deadline, priority

@@ -21,6 +21,13 @@ class Peer(Protocol):
     def watch(self, left: Callable[[], None] | None) -> None:
         """Call ``left`` when that happens, from the event loop; None: not any more."""
 
+    @property
+    def has_half_closed(self) -> bool:
+        """The client sends no more (FIN). It may have gone away; only a write would tell."""
+
+    def watch_half_close(self, half_closed: Callable[[], None] | None) -> None:
+        """Call ``half_closed`` when that happens, from the event loop; None: not any more."""
+
 
 def peer_of(scope: Scope) -> Peer | None:
     return cast(Peer | None, scope.get(PEER))

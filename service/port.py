@@ -19,6 +19,7 @@ from service.house import House
 from service.logs import logger
 from service.observability.background import begin
 from service.receiving import Receiving
+from service.server.resets import Resets
 from service.until import until
 
 PUBLIC = "service"
@@ -32,6 +33,7 @@ class Port:
         self.name, self.app = name, cast(ASGI3Application, app)
         self.refusing = cast(ASGI3Application, create_refusing(house, public=name == PUBLIC))
         self.loop, self.state = asyncio.get_running_loop(), ServerState()
+        self.resets = Resets(self.loop)
         self.connections = Connections(Limits.of(house.settings), house.metrics, on_leave)
         self._entering: set[asyncio.Task[None]] = set()
         for crowd in self.connections.crowds:
@@ -73,6 +75,7 @@ class Port:
                 connection.abort()
         for task in list(self.state.tasks):
             task.cancel()
+        self.resets.close()
         return under_way
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Protocol
 
 from service.errors import InvalidHeader
 
@@ -15,6 +16,17 @@ class Priority(Enum):
 
     ONLINE = "online"
     BATCH = "batch"
+
+    @property
+    def priority(self) -> Priority:
+        return self
+
+
+class HasPriority(Protocol):
+    """A priority, or what has one that may fall while it waits: see ``Permit.defer``."""
+
+    @property
+    def priority(self) -> Priority: ...
 
 
 _KNOWN: dict[bytes | None, Priority] = {p.value.encode(): p for p in Priority}

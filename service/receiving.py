@@ -52,7 +52,6 @@ class Receiving(asyncio.Protocol):
         self.deaf = False  # what still comes is thrown away
         self._more = False  # and there was some
         self._final: ServiceError | None = None  # what is said when all else is answered
-        self._half_closed = False  # the client has sent all it will
 
     # What the transport says
 
@@ -60,12 +59,15 @@ class Receiving(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.flow = FlowControl(self.transport)
         self._server, self._client = get_local_addr(self.transport), get_remote_addr(self.transport)
+        self._descriptor: int = transport.get_extra_info("socket").fileno()
         self._way = Way(self.transport, self._close)
         self.book.move(self, self.book.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = self.deaf = True
         self._way.end = _nothing  # or the two hold each other
+        if self._way.half_closed:
+            self._port.resets.forget(self._descriptor, self.abort)
         self.book.leave(self)
         self._pipeline.clear()
         self.flow.resume_writing()
@@ -84,21 +86,25 @@ class Receiving(asyncio.Protocol):
         self._settle()
 
     def eof_received(self) -> bool:
-        """The client sends no more: requests that are whole are answered, the last one closes.
-        One that broke off is never answered."""
-        active = self._active
-        self._half_closed = True
+        """The client has shut down its side, or closed the connection, which looks alike until it
+        is written to. Requests that are whole are answered, at batch priority, and the last answer
+        closes; one that broke off is not."""
+        broken_off = self._framing.in_body and not self.deaf
+        self._way.half_closed = self.deaf = True
         if self._closing:  # everything is said; what lingers waits for this
             return False
-        self.deaf, last = True, self._cycle
-        if last is None or last.response_complete:
-            return False
-        if self._framing.in_body and last.fault is None:
-            if last is active:
-                return False
+        last, active = self._cycle, self._active
+        if broken_off and self._pipeline:
             self._pipeline.popleft()
-            last = self._pipeline[0][0] if self._pipeline else cast(Cycle, active)
+            last = self._pipeline[0][0] if self._pipeline else active
+        elif broken_off:
+            last = None
+        if last is None or active is None or last.response_complete:
+            self._close()
+            return False
         last.keep_alive = last.keep_alive and self._final is not None
+        self._port.resets.watch(self._descriptor, self.abort)
+        active.half_close()
         self._settle()
         return True
 
@@ -248,7 +254,7 @@ class Receiving(asyncio.Protocol):
             return
         self._closing = True
         framing = self._framing
-        if self._half_closed or not (self._more or framing.in_body or framing.begun):
+        if self._way.half_closed or not (self._more or framing.in_body or framing.begun):
             self.book.move(self, self.book.closing)
             self.transport.close()
             return

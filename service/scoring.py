@@ -22,7 +22,7 @@ from service.item_table import SlotsMoved
 from service.items import fetch_missed, find_in_table
 from service.metrics import Metrics
 from service.passes import Passes
-from service.priority import Priority
+from service.priority import HasPriority, Priority
 from service.question import Question
 from service.ranking import Ranking
 from service.rechecks import Rechecks
@@ -126,7 +126,7 @@ class Scoring:
         known = len(ranking.known)
         if not known:
             return
-        priority = permit.priority if permit else Priority.ONLINE
+        priority: HasPriority = permit or Priority.ONLINE
         passes = Passes(self.engine, ranking.read_history, deadline, priority, timings)
         k = question.top_k
         if k is None or version.model.precision == "fp32":
@@ -157,7 +157,7 @@ class Scoring:
         chosen = best(scores, len(scores) if question.top_k is None else question.top_k)
         told = Explanations(chosen, history[ranking.past], question.explain)
         if len(chosen) and told.top:
-            priority = permit.priority if permit else Priority.ONLINE
+            priority: HasPriority = permit or Priority.ONLINE
             rank = partial(ranking.explain, told)
             await self.engine.run(rank, len(chosen), deadline, priority=priority)
             timings.lap("rank")

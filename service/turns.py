@@ -9,16 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from queue import SimpleQueue
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from service.priority import Priority
+from service.priority import HasPriority, Priority
 
 BATCH_TURN = 32
-
-
-class HasPriority(Protocol):
-    @property
-    def priority(self) -> Priority: ...
 
 
 W = TypeVar("W", bound=HasPriority)
@@ -58,5 +53,8 @@ class Turns(Generic[W]):
                     work = ring.popleft()
                 except IndexError:
                     continue
+                if ring is online and work.priority is Priority.BATCH:  # it fell while it waited
+                    batch.append(work)
+                    break
                 self._since_batch = self._since_batch + 1 if ring is online and batch else 0
                 return work

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Callable
 from time import perf_counter
 
@@ -34,6 +36,11 @@ class Connection:
         self.has_left = True
         if self._left is not None:
             self._left()
+
+
+def resets_when_closed(writer: asyncio.StreamWriter) -> None:
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -103,6 +110,7 @@ async def test_the_chunks_of_a_client_that_left_are_not_run(world: World) -> Non
         await gate.closed()
         body = json.dumps({"user_id": 1, "candidates": [1] * 1000}).encode()
         _, writer = await asyncio.open_connection("127.0.0.1", port)
+        resets_when_closed(writer)
         head = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         await until(lambda: house.engine.queued)
