@@ -22,6 +22,7 @@
     ├── UnsupportedTransferEncoding 501  not chunked
     ├── NotReady             503
     ├── StoreFailure         503
+    ├── NotConfirmed         503  written, but not in every answer yet
     ├── DeadlinePassed       504
     ├── ModelFault           500  the model answered with something that is no probability
     └── ItemUnreadable       500  the store's record of it is damaged
@@ -174,6 +175,10 @@ class NotReady(ServiceError):
 
 class StoreFailure(ServiceError):
     status, slug, title = 503, "store-unavailable", "The feature store does not answer"
+
+
+class NotConfirmed(ServiceError):
+    status, slug, title = 503, "not-confirmed", "Written, but not in every answer yet"
 
 
 class DeadlinePassed(ServiceError):

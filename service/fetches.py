@@ -3,6 +3,9 @@
 Requests that miss the same item at the same time wait for the same fetch. A fetch is nobody's: it
 goes on when the request that began it is gone, because others may wait for it. What the store has
 no record of is remembered too, or one unknown candidate would cost every request a round trip.
+
+Neither outlives a change of the item by any process that shares the table: both bear the table's
+count of changes from before the store was read, and count for nothing once that has grown.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from service.engine import Engine
 from service.errors import DeadlinePassed, ServiceError
 from service.hash_index import ABSENT
 from service.item_memory import DerivedItems, Slots
+from service.item_table import Epoch
 from service.observability.background import begin
 from service.store import StoreReader
 
@@ -31,6 +35,7 @@ Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT
 SomeStatus = Status | None  # None: all FOUND, and in the table
 MOST_WITHOUT = 65_536  # ids remembered to have no readable record
 DERIVE_WITHIN_S = 30.0
+NEVER = None, -1  # fetched, or remembered
 
 
 def each_status(status: SomeStatus, count: int) -> Status:
@@ -53,8 +58,9 @@ class Fetched:
 class Fetches:
     """One version's. On the event loop alone."""
 
-    _under_way: dict[int, asyncio.Task[Fetched]] = field(default_factory=dict)
-    _without: dict[int, int] = field(default_factory=dict)  # id -> MISSING | CORRUPT, oldest first
+    _under_way: dict[int, tuple[asyncio.Task[Fetched], int]] = field(default_factory=dict)
+    # id -> MISSING | CORRUPT, and the count of changes; oldest first
+    _without: dict[int, tuple[int, int]] = field(default_factory=dict)
     _epoch: int = 0
 
     async def fetch(
@@ -64,13 +70,22 @@ class Fetches:
 
         Raises StoreFailure when a part cannot be had, DeadlinePassed at ``deadline``.
         """
-        ids = wanted.tolist()
-        known = [(item, self._without[item]) for item in ids if item in self._without]
-        tasks = {self._under_way[item] for item in ids if item in self._under_way}
-        fresh = [i for i in ids if i not in self._under_way and i not in self._without]
+        epoch = version.table.epoch
+        counts = version.table.counts(wanted, epoch).tolist()
+        known, fresh = list[tuple[int, int]](), list[int]()
+        tasks = set[asyncio.Task[Fetched]]()
+        for item, count in zip(wanted.tolist(), counts, strict=True):
+            task, begun = self._under_way.get(item, NEVER)
+            without, seen = self._without.get(item, NEVER)
+            if task is not None and begun == count:
+                tasks.add(task)
+            elif without is not None and seen == count:
+                known.append((item, without))
+            else:
+                fresh.append(item)
         parts = [_nothing(known)] if known else []
         if fresh:
-            tasks.add(self._begin(np.array(fresh, np.int64), version, store, engine))
+            tasks.add(self._begin(np.array(fresh, np.int64), version, store, engine, epoch))
         if tasks:
             waited = await asyncio.wait(tasks, timeout=max(0.0, deadline - perf_counter()))
             late = waited[1]
@@ -98,25 +113,27 @@ class Fetches:
         self._without.clear()
 
     def _begin(
-        self, ids: Ids, version: Version, store: StoreReader, engine: Engine
+        self, ids: Ids, version: Version, store: StoreReader, engine: Engine, epoch: Epoch
     ) -> asyncio.Task[Fetched]:
-        bring = self._bring(np.sort(ids), version, store, engine)
+        ids = np.sort(ids)
+        bring = self._bring(ids, version, store, engine, epoch)
         task = begin("item_fetch", bring, expected=(ServiceError,))
-        for item in ids.tolist():
-            self._under_way[item] = task
+        counts = version.table.counts(ids, epoch)
+        for item, count in zip(ids.tolist(), counts.tolist(), strict=True):
+            self._under_way[item] = task, count
         task.add_done_callback(lambda done: self._ended(ids, done))
         return task
 
     def _ended(self, ids: Ids, task: asyncio.Task[Fetched]) -> None:
         for item in ids.tolist():
-            if self._under_way.get(item) is task:
+            if self._under_way.get(item, NEVER)[0] is task:
                 del self._under_way[item]
 
     async def _bring(
-        self, ids: Ids, version: Version, store: StoreReader, engine: Engine
+        self, ids: Ids, version: Version, store: StoreReader, engine: Engine, epoch: Epoch
     ) -> Fetched:
         """One round trip, and the item tower for what it found."""
-        table, epoch, mine = version.table, version.table.epoch, self._epoch
+        table, mine = version.table, self._epoch
         batch = await store.items(ids)
         answered = perf_counter()
         status = batch.status.copy()
@@ -128,22 +145,22 @@ class Fetches:
             items, finite = derive(version.model, batch.rows[chosen])
             status[chosen[~finite]] = CORRUPT
             good = np.flatnonzero(finite)
-            table.insert(ids[chosen[good]], items.gather(good), evict=True, epoch=epoch)
+            table.keep(ids[chosen[good]], items.gather(good), epoch)
             parts[start] = items
 
         if len(readable):
             await engine.run(derive_chunk, len(readable), perf_counter() + DERIVE_WITHIN_S)
         if self._epoch == mine:
-            self._remember(ids, status)
+            self._remember(ids, status, table.counts(ids, epoch))
         place = np.full(len(ids), ABSENT)
         place[readable] = np.arange(len(readable))
         place[status != FOUND] = ABSENT
         items = DerivedItems.joined([parts[start] for start in sorted(parts)]) if parts else None
         return Fetched(ids, status, place, items, answered)
 
-    def _remember(self, ids: Ids, status: Status) -> None:
+    def _remember(self, ids: Ids, status: Status, counts: NDArray[np.int64]) -> None:
         for at in np.flatnonzero(status != FOUND).tolist():
-            self._without[int(ids[at])] = int(status[at])
+            self._without[int(ids[at])] = int(status[at]), int(counts[at])
         while len(self._without) > MOST_WITHOUT:
             del self._without[next(iter(self._without))]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from feature_store.contract import FOUND, Ids, ItemBatch
 from feature_store.errors import StoreError
 from service.derive import derive
-from service.errors import ServiceError
+from service.errors import NotConfirmed, ServiceError
 from service.hash_index import ABSENT
+from service.invalidation import Invalidation
+from service.item_table import Epoch, TableBusy
 from service.logs import logger
 from service.observability.background import begin, failed, keep
 from service.store import StoreReader
@@ -32,6 +34,9 @@ EVERY_S = 0.2
 FORGOTTEN = 4096  # items between two turns of the event loop
 BROUGHT_BACK = 256  # items at a time
 SLICE = 64  # items derived at a time: the interpreter is not held for long
+CONFIRM_WITHIN_S = 2.0  # a write, after the store has it; then 503
+LOOK_WITHIN_S = 2.0  # for a table whose lock another process holds
+INSERT_WITHIN_S = 0.1  # likewise, for an item that is brought back
 MOST_WAITING = 200_000  # ids; what is changed beyond that is fetched when asked for
 UNFOLLOWED_S = 1.0  # between two tries while the log cannot be read
 STUCK_AFTER = 3  # failures at the same place of the log: then it is passed over
@@ -104,6 +109,8 @@ class Freshness:
         self._some = asyncio.Event()
         self._reading: dict[Version, asyncio.Task[None]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="freshness")
+        self._invalidation = Invalidation()
+        self._late: dict[Version, asyncio.Future[None]] = {}  # removals that still wait
         self._tasks = [keep("freshness", self._follow), keep("freshness", self._bring)]
         if reread_s:
             self._tasks.append(keep("freshness", self._read_slowly))
@@ -113,30 +120,73 @@ class Freshness:
         """Changed items that are not back in a table yet."""
         return sum(waiting.count for waiting in self._waiting.values())
 
-    def wrote(self, ids: Ids) -> None:
-        """This process itself has changed these: its next answer knows, before the log says so."""
-        for version in self._versions.all():
-            version.forget(ids)
+    def forget(self, ids: Ids) -> list[asyncio.Future[None]]:
+        """Begin to remove these from every table: they may have been written."""
+        return [self._remove(v, ids) for v in (*self._versions.all(), *self._versions.loading)]
 
-    @contextmanager
-    def writing(self, ids: Ids) -> Iterator[None]:
+    async def wrote(self, ids: Ids) -> None:
+        """Remove what this process has written from every table, before the write is confirmed.
+
+        NotConfirmed when a table's lock is not to be had: the removal is then done later.
+        """
+        if await self._late_after(self.forget(ids)):
+            raise NotConfirmed(
+                "written to the store; but another process holds the item table, so answers may "
+                "be of the item as it was: try again",
+                headers={"Retry-After": "1"},
+            )
+
+    @asynccontextmanager
+    async def writing(self, ids: Ids) -> AsyncIterator[None]:
         """Around a write by this process: however it ends, the old rows are not used again.
 
         One that failed may have been applied, or may be yet: it is looked at once more later.
+        NotConfirmed as from ``wrote``.
         """
         try:
             yield
-        except BaseException:
-            asyncio.get_running_loop().call_later(SETTLES_S, self.wrote, ids)
+        except BaseException as error:
+            removals = self.forget(ids)
+            asyncio.get_running_loop().call_later(SETTLES_S, self.forget, ids)
+            if isinstance(error, Exception):
+                await self._late_after(removals)
             raise
-        finally:
-            self.wrote(ids)
+        await self.wrote(ids)
+
+    @staticmethod
+    async def _late_after(removals: list[asyncio.Future[None]]) -> bool:
+        """Whether some are not done after the time that a write may take."""
+        if not removals:
+            return False
+        done, late = await asyncio.wait(removals, timeout=CONFIRM_WITHIN_S)
+        for removal in done:
+            removal.result()
+        return bool(late)
+
+    async def catch_up(self, version: Version) -> None:
+        """Take in what the change log has, for a version that is about to answer."""
+        try:
+            while await self._look(version) or version in self._late:
+                if late := self._late.pop(version, None):
+                    await late
+        except ServiceError as error:
+            logger.warning(
+                "a new version answers before it knows the latest changes",
+                model_version=version.name,
+                reason=str(error),
+            )
+
+    def _remove(self, version: Version, ids: Ids) -> asyncio.Future[None]:
+        """These have changed: the next request that asks for one gets it from the store."""
+        version.fetches.forget(ids)
+        return self._invalidation.remove(version.table, ids)
 
     async def close(self) -> None:
         tasks = [*self._tasks, *self._reading.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._invalidation.close()
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _follow(self) -> None:
@@ -153,9 +203,10 @@ class Freshness:
 
     async def _look_at_all(self) -> None:
         versions = self._versions.all()
-        for gone in self._waiting.keys() - set(versions):
+        for gone in self._waiting.keys() - set(versions) - self._versions.loading:
             del self._waiting[gone]
             self._stuck.pop(gone, None)
+            self._late.pop(gone, None)
             if task := self._reading.pop(gone, None):
                 task.cancel()
         for version in versions:
@@ -173,14 +224,28 @@ class Freshness:
         self._stuck[version] += 1
         if self._stuck[version] >= STUCK_AFTER:
             del self._stuck[version]
-            version.table.cursor = (await self._store.changes(None)).cursor
+            end = (await self._store.changes(None)).cursor
+            await self._invalidation.advance(version.table, end)
             self._read_again(version)
 
     async def _look(self, version: Version) -> bool:
-        """Take in the next part of the log; whether there may be more."""
+        """Take in the next part of the log; whether there may be more.
+
+        The cursor moves on only when all of it is removed from the table.
+        """
+        if (late := self._late.get(version)) and not late.done():
+            return False
+        self._late.pop(version, None)
         table, waiting = version.table, self._waiting.setdefault(version, _Waiting())
         before = table.cursor
         changes = await self._store.changes(before)
+        told = np.unique(changes.ids)
+        for start in range(0, len(told), FORGOTTEN):
+            removal = self._remove(version, told[start : start + FORGOTTEN])
+            if not (await asyncio.wait([removal], timeout=LOOK_WITHIN_S))[0]:
+                self._late[version] = removal
+                return False
+            removal.result()
         if changes.lost or before is None:
             self._read_again(version)
         self.unreadable += changes.unreadable
@@ -188,17 +253,15 @@ class Freshness:
         if len(changes.soon):
             waiting.announced(changes.soon, now + SETTLES_S)
         waiting.told(changes.ids)
-        ids = np.unique(changes.ids)
-        if waiting.due:
-            ids = np.union1d(ids, waiting.settled(now))
-        for start in range(0, len(ids), FORGOTTEN):
-            version.forget(ids[start : start + FORGOTTEN])
-            await asyncio.sleep(0)
-        if len(ids):
-            self.changed += len(ids)
-            waiting.add(ids)
+        if waiting.due and len(settled := waiting.settled(now)):
+            self._remove(version, settled)
+            told = np.union1d(told, settled)
+        if len(told):
+            self.changed += len(told)
+            waiting.add(told)
             self._some.set()
-        table.cursor = changes.cursor
+        if changes.cursor != before:
+            await self._invalidation.advance(table, changes.cursor)
         return changes.cursor != before and bool(
             len(changes.ids) or len(changes.soon) or changes.unreadable
         )
@@ -220,13 +283,13 @@ class Freshness:
         try:
             batch = await self._store.items(ids)
             await self._put(version, batch, epoch)
-        except ServiceError:
+        except (ServiceError, TableBusy):
             pass  # they are fetched when asked for
         except Exception:
             failed("freshness", "changed items could not be brought back")
 
     async def _put(
-        self, version: Version, batch: ItemBatch, epoch: int, *, replace: bool = False
+        self, version: Version, batch: ItemBatch, epoch: Epoch, *, replace: bool = False
     ) -> None:
         """Into the table as far as there is room."""
         loop = asyncio.get_running_loop()
@@ -289,7 +352,7 @@ class Freshness:
         async for batch in self._store.store.scan_items(BROUGHT_BACK):
             await self._put(version, batch, epoch, replace=True)
             if (damaged := batch.status != FOUND).any():
-                version.forget(batch.ids[damaged])
+                await self._remove(version, batch.ids[damaged])
             seen.append(batch.ids)
             done += len(batch.ids)
             await paced(BROUGHT_BACK)
@@ -298,12 +361,12 @@ class Freshness:
             epoch = version.table.epoch
         gone = np.setdiff1d(before, np.concatenate(seen)) if seen else before
         if len(gone):
-            version.forget(gone)
+            await self._remove(version, gone)
         return len(gone)
 
 
 def _insert(
-    version: Version, batch: ItemBatch, chosen: NDArray[np.int64], epoch: int, replace: bool
+    version: Version, batch: ItemBatch, chosen: NDArray[np.int64], epoch: Epoch, replace: bool
 ) -> None:
     table = version.table
     items, finite = derive(version.model, batch.rows[chosen])
@@ -311,4 +374,11 @@ def _insert(
     known = table.find(ids[good]) != ABSENT if replace else np.zeros(len(good), np.bool_)
     for part, evict in ((good[known], True), (good[~known], False)):
         if len(part):
-            table.insert(ids[part], items.gather(part), replace=replace, evict=evict, epoch=epoch)
+            table.insert(
+                ids[part],
+                items.gather(part),
+                replace=replace,
+                evict=evict,
+                epoch=epoch,
+                within=INSERT_WITHIN_S,
+            )

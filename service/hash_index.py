@@ -9,12 +9,17 @@ its row when it was put; by another, its row when it was found after others had 
 Whoever knows which id a row is of can ask them first, at an eighth of the memory's traffic, and the
 buckets only for what both were wrong about.
 
+Both hashes are multiplicative, with random multipliers of the index's own: who chooses ids cannot
+aim them at one bucket. Ids that find both their buckets full are refused at once.
+
 All of it are plain arrays: the index can live in a mapped file. Writers must be one at a time.
 Readers need no lock, but what they are told while somebody writes is a hint too: whoever asks must
 look whether that row is the id's own.
 """
 
 from __future__ import annotations
+
+import secrets
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +33,31 @@ FIRST_ONLY = 6  # while an id's first bucket holds fewer keys than this, its sec
 EMPTY = -1  # ids are never negative
 ABSENT = -1
 HINTED = 2  # hints, at least, for each id when full
-FIRST = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio (Knuth, TAOCP 6.4)
-SECOND = np.uint64(0xD6E8FEB86659FD93)
 HALF = np.uint64(32)
 
 Rows = NDArray[np.int64]
 
 
+def random_multiplier() -> int:
+    """Draw an odd multiplier below 2⁶⁴ that spreads ids in a row evenly.
+
+    The multiples of a number whose continued fraction has small terms leave no large gaps and no
+    clusters; where all terms are 1 it is the golden ratio (Knuth, TAOCP 6.4). Terms of 1 and 2
+    leave some 2³² to choose from.
+    """
+    over, below = (0, 1), (1, 0)  # numerators and denominators of the last two convergents
+    while below[0] < 1 << 32:
+        term = 1 + secrets.randbits(1)
+        over, below = (term * over[0] + over[1], over[0]), (term * below[0] + below[1], below[0])
+    return (over[0] << 64) // below[0] | 1
+
+
 class HashIndex:
     """Of ids from 0 on. Its memory: ``keys`` (buckets, 8), ``rows`` (buckets, 8) and ``hints``, a
-    power of two of row numbers, at first all 0."""
+    power of two of row numbers, at first all 0; and its two multipliers."""
 
-    def __init__(self, keys: Ids, rows: Rows, hints: Rows) -> None:
+    def __init__(self, keys: Ids, rows: Rows, hints: Rows, first: int, second: int) -> None:
+        self.first, self.second = np.uint64(first), np.uint64(second)
         self._keys, self._hints = keys, hints
         self._flat_keys, self._flat_rows = keys.reshape(-1), rows.reshape(-1)  # the same memory
         self._shift = _shift_to(len(keys))
@@ -59,21 +77,22 @@ class HashIndex:
     def empty(cls, capacity: int) -> HashIndex:
         shape = (cls.buckets(capacity), BUCKET)
         hints = np.zeros(cls.hints(capacity), np.int64)
-        return cls(np.full(shape, EMPTY, np.int64), np.zeros(shape, np.int64), hints)
+        keys, rows = np.full(shape, EMPTY, np.int64), np.zeros(shape, np.int64)
+        return cls(keys, rows, hints, random_multiplier(), random_multiplier())
 
     def hint(self, ids: Ids) -> Rows:
         """Row number (N,) that is probably each id's, if it has one."""
-        rows: Rows = self._hints.take(_hashed(ids, self._hint_shift))
+        rows: Rows = self._hints.take(self._hashed(ids, self._hint_shift))
         return rows
 
     def hint_again(self, ids: Ids) -> Rows:
         """As ``hint``, for those whose first was another's: their second."""
-        rows: Rows = self._hints.take(_hashed_again(ids, self._hint_shift))
+        rows: Rows = self._hints.take(self._hashed_again(ids, self._hint_shift))
         return rows
 
     def remember(self, ids: Ids, rows: Rows) -> None:
         """Where ids were found that neither of their hints led to."""
-        self._hints[_hashed_again(ids, self._hint_shift)] = rows
+        self._hints[self._hashed_again(ids, self._hint_shift)] = rows
 
     def find(self, ids: Ids) -> Rows:
         """Row number of each id (N,), ABSENT where there is none."""
@@ -86,23 +105,36 @@ class HashIndex:
 
     def put(self, ids: Ids, rows: Rows) -> NDArray[np.bool_]:
         """Add or redirect ids (N,), each given once; where both buckets were full, False."""
-        cell = self._cells(ids)
-        placed: NDArray[np.bool_] = cell != ABSENT
-        self._flat_rows[cell[placed]] = rows[placed]
-        pending = np.flatnonzero(~placed)
-        while len(pending):
-            chosen = self._emptier(ids[pending])
-            _, once = np.unique(chosen, return_index=True)  # one id a bucket and round
-            free = self._keys[chosen[once]] == EMPTY
-            fits = free.any(axis=1)
-            one, place = pending[once[fits]], free[fits].argmax(axis=1)
-            where = (chosen[once[fits]] << BITS) + place
-            self._flat_rows[where] = rows[one]  # first the row, then the key that leads to it
-            self._flat_keys[where] = ids[one]
-            placed[one] = True
-            pending = np.delete(pending, once)
-        self._hints[_hashed(ids[placed], self._hint_shift)] = rows[placed]
+        cells = self.places(ids)
+        placed: NDArray[np.bool_] = cells != ABSENT
+        self.fill(cells[placed], ids[placed], rows[placed])
         return placed
+
+    def places(self, ids: Ids) -> Rows:
+        """The cell (N,) where each id is, or else could be put; ABSENT where both buckets are full.
+
+        Nothing is written. Ids are distinct, and so are their cells.
+        """
+        cells = self._cells(ids)
+        pending = np.flatnonzero(cells == ABSENT)
+        if not len(pending):
+            return cells
+        given = np.empty(0, np.int64)
+        for limit in (FIRST_ONLY, BUCKET):
+            for hashed in (self._hashed, self._hashed_again):
+                chosen = self._free(hashed(ids.take(pending), self._shift), limit, given)
+                cells[pending] = chosen
+                left = chosen == ABSENT
+                if not left.any():
+                    return cells
+                given, pending = np.concatenate([given, chosen[~left]]), pending[left]
+        return cells
+
+    def fill(self, cells: Rows, ids: Ids, rows: Rows) -> None:
+        """Put ids (N,) where ``places`` said, with their rows."""
+        self._flat_rows[cells] = rows  # first the row, then the key that leads to it
+        self._flat_keys[cells] = ids
+        self._hints[self._hashed(ids, self._hint_shift)] = rows
 
     def remove(self, ids: Ids) -> None:
         """Forget ids; those that are not there are no matter."""
@@ -130,34 +162,48 @@ class HashIndex:
         who = hits >> BITS
         return who, (bucket.take(who) << BITS) + (hits & (BUCKET - 1))
 
-    def _emptier(self, ids: Ids) -> Rows:
-        """The bucket each id should go to: the first unless it is nearly full."""
-        first, second = self._bucket(ids), self._second(ids)
-        used = (self._keys[first] != EMPTY).sum(axis=1)
-        crowded = np.flatnonzero(used >= FIRST_ONLY)
-        others = (self._keys[second[crowded]] != EMPTY).sum(axis=1)
-        moved = crowded[others < used[crowded]]
-        first[moved] = second[moved]
-        return first
+    def _free(self, bucket: Rows, limit: int, given: Rows) -> Rows:
+        """A free cell (N,) in each bucket (N,) named, as long as fewer than ``limit`` are in use.
+
+        Cells ``given`` already count as in use. The n-th of those that name the same bucket gets
+        its n-th free cell.
+        """
+        order = bucket.argsort(kind="stable")
+        ascending = bucket.take(order)
+        starts = np.flatnonzero(np.diff(ascending, prepend=-1))
+        distinct = ascending.take(starts)
+        free = self._keys.take(distinct, 0) == EMPTY  # (distinct, 8)
+        if len(given):
+            at = np.searchsorted(distinct, given >> BITS).clip(max=len(distinct) - 1)
+            mine = np.flatnonzero(distinct.take(at) == given >> BITS)
+            free[at.take(mine), given.take(mine) & (BUCKET - 1)] = False
+        room = free.sum(axis=1)
+        sizes = np.diff(starts, append=len(bucket))
+        group = np.arange(len(distinct)).repeat(sizes)
+        rank = np.arange(len(bucket)) - starts.take(group)
+        fits = np.flatnonzero(rank < (room - (BUCKET - limit)).take(group))
+        before = room.cumsum() - room  # free cells of the buckets before
+        nth = np.flatnonzero(free).take(before.take(group.take(fits)) + rank.take(fits))
+        cells = np.full(len(bucket), ABSENT, np.int64)
+        cells[order.take(fits)] = (distinct.take(nth >> BITS) << BITS) + (nth & (BUCKET - 1))
+        return cells
 
     def _bucket(self, ids: Ids) -> Rows:
-        return _hashed(ids, self._shift)
+        return self._hashed(ids, self._shift)
 
     def _second(self, ids: Ids) -> Rows:
-        return _hashed_again(ids, self._shift)
+        return self._hashed_again(ids, self._shift)
 
+    def _hashed(self, ids: Ids, shift: np.uint64) -> Rows:
+        words = ids.view(np.uint64) * self.first
+        words >>= shift
+        return words.view(np.int64)
 
-def _hashed(ids: Ids, shift: np.uint64) -> Rows:
-    words = ids.view(np.uint64) * FIRST
-    words >>= shift
-    return words.view(np.int64)
-
-
-def _hashed_again(ids: Ids, shift: np.uint64) -> Rows:
-    words = ids.view(np.uint64)
-    words = (words ^ (words >> HALF)) * SECOND
-    words >>= shift
-    return words.view(np.int64)
+    def _hashed_again(self, ids: Ids, shift: np.uint64) -> Rows:
+        words = ids.view(np.uint64)
+        words = (words ^ (words >> HALF)) * self.second
+        words >>= shift
+        return words.view(np.int64)
 
 
 def _shift_to(size: int) -> np.uint64:

@@ -45,6 +45,7 @@ from service.scoring import Scoring
 from service.scrape import Scrape, Worker, scrape_of
 from service.settings import Settings
 from service.store import StoreReader, store_options
+from service.table_file import check_shared
 from service.versions import Version, Versions
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ async def open_house(
     catalogue = Catalogue(settings.bundle)
     if not catalogue.versions():
         raise BundleError(catalogue.nothing())
+    if settings.table_folder is not None:
+        check_shared(settings.table_folder)
     private = PrivateFolder(settings.private, settings.bundle)
     keys = PublicKeys.read(settings.public_key) if settings.public_key else None
     rules = Rules(settings.max_bundle_bytes, keys)
@@ -174,6 +177,7 @@ async def open_house(
     )
     rechecks = Rechecks(versions, metrics, settings.top_k_recheck, settings.chunk_candidates)
     swap = HotSwap(Roster(settings, catalogue, versions, shadow), loader, metrics)
+    swap.before_ready(freshness.catch_up)
     fleet = Fleet(settings, store, swap)
 
     async def activate(version: str, kind: str) -> None:
@@ -324,6 +328,11 @@ def _expose(house: House) -> None:
         "qin_item_table_evicted",
         "Items that made room for others.",
         lambda: of_table("evicted"),
+    )
+    counter(
+        "qin_item_table_not_kept",
+        "Times a fetched item was not kept, because another process held the table's lock.",
+        lambda: of_table("not_kept"),
     )
     freshness, reader = house.freshness, house.reader
     counter(

@@ -1,7 +1,7 @@
 """Where an item table keeps its arrays: one mapping, of memory or of a file that processes share.
 
-    header (24) | keys (B, 8) rows (B, 8) hints (≥ 2 S) | ids (S) stamps (S) used (S)
-    | vector row context cold (S)
+    header (32) | changes (8192) | keys (B, 8) rows (B, 8) hints (≥ 2 S)
+    | ids (S) stamps (S) used (S) | vector row context cold (S)
 
 The system provides pages as they are written, so room that is not used costs nothing.
 """
@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.hash_index import BUCKET, EMPTY, HashIndex
+from service.hash_index import BUCKET, EMPTY, HashIndex, random_multiplier
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 Slots = NDArray[np.int64]
 FREE = -1  # in ``ids``
-COUNT, HAND, WRITING, FILLED, SLOTS, FORMAT, CURSOR = range(7)  # header; the cursor is the rest
-HEADER_WORDS = 24
+COUNT, HAND, WRITING, FILLED, SLOTS, FORMAT, FIRST, SECOND, CURSOR = range(9)
+HEADER_WORDS = 32  # FIRST and SECOND are the index's multipliers; the cursor is the rest
+CHANGES = 8192  # counters: a change of one item keeps back what is fetched of 1 in 8192 others
 ALIGNMENT = 4096  # bytes, of each array
 
 
@@ -68,6 +69,7 @@ class TableMemory:
     """The arrays of a table of S slots, all zero when new: see ``begin``."""
 
     header: NDArray[np.int64]
+    changes: NDArray[np.int64]  # (8192,) of items, counted by a hash of the id
     keys: Ids  # (B, 8)
     rows: Slots  # (B, 8)
     hints: Slots  # (≥ 2 S,)
@@ -78,6 +80,8 @@ class TableMemory:
 
     def begin(self) -> None:
         """An empty table."""
+        multipliers = [random_multiplier(), random_multiplier()]
+        self.header[FIRST : SECOND + 1] = np.array(multipliers, np.uint64).view(np.int64)
         self.keys.fill(EMPTY)
         self.ids.fill(FREE)
 
@@ -103,8 +107,13 @@ class TableMemory:
             count = int(np.prod(shape))
             arrays.append(np.frombuffer(mapping, kind, count, start).reshape(shape))
             start += _aligned(count * np.dtype(kind).itemsize)
-        header, keys, rows, hints, ids, stamps, used, *columns = arrays
-        return cls(header, keys, rows, hints, ids, stamps, used, DerivedItems(*columns))
+        header, changes, keys, rows, hints, ids, stamps, used, *columns = arrays
+        items = DerivedItems(*columns)
+        return cls(header, changes, keys, rows, hints, ids, stamps, used, items)
+
+    def index(self) -> HashIndex:
+        first, second = self.header[FIRST : SECOND + 1].view(np.uint64).tolist()
+        return HashIndex(self.keys, self.rows, self.hints, first, second)
 
 
 def size_of(schema: FeatureSchema, slots: int) -> int:
@@ -115,7 +124,7 @@ def size_of(schema: FeatureSchema, slots: int) -> int:
 
 def bytes_per_item(schema: FeatureSchema) -> int:
     """Of a slot: its columns, id, stamp and mark. The index is beside that."""
-    layout = _layout(schema, 1)[4:]
+    layout = _layout(schema, 1)[5:]
     return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for kind, shape in layout)
 
 
@@ -123,6 +132,7 @@ def _layout(schema: FeatureSchema, slots: int) -> list[tuple[Any, tuple[int, ...
     buckets = HashIndex.buckets(slots), BUCKET
     return [
         (np.int64, (HEADER_WORDS,)),
+        (np.int64, (CHANGES,)),
         (np.int64, buckets),
         (np.int64, buckets),
         (np.int64, (HashIndex.hints(slots),)),

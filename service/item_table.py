@@ -13,18 +13,17 @@ it last passed and takes the others.
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.hash_index import ABSENT, HashIndex
+from service.hash_index import ABSENT
 from service.item_memory import (
+    CHANGES,
     COUNT,
     CURSOR,
     FREE,
@@ -35,13 +34,17 @@ from service.item_memory import (
     TableMemory,
     bytes_per_item,
 )
+from service.table_lock import STORES_IN_ORDER, Others, TableBusy, TableLock
 
-__all__ = ["DerivedItems", "ItemTable", "Slots", "SlotsMoved"]
+__all__ = ["DerivedItems", "Epoch", "ItemTable", "Slots", "SlotsMoved", "TableBusy"]
 
 Stamps = NDArray[np.int64]
 Positions = NDArray[np.int64]
+Epoch = NDArray[np.int64]  # the change counters at one time
 SWEEP = 16_384  # slots the hand looks at in one step
-CHANGES_REMEMBERED = 256  # batches of changed ids
+WITHIN_S = 2.0  # that a writer waits for the others
+LONG_S = 60.0  # for readers, where they need the lock; there only threads of this process write
+KEEP_WITHIN_S = 0.02  # and one that a request waits for
 
 
 class SlotsMoved(Exception):
@@ -56,21 +59,22 @@ class ItemTable:
         schema: FeatureSchema,
         capacity: int,
         memory: TableMemory | None = None,
-        others: AbstractContextManager[None] | None = None,
+        others: Others | None = None,
     ) -> None:
-        """``others`` keeps other processes from writing while it is entered."""
+        """``others``: the lock against writers in other processes that share ``memory``."""
         self.capacity = capacity
         self.memory = memory or TableMemory.anonymous(schema, max(capacity, 1))
         self.columns = self.memory.items
         self.bytes_per_item = bytes_per_item(schema)
-        self.refused = 0  # items that found it full
+        self.refused = 0  # items that found no room
         self.evicted = 0
-        self.epoch = 0  # of changes: see ``remove``
+        self.not_kept = 0  # items that requests had fetched while the lock was not to be had
+        self._busy = False  # the last request to insert waited for the lock in vain
         self._cursor: str | None = None
         self._header = self.memory.header
-        self._index = HashIndex(self.memory.keys, self.memory.rows, self.memory.hints)
-        self._lock, self._others = threading.Lock(), others or nullcontext()
-        self._changed: deque[Ids] = deque(maxlen=CHANGES_REMEMBERED)
+        self._index = self.memory.index()
+        self._lock = TableLock(others)
+        self._change_shift = np.uint64(65 - CHANGES.bit_length())
 
     @property
     def count(self) -> int:
@@ -88,19 +92,31 @@ class ItemTable:
 
     @cursor.setter
     def cursor(self, cursor: str) -> None:
-        """Kept in the table as well: where a process that joins it goes on."""
+        """Also kept in the table, for a process that joins it. Where that is locked for too long
+        an earlier one stays there: the process that joins then removes some items twice."""
         if cursor == self._cursor:
             return
         self._cursor = cursor
         size = self._header[CURSOR:].nbytes
         words = np.frombuffer(cursor.encode().ljust(size, b"\0"), np.int64)
-        with self._writing():
+        with suppress(TableBusy), self._writing():
             self._header[CURSOR:] = words
 
     def joined(self) -> None:
-        """Others have filled it: go on where one of them is."""
+        """Others have filled it: go on where one of them is. TableBusy."""
         with self._writing():
             self._cursor = self._header[CURSOR:].tobytes().rstrip(b"\0").decode() or None
+
+    @property
+    def epoch(self) -> Epoch:
+        """The counters of changes, as they are now: an item whose counter has grown since was
+        removed, by any process, or shares its counter with one that was."""
+        return self.memory.changes.copy()
+
+    def counts(self, ids: Ids, epoch: Epoch) -> NDArray[np.int64]:
+        """(N,) of the counters that changes of these ids count in, at that time."""
+        counts: NDArray[np.int64] = epoch.take(self._counters(ids))
+        return counts
 
     def find(self, ids: Ids) -> Slots:
         """(N,) slot of each id, ABSENT where there is none."""
@@ -111,6 +127,12 @@ class ItemTable:
 
         Nearly all are where their hints say, so a request costs a few gathers.
         """
+        if STORES_IN_ORDER:
+            return self._look_up(ids)
+        with self._lock.held(LONG_S):
+            return self._look_up(ids)
+
+    def _look_up(self, ids: Ids) -> tuple[Slots, Stamps, Positions]:
         memory, slots = self.memory, self._index.hint(ids)
         stamps = memory.stamps.take(slots)  # before the id is looked at: see ``_write``
         strange = (memory.ids.take(slots) != ids).nonzero()[0]
@@ -151,7 +173,9 @@ class ItemTable:
 
     def check(self, slots: Slots, stamps: Stamps) -> None:
         """SlotsMoved unless what was read of these slots until now was their items' own."""
-        if (self.memory.stamps.take(slots) != stamps).any():
+        with nullcontext() if STORES_IN_ORDER else self._lock.held(LONG_S):
+            moved = self.memory.stamps.take(slots) != stamps
+        if moved.any():
             raise SlotsMoved
 
     def insert(
@@ -161,36 +185,63 @@ class ItemTable:
         *,
         replace: bool = False,
         evict: bool = False,
-        epoch: int | None = None,
+        epoch: Epoch | None = None,
+        within: float = WITHIN_S,
     ) -> int:
         """Add items (N), leaving out or replacing those there are; how many found no room.
 
-        ``evict`` makes room. ``epoch`` is the table's when the items' records were read: what has
-        changed since then is left out, or an old record would outlive the news of a newer one.
+        ``evict`` makes room. ``epoch`` is the table's from before the items' records were read:
+        what has changed since then is left out, or an old record would outlive a newer one.
+        TableBusy when other writers do not let this one in ``within`` seconds.
         """
         ids, first = np.unique(ids, return_index=True)
-        with self._writing():
+        with self._writing(within):
             if not replace:
                 absent = self._slots(ids) == ABSENT
                 ids, first = ids[absent], first[absent]
-            if epoch is not None and epoch != self.epoch:
-                fresh = self._unchanged_since(epoch, ids)
-                ids, first = ids[fresh], first[fresh]
+            now = self.memory.changes
+            if (
+                epoch is not None
+                and (changed := self.counts(ids, now) != self.counts(ids, epoch)).any()
+            ):
+                if replace:
+                    self._unlink(ids[changed])  # better none than an old one
+                ids, first = ids[~changed], first[~changed]
+            cells = self._index.places(ids)
+            refused = int((cells == ABSENT).sum())
+            if refused:
+                placed = cells != ABSENT
+                ids, first, cells = ids[placed], first[placed], cells[placed]
             slots = self._room(len(ids), evict)
             fitting = len(slots)
             self._write(slots, ids[:fitting], items.gather(first[:fitting]))
             if replace and fitting < len(ids):
-                self._unlink(ids[fitting:])  # better none than an old one
-            refused = len(ids) - fitting + self._link(slots, ids[:fitting])
+                self._unlink(ids[fitting:])  # likewise
+            self._link(slots, ids[:fitting], cells[:fitting])
+            refused += len(ids) - fitting
             self.refused += refused
             return refused
 
-    def remove(self, ids: Ids) -> None:
-        """These items have changed or gone; so has what is being fetched of them right now."""
-        with self._writing():
-            self._changed.append(np.unique(ids))
-            self.epoch += 1
-            self._unlink(self._changed[-1])
+    def keep(self, ids: Ids, items: DerivedItems, epoch: Epoch) -> None:
+        """Insert what a request has fetched, unless the lock is held by a process that may have
+        been stopped: the request has its items, and the next one fetches them again."""
+        try:
+            within = 0.0 if self._busy else KEEP_WITHIN_S
+            self.insert(ids, items, evict=True, epoch=epoch, within=within)
+            self._busy = False
+        except TableBusy:
+            self._busy = True
+            self.not_kept += len(ids)
+
+    def remove(self, ids: Ids, within: float = WITHIN_S) -> None:
+        """These items have changed or gone; so has what any process is fetching of them now.
+
+        TableBusy when other writers do not let this one in ``within`` seconds: nothing is removed.
+        """
+        ids = np.unique(ids)
+        with self._writing(within):
+            self.memory.changes[self._counters(ids)] += 1
+            self._unlink(ids)
 
     def ids(self) -> Ids:
         """Every item there is, in no order."""
@@ -203,12 +254,11 @@ class ItemTable:
         slots[self.memory.ids[slots] != ids] = ABSENT
         return slots
 
-    def _unchanged_since(self, epoch: int, ids: Ids) -> NDArray[np.bool_]:
-        batches = self.epoch - epoch
-        if batches > len(self._changed):  # longer ago than is remembered
-            return np.zeros(len(ids), np.bool_)
-        changed = np.concatenate(list(self._changed)[-batches:])
-        return ~np.isin(ids, changed)
+    def _counters(self, ids: Ids) -> NDArray[np.int64]:
+        """(N,) into the counters of changes."""
+        words = ids.view(np.uint64) * self._index.first
+        words >>= self._change_shift
+        return words.view(np.int64)
 
     def _room(self, wanted: int, evict: bool) -> Slots:
         """Up to ``wanted`` slots that nobody has any more."""
@@ -261,15 +311,13 @@ class ItemTable:
         self.memory.used[slots] = 0
         self.memory.ids[slots] = ids
 
-    def _link(self, slots: Slots, ids: Ids) -> int:
-        """Lead the index to the new slots and free the old ones; how many it had no place for."""
-        memory, old = self.memory, self._slots(ids)
+    def _link(self, slots: Slots, ids: Ids, cells: Slots) -> None:
+        """Lead the index to the new slots and free the old ones."""
+        old = self._slots(ids)
         replaced = old[old != ABSENT]
-        placed = self._index.put(ids, slots)
-        memory.ids[replaced] = FREE
-        memory.ids[slots[~placed]] = FREE
-        self._header[COUNT] += int(placed.sum()) - len(replaced)
-        return int((~placed).sum())
+        self._index.fill(cells, ids, slots)
+        self.memory.ids[replaced] = FREE
+        self._header[COUNT] += len(ids) - len(replaced)
 
     def _unlink(self, ids: Ids) -> None:
         """Free the slots of these distinct items, if they have any."""
@@ -280,10 +328,10 @@ class ItemTable:
         self._header[COUNT] -= len(slots)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, within: float = WITHIN_S) -> Iterator[None]:
         """One writer at a time. One that died half-way left no wrong rows, but perhaps a wrong
-        count and slots that are nobody's."""
-        with self._lock, self._others:
+        count and slots that are nobody's. TableBusy."""
+        with self._lock.held(within):
             if self._header[WRITING]:
                 self._mend()
             self._header[WRITING] = 1

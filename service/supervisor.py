@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import secrets
 import socket
 import sys
@@ -25,6 +26,7 @@ from service.logs import logger
 from service.observability.background import begin, keep
 from service.settings import PREFIX, Settings
 from service.stopping import StopSignals
+from service.table_lock import STORES_IN_ORDER
 from service.until import until
 
 LOOK_EVERY_S = 0.5
@@ -263,8 +265,17 @@ class Supervisor:
 
 async def supervise(settings: Settings, given: dict[str, str], folder: Path, example: bool) -> None:
     """Serve with several processes. ``given``: settings from options, for the workers as well."""
-    tables = settings.table_folder or settings.private / "tables"
-    derived = {"threads": str(settings.engine_threads), "table_folder": str(tables.absolute())}
+    derived = {"threads": str(settings.engine_threads)}
+    tables = settings.table_folder
+    if tables is None and STORES_IN_ORDER:
+        tables = settings.private / "tables"
+    if tables is not None:
+        derived["table_folder"] = str(tables.absolute())
+    else:
+        logger.warning(
+            "every worker has an item table of its own: tables are shared on x86 alone",
+            machine=platform.machine(),
+        )
     if settings.log_user_key is None:  # one for all, so that a user has one digest
         derived["log_user_key"] = secrets.token_hex(16)
     environment = {

@@ -5,6 +5,9 @@ system releases however the process ends. Whoever finds a file that nobody holds
 its place, so no process ever begins with rows of another time. The folder is best kept in memory
 (/dev/shm), where a page is written to nowhere else.
 
+The folder is private (``private_directory``), and so is every file: what they hold is scored, and
+a file cut short would end every process that maps it.
+
     VERSION-DIGEST.table   the arrays of ``service.item_memory``; users hold it shared
     VERSION-DIGEST.write   held by whoever writes to the table
     VERSION-DIGEST.fill    held by whoever fills it
@@ -13,42 +16,76 @@ its place, so no process ever begins with rows of another time. The folder is be
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
+import platform
+import stat
+import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
 from feature_store.schema import FeatureSchema
 from model_export.bundle import Bundle
 from model_export.manifest import MANIFEST
+from service.artifacts.private_directory import make_private, open_private
 from service.item_memory import FILLED, FORMAT, SLOTS, TableMemory, size_of
+from service.table_lock import STORES_IN_ORDER, TableBusy
 
-LAYOUT = 3  # grows when the arrays mean something else
+LAYOUT = 4  # grows when the arrays mean something else
 PRIVATE = 0o600
+SETTING = "QIN_TABLE_FOLDER"
+OPEN_WITHIN_S = 60.0  # another process may be making a table of gigabytes, or be stopped
+RELEASE_WITHIN_S = 2.0
+LOOK_EVERY_S = 0.002
+
+
+class NotShared(OSError):
+    """Processes of this machine cannot share item tables, or not this one."""
+
+
+def check_shared(folder: Path) -> None:
+    """NotShared or NotPrivate, with the remedy, where tables cannot be shared."""
+    if not STORES_IN_ORDER:
+        raise NotShared(
+            f"QIN_TABLE_FOLDER: item tables are shared on x86 alone, and this machine is "
+            f"{platform.machine()}: unset it; then every process has a table of its own"
+        )
+    make_private(folder, SETTING)
 
 
 class TableFile:
     """One user's hold on one table. Released when it is no longer referred to."""
 
     def __init__(self, path: Path, schema: FeatureSchema, slots: int) -> None:
-        """Joins the table at ``path``, or begins one of ``slots``. OSError says what is short."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _held(path.parent / "opening"):
-            _sweep(path.parent)
-            data = _opened(path)
-            if data is None:
-                data = _begun(path, schema, slots)
-            fcntl.flock(data, fcntl.LOCK_SH)
-            mapping = mmap.mmap(data, 0)
-            known = TableMemory.header_of(mapping)
-            self.memory = TableMemory.within(mapping, schema, int(known[SLOTS]))
-        self._write = _lock_file(path.with_suffix(".write"))
-        self._fill = _lock_file(path.with_suffix(".fill"))
-        self._end = weakref.finalize(self, _release, path, data, self._write, self._fill)
+        """Join the table at ``path``, or begin one of ``slots``. OSError says what is short."""
+        check_shared(path.parent)
+        folder = _Folder(path.parent)
+        try:
+            with folder.opening(OPEN_WITHIN_S):
+                folder.sweep()
+                data = folder.open_used(path.name)
+                if data is None:
+                    data = folder.begin(path.name, schema, slots)
+                fcntl.flock(data, fcntl.LOCK_SH)
+                mapping, slots = folder.map(data, path.name, schema)
+                self.memory = TableMemory.within(mapping, schema, slots)
+            self._write = folder.lock_file(path.with_suffix(".write").name)
+            self._fill = folder.lock_file(path.with_suffix(".fill").name)
+        except TableBusy:
+            folder.close()
+            raise NotShared(
+                f"{path.parent / 'opening'}: locked by another process for {OPEN_WITHIN_S:.0f} s; "
+                "if that is stopped, end it or let it go on"
+            ) from None
+        except BaseException:
+            folder.close()
+            raise
+        self._end = weakref.finalize(self, folder.release, path.name, data, self._write, self._fill)
 
     @property
     def capacity(self) -> int:
@@ -61,9 +98,7 @@ class TableFile:
     @contextmanager
     def filling(self) -> Iterator[bool]:
         """Whether it is ours to fill: nobody else does, and nobody has."""
-        try:
-            fcntl.flock(self._fill, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(self._fill):
             yield False
             return
         try:
@@ -74,11 +109,11 @@ class TableFile:
     def fill_is_done(self) -> None:
         self.memory.header[FILLED] = 1
 
-    def __enter__(self) -> None:
-        """Nobody else writes."""
-        fcntl.flock(self._write, fcntl.LOCK_EX)
+    def try_enter(self) -> bool:
+        """Become the only process that writes, if none does."""
+        return _locked(self._write)
 
-    def __exit__(self, *error: object) -> None:
+    def leave(self) -> None:
         fcntl.flock(self._write, fcntl.LOCK_UN)
 
 
@@ -89,84 +124,137 @@ def table_path(folder: Path, bundle: Bundle, store: str) -> Path:
     return folder / f"{bundle.version}-{digest.hexdigest()}.table"
 
 
-def _opened(path: Path) -> int | None:
-    """A file that somebody uses."""
-    try:
-        data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    if _is_free(data):
-        os.close(data)
-        return None
-    return data
+class _Folder:
+    """The files of all tables, opened below the directory that was checked."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._directory = open_private(path, SETTING)
 
-def _begun(path: Path, schema: FeatureSchema, slots: int) -> int:
-    """A new file with room for all of it: running out later would end the process."""
-    making = path.with_suffix(".new")
-    making.unlink(missing_ok=True)
-    data = os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
-    size = size_of(schema, slots)
-    try:
-        os.posix_fallocate(data, 0, size)
-    except OSError as error:
-        os.close(data)
-        making.unlink()
-        raise OSError(
-            error.errno,
-            f"{path.parent}: no room for an item table of {size / 1e6:,.0f} MB: "
-            f"{error.strerror}; make room, lower QIN_MAX_TABLE_ITEMS or unset QIN_TABLE_FOLDER",
-        ) from error
-    with mmap.mmap(data, size) as mapping:
-        header = TableMemory.header_of(mapping)
-        header[SLOTS], header[FORMAT] = slots, LAYOUT
-        TableMemory.within(mapping, schema, slots).begin()
-        del header
-    making.rename(path)
-    return data
+    def close(self) -> None:
+        os.close(self._directory)
 
+    def open_used(self, name: str) -> int | None:
+        """A table that a process uses, if there is one of that name."""
+        try:
+            data = self._open(name)
+        except FileNotFoundError:
+            return None
+        if _locked(data):
+            os.close(data)
+            return None
+        return data
 
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left."""
-    for path in folder.glob("*.table"):
-        data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        if _is_free(data):
-            _remove(path)
-        os.close(data)
+    def begin(self, name: str, schema: FeatureSchema, slots: int) -> int:
+        """A new file with room for all of it: running out later would end the process."""
+        making = f"{name}.new"
+        self._unlink(making)
+        data = self._open(making, os.O_CREAT | os.O_EXCL)
+        size = size_of(schema, slots)
+        try:
+            os.posix_fallocate(data, 0, size)
+        except OSError as error:
+            os.close(data)
+            self._unlink(making)
+            raise OSError(
+                error.errno,
+                f"{self.path}: no room for an item table of {size / 1e6:,.0f} MB: "
+                f"{error.strerror}; make room, lower QIN_MAX_TABLE_ITEMS or unset QIN_TABLE_FOLDER",
+            ) from error
+        with mmap.mmap(data, size) as mapping:
+            header = TableMemory.header_of(mapping)
+            header[SLOTS], header[FORMAT] = slots, LAYOUT
+            TableMemory.within(mapping, schema, slots).begin()
+            del header
+        os.rename(making, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        return data
 
+    def map(self, data: int, name: str, schema: FeatureSchema) -> tuple[mmap.mmap, int]:
+        """The whole of a table, and its slots. NotShared when it is not as long as it should be."""
+        size = os.fstat(data).st_size
+        if size >= size_of(schema, 0):
+            mapping = mmap.mmap(data, size)
+            slots = int(TableMemory.header_of(mapping)[SLOTS])
+            if size_of(schema, slots) == size:
+                return mapping, slots
+        raise NotShared(f"{self.path / name}: {size} bytes are no whole item table; remove it")
 
-def _release(path: Path, data: int, *locks: int) -> None:
-    with _held(path.parent / "opening"):
-        fcntl.flock(data, fcntl.LOCK_UN)
-        if _is_free(data):
-            _remove(path)
-        for descriptor in (data, *locks):
+    def sweep(self) -> None:
+        """Remove what processes that were killed have left."""
+        for name in os.listdir(self._directory):
+            if not name.endswith(".table"):
+                continue
+            data = self._open(name)
+            if _locked(data):
+                self._remove(name)
+            os.close(data)
+
+    def release(self, name: str, data: int, *locks: int) -> None:
+        """Close the files, and remove them if this was their last user."""
+        with suppress(TableBusy), self.opening(RELEASE_WITHIN_S):  # or the next to open one does
+            fcntl.flock(data, fcntl.LOCK_UN)
+            if _locked(data):
+                self._remove(name)
+        for descriptor in (data, *locks, self._directory):
             os.close(descriptor)
 
+    def lock_file(self, name: str) -> int:
+        return self._open(name, os.O_CREAT)
 
-def _remove(path: Path) -> None:
-    for suffix in (".table", ".write", ".fill"):
-        path.with_suffix(suffix).unlink(missing_ok=True)
+    @contextmanager
+    def opening(self, within: float) -> Iterator[None]:
+        """No other process looks for a file, makes or removes one. TableBusy."""
+        descriptor = self.lock_file("opening")
+        try:
+            deadline = time.monotonic() + within
+            while not _locked(descriptor):
+                if time.monotonic() > deadline:
+                    raise TableBusy
+                time.sleep(LOOK_EVERY_S)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _open(self, name: str, create: int = 0) -> int:
+        """NotShared unless it is a file of ours alone: as this module makes them."""
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | create
+        try:
+            descriptor = os.open(name, flags, PRIVATE, dir_fd=self._directory)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EACCES):
+                raise self._foreign(name) from error
+            raise
+        found = os.fstat(descriptor)
+        if (
+            not stat.S_ISREG(found.st_mode)
+            or found.st_uid != os.geteuid()
+            or found.st_mode & 0o077
+            or found.st_nlink != 1
+        ):
+            os.close(descriptor)
+            raise self._foreign(name)
+        return descriptor
+
+    def _foreign(self, name: str) -> NotShared:
+        path = self.path / name
+        return NotShared(
+            f"{path}: not a file that this service made (a link, another user's, or open to "
+            f"others); remove it, or set {SETTING} to another directory"
+        )
+
+    def _remove(self, name: str) -> None:
+        for suffix in (".table", ".write", ".fill"):
+            self._unlink(str(Path(name).with_suffix(suffix)))
+
+    def _unlink(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._directory)
 
 
-def _is_free(data: int) -> bool:
-    """Nobody uses it; then this descriptor holds it alone."""
+def _locked(descriptor: int) -> bool:
+    """Lock a file if no process holds it."""
     try:
-        fcntl.flock(data, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
-
-
-def _lock_file(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    descriptor = _lock_file(path)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,6 @@ from time import perf_counter
 from types import TracebackType
 from typing import Literal
 
-from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
 from model_export.runtime import FoldedModel
 from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
@@ -45,11 +44,6 @@ class Version:
     def schema(self) -> FeatureSchema:
         return self.model.schema
 
-    def forget(self, ids: Ids) -> None:
-        """These items have changed: whoever asks for one next gets it from the store."""
-        self.fetches.forget(ids)
-        self.table.remove(ids)
-
 
 @dataclass(frozen=True, slots=True)
 class Canary:
@@ -71,6 +65,7 @@ class Versions:
         self.active: Version | None = None
         self.previous: Version | None = None  # while it is in memory
         self.canary: Canary | None = None
+        self.loading = set[Version]()  # not ready yet; changed by the loading thread
         self._loaded: dict[str, Version] = {}
         self._under_way: Counter[Version] = Counter()
         self._idle: dict[Version, asyncio.Future[None]] = {}

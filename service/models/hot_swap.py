@@ -52,6 +52,10 @@ class HotSwap:
         self._loads.shapes.note(len(question.candidates), len(answer.history))
         self.shadow.offer(question, answer)
 
+    def before_ready(self, catch_up: Callable[[Version], Awaitable[None]]) -> None:
+        """What is awaited of a loaded version right before it may answer."""
+        self._loads.before_ready = catch_up
+
     async def start(self, taken: TakenIn, readiness: Readiness) -> None:
         """The first version. BundleError or StoreError."""
         self._switch(await self._loads.first(taken, readiness), "start")

@@ -61,6 +61,7 @@ class Loader:
         shapes: list[tuple[int, int]],
         most_items: int,
         *,
+        opened: Callable[[Version], None] = lambda _: None,
         hurried: bool = False,
     ) -> Version:
         """Prove it in a child, then load it. ``hurried``: nobody is being answered yet."""
@@ -78,7 +79,9 @@ class Loader:
             if self._stop.is_set():
                 raise Stopped
             await self._run(hurried, self._note_proved, taken)
-        recipe = Recipe(self._store, most_items, shapes, self._stop, self._tables, self._execution)
+        recipe = Recipe(
+            self._store, most_items, shapes, self._stop, self._tables, self._execution, opened
+        )
         return await self._run(hurried, load, taken.bundle, recipe, progress)
 
     async def close(self) -> None:

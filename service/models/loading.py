@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -22,13 +24,14 @@ from model_export.bundle import Bundle
 from model_export.runtime import FoldedModel
 from model_export.verify import check_golden
 from service.derive import derive
-from service.item_table import ItemTable
+from service.item_table import Epoch, ItemTable, TableBusy
 from service.logs import logger
 from service.models.execution import Execution
 from service.models.states import State
 from service.table_file import TableFile, table_path
 from service.versions import Version
 
+T = TypeVar("T")
 ROOM = 1.25  # the table is this much larger than the catalogue, for items that appear later,
 LEAST_ROOM = 16_384  # and by this many at least; memory is taken only when written
 LOG_EVERY_S = 2.0
@@ -60,6 +63,8 @@ class Recipe:
     stop: threading.Event
     tables: Path | None = None  # where this machine's processes share them
     execution: Execution = field(default_factory=Execution)
+    # Told as soon as there is a table, empty or shared: what is written from now on concerns it.
+    opened: Callable[[Version], None] = lambda _: None
 
 
 def load(bundle: Bundle, recipe: Recipe, progress: Progress) -> Version:
@@ -84,11 +89,13 @@ async def _filled(
         progress.enter(State.LOADING, "filling the item table", items)
         if recipe.tables is None:
             version = Version(model, ItemTable(model.schema, capacity))
+            recipe.opened(version)
             await _fill(version, store, recipe, progress)
             return version
         path = table_path(recipe.tables, bundle, recipe.store)
         file = TableFile(path, model.schema, capacity)
         version = Version(model, ItemTable(model.schema, file.capacity, file.memory, file))
+        recipe.opened(version)
         while not file.filled:
             with file.filling() as ours:
                 if ours:
@@ -98,7 +105,7 @@ async def _filled(
                 raise Stopped
             await asyncio.sleep(LOOK_EVERY_S)
         if version.table.cursor is None:
-            version.table.joined()
+            _when_free(version.table.joined, recipe)
             logger.info("item table shared", model_version=version.name, items=version.table.count)
         return version
     finally:
@@ -107,7 +114,7 @@ async def _filled(
 
 async def _fill(version: Version, store: FeatureStore, recipe: Recipe, progress: Progress) -> None:
     table = version.table
-    table.joined()  # where whoever died while filling it had begun, if anybody had
+    _when_free(table.joined, recipe)  # an earlier process may have died while it filled it
     if table.cursor is None:
         table.cursor = (await store.changes(None)).cursor  # what changes from now on is followed
     await fill(version, store, recipe, progress)
@@ -117,17 +124,20 @@ async def fill(version: Version, store: FeatureStore, recipe: Recipe, progress: 
     """Derive every stored item, saying how far it is."""
     began = told = perf_counter()
     unreadable = seen = 0
+    table = version.table
+    epoch = table.epoch
     async for batch in store.scan_items(SCANNED):
         for start in range(0, len(batch.ids), SLICE):
-            unreadable += _insert(version, batch, slice(start, start + SLICE))
+            part = slice(start, start + SLICE)
+            unreadable += _when_free(partial(_insert, version, batch, part, epoch), recipe)
             if recipe.stop.is_set():
                 raise Stopped
+        epoch = table.epoch
         seen += len(batch.ids)
         progress.advance(len(batch.ids))
         if perf_counter() - told > LOG_EVERY_S:
             told = perf_counter()
             logger.info("filling the item table", model_version=version.name, items=seen)
-    table = version.table
     logger.info(
         "item table filled",
         model_version=version.name,
@@ -146,12 +156,22 @@ async def fill(version: Version, store: FeatureStore, recipe: Recipe, progress: 
         )
 
 
-def _insert(version: Version, batch: ItemBatch, part: slice) -> int:
+def _when_free(change: Callable[[], T], recipe: Recipe) -> T:
+    """Change a table as soon as its lock is to be had. Stopped."""
+    while True:
+        try:
+            return change()
+        except TableBusy:
+            if recipe.stop.is_set():
+                raise Stopped from None
+
+
+def _insert(version: Version, batch: ItemBatch, part: slice, epoch: Epoch) -> int:
     """Add a part of a batch; how many of it are unreadable."""
     found = np.flatnonzero(batch.status[part] == FOUND) + part.start
     items, finite = derive(version.model, batch.rows[found])
     chosen = np.flatnonzero(finite)
-    version.table.insert(batch.ids[found[chosen]], items.gather(chosen))
+    version.table.insert(batch.ids[found[chosen]], items.gather(chosen), epoch=epoch)
     return len(batch.ids[part]) - len(chosen)
 
 

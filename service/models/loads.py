@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -56,6 +57,7 @@ class Loads:
         self._lag, self._one = LoopLag(metrics), asyncio.Lock()
         self._under_way: dict[str, asyncio.Task[Slot]] = {}
         self.shapes = RecentShapes()
+        self.before_ready: Callable[[Version], Awaitable[None]] | None = None
 
     def is_under_way(self, name: str) -> bool:
         return name in self._under_way
@@ -80,7 +82,7 @@ class Loads:
         except BundleError as error:
             self._failed(slot, str(error))
             raise
-        return self._ready(slot, version)
+        return await self._finish(slot, version)
 
     async def close(self) -> None:
         await self._loader.close()
@@ -107,7 +109,7 @@ class Loads:
             slot.load_seconds = round(perf_counter() - began, 3)
             slot.worst_stall_ms = round(1e3 * stalls.worst, 2)
             await self._tidy()
-            return self._ready(slot, version)
+            return await self._finish(slot, version)
 
     async def _folder(self, name: str) -> Path:
         folder = await asyncio.to_thread(self._roster.catalogue.folder, name)
@@ -121,6 +123,7 @@ class Loads:
         slot.created = taken.bundle.manifest.created
         settings, private = self._roster.settings, self._loader.private
         noted = private.is_loaded_by_us(taken.copy)
+        opened = list[Version]()
         if progress.readiness is None:
             await asyncio.to_thread(private.remember, **noted)
         else:  # there is nothing else to serve
@@ -132,13 +135,31 @@ class Loads:
                 progress,
                 self.shapes.typical(taken.bundle.schema.history_length, settings.chunk_candidates),
                 settings.max_table_items,
+                opened=lambda version: self._opened(version, opened),
                 hurried=progress.readiness is not None,
             )
             settle()
             return version
+        except BaseException:
+            self._roster.versions.loading.difference_update(opened)
+            raise
         finally:
             lost = "after a restart this version is taken for one that a process died of"
             await asyncio.to_thread(private.try_to_remember, lost, loading=None)
+
+    def _opened(self, version: Version, opened: list[Version]) -> None:
+        """From the loading thread: changes of items concern this version from now on."""
+        opened.append(version)
+        self._roster.versions.loading.add(version)
+
+    async def _finish(self, slot: Slot, version: Version) -> Slot:
+        """Take in what has changed while it was loaded, then let it answer."""
+        try:
+            if self.before_ready is not None:
+                await self.before_ready(version)
+            return self._ready(slot, version)
+        finally:
+            self._roster.versions.loading.discard(version)
 
     def _ready(self, slot: Slot, version: Version) -> Slot:
         slot.version = version

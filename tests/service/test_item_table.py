@@ -172,10 +172,10 @@ def test_an_item_half_written_into_the_last_slot_is_not_there_yet(
     table, seen = ItemTable(SMALL, 2), list[list[int]]()
     link = table._link
 
-    def looked_up_before(slots: Ids, ids: Ids) -> int:
+    def looked_up_before(slots: Ids, ids: Ids, cells: Ids) -> None:
         found, _, missed = table.look_up(ids)
         seen.extend((found.tolist(), missed.tolist()))
-        return link(slots, ids)
+        link(slots, ids, cells)
 
     table.insert(array([1]), items([1]))
     monkeypatch.setattr(table, "_link", looked_up_before)
@@ -232,15 +232,15 @@ def test_a_writer_that_died_half_way_leaves_a_table_that_mends_itself() -> None:
 
     table = ItemTable(SMALL, 10)
     table.insert(array([1, 2, 3]), items([1, 2, 3]))
-    put = table._index.put
+    fill = table._index.fill
 
-    def dying(ids: Ids, slots: Ids) -> None:
+    def dying(cells: Ids, ids: Ids, slots: Ids) -> None:
         raise Died
 
-    table._index.put = dying  # type: ignore[assignment, method-assign]
+    table._index.fill = dying  # type: ignore[method-assign]
     with pytest.raises(Died):
         table.insert(array([4, 5]), items([4, 5]))
-    table._index.put = put  # type: ignore[method-assign]
+    table._index.fill = fill  # type: ignore[method-assign]
     more = list(range(20, 30))
     assert table.insert(array(more), items(more)) == 3  # the slots of 4 and 5 are free again
     assert table.count == 10

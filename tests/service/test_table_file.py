@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from service import table_file
 from service.hash_index import ABSENT
 from service.item_table import ItemTable, SlotsMoved
 from service.table_file import TableFile
@@ -125,6 +127,94 @@ def test_processes_that_write_and_are_killed_never_spoil_what_others_read(tmp_pa
         more = random.integers(1000, 2000, 40).tolist()
         table.insert(array(more), items(more), evict=True)  # mends what they left
         assert table.count == len(table.ids()) <= ROOM
+
+
+@pytest.mark.parametrize("wide", [0o777, 0o1777])
+def test_a_folder_of_ours_is_closed_to_others(tmp_path: Path, wide: int) -> None:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    folder.chmod(wide)
+    table = joined(folder / "a.table")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert table.count == 0
+
+
+def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(OSError, match=r"QIN_TABLE_FOLDER: .* is a symbolic link"):
+        joined(tmp_path / "link" / "a.table")
+    assert not list((tmp_path / "real").iterdir())
+
+
+def linked(there: Path, target: Path) -> None:
+    there.symlink_to(target)
+
+
+def linked_hard(there: Path, target: Path) -> None:
+    there.hardlink_to(target)
+
+
+def fifo(there: Path, target: Path) -> None:
+    os.mkfifo(there, 0o600)
+
+
+def folder(there: Path, target: Path) -> None:
+    there.mkdir()
+
+
+def open_to_others(there: Path, target: Path) -> None:
+    there.touch()
+    there.chmod(0o622)
+
+
+def of_another_user(there: Path, target: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("gives a file to another user")
+    there.touch(0o600)
+    os.chown(there, 65534, 65534)
+
+
+@pytest.mark.parametrize("name", ["a.table", "a.write", "a.fill", "opening", "left.table"])
+@pytest.mark.parametrize(
+    "put", [linked, linked_hard, fifo, folder, open_to_others, of_another_user]
+)
+def test_a_file_that_the_service_did_not_make_is_refused_and_left_alone(
+    tmp_path: Path, put: Callable[[Path, Path], None], name: str
+) -> None:
+    """Put there while the folder was open to others, for example."""
+    target = tmp_path / "target"
+    target.write_bytes(b"precious")
+    target.chmod(0o600)
+    tables = tmp_path / "tables"
+    tables.mkdir(0o700)
+    put(tables / name, target)
+    with pytest.raises(OSError, match=f"{name}: not a file that this service made.*remove it"):
+        joined(tables / "a.table")
+    assert target.read_bytes() == b"precious"
+    assert (tables / name).lstat()
+
+
+def test_a_table_cut_short_is_refused(tmp_path: Path) -> None:
+    """Mapped, it would end the process when it is read."""
+    path = tmp_path / "a.table"
+    table = joined(path)
+    os.truncate(path, 4096)
+    with pytest.raises(OSError, match=r"a\.table: 4096 bytes are no whole item table; remove it"):
+        joined(path)
+    os.truncate(path, 0)
+    with pytest.raises(OSError, match="0 bytes are no whole item table"):
+        joined(path)
+    del table
+
+
+def test_tables_are_not_shared_where_stores_are_seen_out_of_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_file, "STORES_IN_ORDER", False)
+    with pytest.raises(OSError, match="QIN_TABLE_FOLDER: item tables are shared on x86 alone"):
+        joined(tmp_path / "a.table")
 
 
 def test_a_folder_without_room_says_what_to_do(tmp_path: Path) -> None:

@@ -154,8 +154,9 @@ async def test_a_write_that_failed_is_looked_at_once_more_later(
     """It may still be on its way when it is given up."""
     monkeypatch.setattr(freshness, "SETTLES_S", 0.5)
     item = int(small_world.ids[7])
-    with pytest.raises(StoreUnavailable), house.freshness.writing(np.array([item])):
-        raise StoreUnavailable("no answer in time", unknown=True)
+    with pytest.raises(StoreUnavailable):
+        async with house.freshness.writing(np.array([item])):
+            raise StoreUnavailable("no answer in time", unknown=True)
     await score(house, item)  # the old record is brought back
     after = await silently(small_world, item, monkeypatch)
     await scored_as(house, after, item)

@@ -1,0 +1,95 @@
+"""Removes changed items from the item tables, off the event loop.
+
+The lock of a shared table may be held by a process that has been stopped. A removal then goes on
+being tried, and is done as soon as that process goes on or is killed: none is ever dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from time import monotonic
+
+import numpy as np
+
+from feature_store.contract import Ids
+from service.item_table import ItemTable, TableBusy
+from service.logs import logger
+from service.observability.background import begin, failed
+
+TABLES = 64  # threads at most, one for each table that is being written to
+SAY_EVERY_S = 5.0
+Removal = tuple[Ids, asyncio.Future[None]]
+
+
+class Invalidation:
+    """The removals from any number of tables. On the event loop alone."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(TABLES, thread_name_prefix="invalidation")
+        self._removals: dict[ItemTable, deque[Removal]] = {}
+        self._tasks = set[asyncio.Task[None]]()
+
+    def remove(self, table: ItemTable, ids: Ids) -> asyncio.Future[None]:
+        """Done when no process that shares the table answers from rows read until now.
+
+        Removals that wait for the lock are made together.
+        """
+        done = asyncio.get_running_loop().create_future()
+        waiting = self._removals.get(table)
+        if waiting is not None:
+            waiting.append((ids, done))
+            return done
+        self._removals[table] = deque([(ids, done)])
+        task = begin("freshness", self._work(table))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return done
+
+    async def advance(self, table: ItemTable, cursor: str) -> None:
+        """Note in the table how far of the change log is taken in."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, setattr, table, "cursor", cursor)
+
+    async def close(self) -> None:
+        """Give up what still waits for a lock."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _work(self, table: ItemTable) -> None:
+        """Until there is nothing left to remove."""
+        waiting = self._removals[table]
+        try:
+            while waiting:
+                together = list(waiting)
+                waiting.clear()
+                await self._remove(table, together)
+        finally:
+            del self._removals[table]
+
+    async def _remove(self, table: ItemTable, removals: list[Removal]) -> None:
+        loop, said = asyncio.get_running_loop(), monotonic()
+        remove = partial(table.remove, np.concatenate([ids for ids, _ in removals]))
+        error = None
+        while True:
+            try:
+                await loop.run_in_executor(self._threads, remove)
+                break
+            except TableBusy:
+                if monotonic() - said > SAY_EVERY_S:
+                    said = monotonic()
+                    logger.warning("item table locked by another process: changed items wait")
+            except Exception as failure:
+                failed("freshness", "changed items could not be removed from a table")
+                error = failure
+                break
+        for _, done in removals:
+            if done.done():
+                continue  # given up by whoever waited
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
