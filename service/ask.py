@@ -8,9 +8,11 @@ from starlette.requests import Request
 
 from service.answer import Answer
 from service.departure import WhileThere
+from service.errors import DeadlinePassed
 from service.exchange import exchange_of
 from service.house import House
 from service.peer import peer_of
+from service.priority import Priority
 from service.question import Question
 
 
@@ -28,7 +30,14 @@ async def ask(
     exchange.model_version, exchange.role = lease.version.name, lease.role
     exchange.inferences = lease.version.inferences
     permit = house.admission.enter(exchange.candidates, deadline, exchange.priority)
-    with permit, lease as version, WhileThere(peer_of(request.scope), permit.defer):
-        answer = await house.scoring.answer(question, version, deadline, exchange.timings, permit)
-    exchange.afterwards = partial(house.answered, question, answer, permit)
+    tally = lease.version.tally
+    try:
+        with permit, lease as version, WhileThere(peer_of(request.scope), permit.defer):
+            answer = await house.scoring.answer(
+                question, version, deadline, exchange.timings, permit
+            )
+    except DeadlinePassed:
+        tally.expired += permit.priority is Priority.ONLINE
+        raise
+    exchange.afterwards = partial(house.answered, question, answer, permit, tally)
     return version.name, answer

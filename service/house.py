@@ -38,6 +38,7 @@ from service.models.roster import Roster
 from service.models.shadow import Shadow
 from service.observability.background import keep
 from service.pauses import watched
+from service.priority import Priority
 from service.question import Question
 from service.readiness import Readiness, prove
 from service.rechecks import Rechecks
@@ -46,6 +47,7 @@ from service.scrape import Scrape, Worker, scrape_of
 from service.settings import Settings
 from service.store import StoreReader, store_options
 from service.table_file import check_shared
+from service.tally import Tally
 from service.versions import Version, Versions
 
 if TYPE_CHECKING:
@@ -97,8 +99,11 @@ class House:
         self.fleet.begin()
         logger.info("ready", model_version=taken.copy.version, engine_threads=self.engine.threads)
 
-    def answered(self, question: Question, answer: Answer, permit: Permit) -> None:
+    def answered(self, question: Question, answer: Answer, permit: Permit, tally: Tally) -> None:
         """Once it has been sent: what need not be waited for."""
+        if permit.took is not None and permit.priority is Priority.ONLINE:
+            candidates, busy, _ = permit.took
+            tally.took(candidates, len(answer.history), busy)
         permit.learn()
         self.scoring.answered(answer)
         self.swap.answered(question, answer)

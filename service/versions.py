@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from time import perf_counter
 from types import TracebackType
 from typing import Literal
 
@@ -144,14 +143,13 @@ class Versions:
 class Lease:
     """One request's hold on its version."""
 
-    __slots__ = ("_began", "_versions", "role", "version")
+    __slots__ = ("_versions", "role", "version")
 
     def __init__(self, versions: Versions, version: Version, role: Role) -> None:
         self._versions, self.version, self.role = versions, version, role
 
     def __enter__(self) -> Version:
         self._versions.taken(self.version)
-        self._began = perf_counter()
         return self.version
 
     def __exit__(
@@ -162,7 +160,7 @@ class Lease:
     ) -> None:
         self._versions.given_back(self.version)
         if error is None or isinstance(error, DeadlinePassed):
-            self.version.tally.answered(perf_counter() - self._began)
+            self.version.tally.answered()
         elif isinstance(error, Exception) and is_the_models_fault(error):
             self.version.tally.failed()
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
 
 import numpy as np
 
-from service.observability.background import failed, keep
+from service.lifecycle.comparison import Comparison, Shape, compare
+from service.logs import logger
+from service.observability.background import begin, failed, keep
+from service.tally import shape_of
 from service.versions import Version, Versions
 
 LOOK_EVERY_S = 0.25
 FEWEST_FAILURES = 5  # one bad request is no reason
 FEWEST_ANSWERS = 459  # that show a p99 with 99% confidence (none over it)
+FEWEST_ALIKE = 100  # of one kind, for its p99 to be compared with
 FEWEST_SLOW = 10
 LEAST_MS = 2.0  # of difference: below it a ratio of two p99 is noise
+SHAPES = 4  # that two versions are compared on
+AGAIN_S = 10.0  # after a comparison that showed nothing; then twice as long each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +35,33 @@ class Bounds:
     p99_ratio: float  # to the p99 of the version before; 0: not looked at
 
 
+@dataclass(frozen=True, slots=True)
+class Slowness:
+    """What looks slow: it may be the version, or what is asked of it."""
+
+    reason: str
+    shapes: tuple[Shape, ...]  # of the requests that were
+    by_deadlines: bool = False  # which waiting may be to blame for
+
+
 class Watch:
-    """One new version beside the one it replaced, from the switch on."""
+    """One new version beside the one it replaced, from the switch on.
+
+    A p99 is compared with that of requests of the same kind alone, so that longer lists or
+    histories than before are no slowness.
+    """
 
     def __init__(self, new: Version, old: Version, bounds: Bounds) -> None:
-        self.version = new
+        self.version, self.before = new, old.name
         self._bounds, self._began = bounds, monotonic()
-        before = old.tally.latest()
-        usual = float(np.quantile(before, 0.99)) if len(before) >= FEWEST_ANSWERS else None
-        self._limit = None
-        if usual is not None and bounds.p99_ratio:
-            self._limit = max(bounds.p99_ratio * usual, usual + LEAST_MS / 1e3)
+        self._limits: dict[int, float] = {}  # kind -> seconds
+        kinds, seconds = old.tally.latest()
+        for kind, count in Counter(kinds.tolist()).items():
+            if count >= FEWEST_ALIKE and bounds.p99_ratio:
+                usual = float(np.quantile(seconds[kinds == kind], 0.99))
+                self._limits[kind] = max(bounds.p99_ratio * usual, usual + LEAST_MS / 1e3)
+        self._expired_before = old.tally.expired / max(1, old.tally.since_mark)
+        self._compared, self._again_at = 0, 0.0
         new.tally.mark()
 
     @property
@@ -46,27 +69,63 @@ class Watch:
         return monotonic() - self._began > self._bounds.window_s
 
     def complaint(self) -> str | None:
-        """Why it must go; None while it is as good as the one before."""
-        return self._errors() or self._slowness()
-
-    def _errors(self) -> str | None:
+        """Of its failures; None while they are within bounds."""
         tally, most = self.version.tally, self._bounds.error_rate
         asked = tally.since_mark + tally.failures
         if tally.failures < FEWEST_FAILURES or tally.failures <= most * asked:
             return None
         return f"{tally.failures} of {asked} answers failed (limit {most:.2%})"
 
-    def _slowness(self) -> str | None:
-        if self._limit is None or self.version.tally.since_mark < FEWEST_ANSWERS:
+    def slowness(self) -> Slowness | None:
+        """None while its times are like those of the version before, or cannot be compared."""
+        if not self._limits or monotonic() < self._again_at:
             return None
-        seconds = self.version.tally.latest()
-        slow = int((seconds > self._limit).sum())
-        if slow < FEWEST_SLOW or slow <= 0.01 * len(seconds):
+        return self._slow_answers() or self._expired()
+
+    def postpone(self) -> None:
+        """``slowness`` is looked at again later, and later each time: a comparison costs time."""
+        self._again_at = monotonic() + AGAIN_S * 2**self._compared
+        self._compared += 1
+
+    def is_slower(self, comparison: Comparison) -> bool:
+        """Whether a comparison confirms it."""
+        return comparison.is_slower(self._bounds.p99_ratio)
+
+    def _slow_answers(self) -> Slowness | None:
+        kinds, seconds = self.version.tally.latest()
+        known = np.isin(kinds, list(self._limits))
+        kinds, seconds = kinds[known], seconds[known]
+        limits = np.array([self._limits[kind] for kind in kinds.tolist()])
+        slow = seconds > limits
+        count = int(slow.sum())
+        if len(kinds) < FEWEST_ANSWERS or count < FEWEST_SLOW or count <= 0.01 * len(kinds):
             return None
-        return (
-            f"p99 {1e3 * float(np.quantile(seconds, 0.99)):.1f} ms over {len(seconds)} answers "
-            f"(limit {1e3 * self._limit:.1f} ms)"
+        kind = Counter(kinds[slow].tolist()).most_common(1)[0][0]
+        alike, (candidates, history) = seconds[kinds == kind], shape_of(kind)
+        return Slowness(
+            f"{count} of {len(kinds)} answers took longer than the p99 of their kind may be; of "
+            f"about {candidates} candidates and a history of {history}: p99 "
+            f"{1e3 * float(np.quantile(alike, 0.99)):.1f} ms (limit "
+            f"{1e3 * self._limits[kind]:.1f} ms)",
+            _commonest(kinds[slow].tolist()),
         )
+
+    def _expired(self) -> Slowness | None:
+        tally = self.version.tally
+        share = tally.expired / max(1, tally.since_mark)
+        most = max(0.01, self._bounds.p99_ratio * self._expired_before)
+        if tally.expired < FEWEST_SLOW or share <= most:
+            return None
+        return Slowness(
+            f"{tally.expired} of {tally.since_mark} answers were not ready before their deadline "
+            f"(limit {most:.2%})",
+            _commonest(self._limits),
+            by_deadlines=True,
+        )
+
+
+def _commonest(kinds: Iterable[int]) -> tuple[Shape, ...]:
+    return tuple(shape_of(kind) for kind, _ in Counter(kinds).most_common(SHAPES))
 
 
 class Guard:
@@ -77,9 +136,13 @@ class Guard:
         versions: Versions,
         bounds: Bounds,
         take_back: Callable[[Version, str], Awaitable[None]],
+        chunk: int = 128,
     ) -> None:
+        """``chunk``: the most candidates in one call of the graphs."""
         self._versions, self._bounds, self._take_back = versions, bounds, take_back
+        self._chunk = chunk
         self._watch: Watch | None = None
+        self._comparing: asyncio.Task[None] | None = None
         self._task = keep("model_guard", self._look)
 
     def begin(self, new: Version, old: Version) -> None:
@@ -92,23 +155,59 @@ class Guard:
 
     def close(self) -> None:
         self._task.cancel()
+        if self._comparing is not None:
+            self._comparing.cancel()
 
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if self._watch is None:
+            watch = self._watch
+            if watch is None:
                 continue
-            complaint = self._watch.complaint()
-            bad = self._watch.version
-            if self._watch.over or bad is not self._versions.active:
+            if watch.over or watch.version is not self._versions.active:
                 self._watch = None
-            elif complaint is not None:
-                self._watch = None
-                try:
-                    taking_back = self._take_back(bad, complaint)
-                    del bad
-                    await taking_back
-                except Exception:  # there is nothing to go back to, or nobody to tell
-                    failed("model_guard", "automatic rollback failed")
-                continue
+            elif (complaint := watch.complaint()) is not None:
+                await self._end(watch, complaint)
+            elif self._comparing is None and (slowness := watch.slowness()) is not None:
+                await self._judge(watch, slowness)
+            del watch  # so that its version can be freed
+
+    async def _end(self, watch: Watch, complaint: str) -> None:
+        if watch is not self._watch:
+            return
+        self._watch = None
+        bad = watch.version
+        del watch
+        try:
+            taking_back = self._take_back(bad, complaint)
             del bad
+            await taking_back
+        except Exception:  # there is nothing to go back to, or the fleet cannot be told
+            failed("model_guard", "automatic rollback failed")
+
+    async def _judge(self, watch: Watch, slowness: Slowness) -> None:
+        """Beside the version before, if that is in memory; else by the numbers alone."""
+        previous = self._versions.previous
+        if previous is None or previous.name != watch.before:
+            if not slowness.by_deadlines:
+                await self._end(watch, slowness.reason)
+            return
+        watch.postpone()
+        self._comparing = begin("model_guard", self._compare(watch, previous, slowness))
+
+    async def _compare(self, watch: Watch, old: Version, slowness: Slowness) -> None:
+        try:
+            shapes = [(min(count, self._chunk), past) for count, past in slowness.shapes]
+            found = await asyncio.to_thread(compare, watch.version, old, shapes)
+        finally:
+            del old
+            self._comparing = None
+        if watch.is_slower(found):
+            await self._end(watch, f"{slowness.reason}; {found}")
+        elif watch is self._watch:
+            logger.info(
+                "slower than the version before was, which is as slow now: not taken back",
+                model_version=watch.version.name,
+                reason=slowness.reason,
+                compared=str(found),
+            )

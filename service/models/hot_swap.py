@@ -39,7 +39,7 @@ class HotSwap:
         bounds = Bounds(
             settings.rollback_window_s, settings.rollback_error_rate, settings.rollback_p99_ratio
         )
-        self.guard = Guard(roster.versions, bounds, self._take_back)
+        self.guard = Guard(roster.versions, bounds, self._take_back, settings.chunk_candidates)
         self._retirement.on_begin = self.guard.forget
         self._persisting = asyncio.Lock()
         self._was_active: set[str] = set()

@@ -19,6 +19,7 @@ from feature_store.contract import MAX_ID
 from model_export.errors import BundleError
 from model_export.rank_correlation import kendall_tau
 from service.errors import ModelFault, StoreFailure
+from service.lifecycle.comparison import Comparison
 from service.models import inspection, intake, memory
 from service.models.guard import Bounds, Watch
 from service.models.inspection import Limits
@@ -26,7 +27,7 @@ from service.models.intake import Rules, take_in
 from service.models.private import PrivateFolder
 from service.models.shapes import RecentShapes
 from service.niceness import LOWEST
-from service.tally import Tally
+from service.tally import Tally, shape_of
 from service.versions import Canary, Version, Versions, seed_of
 from tests.service.models import hostile
 from tests.service.world import World
@@ -70,13 +71,18 @@ def test_kendall_tau_is_what_counting_pairs_gives(data: st.DataObject, a: list[f
     assert found == pytest.approx(expected)
 
 
-def tallied(*seconds: float, failures: int = 0) -> Any:
-    tally = Tally()
-    for one in seconds:
-        tally.answered(one)
+def tallied(*seconds: float, failures: int = 0, candidates: int = 20, history: int = 9) -> Any:
+    one = SimpleNamespace(tally=Tally(), name="old")
+    answer(one, *seconds, candidates=candidates, history=history)
     for _ in range(failures):
-        tally.failed()
-    return SimpleNamespace(tally=tally)
+        one.tally.failed()
+    return one
+
+
+def answer(version: Any, *seconds: float, candidates: int = 20, history: int = 9) -> None:
+    for one in seconds:
+        version.tally.answered()
+        version.tally.took(candidates, history, one)
 
 
 BOUNDS = Bounds(window_s=60, error_rate=0.02, p99_ratio=2)
@@ -85,42 +91,125 @@ BOUNDS = Bounds(window_s=60, error_rate=0.02, p99_ratio=2)
 def test_a_version_as_good_as_the_one_before_is_kept() -> None:
     old, new = tallied(*[0.01] * 1000), tallied()
     watch = Watch(new, old, BOUNDS)
-    for _ in range(1000):
-        new.tally.answered(0.012)
+    answer(new, *[0.012] * 1000)
     for _ in range(4):
         new.tally.failed()
     assert watch.complaint() is None
+    assert watch.slowness() is None
 
 
 def test_too_many_failures_are_a_complaint_with_its_numbers() -> None:
     old, new = tallied(*[0.01] * 1000), tallied(*[0.01] * 5, failures=90)
     watch = Watch(new, old, BOUNDS)
     assert watch.complaint() is None  # what it did before it was switched to does not count
-    for _ in range(95):
-        new.tally.answered(0.01)
+    answer(new, *[0.01] * 95)
     for _ in range(5):
         new.tally.failed()
     assert watch.complaint() == "5 of 100 answers failed (limit 2.00%)"
 
 
-def test_a_slow_tail_is_a_complaint_once_there_are_enough_answers() -> None:
+def test_a_slow_tail_is_seen_once_there_are_enough_answers() -> None:
     old, new = tallied(*[0.01] * 1000), tallied()
     watch = Watch(new, old, BOUNDS)
-    for i in range(458):
-        new.tally.answered(0.05 if i % 20 == 0 else 0.01)
-    assert watch.complaint() is None
-    new.tally.answered(0.01)
-    complaint = watch.complaint()
-    assert complaint is not None
-    assert "p99 50.0 ms over 459 answers (limit 20.0 ms)" in complaint
+    answer(new, *(0.05 if i % 20 == 0 else 0.01 for i in range(458)))
+    assert watch.slowness() is None
+    answer(new, 0.01)
+    slowness = watch.slowness()
+    assert slowness is not None
+    assert slowness.reason.startswith("23 of 459 answers took longer ")
+    assert slowness.reason.endswith("p99 50.0 ms (limit 20.0 ms)")
+    assert slowness.shapes == ((24, 12),)
 
 
 def test_without_a_usual_p99_slowness_is_not_judged() -> None:
     new = tallied()
-    watch = Watch(new, tallied(*[0.01] * 100), BOUNDS)
+    watch = Watch(new, tallied(*[0.01] * 99), BOUNDS)
+    answer(new, *[5.0] * 1000)
     for _ in range(1000):
-        new.tally.answered(5.0)
-    assert watch.complaint() is None
+        new.tally.expired += 1
+    assert watch.slowness() is None
+
+
+@pytest.mark.parametrize(("candidates", "history"), [(5000, 9), (600, 9), (20, 60), (33, 0)])
+@pytest.mark.parametrize("share", [0.02, 1.0])
+def test_longer_lists_or_histories_than_before_are_no_slowness(
+    candidates: int, history: int, share: float
+) -> None:
+    old, new = tallied(*[0.01] * 4000), tallied()
+    answer(old, *[0.4] * 40, candidates=candidates, history=history)  # too few to judge by
+    watch = Watch(new, old, BOUNDS)
+    answer(new, *[0.5] * int(1000 * share), candidates=candidates, history=history)
+    answer(new, *[0.01] * int(1000 * (1 - share)))
+    assert watch.slowness() is None
+
+
+def test_each_kind_of_request_is_held_against_its_own_p99() -> None:
+    old, new = tallied(*[0.01] * 500), tallied()
+    answer(old, *[0.2] * 200, candidates=5000)
+    watch = Watch(new, old, BOUNDS)
+    answer(new, *[0.1] * 100)  # five times what short ones took, half of what long ones did
+    answer(new, *[0.2] * 900, candidates=5000)
+    slowness = watch.slowness()
+    assert slowness is not None
+    assert slowness.shapes == ((24, 12),)
+
+
+def test_deadlines_that_pass_more_often_than_before_are_seen() -> None:
+    old, new = tallied(*[0.01] * 500), tallied()
+    old.tally.expired = 5
+    watch = Watch(new, old, BOUNDS)
+    for count, seen in ((9, False), (11, False), (40, True)):
+        new.tally.answers = 1000
+        new.tally.expired = count
+        assert (watch.slowness() is not None) is seen
+    slowness = watch.slowness()
+    assert slowness is not None
+    assert slowness.by_deadlines
+    assert slowness.shapes == ((24, 12),)
+
+
+def test_a_version_that_is_not_slower_is_compared_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("service.models.guard.monotonic", lambda: clock.now)
+    old, new = tallied(*[0.01] * 500), tallied()
+    watch = Watch(new, old, BOUNDS)
+    answer(new, *[1.0] * 500)
+    waits = []
+    for _ in range(3):
+        began = clock.now
+        while watch.slowness() is None:
+            clock.now += 1
+        waits.append(clock.now - began)
+        watch.postpone()
+    assert waits == [0, 10, 20]
+
+
+def paired(new: Any, old: Any) -> Comparison:
+    return Comparison(np.array(new), np.array(old), np.zeros(len(new), np.int64))
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "slower"),
+    [
+        ([1.0] * 100, [1.0] * 100, False),
+        ([2.5] * 100, [1.0] * 100, False),
+        ([3.5] * 100, [1.0] * 100, True),
+        ([3.5] * 100, [1.0] * 80 + [9.0] * 20, True),  # others' noise does not hide it
+        ([1.0] * 90 + [50.0] * 10, [1.0] * 100, True),  # its tail
+        ([1.0] * 95 + [50.0] * 5, [1.0] * 95 + [50.0] * 5, False),  # everybody's
+        ([1.0] * 92 + [50.0] * 8, [1.0] * 100, False),  # it may be chance
+        ([1.0] * 80 + [50.0] * 20, [1.0] * 92 + [50.0] * 8, False),
+        ([1.0] * 80 + [50.0] * 20, [1.0] * 100, True),
+        ([0.0012] * 100, [0.0001] * 98 + [0.0002] * 2, True),
+        ([0.0001] * 60 + [0.0019] * 40, [0.0001] * 100, False),  # below what counts as slow
+    ],
+)
+def test_slower_is_what_takes_longer_in_turns(
+    new: list[float], old: list[float], slower: bool
+) -> None:
+    assert paired(new, old).is_slower(3) is slower
 
 
 @given(st.lists(st.floats(0, 100, width=32), max_size=40), st.integers(0, 40))
@@ -129,9 +218,19 @@ def test_a_tally_keeps_the_latest_answers_since_its_mark(seconds: list[float], m
     for place, one in enumerate(seconds):
         if place == mark:
             tally.mark()
-        tally.answered(one)
+        tally.took(place + 1, 0, one)
     kept = seconds[mark:] if mark < len(seconds) else seconds
-    assert sorted(tally.latest().tolist()) == sorted(kept)
+    kinds, found = tally.latest()
+    assert sorted(found.tolist()) == sorted(kept)
+    assert len(kinds) == len(kept)
+
+
+@given(st.integers(1, 10_000), st.integers(0, 2048))
+def test_a_kind_of_request_is_told_apart_by_powers_of_two(candidates: int, history: int) -> None:
+    tally = Tally()
+    tally.took(candidates, history, 1.0)
+    for asked, middle in zip((candidates, history), shape_of(tally.latest()[0][0]), strict=True):
+        assert middle.bit_length() == asked.bit_length()
 
 
 def version(name: str) -> Version:

@@ -1,0 +1,1 @@
+"""What becomes of versions, beside the answering of requests: comparing, taking back."""
