@@ -18,6 +18,7 @@ from feature_store.errors import StoreError
 from model_export.manifest import VERSION_PATTERN
 from service.admin_access import Access
 from service.admin_record import Recorder, Verb
+from service.budget.middleware import Budgeted
 from service.docs_page import add_docs
 from service.errors import ServiceError
 from service.exchange import Exchanges
@@ -25,6 +26,7 @@ from service.house import House
 from service.metrics_route import add_metrics
 from service.models.states import Slot
 from service.oip.repository import add_repository
+from service.oip.routes import add_statistics
 from service.openapi import problem
 from service.problems import answer_problem
 from service.request import Contents, read_body, validate
@@ -69,7 +71,9 @@ def create_admin(house: House) -> ASGIApp:
     add_docs(app)
     if house.settings.metrics_on == "admin":
         add_metrics(app, house)  # without a token: it tells no more than it did in public
-    return Exchanges(app, house.settings, house.metrics, house.traces)
+        add_statistics(app, house)
+    budgeted = Budgeted(app, house.budget, others=False)
+    return Exchanges(budgeted, house.settings, house.metrics, house.traces)
 
 
 def _add_looking(app: FastAPI, house: House) -> None:

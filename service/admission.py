@@ -66,6 +66,11 @@ class Admission:
             ahead += self._ahead[Priority.BATCH]
         return ahead / self._engine.threads
 
+    @property
+    def idle(self) -> bool:
+        """Whether none is let in."""
+        return not any(self._under_way.values())
+
     def has_room(self, priority: Priority) -> bool:
         """For anybody at all, which is known before the body is read."""
         share = 1.0 if priority is Priority.ONLINE else BATCH_SHARE

@@ -7,12 +7,14 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.document import document_access
 from service.access.middleware import guarded
+from service.budget.loop_budget import FAULTS
+from service.budget.middleware import Budgeted
 from service.docs_page import add_docs
-from service.errors import ServiceError
+from service.errors import ServiceError, TooLarge
 from service.exchange import INFER, INFER_VERSION, SCORE, Exchanges
 from service.gate import Gate
 from service.house import House
@@ -20,7 +22,7 @@ from service.metrics_route import add_metrics
 from service.oip.infer import document_infer, infer_handler
 from service.oip.routes import add_oip
 from service.openapi import problem
-from service.problems import answer_problem, answer_refusal
+from service.problems import REFUSAL, answer_problem, answer_refusal
 from service.score_route import document_score, score_handler
 from service.writes import add_item_reads, add_writes
 
@@ -52,13 +54,21 @@ def create_app(house: House) -> ASGIApp:
     infer = infer_handler(house)
     scoring = {SCORE: score_handler(house), INFER: infer, INFER_VERSION: infer}
     document_access(app, house.settings)
-    gate = guarded(Gate(app, house.admission, scoring), house.settings, house.metrics)
-    return Exchanges(gate, house.settings, house.metrics, house.traces)
+    budgeted = Budgeted(app, house.budget)
+    gate = Gate(budgeted, house.admission, scoring, house.budget)
+    inside = guarded(gate, house.settings, house.metrics)
+    return Exchanges(inside, house.settings, house.metrics, house.traces)
 
 
 def create_refusing(house: House, *, public: bool = False) -> ASGIApp:
     """For requests that their connection refuses: see ``answer_refusal``."""
-    app: ASGIApp = answer_refusal
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        if isinstance(scope[REFUSAL], TooLarge):  # or who sends it again at once costs as much
+            await house.budget.refused(FAULTS)
+        await answer_refusal(scope, receive, send)
+
+    app: ASGIApp = refuse
     if public:
         app = guarded(app, house.settings, house.metrics)
     return Exchanges(app, house.settings, house.metrics, house.traces)

@@ -25,6 +25,7 @@ from service.settings import Settings
 from service.timings import Timings
 
 if TYPE_CHECKING:
+    from service.budget.middleware import Charge
     from service.traces import Traces  # takes an extra
 
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -61,6 +62,7 @@ class Exchange:
     user_id: int | None = None
     candidates: int = 0
     afterwards: Callable[[], None] | None = None  # when the answer has been sent
+    charge: Charge | None = None  # of the loop's budget, for what is no scoring
 
     def header(self, name: bytes) -> str | None:
         """``name`` in lower case."""

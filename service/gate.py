@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.admission import Admission
+from service.budget.loop_budget import FAULTS, LoopBudget
 from service.errors import ServiceError
 from service.exchange import SCORE, Exchange, scoring_route
 from service.peer import peer_of
@@ -26,14 +27,25 @@ from service.problems import answer_problem, problem_of
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 MARK = "the request's id"
+BODY_FAULTS = frozenset({400, 413, 415, 422})
+UNKNOWN = 262_144
+LARGE = 32_768  # bytes, beyond most valid requests: not read while many were refused
 
 
 class Gate:
     """ASGI middleware, inside of ``Exchanges``."""
 
-    def __init__(self, app: ASGIApp, admission: Admission, scoring: Mapping[str, Handler]) -> None:
-        """``scoring``: who answers a POST, by scoring route. ``app`` answers everything else."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        admission: Admission,
+        scoring: Mapping[str, Handler],
+        budget: LoopBudget,
+    ) -> None:
+        """``scoring``: who answers a POST, by scoring route. ``app`` answers everything else.
+        ``budget``: what bodies that are refused are charged to."""
         self._app, self._admission, self._scoring = app, admission, scoring
+        self._budget = budget
         self._full = {priority: Full(admission.over_capacity(priority)) for priority in Priority}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,9 +68,14 @@ class Gate:
                     await self._full[exchange.priority].answer(exchange, send)
                     return
                 raise self._admission.over_capacity(exchange.priority)
+            if not self._budget.takes_faults and announced(exchange) > LARGE:
+                await self._budget.refused(FAULTS)
+                raise self._admission.over_capacity(exchange.priority)
             response = await self._scoring[exchange.route](request)
         except Exception as error:
             exchange.afterwards = None  # there is no answer
+            if isinstance(error, ServiceError) and error.status in BODY_FAULTS:
+                await self._budget.fault(announced(exchange))
             response = await answer_problem(request, error)
         # It holds question and answer, and a connection holds its last exchange while it is idle.
         afterwards, exchange.afterwards = exchange.afterwards, None
@@ -71,6 +88,14 @@ async def behind_the_gate(request: Request) -> Response:
     """What the framework has for a scoring route, to document it. Only a path that is not quite the
     route's comes here (``/v1/score%0A``)."""
     raise HTTPException(404)
+
+
+def announced(exchange: Exchange) -> int:
+    """Bytes of the body; of one in chunks it is not known, and taken for large."""
+    length = exchange.headers.get(b"content-length")
+    if length is None:
+        return UNKNOWN if b"transfer-encoding" in exchange.headers else 0
+    return int(length) if len(length) < 12 and length.isdigit() else UNKNOWN
 
 
 class Full:

@@ -18,6 +18,7 @@ from model_export.runtime import FoldedModel
 from model_export.signature import PublicKeys
 from service.admission import Admission, Permit
 from service.answer import Answer
+from service.budget.loop_budget import LoopBudget
 from service.engine import Engine
 from service.errors import NotReady
 from service.freshness import Freshness
@@ -65,6 +66,7 @@ class House:
     freshness: Freshness
     engine: Engine
     admission: Admission
+    budget: LoopBudget
     scoring: Scoring
     versions: Versions
     readiness: Readiness
@@ -197,6 +199,8 @@ async def open_house(
         active=lambda: versions.active.name if versions.active else None,
         refused=first.refused,
     )
+    admission = Admission(engine, metrics, settings.target_ms / 1e3)
+    budget = LoopBudget(metrics, lambda: admission.idle, settings.workers)
     house = House(
         settings=settings,
         metrics=metrics,
@@ -204,7 +208,8 @@ async def open_house(
         reader=reader,
         freshness=freshness,
         engine=engine,
-        admission=Admission(engine, metrics, settings.target_ms / 1e3),
+        admission=admission,
+        budget=budget,
         scoring=Scoring(reader, engine, metrics, rechecks),
         versions=versions,
         readiness=readiness,
@@ -214,7 +219,7 @@ async def open_house(
         private=private,
         first=first,
         taken=taken,
-        scrape=scrape_of(metrics, worker),
+        scrape=scrape_of(metrics, worker, budget),
         traces=_traces(settings),
     )
     try:

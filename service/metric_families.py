@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
 from typing import NamedTuple
 
@@ -15,7 +15,12 @@ from service.metrics import Merge, Metrics
 
 COUNTED = ("counter", "histogram")
 SUFFIX = {"counter": "_total", "info": "_info"}  # of the name that the text format shows
+Turn = Callable[[], Awaitable[None]]  # awaited between two slices of work
 ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+
+
+async def at_once() -> None:
+    """The turn of what need not wait for one."""
 
 
 class Family(NamedTuple):
@@ -96,10 +101,21 @@ def merge(many: Iterable[Sequence[Family]]) -> list[Family]:
 
 def exposition(families: Iterable[Family]) -> bytes:
     """Prometheus's text format."""
-    lines = []
-    for name, kind, documentation, _, samples in families:
-        shown, said = name + SUFFIX.get(kind, ""), documentation.replace("\\", r"\\")
-        lines.append(f"# HELP {shown} {said}")
-        lines.append(f"# TYPE {shown} {'gauge' if kind == 'info' else kind}")
-        lines += [f"{line} {floatToGoString(value)}" for line, value in samples.items()]  # type: ignore[no-untyped-call]
+    return b"".join(map(_written, families))
+
+
+async def exposition_in_turns(families: Iterable[Family], turn: Turn) -> bytes:
+    """The same, a family at a time."""
+    parts = []
+    for family in families:
+        parts.append(_written(family))
+        await turn()
+    return b"".join(parts)
+
+
+def _written(family: Family) -> bytes:
+    name, kind, documentation, _, samples = family
+    shown, said = name + SUFFIX.get(kind, ""), documentation.replace("\\", r"\\")
+    lines = [f"# HELP {shown} {said}", f"# TYPE {shown} {'gauge' if kind == 'info' else kind}"]
+    lines += [f"{line} {floatToGoString(value)}" for line, value in samples.items()]  # type: ignore[no-untyped-call]
     return ("\n".join(lines) + "\n").encode()

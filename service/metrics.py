@@ -95,6 +95,19 @@ class Metrics:
             ["priority", "outcome"],
             registry=registry,
         )
+        self.budget = Counter(
+            "qin_budget_requests",
+            "Requests that are no scoring, by kind and outcome: admitted, or refused because too "
+            "much waits already (429). Kind faults: bodies that a scoring route refused.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        self.budget_seconds = Counter(
+            "qin_budget_seconds",
+            "Time of the event loop that they took, refusals included.",
+            ["kind"],
+            registry=registry,
+        )
         self.candidates = Histogram(
             "qin_request_candidates",
             "Candidates per scored request.",

@@ -140,6 +140,7 @@ class Receiving(asyncio.Protocol):
         refusal: ServiceError | None = None
         if head.length is not None and head.length > limits.body_bytes:
             refusal, self.deaf = TooLarge.beyond(limits.body_bytes), True
+            self.flow.pause_reading()  # until it is answered
         elif len(self.book.in_flight.members) >= limits.in_flight and scope["path"] not in PROBES:
             refusal = OverCapacity("too many requests at a time", headers={"Retry-After": "1"})
         self._begin_cycle(scope, head, refusal)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple, Protocol
 
-from service.metric_families import Writer, exposition
+from service.budget.loop_budget import LoopBudget
+from service.budget.metered import Metered
+from service.metric_families import Turn, Writer, at_once, exposition_in_turns
 from service.metrics import Metrics
 from service.shared_metrics import SharedMetrics
+
+KEPT_S = 1.0
 
 
 class Worker(NamedTuple):
@@ -35,11 +43,51 @@ class OwnMetrics:
     async def __aenter__(self) -> None: ...
     async def __aexit__(self, *_: object) -> None: ...
 
+    async def render(self, turn: Turn = at_once) -> bytes:
+        families = map(self._writer.family, self._registry.collect())
+        return await exposition_in_turns(families, turn)
+
+
+class Kept:
+    """One scrape at a time, for all who ask meanwhile; and kept for a moment where the loop's
+    budget does not afford another."""
+
+    def __init__(self, scrape: OwnMetrics | SharedMetrics, budget: LoopBudget) -> None:
+        self._scrape, self._budget = scrape, budget
+        self._content, self._rendered = b"", -math.inf
+        self._under_way: asyncio.Task[bytes] | None = None
+
+    async def __aenter__(self) -> None:
+        await self._scrape.__aenter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._under_way is not None:
+            self._under_way.cancel()
+        await self._scrape.__aexit__(*error)
+
     async def render(self) -> bytes:
-        return exposition(map(self._writer.family, self._registry.collect()))
+        if monotonic() - self._rendered < KEPT_S and not self._budget.affords:
+            return self._content
+        if self._under_way is None:
+            self._under_way = asyncio.create_task(self._render())
+            self._under_way.add_done_callback(self._ended)
+        return await asyncio.shield(self._under_way)
+
+    async def _render(self) -> bytes:
+        spent = partial(self._budget.spend, "metrics")
+        self._content = await Metered(self._scrape.render(self._budget.turn), spent)
+        self._rendered = monotonic()
+        return self._content
+
+    def _ended(self, task: asyncio.Task[bytes]) -> None:
+        self._under_way = None
+        if not task.cancelled():
+            task.exception()  # who waits raises it; perhaps nothing waits any more
 
 
-def scrape_of(metrics: Metrics, worker: Worker | None) -> Scrape:
-    if worker is None:
-        return OwnMetrics(metrics)
-    return SharedMetrics(metrics, worker.folder, worker.number)
+def scrape_of(metrics: Metrics, worker: Worker | None, budget: LoopBudget | None = None) -> Scrape:
+    """Charged to the ``budget``, and kept where that is spent."""
+    scrape: OwnMetrics | SharedMetrics = OwnMetrics(metrics)
+    if worker is not None:
+        scrape = SharedMetrics(metrics, worker.folder, worker.number)
+    return scrape if budget is None else Kept(scrape, budget)

@@ -14,7 +14,15 @@ import socket
 from pathlib import Path
 
 from service.logs import logger
-from service.metric_families import Family, Snapshot, Writer, exposition, merge
+from service.metric_families import (
+    Family,
+    Snapshot,
+    Turn,
+    Writer,
+    at_once,
+    exposition_in_turns,
+    merge,
+)
 from service.metrics import Metrics
 from service.observability.background import begin, failed, keep
 
@@ -57,13 +65,17 @@ class SharedMetrics:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.write(leaving=True)
 
-    async def render(self) -> bytes:
+    async def render(self, turn: Turn = at_once) -> bytes:
         """What Prometheus scrapes: of every worker, whichever is asked."""
         await asyncio.gather(self.write(), self._others_written())
-        snapshots = [Snapshot.read(p.read_bytes()) for p in sorted(self._folder.glob("*.metrics"))]
-        return exposition(
-            merge(s.families if s.age() < ABSENT_AFTER_S else s.counters() for s in snapshots)
-        )
+        parts = list[list[Family]]()
+        for path in sorted(self._folder.glob("*.metrics")):
+            await turn()
+            snapshot = Snapshot.read(path.read_bytes())
+            absent = snapshot.age() >= ABSENT_AFTER_S
+            parts.append(snapshot.counters() if absent else snapshot.families)
+        await turn()
+        return await exposition_in_turns(merge(parts), turn)
 
     async def write(self, *, leaving: bool = False) -> None:
         """Replace the file. Requests get a turn between any two metrics."""

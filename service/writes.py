@@ -18,8 +18,9 @@ from service.admin_access import Access
 from service.catalogue_items import CatalogueItems, example_of, item_id_of
 from service.errors import Forbidden, UnsupportedMediaType
 from service.events import EVENT_EXAMPLES, Events, EventsAnswer
-from service.exchange import exchange_of
+from service.exchange import Exchange, exchange_of
 from service.house import House
+from service.metric_families import Turn, at_once
 from service.openapi import problem
 from service.request import parse_object, read_body
 from service.settings import PREFIX, Place
@@ -28,7 +29,7 @@ ItemId = Annotated[str, WithJsonSchema(body_schemas.ITEM_ID)]  # read by ``item_
 EVENTS, ITEM = "/v1/events", "/v1/items/{item_id}"
 JSON = "application/json"
 Responses = dict[int | str, dict[str, Any]]
-REFUSALS: Responses = {status: problem() for status in (400, 413, 415, 422, 500, 503)}
+REFUSALS: Responses = {status: problem() for status in (400, 413, 415, 422, 429, 500, 503)}
 UNKNOWN: Responses = {404: problem()}
 ADMIN: Responses = {401: problem(), 403: problem()}
 Check = Callable[[Request], object]
@@ -86,8 +87,8 @@ def _add_events(app: FastAPI, house: House, check: Check, more: Responses) -> No
         check(request)
         _require_json(request)
         exchange = exchange_of(request)
-        body = parse_object(await read_body(request, limit), events.contents)
-        outcome = await events.take(body)
+        body = await read_charged(request, limit)
+        outcome = await events.take(body, turn_of(exchange))
         status = outcome.status()
         return Response(outcome.json(exchange.request_id), status, media_type=JSON)
 
@@ -104,7 +105,7 @@ def _add_items(app: FastAPI, house: House, check: Check, more: Responses) -> Non
 
     async def values(request: Request) -> dict[str, Any]:
         _require_json(request)
-        return parse_object(await read_body(request, limit), contents)
+        return parse_object(await read_charged(request, limit), contents)
 
     @app.put(
         ITEM,
@@ -179,6 +180,19 @@ def _require_json(request: Request) -> None:
 
 
 def _nothing(request: Request) -> None: ...
+
+
+async def read_charged(request: Request, limit: int) -> bytes:
+    """The whole body, for which there is a place in the loop's budget now."""
+    body = await read_body(request, limit)
+    if (charge := exchange_of(request).charge) is not None:
+        await charge.enter(len(body))
+    return body
+
+
+def turn_of(exchange: Exchange) -> Turn:
+    """What to await between two slices of this request's work."""
+    return at_once if exchange.charge is None else exchange.charge.turn
 
 
 def _json_body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:

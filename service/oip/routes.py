@@ -21,6 +21,8 @@ Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 def add_oip(app: FastAPI, house: House) -> None:
     """All but inference: see ``oip.infer``."""
     _add_health(app, house)
+    if house.settings.metrics_on == "service":
+        add_statistics(app, house)  # before the model's name takes their path
     _add_looking(app, house)
 
 
@@ -36,28 +38,15 @@ def _add_health(app: FastAPI, house: House) -> None:
 
 
 def _add_looking(app: FastAPI, house: House) -> None:
-    """Metadata, readiness, configuration and statistics of the model and its versions."""
+    """Metadata, readiness and configuration of the model and its versions."""
     settings, versions = house.settings, house.versions
 
     def version_of(request: Request) -> Version:
         return versions.resolve(asked_version(house, request))[0]
 
-    def look(path: str, summary: str, handler: Handler) -> None:
-        for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-            app.get(
-                prefix + path,
-                summary=summary,
-                responses=errors(404, 500, 503),
-                openapi_extra={"parameters": parameters_of(prefix, house)},
-            )(handler)
-
     @app.get("/v2", summary="The server")
     async def server() -> dict[str, Any]:
         return server_metadata()
-
-    @app.get("/v2/models/stats", summary="Statistics of every version in memory")
-    async def all_stats() -> dict[str, Any]:
-        return await statistics(house, versions.loaded())
 
     async def metadata(request: Request) -> dict[str, Any]:
         return model_metadata(settings, version_of(request), versions.loaded())
@@ -70,11 +59,32 @@ def _add_looking(app: FastAPI, house: House) -> None:
     async def config(request: Request) -> dict[str, Any]:
         return model_config(settings, version_of(request))
 
-    async def stats(request: Request) -> dict[str, Any]:
-        named = asked_version(house, request) is not None
-        return await statistics(house, [version_of(request).name] if named else versions.loaded())
+    _look(app, house, "", "The model and its tensors", metadata)
+    _look(app, house, "/ready", "In memory, and as /readyz", ready)
+    _look(app, house, "/config", "Its configuration, as Triton has it", config)
 
-    look("", "The model and its tensors", metadata)
-    look("/ready", "In memory, and as /readyz", ready)
-    look("/config", "Its configuration, as Triton has it", config)
-    look("/stats", "Its statistics", stats)
+
+def add_statistics(app: FastAPI, house: House) -> None:
+    """At the port where the metrics are, of which they are made."""
+    versions = house.versions
+
+    @app.get("/v2/models/stats", summary="Statistics of every version in memory")
+    async def all_stats() -> dict[str, Any]:
+        return await statistics(house, versions.loaded())
+
+    async def stats(request: Request) -> dict[str, Any]:
+        asked = asked_version(house, request)
+        names = versions.loaded() if asked is None else [versions.resolve(asked)[0].name]
+        return await statistics(house, names)
+
+    _look(app, house, "/stats", "Its statistics", stats)
+
+
+def _look(app: FastAPI, house: House, path: str, summary: str, handler: Handler) -> None:
+    for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+        app.get(
+            prefix + path,
+            summary=summary,
+            responses=errors(404, 500, 503),
+            openapi_extra={"parameters": parameters_of(prefix, house)},
+        )(handler)

@@ -5,6 +5,7 @@ So both agree, and with several processes both add up all of them.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -46,6 +47,7 @@ def _of(model: str, version: str, sums: Sums) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=1)  # a scrape is kept for a moment
 def _read(exposition: bytes) -> Sums:
     wanted = (COUNT, SECONDS, LAST)
     lines = (line for line in exposition.decode().splitlines() if line.startswith(wanted))

@@ -1,0 +1,164 @@
+"""Bounds the event loop's time for what is no scoring, so that scoring keeps its latency.
+
+While no scoring request is under way, any such work may run. Beside scoring it gets a share of what
+scoring leaves of the processor, as a token bucket of seconds: work waits for its turn, a slice at a
+time, in the order of its coming. What waits is bounded in predicted seconds for each kind; the
+surplus is refused. A refused caller is kept waiting for a moment, because one that comes back at
+once would cost as much by its refusals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from time import monotonic, process_time, thread_time
+
+from service.metrics import Metrics
+
+SHARE = 0.2  # of what scoring leaves
+LEAST_SHARE = 0.02  # of the loop, when scoring leaves nothing
+FAULTS_SHARE = 0.5  # of that again: for bodies that a scoring route refuses
+BURST_S = 0.005  # of loop time that may be spent at once
+FAULTS_BURST_S = 0.02
+WINDOW_S = 0.1  # over which it is measured what scoring takes
+LOOK_EVERY_S = 0.002  # for a turn
+MOST_WAITING_S = 0.05  # of loop time predicted, of each kind
+FIRST_GUESS_S, FIRST_GUESS_A_BYTE_S = 0.5e-3, 30e-9
+SMALL = 4096  # bytes: below, a request's time is not its body's
+PACE = 0.1  # weight of the newest measurement
+RECEIVED_A_BYTE_S = 1.5e-9  # before a request is seen
+REFUSAL_S = 0.2e-3
+FAULT_S, FAULT_A_BYTE_S = 0.4e-3, 4e-9
+# Refusals: the first after a moment, the next one apart from it; beyond the longest wait at once.
+HELD_S, APART_S, LONGEST_S = 0.05, 0.005, 0.5
+KINDS = ("events", "items", "metrics", "stats", "other")
+FAULTS = "faults"
+
+
+class Bucket:
+    """Seconds that may be spent; in debt they have been spent beforehand."""
+
+    def __init__(self, burst: float) -> None:
+        self.level = self._burst = burst
+        self._since = monotonic()
+
+    def fill(self, now: float, rate: float) -> None:
+        self.level = min(self._burst, self.level + rate * (now - self._since))
+        self._since = now
+
+
+class LoopBudget:
+    """On the event loop alone."""
+
+    def __init__(self, metrics: Metrics, is_idle: Callable[[], bool], workers: int = 1) -> None:
+        """``is_idle``: whether no scoring request is under way. ``workers`` share the cores."""
+        self._is_idle = is_idle
+        self._cores = max(1.0, len(os.sched_getaffinity(0)) / workers)
+        self._bucket, self._faults = Bucket(BURST_S), Bucket(FAULTS_BURST_S)
+        self._lane = asyncio.Lock()
+        self._waiting = dict.fromkeys(KINDS, 0.0)
+        self._fixed = dict.fromkeys(KINDS, FIRST_GUESS_S)
+        self._a_byte = dict.fromkeys(KINDS, FIRST_GUESS_A_BYTE_S)
+        self._spent = 0.0  # since the window began
+        self._window = monotonic(), process_time(), thread_time()
+        self._rate = SHARE
+        self._last_refusal = 0.0
+        kinds = (*KINDS, FAULTS)
+        self._admitted, self._refused = (
+            {kind: metrics.budget.labels(kind, outcome) for kind in kinds}
+            for outcome in ("admitted", "refused")
+        )
+        self._seconds = {kind: metrics.budget_seconds.labels(kind) for kind in kinds}
+
+    def predict(self, kind: str, size: int = 0) -> float:
+        """Seconds of the loop for a body of so many bytes."""
+        return self._fixed[kind] + (size * self._a_byte[kind] if size > SMALL else 0.0)
+
+    def has_room(self, kind: str, predicted: float = 0.0) -> bool:
+        """One is let in however much it costs, if none of its kind waits."""
+        waiting = self._waiting[kind]
+        return waiting <= 0 or waiting + predicted <= MOST_WAITING_S
+
+    def enter(self, kind: str, predicted: float) -> None:
+        self._admitted[kind].inc()
+        self._waiting[kind] += predicted
+
+    def leave(self, kind: str, predicted: float) -> None:
+        left = self._waiting[kind] - predicted
+        self._waiting[kind] = left if left > 1e-9 else 0.0
+
+    def learn(self, kind: str, size: int, took: float) -> None:
+        if size <= SMALL:
+            self._fixed[kind] += PACE * (took - self._fixed[kind])
+        else:
+            measured = max(0.0, took - self._fixed[kind]) / size
+            self._a_byte[kind] += PACE * (measured - self._a_byte[kind])
+
+    def spend(self, kind: str, seconds: float) -> None:
+        self._bucket.level -= seconds
+        self._spent += seconds
+        self._seconds[kind].inc(seconds)
+
+    @property
+    def affords(self) -> bool:
+        """Whether work may run now."""
+        self._fill()
+        return self._bucket.level > 0 or self._is_idle()
+
+    async def turn(self) -> None:
+        """Before each slice of work, which should take a millisecond at most."""
+        async with self._lane:
+            await asyncio.sleep(0)  # whoever else is ready goes first
+            while not self.affords:  # noqa: ASYNC110 — as time goes by
+                await asyncio.sleep(min(LOOK_EVERY_S, 1e-4 - self._bucket.level / self._rate))
+
+    async def refused(self, kind: str) -> None:
+        """Count a refusal; its answer is to be written afterwards."""
+        self._refused[kind].inc()
+        self.spend(kind, REFUSAL_S)
+        now = monotonic()
+        due = max(now + HELD_S, self._last_refusal + APART_S)
+        if due - now <= LONGEST_S:
+            self._last_refusal = due
+            await asyncio.sleep(due - now)
+
+    async def fault(self, size: int) -> None:
+        """A scoring route refuses a body of so many bytes: the answer waits until that is paid."""
+        self._fill()
+        bucket, cost = self._faults, FAULT_S + size * FAULT_A_BYTE_S
+        bucket.level -= cost
+        self._spent += cost
+        self._seconds[FAULTS].inc(cost)
+        self._admitted[FAULTS].inc()
+        if bucket.level < 0:
+            await asyncio.sleep(min(LONGEST_S, self._until_paid()))
+
+    @property
+    def takes_faults(self) -> bool:
+        """Whether large bodies should be read at all: not where refused ones are yet to be paid."""
+        if self._faults.level >= 0:
+            return True
+        self._fill()
+        return self._until_paid() <= LONGEST_S
+
+    def _until_paid(self) -> float:
+        return max(0.0, -self._faults.level) / (self._rate * FAULTS_SHARE)
+
+    def _fill(self) -> None:
+        now = monotonic()
+        self._measure(now)
+        self._bucket.fill(now, self._rate)
+        self._faults.fill(now, self._rate * FAULTS_SHARE)
+
+    def _measure(self, now: float) -> None:
+        """What scoring takes, of the loop or of all cores, and so what there is to be shared."""
+        began, processor, loop = self._window
+        if now - began < WINDOW_S:
+            return
+        self._window = now, process_time(), thread_time()
+        wall = now - began
+        of_loop = (self._window[2] - loop - self._spent) / wall
+        of_cores = (self._window[1] - processor - self._spent) / (wall * self._cores)
+        left = 1.0 - max(of_loop, of_cores, 0.0)
+        self._rate, self._spent = max(LEAST_SHARE, SHARE * left), 0.0

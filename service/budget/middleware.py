@@ -1,0 +1,111 @@
+"""Every request that is neither a probe nor scoring passes the loop's budget here."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.budget.loop_budget import RECEIVED_A_BYTE_S, LoopBudget
+from service.budget.metered import Metered
+from service.errors import OverCapacity
+from service.exchange import PROBES, Exchange
+from service.gate import Full
+from service.problems import answer_problem
+
+EVENTS, ITEMS, METRICS = "/v1/events", "/v1/items/", "/metrics"
+MODELS, STATS = "/v2/models/", "/stats"
+FULL = "the service is busy; try again later"
+WRITING = frozenset({"POST", "PUT", "PATCH"})
+
+
+def kind_of(path: str) -> str | None:
+    """As which it is charged; None for a probe."""
+    if path in PROBES:
+        return None
+    if path == EVENTS:
+        return "events"
+    if path.startswith(ITEMS):
+        return "items"
+    if path == METRICS:
+        return "metrics"
+    if path.startswith(MODELS) and path.endswith(STATS):
+        return "stats"
+    return "other"
+
+
+def over_capacity() -> OverCapacity:
+    return OverCapacity(FULL, headers={"Retry-After": "1"})
+
+
+class Charge:
+    """One request's place in the budget."""
+
+    __slots__ = ("_budget", "_kind", "_predicted", "_size", "_took", "_within")
+
+    def __init__(self, budget: LoopBudget, kind: str) -> None:
+        self._budget, self._kind = budget, kind
+        self._size, self._predicted, self._took, self._within = 0, 0.0, 0.0, False
+
+    async def enter(self, size: int = 0) -> None:
+        """Once the body of so many bytes is here: a slow client takes nobody's place. Waits for a
+        turn; OverCapacity where too much waits already."""
+        budget, kind = self._budget, self._kind
+        self._size, self._predicted = size, budget.predict(kind, size)
+        budget.spend(kind, size * RECEIVED_A_BYTE_S)
+        if not budget.has_room(kind, self._predicted):
+            await budget.refused(kind)
+            raise over_capacity()
+        self._within = True
+        budget.enter(kind, self._predicted)
+        await budget.turn()
+
+    async def turn(self) -> None:
+        """Before each further slice of work."""
+        await self._budget.turn()
+
+    def spent(self, seconds: float) -> None:
+        self._took += seconds
+        self._budget.spend(self._kind, seconds)
+
+    def leave(self) -> None:
+        if self._within:
+            self._within = False
+            self._budget.leave(self._kind, self._predicted)
+            self._budget.learn(self._kind, self._size, self._took)
+
+
+class Budgeted:
+    """ASGI middleware around the framework."""
+
+    def __init__(self, app: ASGIApp, budget: LoopBudget, *, others: bool = True) -> None:
+        """``others``: requests of no kind of their own, too."""
+        self._app, self._budget, self._others = app, budget, others
+        self._full = Full(over_capacity())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = kind_of(scope["path"]) if scope["type"] == "http" else None
+        if kind is None or (kind == "other" and not self._others):
+            await self._app(scope, receive, send)
+            return
+        budget, exchange = self._budget, scope["exchange"]
+        assert isinstance(exchange, Exchange)
+        charge = exchange.charge = Charge(budget, kind)
+        if not budget.has_room(kind, budget.predict(kind)):
+            await budget.refused(kind)
+            await self._refuse(scope, receive, send)
+            return
+        try:
+            if not (scope["method"] in WRITING and kind in ("events", "items")):
+                await charge.enter()  # the others do when their body is here
+            await Metered(self._app(scope, receive, send), charge.spent)  # type: ignore[arg-type]
+        except OverCapacity as error:
+            await (await answer_problem(Request(scope), error))(scope, receive, send)
+        finally:
+            charge.leave()
+            exchange.charge = None
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith(MODELS):
+            await (await answer_problem(Request(scope), over_capacity()))(scope, receive, send)
+            return
+        await self._full.answer(scope["exchange"], send)
