@@ -1,0 +1,207 @@
+"""What is no scoring waits for its share of the event loop; its surplus is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from time import perf_counter, thread_time
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from service.budget.loop_budget import FAULTS, KINDS, LONGEST_S, LoopBudget
+from service.budget.metered import Metered
+from service.budget.middleware import kind_of
+from service.events import SLICE, STORED, Events
+from service.exchange import PROBES
+from service.gate import LARGE
+from service.house import House
+from service.metrics import Metrics
+from service.scrape import Kept, OwnMetrics
+from tests.service.engine_gate import FAR
+from tests.service.houses import client_of, metric, opened
+from tests.service.live import listening, until
+from tests.service.world import World
+
+MANY = 120  # more than may wait, whatever kind it is
+
+
+@pytest.fixture
+async def house(world: World) -> AsyncIterator[House]:
+    async with opened(world, deadline_ms=1e3 * FAR) as house:
+        yield house
+
+
+def requests(world: World) -> dict[str, dict[str, Any]]:
+    item = f"/v1/items/{world.ids[0]}"
+    return {
+        "events": {"method": "POST", "url": "/v1/events", "json": {"user_id": 1, "item_id": 2}},
+        "items": {"method": "PATCH", "url": item, "json": {"likes_level": 1}},
+        "items read": {"method": "GET", "url": item},
+        "metrics": {"method": "GET", "url": "/metrics"},
+        "stats": {"method": "GET", "url": "/v2/models/stats"},
+        "stats of a version": {"method": "GET", "url": "/v2/models/qin/stats"},
+        "other": {"method": "GET", "url": "/openapi.json"},
+    }
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "items read", "stats of a version"])
+async def test_surplus_is_a_429_while_probes_and_scoring_are_answered(
+    house: House, world: World, kind: str
+) -> None:
+    asked = requests(world)[kind]
+    async with client_of(house) as client:
+        async with house.budget._lane:  # nothing of it gets a turn
+            answers = [asyncio.create_task(client.request(**asked)) for _ in range(MANY)]
+            refused = [answer async for answer in _first(answers, MANY // 6)]
+            assert {answer.status_code for answer in refused} == {429}
+            assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
+            for probe in PROBES:
+                assert (await client.get(probe)).status_code == 200
+            question = {"user_id": 1, "candidates": world.ids[:3].tolist()}
+            assert (await client.post("/v1/score", json=question)).status_code == 200
+        found = Counter(answer.status_code for answer in await asyncio.gather(*answers))
+    assert set(found) <= {200, 204, 429}
+    assert found[200] + found[204] >= 1
+    labels = {"kind": kind.split()[0], "outcome": "refused"}
+    assert metric(house, "qin_budget_requests_total", **labels) == found[429]
+    assert metric(house, "qin_budget_seconds_total", kind=kind.split()[0]) > 0
+
+
+async def _first(
+    answers: list[asyncio.Task[httpx.Response]], count: int
+) -> AsyncIterator[httpx.Response]:
+    for answer in asyncio.as_completed(answers):
+        yield await answer
+        count -= 1
+        if not count:
+            return
+
+
+def test_every_path_but_a_probe_has_a_kind() -> None:
+    assert {kind_of(path) for path in PROBES} == {None}
+    for path in ("/", "/docs", "/nothing", "/v2", "/v1/events/", "/livez/", "/v1/score"):
+        assert kind_of(path) == "other"
+
+
+async def test_bodies_that_do_not_come_take_nobodys_place(world: World) -> None:
+    half = b"POST /v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    half += b"Content-Length: 1000000\r\n\r\n{"
+    async with opened(world) as house, listening(house) as port:
+        slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MANY)]
+        for _, writer in slow:
+            writer.write(half)
+        await until(lambda: metric(house, "qin_connections", port="service", state="body") == MANY)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            event = {"user_id": 1, "item_id": 2}
+            answer = await client.post(f"http://127.0.0.1:{port}/v1/events", json=event)
+        assert answer.status_code == 200
+        for _, writer in slow:
+            writer.close()
+
+
+async def test_a_batch_gives_way_between_its_slices(house: House) -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        turns += 1
+
+    batch = {"events": [{"user_id": n, "item_ids": [1, 2, 3]} for n in range(1000)]}
+    outcome = await Events(house.reader, house.metrics, 1000).take(orjson.dumps(batch), turn)
+    assert outcome.applied == 1000
+    assert turns == 1000 // SLICE + 1000 // STORED
+
+
+async def test_beside_scoring_work_waits_until_its_share_allows_it() -> None:
+    budget = LoopBudget(Metrics(), lambda: False)
+    await asyncio.wait_for(budget.turn(), FAR)
+    budget.spend("events", 0.02)
+    began = perf_counter()
+    await asyncio.wait_for(budget.turn(), FAR)
+    assert perf_counter() - began >= 0.05  # at 20% at most, 15 ms take 75
+
+
+async def test_without_scoring_work_does_not_wait() -> None:
+    budget = LoopBudget(Metrics(), lambda: True)
+    budget.spend("events", 1e6)
+    await asyncio.wait_for(budget.turn(), FAR)
+
+
+async def test_only_the_steps_of_a_coroutine_are_measured() -> None:
+    spent = list[float]()
+
+    async def work() -> str:
+        _burn(0.01)
+        await asyncio.sleep(0.05)
+        _burn(0.01)
+        return "done"
+
+    assert await Metered(work(), spent.append) == "done"
+    assert len(spent) == 2
+    assert 0.02 <= sum(spent) < 0.05
+
+
+async def test_what_ends_badly_is_measured_and_raised() -> None:
+    spent = list[float]()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(FAR)
+        finally:
+            _burn(0.002)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await Metered(work(), spent.append)
+    assert len(spent) == 2
+
+
+def _burn(seconds: float) -> None:
+    began = thread_time()
+    while thread_time() - began < seconds:
+        pass
+
+
+class Counting(OwnMetrics):
+    rendered = 0
+
+    async def render(self, *turn: Any) -> bytes:
+        self.rendered += 1
+        await asyncio.sleep(0.01)
+        return b"%d" % self.rendered
+
+
+async def test_a_scrape_is_one_for_all_who_ask_and_kept_where_another_is_not_afforded() -> None:
+    metrics, idle = Metrics(), True
+    budget = LoopBudget(metrics, lambda: idle)
+    scrape = Kept(Counting(metrics), budget)
+    assert set(await asyncio.gather(*(scrape.render() for _ in range(20)))) == {b"1"}
+    assert await scrape.render() == b"2"
+    idle = False
+    budget.spend("metrics", 1.0)
+    assert await scrape.render() == b"2"
+
+
+BROKEN = b'{"user_id":1,"candidates":[' + b"1," * 200_000
+
+
+async def test_bodies_that_scoring_refuses_are_paid_for_and_large_ones_then_not_read(
+    house: House, world: World
+) -> None:
+    good = {"user_id": 1, "candidates": world.ids[:3].tolist()}
+    async with client_of(house) as client:
+        assert (await client.post("/v1/score", content=BROKEN)).status_code == 422
+        assert metric(house, "qin_budget_seconds_total", kind=FAULTS) > 0
+        house.budget._faults.level = -FAR
+        for path in ("/v1/score", "/v2/models/qin/infer"):
+            answer = await client.post(path, content=BROKEN)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+        assert len(BROKEN) > LARGE
+        assert (await client.post("/v1/score", json=good)).status_code == 200
+        began = perf_counter()
+        assert (await client.post("/v1/score", content=b"{")).status_code == 400
+        assert perf_counter() - began >= 0.9 * LONGEST_S
