@@ -147,6 +147,20 @@ class Connections:
         if old is not crowd and len(crowd.members) > crowd.most:
             self._cut(next(iter(crowd.members)), "crowded")
 
+    def make_room(self) -> bool:
+        """Close the connection that is the least loss, for the sake of a new one. False: all are
+        being answered."""
+        for crowd in (self.idle, self.lingering, self.closing, self.headers, self.body):
+            if crowd.members:
+                connection = next(iter(crowd.members))
+                if crowd is self.idle:
+                    connection.cut()
+                else:  # at once: a refusal would be one more that lingers
+                    connection.abort()
+                self.metrics.connections_cut.labels("crowded").inc()
+                return True
+        return False
+
     def leave(self, connection: Connection) -> None:
         if connection.crowd is not None:
             del connection.crowd.members[connection]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from service.until import until
 
 BACKLOG = 4096  # connections that wait to be accepted; the system's own limit may be lower
 BURST = 2  # accepted in one turn of the event loop: answers are not to wait for a crowd
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 FULL_PAUSE_S = 0.1  # without a descriptor to spare
 SETTLE_S = 0.5  # that a handshake under way has when the socket closes: a long round trip
 SETTLE_LOCAL_S = 0.1  # the same, where callers are on this machine
@@ -23,8 +25,15 @@ NO_INTERFACE = 2**31 - 1  # no interface has this index
 class Door:
     """Calls ``enter`` with each accepted socket, non-blocking."""
 
-    def __init__(self, listener: socket.socket, enter: Callable[[socket.socket], None]) -> None:
-        self._listener, self._enter = listener, enter
+    def __init__(
+        self,
+        listener: socket.socket,
+        enter: Callable[[socket.socket], None],
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``make_room``: close a connection where there is no descriptor to spare; whether one
+        could be."""
+        self._listener, self._enter, self._make_room = listener, enter, make_room
         self._open = False
 
     def open(self) -> None:
@@ -66,6 +75,8 @@ class Door:
             except ConnectionAbortedError:  # gone again already
                 continue
             except OSError as error:
+                if error.errno in NO_DESCRIPTOR and self._make_room():
+                    return True  # its descriptor is free in the next turn of the event loop
                 logger.error("cannot accept: raise `ulimit -n`", reason=error.strerror)
                 self.pause()
                 asyncio.get_running_loop().call_later(FULL_PAUSE_S, self.open)

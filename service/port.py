@@ -19,6 +19,7 @@ from service.house import House
 from service.logs import logger
 from service.observability.background import begin
 from service.receiving import Receiving
+from service.server.descriptors import connections_allowed
 from service.server.resets import Resets
 from service.until import until
 
@@ -29,12 +30,20 @@ LOOK_AGAIN_S = 0.05  # for bytes that are here and not yet read
 class Port:
     """An application and its connections."""
 
-    def __init__(self, name: str, app: ASGIApp, house: House, on_leave: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        app: ASGIApp,
+        house: House,
+        on_leave: Callable[[], None],
+        on_enter: Callable[[], object] = lambda: None,
+    ) -> None:
         self.name, self.app = name, cast(ASGI3Application, app)
         self.refusing = cast(ASGI3Application, create_refusing(house, public=name == PUBLIC))
         self.loop, self.state = asyncio.get_running_loop(), ServerState()
         self.resets = Resets(self.loop)
         self.connections = Connections(Limits.of(house.settings), house.metrics, on_leave)
+        self._on_enter = on_enter
         self._entering: set[asyncio.Task[None]] = set()
         for crowd in self.connections.crowds:
             gauge = house.metrics.connections.labels(name, crowd.name)
@@ -42,6 +51,7 @@ class Port:
 
     def enter(self, accepted: socket.socket) -> None:
         """A new connection; ``accepted`` is non-blocking, and ours from now on."""
+        self._on_enter()
         task = begin("connection", self._enter(accepted))
         self._entering.add(task)
         task.add_done_callback(self._entering.discard)
@@ -84,12 +94,22 @@ class Ports:
 
     def __init__(self, house: House, on_leave: Callable[[], None] = lambda: None) -> None:
         """``on_leave``: called when a connection of the public port has ended."""
-        self.service = Port(PUBLIC, create_app(house), house, on_leave)
-        self.admin = Port("admin", create_admin(house), house, lambda: None)
+        self._most = connections_allowed()
+        keep = self._keep_within_descriptors
+        self.service = Port(PUBLIC, create_app(house), house, on_leave, keep)
+        self.admin = Port("admin", create_admin(house), house, lambda: None, keep)
         self._both = (self.service, self.admin)
         self._loop = asyncio.get_running_loop()
         self._sweep()
         self._tell_date()
+
+    def make_room(self) -> bool:
+        """Close a connection for the sake of a new one; whether one could be."""
+        return any(port.connections.make_room() for port in self._both)
+
+    def _keep_within_descriptors(self) -> None:
+        if len(self.service.connections) + len(self.admin.connections) >= self._most:
+            self.make_room()
 
     def say_last(self) -> None:
         for port in self._both:

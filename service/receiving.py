@@ -25,6 +25,7 @@ from service.cycle import Cycle, Way
 from service.errors import OverCapacity, RequestTimeout, ServiceError, TooLarge
 from service.exchange import PROBES, TARGET_HOST, UNMATCHED, fresh_id
 from service.metrics import Metrics
+from service.observability.background import begin_request
 from service.problems import REFUSAL, problem_of
 from service.server.framing import Framing, RequestHead
 
@@ -196,9 +197,8 @@ class Receiving(asyncio.Protocol):
 
     def _start(self, cycle: Cycle, app: ASGI3Application) -> None:
         self._active = cycle
-        task = self._port.loop.create_task(cycle.run_asgi(app))
-        self._port.state.tasks.add(task)
-        task.add_done_callback(self._port.state.tasks.discard)
+        port = self._port
+        begin_request(port.loop, cycle.run_asgi(app), port.state.tasks)
 
     def on_response_complete(self) -> None:
         """An answer is handed to the transport."""

@@ -17,6 +17,7 @@ from service.logs import logger
 from service.observability.background import begin, failed
 from service.port import Ports
 from service.scrape import Worker
+from service.server.descriptors import fitted
 from service.settings import Settings, api_keys
 from service.stopping import StopSignals
 
@@ -47,6 +48,7 @@ async def serve(settings: Settings, example: bool = False) -> None:
 
     ``example``: once ready, ask ourselves something and print question and answer.
     """
+    settings = fitted(settings)
     with OwnDoors(settings) as entrance:
         await serve_from(entrance, settings, example)
 
@@ -130,8 +132,8 @@ class OwnDoors:
         begin_to_listen(self._service, "QIN_PORT")
         begin_to_listen(self._admin, "QIN_ADMIN_PORT")
         self._doors = [
-            Door(self._service, ports.service.enter),
-            Door(self._admin, ports.admin.enter),
+            Door(self._service, ports.service.enter, ports.make_room),
+            Door(self._admin, ports.admin.enter, ports.make_room),
         ]
         for door in self._doors:
             door.open()

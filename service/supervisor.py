@@ -24,6 +24,7 @@ from service.door import Door, listen, url_of
 from service.handing import Line, Post, Word, pair
 from service.logs import logger
 from service.observability.background import begin, keep
+from service.server.descriptors import LIMITED, fitted
 from service.settings import PREFIX, Settings
 from service.stopping import StopSignals
 from service.table_lock import STORES_IN_ORDER
@@ -265,7 +266,9 @@ class Supervisor:
 
 async def supervise(settings: Settings, given: dict[str, str], folder: Path, example: bool) -> None:
     """Serve with several processes. ``given``: settings from options, for the workers as well."""
+    settings = fitted(settings)
     derived = {"threads": str(settings.engine_threads)}
+    derived |= {name: str(getattr(settings, name)) for name in LIMITED}
     tables = settings.table_folder
     if tables is None and STORES_IN_ORDER:
         tables = settings.private / "tables"

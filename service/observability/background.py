@@ -77,6 +77,18 @@ def begin(
     return task
 
 
+def begin_request(
+    loop: asyncio.AbstractEventLoop,
+    work: Coroutine[Any, Any, None],
+    running: set[asyncio.Task[None]],
+) -> None:
+    """Run the cycle of one request, which answers for its errors itself. In ``running`` until its
+    end. ``begin`` would cost each request more."""
+    task = loop.create_task(work)
+    running.add(task)
+    task.add_done_callback(running.discard)
+
+
 def keep(name: TaskName, loop: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
     """Run ``loop()`` as a task until it returns or is cancelled, again after each error."""
     return begin(name, _kept(name, loop))

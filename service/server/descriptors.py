@@ -1,0 +1,54 @@
+"""Fit the limits on connections to the descriptors that the system lets the process open."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+from service.logs import logger
+from service.settings import PREFIX, Settings
+
+LIMITED = ("max_idle_connections", "max_receiving_connections", "max_in_flight_connections")
+# For all that is no connection of a client: the store's, files of bundles and tables, children.
+RESERVE, RESERVED_SHARE = 256, 0.25  # at most this share of the limit
+
+
+def fitted(settings: Settings) -> Settings:
+    """The settings, their three limits on connections lowered in proportion where all of those
+    would need more descriptors than there are. A warning names what was lowered.
+
+    The soft limit (``ulimit -Sn``) is raised first, as far as is of use and the hard one allows.
+    """
+    wanted = {name: int(getattr(settings, name)) for name in LIMITED}
+    descriptors = raised_limit(2 * sum(wanted.values()) + RESERVE)
+    allowed = connections_allowed(descriptors)
+    if sum(wanted.values()) <= allowed:
+        return settings
+    share = allowed / sum(wanted.values())
+    lowered = {name: max(1, int(most * share)) for name, most in wanted.items()}
+    logger.warning(
+        "limits on connections are lowered to the descriptors there are: raise `ulimit -Hn`",
+        descriptors=descriptors,
+        **{f"{PREFIX}{name}".upper(): f"{wanted[name]} -> {lowered[name]}" for name in LIMITED},
+    )
+    return settings.model_copy(update=lowered)
+
+
+def connections_allowed(descriptors: int | None = None) -> int:
+    """How many of the descriptors, or of those this process may open, connections may take."""
+    if descriptors is None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        descriptors = sys.maxsize if soft == resource.RLIM_INFINITY else soft
+    return descriptors - min(RESERVE, int(descriptors * RESERVED_SHARE))
+
+
+def raised_limit(wanted: int) -> int:
+    """Descriptors that this process may open, after raising its soft limit towards ``wanted``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft >= most:
+        return soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
