@@ -6,26 +6,52 @@ import asyncio
 import socket
 from collections import deque
 from contextlib import suppress
-from time import monotonic
+from typing import NamedTuple
 
 from service.handing import Line, Word
 
 MOST_UNTAKEN = 64  # connections on their way to one worker
-STUCK_S = 10.0  # a worker that takes nothing for so long is ended
+SILENT_S = 0.15  # without an answer, after which others are given its connections
+STUCK_S = 10.0  # without an answer, after which it is ended
+# The same, of one that has not answered yet: it imports, on a machine that may be slow.
+STUCK_AT_START_S = 120.0
+
+
+class Untaken(NamedTuple):
+    """A connection on its way."""
+
+    number: int
+    word: Word
+    connection: socket.socket
 
 
 class Colleague:
-    def __init__(self, number: int, process: asyncio.subprocess.Process, line: Line) -> None:
-        self.number, self.process, self.line = number, process, line
-        self.ready, self.ready_since, self.leaving = False, 0.0, False
+    def __init__(
+        self, number: int, process: asyncio.subprocess.Process, line: Line, far: Line
+    ) -> None:
+        """``far`` is the worker's own end of ``line``."""
+        self.number, self.process, self.line, self._far = number, process, line, far
+        self.open, self.ready, self.ready_since, self.leaving = False, False, 0.0, False
         self.handed = self.left = 0  # public connections
         self.turn = -1  # when it was last handed one
         self._sent = 0  # the number of the last connection of either port
-        self._untaken: deque[tuple[int, Word, socket.socket, float]] = deque()
+        self._untaken: deque[Untaken] = deque()
+        self._asked = self._pinged = self._has_answered = False
+        self._unanswered_s = 0.0
 
     @property
     def connections(self) -> int:
         return self.handed - self.left
+
+    @property
+    def is_silent(self) -> bool:
+        """Its event loop is late: others are the better choice."""
+        return self._unanswered_s > SILENT_S
+
+    @property
+    def is_stuck(self) -> bool:
+        """It is stopped, or its event loop is blocked."""
+        return self._unanswered_s > (STUCK_S if self._has_answered else STUCK_AT_START_S)
 
     def hand(self, word: Word, connection: socket.socket) -> bool:
         """Whether it is on its way."""
@@ -34,19 +60,51 @@ class Colleague:
             return False
         self._sent = number
         self.handed += word is Word.SERVICE
-        self._untaken.append((number, word, connection, monotonic()))
+        self._untaken.append(Untaken(number, word, connection))
         return True
 
     def taken(self, number: int) -> None:
         """Up to this one they are the worker's own."""
-        while self._untaken and self._untaken[0][0] <= number:
-            self._untaken.popleft()[2].close()
+        while self._untaken and self._untaken[0].number <= number:
+            self._untaken.popleft().connection.close()
 
-    def untaken_connections(self) -> list[tuple[Word, socket.socket]]:
-        return [(word, connection) for _, word, connection, _ in self._untaken]
+    def ping(self, elapsed_s: float) -> None:
+        """Ask whether its loop turns, or count the time for which it has not answered."""
+        if self._asked:
+            self._unanswered_s += elapsed_s
+        self._asked = True
+        self._pinged = self._pinged or self.line.say(Word.PING)
 
-    def is_stuck(self) -> bool:
-        return bool(self._untaken) and monotonic() - self._untaken[0][3] > STUCK_S
+    def answered(self) -> None:
+        self._asked = self._pinged = False
+        self._unanswered_s, self._has_answered = 0.0, True
+
+    def recall(self) -> list[tuple[Word, socket.socket]]:
+        """Take back the connections that it has not read; what else it was told is told again."""
+        if not self._untaken:
+            return []
+        recalled, others = set[int](), list[Word]()
+        with suppress(BlockingIOError):
+            while (heard := self._far.hear()) is not None:
+                word, number, copy = heard
+                if copy is not None:
+                    copy.close()
+                if word in (Word.SERVICE, Word.ADMIN):
+                    recalled.add(number)
+                else:
+                    others.append(word)
+        for word in others:
+            self.line.say(word)
+        back = [one for one in self._untaken if one.number in recalled]
+        self._untaken = deque(one for one in self._untaken if one.number not in recalled)
+        self.handed -= sum(one.word is Word.SERVICE for one in back)
+        return [(one.word, one.connection) for one in back]
+
+    def end(self) -> list[tuple[Word, socket.socket]]:
+        """Close the line of a process that has ended. What was on its way is for others."""
+        self.line.close()
+        self._far.close()
+        return [(one.word, one.connection) for one in self._untaken]
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):

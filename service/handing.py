@@ -1,15 +1,19 @@
 """What a supervisor and a worker say to each other: short messages, some with a connection.
 
     to the worker    SERVICE, ADMIN + number, with the descriptor of an accepted connection
+                     PING     answer, if your event loop turns
                      NOTICE   stop soon: say so, go on answering
                      LAST     no connection follows
-    to the supervisor READY
+    to the supervisor PONG
+                     OPEN     connections may come
+                     READY    requests are answered
                      TAKEN + number   all connections up to this number are the worker's now
                      LEFT + count     so many public connections have ended
                      LEAVING  give me no more connections
 
 A connection stays open at the supervisor until it is TAKEN, so one that was on its way to a worker
-that died goes to another.
+that died goes to another. The supervisor keeps both ends of the line: it can take messages back
+that a worker does not come to read.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ MESSAGE = struct.Struct("!cQ")
 class Post(BaseModel):
     """What a worker is told when it is started."""
 
-    number: int  # from 0; whoever takes the place of a dead one has its number
+    number: int  # from 0; the one that takes the place of a dead one has its number
     line: int  # descriptor
     folder: Path  # of this supervisor's workers, and new
     url: str  # of the public port
@@ -37,8 +41,11 @@ class Post(BaseModel):
 class Word(Enum):
     SERVICE = b"s"
     ADMIN = b"a"
+    PING = b"p"
     NOTICE = b"n"
     LAST = b"l"
+    PONG = b"q"
+    OPEN = b"o"
     READY = b"r"
     TAKEN = b"t"
     LEFT = b"e"

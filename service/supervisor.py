@@ -2,7 +2,8 @@
 
 Each new connection goes to the ready worker that has the fewest, so that connections that stay
 open are spread evenly; none goes to a worker that is still loading or has died. A worker that ends
-is replaced. The supervisor reads no byte of a connection and knows no model.
+is replaced, and one that answers no pings is ended: until then it gets no connection, and those it
+has not read go to others. The supervisor reads no byte of a connection and knows no model.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import secrets
 import socket
 import sys
 from collections import deque
-from contextlib import closing, suppress
+from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -24,13 +26,14 @@ from service.door import Door, listen, url_of
 from service.handing import Line, Post, Word, pair
 from service.logs import logger
 from service.observability.background import begin, keep
+from service.processes.parent import end_with_parent
 from service.server.descriptors import LIMITED, fitted
 from service.settings import PREFIX, Settings
 from service.stopping import StopSignals
 from service.table_lock import STORES_IN_ORDER
 from service.until import until
 
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.1
 PROVED_S = 1.0  # that a worker was ready, after which its end is no reason to wait
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # before another attempt to start one
 WAS_READY_WAIT_S = 2.0  # at most, after one that could answer: it is missed
@@ -144,25 +147,26 @@ class Supervisor:
 
     async def _start(self, number: int, example: bool) -> Colleague:
         ours, theirs = pair()
-        with closing(theirs):
-            post = Post(
-                number=number,
-                line=theirs.fileno(),
-                folder=self._folder,
-                url=self._url,
-                example=example,
+        post = Post(
+            number=number,
+            line=theirs.fileno(),
+            folder=self._folder,
+            url=self._url,
+            example=example,
+        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "service", "worker", post.model_dump_json()),
+                env=self._environment,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # a terminal's Ctrl-C is for us alone to pass on
+                preexec_fn=partial(end_with_parent, os.getpid()),
             )
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "service", "worker", post.model_dump_json()),
-                    env=self._environment,
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,  # a terminal's Ctrl-C is for us alone to pass on
-                )
-            except OSError:
-                ours.close()
-                raise
-        return Colleague(number, process, Line(ours))
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        return Colleague(number, process, Line(ours), Line(theirs))
 
     async def _end_of(self, worker: Colleague) -> int:
         """Its exit code. Until then it is one of us."""
@@ -177,9 +181,8 @@ class Supervisor:
         code = await worker.process.wait()
         self._hear(worker)  # what it took before it ended
         loop.remove_reader(worker.line.end)
-        worker.line.close()
         del self._workers[worker.number]
-        self._waiting.extend(worker.untaken_connections())
+        self._waiting.extend(worker.end())
         self._hand_waiting()
         return code
 
@@ -189,15 +192,19 @@ class Supervisor:
                 heard = worker.line.hear()
             except BlockingIOError:
                 break
-            if heard is None:  # its end is noticed by whoever waits for the process
-                asyncio.get_running_loop().remove_reader(worker.line.end)
+            if heard is None:  # never: both ends of the line are open here
                 break
             word, number, _ = heard
             match word:
+                case Word.PONG:
+                    worker.answered()
+                case Word.OPEN:
+                    worker.open = True
                 case Word.READY:
                     worker.ready, worker.ready_since = True, monotonic()
                     self._one_is_ready.set()
                 case Word.TAKEN:
+                    worker.answered()
                     worker.taken(number)
                 case Word.LEFT:
                     worker.left = number
@@ -207,13 +214,33 @@ class Supervisor:
         self._hand_waiting()
 
     async def _look(self) -> None:
+        """Ping the workers, and do without those that do not answer.
+
+        Only time in which this process runs is counted: where it was stopped together with its
+        workers, or the machine was, they have as long to answer as before.
+        """
+        before = monotonic()
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            self._hand_waiting()
+            now = monotonic()
+            elapsed_s, before = min(now - before, 2 * LOOK_EVERY_S), now
             for worker in self._workers.values():
-                if worker.is_stuck():
+                self._hear(worker)
+                worker.ping(elapsed_s)
+            for worker in self._workers.values():
+                if worker.is_stuck:
                     logger.error("a worker is stuck", worker=worker.number, pid=worker.process.pid)
                     worker.kill()
+                if worker.is_silent and self._can_do_without(worker):
+                    self._waiting.extend(worker.recall())
+            self._hand_waiting()
+
+    def _can_do_without(self, silent: Colleague) -> bool:
+        return any(
+            worker.open and worker.ready >= silent.ready and not worker.is_silent
+            for worker in self._workers.values()
+            if not worker.leaving
+        )
 
     def _kill(self) -> None:
         for worker in self._workers.values():
@@ -239,8 +266,9 @@ class Supervisor:
 
     def _hand(self, word: Word, connection: socket.socket) -> bool:
         """A worker that loads is better than none: it answers /livez, and 503 to the rest."""
-        there = [worker for worker in self._workers.values() if not worker.leaving]
-        able = [worker for worker in there if worker.ready] or there
+        there = [one for one in self._workers.values() if one.open and not one.leaving]
+        able = [one for one in there if one.ready] or there
+        able = [one for one in able if not one.is_silent] or able
         if word is Word.ADMIN:  # one of them, so that what was told is known to who is asked
             able.sort(key=lambda worker: worker.number)
         else:

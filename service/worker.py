@@ -25,15 +25,16 @@ class HandedOver:
         self._counts = {Word.TAKEN: 0, Word.LEFT: 0}
         self._gone = False
         self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._line.end, self._hear)  # pings come before connections do
 
     def open(self, ports: Ports) -> None:
         self._ports = ports
-        self._loop.add_reader(self._line.end, self._hear)
         self._signals = StopSignals()
         self._leaving = begin("serving", self._leave_when_told())
+        self._say(Word.OPEN)
 
     def ready(self) -> None:
-        self._line.say(Word.READY)
+        self._say(Word.READY)
 
     def left(self) -> None:
         self._count(Word.LEFT, self._counts[Word.LEFT] + 1)
@@ -44,7 +45,7 @@ class HandedOver:
     async def _leave_when_told(self) -> None:
         """A signal to this worker alone: another takes its place."""
         await self._signals.told.wait()
-        self._line.say(Word.LEAVING)
+        self._say(Word.LEAVING)
         self.told.set()
 
     def _hear(self) -> None:
@@ -53,7 +54,7 @@ class HandedOver:
                 heard = self._line.hear()
             except BlockingIOError:
                 return
-            if heard is None:  # the supervisor is gone: nobody else will tell us to stop
+            if heard is None:  # the supervisor is gone, and the only one that tells us to stop
                 self._gone = True
                 self._loop.remove_reader(self._line.end)
                 self.told.set()
@@ -66,10 +67,17 @@ class HandedOver:
             self._count(Word.TAKEN, number)
             port = self._ports.service if word is Word.SERVICE else self._ports.admin
             port.enter(connection)
+        elif word is Word.PING:
+            self._say(Word.PONG)
         elif word is Word.NOTICE:
             self.told.set()
         elif word is Word.LAST:
             self._last.set()
+
+    def _say(self, word: Word) -> None:
+        """Again and again until the supervisor, which may be stopped, has room for it."""
+        if not self._line.say(word) and not self._gone:
+            self._loop.call_later(SAY_AGAIN_S, self._say, word)
 
     def _count(self, word: Word, count: int) -> None:
         self._counts[word] = count

@@ -1,0 +1,1 @@
+"""The processes of a service: how they begin, what they share, how they end."""
