@@ -13,11 +13,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.colleague import STUCK_S
 from tests.service.process import Service, serving, start
 from tests.service.world import World
 
 WORKERS = 2
 DEADLINE_S = 60.0
+MOST_S = 3.0  # for /livez beside a stopped worker: 0.5 where nothing else runs
 
 
 def workers_of(service: Service) -> list[int]:
@@ -161,12 +163,48 @@ def test_workers_without_a_fleet_are_refused(world: World) -> None:
     service.log.unlink()
 
 
-def test_a_supervisor_that_is_killed_leaves_no_worker_behind(world: World) -> None:
+@pytest.mark.parametrize("stopped", [False, True], ids=["at work", "one is stopped"])
+def test_a_supervisor_that_is_killed_leaves_no_worker_behind(world: World, stopped: bool) -> None:
     with serving(world.models, world.store, QIN_WORKERS="2") as service:
         wait_until(lambda: ready_lines(service) == 2, "not all workers are ready")
         left = workers_of(service)
+        if stopped:
+            os.kill(left[0], signal.SIGSTOP)
         service.process.kill()
         wait_until(lambda: not any(map(is_alive, left)), "a worker goes on")
+
+
+def test_a_stopped_worker_is_replaced_and_silences_no_other(several: Service, world: World) -> None:
+    """Also where no connection comes to it: it answers no pings."""
+    victim, ready = workers_of(several)[0], ready_lines(several)
+    os.kill(victim, signal.SIGSTOP)
+    longest = 0.0
+    while is_alive(victim):
+        began = time.monotonic()
+        with several.client() as fresh:
+            assert fresh.get("/livez").status_code == 200
+        longest = max(longest, time.monotonic() - began)
+        time.sleep(0.02)
+    assert longest < MOST_S
+    wait_until(lambda: ready_lines(several) == ready + 1, "it is not replaced")
+    assert len(workers_of(several)) == WORKERS
+
+
+def test_a_stopped_service_that_goes_on_ends_no_worker(several: Service) -> None:
+    """Nor does a machine that was suspended: only time in which the supervisor runs counts."""
+    supervisor, workers = several.process.pid, workers_of(several)
+    stopping = [*workers, supervisor]
+    for pid in stopping:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.2)  # pings go out that are not answered
+    time.sleep(STUCK_S + 1)
+    for pid in reversed(stopping):
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.2)
+    with several.client() as client:
+        assert client.get("/livez").status_code == 200
+    time.sleep(1.0)  # of looks
+    assert workers_of(several) == workers
 
 
 def test_sigterm_to_the_supervisor_ends_all_and_exits_with_0(world: World) -> None:
