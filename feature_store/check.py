@@ -32,6 +32,10 @@ class Comparison:
     histories: int = 0
     grown: int = 0  # histories that had clicks since: as expected of a store in use
     rejected: int = 0  # rows of the files that cannot be in a store
+    joined_to_nothing: int = 0  # ids of further item files that are in none of the first
+    differing: int = 0  # items of which files give different values in a column they share
+    superseded: int = 0  # history rows of users who have a later one
+    warnings: list[str] = field(default_factory=list)
     differences: int = 0
     row: int = 0  # how far the file at hand has been read
     _seen: list[Ids] = field(default_factory=list)
@@ -47,8 +51,11 @@ class Comparison:
                 yield difference
             self.items += len(batch.ids)
             self.rejected += len(batch.rejected)
+            self.differing += batch.differing
             self.row = batch.next_row
             self._seen.append(batch.ids)
+        self.joined_to_nothing = source.joined_to_nothing
+        self.warnings += source.warnings
         known = np.concatenate(self._seen) if self._seen else np.zeros(0, np.int64)
         async for found in store.scan_items():
             for item in found.ids[~np.isin(found.ids, known)].tolist():

@@ -36,7 +36,8 @@ ItemFiles = Annotated[
     typer.Option(
         "--items",
         metavar="FILE",
-        help="Item parquet file; give it again for files with columns that the first lacks.",
+        help="Item parquet file; give it again for parts (files with the same columns) and for "
+        "files with columns that the first lacks.",
     ),
 ]
 HistoryFiles = Annotated[

@@ -25,8 +25,13 @@ from feature_store.cli import (
 from feature_store.export import HISTORIES, ITEMS, SCHEMA, export_histories, export_items
 from feature_store.history_parquet import HistoryParquet
 from feature_store.item_parquet import ItemParquet
+from feature_store.load import superseded
 
 DIFFERENT = 3  # exit code: differences, or records that could not be exported
+TOLD = (
+    *("items", "histories", "grown", "rejected", "differences"),
+    *("joined_to_nothing", "differing", "superseded", "warnings"),
+)
 SHOWN = 20  # differences told on the terminal; the file has all
 
 
@@ -50,10 +55,9 @@ def check(
         found = asyncio.run(
             _check(store_url, items or [], histories or [], id_column, differences, as_json)
         )
-    told = {
-        name: getattr(found, name)
-        for name in ("items", "histories", "grown", "rejected", "differences")
-    }
+    told = {name: getattr(found, name) for name in TOLD}
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if as_json:
         typer.echo(orjson.dumps(told))
     else:
@@ -81,6 +85,7 @@ async def _check(
     found = Comparison()
     async with opened(url) as store:
         sources = [HistoryParquet(path) for path in histories]
+        found.superseded = superseded(sources)
         with Bar() as bar, differences.open("wb") as file:
             checks = []
             if items:

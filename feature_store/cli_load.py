@@ -31,6 +31,10 @@ from feature_store.parquet_columns import DataFileError
 from feature_store.schema import FeatureSchema
 
 PROBED_ROWS = 1024
+TOLD = {
+    *("items", "histories", "cut", "rejected"),
+    *("joined_to_nothing", "differing", "superseded"),
+}
 REJECTED = 3  # exit code: loaded, but rows were rejected
 
 
@@ -139,12 +143,15 @@ def _tell(
     if report.rejected:
         typer.echo(f"{report.rejected} rows rejected: see {rejects}", err=True)
     if as_json:
-        told = report.model_dump(include={"items", "histories", "cut", "rejected"})
+        told = report.model_dump(include=TOLD)
         typer.echo(orjson.dumps(told | {"warnings": warnings, "seconds": round(seconds, 3)}))
     else:
         cut = f" ({report.cut:,} of them cut to their newest)" if report.cut else ""
+        later = ""
+        if report.superseded:
+            later = f", {report.superseded:,} history rows superseded by a later one of their user"
         Console().print(
             f"loaded {report.items:,} items and the histories of {report.histories:,} rows{cut} "
-            f"in {seconds:,.1f} s; {report.rejected:,} rows rejected",
+            f"in {seconds:,.1f} s; {report.rejected:,} rows rejected{later}",
             soft_wrap=True,
         )

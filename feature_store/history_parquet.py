@@ -56,6 +56,7 @@ class HistoryParquet:
             owners.append(rows.users[taken])
             sound.append(first + taken)
         every, row = np.concatenate(owners), np.concatenate(sound)
+        self.sound = len(every)  # rows that are not rejected
         self.users, from_the_end = np.unique(every[::-1], return_index=True)
         self._counts = np.zeros(self.rows, bool)  # rows that are their user's last sound one
         self._counts[row[len(row) - 1 - from_the_end]] = True

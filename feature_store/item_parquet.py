@@ -1,6 +1,7 @@
 """Item features in parquet files, read as batches of ids and stored item rows.
 
-The first file gives the items; further files give the columns it lacks, joined on the id column
+Files with the same columns are parts: further rows. The first file and its parts give the items;
+other files (and their parts) give the columns that those lack, joined on the id column
 (``item_info.parquet`` and, for the level buckets, ``item_feature.parquet``). A column is named as
 its feature is. The id column is ``item_id`` where there is one, else the identity feature's own:
 ids are the caller's, while the embedding index is a feature, and the two may differ.
@@ -25,7 +26,8 @@ from feature_store.parquet_columns import (
     integer_lists,
     integers,
 )
-from feature_store.parquet_join import JoinedColumns
+from feature_store.parquet_join import Digests, JoinedColumns, digests
+from feature_store.parquet_parts import ParquetParts, grouped
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 
 Feature = Categorical | CategoricalList | Dense
@@ -33,12 +35,13 @@ Feature = Categorical | CategoricalList | Dense
 
 @dataclass(frozen=True, slots=True)
 class ItemParquetBatch:
-    """The items of some consecutive rows of the first file."""
+    """The items of some consecutive rows of the first file and its parts."""
 
     ids: Ids  # (N,)
     rows: ItemRows  # (N,) of schema.item_dtype
     rejected: list[RejectedRow]
-    next_row: int  # where the first file is to be read on
+    next_row: int  # where the first files are to be read on
+    differing: int = 0  # items of which files give different values in a column they share
 
 
 def read_items(
@@ -75,42 +78,51 @@ class ItemParquet:
         self.schema = schema
         self.strict = strict
         self.warnings: list[str] = []
-        self._main, *others = (ParquetTable(path) for path in paths)
-        self.id_column = id_column or self._default_id_column()
-        self._main.require(self.id_column)
-        self._here: list[Feature] = []
-        lacking: list[Feature] = []
-        for feature in (*schema.item, *schema.context):
-            (self._here if feature.name in self._main.columns else lacking).append(feature)
+        tables = [ParquetTable(path) for path in paths]
+        self.id_column = id_column or _default_id_column(tables[0], schema)
+        for table in tables:
+            table.require(self.id_column)
+        features = (*schema.item, *schema.context)
+        names = frozenset(feature.name for feature in features)
+        (here, self._main), *others = grouped(tables, names)
+        self._here = [feature for feature in features if feature.name in here]
+        lacking = [feature for feature in features if feature.name not in here]
         self._rejected: list[RejectedRow] = []  # of the further files
-        self._joined = [self._join(table, lacking) for table in others]
-        self._say_missing(lacking, [table.path for table in (self._main, *others)])
-        self._again = self._repeated_ids()
+        self._joined = [self._join(parts, columns, lacking) for columns, parts in others]
+        self._say_missing(lacking, [table.path for table in tables])
+        ids, self._again = self._repeated_ids()
+        self.joined_to_nothing = sum(self._say_unjoined(joined, ids) for joined in self._joined)
 
     @property
     def rows(self) -> int:
-        """Rows of the first file."""
+        """Rows of the first file and its parts."""
         return self._main.rows
 
     def batches(self, batch_size: int = 8192, start: int = 0) -> Iterator[ItemParquetBatch]:
-        """Batches from row ``start`` of the first file on. ``warnings`` is complete after them."""
+        """Batches from row ``start`` of the first files on. ``warnings`` is complete after them."""
+        for joined in self._joined:
+            joined.context_defaulted = joined.differing = 0
         columns = list(dict.fromkeys([self.id_column, *(f.name for f in self._here)]))
-        for first, arrays in self._main.batches(columns, batch_size, start):
-            batch = self._batch(first, arrays)
+        for first, path, arrays in self._main.batches(columns, batch_size, start):
+            batch = self._batch(first, path, arrays)
             if first == 0:  # a load that goes on has told them already
                 batch.rejected[:0] = self._rejected
             yield batch
         for joined in self._joined:
             if joined.context_defaulted:
                 self.warnings.append(
-                    f"{joined.context_defaulted} items are not in {joined.path}: their "
+                    f"{joined.context_defaulted} items are not in {joined.parts}: their "
                     f"{', '.join(joined.context)} is 0 (padding)"
                 )
-                joined.context_defaulted = 0
+            if joined.differing:
+                names = ", ".join(sorted(joined.differing_columns))
+                self.warnings.append(
+                    f"{joined.differing} items have another {names} in {joined.parts} than in the "
+                    f"files before it, which count"
+                )
 
-    def _batch(self, first: int, arrays: dict[str, pa.Array]) -> ItemParquetBatch:
-        path = self._main.path
-        keys = self._ids(self._main, arrays[self.id_column])
+    def _batch(self, first: int, path: Path, arrays: dict[str, pa.Array]) -> ItemParquetBatch:
+        keys = self._ids(path, arrays[self.id_column])
         faults = {row: (self.id_column, reason) for row, reason in keys.faults.items()}
         rows = np.zeros(len(keys.values), self.schema.item_dtype)
         for feature in self._here:
@@ -128,15 +140,21 @@ class ItemParquet:
         for row in self._again[(self._again >= first) & (self._again < first + len(ids))].tolist():
             faults.setdefault(row - first, (self.id_column, f"id {ids[row - first]} once more"))
         rejected = [
-            RejectedRow(str(path), first + row, column, reason)
+            self._main.rejected(first + row, column, reason)
             for row, (column, reason) in sorted(faults.items())
         ]
         if self.strict and rejected:
             raise DataFileError(str(rejected[0]))
         is_item[list(faults)] = False
-        return ItemParquetBatch(ids[is_item], rows[is_item], rejected, first + len(ids))
+        next_row, ids, rows = first + len(ids), ids[is_item], rows[is_item]
+        differing = [joined.compare(rows, ids) for joined in self._joined if joined.shared]
+        count = int(np.logical_or.reduce(differing).sum()) if differing else 0
+        return ItemParquetBatch(ids, rows, rejected, next_row, count)
 
-    def _column(self, feature: Feature, array: pa.Array, source: str) -> Column:
+    def _column(
+        self, feature: Feature, array: pa.Array, source: str, *, compared: bool = False
+    ) -> Column:
+        """``compared``: not taken, so that an index beyond the vocabulary is no fault."""
         match feature:
             case Dense():
                 within = feature.most, feature.limit
@@ -144,46 +162,71 @@ class ItemParquet:
                 return dense(array, source, size=size, dtype=dtype, within=within)
             case Categorical() | CategoricalList():
                 below, limit = 2**31, "beyond int32"
-                if self.strict:
+                if self.strict and not compared:
                     below = feature.vocabulary
                     limit = f"not in the vocabulary of {below}"
                 if isinstance(feature, Categorical):
                     return integers(array, source, below=below, limit=limit)
                 return integer_lists(array, source, slots=feature.slots, below=below, limit=limit)
 
-    def _ids(self, table: ParquetTable, array: pa.Array) -> Column:
-        source = f"{table.path}: column {self.id_column}"
+    def _ids(self, path: Path, array: pa.Array) -> Column:
+        source = f"{path}: column {self.id_column}"
         return integers(array, source, below=MAX_ID + 1, limit="beyond 63 bits")
 
-    def _default_id_column(self) -> str:
-        for name in ("item_id", self.schema.identity):
-            if name in self._main.columns:
-                return str(name)
-        raise DataFileError(
-            f"{self._main.path}: has no column item_id; name the id column "
-            f"(it has: {', '.join(self._main.columns)})"
-        )
-
-    def _join(self, table: ParquetTable, lacking: list[Feature]) -> JoinedColumns:
-        """Take from ``table`` what is still lacking, whole in memory, ordered by id."""
-        table.require(self.id_column)
-        taken = [feature for feature in lacking if feature.name in table.columns]
+    def _join(
+        self, parts: ParquetParts, here: frozenset[str], lacking: list[Feature]
+    ) -> JoinedColumns:
+        """Take from ``parts`` what is still lacking, whole in memory, ordered by id; of what other
+        files give too, digests."""
+        taken = [feature for feature in lacking if feature.name in here]
         lacking[:] = [feature for feature in lacking if feature not in taken]
+        features = {f.name: f for f in (*self.schema.item, *self.schema.context)}
+        others = here - {feature.name for feature in taken} - {self.id_column}
+        shared = [features[name] for name in features if name in others]
         ids: list[Column] = []
         columns: dict[str, list[Column]] = {feature.name: [] for feature in taken}
-        for _, arrays in table.batches([self.id_column, *columns], 65_536):
-            ids.append(self._ids(table, arrays[self.id_column]))
+        compared: dict[str, list[Digests]] = {feature.name: [] for feature in shared}
+        wanted = list(dict.fromkeys([self.id_column, *sorted(here)]))
+        for _, path, arrays in parts.batches(wanted, 65_536):
+            ids.append(self._ids(path, arrays[self.id_column]))
             for feature in taken:
-                source = f"{table.path}: column {feature.name}"
+                source = f"{path}: column {feature.name}"
                 columns[feature.name].append(self._column(feature, arrays[feature.name], source))
+            for feature in shared:
+                compared[feature.name].append(self._digests(feature, arrays[feature.name]))
         context = [f.name for f in taken if f in self.schema.context]
-        joined = JoinedColumns.of(table.path, ids, columns, context)
-        if taken:  # else nothing of the file is used, and its faults are nobody's
+        joined = JoinedColumns.of(parts, ids, columns, context, compared)
+        if taken:  # else nothing of the files is used, and their faults cost nothing
             for row, reason in joined.rejected.items():
-                self._rejected.append(RejectedRow(str(table.path), row, self.id_column, reason))
+                self._rejected.append(parts.rejected(row, self.id_column, reason))
         if self.strict and self._rejected:
             raise DataFileError(str(self._rejected[0]))
         return joined
+
+    def _digests(self, feature: Feature, array: pa.Array) -> Digests:
+        """Of each row's value as it would be stored; of one that could not be, some number."""
+        try:
+            column = self._column(feature, array, feature.name, compared=True)
+        except DataFileError:  # of another type
+            return np.zeros(len(array), np.uint64)
+        field = self.schema.item_dtype[feature.name]
+        values = np.zeros(len(array), field)
+        with np.errstate(over="ignore"):
+            values[:] = column.values.reshape(values.shape).astype(field.base)
+        found = digests(values)
+        found[list(column.faults)] = 0
+        return found
+
+    def _say_unjoined(self, joined: JoinedColumns, ids: Ids) -> int:
+        """How many ids of the further files are in none of the first; 0 is padding."""
+        unjoined = np.setdiff1d(joined.ids[joined.ids != 0], ids, assume_unique=True)
+        if len(unjoined):
+            shown = ", ".join(map(str, unjoined[:3].tolist()))
+            self.warnings.append(
+                f"{len(unjoined)} ids of {joined.parts} are not in {self._main}: they are no items "
+                f"({shown}{', …' if len(unjoined) > 3 else ''})"
+            )
+        return len(unjoined)
 
     def _say_missing(self, lacking: list[Feature], paths: list[Path]) -> None:
         names = ", ".join(str(path) for path in paths)
@@ -194,14 +237,26 @@ class ItemParquet:
             missing = ", ".join(feature.name for feature in lacking)
             self.warnings.append(f"no column {missing} in {names}: 0 (padding) for every item")
 
-    def _repeated_ids(self) -> Ids:
-        """Row numbers whose id an earlier row has already given."""
-        parts = [
-            self._ids(self._main, arrays[self.id_column]).values
-            for _, arrays in self._main.batches([self.id_column], 262_144)
-        ]
-        every = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-        _, first = np.unique(every, return_index=True)
-        again = np.ones(len(every), bool)
-        again[first] = False
-        return np.flatnonzero(again)
+    def _repeated_ids(self) -> tuple[Ids, Ids]:
+        """Every id once, ascending; and the numbers of rows whose id an earlier row has given."""
+        found, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for first, path, arrays in self._main.batches([self.id_column], 262_144):
+            keys = self._ids(path, arrays[self.id_column])
+            sound = np.delete(np.arange(len(keys.values)), list(keys.faults))
+            found.append(keys.values[sound].astype(np.int64, copy=False))
+            numbers.append(first + sound)
+        every, rows = np.concatenate(found), np.concatenate(numbers)
+        ids, at = np.unique(every, return_index=True)
+        again = np.ones(len(every), np.bool_)
+        again[at] = False
+        return ids, rows[again]
+
+
+def _default_id_column(table: ParquetTable, schema: FeatureSchema) -> str:
+    for name in ("item_id", schema.identity):
+        if name in table.columns:
+            return str(name)
+    raise DataFileError(
+        f"{table.path}: has no column item_id; name the id column "
+        f"(it has: {', '.join(table.columns)})"
+    )

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from feature_store.contract import FeatureStore
@@ -37,6 +38,9 @@ class LoadReport(BaseModel):
     histories: int = 0
     cut: int = 0  # of the histories, to the newest that the schema has room for
     rejected: int = 0
+    joined_to_nothing: int = 0  # ids of further item files that are in none of the first
+    differing: int = 0  # items of which files give different values in a column they share
+    superseded: int = 0  # history rows of users who have a later one
     rejects_bytes: int = 0  # length of the file of rejected rows at this point
 
 
@@ -69,6 +73,8 @@ class Load:
 
     async def run(self, report: LoadReport, rejects: Path, advance: Advance) -> LoadReport:
         """Load what ``report`` has not seen yet. ``rejects`` gets a JSON line per rejected row."""
+        report.joined_to_nothing = self.items.joined_to_nothing if self.items else 0
+        report.superseded = superseded(self.histories)
         with _Rejects(rejects, report.rejects_bytes) as rejected:
             for number, phase in enumerate(self.phases):
                 if phase is None or number < report.phase:
@@ -90,11 +96,19 @@ class Load:
         if isinstance(batch, ItemParquetBatch):
             await self.store.put_items(batch.ids, batch.rows)
             report.items += len(batch.ids)
+            report.differing += batch.differing
         else:
             await self.store.put_histories(batch.histories)
             report.histories += len(batch.histories)
             longest = self.store.schema.history_length
             report.cut += sum(len(history) > longest for history in batch.histories.values())
+
+
+def superseded(sources: Sequence[HistoryParquet]) -> int:
+    """Sound rows that do not count, because a later row of the same user does."""
+    users = [source.users for source in sources]
+    every = len(np.unique(np.concatenate(users))) if users else 0
+    return sum(source.sound for source in sources) - every
 
 
 def identity(paths: Sequence[Path], options: str) -> str:

@@ -1,32 +1,44 @@
-"""Columns that a further parquet file adds to the items of the first."""
+"""Columns that further parquet files add to the items of the first."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import Ids, ItemRows
 from feature_store.parquet_columns import Column
+from feature_store.parquet_parts import ParquetParts
+
+Digests = NDArray[np.uint64]
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(slots=True)
 class JoinedColumns:
-    """Columns of one further file, whole in memory, found by item id."""
+    """Columns of one further file or of its parts, whole in memory, found by item id."""
 
-    path: Path
+    parts: ParquetParts
     ids: Ids  # (M,) ascending, each once
-    row: Ids  # (M,) row in the file
-    rejected: dict[int, str]  # row in the file -> why its id finds no item
+    row: Ids  # (M,) row in the parts
+    rejected: dict[int, str]  # row in the parts -> why its id finds no item
     columns: dict[str, Column] = field(default_factory=dict)
     context: list[str] = field(default_factory=list)
+    shared: dict[str, Digests] = field(default_factory=dict)  # (rows,) of what other files give
     context_defaulted: int = 0
+    differing: int = 0  # items of which a shared column differs
+    differing_columns: set[str] = field(default_factory=set)
 
     @classmethod
     def of(
-        cls, path: Path, ids: list[Column], parts: dict[str, list[Column]], context: list[str]
+        cls,
+        parts: ParquetParts,
+        ids: list[Column],
+        columns: dict[str, list[Column]],
+        context: list[str],
+        shared: dict[str, list[Digests]],
     ) -> JoinedColumns:
         """Of an id the first row counts, as in the first file."""
         keys = _merged(ids)
@@ -36,8 +48,15 @@ class JoinedColumns:
         rejected = dict(keys.faults)
         for row in np.delete(sound, first).tolist():
             rejected[row] = f"id {every[row]} once more"
-        columns = {name: _merged(of_it) for name, of_it in parts.items()}
-        return cls(path, found, sound[first], dict(sorted(rejected.items())), columns, context)
+        return cls(
+            parts,
+            found,
+            sound[first],
+            dict(sorted(rejected.items())),
+            {name: _merged(of_it) for name, of_it in columns.items()},
+            context,
+            {name: np.concatenate([np.zeros(0, np.uint64), *d]) for name, d in shared.items()},
+        )
 
     def fill(
         self, rows: ItemRows, ids: Ids, is_item: NDArray[np.bool_]
@@ -46,10 +65,7 @@ class JoinedColumns:
         faults: dict[int, tuple[str, str]] = {}
         if not self.columns:
             return faults
-        at = np.searchsorted(self.ids, ids, side="right") - 1
-        known = at >= 0
-        known[known] = self.ids[at[known]] == ids[known]
-        source = self.row[at[known]]
+        known, source = self._found(ids)
         for name, column in self.columns.items():
             rows[name][known] = column.values[source].reshape(rows[name][known].shape)
             if column.faults:
@@ -57,16 +73,51 @@ class JoinedColumns:
                     np.flatnonzero(known).tolist(), source.tolist(), strict=True
                 ):
                     if origin in column.faults:
-                        reason = f"{self.path} row {origin}: {column.faults[origin]}"
+                        path, in_file = self.parts.place(origin)
+                        reason = f"{path} row {in_file}: {column.faults[origin]}"
                         faults.setdefault(row, (name, reason))
         absent = ~known & is_item
         needed = [name for name in self.columns if name not in self.context]
         if needed:
             for row in np.flatnonzero(absent).tolist():
-                faults.setdefault(row, (needed[0], f"id {ids[row]} is not in {self.path}"))
+                faults.setdefault(row, (needed[0], f"id {ids[row]} is not in {self.parts}"))
         elif self.context:
             self.context_defaulted += int(absent.sum())
         return faults
+
+    def compare(self, rows: ItemRows, ids: Ids) -> NDArray[np.bool_]:
+        """(N,) where a column that we share with other files has another value here."""
+        differs = np.zeros(len(ids), np.bool_)
+        known, source = self._found(ids)
+        for name, theirs in self.shared.items():
+            unequal = digests(rows[name][known]) != theirs[source]
+            if unequal.any():
+                self.differing_columns.add(name)
+                differs[np.flatnonzero(known)[unequal]] = True
+        self.differing += int(differs.sum())
+        return differs
+
+    def _found(self, ids: Ids) -> tuple[NDArray[np.bool_], Ids]:
+        """(N,) which ids we have, and the row in the parts of each that we have."""
+        at = np.searchsorted(self.ids, ids, side="right") - 1
+        known = at >= 0
+        known[known] = self.ids[at[known]] == ids[known]
+        return known, self.row[at[known]]
+
+
+def digests(values: NDArray[Any]) -> Digests:
+    """(N,) a 64-bit digest of each row's bytes; −0 counts as 0."""
+    if values.dtype.kind == "f":
+        values = values + values.dtype.type(0)
+    count = len(values)
+    row = np.ascontiguousarray(values).view(np.uint8).reshape(count, -1) if count else values
+    found = np.zeros(count, np.uint64)
+    weights = np.random.default_rng(0).integers(1, 2**63, row.shape[-1] if count else 0, np.uint64)
+    for start in range(0, count, ROWS_AT_ONCE):
+        part = row[start : start + ROWS_AT_ONCE].astype(np.uint64)
+        total = (part * (weights | np.uint64(1))).sum(axis=1)
+        found[start : start + ROWS_AT_ONCE] = total + np.uint64(1)  # 0 is the digest of nothing
+    return found
 
 
 def _merged(parts: list[Column]) -> Column:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feature_store.contract import Ids, ItemRows
-from feature_store.item_parquet import read_items
+from feature_store.item_parquet import ItemParquet
 from feature_store.parquet_columns import DataFileError
 from feature_store.schema import Dense, FeatureSchema
+
+logger = logging.getLogger("training")
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,16 @@ class Catalogue:
 
     @classmethod
     def read(cls, paths: list[Path], schema: FeatureSchema) -> Catalogue:
-        """The items of the first file, further columns joined from the others by id.
+        """The items of the first file and its parts (files with the same columns), further columns
+        joined from the others by id. What finds no item, or differs, is logged.
 
         Raises DataFileError (file, row, column) for whatever a network cannot be trained on: an
         index beyond its vocabulary, a vector of another size, NaN, an id given twice, no items.
         """
         ids: list[Ids] = [np.zeros(1, np.int64)]
         rows: list[ItemRows] = [np.zeros(1, schema.item_dtype)]
-        for batch in read_items(paths, schema, strict=True):
+        items = ItemParquet(paths, schema, strict=True)
+        for batch in items.batches():
             if (batch.ids == 0).any():
                 raise DataFileError(
                     f"{paths[0]}: item id 0 has features, but 0 is padding in a history: "
@@ -55,6 +60,8 @@ class Catalogue:
                 )
             ids.append(batch.ids)
             rows.append(batch.rows)
+        for warning in items.warnings:
+            logger.warning("warning: %s", warning)
         if len(ids) == 1 or not sum(map(len, ids[1:])):
             raise DataFileError(f"{paths[0]}: holds no items")
         return cls(schema, np.concatenate(ids), np.concatenate(rows))

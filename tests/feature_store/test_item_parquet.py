@@ -214,7 +214,7 @@ def test_a_further_file_gives_what_the_first_lacks(tmp_path: Path) -> None:
         "item_id": IDS[order],
         "stock_level": columns.pop("stock_level").take(order),
         "price": columns.pop("price").take(order),
-        "brand": np.zeros(COUNT, np.int64),  # the first file has it: not taken
+        "brand": ROWS["brand"][order],  # the first file has it too: not taken
     }
     first = write(tmp_path / "items.parquet", columns)
     second = write(tmp_path / "more.parquet", further, row_group_size=3)
@@ -314,3 +314,115 @@ def test_what_is_no_parquet_file_says_so(tmp_path: Path) -> None:
         read_items([path], SHOP)
     with pytest.raises(DataFileError, match="no item file"):
         read_items([], SHOP)
+
+
+def test_files_with_the_same_columns_are_further_rows(tmp_path: Path) -> None:
+    """As Spark, BigQuery and Dask write an export."""
+    columns = pa.table(whole())
+    cuts = [(0, 7), (7, 0), (7, 12), (19, 1)]  # one part is empty
+    order = [list(columns.column_names), list(reversed(columns.column_names))]
+    paths = [
+        write(tmp_path / f"part-{n}.parquet", dict(zip(names, part.columns, strict=True)))
+        for n, (at, size) in enumerate(cuts)
+        for names in [order[n % 2]]
+        for part in [columns.slice(at, size).select(names)]
+    ]
+    for batch_size, start in ((1000, 0), (4, 0), (4, 6), (4, 7), (4, 18), (4, 20)):
+        batches = list(ItemParquet(paths, SHOP).batches(batch_size, start))
+        assert [i for batch in batches for i in batch.ids] == IDS[start:].tolist()
+        assert not batches or batches[-1].next_row == COUNT
+        rows = b"".join(batch.rows.tobytes() for batch in batches)
+        assert rows == ROWS[start:].tobytes()
+    items = ItemParquet(paths, SHOP)
+    assert (items.rows, items.joined_to_nothing, items.warnings) == (COUNT, 0, [])
+
+
+def test_a_bad_row_of_a_part_is_told_with_its_own_file_and_row(tmp_path: Path) -> None:
+    columns = pa.table(whole(stock_level=lists("stock_level", 13, -1)))
+    twice = IDS.copy()
+    twice[15] = twice[2]
+    columns = columns.set_column(0, "item_id", pa.array(twice))
+    paths = [
+        write(tmp_path / f"{n}.parquet", dict(zip(columns.column_names, p.columns, strict=True)))
+        for n, p in enumerate([columns.slice(0, 10), columns.slice(10)])
+    ]
+    rejected = [r for batch in read_items(paths, SHOP, 4) for r in batch.rejected]
+    assert [(r.file, r.row, r.column, r.reason) for r in rejected] == [
+        (str(paths[1]), 3, "stock_level", "-1 is negative"),
+        (str(paths[1]), 5, "item_id", f"id {IDS[2]} once more"),  # of the first part
+    ]
+
+
+def test_two_groups_of_parts_are_joined(tmp_path: Path) -> None:
+    """In whatever order the files are named, as a shell's ``*`` does."""
+    order = np.random.default_rng(0).permutation(COUNT)
+    info = pa.table(whole()).drop(["stock_level", "price"])
+    more = pa.table(whole()).select(["item_id", "stock_level", "price"]).take(order)
+    files = {
+        "info-0": info.slice(0, 11),
+        "more-0": more.slice(0, 4),
+        "info-1": info.slice(11),
+        "more-1": more.slice(4),
+    }
+    paths = [
+        write(tmp_path / name, dict(zip(part.column_names, part.columns, strict=True)))
+        for name, part in files.items()
+    ]
+    items = ItemParquet(paths, SHOP)
+    ids, rows = merged(list(items.batches(6)))
+    assert (ids == IDS).all()
+    assert rows.tobytes() == ROWS.tobytes()
+    assert (items.joined_to_nothing, items.warnings) == (0, [])
+
+
+def test_ids_that_are_joined_to_nothing_are_counted_and_told(tmp_path: Path) -> None:
+    columns = whole()
+    level = columns.pop("stock_level").to_pylist()
+    first = write(tmp_path / "items.parquet", columns)
+    further = {"item_id": [0, 5, 7, *IDS.tolist()], "stock_level": [0, 1, 1, *level]}
+    second = write(tmp_path / "more.parquet", further)  # 0 is the challenge's padding
+    items = ItemParquet([first, second], SHOP)
+    ids, _ = merged(list(items.batches(6)))
+    assert (ids == IDS).all()
+    assert items.joined_to_nothing == 2
+    assert items.warnings == [f"2 ids of {second} are not in {first}: they are no items (5, 7)"]
+
+
+def test_items_whose_shared_columns_differ_are_counted_and_told(tmp_path: Path) -> None:
+    columns = whole()
+    level = columns.pop("stock_level")
+    first = write(tmp_path / "items.parquet", columns)
+    brand, picture = ROWS["brand"].copy(), ROWS["picture"].astype(np.float64)
+    brand[3] += 1
+    brand[4] += 1
+    picture[4, 0] += 1
+    picture[5] += 1e-9  # the same once it is stored
+    further = {"item_id": IDS, "stock_level": level, "brand": brand, "picture": list(picture)}
+    second = write(tmp_path / "more.parquet", further)
+    items = ItemParquet([first, second], SHOP)
+    batches = list(items.batches(6))
+    _, rows = merged(batches)
+    assert rows.tobytes() == ROWS.tobytes()  # the first file's count
+    assert sum(batch.differing for batch in batches) == 2
+    assert items.warnings == [
+        f"2 items have another brand, picture in {second} than in the files before it, which count"
+    ]
+
+
+def test_a_shared_column_that_cannot_be_read_differs(tmp_path: Path) -> None:
+    columns = whole()
+    level = columns.pop("stock_level")
+    first = write(tmp_path / "items.parquet", columns)
+    further = {"item_id": IDS, "stock_level": level, "brand": ["a"] * COUNT}
+    second = write(tmp_path / "more.parquet", further)
+    batches = list(read_items([first, second], SHOP))
+    assert sum(batch.differing for batch in batches) == COUNT
+    assert not [r for batch in batches for r in batch.rejected]
+
+
+def test_a_null_id_does_not_make_item_0_a_repetition(tmp_path: Path) -> None:
+    ids = [None, 0, *IDS[2:].tolist()]
+    path = write(tmp_path / "items.parquet", whole(item_id=ids))
+    [batch] = read_items([path], SHOP)
+    assert batch.ids[0] == 0
+    assert [str(r) for r in batch.rejected] == [f"{path}: row 0, column item_id: null"]

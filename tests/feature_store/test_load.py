@@ -289,3 +289,65 @@ def test_ids_are_shown_as_they_are(store_url: str, files: list[Any]) -> None:
     asyncio.run(click())
     shown = json.loads(run("get-user", store_url, 2**63 - 1, "--json").stdout)
     assert shown["history"] == [2**63 - 2]
+
+
+@pytest.fixture
+def in_parts(tmp_path: Path, files: list[Any]) -> list[Any]:
+    """The same shop, its items in two files with the same columns; an id is in both."""
+    columns = item_columns(SHOP, IDS, ROWS)
+    parts = []
+    for name, rows in {"part-0": slice(0, 20), "part-1": slice(19, COUNT)}.items():
+        parts += ["--items", write(tmp_path / name, {n: v[rows] for n, v in columns.items()})]
+    return [*files[:2], *parts, *files[4:]]
+
+
+def test_parts_of_an_export_are_loaded_whole_and_checked(
+    tmp_path: Path, in_parts: list[Any]
+) -> None:
+    url = f"lmdb://{tmp_path / 'store'}"
+    loaded = run("load", url, *in_parts, "--json")
+    assert loaded.exit_code == 3  # the id that is in both parts
+    told = json.loads(loaded.stdout)
+    assert (told["items"], told["rejected"], told["joined_to_nothing"]) == (COUNT, 1, 0)
+    assert json.loads(run("stats", url, "--json").stdout)["items"] == COUNT
+    checked = run("check", url, *in_parts[2:-2], "--json")
+    assert checked.exit_code == 0, checked.stderr
+    assert json.loads(checked.stdout)["items"] == COUNT
+    assert json.loads(checked.stdout)["differences"] == 0
+    lacking = [*in_parts[2:4], *in_parts[6:-2]]
+    assert run("check", url, *lacking, "--differences", tmp_path / "d").exit_code == 3
+
+
+def test_what_finds_no_item_and_what_differs_is_told_by_load_and_check(
+    tmp_path: Path, files: list[Any]
+) -> None:
+    columns = item_columns(SHOP, IDS, ROWS)
+    level = columns.pop("stock_level").to_pylist()
+    write(tmp_path / "items.parquet", columns)
+    brand = ROWS["brand"].tolist()
+    brand[0] += 1
+    further = {"item_id": [5, *IDS.tolist()], "stock_level": [1, *level], "brand": [1, *brand]}
+    more = ["--items", write(tmp_path / "more.parquet", further)]
+    url = f"lmdb://{tmp_path / 'store'}"
+    loaded = run("load", url, *files, *more, "--json")
+    checked = run("check", url, *files[2:6], *more, "--json")
+    assert (loaded.exit_code, checked.exit_code) == (0, 0), loaded.stderr + checked.stderr
+    for answer in (loaded, checked):
+        told = json.loads(answer.stdout)
+        assert (told["joined_to_nothing"], told["differing"]) == (1, 1)
+        assert len(told["warnings"]) == 2
+        assert "1 ids of" in answer.stderr
+        assert "1 items have another brand" in answer.stderr
+
+
+def test_history_rows_that_a_later_one_supersedes_are_counted(
+    tmp_path: Path, files: list[Any]
+) -> None:
+    write(tmp_path / "valid.parquet", {"user_id": [1, 2, 1], "item_seq": [[3], [4], [5]]})
+    later = write(tmp_path / "later.parquet", {"user_id": [2, 9], "item_seq": [[6], [7]]})
+    arguments = [*files, "--histories", later]
+    url = f"lmdb://{tmp_path / 'store'}"
+    assert json.loads(run("load", url, *arguments, "--json").stdout)["superseded"] == 2
+    assert "2 history rows superseded" in run("load", url, *arguments).stdout
+    told = json.loads(run("check", url, *arguments[2:6], "--histories", later, "--json").stdout)
+    assert (told["superseded"], told["differences"]) == (2, 0)

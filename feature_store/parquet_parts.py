@@ -1,0 +1,58 @@
+"""Several parquet files with the same columns, as one table: the parts of an export."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import pyarrow as pa
+
+from feature_store.parquet_columns import ParquetTable, RejectedRow
+
+
+class ParquetParts:
+    """Rows are numbered through all files; ``place`` says which row of which file one is."""
+
+    def __init__(self, tables: Sequence[ParquetTable]) -> None:
+        self._tables = tables
+        self._starts = [0, *accumulate(table.rows for table in tables)]
+        self.rows = self._starts[-1]
+
+    @property
+    def path(self) -> Path:
+        """The first file's."""
+        return self._tables[0].path
+
+    def __str__(self) -> str:
+        others = len(self._tables) - 1
+        return f"{self.path} and {others} more" if others else str(self.path)
+
+    def batches(
+        self, columns: Sequence[str], batch_size: int, start: int = 0
+    ) -> Iterator[tuple[int, Path, dict[str, pa.Array]]]:
+        """(number of the first row, file, columns) from row ``start`` on; each of one file."""
+        for table, first in zip(self._tables, self._starts, strict=False):
+            if first + table.rows > start:
+                for row, arrays in table.batches(columns, batch_size, max(0, start - first)):
+                    yield first + row, table.path, arrays
+
+    def place(self, row: int) -> tuple[Path, int]:
+        """The file and the row in it."""
+        at = bisect_right(self._starts, row) - 1
+        return self._tables[at].path, row - self._starts[at]
+
+    def rejected(self, row: int, column: str, reason: str) -> RejectedRow:
+        path, in_file = self.place(row)
+        return RejectedRow(str(path), in_file, column, reason)
+
+
+def grouped(
+    tables: Sequence[ParquetTable], names: frozenset[str]
+) -> list[tuple[frozenset[str], ParquetParts]]:
+    """Tables with the same of the columns ``names``, in the order in which each group begins."""
+    groups: dict[frozenset[str], list[ParquetTable]] = {}
+    for table in tables:
+        groups.setdefault(names & frozenset(table.columns), []).append(table)
+    return [(columns, ParquetParts(parts)) for columns, parts in groups.items()]
