@@ -36,6 +36,7 @@ class Comparison:
     differing: int = 0  # items of which files give different values in a column they share
     superseded: int = 0  # history rows of users who have a later one
     warnings: list[str] = field(default_factory=list)
+    store: dict[str, str | int] = field(default_factory=dict)  # as it describes itself
     differences: int = 0
     row: int = 0  # how far the file at hand has been read
     _seen: list[Ids] = field(default_factory=list)

@@ -30,7 +30,7 @@ from feature_store.load import superseded
 DIFFERENT = 3  # exit code: differences, or records that could not be exported
 TOLD = (
     *("items", "histories", "grown", "rejected", "differences"),
-    *("joined_to_nothing", "differing", "superseded", "warnings"),
+    *("joined_to_nothing", "differing", "superseded", "warnings", "store"),
 )
 SHOWN = 20  # differences told on the terminal; the file has all
 
@@ -61,6 +61,8 @@ def check(
     if as_json:
         typer.echo(orjson.dumps(told))
     else:
+        click = found.store.get("acknowledged_click", "unknown")
+        Console().print(f"an acknowledged click is {click}", soft_wrap=True, highlight=False)
         Console().print(
             f"checked {found.items:,} items and {found.histories:,} histories "
             f"({found.grown:,} with clicks since): {found.differences:,} differences"
@@ -103,6 +105,7 @@ async def _check(
                         bar.say(f"{difference.kind} {difference.id}: {difference.what}")
                     bar.at(task, found.row)
                 bar.at(task, rows)
+        found.store = await store.describe()
     return found
 
 

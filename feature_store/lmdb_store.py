@@ -215,6 +215,11 @@ class LmdbStore:
             "backend": "lmdb",
             "path": str(env.path),
             "bytes_on_disk": env.bytes_on_disk(),
+            "acknowledged_click": (
+                "on disk before it is answered (fsync)"
+                if env.syncs
+                else "on disk when the kernel writes it: a power cut loses what it had not"
+            ),
             "item_record_bytes": self._codec.record_bytes,
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis.exceptions as told
 
-from feature_store.errors import StoreError, StoreRefused, StoreUnavailable
+from feature_store.errors import StoreError, StoreFull, StoreRefused, StoreUnavailable
 
 # Answers that a server gives while it cannot serve anybody: they count against it.
 NOT_SERVING = (told.BusyLoadingError, told.ClusterDownError)
@@ -33,7 +33,11 @@ def translated(error: Exception, place: str) -> StoreError:
     remedy = next((r for kind, r in _REMEDIES.items() if isinstance(error, kind)), None)
     if text.startswith("WRONGTYPE"):
         remedy = "another program keeps something else under this key (redis-cli TYPE)"
+    if text.startswith("MISCONF"):
+        remedy = "it cannot write to its own disk: free space there, and look into its log"
     message = f"{place}: {text}" + (f": {remedy}" if remedy else "")
+    if isinstance(error, told.OutOfMemoryError):
+        return StoreFull(message)
     refused = told.ResponseError, told.AuthenticationError, told.NoPermissionError
     if isinstance(error, refused) and not isinstance(error, (*NOT_SERVING, told.TryAgainError)):
         return StoreRefused(message)

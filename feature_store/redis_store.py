@@ -11,12 +11,13 @@ import numpy as np
 
 from feature_store.codec import ItemCodec
 from feature_store.contract import MISSING, Append, Changes, Ids, ItemBatch, ItemRows
-from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
+from feature_store.errors import StoreCorrupt, StoreError, StoreRefused, StoreUnavailable
 from feature_store.ids import checked_id, checked_ids
 from feature_store.oddities import Oddities
 from feature_store.options import StoreOptions
 from feature_store.redis_announcer import Announcer
 from feature_store.redis_calls import BULK_PATIENCE_S, RedisCalls
+from feature_store.redis_durability import SETTINGS, durability, settings_of
 from feature_store.redis_endpoint import BULK, REQUESTS
 from feature_store.redis_layout import Layout, meta_key
 from feature_store.redis_link import Parts
@@ -303,17 +304,33 @@ class RedisStore:
         return None if record is None else self._codec.fault(item_id, record)
 
     async def describe(self) -> dict[str, str | int]:
-        nodes = [info_of(await self._ask.on(node, ("INFO",))) for node in range(self._ask.masters)]
+        nodes, config = [], []
+        for node in range(self._ask.masters):
+            with understood("redis", "INFO"):
+                nodes.append(info_of(await self._ask.on(node, ("INFO",))))
+            config.append(await self._config(node))
+        with understood("redis", "INFO"):
+            memory = sum(int(node.get("used_memory", "0")) for node in nodes)
+            lasting = durability(nodes, config, self._options.wait_replicas)
         return {
             "backend": f"redis {self._kind}".strip(),
-            "redis_version": nodes[0]["redis_version"],
+            "redis_version": nodes[0].get("redis_version", "?"),
             "nodes": len(nodes),
-            "used_memory_bytes": sum(int(node["used_memory"]) for node in nodes),
-            "maxmemory_policy": nodes[0]["maxmemory_policy"],
+            "used_memory_bytes": memory,
+            **lasting,
             "prefix": self._options.prefix,
             "partitions": self._layout.partitions,
             "item_record_bytes": self._codec.record_bytes,
         }
+
+    async def _config(self, node: int) -> dict[str, str] | None:
+        """Settings of the ``node``-th server; None where CONFIG is not permitted."""
+        try:  # a name at a time: before Redis 7 it takes one
+            found = [await self._ask.on(node, ("CONFIG", "GET", name)) for name in SETTINGS]
+        except StoreRefused:
+            return None
+        parts = [settings_of(reply) for reply in found]
+        return {name: value for part in parts if part for name, value in part.items()}
 
     async def get_note(self, name: str) -> bytes | None:
         key = self._layout.note(name)

@@ -50,6 +50,8 @@ def test_a_store_just_loaded_is_the_same(
     code, told, differences = checked(tmp_path, store_url, sources)
     assert (code, differences) == (0, [])
     assert (told["items"], told["histories"], told["differences"]) == (COUNT, 3, 0)
+    assert told["store"]["acknowledged_click"]  # type: ignore[index]
+    assert "an acknowledged click is " in run("check", store_url, *sources).stdout
 
 
 def test_every_difference_is_reported(tmp_path: Path, store_url: str, sources: list[Any]) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feature_store.errors import StoreCorrupt, StoreError, StoreRefused, StoreUnavailable
+from feature_store.errors import (
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from service.house import House
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
@@ -143,3 +149,31 @@ async def test_writes_are_not_pretended(
             assert answer.headers["Retry-After"] == "1"
             assert answer.json()["type"] == "urn:qin:problem:store-unavailable"
             assert str(error) not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (StoreFull("/srv/store: the disk is full"), "the feature store is full"),
+        (StoreUnavailable("late", unknown=True), "may have been written"),
+        (StoreUnavailable("not sent"), "did not answer; try again"),
+    ],
+)
+async def test_a_refused_write_says_what_became_of_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, error: StoreError, said: str
+) -> None:
+    """Whether the store failed as a whole or for one event; nothing internal is repeated."""
+    lose(house, monkeypatch, error)
+    event = {"user_id": 3, "item_id": 4}
+    async with client_of(house) as client:
+        as_a_whole = await client.post("/v1/events", json=event)
+
+        async def each(appends: Any) -> list[StoreError]:
+            return [error for _ in appends]
+
+        monkeypatch.setattr(house.store, "append_all", each)
+        one_by_one = await client.post("/v1/events", json=event)
+    for answer in (as_a_whole, one_by_one):
+        assert answer.status_code == 503
+        assert said in answer.json()["detail"]
+        assert "/srv" not in answer.text
