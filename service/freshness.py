@@ -325,13 +325,12 @@ class Freshness:
                 await asyncio.sleep(1.0)
                 continue
             began = asyncio.get_running_loop().time()
-            for version in versions:
-                try:
+            try:
+                for version in versions:
                     await self._read_once(version, over_s / len(versions))
-                except StoreError as error:
-                    logger.warning("reading items again slowly: it stopped", reason=str(error))
-            if versions:
                 self.reread += 1
+            except StoreError as error:
+                logger.warning("reading items again slowly: it stopped", reason=str(error))
             took = asyncio.get_running_loop().time() - began
             await asyncio.sleep(max(1.0, over_s - took) if took < over_s / 2 else 0.0)
 
