@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -19,6 +20,7 @@ from feature_store.schema import Dense, FeatureSchema
 from model_export.bundle import Bundle
 from model_export.errors import BundleError
 from model_export.explain import Influence, strongest
+from model_export.extremes import Extremes
 from model_export.manifest import INT8
 from model_export.sessions import Placement, ProviderChoice, open_session, place
 from model_export.size_buckets import BucketedSession
@@ -28,6 +30,9 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 Positions = NDArray[np.int64]
 Precision = Literal["fp32", "int8"]
+Session: TypeAlias = onnxruntime.InferenceSession | BucketedSession
+TYPICAL = 96  # of the golden items, ordinary ones first
+UNUSUAL_LOGIT = 50.0  # a probability of 0 or 1 in float32
 
 
 class Candidates(Protocol):
@@ -104,7 +109,7 @@ class FoldedModel:
         Raises BundleError, and ProviderError where ``provider`` cannot be had.
         """
         self.schema, self.version = bundle.schema, bundle.version
-        self.precision = precision
+        self.precision, self._bundle = precision, bundle
         self.placement = place(bundle.graph("ranker"), provider, threads)
         where = self.placement.provider
         self._item_tower = open_session(bundle.graph("item_tower"), threads)
@@ -113,7 +118,7 @@ class FoldedModel:
             open_session(bundle.graph("context_tower"), threads) if self.schema.context else None
         )
         ranker = open_session(bundle.graph("ranker"), threads, where, tf32=tf32)
-        self._ranker: onnxruntime.InferenceSession | BucketedSession = ranker
+        self._ranker: Session = ranker
         if where == "cuda":
             self._ranker = BucketedSession(ranker, "cuda")
         self._int8: onnxruntime.InferenceSession | None = None
@@ -148,6 +153,20 @@ class FoldedModel:
         for column, name in enumerate(f.name for f in self.schema.context):
             context[:, column] = rows[name]
         return ItemVectors(vector, row + self._share(context), context)
+
+    @cached_property
+    def extremes(self) -> Extremes:
+        """Made at the first use. BundleError where the golden answers cannot be read."""
+        rows = np.zeros(1, self.schema.item_dtype)
+        if isinstance(self._bundle, Bundle):
+            golden = self._bundle.golden().items[:TYPICAL]
+            rows = golden if golden.dtype == rows.dtype else rows  # told by ``verify``
+        return Extremes(self, self.items(rows))
+
+    def scorable(self, items: ItemVectors) -> NDArray[np.bool_]:
+        """(N,): which items are worth a place in a table. The numbers of others are not finite,
+        or so large that scores overflow."""
+        return self.extremes.scorable(items)
 
     def cold(self, rows: ItemRows) -> NDArray[np.bool_]:
         """(N,): which items this model has no identity for (index 0, or beyond its vocabulary)."""
@@ -187,7 +206,7 @@ class FoldedModel:
         One call is one chunk: cut long lists before. A context index at or beyond the vocabulary
         counts as 0. In the model's own precision; ``logits`` and ``exact`` choose theirs.
         """
-        return _bounded(self._run(self._chosen(self.precision), "probability", items, history))
+        return _bounded(self._in_precision(self.precision, "probability", items, history))
 
     def exact(self, items: Candidates, history: HistoryRows) -> Floats:
         """As ``rank``, in float32 whatever the model's precision."""
@@ -205,7 +224,7 @@ class FoldedModel:
         self, items: Candidates, history: HistoryRows, precision: Precision = "fp32"
     ) -> Floats:
         """As ``rank``, before the sigmoid."""
-        return self._run(self._chosen(precision), "logit", items, history)
+        return self._in_precision(precision, "logit", items, history)
 
     def top_k(self, items: ItemVectors, history: HistoryRows, k: int) -> Best:
         """The k best of (C,), best first, as a full float32 pass would have them; ties keep order.
@@ -242,7 +261,32 @@ class FoldedModel:
         attention: Floats = self._run(self._ranker, "attention", items, history)
         return strongest(attention, history.values, top, same)
 
-    def _chosen(self, precision: Precision) -> onnxruntime.InferenceSession | BucketedSession:
+    def _in_precision(
+        self, precision: Precision, output: str, items: Candidates, history: HistoryRows
+    ) -> Floats:
+        session = self._chosen(precision)
+        if precision == "fp32":
+            return self._run(session, output, items, history)
+        return self._in_int8(session, output, items, history)
+
+    def _in_int8(
+        self, session: Session, output: str, items: Candidates, history: HistoryRows
+    ) -> Floats:
+        """The candidates of a call share one range, divided into 255 steps. One with a senseless
+        logit has taken the range for itself: it is scored in float32, and the others again."""
+        outputs = ["logit"] if output == "logit" else [output, "logit"]
+        answers = self._run_all(session, outputs, items, history)
+        logit = answers[-1]
+        apart = ~(np.abs(logit) <= UNUSUAL_LOGIT)  # NaN too
+        if not apart.any():
+            return answers[0]
+        found, ranker = np.empty(len(logit), np.float32), self._ranker
+        for chosen, run in ((apart, ranker), (~apart, session)):
+            part = ItemVectors(items.vector[chosen], items.row[chosen], items.context[chosen])
+            found[chosen] = self._run(run, output, part, history)
+        return found
+
+    def _chosen(self, precision: Precision) -> Session:
         if precision == "fp32":
             return self._ranker
         if self._int8 is None:
@@ -251,7 +295,7 @@ class FoldedModel:
 
     def _run(
         self,
-        session: onnxruntime.InferenceSession | BucketedSession,
+        session: Session,
         output: str,
         items: Candidates,
         history: HistoryRows,
@@ -260,7 +304,7 @@ class FoldedModel:
 
     def _run_all(
         self,
-        session: onnxruntime.InferenceSession | BucketedSession,
+        session: Session,
         outputs: list[str],
         items: Candidates,
         history: HistoryRows,

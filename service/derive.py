@@ -11,13 +11,11 @@ from service.item_memory import DerivedItems
 
 
 def derive(model: FoldedModel, rows: ItemRows) -> tuple[DerivedItems, NDArray[np.bool_]]:
-    """Item records (N,) through the item tower; and which of them came out finite.
+    """Item records (N,) through the item tower; and which of them can be scored.
 
-    A record whose numbers are not finite would make every score it touches NaN.
+    One whose numbers are not finite, or so large that scores overflow, would spoil the lists and
+    histories that it is in.
     """
     towers = model.items(rows)
     items = DerivedItems(towers.vector, towers.row, towers.context, model.cold(rows))
-    finite = np.ones(len(rows), np.bool_)
-    for part in (towers.vector, towers.row):
-        finite &= np.isfinite(part).all(axis=1)
-    return items, finite
+    return items, model.scorable(towers)

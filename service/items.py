@@ -37,6 +37,12 @@ class FoundItems:
     def __len__(self) -> int:
         return len(self.slot)
 
+    def without(self, positions: Positions) -> FoundItems:
+        """The same, the items at these positions unreadable."""
+        status = each_status(self.status, len(self)).copy()
+        status[positions] = CORRUPT
+        return replace(self, status=status)
+
     def gather(self, positions: Slots) -> DerivedItems:
         """Rows of the FOUND items at these positions. SlotsMoved when the table's are gone."""
         slots = self.slot[positions]

@@ -47,8 +47,7 @@ class Ranking:
         self._rows: HistoryRows | None = None
 
     def read_history(self) -> None:
-        vectors = self._found.gather(self.past).vector  # (L, D)
-        self._rows = self.model.history(vectors)
+        self._rows = self.model.history(self.past_vectors())
 
     def rank(self, start: int, end: int) -> None:
         """In the model's own precision."""
@@ -59,6 +58,24 @@ class Ranking:
         """In float32."""
         chosen = self.known[start:end]
         self.scores[chosen] = self.model.exact(self._items(chosen), self.rows)
+
+    def exactly(self, chosen: Positions, rows: HistoryRows) -> Floats:
+        """(·,) float32 probabilities of these candidates, beside any history."""
+        return self.model.exact(self._items(chosen), rows)
+
+    @property
+    def overflown(self) -> Positions:
+        """Candidates that were scored, and whose score is not a number."""
+        chosen = self.known if self.scored is None else self.known[self.scored]
+        return chosen[np.isnan(self.scores[chosen])]
+
+    def past_vectors(self) -> Floats:
+        """(L, D)"""
+        return self._found.gather(self.past).vector
+
+    def vectors(self, chosen: Positions) -> Floats:
+        """(·, D) of these candidates."""
+        return self._found.gather(chosen + self._history).vector
 
     def look_quickly(self, start: int, end: int) -> None:
         """int8 logits alone."""

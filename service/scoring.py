@@ -14,13 +14,14 @@ import numpy as np
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
 from service.admission import Permit
 from service.answer import Answer, best
-from service.engine import Engine, in_time
-from service.errors import ModelFault, StoreFailure
+from service.engine import Engine, Prepare, in_time
+from service.errors import StoreFailure
 from service.explanations import Explanations
 from service.fetches import each_status
 from service.item_table import SlotsMoved
-from service.items import fetch_missed, find_in_table
+from service.items import FoundItems, fetch_missed, find_in_table
 from service.metrics import Metrics
+from service.overflow import culprits
 from service.passes import Passes
 from service.priority import HasPriority, Priority
 from service.question import Question
@@ -32,6 +33,7 @@ from service.top_k import rank_best
 from service.versions import Version
 
 EMPTY = np.empty(0, np.int64)  # a history
+OVERFLOW_ROUNDS = 2
 ATTEMPTS = 3  # the last one without the table, whose slots nobody can then take away
 
 
@@ -81,7 +83,10 @@ class Scoring:
                     raise self.store.failure()  # there is nothing to answer from
             try:
                 ranking = Ranking(found, len(history), overrides, version.model)
-                await self.score(ranking, question, version, deadline, timings, permit)
+                if not await self.score(ranking, question, version, deadline, timings, permit):
+                    found, ranking = await self.score_without_overflow(
+                        found, ranking, question, version, deadline, timings, permit
+                    )
                 explanations = None
                 if question.explain is not None:
                     explanations = await self.explain(
@@ -121,11 +126,14 @@ class Scoring:
         deadline: float,
         timings: Timings,
         permit: Permit | None = None,
-    ) -> None:
-        """Every known candidate; with ``top_k``, those that may be among the k best at least."""
+    ) -> bool:
+        """Every known candidate; with ``top_k``, those that may be among the k best at least.
+
+        False when some score is not a number.
+        """
         known = len(ranking.known)
         if not known:
-            return
+            return True
         priority: HasPriority = permit or Priority.ONLINE
         passes = Passes(self.engine, ranking.read_history, deadline, priority, timings)
         k = question.top_k
@@ -138,9 +146,42 @@ class Scoring:
         chosen = ranking.known if ranking.scored is None else ranking.known[ranking.scored]
         scores = ranking.scores if len(chosen) == len(ranking.scores) else ranking.scores[chosen]
         if not isfinite(scores.item(scores.argmax())):  # what is not a number comes before all
-            raise ModelFault("the model answered with a score that is not a number")
+            return False
         if self.rechecks is not None and k is not None and len(chosen) < known:
             self.rechecks.offer(version, ranking, k)
+        return True
+
+    async def score_without_overflow(
+        self,
+        found: FoundItems,
+        ranking: Ranking,
+        question: Question,
+        version: Version,
+        deadline: float,
+        timings: Timings,
+        permit: Permit | None = None,
+    ) -> tuple[FoundItems, Ranking]:
+        """Score again without the items that make scores overflow; they are unreadable.
+
+        Their neighbours' scores are those of a request without them. ModelFault: see ``culprits``.
+        """
+        history = len(found) - len(question.candidates)
+        priority: HasPriority = permit or Priority.ONLINE
+
+        def begin(prepare: Prepare) -> Passes:
+            return Passes(self.engine, prepare, deadline, priority, timings)
+
+        for _ in range(OVERFLOW_ROUNDS):
+            out = await culprits(ranking, history, begin)
+            if not len(out):
+                return found, ranking
+            found = found.without(out)
+            ranking = Ranking(found, history, question.overrides(version.schema), version.model)
+            if await self.score(ranking, question, version, deadline, timings, permit):
+                return found, ranking
+        ranking.scored = None
+        await begin(ranking.read_history).run(ranking.rank_exactly, len(ranking.known))
+        return found.without(ranking.overflown + history), ranking
 
     async def explain(
         self,

@@ -146,7 +146,7 @@ async def fill(version: Version, store: FeatureStore, recipe: Recipe, progress: 
         seconds=round(perf_counter() - began, 2),
     )
     if unreadable:
-        logger.warning("items with damaged or non-finite records", items=unreadable)
+        logger.warning("items with damaged records or numbers too large", items=unreadable)
     if table.refused:
         logger.warning(
             "item table full: the rest is fetched and derived by each request",
