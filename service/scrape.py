@@ -13,6 +13,7 @@ from service.budget.loop_budget import LoopBudget
 from service.budget.metered import Metered
 from service.metric_families import Turn, Writer, at_once, exposition_in_turns
 from service.metrics import Metrics
+from service.observability.background import begin
 from service.shared_metrics import SharedMetrics
 
 KEPT_S = 1.0
@@ -69,7 +70,7 @@ class Kept:
         if monotonic() - self._rendered < KEPT_S and not self._budget.affords:
             return self._content
         if self._under_way is None:
-            self._under_way = asyncio.create_task(self._render())
+            self._under_way = begin("metrics", self._render())
             self._under_way.add_done_callback(self._ended)
         return await asyncio.shield(self._under_way)
 
@@ -81,8 +82,6 @@ class Kept:
 
     def _ended(self, task: asyncio.Task[bytes]) -> None:
         self._under_way = None
-        if not task.cancelled():
-            task.exception()  # who waits raises it; perhaps nothing waits any more
 
 
 def scrape_of(metrics: Metrics, worker: Worker | None, budget: LoopBudget | None = None) -> Scrape:

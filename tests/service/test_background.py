@@ -35,6 +35,8 @@ from tests.service.live import until
 from tests.service.world import World
 
 GUARD = "observability/background.py"
+# A request is a task of its own: its cycle logs what escapes the application, and answers 500.
+REQUEST = "receiving.py"
 NAKED = {"create_task", "ensure_future", "Thread", "Timer", "start_new_thread"}
 
 
@@ -77,7 +79,7 @@ def test_no_module_but_the_guard_creates_a_task_or_a_thread() -> None:
             called = node.func.id if isinstance(node.func, ast.Name) else called
             if called in NAKED:
                 found.append(f"{path.relative_to(root)}:{node.lineno} {called}")
-    assert [place for place in found if not place.startswith(GUARD)] == []
+    assert [place for place in found if not place.startswith((GUARD, REQUEST))] == []
     assert found, "the guard itself creates them: the search finds something"
 
 
@@ -280,7 +282,7 @@ async def test_the_following_of_the_models_folder_survives_an_error(
     world: World, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(world, follow_every_s=0.01) as house:
-        look = Flaky(2, lambda *_: None)
+        look = Flaky(2, lambda *_: [])
         monkeypatch.setattr(Follower, "_look", lambda self: look(self))
         leads = Flaky(1, lambda *_: True)
         monkeypatch.setattr(house.fleet, "leads", leads)
