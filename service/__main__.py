@@ -112,8 +112,8 @@ def _say_who_may_write(settings: Settings) -> None:
     logger.info("access", item_writes=items, events=events, api_keys=keys)
     if "service" in (items, events) and not keys and not is_loopback(settings.host):
         logger.warning(
-            "whoever reaches the public port may write: set QIN_API_KEYS, or QIN_WRITES_ON and "
-            "QIN_EVENTS_ON to admin"
+            "any caller that reaches the public port may write",
+            remedy="QIN_API_KEYS, or QIN_WRITES_ON=admin and QIN_EVENTS_ON=admin",
         )
 
 

@@ -25,6 +25,8 @@ class OwnNames:
         self.known: set[bytes] = set()  # Host headers seen that are the service's own
 
     def has(self, header: bytes) -> bool:
+        if header in self.known:
+            return True
         name = header.decode("latin-1")
         own = self._any or is_local_name(name) or (host_of(name) or "") in self._names
         if own and len(self.known) < MOST_KNOWN:

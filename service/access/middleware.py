@@ -34,6 +34,7 @@ class Access:
         self._app = app
         allowed = host_names(settings.allowed_hosts)
         self._names = OwnNames(settings.host, allowed)
+        self._known = self._names.known
         self._origins = Origins(origins(settings.cors_origins))
         self._keys = BearerTokens(api_keys(settings.api_keys))
         self._counts = {n: metrics.api_key_requests.labels(n) for n in self._keys.names}
@@ -51,7 +52,7 @@ class Access:
         if scope["type"] == "http":
             headers = scope["exchange"].headers
             if (
-                headers.get(HOST) not in self._names.known
+                headers.get(HOST) not in self._known
                 or self._looks_at_all
                 or ORIGIN in headers
                 or TARGET_HOST in scope

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings import Settings
+from service.settings import Settings, host_names
 from tests.deploy.queries import DEPLOY, ROOT
 
 KUBERNETES = DEPLOY / "kubernetes"
@@ -34,10 +34,14 @@ def test_what_is_set_are_settings_and_they_make_sense_together() -> None:
     secret = {"QIN_STORE": "redis://r", "QIN_ADMIN_TOKEN": "0" * 32, "QIN_LOG_USER_KEY": "k" * 16}
     kubernetes = settings_of({**SET, **secret})
     assert kubernetes.metrics_on == "admin"
+    assert (kubernetes.writes_at, kubernetes.events_at) == ("admin", "admin")
     image = dict(re.findall(r"^ +(QIN_\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
     assert settings_of(image).host == "0.0.0.0"
     composed = COMPOSE["services"]["service"]["environment"]
-    settings_of({**image, **composed, "QIN_WORKERS": "2"})
+    alone = settings_of({**image, **composed, "QIN_WORKERS": "2"})
+    assert (alone.writes_at, alone.events_at) == ("service", "service")
+    bare = settings_of(image)
+    assert (bare.writes_at, bare.events_at) == ("off", "off")
 
 
 @pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
@@ -92,10 +96,23 @@ def test_admin_and_metrics_are_not_public() -> None:
     assert (monitor["port"], monitor["path"]) == ("admin", "/metrics")
 
 
+def test_what_takes_writes_from_other_machines_asks_who_they_are() -> None:
+    """In Compose they come from this machine alone, past the browser's rules; in Kubernetes they
+    are behind the admin token, at a port that is no ingress's."""
+    composed = COMPOSE["services"]["service"]
+    assert all(port.startswith("127.0.0.1:") for port in composed["ports"])
+    assert host_names(composed["environment"]["QIN_ALLOWED_HOSTS"]) == {"service"}
+    assert (SET["QIN_WRITES_ON"], SET["QIN_EVENTS_ON"]) == ("admin", "admin")
+    ports = MANIFESTS["admin-service"]["spec"]["ports"]
+    assert [(p["port"], p["targetPort"]) for p in ports] == [(int(SET["QIN_ADMIN_PORT"]), "admin")]
+    assert MANIFESTS["admin-service"]["spec"].get("type", "ClusterIP") == "ClusterIP"
+
+
 def test_everything_selects_the_same_pods() -> None:
     labels = {"app": "qin"}
     assert MANIFESTS["deployment"]["spec"]["template"]["metadata"]["labels"] == labels
     assert MANIFESTS["service"]["spec"]["selector"] == labels
+    assert MANIFESTS["admin-service"]["spec"]["selector"] == labels
     for name, key in (
         ("deployment", "selector"),
         ("disruption-budget", "selector"),

@@ -16,10 +16,10 @@ from tests.service.process import Service
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def rendered(url: str, profile: Path) -> str:
+def rendered(url: str, profile: Path, *more: str) -> str:
     """The page's elements once its script has run."""
     assert CHROMIUM, "chromium is missing; run: sh tests/ensure_debian.sh chromium chromium"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", *more]
     found = subprocess.run(
         [CHROMIUM, *options, "--virtual-time-budget=10000", "--dump-dom", url],
         capture_output=True,

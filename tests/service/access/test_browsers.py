@@ -106,6 +106,15 @@ async def test_only_own_names_are_answered_on_a_loopback_port(
         assert (await asked(house, line, *headers)).status == status
 
 
+async def test_a_host_in_the_request_target_is_looked_at_however_usual_the_header_is(
+    world: World,
+) -> None:
+    async with opened(world) as house, listening(house) as port:
+        for line, status in (("GET /v2", 200), ("GET http://evil.example/v2", 403)):
+            answer = await exchanged(port, request(line, "Host: 127.0.0.1"))
+            assert answer.status == status
+
+
 async def test_a_request_of_http_1_0_without_a_host_is_no_browsers(world: World) -> None:
     async with opened(world) as house:
         assert (await asked(house, "GET /v2", version="1.0")).status == 200

@@ -140,6 +140,7 @@ async def test_it_is_asked_before_the_body_is_read_or_asked_for(world: World) ->
         async with asyncio.timeout(30):
             said = await reader.read()  # to the end: nothing tells whether the body still comes
         assert said.startswith(b"HTTP/1.1 401 ")
+        assert b"\r\nconnection: close\r\n" in said.lower()
         assert b"100 Continue" not in said
         writer.close()
 
