@@ -86,7 +86,7 @@ def _add_looking(app: FastAPI, house: House) -> None:
         if house.settings.fleet:
             try:
                 found = await house.fleet.reports()
-                content["processes"] = [report.model_dump() for report in found]
+                content["processes"] = [report.model_dump(exclude={"mark"}) for report in found]
             except StoreError as error:
                 content["processes"], content["fleet_fault"] = [], str(error)
         return content

@@ -15,62 +15,23 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable
-from typing import TypeVar
-
-from pydantic import BaseModel, ValidationError
 
 from feature_store.connect import connect
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError
 from feature_store.options import StoreOptions
 from service.errors import ServiceError, StoreFailure
+from service.lifecycle.fleet_notes import M, Notes, Report, Sightings, Wanted, mark_of_this_process
 from service.logs import logger
 from service.models.hot_swap import HotSwap
-from service.models.private import Copy
 from service.observability.background import failed, keep
 from service.settings import Settings
 
-M = TypeVar("M", bound=BaseModel)
 PATIENT = StoreOptions(budget_ms=5_000)  # nobody waits for an answer yet
 LOOK_EVERY_S = 0.5
 REPORT_EVERY_S = 10.0
-GONE_AFTER_S = 35.0  # without a report
 TURN_S = 120.0  # that a process waits for each one before it, at most
 PLACES = 64
-
-
-class Share(BaseModel):
-    version: str
-    share: float
-
-
-class Wanted(BaseModel):
-    """What every process of a fleet should serve."""
-
-    id: str
-    by: str  # the process that was told
-    active: Copy
-    previous: Copy | None = None
-    canary: Share | None = None
-    shadow: Share | None = None
-    loaded: list[str] = []
-
-
-class Report(BaseModel):
-    """One process, in its own words."""
-
-    id: str
-    host: str
-    pid: int
-    active: str | None = None
-    done: str | None = None  # the id of what it last did, or could not do
-    fault: str | None = None
-    at: float = 0.0  # seconds since 1970
-
-    @property
-    def is_alive(self) -> bool:
-        return time.time() - self.at < GONE_AFTER_S
 
 
 class Fleet:
@@ -79,7 +40,13 @@ class Fleet:
     def __init__(self, settings: Settings, store: FeatureStore, swap: HotSwap) -> None:
         self._name, self._store, self._swap = settings.fleet, store, swap
         host, pid = socket.gethostname(), os.getpid()
-        self._me = Report(id=f"{host}:{pid}:{secrets.token_hex(4)}", host=host, pid=pid)
+        self._me = Report(
+            id=f"{host}:{pid}:{secrets.token_hex(4)}",
+            host=host,
+            pid=pid,
+            mark=mark_of_this_process(),
+        )
+        self._notes, self._sightings = Notes(), Sightings()
         self._place: int | None = None
         self._leads = not self._name
         self._task: asyncio.Task[None] | None = None
@@ -92,7 +59,8 @@ class Fleet:
             return None
         store = await connect(settings.store, options=PATIENT)
         try:
-            wanted = await _read(store, f"fleet/{settings.fleet}/wanted", Wanted)
+            note = f"fleet/{settings.fleet}/wanted"
+            wanted = Notes().read(note, await store.get_note(note), Wanted)
             return wanted.active.version if wanted else None
         finally:
             await store.close()
@@ -126,7 +94,7 @@ class Fleet:
 
     async def reports(self) -> list[Report]:
         """Every process that is alive, by place. StoreError."""
-        return [report for _, report in await self._places() if report.is_alive]
+        return [report for _, report, alive in await self._places() if alive]
 
     async def close(self) -> None:
         if self._task is not None:
@@ -145,7 +113,7 @@ class Fleet:
                     await self._report()
                     reported = time.monotonic()
                 done = self._me.done
-                wanted = await _read(self._store, f"fleet/{self._name}/wanted", Wanted)
+                wanted = await self._read(f"fleet/{self._name}/wanted", Wanted)
                 # What was read may be older than what this process was told meanwhile.
                 if wanted is not None and wanted.id != done and self._me.done == done:
                     await self._do(wanted)
@@ -170,6 +138,9 @@ class Fleet:
         except ServiceError as error:
             self._me.fault = error.detail
             logger.error("fleet: not done here", reason=error.detail)
+        except Exception:  # it would be the same at every look
+            self._me.fault = "an unexpected error; it has been logged"
+            failed("fleet", "fleet: not done here")
         self._me.done = wanted.id
         await self._report()
 
@@ -179,8 +150,8 @@ class Fleet:
         while True:
             before = [
                 report
-                for place, report in await self._places()
-                if report.is_alive and place < (self._place or 0) and report.id != wanted.by
+                for place, report, alive in await self._places()
+                if alive and place < (self._place or 0) and report.id != wanted.by
             ]
             waiting = [report for report in before if report.done != wanted.id]
             if not waiting or time.monotonic() - began > TURN_S * len(before):
@@ -189,38 +160,31 @@ class Fleet:
 
     async def _report(self) -> None:
         """Say what we serve; take a place first, or another one if somebody else has ours."""
-        places = dict(await self._places())
+        places = {k: report for k, report, alive in await self._places() if alive}
         if self._place is None or places.get(self._place, self._me).id != self._me.id:
-            free = (k for k in range(PLACES) if k not in places or not places[k].is_alive)
-            self._place = next(free, None)
+            self._place = next((k for k in range(PLACES) if k not in places), None)
         if self._place is None:
             logger.error("fleet: no place free", places=PLACES)
             return
         await self._write_report(self._place)
-        alive = [place for place, report in places.items() if report.is_alive]
-        self._leads = self._place <= min(alive, default=self._place)
+        self._leads = self._place <= min(places, default=self._place)
 
     async def _write_report(self, place: int) -> None:
         active = self._swap.versions.active
         self._me.active, self._me.at = active.name if active else None, time.time()
         await self._store.put_note(self._key(place), self._me.model_dump_json().encode())
 
-    async def _places(self) -> list[tuple[int, Report]]:
-        looks: list[Awaitable[Report | None]] = [
-            _read(self._store, self._key(place), Report) for place in range(PLACES)
+    async def _places(self) -> list[tuple[int, Report, bool]]:
+        """Place, report, and whether its process is alive."""
+        found = await asyncio.gather(*(self._read(self._key(k), Report) for k in range(PLACES)))
+        return [
+            (place, report, self._sightings.is_alive(place, report))
+            for place, report in enumerate(found)
+            if report is not None
         ]
-        return [(k, found) for k, found in enumerate(await asyncio.gather(*looks)) if found]
+
+    async def _read(self, note: str, kind: type[M]) -> M | None:
+        return self._notes.read(note, await self._store.get_note(note), kind)
 
     def _key(self, place: int) -> str:
         return f"fleet/{self._name}/process/{place}"
-
-
-async def _read(store: FeatureStore, note: str, kind: type[M]) -> M | None:
-    content = await store.get_note(note)
-    if content is None:
-        return None
-    try:
-        return kind.model_validate_json(content)
-    except ValidationError as error:  # of another release, or damaged
-        logger.error("fleet: a note that cannot be read", note=note, reason=str(error))
-        return None

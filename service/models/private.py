@@ -2,7 +2,7 @@
 
     PRIVATE/<models folder>/
         copies/<sha-256 of the manifest>/<version>/   a bundle; its folder bears its version's name
-        incoming/<host>.<pid>.<random>/<version>/     one still being copied
+        incoming/<owner>.<random>/<version>/          one still being copied
         versions.json                                 version -> digest, of all that were proved
         state.json                                    what was active, what was being loaded
 
@@ -18,22 +18,22 @@ import os
 import re
 import secrets
 import shutil
-import socket
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from model_export.errors import BundleError
+from service.artifacts.owner import Owner
 from service.logs import logger
 
 INCOMING_KEPT_S = 3600.0  # of a process on another host, whose end cannot be seen from here
 COPIES_KEPT_S = 3600.0  # that no process of ours names: another may be about to open one
 MAKE_ROOM = "make room there or set QIN_PRIVATE to a place that has it"
+KNOWN = TypeAdapter(dict[str, str])  # ``versions.json``
 MOST_VERSIONS = 10_000  # remembered with their digests; the oldest are forgotten
 
 
@@ -47,13 +47,16 @@ class Copy(BaseModel):
 
 
 class Loading(Copy):
-    """One being loaded, and by whom."""
+    """One being loaded, and by which process (see ``Owner``)."""
 
     host: str
     pid: int
+    boot: str | None = None
+    started: int | None = None
 
     def is_interrupted(self) -> bool:
-        return self.host == socket.gethostname() and not _is_alive(self.pid)
+        owner = Owner(self.host, self.pid, self.boot, self.started)
+        return owner.is_here and not owner.runs
 
 
 class Remembered(BaseModel):
@@ -82,8 +85,9 @@ class PrivateFolder:
         try:
             for folder in (self.path, self._copies, self._incoming):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            oldest = self._now() - INCOMING_KEPT_S
             for left in self._incoming.iterdir():
-                if _is_abandoned(left):
+                if _is_abandoned(left, oldest):
                     shutil.rmtree(left, ignore_errors=True)
         except OSError as error:
             raise BundleError(
@@ -98,8 +102,7 @@ class PrivateFolder:
     @contextmanager
     def incoming(self, version: str) -> Iterator[Path]:
         """A folder to copy a bundle into; gone by the end of the block unless adopted."""
-        owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
-        folder = self._incoming / owner
+        folder = self._incoming / Owner.this_process().name(secrets.token_hex(4))
         (folder / version).mkdir(parents=True, mode=0o700)
         try:
             yield folder / version
@@ -128,7 +131,7 @@ class PrivateFolder:
         """Remove copies that are none of these, unless used lately (another process may be)."""
         state = self.remembered()
         kept = {*digests, *(c.digest for c in (state.active, state.previous, state.loading) if c)}
-        oldest = time.time() - COPIES_KEPT_S
+        oldest = self._now() - COPIES_KEPT_S
         for folder in self._copies.iterdir():
             try:
                 if folder.name not in kept and folder.stat().st_mtime < oldest:
@@ -189,22 +192,33 @@ class PrivateFolder:
 
     def is_loaded_by_us(self, copy: Copy) -> dict[str, Any]:
         """What is remembered while ``copy`` is being loaded, so that a killed process shows."""
-        host, pid = socket.gethostname(), os.getpid()
+        owner = Owner.this_process()
         return {
-            "loading": Loading(version=copy.version, digest=copy.digest, host=host, pid=pid),
+            "loading": Loading(
+                version=copy.version,
+                digest=copy.digest,
+                host=owner.host,
+                pid=owner.pid,
+                boot=owner.boot,
+                started=owner.started,
+            ),
         }
 
     def _known(self) -> dict[str, str]:
         try:
-            content: dict[str, str] = orjson.loads(self._versions.read_bytes())
+            return KNOWN.validate_json(self._versions.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, orjson.JSONDecodeError) as error:
+        except (OSError, ValidationError) as error:
             raise BundleError(
                 f"{self._versions}: cannot be read: {error}; restore it, or remove it to forget "
                 "which content each version had"
             ) from error
-        return content
+
+    def _now(self) -> float:
+        """By the clock that the times of files here are of: it may be another host's."""
+        os.utime(self._incoming)
+        return self._incoming.stat().st_mtime
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -232,12 +246,8 @@ def _as_json(content: Any) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n"
 
 
-def _is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
-def _is_abandoned(folder: Path) -> bool:
-    host, _, rest = folder.name.rpartition(".")[0].rpartition(".")
-    if host == socket.gethostname() and rest.isdecimal():
-        return not _is_alive(int(rest))
-    return folder.stat().st_mtime < time.time() - INCOMING_KEPT_S
+def _is_abandoned(folder: Path, oldest: float) -> bool:
+    owner = Owner.of_name(folder.name)
+    if owner is not None and owner.is_here:
+        return not owner.runs
+    return folder.stat().st_mtime < oldest

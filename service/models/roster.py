@@ -106,10 +106,11 @@ class Roster:
     def wanted(self) -> dict[str, Any]:
         """What this process serves, for others of its fleet to serve as well."""
         active, roles = self.active(), self.roles()
+        shadow = roles["shadow"]
         return {
             "active": {"version": active.name, "digest": active.digest},
             "previous": self.previous.model_dump() if self.previous else None,
             "canary": roles["canary"],
-            "shadow": roles["shadow"],
+            "shadow": shadow and {name: shadow[name] for name in ("version", "share")},
             "loaded": self.versions.loaded(),
         }

@@ -1,0 +1,126 @@
+"""The notes by which the processes of a fleet tell each other: what they look like, and which of
+them are of processes that still run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from functools import lru_cache
+from time import monotonic
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model_export.manifest import Version
+from service.artifacts.owner import boot_id, started
+from service.logs import logger
+
+M = TypeVar("M", bound=BaseModel)
+GONE_AFTER_S = 35.0  # without a change of its report, under our eyes
+MOST_BYTES = 65_536  # of a note
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(max_length=512)]
+Text = Annotated[str, Field(max_length=16_384)]
+
+
+class _Note(BaseModel):
+    """What is not known is not obeyed in part: another release may mean something by it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Served(_Note):
+    version: Version
+    digest: Digest | Annotated[str, Field(pattern="^$")]
+
+
+class Share(_Note):
+    version: Version
+    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Wanted(_Note):
+    """What every process of a fleet should serve."""
+
+    id: Name
+    by: Name  # the process that was told
+    active: Served
+    previous: Served | None = None
+    canary: Share | None = None
+    shadow: Share | None = None
+    loaded: Annotated[list[Version], Field(max_length=64)] = []
+
+
+class Report(BaseModel):
+    """One process, in its own words."""
+
+    id: Name
+    host: Name
+    pid: int
+    mark: Name = ""  # where its number is its own, and when it began
+    active: Name | None = None
+    done: Name | None = None  # the id of what it last did, or could not do
+    fault: Text | None = None
+    at: float = 0.0  # seconds since 1970 by its own clock, for earlier releases
+
+
+@dataclass(slots=True)
+class Notes:
+    """Reads notes; one that cannot be read is told once and left aside."""
+
+    _told: dict[str, bytes] = field(default_factory=dict)  # note -> digest of what it was
+
+    def read(self, note: str, content: bytes | None, kind: type[M]) -> M | None:
+        if content is None:
+            return None
+        try:
+            if len(content) > MOST_BYTES:
+                raise ValueError(f"{len(content):,} bytes, and at most {MOST_BYTES:,} are read")
+            found = kind.model_validate_json(content)
+        except ValueError as error:  # of another release, or damaged
+            digest = hashlib.sha256(content).digest()
+            if self._told.get(note) != digest:
+                self._told[note] = digest
+                logger.error("fleet: a note is left aside", note=note, reason=_reason(error))
+            return None
+        self._told.pop(note, None)
+        return found
+
+
+@dataclass(slots=True)
+class Sightings:
+    """When each report last changed, by this process's own clock: those of hosts differ."""
+
+    _seen: dict[int, tuple[Report, float]] = field(default_factory=dict)  # by place
+
+    def is_alive(self, place: int, report: Report) -> bool:
+        """Whether its process runs: asked of this machine, or because the report changes."""
+        now = monotonic()
+        before, at = self._seen.get(place, (None, now))
+        if before != report:
+            self._seen[place], at = (report, now), now
+        here, _, began = report.mark.rpartition(":")
+        if began and here == _here():
+            return str(started(report.pid)) == began
+        return now - at < GONE_AFTER_S
+
+
+def mark_of_this_process() -> str:
+    return f"{_here()}:{started(os.getpid())}"
+
+
+@lru_cache(maxsize=1)
+def _here() -> str:
+    """Where process numbers mean the same as here: this boot of the machine, this container."""
+    try:
+        return f"{boot_id()}:{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
