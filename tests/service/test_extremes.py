@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from feature_store import connect
-from feature_store.schema import Dense, FeatureSchema
+from feature_store.schema import FeatureSchema
 from model_export.runtime import FoldedModel, ItemVectors
 from service.house import House
 from service.models.guard import FEWEST_FAILURES, Bounds, Watch
@@ -32,11 +32,8 @@ NOBODY = 10**9  # a user without clicks
 
 def wide(schema: FeatureSchema = SMALL) -> FeatureSchema:
     """The same with content in float32, which holds what overflows."""
-    item = [
-        f.model_copy(update={"storage": "float32"}) if isinstance(f, Dense) else f
-        for f in schema.item
-    ]
-    return schema.model_copy(update={"item": tuple(item)})
+    text = schema.to_yaml().replace("float16", "float32")
+    return FeatureSchema.from_yaml(text, source="wide")
 
 
 @pytest.fixture(scope="module")
