@@ -12,8 +12,10 @@ import pytest
 
 from feature_store.contract import Ids, ItemBatch
 from service import fetches
+from service.hash_index import BUCKET
 from service.house import House
 from tests.service.cancellations import Truth, provoke
+from tests.service.colliding import colliding
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world
@@ -159,6 +161,28 @@ async def test_an_item_that_changes_while_it_is_fetched_is_fetched_again(
         old = await first
         after = await ask(house, user_id=1, candidates=[item], history=[])
     assert during.json()["scores"] == after.json()["scores"] != old.json()["scores"]
+
+
+async def test_items_without_a_place_in_the_table_are_fetched_each_time_and_counted(
+    house: House,
+) -> None:
+    """Their ids are aimed at the table's own multipliers."""
+    assert house.versions.active is not None
+    memory = house.versions.active.table.memory
+    index = memory.index()
+    aimed = colliding(index.first, index.second, len(memory.keys), 60)
+    rows = make_rows(house.store.schema, len(aimed), np.random.default_rng(5))
+    await house.store.put_items(aimed, rows)
+    answers = [
+        (await ask(house, user_id=1, candidates=aimed.tolist(), history=[])).json()
+        for _ in range(3)
+    ]
+    assert answers[0]["unknown_items"] == []
+    assert None not in answers[0]["scores"]
+    for answer in answers[1:]:
+        assert answer["scores"] == pytest.approx(answers[0]["scores"], abs=TOLERANCE)
+    assert metric(house, "qin_item_table_refused_total") >= 3 * (60 - 2 * BUCKET)
+    assert metric(house, "qin_item_table_lookups_total", result="miss") >= 3 * (60 - 2 * BUCKET)
 
 
 async def test_cancelled_requests_leave_nobody_with_somebody_elses_answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from numpy.testing import assert_array_equal
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.hash_index import ABSENT
+from service import item_table
+from service.hash_index import ABSENT, BUCKET, HashIndex
 from service.item_memory import DerivedItems, bytes_per_item, size_of
-from service.item_table import ItemTable, SlotsMoved
+from service.item_table import ItemTable, SlotsMoved, TableBusy
+from tests.service.colliding import colliding
 from tests.service.world import SMALL
 
 MOST_ID = 300
@@ -119,6 +122,61 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_ids_that_find_no_place_are_refused_and_make_no_room() -> None:
+    """Aimed at the table's own multipliers: whatever is asked for, the others stay."""
+    table, others = ItemTable(SMALL, 500), list(range(500))
+    table.insert(array(others), items(others))
+    index = table.memory.index()
+    aimed = colliding(index.first, index.second, HashIndex.buckets(500), 2000)
+    for _ in range(3):
+        refused = table.insert(aimed, items(aimed.tolist()), evict=True)
+        assert refused >= 2000 - 2 * BUCKET
+    assert table.evicted <= 2 * BUCKET
+    assert table.refused >= 3 * (2000 - 2 * BUCKET)
+    slots, stamps, missed = table.look_up(aimed)
+    assert len(missed) >= 2000 - 2 * BUCKET
+    kept = slots != ABSENT
+    assert_same(table.take(slots[kept], stamps[kept]), items(aimed[kept].tolist()))
+    assert (table.find(array(others)) != ABSENT).sum() >= 500 - 2 * BUCKET
+
+
+def test_readers_wait_for_the_writer_where_stores_are_seen_out_of_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(item_table, "STORES_IN_ORDER", False)
+    table = ItemTable(SMALL, 10)
+    table.insert(array([1]), items([1]))
+    slots, stamps, _ = table.look_up(array([1]))
+    assert_same(table.take(slots, stamps), items([1]))
+    reads: list[Callable[[], object]] = [
+        lambda: table.look_up(array([1])),
+        lambda: table.take(slots, stamps),
+    ]
+    for read in reads:
+        reader = threading.Thread(target=read)
+        with table._lock.held(1.0):
+            reader.start()
+            reader.join(0.05)
+            assert reader.is_alive()
+        reader.join(10)
+        assert not reader.is_alive()
+
+
+def test_a_lock_is_waited_for_no_longer_than_said() -> None:
+    table = ItemTable(SMALL, 10)
+    with table._lock.held(1.0):
+        for change in (
+            lambda: table.remove(array([1]), within=0.01),
+            lambda: table.insert(array([1]), items([1]), within=0.01),
+        ):
+            with pytest.raises(TableBusy):
+                change()
+        table.keep(array([1, 2]), items([1, 2]), table.epoch)
+    assert (table.not_kept, table.count) == (2, 0)
+    table.keep(array([1, 2]), items([1, 2]), table.epoch)
+    assert (table.not_kept, table.count) == (2, 2)
 
 
 def test_the_hand_spares_what_was_looked_up() -> None:

@@ -21,7 +21,8 @@ import httpx
 import numpy as np
 import pytest
 
-from feature_store.contract import Ids, ItemBatch
+from feature_store import connect
+from feature_store.contract import Changes, Ids, ItemBatch
 from model_export.build import build
 from service import freshness
 from service.hash_index import ABSENT
@@ -172,31 +173,38 @@ async def test_what_is_read_again_after_lost_changes_does_not_undo_anothers_chan
 async def test_a_version_that_is_being_loaded_learns_of_what_is_written_meanwhile(
     small_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
-    """Its table was filled before, and its first answer comes before the next look at the log."""
+    """By another process while it is warmed up, and by this one after its last look at the log."""
     monkeypatch.setattr(freshness, "EVERY_S", 3600.0)
-    item = int(small_world.ids[0])
+    elsewhere, here = small_world.ids[:2].tolist()
     more = {"table_folder": tmp_path / "tables"} if shared else {}
     async with opened(small_world, **more) as house:
-        new = await at_level(house, item, 9)
+        expected = [await at_level(house, item, 9) for item in (elsewhere, here)]
         build(small_world.network, small_world.models, version="small-2")
-        filled, go = asyncio.Event(), asyncio.Event()
-        loop, warm = asyncio.get_running_loop(), loading.warm
+        loop, warm, changes = asyncio.get_running_loop(), loading.warm, house.store.changes
 
-        def waits(*arguments: Any) -> None:
-            loop.call_soon_threadsafe(filled.set)
-            asyncio.run_coroutine_threadsafe(go.wait(), loop).result()
+        async def change_elsewhere() -> None:
+            store = await connect(small_world.store, small_world.schema)
+            await store.patch_item(elsewhere, lambda row: row["likes_level"].fill(9))
+            await store.close()
+
+        def changed_while_warmed_up(*arguments: Any) -> None:
+            asyncio.run_coroutine_threadsafe(change_elsewhere(), loop).result()
             warm(*arguments)
 
-        monkeypatch.setattr(loading, "warm", waits)
-        activated = asyncio.create_task(house.swap.activate("small-2"))
-        await filled.wait()
-        assert (await patch(house, item, 9)).status_code == 204
-        go.set()
-        await activated
+        async def changed_after_the_look(cursor: str | None) -> Changes:
+            found = await changes(cursor)
+            if cursor is not None and not len(found.ids):
+                assert (await patch(house, here, 9)).status_code == 204
+            return found
+
+        monkeypatch.setattr(loading, "warm", changed_while_warmed_up)
+        monkeypatch.setattr(house.store, "changes", changed_after_the_look)
+        await house.swap.activate("small-2")
         assert house.versions.active is not None
         assert house.versions.active.name == "small-2"
         assert not house.versions.loading
-        assert await score(house, item) == pytest.approx(new, abs=1e-6)
+        found = [await score(house, item) for item in (elsewhere, here)]
+        assert found == [pytest.approx(one, abs=1e-6) for one in expected]
 
 
 @contextmanager

@@ -7,17 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from service import table_file
 from service.hash_index import ABSENT
 from service.item_table import ItemTable, SlotsMoved
 from service.table_file import TableFile
-from tests.service.process import serving
+from tests.service.artifacts.test_private_directory import another_user
+from tests.service.process import serving, start
 from tests.service.test_item_table import array, assert_same, items
 from tests.service.world import SMALL, World
 
@@ -215,6 +218,112 @@ def test_tables_are_not_shared_where_stores_are_seen_out_of_order(
     monkeypatch.setattr(table_file, "STORES_IN_ORDER", False)
     with pytest.raises(OSError, match="QIN_TABLE_FOLDER: item tables are shared on x86 alone"):
         joined(tmp_path / "a.table")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_an_ordinary_user_has_tables_in_a_folder_of_its_own_alone() -> None:
+    with tempfile.TemporaryDirectory() as parent:
+        os.chmod(parent, 0o777)
+        (Path(parent) / "roots").mkdir(mode=0o777)
+        with another_user():
+            with pytest.raises(OSError, match="belongs to uid 0, and this process runs as uid"):
+                joined(Path(parent) / "roots" / "a.table")
+            own = joined(Path(parent) / "own" / "a.table")
+            own.insert(array([1]), items([1]))
+            assert joined(Path(parent) / "own" / "a.table").count == 1
+            del own
+        with pytest.raises(OSError, match="belongs to uid 65534, and this process runs as uid 0"):
+            joined(Path(parent) / "own" / "a.table")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_service_does_not_start_on_a_folder_that_is_not_its_own(
+    world: World, tmp_path: Path, workers: str
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    service = start(
+        *("--bundle", str(world.models), "--store", world.store, "--workers", workers),
+        QIN_TABLE_FOLDER=str(tmp_path / "link"),
+    )
+    assert service.process.wait(60) == 1
+    said = service.log.read_text()
+    service.log.unlink()
+    assert said.count("cannot serve: QIN_TABLE_FOLDER: ") == 1
+    assert "is a symbolic link; name the directory itself" in said
+    assert "Traceback" not in said
+
+
+KEPT = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from tests.service.test_table_file import ITEMS, joined, news
+from tests.service.test_item_table import array, items
+role, path, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+table, (stored, confirmed) = joined(path), news(path)
+random = np.random.default_rng(seed)
+print("began", flush=True)
+while True:
+    if role == "fetch":
+        some, epoch = random.integers(0, ITEMS, 6), table.epoch
+        read = stored[some].tolist()
+        if random.random() < 0.3:
+            time.sleep(0.001)
+        table.keep(some, items(some.tolist(), read), epoch)
+    else:
+        item = int(random.integers(ITEMS))
+        stored[item] += 1
+        table.remove(array([item]), within=60)
+        confirmed[item] = stored[item]
+        time.sleep(0.0005)
+"""
+ITEMS = 60
+
+
+def news(path: Path) -> NDArray[np.int64]:
+    """(2, ITEMS): the change that each item's record is of, and the latest one confirmed."""
+    return np.memmap(path.with_suffix(".news"), np.int64, "r+", shape=(2, ITEMS))
+
+
+def test_no_reader_sees_an_older_row_than_was_confirmed_by_any_process(tmp_path: Path) -> None:
+    """While two processes fetch, one changes, and one after the other is killed."""
+    path, random = tmp_path / "a.table", np.random.default_rng(3)
+    np.zeros((2, ITEMS), np.int64).tofile(path.with_suffix(".news"))
+    table, (_, confirmed) = joined(path), news(path)
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", KEPT, role, str(path), str(n)], stdout=subprocess.PIPE
+        )
+        for n, role in enumerate(["fetch", "fetch", "change"])
+    ]
+    try:
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"began\n"
+        seen = 0
+        for victim in children:
+            before, checked = int(confirmed.sum()), 0
+            while checked < 3000 or int(confirmed.sum()) < before + 100:
+                asked = random.permutation(ITEMS)[:32]
+                least = confirmed[asked]
+                slots, stamps, _ = table.look_up(asked)
+                there = slots != ABSENT
+                try:
+                    rows = table.take(slots[there], stamps[there])
+                except SlotsMoved:
+                    continue
+                change = rows.context[:, 0] // 1000
+                assert (change >= least[there]).all()
+                assert_same(rows, items(asked[there].tolist(), change.tolist()))
+                seen, checked = seen + int(there.sum()), checked + len(asked)
+            victim.kill()
+        assert seen > 500
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+            assert child.stdout is not None
+            child.stdout.close()
 
 
 def test_a_folder_without_room_says_what_to_do(tmp_path: Path) -> None:
