@@ -1,7 +1,8 @@
 """``python -m tests.service.pressure``: the service on one core, a generator on the other.
 
     python -m tests.service.pressure --json
-    python -m tests.service.pressure --part overload --knee 210
+    python -m tests.service.pressure --part overload2 --knee 210
+    python -m tests.service.pressure --part costly --route events --route explain --knee 210
 
 Finds the knee (64 candidates, the paper's sizes, random weights), then prints each bar. A knee that
 was found before can be given, so that the parts fit into short quiet times.
@@ -21,6 +22,7 @@ import typer
 from feature_store.schema import FeatureSchema
 from tests.service.pressure import bars
 from tests.service.pressure.bench import Bench, bench
+from tests.service.pressure.costly import costly
 from tests.service.world import SMALL, SMALL_SIZES, make_world
 from training.qin import QINSizes
 
@@ -41,15 +43,18 @@ def say(line: str) -> None:
 
 
 def main(
-    part: Annotated[list[str], typer.Option(help="knee, deadlines, " + ", ".join(PARTS))] = [],  # noqa: B006
+    part: Annotated[
+        list[str], typer.Option(help="knee, costly, deadlines, " + ", ".join(PARTS))
+    ] = [],  # noqa: B006
     knee: Annotated[float, typer.Option(help="Found before, requests/s; 0: find it.")] = 0,
     slo: Annotated[str, typer.Option(help="The target.")] = "p99=50ms",
     seconds: Annotated[float, typer.Option(help="Of an overload; other runs are shorter.")] = 60,
     sizes: Annotated[str, typer.Option(help="paper or small.")] = "paper",
+    route: Annotated[list[str], typer.Option(help="Of part costly: these alone.")] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
 ) -> None:
     """Exit code 1 when a bar is missed."""
-    chosen = part or ["knee", *PARTS, "deadlines"]
+    chosen = part or ["knee", *PARTS, "costly", "deadlines"]
     found: dict[str, Any] = {"slo": slo, "candidates": CANDIDATES, "sizes": sizes}
     schema, network = {
         "paper": (FeatureSchema.microlens(), QINSizes()),
@@ -69,6 +74,8 @@ def main(
                     say(name)
                     found[name] = PARTS[name](measured, seconds)
                     say(str(found[name]))
+            if "costly" in chosen:
+                found["costly"] = costly(measured, seconds / 6, route, say)
         if "deadlines" in chosen:
             # Admission would refuse nearly all that could expire: here it is as good as off.
             with bench(world, slo, CANDIDATES, QIN_TARGET_MS="600000") as measured:
