@@ -41,7 +41,7 @@ class Admission:
 
     def __init__(self, engine: Engine, metrics: Metrics, target_s: float) -> None:
         """``target_s``: what the slowest 1% of the short requests let in may take."""
-        self.cost = CostModel()
+        self.cost, self.explaining, self.deriving = CostModel(), CostModel(), CostModel()
         self._engine, self._target_s = engine, target_s
         self._admitted, self._refused = (
             {p: metrics.admission.labels(p.value, outcome) for p in Priority}
@@ -77,9 +77,14 @@ class Admission:
         return self.forecast(priority) <= self._limit * share
 
     def enter(
-        self, candidates: int, deadline: float, priority: Priority = Priority.ONLINE
+        self,
+        candidates: int,
+        deadline: float,
+        priority: Priority = Priority.ONLINE,
+        explained: int = 0,
     ) -> Permit:
-        """``with admission.enter(…) as permit``, once the length of the list is known.
+        """``with admission.enter(…) as permit``, once the length of the list is known, and how many
+        of it are to be ``explained``.
 
         ``deadline`` is on ``perf_counter``. OverCapacity when there is no room, or when those ahead
         leave no time before the deadline.
@@ -88,6 +93,8 @@ class Admission:
             self._refuse(priority, FULL)
         engine, forecast = self._engine, self.forecast(priority)
         seconds, chunk = self.cost.predict(candidates), self.cost.predict(engine.chunk)
+        if explained:
+            seconds += self.explaining.predict(explained)
         ahead = forecast if seconds <= chunk else self._all() / engine.threads
         if ahead:
             spread = min(engine.threads, engine.pieces(candidates))
@@ -181,6 +188,20 @@ class Permit:
             self._admission._given_back(self)
             self.priority = Priority.BATCH
             self._admission._taken(self)
+
+    def derives(self, items: int) -> None:
+        """So many items are to be derived first, as was not known before."""
+        admission = self._admission
+        admission._given_back(self)
+        self.seconds += admission.deriving.predict(items)
+        self.share = min(self.seconds, admission.cost.predict(admission._engine.chunk))
+        admission._taken(self)
+
+    def derived(self, items: int, seconds: float) -> None:
+        self._admission.deriving.learn(items, seconds)
+
+    def explained(self, candidates: int, seconds: float) -> None:
+        self._admission.explaining.learn(candidates, seconds)
 
     def scored(self, candidates: int, work: Work) -> None:
         """So many of them, by this work, which has just come back."""

@@ -7,13 +7,17 @@ from functools import partial
 from starlette.requests import Request
 
 from service.answer import Answer
+from service.budget.loop_budget import REFUSAL_S
 from service.departure import WhileThere
-from service.errors import DeadlinePassed
+from service.errors import DeadlinePassed, OverCapacity
 from service.exchange import exchange_of
 from service.house import House
 from service.peer import peer_of
 from service.priority import Priority
 from service.question import Question
+
+EXPLAIN = "explain"  # kind of the loop's budget
+PARSED_S = 0.1e-6  # a candidate
 
 
 async def ask(
@@ -29,7 +33,15 @@ async def ask(
     lease = house.versions.lease(asked, question.user_id)
     exchange.model_version, exchange.role = lease.version.name, lease.role
     exchange.inferences = lease.version.inferences
-    permit = house.admission.enter(exchange.candidates, deadline, exchange.priority)
+    explained = question.explained
+    if explained > house.engine.chunk:  # beyond a person's curiosity
+        exchange.priority = Priority.BATCH
+    try:
+        permit = house.admission.enter(exchange.candidates, deadline, exchange.priority, explained)
+    except OverCapacity:
+        if explained:
+            await house.budget.refused(EXPLAIN, REFUSAL_S + exchange.candidates * PARSED_S)
+        raise
     tally = lease.version.tally
     try:
         with permit, lease as version, WhileThere(peer_of(request.scope), permit.defer):

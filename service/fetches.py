@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, Ids
+from service.budget.metered import measured
 from service.derive import derive
 from service.engine import Engine
 from service.errors import DeadlinePassed, ServiceError
@@ -26,9 +27,12 @@ from service.hash_index import ABSENT
 from service.item_memory import DerivedItems, Slots
 from service.item_table import Epoch
 from service.observability.background import begin
+from service.priority import Priority
 from service.store import StoreReader
 
 if TYPE_CHECKING:
+    from service.admission import Permit
+    from service.budget.charge import Charge
     from service.versions import Version
 
 Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT
@@ -64,11 +68,19 @@ class Fetches:
     _epoch: int = 0
 
     async def fetch(
-        self, wanted: Ids, version: Version, store: StoreReader, engine: Engine, deadline: float
+        self,
+        wanted: Ids,
+        version: Version,
+        store: StoreReader,
+        engine: Engine,
+        deadline: float,
+        permit: Permit | None = None,
+        charge: Charge | None = None,
     ) -> list[Fetched]:
         """These items (distinct), in one or more parts; at most one is a new round trip.
 
-        Raises StoreFailure when a part cannot be had, DeadlinePassed at ``deadline``.
+        Deriving them has the priority of ``permit``, and the loop's time is on ``charge``. Raises
+        StoreFailure when a part cannot be had, DeadlinePassed at ``deadline``.
         """
         epoch = version.table.epoch
         counts = version.table.counts(wanted, epoch).tolist()
@@ -85,7 +97,8 @@ class Fetches:
                 fresh.append(item)
         parts = [_nothing(known)] if known else []
         if fresh:
-            tasks.add(self._begin(np.array(fresh, np.int64), version, store, engine, epoch))
+            ids = np.array(fresh, np.int64)
+            tasks.add(self._begin(ids, version, store, engine, epoch, permit, charge))
         if tasks:
             waited = await asyncio.wait(tasks, timeout=max(0.0, deadline - perf_counter()))
             late = waited[1]
@@ -113,10 +126,19 @@ class Fetches:
         self._without.clear()
 
     def _begin(
-        self, ids: Ids, version: Version, store: StoreReader, engine: Engine, epoch: Epoch
+        self,
+        ids: Ids,
+        version: Version,
+        store: StoreReader,
+        engine: Engine,
+        epoch: Epoch,
+        permit: Permit | None,
+        charge: Charge | None,
     ) -> asyncio.Task[Fetched]:
         ids = np.sort(ids)
-        bring = self._bring(ids, version, store, engine, epoch)
+        bring = self._bring(ids, version, store, engine, epoch, permit)
+        if charge is not None:
+            bring = measured(bring, charge.spent)
         task = begin("item_fetch", bring, expected=(ServiceError,))
         counts = version.table.counts(ids, epoch)
         for item, count in zip(ids.tolist(), counts.tolist(), strict=True):
@@ -130,7 +152,13 @@ class Fetches:
                 del self._under_way[item]
 
     async def _bring(
-        self, ids: Ids, version: Version, store: StoreReader, engine: Engine, epoch: Epoch
+        self,
+        ids: Ids,
+        version: Version,
+        store: StoreReader,
+        engine: Engine,
+        epoch: Epoch,
+        permit: Permit | None,
     ) -> Fetched:
         """One round trip, and the item tower for what it found."""
         table, mine = version.table, self._epoch
@@ -149,7 +177,10 @@ class Fetches:
             parts[start] = items
 
         if len(readable):
-            await engine.run(derive_chunk, len(readable), perf_counter() + DERIVE_WITHIN_S)
+            within, priority = perf_counter() + DERIVE_WITHIN_S, permit or Priority.ONLINE
+            work = await engine.run(derive_chunk, len(readable), within, priority=priority)
+            if permit:
+                permit.derived(len(readable), work.busy)
         if self._epoch == mine:
             self._remember(ids, status, table.counts(ids, epoch))
         place = np.full(len(ids), ABSENT)

@@ -210,7 +210,7 @@ async def open_house(
         engine=engine,
         admission=admission,
         budget=budget,
-        scoring=Scoring(reader, engine, metrics, rechecks),
+        scoring=Scoring(reader, engine, metrics, rechecks, budget),
         versions=versions,
         readiness=readiness,
         swap=swap,

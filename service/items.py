@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, Ids
+from service.admission import Permit
+from service.budget.charge import Charge
 from service.engine import Engine
 from service.errors import StoreFailure
 from service.fetches import Fetched, SomeStatus, Status, each_status
@@ -18,6 +20,8 @@ from service.metrics import Metrics
 from service.store import StoreReader
 from service.timings import Timings
 from service.versions import Version
+
+AT_ONCE = 512  # items that one round trip brings
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +85,30 @@ async def fetch_missed(
     engine: Engine,
     deadline: float,
     t: Timings,
+    permit: Permit | None = None,
+    charge: Charge | None = None,
 ) -> FoundItems:
-    """As ``found``, with what is missed: by one round trip to the store at most, and as much of it
-    as is to be had."""
+    """As ``found``, with what is missed, as much of it as is to be had: by a round trip to the
+    store for each ``AT_ONCE`` of it, between which ``charge`` waits for its turn."""
     cold = found.cold
     cold[missed] = False
     store.metrics.table_misses.inc(len(missed))
     wanted, position = np.unique(ids[missed], return_inverse=True)
     status, place = np.full(len(wanted), CORRUPT, np.uint8), np.full(len(wanted), ABSENT)
+    parts, unreached = list[Fetched](), False
     try:
-        parts = await version.fetches.fetch(wanted, version, store, engine, deadline)
+        for start in range(0, len(wanted), AT_ONCE):
+            if start and charge:
+                await charge.turn()
+            some = wanted[start : start + AT_ONCE]
+            parts += await version.fetches.fetch(
+                some, version, store, engine, deadline, permit, charge
+            )
     except StoreFailure:
         if not store.may_do_without:
             raise
-        parts, unreached = [], True
-    else:
-        unreached = False
+        unreached = True
+    if parts:
         t.lap("store", max(t.lapped, max(part.answered for part in parts)))
     fetched = _merged(parts, wanted, status, place)
     t.lap("items")

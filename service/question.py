@@ -27,6 +27,14 @@ class Question:
     top_k: int | None = None  # only the best are asked for
     explain: int | None = None  # and so many history items that a score came from
 
+    @property
+    def explained(self) -> int:
+        """How many candidates, at most."""
+        if self.explain is None:
+            return 0
+        count = len(self.candidates)
+        return count if self.top_k is None else min(self.top_k, count)
+
     @classmethod
     def of(cls, asked: ScoreRequest) -> Question:
         return cls(

@@ -16,7 +16,7 @@ from service.api import (
     deadline_header,
     score_request,
 )
-from service.ask import ask
+from service.ask import EXPLAIN, ask
 from service.exchange import SCORE, exchange_of
 from service.gate import Handler, behind_the_gate
 from service.house import House
@@ -45,7 +45,12 @@ def score_handler(house: House) -> Handler:
         asked = parse(model, body, contents)
         question = Question.of(asked)
         version, answer = await ask(house, request, question, asked.model_version, deadline)
-        content = answer.json(version, exchange.request_id, asked.top_k)
+        if asked.explain is None:
+            content = answer.json(version, exchange.request_id, asked.top_k)
+        else:
+            await house.budget.turn()
+            with house.budget.measured(EXPLAIN):
+                content = answer.json(version, exchange.request_id, asked.top_k)
         exchange.timings.lap("encode")
         return PlainResponse(content, JSON)
 

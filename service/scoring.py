@@ -14,12 +14,15 @@ import numpy as np
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
 from service.admission import Permit
 from service.answer import Answer, best
+from service.budget.charge import Charge
+from service.budget.loop_budget import LoopBudget
+from service.budget.metered import Metered
 from service.engine import Engine, Prepare, in_time
 from service.errors import StoreFailure
 from service.explanations import Explanations
 from service.fetches import each_status
-from service.item_table import SlotsMoved
-from service.items import FoundItems, fetch_missed, find_in_table
+from service.item_table import Positions, SlotsMoved
+from service.items import AT_ONCE, FoundItems, fetch_missed, find_in_table
 from service.metrics import Metrics
 from service.overflow import culprits
 from service.passes import Passes
@@ -45,6 +48,7 @@ class Scoring:
     engine: Engine
     metrics: Metrics
     rechecks: Rechecks | None = None
+    budget: LoopBudget | None = None
 
     async def answer(
         self,
@@ -75,9 +79,7 @@ class Scoring:
             )
             timings.lap("table")
             if len(missed):
-                found = await fetch_missed(
-                    ids, found, missed, version, self.store, self.engine, deadline, timings
-                )
+                found = await self.fetch(ids, found, missed, version, deadline, timings, permit)
                 asked = each_status(found.status, len(found))[len(history) :]
                 if found.unreached and FOUND not in asked:
                     raise self.store.failure()  # there is nothing to answer from
@@ -117,6 +119,33 @@ class Scoring:
                 raise
             return None
         return EMPTY if stored is None else stored[: version.schema.history_length]
+
+    async def fetch(
+        self,
+        ids: Ids,
+        found: FoundItems,
+        missed: Positions,
+        version: Version,
+        deadline: float,
+        timings: Timings,
+        permit: Permit | None = None,
+    ) -> FoundItems:
+        """What is not in the table. Where that is much, it is charged to the loop's budget and the
+        request goes on at batch priority: nobody else is to wait for it."""
+        if permit:
+            permit.derives(len(missed))
+        known = (ids, found, missed, version, self.store, self.engine, deadline, timings, permit)
+        if self.budget is None or len(missed) <= AT_ONCE:
+            return await fetch_missed(*known)
+        if permit:
+            permit.defer()
+        charge = Charge(self.budget, "missed")
+        try:
+            await charge.enter(len(missed))
+            fetched: FoundItems = await Metered(fetch_missed(*known, charge), charge.spent)
+            return fetched
+        finally:
+            charge.leave()
 
     async def score(
         self,
@@ -200,7 +229,9 @@ class Scoring:
         if len(chosen) and told.top:
             priority: HasPriority = permit or Priority.ONLINE
             rank = partial(ranking.explain, told)
-            await self.engine.run(rank, len(chosen), deadline, priority=priority)
+            work = await self.engine.run(rank, len(chosen), deadline, priority=priority)
+            if permit:
+                permit.explained(len(chosen), work.busy)
             timings.lap("rank")
         return told
 

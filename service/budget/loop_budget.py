@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic, process_time, thread_time
 
 from service.metrics import Metrics
@@ -25,14 +26,16 @@ WINDOW_S = 0.1  # over which it is measured what scoring takes
 LOOK_EVERY_S = 0.002  # for a turn
 MOST_WAITING_S = 0.05  # of loop time predicted, of each kind
 FIRST_GUESS_S, FIRST_GUESS_A_BYTE_S = 0.5e-3, 30e-9
-SMALL = 4096  # bytes: below, a request's time is not its body's
+FIRST_GUESS_AN_ID_S = 3e-6  # of missed ones
+SMALL = 512  # bytes, or ids: below, a request's time is not its size's
 PACE = 0.1  # weight of the newest measurement
 RECEIVED_A_BYTE_S = 1.5e-9  # before a request is seen
 REFUSAL_S = 0.2e-3
 FAULT_S, FAULT_A_BYTE_S = 0.4e-3, 4e-9
-# Refusals: the first after a moment, the next one apart from it; beyond the longest wait at once.
-HELD_S, APART_S, LONGEST_S = 0.05, 0.005, 0.5
-KINDS = ("events", "items", "metrics", "stats", "other")
+# A refusal's answer waits for a moment, and so long after the one before that refusals together
+# take a share of the loop: the longest they may, and not where very many wait.
+HELD_S, LONGEST_S, REFUSALS_SHARE, MOST_HELD = 0.05, 0.5, 0.04, 250
+KINDS = ("events", "items", "metrics", "stats", "other", "explain", "missed")
 FAULTS = "faults"
 
 
@@ -60,10 +63,11 @@ class LoopBudget:
         self._waiting = dict.fromkeys(KINDS, 0.0)
         self._fixed = dict.fromkeys(KINDS, FIRST_GUESS_S)
         self._a_byte = dict.fromkeys(KINDS, FIRST_GUESS_A_BYTE_S)
+        self._a_byte["missed"] = FIRST_GUESS_AN_ID_S
         self._spent = 0.0  # since the window began
         self._window = monotonic(), process_time(), thread_time()
         self._rate = SHARE
-        self._last_refusal = 0.0
+        self._last_refusal, self._held = 0.0, 0
         kinds = (*KINDS, FAULTS)
         self._admitted, self._refused = (
             {kind: metrics.budget.labels(kind, outcome) for kind in kinds}
@@ -100,6 +104,15 @@ class LoopBudget:
         self._spent += seconds
         self._seconds[kind].inc(seconds)
 
+    @contextmanager
+    def measured(self, kind: str) -> Iterator[None]:
+        """The block is charged; nothing is awaited in it."""
+        began = thread_time()
+        try:
+            yield
+        finally:
+            self.spend(kind, thread_time() - began)
+
     @property
     def affords(self) -> bool:
         """Whether work may run now."""
@@ -113,15 +126,20 @@ class LoopBudget:
             while not self.affords:  # noqa: ASYNC110 — as time goes by
                 await asyncio.sleep(min(LOOK_EVERY_S, 1e-4 - self._bucket.level / self._rate))
 
-    async def refused(self, kind: str) -> None:
-        """Count a refusal; its answer is to be written afterwards."""
+    async def refused(self, kind: str, cost: float = REFUSAL_S) -> None:
+        """Count a refusal that takes the loop so long; its answer is to be written afterwards."""
         self._refused[kind].inc()
-        self.spend(kind, REFUSAL_S)
+        self.spend(kind, cost)
+        if self._held >= MOST_HELD:
+            return
         now = monotonic()
-        due = max(now + HELD_S, self._last_refusal + APART_S)
-        if due - now <= LONGEST_S:
-            self._last_refusal = due
+        due = max(now + HELD_S, self._last_refusal + cost / REFUSALS_SHARE)
+        self._last_refusal = due = min(due, now + LONGEST_S)
+        self._held += 1
+        try:
             await asyncio.sleep(due - now)
+        finally:
+            self._held -= 1
 
     async def fault(self, size: int) -> None:
         """A scoring route refuses a body of so many bytes: the answer waits until that is paid."""

@@ -35,3 +35,9 @@ class Metered:
                 raise
             except BaseException as raised:
                 error = raised
+
+
+async def measured(coroutine: Coroutine[Any, Any, T], spent: Callable[[float], None]) -> T:
+    """The same, as a coroutine."""
+    result: T = await Metered(coroutine, spent)
+    return result

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from math import inf
+from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any
 
@@ -12,27 +14,45 @@ import httpx
 import orjson
 import pytest
 
-from service.budget.loop_budget import FAULTS, KINDS, LONGEST_S, LoopBudget
+from service.budget.loop_budget import (
+    FAULTS,
+    HELD_S,
+    LONGEST_S,
+    REFUSAL_S,
+    REFUSALS_SHARE,
+    LoopBudget,
+)
 from service.budget.metered import Metered
 from service.budget.middleware import kind_of
 from service.events import SLICE, STORED, Events
 from service.exchange import PROBES
 from service.gate import LARGE
 from service.house import House
+from service.items import AT_ONCE
 from service.metrics import Metrics
+from service.priority import Priority
 from service.scrape import Kept, OwnMetrics
 from tests.service.engine_gate import FAR
 from tests.service.houses import client_of, metric, opened
 from tests.service.live import listening, until
-from tests.service.world import World
+from tests.service.world import World, make_world
 
 MANY = 120  # more than may wait, whatever kind it is
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Its own, to be written to."""
+    return make_world(tmp_path, items=40, users=3)
 
 
 @pytest.fixture
 async def house(world: World) -> AsyncIterator[House]:
     async with opened(world, deadline_ms=1e3 * FAR) as house:
         yield house
+
+
+ROUTES = ("events", "items", "items read", "metrics", "stats", "stats of a version", "other")
 
 
 def requests(world: World) -> dict[str, dict[str, Any]]:
@@ -48,7 +68,7 @@ def requests(world: World) -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "items read", "stats of a version"])
+@pytest.mark.parametrize("kind", ROUTES)
 async def test_surplus_is_a_429_while_probes_and_scoring_are_answered(
     house: House, world: World, kind: str
 ) -> None:
@@ -205,3 +225,60 @@ async def test_bodies_that_scoring_refuses_are_paid_for_and_large_ones_then_not_
         began = perf_counter()
         assert (await client.post("/v1/score", content=b"{")).status_code == 400
         assert perf_counter() - began >= 0.9 * LONGEST_S
+
+
+def full(house: House, kind: str) -> None:
+    """As if as much of it waited as may."""
+    house.budget.enter(kind, FAR)
+
+
+async def test_a_list_of_which_much_is_missed_waits_for_its_place_or_is_refused(
+    house: House, world: World
+) -> None:
+    few, many = [list(range(10**6, 10**6 + n)) for n in (AT_ONCE // 2, 2 * AT_ONCE + 1)]
+    async with client_of(house) as client:
+
+        async def score(candidates: list[int], **more: int) -> httpx.Response:
+            body = {"user_id": 1, "candidates": [*candidates, int(world.ids[0])], **more}
+            return await client.post("/v1/score", json=body)
+
+        answer = await score(many)
+        assert (answer.status_code, answer.json()["unknown_items"]) == (200, many)
+        assert metric(house, "qin_store_duration_seconds_count", operation="items") == 3
+        assert metric(house, "qin_budget_seconds_total", kind="missed") > 0
+        full(house, "missed")
+        assert (await score(few)).status_code == 200
+        answer = await score([one + 10**6 for one in many])
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+        assert metric(house, "qin_budget_requests_total", kind="missed", outcome="refused") == 1
+        assert house.admission.idle
+        assert house.admission.forecast(Priority.BATCH) == 0
+
+
+async def test_explaining_is_charged_and_of_many_it_is_batch(house: House, world: World) -> None:
+    chunk, item = house.engine.chunk, int(world.ids[0])
+    async with client_of(house) as client:
+        for count, priority in ((chunk, "online"), (chunk + 1, "batch")):
+            body = {"user_id": 1, "candidates": [item] * count, "explain": 2}
+            answer = await client.post("/v1/score", json=body)
+            assert answer.status_code == 200
+            assert len(answer.json()["explanations"]) == count
+            labels = {"priority": priority, "outcome": "admitted"}
+            assert metric(house, "qin_admission_total", **labels) == 1
+        assert metric(house, "qin_budget_seconds_total", kind="explain") > 0
+    plain, told = (house.admission.enter(chunk, inf, explained=n) for n in (0, chunk))
+    assert told.seconds > plain.seconds
+
+
+async def test_a_refused_caller_waits_the_longer_the_more_there_are() -> None:
+    budget = LoopBudget(Metrics(), lambda: True)
+    began = perf_counter()
+    ended = list[float]()
+
+    async def refused() -> None:
+        await budget.refused("other")
+        ended.append(perf_counter() - began)
+
+    await asyncio.gather(*(refused() for _ in range(40)))
+    assert min(ended) >= 0.9 * HELD_S
+    assert max(ended) >= 0.9 * (HELD_S + 39 * REFUSAL_S / REFUSALS_SHARE)

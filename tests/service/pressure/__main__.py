@@ -44,7 +44,7 @@ def say(line: str) -> None:
 
 def main(
     part: Annotated[
-        list[str], typer.Option(help="knee, costly, deadlines, " + ", ".join(PARTS))
+        list[str], typer.Option(help=f"knee, costly, deadlines, {', '.join(PARTS)}")
     ] = [],  # noqa: B006
     knee: Annotated[float, typer.Option(help="Found before, requests/s; 0: find it.")] = 0,
     slo: Annotated[str, typer.Option(help="The target.")] = "p99=50ms",

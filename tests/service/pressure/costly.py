@@ -101,7 +101,7 @@ def _row(p99: float, alone: float, counts: dict[str, int], called: Called) -> Js
         "ratio": round(ratio, 3),
         "counts": {name: count for name, count in counts.items() if count},
         "statuses_per_s": {
-            status: round(count / called.seconds, 1)
+            str(status): round(count / called.seconds, 1)
             for status, count in sorted(called.statuses.items())
         },
         "probe_max_ms": round(1e3 * probe, 1),

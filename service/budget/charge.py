@@ -1,0 +1,49 @@
+"""One request's place in the loop's budget."""
+
+from __future__ import annotations
+
+from service.budget.loop_budget import RECEIVED_A_BYTE_S, LoopBudget
+from service.errors import OverCapacity
+
+FULL = "the service is busy; try again later"
+
+
+def over_capacity() -> OverCapacity:
+    return OverCapacity(FULL, headers={"Retry-After": "1"})
+
+
+class Charge:
+    """Held while a request's work waits or runs, and told what it took."""
+
+    __slots__ = ("_budget", "_kind", "_predicted", "_size", "_took", "_within")
+
+    def __init__(self, budget: LoopBudget, kind: str) -> None:
+        self._budget, self._kind = budget, kind
+        self._size, self._predicted, self._took, self._within = 0, 0.0, 0.0, False
+
+    async def enter(self, size: int = 0) -> None:
+        """Once the body of so many bytes is here: a slow client takes no place. (Of kind ``missed``
+        it is ids.) Waits for a turn; OverCapacity where too much waits already."""
+        budget, kind = self._budget, self._kind
+        self._size, self._predicted = size, budget.predict(kind, size)
+        budget.spend(kind, size * RECEIVED_A_BYTE_S)
+        if not budget.has_room(kind, self._predicted):
+            await budget.refused(kind)
+            raise over_capacity()
+        self._within = True
+        budget.enter(kind, self._predicted)
+        await budget.turn()
+
+    async def turn(self) -> None:
+        """Before each further slice of work."""
+        await self._budget.turn()
+
+    def spent(self, seconds: float) -> None:
+        self._took += seconds
+        self._budget.spend(self._kind, seconds)
+
+    def leave(self) -> None:
+        if self._within:
+            self._within = False
+            self._budget.leave(self._kind, self._predicted)
+            self._budget.learn(self._kind, self._size, self._took)
