@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 
 from service.logs import logger
+from service.settings import is_loopback
 from service.until import until
 
 BACKLOG = 4096  # connections that wait to be accepted; the system's own limit may be lower
@@ -104,6 +105,9 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
         (family, *_, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
+        if is_loopback(host) and not is_loopback(str(address[0])):
+            # Who may write and ask was decided for a loopback address.
+            raise OSError(0, f"resolved to a loopback address and then to {address[0]}")
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

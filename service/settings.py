@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import socket
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -497,8 +498,13 @@ def is_loopback(host: str) -> bool:
     address = canonical_address(host)
     if address is not None:
         return ipaddress.ip_address(address).is_loopback
+    return _resolves_to_loopback(host)
+
+
+@lru_cache(maxsize=16)  # decided once; ``door.bind`` refuses another outcome
+def _resolves_to_loopback(name: str) -> bool:
     try:
-        found = {str(at[4][0]) for at in socket.getaddrinfo(host, 0)} if host else set()
+        found = {str(at[4][0]) for at in socket.getaddrinfo(name, 0)} if name else set()
     except (OSError, UnicodeError):
         return False  # listening on it will say so
     return bool(found) and all(is_loopback(address) for address in found)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+from typing import Any
+
 import pytest
 
 from service.access.hosts import MOST_KNOWN, OwnNames
-from service.settings import host_names, is_loopback, origins
+from service.door import listen
+from service.settings import Settings, host_names, is_loopback, origins
 
 
 @pytest.mark.parametrize(
@@ -114,3 +118,21 @@ def test_an_origin_that_could_never_match_is_refused(entry: str) -> None:
 )
 def test_a_loopback_bind_is_told_from_others(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+def test_a_name_that_was_loopback_when_that_was_decided_is_not_listened_on_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = iter(["127.0.0.1"])
+    resolve = socket.getaddrinfo
+
+    def moving(host: Any, *arguments: Any, **options: Any) -> Any:
+        name = next(found, "0.0.0.0") if host == "moving.test" else host
+        return resolve(name, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", moving)
+    assert Settings(host="moving.test").writes_at == "service"
+    with pytest.raises(
+        OSError, match=r"moving\.test:0: resolved to a loopback address and then to"
+    ):
+        listen("moving.test", 0, "QIN_PORT")

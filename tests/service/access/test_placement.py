@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from service.admin import create_admin
 from service.house import House
 from service.settings import Settings
 from tests.service.houses import client_of, opened
+from tests.service.process import start
 from tests.service.world import World, make_world
 
 TOKEN = "a-token-of-the-admin-port"
@@ -100,6 +102,29 @@ async def test_the_public_port_refuses_with_the_setting_and_changes_nothing(
         assert str(after) == str(history)
         body = {"user_id": 1, "candidates": [item]}
         assert (await client.post("/v1/score", json=body)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("variables", "decided", "warned"),
+    [
+        ({}, ["off", "off"], False),
+        ({"QIN_ADMIN_TOKEN": TOKEN}, ["admin", "admin"], False),
+        ({"QIN_EVENTS_ON": "service"}, ["off", "service"], True),
+        ({"QIN_EVENTS_ON": "service", "QIN_API_KEYS": f"shop:{TOKEN}"}, ["off", "service"], False),
+        ({"QIN_HOST": "127.0.0.1"}, ["service", "service"], False),
+    ],
+)
+def test_the_start_says_who_may_write_and_warns_where_any_caller_may(
+    variables: dict[str, str], decided: list[str], warned: bool
+) -> None:
+    ended = start("--bundle", "none", **{"QIN_HOST": "0.0.0.0", **variables})
+    ended.process.wait(30)
+    lines = [json.loads(t) for t in ended.log.read_text().splitlines() if t.startswith("{")]
+    (said,) = [line for line in lines if line["event"] == "access"]
+    assert [said["item_writes"], said["events"]] == decided
+    assert TOKEN not in ended.log.read_text()
+    assert any("any caller" in line["event"] for line in lines) is warned
+    ended.log.unlink()
 
 
 async def test_on_the_admin_port_writes_take_its_token(world: World) -> None:
