@@ -42,6 +42,12 @@ class Catalogue:
         """Where a version's bundle is. It is found among the folder's names, never made a path."""
         return next((folder for folder in self._folders() if folder.name == version), None)
 
+    def look(self, version: str) -> Found | None:
+        """One version."""
+        folder = self.folder(version)
+        with self._looking:
+            return None if folder is None else self._arrivals.look(folder)
+
     def newest_first(self) -> list[Found]:
         """Those that may be begun with or followed: whole, and not of the future."""
         found = [one for one in self.versions().values() if one.whole and not one.ahead]
@@ -92,6 +98,8 @@ class Catalogue:
                 )
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise BundleError(f"{self.path}: cannot be read: {error.strerror}") from error
         return [self.path / name for name in sorted(names)]
 
 

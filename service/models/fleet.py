@@ -15,12 +15,14 @@ import os
 import secrets
 import socket
 import time
+from dataclasses import dataclass
 
 from feature_store.connect import connect
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError
 from feature_store.options import StoreOptions
-from service.errors import ServiceError, StoreFailure
+from service.artifacts.arrival import Found
+from service.errors import Conflict, ServiceError, StoreFailure
 from service.lifecycle.fleet_notes import M, Notes, Report, Sightings, Wanted, mark_of_this_process
 from service.logs import logger
 from service.models.hot_swap import HotSwap
@@ -30,8 +32,25 @@ from service.settings import Settings
 PATIENT = StoreOptions(budget_ms=5_000)  # nobody waits for an answer yet
 LOOK_EVERY_S = 0.5
 REPORT_EVERY_S = 10.0
+AGAIN_S = 2.0  # between looks whether what failed here may succeed now
+FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0  # before it is tried again although nothing changed
 TURN_S = 120.0  # that a process waits for each one before it, at most
 PLACES = 64
+
+
+@dataclass(slots=True)
+class _Failed:
+    """What could not be done here."""
+
+    id: str
+    marks: list[str]  # of the folders it would have been loaded from
+    wait_s: float
+    at: float  # ``monotonic``
+    looked_at: float = 0.0
+
+
+def _marks(folders: list[Found]) -> list[str]:
+    return [found.mark for found in folders]
 
 
 class Fleet:
@@ -47,6 +66,7 @@ class Fleet:
             mark=mark_of_this_process(),
         )
         self._notes, self._sightings = Notes(), Sightings()
+        self._failed: _Failed | None = None
         self._place: int | None = None
         self._leads = not self._name
         self._task: asyncio.Task[None] | None = None
@@ -115,7 +135,11 @@ class Fleet:
                 done = self._me.done
                 wanted = await self._read(f"fleet/{self._name}/wanted", Wanted)
                 # What was read may be older than what this process was told meanwhile.
-                if wanted is not None and wanted.id != done and self._me.done == done:
+                if (
+                    wanted is not None
+                    and (wanted.id != done or await self._may_succeed_now(wanted))
+                    and self._me.done == done
+                ):
                     await self._do(wanted)
                 silent = False
             except StoreError as error:
@@ -127,22 +151,56 @@ class Fleet:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _do(self, wanted: Wanted) -> None:
-        swap = self._swap
+        swap, done = self._swap, self._me.done
+        folders = await self._folders(wanted)
+        arriving = [f"version {f.version}: {f.arriving}" for f in folders if f.arriving]
         try:
-            needed = {wanted.active.version, *wanted.loaded}
-            needed |= {one.version for one in (wanted.canary, wanted.shadow) if one}
-            if needed - set(swap.versions.loaded()):
+            if arriving:
+                raise Conflict(f"{arriving[0]}; it is waited for")
+            if self._needed(wanted):
                 await self._turn(wanted)
+            if self._me.done != done:
+                return
             await swap.obey(wanted.model_dump())
-            self._me.fault = None
+            self._me.fault = self._failed = None
         except ServiceError as error:
-            self._me.fault = error.detail
+            self._note_failure(wanted, folders, error.detail)
             logger.error("fleet: not done here", reason=error.detail)
         except Exception:  # it would be the same at every look
-            self._me.fault = "an unexpected error; it has been logged"
+            self._note_failure(wanted, folders, "an unexpected error; it has been logged")
             failed("fleet", "fleet: not done here")
         self._me.done = wanted.id
         await self._report()
+
+    def _note_failure(self, wanted: Wanted, folders: list[Found], fault: str) -> None:
+        before = self._failed if self._failed and self._failed.id == wanted.id else None
+        wait_s = min(2 * before.wait_s, LONGEST_WAIT_S) if before else FIRST_WAIT_S
+        self._failed = _Failed(wanted.id, _marks(folders), wait_s, time.monotonic())
+        self._me.fault = fault
+
+    async def _may_succeed_now(self, wanted: Wanted) -> bool:
+        """Of what failed here: the bundles have changed and are whole, or it is long ago."""
+        failure, now = self._failed, time.monotonic()
+        if failure is None or failure.id != wanted.id or now < failure.looked_at + AGAIN_S:
+            return False
+        failure.looked_at = now
+        folders = await self._folders(wanted)
+        if any(found.arriving for found in folders):
+            return False
+        return _marks(folders) != failure.marks or now > failure.at + failure.wait_s
+
+    async def _folders(self, wanted: Wanted) -> list[Found]:
+        """Those of the versions that have to be loaded for it, as far as they are there."""
+        needed = self._needed(wanted)
+        if not needed:
+            return []
+        found = await asyncio.to_thread(self._swap.roster.catalogue.versions)
+        return [found[name] for name in sorted(needed & found.keys())]
+
+    def _needed(self, wanted: Wanted) -> set[str]:
+        named = {wanted.active.version, *wanted.loaded}
+        named |= {one.version for one in (wanted.canary, wanted.shadow) if one}
+        return named - set(self._swap.versions.loaded())
 
     async def _turn(self, wanted: Wanted) -> None:
         """Wait until those before us have done it, so that not all load at once."""

@@ -95,7 +95,7 @@ class Loads:
             try:
                 slot.enter(State.LOADING, "copying and checking the files")
                 with self._lag.watched() as stalls:
-                    taken = await self._loader.take_in(copy or await self._folder(slot.name))
+                    taken = await self._loader.take_in(copy or await self._folder(slot))
                     await self._room.make(taken.bundle)
                     version = await self._bring(slot, taken, _Told(slot))
             except (BundleError, StoreError, MemoryError, Conflict, UnknownVersion) as error:
@@ -111,10 +111,13 @@ class Loads:
             await self._tidy()
             return await self._finish(slot, version)
 
-    async def _folder(self, name: str) -> Path:
-        folder = await asyncio.to_thread(self._roster.catalogue.folder, name)
+    async def _folder(self, slot: Slot) -> Path:
+        catalogue = self._roster.catalogue
+        found = await asyncio.to_thread(catalogue.look, slot.name)
+        slot.mark = found.mark if found else None
+        folder = await asyncio.to_thread(catalogue.folder, slot.name)
         if folder is None:
-            raise UnknownVersion(f"no longer in {self._roster.catalogue.path}")
+            raise UnknownVersion(f"no longer in {catalogue.path}")
         return folder
 
     async def _bring(self, slot: Slot, taken: TakenIn, progress: _Told) -> Version:

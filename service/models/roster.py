@@ -59,7 +59,8 @@ class Roster:
         for name, one in found.items():
             slot = self.slot(name)
             slot.created = one.created or slot.created
-            if slot.state in NOT_TRIED:
+            changed = slot.state is State.FAILED and slot.mark not in (None, one.mark)
+            if slot.state in NOT_TRIED or changed:
                 state = State.ARRIVING if one.arriving else State.AVAILABLE
                 slot.enter(state, reason=one.fault or one.arriving or one.ahead)
         for name in [n for n, s in self.slots.items() if n not in found and s.state in GONE]:
@@ -76,6 +77,7 @@ class Roster:
         for name, found in self.catalogue.versions().items():
             if name in reasons and found.whole and not found.ahead:
                 self.slot(name).enter(State.FAILED, reason=reasons[name])
+                self.slot(name).mark = found.mark
 
     def describe(self, slot: Slot) -> dict[str, Any]:
         versions, version = self.versions, slot.version

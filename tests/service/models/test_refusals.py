@@ -72,7 +72,10 @@ def test_what_is_mended_is_taken_at_the_next_try(swapping: Swapping) -> None:
     whole = (folder / "ranker.weights").read_bytes()
     hostile.truncate(folder)
     assert swapping.tell("mended/load").status_code == 422
+    assert swapping.state("mended") == "failed"
     (folder / "ranker.weights").write_bytes(whole)
+    listed = {m["version"]: m for m in swapping.admin.get("/admin/models").json()["models"]}
+    assert (listed["mended"]["state"], listed["mended"]["reason"]) == ("available", None)
     assert swapping.tell("mended/load").json()["state"] == "ready"
     assert swapping.tell("mended/unload").json()["state"] == "unloaded"
 
