@@ -22,6 +22,8 @@ class StoreUnavailable(StoreError):
 class StoreRefused(StoreError):
     """It answers and declines: wrong password, read-only, out of memory, wrong type of key."""
 
+    of_one_key = False  # another may well be served
+
 
 class StoreFull(StoreRefused):
     """There is no room for more: the disk, a quota, an address space or Redis's maxmemory."""

@@ -92,6 +92,7 @@ class LmdbWriter:
             return result
         finally:
             self._leave(write, State.WAITING)  # the caller is gone
+            write.future.cancel()  # its outcome is of no use to anything
 
     async def close(self) -> None:
         """End the thread after what waits; one that is blocked ends once the lock is free."""
@@ -136,7 +137,7 @@ class LmdbWriter:
                 outcomes = self._commit(claimed)
             except StoreError as error:
                 outcomes = [error] * len(claimed)
-            except Exception as error:
+            except BaseException as error:  # the thread goes on whatever a change raises
                 refused = StoreUnavailable(f"{self._environment.path}: not written: {error!r}")
                 outcomes = [refused] * len(claimed)
             for write, outcome in zip(claimed, outcomes, strict=True):

@@ -31,7 +31,7 @@ def translated(error: Exception, place: str) -> StoreError:
         return error
     text = str(error) or type(error).__name__
     remedy = next((r for kind, r in _REMEDIES.items() if isinstance(error, kind)), None)
-    if text.startswith("WRONGTYPE"):
+    if of_one_key := text.startswith("WRONGTYPE"):
         remedy = "another program keeps something else under this key (redis-cli TYPE)"
     if text.startswith("MISCONF"):
         remedy = "it cannot write to its own disk: free space there, and look into its log"
@@ -40,5 +40,7 @@ def translated(error: Exception, place: str) -> StoreError:
         return StoreFull(message)
     refused = told.ResponseError, told.AuthenticationError, told.NoPermissionError
     if isinstance(error, refused) and not isinstance(error, (*NOT_SERVING, told.TryAgainError)):
-        return StoreRefused(message)
+        refusal = StoreRefused(message)
+        refusal.of_one_key = of_one_key
+        return refusal
     return StoreUnavailable(message)

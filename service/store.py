@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from feature_store.contract import Append, Changes, FeatureStore, Ids, ItemBatch, ItemRows
-from feature_store.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
+from feature_store.errors import StoreCorrupt, StoreError, StoreFull, StoreRefused, StoreUnavailable
 from feature_store.options import StoreOptions
 from service.errors import ItemUnreadable, StoreFailure
 from service.instruments import Histogram
@@ -98,8 +98,9 @@ class StoreReader:
     def _failed(self, operation: str, error: StoreError) -> None:
         """Count it; say so when it begins, and then once a second, after a while once a minute."""
         self.metrics.store_errors.labels(operation, type(error).__name__).inc()
-        if isinstance(error, StoreUnavailable):  # else it answers, and declines
-            self.reachable = False
+        of_the_log = isinstance(error, StoreRefused) and error.of_one_key
+        if isinstance(error, StoreUnavailable) or (operation == "changes" and not of_the_log):
+            self.reachable = False  # else it is of one record
         now = perf_counter()
         failing = self._failing.setdefault(operation, _Failing(now))
         failing.unsaid += 1

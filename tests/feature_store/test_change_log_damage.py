@@ -71,8 +71,9 @@ async def test_redis_a_log_of_another_type_is_refused_by_name_and_nothing_is_wri
     start = (await store.changes(None)).cursor
     redis.client().delete(key)
     redis.client().set(key, "text")
-    with pytest.raises(StoreRefused, match="redis-cli TYPE"):
+    with pytest.raises(StoreRefused, match="redis-cli TYPE") as refused:
         await store.changes(start)
+    assert refused.value.of_one_key
     with pytest.raises(StoreRefused, match="redis-cli TYPE"):
         await store.put_items(ids(3), random_rows(SHOP, 1, seed=2))
     with pytest.raises(StoreRefused, match="redis-cli TYPE"):

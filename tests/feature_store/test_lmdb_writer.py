@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from feature_store import FeatureStore, connect, lmdb_environment, lmdb_writer
-from feature_store.contract import Append
+from feature_store.contract import Append, ItemRows
 from feature_store.errors import StoreCorrupt, StoreUnavailable
 from feature_store.lmdb_environment import Txn
 from feature_store.lmdb_store import LmdbStore
@@ -182,6 +182,13 @@ async def test_a_change_that_raises_what_is_no_store_error_is_its_callers(path: 
     with pytest.raises(ZeroDivisionError):
         await store.patch_item(3, lambda row: row.__setitem__("sku", 1 // 0))
     assert await store.append(1, [1])  # the thread goes on
+
+    def leave(row: ItemRows) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(StoreUnavailable, match="SystemExit"):
+        await store.patch_item(3, leave)
+    assert await store.append(1, [2])
     rows = random_rows(SHOP, 500)
     await store.put_items(np.arange(500), rows)
     assert (await store.items(np.arange(500))).rows.tobytes() == rows.tobytes()

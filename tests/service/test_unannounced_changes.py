@@ -184,13 +184,16 @@ async def test_a_log_that_cannot_be_read_is_degraded_visibly_and_found_again(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def refused(cursor: str | None) -> Changes:
-        raise StoreRefused("WRONGTYPE")
+        error = StoreRefused("WRONGTYPE")
+        error.of_one_key = True
+        raise error
 
     with monkeypatch.context() as broken:
         broken.setattr(house.store, "changes", refused)
         await until(lambda: metric(house, "qin_item_changes_followed") == 0)
         errors = {"operation": "changes", "error": "StoreRefused"}
         assert metric(house, "qin_store_errors_total", **errors) >= 1
+        assert metric(house, "qin_store_reachable") == 1  # histories are
     await until(lambda: metric(house, "qin_item_changes_followed") == 1)
 
 
