@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from service.handing import Post
 from service.logs import logger
 from service.models_cli import app as models
 from service.observability.background import guard_process
+from service.processes.run_folder import remove_left, run_folder
 from service.settings import PREFIX, Settings, api_keys, is_loopback, unknown_variables
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -67,6 +67,7 @@ def serve(
     for variable in unknown_variables(dict(os.environ)):
         logger.warning("this variable sets nothing", variable=variable)
     _say_who_may_write(settings)
+    remove_left()
     # Imported when it is known which: a supervisor does without all that answers requests.
     if settings.workers == 1:
         from service.serving import serve as serve_alone
@@ -75,13 +76,10 @@ def serve(
         return
     from service.supervisor import CannotStart, supervise
 
-    memory = "/dev/shm"  # noqa: S108 — a new folder of our own in it
-    with tempfile.TemporaryDirectory(
-        prefix="qin-", dir=memory if os.access(memory, os.W_OK) else None
-    ) as folder:
+    with run_folder() as folder:
         texts = {name: str(value) for name, value in given.items()}
         try:
-            _run(supervise(settings, texts, Path(folder), example))
+            _run(supervise(settings, texts, folder, example))
         except CannotStart as error:
             raise typer.Exit(error.code) from None
 

@@ -18,6 +18,7 @@ from model_export.runtime import FoldedModel
 from model_export.signature import PublicKeys
 from service.admission import Admission, Permit
 from service.answer import Answer
+from service.artifacts.private_directory import make_private
 from service.budget.loop_budget import LoopBudget
 from service.engine import Engine
 from service.errors import NotReady
@@ -153,6 +154,7 @@ async def open_house(
     catalogue = Catalogue(settings.bundle)
     if not catalogue.versions():
         raise BundleError(catalogue.nothing())
+    make_private(settings.private, "QIN_PRIVATE")  # the tables may be below it
     if settings.table_folder is not None:
         check_shared(settings.table_folder)
     private = PrivateFolder(settings.private, settings.bundle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Protocol
 
 from feature_store.errors import StoreError
@@ -20,6 +20,8 @@ from service.scrape import Worker
 from service.server.descriptors import fitted
 from service.settings import Settings, api_keys
 from service.stopping import StopSignals
+from service.table_file import remove_unused
+from service.table_lock import TableBusy
 
 CANNOT_BEGIN = (BundleError, StoreError, SchemaError, OSError)  # told as such, by ``__main__``
 
@@ -49,8 +51,17 @@ async def serve(settings: Settings, example: bool = False) -> None:
     ``example``: once ready, ask ourselves something and print question and answer.
     """
     settings = fitted(settings)
+    await asyncio.to_thread(_remove_left, settings)
     with OwnDoors(settings) as entrance:
         await serve_from(entrance, settings, example)
+
+
+def _remove_left(settings: Settings) -> None:
+    """What workers shared that were killed; a process that shares tables removes it by itself."""
+    tables = settings.private / "tables"
+    if settings.table_folder is None and tables.is_dir():
+        with suppress(OSError, TableBusy):
+            remove_unused(tables)
 
 
 async def serve_from(

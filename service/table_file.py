@@ -117,6 +117,16 @@ class TableFile:
         fcntl.flock(self._write, fcntl.LOCK_UN)
 
 
+def remove_unused(path: Path) -> None:
+    """Remove the tables that killed processes left in a folder. OSError, TableBusy."""
+    folder = _Folder(path)
+    try:
+        with folder.opening(RELEASE_WITHIN_S):
+            folder.sweep()
+    finally:
+        folder.close()
+
+
 def table_path(folder: Path, bundle: Bundle, store: str) -> Path:
     """Where processes find the same table: that of the same bundle and the same store."""
     digest = blake2b((bundle.path / MANIFEST).read_bytes(), digest_size=12)
@@ -182,6 +192,8 @@ class _Folder:
     def sweep(self) -> None:
         """Remove what processes that were killed have left."""
         for name in os.listdir(self._directory):
+            if name.endswith(".new"):  # they are made under the lock that is held here
+                self._unlink(name)
             if not name.endswith(".table"):
                 continue
             data = self._open(name)

@@ -7,7 +7,8 @@
         state.json                                    what was active, what was being loaded
 
 Copies are named by content, so several processes of one machine share them, and with them the
-mapped pages. Everything is written to another name first and renamed.
+mapped pages. Everything is written to another name first and renamed. The folders belong to this
+user alone (``private_directory``): what is read back from them is served.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, Validati
 
 from model_export.errors import BundleError
 from service.artifacts.owner import Owner
+from service.artifacts.private_directory import make_private
 from service.logs import logger
 
 INCOMING_KEPT_S = 3600.0  # of a process on another host, whose end cannot be seen from here
@@ -76,23 +78,25 @@ class PrivateFolder:
     def __init__(self, root: Path, models: Path) -> None:
         resolved = models.resolve()
         mark = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:12]
-        self.path = root.absolute() / f"{resolved.name}-{mark}"
+        self._root = root.absolute()
+        self.path = self._root / f"{resolved.name}-{mark}"
         self._copies, self._incoming = self.path / "copies", self.path / "incoming"
         self._state, self._versions = self.path / "state.json", self.path / "versions.json"
 
     def prepare(self) -> None:
-        """Make the folders, remove what killed processes left. BundleError when it cannot."""
+        """Make the folders, remove what killed processes left. NotPrivate or BundleError when it
+        cannot."""
+        for folder in (self._root, self.path, self._copies, self._incoming):
+            make_private(folder, "QIN_PRIVATE")
         try:
-            for folder in (self.path, self._copies, self._incoming):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             oldest = self._now() - INCOMING_KEPT_S
             for left in self._incoming.iterdir():
                 if _is_abandoned(left, oldest):
                     shutil.rmtree(left, ignore_errors=True)
         except OSError as error:
             raise BundleError(
-                f"{self.path}: cannot be made: {error.strerror}; set QIN_PRIVATE to a folder that "
-                "this process may write to"
+                f"{self._incoming}: cannot be cleared: {error.strerror}; make it readable, or set "
+                "QIN_PRIVATE to another folder"
             ) from error
 
     def copy(self, digest: str, version: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -74,12 +75,26 @@ def test_nothing_is_written_outside_of_mounted_folders_and_nobody_is_root() -> N
     assert re.search(rf"^USER {POD['securityContext']['runAsUser']}:", DOCKERFILE, re.MULTILINE)
     mounts = {mount["mountPath"]: mount["name"] for mount in CONTAINER["volumeMounts"]}
     image = dict(re.findall(r"^ +(QIN_\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
-    assert {"/tmp", SET["QIN_TABLE_FOLDER"], image["QIN_BUNDLE"]} <= mounts.keys()
-    assert image["QIN_PRIVATE"].startswith("/tmp/")
+    assert {"/tmp", "/tables", image["QIN_BUNDLE"]} <= mounts.keys()
     assert {volume["name"] for volume in POD["volumes"]} == set(mounts.values())
     service = COMPOSE["services"]["service"]
     assert service["read_only"] is True
     assert service["tmpfs"] == ["/tmp"]
+
+
+def test_folders_that_must_be_the_services_own_lie_below_a_mount() -> None:
+    """A mount itself is root's, and the service would refuse it."""
+    image = dict(re.findall(r"^ +(QIN_\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
+    mounts = {mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
+    composed = COMPOSE["services"]["service"]
+    writable = {*composed["tmpfs"], "/dev/shm"}
+    for folder, places in (
+        (SET["QIN_TABLE_FOLDER"], mounts),
+        (image["QIN_PRIVATE"], mounts),
+        (composed["environment"]["QIN_TABLE_FOLDER"], writable),
+        (composed["environment"]["QIN_PRIVATE"], writable),
+    ):
+        assert str(PurePosixPath(folder).parent) in places
 
 
 def test_admin_and_metrics_are_not_public() -> None:

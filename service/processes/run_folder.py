@@ -1,0 +1,67 @@
+"""A folder of one run of the service, in memory where there is some; gone when the run ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MEMORY = Path("/dev/shm")  # noqa: S108 — new folders of our own in it
+NAME, BEING_MADE = "qin-run-", "qin-new-"
+MADE_WITHIN_S = 60.0
+OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def place() -> Path:
+    return MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+
+
+@contextmanager
+def run_folder() -> Iterator[Path]:
+    """A new folder, locked for as long as this process lives, so that the next run can tell.
+
+    It gets its name when it is locked; until then its age tells.
+    """
+    made = Path(tempfile.mkdtemp(prefix=BEING_MADE, dir=place()))
+    lock = os.open(made, OPEN)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = made.rename(made.with_name(made.name.replace(BEING_MADE, NAME)))
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        os.close(lock)
+
+
+def remove_left() -> None:
+    """Remove the folders of runs that were killed."""
+    for path in place().glob("qin-*"):
+        try:
+            if _is_left(path):
+                shutil.rmtree(path)
+        except OSError:  # it is another user's, or goes away at this moment
+            continue
+
+
+def _is_left(path: Path) -> bool:
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        return False
+    if path.name.startswith(BEING_MADE):
+        return found.st_mtime < time.time() - MADE_WITHIN_S
+    if not path.name.startswith(NAME):
+        return False
+    directory = os.open(path, OPEN)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(directory)
+    return True
