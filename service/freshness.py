@@ -35,6 +35,7 @@ FORGOTTEN = 4096  # items between two turns of the event loop
 BROUGHT_BACK = 256  # items at a time
 SLICE = 64  # items derived at a time: the interpreter is not held for long
 CONFIRM_WITHIN_S = 2.0  # a write, after the store has it; then 503
+CATCH_UP_S = 10.0  # where changes come faster than they are taken in
 LOOK_WITHIN_S = 2.0  # for a table whose lock another process holds
 INSERT_WITHIN_S = 0.1  # likewise, for an item that is brought back
 MOST_WAITING = 200_000  # ids; what is changed beyond that is fetched when asked for
@@ -165,8 +166,10 @@ class Freshness:
 
     async def catch_up(self, version: Version) -> None:
         """Take in what the change log has, for a version that is about to answer."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CATCH_UP_S
         try:
-            while await self._look(version) or version in self._late:
+            while (await self._look(version) and loop.time() < until) or version in self._late:
                 if late := self._late.pop(version, None):
                     await late
         except ServiceError as error:

@@ -25,7 +25,9 @@ Indices = NDArray[np.int32]
 Slots = NDArray[np.int64]
 FREE = -1  # in ``ids``
 COUNT, HAND, WRITING, FILLED, SLOTS, FORMAT, FIRST, SECOND, CURSOR = range(9)
-HEADER_WORDS = 32  # FIRST and SECOND are the index's multipliers; the cursor is the rest
+HEADER_WORDS = (
+    32  # FIRST and SECOND are the index's multipliers; the cursor and its digest are the rest
+)
 CHANGES = 8192  # counters: a change of one item keeps back what is fetched of 1 in 8192 others
 ALIGNMENT = 4096  # bytes, of each array
 

@@ -14,7 +14,8 @@ it last passed and takes the others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,7 @@ Epoch = NDArray[np.int64]  # the change counters at one time
 SWEEP = 16_384  # slots the hand looks at in one step
 WITHIN_S = 2.0  # that a writer waits for the others
 LONG_S = 60.0  # for readers, where they need the lock; there only threads of this process write
+DIGEST = 8  # bytes, of the cursor in the header
 KEEP_WITHIN_S = 0.02  # and one that a request waits for
 
 
@@ -97,15 +99,17 @@ class ItemTable:
         if cursor == self._cursor:
             return
         self._cursor = cursor
-        size = self._header[CURSOR:].nbytes
-        words = np.frombuffer(cursor.encode().ljust(size, b"\0"), np.int64)
+        text = cursor.encode().ljust(self._header[CURSOR:].nbytes - DIGEST, b"\0")
         with suppress(TableBusy), self._writing():
-            self._header[CURSOR:] = words
+            self._header[CURSOR:] = np.frombuffer(text + _digest(text), np.int64)
 
     def joined(self) -> None:
-        """Others have filled it: go on where one of them is. TableBusy."""
+        """Others have filled it: go on where one of them is, or from the start if that one was
+        killed while it noted where it was. TableBusy."""
         with self._writing():
-            self._cursor = self._header[CURSOR:].tobytes().rstrip(b"\0").decode() or None
+            noted = self._header[CURSOR:].tobytes()
+        text, digest = noted[:-DIGEST], noted[-DIGEST:]
+        self._cursor = text.rstrip(b"\0").decode() if digest == _digest(text) else None
 
     @property
     def epoch(self) -> Epoch:
@@ -173,9 +177,12 @@ class ItemTable:
 
     def check(self, slots: Slots, stamps: Stamps) -> None:
         """SlotsMoved unless what was read of these slots until now was their items' own."""
-        with nullcontext() if STORES_IN_ORDER else self._lock.held(LONG_S):
-            moved = self.memory.stamps.take(slots) != stamps
-        if moved.any():
+        if STORES_IN_ORDER:
+            now = self.memory.stamps.take(slots)
+        else:
+            with self._lock.held(LONG_S):
+                now = self.memory.stamps.take(slots)
+        if (now != stamps).any():
             raise SlotsMoved
 
     def insert(
@@ -345,6 +352,10 @@ class ItemTable:
         lost = owned[self._index.find(ids[owned]) != owned]  # written, but not linked
         ids[lost] = FREE
         self._header[COUNT] = len(owned) - len(lost)
+
+
+def _digest(text: bytes) -> bytes:
+    return blake2b(text, digest_size=DIGEST).digest()
 
 
 TAKEN = -2  # in ``ids``: between its old item and its new one

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from service import table_file
 from service.hash_index import ABSENT
+from service.item_memory import CURSOR
 from service.item_table import ItemTable, SlotsMoved
 from service.table_file import TableFile
 from tests.service.artifacts.test_private_directory import another_user
@@ -45,6 +46,17 @@ def test_what_one_user_writes_the_other_reads(tmp_path: Path) -> None:
     assert theirs.cursor is None  # each follows the log by itself
     theirs.joined()
     assert theirs.cursor == "12-0"
+
+
+def test_a_cursor_half_written_by_a_killed_process_is_not_gone_on_from(tmp_path: Path) -> None:
+    mine, theirs = joined(tmp_path / "a.table"), joined(tmp_path / "a.table")
+    mine.cursor = "1700000000000-7"
+    mine.memory.header[CURSOR] ^= 0x0100  # 1600000000000-7
+    theirs.joined()
+    assert theirs.cursor is None  # every item is read again
+    mine.cursor = "1700000000000-8"
+    theirs.joined()
+    assert theirs.cursor == "1700000000000-8"
 
 
 def test_it_is_gone_with_its_last_user_and_another_begins_empty(tmp_path: Path) -> None:
