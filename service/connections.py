@@ -33,6 +33,7 @@ AT_REST_S = 0.05  # to the next look, where nobody is late: an idle process shou
 CALM_PER_S, FASTER_PER_S = 60.0, 600.0  # of each state; and so many more for each second too late
 MOST_A_SWEEP = 4  # of each state
 MS = 1e-3
+BURST_BYTES, CALM_SHARE = 8 * 2**20, 0.125
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Limits:
     idle: int
     receiving: int
     in_flight: int
+    receiving_bytes: int  # of all bodies that are not whole
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -63,6 +65,7 @@ class Limits:
             idle=settings.max_idle_connections,
             receiving=settings.max_receiving_connections,
             in_flight=settings.max_in_flight_connections,
+            receiving_bytes=max(settings.max_receiving_bytes, settings.max_body_bytes),
         )
 
 
@@ -76,6 +79,9 @@ class Connection(Protocol):
         """
 
     def abort(self) -> None: ...
+
+    def give_way(self) -> None:
+        """Let go of the bytes that are held, refused where that is possible."""
 
     def say_last(self) -> None:
         """The answer under way is the last one."""
@@ -134,6 +140,8 @@ class Connections:
         )
         self.untaken: OrderedDict[Connection, float] = OrderedDict()  # slow readers, since when
         self.draining = False
+        self.held: dict[Connection, int] = {}  # bytes of bodies that are not whole, longest first
+        self.held_bytes = self._most_held = 0
 
     def __len__(self) -> int:
         return sum(len(crowd.members) for crowd in self.crowds)
@@ -166,7 +174,39 @@ class Connections:
             del connection.crowd.members[connection]
             connection.crowd = None
             self._on_leave()
+        self.hold(connection, 0)
         self.untaken.pop(connection, None)
+
+    def hold(self, connection: Connection, size: int) -> None:
+        """So many bytes of unfinished bodies are in memory for this connection."""
+        before = self.held.get(connection, 0)
+        if size == before:
+            return
+        self.held_bytes += size - before
+        if not size:
+            del self.held[connection]
+            return
+        self.held[connection] = size
+        self._most_held = max(self._most_held, self.held_bytes)
+        while self.held_bytes > self.limits.receiving_bytes:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        """Refuse the connection that has been holding the longest, of those that hold no less than
+        the average: many that hold little are not what fills the memory."""
+        average = self.held_bytes // len(self.held)
+        heaviest = next(one for one, size in self.held.items() if size >= average)
+        self.metrics.connections_cut.labels("crowded").inc()
+        heaviest.give_way()
+        self.hold(heaviest, 0)
+
+    def burst_is_over(self) -> bool:
+        """Whether much was held since this last said so, and little is now: pages that the
+        allocator keeps can be given back."""
+        if self._most_held < BURST_BYTES or self.held_bytes > self._most_held * CALM_SHARE:
+            return False
+        self._most_held = self.held_bytes
+        return True
 
     def awaits_reader(self, connection: Connection) -> None:
         """Part of an answer is still here; its client has a limited time to take it."""

@@ -85,7 +85,7 @@ class Cycle(RequestResponseCycle):
 
     def end_body(self, fault: ServiceError) -> None:
         """Whoever waits for the body gets this instead."""
-        self.fault = fault
+        self.fault, self.body = fault, b""
         self.message_event.set()
 
     def whole_body(self) -> bytes | None:

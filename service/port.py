@@ -17,6 +17,7 @@ from service.app import create_app, create_refusing
 from service.connections import SWEEP_EVERY_S, Connections, Limits
 from service.house import House
 from service.logs import logger
+from service.models.memory import trim
 from service.observability.background import begin
 from service.receiving import Receiving
 from service.server.descriptors import connections_allowed
@@ -130,6 +131,8 @@ class Ports:
         again = SWEEP_EVERY_S
         try:
             again = min(port.connections.sweep() for port in self._both)
+            if any(port.connections.burst_is_over() for port in self._both):
+                begin("connection", asyncio.to_thread(trim))
         finally:  # whatever one connection does: the others' limits go on
             self._timer = self._loop.call_later(again, self._sweep)
 

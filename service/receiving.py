@@ -229,6 +229,18 @@ class Receiving(asyncio.Protocol):
             crowd = book.idle
         if crowd is not self.crowd:
             book.move(self, crowd)
+        if crowd is book.body or self._pipeline or self in book.held:
+            book.hold(self, self._held())
+
+    def _held(self) -> int:
+        """Bytes in memory of bodies that are not whole, or whose turn has not come."""
+        size = sum(len(cycle.body) for cycle, _ in self._pipeline)
+        if self.crowd is self.book.body and self._cycle is not None:
+            if not self._cycle.response_complete:
+                size += self._framing.body_bytes
+            if self._pipeline:
+                size -= len(self._cycle.body)  # counted twice
+        return size
 
     def _refuse(self, error: ServiceError) -> None:
         """Send a final error, after the answers under way or as the answer whose body fails. Then
@@ -278,6 +290,13 @@ class Receiving(asyncio.Protocol):
         else:
             self.abort()
         return True
+
+    def give_way(self) -> None:
+        if not self._framing.in_body:  # what is held are requests sent ahead
+            self.abort()
+            return
+        busy = "too much of other requests is being received"
+        self._refuse(OverCapacity(busy, headers={"Retry-After": "1", "Connection": "close"}))
 
     def abort(self) -> None:
         self._closing = True

@@ -292,6 +292,12 @@ class Settings(BaseSettings):
         description="Most connections that send headers, and as many that send bodies; the slowest "
         "is closed.",
     )
+    max_receiving_bytes: int = Field(
+        default=64 * 2**20,
+        ge=0,
+        description="Most bytes of unfinished bodies in memory, of all connections of a port (one "
+        "body is always taken); beyond it, of those that hold much, the slowest gets 429.",
+    )
     max_in_flight_connections: int = Field(
         default=1000, ge=1, description="Most connections that wait for an answer; beyond it 429."
     )

@@ -94,6 +94,11 @@ class Framing:
         """Whether a head is here and the end of its message is not."""
         return self._step is not _head
 
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of the unfinished body so far."""
+        return self._size
+
     def feed(self, data: bytes, receiver: Receiver) -> bool:
         """Parse a segment. Whether bytes were left because ``receiver`` is deaf. ServiceError."""
         at, end = 0, len(data)

@@ -47,6 +47,9 @@ class One:
         self.aborted = True
         self.book.leave(self)
 
+    def give_way(self) -> None:
+        self.cuts += 1
+
     def say_last(self) -> None: ...
 
     def holds_answer(self) -> bool:
