@@ -89,6 +89,7 @@ async def _check(
     async with opened(url) as store:
         sources = [HistoryParquet(path) for path in histories]
         found.superseded = superseded(sources)
+        found.warnings += [warning for source in sources for warning in source.warnings]
         with Bar() as bar, differences.open("wb") as file:
             checks = []
             if items:

@@ -112,7 +112,8 @@ async def _load(
                 if phase is not None
             }
             report = await job.run(report, rejects, lambda phase, row: bar.at(tasks[phase], row))
-        return report, item_source.warnings if item_source else []
+        warnings = item_source.warnings if item_source else []
+        return report, [*warnings, *(warning for h in sources for warning in h.warnings)]
 
 
 def _fitting(items: list[Path], schema: Path, id_column: str | None) -> ItemParquet:

@@ -49,12 +49,20 @@ class HistoryParquet:
         self._table = ParquetTable(path)
         self._table.require(USER)
         self._table.require(SEQUENCE)
+        self.warnings: list[str] = []
+        inside = 0
         owners, sound = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for first, arrays in self._table.batches([USER, SEQUENCE], SURVEY_ROWS):
             rows = self._read(arrays[USER], arrays[SEQUENCE])
             taken = np.delete(np.arange(len(rows.users)), list(rows.rejected))
             owners.append(rows.users[taken])
             sound.append(first + taken)
+            inside += _zeros_inside(rows, taken)
+        if inside:
+            self.warnings.append(
+                f"{inside} clicks on item 0 inside histories of {path} are left out: 0 is padding "
+                "there; give that item another id"
+            )
         every, row = np.concatenate(owners), np.concatenate(sound)
         self.sound = len(every)  # rows that are not rejected
         self.users, from_the_end = np.unique(every[::-1], return_index=True)
@@ -102,3 +110,18 @@ class HistoryParquet:
         rejected |= {at: (USER, reason) for at, reason in owner.faults.items()}
         users_of_rows: Ids = owner.values.astype(np.int64, copy=False)
         return _Rows(users_of_rows, items, row, dict(sorted(rejected.items())))
+
+
+def _zeros_inside(rows: _Rows, sound: NDArray[np.intp]) -> int:
+    """Zeros behind the first real item of their list: none in a list that is padded on the left."""
+    zeros = np.flatnonzero(rows.items == 0)
+    if not len(zeros):
+        return 0
+    real = np.flatnonzero(rows.items)
+    starts = np.flatnonzero(np.diff(rows.row[real], prepend=-1))
+    first = np.full(len(rows.users), len(rows.items))  # position of each list's first real item
+    first[rows.row[real[starts]]] = real[starts]
+    is_sound = np.zeros(len(rows.users), np.bool_)
+    is_sound[sound] = True
+    row = rows.row[zeros]
+    return int((is_sound[row] & (zeros > first[row])).sum())

@@ -101,3 +101,14 @@ def test_missing_columns_and_other_types_are_errors(tmp_path: Path) -> None:
     path = write(tmp_path / "b.parquet", {"user_id": [1], "item_seq": ["1 2"]})
     with pytest.raises(DataFileError, match="column item_seq: holds string"):
         read(path)
+
+
+def test_clicks_on_item_0_inside_a_history_are_counted_and_told(tmp_path: Path) -> None:
+    """Padding is on the left alone: elsewhere a 0 was a click, in a catalogue that begins at 0."""
+    sequences = [[0, 0, 5], [5, 0, 0, 7], [0, 4, 0, 3], [0, 0], [], [-1, 0, 4]]
+    users = range(len(sequences))
+    path = write(tmp_path / "histories.parquet", {"user_id": users, "item_seq": sequences})
+    [warning] = HistoryParquet(path).warnings
+    assert warning.startswith(f"3 clicks on item 0 inside histories of {path} are left out")
+    path = write(tmp_path / "histories.parquet", {"user_id": [1, 2], "item_seq": [[0, 1], []]})
+    assert not HistoryParquet(path).warnings
