@@ -31,7 +31,7 @@ LOOK_EVERY_S = 0.02  # whether a write under way is done, once its budget is ove
 class State(Enum):
     WAITING = 1
     WRITING = 2  # the lock is held: it will be known soon whether it is on disk
-    LEFT = 3  # nobody waits for it: it is not to be made
+    LEFT = 3  # its caller has gone: it is not to be made
 
 
 class _Write:
@@ -78,8 +78,9 @@ class LmdbWriter:
             while not write.future.done():
                 if self._leave(write, State.WAITING):
                     raise StoreUnavailable(
-                        f"{self._environment.path}: not written: another process has held the "
-                        f"write lock for more than {self._budget_s * 1e3:g} ms"
+                        f"{self._environment.path}: not written: no turn in "
+                        f"{self._budget_s * 1e3:g} ms: another process holds the write lock, or "
+                        "the disk is slow"
                     )
                 if write.loop.time() > late and self._leave(write, State.WRITING):
                     raise StoreUnavailable(
@@ -137,7 +138,7 @@ class LmdbWriter:
                 outcomes = self._commit(claimed)
             except StoreError as error:
                 outcomes = [error] * len(claimed)
-            except BaseException as error:  # the thread goes on whatever a change raises
+            except BaseException as error:  # also SystemExit: the thread goes on
                 refused = StoreUnavailable(f"{self._environment.path}: not written: {error!r}")
                 outcomes = [refused] * len(claimed)
             for write, outcome in zip(claimed, outcomes, strict=True):
