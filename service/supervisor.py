@@ -103,12 +103,12 @@ class Supervisor:
 
     async def _keep_all(self) -> None:
         """The first one alone: what it finds wrong is said once, what it makes is there for all."""
-        tasks = [begin("supervisor", self._keep(0), expected=ENDS)]
+        tasks = [keep("supervisor", partial(self._keep, 0), expected=ENDS)]
         first = begin("supervisor", self._one_is_ready.wait())
         await asyncio.wait((*tasks, first), return_when=asyncio.FIRST_COMPLETED)
         if first.done():
             others = range(1, self._settings.workers)
-            tasks += [begin("supervisor", self._keep(n), expected=ENDS) for n in others]
+            tasks += [keep("supervisor", partial(self._keep, n), expected=ENDS) for n in others]
         first.cancel()
         await asyncio.gather(*tasks)
 
@@ -126,7 +126,12 @@ class Supervisor:
                 logger.error("no worker was started", worker=number, reason=reason, wait_s=wait_s)
                 await self._pause(wait_s)
                 continue
-            code = await self._end_of(worker)
+            try:
+                code = await self._end_of(worker)
+            except Exception:  # another takes its place, by the guard
+                worker.kill()
+                self._workers.pop(number, None)
+                raise
             if self._stop.told.is_set():
                 return
             began = began or worker.ready

@@ -89,12 +89,24 @@ def begin_request(
     task.add_done_callback(running.discard)
 
 
-def keep(name: TaskName, loop: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
-    """Run ``loop()`` as a task until it returns or is cancelled, again after each error."""
-    return begin(name, _kept(name, loop))
+def keep(
+    name: TaskName,
+    loop: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    expected: tuple[type[Exception], ...] = (),
+) -> asyncio.Task[None]:
+    """Run ``loop()`` as a task until it returns or is cancelled, again after each error.
+
+    ``expected``: errors that end it, for its awaiter.
+    """
+    return begin(name, _kept(name, loop, expected), expected=expected)
 
 
-async def _kept(name: TaskName, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _kept(
+    name: TaskName,
+    loop: Callable[[], Coroutine[Any, Any, None]],
+    expected: tuple[type[Exception], ...],
+) -> None:
     back_off, task = _BackOff(), asyncio.current_task()
     while True:
         back_off.begin()
@@ -106,6 +118,8 @@ async def _kept(name: TaskName, loop: Callable[[], Coroutine[Any, Any, None]]) -
                 raise
             # Not this task was cancelled but something that it waited for.
             failed(name, "a background task was cut short", restart_in_s=back_off.next_s())
+        except expected:
+            raise
         except Exception:
             failed(name, "a background task failed", restart_in_s=back_off.next_s())
         await asyncio.sleep(back_off.wait_s)

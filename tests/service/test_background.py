@@ -27,8 +27,10 @@ from service.models.follower import Follower
 from service.models.guard import Watch
 from service.observability import background
 from service.observability.background import KeptThread, begin, failures, guard_process, keep
+from service.settings import Settings
 from service.shared_metrics import SharedMetrics
 from service.store import StoreReader
+from service.supervisor import Supervisor
 from tests.service.engine_gate import FAR
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.live import until
@@ -116,6 +118,50 @@ async def test_a_loop_survives_the_cancellation_of_what_it_waits_for(counted: Co
     assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_expected_error_of_a_loop_is_for_its_awaiter(counted: Counted) -> None:
+    step = Flaky(1, Flaky(1))
+
+    async def loop() -> None:
+        try:
+            step()
+        except RuntimeError:
+            if step.calls > 1:
+                raise NotReady("that was all") from None
+            raise
+
+    with pytest.raises(NotReady):
+        await keep("fleet", loop, expected=(NotReady,))
+    assert counted("fleet") == 1
+
+
+async def test_a_supervisor_replaces_a_worker_that_it_failed_to_keep(
+    tmp_path: Path, world: World, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed, there = list[int](), asyncio.Event()
+
+    async def start(number: int, example: bool) -> SimpleNamespace:
+        return SimpleNamespace(number=number, kill=lambda: killed.append(number))
+
+    async def end_of(worker: SimpleNamespace) -> int:
+        if not killed:
+            raise RuntimeError("injected")
+        there.set()
+        return int(await asyncio.get_running_loop().create_future())
+
+    settings = Settings(bundle=world.models, store=world.store, port=0, admin_port=0, workers=2)
+    supervisor = Supervisor(settings, {}, tmp_path, example=False)
+    monkeypatch.setattr(supervisor, "_start", start)
+    monkeypatch.setattr(supervisor, "_end_of", end_of)
+    keeping = begin("supervisor", supervisor._keep_all())
+    await asyncio.wait_for(there.wait(), FAR)
+    assert killed == [0]
+    assert counted("supervisor") == 1
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    for door in supervisor._doors:
+        door._listener.close()
 
 
 async def test_a_failure_that_nothing_waits_for_is_counted(counted: Counted) -> None:
