@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -192,4 +193,29 @@ async def test_a_change_that_raises_what_is_no_store_error_is_its_callers(path: 
     rows = random_rows(SHOP, 500)
     await store.put_items(np.arange(500), rows)
     assert (await store.items(np.arange(500))).rows.tobytes() == rows.tobytes()
+    await store.close()
+
+
+async def test_of_a_commit_under_way_the_outcome_is_waited_for_and_else_unknown(
+    path: Path,
+) -> None:
+    """It is being written already, so that it cannot be taken back."""
+    store = await connect(f"lmdb://{path}", SHOP, options=StoreOptions(1.0, 1.0))
+    assert isinstance(store, LmdbStore)
+    go_on = threading.Event()
+
+    def slowly(txn: Txn) -> str:
+        go_on.wait(BOUND_S)
+        return "written"
+
+    patient = asyncio.create_task(store._writer.write(slowly))
+    await asyncio.sleep(0.1)  # well beyond the budget
+    go_on.set()
+    assert await patient == "written"
+    go_on.clear()
+    store._writer._outcome_s = 0.05
+    with pytest.raises(StoreUnavailable, match="may yet be written") as late:
+        await store._writer.write(slowly)
+    assert late.value.unknown
+    go_on.set()
     await store.close()

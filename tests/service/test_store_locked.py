@@ -56,3 +56,6 @@ def test_writes_are_refused_in_time_and_not_made_later(world_here: World, servic
         while (answer := client.post("/v1/events", json=event)).status_code == 503:
             assert monotonic() < deadline
         assert answer.json()["applied"] == 1  # no earlier one was: its key was not spent
+        with lock_held(path):
+            assert client.post("/v1/events", json=event | {"key": "another"}).status_code == 503
+            assert service.stop() == 0  # it does not wait for the lock either
