@@ -92,7 +92,9 @@ class House:
             except BundleError as error:
                 if self.first.is_chosen:
                     raise
-                self.first.pass_over(taken.copy.version, str(error))
+                models = self.swap.roster.catalogue.models
+                reason = self.private.as_published(str(error), models)
+                self.first.pass_over(taken.copy.version, reason)
                 taken = await asyncio.to_thread(self.first.next)
         await asyncio.to_thread(self.first.begun_with, taken)
         self.readiness.enter("a first score")

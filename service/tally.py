@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LATEST = 4096  # answers whose times are kept
+KINDS = 1 << 16
 
 
 class Tally:
@@ -21,7 +22,8 @@ class Tally:
     def __init__(self) -> None:
         self.answers = self.failures = 0
         self.expired = 0  # online requests whose deadline passed
-        self._seconds, self._kinds = array("f", bytes(4 * LATEST)), array("H", bytes(2 * LATEST))
+        self._seconds = array("f", bytes(4 * LATEST))
+        self._candidates, self._history = (array("i", bytes(4 * LATEST)) for _ in range(2))
         self._timed = 0
         self._answers_before = self._timed_before = 0  # the mark
 
@@ -31,8 +33,9 @@ class Tally:
     def took(self, candidates: int, history: int, seconds: float) -> None:
         """An online request's own work."""
         place = self._timed % LATEST
-        self._kinds[place] = candidates.bit_length() << 8 | history.bit_length()
         self._seconds[place] = seconds
+        self._candidates[place] = candidates
+        self._history[place] = history
         self._timed += 1
 
     def failed(self) -> None:
@@ -42,7 +45,10 @@ class Tally:
         """(≤ LATEST,) kinds and seconds of the latest answers since the mark, in no order."""
         kept = min(self._timed - self._timed_before, LATEST)
         places = np.arange(self._timed - kept, self._timed) % LATEST
-        return np.array(self._kinds, np.uint16)[places], np.array(self._seconds, np.float32)[places]
+        # (LATEST,) as ``int.bit_length`` of each
+        candidates, history = (np.frexp(many)[1] for many in (self._candidates, self._history))
+        kinds = (candidates << 8 | history).astype(np.uint16)
+        return kinds[places], np.array(self._seconds, np.float32)[places]
 
     @property
     def since_mark(self) -> int:

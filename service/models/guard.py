@@ -13,7 +13,7 @@ import numpy as np
 from service.lifecycle.comparison import Comparison, Shape, compare
 from service.logs import logger
 from service.observability.background import begin, failed, keep
-from service.tally import shape_of
+from service.tally import KINDS, shape_of
 from service.versions import Version, Versions
 
 LOOK_EVERY_S = 0.25
@@ -55,11 +55,13 @@ class Watch:
         self.version, self.before = new, old.name
         self._bounds, self._began = bounds, monotonic()
         self._limits: dict[int, float] = {}  # kind -> seconds
+        self._limit_of = np.full(KINDS, np.nan)  # (KINDS,) the same
         kinds, seconds = old.tally.latest()
         for kind, count in Counter(kinds.tolist()).items():
             if count >= FEWEST_ALIKE and bounds.p99_ratio:
                 usual = float(np.quantile(seconds[kinds == kind], 0.99))
-                self._limits[kind] = max(bounds.p99_ratio * usual, usual + LEAST_MS / 1e3)
+                limit = max(bounds.p99_ratio * usual, usual + LEAST_MS / 1e3)
+                self._limits[kind] = self._limit_of[kind] = limit
         self._expired_before = old.tally.expired / max(1, old.tally.since_mark)
         self._compared, self._again_at = 0, 0.0
         new.tally.mark()
@@ -93,10 +95,10 @@ class Watch:
 
     def _slow_answers(self) -> Slowness | None:
         kinds, seconds = self.version.tally.latest()
-        known = np.isin(kinds, list(self._limits))
+        limits = self._limit_of[kinds]
+        known = ~np.isnan(limits)
         kinds, seconds = kinds[known], seconds[known]
-        limits = np.array([self._limits[kind] for kind in kinds.tolist()])
-        slow = seconds > limits
+        slow = seconds > limits[known]
         count = int(slow.sum())
         if len(kinds) < FEWEST_ANSWERS or count < FEWEST_SLOW or count <= 0.01 * len(kinds):
             return None

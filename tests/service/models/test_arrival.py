@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from model_export.errors import BundleError
 from model_export.manifest import MANIFEST
+from model_export.signature import PublicKeys, sign
 from service.artifacts import arrival
 from service.artifacts.arrival import SETTLED_S
 from service.errors import ModelRefused, StoreFailure
@@ -25,6 +26,7 @@ from service.models.intake import Rules, take_in
 from service.models.private import PrivateFolder
 from tests.service.models import hostile
 from tests.service.models.conftest import two_versions
+from tests.service.models.test_signed import new_key
 from tests.service.process import Service, serving, start
 from tests.service.world import World
 
@@ -64,6 +66,7 @@ class Activations:
         self.tried: list[str] = []
         self.active = "small-2"
         self.failure: Exception | None = None
+        self.rules = Rules(2**40)
         self.follower = self.new()
 
     def new(self) -> Follower:
@@ -76,7 +79,7 @@ class Activations:
         try:
             if self.failure is not None:
                 raise self.failure
-            take_in(self.catalogue.models / version, self.private, Rules(2**40))
+            take_in(self.catalogue.models / version, self.private, self.rules)
         except Exception as error:
             raise ModelRefused(str(error)) from error
         self.active = version
@@ -247,6 +250,24 @@ async def test_what_cannot_be_taken_in_hides_nothing(
     assert (await following.look())[-1] == "best"
     first = First(following.catalogue, following.private, Rules(2**40))
     assert first.next().copy.version == "best"
+
+
+async def test_an_unsigned_bundle_hides_no_signed_one(
+    models: Path, following: Activations, tmp_path: Path
+) -> None:
+    key, public = new_key(tmp_path, "ours")
+    (tmp_path / "ours.pub").write_bytes(public)
+    following.rules = Rules(2**40, PublicKeys.read(tmp_path / "ours.pub"))
+    newer(models, "unsigned", 250).rename(models / "unsigned")
+    newer(models, "far", created=FUTURE).rename(models / "far")
+    assert await following.look() == ["unsigned"]
+    for version in ("signed-1", "signed-2"):
+        folder = newer(models, version, seconds=int(version[-1]))
+        sign(folder, key)
+        folder.rename(models / version)
+        assert await following.look() == [version]
+    first = First(following.catalogue, following.private, following.rules)
+    assert first.next().copy.version == "signed-2"
 
 
 async def test_without_room_or_store_a_version_is_tried_again_later(
