@@ -66,10 +66,11 @@ class Admission:
             ahead += self._ahead[Priority.BATCH]
         return ahead / self._engine.threads
 
-    @property
-    def idle(self) -> bool:
-        """Whether none is let in."""
-        return not any(self._under_way.values())
+    def let_in(self) -> float | None:
+        """How many ever; None while one is under way."""
+        if any(self._under_way.values()):
+            return None
+        return sum(counter.value for counter in self._admitted.values())
 
     def has_room(self, priority: Priority) -> bool:
         """For anybody at all, which is known before the body is read."""

@@ -204,7 +204,7 @@ async def open_house(
         refused=first.refused,
     )
     admission = Admission(engine, metrics, settings.target_ms / 1e3)
-    budget = LoopBudget(metrics, lambda: admission.idle, settings.workers)
+    budget = LoopBudget(metrics, admission.let_in, settings.workers)
     house = House(
         settings=settings,
         metrics=metrics,

@@ -20,6 +20,11 @@ class Counter(prometheus_client.Counter):
         self._raise_if_not_observable()  # type: ignore[no-untyped-call]
         self._value._value += amount
 
+    @property
+    def value(self) -> float:
+        """Of one without labels, or with all of them."""
+        return float(self._value.get())
+
 
 class Histogram(prometheus_client.Histogram):
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:

@@ -22,7 +22,7 @@ from service.errors import StoreFailure
 from service.explanations import Explanations
 from service.fetches import each_status
 from service.item_table import Positions, SlotsMoved
-from service.items import AT_ONCE, FoundItems, fetch_missed, find_in_table
+from service.items import FoundItems, fetch_missed, find_in_table
 from service.metrics import Metrics
 from service.overflow import culprits
 from service.passes import Passes
@@ -37,6 +37,7 @@ from service.versions import Version
 
 EMPTY = np.empty(0, np.int64)  # a history
 OVERFLOW_ROUNDS = 2
+FEW_MISSED = 64
 ATTEMPTS = 3  # the last one without the table, whose slots nobody can then take away
 
 
@@ -135,7 +136,7 @@ class Scoring:
         if permit:
             permit.derives(len(missed))
         known = (ids, found, missed, version, self.store, self.engine, deadline, timings, permit)
-        if self.budget is None or len(missed) <= AT_ONCE:
+        if self.budget is None or len(missed) <= FEW_MISSED:
             return await fetch_missed(*known)
         if permit:
             permit.defer()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from service.budget.loop_budget import RECEIVED_A_BYTE_S, LoopBudget
+from service.budget.loop_budget import (
+    RECEIVED_A_BYTE_S,
+    REFUSAL_S,
+    REFUSED_A_UNIT_S,
+    LoopBudget,
+)
 from service.errors import OverCapacity
 
 FULL = "the service is busy; try again later"
@@ -28,7 +33,7 @@ class Charge:
         self._size, self._predicted = size, budget.predict(kind, size)
         budget.spend(kind, size * RECEIVED_A_BYTE_S)
         if not budget.has_room(kind, self._predicted):
-            await budget.refused(kind)
+            await budget.refused(kind, REFUSAL_S + size * REFUSED_A_UNIT_S[kind == "missed"])
             raise over_capacity()
         self._within = True
         budget.enter(kind, self._predicted)

@@ -1,28 +1,32 @@
 """Bounds the event loop's time for what is no scoring, so that scoring keeps its latency.
 
-While no scoring request is under way, any such work may run. Beside scoring it gets a share of what
-scoring leaves of the processor, as a token bucket of seconds: work waits for its turn, a slice at a
-time, in the order of its coming. What waits is bounded in predicted seconds for each kind; the
-surplus is refused. A refused caller is kept waiting for a moment, because one that comes back at
-once would cost as much by its refusals.
+Where no scoring request has come for a while, any such work may run. Beside scoring it gets a share
+of what scoring, and other processes, leave of the processor, as a token bucket of seconds: work
+waits for its turn, a slice at a time, in the order of its coming. What waits is bounded in
+predicted seconds for each kind; the surplus is refused. A refused caller is kept waiting for a
+moment, because one that comes back at once would cost as much by its refusals.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic, process_time, thread_time
 
 from service.metrics import Metrics
 
 SHARE = 0.2  # of what scoring leaves
-LEAST_SHARE = 0.02  # of the loop, when scoring leaves nothing
+LEAST_SHARE = 0.05  # of the loop, when scoring leaves nothing
 FAULTS_SHARE = 0.5  # of that again: for bodies that a scoring route refuses
 BURST_S = 0.005  # of loop time that may be spent at once
 FAULTS_BURST_S = 0.02
 WINDOW_S = 0.1  # over which it is measured what scoring takes
+QUIET_S = 0.05  # without a scoring request
 LOOK_EVERY_S = 0.002  # for a turn
 MOST_WAITING_S = 0.05  # of loop time predicted, of each kind
 FIRST_GUESS_S, FIRST_GUESS_A_BYTE_S = 0.5e-3, 30e-9
@@ -31,10 +35,11 @@ SMALL = 512  # bytes, or ids: below, a request's time is not its size's
 PACE = 0.1  # weight of the newest measurement
 RECEIVED_A_BYTE_S = 1.5e-9  # before a request is seen
 REFUSAL_S = 0.2e-3
+REFUSED_A_UNIT_S = (2e-9, 0.2e-6)  # a byte that was read, an id that was looked up
 FAULT_S, FAULT_A_BYTE_S = 0.4e-3, 4e-9
 # A refusal's answer waits for a moment, and so long after the one before that refusals together
 # take a share of the loop: the longest they may, and not where very many wait.
-HELD_S, LONGEST_S, REFUSALS_SHARE, MOST_HELD = 0.05, 0.5, 0.04, 250
+HELD_S, LONGEST_S, REFUSALS_SHARE, MOST_HELD = 0.05, 1.0, 0.04, 250
 KINDS = ("events", "items", "metrics", "stats", "other", "explain", "missed")
 FAULTS = "faults"
 
@@ -51,12 +56,29 @@ class Bucket:
         self._since = now
 
 
+class RunDelay:
+    """How long this thread has waited for a processor, as Linux counts it."""
+
+    def __init__(self) -> None:
+        self._path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+
+    def seconds(self) -> float:
+        try:
+            return 1e-9 * int(self._path.read_bytes().split()[1])
+        except (OSError, IndexError, ValueError):  # another kernel
+            return 0.0
+
+
 class LoopBudget:
     """On the event loop alone."""
 
-    def __init__(self, metrics: Metrics, is_idle: Callable[[], bool], workers: int = 1) -> None:
-        """``is_idle``: whether no scoring request is under way. ``workers`` share the cores."""
-        self._is_idle = is_idle
+    def __init__(
+        self, metrics: Metrics, scored: Callable[[], float | None], workers: int = 1
+    ) -> None:
+        """``scored``: how many scoring requests were ever let in; None while one is under way.
+        ``workers`` share the cores."""
+        self._scored, self._known, self._scored_at = scored, scored(), -math.inf
+        self._run_delay = RunDelay()
         self._cores = max(1.0, len(os.sched_getaffinity(0)) / workers)
         self._bucket, self._faults = Bucket(BURST_S), Bucket(FAULTS_BURST_S)
         self._lane = asyncio.Lock()
@@ -65,7 +87,7 @@ class LoopBudget:
         self._a_byte = dict.fromkeys(KINDS, FIRST_GUESS_A_BYTE_S)
         self._a_byte["missed"] = FIRST_GUESS_AN_ID_S
         self._spent = 0.0  # since the window began
-        self._window = monotonic(), process_time(), thread_time()
+        self._window = monotonic(), process_time(), thread_time() + self._run_delay.seconds()
         self._rate = SHARE
         self._last_refusal, self._held = 0.0, 0
         kinds = (*KINDS, FAULTS)
@@ -117,7 +139,13 @@ class LoopBudget:
     def affords(self) -> bool:
         """Whether work may run now."""
         self._fill()
-        return self._bucket.level > 0 or self._is_idle()
+        return self._bucket.level > 0 or self._is_quiet()
+
+    def _is_quiet(self) -> bool:
+        now, scored = monotonic(), self._scored()
+        if scored is None or scored != self._known:
+            self._known, self._scored_at = scored, now
+        return now - self._scored_at > QUIET_S
 
     async def turn(self) -> None:
         """Before each slice of work, which should take a millisecond at most."""
@@ -170,11 +198,12 @@ class LoopBudget:
         self._faults.fill(now, self._rate * FAULTS_SHARE)
 
     def _measure(self, now: float) -> None:
-        """What scoring takes, of the loop or of all cores, and so what there is to be shared."""
+        """What scoring takes of the loop, with what the loop waited for a processor, or of all
+        cores; and so what there is to be shared."""
         began, processor, loop = self._window
         if now - began < WINDOW_S:
             return
-        self._window = now, process_time(), thread_time()
+        self._window = now, process_time(), thread_time() + self._run_delay.seconds()
         wall = now - began
         of_loop = (self._window[2] - loop - self._spent) / wall
         of_cores = (self._window[1] - processor - self._spent) / (wall * self._cores)

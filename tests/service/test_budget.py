@@ -31,6 +31,7 @@ from service.house import House
 from service.items import AT_ONCE
 from service.metrics import Metrics
 from service.priority import Priority
+from service.scoring import FEW_MISSED
 from service.scrape import Kept, OwnMetrics
 from tests.service.engine_gate import FAR
 from tests.service.houses import client_of, metric, opened
@@ -137,7 +138,7 @@ async def test_a_batch_gives_way_between_its_slices(house: House) -> None:
 
 
 async def test_beside_scoring_work_waits_until_its_share_allows_it() -> None:
-    budget = LoopBudget(Metrics(), lambda: False)
+    budget = LoopBudget(Metrics(), lambda: None)
     await asyncio.wait_for(budget.turn(), FAR)
     budget.spend("events", 0.02)
     began = perf_counter()
@@ -146,7 +147,7 @@ async def test_beside_scoring_work_waits_until_its_share_allows_it() -> None:
 
 
 async def test_without_scoring_work_does_not_wait() -> None:
-    budget = LoopBudget(Metrics(), lambda: True)
+    budget = LoopBudget(Metrics(), lambda: 0.0)
     budget.spend("events", 1e6)
     await asyncio.wait_for(budget.turn(), FAR)
 
@@ -196,12 +197,12 @@ class Counting(OwnMetrics):
 
 
 async def test_a_scrape_is_one_for_all_who_ask_and_kept_where_another_is_not_afforded() -> None:
-    metrics, idle = Metrics(), True
-    budget = LoopBudget(metrics, lambda: idle)
+    metrics, scored = Metrics(), [0.0]
+    budget = LoopBudget(metrics, lambda: scored[0])
     scrape = Kept(Counting(metrics), budget)
     assert set(await asyncio.gather(*(scrape.render() for _ in range(20)))) == {b"1"}
     assert await scrape.render() == b"2"
-    idle = False
+    scored[0] += 1
     budget.spend("metrics", 1.0)
     assert await scrape.render() == b"2"
 
@@ -235,7 +236,7 @@ def full(house: House, kind: str) -> None:
 async def test_a_list_of_which_much_is_missed_waits_for_its_place_or_is_refused(
     house: House, world: World
 ) -> None:
-    few, many = [list(range(10**6, 10**6 + n)) for n in (AT_ONCE // 2, 2 * AT_ONCE + 1)]
+    few, many = [list(range(10**6, 10**6 + n)) for n in (FEW_MISSED, 2 * AT_ONCE + 1)]
     async with client_of(house) as client:
 
         async def score(candidates: list[int], **more: int) -> httpx.Response:
@@ -251,7 +252,7 @@ async def test_a_list_of_which_much_is_missed_waits_for_its_place_or_is_refused(
         answer = await score([one + 10**6 for one in many])
         assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
         assert metric(house, "qin_budget_requests_total", kind="missed", outcome="refused") == 1
-        assert house.admission.idle
+        assert house.admission.let_in() is not None
         assert house.admission.forecast(Priority.BATCH) == 0
 
 
@@ -271,7 +272,7 @@ async def test_explaining_is_charged_and_of_many_it_is_batch(house: House, world
 
 
 async def test_a_refused_caller_waits_the_longer_the_more_there_are() -> None:
-    budget = LoopBudget(Metrics(), lambda: True)
+    budget = LoopBudget(Metrics(), lambda: 0.0)
     began = perf_counter()
     ended = list[float]()
 

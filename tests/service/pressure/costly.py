@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from service.budget.loop_budget import FAULTS, KINDS
 from tests.service.pressure.bars import SETTLE_S
 from tests.service.pressure.bench import GENERATOR, Bench
 from tests.service.pressure.callers import Called, calling, request_bytes
@@ -74,16 +75,25 @@ def costly(
     for name, wire in chosen.items():
         found[name] = {}
         for callers in CALLERS:
+            before = _spent(bench)
             with calling(bench.service.port, wire, callers, GENERATOR) as called:
                 run = bench.run([(bench.knee / 2, SETTLE_S + seconds)], seed=42)
+            spent = (_spent(bench) - before) / called.seconds
             late = run.at >= SETTLE_S
             p99 = run.ms(99, late & run.ok()) or float("inf")
-            found[name][str(callers)] = _row(p99, alone, run.counts(late), called)
-            say(f"{name} × {callers}: {found[name][str(callers)]}")
+            row = found[name][str(callers)] = _row(p99, alone, run.counts(late), called)
+            row["loop_share"] = round(spent, 3)
+            say(f"{name} × {callers}: {row}")
     rows = [row for part in chosen for row in found[part].values()]
     found["worst_ratio"] = max(row["ratio"] for row in rows)
     found["worst_probe_ms"] = max(row["probe_max_ms"] for row in rows)
     return {**found, "met": all(row["met"] for row in rows)}
+
+
+def _spent(bench: Bench) -> float:
+    """Seconds of the event loop, on what is no scoring."""
+    kinds = (*KINDS, FAULTS)
+    return sum(bench.metric("qin_budget_seconds_total", kind=kind) for kind in kinds)
 
 
 def _alone(bench: Bench, seconds: float, seed: int) -> float:
