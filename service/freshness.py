@@ -172,7 +172,7 @@ class Freshness:
             while (await self._look(version) and loop.time() < until) or version in self._late:
                 if late := self._late.pop(version, None):
                     await late
-        except ServiceError as error:
+        except Exception as error:  # followed from now on like the others
             logger.warning(
                 "a new version answers before it knows the latest changes",
                 model_version=version.name,

@@ -120,7 +120,7 @@ class HashIndex:
         if not len(pending):
             return cells
         given = np.empty(0, np.int64)
-        for limit in (FIRST_ONLY, BUCKET):
+        for limit in range(FIRST_ONLY, BUCKET + 1):  # where both are nearly full, to the emptier
             for hashed in (self._hashed, self._hashed_again):
                 chosen = self._free(hashed(ids.take(pending), self._shift), limit, given)
                 cells[pending] = chosen

@@ -25,7 +25,7 @@ import stat
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from model_export.bundle import Bundle
 from model_export.manifest import MANIFEST
 from service.artifacts.private_directory import make_private, open_private
 from service.item_memory import FILLED, FORMAT, SLOTS, TableMemory, size_of
-from service.table_lock import STORES_IN_ORDER, TableBusy
+from service.table_lock import STORES_IN_ORDER
 
 LAYOUT = 4  # grows when the arrays mean something else
 PRIVATE = 0o600
@@ -65,26 +65,21 @@ class TableFile:
         """Join the table at ``path``, or begin one of ``slots``. OSError says what is short."""
         check_shared(path.parent)
         folder = _Folder(path.parent)
-        try:
+        with ExitStack() as failed:
+            failed.callback(folder.close)
             with folder.opening(OPEN_WITHIN_S):
                 folder.sweep()
                 data = folder.open_used(path.name)
                 if data is None:
                     data = folder.begin(path.name, schema, slots)
+                failed.callback(os.close, data)
                 fcntl.flock(data, fcntl.LOCK_SH)
                 mapping, slots = folder.map(data, path.name, schema)
-                self.memory = TableMemory.within(mapping, schema, slots)
+            self.memory = TableMemory.within(mapping, schema, slots)
             self._write = folder.lock_file(path.with_suffix(".write").name)
+            failed.callback(os.close, self._write)
             self._fill = folder.lock_file(path.with_suffix(".fill").name)
-        except TableBusy:
-            folder.close()
-            raise NotShared(
-                f"{path.parent / 'opening'}: locked by another process for {OPEN_WITHIN_S:.0f} s; "
-                "if that is stopped, end it or let it go on"
-            ) from None
-        except BaseException:
-            folder.close()
-            raise
+            failed.pop_all()
         self._end = weakref.finalize(self, folder.release, path.name, data, self._write, self._fill)
 
     @property
@@ -203,7 +198,7 @@ class _Folder:
 
     def release(self, name: str, data: int, *locks: int) -> None:
         """Close the files, and remove them if this was their last user."""
-        with suppress(TableBusy), self.opening(RELEASE_WITHIN_S):  # or the next to open one does
+        with suppress(NotShared), self.opening(RELEASE_WITHIN_S):  # or the next to open one does
             fcntl.flock(data, fcntl.LOCK_UN)
             if _locked(data):
                 self._remove(name)
@@ -215,13 +210,16 @@ class _Folder:
 
     @contextmanager
     def opening(self, within: float) -> Iterator[None]:
-        """No other process looks for a file, makes or removes one. TableBusy."""
+        """No other process looks for a file, makes or removes one. NotShared."""
         descriptor = self.lock_file("opening")
         try:
             deadline = time.monotonic() + within
             while not _locked(descriptor):
                 if time.monotonic() > deadline:
-                    raise TableBusy
+                    raise NotShared(
+                        f"{self.path / 'opening'}: locked by another process for {within:.0f} s; "
+                        "if that is stopped, end it or let it go on"
+                    )
                 time.sleep(LOOK_EVERY_S)
             yield
         finally:

@@ -86,7 +86,7 @@ def test_a_batch_takes_a_few_passes_however_its_ids_collide(
     monkeypatch.setattr(HashIndex, "_free", counted)
     index = HashIndex.empty(500)
     index.put(colliding(index.first, index.second, HashIndex.buckets(500), 5000), np.arange(5000))
-    assert passes == 4
+    assert passes <= 6
 
 
 def test_ids_that_collide_under_known_multipliers_do_not_collide_here() -> None:

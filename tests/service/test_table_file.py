@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import signal
@@ -222,6 +223,20 @@ def test_a_table_cut_short_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="0 bytes are no whole item table"):
         joined(path)
     del table
+    gc.collect()
+    assert not path.exists()  # whoever was refused does not hold it
+
+
+def test_an_opening_that_another_process_does_not_end_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_file, "OPEN_WITHIN_S", 0.1)
+    assert joined(tmp_path / "a.table").count == 0
+    with (tmp_path / "opening").open("r+") as opening:
+        fcntl.flock(opening, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="opening: locked by another process"):
+            joined(tmp_path / "b.table")
+    assert joined(tmp_path / "b.table").count == 0
 
 
 def test_tables_are_not_shared_where_stores_are_seen_out_of_order(
