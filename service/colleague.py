@@ -6,11 +6,13 @@ import asyncio
 import socket
 from collections import deque
 from contextlib import suppress
+from time import monotonic
 from typing import NamedTuple
 
 from service.handing import Line, Word
 
 MOST_UNTAKEN = 64  # connections on their way to one worker
+FULL_PAUSE_S = 0.1  # for one without a descriptor to spare
 SILENT_S = 0.15  # without an answer, after which others are given its connections
 STUCK_S = 10.0  # without an answer, after which it is ended
 # The same, of one that has not answered yet: it imports, on a machine that may be slow.
@@ -37,7 +39,7 @@ class Colleague:
         self._sent = 0  # the number of the last connection of either port
         self._untaken: deque[Untaken] = deque()
         self._asked = self._pinged = self._has_answered = False
-        self._unanswered_s = 0.0
+        self._unanswered_s, self._full_until = 0.0, 0.0
 
     @property
     def connections(self) -> int:
@@ -56,7 +58,9 @@ class Colleague:
     def hand(self, word: Word, connection: socket.socket) -> bool:
         """Whether it is on its way."""
         number = self._sent + 1
-        if len(self._untaken) >= MOST_UNTAKEN or not self.line.say(word, number, connection):
+        if len(self._untaken) >= MOST_UNTAKEN or monotonic() < self._full_until:
+            return False
+        if not self.line.say(word, number, connection):
             return False
         self._sent = number
         self.handed += word is Word.SERVICE
@@ -67,6 +71,11 @@ class Colleague:
         """Up to this one they are the worker's own."""
         while self._untaken and self._untaken[0].number <= number:
             self._untaken.popleft().connection.close()
+
+    def back(self, number: int) -> list[tuple[Word, socket.socket]]:
+        """It has no descriptor for this one, and is given none for a moment."""
+        self._full_until = monotonic() + FULL_PAUSE_S
+        return self._take_back({number})
 
     def ping(self, elapsed_s: float) -> None:
         """Ask whether its loop turns, or count the time for which it has not answered."""
@@ -95,8 +104,11 @@ class Colleague:
                     others.append(word)
         for word in others:
             self.line.say(word)
-        back = [one for one in self._untaken if one.number in recalled]
-        self._untaken = deque(one for one in self._untaken if one.number not in recalled)
+        return self._take_back(recalled)
+
+    def _take_back(self, numbers: set[int]) -> list[tuple[Word, socket.socket]]:
+        back = [one for one in self._untaken if one.number in numbers]
+        self._untaken = deque(one for one in self._untaken if one.number not in numbers)
         self.handed -= sum(one.word is Word.SERVICE for one in back)
         return [(one.word, one.connection) for one in back]
 

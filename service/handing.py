@@ -7,7 +7,8 @@
     to the supervisor PONG
                      OPEN     connections may come
                      READY    requests are answered
-                     TAKEN + number   all connections up to this number are the worker's now
+                     TAKEN + number   all connections up to this number are the worker's now,
+                     BACK + number    but for this one, for which it has no descriptor
                      LEFT + count     so many public connections have ended
                      LEAVING  give me no more connections
 
@@ -48,6 +49,7 @@ class Word(Enum):
     OPEN = b"o"
     READY = b"r"
     TAKEN = b"t"
+    BACK = b"b"
     LEFT = b"e"
     LEAVING = b"g"
 
@@ -72,7 +74,8 @@ class Line:
         return True
 
     def hear(self) -> tuple[Word, int, socket.socket | None] | None:
-        """The next message, with its connection. None: the other end is gone. BlockingIOError."""
+        """The next message, with its connection if there is a descriptor to spare for it. None:
+        the other end is gone. BlockingIOError."""
         try:
             message, descriptors, _, _ = socket.recv_fds(
                 self.end, MESSAGE.size, 1, socket.MSG_CMSG_CLOEXEC

@@ -69,7 +69,7 @@ class Supervisor:
             Door(service, lambda connection: self._enter(Word.SERVICE, connection)),
             Door(admin, lambda connection: self._enter(Word.ADMIN, connection)),
         ]
-        self._waiting: deque[tuple[Word, socket.socket]] = deque()  # nobody could take them
+        self._waiting: deque[tuple[Word, socket.socket]] = deque()  # no worker could take them
         self._turns = count()
         self._one_is_ready = asyncio.Event()
         self._shut = False  # no more connections come
@@ -211,6 +211,8 @@ class Supervisor:
                 case Word.TAKEN:
                     worker.answered()
                     worker.taken(number)
+                case Word.BACK:
+                    self._waiting.extend(worker.back(number))
                 case Word.LEFT:
                     worker.left = number
                 case Word.LEAVING:

@@ -67,6 +67,9 @@ class HandedOver:
             self._count(Word.TAKEN, number)
             port = self._ports.service if word is Word.SERVICE else self._ports.admin
             port.enter(connection)
+        elif word in (Word.SERVICE, Word.ADMIN):  # it was lost for want of a descriptor
+            self._say(Word.BACK, number)
+            self._ports.make_room()
         elif word is Word.PING:
             self._say(Word.PONG)
         elif word is Word.NOTICE:
@@ -74,10 +77,10 @@ class HandedOver:
         elif word is Word.LAST:
             self._last.set()
 
-    def _say(self, word: Word) -> None:
+    def _say(self, word: Word, number: int = 0) -> None:
         """Again and again until the supervisor, which may be stopped, has room for it."""
-        if not self._line.say(word) and not self._gone:
-            self._loop.call_later(SAY_AGAIN_S, self._say, word)
+        if not self._line.say(word, number) and not self._gone:
+            self._loop.call_later(SAY_AGAIN_S, self._say, word, number)
 
     def _count(self, word: Word, count: int) -> None:
         self._counts[word] = count

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -107,6 +110,27 @@ def test_a_killed_worker_costs_others_nothing_and_is_replaced(
     wait_until(lambda: ready_lines(several) == ready + 1, "it is not replaced")
     assert other in workers_of(several)
     assert len(workers_of(several)) == WORKERS
+
+
+def test_a_connection_for_which_workers_have_no_descriptor_waits_and_is_answered(
+    several: Service,
+) -> None:
+    workers = workers_of(several)
+    before = [resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in workers]
+    for pid, (_, hard) in zip(workers, before, strict=True):
+        used = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+        free = next(number for number in count() if number not in used)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))
+    with socket.create_connection((several.host, several.port), timeout=30) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.recv(1000)
+        for pid, limits in zip(workers, before, strict=True):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        connection.settimeout(30)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+    assert workers_of(several) == workers
 
 
 def test_one_that_is_killed_again_and_again_is_waited_for_but_not_for_long(world: World) -> None:
