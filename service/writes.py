@@ -44,7 +44,7 @@ def add_writes(app: FastAPI, house: House, admin: Access | None = None) -> None:
     Each asks for that access before it reads a body.
     """
     here = "service" if admin is None else "admin"
-    check: Check = _nothing if admin is None else admin.check
+    check = _nothing if admin is None else _noting(admin)
     more = {} if admin is None else ADMIN
     settings = house.settings
     if settings.events_at == here:
@@ -187,6 +187,15 @@ def _require_json(request: Request) -> None:
 
 
 def _nothing(request: Request) -> None: ...
+
+
+def _noting(admin: Access) -> Check:
+    """The admin API's check; whose token it was goes into the log lines of the request."""
+
+    def check(request: Request) -> None:
+        exchange_of(request).caller = admin.check(request)
+
+    return check
 
 
 async def read_charged(request: Request, limit: int) -> bytes:
