@@ -252,6 +252,20 @@ async def test_what_cannot_be_taken_in_hides_nothing(
     assert first.next().copy.version == "best"
 
 
+def test_a_folder_of_very_many_versions_is_read_within_bounds(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last ones by name, as default versions are times."""
+    for number in range(7):
+        (models / f"2026-{number}").mkdir()
+        (models / f"2026-{number}" / "golden.npz").touch()
+    monkeypatch.setattr("service.models.catalogue.MOST_VERSIONS", 4)
+    found = Catalogue(models)
+    assert sorted(found.versions()) == ["2026-5", "2026-6", "small-1", "small-2"]
+    assert found.newest().version == "small-2"
+    assert found.folder("2026-1") is None
+
+
 async def test_an_unsigned_bundle_hides_no_signed_one(
     models: Path, following: Activations, tmp_path: Path
 ) -> None:
