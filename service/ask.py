@@ -16,7 +16,7 @@ from service.peer import peer_of
 from service.priority import Priority
 from service.question import Question
 
-EXPLAIN = "explain"  # kind of the loop's budget
+EXPLAIN, LONG = "explain", "long"  # kinds of the loop's budget
 PARSED_S = 0.1e-6  # a candidate
 
 
@@ -39,8 +39,9 @@ async def ask(
     try:
         permit = house.admission.enter(exchange.candidates, deadline, exchange.priority, explained)
     except OverCapacity:
-        if explained:
-            await house.budget.refused(EXPLAIN, REFUSAL_S + exchange.candidates * PARSED_S)
+        if explained or exchange.candidates > house.engine.chunk:  # it was costly to read
+            cost = REFUSAL_S + exchange.candidates * PARSED_S
+            await house.budget.refused(EXPLAIN if explained else LONG, cost)
         raise
     tally = lease.version.tally
     try:

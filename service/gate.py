@@ -28,6 +28,7 @@ from service.problems import answer_problem, problem_of
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 MARK = "the request's id"
 BODY_FAULTS = frozenset({400, 413, 415, 422})
+LONG = "long"  # kind of the loop's budget
 UNKNOWN = 262_144
 LARGE = 32_768  # bytes, beyond most valid requests: not read while many were refused
 
@@ -64,6 +65,8 @@ class Gate:
                 exchange.priority = Priority.BATCH
             if not self._admission.has_room(exchange.priority):
                 self._admission.count_refused(exchange.priority)
+                if announced(exchange) > LARGE:  # which is read, to be thrown away
+                    await self._budget.refused(LONG)
                 if exchange.route == SCORE:
                     await self._full[exchange.priority].answer(exchange, send)
                     return

@@ -40,7 +40,7 @@ FAULT_S, FAULT_A_BYTE_S = 0.4e-3, 4e-9
 # A refusal's answer waits for a moment, and so long after the one before that refusals together
 # take a share of the loop: the longest they may, and not where very many wait.
 HELD_S, LONGEST_S, REFUSALS_SHARE, MOST_HELD = 0.05, 1.0, 0.04, 250
-KINDS = ("events", "items", "metrics", "stats", "other", "explain", "missed")
+KINDS = ("events", "items", "metrics", "stats", "other", "explain", "missed", "long")
 FAULTS = "faults"
 
 
@@ -177,7 +177,9 @@ class LoopBudget:
         self._spent += cost
         self._seconds[FAULTS].inc(cost)
         self._admitted[FAULTS].inc()
-        if bucket.level < 0:
+        if self._is_quiet():
+            bucket.level = max(bucket.level, 0.0)  # there is nothing to protect
+        elif bucket.level < 0:
             await asyncio.sleep(min(LONGEST_S, self._until_paid()))
 
     @property

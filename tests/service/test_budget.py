@@ -152,6 +152,20 @@ async def test_without_scoring_work_does_not_wait() -> None:
     await asyncio.wait_for(budget.turn(), FAR)
 
 
+async def test_bodies_that_are_refused_are_paid_for_beside_scoring_alone() -> None:
+    scored = [0.0]
+    budget = LoopBudget(Metrics(), lambda: scored[0])
+    for _ in range(100):
+        await budget.fault(10**6)
+    assert budget.takes_faults
+    scored[0] += 1
+    began = perf_counter()
+    for _ in range(3):
+        await budget.fault(10**6)
+        scored[0] += 1
+    assert perf_counter() - began > 0.01
+
+
 async def test_only_the_steps_of_a_coroutine_are_measured() -> None:
     spent = list[float]()
 
@@ -269,6 +283,21 @@ async def test_explaining_is_charged_and_of_many_it_is_batch(house: House, world
         assert metric(house, "qin_budget_seconds_total", kind="explain") > 0
     plain, told = (house.admission.enter(chunk, inf, explained=n) for n in (0, chunk))
     assert told.seconds > plain.seconds
+
+
+async def test_the_refusal_of_a_long_list_waits_and_of_a_short_one_does_not(world: World) -> None:
+    async with opened(world, target_ms=1) as house, client_of(house) as client:
+        permits = []
+        while house.admission.has_room(Priority.ONLINE):
+            permits.append(house.admission.enter(5000, inf))
+            permits[-1].__enter__()
+        for candidates, long in ([1], False), ([10**12] * 5000, True):
+            answer = await client.post("/v1/score", json={"user_id": 1, "candidates": candidates})
+            assert answer.status_code == 429
+            refused = metric(house, "qin_budget_requests_total", kind="long", outcome="refused")
+            assert refused == long
+        for permit in permits:
+            permit.__exit__(None, None, None)
 
 
 async def test_a_refused_caller_waits_the_longer_the_more_there_are() -> None:
