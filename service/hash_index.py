@@ -6,15 +6,15 @@ what was not there. So an id can be removed without a trace, and no look-up ever
 
 In front of it are the hints, one array of row numbers that an id has two places in: by one hash,
 its row when it was put; by another, its row when it was found after others had taken the first.
-Whoever knows which id a row is of can ask them first, at an eighth of the memory's traffic, and the
-buckets only for what both were wrong about.
+A reader that knows which id a row is of asks them first, at an eighth of the memory's traffic, and
+the buckets only for what both were wrong about.
 
-Both hashes are multiplicative, with random multipliers of the index's own: who chooses ids cannot
-aim them at one bucket. Ids that find both their buckets full are refused at once.
+Both hashes are multiplicative, with random multipliers of the index's own: ids cannot be chosen to
+fall into one bucket. Ids that find both their buckets full are refused at once.
 
 All of it are plain arrays: the index can live in a mapped file. Writers must be one at a time.
-Readers need no lock, but what they are told while somebody writes is a hint too: whoever asks must
-look whether that row is the id's own.
+Readers need no lock, but while a writer is at work every answer is a hint: readers must check that
+the row is the id's own.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Invalidation:
                 break
         for _, done in removals:
             if done.done():
-                continue  # given up by whoever waited
+                continue  # its waiter has been cancelled
             if error is None:
                 done.set_result(None)
             else:

@@ -5,7 +5,7 @@
 Readers take no lock. What a look-up finds is a slot and its stamp; a slot is written anew only
 after its stamp has grown, so rows gathered under an unchanged stamp are the item's own, and
 ``SlotsMoved`` says so when they are not. An item that changes gets another slot: the old one keeps
-its rows until somebody else needs the room, and requests under way go on with it.
+its rows until another item gets the slot, and requests under way go on with it.
 
 When it is full, room is made by a clock: a hand goes round the slots, spares those looked up since
 it last passed and takes the others.
@@ -256,7 +256,7 @@ class ItemTable:
         return found
 
     def _slots(self, ids: Ids) -> Slots:
-        """As ``find``, for the writer: nobody's idea of what is in use changes."""
+        """Like ``find``, without marking the slots as used. For writers."""
         slots = self._index.find(ids)
         slots[self.memory.ids[slots] != ids] = ABSENT
         return slots
@@ -268,7 +268,7 @@ class ItemTable:
         return words.view(np.int64)
 
     def _room(self, wanted: int, evict: bool) -> Slots:
-        """Up to ``wanted`` slots that nobody has any more."""
+        """Take up to ``wanted`` slots from the free ones and, if ``evict``, from idle items."""
         wanted = min(wanted, self.capacity)
         missing = max(0, wanted - (self.capacity - self.count)) if evict else 0
         found, parts = 0, list[Slots]()
@@ -336,8 +336,8 @@ class ItemTable:
 
     @contextmanager
     def _writing(self, within: float = WITHIN_S) -> Iterator[None]:
-        """One writer at a time. One that died half-way left no wrong rows, but perhaps a wrong
-        count and slots that are nobody's. TableBusy."""
+        """Enter as the only writer, and mend what one that died half-way has left: no wrong rows,
+        but perhaps a wrong count and slots without an owner. TableBusy."""
         with self._lock.held(within):
             if self._header[WRITING]:
                 self._mend()

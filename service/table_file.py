@@ -1,16 +1,16 @@
 """Item tables in files that the processes of a machine map together.
 
-A table's file lives as long as somebody uses it: every user holds a shared lock on it, which the
-system releases however the process ends. Whoever finds a file that nobody holds makes a new one in
-its place, so no process ever begins with rows of another time. The folder is best kept in memory
+A table's file lives as long as a process uses it: each holds a shared lock on it, which the system
+releases however the process ends. A process that finds a file without such a lock makes a new one
+in its place, so none ever begins with rows of another time. The folder is best kept in memory
 (/dev/shm), where a page is written to nowhere else.
 
 The folder is private (``private_directory``), and so is every file: what they hold is scored, and
 a file cut short would end every process that maps it.
 
     VERSION-DIGEST.table   the arrays of ``service.item_memory``; users hold it shared
-    VERSION-DIGEST.write   held by whoever writes to the table
-    VERSION-DIGEST.fill    held by whoever fills it
+    VERSION-DIGEST.write   locked by the process that writes to the table
+    VERSION-DIGEST.fill    locked by the process that fills it
     opening                held while a file is looked for, made or removed
 """
 
@@ -92,7 +92,7 @@ class TableFile:
 
     @contextmanager
     def filling(self) -> Iterator[bool]:
-        """Whether it is ours to fill: nobody else does, and nobody has."""
+        """Whether this process is to fill the table: no other one does, or has."""
         if not _locked(self._fill):
             yield False
             return

@@ -46,8 +46,11 @@ def small_world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-async def houses(small_world: World, tmp_path: Path) -> AsyncIterator[tuple[House, House]]:
+async def houses(
+    small_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[House, House]]:
     """Whose news of each other come by the table alone: neither follows the change log."""
+    monkeypatch.setattr(freshness, "CONFIRM_WITHIN_S", 60.0)  # a busy machine is no stopped process
     shared = {"table_folder": tmp_path / "tables"}
     async with opened(small_world, **shared) as one, opened(small_world, **shared) as other:
         for house in (one, other):
@@ -223,34 +226,35 @@ async def test_while_the_lock_is_not_to_be_had_requests_are_answered_and_writes_
     houses: tuple[House, House], small_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the event loop goes on; afterwards the change is seen, though nobody repeats it."""
-    monkeypatch.setattr(freshness, "CONFIRM_WITHIN_S", 0.3)
     one, _ = houses
     item, fetched = int(small_world.ids[0]), int(small_world.ids[1])
     new = await at_level(one, item, 9)
     assert (await patch(one, item, 1)).status_code == 204
     assert (await patch(one, fetched, 1)).status_code == 204  # so that it is not in the table
-    late, longest = asyncio.get_running_loop().time(), 0.0
+    beats = 0
 
     async def beat() -> None:
-        nonlocal late, longest
+        nonlocal beats
         while True:
+            beats += 1
             await asyncio.sleep(0.01)
-            now = asyncio.get_running_loop().time()
-            longest, late = max(longest, now - late), now
 
     beating = asyncio.create_task(beat())
     with locked(one):
         before = [await score(house, fetched) for house in houses]
         assert before[0] == before[1] is not None
+        beats = 0
+        monkeypatch.setattr(freshness, "CONFIRM_WITHIN_S", 0.5)
         answer = await patch(one, item, 9)
+        assert beats > 5  # a loop that waits for the lock does not beat
         assert answer.status_code == 503
         assert answer.json()["type"] == "urn:qin:problem:not-confirmed"
         assert answer.headers["Retry-After"] == "1"
         assert metric(one, "qin_item_table_not_kept_total") >= 1
     beating.cancel()
-    assert longest < 0.25
     await until(lambda: not one.freshness._invalidation._removals)
     assert [await score(house, item) for house in houses] == [new, new]
+    monkeypatch.setattr(freshness, "CONFIRM_WITHIN_S", 60.0)
     assert (await patch(one, item, 9)).status_code == 204
 
 
@@ -316,7 +320,7 @@ def test_a_process_stopped_inside_the_lock_silences_no_worker(world: World, tmp_
             for client in clients:
                 began = time.monotonic()
                 assert client.get("/livez").status_code == 200
-                assert time.monotonic() - began < 0.5
+                assert time.monotonic() - began < 2  # for as long as it was stopped, before
                 assert client.post("/v1/score", json=body).status_code == 200
         finally:
             stopped.send_signal(signal.SIGKILL)
