@@ -166,7 +166,7 @@ class FoldedModel:
     def scorable(self, items: ItemVectors) -> NDArray[np.bool_]:
         """(N,): which items are worth a place in a table. The numbers of others are not finite,
         or so large that scores overflow."""
-        return self.extremes.scorable(items)
+        return self.extremes.scorable(self, items)
 
     def cold(self, rows: ItemRows) -> NDArray[np.bool_]:
         """(N,): which items this model has no identity for (index 0, or beyond its vocabulary)."""

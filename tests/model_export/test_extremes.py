@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -83,3 +86,15 @@ def test_a_network_that_nothing_overflows_tries_nothing(world: World, model: Fol
 
     typical = model.items(world.bundle.golden().items[:96])
     assert Extremes(Calm(), typical).tried_beyond > 1e18  # type: ignore[arg-type]
+
+
+def test_a_model_is_freed_without_the_collector(world: World) -> None:
+    model = FoldedModel(world.bundle)
+    model.scorable(model.items(world.rows))
+    gone = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
