@@ -316,8 +316,8 @@ def _nothing() -> None: ...
 
 
 def host_of(authority: bytes) -> bytes:
-    """Without port and brackets."""
-    host = re.sub(rb":[0-9]*\Z", b"", authority)
+    """Without user, port and brackets."""
+    host = re.sub(rb":[0-9]*\Z", b"", authority.rpartition(b"@")[2])
     return host.strip(b"[]")
 
 

@@ -27,7 +27,7 @@ REQUEST_LINE = re.compile(rb"(%b{1,32}+) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" % T
 FIELD = re.compile(rb"^(%b++):[ \t]*+(%b*+)\r\n" % (TOKEN, TEXT), re.MULTILINE)
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16}+)(;%b*+)?+\r\n" % TEXT)
 BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")  # half an end of line
-TARGET = re.compile(rb"(?:(?i:https?)://([^/?#@]+))?+(/[^?#]*+)?+(?:\?([^#]*+))?+")
+TARGET = re.compile(rb"(?:(?i:https?)://([^/?#]+))?+(/[^?#]*+)?+(?:\?([^#]*+))?+")
 HOST = re.compile(rb"[-A-Za-z0-9._~!$&'()*+,;=%:\[\]]*+")
 
 LONGEST_LENGTH = 18  # digits; a longer number is beyond any limit
