@@ -32,6 +32,7 @@ from service.versions import Version, Versions
 
 EVERY_S = 0.2
 FORGOTTEN = 4096  # items between two turns of the event loop
+STEP_S = 0.5  # between looks whether the version that is read again is still in memory
 BROUGHT_BACK = 256  # items at a time
 SLICE = 64  # items derived at a time: the interpreter is not held for long
 CONFIRM_WITHIN_S = 2.0  # a write, after the store has it; then 503
@@ -323,14 +324,18 @@ class Freshness:
     async def _read_slowly(self) -> None:
         """Read every item again for ever: two passes within ``reread_s``, at an even pace."""
         while True:
-            versions, over_s = self._versions.all(), self._reread_s / 2
-            if not versions:
+            names, over_s = self._versions.loaded(), self._reread_s / 2
+            if not names:
                 await asyncio.sleep(1.0)
                 continue
             began = asyncio.get_running_loop().time()
             try:
-                for version in versions:
-                    await self._read_once(version, over_s / len(versions))
+                for name in names:  # and no version is held that is to be freed meanwhile
+                    for version in [v for v in self._versions.all() if v.name == name]:
+                        reading = self._read_once(version, over_s / len(names))
+                        del version
+                        await reading
+                        del reading
                 self.reread += 1
             except StoreError as error:
                 logger.warning("reading items again slowly: it stopped", reason=str(error))
@@ -345,9 +350,15 @@ class Freshness:
         async def paced(count: int) -> None:
             if over_s:
                 due = began + over_s * min(1.0, (done + count) / max(1, every))
-                await asyncio.sleep(max(0.0, due - loop.time()))
+                while version in self._versions.all():
+                    left = due - loop.time()
+                    await asyncio.sleep(min(max(0.0, left), STEP_S))
+                    if left <= STEP_S:
+                        break
 
         await paced(BROUGHT_BACK)
+        if over_s and version not in self._versions.all():
+            return 0
         version.fetches.forget_unknown()
         before, seen = version.table.ids(), list[Ids]()
         epoch = version.table.epoch
