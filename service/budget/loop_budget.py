@@ -40,6 +40,9 @@ FAULT_S, FAULT_A_BYTE_S = 0.4e-3, 4e-9
 # A refusal's answer waits for a moment, and so long after the one before that refusals together
 # take a share of the loop: the longest they may, and not where very many wait.
 HELD_S, LONGEST_S, REFUSALS_SHARE, MOST_HELD = 0.05, 1.0, 0.04, 250
+# A bucket's debt is never more than is paid back in so long, or a flood would keep others out for
+# minutes after its end.
+MOST_OWED_S = 5.0
 KINDS = ("events", "items", "metrics", "stats", "other", "explain", "missed", "long")
 FAULTS = "faults"
 
@@ -52,7 +55,8 @@ class Bucket:
         self._since = monotonic()
 
     def fill(self, now: float, rate: float) -> None:
-        self.level = min(self._burst, self.level + rate * (now - self._since))
+        owed = max(self.level, -rate * MOST_OWED_S)
+        self.level = min(self._burst, owed + rate * (now - self._since))
         self._since = now
 
 

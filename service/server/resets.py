@@ -42,6 +42,8 @@ class Resets:
         self._unregister(descriptor)
 
     def close(self) -> None:
+        """Watch nothing any more; connections that end afterwards may still ``forget``."""
+        self._watched.clear()
         if self._poll is not None:
             self._loop.remove_reader(self._poll.fileno())
             self._poll.close()

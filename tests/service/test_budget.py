@@ -14,10 +14,12 @@ import httpx
 import orjson
 import pytest
 
+from service.budget import loop_budget
 from service.budget.loop_budget import (
     FAULTS,
     HELD_S,
     LONGEST_S,
+    MOST_OWED_S,
     REFUSAL_S,
     REFUSALS_SHARE,
     LoopBudget,
@@ -164,6 +166,22 @@ async def test_bodies_that_are_refused_are_paid_for_beside_scoring_alone() -> No
         await budget.fault(10**6)
         scored[0] += 1
     assert perf_counter() - began > 0.01
+
+
+async def test_a_flood_that_has_ended_keeps_others_waiting_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of refusals and of bodies that scoring refuses, however many there were."""
+    now = 1000.0
+    monkeypatch.setattr(loop_budget, "monotonic", lambda: now)
+    budget = LoopBudget(Metrics(), lambda: None)  # scoring goes on
+    budget.spend("events", 100.0)
+    budget._faults.level -= 100.0
+    assert not budget.affords
+    assert not budget.takes_faults
+    now += 1.1 * MOST_OWED_S
+    assert budget.affords
+    assert budget.takes_faults
 
 
 async def test_only_the_steps_of_a_coroutine_are_measured() -> None:

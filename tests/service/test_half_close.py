@@ -166,6 +166,26 @@ async def test_a_reset_after_it_cancels(world: World) -> None:
         assert under_way(house) == dict.fromkeys(Priority, 0)
 
 
+async def test_one_that_is_cut_at_the_end_of_the_grace_time_ends_without_an_error(
+    world: World,
+) -> None:
+    errors = list[dict[str, object]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    async with opened(world, threads=1, deadline_ms=1e3 * FAR) as house:
+        gate = Gate(house.engine)
+        async with listening(house) as port:  # at its end all is cut
+            await gate.closed()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(SCORE)
+            writer.write_eof()
+            await until(lambda: under_way(house)[Priority.BATCH])
+        assert await reader.read() == b""
+        writer.close()
+        await until(lambda: under_way(house) == dict.fromkeys(Priority, 0))
+        await gate.open()
+    assert errors == []
+
+
 class Owner:
     def __init__(self, priority: Priority) -> None:
         self.priority = priority
