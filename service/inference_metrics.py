@@ -66,8 +66,12 @@ class _OfVersions(Collector):
         yield self._kind(self._name, self._documentation, labels=self._labelnames)
 
     def collect(self) -> Iterable[Metric]:
+        """At once: a scrape is written in turns, and a generator would hold the last version."""
+        return [self._family()]
+
+    def _family(self) -> Metric:
         family = self._kind(self._name, self._documentation, labels=self._labelnames)
         for version in self._versions.all():
             for labels, value in self._read(version.inferences).items():
                 family.add_metric([version.name, *labels], value)
-        yield family
+        return family
