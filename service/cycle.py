@@ -60,8 +60,11 @@ class Cycle(RequestResponseCycle):
 
     async def send(self, message: ASGISendEvent) -> None:
         way = cast(Way, self.transport)
+        begins = message["type"] == "http.response.start"
+        if self.waiting_for_100_continue and begins and self.more_body:
+            self.keep_alive = False  # the client may leave the body out, or send it all the same
         # Nothing follows the head of an answer to HEAD.
-        way.holding = message["type"] == "http.response.start" and self.scope["method"] != "HEAD"
+        way.holding = begins and self.scope["method"] != "HEAD"
         try:
             await super().send(message)
         finally:

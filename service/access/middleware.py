@@ -24,7 +24,7 @@ from service.problems import REFUSAL, answer_refusal
 from service.settings import Settings, api_keys, host_names, is_loopback, origins
 
 KEYLESS = PROBES | {"/docs"}  # the page is the same for everyone; the document it shows is not
-HOST, AUTHORIZATION, EXPECT = b"host", b"authorization", b"expect"
+HOST, AUTHORIZATION = b"host", b"authorization"
 
 
 class Access:
@@ -76,8 +76,6 @@ class Access:
             if self._keys and scope["path"] not in KEYLESS:
                 self._check_key(exchange)
         except ServiceError as error:
-            if EXPECT in exchange.headers:  # whether the body still comes is the client's choice
-                error.headers["Connection"] = "close"
             scope[REFUSAL] = error
             return answer_refusal
         return self._app

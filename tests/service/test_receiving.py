@@ -246,6 +246,31 @@ def test_100_continue_is_said_before_the_body(service: Service) -> None:
         assert only_response(connection).status == 200
 
 
+@pytest.mark.parametrize("path", ["/nothing", "/livez", "/v1/events", "/v2/models/other/infer"])
+@pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+def test_an_answer_in_place_of_100_continue_closes(
+    service: Service, path: str, framing: str
+) -> None:
+    """Whether the body still comes is the client's choice: what follows could be either."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\n{framing}\r\n\r\n"
+    with connected(service) as connection:
+        connection.sendall(head.encode())
+        answer = only_response(connection)
+        assert answer.status in (404, 405, 415)
+        assert answer.headers["connection"] == "close"
+
+
+def test_what_waits_for_100_continue_and_sends_all_the_same_keeps_its_connection(
+    service: Service,
+) -> None:
+    head = b"POST /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\n"
+    with connected(service) as connection:
+        connection.sendall(head + b"Content-Length: 3\r\n\r\nabc" + GET)
+        connection.shutdown(socket.SHUT_WR)
+        answers = [answer.status for answer in responses(until_closed(connection))]
+        assert answers == [404, 200]
+
+
 def test_healthy_requests_are_answered_beside_slow_ones(
     service: Service, client: httpx.Client, world: World
 ) -> None:
