@@ -52,7 +52,8 @@ class _Waiting:
     parts: deque[Ids] = field(default_factory=deque)
     count: int = 0
     due: deque[tuple[float, Ids]] = field(default_factory=deque)
-    open: Counter[int] = field(default_factory=Counter)  # announced, less told of
+    open: Counter[int] = field(default_factory=Counter)  # announced, less told of; of those due
+    due_in: Counter[int] = field(default_factory=Counter)  # how often an id is in ``due``
 
     def add(self, ids: Ids) -> None:
         for start in range(0, len(ids), BROUGHT_BACK):
@@ -65,6 +66,7 @@ class _Waiting:
         """These may be about to be written: look again when ``due``, unless told that they are."""
         self.due.append((due, ids))
         self.open.update(ids.tolist())
+        self.due_in.update(ids.tolist())
         while sum(len(part) for _, part in self.due) > MOST_WAITING:
             self._ended(self.due.popleft()[1])
 
@@ -85,8 +87,11 @@ class _Waiting:
         return np.unique(np.concatenate(found))
 
     def _ended(self, ids: Ids) -> None:
-        if not self.due:
-            self.open.clear()
+        for item in ids.tolist():
+            self.due_in[item] -= 1
+            if not self.due_in[item]:
+                del self.due_in[item]
+                self.open.pop(item, None)
 
     def next(self) -> Ids:
         part = self.parts.popleft()

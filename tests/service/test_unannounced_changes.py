@@ -231,6 +231,17 @@ def test_an_announcement_is_settled_by_being_told_of() -> None:
     assert not waiting.open
 
 
+def test_what_is_kept_of_announcements_is_bounded_by_what_is_due() -> None:
+    """Announcements that never pause: of those that are over nothing is kept, told of or not."""
+    waiting = freshness._Waiting()
+    for now in range(100):
+        waiting.announced(np.array([now, 1000]), due=now + 2.0)
+        waiting.told(np.array([now]) if now % 2 else np.array([1000]))
+        waiting.settled(float(now))
+    assert len(waiting.due) == 2
+    assert set(waiting.open) <= {98, 99, 1000}
+
+
 async def test_without_a_time_nothing_is_read_again(small_world: World) -> None:
     async with opened(small_world, item_reread_s=0) as house:
         assert isinstance(house.freshness, Freshness)
