@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import deque
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
@@ -136,7 +135,8 @@ class Receiving(asyncio.Protocol):
             "query_string": head.query,
         }
         if head.authority is not None:
-            scope[TARGET_HOST] = host_of(head.authority)  # type: ignore[literal-required]
+            host = head.authority.rpartition(b"@")[2]  # without a user
+            scope[TARGET_HOST] = host  # type: ignore[literal-required]
         limits = self._limits
         refusal: ServiceError | None = None
         if head.length is not None and head.length > limits.body_bytes:
@@ -313,12 +313,6 @@ class Receiving(asyncio.Protocol):
 
 
 def _nothing() -> None: ...
-
-
-def host_of(authority: bytes) -> bytes:
-    """Without user, port and brackets."""
-    host = re.sub(rb":[0-9]*\Z", b"", authority.rpartition(b"@")[2])
-    return host.strip(b"[]")
 
 
 def document(error: ServiceError, metrics: Metrics) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.bearer import BearerTokens
-from service.access.hosts import OwnNames, authority
+from service.access.hosts import OwnNames
 from service.access.origins import (
     ORIGIN,
     Origins,
@@ -27,7 +27,7 @@ KEYLESS = PROBES | {"/docs"}  # the page is the same for everyone; the document 
 HOST, AUTHORIZATION = b"host", b"authorization"
 
 
-class Access:
+class AccessMiddleware:
     """ASGI middleware, inside of ``Exchanges``."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
@@ -84,7 +84,7 @@ class Access:
         """Without one (HTTP/1.0) the caller is no browser; HTTP/1.1 requires it."""
         named = [exchange.headers.get(HOST)]
         if TARGET_HOST in scope:
-            named.append(authority(scope[TARGET_HOST].decode("latin-1")).encode("latin-1"))
+            named.append(scope[TARGET_HOST])
         if not all(self._names.has(name) for name in named if name is not None):
             raise Forbidden(
                 "the Host header is not a name of this service (QIN_ALLOWED_HOSTS lists others)"
@@ -108,5 +108,5 @@ class Access:
 
 def guarded(app: ASGIApp, settings: Settings, metrics: Metrics) -> ASGIApp:
     """``app`` behind what the settings ask for."""
-    access = Access(app, settings, metrics)
+    access = AccessMiddleware(app, settings, metrics)
     return app if access.idle else access
