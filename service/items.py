@@ -99,7 +99,7 @@ async def fetch_missed(
     try:
         for start in range(0, len(wanted), AT_ONCE):
             if start and charge:
-                await charge.turn()
+                await charge.turn(deadline)
             some = wanted[start : start + AT_ONCE]
             parts += await version.fetches.fetch(
                 some, version, store, engine, deadline, permit, charge

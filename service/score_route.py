@@ -48,7 +48,7 @@ def score_handler(house: House) -> Handler:
         if asked.explain is None:
             content = answer.json(version, exchange.request_id, asked.top_k)
         else:
-            await house.budget.turn()
+            await house.budget.turn(deadline)
             with house.budget.measured(EXPLAIN):
                 content = answer.json(version, exchange.request_id, asked.top_k)
         exchange.timings.lap("encode")

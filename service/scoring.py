@@ -142,7 +142,7 @@ class Scoring:
             permit.defer()
         charge = Charge(self.budget, "missed")
         try:
-            await charge.enter(len(missed))
+            await charge.enter(len(missed), deadline)
             fetched: FoundItems = await Metered(fetch_missed(*known, charge), charge.spent)
             return fetched
         finally:

@@ -91,8 +91,8 @@ class Settings(BaseSettings):
     )
     api_keys: SecretStr | None = Field(
         default=None,
-        description="NAME:KEY, several separated by spaces; then all but the probes ask for one. "
-        "The name goes into log and metrics.",
+        description="NAME:KEY, several separated by spaces; then all but the probes and the page "
+        "/docs ask for one. The name goes into log and metrics.",
     )
     allowed_hosts: str | None = Field(
         default=None,
@@ -344,7 +344,8 @@ class Settings(BaseSettings):
         description="Share of requests traced where the caller's traceparent does not decide.",
     )
     metrics_on: Literal["service", "admin"] = Field(
-        default="service", description="At whose port GET /metrics is."
+        default="service",
+        description="At whose port GET /metrics and /v2/models/…/stats are.",
     )
 
     @property

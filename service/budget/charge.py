@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from service.budget.loop_budget import (
     RECEIVED_A_BYTE_S,
     REFUSAL_S,
@@ -26,9 +28,9 @@ class Charge:
         self._budget, self._kind = budget, kind
         self._size, self._predicted, self._took, self._within = 0, 0.0, 0.0, False
 
-    async def enter(self, size: int = 0) -> None:
+    async def enter(self, size: int = 0, deadline: float = math.inf) -> None:
         """Once the body of so many bytes is here: a slow client takes no place. (Of kind ``missed``
-        it is ids.) Waits for a turn; OverCapacity where too much waits already."""
+        it is ids.) Waits for a turn; OverCapacity where too much waits already, DeadlinePassed."""
         budget, kind = self._budget, self._kind
         self._size, self._predicted = size, budget.predict(kind, size)
         budget.spend(kind, size * RECEIVED_A_BYTE_S)
@@ -37,11 +39,11 @@ class Charge:
             raise over_capacity()
         self._within = True
         budget.enter(kind, self._predicted)
-        await budget.turn()
+        await self.turn(deadline)
 
-    async def turn(self) -> None:
-        """Before each further slice of work."""
-        await self._budget.turn()
+    async def turn(self, deadline: float = math.inf) -> None:
+        """Before each further slice of work. DeadlinePassed if it is not to be had by then."""
+        await self._budget.turn(deadline)
 
     def spent(self, seconds: float) -> None:
         self._took += seconds

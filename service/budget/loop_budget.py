@@ -16,8 +16,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic, process_time, thread_time
+from time import monotonic, perf_counter, process_time, thread_time
 
+from service.engine import too_late
 from service.metrics import Metrics
 
 SHARE = 0.2  # of what scoring leaves
@@ -151,12 +152,19 @@ class LoopBudget:
             self._known, self._scored_at = scored, now
         return now - self._scored_at > QUIET_S
 
-    async def turn(self) -> None:
-        """Before each slice of work, which should take a millisecond at most."""
-        async with self._lane:
-            await asyncio.sleep(0)  # whoever else is ready goes first
-            while not self.affords:  # noqa: ASYNC110 — as time goes by
-                await asyncio.sleep(min(LOOK_EVERY_S, 1e-4 - self._bucket.level / self._rate))
+    async def turn(self, deadline: float = math.inf) -> None:
+        """Wait before each slice of work, which should take a millisecond at most.
+
+        DeadlinePassed if its turn has not come by ``deadline`` (``perf_counter``).
+        """
+        left = None if deadline == math.inf else deadline - perf_counter()
+        try:
+            async with asyncio.timeout(left), self._lane:
+                await asyncio.sleep(0)  # what else is ready goes first
+                while not self.affords:  # noqa: ASYNC110 — as time goes by
+                    await asyncio.sleep(min(LOOK_EVERY_S, 1e-4 - self._bucket.level / self._rate))
+        except TimeoutError:
+            raise too_late() from None
 
     async def refused(self, kind: str, cost: float = REFUSAL_S) -> None:
         """Count a refusal that takes the loop so long; its answer is to be written afterwards."""

@@ -288,6 +288,20 @@ async def test_a_list_of_which_much_is_missed_waits_for_its_place_or_is_refused(
         assert house.admission.forecast(Priority.BATCH) == 0
 
 
+@pytest.mark.parametrize("what", ["explain", "missed"])
+async def test_a_turn_that_does_not_come_before_the_deadline_is_a_504(
+    house: House, world: World, what: str
+) -> None:
+    asked = (
+        list(range(10**6, 10**6 + FEW_MISSED + 1)) if what == "missed" else world.ids[:3].tolist()
+    )
+    body = {"user_id": 1, "candidates": asked, **({"explain": 2} if what == "explain" else {})}
+    async with client_of(house) as client, asyncio.timeout(FAR), house.budget._lane:
+        answer = await client.post("/v1/score", json=body, headers={"X-Deadline-Ms": "500"})
+    assert answer.status_code == 504
+    assert house.admission.let_in() is not None
+
+
 async def test_explaining_is_charged_and_of_many_it_is_batch(house: House, world: World) -> None:
     chunk, item = house.engine.chunk, int(world.ids[0])
     async with client_of(house) as client:
