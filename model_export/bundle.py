@@ -41,6 +41,7 @@ from model_export.manifest import (
     Manifest,
 )
 
+MOST_SHOWN = 200  # characters of a manifest in a message
 REBUILD = "copy the bundle again or rebuild it with `python -m model_export build`"
 
 
@@ -124,7 +125,7 @@ def parse_manifest(path: Path, text: bytes) -> Manifest:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         written = content.get("format") if isinstance(content, dict) else None
         raise BundleError(
-            f"{file}: format: {written!r}, and this release reads format {FORMAT}; "
+            f"{file}: format: {_shown(repr(written))}, and this release reads format {FORMAT}; "
             "rebuild the bundle with this release, or serve it with the one that wrote it"
         )
     files = content.get("files")
@@ -134,7 +135,7 @@ def parse_manifest(path: Path, text: bytes) -> Manifest:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = _shown(".".join(str(part) for part in first["loc"]))
         raise BundleError(f"{file}: {place}: {first['msg']}; {REBUILD}") from None
     missing = sorted(required(manifest) - manifest.files.keys())
     if missing:
@@ -145,6 +146,11 @@ def parse_manifest(path: Path, text: bytes) -> Manifest:
             "give the folder its version's name"
         )
     return manifest
+
+
+def _shown(text: str) -> str:
+    """The start of what a manifest says: it may be as long as the file."""
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def required(manifest: Manifest) -> set[str]:

@@ -12,6 +12,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from feature_store.contract import FeatureStore
+from feature_store.errors import StoreRefused
 from model_export.manifest import Version
 from service.artifacts.owner import boot_id, started
 from service.logs import logger
@@ -71,6 +73,17 @@ class Notes:
 
     _told: dict[str, bytes] = field(default_factory=dict)  # note -> digest of what it was
 
+    async def get(self, store: FeatureStore, note: str, kind: type[M]) -> M | None:
+        """From the store. StoreError, but not where that note alone cannot be read."""
+        try:
+            content = await store.get_note(note)
+        except StoreRefused as error:
+            if not error.of_one_key:
+                raise
+            self._leave_aside(note, str(error).encode(), str(error))
+            return None
+        return self.read(note, content, kind)
+
     def read(self, note: str, content: bytes | None, kind: type[M]) -> M | None:
         if content is None:
             return None
@@ -79,13 +92,16 @@ class Notes:
                 raise ValueError(f"{len(content):,} bytes, and at most {MOST_BYTES:,} are read")
             found = kind.model_validate_json(content)
         except ValueError as error:  # of another release, or damaged
-            digest = hashlib.sha256(content).digest()
-            if self._told.get(note) != digest:
-                self._told[note] = digest
-                logger.error("fleet: a note is left aside", note=note, reason=_reason(error))
+            self._leave_aside(note, content, _reason(error))
             return None
         self._told.pop(note, None)
         return found
+
+    def _leave_aside(self, note: str, content: bytes, reason: str) -> None:
+        digest = hashlib.sha256(content).digest()
+        if self._told.get(note) != digest:
+            self._told[note] = digest
+            logger.error("fleet: a note is left aside", note=note, reason=reason)
 
 
 @dataclass(slots=True)

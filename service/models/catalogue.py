@@ -93,7 +93,7 @@ class Catalogue:
                     (
                         entry.name
                         for entry in islice(entries, MOST_ENTRIES)
-                        if re.match(VERSION_PATTERN, entry.name) and entry.is_dir()
+                        if re.fullmatch(VERSION_PATTERN, entry.name) and _is_folder(entry)
                     ),
                 )
         except (FileNotFoundError, NotADirectoryError):
@@ -101,6 +101,14 @@ class Catalogue:
         except OSError as error:
             raise BundleError(f"{self.path}: cannot be read: {error.strerror}") from error
         return [self.path / name for name in sorted(names)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Also through a link, so that its refusal is told. One that leads nowhere is none."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links, or one into a folder that is closed to us
+        return False
 
 
 def age(found: Found) -> tuple[float, str]:

@@ -79,8 +79,7 @@ class Fleet:
             return None
         store = await connect(settings.store, options=PATIENT)
         try:
-            note = f"fleet/{settings.fleet}/wanted"
-            wanted = Notes().read(note, await store.get_note(note), Wanted)
+            wanted = await Notes().get(store, f"fleet/{settings.fleet}/wanted", Wanted)
             return wanted.active.version if wanted else None
         finally:
             await store.close()
@@ -242,7 +241,7 @@ class Fleet:
         ]
 
     async def _read(self, note: str, kind: type[M]) -> M | None:
-        return self._notes.read(note, await self._store.get_note(note), kind)
+        return await self._notes.get(self._store, note, kind)
 
     def _key(self, place: int) -> str:
         return f"fleet/{self._name}/process/{place}"

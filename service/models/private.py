@@ -20,22 +20,35 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
+from model_export import plain_files
 from model_export.errors import BundleError
+from model_export.manifest import Version
 from service.artifacts.owner import Owner
 from service.artifacts.private_directory import make_private
 from service.logs import logger
 
 INCOMING_KEPT_S = 3600.0  # of a process on another host, whose end cannot be seen from here
 COPIES_KEPT_S = 3600.0  # that no process of ours names: another may be about to open one
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MAKE_ROOM = "make room there or set QIN_PRIVATE to a place that has it"
 KNOWN = TypeAdapter(dict[str, str])  # ``versions.json``
+NAMES = TypeAdapter(tuple[Version, Digest])
+MOST_BYTES = 16 << 20  # of a file of ours that is read back
 MOST_VERSIONS = 10_000  # remembered with their digests; the oldest are forgotten
 
 
@@ -70,6 +83,14 @@ class Remembered(BaseModel):
     interrupted: str | None = None  # the version that a process did not survive loading
     followed: str | None = None  # the newest version that was ever followed,
     followed_created: AwareDatetime | None = None  # and its date, should its folder be gone
+
+    @field_validator("active", "previous", "loading")
+    @classmethod
+    def _names_a_copy(cls, copy: Copy | None) -> Copy | None:
+        """Both become names of folders."""
+        if copy is not None:
+            NAMES.validate_python((copy.version, copy.digest))
+        return copy
 
 
 class PrivateFolder:
@@ -114,13 +135,15 @@ class PrivateFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def adopt(self, copied: Path, digest: str) -> Path:
-        """Give a whole copy its name. If another process was faster, its copy is as good."""
+        """Give a whole copy its name. If another process was faster, its copy is as good; what a
+        process left there that was killed while it removed one makes room."""
         final = self._copies / digest
         try:
             copied.parent.rename(final)
         except OSError:
             if not (final / copied.name).is_dir():
-                raise
+                _remove(final)
+                copied.parent.rename(final)
         return final / copied.name
 
     def as_published(self, text: str, models: Path) -> str:
@@ -129,7 +152,7 @@ class PrivateFolder:
         return re.sub(ours, lambda _: f"{models}/", text)
 
     def discard(self, copy: Copy) -> None:
-        shutil.rmtree(self._copies / copy.digest)
+        _remove(self._copies / copy.digest)
 
     def forget_others(self, digests: Iterable[str]) -> None:
         """Remove copies that are none of these, unless used lately (another process may be)."""
@@ -170,10 +193,10 @@ class PrivateFolder:
     def remembered(self) -> Remembered:
         """What outlived the last process; nothing of a file that cannot be read."""
         try:
-            return Remembered.model_validate_json(self._state.read_bytes())
+            return Remembered.model_validate_json(plain_files.read(self._state, MOST_BYTES))
         except FileNotFoundError:
             return Remembered()
-        except (OSError, ValidationError) as error:
+        except (BundleError, ValidationError) as error:
             logger.error(
                 "state not read: starting as if new", path=str(self._state), reason=str(error)
             )
@@ -210,10 +233,10 @@ class PrivateFolder:
 
     def _known(self) -> dict[str, str]:
         try:
-            return KNOWN.validate_json(self._versions.read_bytes())
+            return KNOWN.validate_json(plain_files.read(self._versions, MOST_BYTES))
         except FileNotFoundError:
             return {}
-        except (OSError, ValidationError) as error:
+        except (BundleError, ValidationError) as error:
             raise BundleError(
                 f"{self._versions}: cannot be read: {error}; restore it, or remove it to forget "
                 "which content each version had"
@@ -226,10 +249,17 @@ class PrivateFolder:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Among the processes of this machine."""
-        with (self.path / "lock").open("w") as lock:
+        """Among the processes of this machine. BundleError where there is nothing to lock."""
+        file = self.path / "lock"
+        try:
+            lock = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise BundleError(f"{file}: cannot be opened: {error.strerror}; {MAKE_ROOM}") from error
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)
 
 
 def write(file: Path, content: bytes) -> None:
@@ -242,8 +272,17 @@ def write(file: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         partial.replace(file)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise BundleError(f"{file}: cannot be written: {error.strerror}; {MAKE_ROOM}") from error
+
+
+def _remove(path: Path) -> None:
+    """A folder, or what else has its name."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _as_json(content: Any) -> bytes:

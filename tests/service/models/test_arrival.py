@@ -252,6 +252,28 @@ async def test_what_cannot_be_taken_in_hides_nothing(
     assert first.next().copy.version == "best"
 
 
+@pytest.mark.parametrize("target", ["circle", "small-2/manifest.json", "nowhere"])
+def test_a_link_that_leads_to_no_folder_hides_no_version(models: Path, target: str) -> None:
+    (models / "circle").symlink_to(target)
+    assert sorted(Catalogue(models).versions()) == ["small-1", "small-2"]
+    assert Catalogue(models).newest().version == "small-2"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"format": "9" * 500_000}, {"x" * 500_000: 1}, {"files": {"x" * 500_000: 1}}],
+    ids=["format", "field", "file"],
+)
+def test_a_refusal_is_short_however_long_what_a_manifest_says(
+    models: Path, said: dict[str, object]
+) -> None:
+    hostile.change_manifest(models / "small-2", **said)
+    found = Catalogue(models).versions()["small-2"]
+    assert found.fault is not None
+    assert str(models) in found.fault
+    assert len(found.fault) < 1000
+
+
 def test_a_folder_of_very_many_versions_is_read_within_bounds(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

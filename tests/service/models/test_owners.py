@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -36,8 +37,9 @@ from service.models.first import First
 from service.models.fleet import Fleet
 from service.models.intake import Rules, take_in
 from service.models.private import Copy, Loading, PrivateFolder
+from tests.feature_store.redis_servers import Server
 from tests.service.houses import opened
-from tests.service.world import World
+from tests.service.world import World, on_another_store
 
 OTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 
@@ -220,6 +222,28 @@ async def test_a_fleet_goes_on_beside_notes_that_cannot_be_read(world: World) ->
                 break
             await asyncio.sleep(0.05)
         await house.fleet.publish()
+        assert await Fleet.wanted(house.settings) == "small-1"
+
+
+async def test_a_fleet_goes_on_beside_keys_of_another_kind_in_its_notes_places(
+    world: World, redis: Server
+) -> None:
+    prefix = f"t{uuid4().hex}"
+    url = f"redis://127.0.0.1:{redis.port}?prefix={prefix}"
+    served = await asyncio.to_thread(on_another_store, world, url)
+    client = redis.client()
+    places = [f"{prefix}:note:fleet/notes/process/{place}" for place in (0, 3)]
+    for key in (wanted := f"{prefix}:note:fleet/notes/wanted", *places):
+        client.rpush(key, "of another program")
+    async with opened(served, fleet="notes", model_policy="manual") as house:
+        for _ in range(1200):
+            if await house.fleet.reports():
+                break
+            await asyncio.sleep(0.05)
+        assert house.fleet.leads()
+        assert await Fleet.wanted(house.settings) is None
+        await house.fleet.publish()
+        assert client.type(wanted) == b"string"
         assert await Fleet.wanted(house.settings) == "small-1"
 
 

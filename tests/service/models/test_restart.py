@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.service.houses import opened
 from tests.service.models import hostile
 from tests.service.models.conftest import two_versions
 from tests.service.process import Service, serving, start, wait_ready
@@ -54,6 +58,55 @@ def test_a_restart_serves_what_was_active_last(world: World, tmp_path: Path) -> 
         assert admin.post("/admin/models/small-1/activate").status_code == 200
     with serving(world.models, world.store, QIN_PRIVATE=private) as service:
         assert active(service) == "small-1"
+
+
+def not_text(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe\0")
+
+
+def a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def a_named_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def names_no_copy(file: Path) -> None:
+    file.write_text('{"active": {"version": "a\\u0000b", "digest": "../.."}}')
+
+
+def half_removed(file: Path) -> None:
+    """The copy's folder is gone, and what lay beside it is not."""
+    shutil.rmtree(file.parent / "small-2")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("proved", half_removed),
+        ("state.json", names_no_copy),
+        ("proved", not_text),
+        ("proved", a_named_pipe),
+        ("state.json", not_text),
+        ("state.json", a_named_pipe),
+        ("versions.json", not_text),
+        ("lock", a_folder),
+    ],
+)
+async def test_a_damaged_file_of_the_private_place_keeps_nothing_from_being_served(
+    world: World, tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    private = tmp_path / "private"
+    async with opened(world, private=private) as house:
+        assert house.versions.active is not None
+    [file] = private.rglob(name)
+    damage(file)
+    async with asyncio.timeout(60), opened(world, private=private) as house:
+        assert house.versions.active is not None
+        assert house.versions.active.name == "small-2"
 
 
 def test_killed_in_the_middle_of_a_load_it_serves_what_was_active_last(
