@@ -184,7 +184,7 @@ class Permit:
             self.learn()
 
     def defer(self) -> None:
-        """Go on at batch priority, in the queue as well: nobody may be waiting any more."""
+        """Go on at batch priority, in the queue as well: the client may have closed."""
         if self.priority is not Priority.BATCH:
             self._admission._given_back(self)
             self.priority = Priority.BATCH

@@ -123,7 +123,7 @@ class Outcome:
 
 class Events:
     """Checks events one by one and appends those that are right: in slices, between which the event
-    loop does what else there is to do, so that a batch of a thousand holds nobody up."""
+    loop does what else there is to do, so that a batch of a thousand delays no other."""
 
     def __init__(self, store: StoreReader, metrics: Metrics, most: int) -> None:
         self._store, self._metrics, self.most = store, metrics, most

@@ -132,7 +132,7 @@ class Scoring:
         permit: Permit | None = None,
     ) -> FoundItems:
         """What is not in the table. Where that is much, it is charged to the loop's budget and the
-        request goes on at batch priority: nobody else is to wait for it."""
+        request goes on at batch priority, so that no other waits for it."""
         if permit:
             permit.derives(len(missed))
         known = (ids, found, missed, version, self.store, self.engine, deadline, timings, permit)

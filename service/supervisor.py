@@ -48,7 +48,7 @@ class CannotStart(Exception):
         self.code = code if code > 0 else 1
 
 
-ENDS = (CannotStart, OSError)  # of a start, told by whoever awaits it
+ENDS = (CannotStart, OSError)  # of a start; their awaiter tells them
 
 
 class Supervisor:

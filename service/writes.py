@@ -29,7 +29,7 @@ ItemId = Annotated[str, WithJsonSchema(body_schemas.ITEM_ID)]  # read by ``item_
 EVENTS, ITEM = "/v1/events", "/v1/items/{item_id}"
 JSON = "application/json"
 # Of threads beside the event loop, with the embedded store: a click stored, an item stored and
-# derived anew.
+# derived again.
 EVENT_S, ITEM_S = 10e-6, 0.7e-3
 Responses = dict[int | str, dict[str, Any]]
 REFUSALS: Responses = {status: problem() for status in (400, 413, 415, 422, 429, 500, 503)}

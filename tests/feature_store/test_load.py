@@ -172,7 +172,7 @@ def test_a_value_beyond_max_abs_costs_its_row_alone(
 
 
 def test_a_store_keeps_its_max_abs_whoever_opens_it(store_url: str) -> None:
-    """The smaller one of the store's and the opener's; a load's own schema decides anew."""
+    """The smaller one of the store's and the opener's; a load's own schema replaces both."""
 
     async def opened(most: float | None, **how: bool) -> float | None:
         store = await connect(store_url, bounded(most) if most else SHOP, **how)

@@ -142,7 +142,7 @@ def colliding_ids(schema: FeatureSchema) -> dict[str, Any]:
             ids = {"public": public, "own": own}.get(name)
             if ids is None:
                 ids = random.integers(0, 2**63 - 1, AIMED)
-            # Emptied rather than made anew: pages of memory that is new cost more than all else.
+            # Emptied rather than made again: new pages of memory cost more than all else.
             table = own_table
             table.remove(table.ids())
             began = perf_counter()

@@ -59,7 +59,7 @@ def test_ids_that_share_a_first_bucket_go_to_their_second_ones() -> None:
 
 
 def test_ids_whose_buckets_are_both_full_are_refused_and_the_others_found() -> None:
-    """Aimed at the index's own multipliers, which nobody outside knows."""
+    """Aimed at the index's own multipliers, which are secret outside."""
     index, count = HashIndex.empty(500), 5000
     some = colliding(index.first, index.second, HashIndex.buckets(500), count)
     others = np.arange(100)

@@ -225,7 +225,7 @@ def locked(house: House) -> Iterator[None]:
 async def test_while_the_lock_is_not_to_be_had_requests_are_answered_and_writes_are_503(
     houses: tuple[House, House], small_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the event loop goes on; afterwards the change is seen, though nobody repeats it."""
+    """And the event loop goes on; afterwards the change is seen without being repeated."""
     one, _ = houses
     item, fetched = int(small_world.ids[0]), int(small_world.ids[1])
     new = await at_level(one, item, 9)

@@ -224,7 +224,7 @@ def test_a_table_cut_short_is_refused(tmp_path: Path) -> None:
         joined(path)
     del table
     gc.collect()
-    assert not path.exists()  # whoever was refused does not hold it
+    assert not path.exists()  # the refused opener does not hold it
 
 
 def test_an_opening_that_another_process_does_not_end_is_told(
