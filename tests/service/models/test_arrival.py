@@ -200,8 +200,8 @@ FUTURE = "9998-01-01T00:00:00Z"
 async def test_what_is_dated_in_the_future_is_left_aside_and_looked_at_again(
     models: Path, following: Activations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newer(models, "tomorrow", seconds=301).rename(models / "tomorrow")
-    newer(models, "soon", seconds=200).rename(models / "soon")
+    newer(models, "tomorrow", seconds=360).rename(models / "tomorrow")
+    newer(models, "soon", seconds=240).rename(models / "soon")
     assert await following.look() == ["soon"]
     assert await following.look() == []
     monkeypatch.setattr(arrival, "MOST_AHEAD", timedelta(days=1))  # as if a day had gone by
