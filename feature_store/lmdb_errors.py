@@ -30,10 +30,11 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except (lmdb.Error, OSError) as error:
-        raise _told(path, error) from error
+        raise told(path, error) from error
 
 
-def _told(path: Path, error: lmdb.Error | OSError) -> StoreError:
+def told(path: Path, error: lmdb.Error | OSError) -> StoreError:
+    """An error of the environment in the folder ``path`` as a StoreError."""
     if full := _no_room(path, error):
         return full
     match error:
@@ -41,6 +42,8 @@ def _told(path: Path, error: lmdb.Error | OSError) -> StoreError:
             return StoreMismatch(f"{path}: not an LMDB environment: {error}")
         case lmdb.CorruptedError() | lmdb.PageNotFoundError() | lmdb.PanicError():
             return StoreCorrupt(f"{path}: damaged, load it again: {error}")
+        case lmdb.BadValsizeError():
+            return StoreRefused(f"{path}: a key or a value is too large: {error}")
         case lmdb.DiskError() | lmdb.ReadonlyError() | PermissionError():
             return StoreRefused(f"{path}: cannot be written: {error}")
     return StoreUnavailable(f"{path}: {error}")

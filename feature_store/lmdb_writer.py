@@ -20,6 +20,7 @@ import lmdb
 
 from feature_store.errors import StoreError, StoreUnavailable
 from feature_store.lmdb_environment import LmdbEnvironment, Txn, release
+from feature_store.lmdb_errors import told
 
 T = TypeVar("T")
 MOST_WAITING = 512  # writes; one may hold a whole batch of events
@@ -166,6 +167,8 @@ class LmdbWriter:
                     continue
                 try:
                     outcomes.append(write.change(txn))
+                except lmdb.BadValsizeError as error:  # of this write's key or value
+                    raise _Failed(write, told(self._environment.path, error)) from error
                 except lmdb.Error:
                     raise
                 except Exception as error:

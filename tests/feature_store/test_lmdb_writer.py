@@ -17,7 +17,7 @@ import pytest
 
 from feature_store import FeatureStore, connect, lmdb_environment, lmdb_writer
 from feature_store.contract import Append, ItemRows
-from feature_store.errors import StoreCorrupt, StoreUnavailable
+from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
 from feature_store.lmdb_environment import Txn
 from feature_store.lmdb_store import LmdbStore
 from feature_store.options import StoreOptions
@@ -178,6 +178,20 @@ async def test_what_waits_is_written_together_and_one_that_fails_costs_itself(pa
     outcomes = await asyncio.gather(*writes, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [int, int, StoreCorrupt, int]
     assert len({id(txn) for txn in transactions[-3:]}) == 1
+    await store.close()
+
+
+async def test_a_key_that_lmdb_refuses_costs_its_own_write_alone(path: Path) -> None:
+    store = await connect(f"lmdb://{path}", SHOP, options=StoreOptions(write_budget_ms=20_000))
+    too_long = "n" * 600  # LMDB takes 511 bytes
+    with lock_held(path):
+        writes = [store.append(1, [1]), store.put_note(too_long, b"x"), store.append(2, [2])]
+        waiting = [asyncio.ensure_future(write) for write in writes]
+        await asyncio.sleep(0.1)  # so that they are written together
+    first, refused, second = await asyncio.gather(*waiting, return_exceptions=True)
+    assert (first, second) == (True, True)
+    assert isinstance(refused, StoreError)
+    assert "MDB_BAD_VALSIZE" in str(refused)
     await store.close()
 
 
