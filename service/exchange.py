@@ -37,7 +37,7 @@ INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
 INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 LONGEST_KEPT = 256  # path
-# Asked by what decides whether this process lives: answered whatever else is full.
+# They decide whether this process lives, so no limit keeps them from an answer.
 PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 SCORING = frozenset({SCORE, INFER, INFER_VERSION})  # routes whose stages are kept
 GONE = 499  # nginx's number for a client that went away before its answer
@@ -55,7 +55,7 @@ class Exchange:
     route: str | None = None  # of scoring, or where it was answered before any route was
     priority: Priority = Priority.ONLINE
     caller: str | None = None  # the name of its API key
-    added: tuple[tuple[bytes, bytes], ...] = ()  # headers of its answer, whatever answers
+    added: tuple[tuple[bytes, bytes], ...] = ()  # headers of its answer, a refusal's too
     model_version: str | None = None
     role: str | None = None  # in which that version answers: see ``versions.ROLES``
     inferences: Inferences | None = None  # of that version

@@ -1,4 +1,4 @@
-"""Times two versions in turns over one stretch, so that whatever else slows a process slows both.
+"""Times two versions in turns over one stretch, so that other work slows both alike.
 
 What a version's answers take also depends on what is asked, how often, and what else runs on the
 machine. Before a version is taken back for being slow it is held against the one before it, here.
