@@ -92,7 +92,7 @@ async def measured(
                 load.close()
             finally:
                 service.stop()
-                service.log.unlink()
+                service.remove()
     return {"budget_ms": BUDGET_MS, "rate": rate, "on_store_failure": policy, "faults": found}
 
 

@@ -141,7 +141,7 @@ async def measured(
         load.close()
     finally:
         service.stop()
-        service.log.unlink()
+        service.remove()
     return _summary(sockets, without, beside, crowd)
 
 

@@ -30,6 +30,7 @@ class Service:
     log: Path
     admin_port: int = 0
     private: Path = Path()
+    private_is_ours: bool = False
 
     @property
     def url(self) -> str:
@@ -49,12 +50,18 @@ class Service:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
+    def remove(self) -> None:
+        """Its log, and its private folder unless that was given. Of one that has ended."""
+        self.log.unlink()
+        if self.private_is_ours:
+            shutil.rmtree(self.private, ignore_errors=True)
+
 
 def start(*options: str, under: Sequence[str] = (), **variables: str) -> Service:
     """``python -m service serve`` with these options; not waited for.
 
-    Unless ``QIN_PRIVATE`` is given it has a private folder of its own. ``under`` is a command that
-    ends by running the one it is given.
+    Unless ``QIN_PRIVATE`` is given it has a private folder of its own. ``remove`` removes what is
+    left of it. ``under`` is a command that ends by running the one it is given.
     """
     port, admin_port = free_port(), free_port()
     private = Path(variables.get("QIN_PRIVATE") or tempfile.mkdtemp(prefix="private-"))
@@ -77,7 +84,8 @@ def start(*options: str, under: Sequence[str] = (), **variables: str) -> Service
             stdout=output,
         )
     host = {"0.0.0.0": "127.0.0.1"}.get(bound := variables.get("QIN_HOST", "127.0.0.1"), bound)
-    return Service(process, host, port, log, admin_port, private)
+    ours = not variables.get("QIN_PRIVATE")
+    return Service(process, host, port, log, admin_port, private, ours)
 
 
 def wait_ready(service: Service) -> None:
@@ -107,6 +115,4 @@ def serving(
     finally:
         if service.process.poll() is None:
             service.stop()
-        service.log.unlink()
-        if "QIN_PRIVATE" not in variables:
-            shutil.rmtree(service.private, ignore_errors=True)
+        service.remove()

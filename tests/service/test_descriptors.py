@@ -39,7 +39,7 @@ def narrow(world: World, request: pytest.FixtureRequest) -> Iterator[Service]:
         yield service
     finally:
         service.stop()
-        service.log.unlink()
+        service.remove()
 
 
 def test_what_was_lowered_is_said_once_at_the_start(narrow: Service) -> None:

@@ -26,7 +26,7 @@ def run_to_end(*options: str, **variables: str) -> tuple[int, str]:
     service = start(*options, **variables)
     code = service.process.wait(60)
     said = service.log.read_text()
-    service.log.unlink()
+    service.remove()
     return code, said
 
 
@@ -99,7 +99,7 @@ def test_a_stop_is_clean(world: World, number: signal.Signals) -> None:
     service.process.send_signal(number)
     assert service.process.wait(30) == 0
     assert "Traceback" not in service.log.read_text()
-    service.log.unlink()
+    service.remove()
 
 
 def test_a_stop_while_loading_is_clean(world: World) -> None:
@@ -113,7 +113,7 @@ def test_a_stop_while_loading_is_clean(world: World) -> None:
                 time.sleep(0.005)
     assert service.stop() == 0
     assert "Traceback" not in service.log.read_text()
-    service.log.unlink()
+    service.remove()
 
 
 def test_a_half_sent_body_does_not_outlive_the_grace_time(world: World) -> None:
@@ -156,7 +156,7 @@ def test_an_example_is_shown_with_its_real_answer(world: World) -> None:
     while "curl" not in (said := service.log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     service.stop()
-    service.log.unlink()
+    service.remove()
     question = re.search(r"-d '(.*)'", said)
     assert question is not None
     (answer,) = [line for line in said.splitlines() if '"scores"' in line]

@@ -274,7 +274,7 @@ def test_a_service_does_not_start_on_a_folder_that_is_not_its_own(
     )
     assert service.process.wait(60) == 1
     said = service.log.read_text()
-    service.log.unlink()
+    service.remove()
     assert said.count("cannot serve: QIN_TABLE_FOLDER: ") == 1
     assert "is a symbolic link; name the directory itself" in said
     assert "Traceback" not in said

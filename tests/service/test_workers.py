@@ -174,7 +174,7 @@ def test_a_worker_that_cannot_start_ends_the_service(world: World, tmp_path: Pat
     service = start("--bundle", str(world.models), "--store", missing, "--workers", "2")
     assert service.process.wait(60) == 1
     said = service.log.read_text()
-    service.log.unlink()
+    service.remove()
     assert said.count("cannot serve: ") == 1
     assert str(tmp_path / "none") in said
     assert "Traceback" not in said
@@ -184,7 +184,7 @@ def test_workers_without_a_fleet_are_refused(world: World) -> None:
     service = start("--bundle", str(world.models), "--workers", "2", QIN_FLEET="")
     assert service.process.wait(60) == 2
     assert "QIN_FLEET: needed with several workers" in service.log.read_text()
-    service.log.unlink()
+    service.remove()
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["at work", "one is stopped"])

@@ -194,7 +194,7 @@ def test_a_start_with_such_keys_names_the_setting_and_no_key() -> None:
     said = ended.log.read_text()
     assert "QIN_API_KEYS: 16 or more" in said
     assert "too-short" not in said
-    ended.log.unlink()
+    ended.remove()
 
 
 async def test_both_clients_send_their_key(

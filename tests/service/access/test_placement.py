@@ -124,7 +124,7 @@ def test_the_start_says_who_may_write_and_warns_where_any_caller_may(
     assert [said["item_writes"], said["events"]] == decided
     assert TOKEN not in ended.log.read_text()
     assert any("any caller" in line["event"] for line in lines) is warned
-    ended.log.unlink()
+    ended.remove()
 
 
 async def test_on_the_admin_port_writes_take_its_token(world: World) -> None:

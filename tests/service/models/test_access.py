@@ -94,7 +94,7 @@ def test_other_machines_are_let_in_with_a_token_only(host: str) -> None:
     assert ended.process.wait(30) == 2
     said = ended.log.read_text()
     assert f"QIN_ADMIN_TOKEN: needed, because QIN_ADMIN_HOST {host}" in said
-    ended.log.unlink()
+    ended.remove()
 
 
 def test_a_short_token_is_refused() -> None:
@@ -102,7 +102,7 @@ def test_a_short_token_is_refused() -> None:
     assert ended.process.wait(30) == 2
     assert "QIN_ADMIN_TOKEN: 16 or more" in ended.log.read_text()
     assert "secret" not in ended.log.read_text()
-    ended.log.unlink()
+    ended.remove()
 
 
 def test_a_port_that_is_taken_is_named_with_its_setting(world) -> None:  # type: ignore[no-untyped-def]
@@ -115,4 +115,4 @@ def test_a_port_that_is_taken_is_named_with_its_setting(world) -> None:  # type:
         assert ended.process.wait(30) == 1
         assert f"127.0.0.1:{port}: Address already in use" in ended.log.read_text()
         assert "QIN_ADMIN_PORT" in ended.log.read_text()
-        ended.log.unlink()
+        ended.remove()

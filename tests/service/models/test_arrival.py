@@ -453,4 +453,4 @@ def test_a_service_told_which_one_to_serve_does_not_serve_another(
     ended = start(*options, QIN_MODEL_POLICY="pin:small-2")
     assert ended.process.wait(60) == 1
     assert "bytes, and the manifest says" in ended.log.read_text()
-    ended.log.unlink()
+    ended.remove()

@@ -46,7 +46,7 @@ def swapping(tmp_path: Path) -> Iterator[Swapping]:
     finally:
         if service.process.poll() is None:
             service.stop()
-        service.log.unlink()
+        service.remove()
 
 
 def filled(swapping: Swapping) -> Path:

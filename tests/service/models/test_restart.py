@@ -134,7 +134,7 @@ def test_killed_in_the_middle_of_a_load_it_serves_what_was_active_last(
     assert states(third)["endless"] == "available"  # once was enough
     assert third.stop() == 0
     for ended in (first, second, third):
-        ended.log.unlink()
+        ended.remove()
 
 
 def test_a_killed_service_leaves_half_copies_that_the_next_removes(
@@ -200,7 +200,7 @@ def test_a_pinned_version_that_is_not_there_ends_the_start(world: World) -> None
     ended = start(*options, QIN_MODEL_POLICY="pin:small-7")
     assert ended.process.wait(30) == 1
     assert "small-7: not found" in ended.log.read_text()
-    ended.log.unlink()
+    ended.remove()
 
 
 def _is_running(*words: str) -> bool:

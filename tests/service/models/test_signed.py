@@ -114,7 +114,7 @@ def test_what_was_taken_in_unsigned_is_not_begun_with_once_there_is_a_key(
     ended = start(*options, QIN_PUBLIC_KEY=str(keys / "trusted.pub"))
     assert ended.process.wait(30) == 1
     assert "unsigned is refused" in ended.log.read_text()
-    ended.log.unlink()
+    ended.remove()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a key", None])
@@ -130,4 +130,4 @@ def test_a_key_file_that_holds_none_ends_the_start(
     assert ended.process.wait(30) == 1
     assert str(file) in ended.log.read_text()
     assert "Traceback" not in ended.log.read_text()
-    ended.log.unlink()
+    ended.remove()

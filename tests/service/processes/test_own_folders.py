@@ -68,7 +68,7 @@ def test_a_folder_of_another_user_is_refused_with_the_remedy(
     )
     assert service.process.wait(60) == 1
     said = service.log.read_text()
-    service.log.unlink()
+    service.remove()
     assert f"{setting}: {mount} belongs to uid 0" in said
     assert f"such as {mount}/qin" in said
 
