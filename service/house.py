@@ -204,7 +204,9 @@ async def open_house(
         refused=first.refused,
     )
     admission = Admission(engine, metrics, settings.target_ms / 1e3)
-    budget = LoopBudget(metrics, admission.let_in, settings.workers)
+    budget = LoopBudget(
+        metrics, admission.let_in, settings.workers, settings.max_in_flight_connections
+    )
     house = House(
         settings=settings,
         metrics=metrics,

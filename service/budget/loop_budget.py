@@ -39,8 +39,9 @@ REFUSAL_S = 0.2e-3
 REFUSED_A_UNIT_S = (2e-9, 0.2e-6)  # a byte that was read, an id that was looked up
 FAULT_S, FAULT_A_BYTE_S = 0.4e-3, 4e-9
 # A refusal's answer waits for a moment, and so long after the one before that refusals together
-# take a share of the loop: the longest they may, and not where very many wait.
-HELD_S, LONGEST_S, REFUSALS_SHARE, MOST_HELD = 0.05, 1.0, 0.04, 250
+# take a share of the loop: the longest they may, and no more of them than this share of the
+# requests that may be in flight, or others would find no room.
+HELD_S, LONGEST_S, REFUSALS_SHARE, IN_FLIGHT_SHARE = 0.05, 1.0, 0.04, 0.25
 # A bucket's debt is never more than is paid back in so long, or a flood would keep others out for
 # minutes after its end.
 MOST_OWED_S = 5.0
@@ -78,10 +79,14 @@ class LoopBudget:
     """On the event loop alone."""
 
     def __init__(
-        self, metrics: Metrics, scored: Callable[[], float | None], workers: int = 1
+        self,
+        metrics: Metrics,
+        scored: Callable[[], float | None],
+        workers: int = 1,
+        most_in_flight: int = 1000,
     ) -> None:
         """``scored``: how many scoring requests were ever let in; None while one is under way.
-        ``workers`` share the cores."""
+        ``workers`` share the cores. ``most_in_flight``: requests that may wait for an answer."""
         self._scored, self._known, self._scored_at = scored, scored(), -math.inf
         self._run_delay = RunDelay()
         self._cores = max(1.0, len(os.sched_getaffinity(0)) / workers)
@@ -95,6 +100,7 @@ class LoopBudget:
         self._window = monotonic(), process_time(), thread_time() + self._run_delay.seconds()
         self._rate = SHARE
         self._last_refusal, self._held = 0.0, 0
+        self._most_held = int(most_in_flight * IN_FLIGHT_SHARE)
         kinds = (*KINDS, FAULTS)
         self._admitted, self._refused = (
             {kind: metrics.budget.labels(kind, outcome) for kind in kinds}
@@ -170,14 +176,18 @@ class LoopBudget:
         """Count a refusal that takes the loop so long; its answer is to be written afterwards."""
         self._refused[kind].inc()
         self.spend(kind, cost)
-        if self._held >= MOST_HELD:
+        if self._held >= self._most_held:
             return
         now = monotonic()
         due = max(now + HELD_S, self._last_refusal + cost / REFUSALS_SHARE)
         self._last_refusal = due = min(due, now + LONGEST_S)
+        await self._hold(due - now)
+
+    async def _hold(self, seconds: float) -> None:
+        """Keep an answer back."""
         self._held += 1
         try:
-            await asyncio.sleep(due - now)
+            await asyncio.sleep(seconds)
         finally:
             self._held -= 1
 
@@ -191,8 +201,8 @@ class LoopBudget:
         self._admitted[FAULTS].inc()
         if self._is_quiet():
             bucket.level = max(bucket.level, 0.0)  # there is nothing to protect
-        elif bucket.level < 0:
-            await asyncio.sleep(min(LONGEST_S, self._until_paid()))
+        elif bucket.level < 0 and self._held < self._most_held:
+            await self._hold(min(LONGEST_S, self._until_paid()))
 
     @property
     def takes_faults(self) -> bool:

@@ -18,6 +18,7 @@ from service.budget import loop_budget
 from service.budget.loop_budget import (
     FAULTS,
     HELD_S,
+    IN_FLIGHT_SHARE,
     LONGEST_S,
     MOST_OWED_S,
     REFUSAL_S,
@@ -182,6 +183,20 @@ async def test_a_flood_that_has_ended_keeps_others_waiting_for_a_bounded_time(
     now += 1.1 * MOST_OWED_S
     assert budget.affords
     assert budget.takes_faults
+
+
+@pytest.mark.parametrize("what", ["refused", "fault"])
+async def test_answers_that_wait_leave_room_for_others_in_flight(what: str) -> None:
+    budget = LoopBudget(Metrics(), lambda: None, most_in_flight=40)
+
+    async def refuse() -> None:
+        await (budget.refused("other") if what == "refused" else budget.fault(10**9))
+
+    answers = [asyncio.create_task(refuse()) for _ in range(40)]
+    await asyncio.sleep(0)
+    waiting = sum(not answer.done() for answer in answers)
+    assert waiting == 40 * IN_FLIGHT_SHARE
+    await asyncio.gather(*answers)
 
 
 async def test_only_the_steps_of_a_coroutine_are_measured() -> None:
