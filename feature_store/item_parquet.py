@@ -137,6 +137,8 @@ class ItemParquet:
         for joined in self._joined:
             for row, fault in joined.fill(rows, ids, is_item).items():
                 faults.setdefault(row, fault)
+        for row in np.flatnonzero(~is_item).tolist():  # another file may say more of id 0
+            is_item[row] = any(rows[row].tobytes())
         for row in self._again[(self._again >= first) & (self._again < first + len(ids))].tolist():
             faults.setdefault(row - first, (self.id_column, f"id {ids[row - first]} once more"))
         rejected = [

@@ -51,6 +51,8 @@ class ParquetTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataFileError(f"{path}: not a plain file; copy it to one")
         try:
             self._file = pq.ParquetFile(path)
         except (OSError, pa.ArrowException) as error:

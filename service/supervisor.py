@@ -41,7 +41,7 @@ KILL_MARGIN_S = 0.5  # beyond the grace time, which the workers keep themselves
 
 
 class CannotStart(Exception):
-    """A worker ended before it was ever ready; it has said why."""
+    """The first worker ended before it was ready; it has said why."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"a worker could not start (exit {code})")
@@ -75,7 +75,7 @@ class Supervisor:
         self._shut = False  # no more connections come
 
     async def run(self) -> None:
-        """Until told to stop. CannotStart unless all N workers come up at first."""
+        """Until told to stop. CannotStart unless the first worker comes up."""
         for door in self._doors:
             door.open()
         logger.info(
@@ -135,9 +135,8 @@ class Supervisor:
             if self._stop.told.is_set():
                 return
             began = began or worker.ready
-            killed = code < 0 and self._one_is_ready.is_set()  # from outside, while others answer
-            if not began and not killed:
-                raise CannotStart(code)
+            if not self._one_is_ready.is_set():
+                raise CannotStart(code)  # later the others go on answering
             proved = worker.ready and monotonic() - worker.ready_since > PROVED_S
             longest = WAS_READY_WAIT_S if worker.ready else LONGEST_WAIT_S
             wait_s = 0.0 if proved else min(max(2 * wait_s, FIRST_WAIT_S), longest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,22 @@ def test_an_item_of_id_0_is_an_item(tmp_path: Path) -> None:
     path = write(tmp_path / "items.parquet", whole(item_id=np.arange(COUNT)))
     [batch] = read_items([path], SHOP)
     assert batch.ids[0] == 0
+
+
+def test_an_item_of_id_0_that_another_file_describes_is_an_item(tmp_path: Path) -> None:
+    """In the first file alone it would be padding."""
+    rows, ids = ROWS.copy(), np.arange(COUNT)
+    for name in ("sku", "brand", "colours", "picture"):
+        rows[name][0] = 0
+    first = item_columns(SHOP, ids, rows)
+    further = {"item_id": ids, **{name: first.pop(name) for name in ("price", "stock_level")}}
+    paths = [
+        write(tmp_path / "items.parquet", first),
+        write(tmp_path / "more.parquet", further),
+    ]
+    [batch] = read_items(paths, SHOP)
+    assert not batch.rejected
+    assert batch.ids.tolist() == ids.tolist()
 
 
 def test_the_identity_column_is_the_id_where_there_is_no_item_id(tmp_path: Path) -> None:
@@ -314,6 +331,12 @@ def test_what_is_no_parquet_file_says_so(tmp_path: Path) -> None:
         read_items([path], SHOP)
     with pytest.raises(DataFileError, match="no item file"):
         read_items([], SHOP)
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "items.parquet")
+    with pytest.raises(DataFileError, match="not a plain file"):
+        read_items([tmp_path / "items.parquet"], SHOP)
 
 
 def test_files_with_the_same_columns_are_further_rows(tmp_path: Path) -> None:

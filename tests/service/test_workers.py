@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import time
@@ -178,6 +179,28 @@ def test_a_worker_that_cannot_start_ends_the_service(world: World, tmp_path: Pat
     assert said.count("cannot serve: ") == 1
     assert str(tmp_path / "none") in said
     assert "Traceback" not in said
+
+
+def test_others_that_cannot_start_are_tried_again_beside_the_one_that_answers(
+    world: World, tmp_path: Path
+) -> None:
+    """As while the store is away for a moment."""
+    store = tmp_path / "store"
+    shutil.copytree(world.store.removeprefix("lmdb://"), store)
+    with serving(world.models, f"lmdb://{store}", QIN_WORKERS=f"{WORKERS}") as service:
+        store.rename(tmp_path / "away")
+        wait_until(
+            lambda: (
+                service.process.poll() is not None
+                or '"event":"a worker ended"' in service.log.read_text()
+            ),
+            "the second worker has found no store",
+        )
+        shutil.rmtree(store, ignore_errors=True)
+        (tmp_path / "away").rename(store)
+        with service.client() as client:
+            assert client.get("/readyz").status_code == 200
+        wait_until(lambda: ready_lines(service) == WORKERS, "all answer")
 
 
 def test_workers_without_a_fleet_are_refused(world: World) -> None:
