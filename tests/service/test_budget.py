@@ -98,7 +98,7 @@ async def test_surplus_is_a_429_while_probes_and_scoring_are_answered(
 async def _first(
     answers: list[asyncio.Task[httpx.Response]], count: int
 ) -> AsyncIterator[httpx.Response]:
-    for answer in asyncio.as_completed(answers):
+    for answer in asyncio.as_completed(answers, timeout=FAR):
         yield await answer
         count -= 1
         if not count:
