@@ -56,7 +56,7 @@ def create_app(house: House) -> ASGIApp:
     document_access(app, house.settings)
     budgeted = Budgeted(app, house.budget)
     gate = Gate(budgeted, house.admission, scoring, house.budget)
-    inside = guarded(gate, house.settings, house.metrics)
+    inside = guarded(gate, house.settings, house.metrics, house.budget)
     return Exchanges(inside, house.settings, house.metrics, house.traces)
 
 
@@ -70,7 +70,7 @@ def create_refusing(house: House, *, public: bool = False) -> ASGIApp:
 
     app: ASGIApp = refuse
     if public:
-        app = guarded(app, house.settings, house.metrics)
+        app = guarded(app, house.settings, house.metrics, house.budget)
     return Exchanges(app, house.settings, house.metrics, house.traces)
 
 

@@ -37,6 +37,7 @@ INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
 INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 LONGEST_KEPT = 256  # path
+UNKNOWN_BYTES = 262_144
 # They decide whether this process lives, so no limit keeps them from an answer.
 PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 SCORING = frozenset({SCORE, INFER, INFER_VERSION})  # routes whose stages are kept
@@ -63,6 +64,7 @@ class Exchange:
     candidates: int = 0
     afterwards: Callable[[], None] | None = None  # when the answer has been sent
     charge: Charge | None = None  # of the loop's budget, for what is no scoring
+    inflated: int = 0  # bytes of a body that came compressed
 
     def header(self, name: bytes) -> str | None:
         """``name`` in lower case."""
@@ -72,6 +74,14 @@ class Exchange:
 
 def exchange_of(request: Request) -> Exchange:
     return cast(Exchange, request.scope["exchange"])
+
+
+def announced(exchange: Exchange) -> int:
+    """Bytes of the body; of one in chunks it is not known, and taken for large."""
+    length = exchange.headers.get(b"content-length")
+    if length is None:
+        return UNKNOWN_BYTES if b"transfer-encoding" in exchange.headers else 0
+    return int(length) if len(length) < 12 and length.isdigit() else UNKNOWN_BYTES
 
 
 class Exchanges:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.admission import Admission
 from service.budget.loop_budget import FAULTS, LoopBudget
 from service.errors import ServiceError
-from service.exchange import SCORE, Exchange, scoring_route
+from service.exchange import SCORE, Exchange, announced, scoring_route
 from service.peer import peer_of
 from service.priority import Priority, priority_of
 from service.problems import answer_problem, problem_of
@@ -29,7 +29,6 @@ Handler = Callable[[Request], Awaitable[ASGIApp]]
 MARK = "the request's id"
 BODY_FAULTS = frozenset({400, 413, 415, 422})
 LONG = "long"  # kind of the loop's budget
-UNKNOWN = 262_144
 LARGE = 32_768  # bytes, beyond most valid requests: not read while many were refused
 
 
@@ -78,7 +77,7 @@ class Gate:
         except Exception as error:
             exchange.afterwards = None  # there is no answer
             if isinstance(error, ServiceError) and error.status in BODY_FAULTS:
-                await self._budget.fault(announced(exchange))
+                await self._budget.fault(max(announced(exchange), exchange.inflated))
             response = await answer_problem(request, error)
         # It holds question and answer, and a connection holds its last exchange while it is idle.
         afterwards, exchange.afterwards = exchange.afterwards, None
@@ -91,14 +90,6 @@ async def behind_the_gate(request: Request) -> Response:
     """What the framework has for a scoring route, to document it. Only a path that is not quite the
     route's comes here (``/v1/score%0A``)."""
     raise HTTPException(404)
-
-
-def announced(exchange: Exchange) -> int:
-    """Bytes of the body; of one in chunks it is not known, and taken for large."""
-    length = exchange.headers.get(b"content-length")
-    if length is None:
-        return UNKNOWN if b"transfer-encoding" in exchange.headers else 0
-    return int(length) if len(length) < 12 and length.isdigit() else UNKNOWN
 
 
 class Full:

@@ -19,7 +19,7 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Fault, InvalidField, ServiceError, tree
-from service.exchange import exchange_of
+from service.exchange import announced, exchange_of
 from service.logs import logger
 from service.oip.errors import error_response, is_oip
 
@@ -87,6 +87,8 @@ async def answer_problem(request: Request, error: Exception) -> Response:
     if problem.slug == ServiceError.slug:
         logger.error("unexpected error", request_id=exchange.request_id, exc_info=error)
     exchange.problem = problem.slug
+    if exchange.charge is not None:
+        await exchange.charge.turned_away(announced(exchange))
     headers = dict(problem.headers)
     if problem.status == 405:
         headers["Allow"] = ", ".join(_allowed(request))

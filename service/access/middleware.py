@@ -17,8 +17,9 @@ from service.access.origins import (
     is_preflight,
     is_same_origin,
 )
+from service.budget.loop_budget import LoopBudget
 from service.errors import Forbidden, ServiceError, Unauthorised
-from service.exchange import PROBES, TARGET_HOST, Exchange
+from service.exchange import PROBES, TARGET_HOST, Exchange, announced
 from service.metrics import Metrics
 from service.problems import REFUSAL, answer_refusal
 from service.settings import Settings, api_keys, host_names, is_loopback, origins
@@ -30,8 +31,11 @@ HOST, AUTHORIZATION = b"host", b"authorization"
 class AccessMiddleware:
     """ASGI middleware, inside of ``Exchanges``."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
-        self._app = app
+    def __init__(
+        self, app: ASGIApp, settings: Settings, metrics: Metrics, budget: LoopBudget
+    ) -> None:
+        """``budget``: what refusals are charged to."""
+        self._app, self._budget = app, budget
         allowed = host_names(settings.allowed_hosts)
         self._names = OwnNames(settings.host, allowed)
         self._known = self._names.known
@@ -77,8 +81,12 @@ class AccessMiddleware:
                 self._check_key(exchange)
         except ServiceError as error:
             scope[REFUSAL] = error
-            return answer_refusal
+            return self._refuse
         return self._app
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._budget.turned_away(announced(scope["exchange"]))
+        await answer_refusal(scope, receive, send)
 
     def _check_host(self, scope: Scope, exchange: Exchange) -> None:
         """Without one (HTTP/1.0) the caller is no browser; HTTP/1.1 requires it."""
@@ -106,7 +114,7 @@ class AccessMiddleware:
         self._counts[exchange.caller].inc()
 
 
-def guarded(app: ASGIApp, settings: Settings, metrics: Metrics) -> ASGIApp:
+def guarded(app: ASGIApp, settings: Settings, metrics: Metrics, budget: LoopBudget) -> ASGIApp:
     """``app`` behind what the settings ask for."""
-    access = AccessMiddleware(app, settings, metrics)
+    access = AccessMiddleware(app, settings, metrics, budget)
     return app if access.idle else access

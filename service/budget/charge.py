@@ -22,16 +22,18 @@ def over_capacity() -> OverCapacity:
 class Charge:
     """Held while a request's work waits or runs, and told what it took."""
 
-    __slots__ = ("_budget", "_kind", "_predicted", "_size", "_took", "_within")
+    __slots__ = ("_asked", "_budget", "_kind", "_predicted", "_size", "_took", "_within")
 
     def __init__(self, budget: LoopBudget, kind: str) -> None:
         self._budget, self._kind = budget, kind
-        self._size, self._predicted, self._took, self._within = 0, 0.0, 0.0, False
+        self._size, self._predicted, self._took = 0, 0.0, 0.0
+        self._asked = self._within = False
 
     async def enter(self, size: int = 0, deadline: float = math.inf) -> None:
         """Once the body of so many bytes is here: a slow client takes no place. (Of kind ``missed``
         it is ids.) Waits for a turn; OverCapacity where too much waits already, DeadlinePassed."""
         budget, kind = self._budget, self._kind
+        self._asked = True
         self._size, self._predicted = size, budget.predict(kind, size)
         budget.spend(kind, size * RECEIVED_A_BYTE_S)
         if not budget.has_room(kind, self._predicted):
@@ -44,6 +46,11 @@ class Charge:
     async def turn(self, deadline: float = math.inf) -> None:
         """Before each further slice of work. DeadlinePassed if it is not to be had by then."""
         await self._budget.turn(deadline)
+
+    async def turned_away(self, size: int) -> None:
+        """Refused before a place was asked for: the answer is to be written afterwards."""
+        if not self._asked:
+            await self._budget.turned_away(size)
 
     def spent(self, seconds: float) -> None:
         self._took += seconds

@@ -176,6 +176,20 @@ class LoopBudget:
         """Count a refusal that takes the loop so long; its answer is to be written afterwards."""
         self._refused[kind].inc()
         self.spend(kind, cost)
+        await self._put_off(cost)
+
+    async def turned_away(self, size: int) -> None:
+        """A caller is refused for what its headers say, before its body of so many bytes is read:
+        beside scoring the answer waits likewise. What others may spend is not touched."""
+        if self._is_quiet():
+            return
+        cost = REFUSAL_S + size * RECEIVED_A_BYTE_S
+        self._spent += cost
+        self._seconds[FAULTS].inc(cost)
+        await self._put_off(cost)
+
+    async def _put_off(self, cost: float) -> None:
+        """Until refusals together take no more than their share."""
         if self._held >= self._most_held:
             return
         now = monotonic()

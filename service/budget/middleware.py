@@ -9,7 +9,7 @@ from service.budget.charge import Charge, over_capacity
 from service.budget.loop_budget import LoopBudget
 from service.budget.metered import Metered
 from service.errors import OverCapacity
-from service.exchange import PROBES, Exchange
+from service.exchange import PROBES, Exchange, announced
 from service.gate import Full
 from service.problems import answer_problem
 
@@ -48,14 +48,15 @@ class Budgeted:
             return
         budget, exchange = self._budget, scope["exchange"]
         assert isinstance(exchange, Exchange)
-        charge = exchange.charge = Charge(budget, kind)
         if not budget.has_room(kind, budget.predict(kind)):
             await budget.refused(kind)
             await self._refuse(scope, receive, send)
             return
+        charge = exchange.charge = Charge(budget, kind)
         try:
             if not (scope["method"] in WRITING and kind in ("events", "items")):
-                await charge.enter()  # the others do when their body is here
+                # The others do when their body is here; of these, it is read to be thrown away.
+                await charge.enter(announced(exchange))
             await Metered(self._app(scope, receive, send), charge.spent)  # type: ignore[arg-type]
         except OverCapacity as error:
             await (await answer_problem(Request(scope), error))(scope, receive, send)

@@ -32,7 +32,13 @@ async def read_inflated(request: Request, limit: int, deadline: float) -> bytes:
     if encoding != PLAIN and encoding not in WINDOW:
         raise UnsupportedEncoding(f"Content-Encoding: {' or '.join(WINDOW)}, one of them, once")
     body = await read_body(request, limit, deadline, encoded=True)
-    return body if encoding == PLAIN else inflate(body, encoding, limit)
+    if encoding == PLAIN:
+        return body
+    exchange = exchange_of(request)
+    exchange.inflated = limit  # of what is refused
+    inflated = inflate(body, encoding, limit)
+    exchange.inflated = len(inflated)
+    return inflated
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:

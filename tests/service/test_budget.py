@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections import Counter
 from collections.abc import AsyncIterator
 from math import inf
@@ -16,11 +17,13 @@ import pytest
 
 from service.budget import loop_budget
 from service.budget.loop_budget import (
+    FAULT_A_BYTE_S,
     FAULTS,
     HELD_S,
     IN_FLIGHT_SHARE,
     LONGEST_S,
     MOST_OWED_S,
+    RECEIVED_A_BYTE_S,
     REFUSAL_S,
     REFUSALS_SHARE,
     LoopBudget,
@@ -359,3 +362,59 @@ async def test_a_refused_caller_waits_the_longer_the_more_there_are() -> None:
     await asyncio.gather(*(refused() for _ in range(40)))
     assert min(ended) >= 0.9 * HELD_S
     assert max(ended) >= 0.9 * (HELD_S + 39 * REFUSAL_S / REFUSALS_SHARE)
+
+
+REFUSED: dict[str, tuple[int, dict[str, Any]]] = {
+    "a write of another type": (
+        415,
+        {"method": "POST", "url": "/v1/events", "content": b"1", "headers": {"Content-Type": "x"}},
+    ),
+    "no id": (422, {"method": "PUT", "url": "/v1/items/x", "json": {}}),
+    "no method of an item": (405, {"method": "POST", "url": "/v1/items/1", "json": {}}),
+    "another page": (
+        403,
+        {"method": "GET", "url": "/v2", "headers": {"Origin": "http://other.example"}},
+    ),
+    "no key": (
+        401,
+        {"method": "POST", "url": "/v1/score", "json": {}, "headers": {"Authorization": "x"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+async def test_a_caller_refused_before_its_body_is_read_waits_beside_scoring_alone(
+    world: World, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, asked = REFUSED[why]
+    asked = {
+        **asked,
+        "headers": {"Authorization": "Bearer " + 32 * "k", **asked.get("headers", {})},
+    }
+    async with opened(world, api_keys=f"shop:{32 * 'k'}") as house, client_of(house) as client:
+        spent = metric(house, "qin_budget_seconds_total", kind=FAULTS)
+        assert (await client.request(**asked)).status_code == status
+        assert metric(house, "qin_budget_seconds_total", kind=FAULTS) == spent
+        monkeypatch.setattr(house.budget, "_is_quiet", lambda: False)
+        began, level = perf_counter(), house.budget._faults.level
+        assert (await client.request(**asked)).status_code == status
+        assert perf_counter() - began >= 0.9 * HELD_S
+        assert metric(house, "qin_budget_seconds_total", kind=FAULTS) > spent
+        assert house.budget._faults.level == level  # large lists of others are read all the same
+
+
+async def test_a_body_that_no_route_takes_is_charged_by_its_size(house: House) -> None:
+    async with client_of(house) as client:
+        answer = await client.post("/nothing", content=bytes(10**6))
+        assert answer.status_code == 404
+    assert metric(house, "qin_budget_seconds_total", kind="other") >= 10**6 * RECEIVED_A_BYTE_S
+
+
+@pytest.mark.parametrize("size", [10**6, 10**8])  # less than may be, and more
+async def test_a_refused_body_is_paid_for_as_it_is_inflated(house: House, size: int) -> None:
+    body = gzip.compress(size * b" ")
+    async with client_of(house) as client:
+        headers = {"Content-Encoding": "gzip"}
+        answer = await client.post("/v2/models/qin/infer", content=body, headers=headers)
+        assert answer.status_code in (400, 413)
+    assert metric(house, "qin_budget_seconds_total", kind=FAULTS) >= 10**6 * FAULT_A_BYTE_S
