@@ -86,6 +86,17 @@ def refusals() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Around writing to ``path``: a full disk, for one, is told with its name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 class Bar:
     """Progress over rows on stderr: how far, how fast, how long still."""
 

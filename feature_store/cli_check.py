@@ -21,6 +21,7 @@ from feature_store.cli import (
     StoreUrl,
     opened,
     refusals,
+    written,
 )
 from feature_store.errors import StoreError
 from feature_store.export import HISTORIES, ITEMS, SCHEMA, export_histories, export_items
@@ -90,7 +91,7 @@ async def _check(
         sources = [HistoryParquet(path) for path in histories]
         found.superseded = superseded(sources)
         found.warnings += [warning for source in sources for warning in source.warnings]
-        with Bar() as bar, differences.open("wb") as file:
+        with Bar() as bar, written(differences), differences.open("wb") as file:
             checks = []
             if items:
                 source = ItemParquet(items, store.schema, id_column=id_column)
@@ -148,8 +149,8 @@ async def _export(url: str, folder: Path, id_column: str) -> tuple[dict[str, int
     damaged: list[int] = []
     told = {"items": 0, "histories": 0, "histories_with_id_0": 0}
     async with opened(url) as store:
-        await asyncio.to_thread(_prepare, folder, store.schema.to_yaml())
-        with Bar() as bar:
+        with Bar() as bar, written(folder):
+            await asyncio.to_thread(_prepare, folder, store.schema.to_yaml())
             task = bar.task("items", await store.count_items())
             async for told["items"], bad in export_items(store, folder / ITEMS, id_column):
                 damaged += bad

@@ -22,6 +22,7 @@ from feature_store.cli import (
     StoreUrl,
     opened,
     refusals,
+    written,
 )
 from feature_store.history_parquet import HistoryParquet
 from feature_store.item_parquet import ItemParquet
@@ -111,7 +112,10 @@ async def _load(
                 for number, phase in enumerate(job.phases)
                 if phase is not None
             }
-            report = await job.run(report, rejects, lambda phase, row: bar.at(tasks[phase], row))
+            with written(rejects):
+                report = await job.run(
+                    report, rejects, lambda phase, row: bar.at(tasks[phase], row)
+                )
         warnings = item_source.warnings if item_source else []
         return report, [*warnings, *(warning for h in sources for warning in h.warnings)]
 

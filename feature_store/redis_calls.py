@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from feature_store.errors import StoreError, StoreUnavailable
+from feature_store.errors import StoreError, StoreRefused, StoreUnavailable
 from feature_store.oddities import Oddities
 from feature_store.redis_endpoint import BULK, REQUESTS
 from feature_store.redis_link import Parts
@@ -32,11 +32,12 @@ class RedisCalls:
         return await self._nodes.call(commands, self._deadline(lane), lane=lane)
 
     async def all(self, commands: Sequence[Command], lane: int = REQUESTS) -> list[Reply]:
-        """Every command's reply; the first error is raised."""
+        """Every command's reply; the first error is raised. In bulk it names its key; a request's
+        key may tell who its user is."""
         replies = await self.each(commands, lane)
-        for reply in replies:
+        for at, reply in enumerate(replies):
             if isinstance(reply, StoreError):
-                raise reply
+                raise with_key(reply, commands[at]) if lane == BULK else reply
         return replies
 
     async def one(self, command: Command, lane: int = REQUESTS) -> Reply:
@@ -79,3 +80,13 @@ class RedisCalls:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise StoreUnavailable("the store is closed")
+
+
+def with_key(error: StoreError, command: Command) -> StoreError:
+    """The error; where it is of one key and that is known, with its name."""
+    if not isinstance(error, StoreRefused) or not error.of_one_key or command.parts[0] == "EVAL":
+        return error
+    key = command.key.decode(errors="replace")
+    named = StoreRefused(str(error).replace("redis-cli TYPE", f"redis-cli TYPE '{key}'"))
+    named.of_one_key = True
+    return named

@@ -16,7 +16,7 @@ from feature_store.ids import checked_id, checked_ids
 from feature_store.oddities import Oddities
 from feature_store.options import StoreOptions
 from feature_store.redis_announcer import Announcer
-from feature_store.redis_calls import BULK_PATIENCE_S, RedisCalls
+from feature_store.redis_calls import BULK_PATIENCE_S, RedisCalls, with_key
 from feature_store.redis_durability import SETTINGS, durability, settings_of
 from feature_store.redis_endpoint import BULK, REQUESTS
 from feature_store.redis_layout import Layout, meta_key
@@ -74,7 +74,7 @@ class RedisStore:
         fields = Command(("HMGET", key, "format", "schema", "partitions"), key)
         [reply] = await nodes.call([fields], deadline)
         if isinstance(reply, StoreError):
-            raise reply
+            raise with_key(reply, fields)
         with understood(place, "HMGET"):
             version, text, partitions = reply
         recorded = None if version is None or text is None else parse(place, version, text)

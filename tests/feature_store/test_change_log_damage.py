@@ -112,3 +112,26 @@ async def test_lmdb_an_entry_that_is_no_list_of_ids_is_passed_over(tmp_path: Pat
     await store.append(7, [1], key="k")
     release(environment)
     await store.close()
+
+
+async def test_redis_a_key_of_another_type_is_named_where_no_request_asks_for_it(
+    redis: Server, redis_url: str
+) -> None:
+    """The key of a request may tell who its user is; it is not."""
+    store = await connect(redis_url, SHOP, create=True)
+    await store.put_items(ids(3), random_rows(SHOP, 1))
+    prefix = redis_url.rpartition("prefix=")[2]
+    client = redis.client()
+    for key in (f"{prefix}:ids:{{3}}", f"{prefix}:h:{{5}}"):
+        client.delete(key)
+        client.set(key, "text")
+    with pytest.raises(StoreRefused, match=rf"redis-cli TYPE '{prefix}:ids:.3.'"):
+        async for _ in store.scan_items():
+            pass
+    with pytest.raises(StoreRefused, match=r"redis-cli TYPE\)"):
+        await store.history(5)
+    await store.close()
+    client.delete(f"{prefix}:meta")
+    client.set(f"{prefix}:meta", "text")
+    with pytest.raises(StoreRefused, match=f"redis-cli TYPE '{prefix}:meta'"):
+        await connect(redis_url, SHOP)

@@ -88,6 +88,30 @@ def test_a_load_onto_a_full_disk_is_one_line_with_the_path(tmp_path: Path, size:
     assert "Traceback" not in ended.stderr
 
 
+def test_files_beside_a_store_that_find_no_room_are_named(tmp_path: Path) -> None:
+    """Of rejected rows, of differences, of an export."""
+    disk, schema, count = tmp_path / "disk", tmp_path / "schema.yaml", 20_000
+    schema.write_text(SHOP.to_yaml())
+    rows = random_rows(SHOP, count)
+    wrong = write(tmp_path / "wrong.parquet", item_columns(SHOP, ids(*[1] * count), rows))
+    whole = write(tmp_path / "items.parquet", item_columns(SHOP, ids(*range(count)), rows))
+    tool, url = [sys.executable, "-m", "feature_store"], f"lmdb://{tmp_path}/store"
+    load = [*tool, "load", url, "--schema", str(schema)]
+    good = subprocess.run([*load, "--items", str(whole)], cwd=tmp_path, timeout=120)
+    assert good.returncode == 0
+    check = [*tool, "check", url, "--items", str(wrong)]
+    for name, command in {
+        "rejects": [*load, "--items", str(wrong), "--rejects", f"{disk}/rejects"],
+        "differences": [*check, "--differences", f"{disk}/differences"],
+        "export": [*tool, "export", url, f"{disk}/export"],
+    }.items():
+        ended = on_a_small_disk(disk, "64k", *command)
+        assert ended.returncode == 1, (name, ended.stderr)
+        [line] = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+        assert f"{disk}/{name}" in line
+        assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "what"),
     [
