@@ -29,6 +29,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from service import logs
+from service.budget.loop_budget import LoopBudget
 from service.errors import ServiceError
 from service.house import House
 from service.metrics import Metrics
@@ -89,7 +90,9 @@ class Judge:
 
     def __init__(self) -> None:
         self.recorder = Recorder()
-        house = SimpleNamespace(settings=Settings(), metrics=Metrics(), traces=None)
+        metrics = Metrics()
+        budget = LoopBudget(metrics, lambda: 0.0)
+        house = SimpleNamespace(settings=Settings(), metrics=metrics, traces=None, budget=budget)
         self.port = Port("service", self.recorder, cast(House, house), lambda: None)
 
     async def ours(self, segments: Sequence[bytes]) -> tuple[list[Request], list[int], bool]:
