@@ -21,7 +21,7 @@ from time import monotonic, perf_counter, process_time, thread_time
 from service.engine import too_late
 from service.metrics import Metrics
 
-SHARE = 0.2  # of what scoring leaves
+SHARE = 0.1  # of what scoring leaves
 LEAST_SHARE = 0.05  # of the loop, when scoring leaves nothing
 FAULTS_SHARE = 0.5  # of that again: for bodies that a scoring route refuses
 BURST_S = 0.005  # of loop time that may be spent at once
@@ -150,9 +150,11 @@ class LoopBudget:
     def affords(self) -> bool:
         """Whether work may run now."""
         self._fill()
-        return self._bucket.level > 0 or self._is_quiet()
+        return self._bucket.level > 0 or self.is_quiet
 
-    def _is_quiet(self) -> bool:
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no scoring request has come for a while."""
         now, scored = monotonic(), self._scored()
         if scored is None or scored != self._known:
             self._known, self._scored_at = scored, now
@@ -181,7 +183,7 @@ class LoopBudget:
     async def turned_away(self, size: int) -> None:
         """A caller is refused for what its headers say, before its body of so many bytes is read:
         beside scoring the answer waits likewise. What others may spend is not touched."""
-        if self._is_quiet():
+        if self.is_quiet:
             return
         cost = REFUSAL_S + size * RECEIVED_A_BYTE_S
         self._spent += cost
@@ -213,7 +215,7 @@ class LoopBudget:
         self._spent += cost
         self._seconds[FAULTS].inc(cost)
         self._admitted[FAULTS].inc()
-        if self._is_quiet():
+        if self.is_quiet:
             bucket.level = max(bucket.level, 0.0)  # there is nothing to protect
         elif bucket.level < 0 and self._held < self._most_held:
             await self._hold(min(LONGEST_S, self._until_paid()))

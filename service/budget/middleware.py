@@ -48,7 +48,7 @@ class Budgeted:
             return
         budget, exchange = self._budget, scope["exchange"]
         assert isinstance(exchange, Exchange)
-        if not budget.has_room(kind, budget.predict(kind)):
+        if not budget.has_room(kind, budget.predict(kind, announced(exchange))):
             await budget.refused(kind)
             await self._refuse(scope, receive, send)
             return

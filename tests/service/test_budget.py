@@ -15,6 +15,7 @@ import httpx
 import orjson
 import pytest
 
+from service import writes
 from service.budget import loop_budget
 from service.budget.loop_budget import (
     FAULT_A_BYTE_S,
@@ -23,6 +24,7 @@ from service.budget.loop_budget import (
     IN_FLIGHT_SHARE,
     LONGEST_S,
     MOST_OWED_S,
+    MOST_WAITING_S,
     RECEIVED_A_BYTE_S,
     REFUSAL_S,
     REFUSALS_SHARE,
@@ -246,14 +248,13 @@ class Counting(OwnMetrics):
         return b"%d" % self.rendered
 
 
-async def test_a_scrape_is_one_for_all_who_ask_and_kept_where_another_is_not_afforded() -> None:
+async def test_a_scrape_is_one_for_all_who_ask_and_kept_for_a_moment_beside_scoring() -> None:
     metrics, scored = Metrics(), [0.0]
     budget = LoopBudget(metrics, lambda: scored[0])
     scrape = Kept(Counting(metrics), budget)
     assert set(await asyncio.gather(*(scrape.render() for _ in range(20)))) == {b"1"}
     assert await scrape.render() == b"2"
     scored[0] += 1
-    budget.spend("metrics", 1.0)
     assert await scrape.render() == b"2"
 
 
@@ -395,12 +396,25 @@ async def test_a_caller_refused_before_its_body_is_read_waits_beside_scoring_alo
         spent = metric(house, "qin_budget_seconds_total", kind=FAULTS)
         assert (await client.request(**asked)).status_code == status
         assert metric(house, "qin_budget_seconds_total", kind=FAULTS) == spent
-        monkeypatch.setattr(house.budget, "_is_quiet", lambda: False)
+        monkeypatch.setattr(LoopBudget, "is_quiet", False)
         began, level = perf_counter(), house.budget._faults.level
         assert (await client.request(**asked)).status_code == status
         assert perf_counter() - began >= 0.9 * HELD_S
         assert metric(house, "qin_budget_seconds_total", kind=FAULTS) > spent
         assert house.budget._faults.level == level  # large lists of others are read all the same
+
+
+async def test_a_body_that_finds_no_room_by_its_announced_size_is_not_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read_body(*_: Any, **__: Any) -> bytes:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(writes, "read_body", read_body)
+    house.budget.enter("events", 0.9 * MOST_WAITING_S)
+    async with client_of(house) as client:
+        answer = await client.post("/v1/events", json={"events": 20_000 * ["a click"]})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
 
 
 async def test_a_body_that_no_route_takes_is_charged_by_its_size(house: House) -> None:
