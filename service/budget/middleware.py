@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.budget.charge import Charge, over_capacity
-from service.budget.loop_budget import LoopBudget
+from service.budget.loop_budget import RECEIVED_A_BYTE_S, REFUSAL_S, LoopBudget
 from service.budget.metered import Metered
 from service.errors import OverCapacity
 from service.exchange import PROBES, Exchange, announced
@@ -48,15 +48,16 @@ class Budgeted:
             return
         budget, exchange = self._budget, scope["exchange"]
         assert isinstance(exchange, Exchange)
-        if not budget.has_room(kind, budget.predict(kind, announced(exchange))):
-            await budget.refused(kind)
+        size = announced(exchange)
+        if not budget.has_room(kind, budget.predict(kind, size)):
+            await budget.refused(kind, REFUSAL_S + size * RECEIVED_A_BYTE_S)
             await self._refuse(scope, receive, send)
             return
         charge = exchange.charge = Charge(budget, kind)
         try:
             if not (scope["method"] in WRITING and kind in ("events", "items")):
                 # The others do when their body is here; of these, it is read to be thrown away.
-                await charge.enter(announced(exchange))
+                await charge.enter(size)
             await Metered(self._app(scope, receive, send), charge.spent)  # type: ignore[arg-type]
         except OverCapacity as error:
             await (await answer_problem(Request(scope), error))(scope, receive, send)
