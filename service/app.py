@@ -15,7 +15,7 @@ from service.budget.loop_budget import FAULTS
 from service.budget.middleware import Budgeted
 from service.docs_page import add_docs
 from service.errors import ServiceError, TooLarge
-from service.exchange import INFER, INFER_VERSION, SCORE, Exchanges
+from service.exchange import INFER, INFER_VERSION, SCORE, Exchanges, announced
 from service.gate import Gate
 from service.house import House
 from service.metrics_route import add_metrics
@@ -65,7 +65,7 @@ def create_refusing(house: House, *, public: bool = False) -> ASGIApp:
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         if isinstance(scope[REFUSAL], TooLarge):  # or who sends it again at once costs as much
-            await house.budget.refused(FAULTS)
+            await house.budget.refused(FAULTS, unread=announced(scope["exchange"]))
         await answer_refusal(scope, receive, send)
 
     app: ASGIApp = refuse

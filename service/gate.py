@@ -65,13 +65,13 @@ class Gate:
             if not self._admission.has_room(exchange.priority):
                 self._admission.count_refused(exchange.priority)
                 if announced(exchange) > LARGE:  # which is read, to be thrown away
-                    await self._budget.refused(LONG)
+                    await self._budget.refused(LONG, unread=announced(exchange))
                 if exchange.route == SCORE:
                     await self._full[exchange.priority].answer(exchange, send)
                     return
                 raise self._admission.over_capacity(exchange.priority)
             if not self._budget.takes_faults and announced(exchange) > LARGE:
-                await self._budget.refused(FAULTS)
+                await self._budget.refused(FAULTS, unread=announced(exchange))
                 raise self._admission.over_capacity(exchange.priority)
             response = await self._scoring[exchange.route](request)
         except Exception as error:

@@ -18,7 +18,7 @@ from service.api import (
 )
 from service.ask import EXPLAIN, ask
 from service.exchange import SCORE, exchange_of
-from service.gate import Handler, behind_the_gate
+from service.gate import LARGE, Handler, behind_the_gate
 from service.house import House
 from service.openapi import problem
 from service.plain_response import PlainResponse
@@ -41,6 +41,8 @@ def score_handler(house: House) -> Handler:
         seconds = deadline_seconds(request, settings.deadline_ms, settings.max_deadline_ms)
         deadline = exchange.timings.started + seconds
         body = await read_body(request, settings.max_body_bytes, deadline)
+        if len(body) > LARGE:
+            await house.budget.one_at_a_time()
         exchange.timings.lap("receive")
         asked = parse(model, body, contents)
         question = Question.of(asked)

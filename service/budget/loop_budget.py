@@ -91,7 +91,7 @@ class LoopBudget:
         self._run_delay = RunDelay()
         self._cores = max(1.0, len(os.sched_getaffinity(0)) / workers)
         self._bucket, self._faults = Bucket(BURST_S), Bucket(FAULTS_BURST_S)
-        self._lane = asyncio.Lock()
+        self._lane, self._large = asyncio.Lock(), asyncio.Lock()
         self._waiting = dict.fromkeys(KINDS, 0.0)
         self._fixed = dict.fromkeys(KINDS, FIRST_GUESS_S)
         self._a_byte = dict.fromkeys(KINDS, FIRST_GUESS_A_BYTE_S)
@@ -174,11 +174,20 @@ class LoopBudget:
         except TimeoutError:
             raise too_late() from None
 
-    async def refused(self, kind: str, cost: float = REFUSAL_S) -> None:
-        """Count a refusal that takes the loop so long; its answer is to be written afterwards."""
+    async def one_at_a_time(self) -> None:
+        """Wait for the turn of a large body to be parsed: one in each round of the event loop, so
+        that what arrives meanwhile, a probe for example, is answered between two of them."""
+        async with self._large:
+            await asyncio.sleep(0)
+
+    async def refused(self, kind: str, cost: float = REFUSAL_S, unread: int = 0) -> None:
+        """Count a refusal that takes the loop so long; its answer is to be written afterwards.
+
+        ``unread``: bytes that the client has announced, and may send all the same.
+        """
         self._refused[kind].inc()
         self.spend(kind, cost)
-        await self._put_off(cost)
+        await self._put_off(cost + unread * RECEIVED_A_BYTE_S)
 
     async def turned_away(self, size: int) -> None:
         """A caller is refused for what its headers say, before its body of so many bytes is read:

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.budget.charge import Charge, over_capacity
-from service.budget.loop_budget import RECEIVED_A_BYTE_S, REFUSAL_S, LoopBudget
+from service.budget.loop_budget import LoopBudget
 from service.budget.metered import Metered
 from service.errors import OverCapacity
 from service.exchange import PROBES, Exchange, announced
@@ -50,7 +50,7 @@ class Budgeted:
         assert isinstance(exchange, Exchange)
         size = announced(exchange)
         if not budget.has_room(kind, budget.predict(kind, size)):
-            await budget.refused(kind, REFUSAL_S + size * RECEIVED_A_BYTE_S)
+            await budget.refused(kind, unread=size)
             await self._refuse(scope, receive, send)
             return
         charge = exchange.charge = Charge(budget, kind)

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from service.ask import ask
 from service.exchange import INFER, INFER_VERSION, exchange_of
-from service.gate import Handler, behind_the_gate
+from service.gate import LARGE, Handler, behind_the_gate
 from service.house import House
 from service.oip.binary import json_length
 from service.oip.compression import PLAIN, deflate, read_inflated, wanted_encoding
@@ -39,9 +39,11 @@ def infer_handler(house: House) -> Handler:
             longest = deadline_seconds(request, settings.max_deadline_ms, settings.max_deadline_ms)
             last = exchange.timings.started + longest
             body = await read_inflated(request, settings.max_body_bytes, last)
+        start = json_length(exchange.header(b"inference-header-content-length"), len(body))
+        if start > LARGE:
+            await house.budget.one_at_a_time()
         exchange.timings.lap("receive")
 
-        start = json_length(exchange.header(b"inference-header-content-length"), len(body))
         plan = plans.read(body[:start])
         question = question_of(plan.inputs, body, start)
         seconds = seconds_allowed(plan.timeout_us, request, settings)

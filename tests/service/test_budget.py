@@ -417,6 +417,43 @@ async def test_a_body_that_finds_no_room_by_its_announced_size_is_not_read(
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
 
 
+async def test_large_bodies_are_parsed_one_in_each_round_of_the_loop() -> None:
+    budget, seen = LoopBudget(Metrics(), lambda: 0.0), list[str]()
+
+    async def body() -> None:
+        await budget.one_at_a_time()
+        seen.append("body")
+
+    async def rounds() -> None:
+        while seen.count("body") < 5:
+            seen.append("round")
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(FAR):
+        await asyncio.gather(rounds(), *(body() for _ in range(5)))
+    assert "body,body" not in ",".join(seen)
+
+
+async def test_large_scoring_bodies_wait_for_that_and_small_ones_do_not(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = 0
+
+    async def one_at_a_time(_: LoopBudget) -> None:
+        nonlocal waited
+        waited += 1
+
+    monkeypatch.setattr(LoopBudget, "one_at_a_time", one_at_a_time)
+    async with client_of(house) as client:
+        for path in ("/v1/score", "/v2/models/qin/infer"):
+            assert (await client.post(path, content=b"{")).status_code == 400
+    assert waited == 0
+    async with client_of(house) as client:
+        for path in ("/v1/score", "/v2/models/qin/infer"):
+            assert (await client.post(path, content=BROKEN)).status_code in (400, 422)
+    assert waited == 2
+
+
 async def test_a_body_that_no_route_takes_is_charged_by_its_size(house: House) -> None:
     async with client_of(house) as client:
         answer = await client.post("/nothing", content=bytes(10**6))
