@@ -50,7 +50,8 @@ class OwnMetrics:
 
 
 class Kept:
-    """One scrape at a time, for all who ask meanwhile; beside scoring it is kept for a moment."""
+    """One scrape at a time, for all who ask meanwhile; and kept for a moment where the loop's
+    budget does not afford another."""
 
     def __init__(self, scrape: OwnMetrics | SharedMetrics, budget: LoopBudget) -> None:
         self._scrape, self._budget = scrape, budget
@@ -66,7 +67,7 @@ class Kept:
         await self._scrape.__aexit__(*error)
 
     async def render(self) -> bytes:
-        if monotonic() - self._rendered < KEPT_S and not self._budget.is_quiet:
+        if monotonic() - self._rendered < KEPT_S and not self._budget.affords:
             return self._content
         if self._under_way is None:
             self._under_way = begin("metrics", self._render())

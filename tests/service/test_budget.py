@@ -248,13 +248,14 @@ class Counting(OwnMetrics):
         return b"%d" % self.rendered
 
 
-async def test_a_scrape_is_one_for_all_who_ask_and_kept_for_a_moment_beside_scoring() -> None:
+async def test_a_scrape_is_one_for_all_who_ask_and_kept_where_another_is_not_afforded() -> None:
     metrics, scored = Metrics(), [0.0]
     budget = LoopBudget(metrics, lambda: scored[0])
     scrape = Kept(Counting(metrics), budget)
     assert set(await asyncio.gather(*(scrape.render() for _ in range(20)))) == {b"1"}
     assert await scrape.render() == b"2"
     scored[0] += 1
+    budget.spend("metrics", 1.0)
     assert await scrape.render() == b"2"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -12,6 +13,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from service.budget.loop_budget import QUIET_S
 from tests.service.houses import client_of, opened
 from tests.service.oip.raw import INFER, body, listed, refused
 from tests.service.oip.triton import MODEL, Asked
@@ -108,6 +110,7 @@ async def test_statistics_count_inferences_of_both_protocols(
     tritonclient.infer(MODEL, asked.inputs())
     with pytest.raises(InferenceServerException):
         tritonclient.infer(MODEL, asked.inputs(), timeout=1)
+    await asyncio.sleep(3 * QUIET_S)  # beside scoring the statistics may be of a moment ago
     for arguments in ((MODEL, "small-1"), (MODEL, "active"), (MODEL,), ()):
         (after,) = (await call("get_inference_statistics", *arguments))["model_stats"]
         assert (after["name"], after["version"]) == (MODEL, "small-1")
