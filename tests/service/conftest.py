@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import httpx
+import numpy as np
 import pytest
 
+from feature_store import connect
+from feature_store.contract import FOUND
 from tests.service.process import Service, serving
 from tests.service.world import World, make_world
 
@@ -19,9 +23,41 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+SHARED = pytest.StashKey[World]()
+
+
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
+def world(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> World:
+    """Shared by all modules of this process: its items are only read (``only_read``)."""
+    made = make_world(tmp_path_factory.mktemp("world"))
+    pytestconfig.stash[SHARED] = made
+    return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_read(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fail the module that leaves the shared world's items changed, not a later one."""
+    yield
+    world = pytestconfig.stash.get(SHARED, None)
+    if world is not None:
+        changed = asyncio.run(changes_of(world))
+        if changed:
+            del pytestconfig.stash[SHARED]  # one module is named, not all that come after it
+        assert not changed, f"the shared world was written to: {changed}"
+
+
+async def changes_of(world: World) -> list[str]:
+    store = await connect(world.store, world.schema)
+    try:
+        stored = await store.items(world.ids)
+        users = await store.histories(list(world.users))
+    finally:
+        await store.close()
+    items = [f"item {i}" for i in world.ids[(stored.status != FOUND) | (stored.rows != world.rows)]]
+    histories = zip(world.users.items(), users, strict=True)
+    return items + [
+        f"user {user}" for (user, was), now in histories if not np.array_equal(was, now)
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -297,10 +297,12 @@ os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
-def test_a_process_stopped_inside_the_lock_silences_no_worker(world: World, tmp_path: Path) -> None:
+def test_a_process_stopped_inside_the_lock_silences_no_worker(
+    small_world: World, tmp_path: Path
+) -> None:
     folder = tmp_path / "tables"
     variables = {"QIN_WORKERS": str(WORKERS), "QIN_TABLE_FOLDER": str(folder)}
-    with serving(world.models, world.store, **variables, QIN_THREADS="1") as service:
+    with serving(small_world.models, small_world.store, **variables, QIN_THREADS="1") as service:
         wait_until(lambda: ready_lines(service) == WORKERS, "not all workers are ready")
         [path] = folder.glob("*.table")
         stopped = subprocess.Popen(
@@ -310,7 +312,7 @@ def test_a_process_stopped_inside_the_lock_silences_no_worker(world: World, tmp_
         try:
             assert stopped.stdout.readline() == "inside\n"
             clients = [service.client() for _ in range(2 * WORKERS)]
-            item = int(world.ids[0])
+            item = int(small_world.ids[0])
             body = {"user_id": 1, "candidates": [item], "history": []}
             level = {"context": {"likes_level": [9]}}
             new = clients[0].post("/v1/score", json={**body, **level}).json()["scores"]
