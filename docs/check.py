@@ -4,7 +4,8 @@ Reads the project's Markdown files and reports, a line each with file and line n
 
 - a relative link (or picture) whose file, or whose heading, is not there;
 - a ``make TARGET`` that the Makefile does not have;
-- a ``python -m ROOM COMMAND --option`` that the room's own command line does not know.
+- a ``python -m ROOM COMMAND --option`` that the room's own command line does not know;
+- a decision that has not the form that ``docs/decisions/README.md`` describes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("training", "model_export", "feature_store", "service", "loadtest")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 MAKE = re.compile(r"(?:^|`|&& )make ([a-z][a-z-]*)", re.MULTILINE)
+DECISION = re.compile(
+    r"- \*\*Context:\*\* .+- \*\*Decision:\*\* .+- \*\*Alternatives, measured:\*\* .+"
+    r"- \*\*Status:\*\* (Current|In part superseded|Superseded)\b.*\d{4}-\d\d-\d\d.*",
+    re.DOTALL,
+)
 COMMAND = re.compile(rf"python -m ({'|'.join(ROOMS)})((?: [^\s`|&;)]+)*)")
 
 
@@ -77,6 +83,16 @@ def unknown_commands(line: str) -> Iterator[str]:
                 yield f"python -m {room}: no option {option}"
 
 
+def malformed_decisions(path: Path) -> Iterator[str]:
+    """Entries that are no Context, Decision, Alternatives and Status, or exceed eight lines."""
+    for entry in re.split(r"^### ", path.read_text(), flags=re.MULTILINE)[1:]:
+        title, _, body = entry.partition("\n")
+        if not DECISION.fullmatch(body.strip()):
+            yield f"{title}: not of the form Context, Decision, Alternatives, measured, Status"
+        if len(body.strip().splitlines()) > 8:
+            yield f"{title}: more than 8 lines"
+
+
 def faults() -> Iterator[str]:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for path in markdown_files():
@@ -88,6 +104,8 @@ def faults() -> Iterator[str]:
             )
             for check in checks:
                 yield from (f"{path.relative_to(ROOT)}:{number}: {fault}" for fault in check)
+        if path.parent.name == "decisions":
+            yield from (f"{path.relative_to(ROOT)}: {d}" for d in malformed_decisions(path))
 
 
 if __name__ == "__main__":
