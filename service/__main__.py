@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.errors import BundleError
-from service import logs
 from service.handing import Post
-from service.logs import logger
 from service.models_cli import app as models
+from service.observability import logs
 from service.observability.background import guard_process
+from service.observability.logs import logger
 from service.processes.run_folder import remove_left, run_folder
 from service.settings import PREFIX, Settings, api_keys, is_loopback, unknown_variables
 

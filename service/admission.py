@@ -22,7 +22,7 @@ from typing import NoReturn
 from service.cost import PACE, CostModel
 from service.engine import Engine, Work
 from service.errors import OverCapacity
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.priority import Priority
 
 BATCH_SHARE = 0.5  # of the limit: batch yields first

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.settings import Settings
 
 LINGER_S = 0.5

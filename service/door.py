@@ -8,7 +8,7 @@ import ipaddress
 import socket
 from collections.abc import Callable
 
-from service.logs import logger
+from service.observability.logs import logger
 from service.settings import is_loopback
 from service.until import until
 

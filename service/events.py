@@ -13,8 +13,8 @@ from feature_store.contract import Append
 from feature_store.errors import StoreError, StoreUnavailable
 from service.api import Id
 from service.errors import Fault, InvalidField, StoreFailure
-from service.metric_families import Turn
-from service.metrics import Metrics
+from service.observability.exposition import Turn
+from service.observability.metrics import Metrics
 from service.request import Contents, read_object, refuse_repeated, strings_in
 from service.store import StoreReader, told_to_callers
 

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, cast
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.inferences import Inferences
-from service.logs import Users, logger
-from service.metrics import Metrics
+from service.observability.inferences import Inferences
+from service.observability.logs import Users, logger
+from service.observability.metrics import Metrics
+from service.observability.series import Series
 from service.priority import Priority
-from service.series import Series
 from service.settings import Settings
 from service.timings import Timings
 
 if TYPE_CHECKING:
     from service.budget.charge import Charge
-    from service.traces import Traces  # takes an extra
+    from service.observability.tracing import Traces  # takes an extra
 
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")

@@ -25,8 +25,8 @@ from service.errors import NotConfirmed, ServiceError
 from service.hash_index import ABSENT
 from service.invalidation import Invalidation
 from service.item_table import Epoch, TableBusy
-from service.logs import logger
 from service.observability.background import begin, failed, keep
+from service.observability.logs import logger
 from service.store import StoreReader
 from service.versions import Version, Versions
 

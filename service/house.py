@@ -23,9 +23,6 @@ from service.budget.loop_budget import LoopBudget
 from service.engine import Engine
 from service.errors import NotReady
 from service.freshness import Freshness
-from service.inference_metrics import expose_inferences
-from service.logs import logger
-from service.metrics import Metrics
 from service.models.catalogue import Catalogue
 from service.models.execution import Execution
 from service.models.first import First
@@ -39,21 +36,24 @@ from service.models.private import PrivateFolder
 from service.models.roster import Roster
 from service.models.shadow import Shadow
 from service.observability.background import keep
-from service.pauses import watched
+from service.observability.event_loop import watched
+from service.observability.logs import logger
+from service.observability.metrics import Metrics
+from service.observability.model_metrics import expose_inferences
+from service.observability.scrape import Scrape, Worker, scrape_of
+from service.observability.version_stats import Tally
 from service.priority import Priority
 from service.question import Question
 from service.readiness import Readiness, prove
 from service.rechecks import Rechecks
 from service.scoring import Scoring
-from service.scrape import Scrape, Worker, scrape_of
 from service.settings import Settings
 from service.store import StoreReader, store_options
 from service.table_file import check_shared
-from service.tally import Tally
 from service.versions import Version, Versions
 
 if TYPE_CHECKING:
-    from service.traces import Traces  # takes an extra
+    from service.observability.tracing import Traces  # takes an extra
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,7 +271,7 @@ async def _first_and_its_store(first: First, settings: Settings) -> tuple[TakenI
 def _traces(settings: Settings) -> Traces | None:
     if settings.trace_url is None:
         return None
-    from service.traces import Traces
+    from service.observability.tracing import Traces
 
     return Traces.to(settings.trace_url, settings)
 

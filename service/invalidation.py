@@ -16,8 +16,8 @@ import numpy as np
 
 from feature_store.contract import Ids
 from service.item_table import ItemTable, TableBusy
-from service.logs import logger
 from service.observability.background import begin, failed
+from service.observability.logs import logger
 
 TABLES = 64  # threads at most, one for each table that is being written to
 SAY_EVERY_S = 5.0

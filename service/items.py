@@ -16,7 +16,7 @@ from service.errors import StoreFailure
 from service.fetches import Fetched, SomeStatus, Status, each_status
 from service.hash_index import ABSENT
 from service.item_table import DerivedItems, ItemTable, Positions, Slots, Stamps
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.store import StoreReader
 from service.timings import Timings
 from service.versions import Version

@@ -6,7 +6,7 @@ import os
 import threading
 from functools import cache
 
-from service.logs import logger
+from service.observability.logs import logger
 
 LOWEST = 19
 

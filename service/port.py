@@ -16,9 +16,9 @@ from service.admin import create_admin
 from service.app import create_app, create_refusing
 from service.connections import SWEEP_EVERY_S, Connections, Limits
 from service.house import House
-from service.logs import logger
 from service.models.memory import trim
 from service.observability.background import begin
+from service.observability.logs import logger
 from service.receiving import Receiving
 from service.server.descriptors import connections_allowed
 from service.server.resets import Resets

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import Fault, InvalidField, ServiceError, tree
 from service.exchange import announced, exchange_of
-from service.logs import logger
+from service.observability.logs import logger
 from service.oip.errors import error_response, is_oip
 
 MEDIA_TYPE = "application/problem+json"

@@ -23,8 +23,8 @@ from service.connections import Crowd
 from service.cycle import Cycle, Way
 from service.errors import OverCapacity, RequestTimeout, ServiceError, TooLarge
 from service.exchange import PROBES, TARGET_HOST, UNMATCHED, fresh_id
-from service.metrics import Metrics
 from service.observability.background import begin_request
+from service.observability.metrics import Metrics
 from service.problems import REFUSAL, problem_of
 from service.server.framing import Framing, RequestHead
 

@@ -16,10 +16,10 @@ import numpy as np
 from service.answer import best
 from service.engine import Engine
 from service.item_table import SlotsMoved
-from service.logs import logger
-from service.metrics import Metrics
 from service.niceness import LOWEST
 from service.observability.background import failed, keep
+from service.observability.logs import logger
+from service.observability.metrics import Metrics
 from service.ranking import Ranking
 from service.versions import Version, Versions
 

@@ -23,7 +23,7 @@ from service.explanations import Explanations
 from service.fetches import each_status
 from service.item_table import Positions, SlotsMoved
 from service.items import FoundItems, fetch_missed, find_in_table
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.overflow import culprits
 from service.passes import Passes
 from service.priority import HasPriority, Priority

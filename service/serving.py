@@ -13,10 +13,10 @@ from model_export.errors import BundleError
 from service.door import Door, begin_to_listen, bind, url_of
 from service.example import show_example
 from service.house import House, open_house
-from service.logs import logger
 from service.observability.background import begin, failed
+from service.observability.logs import logger
+from service.observability.scrape import Worker
 from service.port import Ports
-from service.scrape import Worker
 from service.server.descriptors import fitted
 from service.settings import Settings, api_keys
 from service.stopping import StopSignals

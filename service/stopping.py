@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from service.logs import logger
+from service.observability.logs import logger
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 MEANINGLESS = (signal.SIGUSR1, signal.SIGUSR2)

@@ -24,8 +24,8 @@ from time import monotonic
 from service.colleague import Colleague
 from service.door import Door, listen, url_of
 from service.handing import Line, Post, Word, pair
-from service.logs import logger
 from service.observability.background import begin, keep
+from service.observability.logs import logger
 from service.processes.parent import end_with_parent
 from service.server.descriptors import LIMITED, fitted
 from service.settings import PREFIX, Settings

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from model_export.top_k import out_of_bound, shortlist
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.passes import Passes
 from service.ranking import Positions, Ranking
 

@@ -13,9 +13,9 @@ from feature_store.schema import FeatureSchema
 from model_export.runtime import FoldedModel
 from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
 from service.fetches import Fetches
-from service.inferences import Inferences
 from service.item_table import ItemTable
-from service.tally import Tally
+from service.observability.inferences import Inferences
+from service.observability.version_stats import Tally
 
 ACTIVE = "active"  # the alias of whichever version answers by default
 PREVIOUS = "previous"  # and of the one that did before

@@ -20,7 +20,7 @@ from service.errors import Forbidden, UnsupportedMediaType
 from service.events import EVENT_EXAMPLES, Events, EventsAnswer
 from service.exchange import Exchange, exchange_of
 from service.house import House
-from service.metric_families import Turn, at_once
+from service.observability.exposition import Turn, at_once
 from service.openapi import problem
 from service.request import parse_object, read_body
 from service.settings import PREFIX, Place

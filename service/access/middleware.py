@@ -20,7 +20,7 @@ from service.access.origins import (
 from service.budget.loop_budget import LoopBudget
 from service.errors import Forbidden, ServiceError, Unauthorised
 from service.exchange import PROBES, TARGET_HOST, Exchange, announced
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.problems import REFUSAL, answer_refusal
 from service.settings import Settings, api_keys, host_names, is_loopback, origins
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from time import monotonic, perf_counter, process_time, thread_time
 
 from service.engine import too_late
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 SHARE = 0.1  # of what scoring leaves
 LEAST_SHARE = 0.05  # of the loop, when scoring leaves nothing

@@ -16,7 +16,7 @@ from feature_store.contract import FeatureStore
 from feature_store.errors import StoreRefused
 from model_export.manifest import Version
 from service.artifacts.owner import boot_id, started
-from service.logs import logger
+from service.observability.logs import logger
 
 M = TypeVar("M", bound=BaseModel)
 GONE_AFTER_S = 35.0  # without a change of its report, under our eyes

@@ -13,7 +13,7 @@ from model_export.int8_golden import check_same_int8
 from model_export.manifest import QuantisationGate
 from model_export.runtime import FoldedModel, Precision
 from model_export.sessions import Placement, ProviderChoice, place
-from service.logs import logger
+from service.observability.logs import logger
 
 PrecisionChoice = Literal["fp32", "int8", "auto"]
 CPU_INFO = Path("/proc/cpuinfo")

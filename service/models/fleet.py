@@ -24,9 +24,9 @@ from feature_store.options import StoreOptions
 from service.artifacts.arrival import Found
 from service.errors import Conflict, ServiceError, StoreFailure
 from service.lifecycle.fleet_notes import M, Notes, Report, Sightings, Wanted, mark_of_this_process
-from service.logs import logger
 from service.models.hot_swap import HotSwap
 from service.observability.background import failed, keep
+from service.observability.logs import logger
 from service.settings import Settings
 
 PATIENT = StoreOptions(budget_ms=5_000)  # nobody waits for an answer yet

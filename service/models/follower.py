@@ -11,10 +11,10 @@ from time import monotonic
 from model_export.errors import BundleError
 from service.artifacts.arrival import Found
 from service.errors import ServiceError
-from service.logs import logger
 from service.models.catalogue import Catalogue, age
 from service.models.private import PrivateFolder
 from service.observability.background import failed
+from service.observability.logs import logger
 
 TOLD_AFTER_S = 300.0  # without a change of an incomplete bundle
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0  # before what failed for another reason is tried again

@@ -11,9 +11,9 @@ from time import monotonic
 import numpy as np
 
 from service.lifecycle.comparison import Comparison, Shape, compare
-from service.logs import logger
 from service.observability.background import begin, failed, keep
-from service.tally import KINDS, shape_of
+from service.observability.logs import logger
+from service.observability.version_stats import KINDS, shape_of
 from service.versions import Version, Versions
 
 LOOK_EVERY_S = 0.25

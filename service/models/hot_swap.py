@@ -12,8 +12,6 @@ from typing import Any
 
 from service.answer import Answer
 from service.errors import Conflict
-from service.logs import logger
-from service.metrics import Metrics
 from service.models.guard import Bounds, Guard
 from service.models.intake import TakenIn
 from service.models.loader import Loader
@@ -22,6 +20,8 @@ from service.models.private import Copy
 from service.models.retirement import Retirement
 from service.models.roster import Roster
 from service.models.states import Slot, State
+from service.observability.logs import logger
+from service.observability.metrics import Metrics
 from service.question import Question
 from service.readiness import Readiness
 from service.versions import Canary, Version, seed_of

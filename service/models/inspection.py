@@ -14,7 +14,7 @@ import orjson
 import service
 from model_export.bundle import Bundle
 from model_export.errors import BundleError
-from service.logs import logger
+from service.observability.logs import logger
 
 ROOT = Path(service.__file__).parents[1]
 WALL_FACTOR = 10  # it may run at the lowest priority: wall time can be far beyond its own

@@ -25,9 +25,9 @@ from model_export.runtime import FoldedModel
 from model_export.verify import check_golden
 from service.derive import derive
 from service.item_table import Epoch, ItemTable, TableBusy
-from service.logs import logger
 from service.models.execution import Execution
 from service.models.states import State
+from service.observability.logs import logger
 from service.table_file import TableFile, table_path
 from service.versions import Version
 

@@ -11,12 +11,9 @@ from time import perf_counter
 from feature_store.errors import StoreError
 from model_export.errors import BundleError
 from service.errors import Conflict, ModelRefused, UnknownVersion
-from service.logs import logger
-from service.metrics import Metrics
 from service.models.intake import TakenIn
 from service.models.loader import Loader
 from service.models.loading import Stopped
-from service.models.loop_lag import LoopLag
 from service.models.private import Copy
 from service.models.retirement import Retirement
 from service.models.room import Room
@@ -24,7 +21,10 @@ from service.models.roster import Roster
 from service.models.shapes import RecentShapes
 from service.models.states import IN_MEMORY, Slot, State
 from service.observability.background import begin, failed
-from service.pauses import settle
+from service.observability.event_loop import settle
+from service.observability.logs import logger
+from service.observability.loop_lag import LoopLag
+from service.observability.metrics import Metrics
 from service.readiness import Readiness
 from service.versions import Version
 

@@ -40,7 +40,7 @@ from model_export.errors import BundleError
 from model_export.manifest import Version
 from service.artifacts.owner import Owner
 from service.artifacts.private_directory import make_private
-from service.logs import logger
+from service.observability.logs import logger
 
 INCOMING_KEPT_S = 3600.0  # of a process on another host, whose end cannot be seen from here
 COPIES_KEPT_S = 3600.0  # that no process of ours names: another may be about to open one

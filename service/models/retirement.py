@@ -9,11 +9,11 @@ from collections.abc import Callable
 from time import perf_counter
 
 from model_export.runtime import FoldedModel
-from service.logs import logger
 from service.models.memory import trim
 from service.models.roster import Roster
 from service.models.states import Slot, State
 from service.observability.background import begin
+from service.observability.logs import logger
 from service.versions import Version
 
 PATIENCE_S = 5.0  # for threads that still run a chunk for a request that was cut short

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from model_export.bundle import Bundle
 from service.errors import Conflict
-from service.logs import logger
 from service.models.memory import available_bytes
 from service.models.retirement import Retirement
 from service.models.roster import Roster
 from service.models.states import State
+from service.observability.logs import logger
 
 HEADROOM = 1.1  # of the memory a version is expected to take
 INDEX_BYTES = 65  # of an item in the table beside its numbers, at most

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from model_export.rank_correlation import kendall_tau
 from service.answer import Answer, best
 from service.engine import Engine
-from service.logs import logger
-from service.metrics import Metrics
 from service.niceness import LOWEST
 from service.observability.background import keep
+from service.observability.logs import logger
+from service.observability.metrics import Metrics
 from service.question import Question
 from service.scoring import Scoring
 from service.store import StoreReader

@@ -20,7 +20,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Literal, TypeVar, get_args
 
-from service.logs import logger
+from service.observability.logs import logger
 
 T = TypeVar("T")
 TaskName = Literal[

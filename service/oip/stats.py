@@ -11,8 +11,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.house import House
-from service.inference_metrics import COUNT, LAST, SECONDS
-from service.inferences import FAIL, STAGES, SUCCESS
+from service.observability.inferences import FAIL, STAGES, SUCCESS
+from service.observability.model_metrics import COUNT, LAST, SECONDS
 
 Sums = dict[tuple[str, ...], float]  # by metric, version and label
 

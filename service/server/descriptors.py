@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 
-from service.logs import logger
+from service.observability.logs import logger
 from service.settings import PREFIX, Settings
 
 LIMITED = ("max_idle_connections", "max_receiving_connections", "max_in_flight_connections")

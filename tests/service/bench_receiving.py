@@ -25,9 +25,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service import logs
 from service.app import create_app
 from service.door import Door, listen
+from service.observability import logs
 from service.port import Ports
 from tests.service.houses import opened
 from tests.service.traffic import Answer, contents, request_of

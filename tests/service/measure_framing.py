@@ -28,11 +28,11 @@ import typer
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from service import logs
 from service.budget.loop_budget import LoopBudget
 from service.errors import ServiceError
 from service.house import House
-from service.metrics import Metrics
+from service.observability import logs
+from service.observability.metrics import Metrics
 from service.port import Port
 from service.receiving import Receiving
 from service.settings import Settings

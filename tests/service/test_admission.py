@@ -14,7 +14,7 @@ from service.admission import BATCH_SHARE, MOST_WRONG, SAFE, Admission, Permit
 from service.engine import Engine, Work
 from service.errors import OverCapacity
 from service.house import House
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.priority import Priority
 from tests.service.houses import client_of, metric, opened
 from tests.service.world import World

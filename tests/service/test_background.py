@@ -16,19 +16,21 @@ import structlog
 from prometheus_client import generate_latest
 
 import service
-from service import pauses, readiness, shared_metrics
+from service import readiness
 from service.engine import Engine
 from service.errors import NotReady
 from service.freshness import Freshness
-from service.metrics import Metrics
 from service.models import fleet
 from service.models.fleet import Fleet
 from service.models.follower import Follower
 from service.models.guard import Watch
 from service.observability import background
+from service.observability import event_loop as pauses
+from service.observability import multiprocess as shared_metrics
 from service.observability.background import KeptThread, begin, failures, guard_process, keep
+from service.observability.metrics import Metrics
+from service.observability.multiprocess import SharedMetrics
 from service.settings import Settings
-from service.shared_metrics import SharedMetrics
 from service.store import StoreReader
 from service.supervisor import Supervisor
 from tests.service.engine_gate import FAR

@@ -37,10 +37,10 @@ from service.exchange import PROBES
 from service.gate import LARGE
 from service.house import House
 from service.items import AT_ONCE
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
+from service.observability.scrape import Kept, OwnMetrics
 from service.priority import Priority
 from service.scoring import FEW_MISSED
-from service.scrape import Kept, OwnMetrics
 from tests.service.engine_gate import FAR
 from tests.service.houses import client_of, metric, opened
 from tests.service.live import listening, until

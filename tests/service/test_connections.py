@@ -9,7 +9,7 @@ import pytest
 
 from service import connections as module
 from service.connections import Connections, Crowd, Limits
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.settings import Settings
 from tests.service.houses import opened
 from tests.service.live import listening, until

@@ -14,7 +14,7 @@ import structlog
 
 from service.connections import Connections, Limits
 from service.door import Door
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.server import descriptors
 from service.settings import Settings
 from tests.service.live import until

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.connections import Connections, Limits
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.settings import Settings
 from tests.service.measure_held_bodies import MIB, measured
 from tests.service.process import serving

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from service import logs
+from service.observability import logs
 from service.settings import Settings
 
 SECRET_USER = 998877665544

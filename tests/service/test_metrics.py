@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service import shared_metrics
 from service.admin import create_admin
-from service.instruments import Counter, Histogram
-from service.metric_families import Writer, exposition
-from service.metrics import LATENCY, Metrics
-from service.scrape import Worker, scrape_of
-from service.shared_metrics import SharedMetrics
+from service.observability import multiprocess as shared_metrics
+from service.observability.exposition import Writer, exposition
+from service.observability.instruments import Counter, Histogram
+from service.observability.metrics import LATENCY, Metrics
+from service.observability.multiprocess import SharedMetrics
+from service.observability.scrape import Worker, scrape_of
 from tests.service.houses import client_of, opened
 from tests.service.world import World
 
@@ -36,8 +36,8 @@ import asyncio, sys
 from pathlib import Path
 from service import shared_metrics
 from service.admin import create_admin
-from service.metrics import Metrics
-from service.shared_metrics import SharedMetrics
+from service.observability.metrics import Metrics
+from service.observability.multiprocess import SharedMetrics
 
 shared_metrics.WRITE_EVERY_S = 3600  # so that it writes when asked, or not at all
 

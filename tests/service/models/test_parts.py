@@ -27,7 +27,7 @@ from service.models.intake import Rules, take_in
 from service.models.private import PrivateFolder
 from service.models.shapes import RecentShapes
 from service.niceness import LOWEST
-from service.tally import Tally, shape_of
+from service.observability.version_stats import Tally, shape_of
 from service.versions import Canary, Version, Versions, seed_of
 from tests.service.models import hostile
 from tests.service.world import World

@@ -1,6 +1,6 @@
 """How often a version was asked, how that ended, and where its time went.
 
-``service.inference_metrics`` shows it to Prometheus, and the protocol's statistics are read there.
+``service.observability.model_metrics`` shows it to Prometheus, and the protocol's statistics are read there.
 """
 
 from __future__ import annotations

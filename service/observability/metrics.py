@@ -2,7 +2,7 @@
 
 Labels take values from lists in the code, never from a request: nothing a client sends can add a
 series. docs/operations.md explains each one, held to this file by a test. What Prometheus scrapes
-is made of them in ``service.scrape``.
+is made of them in ``service.observability.scrape``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.errors import tree
-from service.instruments import Counter, Histogram
 from service.observability.background import failures
-from service.pauses import PAUSES, GCPauses
+from service.observability.event_loop import PAUSES, GCPauses
+from service.observability.instruments import Counter, Histogram
 
 # Seconds; ×1.5 to ×2 apart from 50 µs, where a stage begins to matter, to the longest deadline.
 LATENCY = (

@@ -13,8 +13,8 @@ import os
 import socket
 from pathlib import Path
 
-from service.logs import logger
-from service.metric_families import (
+from service.observability.background import begin, failed, keep
+from service.observability.exposition import (
     Family,
     Snapshot,
     Turn,
@@ -23,8 +23,8 @@ from service.metric_families import (
     exposition_in_turns,
     merge,
 )
-from service.metrics import Metrics
-from service.observability.background import begin, failed, keep
+from service.observability.logs import logger
+from service.observability.metrics import Metrics
 
 WRITE_EVERY_S = 2.0
 ABSENT_AFTER_S = 10.0  # without a write: its gauges are gone, its counters stay

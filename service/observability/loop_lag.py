@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 TICK_S = 0.002
 

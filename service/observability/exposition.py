@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
-from service.metrics import Merge, Metrics
+from service.observability.metrics import Merge, Metrics
 
 COUNTED = ("counter", "histogram")
 SUFFIX = {"counter": "_total", "info": "_info"}  # of the name that the text format shows

@@ -19,8 +19,8 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from service.logs import logger
 from service.observability.background import keep
+from service.observability.logs import logger
 
 # Seconds: a young collection takes some 10 µs, a full one of a loaded service was 40 ms.
 PAUSES = (1e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.inferences import Inferences
-from service.metrics import Metrics
+from service.observability.inferences import Inferences
+from service.observability.metrics import Metrics
 from service.versions import Versions
 
 COUNT, SECONDS = "qin_model_inferences", "qin_model_inference_seconds"

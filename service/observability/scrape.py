@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 
 from service.budget.loop_budget import LoopBudget
 from service.budget.metered import Metered
-from service.metric_families import Turn, Writer, at_once, exposition_in_turns
-from service.metrics import Metrics
 from service.observability.background import begin
-from service.shared_metrics import SharedMetrics
+from service.observability.exposition import Turn, Writer, at_once, exposition_in_turns
+from service.observability.metrics import Metrics
+from service.observability.multiprocess import SharedMetrics
 
 KEPT_S = 1.0
 
