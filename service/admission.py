@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from service.cost import PACE, CostModel
-from service.engine import Engine, Work
+from service.engine.engine import Engine, Work
 from service.errors import OverCapacity
 from service.observability.metrics import Metrics
 from service.priority import Priority

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from feature_store.contract import CORRUPT, FOUND, Ids
 from service.budget.metered import measured
 from service.derive import derive
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.errors import DeadlinePassed, ServiceError
 from service.hash_index import ABSENT
 from service.item_memory import DerivedItems, Slots

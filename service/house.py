@@ -20,7 +20,7 @@ from service.admission import Admission, Permit
 from service.answer import Answer
 from service.artifacts.private_directory import make_private
 from service.budget.loop_budget import LoopBudget
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.errors import NotReady
 from service.freshness import Freshness
 from service.models.catalogue import Catalogue

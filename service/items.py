@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from feature_store.contract import CORRUPT, Ids
 from service.admission import Permit
 from service.budget.charge import Charge
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.errors import StoreFailure
 from service.fetches import Fetched, SomeStatus, Status, each_status
 from service.hash_index import ABSENT

@@ -15,7 +15,7 @@ import numpy as np
 
 from model_export.extremes import magnitude
 from model_export.runtime import HistoryRows
-from service.engine import Prepare
+from service.engine.engine import Prepare
 from service.errors import ModelFault
 from service.passes import Passes
 from service.ranking import Floats, Positions, Ranking

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.engine import Engine, Prepare, Run, Work
+from service.engine.engine import Engine, Prepare, Run, Work
 from service.priority import HasPriority
 from service.timings import Timings
 

@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 
 from model_export.runtime import HistoryRows
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.errors import DeadlinePassed
 from service.versions import Version
 

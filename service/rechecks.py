@@ -14,9 +14,9 @@ from time import perf_counter
 import numpy as np
 
 from service.answer import best
-from service.engine import Engine
+from service.engine.engine import Engine
+from service.engine.niceness import LOWEST
 from service.item_table import SlotsMoved
-from service.niceness import LOWEST
 from service.observability.background import failed, keep
 from service.observability.logs import logger
 from service.observability.metrics import Metrics

@@ -17,7 +17,7 @@ from service.answer import Answer, best
 from service.budget.charge import Charge
 from service.budget.loop_budget import LoopBudget
 from service.budget.metered import Metered
-from service.engine import Engine, Prepare, in_time
+from service.engine.engine import Engine, Prepare, in_time
 from service.errors import StoreFailure
 from service.explanations import Explanations
 from service.fetches import each_status

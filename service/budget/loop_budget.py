@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, perf_counter, process_time, thread_time
 
-from service.engine import too_late
+from service.engine.engine import too_late
 from service.observability.metrics import Metrics
 
 SHARE = 0.1  # of what scoring leaves

@@ -16,6 +16,7 @@ import onnxruntime
 from model_export import plain_files
 from model_export.bundle import Bundle
 from model_export.errors import BundleError
+from service.engine.niceness import LOWEST, add_niceness
 from service.models import inspection
 from service.models.execution import Execution
 from service.models.inspection import Limits
@@ -23,7 +24,6 @@ from service.models.intake import Rules, TakenIn, recall, take_in
 from service.models.loading import Progress, Recipe, Stopped, load
 from service.models.private import Copy, PrivateFolder, write
 from service.models.states import State
-from service.niceness import LOWEST, add_niceness
 from service.versions import Version
 
 P = ParamSpec("P")

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from model_export.rank_correlation import kendall_tau
 from service.answer import Answer, best
-from service.engine import Engine
-from service.niceness import LOWEST
+from service.engine.engine import Engine
+from service.engine.niceness import LOWEST
 from service.observability.background import keep
 from service.observability.logs import logger
 from service.observability.metrics import Metrics

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from time import perf_counter
 
-from service.engine import Engine
+from service.engine.engine import Engine
 
 FAR = 60.0  # seconds
 

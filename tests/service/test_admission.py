@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.admission import BATCH_SHARE, MOST_WRONG, SAFE, Admission, Permit
-from service.engine import Engine, Work
+from service.engine.engine import Engine, Work
 from service.errors import OverCapacity
 from service.house import House
 from service.observability.metrics import Metrics

@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 
 import service
 from service import readiness
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.errors import NotReady
 from service.freshness import Freshness
 from service.models import fleet

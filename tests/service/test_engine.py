@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine import Engine
+from service.engine.engine import Engine
+from service.engine.request_queue import BATCH_TURN
 from service.errors import DeadlinePassed
 from service.priority import Priority
-from service.turns import BATCH_TURN
 from tests.service.engine_gate import FAR, Gate
 
 

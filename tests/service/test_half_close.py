@@ -15,11 +15,11 @@ from starlette.types import Receive, Scope, Send
 
 from service.admission import Permit
 from service.app import create_app
-from service.engine import Engine
+from service.engine.engine import Engine
+from service.engine.request_queue import Turns
 from service.house import House
 from service.peer import PEER
 from service.priority import Priority
-from service.turns import Turns
 from tests.service.engine_gate import FAR, Gate
 from tests.service.houses import metric, opened
 from tests.service.live import listening, until

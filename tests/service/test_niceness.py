@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from service import niceness
-from service.niceness import LOWEST, add_niceness
+from service.engine import niceness
+from service.engine.niceness import LOWEST, add_niceness
 from tests.service.process import serving
 from tests.service.world import World
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from feature_store.contract import MAX_ID
 from model_export.errors import BundleError
 from model_export.rank_correlation import kendall_tau
+from service.engine.niceness import LOWEST
 from service.errors import ModelFault, StoreFailure
 from service.lifecycle.comparison import Comparison
 from service.models import inspection, intake, memory
@@ -26,7 +27,6 @@ from service.models.inspection import Limits
 from service.models.intake import Rules, take_in
 from service.models.private import PrivateFolder
 from service.models.shapes import RecentShapes
-from service.niceness import LOWEST
 from service.observability.version_stats import Tally, shape_of
 from service.versions import Canary, Version, Versions, seed_of
 from tests.service.models import hostile
