@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.document import document_access
 from service.access.middleware import guarded
-from service.budget.loop_budget import FAULTS
+from service.admission.loop_budget import FAULTS
 from service.budget.middleware import Budgeted
 from service.docs_page import add_docs
 from service.errors import ServiceError, TooLarge

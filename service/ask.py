@@ -6,8 +6,8 @@ from functools import partial
 
 from starlette.requests import Request
 
+from service.admission.loop_budget import REFUSAL_S
 from service.answer import Answer
-from service.budget.loop_budget import REFUSAL_S
 from service.departure import WhileThere
 from service.errors import DeadlinePassed, OverCapacity
 from service.exchange import exchange_of

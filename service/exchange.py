@@ -25,7 +25,7 @@ from service.settings import Settings
 from service.timings import Timings
 
 if TYPE_CHECKING:
-    from service.budget.charge import Charge
+    from service.admission.charge import Charge
     from service.observability.tracing import Traces  # takes an extra
 
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, Ids
-from service.budget.metered import measured
+from service.admission.metered import measured
 from service.derive import derive
 from service.engine.engine import Engine
 from service.errors import DeadlinePassed, ServiceError
@@ -31,8 +31,8 @@ from service.priority import Priority
 from service.store import StoreReader
 
 if TYPE_CHECKING:
-    from service.admission import Permit
-    from service.budget.charge import Charge
+    from service.admission.admission import Permit
+    from service.admission.charge import Charge
     from service.versions import Version
 
 Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.admission import Admission
-from service.budget.loop_budget import FAULTS, LoopBudget
+from service.admission.admission import Admission
+from service.admission.loop_budget import FAULTS, LoopBudget
 from service.errors import ServiceError
 from service.exchange import SCORE, Exchange, announced, scoring_route
 from service.peer import peer_of

@@ -16,10 +16,10 @@ from model_export.bundle import Bundle
 from model_export.errors import BundleError
 from model_export.runtime import FoldedModel
 from model_export.signature import PublicKeys
-from service.admission import Admission, Permit
+from service.admission.admission import Admission, Permit
+from service.admission.loop_budget import LoopBudget
 from service.answer import Answer
 from service.artifacts.private_directory import make_private
-from service.budget.loop_budget import LoopBudget
 from service.engine.engine import Engine
 from service.errors import NotReady
 from service.freshness import Freshness

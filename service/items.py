@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, Ids
-from service.admission import Permit
-from service.budget.charge import Charge
+from service.admission.admission import Permit
+from service.admission.charge import Charge
 from service.engine.engine import Engine
 from service.errors import StoreFailure
 from service.fetches import Fetched, SomeStatus, Status, each_status

@@ -12,11 +12,11 @@ from math import isfinite
 import numpy as np
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
-from service.admission import Permit
+from service.admission.admission import Permit
+from service.admission.charge import Charge
+from service.admission.loop_budget import LoopBudget
+from service.admission.metered import Metered
 from service.answer import Answer, best
-from service.budget.charge import Charge
-from service.budget.loop_budget import LoopBudget
-from service.budget.metered import Metered
 from service.engine.engine import Engine, Prepare, in_time
 from service.errors import StoreFailure
 from service.explanations import Explanations

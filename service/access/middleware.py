@@ -17,7 +17,7 @@ from service.access.origins import (
     is_preflight,
     is_same_origin,
 )
-from service.budget.loop_budget import LoopBudget
+from service.admission.loop_budget import LoopBudget
 from service.errors import Forbidden, ServiceError, Unauthorised
 from service.exchange import PROBES, TARGET_HOST, Exchange, announced
 from service.observability.metrics import Metrics

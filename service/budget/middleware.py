@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.budget.charge import Charge, over_capacity
-from service.budget.loop_budget import LoopBudget
-from service.budget.metered import Metered
+from service.admission.charge import Charge, over_capacity
+from service.admission.loop_budget import LoopBudget
+from service.admission.metered import Metered
 from service.errors import OverCapacity
 from service.exchange import PROBES, Exchange, announced
 from service.gate import Full

@@ -9,8 +9,8 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple, Protocol
 
-from service.budget.loop_budget import LoopBudget
-from service.budget.metered import Metered
+from service.admission.loop_budget import LoopBudget
+from service.admission.metered import Metered
 from service.observability.background import begin
 from service.observability.exposition import Turn, Writer, at_once, exposition_in_turns
 from service.observability.metrics import Metrics

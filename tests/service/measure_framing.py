@@ -28,7 +28,7 @@ import typer
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from service.budget.loop_budget import LoopBudget
+from service.admission.loop_budget import LoopBudget
 from service.errors import ServiceError
 from service.house import House
 from service.observability import logs

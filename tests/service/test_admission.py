@@ -10,7 +10,7 @@ from time import perf_counter
 import httpx
 import pytest
 
-from service.admission import BATCH_SHARE, MOST_WRONG, SAFE, Admission, Permit
+from service.admission.admission import BATCH_SHARE, MOST_WRONG, SAFE, Admission, Permit
 from service.engine.engine import Engine, Work
 from service.errors import OverCapacity
 from service.house import House

@@ -16,8 +16,8 @@ import orjson
 import pytest
 
 from service import writes
-from service.budget import loop_budget
-from service.budget.loop_budget import (
+from service.admission import loop_budget
+from service.admission.loop_budget import (
     FAULT_A_BYTE_S,
     FAULTS,
     HELD_S,
@@ -30,7 +30,7 @@ from service.budget.loop_budget import (
     REFUSALS_SHARE,
     LoopBudget,
 )
-from service.budget.metered import Metered
+from service.admission.metered import Metered
 from service.budget.middleware import kind_of
 from service.events import SLICE, STORED, Events
 from service.exchange import PROBES

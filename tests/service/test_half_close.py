@@ -13,7 +13,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from service.admission import Permit
+from service.admission.admission import Permit
 from service.app import create_app
 from service.engine.engine import Engine
 from service.engine.request_queue import Turns

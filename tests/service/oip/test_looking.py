@@ -13,7 +13,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from service.budget.loop_budget import QUIET_S
+from service.admission.loop_budget import QUIET_S
 from tests.service.houses import client_of, opened
 from tests.service.oip.raw import INFER, body, listed, refused
 from tests.service.oip.triton import MODEL, Asked

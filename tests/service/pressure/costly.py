@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.budget.loop_budget import FAULTS, KINDS
+from service.admission.loop_budget import FAULTS, KINDS
 from tests.service.pressure.bars import SETTLE_S
 from tests.service.pressure.bench import GENERATOR, Bench
 from tests.service.pressure.callers import Called, calling, request_bytes

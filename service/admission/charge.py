@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import math
 
-from service.budget.loop_budget import (
-    RECEIVED_A_BYTE_S,
-    REFUSAL_S,
-    REFUSED_A_UNIT_S,
-    LoopBudget,
-)
+from service.admission.loop_budget import RECEIVED_A_BYTE_S, REFUSAL_S, REFUSED_A_UNIT_S, LoopBudget
 from service.errors import OverCapacity
 
 FULL = "the service is busy; try again later"

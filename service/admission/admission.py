@@ -19,7 +19,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import NoReturn
 
-from service.cost import PACE, CostModel
+from service.admission.cost_model import PACE, CostModel
 from service.engine.engine import Engine, Work
 from service.errors import OverCapacity
 from service.observability.metrics import Metrics
