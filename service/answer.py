@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
 from service.explanations import Explanations
-from service.fetches import SomeStatus, Status, each_status
+from service.items.fetcher import SomeStatus, Status, each_status
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]

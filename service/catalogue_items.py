@@ -13,8 +13,8 @@ from feature_store.item_values import ItemValueError, item_row, set_values
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from service.errors import InvalidField, ItemUnreadable, UnknownItem
 from service.freshness import Freshness
+from service.items.store_client import StoreReader
 from service.request import Contents
-from service.store import StoreReader
 
 Values = dict[str, Any]  # feature -> value
 DIGITS_A_NUMBER = 64  # some write far more of them than a number has

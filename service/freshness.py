@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from feature_store.contract import FOUND, Ids, ItemBatch
 from feature_store.errors import StoreError
-from service.derive import derive
 from service.errors import NotConfirmed, ServiceError
-from service.hash_index import ABSENT
-from service.invalidation import Invalidation
-from service.item_table import Epoch, TableBusy
+from service.items.hash_index import ABSENT
+from service.items.invalidation import Invalidation
+from service.items.item_tower import derive
+from service.items.store_client import StoreReader
+from service.items.table import Epoch, TableBusy
 from service.observability.background import begin, failed, keep
 from service.observability.logs import logger
-from service.store import StoreReader
 from service.versions import Version, Versions
 
 EVERY_S = 0.2

@@ -23,6 +23,8 @@ from service.artifacts.private_directory import make_private
 from service.engine.engine import Engine
 from service.errors import NotReady
 from service.freshness import Freshness
+from service.items.shared_file import check_shared
+from service.items.store_client import StoreReader, store_options
 from service.models.catalogue import Catalogue
 from service.models.execution import Execution
 from service.models.first import First
@@ -48,8 +50,6 @@ from service.readiness import Readiness, prove
 from service.rechecks import Rechecks
 from service.scoring import Scoring
 from service.settings import Settings
-from service.store import StoreReader, store_options
-from service.table_file import check_shared
 from service.versions import Version, Versions
 
 if TYPE_CHECKING:

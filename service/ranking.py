@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from feature_store.contract import FOUND
 from model_export.runtime import Candidates, FoldedModel, HistoryRows, ItemVectors
 from service.explanations import Explanations
-from service.item_table import DerivedItems
-from service.items import FoundItems
+from service.items.lookup import FoundItems
+from service.items.table import DerivedItems
 from service.question import Overrides
 
 Floats = NDArray[np.float32]

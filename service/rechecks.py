@@ -16,7 +16,7 @@ import numpy as np
 from service.answer import best
 from service.engine.engine import Engine
 from service.engine.niceness import LOWEST
-from service.item_table import SlotsMoved
+from service.items.table import SlotsMoved
 from service.observability.background import failed, keep
 from service.observability.logs import logger
 from service.observability.metrics import Metrics

@@ -20,9 +20,10 @@ from service.answer import Answer, best
 from service.engine.engine import Engine, Prepare, in_time
 from service.errors import StoreFailure
 from service.explanations import Explanations
-from service.fetches import each_status
-from service.item_table import Positions, SlotsMoved
-from service.items import FoundItems, fetch_missed, find_in_table
+from service.items.fetcher import each_status
+from service.items.lookup import FoundItems, fetch_missed, find_in_table
+from service.items.store_client import StoreReader
+from service.items.table import Positions, SlotsMoved
 from service.observability.metrics import Metrics
 from service.overflow import culprits
 from service.passes import Passes
@@ -30,7 +31,6 @@ from service.priority import HasPriority, Priority
 from service.question import Question
 from service.ranking import Ranking
 from service.rechecks import Rechecks
-from service.store import StoreReader
 from service.timings import Timings
 from service.top_k import rank_best
 from service.versions import Version

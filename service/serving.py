@@ -13,6 +13,8 @@ from model_export.errors import BundleError
 from service.door import Door, begin_to_listen, bind, url_of
 from service.example import show_example
 from service.house import House, open_house
+from service.items.shared_file import remove_unused
+from service.items.table_lock import TableBusy
 from service.observability.background import begin, failed
 from service.observability.logs import logger
 from service.observability.scrape import Worker
@@ -20,8 +22,6 @@ from service.port import Ports
 from service.server.descriptors import fitted
 from service.settings import Settings, api_keys
 from service.stopping import StopSignals
-from service.table_file import remove_unused
-from service.table_lock import TableBusy
 
 CANNOT_BEGIN = (BundleError, StoreError, SchemaError, OSError)  # told as such, by ``__main__``
 

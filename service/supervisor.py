@@ -24,13 +24,13 @@ from time import monotonic
 from service.colleague import Colleague
 from service.door import Door, listen, url_of
 from service.handing import Line, Post, Word, pair
+from service.items.table_lock import STORES_IN_ORDER
 from service.observability.background import begin, keep
 from service.observability.logs import logger
 from service.processes.parent import end_with_parent
 from service.server.descriptors import LIMITED, fitted
 from service.settings import PREFIX, Settings
 from service.stopping import StopSignals
-from service.table_lock import STORES_IN_ORDER
 from service.until import until
 
 LOOK_EVERY_S = 0.1

@@ -12,8 +12,8 @@ from typing import Literal
 from feature_store.schema import FeatureSchema
 from model_export.runtime import FoldedModel
 from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
-from service.fetches import Fetches
-from service.item_table import ItemTable
+from service.items.fetcher import Fetches
+from service.items.table import ItemTable
 from service.observability.inferences import Inferences
 from service.observability.version_stats import Tally
 

@@ -23,12 +23,12 @@ from feature_store.options import StoreOptions
 from model_export.bundle import Bundle
 from model_export.runtime import FoldedModel
 from model_export.verify import check_golden
-from service.derive import derive
-from service.item_table import Epoch, ItemTable, TableBusy
+from service.items.item_tower import derive
+from service.items.shared_file import TableFile, table_path
+from service.items.table import Epoch, ItemTable, TableBusy
 from service.models.execution import Execution
 from service.models.states import State
 from service.observability.logs import logger
-from service.table_file import TableFile, table_path
 from service.versions import Version
 
 T = TypeVar("T")

@@ -19,12 +19,12 @@ from model_export.rank_correlation import kendall_tau
 from service.answer import Answer, best
 from service.engine.engine import Engine
 from service.engine.niceness import LOWEST
+from service.items.store_client import StoreReader
 from service.observability.background import keep
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
 from service.question import Question
 from service.scoring import Scoring
-from service.store import StoreReader
 from service.timings import Timings
 from service.versions import Version
 

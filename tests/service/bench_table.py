@@ -22,11 +22,11 @@ import typer
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.derive import derive
-from service.hash_index import HashIndex
 from service.house import House
-from service.item_memory import DerivedItems, size_of
-from service.item_table import ItemTable
+from service.items.hash_index import HashIndex
+from service.items.item_tower import derive
+from service.items.memory import DerivedItems, size_of
+from service.items.table import ItemTable
 from service.observability import logs
 from service.question import Question
 from service.timings import Timings

@@ -20,6 +20,7 @@ from service import readiness
 from service.engine.engine import Engine
 from service.errors import NotReady
 from service.freshness import Freshness
+from service.items.store_client import StoreReader
 from service.models import fleet
 from service.models.fleet import Fleet
 from service.models.follower import Follower
@@ -31,7 +32,6 @@ from service.observability.background import KeptThread, begin, failures, guard_
 from service.observability.metrics import Metrics
 from service.observability.multiprocess import SharedMetrics
 from service.settings import Settings
-from service.store import StoreReader
 from service.supervisor import Supervisor
 from tests.service.engine_gate import FAR
 from tests.service.houses import ask, client_of, metric, opened

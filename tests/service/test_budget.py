@@ -36,7 +36,7 @@ from service.events import SLICE, STORED, Events
 from service.exchange import PROBES
 from service.gate import LARGE
 from service.house import House
-from service.items import AT_ONCE
+from service.items.lookup import AT_ONCE
 from service.observability.metrics import Metrics
 from service.observability.scrape import Kept, OwnMetrics
 from service.priority import Priority

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from feature_store.contract import Ids, ItemBatch
-from service import fetches
-from service.hash_index import BUCKET
 from service.house import House
+from service.items import fetcher as fetches
+from service.items.hash_index import BUCKET
 from tests.service.cancellations import Truth, provoke
 from tests.service.colliding import colliding
 from tests.service.houses import ask, client_of, metric, opened

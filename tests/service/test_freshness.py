@@ -12,9 +12,9 @@ import pytest
 from feature_store import connect
 from feature_store.contract import Changes, Ids
 from service import freshness
-from service.hash_index import ABSENT
 from service.house import House
-from service.item_table import ItemTable
+from service.items.hash_index import ABSENT
+from service.items.table import ItemTable
 from tests.service.houses import ask, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.hash_index import ABSENT, BUCKET, HashIndex, random_multiplier
+from service.items.hash_index import ABSENT, BUCKET, HashIndex, random_multiplier
 from tests.service.colliding import OF_B0ED85A, colliding
 
 ids = st.integers(0, 2**63 - 1) | st.integers(0, 500)

@@ -15,10 +15,10 @@ from numpy.testing import assert_array_equal
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service import item_table
-from service.hash_index import ABSENT, BUCKET, HashIndex
-from service.item_memory import DerivedItems, bytes_per_item, size_of
-from service.item_table import ItemTable, SlotsMoved, TableBusy
+from service.items import table as item_table
+from service.items.hash_index import ABSENT, BUCKET, HashIndex
+from service.items.memory import DerivedItems, bytes_per_item, size_of
+from service.items.table import ItemTable, SlotsMoved, TableBusy
 from tests.service.colliding import colliding
 from tests.service.world import SMALL
 

@@ -16,7 +16,7 @@ from feature_store.lmdb_store import LmdbStore
 from service.answer import Answer
 from service.cycle import Cycle
 from service.errors import ServiceError
-from service.item_table import DerivedItems, ItemTable
+from service.items.table import DerivedItems, ItemTable
 from service.question import Question
 from service.timings import Timings
 from tests.service.engine_gate import FAR, Gate

@@ -25,9 +25,9 @@ from feature_store import connect
 from feature_store.contract import Changes, Ids, ItemBatch
 from model_export.build import build
 from service import freshness
-from service.hash_index import ABSENT
 from service.house import House
-from service.item_table import ItemTable
+from service.items.hash_index import ABSENT
+from service.items.table import ItemTable
 from service.models import loading
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.measure_stale import measure

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service import table_file
-from service.hash_index import ABSENT
-from service.item_memory import CURSOR
-from service.item_table import ItemTable, SlotsMoved
-from service.table_file import TableFile
+from service.items import shared_file as table_file
+from service.items.hash_index import ABSENT
+from service.items.memory import CURSOR
+from service.items.shared_file import TableFile
+from service.items.table import ItemTable, SlotsMoved
 from tests.service.artifacts.test_private_directory import another_user
 from tests.service.process import serving, start
 from tests.service.test_item_table import array, assert_same, items

@@ -15,7 +15,7 @@ from time import monotonic
 import numpy as np
 
 from feature_store.contract import Ids
-from service.item_table import ItemTable, TableBusy
+from service.items.table import ItemTable, TableBusy
 from service.observability.background import begin, failed
 from service.observability.logs import logger
 

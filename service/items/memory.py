@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.hash_index import BUCKET, EMPTY, HashIndex, random_multiplier
+from service.items.hash_index import BUCKET, EMPTY, HashIndex, random_multiplier
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]

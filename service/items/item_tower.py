@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import ItemRows
 from model_export.runtime import FoldedModel
-from service.item_memory import DerivedItems
+from service.items.memory import DerivedItems
 
 
 def derive(model: FoldedModel, rows: ItemRows) -> tuple[DerivedItems, NDArray[np.bool_]]:

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, Ids
 from service.admission.metered import measured
-from service.derive import derive
 from service.engine.engine import Engine
 from service.errors import DeadlinePassed, ServiceError
-from service.hash_index import ABSENT
-from service.item_memory import DerivedItems, Slots
-from service.item_table import Epoch
+from service.items.hash_index import ABSENT
+from service.items.item_tower import derive
+from service.items.memory import DerivedItems, Slots
+from service.items.store_client import StoreReader
+from service.items.table import Epoch
 from service.observability.background import begin
 from service.priority import Priority
-from service.store import StoreReader
 
 if TYPE_CHECKING:
     from service.admission.admission import Permit

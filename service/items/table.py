@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.hash_index import ABSENT
-from service.item_memory import (
+from service.items.hash_index import ABSENT
+from service.items.memory import (
     CHANGES,
     COUNT,
     CURSOR,
@@ -35,7 +35,7 @@ from service.item_memory import (
     TableMemory,
     bytes_per_item,
 )
-from service.table_lock import STORES_IN_ORDER, Others, TableBusy, TableLock
+from service.items.table_lock import STORES_IN_ORDER, Others, TableBusy, TableLock
 
 __all__ = ["DerivedItems", "Epoch", "ItemTable", "Slots", "SlotsMoved", "TableBusy"]
 

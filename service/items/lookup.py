@@ -13,11 +13,11 @@ from service.admission.admission import Permit
 from service.admission.charge import Charge
 from service.engine.engine import Engine
 from service.errors import StoreFailure
-from service.fetches import Fetched, SomeStatus, Status, each_status
-from service.hash_index import ABSENT
-from service.item_table import DerivedItems, ItemTable, Positions, Slots, Stamps
+from service.items.fetcher import Fetched, SomeStatus, Status, each_status
+from service.items.hash_index import ABSENT
+from service.items.store_client import StoreReader
+from service.items.table import DerivedItems, ItemTable, Positions, Slots, Stamps
 from service.observability.metrics import Metrics
-from service.store import StoreReader
 from service.timings import Timings
 from service.versions import Version
 
