@@ -26,9 +26,9 @@ from service.items.invalidation import Invalidation
 from service.items.item_tower import derive
 from service.items.store_client import StoreReader
 from service.items.table import Epoch, TableBusy
+from service.models.registry import Version, Versions
 from service.observability.background import begin, failed, keep
 from service.observability.logs import logger
-from service.versions import Version, Versions
 
 EVERY_S = 0.2
 FORGOTTEN = 4096  # items between two turns of the event loop

@@ -35,6 +35,7 @@ from service.models.inspection import Limits
 from service.models.intake import Rules, TakenIn
 from service.models.loader import Loader
 from service.models.private import PrivateFolder
+from service.models.registry import Version, Versions
 from service.models.roster import Roster
 from service.models.shadow import Shadow
 from service.observability.background import keep
@@ -50,7 +51,6 @@ from service.readiness import Readiness, prove
 from service.rechecks import Rechecks
 from service.scoring import Scoring
 from service.settings import Settings
-from service.versions import Version, Versions
 
 if TYPE_CHECKING:
     from service.observability.tracing import Traces  # takes an extra

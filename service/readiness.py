@@ -10,7 +10,7 @@ import numpy as np
 from model_export.runtime import HistoryRows
 from service.engine.engine import Engine
 from service.errors import DeadlinePassed
-from service.versions import Version
+from service.models.registry import Version
 
 PROOF_S = 60.0  # for a first score, on a machine that is busy
 

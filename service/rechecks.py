@@ -17,11 +17,11 @@ from service.answer import best
 from service.engine.engine import Engine
 from service.engine.niceness import LOWEST
 from service.items.table import SlotsMoved
+from service.models.registry import Version, Versions
 from service.observability.background import failed, keep
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
 from service.ranking import Ranking
-from service.versions import Version, Versions
 
 WAITING = 8  # answers; more are passed over
 TIME_S = 30.0  # for one, at the lowest priority

@@ -24,6 +24,7 @@ from service.items.fetcher import each_status
 from service.items.lookup import FoundItems, fetch_missed, find_in_table
 from service.items.store_client import StoreReader
 from service.items.table import Positions, SlotsMoved
+from service.models.registry import Version
 from service.observability.metrics import Metrics
 from service.overflow import culprits
 from service.passes import Passes
@@ -33,7 +34,6 @@ from service.ranking import Ranking
 from service.rechecks import Rechecks
 from service.timings import Timings
 from service.top_k import rank_best
-from service.versions import Version
 
 EMPTY = np.empty(0, np.int64)  # a history
 OVERFLOW_ROUNDS = 2

@@ -33,7 +33,7 @@ from service.priority import Priority
 if TYPE_CHECKING:
     from service.admission.admission import Permit
     from service.admission.charge import Charge
-    from service.versions import Version
+    from service.models.registry import Version
 
 Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT
 SomeStatus = Status | None  # None: all FOUND, and in the table

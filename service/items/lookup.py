@@ -17,9 +17,9 @@ from service.items.fetcher import Fetched, SomeStatus, Status, each_status
 from service.items.hash_index import ABSENT
 from service.items.store_client import StoreReader
 from service.items.table import DerivedItems, ItemTable, Positions, Slots, Stamps
+from service.models.registry import Version
 from service.observability.metrics import Metrics
 from service.timings import Timings
-from service.versions import Version
 
 AT_ONCE = 512  # items that one round trip brings
 

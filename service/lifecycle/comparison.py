@@ -14,7 +14,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from service.versions import Version
+from service.models.registry import Version
 
 PAIRS = 400  # at most
 TIME_S = 4.0  # at most, once there are the fewest pairs

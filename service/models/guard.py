@@ -11,10 +11,10 @@ from time import monotonic
 import numpy as np
 
 from service.lifecycle.comparison import Comparison, Shape, compare
+from service.models.registry import Version, Versions
 from service.observability.background import begin, failed, keep
 from service.observability.logs import logger
 from service.observability.version_stats import KINDS, shape_of
-from service.versions import Version, Versions
 
 LOOK_EVERY_S = 0.25
 FEWEST_FAILURES = 5  # one bad request is no reason

@@ -17,6 +17,7 @@ from service.models.intake import TakenIn
 from service.models.loader import Loader
 from service.models.loads import Loads
 from service.models.private import Copy
+from service.models.registry import Canary, Version, seed_of
 from service.models.retirement import Retirement
 from service.models.roster import Roster
 from service.models.states import Slot, State
@@ -24,7 +25,6 @@ from service.observability.logs import logger
 from service.observability.metrics import Metrics
 from service.question import Question
 from service.readiness import Readiness
-from service.versions import Canary, Version, seed_of
 
 
 class HotSwap:

@@ -23,8 +23,8 @@ from service.models.inspection import Limits
 from service.models.intake import Rules, TakenIn, recall, take_in
 from service.models.loading import Progress, Recipe, Stopped, load
 from service.models.private import Copy, PrivateFolder, write
+from service.models.registry import Version
 from service.models.states import State
-from service.versions import Version
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -27,9 +27,9 @@ from service.items.item_tower import derive
 from service.items.shared_file import TableFile, table_path
 from service.items.table import Epoch, ItemTable, TableBusy
 from service.models.execution import Execution
+from service.models.registry import Version
 from service.models.states import State
 from service.observability.logs import logger
-from service.versions import Version
 
 T = TypeVar("T")
 ROOM = 1.25  # the table is this much larger than the catalogue, for items that appear later,

@@ -15,6 +15,7 @@ from service.models.intake import TakenIn
 from service.models.loader import Loader
 from service.models.loading import Stopped
 from service.models.private import Copy
+from service.models.registry import Version
 from service.models.retirement import Retirement
 from service.models.room import Room
 from service.models.roster import Roster
@@ -26,7 +27,6 @@ from service.observability.logs import logger
 from service.observability.loop_lag import LoopLag
 from service.observability.metrics import Metrics
 from service.readiness import Readiness
-from service.versions import Version
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from time import perf_counter
 
 from model_export.runtime import FoldedModel
 from service.models.memory import trim
+from service.models.registry import Version
 from service.models.roster import Roster
 from service.models.states import Slot, State
 from service.observability.background import begin
 from service.observability.logs import logger
-from service.versions import Version
 
 PATIENCE_S = 5.0  # for threads that still run a chunk for a request that was cut short
 LOOKING_S = 0.02

@@ -9,10 +9,10 @@ from typing import Any
 from service.errors import Conflict, UnknownVersion
 from service.models.catalogue import Catalogue
 from service.models.private import Copy
+from service.models.registry import ALIASES, Versions
 from service.models.shadow import Shadow
 from service.models.states import Slot, State
 from service.settings import Settings
-from service.versions import ALIASES, Versions
 
 GONE = (State.ARRIVING, State.AVAILABLE, State.UNLOADED)
 NOT_TRIED = (State.ARRIVING, State.AVAILABLE)

@@ -20,13 +20,13 @@ from service.answer import Answer, best
 from service.engine.engine import Engine
 from service.engine.niceness import LOWEST
 from service.items.store_client import StoreReader
+from service.models.registry import Version
 from service.observability.background import keep
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
 from service.question import Question
 from service.scoring import Scoring
 from service.timings import Timings
-from service.versions import Version
 
 WAITING = 8  # copies; more are dropped
 TIME_S = 30.0  # for one copy, at the lowest priority

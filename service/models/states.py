@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from service.versions import Version
+from service.models.registry import Version
 
 
 class State(StrEnum):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.models.registry import Versions
 from service.observability.inferences import Inferences
 from service.observability.metrics import Metrics
-from service.versions import Versions
 
 COUNT, SECONDS = "qin_model_inferences", "qin_model_inference_seconds"
 LAST = "qin_model_last_inference_timestamp_seconds"

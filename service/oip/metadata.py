@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.metadata import version as version_of
 from typing import Any
 
+from service.models.registry import Version
 from service.oip.outputs import DATATYPES
 from service.oip.tensors import DATATYPE, HISTORY, ITEMS, USER
 from service.settings import Settings
-from service.versions import Version
 
 EXTENSIONS = (
     "binary_tensor_data",

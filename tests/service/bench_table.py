@@ -27,10 +27,10 @@ from service.items.hash_index import HashIndex
 from service.items.item_tower import derive
 from service.items.memory import DerivedItems, size_of
 from service.items.table import ItemTable
+from service.models.registry import Version
 from service.observability import logs
 from service.question import Question
 from service.timings import Timings
-from service.versions import Version
 from tests.service.colliding import OF_B0ED85A, colliding
 from tests.service.houses import opened
 from tests.service.world import World, make_rows, make_world

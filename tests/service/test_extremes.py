@@ -17,7 +17,7 @@ from feature_store.schema import FeatureSchema
 from model_export.runtime import FoldedModel, ItemVectors
 from service.house import House
 from service.models.guard import FEWEST_FAILURES, Bounds, Watch
-from service.versions import Version
+from service.models.registry import Version
 from tests.service.houses import client_of, metric, opened
 from tests.service.live import until
 from tests.service.quantised import with_int8

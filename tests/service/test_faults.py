@@ -16,8 +16,8 @@ from feature_store.contract import Ids, ItemRows
 from feature_store.lmdb_environment import acquire, release
 from model_export.runtime import FoldedModel
 from service.house import House, open_house
+from service.models.registry import Version
 from service.settings import Settings
-from service.versions import Version
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world

@@ -26,9 +26,9 @@ from service.models.guard import Bounds, Watch
 from service.models.inspection import Limits
 from service.models.intake import Rules, take_in
 from service.models.private import PrivateFolder
+from service.models.registry import Canary, Version, Versions, seed_of
 from service.models.shapes import RecentShapes
 from service.observability.version_stats import Tally, shape_of
-from service.versions import Canary, Version, Versions, seed_of
 from tests.service.models import hostile
 from tests.service.world import World
 

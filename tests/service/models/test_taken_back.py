@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from service.house import House
 from service.models import guard
 from service.models.guard import FEWEST_ANSWERS
-from service.versions import Version
+from service.models.registry import Version
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.models.conftest import two_versions
 from tests.service.world import World

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.versions import Canary, seed_of
+from service.models.registry import Canary, seed_of
 from tests.service.models.conftest import Swapping
 from tests.service.models.hostile import copied
 from tests.service.parity import TOLERANCE
