@@ -88,7 +88,7 @@ class Explanation(BaseModel):
 
 
 class ScoreAnswer(BaseModel):
-    """Documents the answer; it is written straight from arrays (``service.scoring``)."""
+    """Documents the answer; it is written straight from arrays (``service.scoring.pipeline``)."""
 
     model_config = ConfigDict(extra="forbid")
 

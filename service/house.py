@@ -18,7 +18,6 @@ from model_export.runtime import FoldedModel
 from model_export.signature import PublicKeys
 from service.admission.admission import Admission, Permit
 from service.admission.loop_budget import LoopBudget
-from service.answer import Answer
 from service.artifacts.private_directory import make_private
 from service.engine.engine import Engine
 from service.errors import NotReady
@@ -46,10 +45,11 @@ from service.observability.model_metrics import expose_inferences
 from service.observability.scrape import Scrape, Worker, scrape_of
 from service.observability.version_stats import Tally
 from service.priority import Priority
-from service.question import Question
 from service.readiness import Readiness, prove
 from service.rechecks import Rechecks
-from service.scoring import Scoring
+from service.scoring.pipeline import Scoring
+from service.scoring.query import Question
+from service.scoring.result import Answer
 from service.settings import Settings
 
 if TYPE_CHECKING:

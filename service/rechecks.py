@@ -13,7 +13,6 @@ from time import perf_counter
 
 import numpy as np
 
-from service.answer import best
 from service.engine.engine import Engine
 from service.engine.niceness import LOWEST
 from service.items.table import SlotsMoved
@@ -21,7 +20,8 @@ from service.models.registry import Version, Versions
 from service.observability.background import failed, keep
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
-from service.ranking import Ranking
+from service.scoring.ranking import Ranking
+from service.scoring.result import best
 
 WAITING = 8  # answers; more are passed over
 TIME_S = 30.0  # for one, at the lowest priority

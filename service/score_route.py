@@ -22,8 +22,8 @@ from service.gate import LARGE, Handler, behind_the_gate
 from service.house import House
 from service.openapi import problem
 from service.plain_response import PlainResponse
-from service.question import Question
 from service.request import Contents, deadline_seconds, parse, read_body
+from service.scoring.query import Question
 
 # A valid body has two a name (seven of ours, 64 context features), two for ``model_version`` and as
 # many again if that is all escapes.

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from service.answer import Answer
 from service.errors import Conflict
 from service.models.guard import Bounds, Guard
 from service.models.intake import TakenIn
@@ -23,8 +22,9 @@ from service.models.roster import Roster
 from service.models.states import Slot, State
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
-from service.question import Question
 from service.readiness import Readiness
+from service.scoring.query import Question
+from service.scoring.result import Answer
 
 
 class HotSwap:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_export.rank_correlation import kendall_tau
-from service.answer import Answer, best
 from service.engine.engine import Engine
 from service.engine.niceness import LOWEST
 from service.items.store_client import StoreReader
@@ -24,8 +23,9 @@ from service.models.registry import Version
 from service.observability.background import keep
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
-from service.question import Question
-from service.scoring import Scoring
+from service.scoring.pipeline import Scoring
+from service.scoring.query import Question
+from service.scoring.result import Answer, best
 from service.timings import Timings
 
 WAITING = 8  # copies; more are dropped

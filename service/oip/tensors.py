@@ -17,7 +17,7 @@ from feature_store.contract import MAX_ID, Ids
 from feature_store.schema import MAX_HISTORY
 from service.errors import InvalidField
 from service.oip.message import InferRequest, InputTensor
-from service.question import Indices, Question
+from service.scoring.query import Indices, Question
 
 USER, ITEMS, HISTORY = "user_id", "item_id", "history"
 DATATYPE, LITTLE_ENDIAN, BYTES = "INT64", np.dtype("<i8"), 8

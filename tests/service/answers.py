@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.answer import Answer
+from service.scoring.result import Answer
 
 
 def answer(

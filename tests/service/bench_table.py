@@ -29,7 +29,7 @@ from service.items.memory import DerivedItems, size_of
 from service.items.table import ItemTable
 from service.models.registry import Version
 from service.observability import logs
-from service.question import Question
+from service.scoring.query import Question
 from service.timings import Timings
 from tests.service.colliding import OF_B0ED85A, colliding
 from tests.service.houses import opened

@@ -40,7 +40,7 @@ from service.items.lookup import AT_ONCE
 from service.observability.metrics import Metrics
 from service.observability.scrape import Kept, OwnMetrics
 from service.priority import Priority
-from service.scoring import FEW_MISSED
+from service.scoring.pipeline import FEW_MISSED
 from tests.service.engine_gate import FAR
 from tests.service.houses import client_of, metric, opened
 from tests.service.live import listening, until

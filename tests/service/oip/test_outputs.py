@@ -8,10 +8,10 @@ import numpy as np
 import orjson
 import pytest
 
-from service.answer import Answer
 from service.oip import infer, outputs
 from service.oip.binary import LENGTH_HEADER
 from service.oip.outputs import DATATYPES, Wanted, response
+from service.scoring.result import Answer
 from tests.service.answers import answer as answer_of
 from tests.service.houses import client_of, metric, opened
 from tests.service.oip.raw import INFER, body, listed

@@ -16,24 +16,24 @@ from service.admission.admission import Permit
 from service.admission.charge import Charge
 from service.admission.loop_budget import LoopBudget
 from service.admission.metered import Metered
-from service.answer import Answer, best
 from service.engine.engine import Engine, Prepare, in_time
 from service.errors import StoreFailure
-from service.explanations import Explanations
 from service.items.fetcher import each_status
 from service.items.lookup import FoundItems, fetch_missed, find_in_table
 from service.items.store_client import StoreReader
 from service.items.table import Positions, SlotsMoved
 from service.models.registry import Version
 from service.observability.metrics import Metrics
-from service.overflow import culprits
-from service.passes import Passes
 from service.priority import HasPriority, Priority
-from service.question import Question
-from service.ranking import Ranking
 from service.rechecks import Rechecks
+from service.scoring.explanation import Explanations
+from service.scoring.overflow import culprits
+from service.scoring.passes import Passes
+from service.scoring.query import Question
+from service.scoring.ranking import Ranking
+from service.scoring.result import Answer, best
+from service.scoring.top_k import rank_best
 from service.timings import Timings
-from service.top_k import rank_best
 
 EMPTY = np.empty(0, np.int64)  # a history
 OVERFLOW_ROUNDS = 2

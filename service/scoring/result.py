@@ -10,8 +10,8 @@ import orjson
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
-from service.explanations import Explanations
 from service.items.fetcher import SomeStatus, Status, each_status
+from service.scoring.explanation import Explanations
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from feature_store.contract import FOUND
 from model_export.runtime import Candidates, FoldedModel, HistoryRows, ItemVectors
-from service.explanations import Explanations
 from service.items.lookup import FoundItems
 from service.items.table import DerivedItems
-from service.question import Overrides
+from service.scoring.explanation import Explanations
+from service.scoring.query import Overrides
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int64]

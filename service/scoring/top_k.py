@@ -13,8 +13,8 @@ import numpy as np
 
 from model_export.top_k import out_of_bound, shortlist
 from service.observability.metrics import Metrics
-from service.passes import Passes
-from service.ranking import Positions, Ranking
+from service.scoring.passes import Passes
+from service.scoring.ranking import Positions, Ranking
 
 
 async def rank_best(ranking: Ranking, k: int, passes: Passes, metrics: Metrics) -> None:

@@ -17,8 +17,8 @@ from model_export.extremes import magnitude
 from model_export.runtime import HistoryRows
 from service.engine.engine import Prepare
 from service.errors import ModelFault
-from service.passes import Passes
-from service.ranking import Floats, Positions, Ranking
+from service.scoring.passes import Passes
+from service.scoring.ranking import Floats, Positions, Ranking
 
 Begin = Callable[[Prepare], Passes]
 TRIED = 64  # candidates that a shorter history is tried with
