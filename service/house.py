@@ -18,22 +18,22 @@ from model_export.runtime import FoldedModel
 from model_export.signature import PublicKeys
 from service.admission.admission import Admission, Permit
 from service.admission.loop_budget import LoopBudget
+from service.artifacts.importer import Rules, TakenIn
+from service.artifacts.local_copies import PrivateFolder
 from service.artifacts.private_directory import make_private
+from service.artifacts.repository import Catalogue
+from service.artifacts.sandbox import Limits
 from service.engine.engine import Engine
 from service.errors import NotReady
 from service.freshness import Freshness
 from service.items.shared_file import check_shared
 from service.items.store_client import StoreReader, store_options
-from service.models.catalogue import Catalogue
 from service.models.execution import Execution
 from service.models.first import First
 from service.models.fleet import Fleet
 from service.models.follower import Follower
 from service.models.hot_swap import HotSwap
-from service.models.inspection import Limits
-from service.models.intake import Rules, TakenIn
 from service.models.loader import Loader
-from service.models.private import PrivateFolder
 from service.models.registry import Version, Versions
 from service.models.roster import Roster
 from service.models.shadow import Shadow

@@ -9,9 +9,9 @@ from functools import partial
 from feature_store.schema import FeatureSchema
 from model_export.errors import BundleError
 from service.artifacts.arrival import Found
-from service.models.catalogue import Catalogue, age
-from service.models.intake import Rules, TakenIn, recall, take_in
-from service.models.private import Copy, PrivateFolder
+from service.artifacts.importer import Rules, TakenIn, recall, take_in
+from service.artifacts.local_copies import Copy, PrivateFolder
+from service.artifacts.repository import Catalogue, age
 from service.observability.logs import logger
 
 Source = tuple[str, Callable[[], TakenIn]]  # a version, and how to take it in

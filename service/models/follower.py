@@ -10,9 +10,9 @@ from time import monotonic
 
 from model_export.errors import BundleError
 from service.artifacts.arrival import Found
+from service.artifacts.local_copies import PrivateFolder
+from service.artifacts.repository import Catalogue, age
 from service.errors import ServiceError
-from service.models.catalogue import Catalogue, age
-from service.models.private import PrivateFolder
 from service.observability.background import failed
 from service.observability.logs import logger
 

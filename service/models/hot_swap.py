@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from service.artifacts.importer import TakenIn
+from service.artifacts.local_copies import Copy
 from service.errors import Conflict
 from service.models.guard import Bounds, Guard
-from service.models.intake import TakenIn
 from service.models.loader import Loader
 from service.models.loads import Loads
-from service.models.private import Copy
 from service.models.registry import Canary, Version, seed_of
 from service.models.retirement import Retirement
 from service.models.roster import Roster

@@ -16,13 +16,13 @@ import onnxruntime
 from model_export import plain_files
 from model_export.bundle import Bundle
 from model_export.errors import BundleError
+from service.artifacts import sandbox as inspection
+from service.artifacts.importer import Rules, TakenIn, recall, take_in
+from service.artifacts.local_copies import Copy, PrivateFolder, write
+from service.artifacts.sandbox import Limits
 from service.engine.niceness import LOWEST, add_niceness
-from service.models import inspection
 from service.models.execution import Execution
-from service.models.inspection import Limits
-from service.models.intake import Rules, TakenIn, recall, take_in
 from service.models.loading import Progress, Recipe, Stopped, load
-from service.models.private import Copy, PrivateFolder, write
 from service.models.registry import Version
 from service.models.states import State
 

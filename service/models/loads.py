@@ -10,11 +10,11 @@ from time import perf_counter
 
 from feature_store.errors import StoreError
 from model_export.errors import BundleError
+from service.artifacts.importer import TakenIn
+from service.artifacts.local_copies import Copy
 from service.errors import Conflict, ModelRefused, UnknownVersion
-from service.models.intake import TakenIn
 from service.models.loader import Loader
 from service.models.loading import Stopped
-from service.models.private import Copy
 from service.models.registry import Version
 from service.models.retirement import Retirement
 from service.models.room import Room

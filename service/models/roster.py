@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from service.artifacts.local_copies import Copy
+from service.artifacts.repository import Catalogue
 from service.errors import Conflict, UnknownVersion
-from service.models.catalogue import Catalogue
-from service.models.private import Copy
 from service.models.registry import ALIASES, Versions
 from service.models.shadow import Shadow
 from service.models.states import Slot, State

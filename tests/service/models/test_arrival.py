@@ -18,12 +18,12 @@ from model_export.manifest import MANIFEST
 from model_export.signature import PublicKeys, sign
 from service.artifacts import arrival
 from service.artifacts.arrival import SETTLED_S
+from service.artifacts.importer import Rules, take_in
+from service.artifacts.local_copies import PrivateFolder
+from service.artifacts.repository import Catalogue
 from service.errors import ModelRefused, StoreFailure
-from service.models.catalogue import Catalogue
 from service.models.first import First
 from service.models.follower import TOLD_AFTER_S, Follower
-from service.models.intake import Rules, take_in
-from service.models.private import PrivateFolder
 from tests.service.models import hostile
 from tests.service.models.conftest import two_versions
 from tests.service.models.test_signed import new_key
@@ -281,7 +281,7 @@ def test_a_folder_of_very_many_versions_is_read_within_bounds(
     for number in range(7):
         (models / f"2026-{number}").mkdir()
         (models / f"2026-{number}" / "golden.npz").touch()
-    monkeypatch.setattr("service.models.catalogue.MOST_VERSIONS", 4)
+    monkeypatch.setattr("service.artifacts.repository.MOST_VERSIONS", 4)
     found = Catalogue(models)
     assert sorted(found.versions()) == ["2026-5", "2026-6", "small-1", "small-2"]
     assert found.newest().version == "small-2"

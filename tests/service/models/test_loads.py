@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from model_export.errors import BundleError
+from service.artifacts.local_copies import PrivateFolder
 from service.errors import Conflict, ModelRefused
 from service.house import House
 from service.models import loading, room
-from service.models.private import PrivateFolder
 from service.models.states import Slot
 from service.settings import Settings
 from service.until import until

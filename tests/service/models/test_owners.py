@@ -21,7 +21,10 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from service.artifacts import owner
+from service.artifacts.importer import Rules, take_in
+from service.artifacts.local_copies import Copy, Loading, PrivateFolder
 from service.artifacts.owner import Owner, boot_id, started
+from service.artifacts.repository import Catalogue
 from service.lifecycle import fleet_notes
 from service.lifecycle.fleet_notes import (
     GONE_AFTER_S,
@@ -32,11 +35,8 @@ from service.lifecycle.fleet_notes import (
     Wanted,
     mark_of_this_process,
 )
-from service.models.catalogue import Catalogue
 from service.models.first import First
 from service.models.fleet import Fleet
-from service.models.intake import Rules, take_in
-from service.models.private import Copy, Loading, PrivateFolder
 from tests.feature_store.redis_servers import Server
 from tests.service.houses import opened
 from tests.service.world import World, on_another_store

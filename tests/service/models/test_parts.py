@@ -18,14 +18,16 @@ from hypothesis import strategies as st
 from feature_store.contract import MAX_ID
 from model_export.errors import BundleError
 from model_export.rank_correlation import kendall_tau
+from service.artifacts import importer as intake
+from service.artifacts import sandbox as inspection
+from service.artifacts.importer import Rules, take_in
+from service.artifacts.local_copies import PrivateFolder
+from service.artifacts.sandbox import Limits
 from service.engine.niceness import LOWEST
 from service.errors import ModelFault, StoreFailure
 from service.lifecycle.comparison import Comparison
-from service.models import inspection, intake, memory
+from service.models import memory
 from service.models.guard import Bounds, Watch
-from service.models.inspection import Limits
-from service.models.intake import Rules, take_in
-from service.models.private import PrivateFolder
 from service.models.registry import Canary, Version, Versions, seed_of
 from service.models.shapes import RecentShapes
 from service.observability.version_stats import Tally, shape_of

@@ -126,7 +126,7 @@ def test_killed_in_the_middle_of_a_load_it_serves_what_was_active_last(
     time.sleep(0.5)  # its child is at work
     second.process.send_signal(signal.SIGKILL)
     second.process.wait()
-    until(lambda: not _is_running("service.models.inspector", str(tmp_path)), 10)
+    until(lambda: not _is_running("service.artifacts.sandbox_child", str(tmp_path)), 10)
     third = start(*options, **variables)
     wait_ready(third)
     assert active(third) == "small-1"

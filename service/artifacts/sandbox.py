@@ -44,7 +44,7 @@ def begin(bundle: Bundle, limits: Limits, niceness: int) -> subprocess.Popen[byt
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return subprocess.Popen(  # noqa: S603 — our own module, no shell
-        [sys.executable, "-S", "-P", "-m", "service.models.inspector", *map(str, arguments)],
+        [sys.executable, "-S", "-P", "-m", "service.artifacts.sandbox_child", *map(str, arguments)],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

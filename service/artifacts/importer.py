@@ -23,7 +23,7 @@ from model_export.manifest import MANIFEST, MOST_MANIFEST_BYTES, SIGNATURE, File
 from model_export.plain_files import COPY_IT
 from model_export.signature import MOST_BYTES as MOST_SIGNATURE_BYTES
 from model_export.signature import PublicKeys, read_signature
-from service.models.private import MAKE_ROOM, Copy, PrivateFolder
+from service.artifacts.local_copies import MAKE_ROOM, Copy, PrivateFolder
 from service.observability.logs import logger
 
 PIECE = 1 << 20  # bytes copied and digested at a time
