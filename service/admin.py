@@ -23,8 +23,8 @@ from service.docs_page import add_docs
 from service.errors import ServiceError
 from service.exchange import Exchanges
 from service.house import House
+from service.lifecycle.model_entry import Slot
 from service.metrics_route import add_metrics
-from service.models.states import Slot
 from service.oip.repository import add_repository
 from service.oip.routes import add_statistics
 from service.openapi import problem

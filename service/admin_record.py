@@ -11,7 +11,7 @@ from starlette.requests import Request
 from service.admin_access import Access
 from service.errors import ServiceError
 from service.house import House
-from service.models.states import Slot
+from service.lifecycle.model_entry import Slot
 from service.observability.logs import logger
 
 Verb = Callable[[], Awaitable[Slot]]

@@ -12,8 +12,8 @@ from feature_store.contract import CORRUPT, FOUND, MAX_ID, Ids, ItemRows
 from feature_store.item_values import ItemValueError, item_row, set_values
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from service.errors import InvalidField, ItemUnreadable, UnknownItem
-from service.freshness import Freshness
 from service.items.store_client import StoreReader
+from service.lifecycle.item_refresh import Freshness
 from service.request import Contents
 
 Values = dict[str, Any]  # feature -> value

@@ -25,18 +25,20 @@ from service.artifacts.repository import Catalogue
 from service.artifacts.sandbox import Limits
 from service.engine.engine import Engine
 from service.errors import NotReady
-from service.freshness import Freshness
 from service.items.shared_file import check_shared
 from service.items.store_client import StoreReader, store_options
-from service.models.execution import Execution
-from service.models.first import First
-from service.models.fleet import Fleet
-from service.models.follower import Follower
-from service.models.hot_swap import HotSwap
-from service.models.loader import Loader
+from service.lifecycle.catalog import Roster
+from service.lifecycle.execution import Execution
+from service.lifecycle.fleet import Fleet
+from service.lifecycle.item_refresh import Freshness
+from service.lifecycle.loader import Loader
+from service.lifecycle.manager import HotSwap
+from service.lifecycle.readiness import Readiness, prove
+from service.lifecycle.shadow import Shadow
+from service.lifecycle.startup import First
+from service.lifecycle.top_k_audit import Rechecks
+from service.lifecycle.watcher import Follower
 from service.models.registry import Version, Versions
-from service.models.roster import Roster
-from service.models.shadow import Shadow
 from service.observability.background import keep
 from service.observability.event_loop import watched
 from service.observability.logs import logger
@@ -45,8 +47,6 @@ from service.observability.model_metrics import expose_inferences
 from service.observability.scrape import Scrape, Worker, scrape_of
 from service.observability.version_stats import Tally
 from service.priority import Priority
-from service.readiness import Readiness, prove
-from service.rechecks import Rechecks
 from service.scoring.pipeline import Scoring
 from service.scoring.query import Question
 from service.scoring.result import Answer

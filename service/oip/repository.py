@@ -18,8 +18,8 @@ from service.admin_access import Access
 from service.admin_record import Recorder
 from service.errors import Conflict, InvalidField, UnknownVersion
 from service.house import House
-from service.models.hot_swap import HotSwap
-from service.models.states import IN_MEMORY, UNDER_WAY, Slot, State
+from service.lifecycle.manager import HotSwap
+from service.lifecycle.model_entry import IN_MEMORY, UNDER_WAY, Slot, State
 from service.oip.naming import asked_version
 from service.oip.openapi import errors, parameters_of
 from service.request import Contents, parse_object, read_body

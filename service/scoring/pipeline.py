@@ -22,10 +22,10 @@ from service.items.fetcher import each_status
 from service.items.lookup import FoundItems, fetch_missed, find_in_table
 from service.items.store_client import StoreReader
 from service.items.table import Positions, SlotsMoved
+from service.lifecycle.top_k_audit import Rechecks
 from service.models.registry import Version
 from service.observability.metrics import Metrics
 from service.priority import HasPriority, Priority
-from service.rechecks import Rechecks
 from service.scoring.explanation import Explanations
 from service.scoring.overflow import culprits
 from service.scoring.passes import Passes

@@ -16,15 +16,14 @@ import structlog
 from prometheus_client import generate_latest
 
 import service
-from service import readiness
 from service.engine.engine import Engine
 from service.errors import NotReady
-from service.freshness import Freshness
 from service.items.store_client import StoreReader
-from service.models import fleet
-from service.models.fleet import Fleet
-from service.models.follower import Follower
-from service.models.guard import Watch
+from service.lifecycle import fleet, readiness
+from service.lifecycle.fleet import Fleet
+from service.lifecycle.item_refresh import Freshness
+from service.lifecycle.rollback_monitor import Watch
+from service.lifecycle.watcher import Follower
 from service.observability import background
 from service.observability import event_loop as pauses
 from service.observability import multiprocess as shared_metrics

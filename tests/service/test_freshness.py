@@ -11,10 +11,10 @@ import pytest
 
 from feature_store import connect
 from feature_store.contract import Changes, Ids
-from service import freshness
 from service.house import House
 from service.items.hash_index import ABSENT
 from service.items.table import ItemTable
+from service.lifecycle import item_refresh as freshness
 from tests.service.houses import ask, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world

@@ -24,11 +24,11 @@ import pytest
 from feature_store import connect
 from feature_store.contract import Changes, Ids, ItemBatch
 from model_export.build import build
-from service import freshness
 from service.house import House
 from service.items.hash_index import ABSENT
 from service.items.table import ItemTable
-from service.models import loading
+from service.lifecycle import item_refresh as freshness
+from service.lifecycle import load_steps as loading
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.measure_stale import measure
 from tests.service.process import serving

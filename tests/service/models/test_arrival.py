@@ -22,8 +22,8 @@ from service.artifacts.importer import Rules, take_in
 from service.artifacts.local_copies import PrivateFolder
 from service.artifacts.repository import Catalogue
 from service.errors import ModelRefused, StoreFailure
-from service.models.first import First
-from service.models.follower import TOLD_AFTER_S, Follower
+from service.lifecycle.startup import First
+from service.lifecycle.watcher import TOLD_AFTER_S, Follower
 from tests.service.models import hostile
 from tests.service.models.conftest import two_versions
 from tests.service.models.test_signed import new_key
@@ -46,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """``now`` of everything that measures how long nothing has changed."""
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(arrival, "monotonic", lambda: clock.now)
-    monkeypatch.setattr("service.models.follower.monotonic", lambda: clock.now)
+    monkeypatch.setattr("service.lifecycle.watcher.monotonic", lambda: clock.now)
     return clock
 
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from model_export.bundle import Bundle
 from model_export.errors import BundleError, ProviderError
-from service.models.execution import Execution, has_vnni
+from service.lifecycle.execution import Execution, has_vnni
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.quantised import with_int8
 from tests.service.world import World

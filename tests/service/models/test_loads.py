@@ -11,8 +11,9 @@ from model_export.errors import BundleError
 from service.artifacts.local_copies import PrivateFolder
 from service.errors import Conflict, ModelRefused
 from service.house import House
-from service.models import loading, room
-from service.models.states import Slot
+from service.lifecycle import load_steps as loading
+from service.lifecycle import memory_budget as room
+from service.lifecycle.model_entry import Slot
 from service.settings import Settings
 from service.until import until
 from tests.service.houses import ask, opened

@@ -26,6 +26,7 @@ from service.artifacts.local_copies import Copy, Loading, PrivateFolder
 from service.artifacts.owner import Owner, boot_id, started
 from service.artifacts.repository import Catalogue
 from service.lifecycle import fleet_notes
+from service.lifecycle.fleet import Fleet
 from service.lifecycle.fleet_notes import (
     GONE_AFTER_S,
     MOST_BYTES,
@@ -35,8 +36,7 @@ from service.lifecycle.fleet_notes import (
     Wanted,
     mark_of_this_process,
 )
-from service.models.first import First
-from service.models.fleet import Fleet
+from service.lifecycle.startup import First
 from tests.feature_store.redis_servers import Server
 from tests.service.houses import opened
 from tests.service.world import World, on_another_store

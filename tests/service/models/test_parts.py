@@ -26,10 +26,10 @@ from service.artifacts.sandbox import Limits
 from service.engine.niceness import LOWEST
 from service.errors import ModelFault, StoreFailure
 from service.lifecycle.comparison import Comparison
+from service.lifecycle.rollback_monitor import Bounds, Watch
+from service.lifecycle.warm_up import RecentShapes
 from service.models import memory
-from service.models.guard import Bounds, Watch
 from service.models.registry import Canary, Version, Versions, seed_of
-from service.models.shapes import RecentShapes
 from service.observability.version_stats import Tally, shape_of
 from tests.service.models import hostile
 from tests.service.world import World
@@ -174,7 +174,7 @@ def test_a_version_that_is_not_slower_is_compared_less_and_less_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr("service.models.guard.monotonic", lambda: clock.now)
+    monkeypatch.setattr("service.lifecycle.rollback_monitor.monotonic", lambda: clock.now)
     old, new = tallied(*[0.01] * 500), tallied()
     watch = Watch(new, old, BOUNDS)
     answer(new, *[1.0] * 500)

@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.house import House
-from service.models import guard
-from service.models.guard import FEWEST_ANSWERS
+from service.lifecycle import rollback_monitor as guard
+from service.lifecycle.rollback_monitor import FEWEST_ANSWERS
 from service.models.registry import Version
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.models.conftest import two_versions

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from time import perf_counter
 
 from model_export.runtime import FoldedModel
+from service.lifecycle.catalog import Roster
+from service.lifecycle.model_entry import Slot, State
 from service.models.memory import trim
 from service.models.registry import Version
-from service.models.roster import Roster
-from service.models.states import Slot, State
 from service.observability.background import begin
 from service.observability.logs import logger
 

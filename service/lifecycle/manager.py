@@ -13,16 +13,16 @@ from typing import Any
 from service.artifacts.importer import TakenIn
 from service.artifacts.local_copies import Copy
 from service.errors import Conflict
-from service.models.guard import Bounds, Guard
-from service.models.loader import Loader
-from service.models.loads import Loads
+from service.lifecycle.catalog import Roster
+from service.lifecycle.loader import Loader
+from service.lifecycle.loads import Loads
+from service.lifecycle.model_entry import Slot, State
+from service.lifecycle.readiness import Readiness
+from service.lifecycle.rollback_monitor import Bounds, Guard
+from service.lifecycle.unloader import Retirement
 from service.models.registry import Canary, Version, seed_of
-from service.models.retirement import Retirement
-from service.models.roster import Roster
-from service.models.states import Slot, State
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
-from service.readiness import Readiness
 from service.scoring.query import Question
 from service.scoring.result import Answer
 

@@ -13,20 +13,20 @@ from model_export.errors import BundleError
 from service.artifacts.importer import TakenIn
 from service.artifacts.local_copies import Copy
 from service.errors import Conflict, ModelRefused, UnknownVersion
-from service.models.loader import Loader
-from service.models.loading import Stopped
+from service.lifecycle.catalog import Roster
+from service.lifecycle.load_steps import Stopped
+from service.lifecycle.loader import Loader
+from service.lifecycle.memory_budget import Room
+from service.lifecycle.model_entry import IN_MEMORY, Slot, State
+from service.lifecycle.readiness import Readiness
+from service.lifecycle.unloader import Retirement
+from service.lifecycle.warm_up import RecentShapes
 from service.models.registry import Version
-from service.models.retirement import Retirement
-from service.models.room import Room
-from service.models.roster import Roster
-from service.models.shapes import RecentShapes
-from service.models.states import IN_MEMORY, Slot, State
 from service.observability.background import begin, failed
 from service.observability.event_loop import settle
 from service.observability.logs import logger
 from service.observability.loop_lag import LoopLag
 from service.observability.metrics import Metrics
-from service.readiness import Readiness
 
 
 @dataclass(frozen=True, slots=True)

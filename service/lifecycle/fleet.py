@@ -24,7 +24,7 @@ from feature_store.options import StoreOptions
 from service.artifacts.arrival import Found
 from service.errors import Conflict, ServiceError, StoreFailure
 from service.lifecycle.fleet_notes import M, Notes, Report, Sightings, Wanted, mark_of_this_process
-from service.models.hot_swap import HotSwap
+from service.lifecycle.manager import HotSwap
 from service.observability.background import failed, keep
 from service.observability.logs import logger
 from service.settings import Settings

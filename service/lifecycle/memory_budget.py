@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from model_export.bundle import Bundle
 from service.errors import Conflict
+from service.lifecycle.catalog import Roster
+from service.lifecycle.model_entry import State
+from service.lifecycle.unloader import Retirement
 from service.models.memory import available_bytes
-from service.models.retirement import Retirement
-from service.models.roster import Roster
-from service.models.states import State
 from service.observability.logs import logger
 
 HEADROOM = 1.1  # of the memory a version is expected to take

@@ -26,9 +26,9 @@ from model_export.verify import check_golden
 from service.items.item_tower import derive
 from service.items.shared_file import TableFile, table_path
 from service.items.table import Epoch, ItemTable, TableBusy
-from service.models.execution import Execution
+from service.lifecycle.execution import Execution
+from service.lifecycle.model_entry import State
 from service.models.registry import Version
-from service.models.states import State
 from service.observability.logs import logger
 
 T = TypeVar("T")

@@ -21,10 +21,10 @@ from service.artifacts.importer import Rules, TakenIn, recall, take_in
 from service.artifacts.local_copies import Copy, PrivateFolder, write
 from service.artifacts.sandbox import Limits
 from service.engine.niceness import LOWEST, add_niceness
-from service.models.execution import Execution
-from service.models.loading import Progress, Recipe, Stopped, load
+from service.lifecycle.execution import Execution
+from service.lifecycle.load_steps import Progress, Recipe, Stopped, load
+from service.lifecycle.model_entry import State
 from service.models.registry import Version
-from service.models.states import State
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,9 +9,9 @@ from typing import Any
 from service.artifacts.local_copies import Copy
 from service.artifacts.repository import Catalogue
 from service.errors import Conflict, UnknownVersion
+from service.lifecycle.model_entry import Slot, State
+from service.lifecycle.shadow import Shadow
 from service.models.registry import ALIASES, Versions
-from service.models.shadow import Shadow
-from service.models.states import Slot, State
 from service.settings import Settings
 
 GONE = (State.ARRIVING, State.AVAILABLE, State.UNLOADED)
