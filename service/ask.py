@@ -7,14 +7,14 @@ from functools import partial
 from starlette.requests import Request
 
 from service.admission.loop_budget import REFUSAL_S
-from service.departure import WhileThere
 from service.errors import DeadlinePassed, OverCapacity
 from service.exchange import exchange_of
 from service.house import House
-from service.peer import peer_of
 from service.priority import Priority
 from service.scoring.query import Question
 from service.scoring.result import Answer
+from service.server.disconnect import WhileThere
+from service.server.peer import peer_of
 
 EXPLAIN, LONG = "explain", "long"  # kinds of the loop's budget
 PARSED_S = 0.1e-6  # a candidate

@@ -21,9 +21,9 @@ from service.admission.admission import Admission
 from service.admission.loop_budget import FAULTS, LoopBudget
 from service.errors import ServiceError
 from service.exchange import SCORE, Exchange, announced, scoring_route
-from service.peer import peer_of
 from service.priority import Priority, priority_of
 from service.problems import answer_problem, problem_of
+from service.server.peer import peer_of
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 MARK = "the request's id"

@@ -28,7 +28,7 @@ from service.errors import (
     UnsupportedEncoding,
 )
 from service.exchange import exchange_of
-from service.peer import peer_of
+from service.server.peer import peer_of
 
 MOST_FAULTS = 5  # told of; a hostile body may hold a million
 LOCATED = 262_144  # bytes; in a larger body the place of a syntax error is its line and column

@@ -10,7 +10,6 @@ from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.bundle import Bundle
 from model_export.errors import BundleError
-from service.door import Door, begin_to_listen, bind, url_of
 from service.example import show_example
 from service.house import House, open_house
 from service.items.shared_file import remove_unused
@@ -18,8 +17,9 @@ from service.items.table_lock import TableBusy
 from service.observability.background import begin, failed
 from service.observability.logs import logger
 from service.observability.scrape import Worker
-from service.port import Ports
 from service.server.descriptors import fitted
+from service.server.http_server import Ports
+from service.server.listener import Door, begin_to_listen, bind, url_of
 from service.settings import Settings, api_keys
 from service.stopping import StopSignals
 

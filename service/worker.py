@@ -8,7 +8,7 @@ import socket
 from service.handing import Line, Post, Word
 from service.observability.background import begin
 from service.observability.scrape import Worker
-from service.port import Ports
+from service.server.http_server import Ports
 from service.serving import serve_from
 from service.settings import Settings
 from service.stopping import StopSignals

@@ -52,7 +52,7 @@ class RequestHead:
 
 
 class Limits(Protocol):
-    """``service.connections.Limits``, as far as framing goes."""
+    """``service.server.connections.Limits``, as far as framing goes."""
 
     @property
     def header_bytes(self) -> int: ...

@@ -26,9 +26,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.app import create_app
-from service.door import Door, listen
 from service.observability import logs
-from service.port import Ports
+from service.server.http_server import Ports
+from service.server.listener import Door, listen
 from tests.service.houses import opened
 from tests.service.traffic import Answer, contents, request_of
 from tests.service.wire import GET

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 
-from service.door import Door, listen
 from service.house import House
-from service.port import Ports
+from service.server.http_server import Ports
+from service.server.listener import Door, listen
 from tests.service.engine_gate import FAR
 
 

@@ -33,8 +33,8 @@ from service.errors import ServiceError
 from service.house import House
 from service.observability import logs
 from service.observability.metrics import Metrics
-from service.port import Port
-from service.receiving import Receiving
+from service.server.http_server import Port
+from service.server.protocol import Receiving
 from service.settings import Settings
 from tests.service.framing_cases import splits, stream
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from service.until import until
+from service.server.polling import until
 from tests.service.process import Service, serving
 from tests.service.traffic import Traffic
 from tests.service.world import World, make_world

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from service import connections as module
-from service.connections import Connections, Crowd, Limits
 from service.observability.metrics import Metrics
+from service.server import connections as module
+from service.server.connections import Connections, Crowd, Limits
 from service.settings import Settings
 from tests.service.houses import opened
 from tests.service.live import listening, until

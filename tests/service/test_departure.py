@@ -11,8 +11,8 @@ from time import perf_counter
 
 import pytest
 
-from service.departure import WhileThere
 from service.errors import ClientGone
+from service.server.disconnect import WhileThere
 from tests.service.engine_gate import FAR, Gate
 from tests.service.houses import metric, opened
 from tests.service.live import listening, until

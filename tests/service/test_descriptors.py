@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 import structlog
 
-from service.connections import Connections, Limits
-from service.door import Door
 from service.observability.metrics import Metrics
 from service.server import descriptors
+from service.server.connections import Connections, Limits
+from service.server.listener import Door
 from service.settings import Settings
 from tests.service.live import until
 from tests.service.process import Service, start, wait_ready

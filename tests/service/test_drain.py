@@ -18,7 +18,7 @@ import httpx
 import orjson
 import pytest
 
-from service.door import Door, bind, listen
+from service.server.listener import Door, bind, listen
 from service.serving import OwnDoors
 from service.settings import Settings
 from tests.service import unprivileged
@@ -211,7 +211,7 @@ async def test_a_stop_without_capabilities_loses_no_fresh_connection(
 
 REFUSE = """
 import socket
-from service.door import listen, refuse_new
+from service.server.listener import listen, refuse_new
 listener = listen("127.0.0.1", 0, "QIN_PORT")
 refuse_new(listener)
 socket.create_connection(listener.getsockname(), timeout=5)

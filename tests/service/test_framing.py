@@ -8,8 +8,8 @@ import httpx
 import orjson
 import pytest
 
-from service.connections import Limits
 from service.errors import HeadersTooLarge, NotHttp, ServiceError, TooLarge
+from service.server.connections import Limits
 from service.server.framing import Framing, RequestHead, parse_head
 from service.settings import Settings
 from tests.service import measure_framing

@@ -18,8 +18,8 @@ from service.app import create_app
 from service.engine.engine import Engine
 from service.engine.request_queue import Turns
 from service.house import House
-from service.peer import PEER
 from service.priority import Priority
+from service.server.peer import PEER
 from tests.service.engine_gate import FAR, Gate
 from tests.service.houses import metric, opened
 from tests.service.live import listening, until

@@ -7,8 +7,8 @@ import time
 import httpx
 import pytest
 
-from service.connections import Connections, Limits
 from service.observability.metrics import Metrics
+from service.server.connections import Connections, Limits
 from service.settings import Settings
 from tests.service.measure_held_bodies import MIB, measured
 from tests.service.process import serving

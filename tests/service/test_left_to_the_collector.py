@@ -13,11 +13,11 @@ import pytest
 from feature_store.contract import Ids, ItemBatch
 from feature_store.errors import StoreUnavailable
 from feature_store.lmdb_store import LmdbStore
-from service.cycle import Cycle
 from service.errors import ServiceError
 from service.items.table import DerivedItems, ItemTable
 from service.scoring.query import Question
 from service.scoring.result import Answer
+from service.server.cycle import Cycle
 from service.timings import Timings
 from tests.service.engine_gate import FAR, Gate
 from tests.service.houses import opened

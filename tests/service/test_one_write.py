@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.port import Port
+from service.server.http_server import Port
 from tests.service.engine_gate import FAR
 from tests.service.houses import opened
 from tests.service.wire import responses

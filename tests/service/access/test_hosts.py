@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.access.hosts import MOST_KNOWN, OwnNames
-from service.door import listen
+from service.server.listener import listen
 from service.settings import Settings, host_names, is_loopback, origins
 
 

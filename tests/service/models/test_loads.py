@@ -14,8 +14,8 @@ from service.house import House
 from service.lifecycle import load_steps as loading
 from service.lifecycle import memory_budget as room
 from service.lifecycle.model_entry import Slot
+from service.server.polling import until
 from service.settings import Settings
-from service.until import until
 from tests.service.houses import ask, opened
 from tests.service.models import hostile
 from tests.service.models.conftest import two_versions

@@ -1,4 +1,4 @@
-"""One request of a connection and its answer: uvicorn's cycle, and a ``service.peer.Peer``."""
+"""One request of a connection and its answer: uvicorn's cycle, and a ``service.server.peer.Peer``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.errors import ServiceError
-from service.peer import PEER
+from service.server.peer import PEER
 
 
 class Way:
@@ -41,7 +41,7 @@ class Way:
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its answer, and its ``service.peer.Peer``."""
+    """One request and its answer, and its ``service.server.peer.Peer``."""
 
     body: bytes | bytearray  # type: ignore[assignment]
     fault: ServiceError | None = None  # why the rest of the body never comes

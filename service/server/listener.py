@@ -9,8 +9,8 @@ import socket
 from collections.abc import Callable
 
 from service.observability.logs import logger
+from service.server.polling import until
 from service.settings import is_loopback
-from service.until import until
 
 BACKLOG = 4096  # connections that wait to be accepted; the system's own limit may be lower
 BURST = 2  # accepted in one turn of the event loop: answers are not to wait for a crowd

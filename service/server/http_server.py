@@ -14,15 +14,15 @@ from uvicorn.server import ServerState
 
 from service.admin import create_admin
 from service.app import create_app, create_refusing
-from service.connections import SWEEP_EVERY_S, Connections, Limits
 from service.house import House
 from service.models.memory import trim
 from service.observability.background import begin
 from service.observability.logs import logger
-from service.receiving import Receiving
+from service.server.connections import SWEEP_EVERY_S, Connections, Limits
 from service.server.descriptors import connections_allowed
+from service.server.polling import until
+from service.server.protocol import Receiving
 from service.server.resets import Resets
-from service.until import until
 
 PUBLIC = "service"
 LOOK_AGAIN_S = 0.05  # for bytes that are here and not yet read

@@ -2,7 +2,7 @@
 
 ``service.server.framing`` says where requests begin and end, within limits in bytes and number
 (431, 413). Bounded here: the time that headers, body and the taking of an answer need
-(``service.connections`` keeps it), and requests sent ahead of their answers. What cannot be
+(``service.server.connections`` keeps it), and requests sent ahead of their answers. What cannot be
 answered any more is closed.
 """
 
@@ -19,17 +19,17 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
-from service.connections import Crowd
-from service.cycle import Cycle, Way
 from service.errors import OverCapacity, RequestTimeout, ServiceError, TooLarge
 from service.exchange import PROBES, TARGET_HOST, UNMATCHED, fresh_id
 from service.observability.background import begin_request
 from service.observability.metrics import Metrics
 from service.problems import REFUSAL, problem_of
+from service.server.connections import Crowd
+from service.server.cycle import Cycle, Way
 from service.server.framing import Framing, RequestHead
 
 if TYPE_CHECKING:
-    from service.port import Port
+    from service.server.http_server import Port
 
 MOST_AHEAD = 16  # requests sent before the answer to the first
 LOGGER = logging.getLogger("uvicorn.error")  # of what an application raises

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from service.errors import ClientGone
-from service.peer import Peer
+from service.server.peer import Peer
 
 GONE = "the client went away before its answer"
 
