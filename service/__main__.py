@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.errors import BundleError
-from service.handing import Post
 from service.models_cli import app as models
 from service.observability import logs
 from service.observability.background import guard_process
 from service.observability.logs import logger
+from service.processes.channel import Post
 from service.processes.run_folder import remove_left, run_folder
 from service.settings import PREFIX, Settings, api_keys, is_loopback, unknown_variables
 
@@ -70,11 +70,11 @@ def serve(
     remove_left()
     # Imported when it is known which: a supervisor does without all that answers requests.
     if settings.workers == 1:
-        from service.serving import serve as serve_alone
+        from service.processes.run import serve as serve_alone
 
         _run(serve_alone(settings, example))
         return
-    from service.supervisor import CannotStart, supervise
+    from service.processes.supervisor import CannotStart, supervise
 
     with run_folder() as folder:
         texts = {name: str(value) for name, value in given.items()}
@@ -87,7 +87,7 @@ def serve(
 @app.command(hidden=True)
 def worker(post: str) -> None:
     """One of several processes; started by ``serve --workers``."""
-    from service.worker import work
+    from service.processes.worker import work
 
     settings = _settings({})
     logs.configure(settings.log_format, settings.log_level)

@@ -15,9 +15,9 @@ from uvicorn.server import ServerState
 from service.admin import create_admin
 from service.app import create_app, create_refusing
 from service.house import House
-from service.models.memory import trim
 from service.observability.background import begin
 from service.observability.logs import logger
+from service.processes.memory import trim
 from service.server.connections import SWEEP_EVERY_S, Connections, Limits
 from service.server.descriptors import connections_allowed
 from service.server.polling import until

@@ -30,8 +30,8 @@ from service.observability import multiprocess as shared_metrics
 from service.observability.background import KeptThread, begin, failures, guard_process, keep
 from service.observability.metrics import Metrics
 from service.observability.multiprocess import SharedMetrics
+from service.processes.supervisor import Supervisor
 from service.settings import Settings
-from service.supervisor import Supervisor
 from tests.service.engine_gate import FAR
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.live import until

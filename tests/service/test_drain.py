@@ -18,8 +18,8 @@ import httpx
 import orjson
 import pytest
 
+from service.processes.run import OwnDoors
 from service.server.listener import Door, bind, listen
-from service.serving import OwnDoors
 from service.settings import Settings
 from tests.service import unprivileged
 from tests.service.measure_drain import Plan, one_drain

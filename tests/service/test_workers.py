@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.colleague import STUCK_S
+from service.processes.worker_handle import STUCK_S
 from tests.service.process import Service, serving, start
 from tests.service.world import World
 

@@ -28,9 +28,9 @@ from service.errors import ModelFault, StoreFailure
 from service.lifecycle.comparison import Comparison
 from service.lifecycle.rollback_monitor import Bounds, Watch
 from service.lifecycle.warm_up import RecentShapes
-from service.models import memory
 from service.models.registry import Canary, Version, Versions, seed_of
 from service.observability.version_stats import Tally, shape_of
+from service.processes import memory
 from tests.service.models import hostile
 from tests.service.world import World
 

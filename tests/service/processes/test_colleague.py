@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from service.colleague import SILENT_S, STUCK_AT_START_S, STUCK_S, Colleague
-from service.handing import Line, Word, pair
+from service.processes.channel import Line, Word, pair
+from service.processes.worker_handle import SILENT_S, STUCK_AT_START_S, STUCK_S, Colleague
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from service.items.table_lock import TableBusy
 from service.observability.background import begin, failed
 from service.observability.logs import logger
 from service.observability.scrape import Worker
+from service.processes.signals import StopSignals
 from service.server.descriptors import fitted
 from service.server.http_server import Ports
 from service.server.listener import Door, begin_to_listen, bind, url_of
 from service.settings import Settings, api_keys
-from service.stopping import StopSignals
 
 CANNOT_BEGIN = (BundleError, StoreError, SchemaError, OSError)  # told as such, by ``__main__``
 

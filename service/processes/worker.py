@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from service.handing import Line, Post, Word
 from service.observability.background import begin
 from service.observability.scrape import Worker
+from service.processes.channel import Line, Post, Word
+from service.processes.run import serve_from
+from service.processes.signals import StopSignals
 from service.server.http_server import Ports
-from service.serving import serve_from
 from service.settings import Settings
-from service.stopping import StopSignals
 
 SAY_AGAIN_S = 0.01
 

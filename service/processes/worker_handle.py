@@ -9,7 +9,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
-from service.handing import Line, Word
+from service.processes.channel import Line, Word
 
 MOST_UNTAKEN = 64  # connections on their way to one worker
 FULL_PAUSE_S = 0.1  # for one without a descriptor to spare

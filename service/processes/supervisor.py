@@ -21,17 +21,17 @@ from itertools import count
 from pathlib import Path
 from time import monotonic
 
-from service.colleague import Colleague
-from service.handing import Line, Post, Word, pair
 from service.items.table_lock import STORES_IN_ORDER
 from service.observability.background import begin, keep
 from service.observability.logs import logger
+from service.processes.channel import Line, Post, Word, pair
 from service.processes.parent import end_with_parent
+from service.processes.signals import StopSignals
+from service.processes.worker_handle import Colleague
 from service.server.descriptors import LIMITED, fitted
 from service.server.listener import Door, listen, url_of
 from service.server.polling import until
 from service.settings import PREFIX, Settings
-from service.stopping import StopSignals
 
 LOOK_EVERY_S = 0.1
 PROVED_S = 1.0  # that a worker was ready, after which its end is no reason to wait
