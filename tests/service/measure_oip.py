@@ -35,8 +35,8 @@ import typer
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.client_calls import read_scores, score_call
-from service.client_plan import Reply
+from service.client.calls import read_scores, score_call
+from service.client.retry import Reply
 from tests.service.process import Service, serving
 from tests.service.wire import next_response
 from tests.service.world import SMALL, SMALL_SIZES, World, make_world

@@ -11,7 +11,15 @@ import httpx
 import numpy as np
 import pytest
 
-from service.client import AsyncClient, Client, ClientError, Late, Refused, Scores, Unreachable
+from service.client.client import (
+    AsyncClient,
+    Client,
+    ClientError,
+    Late,
+    Refused,
+    Scores,
+    Unreachable,
+)
 from tests.ports import free_port
 from tests.service.oip.triton import Asked, same_bits
 from tests.service.process import Service

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.access.bearer import BearerTokens
-from service.client import AsyncClient, Client, Refused
+from service.client.client import AsyncClient, Client, Refused
 from service.settings import Settings
 from tests.service.fuzz import fuzz
 from tests.service.houses import client_of, metric, opened

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import ArrayLike, NDArray
 
-from service.client_plan import Call, ClientError, Reply
+from service.client.retry import Call, ClientError, Reply
 from service.oip.binary import JSON, LENGTH_HEADER, join
 
 SIZE = "binary_data_size"

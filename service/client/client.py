@@ -9,7 +9,7 @@ environment, if there is one. Where clicks are taken at the admin port, ``events
 ``events_key`` are that port's URL and token.
 
 ``AsyncClient`` is the same with ``await``. Both keep their connections, keep to the deadline
-whatever happens, and send again only what is safe to send again (``service.client_plan``).
+whatever happens, and send again only what is safe to send again (``service.client.retry``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from numpy.typing import ArrayLike
 
-from service.client_calls import (
+from service.client.calls import (
     Options,
     Scores,
     click_call,
@@ -35,8 +35,8 @@ from service.client_calls import (
     ready_call,
     score_call,
 )
-from service.client_connections import Connections
-from service.client_plan import (
+from service.client.connections import Connections
+from service.client.retry import (
     Broken,
     Call,
     ClientError,

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from urllib.parse import urlsplit
 
-from service.client_plan import Broken, Reply, Send
+from service.client.retry import Broken, Reply, Send
 
 CHUNK = 1 << 16
 LEAST_S = 1e-3  # a socket takes 0 for "do not wait at all"
