@@ -16,8 +16,8 @@ from starlette.types import ASGIApp
 
 from feature_store.errors import StoreError
 from model_export.manifest import VERSION_PATTERN
-from service.admin_access import Access
-from service.admin_record import Recorder, Verb
+from service.access.admin import Access
+from service.access.audit import Recorder, Verb
 from service.budget.middleware import Budgeted
 from service.docs_page import add_docs
 from service.errors import ServiceError

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import WithJsonSchema
 
 from service import body_schemas
-from service.admin_access import Access
+from service.access.admin import Access
 from service.catalogue_items import CatalogueItems, example_of, item_id_of
 from service.errors import Forbidden, UnsupportedMediaType
 from service.events import EVENT_EXAMPLES, Events, EventsAnswer

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from starlette.requests import Request
 
 from model_export.errors import BundleError
-from service.admin_access import Access
-from service.admin_record import Recorder
+from service.access.admin import Access
+from service.access.audit import Recorder
 from service.errors import Conflict, InvalidField, UnknownVersion
 from service.house import House
 from service.lifecycle.manager import HotSwap

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from service.admin_access import Access
+from service.access.admin import Access
 from service.errors import ServiceError
 from service.house import House
 from service.lifecycle.model_entry import Slot
