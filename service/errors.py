@@ -27,7 +27,7 @@
     ├── ModelFault           500  the model answered with something that is no probability
     └── ItemUnreadable       500  the store's record of it is damaged
 
-Each becomes an RFC 9457 problem document in ``service.problems``.
+Each becomes an RFC 9457 problem document in ``service.api.problems``.
 """
 
 from __future__ import annotations

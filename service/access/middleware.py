@@ -18,10 +18,10 @@ from service.access.origins import (
     is_same_origin,
 )
 from service.admission.loop_budget import LoopBudget
+from service.api.middleware import PROBES, TARGET_HOST, Exchange, announced
+from service.api.problems import REFUSAL, answer_refusal
 from service.errors import Forbidden, ServiceError, Unauthorised
-from service.exchange import PROBES, TARGET_HOST, Exchange, announced
 from service.observability.metrics import Metrics
-from service.problems import REFUSAL, answer_refusal
 from service.settings import Settings, api_keys, host_names, is_loopback, origins
 
 KEYLESS = PROBES | {"/docs"}  # the page is the same for everyone; the document it shows is not

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from starlette.types import Receive, Scope, Send
 
-from service.exchange import Exchange
+from service.api.middleware import Exchange
 
 Headers = tuple[tuple[bytes, bytes], ...]
 ORIGIN, ASKS_METHOD = b"origin", b"access-control-request-method"

@@ -11,8 +11,8 @@ import numpy as np
 import orjson
 from numpy.typing import ArrayLike, NDArray
 
+from service.api.oip.binary import JSON, LENGTH_HEADER, join
 from service.client.retry import Call, ClientError, Reply
-from service.oip.binary import JSON, LENGTH_HEADER, join
 
 SIZE = "binary_data_size"
 OUTPUTS = ("score", "known")

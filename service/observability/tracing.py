@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 from starlette.types import Scope
 
-from service.exchange import Exchange
+from service.api.middleware import Exchange
 from service.settings import Settings
 from service.timings import OTHER
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.api import ScoreRequest
+from service.api.score_schema import ScoreRequest
 from service.errors import InvalidField
 
 Indices = NDArray[np.int32]

@@ -12,8 +12,8 @@ from starlette.types import ASGIApp
 from uvicorn._types import ASGI3Application
 from uvicorn.server import ServerState
 
-from service.admin import create_admin
-from service.app import create_app, create_refusing
+from service.api.admin import create_admin
+from service.api.app import create_app, create_refusing
 from service.house import House
 from service.observability.background import begin
 from service.observability.logs import logger

@@ -19,11 +19,11 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
+from service.api.middleware import PROBES, TARGET_HOST, UNMATCHED, fresh_id
+from service.api.problems import REFUSAL, problem_of
 from service.errors import OverCapacity, RequestTimeout, ServiceError, TooLarge
-from service.exchange import PROBES, TARGET_HOST, UNMATCHED, fresh_id
 from service.observability.background import begin_request
 from service.observability.metrics import Metrics
-from service.problems import REFUSAL, problem_of
 from service.server.connections import Crowd
 from service.server.cycle import Cycle, Way
 from service.server.framing import Framing, RequestHead

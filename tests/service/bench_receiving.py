@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service.app import create_app
+from service.api.app import create_app
 from service.observability import logs
 from service.server.http_server import Ports
 from service.server.listener import Door, listen

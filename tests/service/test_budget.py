@@ -15,7 +15,6 @@ import httpx
 import orjson
 import pytest
 
-from service import writes
 from service.admission import loop_budget
 from service.admission.loop_budget import (
     FAULT_A_BYTE_S,
@@ -31,10 +30,11 @@ from service.admission.loop_budget import (
     LoopBudget,
 )
 from service.admission.metered import Metered
-from service.budget.middleware import kind_of
-from service.events import SLICE, STORED, Events
-from service.exchange import PROBES
-from service.gate import LARGE
+from service.api import writes
+from service.api.budget import kind_of
+from service.api.events import SLICE, STORED, Events
+from service.api.gate import LARGE
+from service.api.middleware import PROBES
 from service.house import House
 from service.items.lookup import AT_ONCE
 from service.observability.metrics import Metrics

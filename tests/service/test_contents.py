@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from feature_store.contract import MAX_ID
-from service.api import score_request
+from service.api.body import Contents, parse, parse_object
+from service.api.oip.request_cache import Plans
+from service.api.score import contents_of_score
+from service.api.score_schema import score_request
 from service.errors import InvalidField, Malformed, ServiceError
-from service.oip.plan import Plans
-from service.request import Contents, parse, parse_object
-from service.score_route import contents_of_score
 
 MOST = 5000  # candidates
 SCORE = contents_of_score(MOST, 2)

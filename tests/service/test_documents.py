@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api import ANSWER_EXAMPLE, REQUEST_EXAMPLES, ProblemDocument, ScoreAnswer
+from service.api.problems import FRAMEWORK, SLUGS
+from service.api.score_schema import ANSWER_EXAMPLE, REQUEST_EXAMPLES, ProblemDocument, ScoreAnswer
 from service.errors import tree
 from service.house import open_house
-from service.problems import FRAMEWORK, SLUGS
 from service.settings import Settings
 from tests.service.world import World
 

@@ -12,7 +12,7 @@ import pytest
 
 from feature_store.contract import Append
 from feature_store.errors import StoreError, StoreUnavailable
-from service.events import EVENT_EXAMPLES, EventsAnswer
+from service.api.events import EVENT_EXAMPLES, EventsAnswer
 from service.house import House
 from tests.service.houses import client_of, metric, opened
 from tests.service.world import World, make_world

@@ -14,7 +14,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from service.admission.admission import Permit
-from service.app import create_app
+from service.api.app import create_app
 from service.engine.engine import Engine
 from service.engine.request_queue import Turns
 from service.house import House

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.admin import create_admin
+from service.api.admin import create_admin
 from service.observability import multiprocess as shared_metrics
 from service.observability.exposition import Writer, exposition
 from service.observability.instruments import Counter, Histogram
@@ -35,7 +35,7 @@ OTHER_WORKER = """
 import asyncio, sys
 from pathlib import Path
 from service import shared_metrics
-from service.admin import create_admin
+from service.api.admin import create_admin
 from service.observability.metrics import Metrics
 from service.observability.multiprocess import SharedMetrics
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from service.admin import create_admin
+from service.api.admin import create_admin
 from service.house import House
 from service.settings import Settings
 from tests.service.houses import client_of, opened

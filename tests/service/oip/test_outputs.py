@@ -8,9 +8,9 @@ import numpy as np
 import orjson
 import pytest
 
-from service.oip import infer, outputs
-from service.oip.binary import LENGTH_HEADER
-from service.oip.outputs import DATATYPES, Wanted, response
+from service.api.oip import infer, outputs
+from service.api.oip.binary import LENGTH_HEADER
+from service.api.oip.outputs import DATATYPES, Wanted, response
 from service.scoring.result import Answer
 from tests.service.answers import answer as answer_of
 from tests.service.houses import client_of, metric, opened

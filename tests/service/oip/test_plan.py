@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from service.api.oip import request_cache as plan
+from service.api.oip.inputs import question_of
+from service.api.oip.request_cache import LONGEST_KEPT, MOST_KEPT, Plans
 from service.errors import InvalidField
-from service.oip import plan
-from service.oip.plan import LONGEST_KEPT, MOST_KEPT, Plans
-from service.oip.tensors import question_of
 from tests.service.oip.raw import blob, body, listed
 
 MOST = 5000  # candidates

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.api import MOST_CONTEXT_FEATURES
-from service.oip.message import contents_of_infer, read_message
-from service.oip.outputs import Wanted, wanted_outputs
-from service.oip.parameters import ignored, is_batch, refuse_sequences, timeout_us
-from service.oip.tensors import Inputs
+from service.api.oip.inputs import Inputs
+from service.api.oip.message import contents_of_infer, read_message
+from service.api.oip.outputs import Wanted, wanted_outputs
+from service.api.oip.parameters import ignored, is_batch, refuse_sequences, timeout_us
+from service.api.score_schema import MOST_CONTEXT_FEATURES
 
 MOST_KEPT, LONGEST_KEPT = 256, 2048  # plans, and bytes of JSON of each
 

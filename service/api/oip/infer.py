@@ -8,21 +8,21 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from service.ask import ask
-from service.exchange import INFER, INFER_VERSION, exchange_of
-from service.gate import LARGE, Handler, behind_the_gate
+from service.api.body import body_at_hand, deadline_seconds
+from service.api.gate import LARGE, Handler, behind_the_gate
+from service.api.inference import ask
+from service.api.middleware import INFER, INFER_VERSION, exchange_of
+from service.api.oip.binary import json_length
+from service.api.oip.compression import PLAIN, deflate, read_inflated, wanted_encoding
+from service.api.oip.inputs import question_of
+from service.api.oip.naming import asked_version
+from service.api.oip.openapi import infer_documented, parameters_of
+from service.api.oip.outputs import response
+from service.api.oip.parameters import seconds_allowed
+from service.api.oip.request_cache import Plans
+from service.api.responses import PlainResponse
 from service.house import House
-from service.oip.binary import json_length
-from service.oip.compression import PLAIN, deflate, read_inflated, wanted_encoding
-from service.oip.naming import asked_version
-from service.oip.openapi import infer_documented, parameters_of
-from service.oip.outputs import response
-from service.oip.parameters import seconds_allowed
-from service.oip.plan import Plans
-from service.oip.tensors import question_of
-from service.plain_response import PlainResponse
 from service.priority import Priority
-from service.request import body_at_hand, deadline_seconds
 
 VARY = (b"vary", b"Accept-Encoding")
 

@@ -16,7 +16,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
-from service.api import ScoreRequest
+from service.api.middleware import exchange_of
+from service.api.score_schema import ScoreRequest
 from service.errors import (
     ClientGone,
     DeadlinePassed,
@@ -27,7 +28,6 @@ from service.errors import (
     TooLarge,
     UnsupportedEncoding,
 )
-from service.exchange import exchange_of
 from service.server.peer import peer_of
 
 MOST_FAULTS = 5  # told of; a hostile body may hold a million

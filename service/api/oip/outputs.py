@@ -15,12 +15,12 @@ import orjson
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING
+from service.api.oip.binary import BINARY as BINARY_TYPE
+from service.api.oip.binary import JSON, LENGTH_HEADER
+from service.api.oip.inputs import SIZE
+from service.api.oip.message import InferRequest, RequestedOutput
+from service.api.responses import RawHeaders
 from service.errors import InvalidField
-from service.oip.binary import BINARY as BINARY_TYPE
-from service.oip.binary import JSON, LENGTH_HEADER
-from service.oip.message import InferRequest, RequestedOutput
-from service.oip.tensors import SIZE
-from service.plain_response import RawHeaders
 from service.scoring.result import Answer
 
 SCORE, KNOWN = "score", "known"

@@ -18,10 +18,10 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
+from service.api.middleware import announced, exchange_of
+from service.api.oip.errors import error_response, is_oip
 from service.errors import Fault, InvalidField, ServiceError, tree
-from service.exchange import announced, exchange_of
 from service.observability.logs import logger
-from service.oip.errors import error_response, is_oip
 
 MEDIA_TYPE = "application/problem+json"
 MOST_FAULTS = 5  # told of

@@ -11,10 +11,10 @@ import numpy as np
 from feature_store.contract import CORRUPT, FOUND, MAX_ID, Ids, ItemRows
 from feature_store.item_values import ItemValueError, item_row, set_values
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
+from service.api.body import Contents
 from service.errors import InvalidField, ItemUnreadable, UnknownItem
 from service.items.store_client import StoreReader
 from service.lifecycle.item_refresh import Freshness
-from service.request import Contents
 
 Values = dict[str, Any]  # feature -> value
 DIGITS_A_NUMBER = 64  # some write far more of them than a number has

@@ -12,9 +12,9 @@ import zlib
 
 from starlette.requests import Request
 
+from service.api.body import read_body
+from service.api.middleware import exchange_of
 from service.errors import Malformed, TooLarge, UnsupportedEncoding
-from service.exchange import exchange_of
-from service.request import read_body
 
 PLAIN = "identity"
 # zlib's own numbers for its container and for gzip's; the raw stream some call deflate is neither.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.metadata import version as version_of
 from typing import Any
 
+from service.api.oip.inputs import DATATYPE, HISTORY, ITEMS, USER
+from service.api.oip.outputs import DATATYPES
 from service.models.registry import Version
-from service.oip.outputs import DATATYPES
-from service.oip.tensors import DATATYPE, HISTORY, ITEMS, USER
 from service.settings import Settings
 
 EXTENSIONS = (

@@ -7,7 +7,13 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from feature_store.schema import MAX_HISTORY
-from service.api import (
+from service.api.body import Contents, deadline_seconds, parse, read_body
+from service.api.gate import LARGE, Handler, behind_the_gate
+from service.api.inference import EXPLAIN, ask
+from service.api.middleware import SCORE, exchange_of
+from service.api.openapi import problem
+from service.api.responses import PlainResponse
+from service.api.score_schema import (
     ANSWER_EXAMPLE,
     ANSWER_HEADERS,
     REQUEST_EXAMPLES,
@@ -16,13 +22,7 @@ from service.api import (
     deadline_header,
     score_request,
 )
-from service.ask import EXPLAIN, ask
-from service.exchange import SCORE, exchange_of
-from service.gate import LARGE, Handler, behind_the_gate
 from service.house import House
-from service.openapi import problem
-from service.plain_response import PlainResponse
-from service.request import Contents, deadline_seconds, parse, read_body
 from service.scoring.query import Question
 
 # A valid body has two a name (seven of ours, 64 context features), two for ``model_version`` and as

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from feature_store.schema import MAX_HISTORY
-from service.api import MOST_CONTEXT_FEATURES
-from service.request import Contents, refuse_repeated, strings_in, validate
+from service.api.body import Contents, refuse_repeated, strings_in, validate
+from service.api.score_schema import MOST_CONTEXT_FEATURES
 
 MOST_INPUTS = MOST_CONTEXT_FEATURES + 3  # and user_id, item_id, history
 # Twice the quotation marks of a request that has all inputs, with room for foreign parameters.

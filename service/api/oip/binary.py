@@ -1,6 +1,6 @@
 """Bodies of the binary-data extension: JSON, then the tensors' bytes in the order declared.
 
-``join`` is the client's; the service knows its headers beforehand (``service.oip.outputs``).
+``join`` is the client's; the service knows its headers beforehand (``service.api.oip.outputs``).
 """
 
 from __future__ import annotations

@@ -13,16 +13,16 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import WithJsonSchema
 
-from service import body_schemas
 from service.access.admin import Access
-from service.catalogue_items import CatalogueItems, example_of, item_id_of
+from service.api import item_schema as body_schemas
+from service.api.body import parse_object, read_body
+from service.api.events import EVENT_EXAMPLES, Events, EventsAnswer
+from service.api.items import CatalogueItems, example_of, item_id_of
+from service.api.middleware import Exchange, exchange_of
+from service.api.openapi import problem
 from service.errors import Forbidden, UnsupportedMediaType
-from service.events import EVENT_EXAMPLES, Events, EventsAnswer
-from service.exchange import Exchange, exchange_of
 from service.house import House
 from service.observability.exposition import Turn, at_once
-from service.openapi import problem
-from service.request import parse_object, read_body
 from service.settings import PREFIX, Place
 
 ItemId = Annotated[str, WithJsonSchema(body_schemas.ITEM_ID)]  # read by ``item_id_of``

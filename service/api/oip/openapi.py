@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api import REQUEST_HEADERS
+from service.api.oip.binary import BINARY, JSON, LENGTH_HEADER
+from service.api.oip.message import InferRequest
+from service.api.score_schema import REQUEST_HEADERS
 from service.house import House
-from service.oip.binary import BINARY, JSON, LENGTH_HEADER
-from service.oip.message import InferRequest
 
 EXAMPLE = {
     "inputs": [

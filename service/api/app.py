@@ -12,19 +12,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.access.document import document_access
 from service.access.middleware import guarded
 from service.admission.loop_budget import FAULTS
-from service.budget.middleware import Budgeted
-from service.docs_page import add_docs
+from service.api.budget import Budgeted
+from service.api.docs_page import add_docs
+from service.api.gate import Gate
+from service.api.middleware import INFER, INFER_VERSION, SCORE, Exchanges, announced
+from service.api.oip.infer import document_infer, infer_handler
+from service.api.oip.routes import add_oip
+from service.api.openapi import problem
+from service.api.operations import add_metrics
+from service.api.problems import REFUSAL, answer_problem, answer_refusal
+from service.api.score import document_score, score_handler
+from service.api.writes import add_item_reads, add_writes
 from service.errors import ServiceError, TooLarge
-from service.exchange import INFER, INFER_VERSION, SCORE, Exchanges, announced
-from service.gate import Gate
 from service.house import House
-from service.metrics_route import add_metrics
-from service.oip.infer import document_infer, infer_handler
-from service.oip.routes import add_oip
-from service.openapi import problem
-from service.problems import REFUSAL, answer_problem, answer_refusal
-from service.score_route import document_score, score_handler
-from service.writes import add_item_reads, add_writes
 
 
 def create_app(house: House) -> ASGIApp:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.api import ProblemDocument
-from service.problems import MEDIA_TYPE
+from service.api.problems import MEDIA_TYPE
+from service.api.score_schema import ProblemDocument
 
 
 def problem() -> dict[str, Any]:

@@ -18,19 +18,19 @@ from feature_store.errors import StoreError
 from model_export.manifest import VERSION_PATTERN
 from service.access.admin import Access
 from service.access.audit import Recorder, Verb
-from service.budget.middleware import Budgeted
-from service.docs_page import add_docs
+from service.api.body import Contents, read_body, validate
+from service.api.budget import Budgeted
+from service.api.docs_page import add_docs
+from service.api.middleware import Exchanges
+from service.api.oip.repository import add_repository
+from service.api.oip.routes import add_statistics
+from service.api.openapi import problem
+from service.api.operations import add_metrics
+from service.api.problems import answer_problem
+from service.api.writes import add_writes
 from service.errors import ServiceError
-from service.exchange import Exchanges
 from service.house import House
 from service.lifecycle.model_entry import Slot
-from service.metrics_route import add_metrics
-from service.oip.repository import add_repository
-from service.oip.routes import add_statistics
-from service.openapi import problem
-from service.problems import answer_problem
-from service.request import Contents, read_body, validate
-from service.writes import add_writes
 
 Name = Annotated[str, Path(pattern=VERSION_PATTERN, description="A version in the models folder.")]
 REFUSALS: dict[int | str, dict[str, Any]] = {

@@ -7,8 +7,8 @@ from functools import partial
 from starlette.requests import Request
 
 from service.admission.loop_budget import REFUSAL_S
+from service.api.middleware import exchange_of
 from service.errors import DeadlinePassed, OverCapacity
-from service.exchange import exchange_of
 from service.house import House
 from service.priority import Priority
 from service.scoring.query import Question

@@ -16,13 +16,13 @@ from starlette.requests import Request
 from model_export.errors import BundleError
 from service.access.admin import Access
 from service.access.audit import Recorder
+from service.api.body import Contents, parse_object, read_body
+from service.api.oip.naming import asked_version
+from service.api.oip.openapi import errors, parameters_of
 from service.errors import Conflict, InvalidField, UnknownVersion
 from service.house import House
 from service.lifecycle.manager import HotSwap
 from service.lifecycle.model_entry import IN_MEMORY, UNDER_WAY, Slot, State
-from service.oip.naming import asked_version
-from service.oip.openapi import errors, parameters_of
-from service.request import Contents, parse_object, read_body
 
 MOST_BYTES, CONTENTS = 65_536, Contents.of(values=1024, quotes=1024)
 MODEL = "/v2/repository/models/{model}"

@@ -8,12 +8,12 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.requests import Request
 
+from service.api.oip.metadata import model_config, model_metadata, server_metadata
+from service.api.oip.naming import asked_version
+from service.api.oip.openapi import errors, parameters_of
+from service.api.oip.stats import statistics
 from service.house import House
 from service.models.registry import Version
-from service.oip.metadata import model_config, model_metadata, server_metadata
-from service.oip.naming import asked_version
-from service.oip.openapi import errors, parameters_of
-from service.oip.stats import statistics
 
 Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 

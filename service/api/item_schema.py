@@ -9,7 +9,7 @@ from typing import Any
 
 from feature_store.contract import MAX_ID
 from feature_store.schema import Categorical, CategoricalList, FeatureSchema
-from service.events import BATCH, KEY_PATTERN
+from service.api.events import BATCH, KEY_PATTERN
 
 Json = dict[str, Any]
 ITEM_ID: Json = {"type": "integer", "minimum": 0, "maximum": MAX_ID}

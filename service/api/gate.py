@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.admission.admission import Admission
 from service.admission.loop_budget import FAULTS, LoopBudget
+from service.api.middleware import SCORE, Exchange, announced, scoring_route
+from service.api.problems import answer_problem, problem_of
 from service.errors import ServiceError
-from service.exchange import SCORE, Exchange, announced, scoring_route
 from service.priority import Priority, priority_of
-from service.problems import answer_problem, problem_of
 from service.server.peer import peer_of
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]

@@ -15,8 +15,8 @@ import numpy as np
 
 from feature_store.contract import MAX_ID, Ids
 from feature_store.schema import MAX_HISTORY
+from service.api.oip.message import InferRequest, InputTensor
 from service.errors import InvalidField
-from service.oip.message import InferRequest, InputTensor
 from service.scoring.query import Indices, Question
 
 USER, ITEMS, HISTORY = "user_id", "item_id", "history"

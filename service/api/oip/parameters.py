@@ -7,11 +7,11 @@ from typing import Any
 
 from starlette.requests import Request
 
+from service.api.body import deadline_seconds
+from service.api.oip.inputs import SIZE
+from service.api.oip.message import InferRequest
+from service.api.oip.outputs import BINARY, BINARY_ALL
 from service.errors import InvalidField
-from service.oip.message import InferRequest
-from service.oip.outputs import BINARY, BINARY_ALL
-from service.oip.tensors import SIZE
-from service.request import deadline_seconds
 from service.settings import Settings
 
 TIMEOUT, PRIORITY = "timeout", "priority"

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from feature_store.contract import Append
 from feature_store.errors import StoreError, StoreUnavailable
-from service.api import Id
+from service.api.body import Contents, read_object, refuse_repeated, strings_in
+from service.api.score_schema import Id
 from service.errors import Fault, InvalidField, StoreFailure
 from service.items.store_client import StoreReader, told_to_callers
 from service.observability.exposition import Turn
 from service.observability.metrics import Metrics
-from service.request import Contents, read_object, refuse_repeated, strings_in
 
 BATCH = "events"
 SLICE = 64  # events checked at a time, some 0.3 ms
