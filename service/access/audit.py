@@ -9,8 +9,8 @@ from typing import Any
 from starlette.requests import Request
 
 from service.access.admin import Access
+from service.application import House
 from service.errors import ServiceError
-from service.house import House
 from service.lifecycle.model_entry import Slot
 from service.observability.logs import logger
 

@@ -28,8 +28,8 @@ from service.api.openapi import problem
 from service.api.operations import add_metrics
 from service.api.problems import answer_problem
 from service.api.writes import add_writes
+from service.application import House
 from service.errors import ServiceError
-from service.house import House
 from service.lifecycle.model_entry import Slot
 
 Name = Annotated[str, Path(pattern=VERSION_PATTERN, description="A version in the models folder.")]

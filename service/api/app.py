@@ -23,8 +23,8 @@ from service.api.operations import add_metrics
 from service.api.problems import REFUSAL, answer_problem, answer_refusal
 from service.api.score import document_score, score_handler
 from service.api.writes import add_item_reads, add_writes
+from service.application import House
 from service.errors import ServiceError, TooLarge
-from service.house import House
 
 
 def create_app(house: House) -> ASGIApp:

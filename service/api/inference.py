@@ -8,8 +8,8 @@ from starlette.requests import Request
 
 from service.admission.loop_budget import REFUSAL_S
 from service.api.middleware import exchange_of
+from service.application import House
 from service.errors import DeadlinePassed, OverCapacity
-from service.house import House
 from service.priority import Priority
 from service.scoring.query import Question
 from service.scoring.result import Answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from service.house import House
+from service.application import House
 
 
 def add_metrics(app: FastAPI, house: House) -> None:

@@ -22,7 +22,7 @@ from service.api.score_schema import (
     deadline_header,
     score_request,
 )
-from service.house import House
+from service.application import House
 from service.scoring.query import Question
 
 # A valid body has two a name (seven of ours, 64 context features), two for ``model_version`` and as

@@ -20,8 +20,8 @@ from service.api.events import EVENT_EXAMPLES, Events, EventsAnswer
 from service.api.items import CatalogueItems, example_of, item_id_of
 from service.api.middleware import Exchange, exchange_of
 from service.api.openapi import problem
+from service.application import House
 from service.errors import Forbidden, UnsupportedMediaType
-from service.house import House
 from service.observability.exposition import Turn, at_once
 from service.settings import PREFIX, Place
 

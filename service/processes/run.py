@@ -10,8 +10,8 @@ from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.bundle import Bundle
 from model_export.errors import BundleError
+from service.application import House, open_house
 from service.cli.example import show_example
-from service.house import House, open_house
 from service.items.shared_file import remove_unused
 from service.items.table_lock import TableBusy
 from service.observability.background import begin, failed

@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 
 from service.api.admin import create_admin
 from service.api.app import create_app, create_refusing
-from service.house import House
+from service.application import House
 from service.observability.background import begin
 from service.observability.logs import logger
 from service.processes.memory import trim

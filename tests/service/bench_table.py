@@ -22,7 +22,7 @@ import typer
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.house import House
+from service.application import House
 from service.items.hash_index import HashIndex
 from service.items.item_tower import derive
 from service.items.memory import DerivedItems, size_of

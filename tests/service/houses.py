@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from service.api.app import create_app
-from service.house import House, open_house
+from service.application import House, open_house
 from service.settings import Settings
 from tests.service.world import World
 

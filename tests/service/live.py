@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 
-from service.house import House
+from service.application import House
 from service.server.http_server import Ports
 from service.server.listener import Door, listen
 from tests.service.engine_gate import FAR

@@ -29,8 +29,8 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from service.admission.loop_budget import LoopBudget
+from service.application import House
 from service.errors import ServiceError
-from service.house import House
 from service.observability import logs
 from service.observability.metrics import Metrics
 from service.server.http_server import Port

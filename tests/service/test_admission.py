@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from service.admission.admission import BATCH_SHARE, MOST_WRONG, SAFE, Admission, Permit
+from service.application import House
 from service.engine.engine import Engine, Work
 from service.errors import OverCapacity
-from service.house import House
 from service.observability.metrics import Metrics
 from service.priority import Priority
 from tests.service.houses import client_of, metric, opened

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 
-from service.house import House
+from service.application import House
 from tests.feature_store.redis_servers import Server
 from tests.service.fault_load import Asker
 from tests.service.houses import PATIENCE_MS, client_of, metric, opened

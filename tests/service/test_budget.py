@@ -35,7 +35,7 @@ from service.api.budget import kind_of
 from service.api.events import SLICE, STORED, Events
 from service.api.gate import LARGE
 from service.api.middleware import PROBES
-from service.house import House
+from service.application import House
 from service.items.lookup import AT_ONCE
 from service.observability.metrics import Metrics
 from service.observability.scrape import Kept, OwnMetrics

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from feature_store.contract import Ids
+from service.application import House
 from service.engine.engine import in_time
 from service.errors import DeadlinePassed
-from service.house import House
 from tests.service.houses import client_of, metric, opened
 from tests.service.world import World
 

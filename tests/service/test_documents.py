@@ -12,8 +12,8 @@ import pytest
 
 from service.api.problems import FRAMEWORK, SLUGS
 from service.api.score_schema import ANSWER_EXAMPLE, REQUEST_EXAMPLES, ProblemDocument, ScoreAnswer
+from service.application import open_house
 from service.errors import tree
-from service.house import open_house
 from service.settings import Settings
 from tests.service.world import World
 

@@ -15,7 +15,7 @@ from feature_store import connect
 from feature_store.contract import Ids, ItemRows
 from feature_store.lmdb_environment import acquire, release
 from model_export.runtime import FoldedModel
-from service.house import House, open_house
+from service.application import House, open_house
 from service.models.registry import Version
 from service.settings import Settings
 from tests.service.houses import ask, client_of, metric, opened

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from feature_store.contract import Ids, ItemBatch
-from service.house import House
+from service.application import House
 from service.items import fetcher as fetches
 from service.items.hash_index import BUCKET
 from tests.service.cancellations import Truth, provoke

@@ -11,7 +11,7 @@ import pytest
 
 from feature_store import connect
 from feature_store.contract import Changes, Ids
-from service.house import House
+from service.application import House
 from service.items.hash_index import ABSENT
 from service.items.table import ItemTable
 from service.lifecycle import item_refresh as freshness

@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from service.admission.admission import Permit
 from service.api.app import create_app
+from service.application import House
 from service.engine.engine import Engine
 from service.engine.request_queue import Turns
-from service.house import House
 from service.priority import Priority
 from service.server.peer import PEER
 from tests.service.engine_gate import FAR, Gate

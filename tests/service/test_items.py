@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from feature_store.lmdb_environment import acquire, release
-from service.house import House
+from service.application import House
 from tests.service.houses import client_of, opened
 from tests.service.world import World, make_world
 

@@ -15,7 +15,7 @@ from feature_store.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service.house import House
+from service.application import House
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_world

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from model_export.top_k import best
-from service.house import House
+from service.application import House
 from tests.service.houses import ask, metric, opened
 from tests.service.quantised import with_int8
 from tests.service.world import World

@@ -15,7 +15,7 @@ from feature_store import connect
 from feature_store.contract import Changes, Ids, ItemRows
 from feature_store.errors import StoreRefused, StoreUnavailable
 from feature_store.lmdb_log import ChangeLog
-from service.house import House
+from service.application import House
 from service.lifecycle import item_refresh as freshness
 from service.lifecycle.item_refresh import Freshness
 from tests.service.houses import ask, client_of, metric, opened

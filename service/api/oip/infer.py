@@ -21,7 +21,7 @@ from service.api.oip.outputs import response
 from service.api.oip.parameters import seconds_allowed
 from service.api.oip.request_cache import Plans
 from service.api.responses import PlainResponse
-from service.house import House
+from service.application import House
 from service.priority import Priority
 
 VARY = (b"vary", b"Accept-Encoding")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
+from service.application import House
 from service.errors import UnknownModel, UnknownVersion
-from service.house import House
 
 LONGEST_VERSION = 64
 

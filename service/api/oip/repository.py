@@ -19,8 +19,8 @@ from service.access.audit import Recorder
 from service.api.body import Contents, parse_object, read_body
 from service.api.oip.naming import asked_version
 from service.api.oip.openapi import errors, parameters_of
+from service.application import House
 from service.errors import Conflict, InvalidField, UnknownVersion
-from service.house import House
 from service.lifecycle.manager import HotSwap
 from service.lifecycle.model_entry import IN_MEMORY, UNDER_WAY, Slot, State
 

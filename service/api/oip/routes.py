@@ -12,7 +12,7 @@ from service.api.oip.metadata import model_config, model_metadata, server_metada
 from service.api.oip.naming import asked_version
 from service.api.oip.openapi import errors, parameters_of
 from service.api.oip.stats import statistics
-from service.house import House
+from service.application import House
 from service.models.registry import Version
 
 Handler = Callable[[Request], Awaitable[dict[str, Any]]]

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.house import House
+from service.application import House
 from service.observability.inferences import FAIL, STAGES, SUCCESS
 from service.observability.model_metrics import COUNT, LAST, SECONDS
 

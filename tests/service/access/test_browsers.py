@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from service.house import House
+from service.application import House
 from tests.service.houses import opened
 from tests.service.live import listening
 from tests.service.wire import Response, responses

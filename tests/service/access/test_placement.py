@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.api.admin import create_admin
-from service.house import House
+from service.application import House
 from service.settings import Settings
 from tests.service.houses import client_of, opened
 from tests.service.process import start

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from model_export.errors import BundleError
+from service.application import House
 from service.artifacts.local_copies import PrivateFolder
 from service.errors import Conflict, ModelRefused
-from service.house import House
 from service.lifecycle import load_steps as loading
 from service.lifecycle import memory_budget as room
 from service.lifecycle.model_entry import Slot

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from service.house import House
+from service.application import House
 from service.lifecycle import rollback_monitor as guard
 from service.lifecycle.rollback_monitor import FEWEST_ANSWERS
 from service.models.registry import Version

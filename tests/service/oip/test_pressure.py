@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.house import House
+from service.application import House
 from service.priority import Priority
 from tests.service.houses import client_of, metric, opened
 from tests.service.oip.raw import INFER, body, listed, refused
