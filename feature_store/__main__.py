@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from feature_store.cli_check import check, export
-from feature_store.cli_load import load
-from feature_store.cli_look import get_item, get_user, stats
+from feature_store.cli.check import check, export
+from feature_store.cli.load import load
+from feature_store.cli.look import get_item, get_user, stats
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -24,7 +24,7 @@ async def connect(
     options: StoreOptions | None = None,
 ) -> FeatureStore:
     """The store at ``url``: ``lmdb://relative/path``, ``lmdb:///absolute/path`` or a Redis URL
-    (``feature_store.redis_url``).
+    (``feature_store.redis.url``).
 
     ``schema`` None takes the one the store recorded. StoreMismatch names the features on which a
     given schema and the recorded one differ. ``create`` makes a missing store, for a loader: a
@@ -35,11 +35,11 @@ async def connect(
     # Neither is imported before it is wanted: a child process that only looks at a bundle would
     # spend a third of its time on them.
     if scheme == "lmdb" and separator and rest:
-        from feature_store.lmdb_store import connect_lmdb
+        from feature_store.lmdb.store import connect_lmdb
 
         return await connect_lmdb(Path(rest), schema, options, create=create)
     if scheme in REDIS_SCHEMES and separator and rest:
-        from feature_store.connect_redis import connect_redis
+        from feature_store.redis.connect import connect_redis
 
         return await connect_redis(url, schema, options, create=create)
     raise StoreMismatch(

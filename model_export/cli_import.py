@@ -21,7 +21,7 @@ def import_fuxictr(
 ) -> None:
     """Take over a QIN_variety_v9 checkpoint of any embedding_dim, num_layers and num_row."""
     with refusals():
-        from feature_store.parquet_columns import DataFileError
+        from feature_store.parquet.columns import DataFileError
         from model_export.errors import BundleError
         from model_export.fuxictr import import_network, read_state
         from model_export.fuxictr_items import slots_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.parquet_columns import DataFileError, ParquetTable
+from feature_store.parquet.columns import DataFileError, ParquetTable
 
 TAGS = "item_tags"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.parquet_columns import DataFileError
+from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema
 from model_export.errors import BundleError
 from training.catalogue import Catalogue

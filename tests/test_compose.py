@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from feature_store.redis_url import parse
+from feature_store.redis.url import parse
 from service.settings import Settings
 from tests.feature_store.redis_servers import standalone
 from tests.service.process import serving

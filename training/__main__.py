@@ -207,7 +207,7 @@ def read_schema(data: Path, given: Path | None) -> FeatureSchema:
 @contextmanager
 def explained() -> Iterator[None]:
     """What a person can mend is a line, not a traceback."""
-    from feature_store.parquet_columns import DataFileError
+    from feature_store.parquet.columns import DataFileError
     from training.fit import FitError
     from training.synthesize import SynthesisError
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feature_store.contract import Ids, ItemRows
-from feature_store.item_parquet import ItemParquet
-from feature_store.parquet_columns import DataFileError
+from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.items import ItemParquet
 from feature_store.schema import Dense, FeatureSchema
 
 logger = logging.getLogger("training")

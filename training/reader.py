@@ -25,14 +25,14 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from feature_store.contract import MAX_ID, Ids
-from feature_store.history_parquet import RIGHT_PADDED
-from feature_store.parquet_columns import (
+from feature_store.parquet.columns import (
     DataFileError,
     ParquetTable,
     dense,
     integers,
     list_elements,
 )
+from feature_store.parquet.histories import RIGHT_PADDED
 from feature_store.schema import Categorical
 from training.announce import Announce, silent
 from training.catalogue import Catalogue

@@ -23,7 +23,7 @@ from rich.table import Table
 from feature_store import connect
 from feature_store.errors import StoreError
 from feature_store.options import StoreOptions
-from feature_store.redis_store import RedisStore
+from feature_store.redis.store import RedisStore
 from tests.feature_store.fault_proxy import Fault, FaultProxy, proxied
 from tests.feature_store.redis_servers import standalone
 from tests.feature_store.samples import SHOP, ids, random_rows

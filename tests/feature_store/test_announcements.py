@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from feature_store import redis_announcer
 from feature_store.contract import MISSING
 from feature_store.errors import StoreUnavailable
-from feature_store.redis_announcer import Announcer
-from feature_store.redis_replies import IDS
-from feature_store.redis_store import RedisStore
+from feature_store.redis import announcer as redis_announcer
+from feature_store.redis.announcer import Announcer
+from feature_store.redis.replies import IDS
+from feature_store.redis.store import RedisStore
 from tests.feature_store.redis_servers import Server
 from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.stores import connect

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.breaker import LEAST_FAILURES, OPENS_AFTER_S, Breaker
+from feature_store.redis.breaker import LEAST_FAILURES, OPENS_AFTER_S, Breaker
 
 
 class Clock:

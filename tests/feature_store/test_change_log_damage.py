@@ -10,7 +10,7 @@ import pytest
 
 from feature_store import FeatureStore
 from feature_store.errors import StoreRefused
-from feature_store.lmdb_environment import acquire, release
+from feature_store.lmdb.environment import acquire, release
 from tests.feature_store.redis_servers import Server
 from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.stores import connect

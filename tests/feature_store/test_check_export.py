@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from feature_store import FeatureStore
-from feature_store.check import _grown
+from feature_store.parquet.check import _grown
 from tests.feature_store.parquet_samples import item_columns, write
 from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.stores import connect

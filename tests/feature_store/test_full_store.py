@@ -12,9 +12,9 @@ from typing import Any
 import lmdb
 import pytest
 
-from feature_store import lmdb_errors
 from feature_store.errors import StoreFull, StoreUnavailable
-from feature_store.lmdb_errors import translated
+from feature_store.lmdb import errors as lmdb_errors
+from feature_store.lmdb.errors import translated
 from tests.feature_store.parquet_samples import item_columns, write
 from tests.feature_store.redis_servers import Server, standalone
 from tests.feature_store.samples import SHOP, ids, random_rows

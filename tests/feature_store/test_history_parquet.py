@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feature_store.history_parquet import RIGHT_PADDED, HistoryParquet
-from feature_store.parquet_columns import DataFileError
+from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.histories import RIGHT_PADDED, HistoryParquet
 from tests.feature_store.parquet_samples import write
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_store.item_parquet import ItemParquet, ItemParquetBatch, read_items
-from feature_store.parquet_columns import DataFileError
+from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.items import ItemParquet, ItemParquetBatch, read_items
 from feature_store.schema import FeatureSchema
 from tests.feature_store.parquet_samples import item_columns, write
 from tests.feature_store.samples import SHOP, random_rows

@@ -15,8 +15,8 @@ import pytest
 from feature_store import connect
 from feature_store.contract import CORRUPT, FOUND, Append
 from feature_store.errors import StoreCorrupt, StoreError, StoreMismatch, StoreRefused
-from feature_store.lmdb_environment import FIRST_MAP_BYTES, acquire, release
-from feature_store.lmdb_log import SeenKeys
+from feature_store.lmdb.change_log import SeenKeys
+from feature_store.lmdb.environment import FIRST_MAP_BYTES, acquire, release
 from feature_store.options import StoreOptions
 from feature_store.schema import FeatureSchema
 from tests.feature_store.samples import SHOP, ids, random_rows

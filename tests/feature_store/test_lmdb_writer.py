@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_store import FeatureStore, connect, lmdb_environment, lmdb_writer
+from feature_store import FeatureStore, connect
 from feature_store.contract import Append, ItemRows
 from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
-from feature_store.lmdb_environment import Txn
-from feature_store.lmdb_store import LmdbStore
+from feature_store.lmdb import environment as lmdb_environment
+from feature_store.lmdb import writer as lmdb_writer
+from feature_store.lmdb.environment import Txn
+from feature_store.lmdb.store import LmdbStore
 from feature_store.options import StoreOptions
 from tests.feature_store.samples import SHOP, ids, random_rows
 
@@ -33,7 +35,7 @@ with environment.begin(write=True):
 OPENER = """
 import sys
 from pathlib import Path
-from feature_store.lmdb_environment import acquire
+from feature_store.lmdb.environment import acquire
 acquire(Path(sys.argv[1]), create=False, patience_s=0.3)
 """
 IMPATIENT = StoreOptions(write_budget_ms=100)

@@ -213,7 +213,7 @@ def test_missing_context_is_said(tmp_path: Path, store_url: str, files: list[Any
 
 SLOWLY = """
 import asyncio, sys
-from feature_store.load import Load
+from feature_store.parquet.load import Load
 put = Load._put
 async def slowly(self, batch, report):
     await put(self, batch, report)

@@ -14,11 +14,11 @@ import pytest
 from redis.crc import key_slot
 
 from feature_store.errors import StoreError, StoreUnavailable
-from feature_store.oddities import Oddities, repeat
-from feature_store.redis_cluster import Cluster
-from feature_store.redis_nodes import Command, Sentinel, Standalone
-from feature_store.redis_replies import endpoint_of, id_of, slots_of
-from feature_store.redis_url import parse
+from feature_store.parquet.oddities import Oddities, repeat
+from feature_store.redis.cluster import Cluster
+from feature_store.redis.replies import endpoint_of, id_of, slots_of
+from feature_store.redis.topology import Command, Sentinel, Standalone
+from feature_store.redis.url import parse
 from tests.feature_store.redis_moves import migrating
 from tests.feature_store.redis_servers import ClusterGroup, Server, started, until
 from tests.feature_store.samples import SHOP, ids, random_rows

@@ -17,7 +17,7 @@ from feature_store import FeatureStore, connect
 from feature_store.contract import FOUND, Append
 from feature_store.errors import StoreError, StoreRefused, StoreUnavailable
 from feature_store.options import StoreOptions
-from feature_store.redis_store import RedisStore
+from feature_store.redis.store import RedisStore
 from tests.feature_store.fault_proxy import Fault, FaultProxy, proxied
 from tests.feature_store.redis_servers import PASSWORD, Server, standalone
 from tests.feature_store.samples import SHOP, ids, random_rows

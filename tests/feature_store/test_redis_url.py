@@ -7,7 +7,7 @@ from redis.asyncio.connection import SSLConnection
 
 from feature_store import connect
 from feature_store.errors import StoreMismatch
-from feature_store.redis_url import parse
+from feature_store.redis.url import parse
 
 
 def test_one_server() -> None:

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from feature_store.lmdb_environment import acquire, release
+from feature_store.lmdb.environment import acquire, release
 from service.application import House
 from tests.service.houses import client_of, opened
 from tests.service.world import World, make_world

@@ -12,7 +12,7 @@ import pytest
 
 from feature_store.contract import Ids, ItemBatch
 from feature_store.errors import StoreUnavailable
-from feature_store.lmdb_store import LmdbStore
+from feature_store.lmdb.store import LmdbStore
 from service.errors import ServiceError
 from service.items.table import DerivedItems, ItemTable
 from service.scoring.query import Question

@@ -14,7 +14,7 @@ import pytest
 from feature_store import connect
 from feature_store.contract import Changes, Ids, ItemRows
 from feature_store.errors import StoreRefused, StoreUnavailable
-from feature_store.lmdb_log import ChangeLog
+from feature_store.lmdb.change_log import ChangeLog
 from service.application import House
 from service.lifecycle import item_refresh as freshness
 from service.lifecycle.item_refresh import Freshness

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from feature_store.redis_calls import RedisCalls
-from feature_store.redis_endpoint import BULK
-from feature_store.redis_layout import Layout
-from feature_store.redis_replies import id_of
+from feature_store.redis.client import RedisCalls
+from feature_store.redis.layout import Layout
+from feature_store.redis.replies import id_of
+from feature_store.redis.server import BULK
 
 
 async def scan_users(

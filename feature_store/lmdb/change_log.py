@@ -10,8 +10,8 @@ from hashlib import blake2b
 import numpy as np
 
 from feature_store.contract import Changes, Ids
-from feature_store.lmdb_environment import LmdbEnvironment, Txn
-from feature_store.oddities import Oddities
+from feature_store.lmdb.environment import LmdbEnvironment, Txn
+from feature_store.parquet.oddities import Oddities
 
 IDS_PER_ENTRY = 512
 MOST_ENTRY_BYTES = 65_536  # of an entry that is read; ours are 4 KiB at most

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store.contract import MAX_ID, Ids, ItemRows
-from feature_store.parquet_columns import (
+from feature_store.parquet.columns import (
     Column,
     DataFileError,
     ParquetTable,
@@ -26,8 +26,8 @@ from feature_store.parquet_columns import (
     integer_lists,
     integers,
 )
-from feature_store.parquet_join import Digests, JoinedColumns, digests
-from feature_store.parquet_parts import ParquetParts, grouped
+from feature_store.parquet.join import Digests, JoinedColumns, digests
+from feature_store.parquet.parts import ParquetParts, grouped
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 
 Feature = Categorical | CategoricalList | Dense

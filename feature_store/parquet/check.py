@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from feature_store.contract import FOUND, MISSING, FeatureStore, Ids, ItemBatch
-from feature_store.history_parquet import HistoryParquet
-from feature_store.item_parquet import ItemParquet, ItemParquetBatch
-from feature_store.load import ahead
+from feature_store.parquet.histories import HistoryParquet
+from feature_store.parquet.items import ItemParquet, ItemParquetBatch
+from feature_store.parquet.load import ahead
 
 BATCH_ROWS = 4096
 

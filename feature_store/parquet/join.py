@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import Ids, ItemRows
-from feature_store.parquet_columns import Column
-from feature_store.parquet_parts import ParquetParts
+from feature_store.parquet.columns import Column
+from feature_store.parquet.parts import ParquetParts
 
 Digests = NDArray[np.uint64]
 ROWS_AT_ONCE = 4096

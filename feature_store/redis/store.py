@@ -13,17 +13,17 @@ from feature_store.codec import ItemCodec
 from feature_store.contract import MISSING, Append, Changes, Ids, ItemBatch, ItemRows
 from feature_store.errors import StoreCorrupt, StoreError, StoreRefused, StoreUnavailable
 from feature_store.ids import checked_id, checked_ids
-from feature_store.oddities import Oddities
 from feature_store.options import StoreOptions
-from feature_store.redis_announcer import Announcer
-from feature_store.redis_calls import BULK_PATIENCE_S, RedisCalls, with_key
-from feature_store.redis_durability import SETTINGS, durability, settings_of
-from feature_store.redis_endpoint import BULK, REQUESTS
-from feature_store.redis_layout import Layout, meta_key
-from feature_store.redis_link import Parts
-from feature_store.redis_nodes import Command, Nodes
-from feature_store.redis_replies import change_batch, history_of, id_of, info_of, understood
-from feature_store.redis_scan import scan_partition, scan_users
+from feature_store.parquet.oddities import Oddities
+from feature_store.redis.announcer import Announcer
+from feature_store.redis.client import BULK_PATIENCE_S, RedisCalls, with_key
+from feature_store.redis.connection import Parts
+from feature_store.redis.durability import SETTINGS, durability, settings_of
+from feature_store.redis.layout import Layout, meta_key
+from feature_store.redis.replies import change_batch, history_of, id_of, info_of, understood
+from feature_store.redis.scan import scan_partition, scan_users
+from feature_store.redis.server import BULK, REQUESTS
+from feature_store.redis.topology import Command, Nodes
 from feature_store.schema import FeatureSchema
 from feature_store.schema_record import STORE_FORMAT, parse, settled
 

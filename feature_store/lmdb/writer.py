@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import lmdb
 
 from feature_store.errors import StoreError, StoreUnavailable
-from feature_store.lmdb_environment import LmdbEnvironment, Txn, release
-from feature_store.lmdb_errors import told
+from feature_store.lmdb.environment import LmdbEnvironment, Txn, release
+from feature_store.lmdb.errors import told
 
 T = TypeVar("T")
 MOST_WAITING = 512  # writes; one may hold a whole batch of events

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.contract import CORRUPT, FOUND, FeatureStore, ItemRows
-from feature_store.history_parquet import SEQUENCE, USER
-from feature_store.parquet_columns import DataFileError
+from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.histories import SEQUENCE, USER
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 
 ITEMS, HISTORIES, SCHEMA = "items.parquet", "histories.parquet", "schema.yaml"

@@ -24,7 +24,7 @@ from feature_store.connect import connect
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError
 from feature_store.options import StoreOptions
-from feature_store.parquet_columns import DataFileError
+from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema, SchemaError
 
 PATIENCE_MS = 10_000.0  # a command waits longer for a store than a request may

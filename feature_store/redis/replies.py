@@ -11,7 +11,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
 from feature_store.contract import MAX_ID, Changes, Ids
 from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
-from feature_store.redis_url import Address
+from feature_store.redis.url import Address
 
 MOST_ENTRY_BYTES = 65_536  # of one entry of the change log; an append writes 10 KiB at most
 IDS, SOON = b"ids", b"soon"  # fields of an entry: written, about to be written

@@ -1,7 +1,7 @@
 """The embedded store: histories and items in an LMDB folder that several processes may share.
 
 Reads happen inline in the event loop: they are memory look-ups of microseconds. Writes go through
-one thread with a bounded queue (``feature_store.lmdb_writer``), so that a commit (an fsync) or
+one thread with a bounded queue (``feature_store.lmdb.writer``), so that a commit (an fsync) or
 another process's lock never holds up a request for longer than its budget.
 """
 
@@ -19,11 +19,11 @@ from feature_store.codec import ItemCodec, decode_history, encode_history
 from feature_store.contract import Append, Changes, Ids, ItemBatch, ItemRows
 from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
 from feature_store.ids import checked_id, checked_ids
-from feature_store.lmdb_environment import LmdbEnvironment, Txn, acquire, release
-from feature_store.lmdb_log import ChangeLog, SeenKeys
-from feature_store.lmdb_writer import LmdbWriter
-from feature_store.oddities import Oddities
+from feature_store.lmdb.change_log import ChangeLog, SeenKeys
+from feature_store.lmdb.environment import LmdbEnvironment, Txn, acquire, release
+from feature_store.lmdb.writer import LmdbWriter
 from feature_store.options import StoreOptions
+from feature_store.parquet.oddities import Oddities
 from feature_store.schema import FeatureSchema
 from feature_store.schema_record import STORE_FORMAT, parse, settled
 

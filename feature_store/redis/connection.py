@@ -21,8 +21,8 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from feature_store.errors import StoreUnavailable
-from feature_store.oddities import Oddities
-from feature_store.redis_errors import REPLIES, LinkLost, translated
+from feature_store.parquet.oddities import Oddities
+from feature_store.redis.errors import REPLIES, LinkLost, translated
 
 Parts = tuple[bytes | str | int, ...]
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from feature_store.cli import AsJson, StoreUrl, opened, refusals
+from feature_store.cli.app import AsJson, StoreUrl, opened, refusals
 from feature_store.contract import CORRUPT, MAX_ID, MISSING, ItemRows
 
 NOT_FOUND = 4  # exit code

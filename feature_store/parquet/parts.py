@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from feature_store.parquet_columns import ParquetTable, RejectedRow
+from feature_store.parquet.columns import ParquetTable, RejectedRow
 
 
 class ParquetParts:

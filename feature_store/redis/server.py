@@ -14,11 +14,11 @@ from typing import Any
 
 from redis.asyncio.connection import Connection
 
-from feature_store.breaker import Breaker
 from feature_store.errors import StoreError, StoreRefused, StoreUnavailable
-from feature_store.oddities import Oddities, repeat
-from feature_store.redis_errors import NOT_SERVING, LinkLost, translated
-from feature_store.redis_link import Link, Parts
+from feature_store.parquet.oddities import Oddities, repeat
+from feature_store.redis.breaker import Breaker
+from feature_store.redis.connection import Link, Parts
+from feature_store.redis.errors import NOT_SERVING, LinkLost, translated
 
 REQUESTS, BULK = 0, 1  # lanes: a scan, a load or a WAIT for replicas never delays a request
 SUSPECT_PROBE_S = 0.05

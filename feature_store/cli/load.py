@@ -11,7 +11,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from feature_store.cli import (
+from feature_store.cli.app import (
     PATIENCE_MS,
     AsJson,
     Bar,
@@ -24,11 +24,11 @@ from feature_store.cli import (
     refusals,
     written,
 )
-from feature_store.history_parquet import HistoryParquet
-from feature_store.item_parquet import ItemParquet
-from feature_store.load import Load, LoadReport, identity
 from feature_store.options import StoreOptions
-from feature_store.parquet_columns import DataFileError
+from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.histories import HistoryParquet
+from feature_store.parquet.items import ItemParquet
+from feature_store.parquet.load import Load, LoadReport, identity
 from feature_store.schema import FeatureSchema
 
 PROBED_ROWS = 1024

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from feature_store.oddities import Oddities
 from feature_store.options import StoreOptions
-from feature_store.redis_cluster import Cluster
-from feature_store.redis_nodes import Nodes, Sentinel, Standalone, place
-from feature_store.redis_store import RedisStore
-from feature_store.redis_url import parse
+from feature_store.parquet.oddities import Oddities
+from feature_store.redis.cluster import Cluster
+from feature_store.redis.store import RedisStore
+from feature_store.redis.topology import Nodes, Sentinel, Standalone, place
+from feature_store.redis.url import parse
 from feature_store.schema import FeatureSchema
 
 

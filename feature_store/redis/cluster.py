@@ -12,13 +12,13 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError, TryAgainError
 
 from feature_store.errors import StoreError, StoreUnavailable
-from feature_store.oddities import Oddities, repeat
-from feature_store.redis_endpoint import BULK, REQUESTS, Endpoint
-from feature_store.redis_errors import translated
-from feature_store.redis_link import Parts
-from feature_store.redis_nodes import Command, Reply, asked, place
-from feature_store.redis_replies import SlotRange, endpoint_of, slots_of, understood
-from feature_store.redis_url import Address, RedisUrl
+from feature_store.parquet.oddities import Oddities, repeat
+from feature_store.redis.connection import Parts
+from feature_store.redis.errors import translated
+from feature_store.redis.replies import SlotRange, endpoint_of, slots_of, understood
+from feature_store.redis.server import BULK, REQUESTS, Endpoint
+from feature_store.redis.topology import Command, Reply, asked, place
+from feature_store.redis.url import Address, RedisUrl
 
 REFRESH_S = 5.0  # in peace
 DOUBT_REFRESH_S = 0.25  # while a node fails or redirects

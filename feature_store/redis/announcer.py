@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from feature_store.errors import StoreError
-from feature_store.oddities import Oddities, repeat
-from feature_store.redis_calls import RedisCalls
-from feature_store.redis_layout import Layout
-from feature_store.redis_replies import IDS, SOON
+from feature_store.parquet.oddities import Oddities, repeat
+from feature_store.redis.client import RedisCalls
+from feature_store.redis.layout import Layout
+from feature_store.redis.replies import IDS, SOON
 
 IDS_PER_CHANGE = 512
 REPEATED_EVERY_S = 1.0

@@ -11,7 +11,7 @@
 What is in braces decides the slot in a cluster: an item and its partition's set are in one slot,
 and so are a user's history and keys. Everything that changes more than one of them is a script,
 so that it happens whole or not at all, in one round trip. Where there is one server, that script
-also tells the change log; in a cluster that is ``feature_store.redis_announcer``'s.
+also tells the change log; in a cluster that is ``feature_store.redis.announcer``'s.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from feature_store.contract import Append
-from feature_store.redis_link import Parts
-from feature_store.redis_nodes import Command
-from feature_store.redis_replies import IDS, id_of
+from feature_store.redis.connection import Parts
+from feature_store.redis.replies import IDS, id_of
+from feature_store.redis.topology import Command
 
 # KEYS: history [, idempotency key]. ARGV: length, seconds, the key's seconds, oldest … newest.
 _APPEND = """

@@ -24,7 +24,7 @@ from feature_store.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from feature_store.lmdb_errors import FULL, translated
+from feature_store.lmdb.errors import FULL, translated
 from feature_store.schema_record import settled
 
 T = TypeVar("T")

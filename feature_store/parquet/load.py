@@ -19,9 +19,9 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from feature_store.contract import FeatureStore
-from feature_store.history_parquet import HistoryParquet, HistoryParquetBatch
-from feature_store.item_parquet import ItemParquet, ItemParquetBatch
-from feature_store.parquet_columns import RejectedRow
+from feature_store.parquet.columns import RejectedRow
+from feature_store.parquet.histories import HistoryParquet, HistoryParquetBatch
+from feature_store.parquet.items import ItemParquet, ItemParquetBatch
 
 T = TypeVar("T")
 NOTE = "load"

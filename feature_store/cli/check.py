@@ -11,8 +11,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from feature_store.check import Comparison
-from feature_store.cli import (
+from feature_store.cli.app import (
     AsJson,
     Bar,
     HistoryFiles,
@@ -24,10 +23,11 @@ from feature_store.cli import (
     written,
 )
 from feature_store.errors import StoreError
-from feature_store.export import HISTORIES, ITEMS, SCHEMA, export_histories, export_items
-from feature_store.history_parquet import HistoryParquet
-from feature_store.item_parquet import ItemParquet
-from feature_store.load import superseded
+from feature_store.parquet.check import Comparison
+from feature_store.parquet.export import HISTORIES, ITEMS, SCHEMA, export_histories, export_items
+from feature_store.parquet.histories import HistoryParquet
+from feature_store.parquet.items import ItemParquet
+from feature_store.parquet.load import superseded
 
 DIFFERENT = 3  # exit code: differences, or records that could not be exported
 TOLD = (

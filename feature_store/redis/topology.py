@@ -1,6 +1,6 @@
 """Which server a command goes to: one server, or the master that the sentinels name.
 
-``feature_store.redis_cluster`` is the third way. All three answer each command by its reply or by
+``feature_store.redis.cluster`` is the third way. All three answer each command by its reply or by
 the error that became of it, so that one bad command never costs the others theirs.
 """
 
@@ -16,12 +16,12 @@ from typing import Any, Protocol
 from redis.exceptions import ReadOnlyError
 
 from feature_store.errors import StoreError, StoreUnavailable
-from feature_store.oddities import Oddities, repeat
-from feature_store.redis_endpoint import REQUESTS, Endpoint
-from feature_store.redis_errors import translated
-from feature_store.redis_link import Parts
-from feature_store.redis_replies import endpoint_of, understood
-from feature_store.redis_url import Address, RedisUrl
+from feature_store.parquet.oddities import Oddities, repeat
+from feature_store.redis.connection import Parts
+from feature_store.redis.errors import translated
+from feature_store.redis.replies import endpoint_of, understood
+from feature_store.redis.server import REQUESTS, Endpoint
+from feature_store.redis.url import Address, RedisUrl
 
 FOLLOW_S = 0.5  # how often the sentinels are asked who the master is
 SENTINEL_PATIENCE_S = 0.5

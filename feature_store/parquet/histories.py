@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_store.contract import MAX_ID, Ids
-from feature_store.parquet_columns import ParquetTable, RejectedRow, integers, list_elements
+from feature_store.parquet.columns import ParquetTable, RejectedRow, integers, list_elements
 
 USER, SEQUENCE = "user_id", "item_seq"
 RIGHT_PADDED = "ends in padding, which belongs on the left: the newest item is the last"

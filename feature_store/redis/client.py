@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from feature_store.errors import StoreError, StoreRefused, StoreUnavailable
-from feature_store.oddities import Oddities
-from feature_store.redis_endpoint import BULK, REQUESTS
-from feature_store.redis_link import Parts
-from feature_store.redis_nodes import Command, Nodes, Reply
+from feature_store.parquet.oddities import Oddities
+from feature_store.redis.connection import Parts
+from feature_store.redis.server import BULK, REQUESTS
+from feature_store.redis.topology import Command, Nodes, Reply
 
 BULK_PATIENCE_S = 5.0  # for one step of a scan, a load or a wait for replicas
 COMMANDS_PER_BATCH = 512

@@ -1,0 +1,1 @@
+"""TODO feature_store/lmdb."""
