@@ -25,8 +25,8 @@ class BundleOracle:
 
     def __init__(self, path: Path, store: str) -> None:
         import feature_store
-        from model_export.bundle import Bundle
-        from model_export.runtime import FoldedModel
+        from model_export.bundle.bundle import Bundle
+        from model_export.bundle.runtime import FoldedModel
 
         folders = [path] if (path / "manifest.json").exists() else sorted(path.iterdir())
         bundles = [Bundle.open(f) for f in folders if (f / "manifest.json").exists()]

@@ -9,16 +9,16 @@ import typer
 from rich.console import Console
 
 from model_export.bench.cli import bench, bench_top_k
-from model_export.bundle import Bundle
-from model_export.cli import AsJson, BundlePath, print_json, refusals
-from model_export.cli_build import build
-from model_export.cli_calibrate import calibrate
-from model_export.cli_import import import_fuxictr
-from model_export.manifest import MANIFEST
-from model_export.report import print_info
-from model_export.signature import PublicKeys, read_signature
-from model_export.signature import sign as sign_bundle
-from model_export.verify import verify as verify_bundle
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.manifest import MANIFEST
+from model_export.bundle.signature import PublicKeys, read_signature
+from model_export.bundle.signature import sign as sign_bundle
+from model_export.bundle.verify import verify as verify_bundle
+from model_export.cli.app import AsJson, BundlePath, print_json, refusals
+from model_export.cli.build import build
+from model_export.cli.calibrate import calibrate
+from model_export.cli.fuxictr import import_fuxictr
+from model_export.cli.report import print_info
 
 app = typer.Typer(
     help="Fold a trained network into a bundle of ONNX graphs, and check one.",

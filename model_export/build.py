@@ -8,14 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feature_store.schema import FeatureSchema
-from model_export.bundle import Bundle, Staging, check_version, free_version, staged
-from model_export.errors import BundleError, ParityError
-from model_export.folded import FoldedNetwork
-from model_export.gate import measure
-from model_export.golden import Golden
-from model_export.golden_cases import golden_answers, informative
-from model_export.held_out import HeldOut
-from model_export.manifest import (
+from model_export.bundle.bundle import Bundle, Staging, check_version, free_version, staged
+from model_export.bundle.errors import BundleError, ParityError
+from model_export.bundle.golden import Golden
+from model_export.bundle.manifest import (
     FORMAT,
     GOLDEN,
     TOLERANCE,
@@ -27,12 +23,16 @@ from model_export.manifest import (
     QuantisationGate,
     Training,
 )
-from model_export.multiply_adds import multiply_adds
-from model_export.onnx_writer import GraphWriter
-from model_export.published import published
-from model_export.ranker import ranker, ranker_int8
-from model_export.runtime import FoldedModel
-from model_export.towers import context_tower, history_tower, item_tower
+from model_export.bundle.runtime import FoldedModel
+from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.multiply_adds import multiply_adds
+from model_export.graphs.onnx_writer import GraphWriter
+from model_export.graphs.published import published
+from model_export.graphs.ranker import ranker, ranker_int8
+from model_export.graphs.towers import context_tower, history_tower, item_tower
+from model_export.quality.gate import measure
+from model_export.quality.golden_cases import golden_answers, informative
+from model_export.quality.held_out import HeldOut
 from training.qin import QIN
 
 FOLD = "fold the weights"

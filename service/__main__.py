@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
-from model_export.errors import BundleError
+from model_export.bundle.errors import BundleError
 from service.cli.models import app as models
 from service.observability import logs
 from service.observability.background import guard_process

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from feature_store.connect import connect
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError, StoreMismatch
-from model_export.bundle import Bundle
-from model_export.errors import BundleError
-from model_export.runtime import FoldedModel
-from model_export.signature import PublicKeys
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
+from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.signature import PublicKeys
 from service.admission.admission import Admission, Permit
 from service.admission.loop_budget import LoopBudget
 from service.artifacts.importer import Rules, TakenIn

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from feature_store.contract import ItemRows
 from feature_store.schema import FeatureSchema
-from model_export.bundle import Bundle
-from model_export.cli import AsJson, print_json, refusals, trained
-from model_export.errors import BundleError
-from model_export.progress import counted
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
+from model_export.cli.app import AsJson, print_json, refusals, trained
+from model_export.cli.progress import counted
 
 if TYPE_CHECKING:
     from model_export.bench.run import Subject
@@ -112,7 +112,7 @@ def bench_top_k(
 def _catalogue(bundle: Path | None, data: Path | None) -> tuple[Bundle | None, ItemRows | None]:
     if bundle is None or data is None:
         return None, None
-    from model_export.held_out import HeldOut
+    from model_export.quality.held_out import HeldOut
 
     opened = Bundle.open(bundle)
     if opened.manifest.quantisation is None:

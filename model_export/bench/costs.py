@@ -12,7 +12,7 @@ import onnx.inliner
 from model_export.bench.graphs import Folded, Folder
 from model_export.bench.interleave import Run, medians
 from model_export.bench.request import ITEMS, Request
-from model_export.sessions import open_session
+from model_export.bundle.sessions import open_session
 
 CATALOGUES = (10_000, 100_000)  # rows of the item table that candidates are gathered from
 

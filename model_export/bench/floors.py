@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from model_export.folded import FoldedNetwork
-from model_export.onnx_writer import GraphWriter
-from model_export.quantise import per_column
+from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.onnx_writer import GraphWriter
+from model_export.graphs.quantise import per_column
 
 FLOORS = ("floor_fp32", "floor_fp32_conv", "floor_int8")
 

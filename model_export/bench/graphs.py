@@ -13,13 +13,13 @@ from feature_store.schema import FeatureSchema
 from model_export.bench.floors import FLOORS, floors
 from model_export.bench.interleave import Run
 from model_export.bench.request import CHUNK, Request
-from model_export.folded import FoldedNetwork
-from model_export.manifest import INT8
-from model_export.published import shared_user
-from model_export.ranker import ranker, ranker_int8
-from model_export.runtime import FoldedModel, Graphs, HistoryRows, ItemVectors, Precision
-from model_export.sessions import open_session
-from model_export.towers import context_tower, history_tower, item_tower
+from model_export.bundle.manifest import INT8
+from model_export.bundle.runtime import FoldedModel, Graphs, HistoryRows, ItemVectors, Precision
+from model_export.bundle.sessions import open_session
+from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.published import shared_user
+from model_export.graphs.ranker import ranker, ranker_int8
+from model_export.graphs.towers import context_tower, history_tower, item_tower
 from training.qin import QIN
 
 Floats = NDArray[np.float32]

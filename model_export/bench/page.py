@@ -7,7 +7,7 @@ from typing import Any
 
 from model_export.bench.labels import DRAWN, FIGURES, LATENCIES, figure
 from model_export.bench.picture import axes, save
-from model_export.errors import BundleError
+from model_export.bundle.errors import BundleError
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 

@@ -26,8 +26,8 @@ from model_export.bench.interleave import Run, medians
 from model_export.bench.request import Request, random_items
 from model_export.bench.unfolded import Published
 from model_export.bench.work import work
-from model_export.bundle import Bundle
-from model_export.rank_correlation import kendall_tau
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.rank_correlation import kendall_tau
 from training.qin import QIN
 
 TIMED = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from feature_store.schema import FeatureSchema
 from model_export.bench.run import Subject
-from model_export.bundle import Bundle
-from model_export.random_network import random_network
+from model_export.bundle.bundle import Bundle
+from model_export.quality.random_network import random_network
 from training.qin import QIN, QINSizes
 
 

@@ -23,10 +23,10 @@ from model_export.bench.graphs import Folded
 from model_export.bench.interleave import milliseconds
 from model_export.bench.request import Request, random_items
 from model_export.build import Int8, build
-from model_export.bundle import Bundle
-from model_export.random_network import calm, random_network
-from model_export.random_rows import random_held_out
-from model_export.top_k import Best, best, out_of_bound, shortlist
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.top_k import Best, best, out_of_bound, shortlist
+from model_export.quality.random_network import calm, random_network
+from model_export.quality.random_rows import random_held_out
 from training.qin import QINSizes
 
 SMALL_WIDTH = 16  # of every embedding of the network that answers many lists

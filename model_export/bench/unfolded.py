@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from feature_store.contract import ItemRows
 from model_export.bench.interleave import Run
 from model_export.bench.request import Request
-from model_export.golden_cases import network_answer, network_items
-from model_export.sessions import open_session
+from model_export.bundle.sessions import open_session
+from model_export.quality.golden_cases import network_answer, network_items
 from training.published import Positions, PublishedQIN
 from training.qin import QIN, Batch
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from model_export.bench.floors import floors
-from model_export.folded import FoldedNetwork
-from model_export.multiply_adds import multiply_adds
-from model_export.onnx_writer import GraphWriter
-from model_export.published import published, shared_user
-from model_export.ranker import ranker, ranker_int8
+from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.multiply_adds import multiply_adds
+from model_export.graphs.onnx_writer import GraphWriter
+from model_export.graphs.published import published, shared_user
+from model_export.graphs.ranker import ranker, ranker_int8
 from training.qin import QIN
 
 

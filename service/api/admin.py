@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from feature_store.errors import StoreError
-from model_export.manifest import VERSION_PATTERN
+from model_export.bundle.manifest import VERSION_PATTERN
 from service.access.admin import Access
 from service.access.audit import Recorder, Verb
 from service.api.body import Contents, read_body, validate

@@ -18,10 +18,10 @@ from time import monotonic
 
 import orjson
 
-from model_export import plain_files
-from model_export.bundle import parse_manifest
-from model_export.errors import BundleError
-from model_export.manifest import MANIFEST, MOST_MANIFEST_BYTES, SIGNATURE, Manifest
+from model_export.bundle import plain_files
+from model_export.bundle.bundle import parse_manifest
+from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import MANIFEST, MOST_MANIFEST_BYTES, SIGNATURE, Manifest
 
 SETTLED_S = 20.0  # without a change: what is wrong with it now is wrong with the bundle
 MOST_FILES = 1000  # of a folder that are looked at

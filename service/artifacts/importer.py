@@ -16,13 +16,19 @@ from itertools import islice
 from pathlib import Path
 
 from feature_store.schema import FeatureSchema
-from model_export import plain_files
-from model_export.bundle import REBUILD, Bundle, parse_manifest
-from model_export.errors import BundleError
-from model_export.manifest import MANIFEST, MOST_MANIFEST_BYTES, SIGNATURE, FileRecord, Manifest
-from model_export.plain_files import COPY_IT
-from model_export.signature import MOST_BYTES as MOST_SIGNATURE_BYTES
-from model_export.signature import PublicKeys, read_signature
+from model_export.bundle import plain_files
+from model_export.bundle.bundle import REBUILD, Bundle, parse_manifest
+from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import (
+    MANIFEST,
+    MOST_MANIFEST_BYTES,
+    SIGNATURE,
+    FileRecord,
+    Manifest,
+)
+from model_export.bundle.plain_files import COPY_IT
+from model_export.bundle.signature import MOST_BYTES as MOST_SIGNATURE_BYTES
+from model_export.bundle.signature import PublicKeys, read_signature
 from service.artifacts.local_copies import MAKE_ROOM, Copy, PrivateFolder
 from service.observability.logs import logger
 

@@ -35,9 +35,9 @@ from pydantic import (
     field_validator,
 )
 
-from model_export import plain_files
-from model_export.errors import BundleError
-from model_export.manifest import Version
+from model_export.bundle import plain_files
+from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import Version
 from service.artifacts.owner import Owner
 from service.artifacts.private_directory import make_private
 from service.observability.logs import logger

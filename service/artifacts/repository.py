@@ -9,9 +9,9 @@ from heapq import nlargest
 from itertools import islice
 from pathlib import Path
 
-from model_export.bundle import check_file, read_manifest
-from model_export.errors import BundleError
-from model_export.manifest import MANIFEST, VERSION_PATTERN
+from model_export.bundle.bundle import check_file, read_manifest
+from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import MANIFEST, VERSION_PATTERN
 from service.artifacts.arrival import Arrivals, Found
 
 MOST_ENTRIES = 100_000  # of the folder that are read: of more, which ones is left to chance

@@ -12,8 +12,8 @@ from pathlib import Path
 import orjson
 
 import service
-from model_export.bundle import Bundle
-from model_export.errors import BundleError
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
 from service.observability.logs import logger
 
 ROOT = Path(service.__file__).parents[1]

@@ -38,8 +38,8 @@ def main(path: str, memory_bytes: str, cpu_seconds: str, niceness: str) -> None:
     confine(int(memory_bytes), int(cpu_seconds), int(niceness))
     import orjson
 
-    from model_export.errors import BundleError, ParityError
-    from model_export.verify import verify
+    from model_export.bundle.errors import BundleError, ParityError
+    from model_export.bundle.verify import verify
 
     verdict: dict[str, object]
     try:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import ItemRows
-from model_export.runtime import FoldedModel
+from model_export.bundle.runtime import FoldedModel
 from service.items.memory import DerivedItems
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from model_export.bundle import Bundle
-from model_export.errors import BundleError
-from model_export.int8_golden import check_same_int8
-from model_export.manifest import QuantisationGate
-from model_export.runtime import FoldedModel, Precision
-from model_export.sessions import Placement, ProviderChoice, place
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
+from model_export.bundle.int8_golden import check_same_int8
+from model_export.bundle.manifest import QuantisationGate
+from model_export.bundle.runtime import FoldedModel, Precision
+from model_export.bundle.sessions import Placement, ProviderChoice, place
 from service.observability.logs import logger
 
 PrecisionChoice = Literal["fp32", "int8", "auto"]

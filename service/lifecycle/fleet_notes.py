@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreRefused
-from model_export.manifest import Version
+from model_export.bundle.manifest import Version
 from service.artifacts.owner import boot_id, started
 from service.observability.logs import logger
 

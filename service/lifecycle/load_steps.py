@@ -20,9 +20,9 @@ import numpy as np
 import feature_store
 from feature_store.contract import FOUND, FeatureStore, ItemBatch
 from feature_store.options import StoreOptions
-from model_export.bundle import Bundle
-from model_export.runtime import FoldedModel
-from model_export.verify import check_golden
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.verify import check_golden
 from service.items.item_tower import derive
 from service.items.shared_file import TableFile, table_path
 from service.items.table import Epoch, ItemTable, TableBusy

@@ -13,9 +13,9 @@ from typing import ParamSpec, TypeVar
 
 import onnxruntime
 
-from model_export import plain_files
-from model_export.bundle import Bundle
-from model_export.errors import BundleError
+from model_export.bundle import plain_files
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
 from service.artifacts import sandbox as inspection
 from service.artifacts.importer import Rules, TakenIn, recall, take_in
 from service.artifacts.local_copies import Copy, PrivateFolder, write

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from feature_store.errors import StoreError
-from model_export.errors import BundleError
+from model_export.bundle.errors import BundleError
 from service.artifacts.importer import TakenIn
 from service.artifacts.local_copies import Copy
 from service.errors import Conflict, ModelRefused, UnknownVersion

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model_export.bundle import Bundle
+from model_export.bundle.bundle import Bundle
 from service.errors import Conflict
 from service.lifecycle.catalog import Roster
 from service.lifecycle.model_entry import State

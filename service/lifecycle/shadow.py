@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.rank_correlation import kendall_tau
+from model_export.bundle.rank_correlation import kendall_tau
 from service.engine.engine import Engine
 from service.engine.niceness import LOWEST
 from service.items.store_client import StoreReader

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from feature_store.schema import FeatureSchema
-from model_export.errors import BundleError
+from model_export.bundle.errors import BundleError
 from service.artifacts.arrival import Found
 from service.artifacts.importer import Rules, TakenIn, recall, take_in
 from service.artifacts.local_copies import Copy, PrivateFolder

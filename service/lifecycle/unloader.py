@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from time import perf_counter
 
-from model_export.runtime import FoldedModel
+from model_export.bundle.runtime import FoldedModel
 from service.lifecycle.catalog import Roster
 from service.lifecycle.model_entry import Slot, State
 from service.models.registry import Version

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 
-from model_export.errors import BundleError
+from model_export.bundle.errors import BundleError
 from service.artifacts.arrival import Found
 from service.artifacts.local_copies import PrivateFolder
 from service.artifacts.repository import Catalogue, age

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal
 
 from feature_store.schema import FeatureSchema
-from model_export.runtime import FoldedModel
+from model_export.bundle.runtime import FoldedModel
 from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
 from service.items.fetcher import Fetches
 from service.items.table import ItemTable

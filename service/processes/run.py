@@ -8,8 +8,8 @@ from typing import Protocol
 
 from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
-from model_export.bundle import Bundle
-from model_export.errors import BundleError
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
 from service.application import House, open_house
 from service.cli.example import show_example
 from service.items.shared_file import remove_unused

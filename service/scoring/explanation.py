@@ -9,7 +9,7 @@ import orjson
 from numpy.typing import NDArray
 
 from feature_store.contract import Ids
-from model_export.explain import Influence
+from model_export.bundle.explain import Influence
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int64]

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from model_export.extremes import magnitude
-from model_export.runtime import HistoryRows
+from model_export.bundle.extremes import magnitude
+from model_export.bundle.runtime import HistoryRows
 from service.engine.engine import Prepare
 from service.errors import ModelFault
 from service.scoring.passes import Passes

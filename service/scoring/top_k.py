@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from model_export.top_k import out_of_bound, shortlist
+from model_export.bundle.top_k import out_of_bound, shortlist
 from service.observability.metrics import Metrics
 from service.scoring.passes import Passes
 from service.scoring.ranking import Positions, Ranking

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import settings
 
 from model_export.build import build
-from model_export.bundle import Bundle
-from model_export.random_network import random_network
-from model_export.runtime import FoldedModel
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.runtime import FoldedModel
+from model_export.quality.random_network import random_network
 from tests.model_export.schemas import SMALL, SMALL_SIZES
 from training.qin import QIN
 

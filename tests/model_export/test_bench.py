@@ -22,10 +22,10 @@ from model_export.bench.subjects import published, random_weights, trained
 from model_export.bench.unfolded import Published
 from model_export.bench.work import work
 from model_export.build import build
-from model_export.bundle import Bundle
-from model_export.errors import BundleError
-from model_export.folded import FoldedNetwork
-from model_export.random_network import random_network
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
+from model_export.graphs.folded import FoldedNetwork
+from model_export.quality.random_network import random_network
 from tests.model_export.schemas import SMALL, SMALL_SIZES, WITHOUT_IDENTITY
 from training.qin import QIN
 

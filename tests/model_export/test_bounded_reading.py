@@ -13,10 +13,10 @@ import numpy as np
 import orjson
 import pytest
 
-from model_export.bundle import Bundle, read_manifest
-from model_export.errors import BundleError
-from model_export.golden import MOST_BYTES, MOST_CANDIDATES, MOST_ITEMS, Golden
-from model_export.manifest import MANIFEST, MOST_MANIFEST_BYTES
+from model_export.bundle.bundle import Bundle, read_manifest
+from model_export.bundle.errors import BundleError
+from model_export.bundle.golden import MOST_BYTES, MOST_CANDIDATES, MOST_ITEMS, Golden
+from model_export.bundle.manifest import MANIFEST, MOST_MANIFEST_BYTES
 
 MB = 1 << 20
 SMALL_MB = 24  # what a refusal may take at most, a file of the most bytes allowed not being read

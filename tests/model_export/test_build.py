@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from feature_store.schema import FeatureSchema
-from model_export import fold
 from model_export.build import GATE, STEPS, build
-from model_export.bundle import Bundle
-from model_export.errors import BundleError, ParityError
-from model_export.folded import FoldedNetwork
-from model_export.random_network import random_network
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError, ParityError
+from model_export.graphs import fold
+from model_export.graphs.folded import FoldedNetwork
+from model_export.quality.random_network import random_network
 from tests.model_export.schemas import SMALL, SMALL_SIZES
 from training.qin import QIN
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from model_export import bundle as bundles
 from model_export.build import build
-from model_export.bundle import Bundle, free_version, newest, staged
-from model_export.errors import BundleError
-from model_export.manifest import MANIFEST
+from model_export.bundle import bundle as bundles
+from model_export.bundle.bundle import Bundle, free_version, newest, staged
+from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import MANIFEST
 from tests.model_export.schemas import SMALL
 from training.qin import QIN
 

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from model_export.__main__ import app
 from model_export.build import build
-from model_export.bundle import newest
-from model_export.calibrate import PICTURE, Calibrated, calibrate, network_logits, platt
-from model_export.errors import BundleError
-from model_export.held_out import HeldOut
-from model_export.random_network import random_network
-from model_export.random_rows import random_held_out
-from model_export.runtime import FoldedModel
-from model_export.verify import verify
+from model_export.bundle.bundle import newest
+from model_export.bundle.errors import BundleError
+from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.verify import verify
+from model_export.quality.calibrate import PICTURE, Calibrated, calibrate, network_logits, platt
+from model_export.quality.held_out import HeldOut
+from model_export.quality.random_network import random_network
+from model_export.quality.random_rows import random_held_out
 from training import checkpoint
 from training.metrics import auc, reliability
 from training.qin import QIN

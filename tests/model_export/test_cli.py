@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from model_export.bundle import Bundle, newest
+from model_export.bundle.bundle import Bundle, newest
 from tests.model_export.schemas import SMALL
 from training import checkpoint
 from training.qin import QIN

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from feature_store.schema import FeatureSchema
 from model_export.__main__ import app
-from model_export.bundle import newest
-from model_export.random_network import random_network
+from model_export.bundle.bundle import newest
+from model_export.quality.random_network import random_network
 from tests.model_export.schemas import SMALL_SIZES
 from training import checkpoint
 from training.synthesis_sizes import SIZES

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from model_export.explain import strongest
-from model_export.golden_cases import network_items
-from model_export.runtime import FoldedModel
+from model_export.bundle.explain import strongest
+from model_export.bundle.runtime import FoldedModel
+from model_export.quality.golden_cases import network_items
 from tests.model_export.answers import candidates, random_request
 from training.qin import QIN
 

@@ -8,8 +8,8 @@ import weakref
 import numpy as np
 import pytest
 
-from model_export.extremes import Extremes, magnitude
-from model_export.runtime import FoldedModel, ItemVectors
+from model_export.bundle.extremes import Extremes, magnitude
+from model_export.bundle.runtime import FoldedModel, ItemVectors
 from tests.service.world import World, make_world
 
 

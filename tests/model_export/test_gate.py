@@ -11,16 +11,17 @@ import torch
 from numpy.testing import assert_allclose
 
 from feature_store.contract import ItemRows
-from model_export import gate, ranker
 from model_export.build import STEPS, Int8, build
-from model_export.bundle import Bundle
-from model_export.errors import BundleError, GateError
-from model_export.held_out import HeldOut, UserList
-from model_export.int8_golden import check_same_int8, golden_logit_error
-from model_export.random_network import random_network
-from model_export.random_rows import random_held_out
-from model_export.runtime import FoldedModel
-from model_export.verify import verify
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError, GateError
+from model_export.bundle.int8_golden import check_same_int8, golden_logit_error
+from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.verify import verify
+from model_export.graphs import ranker
+from model_export.quality import gate
+from model_export.quality.held_out import HeldOut, UserList
+from model_export.quality.random_network import random_network
+from model_export.quality.random_rows import random_held_out
 from tests.model_export.answers import random_request
 from tests.model_export.schemas import SMALL, SMALL_SIZES
 from training.qin import QIN

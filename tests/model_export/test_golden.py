@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from model_export.bundle import Bundle
-from model_export.errors import BundleError
-from model_export.golden import Golden
-from model_export.golden_cases import DENSE_SCALES, golden_answers, informative
-from model_export.random_network import random_network
-from model_export.runtime import FoldedModel
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
+from model_export.bundle.golden import Golden
+from model_export.bundle.runtime import FoldedModel
+from model_export.quality.golden_cases import DENSE_SCALES, golden_answers, informative
+from model_export.quality.random_network import random_network
 from tests.model_export.schemas import SMALL, SMALL_SIZES
 
 

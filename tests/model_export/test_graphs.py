@@ -14,11 +14,11 @@ from numpy.testing import assert_allclose
 
 from feature_store.schema import Categorical, FeatureSchema
 from model_export.build import build
-from model_export.bundle import Bundle
-from model_export.context_tables import context_tables
-from model_export.folded import FoldedContext
-from model_export.random_network import random_network
-from model_export.runtime import FoldedModel
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.runtime import FoldedModel
+from model_export.graphs.context_tables import context_tables
+from model_export.graphs.folded import FoldedContext
+from model_export.quality.random_network import random_network
 from tests.model_export.answers import folded, in_float64, random_request
 from tests.model_export.schemas import ALL, MANY_CONTEXTS, SMALL, SMALL_SIZES
 from training.qin import QIN, QINSizes

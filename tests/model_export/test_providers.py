@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_export.bundle import Bundle
-from model_export.errors import BundleError, ProviderError
-from model_export.runtime import FoldedModel
-from model_export.sessions import PROVIDERS, Placement, open_session, place
-from model_export.size_buckets import BucketedSession, bucket
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError, ProviderError
+from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.sessions import PROVIDERS, Placement, open_session, place
+from model_export.bundle.size_buckets import BucketedSession, bucket
 from tests.model_export.answers import candidates, folded, random_request
 
 CUDA = PROVIDERS["cuda"]

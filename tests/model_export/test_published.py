@@ -12,10 +12,10 @@ import torch
 from onnx import TensorProto, helper
 
 from feature_store.schema import FeatureSchema
-from model_export.golden_cases import network_items
-from model_export.multiply_adds import multiply_adds
-from model_export.published import published
-from model_export.random_network import random_network
+from model_export.graphs.multiply_adds import multiply_adds
+from model_export.graphs.published import published
+from model_export.quality.golden_cases import network_items
+from model_export.quality.random_network import random_network
 from tests.model_export.answers import in_float64, random_request
 from tests.model_export.schemas import MANY_CONTEXTS, SMALL, SMALL_SIZES, WITHOUT_IDENTITY
 

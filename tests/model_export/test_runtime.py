@@ -11,10 +11,10 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from model_export.build import build
-from model_export.bundle import Bundle
-from model_export.errors import BundleError
-from model_export.random_network import random_network
-from model_export.runtime import FoldedModel
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
+from model_export.bundle.runtime import FoldedModel
+from model_export.quality.random_network import random_network
 from tests.model_export.answers import candidates, folded, random_request
 from tests.model_export.schemas import SMALL_SIZES, WITHOUT_IDENTITY
 
@@ -91,7 +91,7 @@ def test_a_damaged_graph_is_refused_with_its_name(copied: Bundle) -> None:
 
 def test_serving_imports_neither_torch_nor_onnx() -> None:
     code = (
-        "import sys, model_export.bundle, model_export.runtime, model_export.verify, "
+        "import sys, model_export.bundle.bundle, model_export.bundle.runtime, model_export.bundle.verify, "
         "model_export.__main__; "
         "print([m for m in ('torch', 'onnx', 'pandas', 'safetensors') if m in sys.modules])"
     )

@@ -10,9 +10,9 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from model_export.build import Int8, build
-from model_export.random_rows import random_held_out
-from model_export.runtime import FoldedModel, HistoryRows, ItemVectors
-from model_export.top_k import MARGIN, best, out_of_bound, shortlist
+from model_export.bundle.runtime import FoldedModel, HistoryRows, ItemVectors
+from model_export.bundle.top_k import MARGIN, best, out_of_bound, shortlist
+from model_export.quality.random_rows import random_held_out
 from tests.model_export.answers import random_request
 from training.qin import QIN
 

@@ -13,14 +13,14 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 
-from model_export.bundle import Bundle, digest
-from model_export.errors import BundleError, ParityError
-from model_export.folded import FoldedNetwork
-from model_export.manifest import GOLDEN, MANIFEST
-from model_export.random_network import random_network
-from model_export.ranker import ranker
-from model_export.towers import history_tower
-from model_export.verify import verify
+from model_export.bundle.bundle import Bundle, digest
+from model_export.bundle.errors import BundleError, ParityError
+from model_export.bundle.manifest import GOLDEN, MANIFEST
+from model_export.bundle.verify import verify
+from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.ranker import ranker
+from model_export.graphs.towers import history_tower
+from model_export.quality.random_network import random_network
 from tests.model_export.schemas import MANY_CONTEXTS, SMALL, SMALL_SIZES
 from training.qin import QIN
 

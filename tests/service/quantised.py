@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from model_export.build import Int8, build
-from model_export.random_rows import random_held_out
+from model_export.quality.random_rows import random_held_out
 from tests.service.world import World
 
 

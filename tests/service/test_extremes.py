@@ -14,7 +14,7 @@ import pytest
 
 from feature_store import connect
 from feature_store.schema import FeatureSchema
-from model_export.runtime import FoldedModel, ItemVectors
+from model_export.bundle.runtime import FoldedModel, ItemVectors
 from service.application import House
 from service.lifecycle.rollback_monitor import FEWEST_FAILURES, Bounds, Watch
 from service.models.registry import Version

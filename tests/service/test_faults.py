@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from feature_store import connect
 from feature_store.contract import Ids, ItemRows
 from feature_store.lmdb.environment import acquire, release
-from model_export.runtime import FoldedModel
+from model_export.bundle.runtime import FoldedModel
 from service.application import House, open_house
 from service.models.registry import Version
 from service.settings import Settings

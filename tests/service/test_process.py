@@ -16,8 +16,8 @@ import numpy as np
 import orjson
 import pytest
 
-from model_export.bundle import digest
-from model_export.manifest import GOLDEN, MANIFEST
+from model_export.bundle.bundle import digest
+from model_export.bundle.manifest import GOLDEN, MANIFEST
 from tests.service.process import serving, start, wait_ready
 from tests.service.world import World, make_world
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from model_export.top_k import best
+from model_export.bundle.top_k import best
 from service.application import House
 from tests.service.houses import ask, metric, opened
 from tests.service.quantised import with_int8

@@ -14,9 +14,9 @@ from feature_store.contract import Ids, ItemRows
 from feature_store.options import StoreOptions
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from model_export.build import build
-from model_export.bundle import Bundle
-from model_export.golden_cases import network_answer, network_items
-from model_export.random_network import random_network
+from model_export.bundle.bundle import Bundle
+from model_export.quality.golden_cases import network_answer, network_items
+from model_export.quality.random_network import random_network
 from training.qin import QIN, QINSizes
 
 SMALL = FeatureSchema.from_yaml(

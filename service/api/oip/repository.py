@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from model_export.errors import BundleError
+from model_export.bundle.errors import BundleError
 from service.access.admin import Access
 from service.access.audit import Recorder
 from service.api.body import Contents, parse_object, read_body

@@ -11,7 +11,7 @@ import pytest
 
 from feature_store.contract import Ids
 from model_export.build import build
-from model_export.random_network import random_network
+from model_export.quality.random_network import random_network
 from tests.service.parity import TOLERANCE
 from tests.service.process import Service, serving
 from tests.service.world import SMALL, SMALL_SIZES, World, make_world

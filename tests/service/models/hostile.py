@@ -12,8 +12,8 @@ import onnx
 import orjson
 from onnx import TensorProto, helper
 
-from model_export.bundle import digest
-from model_export.manifest import GOLDEN, MANIFEST, SIGNATURE
+from model_export.bundle.bundle import digest
+from model_export.bundle.manifest import GOLDEN, MANIFEST, SIGNATURE
 
 HUGE = 9_000_000_000  # floats: 34 GB
 Damage = Callable[[Path], None]

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from model_export.errors import BundleError
-from model_export.manifest import MANIFEST
-from model_export.signature import PublicKeys, sign
+from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import MANIFEST
+from model_export.bundle.signature import PublicKeys, sign
 from service.artifacts import arrival
 from service.artifacts.arrival import SETTLED_S
 from service.artifacts.importer import Rules, take_in

@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 from structlog.testing import capture_logs
 
-from model_export.bundle import Bundle
-from model_export.errors import BundleError, ProviderError
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError, ProviderError
 from service.lifecycle.execution import Execution, has_vnni
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.quantised import with_int8

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model_export.errors import BundleError
+from model_export.bundle.errors import BundleError
 from service.application import House
 from service.artifacts.local_copies import PrivateFolder
 from service.errors import Conflict, ModelRefused

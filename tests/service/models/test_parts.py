@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.contract import MAX_ID
-from model_export.errors import BundleError
-from model_export.rank_correlation import kendall_tau
+from model_export.bundle.errors import BundleError
+from model_export.bundle.rank_correlation import kendall_tau
 from service.artifacts import importer as intake
 from service.artifacts import sandbox as inspection
 from service.artifacts.importer import Rules, take_in

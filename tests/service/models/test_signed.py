@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from model_export.manifest import SIGNATURE
-from model_export.signature import sign
+from model_export.bundle.manifest import SIGNATURE
+from model_export.bundle.signature import sign
 from tests.service.models import hostile
 from tests.service.models.conftest import Swapping, running, two_versions
 from tests.service.process import start

@@ -1,0 +1,265 @@
+"""A bundle on disk: a folder that is whole or absent, and never changes once it is there.
+
+models/20261121T093000Z/
+    manifest.json                       what follows, with sizes and digests
+    item_tower.onnx      .weights       features -> item vector, first-layer row
+    context_tower.onnx   .weights       context levels -> their share of the row
+    history_tower.onnx   .weights       item vectors -> keys, values, rows
+    ranker.onnx          .weights       candidates × history × context -> probability
+    ranker.int8.onnx     .weights       the same with int8 products (optional)
+    golden.npz                          raw inputs and the PyTorch network's own answers
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+from pydantic import ValidationError
+
+from feature_store.schema import FeatureSchema
+from model_export.bundle import plain_files
+from model_export.bundle.errors import BundleError
+from model_export.bundle.golden import Golden
+from model_export.bundle.manifest import (
+    FORMAT,
+    GOLDEN,
+    MANIFEST,
+    MOST_FILES,
+    MOST_MANIFEST_BYTES,
+    MOST_MANIFEST_VALUES,
+    VERSION_PATTERN,
+    FileRecord,
+    Manifest,
+)
+
+MOST_SHOWN = 200  # characters of a manifest in a message
+REBUILD = "copy the bundle again or rebuild it with `python -m model_export build`"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path | str) -> Bundle:
+        """Read the manifest and check every file's size and digest. Raises BundleError."""
+        path = Path(path)
+        manifest = read_manifest(path)
+        for name, record in manifest.files.items():
+            check_file(path / name, record)
+        return cls(path, manifest)
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    @property
+    def schema(self) -> FeatureSchema:
+        return self.manifest.feature_schema
+
+    def graph(self, name: str) -> Path:
+        return self.path / f"{name}.onnx"
+
+    def golden(self) -> Golden:
+        """The raw inputs and the answers of the PyTorch network."""
+        return Golden.load(self.path / GOLDEN)
+
+
+def newest(models: Path | str) -> Bundle:
+    """The most recently created bundle of a models folder, opened and checked."""
+    models = Path(models)
+    found = [read_manifest(folder) for folder in bundle_folders(models)]
+    if not found:
+        raise BundleError(
+            f"{models}: holds no bundle; build one with "
+            f"`python -m model_export build CHECKPOINT --out {models}`"
+        )
+    latest = max(found, key=lambda manifest: (manifest.created, manifest.version))
+    return Bundle.open(models / latest.version)
+
+
+def bundle_folders(models: Path) -> list[Path]:
+    """Folders that hold a manifest, by name. One still being written is not among them."""
+    if not models.is_dir():
+        return []
+    return sorted(
+        folder
+        for folder in models.iterdir()
+        if re.match(VERSION_PATTERN, folder.name) and (folder / MANIFEST).is_file()
+    )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a bundle, without a look at its other files. Raises BundleError."""
+    file = path / MANIFEST
+    try:
+        content = plain_files.read(file, MOST_MANIFEST_BYTES)
+    except FileNotFoundError:
+        raise BundleError(f"{file}: not found, so {path} is not a bundle; {REBUILD}") from None
+    return parse_manifest(path, content)
+
+
+def parse_manifest(path: Path, text: bytes) -> Manifest:
+    """The manifest of the bundle at ``path``, from its bytes. Raises BundleError."""
+    file = path / MANIFEST
+    # Checking as many wrong values as fit into a megabyte takes hundreds.
+    if len(text) > MOST_MANIFEST_BYTES or text.count(b",") >= MOST_MANIFEST_VALUES:
+        raise BundleError(
+            f"{file}: more than {MOST_MANIFEST_BYTES:,} bytes or {MOST_MANIFEST_VALUES:,} values; "
+            f"{REBUILD}"
+        )
+    try:
+        content = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise BundleError(f"{file}: not JSON: {error}; {REBUILD}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        written = content.get("format") if isinstance(content, dict) else None
+        raise BundleError(
+            f"{file}: format: {_shown(repr(written))}, and this release reads format {FORMAT}; "
+            "rebuild the bundle with this release, or serve it with the one that wrote it"
+        )
+    files = content.get("files")
+    if isinstance(files, dict) and len(files) > MOST_FILES:
+        raise BundleError(f"{file}: files: {len(files):,}, and a bundle has at most {MOST_FILES}")
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = _shown(".".join(str(part) for part in first["loc"]))
+        raise BundleError(f"{file}: {place}: {first['msg']}; {REBUILD}") from None
+    missing = sorted(required(manifest) - manifest.files.keys())
+    if missing:
+        raise BundleError(f"{file}: files: {', '.join(missing)} not listed; {REBUILD}")
+    if path.resolve().name != manifest.version:
+        raise BundleError(
+            f"{file}: version: {manifest.version!r} in a folder named {path.resolve().name!r}; "
+            "give the folder its version's name"
+        )
+    return manifest
+
+
+def _shown(text: str) -> str:
+    """The start of what a manifest says: it may be as long as the file."""
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def required(manifest: Manifest) -> set[str]:
+    """Names of the files that a bundle must list."""
+    return {GOLDEN, *(f"{g}{kind}" for g in manifest.graphs for kind in (".onnx", ".weights"))}
+
+
+def check_file(file: Path, record: FileRecord) -> None:
+    """BundleError unless ``file`` has the size and the digest of ``record``."""
+    try:
+        with plain_files.opened(file) as (descriptor, status):
+            if status.st_size != record.size:
+                raise BundleError(
+                    f"{file}: {status.st_size} bytes, and the manifest says {record.size}; "
+                    f"{REBUILD}"
+                )
+            with os.fdopen(os.dup(descriptor), "rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}; {REBUILD}") from error
+    if found != record.sha256:
+        raise BundleError(
+            f"{file}: sha-256 {found[:16]}…, and the manifest says {record.sha256[:16]}…; {REBUILD}"
+        )
+
+
+def digest(file: Path) -> FileRecord:
+    with file.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    return FileRecord(sha256=sha256, size=file.stat().st_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """A bundle still being written."""
+
+    path: Path
+    version: str
+    schema: FeatureSchema
+
+    def graph(self, name: str) -> Path:
+        return self.path / f"{name}.onnx"
+
+    def records(self) -> dict[str, FileRecord]:
+        return {file.name: digest(file) for file in sorted(self.path.iterdir())}
+
+    def publish(self, manifest: Manifest) -> Bundle:
+        """Write the manifest, force everything to disk, give the folder its version's name."""
+        (self.path / MANIFEST).write_bytes(
+            orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n"
+        )
+        for path in (*self.path.iterdir(), self.path):
+            _force_to_disk(path)
+        models = self.path.parent
+        _refuse_existing(models, self.version)
+        final = models / self.version
+        try:
+            self.path.rename(final)
+        except OSError as error:
+            raise BundleError(f"{final}: cannot be published: {error.strerror}") from error
+        _force_to_disk(models)
+        return Bundle(final, manifest)
+
+
+@contextmanager
+def staged(models: Path, version: str, schema: FeatureSchema) -> Iterator[Staging]:
+    """A folder to write a bundle into; published by the end of the block, or gone."""
+    _refuse_existing(models, version)
+    folder = models / f".{version}.{os.getpid()}.partial"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be made: {error.strerror}") from error
+    try:
+        yield Staging(folder, version, schema)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_version(version: str) -> str:
+    """The version itself, if it can name a folder and a URL segment."""
+    if not re.fullmatch(VERSION_PATTERN, version):
+        raise BundleError(
+            f"version: {version!r}: 1 to 64 letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit"
+        )
+    return version
+
+
+def free_version(models: Path, now: datetime) -> str:
+    """``20261121T093000Z``, or ``20261121T093000Z-2`` and so on where that one is taken."""
+    stamp = now.strftime("%Y%m%dT%H%M%SZ")
+    version, number = stamp, 1
+    while (models / version).exists():
+        number += 1
+        version = f"{stamp}-{number}"
+    return version
+
+
+def _refuse_existing(models: Path, version: str) -> None:
+    if (models / version).exists():
+        raise BundleError(
+            f"{models / version}: exists, and a version is immutable; give another --version"
+        )
+
+
+def _force_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,91 @@
+"""Items whose numbers are so large that scores overflow float32.
+
+Each quadratic layer squares what is large, so a few of them take an item of finite but huge numbers
+beyond float32, as a candidate or by way of a history. Such an item is told from the others by
+trying it beside typical ones, in both roles. Only items larger than typical ones scaled up far
+beyond sense are tried; the rest cost one comparison.
+
+N items, D item-vector width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from model_export.bundle.runtime import Floats, FoldedModel, ItemVectors
+
+Mask = NDArray[np.bool_]
+PROBES = 16  # typical candidates
+SENSELESS_LOGIT = 1e15  # far beyond any that means something, and far from overflow
+MOST_SCALE = 2.0**64
+FINE = 2.0**0.25  # a step of scale; the logit may grow by 4,096 with it, in four layers
+
+
+class Extremes:
+    """Of one model, which holds it and is given to each call: a cycle would keep an unloaded model
+    until Python's collector runs."""
+
+    def __init__(self, model: FoldedModel, typical: ItemVectors) -> None:
+        """``typical`` items are such as the model was made for."""
+        self._typical = typical
+        self._candidates = typical.part(0, PROBES)
+        self._history = model.history(typical.vector[: model.schema.history_length])
+        self.tried_beyond = self._sensible_scale(model) * float(
+            magnitude(typical.vector).max(initial=0)
+        )
+
+    def scorable(self, model: FoldedModel, items: ItemVectors) -> Mask:
+        """(N,): which items give finite scores beside typical ones."""
+        fine = np.ones(len(items), np.bool_)
+        for part in (items.vector, items.row):
+            fine &= np.isfinite(part).all(axis=1)
+        tried = np.flatnonzero(fine & (magnitude(items.vector) > self.tried_beyond))
+        if len(tried):
+            logit = model.logits(items.take(tried), self._history)
+            tried, failed = tried[np.isfinite(logit)], tried[~np.isfinite(logit)]
+            fine[failed] = fine[tried[~self._readable(model, items.vector[tried])]] = False
+        return fine
+
+    def _readable(self, model: FoldedModel, vector: Floats) -> Mask:
+        """(N, D) -> (N,): which of them typical candidates can be ranked after."""
+        if not len(vector) or self._after(model, vector):
+            return np.ones(len(vector), np.bool_)
+        if len(vector) == 1:
+            return np.zeros(1, np.bool_)
+        half = len(vector) // 2
+        return np.concatenate(
+            [self._readable(model, vector[:half]), self._readable(model, vector[half:])]
+        )
+
+    def _after(self, model: FoldedModel, vector: Floats) -> bool:
+        logit = model.logits(self._candidates, model.history(vector))
+        return bool(np.isfinite(logit).all())
+
+    def _sensible_scale(self, model: FoldedModel) -> float:
+        """By how much typical items can be scaled, candidates and history alike."""
+        if not self._is_sensible(model, 1.0):
+            return 0.0
+        scale = 1.0
+        for step in (2.0, FINE):
+            while scale < MOST_SCALE and self._is_sensible(model, step * scale):
+                scale *= step
+        return scale
+
+    def _is_sensible(self, model: FoldedModel, scale: float) -> bool:
+        from model_export.bundle.runtime import ItemVectors
+
+        typical, by = self._typical, np.float32(scale)
+        vector = typical.vector * by
+        history = model.history(vector[: model.schema.history_length])
+        logit = model.logits(ItemVectors(vector, typical.row * by, typical.context), history)
+        return bool((np.abs(logit) <= SENSELESS_LOGIT).all())  # NaN is not
+
+
+def magnitude(vector: Floats) -> Floats:
+    """(N, D) -> (N,): the largest number of each."""
+    largest: Floats = np.maximum(vector.max(axis=1, initial=0), -vector.min(axis=1, initial=0))
+    return largest

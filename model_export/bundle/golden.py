@@ -1,0 +1,166 @@
+"""Golden answers: raw inputs, and what the PyTorch network itself answered to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import BadZipFile
+from zlib import error as ZlibError
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.contract import ItemRows
+from feature_store.schema import MAX_HISTORY
+from model_export.bundle import npz
+from model_export.bundle.errors import BundleError
+
+# Far beyond what an export writes (hundreds of items, a few thousand answers).
+MOST_BYTES = 64 << 20
+MOST_ITEMS, MOST_REQUESTS = 16_384, 16_384
+MOST_CANDIDATES = 1024  # of one request
+UNREADABLE = (
+    OSError, EOFError, TypeError, ValueError, KeyError, MemoryError, NotImplementedError,
+    RuntimeError, SyntaxError, BadZipFile, ZlibError,
+)  # fmt: skip
+
+
+class Ranks(Protocol):
+    """Anything that answers as ``FoldedModel`` does."""
+
+    def items(self, rows: ItemRows) -> Any: ...
+    def history(self, vector: NDArray[np.float32]) -> Any: ...
+    def in_context(self, items: Any, context: NDArray[np.int32]) -> Any: ...
+    def exact(self, items: Any, history: Any) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenRequest:
+    """One user's history and candidates, as positions in ``Golden.items``."""
+
+    name: str
+    history: NDArray[np.int32]  # (L,)
+    candidates: NDArray[np.int32]  # (C,)
+    context: NDArray[np.int32]  # (C, context features)
+    probability: NDArray[np.float32]  # (C,)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The candidate furthest from the network's answer."""
+
+    max_abs_error: float
+    worst_case: str
+    cases: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Golden:
+    """Ragged requests end to end: request i owns ``offsets[i]:offsets[i + 1]``."""
+
+    items: ItemRows  # (U,) of schema.item_dtype
+    names: NDArray[np.str_]  # (R,)
+    history: NDArray[np.int32]  # (ΣL,)
+    history_offsets: NDArray[np.int64]  # (R + 1,)
+    candidates: NDArray[np.int32]  # (ΣC,)
+    candidate_offsets: NDArray[np.int64]  # (R + 1,)
+    context: NDArray[np.int32]  # (ΣC, context features)
+    probability: NDArray[np.float32]  # (ΣC,)
+
+    def requests(self) -> Iterator[GoldenRequest]:
+        for i, name in enumerate(self.names):
+            h = slice(self.history_offsets[i], self.history_offsets[i + 1])
+            c = slice(self.candidate_offsets[i], self.candidate_offsets[i + 1])
+            yield GoldenRequest(
+                str(name),
+                self.history[h],
+                self.candidates[c],
+                self.context[c],
+                self.probability[c],
+            )
+
+    def compare(self, model: Ranks) -> Difference:
+        """Ask ``model`` everything; where it is furthest off. A NaN is infinitely far."""
+        vectors = model.items(self.items)
+        worst, where = -1.0, ""
+        for request in self.requests():
+            history = model.history(vectors.vector[request.history])
+            chosen = model.in_context(vectors.take(request.candidates), request.context)
+            answer = model.exact(chosen, history)
+            error = np.abs(answer.astype(np.float64) - request.probability)
+            error = np.where(np.isnan(error), np.inf, error)
+            i = int(error.argmax())
+            if error[i] > worst:
+                worst = float(error[i])
+                where = (
+                    f"{request.name}: candidate {i} of {len(error)}, history of "
+                    f"{len(request.history)}, context {request.context[i].tolist()}: "
+                    f"{answer[i]:.7f} against {request.probability[i]:.7f}"
+                )
+        return Difference(worst, where, len(self.probability))
+
+    def save(self, path: Path) -> None:
+        np.savez(path, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Golden:
+        """BundleError for what is damaged, or larger than golden answers ever are: they are read
+        where requests are answered, and there nothing limits the process's memory."""
+        try:
+            golden = cls(**npz.read(path, (f.name for f in fields(cls)), MOST_BYTES))
+        except UNREADABLE as error:
+            raise BundleError(
+                f"{path}: golden answers cannot be read: {error}; "
+                "rebuild the bundle with `python -m model_export build`"
+            ) from error
+        for fault in golden._faults():
+            raise BundleError(
+                f"{path}: {fault}; rebuild the bundle with `python -m model_export build`"
+            )
+        return golden
+
+    def _faults(self) -> Iterator[str]:
+        """Array and reason, the first first: a later check relies on the earlier ones."""
+        for name, dimensions, kinds in _LAYOUT:
+            array = getattr(self, name)
+            if array.ndim != dimensions or array.dtype.kind not in kinds:
+                yield f"{name}: {array.ndim}-dimensional {array.dtype} is not what belongs there"
+        for name, most in (("items", MOST_ITEMS), ("names", MOST_REQUESTS)):
+            if len(getattr(self, name)) > most:
+                yield f"{name}: {len(getattr(self, name)):,}, and at most {most:,} are asked about"
+        if not len(self.probability):
+            yield "probability: 0 golden answers, so nothing would be compared"
+        for name in ("candidates", "context"):
+            if len(getattr(self, name)) != len(self.probability):
+                count = len(getattr(self, name))
+                yield f"{name}: {count} rows for {len(self.probability)} golden answers"
+        for name, offsets, positions, least, most in (
+            ("history", self.history_offsets, self.history, 0, MAX_HISTORY),
+            ("candidate", self.candidate_offsets, self.candidates, 1, MOST_CANDIDATES),
+        ):
+            place = f"{name}_offsets"
+            if len(offsets) != len(self.names) + 1:
+                yield f"{place}: {len(offsets)} for {len(self.names)} requests, not one more"
+            if offsets[0] != 0 or offsets[-1] != len(positions):
+                yield f"{place}: {offsets[0]} to {offsets[-1]}, not 0 to {len(positions)}"
+            counts = np.diff(offsets)
+            wrong = np.flatnonzero(counts < least), np.flatnonzero(counts > most)
+            for i in np.concatenate(wrong)[:1]:
+                yield f"{place}: request {i} has {counts[i]} items"
+            for i in np.flatnonzero((positions < 0) | (positions >= len(self.items)))[:1]:
+                yield f"{name} {i}: position {positions[i]} of {len(self.items)} items"
+
+
+# array, its dimensions, the kinds of numpy type it may have
+_LAYOUT = (
+    ("items", 1, "V"),
+    ("names", 1, "U"),
+    ("history", 1, "i"),
+    ("history_offsets", 1, "i"),
+    ("candidates", 1, "i"),
+    ("candidate_offsets", 1, "i"),
+    ("context", 2, "i"),
+    ("probability", 1, "f"),
+)

@@ -1,0 +1,59 @@
+"""Opens files that others wrote: plain ones alone, without following links, bounded in size."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from model_export.bundle.errors import BundleError
+
+COPY_IT = "copy the bundle again, with plain files"
+
+
+@contextmanager
+def opened(file: Path, folder: int | None = None) -> Iterator[tuple[int, os.stat_result]]:
+    """Descriptor and status of ``file``, looked up in the open folder ``folder`` if one is given.
+
+    BundleError for a link, a named pipe or anything else that is not a plain file, and for one that
+    cannot be opened; FileNotFoundError when there is none.
+    """
+    # Not blocking: a named pipe is refused below instead of waited for.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        name = file if folder is None else file.name
+        descriptor = os.open(name, flags, dir_fd=folder)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = "a symbolic link" if file.is_symlink() else error.strerror
+        raise BundleError(f"{file}: cannot be opened: {reason}; {COPY_IT}") from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise BundleError(f"{file}: not a plain file; {COPY_IT}")
+        yield descriptor, found
+    finally:
+        os.close(descriptor)
+
+
+def read(file: Path, most_bytes: int) -> bytes:
+    """All of ``file``. BundleError as above, or beyond ``most_bytes``; FileNotFoundError."""
+    with opened(file) as (descriptor, found):
+        return read_opened(file, descriptor, found.st_size, most_bytes)
+
+
+def read_opened(file: Path, descriptor: int, size: int, most_bytes: int) -> bytes:
+    """All of ``file``, already open. BundleError beyond ``most_bytes``."""
+    if size > most_bytes:
+        raise BundleError(f"{file}: {size:,} bytes, and at most {most_bytes:,} are read")
+    try:
+        with os.fdopen(os.dup(descriptor), "rb") as stream:
+            content = stream.read(size + 1)
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
+    if len(content) != size:
+        raise BundleError(f"{file}: changes while it is read; {COPY_IT}")
+    return content

@@ -1,0 +1,360 @@
+"""Runs a bundle's graphs: item features and a history in, click probabilities out.
+
+Sessions are shared by every thread: ``run`` is thread-safe and releases the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from feature_store.contract import ItemRows
+from feature_store.schema import Dense, FeatureSchema
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
+from model_export.bundle.explain import Influence, strongest
+from model_export.bundle.extremes import Extremes
+from model_export.bundle.manifest import INT8
+from model_export.bundle.sessions import Placement, ProviderChoice, open_session, place
+from model_export.bundle.size_buckets import BucketedSession
+from model_export.bundle.top_k import Best, best, out_of_bound, shortlist
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int32]
+Positions = NDArray[np.int64]
+Precision = Literal["fp32", "int8"]
+Session: TypeAlias = onnxruntime.InferenceSession | BucketedSession
+TYPICAL = 96  # of the golden items, ordinary ones first
+UNUSUAL_LOGIT = 50.0  # a probability of 0 or 1 in float32
+
+
+class Candidates(Protocol):
+    """What the ranker needs of N items."""
+
+    @property
+    def vector(self) -> Floats: ...  # (N, D)
+    @property
+    def row(self) -> Floats: ...  # (N, X)
+    @property
+    def context(self) -> Indices: ...  # (N, F)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVectors:
+    """What the ranker needs of an item, fixed for a model version."""
+
+    vector: Floats  # (N, D)
+    row: Floats  # (N, X): its share of the first layer, its context's and the bias included
+    context: Indices  # (N, F): the levels whose share ``row`` holds
+
+    def __len__(self) -> int:
+        return len(self.vector)
+
+    def part(self, start: int, end: int) -> ItemVectors:
+        """Rows [start, end), without a copy."""
+        return ItemVectors(self.vector[start:end], self.row[start:end], self.context[start:end])
+
+    def take(self, positions: NDArray[np.integer[Any]]) -> ItemVectors:
+        return ItemVectors(
+            self.vector.take(positions, 0),
+            self.row.take(positions, 0),
+            self.context.take(positions, 0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRows:
+    """One user's history, made ready for the ranker. L = 0 is an empty history."""
+
+    keys: Floats  # (L, D)
+    values: Floats  # (L, D)
+    rows: Floats  # (L, X): its share of the first layer
+
+
+class Graphs(Protocol):
+    """A bundle, or a folder of graphs that is not one yet."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def schema(self) -> FeatureSchema: ...
+    def graph(self, name: str) -> Path: ...
+
+
+class FoldedModel:
+    """A bundle's graphs. Build once per version, share between threads."""
+
+    def __init__(
+        self,
+        bundle: Graphs,
+        *,
+        threads: int = 1,
+        precision: Precision = "fp32",
+        provider: ProviderChoice | Placement = "cpu",
+        tf32: bool = False,
+    ) -> None:
+        """``threads``: intra-op threads per call; one, unless a lone caller owns the machine.
+
+        ``precision`` int8 adds ``ranker.int8``; the float32 ranker is there in any case.
+        ``tf32`` lets a GPU round its products' factors to 10 bits: faster, and off by 1e-3.
+        Raises BundleError, and ProviderError where ``provider`` cannot be had.
+        """
+        self.schema, self.version = bundle.schema, bundle.version
+        self.precision, self._bundle = precision, bundle
+        self.placement = place(bundle.graph("ranker"), provider, threads)
+        where = self.placement.provider
+        self._item_tower = open_session(bundle.graph("item_tower"), threads)
+        self._history_tower = open_session(bundle.graph("history_tower"), threads)
+        self._context_tower = (
+            open_session(bundle.graph("context_tower"), threads) if self.schema.context else None
+        )
+        ranker = open_session(bundle.graph("ranker"), threads, where, tf32=tf32)
+        self._ranker: Session = ranker
+        if where == "cuda":
+            self._ranker = BucketedSession(ranker, "cuda")
+        self._int8: onnxruntime.InferenceSession | None = None
+        self.logit_bound = np.inf  # |Δlogit| of int8 at most, on the gate's data, for top-k
+        if precision == "int8":
+            self._open_int8(bundle, threads)
+
+    def _open_int8(self, bundle: Graphs, threads: int) -> None:
+        if self.placement.provider == "cuda":
+            raise BundleError("precision=int8: its products run on the CPU alone; use fp32 on cuda")
+        if not bundle.graph(INT8).exists():
+            raise BundleError(
+                f"{bundle.path}: holds no {INT8}.onnx; build it with "
+                "`python -m model_export build --int8`, or serve it with precision=fp32"
+            )
+        self._int8 = open_session(bundle.graph(INT8), threads)
+        gate = bundle.manifest.quantisation if isinstance(bundle, Bundle) else None
+        if gate is not None:
+            self.logit_bound = gate.top_k_bound
+
+    def items(self, rows: ItemRows) -> ItemVectors:
+        """(N,) of ``schema.item_dtype``. An index at or beyond the vocabulary counts as 0."""
+        feeds: dict[str, NDArray[Any]] = {}
+        for feature in self.schema.item:
+            values = rows[feature.name]
+            if isinstance(feature, Dense):
+                feeds[feature.name] = np.ascontiguousarray(values, np.float32)
+            else:
+                feeds[feature.name] = _known(values, feature.vocabulary)
+        vector, row = self._item_tower.run(["vector", "row"], feeds)
+        context = np.empty((len(rows), len(self.schema.context)), np.int32)
+        for column, name in enumerate(f.name for f in self.schema.context):
+            context[:, column] = rows[name]
+        return ItemVectors(vector, row + self._share(context), context)
+
+    @cached_property
+    def extremes(self) -> Extremes:
+        """Made at the first use. BundleError where the golden answers cannot be read."""
+        rows = np.zeros(1, self.schema.item_dtype)
+        if isinstance(self._bundle, Bundle):
+            golden = self._bundle.golden().items[:TYPICAL]
+            rows = golden if golden.dtype == rows.dtype else rows  # told by ``verify``
+        return Extremes(self, self.items(rows))
+
+    def scorable(self, items: ItemVectors) -> NDArray[np.bool_]:
+        """(N,): which items are worth a place in a table. The numbers of others are not finite,
+        or so large that scores overflow."""
+        return self.extremes.scorable(self, items)
+
+    def cold(self, rows: ItemRows) -> NDArray[np.bool_]:
+        """(N,): which items this model has no identity for (index 0, or beyond its vocabulary)."""
+        if self.schema.identity is None:
+            return np.zeros(len(rows), np.bool_)
+        index = rows[self.schema.identity]
+        vocabulary = next(
+            f.vocabulary
+            for f in self.schema.item
+            if f.name == self.schema.identity and not isinstance(f, Dense)
+        )
+        return (index <= 0) | (index >= vocabulary)
+
+    def in_context(self, items: Candidates, context: Indices) -> ItemVectors:
+        """The same items (N) in other contexts (N, F); only rows that differ are made anew."""
+        row = items.row
+        moved = np.flatnonzero((items.context != context).any(axis=1))
+        if len(moved):
+            row = row.copy()
+            row[moved] += self._share(context[moved]) - self._share(items.context[moved])
+        return ItemVectors(items.vector, row, context)
+
+    def _share(self, context: Indices) -> Floats:
+        """(N, F) -> (N, X) or nothing to add: what these levels add to an item's row."""
+        if self._context_tower is None:
+            return np.zeros((1, 1), np.float32)
+        share: Floats = self._context_tower.run(["share"], self._levels(context))[0]
+        return share
+
+    def history(self, vector: Floats) -> HistoryRows:
+        """(L, D) item vectors, in any order; L may be 0."""
+        return HistoryRows(*self._history_tower.run(["keys", "values", "rows"], {"vector": vector}))
+
+    def rank(self, items: Candidates, history: HistoryRows) -> Floats:
+        """Candidates (C), each in the context it carries, and a history -> probability (C,).
+
+        One call is one chunk: cut long lists before. A context index at or beyond the vocabulary
+        counts as 0. In the model's own precision; ``logits`` and ``exact`` choose theirs.
+        """
+        return _bounded(self._in_precision(self.precision, "probability", items, history))
+
+    def exact(self, items: Candidates, history: HistoryRows) -> Floats:
+        """As ``rank``, in float32 whatever the model's precision."""
+        return _bounded(self._run(self._ranker, "probability", items, history))
+
+    def rescore(self, items: ItemVectors, history: HistoryRows) -> tuple[Floats, Floats]:
+        """float32 probability (C,) and logit (C,), to the bit as in a longer list."""
+        count = len(items)
+        # A row alone takes another way through the runtime, and may differ in its last bit.
+        pair = items.take(np.zeros(2, np.int64)) if count == 1 else items
+        probability, logit = self._run_all(self._ranker, ["probability", "logit"], pair, history)
+        return _bounded(probability[:count]), logit[:count]
+
+    def logits(
+        self, items: Candidates, history: HistoryRows, precision: Precision = "fp32"
+    ) -> Floats:
+        """As ``rank``, before the sigmoid."""
+        return self._in_precision(precision, "logit", items, history)
+
+    def top_k(self, items: ItemVectors, history: HistoryRows, k: int) -> Best:
+        """The k best of (C,), best first, as a full float32 pass would have them; ties keep order.
+
+        With int8, everything is scored in int8 and in float32 only what the bundle's recorded
+        error bound cannot rule out; and everything, should the bound turn out not to hold.
+        """
+        if 2 * k > len(items) or not self.has_shortlists:
+            return best(self.exact(items, history), k)
+        quick = self.logits(items, history, "int8")
+        chosen = shortlist(quick, k, self.logit_bound)
+        probability, logit = self.rescore(items.take(chosen), history)
+        if out_of_bound(quick[chosen], logit, self.logit_bound):
+            return best(self.exact(items, history), k)
+        found = best(probability, k)
+        return Best(chosen[found.position], found.probability, rescored=len(chosen))
+
+    @property
+    def has_shortlists(self) -> bool:
+        """Whether it knows int8 and how far that is off at most."""
+        return self._int8 is not None and bool(np.isfinite(self.logit_bound))
+
+    def explain(
+        self,
+        items: Candidates,
+        history: HistoryRows,
+        top: int,
+        same: NDArray[np.int64] | None = None,
+    ) -> Influence:
+        """Per candidate, the ``top`` history items with the largest share of the pooled vector.
+
+        ``same`` (L,): see ``explain.strongest``.
+        """
+        attention: Floats = self._run(self._ranker, "attention", items, history)
+        return strongest(attention, history.values, top, same)
+
+    def _in_precision(
+        self, precision: Precision, output: str, items: Candidates, history: HistoryRows
+    ) -> Floats:
+        session = self._chosen(precision)
+        if precision == "fp32":
+            return self._run(session, output, items, history)
+        return self._in_int8(session, output, items, history)
+
+    def _in_int8(
+        self, session: Session, output: str, items: Candidates, history: HistoryRows
+    ) -> Floats:
+        """The candidates of a call share one range, divided into 255 steps. One with a senseless
+        logit has taken the range for itself: it is scored in float32, and the others again."""
+        outputs = ["logit"] if output == "logit" else [output, "logit"]
+        answers = self._run_all(session, outputs, items, history)
+        logit = answers[-1]
+        apart = ~(np.abs(logit) <= UNUSUAL_LOGIT)  # NaN too
+        if not apart.any():
+            return answers[0]
+        found, ranker = np.empty(len(logit), np.float32), self._ranker
+        for chosen, run in ((apart, ranker), (~apart, session)):
+            part = ItemVectors(items.vector[chosen], items.row[chosen], items.context[chosen])
+            found[chosen] = self._run(run, output, part, history)
+        return found
+
+    def _chosen(self, precision: Precision) -> Session:
+        if precision == "fp32":
+            return self._ranker
+        if self._int8 is None:
+            raise BundleError('this model was loaded without int8: FoldedModel(precision="int8")')
+        return self._int8
+
+    def _run(
+        self,
+        session: Session,
+        output: str,
+        items: Candidates,
+        history: HistoryRows,
+    ) -> Floats:
+        return self._run_all(session, [output], items, history)[0]
+
+    def _run_all(
+        self,
+        session: Session,
+        outputs: list[str],
+        items: Candidates,
+        history: HistoryRows,
+    ) -> list[Floats]:
+        if not len(items.vector):  # a convolution refuses an image of no pixels
+            none = np.zeros(0, np.float32), np.zeros((0, len(history.keys)), np.float32)
+            return [none[output == "attention"] for output in outputs]
+        answers: list[Floats] = session.run(outputs, self.feeds(items, history))
+        return answers
+
+    def feeds(self, items: Candidates, history: HistoryRows) -> dict[str, NDArray[Any]]:
+        """The ranker's inputs by name."""
+        feeds: dict[str, NDArray[Any]] = {
+            "vector": items.vector,
+            "row": items.row,
+            "history_keys": history.keys,
+            "history_values": history.values,
+            "history_rows": history.rows,
+        }
+        feeds.update(self._levels(items.context))
+        return feeds
+
+    def _levels(self, context: Indices) -> Mapping[str, Indices]:
+        """One contiguous (N,) array a context feature."""
+        features = enumerate(self.schema.context)
+        return {f.name: _known(context[:, column], f.vocabulary) for column, f in features}
+
+    def signatures(self) -> dict[str, dict[str, tuple[str, list[Any]]]]:
+        """graph -> input or output name -> (type, shape), as the runtime sees them."""
+        sessions = {
+            "item_tower": self._item_tower,
+            "context_tower": self._context_tower,
+            "history_tower": self._history_tower,
+            "ranker": self._ranker,
+            INT8: self._int8,
+        }
+        return {
+            name: {a.name: (a.type, a.shape) for a in (*s.get_inputs(), *s.get_outputs())}
+            for name, s in sessions.items()
+            if s is not None
+        }
+
+
+def _bounded(probability: Floats) -> Floats:
+    """In place. The runtime's sigmoid is an approximation: 1.0000001 at a few logits near 18."""
+    return np.clip(probability, 0, 1, out=probability)
+
+
+def _known(indices: NDArray[Any], vocabulary: int) -> Indices:
+    """Contiguous int32; what the model never saw becomes 0, the padding row."""
+    levels = np.ascontiguousarray(indices, np.int32)
+    beyond = levels.view(np.uint32) >= vocabulary  # a negative one is beyond as well
+    return np.where(beyond, np.int32(0), levels) if beyond.any() else levels

@@ -1,0 +1,140 @@
+"""Proves that a bundle on this machine answers as its PyTorch network did. No torch, no onnx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from feature_store.schema import CategoricalList, Dense, FeatureSchema
+from model_export.bundle.bundle import REBUILD, Bundle
+from model_export.bundle.errors import BundleError, ParityError
+from model_export.bundle.golden import Difference, Golden
+from model_export.bundle.int8_golden import golden_logit_error
+from model_export.bundle.manifest import GOLDEN, INT8, MANIFEST, TOLERANCE
+from model_export.bundle.runtime import FoldedModel
+
+Shape = list[str | int]
+Signature = dict[str, tuple[str, Shape]]  # input or output name -> (element type, shape)
+
+
+def verify(path: Path | str) -> tuple[Bundle, Difference]:
+    """Digests, then signatures, then every golden answer. Raises BundleError naming the fault."""
+    bundle = Bundle.open(path)
+    model = FoldedModel(bundle, precision="int8" if bundle.manifest.quantisation else "fp32")
+    check_signatures(bundle, model)
+    difference = check_golden(bundle, model)
+    if bundle.manifest.quantisation:
+        _check_int8_runs(bundle, model)
+    return bundle, difference
+
+
+def _check_int8_runs(bundle: Bundle, model: FoldedModel) -> None:
+    """How near it is depends on the processor: whoever serves it asks ``check_same_int8``."""
+    try:
+        error = golden_logit_error(model, bundle.golden())
+    except Exception as failure:  # onnxruntime's own exceptions share no base but Exception
+        raise BundleError(f"{bundle.graph(INT8)}: fails while running: {failure}") from failure
+    if not np.isfinite(error):
+        raise BundleError(f"{bundle.graph(INT8)}: answers with what is no number; {REBUILD}")
+
+
+def check_signatures(bundle: Bundle, model: FoldedModel) -> None:
+    """Every graph's inputs and outputs are those its schema asks for: names, types, shapes."""
+    known: dict[str, Signature] = model.signatures()
+    expectations = signatures(bundle.schema)
+    for graph, found in known.items():
+        expected = expectations[graph]
+        faults = list(_differences(expected, found))
+        if faults:
+            raise BundleError(
+                f"{bundle.graph(graph)}: does not fit the manifest's schema: {'; '.join(faults)}; "
+                f"{REBUILD}"
+            )
+
+
+def check_golden(bundle: Bundle, model: FoldedModel) -> Difference:
+    """Ask every golden question there was at the export. Raises ParityError beyond the tolerance,
+    and BundleError where the questions are not those of the manifest or cannot be answered."""
+    golden = bundle.golden()
+    for fault in _misfits(bundle, golden):
+        raise BundleError(f"{bundle.path / GOLDEN}: {fault}; {REBUILD}")
+    try:
+        difference = golden.compare(model)
+    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise BundleError(
+            f"{bundle.path}: its graphs fail at the golden questions, so they may not be those "
+            f"of its {MANIFEST}: {said}; {REBUILD}"
+        ) from error
+    if not difference.max_abs_error <= TOLERANCE:
+        raise ParityError(
+            f"{bundle.path}: an answer on this machine differs from the network's by "
+            f"{difference.max_abs_error:.3g} (at most {TOLERANCE:g} is allowed); worst case: "
+            f"{difference.worst_case}; do not serve it here: rebuild the bundle, and report the "
+            "processor and the onnxruntime version if that does not help"
+        )
+    return difference
+
+
+def _misfits(bundle: Bundle, golden: Golden) -> Iterator[str]:
+    """What of the golden answers does not fit the manifest."""
+    schema, cases = bundle.schema, bundle.manifest.parity.cases
+    if golden.items.dtype != schema.item_dtype:
+        yield f"items: {golden.items.dtype} does not fit the manifest's schema"
+    if golden.context.shape[1] != len(schema.context):
+        yield (
+            f"context: {golden.context.shape[1]} columns, and the manifest's schema has "
+            f"{len(schema.context)} context features"
+        )
+    if len(golden.probability) != cases:
+        yield (
+            f"probability: {len(golden.probability)} golden answers, and the manifest says "
+            f"{cases} (parity.cases)"
+        )
+
+
+def signatures(schema: FeatureSchema) -> dict[str, Signature]:
+    """What each graph takes and gives under ``schema``."""
+    D, X = schema.item_vector_width, schema.network_width
+    items: Signature = {}
+    for feature in schema.item:
+        match feature:
+            case Dense():
+                items[feature.name] = ("tensor(float)", ["N", feature.size])
+            case CategoricalList():
+                items[feature.name] = ("tensor(int32)", ["N", feature.slots])
+            case _:
+                items[feature.name] = ("tensor(int32)", ["N"])
+    ranker = (
+        _levels(schema, "C")
+        | _floats(vector=["C", D], row=["C", X])
+        | _floats(history_keys=["L", D], history_values=["L", D], history_rows=["L", X])
+        | _floats(probability=["C"], logit=["C"], attention=["C", "L"])
+    )
+    return {
+        "item_tower": items | _floats(vector=["N", D], row=["N", X]),
+        "context_tower": _levels(schema, "N") | _floats(share=["N", X]),
+        "history_tower": _floats(vector=["L", D], keys=["L", D], values=["L", D], rows=["L", X]),
+        "ranker": ranker,
+        INT8: ranker,
+    }
+
+
+def _levels(schema: FeatureSchema, dimension: str) -> Signature:
+    return {f.name: ("tensor(int32)", [dimension]) for f in schema.context}
+
+
+def _floats(**shapes: Shape) -> Signature:
+    return {name: ("tensor(float)", shape) for name, shape in shapes.items()}
+
+
+def _differences(expected: Signature, found: Signature) -> Iterator[str]:
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            yield f"{name} is missing"
+        elif name not in expected:
+            yield f"{name} is not known"
+        elif found[name] != expected[name]:
+            yield f"{name} is {found[name]} and not {expected[name]}"

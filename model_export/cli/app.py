@@ -1,0 +1,84 @@
+"""What this room's commands share: their options, how they refuse, and the networks they take."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+
+from feature_store.schema import FeatureSchema, SchemaError
+from model_export.bundle.bundle import digest
+from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import Training
+
+if TYPE_CHECKING:
+    from model_export.build import Int8
+    from training.qin import QIN
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+Models = Annotated[Path, typer.Option("--out", help="Models folder; the bundle is OUT/VERSION.")]
+VersionName = Annotated[
+    str | None, typer.Option("--version", help="Name of the bundle; the time in UTC by default.")
+]
+WantsInt8 = Annotated[
+    bool, typer.Option("--int8", help="Add an int8 ranker, if it passes its gate on DATA.")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="With --int8: publish it whatever the gate says.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What is refused on purpose is one line on stderr and exit status 1."""
+    try:
+        yield
+    except (BundleError, SchemaError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def print_json(content: object) -> None:
+    sys.stdout.buffer.write(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+    sys.stdout.flush()
+
+
+def trained(folder: Path) -> tuple[QIN, Training]:
+    """The network of a checkpoint, and where it came from."""
+    from training import checkpoint
+
+    try:
+        network, metrics = checkpoint.load(folder), checkpoint.read_metrics(folder)
+    except checkpoint.CheckpointError as error:
+        raise BundleError(str(error)) from error
+    return network, Training(
+        checkpoint=folder.resolve().name,
+        weights_sha256=digest(folder / checkpoint.WEIGHTS).sha256,
+        metrics=metrics,
+    )
+
+
+def untrained(schema: Path | None, seed: int) -> QIN:
+    """Random weights for a schema file (MicroLens by default)."""
+    from model_export.quality.random_network import random_network
+
+    return random_network(
+        FeatureSchema.microlens() if schema is None else FeatureSchema.read(schema), seed=seed
+    )
+
+
+def wanted_int8(network: QIN, data: Path | None, force: bool) -> Int8:
+    """The gate's rows are those of ``data``; a random network has none but random ones."""
+    from model_export.build import Int8
+    from model_export.quality.held_out import HeldOut
+    from model_export.quality.random_rows import random_held_out
+
+    if data is None:
+        return Int8(random_held_out(network), force)
+    return Int8(HeldOut.read(data, network.schema), force)

@@ -1,0 +1,99 @@
+"""``python -m model_export build``: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.manifest import Training
+from model_export.cli.app import (
+    AsJson,
+    Force,
+    Models,
+    VersionName,
+    WantsInt8,
+    print_json,
+    refusals,
+    trained,
+    untrained,
+    wanted_int8,
+)
+from model_export.cli.progress import steps
+from model_export.cli.report import calibration_in_words, gate_in_words
+
+
+def build(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(metavar="[CHECKPOINT]", help="A checkpoint's folder.")
+    ] = None,
+    out: Models = Path("var/models"),
+    version: VersionName = None,
+    int8: WantsInt8 = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="With --int8: folder of held-out rows (valid.parquet) and items."),
+    ] = None,
+    force: Force = False,
+    random: Annotated[
+        bool, typer.Option("--random", help="Random weights in place of a checkpoint.")
+    ] = False,
+    schema: Annotated[
+        Path | None, typer.Option(help="With --random: schema file (MicroLens by default).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="With --random.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fold CHECKPOINT and publish it, unless a golden answer is off by more than 1e-5."""
+    if (checkpoint is None) != random:
+        raise typer.BadParameter("give either a CHECKPOINT or --random")
+    if int8 and (data is None) != random:
+        raise typer.BadParameter(
+            "--int8 takes --data, held-out rows for its gate (with --random, random rows instead)"
+        )
+    if not int8 and (force or data):
+        raise typer.BadParameter("--data and --force go with --int8")
+    with refusals():
+        from model_export.build import STEPS
+        from model_export.build import build as build_bundle
+
+        load = "load network and data" if int8 else "load the network"
+        with steps((load, *STEPS)) as announce:
+            announce(load)
+            if checkpoint is None:
+                network, training = untrained(schema, seed), Training()
+            else:
+                network, training = trained(checkpoint)
+            bundle = build_bundle(
+                network,
+                out,
+                version=version,
+                training=training,
+                int8=wanted_int8(network, data, force) if int8 else None,
+                announce=announce,
+            )
+        tell_published(bundle, as_json)
+
+
+def tell_published(bundle: Bundle, as_json: bool) -> None:
+    """What a command prints of the bundle it has published."""
+    parity, gate = bundle.manifest.parity, bundle.manifest.quantisation
+    calibration = bundle.manifest.calibration
+    if as_json:
+        told = {"version": bundle.version, "path": str(bundle.path), **parity.model_dump()}
+        if calibration is not None:
+            told["calibration"] = calibration.model_dump()
+        if gate is not None:
+            told["quantisation"] = gate.model_dump()
+        print_json(told)
+        return
+    typer.echo(
+        f"published {bundle.path}: worst |Δp| {parity.max_abs_error:.2g} over {parity.cases} "
+        f"golden answers ({parity.worst_case})"
+    )
+    if calibration is not None:
+        typer.echo(f"calibration: {calibration_in_words(calibration)}")
+    if gate is not None:
+        typer.echo(f"int8: {gate_in_words(gate)}")

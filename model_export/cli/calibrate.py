@@ -1,0 +1,54 @@
+"""``python -m model_export calibrate``: a bundle whose scores are click rates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model_export.cli.app import AsJson, Force, Models, VersionName, WantsInt8, refusals, trained
+from model_export.cli.build import tell_published
+from model_export.cli.progress import steps
+
+
+def calibrate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's folder.")],
+    data: Annotated[Path, typer.Option(help="Folder of held-out rows (valid.parquet) and items.")],
+    negative_sampling_rate: Annotated[
+        float,
+        typer.Option(min=1e-6, max=1.0, help="Share of the negatives that were kept in the data."),
+    ] = 1.0,
+    out: Models = Path("var/models"),
+    version: VersionName = None,
+    int8: WantsInt8 = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit Platt scaling on DATA, fold it into the last layer, and publish that as a bundle."""
+    if force and not int8:
+        raise typer.BadParameter("--force goes with --int8")
+    with refusals():
+        from model_export.build import STEPS, Int8, build
+        from model_export.quality.calibrate import PICTURE
+        from model_export.quality.calibrate import calibrate as fit
+        from model_export.quality.held_out import HeldOut
+
+        load, scale = "load network and data", "fit the calibration"
+        with steps((load, scale, *STEPS)) as announce:
+            announce(load)
+            network, training = trained(checkpoint)
+            held_out = HeldOut.read(data, network.schema)
+            announce(scale)
+            found = fit(network, held_out, negative_sampling_rate)
+            bundle = build(
+                found.network,
+                out,
+                version=version,
+                training=training,
+                int8=Int8(held_out, force) if int8 else None,
+                calibration=found.calibration,
+                pictures={PICTURE: found.picture},
+                announce=announce,
+            )
+        tell_published(bundle, as_json)

@@ -1,0 +1,51 @@
+"""``python -m model_export import-fuxictr``: the authors' checkpoint becomes ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model_export.cli.app import AsJson, print_json, refusals
+
+
+def import_fuxictr(
+    model: Annotated[Path, typer.Argument(help="FuxiCTR's .model file: a PyTorch state_dict.")],
+    items: Annotated[
+        list[Path], typer.Option(help="Item table (parquet); further ones are joined by id.")
+    ],
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
+    history: Annotated[int, typer.Option(min=1, help="Longest history it was trained on.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Take over a QIN_variety_v9 checkpoint of any embedding_dim, num_layers and num_row."""
+    with refusals():
+        from feature_store.parquet.columns import DataFileError
+        from model_export.bundle.errors import BundleError
+        from model_export.fuxictr.checkpoint import import_network, read_state
+        from model_export.fuxictr.items import slots_of
+        from training import checkpoint
+        from training.catalogue import Catalogue
+
+        state = read_state(model)
+        try:
+            slots = slots_of(items)
+            network = import_network(state, slots, history, str(model))
+            catalogue = Catalogue.read(items, network.schema)
+            told = {"imported_from": model.name, "items": len(catalogue) - 1}
+            checkpoint.save(out, network, told)
+        except (DataFileError, checkpoint.CheckpointError, OSError) as error:
+            raise BundleError(str(error)) from error
+        sizes = network.sizes
+        parameters = sum(p.numel() for p in network.parameters())
+        if as_json:
+            print_json(
+                {"checkpoint": str(out), "parameters": parameters, **sizes.model_dump(), **told}
+            )
+            return
+        typer.echo(
+            f"checkpoint: {out}: {parameters:,} parameters, {sizes.layers} quadratic layers of "
+            f"{network.schema.network_width} with {sizes.rows} rows; its item table has "
+            f"{len(catalogue) - 1:,} items"
+        )

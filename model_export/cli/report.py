@@ -1,0 +1,106 @@
+"""What a person wants to know of a bundle, as a table."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from feature_store.schema import Categorical, CategoricalList, Dense
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.manifest import Calibration, QuantisationGate
+
+
+def print_info(bundle: Bundle, console: Console) -> None:
+    manifest, schema = bundle.manifest, bundle.schema
+    sizes, work = manifest.sizes, manifest.multiply_adds
+    table = Table(title=f"bundle {manifest.version}", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("folder", str(bundle.path))
+    table.add_row("created", f"{manifest.created:%Y-%m-%d %H:%M:%S} UTC, format {manifest.format}")
+    table.add_row("trained as", _training(bundle))
+    table.add_section()
+    table.add_row("schema", schema.name)
+    for feature in (*schema.item, *schema.context):
+        role = "context" if feature in schema.context else "item"
+        table.add_row(f"  {feature.name}", f"{role}, {_kind(feature)}, width {feature.width}")
+    table.add_row("history", f"{schema.history_length} items at most")
+    table.add_row(
+        "network",
+        f"{sizes.layers} quadratic layers of {schema.network_width} with {sizes.rows} rows, "
+        f"attention width {sizes.attention_width}, {manifest.parameters:,} parameters",
+    )
+    table.add_section()
+    table.add_row(
+        "dense multiply-adds",
+        f"{work.candidate:,} per candidate against a history of {work.history_length} "
+        f"(as published: {work.published_candidate:,}, "
+        f"{work.published_candidate / work.candidate:.1f}×)",
+    )
+    table.add_row("", f"{work.history_item:,} per history item and request")
+    table.add_row("", f"{work.item:,} per item, once per model version")
+    table.add_section()
+    parity = manifest.parity
+    table.add_row(
+        "parity",
+        f"worst |Δp| {parity.max_abs_error:.2g} over {parity.cases} golden answers "
+        f"(at most {parity.tolerance:g} is allowed)",
+    )
+    table.add_row("calibration", calibration_in_words(manifest.calibration))
+    table.add_row("int8", gate_in_words(manifest.quantisation))
+    table.add_section()
+    for name, record in sorted(manifest.files.items()):
+        table.add_row(name, f"{_size(record.size):>10}  sha-256 {record.sha256[:16]}…")
+    console.print(table)
+
+
+def _training(bundle: Bundle) -> str:
+    training = bundle.manifest.training
+    if training.checkpoint is None:
+        return "not trained: random weights"
+    figures = ", ".join(
+        f"{name} {value:.4f}"
+        for name, value in training.metrics.items()
+        if isinstance(value, float) and ("auc" in name or "logloss" in name)
+    )
+    return f"{training.checkpoint}" + (f" ({figures})" if figures else "")
+
+
+def _kind(feature: Categorical | CategoricalList | Dense) -> str:
+    match feature:
+        case Categorical():
+            return f"categorical, {feature.vocabulary:,} values"
+        case CategoricalList():
+            return f"list of {feature.slots}, {feature.vocabulary:,} values"
+        case Dense():
+            return f"dense, {feature.size} × {feature.storage}"
+
+
+def calibration_in_words(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "none: scores are the network's own"
+    rate = calibration.negative_sampling_rate
+    return (
+        f"sigmoid({calibration.slope:.4f}·logit + {calibration.intercept:.4f}), folded in; fitted "
+        f"on {calibration.rows:,} rows of {calibration.data}"
+        + (f", of whose negatives {rate:g} were kept" if rate < 1 else "")
+        + f"; on {calibration.judged_rows:,} others ECE {calibration.ece_before:.4f} → "
+        f"{calibration.ece_after:.4f}, logloss {calibration.logloss_before:.4f} → "
+        f"{calibration.logloss_after:.4f}"
+    )
+
+
+def gate_in_words(gate: QuantisationGate | None) -> str:
+    if gate is None:
+        return "none"
+    verdict = "passed" if gate.passed else "FORCED past its gate"
+    return (
+        f"{verdict} on {gate.data} ({gate.rows:,} rows): |ΔAUC| {gate.delta_auc:.2g}, Δlogloss "
+        f"{gate.delta_logloss:.2g}, |Δp| {gate.mean_abs_delta_p:.2g} in the mean and "
+        f"{gate.max_abs_delta_p:.2g} at worst, |Δlogit| {gate.logit_error_bound:.2g} at worst, "
+        f"Kendall τ {gate.kendall_tau:.4f}"
+    )
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"

@@ -1,0 +1,132 @@
+"""Writes one ONNX graph, its weights beside it as external data, page-aligned for mapping.
+
+The weights never pass through protobuf, which stops at 2 GiB: an item table may be larger.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from model_export.graphs.blocks import DOMAIN, OPSETS, Block
+
+IR_VERSION = 10
+PAGE = 4096
+INLINE_BYTES = (
+    256  # smaller constants (shapes, scalars) stay in the graph, where a person sees them
+)
+
+_KINDS = {
+    "float32": TensorProto.FLOAT,
+    "int8": TensorProto.INT8,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+}
+
+
+class GraphWriter:
+    """Collects nodes, constants, inputs and outputs, then saves them as one model."""
+
+    def __init__(self, name: str, doc: str) -> None:
+        self.name, self.doc = name, doc
+        self._nodes: list[onnx.NodeProto] = []
+        self._blocks: dict[str, Block] = {}
+        self._constants: dict[str, NDArray[Any]] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, kind: str, shape: list[str | int]) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, _KINDS[kind], shape))
+        return name
+
+    def output(self, name: str, kind: str, shape: list[str | int]) -> None:
+        self._outputs.append(helper.make_tensor_value_info(name, _KINDS[kind], shape))
+
+    def constant(self, name: str, value: NDArray[Any] | float) -> str:
+        """A named weight. Floats are rounded to float32 here, once."""
+        array = np.asarray(value)
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32)
+        assert name not in self._constants, name
+        self._constants[name] = np.ascontiguousarray(array)
+        return name
+
+    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self._nodes.append(
+            helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", **attributes)
+        )
+        return output
+
+    def call(
+        self, block: Block, inputs: list[str], outputs: list[str], **attributes: Any
+    ) -> list[str]:
+        """A node that is ``block``, whose body is written once, however often it is called."""
+        self._blocks[block.name] = block
+        self._nodes.append(
+            helper.make_node(
+                block.name,
+                inputs,
+                outputs,
+                name=f"{outputs[0]}/{block.name}",
+                domain=DOMAIN,
+                **attributes,
+            )
+        )
+        return outputs
+
+    @property
+    def weights_file(self) -> str:
+        return f"{self.name}.weights"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of every constant."""
+        return sum(array.nbytes for array in self._constants.values())
+
+    def model(self) -> onnx.ModelProto:
+        """The model, its large constants referring to ``weights_file``."""
+        tensors, offset = [], 0
+        for name, array in self._constants.items():
+            if array.nbytes <= INLINE_BYTES:
+                tensors.append(onnx.numpy_helper.from_array(array, name))
+                continue
+            tensors.append(_external(name, array, self.weights_file, offset))
+            offset += -(-array.nbytes // PAGE) * PAGE
+        graph = helper.make_graph(
+            self._nodes, self.name, self._inputs, self._outputs, tensors, self.doc
+        )
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid(domain, version) for domain, version in OPSETS],
+            ir_version=IR_VERSION,
+            producer_name="qin-serving",
+            functions=[block.proto() for block in self._blocks.values()],
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write ``NAME.onnx`` and ``NAME.weights``, and let onnx check them."""
+        with (folder / self.weights_file).open("wb") as file:
+            for array in self._constants.values():
+                if array.nbytes > INLINE_BYTES:
+                    file.write(array.data)
+                    file.write(bytes(-array.nbytes % PAGE))
+        path = folder / f"{self.name}.onnx"
+        path.write_bytes(self.model().SerializeToString())
+        onnx.checker.check_model(str(path), full_check=True)
+
+
+def _external(name: str, array: NDArray[Any], file: str, offset: int) -> TensorProto:
+    tensor = TensorProto(
+        name=name,
+        data_type=_KINDS[array.dtype.name],
+        dims=array.shape,
+        data_location=TensorProto.EXTERNAL,
+    )
+    for key, value in (("location", file), ("offset", offset), ("length", array.nbytes)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor

@@ -1,0 +1,149 @@
+"""Platt scaling: the two numbers that turn a network's logits into click rates.
+
+sigmoid(slope·logit + intercept), with slope and intercept fitted by maximum likelihood on held-out
+rows; being affine it folds into the last layer, where it costs nothing. Where only a share r of the
+negatives was kept in the data, the odds there are 1/r times the true ones, so the intercept is
+moved by ln r; the fit itself needs no weights for that.
+
+One half of the users is fitted on, the other says how good it became.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import Calibration
+from model_export.graphs import fold
+from model_export.quality.held_out import HeldOut
+from training.metrics import Reliability, logloss, reliability
+from training.pictures import reliability_plot
+from training.qin import QIN
+from training.rows import Rows
+
+BATCH = 4096
+STEPS, HALVINGS, SETTLED = 100, 50, 1e-10
+MOST_SLOPE = 100.0  # a steeper one means that the labels are told apart without an error
+PICTURE = "reliability.png"
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A network that answers with click rates, and how that was found."""
+
+    network: QIN
+    calibration: Calibration
+    picture: bytes  # PNG: observed against predicted, before and after
+
+
+def calibrate(network: QIN, held_out: HeldOut, negative_sampling_rate: float = 1.0) -> Calibrated:
+    """``network`` in eval mode, and left as it is. BundleError if there is nothing to fit."""
+    rows = held_out.rows
+    logit, label = network_logits(network, rows), np.asarray(rows.label, np.float64)
+    fitted, judged = _halves(rows, held_out.name)
+    slope, intercept = platt(logit[fitted], label[fitted])
+    intercept += math.log(negative_sampling_rate)
+
+    y = label[judged]
+    weights = np.where(y > 0.5, 1.0, 1 / negative_sampling_rate)
+    before, after = _sigmoid(logit[judged]), _sigmoid(slope * logit[judged] + intercept)
+    plots: dict[str, Reliability] = {
+        "before": reliability(before, y, weights=weights),
+        "after": reliability(after, y, weights=weights),
+    }
+    calibration = Calibration(
+        slope=slope,
+        intercept=intercept,
+        negative_sampling_rate=negative_sampling_rate,
+        data=held_out.name,
+        rows=int(fitted.sum()),
+        judged_rows=int(judged.sum()),
+        ece_before=plots["before"].ece,
+        ece_after=plots["after"].ece,
+        logloss_before=logloss(before, y, weights),
+        logloss_after=logloss(after, y, weights),
+    )
+    return Calibrated(
+        with_last_layer(network, slope, intercept), calibration, reliability_plot(plots)
+    )
+
+
+def network_logits(network: QIN, rows: Rows) -> Floats:
+    """(N,) in the order of the rows, by the PyTorch network."""
+    parts = np.array_split(np.arange(len(rows)), -(-len(rows) // BATCH))
+    with torch.inference_mode():
+        return np.concatenate([network(rows.batch(part)).double().numpy() for part in parts])
+
+
+def platt(logit: Floats, label: Floats) -> tuple[float, float]:
+    """Slope and intercept of most likelihood, by Newton's method from (1, 0).
+
+    BundleError unless that is a rising line: otherwise it would turn the ranking round.
+    """
+    theta, design = np.array([1.0, 0.0]), np.stack([logit, np.ones_like(logit)], 1)  # (N, 2)
+    loss = _loss(design @ theta, label)
+    for _ in range(STEPS):
+        p = _sigmoid(design @ theta)
+        gradient = design.T @ (p - label) / len(label)
+        curvature = (design * (p * (1 - p))[:, None]).T @ design / len(label)
+        step = np.linalg.solve(curvature + 1e-12 * np.eye(2), gradient)
+        for _ in range(HALVINGS):  # where Newton's step is too long
+            if _loss(design @ (theta - step), label) <= loss:
+                break
+            step = step / 2
+        theta, loss = theta - step, _loss(design @ (theta - step), label)
+        if np.abs(step).max() < SETTLED or abs(theta[0]) > MOST_SLOPE:
+            break
+    slope, intercept = float(theta[0]), float(theta[1])
+    if not 0 < slope <= MOST_SLOPE or not math.isfinite(intercept):  # NaN is neither
+        raise BundleError(
+            f"calibration: the best slope is {slope:.3g}, so these rows do not say how sure the "
+            "network may be: its logits rank them wrongly, or without any error; give more rows, "
+            "and rows that it was not trained on"
+        )
+    return slope, intercept
+
+
+def with_last_layer(network: QIN, slope: float, intercept: float) -> QIN:
+    """A copy that answers slope·logit + intercept."""
+    changed = copy.deepcopy(network)
+    weight, bias = fold.calibration(
+        network.fc.weight.detach().double().numpy(),
+        float(network.fc.bias.detach()),
+        slope,
+        intercept,
+    )
+    with torch.no_grad():
+        changed.fc.weight.copy_(torch.from_numpy(weight))
+        changed.fc.bias.fill_(bias)
+    return changed
+
+
+def _halves(rows: Rows, name: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(N,) rows to fit on and rows to judge by: no user is in both."""
+    users, number = np.unique(rows.user, return_inverse=True)
+    fitted = np.random.default_rng(0).permutation(len(users))[number] % 2 == 0
+    for half in (fitted, ~fitted):
+        clicks = float(rows.label[half].sum())
+        if not 0 < clicks < half.sum():
+            raise BundleError(
+                f"calibration: {name}: half of its users have labels of one kind only; give rows "
+                "of more users"
+            )
+    return fitted, ~fitted
+
+
+def _loss(logit: Floats, label: Floats) -> float:
+    """Mean binary cross-entropy of logits (N,)."""
+    return float((np.logaddexp(0, logit) - label * logit).mean())
+
+
+def _sigmoid(logit: Floats) -> Floats:
+    return 1 / (1 + np.exp(-np.clip(logit, -700, 700)))

@@ -1,0 +1,116 @@
+"""The gate of int8: what it changes on held-out data, and whether that is let through.
+
+Activations are quantised by the range of the whole list that is scored together, so an error
+depends on the company: the longer the list, the larger. Therefore some lists are filled up from
+the catalogue to the length of a chunk in service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_export.bundle.errors import GateError
+from model_export.bundle.golden import Golden
+from model_export.bundle.int8_golden import golden_logit_error
+from model_export.bundle.manifest import MOST_DELTA_AUC, MOST_MEAN_DELTA_P, QuantisationGate
+from model_export.bundle.rank_correlation import kendall_tau
+from model_export.bundle.runtime import FoldedModel
+from model_export.quality.held_out import HeldOut, UserList
+from training.catalogue import Catalogue
+from training.metrics import auc, logloss
+
+MOST_LISTS = 10_000
+FILLED_LISTS, FILLED_TO = 256, 512
+Floats = NDArray[np.float64]
+Announce = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Logits (C,) of every list, as float32 and as int8 have them."""
+
+    exact: list[Floats]
+    quick: list[Floats]
+    label: list[NDArray[np.float32]]
+    tau: list[float]
+
+    def add(self, exact: Floats, quick: Floats, label: NDArray[np.float32]) -> None:
+        self.exact.append(exact)
+        self.quick.append(quick)
+        self.label.append(label)
+        if len(exact) > 1:
+            self.tau.append(kendall_tau(exact, quick))
+
+
+def measure(
+    model: FoldedModel, held_out: HeldOut, golden: Golden, forced: bool
+) -> QuantisationGate:
+    """``model`` with int8. Deterministic: the same lists every time.
+
+    Raises GateError when it does not pass, unless it is ``forced`` through.
+    """
+    random, items = np.random.default_rng(0), held_out.rows.items
+    seen = _Seen([], [], [], [])
+    for number, users in enumerate(held_out.lists(MOST_LISTS)):
+        asked = users.filled(items, FILLED_TO, random) if number < FILLED_LISTS else users
+        seen.add(*_logits(model, items, asked), asked.label)
+    gate = _judged(seen, held_out.name, forced, golden_logit_error(model, golden))
+    if not (gate.passed or forced):
+        raise GateError(
+            f"version {model.version} is not published: int8 changes too much on {gate.data}: "
+            f"|ΔAUC| {gate.delta_auc:.2g} (at most {MOST_DELTA_AUC:g} is allowed), mean |Δp| "
+            f"{gate.mean_abs_delta_p:.2g} (at most {MOST_MEAN_DELTA_P:g}); publish it without "
+            "--int8, or with --force if you accept that"
+        )
+    return gate
+
+
+def _logits(model: FoldedModel, items: Catalogue, asked: UserList) -> tuple[Floats, Floats]:
+    used, place = np.unique(np.concatenate([asked.history, asked.candidates]), return_inverse=True)
+    vectors = model.items(items.rows[used])
+    past, candidates = np.split(place, [len(asked.history)])
+    history = model.history(vectors.vector[past])
+    chosen = model.in_context(vectors.take(candidates), asked.context)
+    return (
+        model.logits(chosen, history, "fp32").astype(np.float64),
+        model.logits(chosen, history, "int8").astype(np.float64),
+    )
+
+
+def _judged(seen: _Seen, data: str, forced: bool, golden_error: float) -> QuantisationGate:
+    exact, quick = np.concatenate(seen.exact), np.concatenate(seen.quick)
+    label = np.concatenate(seen.label)
+    told = ~np.isnan(label)  # of these somebody said whether they were clicked
+    p, q, y = _sigmoid(exact), _sigmoid(quick), label[told]
+    delta_auc = abs(auc(quick[told], y) - auc(exact[told], y))
+    mean = float(np.abs(q - p).mean())
+    passed = bool(delta_auc <= MOST_DELTA_AUC and mean <= MOST_MEAN_DELTA_P)
+    return QuantisationGate(
+        passed=passed,
+        forced=forced and not passed,
+        data=data,
+        rows=int(told.sum()),
+        scored=len(p),
+        delta_auc=delta_auc,
+        delta_logloss=logloss(q[told], y) - logloss(p[told], y),
+        max_abs_delta_p=float(np.abs(q - p).max()),
+        mean_abs_delta_p=mean,
+        kendall_tau=float(np.mean(seen.tau)) if seen.tau else 1.0,
+        users=len(seen.tau),
+        logit_error_bound=float(np.abs(quick - exact).max()),
+        better_half_logit_error=max(map(_better_half_error, seen.exact, seen.quick)),
+        golden_logit_error=golden_error,
+    )
+
+
+def _better_half_error(exact: Floats, quick: Floats) -> float:
+    """Worst |Δlogit| of a list's candidates that are no worse than its median."""
+    return float(np.abs(quick - exact)[exact >= np.median(exact)].max())
+
+
+def _sigmoid(logit: Floats) -> Floats:
+    return 1 / (1 + np.exp(-logit))

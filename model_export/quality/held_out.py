@@ -1,0 +1,95 @@
+"""Held-out rows as a service meets them: one user's history, and a list of candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.parquet.columns import DataFileError
+from feature_store.schema import FeatureSchema
+from model_export.bundle.errors import BundleError
+from training.catalogue import Catalogue
+from training.reader import read_rows
+from training.rows import Rows
+
+FILE = "valid.parquet"
+Positions = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UserList:
+    """Positions are rows of the catalogue."""
+
+    history: Positions  # (L,) as long as it is: no padding
+    candidates: Positions  # (C,)
+    context: NDArray[np.int32]  # (C, context features)
+    label: NDArray[np.float32]  # (C,) 0 or 1; NaN where nobody said
+
+    def filled(self, items: Catalogue, to: int, random: np.random.Generator) -> UserList:
+        """With other items of the catalogue, in their own contexts, up to ``to`` candidates."""
+        missing = max(0, to - len(self.candidates))
+        more = random.integers(1, len(items), missing).astype(np.int32)
+        levels = [items.rows[feature.name][more] for feature in items.schema.context]
+        context = np.array(levels, np.int32).reshape(len(levels), missing).T
+        return UserList(
+            self.history,
+            np.concatenate([self.candidates, more]),
+            np.concatenate([self.context, context]),
+            np.concatenate([self.label, np.full(missing, np.nan, np.float32)]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Labelled rows that the network was not trained on."""
+
+    rows: Rows
+    name: str
+
+    @classmethod
+    def read(cls, folder: Path, schema: FeatureSchema) -> HeldOut:
+        """``valid.parquet`` of a data folder. BundleError says what is amiss with it."""
+        info, more = folder / "item_info.parquet", folder / "item_feature.parquet"
+        try:
+            items = Catalogue.read([info, more] if more.exists() else [info], schema)
+            rows = read_rows(folder / FILE, items, folder / ".cache")
+        except (DataFileError, OSError) as error:
+            raise BundleError(f"held-out data: {error}") from error
+        return cls.of(rows, f"{folder.resolve().name}/{FILE}")
+
+    @classmethod
+    def of(cls, rows: Rows, name: str) -> HeldOut:
+        """BundleError unless there are clicks and others among the rows."""
+        if not rows.labelled:
+            raise BundleError(
+                f"held-out data: {name}: has no column 'label' to hold scores against"
+            )
+        if not 0 < rows.label.sum() < len(rows):
+            raise BundleError(
+                f"held-out data: {name}: labels of one kind only, so there is nothing to rank; "
+                "give rows with clicks and without"
+            )
+        return cls(rows, name)
+
+    def lists(self, most: int) -> Iterator[UserList]:
+        """Rows of one user and history together; ``most`` lists, spread over the file."""
+        rows = self.rows
+        mix = np.random.default_rng(0).integers(1, 2**62, rows.history.shape[1])
+        pieces = range(0, len(rows), 8192)
+        alike = np.concatenate(  # equal for equal histories
+            [rows.history[i : i + 8192].astype(np.int64) @ mix for i in pieces]
+        )
+        order = np.lexsort((alike, rows.user))
+        differs = (np.diff(rows.user[order]) != 0) | (np.diff(alike[order]) != 0)
+        edges = np.flatnonzero(np.concatenate([[True], differs, [True]]))
+        count = len(edges) - 1
+        for i in np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64)):
+            chosen = order[edges[i] : edges[i + 1]]
+            past = rows.history[chosen[0]]
+            yield UserList(
+                past[past != 0], rows.target[chosen], rows.context[chosen], rows.label[chosen]
+            )
