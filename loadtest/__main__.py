@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from loadtest.app import app
+from loadtest.cli.app import app
 
 if __name__ == "__main__":
     # Whoever stops it by SIGTERM (``timeout``, a CI job) gets the report of what there is as well.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loadtest.runner import Load
+    from loadtest.generator.runner import Load
 
 
 def machine() -> dict[str, Any]:

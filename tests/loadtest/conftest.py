@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from loadtest.stub_process import StubProcess
+from loadtest.experiments.stub_process import StubProcess
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")

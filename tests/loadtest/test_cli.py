@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from loadtest import terminal
-from loadtest.app import app
-from loadtest.stub_process import StubProcess
+from loadtest.cli import terminal
+from loadtest.cli.app import app
+from loadtest.experiments.stub_process import StubProcess
 
 QUICK = ("--candidates", "4", "--warmup", "0", "--distinct", "200")
 
@@ -164,7 +164,7 @@ def test_a_plan_can_be_replayed(quick_stub: StubProcess, tmp_path: Path) -> None
 def test_one_room_knows_the_others_by_http_alone() -> None:
     """Nothing of torch, onnx, pandas or another room is imported before it is asked for."""
     code = (
-        "import sys, loadtest.app, loadtest.generator; "
+        "import sys, loadtest.cli.app, loadtest.generator.process; "
         "print([n for n in ('torch', 'onnx', 'onnxruntime', 'pandas', 'matplotlib', 'service', "
         "'training', 'model_export', 'feature_store') if n in sys.modules])"
     )

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.results import summarise
-from loadtest.runner import Load, execute
-from loadtest.slo import Slo
-from loadtest.stub_process import StubProcess
-from loadtest.workload import Workload
+from loadtest.analysis.results import summarise
+from loadtest.analysis.slo import Slo
+from loadtest.experiments.stub_process import StubProcess
+from loadtest.generator.runner import Load, execute
+from loadtest.generator.workload import Workload
 from tests.loadtest import rivals
 from tests.loadtest.rivals import Outcome
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.columns import Bucket, Reason
-from loadtest.results import summarise
-from loadtest.runner import Load, execute
-from loadtest.schedule import Arrivals
-from loadtest.slo import Slo
-from loadtest.stub_process import StubProcess
-from loadtest.workload import Workload
+from loadtest.analysis.results import summarise
+from loadtest.analysis.slo import Slo
+from loadtest.experiments.stub_process import StubProcess
+from loadtest.generator.columns import Bucket, Reason
+from loadtest.generator.runner import Load, execute
+from loadtest.generator.schedule import Arrivals
+from loadtest.generator.workload import Workload
 
 SMALL = Workload(users="1..50", items="1..200", candidates="4", distinct=500)
 

@@ -9,11 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.oracle import TOLERANCE, StubOracle, UnknownVersion, check_run, worst_difference
-from loadtest.results import summarise
-from loadtest.runner import Load, execute
-from loadtest.stub_process import StubProcess
-from loadtest.workload import Workload
+from loadtest.analysis.results import summarise
+from loadtest.experiments.stub_process import StubProcess
+from loadtest.generator.runner import Load, execute
+from loadtest.generator.workload import Workload
+from loadtest.oracle.oracle import (
+    TOLERANCE,
+    StubOracle,
+    UnknownVersion,
+    check_run,
+    worst_difference,
+)
 
 NAN = float("nan")
 

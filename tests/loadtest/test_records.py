@@ -10,11 +10,11 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 from pyarrow import parquet
 
-from loadtest.records import DIGITS, HIGHEST_US, LOWEST_US, write_columns, write_hdr_log
-from loadtest.runner import Load, Run, execute
-from loadtest.statistics import percentile
-from loadtest.stub_process import StubProcess
-from loadtest.workload import Workload
+from loadtest.analysis.statistics import percentile
+from loadtest.experiments.stub_process import StubProcess
+from loadtest.generator.runner import Load, Run, execute
+from loadtest.generator.workload import Workload
+from loadtest.report.records import DIGITS, HIGHEST_US, LOWEST_US, write_columns, write_hdr_log
 
 
 def test_hdr_logs_and_columns_hold_what_was_measured(

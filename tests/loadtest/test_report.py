@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from loadtest import pages, report
-from loadtest.process import resident_mib
-from loadtest.results import summarise
-from loadtest.runner import Load, execute
-from loadtest.slo import Slo
-from loadtest.soak import Watch
-from loadtest.stub_process import StubProcess
-from loadtest.studies import made_with
-from loadtest.workload import Workload
+from loadtest.analysis.results import summarise
+from loadtest.analysis.slo import Slo
+from loadtest.cli.studies import made_with
+from loadtest.experiments.process import resident_mib
+from loadtest.experiments.soak import Watch
+from loadtest.experiments.stub_process import StubProcess
+from loadtest.generator.runner import Load, execute
+from loadtest.generator.workload import Workload
+from loadtest.report import pages, report
 from tests.loadtest.browser import picture, probe
 
 LOAD = Load("http://127.0.0.1:1", rate=100, seconds=5, workload=Workload(candidates="8"))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.replay import read_log, write_log
-from loadtest.schedule import Arrivals, ScheduleError
-from loadtest.workload import EVENT, SCORE
+from loadtest.generator.replay import read_log, write_log
+from loadtest.generator.schedule import Arrivals, ScheduleError
+from loadtest.generator.workload import EVENT, SCORE
 
 RATES = st.floats(1, 2000)
 LENGTHS = st.floats(0.1, 20)

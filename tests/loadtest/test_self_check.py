@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest import self_check
-from loadtest.self_check import CHECKS, Check, settled
+from loadtest.experiments import self_check
+from loadtest.experiments.self_check import CHECKS, Check, settled
 
 
 @pytest.mark.alone

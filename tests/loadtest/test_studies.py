@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest import search as searching
-from loadtest.compare import ORDER, _effect, sentences
-from loadtest.options import LoadOptions
-from loadtest.oracle import StubOracle, check_run
-from loadtest.process import ProcessGone, descriptors, resident_mib
-from loadtest.runner import Load, RunError, execute
-from loadtest.search import CURVE, Search
-from loadtest.slo import Slo
-from loadtest.soak import Watch
-from loadtest.stub_process import StubProcess
-from loadtest.studies import changed
-from loadtest.swap import Admin, Swapper, judge
-from loadtest.workload import Workload
+from loadtest.analysis.slo import Slo
+from loadtest.cli.options import LoadOptions
+from loadtest.cli.studies import changed
+from loadtest.experiments import search as searching
+from loadtest.experiments.compare import ORDER, _effect, sentences
+from loadtest.experiments.process import ProcessGone, descriptors, resident_mib
+from loadtest.experiments.search import CURVE, Search
+from loadtest.experiments.soak import Watch
+from loadtest.experiments.stub_process import StubProcess
+from loadtest.experiments.swap import Admin, Swapper, judge
+from loadtest.generator.runner import Load, RunError, execute
+from loadtest.generator.workload import Workload
+from loadtest.oracle.oracle import StubOracle, check_run
 
 SMALL = Workload(users="1..50", items="1..200", candidates="4", distinct=200)
 

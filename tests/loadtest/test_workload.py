@@ -17,14 +17,14 @@ from pyarrow import parquet
 
 import feature_store
 from feature_store.schema import Categorical, FeatureSchema
-from loadtest.columns import Bucket
-from loadtest.population import PopulationError, Zipf, read_ids
-from loadtest.runner import Load, execute
-from loadtest.sizes import Sizes, SizesError
-from loadtest.stub_process import StubProcess
-from loadtest.swap import Admin
+from loadtest.experiments.stub_process import StubProcess
+from loadtest.experiments.swap import Admin
+from loadtest.generator.columns import Bucket
+from loadtest.generator.population import PopulationError, Zipf, read_ids
+from loadtest.generator.runner import Load, execute
+from loadtest.generator.sizes import Sizes, SizesError
+from loadtest.generator.workload import EVENT, SCORE, Bank, Workload
 from loadtest.target import Target, TargetError
-from loadtest.workload import EVENT, SCORE, Bank, Workload
 
 
 def test_popularity_falls_with_rank_and_not_with_the_number() -> None:

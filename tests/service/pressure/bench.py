@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.columns import Bucket
-from loadtest.results import LAG_SHARE
-from loadtest.runner import Load, Run, execute
-from loadtest.schedule import poisson
-from loadtest.search import Search, Unsteady
-from loadtest.slo import Slo
-from loadtest.workload import Workload
+from loadtest.analysis.results import LAG_SHARE
+from loadtest.analysis.slo import Slo
+from loadtest.experiments.search import Search, Unsteady
+from loadtest.generator.columns import Bucket
+from loadtest.generator.runner import Load, Run, execute
+from loadtest.generator.schedule import poisson
+from loadtest.generator.workload import Workload
 from tests.service.process import Service, serving
 from tests.service.world import World
 

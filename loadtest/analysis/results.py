@@ -1,0 +1,181 @@
+"""From rows to the numbers people ask for. Everything that is reported comes from here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest import environment
+from loadtest.analysis.slo import Slo
+from loadtest.analysis.stages import stage_breakdown
+from loadtest.analysis.statistics import (
+    QUANTILES,
+    block_bootstrap,
+    enough_for,
+    percentile,
+    percentiles,
+)
+from loadtest.generator.columns import Bucket, Reason
+from loadtest.generator.runner import Run
+from loadtest.generator.workload import SCORE
+from loadtest.oracle.oracle import OracleReport
+from loadtest.units import human
+
+LAG_SHARE = 0.10  # of the target: a generator later than this measures itself
+RATE_TOLERANCE = 0.01
+LEAST_LIMIT = 10e-3  # seconds; without a target, lag is held against p99 or this, if greater
+
+Json = dict[str, Any]
+
+
+def summarise(run: Run, slos: Sequence[Slo] = (), oracle: OracleReport | None = None) -> Json:
+    """Every number of a run, ready for JSON. Times in milliseconds, rates per second."""
+    columns, rows = run.columns, run.measured
+    bucket = columns.bucket[rows]
+    answered = np.isin(bucket, (Bucket.OK, Bucket.WRONG, Bucket.TIMED_OUT))
+    response = run.response()
+    span = run.span
+    verdicts = [_verdict(slo, bucket, response) for slo in slos]
+    invalid = _why_invalid(run, slos)
+    return {
+        "verdict": _overall(invalid, verdicts, bucket),
+        "invalid_because": invalid,
+        "verdicts": verdicts,
+        "requests": run.count,
+        "buckets": {kind.name.lower(): int(np.sum(bucket == kind)) for kind in Bucket},
+        "reasons": _counted(columns.reason[rows], Reason),
+        "statuses": {str(k): v for k, v in _counted(columns.status[rows]).items() if k},
+        "rate": {
+            "scheduled_per_s": run.count / span,
+            "achieved_per_s": _achieved(run),
+            "answered_per_s": _answered_in_time(run) / span,
+            "goodput_per_s": _goodput(slos, bucket, response) / span,
+        },
+        "latency_ms": {
+            "corrected": percentiles(response[answered]),
+            "uncorrected": percentiles(run.service()[answered]),
+        },
+        "clocks_ms": {
+            "lag": percentiles(run.lag()),
+            "connect": percentiles(run.connect()),
+            "service": percentiles(run.service()[answered]),
+            "response": percentiles(response[answered]),
+        },
+        "intervals_ms": _intervals(response[answered]),
+        "shed_ms": percentiles(response[bucket == Bucket.SHED]),
+        "events": int(np.sum(run.bank.kind[columns.entry[rows]] != SCORE)),
+        "warmup_requests": run.first,
+        "versions": {
+            name: int(np.sum(columns.version[rows] == number))
+            for number, name in enumerate(run.versions)
+        },
+        "oracle": oracle and asdict(oracle),
+        "stages": stage_breakdown(run),
+        "generators": run.generators,
+        "interrupted_after_s": run.interrupted_at,
+        "settings": environment.describe(run.load),
+        "environment": environment.machine(),
+        "command": environment.command(),
+        "started": run.started.isoformat(timespec="seconds"),
+    }
+
+
+def _verdict(slo: Slo, bucket: NDArray[np.uint8], response: NDArray[np.float64]) -> Json:
+    good = (bucket == Bucket.OK) & (response <= slo.limit)
+    known = response[(bucket == Bucket.OK) | (bucket == Bucket.WRONG)]
+    judgement = slo.judge(good)
+    quotable = known.size and judgement.samples >= enough_for(slo.percentile)
+    return {
+        "slo": slo.text,
+        "limit_ms": 1e3 * slo.limit,
+        "measured_ms": 1e3 * percentile(known, slo.percentile) if quotable else None,
+        **asdict(judgement),
+    }
+
+
+def _overall(invalid: list[str], verdicts: list[Json], bucket: NDArray[np.uint8]) -> str:
+    """A single wrong answer is a failure, and so is a service that never answered rightly."""
+    if invalid:
+        return "invalid"
+    if (bucket == Bucket.WRONG).any() or not (bucket == Bucket.OK).any():
+        return "fail"
+    outcomes = {verdict["outcome"] for verdict in verdicts}
+    for outcome in ("fail", "undecided"):
+        if outcome in outcomes:
+            return outcome
+    return "pass" if outcomes else "measured"
+
+
+def _why_invalid(run: Run, slos: Sequence[Slo]) -> list[str]:
+    """Reasons for which these numbers say nothing about the service."""
+    reasons = []
+    if run.interrupted_at is not None:
+        reasons.append(f"stopped after {run.interrupted_at:.1f} s")
+    lag = run.lag()
+    lag = lag[~np.isnan(lag)]
+    if not lag.size:
+        return [*reasons, "no request was sent"]
+    late = percentile(lag, 0.99)
+    if slos:
+        limit, against = min(slo.limit for slo in slos), "the target"
+    else:
+        response = run.response()
+        measured = percentile(response[~np.isnan(response)], 0.99)
+        limit, against = max(LEAST_LIMIT, 0 if np.isnan(measured) else measured), "p99"
+    if late > LAG_SHARE * limit:
+        reasons.append(
+            f"the generator was late: lag p99 {human(late)} is more than 10% of {against} "
+            f"({human(limit)}); lower the rate, add --generator-cores or free the machine"
+        )
+    scheduled, achieved = run.count / run.span, _achieved(run)
+    if run.interrupted_at is None and abs(achieved / scheduled - 1) > RATE_TOLERANCE:
+        reasons.append(
+            f"the rate was off: {achieved:.1f} requests/s sent, {scheduled:.1f} scheduled"
+        )
+    return reasons
+
+
+def _achieved(run: Run) -> float:
+    """Requests attended to a second; a generator that fell behind needs longer for them."""
+    attended = run.columns.attended[run.measured]
+    attended = attended[~np.isnan(attended)]
+    if not attended.size:
+        return 0.0
+    late = max(0.0, float(attended[-1] - run.columns.at[run.measured][attended.size - 1]))
+    return attended.size / (run.span + late)
+
+
+def _goodput(slos: Sequence[Slo], bucket: NDArray[np.uint8], response: NDArray[np.float64]) -> int:
+    """Answered rightly within the limit of the farthest percentile that has one."""
+    limit = max(slos, key=lambda slo: slo.percentile).limit if slos else np.inf
+    return int(np.sum((bucket == Bucket.OK) & (response <= limit)))
+
+
+def _answered_in_time(run: Run) -> int:
+    """Right answers that arrived while requests were still being scheduled: a backlog that is
+    worked off afterwards is not throughput."""
+    begin = run.load.warmup if run.load.replay is None else 0.0
+    done = run.columns.done[run.measured]
+    right = run.columns.bucket[run.measured] == Bucket.OK
+    return int(np.sum(right & (done <= begin + run.span)))
+
+
+def _intervals(response: NDArray[np.float64]) -> dict[str, list[float] | None]:
+    intervals: dict[str, list[float] | None] = {}
+    for name, q in QUANTILES.items():
+        interval = block_bootstrap(response, q) if response.size * (1 - q) >= 5 else None
+        intervals[name] = None if interval is None else [1e3 * edge for edge in interval]
+    return intervals
+
+
+def _counted(values: NDArray[Any], names: type[Reason] | None = None) -> dict[Any, int]:
+    found, counts = np.unique(values, return_counts=True)
+    return {
+        (names(value).name.lower() if names else int(value)): int(count)
+        for value, count in zip(found, counts, strict=True)
+        if value
+    }

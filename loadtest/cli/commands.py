@@ -1,0 +1,68 @@
+"""``run`` and ``plan``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loadtest.analysis.results import summarise
+from loadtest.cli.options import LoadOptions, with_load
+from loadtest.cli.progress import live
+from loadtest.cli.terminal import (
+    AsJson,
+    OraclePath,
+    Out,
+    Slos,
+    Store,
+    console,
+    keep,
+    oracle_of,
+    print_json,
+    refusals,
+    say,
+    slos_of,
+)
+from loadtest.generator.replay import write_log
+from loadtest.generator.runner import execute
+from loadtest.oracle.oracle import check_run
+from loadtest.report.summary import EXIT_CODES, show
+
+
+@with_load
+def run(
+    options: LoadOptions,
+    *,
+    slo: Slos = [],  # noqa: B006 - typer copies it
+    oracle: OraclePath = None,
+    store: Store = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Drive the service at a rate, open loop, and hold its latency against a target."""
+    with refusals():
+        slos, judge = slos_of(slo), oracle_of(oracle, store)
+        load = replace(options.load(), keep_answers=judge is not None)
+        with live(console, "run") as watch, execute(load, watch=watch) as finished:
+            checked = None if judge is None else check_run(finished, judge)
+            result = summarise(finished, slos, checked)
+            show(console, result)
+            keep(out, finished, result)
+        if as_json:
+            print_json(result)
+        raise typer.Exit(EXIT_CODES[result["verdict"]])
+
+
+@with_load
+def plan(
+    options: LoadOptions,
+    *,
+    out: Annotated[Path, typer.Option(help="Where to write it, a JSON document a line.")],
+) -> None:
+    """Write the schedule and its requests as a log, for --replay or for another tool."""
+    with refusals():
+        times, documents = options.load().schedule()
+        write_log(out, times, documents)
+        say(f"{times.size:,} requests over {times[-1]:.1f} s in {out}")

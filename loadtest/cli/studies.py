@@ -1,0 +1,218 @@
+"""``search``, ``compare``, ``swap`` and ``soak``: questions that take more than one number."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Annotated, Any
+
+import typer
+
+from loadtest import environment
+from loadtest.analysis.results import summarise
+from loadtest.analysis.slo import Slo
+from loadtest.cli.options import LoadOptions, with_load
+from loadtest.cli.progress import live
+from loadtest.cli.terminal import (
+    AsJson,
+    OneSlo,
+    OraclePath,
+    Out,
+    Pid,
+    Slos,
+    Store,
+    console,
+    keep,
+    keep_json,
+    oracle_of,
+    print_json,
+    refusals,
+    say,
+    slos_of,
+)
+from loadtest.experiments.compare import Comparison, sentences
+from loadtest.experiments.process import resident_mib
+from loadtest.experiments.search import Search
+from loadtest.experiments.soak import Watch
+from loadtest.experiments.swap import Admin, Swapper
+from loadtest.experiments.swap import judge as judge_swaps
+from loadtest.generator.runner import Load, execute
+from loadtest.oracle.oracle import check_run
+from loadtest.report import pages
+from loadtest.report.summary import EXIT_CODES, show
+
+Json = dict[str, Any]
+
+
+@with_load
+def search(
+    options: LoadOptions,
+    *,
+    slo: OneSlo = "p99=25ms",
+    precision: Annotated[float, typer.Option(min=0.01, max=0.5, help="Of the knee.")] = 0.05,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the largest rate that meets the target, and draw what lies around it.
+
+    Starts at --rate; a step lasts --duration.
+    """
+    with refusals():
+        load = options.load()
+        result = {
+            **Search(load, Slo.parse(slo), precision, say).run(),
+            **made_with(load),
+        }
+        say(
+            f"[bold green]KNEE: {result['knee_per_s']:.1f} requests/s meet {slo}[/], confirmed "
+            f"{result['confirmations']} times; {result['first_miss_per_s']:.1f}/s did not"
+        )
+        if out is not None:
+            keep_json(out, result)
+            pages.write_search(out / "report.html", result)
+        if as_json:
+            print_json(result)
+
+
+@with_load
+def compare(
+    options: LoadOptions,
+    *,
+    against: Annotated[str | None, typer.Option(help="B's address; as A's if not given.")] = None,
+    change: Annotated[
+        list[str], typer.Option(help="B's setting, e.g. candidates=512; repeat.")
+    ] = [],  # noqa: B006 - typer copies it
+    rounds: Annotated[int, typer.Option(min=3, max=50, help="Of A B A' A' B A.")] = 4,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two services or settings, interleaved, with A against itself as the control.
+
+    A segment lasts --duration.
+    """
+    with refusals():
+        a = options.load()
+        b = changed(options, against, change).load()
+        result = {**Comparison(a, b, rounds, say).run(), **made_with(a)}
+        result["b"] = environment.describe(b)
+        for line in sentences(result["effects"]):
+            say(line)
+        if out is not None:
+            keep_json(out, result)
+            pages.write_comparison(out / "report.html", result)
+        if as_json:
+            print_json(result)
+
+
+@with_load
+def swap(
+    options: LoadOptions,
+    *,
+    admin: Annotated[str, typer.Option(help="The admin API.")] = "http://127.0.0.1:8001",
+    admin_token: Annotated[str, typer.Option(envvar="QIN_ADMIN_TOKEN")] = "",
+    version: Annotated[
+        list[str], typer.Option(help="Activated in turn, the one now active first; repeat.")
+    ] = [],  # noqa: B006 - typer copies it
+    swaps: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 20,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Unload and load each one again before its turn.")
+    ] = False,
+    pid: Pid = None,
+    slo: Slos = [],  # noqa: B006 - typer copies it
+    oracle: OraclePath = None,
+    store: Store = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Swap models while a load runs: what is lost, mixed, wrong or late?
+
+    The first fifth and the last tenth of --duration go without swaps, to compare with.
+    """
+    with refusals():
+        judge, load = oracle_of(oracle, store), options.load()
+        load = replace(load, keep_answers=judge is not None)
+        api = Admin(admin, admin_token, load.allow_remote)
+        versions = version or api.versions()[:2]
+        if len(versions) < 2:
+            raise ValueError(f"version: swapping takes two versions, there is {versions}")
+        begin, end = (load.warmup + share * load.seconds for share in (0.2, 0.9))
+        swapper = Swapper(api, versions, swaps, begin, end, pid, fresh)
+        with live(console, "swap") as watch, execute(load, watch=watch, beside=swapper) as run:
+            checked = None if judge is None else check_run(run, judge)
+            result = summarise(run, slos_of(slo), checked)
+            result["swap"] = judge_swaps(run, swapper, checked)
+            show(console, result)
+            say(pages.swap_sentence(result["swap"]))
+            keep(out, run, result, [pages.swap_section(run, result["swap"])])
+        if as_json:
+            print_json(result)
+        found = result["swap"]
+        lost = found["errors"] or found["mixed_versions"] or found["wrong_scores"]
+        code = EXIT_CODES[result["verdict"]]
+        raise typer.Exit(max(code, 1) if lost else code)
+
+
+@with_load
+def soak(
+    options: LoadOptions,
+    *,
+    pid: Annotated[int, typer.Option(help="The service's process; its children count too.")],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    settle: Annotated[float, typer.Option(min=0, max=0.9, help="Share of the run before.")] = 0.2,
+    growth: Annotated[float, typer.Option(help="Of memory, allowed after that.")] = 0.05,
+    more_descriptors: Annotated[int, typer.Option(help="Allowed after that.")] = 16,
+    slo: Slos = [],  # noqa: B006 - typer copies it
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch memory and descriptors of the service while a load lasts."""
+    with refusals():
+        resident_mib(pid)  # a wrong pid is said before the load, not after it
+        watcher = Watch(pid, every)
+        with (
+            live(console, "soak") as watch,
+            execute(options.load(), watch=watch, beside=watcher) as run,
+        ):
+            result = summarise(run, slos_of(slo))
+            result["soak"] = watcher.judge(
+                settle=settle, growth=growth, more_descriptors=more_descriptors
+            )
+            show(console, result)
+            say(pages.soak_sentence(result["soak"]))
+            keep(out, run, result, [pages.soak_section(result["soak"])])
+        if as_json:
+            print_json(result)
+        code = EXIT_CODES[result["verdict"]]
+        raise typer.Exit(code if result["soak"]["passed"] else max(code, 1))
+
+
+def changed(options: LoadOptions, url: str | None, changes: list[str]) -> LoadOptions:
+    """B's options: A's, with another address or other settings. ValueError names what is amiss."""
+    kinds = {field.name: type(getattr(options, field.name)) for field in fields(LoadOptions)}
+    new: dict[str, Any] = {} if url is None else {"url": url}
+    for text in changes:
+        name, equals, value = text.partition("=")
+        name = name.replace("-", "_")
+        if not equals or name not in kinds:
+            known = ", ".join(sorted(kinds))
+            raise ValueError(f"change: {text!r} should be NAME=VALUE, NAME one of {known}")
+        if name == "header":
+            new[name] = [*options.header, value]
+        elif name == "top_k":
+            new[name] = int(value)
+        elif kinds[name] is bool:
+            new[name] = value.lower() in ("1", "true", "yes")
+        else:
+            new[name] = kinds[name](value)
+    if not new:
+        raise ValueError("compare: B is A; give --against or --change")
+    return replace(options, **new)
+
+
+def made_with(load: Load) -> Json:
+    """What every result carries beside its numbers."""
+    return {
+        "settings": environment.describe(load),
+        "environment": environment.machine(),
+        "command": environment.command(),
+        "started": environment.now(),
+    }

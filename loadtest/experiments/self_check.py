@@ -1,0 +1,223 @@
+"""The load test, tested: five runs against a stub whose truth is known beforehand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from loadtest.analysis.results import summarise
+from loadtest.analysis.slo import Slo
+from loadtest.analysis.statistics import percentile
+from loadtest.analysis.theory import md1_response, queue_response
+from loadtest.experiments.stub_process import StubProcess
+from loadtest.generator.poller import clock
+from loadtest.generator.runner import Load, execute
+from loadtest.generator.schedule import Arrivals
+from loadtest.generator.workload import Workload
+from loadtest.oracle.oracle import StubOracle, check_run
+
+SMALL = Workload(users="1..500", items="1..2000", candidates="8", distinct=2000)
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+TOLERANCE = 0.05
+STALL = 1.4
+DISTURBED_MS = 1.0  # a stub that answers later than this at p99 was itself held up
+
+
+@dataclass(frozen=True)
+class Check:
+    """One proof: what was measured, what was expected, and whether the run could tell."""
+
+    name: str
+    passed: bool
+    disturbed: bool  # the machine held stub or generator up: worth repeating, never worth passing
+    numbers: dict[str, Any]
+
+
+def percentiles_agree_with_theory() -> Check:
+    """M/D/1 at 70%: corrected percentiles within 5% of Erlang's formula."""
+    service, rate, length = 10e-3, 70.0, 16.0
+    expected = {name: md1_response(q, rate, service) for name, q in QUANTILES.items()}
+    seed = typical_seed(rate, service, length, expected)
+    load = Load("", rate=rate, seconds=length, warmup=0, seed=seed, workload=SMALL)
+    result, stub = _measure(load, service="constant:10ms")
+    measured = result["latency_ms"]["corrected"]
+    off = {name: measured[name] / (1e3 * expected[name]) - 1 for name in QUANTILES}
+    return Check(
+        "percentiles agree with M/D/1 theory at 70%",
+        passed=max(map(abs, off.values())) <= TOLERANCE and _valid(result),
+        disturbed=_disturbed(result, stub),
+        numbers={
+            "expected_ms": {name: 1e3 * value for name, value in expected.items()},
+            "measured_ms": {name: measured[name] for name in QUANTILES},
+            "relative_error": off,
+            "seed": seed,
+        },
+    )
+
+
+def typical_seed(rate: float, service: float, length: float, expected: dict[str, float]) -> int:
+    """The first seed whose arrivals, put through the queue by calculation, give the theory's own
+    percentiles within 1%.
+
+    A sample this short is seldom typical at p99. Choosing typical *arrivals* before anything is
+    measured takes that noise away and leaves what the check is about: the error of measuring.
+    """
+    for seed in range(20_000):
+        at = Arrivals().times(rate, length, seed)
+        # Lindley's recursion for one server, in closed form: W_n = S_n − min over k ≤ n of S_k
+        walk = np.concatenate([[0.0], np.cumsum(service - np.diff(at))])
+        response = walk - np.minimum.accumulate(walk) + service
+        off = (percentile(response, q) / expected[name] - 1 for name, q in QUANTILES.items())
+        if max(map(abs, off)) <= 0.01:
+            return seed
+    raise RuntimeError("no typical arrivals found: theory and queue disagree")
+
+
+def stall_moves_corrected_percentiles_only() -> Check:
+    """A 1.4 s SIGSTOP: corrected p99 as computed, uncorrected nearly still."""
+    service, connections = 5e-3, 4
+    load = Load("", rate=100, seconds=10, warmup=0, seed=5, workload=SMALL, connections=connections)
+    stalled: list[float] = []
+
+    def stall(stub: StubProcess, start: float, over: threading.Event) -> None:
+        over.wait(max(0.0, start + 3.0 - clock()))
+        stub.pause()
+        stalled.append(clock() - start)
+        over.wait(STALL)
+        stub.resume()
+        stalled.append(clock() - start)
+
+    result, stub = _measure(load, beside=stall, service="constant:5ms", servers=0)
+    at, _ = load.schedule()
+    usual = result["latency_ms"]["uncorrected"]["p50"] / 1e3
+    simulated = queue_response(at, usual, connections, (stalled[0], stalled[1]))
+    expected = 1e3 * percentile(simulated, 0.99)
+    corrected = result["latency_ms"]["corrected"]["p99"]
+    uncorrected = result["latency_ms"]["uncorrected"]["p99"]
+    return Check(
+        "a 1.4 s stall moves the corrected p99 as computed, not the uncorrected one",
+        passed=abs(corrected / expected - 1) <= TOLERANCE and uncorrected <= 2e3 * service,
+        disturbed=_disturbed(result, stub, paused=True) or stalled[1] - stalled[0] > 1.05 * STALL,
+        numbers={
+            "stalled_s": stalled[1] - stalled[0],
+            "corrected_p99_ms": corrected,
+            "computed_p99_ms": expected,
+            "uncorrected_p99_ms": uncorrected,
+            "service_ms": 1e3 * service,
+        },
+    )
+
+
+def late_generator_is_invalid() -> Check:
+    """A generator held up for 30 ms after every 20 requests must not blame the service."""
+    load = Load("", rate=200, seconds=2, warmup=0, workload=SMALL, stall_every=20, stall_s=0.03)
+    result, _ = _measure(load, service="constant:5ms", servers=0)
+    return Check(
+        "a generator slowed on purpose is declared invalid",
+        passed=result["verdict"] == "invalid" and "late" in " ".join(result["invalid_because"]),
+        disturbed=False,
+        numbers={
+            "lag_p99_ms": result["clocks_ms"]["lag"]["p99"],
+            "because": result["invalid_because"],
+        },
+    )
+
+
+def lies_are_caught() -> Check:
+    """Every false score and every mixed answer, and nothing else."""
+    load = Load("", rate=300, seconds=3, warmup=0, workload=SMALL, keep_answers=True)
+    result, stub = _measure(load, service="constant:5ms", servers=0, lie_every=50, mix_every=77)
+    both = load.schedule()[0].size // (50 * 77)  # a lie in a mixed answer is one wrong answer
+    told = stub.counts["lies"] + stub.counts["mixed"] - both
+    found = result["oracle"]
+    return Check(
+        "a stub that lies about scores is caught",
+        passed=found["wrong_scores"] == told == result["buckets"]["wrong"]
+        and found["mixed_versions"] in (stub.counts["mixed"], stub.counts["mixed"] - both)
+        and found["checked"] == result["requests"],
+        disturbed=False,
+        numbers={
+            "told": told,
+            "wrong_scores": found["wrong_scores"],
+            "mixed": stub.counts["mixed"],
+            "mixed_versions": found["mixed_versions"],
+            "checked": found["checked"],
+        },
+    )
+
+
+def drops_are_counted_exactly() -> Check:
+    """1% of the connections are closed without an answer; buckets still sum to the schedule."""
+    load = Load("", rate=500, seconds=3, warmup=0, workload=SMALL)
+    result, stub = _measure(load, service="constant:5ms", servers=0, drop_every=100)
+    buckets = result["buckets"]
+    return Check(
+        "a stub that drops 1% of requests is counted exactly",
+        passed=buckets["failed"] == stub.counts["dropped"] == result["requests"] // 100
+        and buckets["ok"] + buckets["failed"] == sum(buckets.values()) == result["requests"],
+        disturbed=False,
+        numbers={"dropped": stub.counts["dropped"], "buckets": buckets},
+    )
+
+
+Proof = Callable[[], Check]
+CHECKS: tuple[Proof, ...] = (
+    percentiles_agree_with_theory,
+    stall_moves_corrected_percentiles_only,
+    late_generator_is_invalid,
+    lies_are_caught,
+    drops_are_counted_exactly,
+)
+
+
+def self_check() -> Iterator[Check]:
+    """All five. One that fails in a disturbed run is repeated once; tolerances stay as they are."""
+    for check in CHECKS:
+        yield settled(check)
+
+
+def settled(check: Proof) -> Check:
+    outcome = check()
+    if not outcome.passed and outcome.disturbed:
+        outcome = check()
+    return outcome
+
+
+def as_json(checks: list[Check]) -> dict[str, Any]:
+    return {
+        "passed": all(check.passed for check in checks),
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def _measure(
+    load: Load,
+    *,
+    beside: Callable[[StubProcess, float, threading.Event], None] | None = None,
+    **stub_options: Any,
+) -> tuple[dict[str, Any], StubProcess]:
+    """One run against a fresh stub; its summary, and the stub with its counts."""
+    with StubProcess(**stub_options) as stub:
+        load = Load(**{**load.__dict__, "url": stub.url})
+
+        def company(start: float, over: threading.Event) -> None:
+            if beside is not None:
+                beside(stub, start, over)
+
+        with execute(load, beside=company) as run:
+            report = check_run(run, StubOracle()) if load.keep_answers else None
+            result = summarise(run, [Slo.parse("p99=25ms")], report)
+    return result, stub
+
+
+def _valid(result: dict[str, Any]) -> bool:
+    return not result["invalid_because"]
+
+
+def _disturbed(result: dict[str, Any], stub: StubProcess, *, paused: bool = False) -> bool:
+    late = 0 if paused else stub.counts["late_p99_us"] / 1e3
+    return not _valid(result) or late > DISTURBED_MS

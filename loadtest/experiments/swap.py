@@ -1,0 +1,183 @@
+"""Hot swaps under load: is anything lost, mixed, wrong or late while the model changes?"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import orjson
+
+from loadtest.analysis.statistics import percentile, percentiles
+from loadtest.experiments.process import ProcessGone, resident_mib
+from loadtest.generator.columns import Bucket
+from loadtest.generator.poller import clock
+from loadtest.generator.runner import Run, RunError
+from loadtest.oracle.oracle import OracleReport
+from loadtest.target import Target
+
+AROUND = 0.5  # seconds before an activation is asked for and after it is answered
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Admin:
+    """The service's admin API: ``POST /admin/models/{version}/activate`` behind a bearer token."""
+
+    url: str
+    token: str = ""
+    allow_remote: bool = False
+    timeout: float = 60.0
+
+    def versions(self) -> list[str]:
+        """Every version it lists, the active one first. RunError when it refuses."""
+        listed = self._call("GET", "/admin/models")
+        names = [model["version"] for model in listed["models"]]
+        return sorted(names, key=lambda name: name != listed.get("active"))
+
+    def activate(self, version: str) -> None:
+        self._tell(version, "activate")
+
+    def reload(self, version: str) -> float | None:
+        """Out of memory and in again; the longest its event loop stalled meanwhile, if it says."""
+        self._tell(version, "unload")
+        stall: float | None = self._tell(version, "load").get("worst_stall_ms")
+        return stall
+
+    def _tell(self, version: str, verb: str) -> Any:
+        return self._call("POST", f"/admin/models/{quote(version, safe='')}/{verb}")
+
+    def _call(self, method: str, path: str) -> Any:
+        target = Target.parse(self.url, allow_remote=self.allow_remote)
+        connection = http.client.HTTPConnection(target.address, target.port, timeout=self.timeout)
+        headers = {"Host": target.authority}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        try:
+            connection.request(method, urlsplit(self.url).path.rstrip("/") + path, headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        except OSError as error:
+            raise RunError(f"admin: {self.url} does not answer: {error}") from None
+        finally:
+            connection.close()
+        if not 200 <= answer.status < 300:
+            raise RunError(f"admin: {method} {path}: {answer.status} {body[:300]!r}")
+        return orjson.loads(body) if body else {}
+
+
+@dataclass
+class Swapper:
+    """Passed to ``execute`` as ``beside``: ``count`` activations, the versions in turn, evenly over
+    the time between ``begin`` and ``end`` (seconds of the run).
+
+    ``fresh``: each is taken out of memory and loaded again before it is activated, under the load.
+    """
+
+    admin: Admin
+    versions: list[str]
+    count: int
+    begin: float
+    end: float
+    pid: int | None = None
+    fresh: bool = False
+    swaps: list[Json] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def __call__(self, start: float, over: threading.Event) -> None:
+        times = np.linspace(self.begin, self.end, self.count, endpoint=False)
+        for number, at in enumerate(times.tolist()):
+            if over.wait(max(0.0, start + at - clock())):
+                return
+            version = self.versions[(number + 1) % len(self.versions)]
+            began = asked = clock() - start
+            stall = None
+            try:
+                if self.fresh:
+                    stall = self.admin.reload(version)
+                    asked = clock() - start
+                self.admin.activate(version)
+            except RunError as error:
+                self.failures.append(str(error))
+                continue
+            swap: Json = {
+                "version": version,
+                "began_s": began,
+                "asked_s": asked,
+                "answered_s": clock() - start,
+                "load_stall_ms": stall,
+            }
+            if self.pid is not None:
+                try:
+                    swap["resident_mib"] = resident_mib(self.pid)
+                except ProcessGone as error:
+                    self.failures.append(str(error))
+                    return
+            self.swaps.append(swap)
+
+
+def judge(run: Run, swapper: Swapper, oracle: OracleReport | None) -> Json:
+    """The bars' fields. ``errors``: requests that did not end OK for any reason but their scores,
+    and activations refused. p99 around swaps is over requests scheduled from half a second before
+    a load or an activation was asked for until half a second after it was answered; p99 without,
+    over all others (the stretches before the first and after the last swap among them)."""
+    rows = run.measured
+    bucket, at, response = run.columns.bucket[rows], run.columns.at[rows], run.response()
+    around = np.zeros(at.size, bool)
+    for swap in swapper.swaps:
+        first, last = swap["began_s"] - AROUND, swap["answered_s"] + AROUND
+        around[slice(*np.searchsorted(at, [first, last]))] = True
+        swap["first_answer_ms"] = _first_answer(run, swap)
+    good = bucket == Bucket.OK
+    with_swaps, without = response[around & good], response[~around & good]
+    waited = [swap["first_answer_ms"] for swap in swapper.swaps]
+    first_answers = [time for time in waited if time is not None]
+    loads = [1e3 * (swap["asked_s"] - swap["began_s"]) for swap in swapper.swaps if swapper.fresh]
+    stalls = [s["load_stall_ms"] for s in swapper.swaps if s["load_stall_ms"] is not None]
+    memory = [swap["resident_mib"] for swap in swapper.swaps if "resident_mib" in swap]
+    tail, usual = percentile(with_swaps, 0.99), percentile(without, 0.99)
+    return {
+        "swaps": len(swapper.swaps),
+        "errors": int(np.sum(~np.isin(bucket, (Bucket.OK, Bucket.WRONG)))) + len(swapper.failures),
+        "refused_activations": swapper.failures,
+        "mixed_versions": oracle.mixed_versions if oracle else None,
+        "wrong_scores": oracle.wrong_scores if oracle else None,
+        "checked": oracle.checked if oracle else 0,
+        "p99_around_swaps_ms": 1e3 * tail,
+        "p99_without_ms": 1e3 * usual,
+        "p99_ratio": tail / usual,
+        "requests_around": int(around.sum()),
+        "requests_without": int((~around).sum()),
+        "around_ms": percentiles(with_swaps),
+        "without_ms": percentiles(without),
+        "resident_mib_after_5": memory[4] if len(memory) > 4 else None,
+        "resident_mib_after_all": memory[-1] if memory else None,
+        "memory_ratio": memory[-1] / memory[4] if len(memory) > 4 else None,
+        "load_ms": _spread(loads),
+        "load_stall_ms": _spread(stalls),
+        "activation_ms": _spread([1e3 * (s["answered_s"] - s["asked_s"]) for s in swapper.swaps]),
+        "activation_to_first_answer_ms": _spread(first_answers),
+        "each": swapper.swaps,
+    }
+
+
+def _first_answer(run: Run, swap: Json) -> float | None:
+    """From asking for the activation to the first answer by the new version, if it was not
+    already answering before."""
+    number = run.versions.index(swap["version"]) if swap["version"] in run.versions else -2
+    done = run.columns.done[run.columns.version == number]
+    later = done[done >= swap["asked_s"]]
+    return 1e3 * float(later.min() - swap["asked_s"]) if later.size else None
+
+
+def _spread(values: list[float]) -> Json | None:
+    if not values:
+        return None
+    return {
+        "p50": float(np.median(values)),
+        "p99": percentile(np.array(values), 0.99),
+        "max": max(values),
+    }

@@ -1,0 +1,95 @@
+"""The generator's connections: kept alive, bounded, opened on demand, used in rotation."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+
+from loadtest.generator.columns import Reason
+from loadtest.generator.connection import Connection, State
+from loadtest.generator.poller import Poller
+
+
+class Pool:
+    """Up to ``limit`` connections to one address.
+
+    Free ones are handed out in rotation, so that several server processes behind one port are all
+    asked. One that was idle for ``keep_alive`` seconds is closed by us: a server that closes first
+    may do so just as the next request goes out, and that would be counted against it.
+    """
+
+    def __init__(self, poller: Poller, host: str, port: int, limit: int, keep_alive: float) -> None:
+        """``host``: an address."""
+        numeric = socket.AI_NUMERICHOST
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=numeric
+        )[0]
+        self._poller, self._family = poller, family
+        self._address = (str(address[0]), int(address[1]))
+        self._limit, self._keep_alive = limit, keep_alive
+        self._free: deque[Connection] = deque()
+        self._retired: list[Connection] = []
+        self.all: dict[int, Connection] = {}
+        self.connecting = 0
+        self.opened = 0
+
+    def take(self, now: float) -> Connection | None:
+        """A free connection, or None."""
+        while self._free:
+            connection = self._free.popleft()
+            if connection.state is not State.IDLE:
+                continue  # closed by the server meanwhile
+            if now - connection.idle_since < self._keep_alive:
+                return connection
+            self.discard(connection)
+        return None
+
+    def give(self, connection: Connection, now: float) -> None:
+        connection.state = State.IDLE
+        connection.request, connection.complete = -1, False
+        connection.idle_since = now
+        self._free.append(connection)
+
+    def open(self) -> Connection | None:
+        """Begin a handshake; None when the limit is reached."""
+        if len(self.all) >= self._limit:
+            return None
+        connection = Connection(self._poller, self._address, self._family)
+        self.all[connection.fd] = connection
+        self.connecting += 1
+        self.opened += 1
+        return connection
+
+    def established(self, connection: Connection) -> bool:
+        self.connecting -= 1
+        return connection.fault is Reason.NONE and connection.connected()
+
+    def discard(self, connection: Connection) -> None:
+        if connection.state is State.CLOSED:
+            return
+        if connection.state is State.CONNECTING and connection.fault is not Reason.CONNECT:
+            self.connecting -= 1
+        connection.retire()
+        del self.all[connection.fd]
+        self._retired.append(connection)
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle too long."""
+        while self._free:
+            oldest = self._free[0]
+            if oldest.state is State.IDLE and now - oldest.idle_since < self._keep_alive:
+                return
+            self._free.popleft()
+            if oldest.state is State.IDLE:
+                self.discard(oldest)
+
+    def bury(self) -> None:
+        """Close retired sockets: after a batch of events, so that none reuses a number in it."""
+        for connection in self._retired:
+            connection.sock.close()
+        self._retired.clear()
+
+    def close(self) -> None:
+        for connection in list(self.all.values()):
+            self.discard(connection)
+        self.bury()

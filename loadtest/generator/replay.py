@@ -1,0 +1,63 @@
+"""A recorded log, sent again: one JSON document a line, ``at`` seconds, the rest the request.
+
+    {"at": 0.0132, "user_id": 7, "candidates": [4, 17, 99]}
+    {"at": 0.0201, "user_id": 7, "item_id": 17}
+
+A line with ``candidates`` is a question, one with ``item_id`` a click. ``python -m loadtest plan``
+writes such a log from a schedule; gateways' access logs are a line of jq away.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from loadtest.generator.schedule import ScheduleError, Times, bounded
+from loadtest.generator.workload import EVENT, SCORE
+
+
+def read_log(path: Path, *, speed: float = 1.0) -> tuple[Times, list[tuple[int, dict[str, Any]]]]:
+    """Times from the first line on, divided by ``speed``, and bodies. Errors name the line."""
+    if not speed > 0:
+        raise ScheduleError(f"speed: {speed:g} is not positive")
+    moments: list[float] = []
+    documents: list[tuple[int, dict[str, Any]]] = []
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                at, kind, document = _read_line(line, f"{path}, line {number}")
+                if moments and at < moments[-1]:
+                    raise ScheduleError(f"{path}, line {number}: earlier than the line before it")
+                moments.append(at)
+                documents.append((kind, document))
+    except OSError as error:
+        raise ScheduleError(f"replay: {path}: {error.strerror}") from error
+    if not moments:
+        raise ScheduleError(f"replay: {path} is empty")
+    times = (np.array(moments) - moments[0]) / speed
+    bounded(times.size, max(float(times[-1]), 1e-9))
+    return times, documents
+
+
+def _read_line(line: bytes, place: str) -> tuple[float, int, dict[str, Any]]:
+    try:
+        document = orjson.loads(line)
+        at = float(document.pop("at"))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ScheduleError(f'{place}: wanted {{"at": SECONDS, …}}: {error!r}') from None
+    if "candidates" in document:
+        return at, SCORE, document
+    if "item_id" in document:
+        return at, EVENT, document
+    raise ScheduleError(f"{place}: neither 'candidates' (a question) nor 'item_id' (a click)")
+
+
+def write_log(path: Path, times: Times, documents: list[tuple[int, dict[str, Any]]]) -> None:
+    """The log of a schedule, for ``read_log`` or for another tool."""
+    with path.open("wb") as file:
+        for number, at in enumerate(times.tolist()):
+            _, document = documents[number % len(documents)]
+            file.write(orjson.dumps({"at": at, **document}) + b"\n")

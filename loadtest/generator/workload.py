@@ -1,0 +1,148 @@
+"""What each request says: a bank of whole HTTP requests, encoded before the clock starts.
+
+A schedule longer than the bank goes through it again, so memory does not depend on the length of
+a run. The generator sends bytes and never encodes anything while requests are due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from loadtest.generator.population import Zipf, read_ids
+from loadtest.generator.sizes import Sizes
+
+SCORE, EVENT = 0, 1
+PATHS = {SCORE: "/v1/score", EVENT: "/v1/events"}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Who asks for what."""
+
+    users: str = "1..10000"
+    items: str = "1..10000"
+    user_zipf: float = 0.9
+    item_zipf: float = 0.9
+    candidates: str = "64"
+    events: float = 0.0  # share of requests that are a click instead of a question
+    top_k: int | None = None
+    inline_history: int = 0  # send so many history items along instead of leaving it to the store
+    model_version: str | None = None
+    distinct: int = 10_000  # prepared requests
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def documents(self, requests: int, seed: int) -> list[tuple[int, dict[str, Any]]]:
+        """(kind, body) of each prepared request: ``min(requests, distinct)`` of them."""
+        rng = np.random.default_rng([seed, 1])
+        users = Zipf.over(
+            read_ids(self.users, option="users", column="user_id"), self.user_zipf, rng
+        )
+        items = Zipf.over(
+            read_ids(self.items, option="items", column="item_id"), self.item_zipf, rng
+        )
+        count = max(1, min(requests, self.distinct))
+        lengths = Sizes(self.candidates).draw(rng, count)
+        asked = users.draw(rng, count)
+        is_event = rng.random(count) < self.events
+        return [
+            (EVENT, self._event(int(user), items, rng))
+            if event
+            else (SCORE, self._score(int(user), int(length), items, rng))
+            for user, length, event in zip(asked, lengths, is_event, strict=True)
+        ]
+
+    def _score(
+        self, user: int, length: int, items: Zipf, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "user_id": user,
+            "candidates": items.draw_distinct(rng, length).tolist(),
+        }
+        if self.inline_history:
+            body["history"] = items.draw(rng, self.inline_history).tolist()
+        if self.top_k is not None:
+            body["top_k"] = self.top_k
+        if self.model_version is not None:
+            body["model_version"] = self.model_version
+        return body
+
+    def _event(self, user: int, items: Zipf, rng: np.random.Generator) -> dict[str, Any]:
+        return {"user_id": user, "item_id": int(items.draw(rng, 1)[0])}
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Where requests of one kind go, as far as they say so themselves."""
+
+    authority: str
+    prefix: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Prepared requests. ``wire`` holds whole requests, header and body."""
+
+    wire: list[bytes]
+    kind: NDArray[np.uint8]  # (M,)
+    body_at: NDArray[np.uint32]  # (M,) where the body starts in ``wire``
+
+    @classmethod
+    def encode(
+        cls,
+        documents: list[tuple[int, dict[str, Any]]],
+        *,
+        authority: str,
+        prefix: str = "",
+        stages: bool = False,
+        headers: Mapping[str, str] | None = None,
+        events: Aim | None = None,
+    ) -> Bank:
+        """``events``: where clicks go, if not where everything does."""
+        aim = Aim(authority, prefix, headers or {})
+        extra = {"X-Server-Timing": "1"} if stages else {}
+        heads = {
+            kind: _head(events if kind == EVENT and events else aim, path, extra)
+            for kind, path in PATHS.items()
+        }
+        wire, body_at = [], []
+        for kind, document in documents:
+            body = orjson.dumps(document)
+            head = f"{heads[kind]}{len(body)}\r\n\r\n".encode("latin-1")
+            wire.append(head + body)
+            body_at.append(len(head))
+        kinds = np.array([kind for kind, _ in documents], np.uint8)
+        return cls(wire, kinds, np.array(body_at, np.uint32))
+
+    def document(self, entry: int) -> Any:
+        """The body of a prepared request, decoded."""
+        return orjson.loads(memoryview(self.wire[entry])[self.body_at[entry] :])
+
+    def write(self, folder: Path) -> None:
+        lengths = np.array([len(request) for request in self.wire], np.uint32)
+        (folder / "bank").write_bytes(b"".join(self.wire))
+        np.savez(folder / "bank.npz", lengths=lengths, kind=self.kind, body_at=self.body_at)
+
+    @classmethod
+    def read(cls, folder: Path) -> Bank:
+        content = (folder / "bank").read_bytes()
+        with np.load(folder / "bank.npz") as arrays:
+            ends = np.cumsum(arrays["lengths"], dtype=np.int64).tolist()
+            wire = [content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+            return cls(wire, arrays["kind"], arrays["body_at"])
+
+
+def _head(aim: Aim, path: str, extra: Mapping[str, str]) -> str:
+    """Up to the length of the body."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in {**extra, **aim.headers}.items())
+    return (
+        f"POST {aim.prefix}{path} HTTP/1.1\r\nHost: {aim.authority}\r\n"
+        f"Content-Type: application/json\r\n{lines}Content-Length: "
+    )
