@@ -28,7 +28,7 @@ GENERATIONS = 3
 # Net growth, in objects, before a collection. A young one looks at whatever came since the last and
 # is still there, which beside 500 slow clients who come and go was 10 ms at Python's own 700: their
 # ends keep the count low while their successors pile up. Nothing of a request or a connection needs
-# the collector (a test in tests/service/test_receiving.py), so it may come seldom.
+# the collector (a test in tests/service/server/test_protocol.py), so it may come seldom.
 YOUNG = 50_000
 LOOK_EVERY_S = 0.05
 

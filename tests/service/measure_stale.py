@@ -22,7 +22,7 @@ import typer
 
 from tests.feature_store.redis_servers import standalone
 from tests.service.process import Service, serving
-from tests.service.test_workers import ready_lines, wait_until
+from tests.service.processes.test_workers import ready_lines, wait_until
 from tests.service.world import World, make_world, on_another_store
 
 WORKERS = 2

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.service.api.test_docs_page import rendered
 from tests.service.process import Service, serving
-from tests.service.test_docs_page import rendered
 from tests.service.world import World, make_world
 
 PAGE = """<!doctype html><title>a page</title><p id="said"></p><script>

@@ -11,7 +11,7 @@ import pytest
 
 from service.processes import run_folder
 from tests.service.process import serving
-from tests.service.test_workers import is_alive, ready_lines, wait_until, workers_of
+from tests.service.processes.test_workers import is_alive, ready_lines, wait_until, workers_of
 from tests.service.world import World
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.service import unprivileged
 from tests.service.process import serving, start
-from tests.service.test_workers import ready_lines, wait_until, workers_of
+from tests.service.processes.test_workers import ready_lines, wait_until, workers_of
 from tests.service.world import World
 
 

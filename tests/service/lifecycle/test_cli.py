@@ -1,0 +1,54 @@
+"""``python -m service models``: the same for the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from tests.service.lifecycle.conftest import Swapping
+
+
+def run(swapping: Swapping, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service", "models", *arguments],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "COLUMNS": "160",
+            "QIN_ADMIN_URL": str(swapping.admin.base_url),
+            **variables,
+        },
+    )
+
+
+def test_every_verb_has_its_command_and_the_list_is_a_table(swapping: Swapping) -> None:
+    assert run(swapping, "load", "small-2").stdout == "small-2: ready\n"
+    assert run(swapping, "canary", "small-2", "--share", "0.25").returncode == 0
+    listed = run(swapping, "list").stdout
+    rows = {line.split()[0]: line for line in listed.splitlines()}
+    assert rows["version"].split()[:3] == ["version", "state", "role"]
+    assert "active" in rows["small-1"]
+    assert "canary 25%" in rows["small-2"]
+    assert f"{swapping.service.process.pid} serves small-1" in listed
+    assert run(swapping, "promote").stdout == "small-2: active\n"
+    assert run(swapping, "rollback").stdout == "small-1: active\n"
+    assert run(swapping, "shadow", "small-2", "--share", "1").returncode == 0
+    assert run(swapping, "unload", "small-2").stdout == "small-2: unloaded\n"
+    assert run(swapping, "activate", "small-2").stdout == "small-2: active\n"
+    assert json.loads(run(swapping, "list", "--json").stdout)["active"] == "small-2"
+
+
+def test_what_is_refused_is_one_line_and_exit_status_1(swapping: Swapping) -> None:
+    for arguments, reason in (
+        (("activate", "nowhere"), "refused: version 'nowhere': not in"),
+        (("unload", "small-1"), "activate another one first"),
+        (("list", "--admin", "http://127.0.0.1:1"), "is the service running?"),
+        (("list", "--admin", "file:///etc/passwd"), "should look like http://"),
+    ):
+        done = run(swapping, *arguments)
+        assert done.returncode == 1
+        assert reason in done.stderr
+        assert done.stderr.count("\n") == 1

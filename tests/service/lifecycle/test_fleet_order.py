@@ -1,0 +1,97 @@
+"""What a process reads of its fleet may be older than what it was told itself meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feature_store.contract import FeatureStore
+from tests.service.houses import opened
+from tests.service.lifecycle.conftest import two_versions
+from tests.service.world import World
+
+FAR = 30.0  # seconds
+
+
+class Slow:
+    """A store whose answer to the first question about the fleet's version is on its way."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self.read, self.arrive, self.again = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def get_note(self, note: str) -> bytes | None:
+        content = await self._store.get_note(note)
+        if note.endswith("/wanted"):
+            if self.read.is_set():
+                self.again.set()
+            self.read.set()
+            await self.arrive.wait()
+        return content
+
+
+async def test_a_verb_is_not_undone_by_what_was_read_before_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(world, fleet="order") as house, asyncio.timeout(FAR):
+        obeyed: list[Any] = []
+
+        async def obey(wanted: Any) -> None:
+            obeyed.append(wanted)
+
+        await house.fleet.publish()
+        slow = Slow(house.store)
+        monkeypatch.setattr(house.swap, "obey", obey)
+        monkeypatch.setattr(house.fleet, "_store", slow)
+        await slow.read.wait()
+        await house.fleet.publish()
+        slow.arrive.set()
+        await slow.again.wait()
+        assert obeyed == []
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(FAR):
+        for _ in itertools.count():
+            if true():
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> World:
+    return two_versions(tmp_path)[0]
+
+
+async def test_a_process_whose_bundle_still_arrives_follows_its_fleet_when_it_is_whole(
+    two: World, tmp_path: Path
+) -> None:
+    """Each host has a folder of its own, and they are not written at the same moment."""
+    world = two
+    elsewhere = Path(shutil.copytree(world.models, tmp_path / "elsewhere"))
+    weights = (elsewhere / "small-2" / "ranker.weights").read_bytes()
+    os.truncate(elsewhere / "small-2" / "ranker.weights", 100)
+    settings = {"fleet": "slow", "model_policy": "manual"}
+    async with (
+        opened(world, private=tmp_path / "one", **settings) as first,
+        opened(world, private=tmp_path / "two", bundle=elsewhere, **settings) as other,
+    ):
+        assert other.ready().name == "small-1"
+        await first.swap.activate("small-2")
+        await first.fleet.publish()
+        await until(lambda: "ranker.weights" in (other.fleet._me.fault or ""))
+        assert "it is waited for" in (other.fleet._me.fault or "")
+        assert other.ready().name == "small-1"
+        (elsewhere / "small-2" / "ranker.weights").write_bytes(weights)
+        await until(lambda: other.ready().name == "small-2")
+        await until(lambda: other.fleet._me.fault is None)

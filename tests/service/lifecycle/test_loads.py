@@ -1,0 +1,137 @@
+"""What a load goes through in the service itself, and what it does when there is no room."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from model_export.bundle.errors import BundleError
+from service.application import House
+from service.artifacts.local_copies import PrivateFolder
+from service.errors import Conflict, ModelRefused
+from service.lifecycle import load_steps as loading
+from service.lifecycle import memory_budget as room
+from service.lifecycle.model_entry import Slot
+from service.server.polling import until
+from service.settings import Settings
+from tests.service.houses import ask, opened
+from tests.service.lifecycle import hostile
+from tests.service.lifecycle.conftest import two_versions
+from tests.service.world import World
+
+ALONE: dict[str, Any] = {"model_policy": "manual", "fleet": ""}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """``small-1``, ``small-2`` and, the oldest, ``third``."""
+    world, _ = two_versions(tmp_path_factory.mktemp("loads"))
+    third = hostile.copied(world.models / "small-1", "third")
+    hostile.change_manifest(third, created="2020-01-01T00:00:00Z")
+    return world
+
+
+@pytest.fixture
+def world(published: World) -> World:
+    """What was proved stays so, but nothing was active before."""
+    private = PrivateFolder(Settings().private, published.models)
+    (private.path / "state.json").unlink(missing_ok=True)
+    return published
+
+
+async def serves(house: House, version: str) -> bool:
+    answer = await ask(house, user_id=3, candidates=[1])
+    return bool(answer.json()["model_version"] == version)
+
+
+async def test_a_version_passes_every_state_in_order(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(world, **ALONE) as house:
+        seen: list[str] = []
+        enter = Slot.enter
+
+        def noted(slot: Slot, state: Any, *more: Any, **named: Any) -> None:
+            if slot.name == "small-1" and seen[-1:] != [state.value]:
+                seen.append(state.value)
+            enter(slot, state, *more, **named)
+
+        monkeypatch.setattr(Slot, "enter", noted)
+        await house.swap.activate("small-1")
+        await house.swap.activate("small-2")
+        await house.swap.unload("small-1")
+        loaded = ["loading", "warming", "verifying", "ready", "active"]
+        assert seen == [*loaded, "ready", "draining", "unloaded"]
+
+
+async def test_golden_answers_that_differ_in_the_service_alone_are_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child process found nothing: another processor, or memory that lies."""
+    async with opened(world, **ALONE) as house:
+
+        def differ(*given: object) -> None:
+            raise BundleError("golden answers: differ by 0.3")
+
+        monkeypatch.setattr(loading, "check_golden", differ)
+        with pytest.raises(ModelRefused, match=r"differ by 0\.3"):
+            await house.swap.activate("small-1")
+        assert house.swap.roster.slot("small-1").state == "failed"
+        assert await serves(house, "small-2")
+
+
+async def test_the_version_before_makes_room_and_is_loaded_again_for_a_rollback(
+    world: World,
+) -> None:
+    async with opened(world, **ALONE, max_loaded_versions=2) as house:
+        await house.swap.activate("small-1")
+        assert house.versions.loaded() == ["small-1", "small-2"]
+        await house.swap.load("third")
+        assert house.versions.loaded() == ["small-1", "third"]
+        with pytest.raises(ModelRefused, match="unload one"):
+            await house.swap.rollback()
+        assert await serves(house, "small-1")
+        await house.swap.unload("third")
+        assert (await house.swap.rollback()).name == "small-2"
+        assert await serves(house, "small-2")
+
+
+async def test_versions_that_play_a_part_make_no_room(world: World) -> None:
+    async with opened(world, **ALONE, max_loaded_versions=2) as house:
+        await house.swap.canary("small-1", 0.5)
+        with pytest.raises(ModelRefused, match=r"at most 2 may be \(QIN_MAX_LOADED_VERSIONS\)"):
+            await house.swap.load("third")
+        assert house.versions.loaded() == ["small-1", "small-2"]
+
+
+async def test_without_memory_for_it_nothing_is_loaded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(world, **ALONE) as house:
+        monkeypatch.setattr(room, "available_bytes", lambda: 1000)
+        with pytest.raises(ModelRefused, match="MiB are needed and 0 MiB are free: unload a"):
+            await house.swap.load("small-1")
+        assert await serves(house, "small-2")
+
+
+async def test_without_keeping_the_version_before_it_is_freed(world: World) -> None:
+    async with opened(world, **ALONE, keep_previous=False) as house:
+        await house.swap.activate("small-1")
+        async with asyncio.timeout(20):
+            await until(lambda: house.versions.loaded() == ["small-1"])
+        assert (await house.swap.rollback()).name == "small-2"
+
+
+async def test_a_load_asked_for_twice_is_one_load(world: World) -> None:
+    async with opened(world, **ALONE) as house:
+        first, second = await asyncio.gather(
+            house.swap.load("small-1"), house.swap.load("small-1"), return_exceptions=True
+        )
+        assert first is second
+        assert not isinstance(first, Conflict)
+        loads = house.metrics.registry.get_sample_value(
+            "qin_model_loads_total", {"outcome": "ready"}
+        )
+        assert loads == 2  # with the one that it began with
