@@ -1,1 +1,5 @@
-"""TODO feature_store/cli."""
+"""The commands of ``python -m feature_store``.
+
+May import all of ``feature_store``.
+Start reading at ``app``.
+"""

@@ -1,1 +1,5 @@
-"""TODO loadtest/cli."""
+"""The commands of ``python -m loadtest``.
+
+May import all of ``loadtest``.
+Start reading at ``app``.
+"""

@@ -1,1 +1,5 @@
-"""TODO loadtest/generator."""
+"""Sends requests at their times: schedule, workload, connections, generator processes.
+
+May import ``loadtest.target``, ``units``, ``environment``.
+Start reading at ``runner``, then ``process``.
+"""

@@ -1,8 +1,8 @@
 """The process that sends: every request at its time, four clocks kept, nothing else on its mind.
 
-Started by ``runner`` as ``python -m loadtest.generator.process FOLDER NUMBER``; it says ``ready``, waits
-for the start time on its standard input (closed input means: stop), fills its rows of the columns
-and prints one line of JSON at the end. Checking of answers waits until nothing is due.
+Started by ``runner`` as ``python -m loadtest.generator.process FOLDER NUMBER``; it prints
+``ready``, waits for the start time on its standard input (closed input means: stop), fills its
+rows of the columns and prints one line of JSON at the end. Answers are checked when nothing is due.
 """
 
 from __future__ import annotations

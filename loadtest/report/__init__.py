@@ -1,1 +1,5 @@
-"""TODO loadtest/report."""
+"""What a run leaves: a page, figures, logs and columns for other tools.
+
+May import analysis, generator.
+Start reading at ``report``.
+"""

@@ -1,1 +1,5 @@
-"""TODO model_export/cli."""
+"""The commands of ``python -m model_export``.
+
+May import all of ``model_export``.
+Start reading at ``app``.
+"""

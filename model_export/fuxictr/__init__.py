@@ -1,1 +1,5 @@
-"""TODO model_export/fuxictr."""
+"""Checkpoints of FuxiCTR, read into our network.
+
+May import ``model_export.bundle``, ``training``.
+Start reading at ``checkpoint``.
+"""

@@ -1,1 +1,5 @@
-"""TODO model_export/graphs."""
+"""ONNX graphs: the exact folds, the towers and the ranker, and how they are written.
+
+May import ``model_export.bundle``, ``training``.
+Start reading at ``fold``.
+"""

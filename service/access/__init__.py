@@ -1,8 +1,5 @@
-"""Who may call the public port, and from which pages: keys, Host names, Origins.
+"""Who may do what: tokens and keys, hosts, origins, the audit log of administrators.
 
-bearer      tokens and keys, compared in constant time; the admin API's too
-hosts       the names that are this service's own; the admin API's too
-origins     pages of other sites, and what CORS tells their browsers
-middleware  the ASGI layer that asks the three before a request's body is read
-document    what of it the OpenAPI document says
+May import context, observability, errors, settings.
+Start reading at ``middleware``.
 """

@@ -1,1 +1,5 @@
-"""What the service keeps on disk for itself: directories of its own, and what is in them."""
+"""Bundles on disk: where they arrive, how they are copied, checked and tried in a sandbox.
+
+May import observability, errors, settings.
+Start reading at ``importer``.
+"""

@@ -1,4 +1,4 @@
-"""The child process in which a bundle is opened first: ``python -m service.artifacts.sandbox_child``.
+"""Opens a bundle first, in a child process: ``python -m service.artifacts.sandbox_child``.
 
 A graph is a program by somebody else. Here it gets so much memory and processor time and no more,
 may write no file, and answers every golden question; the verdict is one line of JSON.

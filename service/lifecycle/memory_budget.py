@@ -8,7 +8,7 @@ from service.lifecycle.catalog import Roster
 from service.lifecycle.model_entry import State
 from service.lifecycle.unloader import Retirement
 from service.observability.logs import logger
-from service.processes.memory import available_bytes
+from service.observability.memory import available_bytes
 
 HEADROOM = 1.1  # of the memory a version is expected to take
 INDEX_BYTES = 65  # of an item in the table beside its numbers, at most

@@ -14,7 +14,7 @@ from service.lifecycle.model_entry import Slot, State
 from service.models.registry import Version
 from service.observability.background import begin
 from service.observability.logs import logger
-from service.processes.memory import trim
+from service.observability.memory import trim
 
 PATIENCE_S = 5.0  # for threads that still run a chunk for a request that was cut short
 LOOKING_S = 0.02

@@ -1,1 +1,5 @@
-"""What the service tells its operators: at present the guard of background threads and tasks."""
+"""Logs, metrics, traces, and the guard of background tasks and threads.
+
+May import errors and settings of the service alone.
+Start reading at ``metrics``.
+"""

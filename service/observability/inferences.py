@@ -1,6 +1,7 @@
 """How often a version was asked, how that ended, and where its time went.
 
-``service.observability.model_metrics`` shows it to Prometheus, and the protocol's statistics are read there.
+``service.observability.model_metrics`` shows it to Prometheus; the statistics of the Open Inference
+Protocol are read from it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,5 @@
-"""The processes of a service: how they begin, what they share, how they end."""
+"""One process or several: workers and their supervisor, signals, folders of their own.
+
+May import application, server, observability, settings, errors.
+Start reading at ``run``, then ``supervisor``.
+"""

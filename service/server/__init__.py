@@ -1,1 +1,5 @@
-"""HTTP/1.1 on a connection: how its bytes become requests. Knows no application."""
+"""HTTP/1.1: listening sockets, connections, framing and their limits. Knows no application.
+
+May import observability, errors, settings.
+Start reading at ``protocol``, then ``framing``.
+"""

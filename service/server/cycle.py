@@ -1,4 +1,4 @@
-"""One request of a connection and its answer: uvicorn's cycle, and a ``service.server.peer.Peer``."""
+"""One request of a connection and its answer: uvicorn's cycle, and a ``Peer``."""
 
 from __future__ import annotations
 

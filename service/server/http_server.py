@@ -17,7 +17,7 @@ from service.api.app import create_app, create_refusing
 from service.application import House
 from service.observability.background import begin
 from service.observability.logs import logger
-from service.processes.memory import trim
+from service.observability.memory import trim
 from service.server.connections import SWEEP_EVERY_S, Connections, Limits
 from service.server.descriptors import connections_allowed
 from service.server.polling import until

@@ -22,7 +22,7 @@ SET = {variable["name"]: variable["value"] for variable in CONTAINER["env"]}
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 APPLICATION = "\n".join(
-    (ROOT / "service" / name).read_text() for name in ("app.py", "metrics_route.py")
+    (ROOT / "service" / "api" / name).read_text() for name in ("app.py", "operations.py")
 )
 
 

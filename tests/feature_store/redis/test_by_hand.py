@@ -14,7 +14,7 @@ from tests.feature_store.redis_servers import Server, standalone
 from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.stores import connect
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "feature-store.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "feature-store.md"
 LINES = re.findall(r"^redis-cli ([^#\n]*)", DOCUMENT.read_text(), re.M)
 
 

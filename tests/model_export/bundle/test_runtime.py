@@ -91,8 +91,8 @@ def test_a_damaged_graph_is_refused_with_its_name(copied: Bundle) -> None:
 
 def test_serving_imports_neither_torch_nor_onnx() -> None:
     code = (
-        "import sys, model_export.bundle.bundle, model_export.bundle.runtime, model_export.bundle.verify, "
-        "model_export.__main__; "
+        "import sys, model_export.bundle.bundle, model_export.bundle.runtime, "
+        "model_export.bundle.verify, model_export.__main__; "
         "print([m for m in ('torch', 'onnx', 'pandas', 'safetensors') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -310,7 +310,7 @@ def test_the_bytes_of_an_item_are_those_documented() -> None:
     assert bytes_per_item(FeatureSchema.microlens()) == 5_658
     assert (
         "(5,658 at the paper's sizes"
-        in (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+        in (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
     )
     capacity = 1 << 20  # the index is largest, for what it holds, just beyond a power of two
     per_item = size_of(FeatureSchema.microlens(), capacity) / capacity

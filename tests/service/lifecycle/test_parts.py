@@ -29,8 +29,8 @@ from service.lifecycle.comparison import Comparison
 from service.lifecycle.rollback_monitor import Bounds, Watch
 from service.lifecycle.warm_up import RecentShapes
 from service.models.registry import Canary, Version, Versions, seed_of
+from service.observability import memory
 from service.observability.version_stats import Tally, shape_of
-from service.processes import memory
 from tests.service.lifecycle import hostile
 from tests.service.world import World
 

@@ -39,7 +39,7 @@ from tests.service.world import World
 
 GUARD = "observability/background.py"
 # A request is a task of its own: its cycle logs what escapes the application, and answers 500.
-REQUEST = "receiving.py"
+REQUEST = "server/protocol.py"
 NAKED = {"create_task", "ensure_future", "Thread", "Timer", "start_new_thread"}
 
 
