@@ -5,7 +5,9 @@ Reads the project's Markdown files and reports, a line each with file and line n
 - a relative link (or picture) whose file, or whose heading, is not there;
 - a ``make TARGET`` that the Makefile does not have;
 - a ``python -m ROOM COMMAND --option`` that the room's own command line does not know;
-- a decision that has not the form that ``docs/decisions/README.md`` describes.
+- a decision that has not the form that ``docs/decisions/README.md`` describes;
+- a room with more of the words that ``docs/prose.py`` counts than it may have (``--prose`` prints
+  the table of rooms).
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import prose
 import typer.main
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("training", "model_export", "feature_store", "service", "loadtest")
+PROSE_ROOMS = (*ROOMS, "text", "batch")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 MAKE = re.compile(r"(?:^|`|&& )make ([a-z][a-z-]*)", re.MULTILINE)
 DECISION = re.compile(
@@ -106,9 +110,13 @@ def faults() -> Iterator[str]:
                 yield from (f"{path.relative_to(ROOT)}:{number}: {fault}" for fault in check)
         if path.parent.name == "decisions":
             yield from (f"{path.relative_to(ROOT)}: {d}" for d in malformed_decisions(path))
+    yield from prose.excesses(prose.counts(ROOT, PROSE_ROOMS, markdown_files()))
 
 
 if __name__ == "__main__":
+    if "--prose" in sys.argv[1:]:
+        print(prose.table(prose.counts(ROOT, PROSE_ROOMS, markdown_files())))
+        sys.exit()
     found = list(faults())
     print("\n".join(found) or f"docs: {len(markdown_files())} files, every link and command exists")
     sys.exit(1 if found else 0)
