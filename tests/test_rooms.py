@@ -1,0 +1,220 @@
+"""Which room may import which: one way, downwards. See ``docs/architecture.md`` for the map.
+
+An import counts wherever it stands: at module level, within a function, under ``TYPE_CHECKING``.
+Lists named ``…_UNTIL_…`` hold today's exceptions. They only shrink: an entry that is no longer
+needed fails as well.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.rooms import ROOT, TOP, Import, imports, imports_of, lines_of, modules, room_of
+
+# Top-level room → rooms it may import besides itself.
+ROOMS = {
+    "feature_store": {},
+    "training": {"feature_store"},
+    "model_export": {"feature_store", "training"},
+    "service": {"feature_store", "model_export"},
+    "loadtest": {"feature_store", "model_export"},  # knows the service by HTTP alone
+    "text": {"feature_store", "training"},
+    "batch": {"feature_store", "model_export", "service"},
+}
+BUNDLE = "model_export.bundle"  # what runs without torch: all that these may import of the export
+RUNTIME = ("service", "loadtest")
+
+# Room or file of ``service`` → those it may import besides itself, from the lowest up.
+BASE = {"service", "service.errors", "service.priority", "service.settings", "service.timings"}
+LOW = {*BASE, "service.context", "service.observability"}
+MODELS = {*LOW, "service.admission", "service.engine", "service.items", "service.models"}
+CORE = {*MODELS, "service.artifacts", "service.lifecycle", "service.scoring"}
+API = {*CORE, "service.access", "service.server", "service.state"}
+SERVICE = {
+    "service": {},
+    "service.errors": {},
+    "service.priority": {"service.errors"},
+    "service.timings": {},
+    "service.settings": {"service.errors"},
+    "service.observability": {*BASE, "service.context"},
+    "service.context": BASE,
+    "service.access": LOW,
+    "service.server": LOW,
+    "service.engine": LOW,
+    "service.admission": {*LOW, "service.engine"},
+    "service.artifacts": LOW,
+    "service.items": {*LOW, "service.admission", "service.engine"},
+    "service.models": {*LOW, "service.items"},
+    "service.scoring": MODELS,
+    "service.lifecycle": {*MODELS, "service.artifacts", "service.scoring"},
+    "service.state": CORE,
+    "service.api": API,
+    "service.api.oip": {*API, "service.api"},
+    # The two applications put the routes of both together.
+    "service.api.admin": {*API, "service.api", "service.api.oip"},
+    "service.api.app": {*API, "service.api", "service.api.oip"},
+    "service.application": {*API, "service.api", "service.api.admin", "service.api.app"},
+    "service.processes": {*LOW, "service.application", "service.server"},
+    "service.client": {},
+    "service.cli": {*BASE, "service.client", "service.observability"},
+    "service.__main__": {*LOW, "service.application", "service.cli", "service.processes"},
+}
+
+# Imports against the tables: (file, imported module).
+ALLOWED_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset({})
+# Imports without which no circle between files is left.
+CIRCLES_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset({})
+
+MOST_LINES = 370
+LONG_BY_NATURE = "service/settings.py"
+LONG_UNTIL_SPLIT: frozenset[str] = frozenset({})
+
+SAYS = ("import", "Start")
+UNSAID_UNTIL_WRITTEN: frozenset[str] = frozenset({})
+
+
+def against(table: Mapping[str, Iterable[str]], found: Iterable[Import]) -> list[Import]:
+    """Imports from one room of the table into another that it does not name."""
+    rooms = frozenset(table)
+    forbidden = []
+    for each in found:
+        importer = room_of(name_of(each.file), rooms)
+        imported = room_of(each.module, rooms)
+        if importer and imported and imported not in (importer, *table[importer]):
+            forbidden.append(each)
+    return forbidden
+
+
+def name_of(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def beyond_the_bundle(found: Iterable[Import]) -> list[Import]:
+    return [
+        each
+        for each in found
+        if each.file.startswith(tuple(f"{room}/" for room in RUNTIME))
+        and room_of(each.module, frozenset({"model_export", BUNDLE})) == "model_export"
+    ]
+
+
+def circles(found: Iterable[Import]) -> list[list[str]]:
+    """Groups of files each of which imports, by way of the others, itself (Tarjan's)."""
+    arrows = defaultdict(set)
+    for each in found:
+        arrows[name_of(each.file)].add(each.module)
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    groups = []
+
+    def visit(module: str) -> None:
+        order[module] = lowest[module] = len(order)
+        stack.append(module)
+        for imported in sorted(arrows[module]):
+            if imported not in order:
+                visit(imported)
+                lowest[module] = min(lowest[module], lowest[imported])
+            elif imported in stack:
+                lowest[module] = min(lowest[module], order[imported])
+        if lowest[module] == order[module]:
+            group = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(group) > 1:
+                groups.append(sorted(group))
+
+    for module in sorted(arrows):
+        if module not in order:
+            visit(module)
+    return groups
+
+
+def lines(found: Iterable[Import]) -> str:
+    return "\n".join(f"{i.file}:{i.line} imports {i.module}" for i in sorted(found, key=str))
+
+
+def test_rooms_import_as_the_tables_say() -> None:
+    forbidden = [*against(ROOMS, imports()), *against(SERVICE, imports())]
+    if (ROOT / "model_export/bundle").is_dir():
+        forbidden += beyond_the_bundle(imports())
+    more = [each for each in forbidden if each.pair not in ALLOWED_UNTIL_CUT]
+    assert not more, "imports that the tables do not allow:\n" + lines(more)
+    cut = ALLOWED_UNTIL_CUT - {each.pair for each in forbidden}
+    assert not cut, f"no longer needed in ALLOWED_UNTIL_CUT: {sorted(cut)}"
+
+
+def test_no_circle_between_files() -> None:
+    left = [each for each in imports() if each.pair not in CIRCLES_UNTIL_CUT]
+    assert not circles(left), "files that import each other"
+    for pair in CIRCLES_UNTIL_CUT:
+        again = [*left, *(each for each in imports() if each.pair == pair)]
+        assert circles(again), f"no longer needed in CIRCLES_UNTIL_CUT: {pair}"
+
+
+def test_every_file_of_the_service_lies_in_a_room() -> None:
+    flat = [f for m, f in modules().items() if room_of(m, frozenset(SERVICE)) == "service"]
+    assert flat == ["service/__init__.py"], "no room of the table SERVICE has these"
+
+
+def test_two_rooms_never_import_each_other() -> None:
+    """Nor three in a circle: the tables can be climbed down, one room after the other."""
+    for table in (ROOMS, SERVICE):
+        left = {room: set(below) for room, below in table.items()}
+        while left:
+            lowest = {room for room, below in left.items() if not below & set(left)}
+            assert lowest, f"allowed both ways: {sorted(left)}"
+            left = {room: below for room, below in left.items() if room not in lowest}
+
+
+def test_no_file_is_longer_than_it_may_be() -> None:
+    long = {f for f in modules().values() if lines_of(f) > MOST_LINES} - {LONG_BY_NATURE}
+    assert not long - LONG_UNTIL_SPLIT, f"over {MOST_LINES} lines"
+    assert not LONG_UNTIL_SPLIT - long, "no longer needed in LONG_UNTIL_SPLIT"
+
+
+def test_every_room_says_what_it_may_import_and_where_to_start() -> None:
+    unsaid = set()
+    for file in modules().values():
+        if file.endswith("/__init__.py"):
+            said = ast.get_docstring(ast.parse((ROOT / file).read_text())) or ""
+            if not all(word in said for word in SAYS) or said.startswith(("May", "Start")):
+                unsaid.add(file)
+    more = unsaid - UNSAID_UNTIL_WRITTEN
+    assert not more, f"their docstrings lack a purpose, or one of {SAYS}"
+    assert not UNSAID_UNTIL_WRITTEN - unsaid, "no longer needed in UNSAID_UNTIL_WRITTEN"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import service.state",
+        "from service import state",
+        "from service.state import ServiceState",
+        "from ..state import ServiceState",
+        "def build():\n    from service.state import ServiceState",
+        "if TYPE_CHECKING:\n    from service.state import ServiceState",
+    ],
+)
+def test_an_import_is_found_wherever_it_stands(source: str) -> None:
+    known = {"service": "service/__init__.py", "service.state": "service/state.py"}
+    file = "service/items/table.py"
+    found = list(imports_of("service.items.table", file, source, known))
+    assert [each.module for each in found] == ["service.state"]
+    assert against(SERVICE, found) == found
+
+
+def test_a_circle_of_three_files_is_found() -> None:
+    pairs = [("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")]
+    assert circles([Import(f"{a}.py", 1, b) for a, b in pairs]) == [["a", "b", "c"]]
+    assert circles([Import(f"{a}.py", 1, b) for a, b in pairs if b != "c"]) == []
+
+
+def test_every_top_level_room_has_a_row() -> None:
+    assert set(ROOMS) == set(TOP)
+    packages = {p.parent.name for p in Path(ROOT).glob("*/__init__.py")} - {"tests"}
+    assert packages <= set(ROOMS)
