@@ -7,7 +7,8 @@ Reads the project's Markdown files and reports, a line each with file and line n
 - a ``python -m ROOM COMMAND --option`` that the room's own command line does not know;
 - a decision that has not the form that ``docs/decisions/README.md`` describes;
 - a room with more of the words that ``docs/prose.py`` counts than it may have (``--prose`` prints
-  the table of rooms).
+  the table of rooms);
+- tables of settings that are not what ``docs/settings_table.py`` writes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import prose
+import settings_table
 import typer.main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,6 +100,9 @@ def malformed_decisions(path: Path) -> Iterator[str]:
 
 
 def faults() -> Iterator[str]:
+    configuration = settings_table.PAGE.read_text()
+    if configuration != settings_table.page(configuration):
+        yield "docs/configuration.md: not the settings there are; run python docs/settings_table.py"
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for path in markdown_files():
         for number, line in enumerate(path.read_text().splitlines(), start=1):

@@ -1,7 +1,7 @@
 """Every setting of the service: one frozen object, one field per environment variable.
 
-``QIN_DEADLINE_MS=250`` sets ``deadline_ms``. Units are in the names. The table in
-docs/operations.md is this file's, held to it by a test.
+``QIN_DEADLINE_MS=250`` sets ``deadline_ms``. Units are in the names. The tables in
+docs/configuration.md are made from this file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every metric the service keeps, in a registry of its own.
 
 Labels take values from lists in the code, never from a request: nothing a client sends can add a
-series. docs/operations.md explains each one, held to this file by a test. What Prometheus scrapes
+series. docs/metrics.md explains each one, held to this file by a test. What Prometheus scrapes
 is made of them in ``service.observability.scrape``.
 """
 

@@ -1,4 +1,4 @@
-"""The metrics that docs/operations.md has, and what a PromQL query asks for."""
+"""The metrics that docs/metrics.md has, and what a PromQL query asks for."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ VARIABLES = {"$__rate_interval": "5m", "$instance": ".*", "<<.GroupBy>>": "pod"}
 def documented() -> dict[str, set[str]]:
     """Series name -> its labels. A test of the service holds that table to the code."""
     series = dict(OTHERS)
-    rows = re.findall(
-        r"^\| `(qin_\w+)` \| (.*?) \|", (ROOT / "docs/operations.md").read_text(), re.M
-    )
+    rows = re.findall(r"^\| `(qin_\w+)` \| (.*?) \|", (ROOT / "docs/metrics.md").read_text(), re.M)
     for name, labels in rows:
         found = set(re.findall(r"`(\w+)`", labels)) | OWN_LABELS.get(name, set())
         series[name] = found

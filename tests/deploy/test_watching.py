@@ -46,12 +46,12 @@ def test_a_query_for_what_there_is_not_is_found() -> None:
 
 
 def test_every_alert_has_its_section_in_the_run_book_and_says_where() -> None:
-    book = (ROOT / "docs/operations.md").read_text().partition("\n## When an alert fires\n")[2]
+    book = (ROOT / "docs/runbook.md").read_text().partition("\n## When an alert fires\n")[2]
     book = book.partition("\n## ")[0]
     sections = re.findall(r"^### (\w+)$", book, re.MULTILINE)
     assert sections == [rule["alert"] for rule in RULES]
     for rule in RULES:
-        assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
         assert rule["annotations"]["summary"]
         assert rule["labels"]["severity"] in {"page", "ticket"}
 
