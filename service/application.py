@@ -18,26 +18,26 @@ from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.signature import PublicKeys
 from service.admission.admission import Admission, Permit
 from service.admission.loop_budget import LoopBudget
-from service.artifacts.importer import Rules, TakenIn
+from service.artifacts.importer import ImportedBundle, ImportPolicy
 from service.artifacts.local_copies import PrivateFolder
 from service.artifacts.private_directory import make_private
-from service.artifacts.repository import Catalogue
-from service.artifacts.sandbox import Limits
+from service.artifacts.repository import ModelRepository
+from service.artifacts.sandbox import SandboxLimits
 from service.engine.engine import Engine
 from service.errors import NotReady
 from service.items.shared_file import check_shared
 from service.items.store_client import StoreReader, store_options
-from service.lifecycle.catalog import Roster
+from service.lifecycle.catalog import ModelCatalog
 from service.lifecycle.execution import Execution
 from service.lifecycle.fleet import Fleet
-from service.lifecycle.item_refresh import Freshness
+from service.lifecycle.item_refresh import ItemRefresher
 from service.lifecycle.loader import Loader
-from service.lifecycle.manager import HotSwap
+from service.lifecycle.manager import ModelManager
 from service.lifecycle.readiness import Readiness, prove
 from service.lifecycle.shadow import Shadow
-from service.lifecycle.startup import First
-from service.lifecycle.top_k_audit import Rechecks
-from service.lifecycle.watcher import Follower
+from service.lifecycle.startup import StartupVersions
+from service.lifecycle.top_k_audit import TopKAudit
+from service.lifecycle.watcher import RepositoryWatcher
 from service.models.registry import Version, Versions
 from service.observability.background import keep
 from service.observability.event_loop import watched
@@ -64,45 +64,47 @@ class House:
     metrics: Metrics
     store: FeatureStore
     reader: StoreReader
-    freshness: Freshness
+    refresher: ItemRefresher
     engine: Engine
     admission: Admission
     budget: LoopBudget
     scoring: Scoring
     versions: Versions
     readiness: Readiness
-    swap: HotSwap
+    manager: ModelManager
     fleet: Fleet
-    follower: Follower
+    watcher: RepositoryWatcher
     private: PrivateFolder
-    first: First
-    taken: TakenIn
+    startup: StartupVersions
+    imported: ImportedBundle
     scrape: Scrape
     traces: Traces | None
 
     async def load(self, bundle: Bundle) -> None:
         """Load the first version that proves itself; then the service is ready."""
-        taken = self.taken
-        assert bundle is taken.bundle
-        self.swap.roster.passed_over(self.first.passed_over)
+        imported = self.imported
+        assert bundle is imported.bundle
+        self.manager.catalog.passed_over(self.startup.passed_over)
         while True:
             try:
-                await self.swap.start(taken, self.readiness)
+                await self.manager.start(imported, self.readiness)
                 break
             except BundleError as error:
-                if self.first.is_chosen:
+                if self.startup.is_chosen:
                     raise
-                models = self.swap.roster.catalogue.models
+                models = self.manager.catalog.repository.models
                 reason = self.private.as_published(str(error), models)
-                self.first.pass_over(taken.copy.version, reason)
-                taken = await asyncio.to_thread(self.first.next)
-        await asyncio.to_thread(self.first.begun_with, taken)
+                self.startup.pass_over(imported.copy.version, reason)
+                imported = await asyncio.to_thread(self.startup.next)
+        await asyncio.to_thread(self.startup.begun_with, imported)
         self.readiness.enter("a first score")
         assert self.versions.active is not None, "it has just been started"
         await prove(self.engine, self.versions.active)
         self.readiness.ready = True
         self.fleet.begin()
-        logger.info("ready", model_version=taken.copy.version, engine_threads=self.engine.threads)
+        logger.info(
+            "ready", model_version=imported.copy.version, engine_threads=self.engine.threads
+        )
 
     def answered(self, question: Question, answer: Answer, permit: Permit, tally: Tally) -> None:
         """Once it has been sent: what need not be waited for."""
@@ -111,7 +113,7 @@ class House:
             tally.took(candidates, len(answer.history), busy)
         permit.learn()
         self.scoring.answered(answer)
-        self.swap.answered(question, answer)
+        self.manager.answered(question, answer)
 
     @property
     def scores(self) -> bool:
@@ -138,11 +140,11 @@ class House:
 
     async def follow(self) -> None:
         """What is newest in the models folder, for ever, if that is the policy."""
-        settings, catalogue = self.settings, self.swap.roster.catalogue
-        if settings.model_policy != "newest" or catalogue.single:
+        settings, repository = self.settings, self.manager.catalog.repository
+        if settings.model_policy != "newest" or repository.single:
             return
 
-        await keep("model_follow", partial(self.follower.follow, self.fleet.leads))
+        await keep("model_follow", partial(self.watcher.follow, self.fleet.leads))
 
 
 @asynccontextmanager
@@ -153,19 +155,19 @@ async def open_house(
 
     ``worker``: which of a service's several processes this is, if there are several.
     """
-    catalogue = Catalogue(settings.bundle)
-    if not catalogue.versions():
-        raise BundleError(catalogue.nothing())
+    repository = ModelRepository(settings.bundle)
+    if not repository.versions():
+        raise BundleError(repository.nothing())
     make_private(settings.private, "QIN_PRIVATE")  # the tables may be below it
     if settings.table_folder is not None:
         check_shared(settings.table_folder)
     private = PrivateFolder(settings.private, settings.bundle)
     keys = PublicKeys.read(settings.public_key) if settings.public_key else None
-    rules = Rules(settings.max_bundle_bytes, keys)
+    policy = ImportPolicy(settings.max_bundle_bytes, keys)
     wanted = await Fleet.wanted(settings)
     await asyncio.to_thread(private.prepare)
-    first = First(catalogue, private, rules, settings.pinned_version, wanted)
-    taken, store = await _first_and_its_store(first, settings)
+    startup = StartupVersions(repository, private, policy, settings.pinned_version, wanted)
+    imported, store = await _first_and_its_store(startup, settings)
     engine = Engine(
         settings.engine_threads,
         chunk=settings.chunk_candidates,
@@ -175,33 +177,33 @@ async def open_house(
     metrics, versions, readiness = Metrics(), Versions(), Readiness()
     may_do_without = settings.on_store_failure == "degrade"
     reader = StoreReader(store, metrics, may_do_without=may_do_without)
-    freshness = Freshness(reader, versions, settings.item_reread_s)
-    limits = Limits(settings.inspection_memory_mb << 20, settings.inspection_s)
+    refresher = ItemRefresher(reader, versions, settings.item_reread_s)
+    limits = SandboxLimits(settings.inspection_memory_mb << 20, settings.inspection_s)
     shadow = Shadow(reader, metrics, settings.chunk_candidates)
     loader = Loader(
         private,
-        first.rules,
+        startup.policy,
         limits,
         settings.store,
         settings.table_folder,
         Execution(settings.precision, settings.provider),
     )
-    rechecks = Rechecks(versions, metrics, settings.top_k_recheck, settings.chunk_candidates)
-    swap = HotSwap(Roster(settings, catalogue, versions, shadow), loader, metrics)
-    swap.before_ready(freshness.catch_up)
-    fleet = Fleet(settings, store, swap)
+    rechecks = TopKAudit(versions, metrics, settings.top_k_recheck, settings.chunk_candidates)
+    manager = ModelManager(ModelCatalog(settings, repository, versions, shadow), loader, metrics)
+    manager.before_ready(refresher.catch_up)
+    fleet = Fleet(settings, store, manager)
 
     async def activate(version: str, kind: str) -> None:
-        await swap.activate(version, kind)
+        await manager.activate(version, kind)
         await fleet.publish()
 
-    follower = Follower(
-        catalogue,
+    watcher = RepositoryWatcher(
+        repository,
         private,
         activate,
         settings.follow_every_s,
         active=lambda: versions.active.name if versions.active else None,
-        refused=first.refused,
+        refused=startup.refused,
     )
     admission = Admission(engine, metrics, settings.target_ms / 1e3)
     budget = LoopBudget(
@@ -212,60 +214,62 @@ async def open_house(
         metrics=metrics,
         store=store,
         reader=reader,
-        freshness=freshness,
+        refresher=refresher,
         engine=engine,
         admission=admission,
         budget=budget,
         scoring=Scoring(reader, engine, metrics, rechecks, budget),
         versions=versions,
         readiness=readiness,
-        swap=swap,
+        manager=manager,
         fleet=fleet,
-        follower=follower,
+        watcher=watcher,
         private=private,
-        first=first,
-        taken=taken,
+        startup=startup,
+        imported=imported,
         scrape=scrape_of(metrics, worker, budget),
         traces=_traces(settings),
     )
     try:
         _expose(house)
         async with house.scrape, watched(metrics.gc_pauses, metrics.loop_lag):
-            yield house, taken.bundle
+            yield house, imported.bundle
     finally:
         await fleet.close()
-        await swap.close()
+        await manager.close()
         await rechecks.close()
-        await freshness.close()
+        await refresher.close()
         await asyncio.to_thread(engine.close)
         await store.close()
         if house.traces is not None:
             await asyncio.to_thread(house.traces.close)
 
 
-async def _first_and_its_store(first: First, settings: Settings) -> tuple[TakenIn, FeatureStore]:
+async def _first_and_its_store(
+    startup: StartupVersions, settings: Settings
+) -> tuple[ImportedBundle, FeatureStore]:
     """The first version that fits the store; BundleError or StoreError when there is none."""
     mismatch: StoreMismatch | None = None
     while True:
         try:
-            taken = await asyncio.to_thread(first.next)
+            imported = await asyncio.to_thread(startup.next)
         except BundleError as error:
             raise mismatch or error from None
-        schema, options = taken.bundle.schema, store_options(settings)
+        schema, options = imported.bundle.schema, store_options(settings)
         try:
             store = await connect(settings.store, schema, options=options)
         except StoreMismatch as error:
-            if first.is_chosen:
+            if startup.is_chosen:
                 raise
             try:  # without a schema it answers, unless the fault is the store's own
                 await (await connect(settings.store, options=options)).close()
             except StoreError:
                 raise error from None
-            first.pass_over(taken.copy.version, str(error))
+            startup.pass_over(imported.copy.version, str(error))
             mismatch = mismatch or error
         else:
-            first.hold_to(store.schema)
-            return taken, store
+            startup.hold_to(store.schema)
+            return imported, store
 
 
 def _traces(settings: Settings) -> Traces | None:
@@ -319,7 +323,7 @@ def _expose(house: House) -> None:
         "qin_models_left_aside",
         "Bundles newer than the one followed last that are not followed: refused, incomplete, or "
         "dated in the future.",
-        lambda: house.follower.left_aside,
+        lambda: house.watcher.left_aside,
         "max",
     )
     gauge("qin_item_table_items", "Items ready in memory.", lambda: of_table("count"), "max")
@@ -350,36 +354,36 @@ def _expose(house: House) -> None:
         "Times a fetched item was not kept, because another process held the table's lock.",
         lambda: of_table("not_kept"),
     )
-    freshness, reader = house.freshness, house.reader
+    refresher, reader = house.refresher, house.reader
     counter(
-        "qin_item_changes", "Items that the change log told of.", lambda: float(freshness.changed)
+        "qin_item_changes", "Items that the change log told of.", lambda: float(refresher.changed)
     )
     counter(
         "qin_item_changes_lost",
         "Times that the change log had lost changes, so that every item was read again.",
-        lambda: float(freshness.lost),
+        lambda: float(refresher.lost),
     )
     gauge(
         "qin_item_changes_waiting",
         "Changed items that are not back in the table.",
-        lambda: float(freshness.waiting),
+        lambda: float(refresher.waiting),
         "max",
     )
     counter(
         "qin_item_changes_unreadable",
         "Entries of the change log that were no list of ids, and were passed over.",
-        lambda: float(freshness.unreadable),
+        lambda: float(refresher.unreadable),
     )
     gauge(
         "qin_item_changes_followed",
         "0 while the change log cannot be read: answers may be made of old items.",
-        lambda: float(freshness.followed),
+        lambda: float(refresher.followed),
         "min",
     )
     counter(
         "qin_item_rereads",
         "Times that every item had been read again, in case that a change was not announced.",
-        lambda: float(freshness.reread),
+        lambda: float(refresher.reread),
     )
     counter(
         "qin_store_odd_replies",

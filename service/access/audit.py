@@ -11,10 +11,10 @@ from starlette.requests import Request
 from service.access.admin import Access
 from service.application import House
 from service.errors import ServiceError
-from service.lifecycle.model_entry import Slot
+from service.lifecycle.model_entry import ModelEntry
 from service.observability.logs import logger
 
-Verb = Callable[[], Awaitable[Slot]]
+Verb = Callable[[], Awaitable[ModelEntry]]
 
 
 class Recorder:
@@ -27,13 +27,13 @@ class Recorder:
         self, request: Request, action: str, version: str | None, verb: Verb
     ) -> dict[str, Any]:
         """The version and who plays which part, after the verb; the fleet is told."""
-        swap, began, who, outcome = self._house.swap, perf_counter(), "nobody", "failed"
+        manager, began, who, outcome = self._house.manager, perf_counter(), "nobody", "failed"
         try:
             who = self._access.check(request)
-            slot = await verb()
+            entry = await verb()
             await self._house.fleet.publish()
-            outcome, version = "done", slot.name
-            return {**swap.roster.describe(slot), **swap.roster.roles()}
+            outcome, version = "done", entry.name
+            return {**manager.catalog.describe(entry), **manager.catalog.roles()}
         except ServiceError as error:
             outcome = error.slug
             raise

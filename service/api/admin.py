@@ -30,7 +30,7 @@ from service.api.problems import answer_problem
 from service.api.writes import add_writes
 from service.application import House
 from service.errors import ServiceError
-from service.lifecycle.model_entry import Slot
+from service.lifecycle.model_entry import ModelEntry
 
 Name = Annotated[str, Path(pattern=VERSION_PATTERN, description="A version in the models folder.")]
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -82,7 +82,7 @@ def _add_looking(app: FastAPI, house: House) -> None:
     @app.get("/admin/models", summary="Every version, its state, and who serves what")
     async def models(request: Request) -> dict[str, Any]:
         access.check(request)
-        content = {**house.swap.roster.roles(), "models": await house.swap.roster.listing()}
+        content = {**house.manager.catalog.roles(), "models": await house.manager.catalog.listing()}
         if house.settings.fleet:
             try:
                 found = await house.fleet.reports()
@@ -94,13 +94,13 @@ def _add_looking(app: FastAPI, house: House) -> None:
     @app.get("/admin/models/{version}", summary="One version", responses=REFUSALS)
     async def model(request: Request, version: Name) -> dict[str, Any]:
         access.check(request)
-        return house.swap.roster.describe(await house.swap.roster.known(version))
+        return house.manager.catalog.describe(await house.manager.catalog.known(version))
 
 
 def _add_verbs(app: FastAPI, house: House) -> None:
-    swap, do = house.swap, Recorder(house).do
+    manager, do = house.manager, Recorder(house).do
 
-    def route(action: str, summary: str, verb: Callable[[str], Awaitable[Slot]]) -> None:
+    def route(action: str, summary: str, verb: Callable[[str], Awaitable[ModelEntry]]) -> None:
         async def handler(request: Request, version: Name) -> dict[str, Any]:
             return await do(request, action, version, lambda: verb(version))
 
@@ -108,10 +108,10 @@ def _add_verbs(app: FastAPI, house: House) -> None:
         app.post(path, summary=summary, responses=REFUSALS, name=action)(handler)
 
     def route_with_share(
-        action: str, summary: str, verb: Callable[[str, float], Awaitable[Slot]]
+        action: str, summary: str, verb: Callable[[str, float], Awaitable[ModelEntry]]
     ) -> None:
         async def handler(request: Request, version: Name) -> dict[str, Any]:
-            async def with_share() -> Slot:  # whose body is read once the caller is known
+            async def with_share() -> ModelEntry:  # whose body is read once the caller is known
                 body = await read_body(request, MOST_BYTES)
                 CONTENTS.check(body)
                 return await verb(version, validate(ShareOf, body).share)
@@ -135,10 +135,10 @@ def _add_verbs(app: FastAPI, house: House) -> None:
             handler
         )
 
-    route("load", "Prove it and bring it into memory", swap.load)
-    route("activate", "Answer everybody with it; loaded first if need be", swap.activate)
-    route("unload", "Out of memory, when its last answer is given", swap.unload)
-    route_with_share("canary", "Answer a share of the users with it", swap.canary)
-    route_with_share("shadow", "Let it score a copy of a share of the requests", swap.set_shadow)
-    route_of_all("promote", "The canary, or else the shadow, becomes active", swap.promote)
-    route_of_all("rollback", "Back to the version before", swap.rollback)
+    route("load", "Prove it and bring it into memory", manager.load)
+    route("activate", "Answer everybody with it; loaded first if need be", manager.activate)
+    route("unload", "Out of memory, when its last answer is given", manager.unload)
+    route_with_share("canary", "Answer a share of the users with it", manager.canary)
+    route_with_share("shadow", "Let it score a copy of a share of the requests", manager.set_shadow)
+    route_of_all("promote", "The canary, or else the shadow, becomes active", manager.promote)
+    route_of_all("rollback", "Back to the version before", manager.rollback)

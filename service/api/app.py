@@ -93,7 +93,7 @@ def _add_operations(app: FastAPI, house: House) -> None:
             "store": "reachable" if reachable else "unreachable",
             "degraded": [] if reachable else ["history"],
             "model_version": active.name,
-            "passed_over": sorted(house.first.passed_over),
+            "passed_over": sorted(house.startup.passed_over),
             "items": active.table.count,
             "item_capacity": active.table.capacity,
             "precision": active.model.precision,

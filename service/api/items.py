@@ -14,7 +14,7 @@ from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSch
 from service.api.body import Contents
 from service.errors import InvalidField, ItemUnreadable, UnknownItem
 from service.items.store_client import StoreReader
-from service.lifecycle.item_refresh import Freshness
+from service.lifecycle.item_refresh import ItemRefresher
 
 Values = dict[str, Any]  # feature -> value
 DIGITS_A_NUMBER = 64  # some write far more of them than a number has
@@ -24,8 +24,8 @@ class CatalogueItems:
     """Reads and writes items. What is written, the next answer of every process that shares the
     item table knows; that of any other process within a second."""
 
-    def __init__(self, store: StoreReader, freshness: Freshness) -> None:
-        self._store, self._freshness = store, freshness
+    def __init__(self, store: StoreReader, refresher: ItemRefresher) -> None:
+        self._store, self._refresher = store, refresher
         self._schema = store.store.schema
 
     @property
@@ -48,7 +48,7 @@ class CatalogueItems:
         """Every feature must be given."""
         with _named():
             row = item_row(self._schema, values)
-        async with self._freshness.writing(_one(item_id)):
+        async with self._refresher.writing(_one(item_id)):
             await self._store.put_item(_one(item_id), row)
 
     async def patch(self, item_id: int, values: Values) -> None:
@@ -61,13 +61,13 @@ class CatalogueItems:
         def change(row: ItemRows) -> None:
             set_values(self._schema, row, values)
 
-        async with self._freshness.writing(_one(item_id)):
+        async with self._refresher.writing(_one(item_id)):
             found = await self._store.patch_item(item_id, change)
         if not found:
             raise UnknownItem(f"item {item_id}: not in the store; PUT it whole")
 
     async def delete(self, item_id: int) -> None:
-        async with self._freshness.writing(_one(item_id)):
+        async with self._refresher.writing(_one(item_id)):
             existed = await self._store.delete_item(_one(item_id))
         if not existed:
             raise UnknownItem(f"item {item_id}: not in the store")

@@ -61,7 +61,7 @@ def add_writes(app: FastAPI, house: House, admin: Access | None = None) -> None:
 
 
 def add_item_reads(app: FastAPI, house: House) -> None:
-    items = CatalogueItems(house.reader, house.freshness)
+    items = CatalogueItems(house.reader, house.refresher)
 
     @app.get(ITEM, summary="An item's features", responses={**REFUSALS, **UNKNOWN})
     async def read(item_id: ItemId) -> Response:
@@ -98,7 +98,7 @@ def _add_events(app: FastAPI, house: House, check: Check, more: Responses) -> No
 
 
 def _add_items(app: FastAPI, house: House, check: Check, more: Responses) -> None:
-    items = CatalogueItems(house.reader, house.freshness)
+    items = CatalogueItems(house.reader, house.refresher)
     limit = house.settings.max_body_bytes
     schema = house.store.schema
     example = {"every feature": {"value": example_of(schema)}}

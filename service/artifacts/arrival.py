@@ -30,7 +30,7 @@ OF_A_BUNDLE = (".onnx", ".weights", ".npz")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundBundle:
     """A version in the models folder, as it lies there now."""
 
     version: str
@@ -72,25 +72,25 @@ class Found:
 
 @dataclass(slots=True)
 class _Seen:
-    found: Found
+    found: FoundBundle
     at: float  # ``monotonic`` of the last change
 
 
-class Arrivals:
+class ArrivalTracker:
     """What folders looked like when they were last looked at. In one thread at a time."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, _Seen] = {}
 
-    def look(self, folder: Path) -> Found | None:
+    def look(self, folder: Path) -> FoundBundle | None:
         """The folder as it is now; None for one that is no bundle's."""
         now, seen = monotonic(), self._seen.get(folder)
         try:
             files = _files(folder)
         except OSError as error:
-            return Found(folder.name, fault=f"{folder}: {error.strerror}")
+            return FoundBundle(folder.name, fault=f"{folder}: {error.strerror}")
         except BundleError as error:
-            return Found(folder.name, fault=str(error))
+            return FoundBundle(folder.name, fault=str(error))
         mark = _mark(files)
         if seen is None or seen.found.mark != mark:
             found = _read(folder, files)
@@ -125,22 +125,22 @@ def _mark(files: dict[str, os.stat_result]) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
-def _read(folder: Path, files: dict[str, os.stat_result]) -> Found | None:
+def _read(folder: Path, files: dict[str, os.stat_result]) -> FoundBundle | None:
     if MANIFEST not in files:
         if any(name.endswith(OF_A_BUNDLE) or MANIFEST in name for name in files):
-            return Found(folder.name, lacks=f"{MANIFEST} is missing")
+            return FoundBundle(folder.name, lacks=f"{MANIFEST} is missing")
         return None
     try:
         content = plain_files.read(folder / MANIFEST, MOST_MANIFEST_BYTES)
         orjson.loads(content)
         manifest = parse_manifest(folder, content)
     except orjson.JSONDecodeError as error:
-        return Found(folder.name, lacks=f"{MANIFEST} is not JSON, or breaks off: {error}")
+        return FoundBundle(folder.name, lacks=f"{MANIFEST} is not JSON, or breaks off: {error}")
     except (BundleError, OSError) as error:
-        return Found(folder.name, fault=str(error))
+        return FoundBundle(folder.name, fault=str(error))
     lacks = _lacks(manifest, files)
     fault = next((_not_plain(folder, n, s) for n, s in files.items() if not _is_plain(s)), None)
-    return Found(folder.name, manifest.created, fault, lacks)
+    return FoundBundle(folder.name, manifest.created, fault, lacks)
 
 
 def _lacks(manifest: Manifest, files: dict[str, os.stat_result]) -> str | None:

@@ -37,7 +37,7 @@ MOST_NAMES = 1000  # in a bundle's folder; it holds 13 at most
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ImportPolicy:
     """What may come in."""
 
     most_bytes: int
@@ -46,7 +46,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenIn:
+class ImportedBundle:
     """A whole copy, as its manifest says, in the private place."""
 
     bundle: Bundle
@@ -54,7 +54,7 @@ class TakenIn:
     signer: str | None  # fingerprint of the key
 
 
-def take_in(folder: Path, private: PrivateFolder, rules: Rules) -> TakenIn:
+def import_bundle(folder: Path, private: PrivateFolder, policy: ImportPolicy) -> ImportedBundle:
     """Copy ``folder`` (…/VERSION), or find it copied already. BundleError says why not."""
     with _opened_folder(folder) as descriptor:
         content = _read(folder, descriptor, MANIFEST, MOST_MANIFEST_BYTES)
@@ -66,12 +66,12 @@ def take_in(folder: Path, private: PrivateFolder, rules: Rules) -> TakenIn:
             if SIGNATURE in names
             else None
         )
-        signer = rules.keys.check(folder, content, signature) if rules.keys else None
+        signer = policy.keys.check(folder, content, signature) if policy.keys else None
         existing = private.copy(copy.digest, copy.version)
         if existing.is_dir():
             try:
                 private.touch(copy.digest)
-                return TakenIn(_opened_copy(existing, rules), copy, signer)
+                return ImportedBundle(_opened_copy(existing, policy), copy, signer)
             except BundleError as error:
                 logger.warning("private copy damaged: copied again", reason=str(error))
                 private.discard(copy)
@@ -79,7 +79,7 @@ def take_in(folder: Path, private: PrivateFolder, rules: Rules) -> TakenIn:
             with private.incoming(copy.version) as target:
                 (target / MANIFEST).write_bytes(content)
                 manifest = parse_manifest(target, content)
-                _check(folder, manifest, names, rules)
+                _check(folder, manifest, names, policy)
                 for name, record in manifest.files.items():
                     _copy_file(folder, descriptor, name, record, target / name)
                 if signature is not None:
@@ -89,30 +89,30 @@ def take_in(folder: Path, private: PrivateFolder, rules: Rules) -> TakenIn:
             raise BundleError(
                 f"{folder}: cannot be copied to {private.path}: {error.strerror}; {MAKE_ROOM}"
             ) from error
-        return TakenIn(bundle, copy, signer)
+        return ImportedBundle(bundle, copy, signer)
 
 
-def recall(copy: Copy, private: PrivateFolder, rules: Rules) -> TakenIn:
+def reopen_copy(copy: Copy, private: PrivateFolder, policy: ImportPolicy) -> ImportedBundle:
     """A copy taken in before, checked again. BundleError: gone, damaged, no longer allowed."""
     folder = private.copy(copy.digest, copy.version)
-    bundle = _opened_copy(folder, rules)
+    bundle = _opened_copy(folder, policy)
     content = plain_files.read(folder / MANIFEST, MOST_MANIFEST_BYTES)
     if hashlib.sha256(content).hexdigest() != copy.digest:
         raise BundleError(f"{folder / MANIFEST}: not the manifest it was when it was taken in")
     signer = None
-    if rules.keys is not None:
-        signer = rules.keys.check(folder, content, read_signature(folder))
-    return TakenIn(bundle, copy, signer)
+    if policy.keys is not None:
+        signer = policy.keys.check(folder, content, read_signature(folder))
+    return ImportedBundle(bundle, copy, signer)
 
 
-def _opened_copy(folder: Path, rules: Rules) -> Bundle:
+def _opened_copy(folder: Path, policy: ImportPolicy) -> Bundle:
     bundle = Bundle.open(folder)  # digests
-    _check_schema(folder, bundle.manifest, rules)
+    _check_schema(folder, bundle.manifest, policy)
     return bundle
 
 
-def _check(folder: Path, manifest: Manifest, names: set[str], rules: Rules) -> None:
-    _check_schema(folder, manifest, rules)
+def _check(folder: Path, manifest: Manifest, names: set[str], policy: ImportPolicy) -> None:
+    _check_schema(folder, manifest, policy)
     expected = {MANIFEST, *manifest.files}
     missing = sorted(expected - names)
     if missing:
@@ -124,17 +124,17 @@ def _check(folder: Path, manifest: Manifest, names: set[str], rules: Rules) -> N
             f"remove it, or {REBUILD}"
         )
     size = sum(record.size for record in manifest.files.values())
-    if size > rules.most_bytes:
+    if size > policy.most_bytes:
         raise BundleError(
-            f"{folder}: {size:,} bytes, and at most {rules.most_bytes:,} are taken in "
+            f"{folder}: {size:,} bytes, and at most {policy.most_bytes:,} are taken in "
             "(QIN_MAX_BUNDLE_BYTES)"
         )
 
 
-def _check_schema(folder: Path, manifest: Manifest, rules: Rules) -> None:
-    if rules.store_schema is None:
+def _check_schema(folder: Path, manifest: Manifest, policy: ImportPolicy) -> None:
+    if policy.store_schema is None:
         return
-    differences = manifest.feature_schema.layout_differences(rules.store_schema)
+    differences = manifest.feature_schema.layout_differences(policy.store_schema)
     if differences:
         raise BundleError(
             f"{folder / MANIFEST}: feature_schema: not the store's (the bundle's against the "

@@ -12,25 +12,25 @@ from pathlib import Path
 from model_export.bundle.bundle import check_file, read_manifest
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import MANIFEST, VERSION_PATTERN
-from service.artifacts.arrival import Arrivals, Found
+from service.artifacts.arrival import ArrivalTracker, FoundBundle
 
 MOST_ENTRIES = 100_000  # of the folder that are read: of more, which ones is left to chance
 MOST_VERSIONS = 10_000  # of them that are looked into: the last ones by name
 
 
-class Catalogue:
+class ModelRepository:
     """``path``: a folder of bundles, or one bundle, which is then all there is."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.single = path, os.path.lexists(path / MANIFEST)
-        self._arrivals, self._looking = Arrivals(), threading.Lock()
+        self._arrivals, self._looking = ArrivalTracker(), threading.Lock()
 
     @property
     def models(self) -> Path:
         """The folder that bundles are in."""
         return self.path.resolve().parent if self.single else self.path
 
-    def versions(self) -> dict[str, Found]:
+    def versions(self) -> dict[str, FoundBundle]:
         """By name, also those that are still arriving."""
         folders = self._folders()
         with self._looking:
@@ -42,18 +42,18 @@ class Catalogue:
         """Where a version's bundle is. It is found among the folder's names, never made a path."""
         return next((folder for folder in self._folders() if folder.name == version), None)
 
-    def look(self, version: str) -> Found | None:
+    def look(self, version: str) -> FoundBundle | None:
         """One version."""
         folder = self.folder(version)
         with self._looking:
             return None if folder is None else self._arrivals.look(folder)
 
-    def newest_first(self) -> list[Found]:
+    def newest_first(self) -> list[FoundBundle]:
         """Those that may be begun with or followed: whole, and not of the future."""
         found = [one for one in self.versions().values() if one.whole and not one.ahead]
         return sorted(found, key=age, reverse=True)
 
-    def newest(self) -> Found:
+    def newest(self) -> FoundBundle:
         """The first of ``newest_first``. BundleError when there is none."""
         for found in self.newest_first():
             return found
@@ -111,6 +111,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def age(found: Found) -> tuple[float, str]:
+def age(found: FoundBundle) -> tuple[float, str]:
     """The order of versions: the newest last, unknown ones first."""
     return found.created.timestamp() if found.created else 0.0, found.version

@@ -23,12 +23,12 @@ DO_NOT_SERVE = "do not serve this bundle: rebuild it with `python -m model_expor
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SandboxLimits:
     memory_bytes: int  # beside a multiple of the bundle's own size
     cpu_seconds: int
 
 
-def begin(bundle: Bundle, limits: Limits, niceness: int) -> subprocess.Popen[bytes]:
+def begin(bundle: Bundle, limits: SandboxLimits, niceness: int) -> subprocess.Popen[bytes]:
     """Start the child, ``niceness`` below this process. Call it from a thread of normal priority:
     until the child has replaced itself by its program, the interpreter is held."""
     size = sum(record.size for record in bundle.manifest.files.values())
@@ -52,7 +52,7 @@ def begin(bundle: Bundle, limits: Limits, niceness: int) -> subprocess.Popen[byt
     )
 
 
-def verdict(bundle: Bundle, child: subprocess.Popen[bytes], limits: Limits) -> None:
+def verdict(bundle: Bundle, child: subprocess.Popen[bytes], limits: SandboxLimits) -> None:
     """Wait for what the child says. BundleError unless the bundle is proved."""
     try:
         said, complaint = child.communicate(timeout=WALL_FACTOR * limits.cpu_seconds)

@@ -21,10 +21,17 @@ from feature_store.connect import connect
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError
 from feature_store.options import StoreOptions
-from service.artifacts.arrival import Found
+from service.artifacts.arrival import FoundBundle
 from service.errors import Conflict, ServiceError, StoreFailure
-from service.lifecycle.fleet_notes import M, Notes, Report, Sightings, Wanted, mark_of_this_process
-from service.lifecycle.manager import HotSwap
+from service.lifecycle.fleet_notes import (
+    DesiredState,
+    LivenessTracker,
+    M,
+    Notes,
+    Report,
+    mark_of_this_process,
+)
+from service.lifecycle.manager import ModelManager
 from service.observability.background import failed, keep
 from service.observability.logs import logger
 from service.settings import Settings
@@ -49,15 +56,15 @@ class _Failed:
     looked_at: float = 0.0
 
 
-def _marks(folders: list[Found]) -> list[str]:
+def _marks(folders: list[FoundBundle]) -> list[str]:
     return [found.mark for found in folders]
 
 
 class Fleet:
     """This process among the others. Without a name it is alone."""
 
-    def __init__(self, settings: Settings, store: FeatureStore, swap: HotSwap) -> None:
-        self._name, self._store, self._swap = settings.fleet, store, swap
+    def __init__(self, settings: Settings, store: FeatureStore, manager: ModelManager) -> None:
+        self._name, self._store, self._manager = settings.fleet, store, manager
         host, pid = socket.gethostname(), os.getpid()
         self._me = Report(
             id=f"{host}:{pid}:{secrets.token_hex(4)}",
@@ -65,12 +72,12 @@ class Fleet:
             pid=pid,
             mark=mark_of_this_process(),
         )
-        self._notes, self._sightings = Notes(), Sightings()
+        self._notes, self._sightings = Notes(), LivenessTracker()
         self._failed: _Failed | None = None
         self._place: int | None = None
         self._leads = not self._name
         self._task: asyncio.Task[None] | None = None
-        swap.on_own_switch = self.publish
+        manager.on_own_switch = self.publish
 
     @staticmethod
     async def wanted(settings: Settings) -> str | None:
@@ -79,7 +86,7 @@ class Fleet:
             return None
         store = await connect(settings.store, options=PATIENT)
         try:
-            wanted = await Notes().get(store, f"fleet/{settings.fleet}/wanted", Wanted)
+            wanted = await Notes().get(store, f"fleet/{settings.fleet}/wanted", DesiredState)
             return wanted.active.version if wanted else None
         finally:
             await store.close()
@@ -96,7 +103,9 @@ class Fleet:
         """What this process serves is what all shall serve. StoreFailure: it cannot be said."""
         if not self._name:
             return
-        wanted = Wanted(id=secrets.token_hex(8), by=self._me.id, **self._swap.roster.wanted())
+        wanted = DesiredState(
+            id=secrets.token_hex(8), by=self._me.id, **self._manager.catalog.wanted()
+        )
         try:
             note = f"fleet/{self._name}/wanted"
             await self._store.put_note(note, wanted.model_dump_json().encode())
@@ -132,7 +141,7 @@ class Fleet:
                     await self._report()
                     reported = time.monotonic()
                 done = self._me.done
-                wanted = await self._read(f"fleet/{self._name}/wanted", Wanted)
+                wanted = await self._read(f"fleet/{self._name}/wanted", DesiredState)
                 # What was read may be older than what this process was told meanwhile.
                 if (
                     wanted is not None
@@ -149,8 +158,8 @@ class Fleet:
                 failed("fleet", "fleet: failed")
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _do(self, wanted: Wanted) -> None:
-        swap, done = self._swap, self._me.done
+    async def _do(self, wanted: DesiredState) -> None:
+        manager, done = self._manager, self._me.done
         folders = await self._folders(wanted)
         arriving = [f"version {f.version}: {f.arriving}" for f in folders if f.arriving]
         try:
@@ -160,7 +169,7 @@ class Fleet:
                 await self._turn(wanted)
             if self._me.done != done:
                 return
-            await swap.obey(wanted.model_dump())
+            await manager.reconcile(wanted.model_dump())
             self._me.fault = self._failed = None
         except ServiceError as error:
             self._note_failure(wanted, folders, error.detail)
@@ -171,13 +180,13 @@ class Fleet:
         self._me.done = wanted.id
         await self._report()
 
-    def _note_failure(self, wanted: Wanted, folders: list[Found], fault: str) -> None:
+    def _note_failure(self, wanted: DesiredState, folders: list[FoundBundle], fault: str) -> None:
         before = self._failed if self._failed and self._failed.id == wanted.id else None
         wait_s = min(2 * before.wait_s, LONGEST_WAIT_S) if before else FIRST_WAIT_S
         self._failed = _Failed(wanted.id, _marks(folders), wait_s, time.monotonic())
         self._me.fault = fault
 
-    async def _may_succeed_now(self, wanted: Wanted) -> bool:
+    async def _may_succeed_now(self, wanted: DesiredState) -> bool:
         """Of what failed here: the bundles have changed and are whole, or it is long ago."""
         failure, now = self._failed, time.monotonic()
         if failure is None or failure.id != wanted.id or now < failure.looked_at + AGAIN_S:
@@ -188,20 +197,20 @@ class Fleet:
             return False
         return _marks(folders) != failure.marks or now > failure.at + failure.wait_s
 
-    async def _folders(self, wanted: Wanted) -> list[Found]:
+    async def _folders(self, wanted: DesiredState) -> list[FoundBundle]:
         """Those of the versions that have to be loaded for it, as far as they are there."""
         needed = self._needed(wanted)
         if not needed:
             return []
-        found = await asyncio.to_thread(self._swap.roster.catalogue.versions)
+        found = await asyncio.to_thread(self._manager.catalog.repository.versions)
         return [found[name] for name in sorted(needed & found.keys())]
 
-    def _needed(self, wanted: Wanted) -> set[str]:
+    def _needed(self, wanted: DesiredState) -> set[str]:
         named = {wanted.active.version, *wanted.loaded}
         named |= {one.version for one in (wanted.canary, wanted.shadow) if one}
-        return named - set(self._swap.versions.loaded())
+        return named - set(self._manager.versions.loaded())
 
-    async def _turn(self, wanted: Wanted) -> None:
+    async def _turn(self, wanted: DesiredState) -> None:
         """Wait until those before us have done it, so that not all load at once."""
         began = time.monotonic()
         while True:
@@ -227,7 +236,7 @@ class Fleet:
         self._leads = self._place <= min(places, default=self._place)
 
     async def _write_report(self, place: int) -> None:
-        active = self._swap.versions.active
+        active = self._manager.versions.active
         self._me.active, self._me.at = active.name if active else None, time.time()
         await self._store.put_note(self._key(place), self._me.model_dump_json().encode())
 

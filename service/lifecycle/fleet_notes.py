@@ -42,7 +42,7 @@ class Share(_Note):
     share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class Wanted(_Note):
+class DesiredState(_Note):
     """What every process of a fleet should serve."""
 
     id: Name
@@ -105,7 +105,7 @@ class Notes:
 
 
 @dataclass(slots=True)
-class Sightings:
+class LivenessTracker:
     """When each report last changed, by this process's own clock: those of hosts differ."""
 
     _seen: dict[int, tuple[Report, float]] = field(default_factory=dict)  # by place

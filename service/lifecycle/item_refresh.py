@@ -99,7 +99,7 @@ class _Waiting:
         return part
 
 
-class Freshness:
+class ItemRefresher:
     """Two tasks: one follows the change logs, one brings items back. Made on the event loop."""
 
     def __init__(self, store: StoreReader, versions: Versions, reread_s: float = 0.0) -> None:

@@ -54,7 +54,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class LoadOptions:
     """What a load needs beside the bundle."""
 
     store: str  # URL; a connection of its own, on an event loop of its own
@@ -67,60 +67,64 @@ class Recipe:
     opened: Callable[[Version], None] = lambda _: None
 
 
-def load(bundle: Bundle, recipe: Recipe, progress: Progress) -> Version:
+def load(bundle: Bundle, options: LoadOptions, progress: Progress) -> Version:
     """A version that may answer. BundleError, StoreError or Stopped. Blocks."""
     progress.enter(State.LOADING, "opening the graphs")
-    model = recipe.execution.open(bundle)
-    version = asyncio.run(_filled(bundle, model, recipe, progress))
+    model = options.execution.open(bundle)
+    version = asyncio.run(_filled(bundle, model, options, progress))
     progress.enter(State.WARMING, "warming up")
-    warm(version, recipe.shapes)
+    warm(version, options.shapes)
     progress.enter(State.VERIFYING, "verifying against the golden answers")
     verify(bundle, model)
     return version
 
 
 async def _filled(
-    bundle: Bundle, model: FoldedModel, recipe: Recipe, progress: Progress
+    bundle: Bundle, model: FoldedModel, options: LoadOptions, progress: Progress
 ) -> Version:
-    store = await feature_store.connect(recipe.store, model.schema, options=PATIENT)
+    store = await feature_store.connect(options.store, model.schema, options=PATIENT)
     try:
         items = await store.count_items()
-        capacity = min(recipe.most_items, int(items * ROOM) + LEAST_ROOM)
+        capacity = min(options.most_items, int(items * ROOM) + LEAST_ROOM)
         progress.enter(State.LOADING, "filling the item table", items)
-        if recipe.tables is None:
+        if options.tables is None:
             version = Version(model, ItemTable(model.schema, capacity))
-            recipe.opened(version)
-            await _fill(version, store, recipe, progress)
+            options.opened(version)
+            await _fill(version, store, options, progress)
             return version
-        path = table_path(recipe.tables, bundle, recipe.store)
+        path = table_path(options.tables, bundle, options.store)
         file = TableFile(path, model.schema, capacity)
         version = Version(model, ItemTable(model.schema, file.capacity, file.memory, file))
-        recipe.opened(version)
+        options.opened(version)
         while not file.filled:
             with file.filling() as ours:
                 if ours:
-                    await _fill(version, store, recipe, progress)
+                    await _fill(version, store, options, progress)
                     file.fill_is_done()
-            if recipe.stop.is_set():
+            if options.stop.is_set():
                 raise Stopped
             await asyncio.sleep(LOOK_EVERY_S)
         if version.table.cursor is None:
-            _when_free(version.table.joined, recipe)
+            _when_free(version.table.joined, options)
             logger.info("item table shared", model_version=version.name, items=version.table.count)
         return version
     finally:
         await store.close()
 
 
-async def _fill(version: Version, store: FeatureStore, recipe: Recipe, progress: Progress) -> None:
+async def _fill(
+    version: Version, store: FeatureStore, options: LoadOptions, progress: Progress
+) -> None:
     table = version.table
-    _when_free(table.joined, recipe)  # an earlier process may have died while it filled it
+    _when_free(table.joined, options)  # an earlier process may have died while it filled it
     if table.cursor is None:
         table.cursor = (await store.changes(None)).cursor  # what changes from now on is followed
-    await fill(version, store, recipe, progress)
+    await fill(version, store, options, progress)
 
 
-async def fill(version: Version, store: FeatureStore, recipe: Recipe, progress: Progress) -> None:
+async def fill(
+    version: Version, store: FeatureStore, options: LoadOptions, progress: Progress
+) -> None:
     """Derive every stored item, saying how far it is."""
     began = told = perf_counter()
     unreadable = seen = 0
@@ -129,8 +133,8 @@ async def fill(version: Version, store: FeatureStore, recipe: Recipe, progress: 
     async for batch in store.scan_items(SCANNED):
         for start in range(0, len(batch.ids), SLICE):
             part = slice(start, start + SLICE)
-            unreadable += _when_free(partial(_insert, version, batch, part, epoch), recipe)
-            if recipe.stop.is_set():
+            unreadable += _when_free(partial(_insert, version, batch, part, epoch), options)
+            if options.stop.is_set():
                 raise Stopped
         epoch = table.epoch
         seen += len(batch.ids)
@@ -156,13 +160,13 @@ async def fill(version: Version, store: FeatureStore, recipe: Recipe, progress: 
         )
 
 
-def _when_free(change: Callable[[], T], recipe: Recipe) -> T:
+def _when_free(change: Callable[[], T], options: LoadOptions) -> T:
     """Change a table as soon as its lock is to be had. Stopped."""
     while True:
         try:
             return change()
         except TableBusy:
-            if recipe.stop.is_set():
+            if options.stop.is_set():
                 raise Stopped from None
 
 

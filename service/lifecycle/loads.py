@@ -1,4 +1,4 @@
-"""Brings versions from the models folder into the roster, one at a time, in the background."""
+"""Brings versions from the models folder into the catalog, one at a time, in the background."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from time import perf_counter
 
 from feature_store.errors import StoreError
 from model_export.bundle.errors import BundleError
-from service.artifacts.importer import TakenIn
+from service.artifacts.importer import ImportedBundle
 from service.artifacts.local_copies import Copy
 from service.errors import Conflict, ModelRefused, UnknownVersion
-from service.lifecycle.catalog import Roster
+from service.lifecycle.catalog import ModelCatalog
 from service.lifecycle.load_steps import Stopped
 from service.lifecycle.loader import Loader
-from service.lifecycle.memory_budget import Room
-from service.lifecycle.model_entry import IN_MEMORY, Slot, State
+from service.lifecycle.memory_budget import MemoryBudget
+from service.lifecycle.model_entry import IN_MEMORY, ModelEntry, State
 from service.lifecycle.readiness import Readiness
-from service.lifecycle.unloader import Retirement
+from service.lifecycle.unloader import Unloader
 from service.lifecycle.warm_up import RecentShapes
 from service.models.registry import Version
 from service.observability.background import begin, failed
@@ -30,14 +30,14 @@ from service.observability.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class LoadProgress:
     """Progress, kept where the listing and /readyz find it."""
 
-    slot: Slot
+    entry: ModelEntry
     readiness: Readiness | None = None
 
     def enter(self, state: State, step: str, total: int = 0) -> None:
-        self.slot.enter(state, step)
+        self.entry.enter(state, step)
         if self.readiness is not None:
             self.readiness.enter(step, total)
 
@@ -50,82 +50,84 @@ class Loads:
     """Whoever asks for a version that is already on its way waits for that very load."""
 
     def __init__(
-        self, roster: Roster, loader: Loader, retirement: Retirement, metrics: Metrics
+        self, catalog: ModelCatalog, loader: Loader, unloader: Unloader, metrics: Metrics
     ) -> None:
-        self._roster, self._loader, self._metrics = roster, loader, metrics
-        self._retirement, self._room = retirement, Room(roster, retirement)
+        self._catalog, self._loader, self._metrics = catalog, loader, metrics
+        self._unloader, self._memory = unloader, MemoryBudget(catalog, unloader)
         self._lag, self._one = LoopLag(metrics), asyncio.Lock()
-        self._under_way: dict[str, asyncio.Task[Slot]] = {}
+        self._under_way: dict[str, asyncio.Task[ModelEntry]] = {}
         self.shapes = RecentShapes()
         self.before_ready: Callable[[Version], Awaitable[None]] | None = None
 
     def is_under_way(self, name: str) -> bool:
         return name in self._under_way
 
-    async def load(self, name: str, copy: Copy | None = None) -> Slot:
+    async def load(self, name: str, copy: Copy | None = None) -> ModelEntry:
         """From the models folder, or from ``copy``, taken in before. ModelRefused says why not."""
-        await self._retirement.ended(name)
-        slot = await self._roster.known(name) if copy is None else self._roster.slot(name)
-        if slot.state in IN_MEMORY:
-            return slot
-        if slot.name not in self._under_way:
-            task = begin("model_load", self._load(slot, copy), expected=(ModelRefused, Stopped))
-            task.add_done_callback(lambda _: self._under_way.pop(slot.name, None))
-            self._under_way[slot.name] = task
-        return await asyncio.shield(self._under_way[slot.name])  # whoever asked may go away
+        await self._unloader.ended(name)
+        entry = await self._catalog.known(name) if copy is None else self._catalog.entry(name)
+        if entry.state in IN_MEMORY:
+            return entry
+        if entry.name not in self._under_way:
+            task = begin("model_load", self._load(entry, copy), expected=(ModelRefused, Stopped))
+            task.add_done_callback(lambda _: self._under_way.pop(entry.name, None))
+            self._under_way[entry.name] = task
+        return await asyncio.shield(self._under_way[entry.name])  # whoever asked may go away
 
-    async def first(self, taken: TakenIn, readiness: Readiness) -> Slot:
+    async def first(self, imported: ImportedBundle, readiness: Readiness) -> ModelEntry:
         """Nobody is answered before it is there. BundleError or StoreError."""
-        slot = self._roster.slot(taken.copy.version)
+        entry = self._catalog.entry(imported.copy.version)
         try:
-            version = await self._bring(slot, taken, _Told(slot, readiness))
+            version = await self._bring(entry, imported, LoadProgress(entry, readiness))
         except BundleError as error:
-            self._failed(slot, str(error))
+            self._failed(entry, str(error))
             raise
-        return await self._finish(slot, version)
+        return await self._finish(entry, version)
 
     async def close(self) -> None:
         await self._loader.close()
         for task in self._under_way.values():
             task.cancel()
 
-    async def _load(self, slot: Slot, copy: Copy | None) -> Slot:
+    async def _load(self, entry: ModelEntry, copy: Copy | None) -> ModelEntry:
         async with self._one:
             began = perf_counter()
             try:
-                slot.enter(State.LOADING, "copying and checking the files")
+                entry.enter(State.LOADING, "copying and checking the files")
                 with self._lag.watched() as stalls:
-                    taken = await self._loader.take_in(copy or await self._folder(slot))
-                    await self._room.make(taken.bundle)
-                    version = await self._bring(slot, taken, _Told(slot))
+                    imported = await self._loader.import_bundle(copy or await self._folder(entry))
+                    await self._memory.make_room(imported.bundle)
+                    version = await self._bring(entry, imported, LoadProgress(entry))
             except (BundleError, StoreError, MemoryError, Conflict, UnknownVersion) as error:
-                raise self._failed(slot, str(error) or "out of memory") from error
+                raise self._failed(entry, str(error) or "out of memory") from error
             except (Stopped, asyncio.CancelledError):
-                slot.enter(State.AVAILABLE)
+                entry.enter(State.AVAILABLE)
                 raise
             except Exception as error:
-                failed("model_load", "load failed unexpectedly", model_version=slot.name)
-                raise self._failed(slot, "an unexpected error; it has been logged") from error
-            slot.load_seconds = round(perf_counter() - began, 3)
-            slot.worst_stall_ms = round(1e3 * stalls.worst, 2)
+                failed("model_load", "load failed unexpectedly", model_version=entry.name)
+                raise self._failed(entry, "an unexpected error; it has been logged") from error
+            entry.load_seconds = round(perf_counter() - began, 3)
+            entry.worst_stall_ms = round(1e3 * stalls.worst, 2)
             await self._tidy()
-            return await self._finish(slot, version)
+            return await self._finish(entry, version)
 
-    async def _folder(self, slot: Slot) -> Path:
-        catalogue = self._roster.catalogue
-        found = await asyncio.to_thread(catalogue.look, slot.name)
-        slot.mark = found.mark if found else None
-        folder = await asyncio.to_thread(catalogue.folder, slot.name)
+    async def _folder(self, entry: ModelEntry) -> Path:
+        repository = self._catalog.repository
+        found = await asyncio.to_thread(repository.look, entry.name)
+        entry.mark = found.mark if found else None
+        folder = await asyncio.to_thread(repository.folder, entry.name)
         if folder is None:
-            raise UnknownVersion(f"no longer in {catalogue.path}")
+            raise UnknownVersion(f"no longer in {repository.path}")
         return folder
 
-    async def _bring(self, slot: Slot, taken: TakenIn, progress: _Told) -> Version:
+    async def _bring(
+        self, entry: ModelEntry, imported: ImportedBundle, progress: LoadProgress
+    ) -> Version:
         """A version that a process died of while loading it is known by what is noted here."""
-        slot.digest, slot.signer = taken.copy.digest, taken.signer
-        slot.created = taken.bundle.manifest.created
-        settings, private = self._roster.settings, self._loader.private
-        noted = private.is_loaded_by_us(taken.copy)
+        entry.digest, entry.signer = imported.copy.digest, imported.signer
+        entry.created = imported.bundle.manifest.created
+        settings, private = self._catalog.settings, self._loader.private
+        noted = private.is_loaded_by_us(imported.copy)
         opened = list[Version]()
         if progress.readiness is None:
             await asyncio.to_thread(private.remember, **noted)
@@ -134,9 +136,11 @@ class Loads:
             await asyncio.to_thread(private.try_to_remember, lost, **noted)
         try:
             version = await self._loader.load(
-                taken,
+                imported,
                 progress,
-                self.shapes.typical(taken.bundle.schema.history_length, settings.chunk_candidates),
+                self.shapes.typical(
+                    imported.bundle.schema.history_length, settings.chunk_candidates
+                ),
                 settings.max_table_items,
                 opened=lambda version: self._opened(version, opened),
                 hurried=progress.readiness is not None,
@@ -144,7 +148,7 @@ class Loads:
             settle()
             return version
         except BaseException:
-            self._roster.versions.loading.difference_update(opened)
+            self._catalog.versions.loading.difference_update(opened)
             raise
         finally:
             lost = "after a restart this version is taken for one that a process died of"
@@ -153,38 +157,38 @@ class Loads:
     def _opened(self, version: Version, opened: list[Version]) -> None:
         """From the loading thread: changes of items concern this version from now on."""
         opened.append(version)
-        self._roster.versions.loading.add(version)
+        self._catalog.versions.loading.add(version)
 
-    async def _finish(self, slot: Slot, version: Version) -> Slot:
+    async def _finish(self, entry: ModelEntry, version: Version) -> ModelEntry:
         """Take in what has changed while it was loaded, then let it answer."""
         try:
             if self.before_ready is not None:
                 await self.before_ready(version)
-            return self._ready(slot, version)
+            return self._ready(entry, version)
         finally:
-            self._roster.versions.loading.discard(version)
+            self._catalog.versions.loading.discard(version)
 
-    def _ready(self, slot: Slot, version: Version) -> Slot:
-        slot.version = version
-        slot.enter(State.READY)
-        self._roster.versions.add(version)
+    def _ready(self, entry: ModelEntry, version: Version) -> ModelEntry:
+        entry.version = version
+        entry.enter(State.READY)
+        self._catalog.versions.add(version)
         self._metrics.model_loads.labels("ready").inc()
-        told = {"seconds": slot.load_seconds, "worst_stall_ms": slot.worst_stall_ms}
+        told = {"seconds": entry.load_seconds, "worst_stall_ms": entry.worst_stall_ms}
         known = {name: value for name, value in told.items() if value is not None}
-        logger.info("loaded", model_version=slot.name, **known)
-        return slot
+        logger.info("loaded", model_version=entry.name, **known)
+        return entry
 
-    def _failed(self, slot: Slot, reason: str) -> ModelRefused:
-        reason = self._loader.private.as_published(reason, self._roster.catalogue.models)
-        slot.enter(State.FAILED, reason=reason)
+    def _failed(self, entry: ModelEntry, reason: str) -> ModelRefused:
+        reason = self._loader.private.as_published(reason, self._catalog.repository.models)
+        entry.enter(State.FAILED, reason=reason)
         self._metrics.model_loads.labels("failed").inc()
-        logger.error("model refused", model_version=slot.name, reason=reason)
+        logger.error("model refused", model_version=entry.name, reason=reason)
         return ModelRefused(
-            f"version {slot.name}: {reason}", members={"version": slot.name, "state": "failed"}
+            f"version {entry.name}: {reason}", members={"version": entry.name, "state": "failed"}
         )
 
     async def _tidy(self) -> None:
         """Remove copies of versions that are no longer in memory."""
-        slots = self._roster.slots.values()
-        digests = [slot.digest for slot in slots if slot.digest and slot.version]
+        entries = self._catalog.entries.values()
+        digests = [entry.digest for entry in entries if entry.digest and entry.version]
         await asyncio.to_thread(self._loader.private.forget_others, digests)

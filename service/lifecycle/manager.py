@@ -10,16 +10,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from service.artifacts.importer import TakenIn
+from service.artifacts.importer import ImportedBundle
 from service.artifacts.local_copies import Copy
 from service.errors import Conflict
-from service.lifecycle.catalog import Roster
+from service.lifecycle.catalog import ModelCatalog
 from service.lifecycle.loader import Loader
 from service.lifecycle.loads import Loads
-from service.lifecycle.model_entry import Slot, State
+from service.lifecycle.model_entry import ModelEntry, State
 from service.lifecycle.readiness import Readiness
-from service.lifecycle.rollback_monitor import Bounds, Guard
-from service.lifecycle.unloader import Retirement
+from service.lifecycle.rollback_monitor import Bounds, RollbackMonitor
+from service.lifecycle.unloader import Unloader
 from service.models.registry import Canary, Version, seed_of
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
@@ -27,20 +27,22 @@ from service.scoring.query import Question
 from service.scoring.result import Answer
 
 
-class HotSwap:
-    """What may be done with the versions of a roster. On the event loop alone."""
+class ModelManager:
+    """What may be done with the versions of a catalog. On the event loop alone."""
 
-    def __init__(self, roster: Roster, loader: Loader, metrics: Metrics) -> None:
-        self.roster, self.versions, self.shadow = roster, roster.versions, roster.shadow
+    def __init__(self, catalog: ModelCatalog, loader: Loader, metrics: Metrics) -> None:
+        self.catalog, self.versions, self.shadow = catalog, catalog.versions, catalog.shadow
         self._metrics, self._private = metrics, loader.private
-        settings = roster.settings
-        self._retirement = Retirement(roster)
-        self._loads = Loads(roster, loader, self._retirement, metrics)
+        settings = catalog.settings
+        self._unloader = Unloader(catalog)
+        self._loads = Loads(catalog, loader, self._unloader, metrics)
         bounds = Bounds(
             settings.rollback_window_s, settings.rollback_error_rate, settings.rollback_p99_ratio
         )
-        self.guard = Guard(roster.versions, bounds, self._take_back, settings.chunk_candidates)
-        self._retirement.on_begin = self.guard.forget
+        self.monitor = RollbackMonitor(
+            catalog.versions, bounds, self._take_back, settings.chunk_candidates
+        )
+        self._unloader.on_begin = self.monitor.forget
         self._persisting = asyncio.Lock()
         self._was_active: set[str] = set()
         self._promoted: str | None = None  # by the last promotion; repeating it changes nothing
@@ -56,102 +58,102 @@ class HotSwap:
         """What is awaited of a loaded version right before it may answer."""
         self._loads.before_ready = catch_up
 
-    async def start(self, taken: TakenIn, readiness: Readiness) -> None:
+    async def start(self, imported: ImportedBundle, readiness: Readiness) -> None:
         """The first version. BundleError or StoreError."""
-        self._switch(await self._loads.first(taken, readiness), "start")
+        self._switch(await self._loads.first(imported, readiness), "start")
         await self._persist()
 
-    async def load(self, name: str) -> Slot:
+    async def load(self, name: str) -> ModelEntry:
         """Ready to be switched to; the old version goes on answering. ModelRefused says why not."""
         return await self._loads.load(name)
 
-    async def activate(self, name: str, kind: str = "activate") -> Slot:
+    async def activate(self, name: str, kind: str = "activate") -> ModelEntry:
         """Loaded if need be, then it answers everybody."""
         self._refuse_if_pinned(name)
-        slot, old = await self.load(name), self.versions.active
-        if slot.version is None:
-            raise Conflict(f"version {name}: {slot.state.value} since; ask again")
-        if slot.version is not old:
-            self._switch(slot, kind)
+        entry, old = await self.load(name), self.versions.active
+        if entry.version is None:
+            raise Conflict(f"version {name}: {entry.state.value} since; ask again")
+        if entry.version is not old:
+            self._switch(entry, kind)
             if old is not None:
-                self.guard.begin(slot.version, old)
+                self.monitor.begin(entry.version, old)
             await self._persist()
-        return slot
+        return entry
 
-    async def rollback(self, complaint: str | None = None) -> Slot:
+    async def rollback(self, violation: str | None = None) -> ModelEntry:
         """Back to the version before. At once when it is in memory; repeated, it stays there."""
-        bad, back = self.roster.active(), self.roster.previous
+        bad, back = self.catalog.active(), self.catalog.previous
         if back is None:
             if self._taken_back is not None:
                 return bad
             raise Conflict("there is no version before this one to go back to")
         self._refuse_if_pinned(back.version)
-        slot = self.roster.slot(back.version)
-        if slot.version is None:
-            slot = await self._loads.load(back.version, back)
-        self._switch(slot, "automatic_rollback" if complaint else "rollback")
+        entry = self.catalog.entry(back.version)
+        if entry.version is None:
+            entry = await self._loads.load(back.version, back)
+        self._switch(entry, "automatic_rollback" if violation else "rollback")
         self._taken_back = bad.name
-        self.roster.previous = self.versions.previous = None
-        if complaint is not None:
-            self._retirement.begin(bad, State.FAILED, f"taken back: {complaint}")
+        self.catalog.previous = self.versions.previous = None
+        if violation is not None:
+            self._unloader.begin(bad, State.FAILED, f"taken back: {violation}")
         await self._persist()
-        return slot
+        return entry
 
-    async def canary(self, name: str, share: float) -> Slot:
+    async def canary(self, name: str, share: float) -> ModelEntry:
         """This share of the users is answered by it; 0 ends that."""
-        slot = await self._second(name, share)
-        if share and slot.version is not None:
-            self.versions.canary = Canary(slot.version, share, seed_of(slot.name))
-        elif self.versions.canary and self.versions.canary.version is slot.version:
+        entry = await self._second(name, share)
+        if share and entry.version is not None:
+            self.versions.canary = Canary(entry.version, share, seed_of(entry.name))
+        elif self.versions.canary and self.versions.canary.version is entry.version:
             self.versions.canary = None
         self._show_canary()
-        return slot
+        return entry
 
-    async def set_shadow(self, name: str, share: float) -> Slot:
+    async def set_shadow(self, name: str, share: float) -> ModelEntry:
         """It scores a copy of this share of the requests and answers nobody; 0 ends that."""
-        slot = await self._second(name, share)
-        if share and slot.version is not None:
-            self.shadow.begin(slot.version, share)
-        elif slot.version is not None and self.shadow.version is slot.version:
+        entry = await self._second(name, share)
+        if share and entry.version is not None:
+            self.shadow.begin(entry.version, share)
+        elif entry.version is not None and self.shadow.version is entry.version:
             self.shadow.end()
-        return slot
+        return entry
 
-    async def promote(self) -> Slot:
+    async def promote(self) -> ModelEntry:
         """The canary, or else the shadow, becomes active."""
         chosen = self.versions.canary.version if self.versions.canary else self.shadow.version
         if chosen is None:
-            if self.roster.active().name != self._promoted:
+            if self.catalog.active().name != self._promoted:
                 raise Conflict("there is neither a canary nor a shadow to promote")
-            return self.roster.active()
-        slot = await self.activate(chosen.name, "promote")
-        self._promoted = slot.name
-        return slot
+            return self.catalog.active()
+        entry = await self.activate(chosen.name, "promote")
+        self._promoted = entry.name
+        return entry
 
-    async def unload(self, name: str) -> Slot:
+    async def unload(self, name: str) -> ModelEntry:
         """Out of memory, when its last answer is given."""
-        slot = await self.roster.known(name)
-        if slot.state is State.ACTIVE:
+        entry = await self.catalog.known(name)
+        if entry.state is State.ACTIVE:
             raise Conflict(f"version {name}: active; activate another one first")
-        if self._loads.is_under_way(slot.name):
+        if self._loads.is_under_way(entry.name):
             raise Conflict(f"version {name}: being loaded; unload it when that has ended")
-        if slot.version is not None:
-            self._retirement.begin(slot, State.UNLOADED)
-        elif slot.state is State.FAILED:
-            slot.enter(State.UNLOADED)
-        await self._retirement.ended(slot.name)
-        return slot
+        if entry.version is not None:
+            self._unloader.begin(entry, State.UNLOADED)
+        elif entry.state is State.FAILED:
+            entry.enter(State.UNLOADED)
+        await self._unloader.ended(entry.name)
+        return entry
 
-    async def obey(self, wanted: Mapping[str, Any]) -> None:
-        """Serve what another process of the fleet serves: ``wanted`` is its ``Roster.wanted()``."""
+    async def reconcile(self, wanted: Mapping[str, Any]) -> None:
+        """Serve what the fleet serves: ``wanted`` is another's ``ModelCatalog.wanted()``."""
         active, previous = Copy(**wanted["active"]), wanted["previous"]
-        slot = await self.load(active.version)
-        if slot.digest != active.digest:
-            raise Conflict(f"version {slot.name}: here with other content than in the fleet")
+        entry = await self.load(active.version)
+        if entry.digest != active.digest:
+            raise Conflict(f"version {entry.name}: here with other content than in the fleet")
         await self.activate(active.version, "fleet")
-        self.roster.previous = Copy(**previous) if previous else None
+        self.catalog.previous = Copy(**previous) if previous else None
         if previous is None:
             self.versions.previous = None
-        parts = self.roster.roles()
+        parts = self.catalog.roles()
         for verb, now, asked in (
             (self.canary, parts["canary"], wanted["canary"]),
             (self.set_shadow, parts["shadow"], wanted["shadow"]),
@@ -161,64 +163,64 @@ class HotSwap:
             elif now is not None:
                 await verb(now["version"], 0)
         for name in set(self.versions.loaded()) - set(wanted["loaded"]):
-            self._retirement.begin(self.roster.slots[name], State.UNLOADED)
+            self._unloader.begin(self.catalog.entries[name], State.UNLOADED)
         await self._persist()
         for name in wanted["loaded"]:
             await self.load(name)
 
     async def close(self) -> None:
-        self.guard.close()
+        self.monitor.close()
         await self._loads.close()
         await self.shadow.close()
-        self._retirement.close()
+        self._unloader.close()
 
-    def _switch(self, slot: Slot, kind: str) -> None:
+    def _switch(self, entry: ModelEntry, kind: str) -> None:
         """The switch itself. Nothing here waits."""
-        assert slot.version is not None
+        assert entry.version is not None
         versions, old = self.versions, self.versions.active
-        versions.activate(slot.version)
-        slot.enter(State.ACTIVE)
-        self._was_active.add(slot.name)
+        versions.activate(entry.version)
+        entry.enter(State.ACTIVE)
+        self._was_active.add(entry.name)
         self._taken_back = self._promoted = None
         if old is not None:
-            before = self.roster.slots[old.name]
+            before = self.catalog.entries[old.name]
             before.enter(State.READY)
-            self.roster.previous = Copy(version=old.name, digest=before.digest or "")
-        if self.shadow.version is slot.version:
+            self.catalog.previous = Copy(version=old.name, digest=before.digest or "")
+        if self.shadow.version is entry.version:
             self.shadow.end()
         self._release_old()
         self._metrics.model_swaps.labels(kind).inc()
-        self._metrics.model.info({"version": slot.name})
+        self._metrics.model.info({"version": entry.name})
         self._show_canary()
-        logger.info("switched", model_version=slot.name, before=old and old.name, kind=kind)
+        logger.info("switched", model_version=entry.name, before=old and old.name, kind=kind)
 
     def _release_old(self) -> None:
         """Versions that were active once and play no part any more; loaded ones wait for theirs."""
         versions, kept = self.versions, {self.versions.active, self.shadow.version}
         if versions.canary is not None:
             kept.add(versions.canary.version)
-        if self.roster.settings.keep_previous:
+        if self.catalog.settings.keep_previous:
             kept.add(versions.previous)
         for version in versions.all():
             if version not in kept and version.name in self._was_active:
                 self._was_active.discard(version.name)
-                self._retirement.begin(self.roster.slots[version.name], State.UNLOADED)
+                self._unloader.begin(self.catalog.entries[version.name], State.UNLOADED)
 
-    async def _second(self, name: str, share: float) -> Slot:
+    async def _second(self, name: str, share: float) -> ModelEntry:
         """A version beside the active one; in memory if it gets a share."""
         if not share:
-            return await self.roster.known(name)
-        slot = await self.load(name)
-        if slot.state is not State.READY:
-            raise Conflict(f"version {name}: {slot.state.value}; this takes a second version")
-        return slot
+            return await self.catalog.known(name)
+        entry = await self.load(name)
+        if entry.state is not State.READY:
+            raise Conflict(f"version {name}: {entry.state.value}; this takes a second version")
+        return entry
 
-    async def _take_back(self, bad: Version, complaint: str) -> None:
+    async def _take_back(self, bad: Version, violation: str) -> None:
         if bad is not self.versions.active:
             return
-        logger.error("taken back", model_version=bad.name, reason=complaint)
+        logger.error("taken back", model_version=bad.name, reason=violation)
         del bad  # so that it can be freed
-        await self.rollback(complaint)
+        await self.rollback(violation)
         if self.on_own_switch is not None:
             await self.on_own_switch()
 
@@ -227,14 +229,14 @@ class HotSwap:
         self._metrics.canary_share.set(canary.share if canary else 0)
 
     def _refuse_if_pinned(self, name: str) -> None:
-        pinned = self.roster.settings.pinned_version
+        pinned = self.catalog.settings.pinned_version
         if pinned is not None and name != pinned:
             raise Conflict(f"version {pinned} is pinned (QIN_MODEL_POLICY)")
 
     async def _persist(self) -> None:
         """What a restart serves."""
         async with self._persisting:
-            active, previous = self.roster.active(), self.roster.previous
+            active, previous = self.catalog.active(), self.catalog.previous
             copy = Copy(version=active.name, digest=active.digest or "")
             remember, lost = (
                 self._private.try_to_remember,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from model_export.bundle.bundle import Bundle
 from service.errors import Conflict
-from service.lifecycle.catalog import Roster
+from service.lifecycle.catalog import ModelCatalog
 from service.lifecycle.model_entry import State
-from service.lifecycle.unloader import Retirement
+from service.lifecycle.unloader import Unloader
 from service.observability.logs import logger
 from service.observability.memory import available_bytes
 
@@ -14,15 +14,15 @@ HEADROOM = 1.1  # of the memory a version is expected to take
 INDEX_BYTES = 65  # of an item in the table beside its numbers, at most
 
 
-class Room:
+class MemoryBudget:
     """Lets the version before go when that makes room; what serves or may serve stays."""
 
-    def __init__(self, roster: Roster, retirement: Retirement) -> None:
-        self._roster, self._retirement = roster, retirement
+    def __init__(self, catalog: ModelCatalog, unloader: Unloader) -> None:
+        self._catalog, self._unloader = catalog, unloader
 
-    async def make(self, bundle: Bundle) -> None:
+    async def make_room(self, bundle: Bundle) -> None:
         """Conflict when there is none."""
-        versions, most = self._roster.versions, self._roster.settings.max_loaded_versions
+        versions, most = self._catalog.versions, self._catalog.settings.max_loaded_versions
         if len(versions.loaded()) >= most and not await self._let_previous_go():
             raise Conflict(
                 f"{', '.join(versions.loaded())} are in memory and at most {most} may be "
@@ -39,20 +39,20 @@ class Room:
             )
 
     async def _let_previous_go(self) -> bool:
-        versions, shadow = self._roster.versions, self._roster.shadow
+        versions, shadow = self._catalog.versions, self._catalog.shadow
         if versions.previous is None or versions.previous is shadow.version:
             return False
         if versions.canary is not None and versions.previous is versions.canary.version:
             return False
         name = versions.previous.name
-        self._retirement.begin(self._roster.slots[name], State.UNLOADED)
-        await self._retirement.ended(name)
+        self._unloader.begin(self._catalog.entries[name], State.UNLOADED)
+        await self._unloader.ended(name)
         return True
 
     def _expected_bytes(self, bundle: Bundle) -> int:
         """Its files, and a table as full as the one now in use."""
         files = sum(record.size for record in bundle.manifest.files.values())
-        active, schema = self._roster.versions.active, bundle.schema
+        active, schema = self._catalog.versions.active, bundle.schema
         items = active.table.count if active else 0
         numbers = schema.item_vector_width + schema.network_width + len(schema.context)
         return int(HEADROOM * (files + items * (4 * numbers + INDEX_BYTES)))

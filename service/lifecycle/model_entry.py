@@ -30,7 +30,7 @@ UNDER_WAY = frozenset({State.LOADING, State.WARMING, State.VERIFYING})
 
 
 @dataclass(slots=True)
-class Slot:
+class ModelEntry:
     """One version as this process knows it."""
 
     name: str
@@ -44,7 +44,7 @@ class Slot:
     load_seconds: float | None = None
     worst_stall_ms: float | None = None  # of the event loop, while it was loaded
     version: Version | None = None
-    mark: str | None = None  # of its folder when a load began (see ``Found``)
+    mark: str | None = None  # of its folder when a load began (see ``FoundBundle``)
 
     def enter(self, state: State, step: str | None = None, reason: str | None = None) -> None:
         if state is not self.state:

@@ -44,7 +44,7 @@ class Slowness:
     by_deadlines: bool = False  # which waiting may be to blame for
 
 
-class Watch:
+class RollbackWindow:
     """One new version beside the one it replaced, from the switch on.
 
     A p99 is compared with that of requests of the same kind alone, so that longer lists or
@@ -70,7 +70,7 @@ class Watch:
     def over(self) -> bool:
         return monotonic() - self._began > self._bounds.window_s
 
-    def complaint(self) -> str | None:
+    def violation(self) -> str | None:
         """Of its failures; None while they are within bounds."""
         tally, most = self.version.tally, self._bounds.error_rate
         asked = tally.since_mark + tally.failures
@@ -130,7 +130,7 @@ def _commonest(kinds: Iterable[int]) -> tuple[Shape, ...]:
     return tuple(shape_of(kind) for kind, _ in Counter(kinds).most_common(SHAPES))
 
 
-class Guard:
+class RollbackMonitor:
     """Looks at the newest version a few times a second while its window lasts."""
 
     def __init__(
@@ -143,13 +143,13 @@ class Guard:
         """``chunk``: the most candidates in one call of the graphs."""
         self._versions, self._bounds, self._take_back = versions, bounds, take_back
         self._chunk = chunk
-        self._watch: Watch | None = None
+        self._watch: RollbackWindow | None = None
         self._comparing: asyncio.Task[None] | None = None
         self._task = keep("model_guard", self._look)
 
     def begin(self, new: Version, old: Version) -> None:
         """``new`` has just taken the place of ``old``."""
-        self._watch = Watch(new, old, self._bounds)
+        self._watch = RollbackWindow(new, old, self._bounds)
 
     def forget(self, version: Version) -> None:
         if self._watch is not None and self._watch.version is version:
@@ -168,26 +168,26 @@ class Guard:
                 continue
             if watch.over or watch.version is not self._versions.active:
                 self._watch = None
-            elif (complaint := watch.complaint()) is not None:
-                await self._end(watch, complaint)
+            elif (violation := watch.violation()) is not None:
+                await self._end(watch, violation)
             elif self._comparing is None and (slowness := watch.slowness()) is not None:
                 await self._judge(watch, slowness)
             del watch  # so that its version can be freed
 
-    async def _end(self, watch: Watch, complaint: str) -> None:
+    async def _end(self, watch: RollbackWindow, violation: str) -> None:
         if watch is not self._watch:
             return
         self._watch = None
         bad = watch.version
         del watch
         try:
-            taking_back = self._take_back(bad, complaint)
+            taking_back = self._take_back(bad, violation)
             del bad
             await taking_back
         except Exception:  # there is nothing to go back to, or the fleet cannot be told
             failed("model_guard", "automatic rollback failed")
 
-    async def _judge(self, watch: Watch, slowness: Slowness) -> None:
+    async def _judge(self, watch: RollbackWindow, slowness: Slowness) -> None:
         """Beside the version before, if that is in memory; else by the numbers alone."""
         previous = self._versions.previous
         if previous is None or previous.name != watch.before:
@@ -197,7 +197,7 @@ class Guard:
         watch.postpone()
         self._comparing = begin("model_guard", self._compare(watch, previous, slowness))
 
-    async def _compare(self, watch: Watch, old: Version, slowness: Slowness) -> None:
+    async def _compare(self, watch: RollbackWindow, old: Version, slowness: Slowness) -> None:
         try:
             shapes = [(min(count, self._chunk), past) for count, past in slowness.shapes]
             found = await asyncio.to_thread(compare, watch.version, old, shapes)

@@ -35,7 +35,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(slots=True)
-class Comparison:
+class ShadowStats:
     """Shadow against answer, over the copies scored so far."""
 
     requests: int = 0
@@ -74,7 +74,7 @@ class Comparison:
 class _Shadowed:
     version: Version
     share: float
-    comparison: Comparison = field(default_factory=Comparison)
+    stats: ShadowStats = field(default_factory=ShadowStats)
 
 
 class Shadow:
@@ -97,7 +97,7 @@ class Shadow:
     def begin(self, version: Version, share: float) -> None:
         """From now on it scores this share of the requests; a change of share keeps its counts."""
         if self._current and self._current.version is version:
-            self._current = _Shadowed(version, share, self._current.comparison)
+            self._current = _Shadowed(version, share, self._current.stats)
         else:
             self._current = _Shadowed(version, share)
 
@@ -116,7 +116,7 @@ class Shadow:
         try:
             self._queue.put_nowait((current, question, answer))
         except asyncio.QueueFull:
-            current.comparison.dropped += 1
+            current.stats.dropped += 1
             self._metrics.shadow.labels("dropped").inc()
 
     def as_json(self) -> dict[str, Any] | None:
@@ -126,7 +126,7 @@ class Shadow:
         return {
             "version": current.version.name,
             "share": current.share,
-            **current.comparison.as_json(),
+            **current.stats.as_json(),
         }
 
     async def close(self) -> None:
@@ -140,9 +140,9 @@ class Shadow:
             try:
                 await self._compare(*copy)
             except Exception as error:  # whatever a version under trial does is only counted
-                copy[0].comparison.failed += 1
+                copy[0].stats.failed += 1
                 self._metrics.shadow.labels("failed").inc()
-                if copy[0].comparison.failed == 1:
+                if copy[0].stats.failed == 1:
                     logger.exception("shadow failed", model_version=copy[0].version.name)
                 del error
             del copy
@@ -159,8 +159,8 @@ class Shadow:
         both = ~np.isnan(answer.scores) & ~np.isnan(other.scores)
         if not both.any():
             return
-        mean, tau = current.comparison.add(answer.scores[both], other.scores[both])
+        mean, tau = current.stats.add(answer.scores[both], other.scores[both])
         self._metrics.shadow.labels("scored").inc()
         self._metrics.shadow_delta.observe(mean)
-        self._metrics.shadow_worst.set(current.comparison.worst)
+        self._metrics.shadow_worst.set(current.stats.worst)
         self._metrics.shadow_tau.observe(tau)

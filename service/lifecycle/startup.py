@@ -8,17 +8,17 @@ from functools import partial
 
 from feature_store.schema import FeatureSchema
 from model_export.bundle.errors import BundleError
-from service.artifacts.arrival import Found
-from service.artifacts.importer import Rules, TakenIn, recall, take_in
+from service.artifacts.arrival import FoundBundle
+from service.artifacts.importer import ImportedBundle, ImportPolicy, import_bundle, reopen_copy
 from service.artifacts.local_copies import Copy, PrivateFolder
-from service.artifacts.repository import Catalogue, age
+from service.artifacts.repository import ModelRepository, age
 from service.observability.logs import logger
 
-Source = tuple[str, Callable[[], TakenIn]]  # a version, and how to take it in
+Source = tuple[str, Callable[[], ImportedBundle]]  # a version, and how to take it in
 
 
 @dataclass
-class First:
+class StartupVersions:
     """The versions that a service may begin with, best first.
 
     Pinned or alone: that one. Else what the fleet serves, what was active last, what was before
@@ -26,9 +26,9 @@ class First:
     log, in the list of versions, and in /readyz.
     """
 
-    catalogue: Catalogue
+    repository: ModelRepository
     private: PrivateFolder
-    rules: Rules
+    policy: ImportPolicy
     pinned: str | None = None
     wanted: str | None = None  # by the fleet
     passed_over: dict[str, str] = field(default_factory=dict)  # version -> reason
@@ -36,14 +36,14 @@ class First:
 
     def __post_init__(self) -> None:
         self._sources = self._in_order()
-        self._newest: dict[str, Found] = {}  # by which the newest were chosen
+        self._newest: dict[str, FoundBundle] = {}  # by which the newest were chosen
 
     @property
     def is_chosen(self) -> bool:
         """There is no other to begin with: it was named."""
-        return self.catalogue.single or self.pinned is not None
+        return self.repository.single or self.pinned is not None
 
-    def next(self) -> TakenIn:
+    def next(self) -> ImportedBundle:
         """Take in the next one that can be. Blocks. BundleError when there is none left."""
         for version, take in self._sources:
             try:
@@ -63,11 +63,11 @@ class First:
 
     def hold_to(self, schema: FeatureSchema) -> None:
         """From now on only bundles for this store's schema come in."""
-        self.rules = replace(self.rules, store_schema=schema)
+        self.policy = replace(self.policy, store_schema=schema)
 
-    def begun_with(self, taken: TakenIn) -> None:
+    def begun_with(self, imported: ImportedBundle) -> None:
         """It answers. What was there and is no newer is not followed."""
-        found = self._newest.get(taken.copy.version)
+        found = self._newest.get(imported.copy.version)
         if found is not None:
             self.private.try_to_remember(
                 "it may be followed after a rollback",
@@ -76,7 +76,7 @@ class First:
             )
 
     def _in_order(self) -> Iterator[Source]:
-        state, catalogue = self.private.remembered(), self.catalogue
+        state, repository = self.private.remembered(), self.repository
         if state.loading is not None and state.loading.is_interrupted():
             logger.error(
                 "a process ended while it loaded this version; it is not followed again by itself",
@@ -86,17 +86,17 @@ class First:
                 "it may be followed again", loading=None, interrupted=state.loading.version
             )
         if self.is_chosen:
-            version = self.pinned or next(iter(catalogue.versions()), catalogue.path.name)
+            version = self.pinned or next(iter(repository.versions()), repository.path.name)
             yield version, partial(self._from_folder, version)
             return
-        if self.wanted is not None and catalogue.folder(self.wanted) is not None:
+        if self.wanted is not None and repository.folder(self.wanted) is not None:
             yield self.wanted, partial(self._from_folder, self.wanted)
         for copy in (state.active, state.previous):
             if copy is not None:
                 yield copy.version, partial(self._recall, copy)
-        self._newest = {found.version: found for found in catalogue.newest_first()}
+        self._newest = {found.version: found for found in repository.newest_first()}
         last = self._newest.get(state.interrupted or "")
-        for found in sorted(catalogue.versions().values(), key=_unknown_first):
+        for found in sorted(repository.versions().values(), key=_unknown_first):
             if found.version in self.passed_over or found.version == (last and last.version):
                 continue
             if found.version in self._newest:
@@ -106,33 +106,33 @@ class First:
         if last is not None:  # a process died of it, but there is nothing else to serve
             yield last.version, partial(self._from_folder, last.version)
 
-    def _recall(self, copy: Copy) -> TakenIn:
+    def _recall(self, copy: Copy) -> ImportedBundle:
         """From the private copy, or else from the models folder."""
         try:
-            return recall(copy, self.private, self.rules)
+            return reopen_copy(copy, self.private, self.policy)
         except BundleError as error:
-            if self.catalogue.folder(copy.version) is None:
+            if self.repository.folder(copy.version) is None:
                 raise
             logger.error("private copy not used", model_version=copy.version, reason=str(error))
             return self._from_folder(copy.version)
 
-    def _from_folder(self, version: str) -> TakenIn:
-        folder = self.catalogue.folder(version)
+    def _from_folder(self, version: str) -> ImportedBundle:
+        folder = self.repository.folder(version)
         if folder is None:
             raise BundleError(
-                f"{self.catalogue.path / version}: not found; publish it, or pin another"
+                f"{self.repository.path / version}: not found; publish it, or pin another"
             )
-        return take_in(folder, self.private, self.rules)
+        return import_bundle(folder, self.private, self.policy)
 
     def _nothing(self) -> str:
         if not self.passed_over:
-            return self.catalogue.nothing()
+            return self.repository.nothing()
         first, *others = self.passed_over.values()
         also = f" (and so with {len(others)} more: see the log)" if others else ""
         return f"{first}{also}"
 
 
-def _unknown_first(found: Found) -> tuple[bool, float, str]:
+def _unknown_first(found: FoundBundle) -> tuple[bool, float, str]:
     """The newest first, after those whose date is not known: they might be newer."""
     seconds, name = age(found)
     return found.created is not None, -seconds, name

@@ -36,7 +36,7 @@ class _Given:
     k: int
 
 
-class Rechecks:
+class TopKAudit:
     """On the event loop; one thread of its own."""
 
     def __init__(self, versions: Versions, metrics: Metrics, share: float, chunk: int) -> None:

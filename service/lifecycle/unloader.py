@@ -9,8 +9,8 @@ from collections.abc import Callable
 from time import perf_counter
 
 from model_export.bundle.runtime import FoldedModel
-from service.lifecycle.catalog import Roster
-from service.lifecycle.model_entry import Slot, State
+from service.lifecycle.catalog import ModelCatalog
+from service.lifecycle.model_entry import ModelEntry, State
 from service.models.registry import Version
 from service.observability.background import begin
 from service.observability.logs import logger
@@ -20,29 +20,29 @@ PATIENCE_S = 5.0  # for threads that still run a chunk for a request that was cu
 LOOKING_S = 0.02
 
 
-class Retirement:
-    """Takes versions out of the roster, one task each."""
+class Unloader:
+    """Takes versions out of the catalog, one task each."""
 
-    def __init__(self, roster: Roster) -> None:
-        self._roster = roster
+    def __init__(self, catalog: ModelCatalog) -> None:
+        self._catalog = catalog
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.on_begin: Callable[[Version], None] = lambda version: None
 
-    def begin(self, slot: Slot, after: State, reason: str | None = None) -> None:
+    def begin(self, entry: ModelEntry, after: State, reason: str | None = None) -> None:
         """No new request gets it; ``after`` its last answer it is freed and enters that state."""
-        version, slot.version = slot.version, None
+        version, entry.version = entry.version, None
         if version is None:
             return
-        self._roster.versions.remove(version)
-        if self._roster.shadow.version is version:
-            self._roster.shadow.end()
+        self._catalog.versions.remove(version)
+        if self._catalog.shadow.version is version:
+            self._catalog.shadow.end()
         self.on_begin(version)
-        slot.enter(State.DRAINING)
-        task = begin("model_retirement", self._end(slot, [version], after, reason))
-        self._tasks[slot.name] = task
+        entry.enter(State.DRAINING)
+        task = begin("model_retirement", self._end(entry, [version], after, reason))
+        self._tasks[entry.name] = task
 
     async def ended(self, name: str) -> None:
-        """Until a retirement under way, if there is one, is over."""
+        """Wait until the unload of this version, if one is under way, is over."""
         while task := self._tasks.get(name):
             await asyncio.shield(task)
 
@@ -50,12 +50,14 @@ class Retirement:
         for task in self._tasks.values():
             task.cancel()
 
-    async def _end(self, slot: Slot, box: list[Version], after: State, reason: str | None) -> None:
+    async def _end(
+        self, entry: ModelEntry, box: list[Version], after: State, reason: str | None
+    ) -> None:
         try:
-            await self._free(slot.name, box)
+            await self._free(entry.name, box)
         finally:
-            del self._tasks[slot.name]
-            slot.enter(after, reason=reason)
+            del self._tasks[entry.name]
+            entry.enter(after, reason=reason)
 
     async def _free(self, name: str, box: list[Version]) -> None:
         """``box`` holds the only reference that is left, and is emptied.
@@ -63,7 +65,7 @@ class Retirement:
         That happens in a thread of normal priority: it holds the interpreter for up to a few
         milliseconds, and a quiet thread would be kept waiting with it in its hands.
         """
-        await self._roster.versions.drained(box[0])
+        await self._catalog.versions.drained(box[0])
         model = weakref.ref(box[0].model)
         await asyncio.to_thread(box.clear)
         await _gone(name, model)

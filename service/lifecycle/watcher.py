@@ -9,9 +9,9 @@ from datetime import datetime
 from time import monotonic
 
 from model_export.bundle.errors import BundleError
-from service.artifacts.arrival import Found
+from service.artifacts.arrival import FoundBundle
 from service.artifacts.local_copies import PrivateFolder
-from service.artifacts.repository import Catalogue, age
+from service.artifacts.repository import ModelRepository, age
 from service.errors import ServiceError
 from service.observability.background import failed
 from service.observability.logs import logger
@@ -29,7 +29,7 @@ class _Tried:
     wait_s: float = FIRST_WAIT_S
 
 
-class Follower:
+class RepositoryWatcher:
     """Looks at the models folder every few seconds, and activates the newest version that can be.
 
     A rollback to an older one, or an activation by hand, stays until something newer than what was
@@ -39,7 +39,7 @@ class Follower:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        repository: ModelRepository,
         private: PrivateFolder,
         activate: Activate,
         every_s: float,
@@ -48,7 +48,7 @@ class Follower:
         refused: Mapping[str, str] | None = None,
     ) -> None:
         """``active``: the version that answers. ``refused``: marks that the start passed over."""
-        self._catalogue, self._private = catalogue, private
+        self._repository, self._private = repository, private
         self._activate, self._every_s, self._active = activate, every_s, active
         self._tried: dict[str, _Tried] = {}
         self._refused = {} if refused is None else refused  # a start may still add to it
@@ -69,9 +69,9 @@ class Follower:
             except Exception:
                 failed("model_follow", "looking for a newer version failed")
 
-    def _look(self) -> list[Found]:
+    def _look(self) -> list[FoundBundle]:
         """What is newer than what was followed last and may be tried now, the newest first."""
-        versions, chosen = self._catalogue.versions(), []
+        versions, chosen = self._repository.versions(), []
         newer = self._newer(versions)
         for found in newer:
             reason = self._not_now(found)
@@ -83,7 +83,7 @@ class Follower:
             self._told.pop(gone, None)
         return chosen
 
-    def _newer(self, versions: Mapping[str, Found]) -> list[Found]:
+    def _newer(self, versions: Mapping[str, FoundBundle]) -> list[FoundBundle]:
         state = self._private.remembered()
         last = self._followed or state.followed_created
         for name in (state.followed, self._active()):  # of a release that kept the name alone
@@ -98,7 +98,7 @@ class Follower:
         ]
         return sorted(newer, key=age, reverse=True)
 
-    def _not_now(self, found: Found) -> str | None:
+    def _not_now(self, found: FoundBundle) -> str | None:
         """Why it is not tried at this look; the log says so once."""
         tried = self._tried.get(found.version)
         if tried is None and found.version in self._refused:
@@ -114,13 +114,13 @@ class Follower:
             if tried.again_at is None or monotonic() < tried.again_at:
                 return "refused"
             return None
-        elif not found.settled and not self._catalogue.digests_fit(found.version):
+        elif not found.settled and not self._repository.digests_fit(found.version):
             self._tell(found, "arriving", "some of its files are not what the manifest says yet")
         else:
             return None
         return "left aside"
 
-    def _tell(self, found: Found, what: str, reason: str, same: str | None = None) -> None:
+    def _tell(self, found: FoundBundle, what: str, reason: str, same: str | None = None) -> None:
         told = f"{what}: {same or reason}"
         if self._told.get(found.version) == told:
             return
@@ -128,7 +128,7 @@ class Follower:
         log = logger.info if what == "arriving" else logger.warning
         log(what, model_version=found.version, reason=reason)
 
-    async def _try(self, found: Found) -> bool:
+    async def _try(self, found: FoundBundle) -> bool:
         """Whether it answers now."""
         logger.info("following the newest version", model_version=found.version)
         try:
@@ -147,7 +147,7 @@ class Follower:
         )
         return True
 
-    def _note(self, found: Found, error: ServiceError) -> None:
+    def _note(self, found: FoundBundle, error: ServiceError) -> None:
         """It is not tried at every look: a bundle that is refused stays so while it is the same;
         without memory, disk or store it is tried again later, and less and less often."""
         before = self._tried.get(found.version)

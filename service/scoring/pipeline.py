@@ -22,7 +22,7 @@ from service.items.fetcher import each_status
 from service.items.lookup import FoundItems, fetch_missed, find_in_table
 from service.items.store_client import StoreReader
 from service.items.table import Positions, SlotsMoved
-from service.lifecycle.top_k_audit import Rechecks
+from service.lifecycle.top_k_audit import TopKAudit
 from service.models.registry import Version
 from service.observability.metrics import Metrics
 from service.priority import HasPriority, Priority
@@ -48,7 +48,7 @@ class Scoring:
     store: StoreReader
     engine: Engine
     metrics: Metrics
-    rechecks: Rechecks | None = None
+    rechecks: TopKAudit | None = None
     budget: LoopBudget | None = None
 
     async def answer(

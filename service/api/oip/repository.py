@@ -21,8 +21,8 @@ from service.api.oip.naming import asked_version
 from service.api.oip.openapi import errors, parameters_of
 from service.application import House
 from service.errors import Conflict, InvalidField, UnknownVersion
-from service.lifecycle.manager import HotSwap
-from service.lifecycle.model_entry import IN_MEMORY, UNDER_WAY, Slot, State
+from service.lifecycle.manager import ModelManager
+from service.lifecycle.model_entry import IN_MEMORY, UNDER_WAY, ModelEntry, State
 
 MOST_BYTES, CONTENTS = 65_536, Contents.of(values=1024, quotes=1024)
 MODEL = "/v2/repository/models/{model}"
@@ -31,7 +31,7 @@ REFUSALS = errors(400, 401, 403, 404, 409, 413, 415, 503)
 
 
 def add_repository(app: FastAPI, house: House) -> None:
-    swap, access, recorder = house.swap, Access(house.settings), Recorder(house)
+    manager, access, recorder = house.manager, Access(house.settings), Recorder(house)
 
     @app.post(
         "/v2/repository/index",
@@ -41,25 +41,25 @@ def add_repository(app: FastAPI, house: House) -> None:
     async def index(request: Request) -> list[dict[str, str]]:
         access.check(request)
         only_ready = _flag(await _body(request), "ready")
-        found = [_entry(house, version) for version in await swap.roster.listing()]
+        found = [_entry(house, version) for version in await manager.catalog.listing()]
         return [entry for entry in found if entry["state"] == "READY" or not only_ready]
 
     async def load(request: Request) -> dict[str, Any]:
-        async def verb() -> Slot:
+        async def verb() -> ModelEntry:
             version = await _asked(house, request)
             if version is None:
-                return await swap.activate(await _newest(swap))
-            return await swap.load(version)
+                return await manager.activate(await _newest(manager))
+            return await manager.load(version)
 
         return await recorder.do(request, "load", request.path_params.get("version"), verb)
 
     async def unload(request: Request) -> dict[str, Any]:
-        async def verb() -> Slot:
+        async def verb() -> ModelEntry:
             version = await _asked(house, request)
             if version is None:
                 path = request.url.path.replace("/unload", "/versions/V/unload")
                 raise Conflict(f"the model cannot be unloaded as a whole; a version can: {path}")
-            return await swap.unload(version)
+            return await manager.unload(version)
 
         return await recorder.do(request, "unload", request.path_params.get("version"), verb)
 
@@ -102,15 +102,15 @@ def _flag(body: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-async def _newest(swap: HotSwap) -> str:
+async def _newest(manager: ModelManager) -> str:
     try:
-        return (await asyncio.to_thread(swap.roster.catalogue.newest)).version
+        return (await asyncio.to_thread(manager.catalog.repository.newest)).version
     except BundleError as error:
         raise UnknownVersion(str(error)) from error
 
 
 def _entry(house: House, version: Mapping[str, Any]) -> dict[str, str]:
-    """One version, of the roster's listing."""
+    """One version, of the catalog's listing."""
     state = State(version["state"])
     return {
         "name": house.settings.model_name,

@@ -54,7 +54,7 @@ async def test_before_a_version_is_loaded_the_answer_is_503_and_readyz_says_what
 async def test_an_item_newer_than_the_table_is_fetched_once_and_kept(
     own_world: World, house: House
 ) -> None:
-    await house.freshness.close()  # or it brings them back too, before or after the request
+    await house.refresher.close()  # or it brings them back too, before or after the request
     random = np.random.default_rng(0)
     new, rows = np.array([10**12, 10**12 + 1]), make_rows(own_world.schema, 2, random)
     await house.store.put_items(new, rows)

@@ -96,7 +96,7 @@ async def test_a_steady_request_is_one_round_trip(
     body = {"user_id": 3, "candidates": candidates}
     servers = _servers(request, store_url)
     async with opened(backed_world, fleet="") as house, client_of(house) as client:
-        await house.freshness.close()  # only requests ask
+        await house.refresher.close()  # only requests ask
         first = await client.post("/v1/score", json=body)
         before, commands = _asked(house), _commands(servers)
         for _ in range(50):

@@ -33,7 +33,7 @@ async def house(small_world: World) -> AsyncIterator[House]:
     """With items that are in the store and not in the table."""
     async with opened(small_world) as house:
         rows = make_rows(small_world.schema, len(NEW), np.random.default_rng(0))
-        await house.freshness.close()  # only requests ask
+        await house.refresher.close()  # only requests ask
         await house.store.put_items(NEW, rows)
         yield house
 

@@ -135,7 +135,7 @@ async def test_damaged_records_are_named_and_the_rest_is_scored(
     assert isinstance(record, bytes)
     link.set(f"qin:i:{{{damaged % 64}}}:{damaged}", b"nonsense")
     link.set(f"qin:i:{{{newer % 64}}}:{newer}", bytes([200]) + record[1:])
-    await house.freshness.wrote(np.array([damaged, newer]))
+    await house.refresher.wrote(np.array([damaged, newer]))
     answer = (await ask(house, user_id=USER, candidates=[damaged, newer, fine])).json()
     assert answer["unreadable_items"] == [damaged, newer]
     assert answer["scores"][:2] == [None, None]

@@ -27,7 +27,7 @@ from model_export.build import build
 from service.application import House
 from service.items.hash_index import ABSENT
 from service.items.table import ItemTable
-from service.lifecycle import item_refresh as freshness
+from service.lifecycle import item_refresh
 from service.lifecycle import load_steps as loading
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.lifecycle.test_item_refresh import until
@@ -50,13 +50,15 @@ async def houses(
     small_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[House, House]]:
     """Whose news of each other come by the table alone: neither follows the change log."""
-    monkeypatch.setattr(freshness, "CONFIRM_WITHIN_S", 60.0)  # a busy machine is no stopped process
+    monkeypatch.setattr(
+        item_refresh, "CONFIRM_WITHIN_S", 60.0
+    )  # a busy machine is no stopped process
     shared = {"table_folder": tmp_path / "tables"}
     async with opened(small_world, **shared) as one, opened(small_world, **shared) as other:
         for house in (one, other):
-            for task in house.freshness._tasks:
+            for task in house.refresher._tasks:
                 task.cancel()
-            await asyncio.gather(*house.freshness._tasks, return_exceptions=True)
+            await asyncio.gather(*house.refresher._tasks, return_exceptions=True)
         yield one, other
 
 
@@ -168,7 +170,7 @@ async def test_what_is_read_again_after_lost_changes_does_not_undo_anothers_chan
     assert (await patch(one, item, 1)).status_code == 204
     monkeypatch.setattr(other.store, "scan_items", changed_meanwhile)
     assert other.versions.active is not None
-    await other.freshness._read_once(other.versions.active, 0.0)
+    await other.refresher._read_once(other.versions.active, 0.0)
     assert [await score(house, item) for house in houses] == [new, new]
 
 
@@ -177,7 +179,7 @@ async def test_a_version_that_is_being_loaded_learns_of_what_is_written_meanwhil
     small_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
     """By another process while it is warmed up, and by this one after its last look at the log."""
-    monkeypatch.setattr(freshness, "EVERY_S", 3600.0)
+    monkeypatch.setattr(item_refresh, "EVERY_S", 3600.0)
     elsewhere, here = small_world.ids[:2].tolist()
     more = {"table_folder": tmp_path / "tables"} if shared else {}
     async with opened(small_world, **more) as house:
@@ -202,7 +204,7 @@ async def test_a_version_that_is_being_loaded_learns_of_what_is_written_meanwhil
 
         monkeypatch.setattr(loading, "warm", changed_while_warmed_up)
         monkeypatch.setattr(house.store, "changes", changed_after_the_look)
-        await house.swap.activate("small-2")
+        await house.manager.activate("small-2")
         assert house.versions.active is not None
         assert house.versions.active.name == "small-2"
         assert not house.versions.loading
@@ -244,7 +246,7 @@ async def test_while_the_lock_is_not_to_be_had_requests_are_answered_and_writes_
         before = [await score(house, fetched) for house in houses]
         assert before[0] == before[1] is not None
         beats = 0
-        monkeypatch.setattr(freshness, "CONFIRM_WITHIN_S", 0.5)
+        monkeypatch.setattr(item_refresh, "CONFIRM_WITHIN_S", 0.5)
         answer = await patch(one, item, 9)
         assert beats > 5  # a loop that waits for the lock does not beat
         assert answer.status_code == 503
@@ -252,16 +254,16 @@ async def test_while_the_lock_is_not_to_be_had_requests_are_answered_and_writes_
         assert answer.headers["Retry-After"] == "1"
         assert metric(one, "qin_item_table_not_kept_total") >= 1
     beating.cancel()
-    await until(lambda: not one.freshness._invalidation._removals)
+    await until(lambda: not one.refresher._invalidation._removals)
     assert [await score(house, item) for house in houses] == [new, new]
-    monkeypatch.setattr(freshness, "CONFIRM_WITHIN_S", 60.0)
+    monkeypatch.setattr(item_refresh, "CONFIRM_WITHIN_S", 60.0)
     assert (await patch(one, item, 9)).status_code == 204
 
 
 async def test_the_log_is_not_followed_past_a_change_that_is_not_removed_yet(
     small_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(freshness, "LOOK_WITHIN_S", 0.2)
+    monkeypatch.setattr(item_refresh, "LOOK_WITHIN_S", 0.2)
     shared = {"table_folder": tmp_path / "tables"}
     async with opened(small_world, **shared) as house:
         item = int(small_world.ids[0])
@@ -270,8 +272,8 @@ async def test_the_log_is_not_followed_past_a_change_that_is_not_removed_yet(
         with locked(house):
             before = table(house).cursor
             await house.store.delete_items(np.array([item]))
-            await until(lambda: house.freshness._late)
-            await asyncio.sleep(2 * freshness.EVERY_S)
+            await until(lambda: house.refresher._late)
+            await asyncio.sleep(2 * item_refresh.EVERY_S)
             assert table(house).cursor == before
             assert await score(house, item) is not None  # what can be said
         await until(lambda: table(house).cursor != before)

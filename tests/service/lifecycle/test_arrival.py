@@ -18,12 +18,12 @@ from model_export.bundle.manifest import MANIFEST
 from model_export.bundle.signature import PublicKeys, sign
 from service.artifacts import arrival
 from service.artifacts.arrival import SETTLED_S
-from service.artifacts.importer import Rules, take_in
+from service.artifacts.importer import ImportPolicy, import_bundle
 from service.artifacts.local_copies import PrivateFolder
-from service.artifacts.repository import Catalogue
+from service.artifacts.repository import ModelRepository
 from service.errors import ModelRefused, StoreFailure
-from service.lifecycle.startup import First
-from service.lifecycle.watcher import TOLD_AFTER_S, Follower
+from service.lifecycle.startup import StartupVersions
+from service.lifecycle.watcher import TOLD_AFTER_S, RepositoryWatcher
 from tests.service.lifecycle import hostile
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.lifecycle.test_signed import new_key
@@ -59,18 +59,18 @@ def newer(models: Path, version: str, seconds: float = 0, **fields: object) -> P
 
 
 class Activations:
-    """A follower over real folders; what it activates is taken in, and may be made to fail."""
+    """A watcher over real folders; what it activates is taken in, and may be made to fail."""
 
     def __init__(self, models: Path, private: PrivateFolder) -> None:
-        self.catalogue, self.private = Catalogue(models), private
+        self.catalogue, self.private = ModelRepository(models), private
         self.tried: list[str] = []
         self.active = "small-2"
         self.failure: Exception | None = None
-        self.rules = Rules(2**40)
-        self.follower = self.new()
+        self.policy = ImportPolicy(2**40)
+        self.watcher = self.new()
 
-    def new(self) -> Follower:
-        return Follower(
+    def new(self) -> RepositoryWatcher:
+        return RepositoryWatcher(
             self.catalogue, self.private, self.activate, 0.01, active=lambda: self.active
         )
 
@@ -79,7 +79,7 @@ class Activations:
         try:
             if self.failure is not None:
                 raise self.failure
-            take_in(self.catalogue.models / version, self.private, self.rules)
+            import_bundle(self.catalogue.models / version, self.private, self.policy)
         except Exception as error:
             raise ModelRefused(str(error)) from error
         self.active = version
@@ -87,8 +87,8 @@ class Activations:
     async def look(self) -> list[str]:
         """Once; what was tried."""
         self.tried = []
-        for found in self.follower._look():
-            if await self.follower._try(found):
+        for found in self.watcher._look():
+            if await self.watcher._try(found):
                 break
         return self.tried
 
@@ -167,11 +167,11 @@ async def test_what_stays_wrong_is_refused_once_and_tried_again_when_it_changes(
     for _ in range(3):
         clock.now += 3600
         assert await following.look() == []
-    assert following.follower.left_aside == 1
+    assert following.watcher.left_aside == 1
     (folder / "ranker.weights").write_bytes(whole)
     assert await following.look() == ["wrong"]
     assert following.active == "wrong"
-    assert following.follower.left_aside == 0
+    assert following.watcher.left_aside == 0
 
 
 async def test_what_stays_incomplete_is_told_once_and_followed_all_the_same(
@@ -245,18 +245,18 @@ async def test_what_cannot_be_taken_in_hides_nothing(
     assert await following.look() == ["good"]
     newer(models, "better", seconds=2).rename(models / "better")
     assert await following.look() == ["better"]
-    following.follower = following.new()
+    following.watcher = following.new()
     newer(models, "best", seconds=3).rename(models / "best")
     assert (await following.look())[-1] == "best"
-    first = First(following.catalogue, following.private, Rules(2**40))
+    first = StartupVersions(following.catalogue, following.private, ImportPolicy(2**40))
     assert first.next().copy.version == "best"
 
 
 @pytest.mark.parametrize("target", ["circle", "small-2/manifest.json", "nowhere"])
 def test_a_link_that_leads_to_no_folder_hides_no_version(models: Path, target: str) -> None:
     (models / "circle").symlink_to(target)
-    assert sorted(Catalogue(models).versions()) == ["small-1", "small-2"]
-    assert Catalogue(models).newest().version == "small-2"
+    assert sorted(ModelRepository(models).versions()) == ["small-1", "small-2"]
+    assert ModelRepository(models).newest().version == "small-2"
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_refusal_is_short_however_long_what_a_manifest_says(
     models: Path, said: dict[str, object]
 ) -> None:
     hostile.change_manifest(models / "small-2", **said)
-    found = Catalogue(models).versions()["small-2"]
+    found = ModelRepository(models).versions()["small-2"]
     assert found.fault is not None
     assert str(models) in found.fault
     assert len(found.fault) < 1000
@@ -282,7 +282,7 @@ def test_a_folder_of_very_many_versions_is_read_within_bounds(
         (models / f"2026-{number}").mkdir()
         (models / f"2026-{number}" / "golden.npz").touch()
     monkeypatch.setattr("service.artifacts.repository.MOST_VERSIONS", 4)
-    found = Catalogue(models)
+    found = ModelRepository(models)
     assert sorted(found.versions()) == ["2026-5", "2026-6", "small-1", "small-2"]
     assert found.newest().version == "small-2"
     assert found.folder("2026-1") is None
@@ -293,7 +293,7 @@ async def test_an_unsigned_bundle_hides_no_signed_one(
 ) -> None:
     key, public = new_key(tmp_path, "ours")
     (tmp_path / "ours.pub").write_bytes(public)
-    following.rules = Rules(2**40, PublicKeys.read(tmp_path / "ours.pub"))
+    following.policy = ImportPolicy(2**40, PublicKeys.read(tmp_path / "ours.pub"))
     newer(models, "unsigned", 250).rename(models / "unsigned")
     newer(models, "far", created=FUTURE).rename(models / "far")
     assert await following.look() == ["unsigned"]
@@ -302,7 +302,7 @@ async def test_an_unsigned_bundle_hides_no_signed_one(
         sign(folder, key)
         folder.rename(models / version)
         assert await following.look() == [version]
-    first = First(following.catalogue, following.private, following.rules)
+    first = StartupVersions(following.catalogue, following.private, following.policy)
     assert first.next().copy.version == "signed-2"
 
 
@@ -362,7 +362,7 @@ def test_a_service_begins_with_the_newest_that_can_be_taken_in(
     hostile.flip_a_bit(newer(models, "damaged", 1).rename(models / "damaged"))
     newer(models, "future", 10_000).rename(models / "future")
     hostile.flip_a_bit(newer(models, "older", -1e9).rename(models / "older"))
-    first = First(Catalogue(models), private, Rules(2**40))
+    first = StartupVersions(ModelRepository(models), private, ImportPolicy(2**40))
     assert first.next().copy.version == "small-2"
     assert first.passed_over.keys() == {"half", "damaged", "future"}
     assert "ranker.weights: sha-256" in first.passed_over["damaged"]
@@ -378,13 +378,16 @@ def test_what_was_active_and_is_lost_is_passed_over(
     models: Path, following: Activations, lost: list[str]
 ) -> None:
     private = following.private
-    copies = {n: take_in(models / n, private, Rules(2**40)).copy for n in ("small-1", "small-2")}
+    copies = {
+        n: import_bundle(models / n, private, ImportPolicy(2**40)).copy
+        for n in ("small-1", "small-2")
+    }
     private.remember(active=copies["small-2"], previous=copies["small-1"])
     newer(models, "small-3", -1e9).rename(models / "small-3")
     for name in lost:
         private.discard(copies[name])
         shutil.rmtree(models / name)
-    first = First(Catalogue(models), private, Rules(2**40))
+    first = StartupVersions(ModelRepository(models), private, ImportPolicy(2**40))
     assert first.next().copy.version == ("small-3" if len(lost) == 2 else "small-1")
     assert set(first.passed_over) == set(lost)
 

@@ -46,12 +46,12 @@ async def test_a_verb_is_not_undone_by_what_was_read_before_it(
     async with opened(world, fleet="order") as house, asyncio.timeout(FAR):
         obeyed: list[Any] = []
 
-        async def obey(wanted: Any) -> None:
+        async def reconcile(wanted: Any) -> None:
             obeyed.append(wanted)
 
         await house.fleet.publish()
         slow = Slow(house.store)
-        monkeypatch.setattr(house.swap, "obey", obey)
+        monkeypatch.setattr(house.manager, "reconcile", reconcile)
         monkeypatch.setattr(house.fleet, "_store", slow)
         await slow.read.wait()
         await house.fleet.publish()
@@ -87,7 +87,7 @@ async def test_a_process_whose_bundle_still_arrives_follows_its_fleet_when_it_is
         opened(world, private=tmp_path / "two", bundle=elsewhere, **settings) as other,
     ):
         assert other.ready().name == "small-1"
-        await first.swap.activate("small-2")
+        await first.manager.activate("small-2")
         await first.fleet.publish()
         await until(lambda: "ranker.weights" in (other.fleet._me.fault or ""))
         assert "it is waited for" in (other.fleet._me.fault or "")

@@ -14,7 +14,7 @@ from feature_store.contract import Changes, Ids
 from service.application import House
 from service.items.hash_index import ABSENT
 from service.items.table import ItemTable
-from service.lifecycle import item_refresh as freshness
+from service.lifecycle import item_refresh
 from tests.service.houses import ask, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world
@@ -64,7 +64,7 @@ async def test_what_changed_elsewhere_is_brought_back_before_anybody_asks(
 ) -> None:
     put, gone = small_world.ids[:300], small_world.ids[300:310]
     await elsewhere(small_world, put, gone)
-    await until(lambda: house.freshness.changed == 310)
+    await until(lambda: house.refresher.changed == 310)
     assert (table(house).find(gone) == ABSENT).all()
     await until(lambda: (table(house).find(put) != ABSENT).all())
     expected = small_world.answer(np.empty(0, np.int64), put)
@@ -87,13 +87,13 @@ async def test_lost_changes_are_made_good_by_reading_every_item(
             if hidden
             else (
                 Changes(
-                    (await real(None)).cursor, np.empty(0, np.int64), lost=not house.freshness.lost
+                    (await real(None)).cursor, np.empty(0, np.int64), lost=not house.refresher.lost
                 )
             )
         )
 
     monkeypatch.setattr(house.store, "changes", forgetful)
-    await asyncio.sleep(2 * freshness.EVERY_S)
+    await asyncio.sleep(2 * item_refresh.EVERY_S)
     await elsewhere(small_world, put, gone)
     old = await scores(house, gone)
     assert None not in old
@@ -112,7 +112,7 @@ async def test_a_table_without_room_for_all_still_tells_the_truth(small_world: W
     async with opened(small_world, max_table_items=100) as house:
         put = small_world.ids[:300]
         await elsewhere(small_world, put, small_world.ids[300:310])
-        await until(lambda: house.freshness.changed == 310)
+        await until(lambda: house.refresher.changed == 310)
         expected = small_world.answer(np.empty(0, np.int64), put)
         assert await scores(house, put) == pytest.approx(expected, abs=TOLERANCE)
         assert await scores(house, small_world.ids[300:310]) == [None] * 10
@@ -135,7 +135,7 @@ async def test_an_item_that_came_with_lost_changes_is_no_longer_unknown(
             return Changes(end, np.empty(0, np.int64), lost=told)
 
         monkeypatch.setattr(house.store, "changes", forgetful)
-        await asyncio.sleep(2 * freshness.EVERY_S)
+        await asyncio.sleep(2 * item_refresh.EVERY_S)
         await elsewhere(small_world, new, new[:0])
         lost = True
         async with asyncio.timeout(20):

@@ -13,7 +13,7 @@ from service.artifacts.local_copies import PrivateFolder
 from service.errors import Conflict, ModelRefused
 from service.lifecycle import load_steps as loading
 from service.lifecycle import memory_budget as room
-from service.lifecycle.model_entry import Slot
+from service.lifecycle.model_entry import ModelEntry
 from service.server.polling import until
 from service.settings import Settings
 from tests.service.houses import ask, opened
@@ -51,17 +51,17 @@ async def test_a_version_passes_every_state_in_order(
 ) -> None:
     async with opened(world, **ALONE) as house:
         seen: list[str] = []
-        enter = Slot.enter
+        enter = ModelEntry.enter
 
-        def noted(slot: Slot, state: Any, *more: Any, **named: Any) -> None:
-            if slot.name == "small-1" and seen[-1:] != [state.value]:
+        def noted(entry: ModelEntry, state: Any, *more: Any, **named: Any) -> None:
+            if entry.name == "small-1" and seen[-1:] != [state.value]:
                 seen.append(state.value)
-            enter(slot, state, *more, **named)
+            enter(entry, state, *more, **named)
 
-        monkeypatch.setattr(Slot, "enter", noted)
-        await house.swap.activate("small-1")
-        await house.swap.activate("small-2")
-        await house.swap.unload("small-1")
+        monkeypatch.setattr(ModelEntry, "enter", noted)
+        await house.manager.activate("small-1")
+        await house.manager.activate("small-2")
+        await house.manager.unload("small-1")
         loaded = ["loading", "warming", "verifying", "ready", "active"]
         assert seen == [*loaded, "ready", "draining", "unloaded"]
 
@@ -77,8 +77,8 @@ async def test_golden_answers_that_differ_in_the_service_alone_are_refused(
 
         monkeypatch.setattr(loading, "check_golden", differ)
         with pytest.raises(ModelRefused, match=r"differ by 0\.3"):
-            await house.swap.activate("small-1")
-        assert house.swap.roster.slot("small-1").state == "failed"
+            await house.manager.activate("small-1")
+        assert house.manager.catalog.entry("small-1").state == "failed"
         assert await serves(house, "small-2")
 
 
@@ -86,23 +86,23 @@ async def test_the_version_before_makes_room_and_is_loaded_again_for_a_rollback(
     world: World,
 ) -> None:
     async with opened(world, **ALONE, max_loaded_versions=2) as house:
-        await house.swap.activate("small-1")
+        await house.manager.activate("small-1")
         assert house.versions.loaded() == ["small-1", "small-2"]
-        await house.swap.load("third")
+        await house.manager.load("third")
         assert house.versions.loaded() == ["small-1", "third"]
         with pytest.raises(ModelRefused, match="unload one"):
-            await house.swap.rollback()
+            await house.manager.rollback()
         assert await serves(house, "small-1")
-        await house.swap.unload("third")
-        assert (await house.swap.rollback()).name == "small-2"
+        await house.manager.unload("third")
+        assert (await house.manager.rollback()).name == "small-2"
         assert await serves(house, "small-2")
 
 
 async def test_versions_that_play_a_part_make_no_room(world: World) -> None:
     async with opened(world, **ALONE, max_loaded_versions=2) as house:
-        await house.swap.canary("small-1", 0.5)
+        await house.manager.canary("small-1", 0.5)
         with pytest.raises(ModelRefused, match=r"at most 2 may be \(QIN_MAX_LOADED_VERSIONS\)"):
-            await house.swap.load("third")
+            await house.manager.load("third")
         assert house.versions.loaded() == ["small-1", "small-2"]
 
 
@@ -112,22 +112,22 @@ async def test_without_memory_for_it_nothing_is_loaded(
     async with opened(world, **ALONE) as house:
         monkeypatch.setattr(room, "available_bytes", lambda: 1000)
         with pytest.raises(ModelRefused, match="MiB are needed and 0 MiB are free: unload a"):
-            await house.swap.load("small-1")
+            await house.manager.load("small-1")
         assert await serves(house, "small-2")
 
 
 async def test_without_keeping_the_version_before_it_is_freed(world: World) -> None:
     async with opened(world, **ALONE, keep_previous=False) as house:
-        await house.swap.activate("small-1")
+        await house.manager.activate("small-1")
         async with asyncio.timeout(20):
             await until(lambda: house.versions.loaded() == ["small-1"])
-        assert (await house.swap.rollback()).name == "small-2"
+        assert (await house.manager.rollback()).name == "small-2"
 
 
 async def test_a_load_asked_for_twice_is_one_load(world: World) -> None:
     async with opened(world, **ALONE) as house:
         first, second = await asyncio.gather(
-            house.swap.load("small-1"), house.swap.load("small-1"), return_exceptions=True
+            house.manager.load("small-1"), house.manager.load("small-1"), return_exceptions=True
         )
         assert first is second
         assert not isinstance(first, Conflict)

@@ -21,22 +21,22 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from service.artifacts import owner
-from service.artifacts.importer import Rules, take_in
+from service.artifacts.importer import ImportPolicy, import_bundle
 from service.artifacts.local_copies import Copy, Loading, PrivateFolder
 from service.artifacts.owner import Owner, boot_id, started
-from service.artifacts.repository import Catalogue
+from service.artifacts.repository import ModelRepository
 from service.lifecycle import fleet_notes
 from service.lifecycle.fleet import Fleet
 from service.lifecycle.fleet_notes import (
     GONE_AFTER_S,
     MOST_BYTES,
+    DesiredState,
+    LivenessTracker,
     Notes,
     Report,
-    Sightings,
-    Wanted,
     mark_of_this_process,
 )
-from service.lifecycle.startup import First
+from service.lifecycle.startup import StartupVersions
 from tests.feature_store.redis_servers import Server
 from tests.service.houses import opened
 from tests.service.world import World, on_another_store
@@ -152,10 +152,10 @@ def test_files_of_another_host_are_old_by_the_clock_of_their_file_system(
 def test_a_load_is_interrupted_when_its_very_process_is_gone(
     private: PrivateFolder, world: World, changed: dict[str, Any], interrupted: bool
 ) -> None:
-    copy = take_in(world.bundle.path, private, Rules(2**40)).copy
+    copy = import_bundle(world.bundle.path, private, ImportPolicy(2**40)).copy
     loading = private.is_loaded_by_us(copy)["loading"].model_copy(update=changed)
     private.remember(loading=loading)
-    First(Catalogue(world.models), private, Rules(2**40)).next()
+    StartupVersions(ModelRepository(world.models), private, ImportPolicy(2**40)).next()
     assert (private.remembered().interrupted == copy.version) is interrupted
 
 
@@ -202,10 +202,10 @@ def test_a_note_that_cannot_be_read_is_left_aside_and_told_once(content: bytes) 
     notes = Notes()
     with capture_logs() as logs:
         for _ in range(3):
-            assert notes.read("wanted", content, Wanted) is None
+            assert notes.read("wanted", content, DesiredState) is None
     assert [line["event"] for line in logs] == ["fleet: a note is left aside"]
     assert len(logs[0]["reason"]) < 500
-    assert notes.read("wanted", orjson.dumps(GOOD), Wanted) is not None
+    assert notes.read("wanted", orjson.dumps(GOOD), DesiredState) is not None
 
 
 async def test_a_fleet_goes_on_beside_notes_that_cannot_be_read(world: World) -> None:
@@ -258,7 +258,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_a_process_is_alive_while_its_report_changes_whatever_its_clock_says(
     clock: SimpleNamespace, theirs: float
 ) -> None:
-    sightings, report = Sightings(), Report(id="a", host="h", pid=1, at=theirs)
+    sightings, report = LivenessTracker(), Report(id="a", host="h", pid=1, at=theirs)
     for beat in range(5):
         assert sightings.is_alive(0, report.model_copy(update={"at": theirs - beat}))
         clock.now += GONE_AFTER_S - 1
@@ -274,13 +274,13 @@ def test_of_a_process_of_this_machine_it_is_known_at_once(
     mark = mark_of_this_process()
     here, _, began = mark.rpartition(":")
     mine = Report(id="a", host=socket.gethostname(), pid=os.getpid(), mark=mark)
-    assert Sightings().is_alive(0, mine)
-    assert not Sightings().is_alive(0, mine.model_copy(update={"pid": ended}))
+    assert LivenessTracker().is_alive(0, mine)
+    assert not LivenessTracker().is_alive(0, mine.model_copy(update={"pid": ended}))
     reused = mine.model_copy(update={"mark": f"{here}:{int(began) - 1}"})
-    assert not Sightings().is_alive(0, reused)
+    assert not LivenessTracker().is_alive(0, reused)
     elsewhere = mine.model_copy(update={"mark": f"{OTHER_BOOT}:pid:[1]:{began}", "pid": ended})
-    assert Sightings().is_alive(0, elsewhere)
-    sightings = Sightings()
+    assert LivenessTracker().is_alive(0, elsewhere)
+    sightings = LivenessTracker()
     assert sightings.is_alive(0, mine)
     clock.now += 100 * GONE_AFTER_S  # it may be busy
     assert sightings.is_alive(0, mine)

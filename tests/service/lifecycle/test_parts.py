@@ -20,13 +20,13 @@ from model_export.bundle.errors import BundleError
 from model_export.bundle.rank_correlation import kendall_tau
 from service.artifacts import importer as intake
 from service.artifacts import sandbox as inspection
-from service.artifacts.importer import Rules, take_in
+from service.artifacts.importer import ImportPolicy, import_bundle
 from service.artifacts.local_copies import PrivateFolder
-from service.artifacts.sandbox import Limits
+from service.artifacts.sandbox import SandboxLimits
 from service.engine.niceness import LOWEST
 from service.errors import ModelFault, StoreFailure
 from service.lifecycle.comparison import Comparison
-from service.lifecycle.rollback_monitor import Bounds, Watch
+from service.lifecycle.rollback_monitor import Bounds, RollbackWindow
 from service.lifecycle.warm_up import RecentShapes
 from service.models.registry import Canary, Version, Versions, seed_of
 from service.observability import memory
@@ -92,27 +92,27 @@ BOUNDS = Bounds(window_s=60, error_rate=0.02, p99_ratio=2)
 
 def test_a_version_as_good_as_the_one_before_is_kept() -> None:
     old, new = tallied(*[0.01] * 1000), tallied()
-    watch = Watch(new, old, BOUNDS)
+    watch = RollbackWindow(new, old, BOUNDS)
     answer(new, *[0.012] * 1000)
     for _ in range(4):
         new.tally.failed()
-    assert watch.complaint() is None
+    assert watch.violation() is None
     assert watch.slowness() is None
 
 
 def test_too_many_failures_are_a_complaint_with_its_numbers() -> None:
     old, new = tallied(*[0.01] * 1000), tallied(*[0.01] * 5, failures=90)
-    watch = Watch(new, old, BOUNDS)
-    assert watch.complaint() is None  # what it did before it was switched to does not count
+    watch = RollbackWindow(new, old, BOUNDS)
+    assert watch.violation() is None  # what it did before it was switched to does not count
     answer(new, *[0.01] * 95)
     for _ in range(5):
         new.tally.failed()
-    assert watch.complaint() == "5 of 100 answers failed (limit 2.00%)"
+    assert watch.violation() == "5 of 100 answers failed (limit 2.00%)"
 
 
 def test_a_slow_tail_is_seen_once_there_are_enough_answers() -> None:
     old, new = tallied(*[0.01] * 1000), tallied()
-    watch = Watch(new, old, BOUNDS)
+    watch = RollbackWindow(new, old, BOUNDS)
     answer(new, *(0.05 if i % 20 == 0 else 0.01 for i in range(458)))
     assert watch.slowness() is None
     answer(new, 0.01)
@@ -125,7 +125,7 @@ def test_a_slow_tail_is_seen_once_there_are_enough_answers() -> None:
 
 def test_without_a_usual_p99_slowness_is_not_judged() -> None:
     new = tallied()
-    watch = Watch(new, tallied(*[0.01] * 99), BOUNDS)
+    watch = RollbackWindow(new, tallied(*[0.01] * 99), BOUNDS)
     answer(new, *[5.0] * 1000)
     for _ in range(1000):
         new.tally.expired += 1
@@ -139,7 +139,7 @@ def test_longer_lists_or_histories_than_before_are_no_slowness(
 ) -> None:
     old, new = tallied(*[0.01] * 4000), tallied()
     answer(old, *[0.4] * 40, candidates=candidates, history=history)  # too few to judge by
-    watch = Watch(new, old, BOUNDS)
+    watch = RollbackWindow(new, old, BOUNDS)
     answer(new, *[0.5] * int(1000 * share), candidates=candidates, history=history)
     answer(new, *[0.01] * int(1000 * (1 - share)))
     assert watch.slowness() is None
@@ -148,7 +148,7 @@ def test_longer_lists_or_histories_than_before_are_no_slowness(
 def test_each_kind_of_request_is_held_against_its_own_p99() -> None:
     old, new = tallied(*[0.01] * 500), tallied()
     answer(old, *[0.2] * 200, candidates=5000)
-    watch = Watch(new, old, BOUNDS)
+    watch = RollbackWindow(new, old, BOUNDS)
     answer(new, *[0.1] * 100)  # five times what short ones took, half of what long ones did
     answer(new, *[0.2] * 900, candidates=5000)
     slowness = watch.slowness()
@@ -159,7 +159,7 @@ def test_each_kind_of_request_is_held_against_its_own_p99() -> None:
 def test_deadlines_that_pass_more_often_than_before_are_seen() -> None:
     old, new = tallied(*[0.01] * 500), tallied()
     old.tally.expired = 5
-    watch = Watch(new, old, BOUNDS)
+    watch = RollbackWindow(new, old, BOUNDS)
     for count, seen in ((9, False), (11, False), (40, True)):
         new.tally.answers = 1000
         new.tally.expired = count
@@ -176,7 +176,7 @@ def test_a_version_that_is_not_slower_is_compared_less_and_less_often(
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr("service.lifecycle.rollback_monitor.monotonic", lambda: clock.now)
     old, new = tallied(*[0.01] * 500), tallied()
-    watch = Watch(new, old, BOUNDS)
+    watch = RollbackWindow(new, old, BOUNDS)
     answer(new, *[1.0] * 500)
     waits = []
     for _ in range(3):
@@ -242,7 +242,7 @@ def version(name: str) -> Version:
 @pytest.mark.parametrize("niceness", [0, LOWEST])
 def test_a_bundle_is_inspected_at_the_priority_that_is_told(world: World, niceness: int) -> None:
     """The first one at our own: nobody is being answered yet."""
-    child = inspection.begin(world.bundle, Limits(1 << 32, 60), niceness)
+    child = inspection.begin(world.bundle, SandboxLimits(1 << 32, 60), niceness)
     said, _ = child.communicate(timeout=60)
     assert b'"proved":true' in said
     told = os.getpriority(os.PRIO_PROCESS, 0) + niceness
@@ -313,7 +313,7 @@ def test_a_full_disk_is_a_refusal_that_leaves_nothing(
 
     monkeypatch.setattr(intake, "_copy_file", full)
     with pytest.raises(BundleError, match=r"No space left on device; make room there or set QIN_"):
-        take_in(world.bundle.path, private, Rules(2**40))
+        import_bundle(world.bundle.path, private, ImportPolicy(2**40))
     assert list((private.path / "incoming").iterdir()) == []
     assert list((private.path / "copies").iterdir()) == []
 
@@ -322,21 +322,21 @@ def test_a_bundle_over_the_limit_is_refused_before_it_is_copied(
     private: PrivateFolder, world: World
 ) -> None:
     with pytest.raises(BundleError, match="QIN_MAX_BUNDLE_BYTES"):
-        take_in(world.bundle.path, private, Rules(1000))
+        import_bundle(world.bundle.path, private, ImportPolicy(1000))
 
 
 def test_a_damaged_private_copy_is_made_again(private: PrivateFolder, world: World) -> None:
-    first = take_in(world.bundle.path, private, Rules(2**40))
+    first = import_bundle(world.bundle.path, private, ImportPolicy(2**40))
     hostile.flip_a_bit(first.bundle.path)
-    again = take_in(world.bundle.path, private, Rules(2**40))
+    again = import_bundle(world.bundle.path, private, ImportPolicy(2**40))
     assert again.bundle.path == first.bundle.path
-    assert take_in(world.bundle.path, private, Rules(2**40)).copy == first.copy
+    assert import_bundle(world.bundle.path, private, ImportPolicy(2**40)).copy == first.copy
 
 
 def test_what_is_remembered_survives_and_a_damaged_memory_is_a_new_beginning(
     private: PrivateFolder, world: World
 ) -> None:
-    copy = take_in(world.bundle.path, private, Rules(2**40)).copy
+    copy = import_bundle(world.bundle.path, private, ImportPolicy(2**40)).copy
     private.remember(active=copy)
     assert PrivateFolder(private.path.parent, world.models).remembered().active == copy
     (private.path / "state.json").write_bytes(b"{")

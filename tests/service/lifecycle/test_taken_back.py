@@ -42,43 +42,43 @@ async def test_a_version_whose_answers_fail_is_taken_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(world, model_policy="manual", fleet="") as house:
-        await house.swap.activate("small-1")
-        slot = await house.swap.activate("small-2")
-        assert slot.version is not None
+        await house.manager.activate("small-1")
+        entry = await house.manager.activate("small-2")
+        assert entry.version is not None
 
         def fail(*given: object) -> None:
             raise RuntimeError("no more memory")
 
-        monkeypatch.setattr(slot.version.model, "rank", fail)
+        monkeypatch.setattr(entry.version.model, "rank", fail)
         await taken_back(house, world)
         assert (await ask(house, user_id=3, candidates=[1])).json()["model_version"] == "small-1"
         assert metric(house, "qin_model_swaps_total", kind="automatic_rollback") == 1
         monkeypatch.undo()
         for _ in range(100):
-            if slot.state == "failed":
+            if entry.state == "failed":
                 break
             await asyncio.sleep(0.1)
-        assert slot.state == "failed"
-        assert slot.reason is not None
-        assert "answers failed (limit 1.00%)" in slot.reason
+        assert entry.state == "failed"
+        assert entry.reason is not None
+        assert "answers failed (limit 1.00%)" in entry.reason
 
 
 async def test_a_version_that_is_slow_is_taken_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(world, model_policy="manual", fleet="") as house:
-        old = await house.swap.activate("small-1")
+        old = await house.manager.activate("small-1")
         assert old.version is not None
         usual_answers(old.version, world)
-        slot = await house.swap.activate("small-2")
-        assert slot.version is not None
-        honest = slot.version.model.rank
+        entry = await house.manager.activate("small-2")
+        assert entry.version is not None
+        honest = entry.version.model.rank
 
         def slow(*given: object) -> object:
             sleep(0.012)
             return honest(*given)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(slot.version.model, "rank", slow)
+        monkeypatch.setattr(entry.version.model, "rank", slow)
         await taken_back(house, world)
         assert metric(house, "qin_model_swaps_total", kind="automatic_rollback") == 1
 
@@ -93,18 +93,18 @@ async def test_a_version_whose_tail_is_slow_is_taken_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(world, model_policy="manual", fleet="") as house:
-        old = await house.swap.activate("small-1")
+        old = await house.manager.activate("small-1")
         assert old.version is not None
         usual_answers(old.version, world)
-        slot = await house.swap.activate("small-2")
-        assert slot.version is not None
-        honest, calls = slot.version.model.rank, count()
+        entry = await house.manager.activate("small-2")
+        assert entry.version is not None
+        honest, calls = entry.version.model.rank, count()
 
         def sometimes_slow(*given: object) -> object:
             sleep(0.08 * (next(calls) % 8 == 0))
             return honest(*given)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(slot.version.model, "rank", sometimes_slow)
+        monkeypatch.setattr(entry.version.model, "rank", sometimes_slow)
         await taken_back(house, world)
 
 
@@ -113,7 +113,7 @@ async def test_what_slows_every_version_takes_none_back(
 ) -> None:
     """A full machine, more requests at a time: the numbers are worse, the version is not."""
     async with opened(world, model_policy="manual", fleet="") as house:
-        old = await house.swap.activate("small-1")
+        old = await house.manager.activate("small-1")
         assert old.version is not None
         usual_answers(old.version, world)
         compared = asyncio.Event()
@@ -124,17 +124,17 @@ async def test_what_slows_every_version_takes_none_back(
             return honest(*given)
 
         monkeypatch.setattr(guard, "compare", told)
-        slot = await house.swap.activate("small-2")
-        assert slot.version is not None
+        entry = await house.manager.activate("small-2")
+        assert entry.version is not None
         with capture_logs() as logs:
             for _ in range(600):
-                slot.version.tally.answered()
-                slot.version.tally.took(5, len(world.users[3]), 0.9)
-            slot.version.tally.expired = 300
+                entry.version.tally.answered()
+                entry.version.tally.took(5, len(world.users[3]), 0.9)
+            entry.version.tally.expired = 300
             await asyncio.wait_for(compared.wait(), 60)
-            if (comparing := house.swap.guard._comparing) is not None:
+            if (comparing := house.manager.monitor._comparing) is not None:
                 await comparing
-        assert house.versions.active is slot.version
+        assert house.versions.active is entry.version
         assert [line for line in logs if "not taken back" in line["event"]]
 
 
@@ -143,7 +143,7 @@ async def test_batch_requests_and_long_lists_after_a_switch_take_no_version_back
 ) -> None:
     """Fifty times the work a request, of a class that waits and of one that does not."""
     async with opened(world, model_policy="manual", fleet="") as house:
-        old = await house.swap.activate("small-1")
+        old = await house.manager.activate("small-1")
         assert old.version is not None
         short = {"user_id": 3, "candidates": world.ids[:5].tolist()}
         long = {"user_id": 3, "candidates": np.resize(world.ids, 5000).tolist()}
@@ -151,8 +151,8 @@ async def test_batch_requests_and_long_lists_after_a_switch_take_no_version_back
         async with client_of(house) as client:
             for _ in range(FEWEST_ANSWERS + 1):
                 await client.post("/v1/score", json=short)
-            slot = await house.swap.activate("small-2")
-            assert slot.version is not None
+            entry = await house.manager.activate("small-2")
+            assert entry.version is not None
             for _ in range(13):
                 answered = await asyncio.gather(
                     *(client.post("/v1/score", json=short) for _ in range(36)),
@@ -160,17 +160,17 @@ async def test_batch_requests_and_long_lists_after_a_switch_take_no_version_back
                     client.post("/v1/score", json=long),
                 )
                 assert {answer.status_code for answer in answered} == {200}
-        kinds, _ = slot.version.tally.latest()
-        assert slot.version.tally.answers == 13 * 38
+        kinds, _ = entry.version.tally.latest()
+        assert entry.version.tally.answers == 13 * 38
         assert len(kinds) == 13 * 37
         await asyncio.sleep(2 * guard.LOOK_EVERY_S)
-        assert house.versions.active is slot.version
+        assert house.versions.active is entry.version
 
 
 async def test_a_good_version_stays(world: World) -> None:
     async with opened(world, model_policy="manual", fleet="", rollback_window_s=1) as house:
-        await house.swap.activate("small-1")
-        await house.swap.activate("small-2")
+        await house.manager.activate("small-1")
+        await house.manager.activate("small-2")
         for _ in range(20):
             await ask(house, user_id=3, candidates=world.ids[:5].tolist())
         await asyncio.sleep(1.2)

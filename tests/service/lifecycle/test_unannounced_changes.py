@@ -16,8 +16,8 @@ from feature_store.contract import Changes, Ids, ItemRows
 from feature_store.errors import StoreRefused, StoreUnavailable
 from feature_store.lmdb.change_log import ChangeLog
 from service.application import House
-from service.lifecycle import item_refresh as freshness
-from service.lifecycle.item_refresh import Freshness
+from service.lifecycle import item_refresh
+from service.lifecycle.item_refresh import ItemRefresher
 from tests.service.houses import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world
@@ -103,7 +103,7 @@ async def test_what_is_about_to_be_written_is_looked_at_again(
     small_world: World, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its writer dies between the write and the second announcement."""
-    monkeypatch.setattr(freshness, "SETTLES_S", 0.5)
+    monkeypatch.setattr(item_refresh, "SETTLES_S", 0.5)
     item = int(small_world.ids[7])
     real, announced = house.store.changes, False
 
@@ -152,10 +152,10 @@ async def test_a_write_that_failed_is_looked_at_once_more_later(
     small_world: World, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may still be on its way when it is given up."""
-    monkeypatch.setattr(freshness, "SETTLES_S", 0.5)
+    monkeypatch.setattr(item_refresh, "SETTLES_S", 0.5)
     item = int(small_world.ids[7])
     with pytest.raises(StoreUnavailable):
-        async with house.freshness.writing(np.array([item])):
+        async with house.refresher.writing(np.array([item])):
             raise StoreUnavailable("no answer in time", unknown=True)
     await score(house, item)  # the old record is brought back
     after = await silently(small_world, item, monkeypatch)
@@ -175,7 +175,7 @@ async def test_an_unreadable_entry_is_counted_and_following_goes_on(
     await store.put_items(small_world.ids[:1], row)
     await store.close()
     await until(lambda: metric(house, "qin_item_changes_unreadable_total") == 3)
-    await until(lambda: house.freshness.changed == 1)
+    await until(lambda: house.refresher.changed == 1)
     assert metric(house, "qin_item_changes_followed") == 1
     assert metric(house, "qin_item_changes_lost_total") == 0
 
@@ -201,7 +201,7 @@ async def test_a_part_of_the_log_that_fails_again_and_again_is_passed_over(
     small_world: World, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if its changes were lost: every item is read again, and following goes on."""
-    monkeypatch.setattr(freshness, "UNFOLLOWED_S", 0.05)
+    monkeypatch.setattr(item_refresh, "UNFOLLOWED_S", 0.05)
     item = int(small_world.ids[7])
     real, broken = house.store.changes, True
 
@@ -219,7 +219,7 @@ async def test_a_part_of_the_log_that_fails_again_and_again_is_passed_over(
 
 
 def test_an_announcement_is_settled_by_being_told_of() -> None:
-    waiting = freshness._Waiting()
+    waiting = item_refresh._Waiting()
     some: Ids = np.array([1, 2, 3])
     waiting.announced(some, due=10.0)
     waiting.announced(some[:1], due=11.0)  # by another writer
@@ -233,7 +233,7 @@ def test_an_announcement_is_settled_by_being_told_of() -> None:
 
 def test_what_is_kept_of_announcements_is_bounded_by_what_is_due() -> None:
     """Announcements that never pause: of those that are over nothing is kept, told of or not."""
-    waiting = freshness._Waiting()
+    waiting = item_refresh._Waiting()
     for now in range(100):
         waiting.announced(np.array([now, 1000]), due=now + 2.0)
         waiting.told(np.array([now]) if now % 2 else np.array([1000]))
@@ -244,5 +244,5 @@ def test_what_is_kept_of_announcements_is_bounded_by_what_is_due() -> None:
 
 async def test_without_a_time_nothing_is_read_again(small_world: World) -> None:
     async with opened(small_world, item_reread_s=0) as house:
-        assert isinstance(house.freshness, Freshness)
-        assert len(house.freshness._tasks) == 2
+        assert isinstance(house.refresher, ItemRefresher)
+        assert len(house.refresher._tasks) == 2

@@ -21,9 +21,9 @@ from service.errors import NotReady
 from service.items.store_client import StoreReader
 from service.lifecycle import fleet, readiness
 from service.lifecycle.fleet import Fleet
-from service.lifecycle.item_refresh import Freshness
-from service.lifecycle.rollback_monitor import Watch
-from service.lifecycle.watcher import Follower
+from service.lifecycle.item_refresh import ItemRefresher
+from service.lifecycle.rollback_monitor import RollbackWindow
+from service.lifecycle.watcher import RepositoryWatcher
 from service.observability import background
 from service.observability import event_loop as pauses
 from service.observability import multiprocess as shared_metrics
@@ -280,9 +280,9 @@ async def test_the_loops_of_a_service_survive_an_error(
 ) -> None:
     """Each is broken once where it begins its next round; then it goes on."""
     looks: dict[background.TaskName, tuple[object, str]] = {
-        "freshness": (Freshness, "_look_at_all"),
+        "freshness": (ItemRefresher, "_look_at_all"),
         "fleet": (Fleet, "_report"),
-        "model_guard": (Watch, "complaint"),
+        "model_guard": (RollbackWindow, "violation"),
         "loop_watch": (pauses, "perf_counter"),
     }
     broken = dict[background.TaskName, Flaky]()
@@ -294,7 +294,7 @@ async def test_the_loops_of_a_service_survive_an_error(
             monkeypatch.setattr(where, attribute, replaced)
         monkeypatch.setattr(fleet, "REPORT_EVERY_S", 0.0)
         assert house.versions.active is not None
-        house.swap.guard.begin(house.versions.active, house.versions.active)
+        house.manager.monitor.begin(house.versions.active, house.versions.active)
         for name, step in broken.items():
             await until(lambda name=name, step=step: counted(name) and step.calls > 1)  # type: ignore[misc]
 
@@ -306,7 +306,7 @@ async def test_the_comparing_tasks_survive_an_error(
     async with opened(world) as house:
         version = house.versions.active
         assert version is not None
-        for owner, name in ((house.swap.shadow, "shadow"), (house.scoring.rechecks, "recheck")):
+        for owner, name in ((house.manager.shadow, "shadow"), (house.scoring.rechecks, "recheck")):
             assert owner is not None
             get = Flaky(1, owner._queue.get)  # type: ignore[attr-defined]
             monkeypatch.setattr(owner._queue, "get", get)  # type: ignore[attr-defined]
@@ -330,7 +330,7 @@ async def test_the_following_of_the_models_folder_survives_an_error(
 ) -> None:
     async with opened(world, follow_every_s=0.01) as house:
         look = Flaky(2, lambda *_: [])
-        monkeypatch.setattr(Follower, "_look", lambda self: look(self))
+        monkeypatch.setattr(RepositoryWatcher, "_look", lambda self: look(self))
         leads = Flaky(1, lambda *_: True)
         monkeypatch.setattr(house.fleet, "leads", leads)
         following = asyncio.ensure_future(house.follow())

@@ -16,7 +16,7 @@ from feature_store import connect
 from feature_store.schema import FeatureSchema
 from model_export.bundle.runtime import FoldedModel, ItemVectors
 from service.application import House
-from service.lifecycle.rollback_monitor import FEWEST_FAILURES, Bounds, Watch
+from service.lifecycle.rollback_monitor import FEWEST_FAILURES, Bounds, RollbackWindow
 from service.models.registry import Version
 from tests.service.houses import client_of, metric, opened
 from tests.service.live import until
@@ -242,4 +242,4 @@ async def test_it_takes_no_version_back(asking: Asking, wide_world: World) -> No
     version.tally.mark()
     for _ in range(FEWEST_FAILURES + 1):
         await asking.score([int(wide_world.ids[0]), HUGE], [HUGE])
-    assert Watch(version, version, Bounds(60.0, 0.0, 0.0)).complaint() is None
+    assert RollbackWindow(version, version, Bounds(60.0, 0.0, 0.0)).violation() is None
