@@ -41,11 +41,11 @@ from service.lifecycle.watcher import RepositoryWatcher
 from service.models.registry import Version, Versions
 from service.observability.background import keep
 from service.observability.event_loop import watched
+from service.observability.exporter import Exporter, Worker, make_exporter
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
-from service.observability.model_metrics import expose_inferences
-from service.observability.scrape import Scrape, Worker, scrape_of
-from service.observability.version_stats import Tally
+from service.observability.model_metrics import expose_versions
+from service.observability.version_stats import VersionStats
 from service.priority import Priority
 from service.scoring.pipeline import Scoring
 from service.scoring.query import Question
@@ -77,7 +77,7 @@ class House:
     private: PrivateFolder
     startup: StartupVersions
     imported: ImportedBundle
-    scrape: Scrape
+    exporter: Exporter
     traces: Traces | None
 
     async def load(self, bundle: Bundle) -> None:
@@ -106,11 +106,13 @@ class House:
             "ready", model_version=imported.copy.version, engine_threads=self.engine.threads
         )
 
-    def answered(self, question: Question, answer: Answer, permit: Permit, tally: Tally) -> None:
+    def answered(
+        self, question: Question, answer: Answer, permit: Permit, stats: VersionStats
+    ) -> None:
         """Once it has been sent: what need not be waited for."""
         if permit.took is not None and permit.priority is Priority.ONLINE:
             candidates, busy, _ = permit.took
-            tally.took(candidates, len(answer.history), busy)
+            stats.took(candidates, len(answer.history), busy)
         permit.learn()
         self.scoring.answered(answer)
         self.manager.answered(question, answer)
@@ -227,12 +229,12 @@ async def open_house(
         private=private,
         startup=startup,
         imported=imported,
-        scrape=scrape_of(metrics, worker, budget),
+        exporter=make_exporter(metrics, worker, budget),
         traces=_traces(settings),
     )
     try:
         _expose(house)
-        async with house.scrape, watched(metrics.gc_pauses, metrics.loop_lag):
+        async with house.exporter, watched(metrics.gc_pauses, metrics.loop_lag):
             yield house, imported.bundle
     finally:
         await fleet.close()
@@ -282,7 +284,7 @@ def _traces(settings: Settings) -> Traces | None:
 
 def _expose(house: House) -> None:
     """Numbers that live elsewhere, read when scraped."""
-    expose_inferences(house.metrics, house.versions)
+    expose_versions(house.metrics, lambda: ((v.name, v.stats) for v in house.versions.all()))
     house.metrics.ready.set_function(lambda: float(house.scores))
     engine, versions = house.engine, house.versions
     gauge, counter = house.metrics.gauge, house.metrics.counter

@@ -7,11 +7,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.admission.charge import Charge, over_capacity
 from service.admission.loop_budget import LoopBudget
-from service.admission.metered import Metered
 from service.api.gate import Full
 from service.api.middleware import PROBES, Exchange, announced
 from service.api.problems import answer_problem
 from service.errors import OverCapacity
+from service.observability.metered import Metered
 
 EVENTS, ITEMS, METRICS = "/v1/events", "/v1/items/", "/metrics"
 MODELS, STATS = "/v2/models/", "/stats"

@@ -32,7 +32,7 @@ async def ask(
     exchange.user_id, exchange.candidates = question.user_id, len(question.candidates)
     lease = house.versions.lease(asked, question.user_id)
     exchange.model_version, exchange.role = lease.version.name, lease.role
-    exchange.inferences = lease.version.inferences
+    exchange.stats = lease.version.stats
     explained = question.explained
     if explained > house.engine.chunk:  # beyond a person's curiosity
         exchange.priority = Priority.BATCH
@@ -43,14 +43,14 @@ async def ask(
             cost = REFUSAL_S + exchange.candidates * PARSED_S
             await house.budget.refused(EXPLAIN if explained else LONG, cost)
         raise
-    tally = lease.version.tally
+    stats = lease.version.stats
     try:
         with permit, lease as version, WhileThere(peer_of(request.scope), permit.defer):
             answer = await house.scoring.answer(
                 question, version, deadline, exchange.timings, permit
             )
     except DeadlinePassed:
-        tally.expired += permit.priority is Priority.ONLINE
+        stats.expired += permit.priority is Priority.ONLINE
         raise
-    exchange.afterwards = partial(house.answered, question, answer, permit, tally)
+    exchange.afterwards = partial(house.answered, question, answer, permit, stats)
     return version.name, answer

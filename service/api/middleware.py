@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, cast
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.observability.inferences import Inferences
+from service.observability.fast_metrics import LabelCache
 from service.observability.logs import Users, logger
 from service.observability.metrics import Metrics
-from service.observability.series import Series
+from service.observability.version_stats import VersionStats
 from service.priority import Priority
 from service.settings import Settings
 from service.timings import Timings
@@ -59,7 +59,7 @@ class Exchange:
     added: tuple[tuple[bytes, bytes], ...] = ()  # headers of its answer, a refusal's too
     model_version: str | None = None
     role: str | None = None  # in which that version answers: see ``versions.ROLES``
-    inferences: Inferences | None = None  # of that version
+    stats: VersionStats | None = None  # of that version
     user_id: int | None = None
     candidates: int = 0
     afterwards: Callable[[], None] | None = None  # when the answer has been sent
@@ -92,7 +92,7 @@ class Exchanges:
     ) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
         self._traces = traces
-        self._users, self._series = Users(settings), Series()
+        self._users, self._series = Users(settings), LabelCache()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -130,8 +130,8 @@ class Exchanges:
             series(metrics.problems, exchange.problem).inc()
         if exchange.role is not None:
             series(metrics.version_seconds, exchange.role, outcome).observe(timings.total)
-        if exchange.inferences is not None:
-            exchange.inferences.ended(exchange.status, timings)
+        if exchange.stats is not None:
+            exchange.stats.ended(exchange.status, timings)
         if route in SCORING:
             for stage, seconds in timings.seconds.items():
                 series(metrics.stage_seconds, stage, outcome).observe(seconds)

@@ -17,5 +17,5 @@ def add_metrics(app: FastAPI, house: House) -> None:
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def metrics() -> Response:
-        content = await house.scrape.render()
+        content = await house.exporter.render()
         return Response(content, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, Ids
-from service.admission.metered import measured
 from service.engine.engine import Engine
 from service.errors import DeadlinePassed, ServiceError
 from service.items.hash_index import ABSENT
@@ -28,6 +27,7 @@ from service.items.memory import DerivedItems, Slots
 from service.items.store_client import StoreReader
 from service.items.table import Epoch
 from service.observability.background import begin
+from service.observability.metered import measured
 from service.priority import Priority
 
 if TYPE_CHECKING:

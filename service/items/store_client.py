@@ -11,7 +11,7 @@ from feature_store.contract import Append, Changes, FeatureStore, Ids, ItemBatch
 from feature_store.errors import StoreCorrupt, StoreError, StoreFull, StoreRefused, StoreUnavailable
 from feature_store.options import StoreOptions
 from service.errors import ItemUnreadable, StoreFailure
-from service.observability.instruments import Histogram
+from service.observability.fast_metrics import Histogram
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
 from service.settings import Settings

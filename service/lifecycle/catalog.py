@@ -90,7 +90,7 @@ class ModelCatalog:
             **entry.as_json(),
             "roles": [role for role, played in plays.items() if played],
             "requests_under_way": versions.under_way(version) if version else 0,
-            "answers": version.tally.answers if version else 0,
+            "answers": version.stats.answers if version else 0,
             "items": version.table.count if version else 0,
         }
 

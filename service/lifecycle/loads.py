@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -23,9 +24,8 @@ from service.lifecycle.unloader import Unloader
 from service.lifecycle.warm_up import RecentShapes
 from service.models.registry import Version
 from service.observability.background import begin, failed
-from service.observability.event_loop import settle
+from service.observability.event_loop import Stalls, settle, watch_stalls
 from service.observability.logs import logger
-from service.observability.loop_lag import LoopLag
 from service.observability.metrics import Metrics
 
 
@@ -54,7 +54,7 @@ class Loads:
     ) -> None:
         self._catalog, self._loader, self._metrics = catalog, loader, metrics
         self._unloader, self._memory = unloader, MemoryBudget(catalog, unloader)
-        self._lag, self._one = LoopLag(metrics), asyncio.Lock()
+        self._one = asyncio.Lock()
         self._under_way: dict[str, asyncio.Task[ModelEntry]] = {}
         self.shapes = RecentShapes()
         self.before_ready: Callable[[Version], Awaitable[None]] | None = None
@@ -94,7 +94,7 @@ class Loads:
             began = perf_counter()
             try:
                 entry.enter(State.LOADING, "copying and checking the files")
-                with self._lag.watched() as stalls:
+                with self._watched() as stalls:
                     imported = await self._loader.import_bundle(copy or await self._folder(entry))
                     await self._memory.make_room(imported.bundle)
                     version = await self._bring(entry, imported, LoadProgress(entry))
@@ -110,6 +110,14 @@ class Loads:
             entry.worst_stall_ms = round(1e3 * stalls.worst, 2)
             await self._tidy()
             return await self._finish(entry, version)
+
+    @contextmanager
+    def _watched(self) -> Iterator[Stalls]:
+        with watch_stalls() as stalls:
+            try:
+                yield stalls
+            finally:
+                self._metrics.model_load_stall.set(stalls.worst)
 
     async def _folder(self, entry: ModelEntry) -> Path:
         repository = self._catalog.repository

@@ -56,15 +56,15 @@ class RollbackWindow:
         self._bounds, self._began = bounds, monotonic()
         self._limits: dict[int, float] = {}  # kind -> seconds
         self._limit_of = np.full(KINDS, np.nan)  # (KINDS,) the same
-        kinds, seconds = old.tally.latest()
+        kinds, seconds = old.stats.latest()
         for kind, count in Counter(kinds.tolist()).items():
             if count >= FEWEST_ALIKE and bounds.p99_ratio:
                 usual = float(np.quantile(seconds[kinds == kind], 0.99))
                 limit = max(bounds.p99_ratio * usual, usual + LEAST_MS / 1e3)
                 self._limits[kind] = self._limit_of[kind] = limit
-        self._expired_before = old.tally.expired / max(1, old.tally.since_mark)
+        self._expired_before = old.stats.expired / max(1, old.stats.since_mark)
         self._compared, self._again_at = 0, 0.0
-        new.tally.mark()
+        new.stats.mark()
 
     @property
     def over(self) -> bool:
@@ -72,11 +72,11 @@ class RollbackWindow:
 
     def violation(self) -> str | None:
         """Of its failures; None while they are within bounds."""
-        tally, most = self.version.tally, self._bounds.error_rate
-        asked = tally.since_mark + tally.failures
-        if tally.failures < FEWEST_FAILURES or tally.failures <= most * asked:
+        stats, most = self.version.stats, self._bounds.error_rate
+        asked = stats.since_mark + stats.failures
+        if stats.failures < FEWEST_FAILURES or stats.failures <= most * asked:
             return None
-        return f"{tally.failures} of {asked} answers failed (limit {most:.2%})"
+        return f"{stats.failures} of {asked} answers failed (limit {most:.2%})"
 
     def slowness(self) -> Slowness | None:
         """None while its times are like those of the version before, or cannot be compared."""
@@ -94,7 +94,7 @@ class RollbackWindow:
         return comparison.is_slower(self._bounds.p99_ratio)
 
     def _slow_answers(self) -> Slowness | None:
-        kinds, seconds = self.version.tally.latest()
+        kinds, seconds = self.version.stats.latest()
         limits = self._limit_of[kinds]
         known = ~np.isnan(limits)
         kinds, seconds = kinds[known], seconds[known]
@@ -113,13 +113,13 @@ class RollbackWindow:
         )
 
     def _expired(self) -> Slowness | None:
-        tally = self.version.tally
-        share = tally.expired / max(1, tally.since_mark)
+        stats = self.version.stats
+        share = stats.expired / max(1, stats.since_mark)
         most = max(0.01, self._bounds.p99_ratio * self._expired_before)
-        if tally.expired < FEWEST_SLOW or share <= most:
+        if stats.expired < FEWEST_SLOW or share <= most:
             return None
         return Slowness(
-            f"{tally.expired} of {tally.since_mark} answers were not ready before their deadline "
+            f"{stats.expired} of {stats.since_mark} answers were not ready before their deadline "
             f"(limit {most:.2%})",
             _commonest(self._limits),
             by_deadlines=True,

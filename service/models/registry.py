@@ -14,8 +14,7 @@ from model_export.bundle.runtime import FoldedModel
 from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
 from service.items.fetcher import Fetches
 from service.items.table import ItemTable
-from service.observability.inferences import Inferences
-from service.observability.version_stats import Tally
+from service.observability.version_stats import VersionStats
 
 ACTIVE = "active"  # the alias of whichever version answers by default
 PREVIOUS = "previous"  # and of the one that did before
@@ -31,8 +30,7 @@ class Version:
 
     model: FoldedModel
     table: ItemTable
-    tally: Tally = field(default_factory=Tally)
-    inferences: Inferences = field(default_factory=Inferences)
+    stats: VersionStats = field(default_factory=VersionStats)
     fetches: Fetches = field(default_factory=Fetches)
 
     @property
@@ -160,9 +158,9 @@ class Lease:
     ) -> None:
         self._versions.given_back(self.version)
         if error is None or isinstance(error, DeadlinePassed):
-            self.version.tally.answered()
+            self.version.stats.answered()
         elif isinstance(error, Exception) and is_the_models_fault(error):
-            self.version.tally.failed()
+            self.version.stats.failed()
 
 
 def is_the_models_fault(error: Exception) -> bool:

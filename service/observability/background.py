@@ -1,8 +1,8 @@
-"""The guard of background tasks and threads: an error is logged, counted and gone on from.
+"""Supervises background tasks and threads: an error is logged and counted, and loops restart.
 
-    keep           a task whose loop is started again after an error, with a back-off
+    keep           a task whose loop restarts after an error, with a back-off
     begin          a task that runs once
-    KeptThread     ``keep`` for a thread; says whether it serves
+    KeptThread     ``keep`` for a thread; knows whether it serves
     failed         for a loop that handles its errors itself
     guard_process  what escapes the others: callbacks, and the threads and tasks of libraries
 
@@ -24,19 +24,19 @@ from service.observability.logs import logger
 
 T = TypeVar("T")
 TaskName = Literal[
-    "connection",  # a new connection enters its port
+    "connection",  # accepts a connection
     "engine",  # a thread that scores
     "fleet",
-    "freshness",  # follows the change log, brings changed items back
+    "freshness",  # consumes the change log, refreshes changed items
     "item_fetch",
     "loop_watch",
-    "metrics",  # those that several workers share
+    "metrics",  # exports them
     "model_follow",
     "model_guard",
     "model_load",
     "model_retirement",
     "recheck",
-    "serving",  # start, stop and drain of a process
+    "serving",  # starts, drains and stops a process
     "shadow",
     "supervisor",
     "other",  # found by ``guard_process``
@@ -69,8 +69,8 @@ def begin(
     *,
     expected: tuple[type[BaseException], ...] = (),
 ) -> asyncio.Task[T]:
-    """Run ``work`` as a task. How it ends is for its awaiter; a failure is logged and counted
-    whether or not there is one. ``expected``: errors that are answers, not failures."""
+    """Run ``work`` as a task. A failure is logged and counted, whether or not it is awaited.
+    ``expected``: errors that are answers, not failures."""
     task = asyncio.get_running_loop().create_task(work, name=name)
     _running.add(task)
     task.add_done_callback(partial(_ended, name, expected))
@@ -82,8 +82,8 @@ def begin_request(
     work: Coroutine[Any, Any, None],
     running: set[asyncio.Task[None]],
 ) -> None:
-    """Run the cycle of one request, which answers for its errors itself. In ``running`` until its
-    end. ``begin`` would cost each request more."""
+    """Run one request, which handles its errors itself; in ``running`` until its end. Cheaper than
+    ``begin``."""
     task = loop.create_task(work)
     running.add(task)
     task.add_done_callback(running.discard)
@@ -116,12 +116,12 @@ async def _kept(
         except asyncio.CancelledError:
             if task is None or task.cancelling():
                 raise
-            # Not this task was cancelled but something that it waited for.
-            failed(name, "a background task was cut short", restart_in_s=back_off.next_s())
+            # Cancelled was not this task but something that it awaited.
+            failed(name, "background task interrupted", restart_in_s=back_off.next_s())
         except expected:
             raise
         except Exception:
-            failed(name, "a background task failed", restart_in_s=back_off.next_s())
+            failed(name, "background task failed", restart_in_s=back_off.next_s())
         await asyncio.sleep(back_off.wait_s)
 
 
@@ -131,11 +131,11 @@ def _ended(
     _running.discard(task)
     if task.cancelled():
         if not task.cancelling():
-            failed(name, "a background task was cut short", asyncio.CancelledError())
+            failed(name, "background task interrupted", asyncio.CancelledError())
         return
     error = task.exception()
     if error is not None and not isinstance(error, expected):
-        failed(name, "a background task failed", error)
+        failed(name, "background task failed", error)
 
 
 class KeptThread:
@@ -149,7 +149,7 @@ class KeptThread:
         self._thread.start()
 
     def join(self) -> None:
-        """Wait for ``work`` to return, and start it no more."""
+        """Wait for ``work`` to return; do not restart it."""
         self._stop.set()
         self._thread.join()
 
@@ -161,9 +161,9 @@ class KeptThread:
             try:
                 self._work()
                 break
-            except BaseException:  # also SystemExit: to leave is not for a graph to decide
+            except BaseException:  # also SystemExit: a graph must not end the process
                 self.serves = False
-                failed(self._name, "a background thread failed", restart_in_s=back_off.next_s())
+                failed(self._name, "background thread failed", restart_in_s=back_off.next_s())
         self.serves = False
 
 
@@ -194,7 +194,7 @@ def _stray_of_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
     error = context.get("exception")
     if isinstance(error, Exception):
         failed("other", context["message"], error)
-    else:  # a remark of the loop's own, for example on a resource that was not closed
+    else:  # a warning of the loop itself, for example about an unclosed resource
         logger.error(context["message"], task="other")
 
 
@@ -202,4 +202,4 @@ def _stray_of_thread(ended: threading.ExceptHookArgs) -> None:
     if ended.exc_type is SystemExit or sys.is_finalizing():
         return
     name = ended.thread.name if ended.thread else None
-    failed("other", "a thread ended by an error", ended.exc_value, thread=name)
+    failed("other", "thread ended by an error", ended.exc_value, thread=name)

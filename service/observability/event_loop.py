@@ -1,6 +1,6 @@
-"""What keeps the event loop from its work: the garbage collector, and whoever holds the loop.
+"""Monitors what delays the event loop: garbage collections, and code that holds the loop.
 
-Both are counted, and the first is kept short.
+``settle`` also keeps collections short and rare.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import gc
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -22,36 +23,36 @@ from prometheus_client.utils import floatToGoString
 from service.observability.background import keep
 from service.observability.logs import logger
 
-# Seconds: a young collection takes some 10 µs, a full one of a loaded service was 40 ms.
+# Seconds: from a young collection to a full one of a loaded service.
 PAUSES = (1e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 GENERATIONS = 3
-# Net growth, in objects, before a collection. A young one looks at whatever came since the last and
-# is still there, which beside 500 slow clients who come and go was 10 ms at Python's own 700: their
-# ends keep the count low while their successors pile up. Nothing of a request or a connection needs
-# the collector (a test in tests/service/server/test_protocol.py), so it may come seldom.
+# Net growth, in objects, before a collection. A young one visits all objects since the last that
+# are still alive, and with many slow clients those are many. No request or connection needs the
+# collector (a test in tests/service/server/test_protocol.py), so it may run rarely.
 YOUNG = 50_000
-LOOK_EVERY_S = 0.05
+TICK_S = 0.05  # of the lag histogram
+LOAD_TICK_S = 0.002  # while a version is loaded
 
 
 def settle() -> None:
-    """What is in memory now is there to stay: later collections need not look at it.
+    """Exclude all objects of now from later collections (``gc.freeze``).
 
-    Called where something large has been loaded. The collection before it keeps garbage from
-    staying too, and is short: it looks at what came since the last time alone.
+    Called after something large has been loaded. Collecting first keeps garbage from being frozen,
+    and is short: objects frozen earlier are not visited.
     """
     began = perf_counter()
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
     took = 1e3 * (perf_counter() - began)
-    # Not with the number of objects: to count them is to walk them all, 15 ms on the event loop.
+    # Without the number of objects: counting them blocks the event loop for milliseconds.
     logger.info("garbage collector settled", ms=round(took, 2))
 
 
 class GCPauses(Collector):
-    """Every collection's length, by generation.
+    """A histogram of the length of collections, by generation.
 
-    Counted in plain lists: a collection may begin anywhere, also where a metric's lock is held.
+    In plain lists: a collection may begin anywhere, also while a metric's lock is held.
     """
 
     _labelnames = ("generation",)
@@ -64,7 +65,7 @@ class GCPauses(Collector):
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """For the length of the block."""
+        """Within the block, count collections."""
         gc.callbacks.append(self._called)
         try:
             yield
@@ -94,19 +95,47 @@ class GCPauses(Collector):
 
 
 async def watch_loop(lag: Histogram) -> None:
-    """How late a timer is, for ever. Up to 1 ms of it is the timer's own rounding."""
+    """Observe how late a timer is, for ever. Up to 1 ms of it is the timer's rounding."""
     while True:
-        due = perf_counter() + LOOK_EVERY_S
-        await asyncio.sleep(LOOK_EVERY_S)
+        due = perf_counter() + TICK_S
+        await asyncio.sleep(TICK_S)
         lag.observe(max(0.0, perf_counter() - due))
 
 
 @asynccontextmanager
 async def watched(pauses: GCPauses, lag: Histogram) -> AsyncIterator[None]:
-    """Collections and the loop, for the length of the block."""
+    """Within the block, monitor collections and the loop."""
     watching = keep("loop_watch", partial(watch_loop, lag))
     with pauses.counted():
         try:
             yield
         finally:
             watching.cancel()
+
+
+@dataclass(slots=True)
+class Stalls:
+    worst: float = 0.0  # seconds
+    ticks: int = 0
+
+
+@contextmanager
+def watch_stalls() -> Iterator[Stalls]:
+    """Within the block, measure the longest delay of the loop. A few hundred wake-ups a second."""
+    stalls, loop = Stalls(), asyncio.get_running_loop()
+    due = perf_counter() + LOAD_TICK_S
+    timer: asyncio.TimerHandle
+
+    def tick() -> None:
+        nonlocal due, timer
+        now = perf_counter()
+        stalls.worst = max(stalls.worst, now - due)
+        stalls.ticks += 1
+        due = now + LOAD_TICK_S
+        timer = loop.call_later(LOAD_TICK_S, tick)
+
+    timer = loop.call_later(LOAD_TICK_S, tick)
+    try:
+        yield stalls
+    finally:
+        timer.cancel()

@@ -1,4 +1,4 @@
-"""A process's metrics as plain data, which can be written down, read again and added up."""
+"""Snapshots of a process's metrics: stored as JSON, merged, written in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from service.observability.metrics import Merge, Metrics
 
 COUNTED = ("counter", "histogram")
 SUFFIX = {"counter": "_total", "info": "_info"}  # of the name that the text format shows
-Turn = Callable[[], Awaitable[None]]  # awaited between two slices of work
+Turn = Callable[[], Awaitable[None]]  # awaited between slices of work, for requests to run
 ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
 async def at_once() -> None:
-    """The turn of what need not wait for one."""
+    """The turn of work that need not wait."""
 
 
 class Family(NamedTuple):
@@ -35,7 +35,7 @@ class Family(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Of one process."""
+    """The metrics of one process."""
 
     written: float  # ``monotonic``, one clock for all processes of a machine; 0: it has ended
     families: list[Family]
@@ -60,7 +60,7 @@ class Snapshot(NamedTuple):
 
 
 class Writer:
-    """Makes families of metrics; what is left of a line's number is made once."""
+    """Makes families of metrics; caches each line's name and labels."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._merges = metrics.merges
@@ -81,7 +81,7 @@ class Writer:
 
 
 def merge(many: Iterable[Sequence[Family]]) -> list[Family]:
-    """Families of the same name become one, lines of the same labels one number."""
+    """Merge families of the same name, and in them lines of the same labels."""
     found: dict[str, Family] = {}
     for families in many:
         for family in families:
@@ -100,12 +100,12 @@ def merge(many: Iterable[Sequence[Family]]) -> list[Family]:
 
 
 def exposition(families: Iterable[Family]) -> bytes:
-    """Prometheus's text format."""
+    """Write families in Prometheus's text format."""
     return b"".join(map(_written, families))
 
 
 async def exposition_in_turns(families: Iterable[Family], turn: Turn) -> bytes:
-    """The same, a family at a time."""
+    """``exposition``, with a turn between families."""
     parts = []
     for family in families:
         parts.append(_written(family))

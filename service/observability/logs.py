@@ -1,4 +1,4 @@
-"""Structured logs: pretty in a terminal, one JSON object a line otherwise."""
+"""Structured logs: readable in a terminal, otherwise one JSON object per line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger("service")
 
 
 def configure(form: Literal["auto", "json", "pretty"], level: str) -> None:
-    """Send our own lines and those of libraries (uvicorn's) the same way, to stderr."""
+    """Write own log lines and those of libraries to stderr, in the same form."""
     pretty = form == "pretty" or (form == "auto" and sys.stderr.isatty())
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
@@ -45,7 +45,7 @@ def configure(form: Literal["auto", "json", "pretty"], level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Its start and stop lines say less than ours; its warnings and errors are kept.
+    # Warnings and errors only: the service logs its own start and stop.
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, root.level))
     structlog.configure(
         processors=[
@@ -60,16 +60,16 @@ def configure(form: Literal["auto", "json", "pretty"], level: str) -> None:
 
 
 class Users:
-    """How users appear in the log: recognisable from line to line, not readable.
+    """Pseudonymises user ids in the log: the same user is recognisable, the id is not readable.
 
-    Ids are few enough to be guessed one by one, so a digest takes a key; without one given, each
-    process makes its own.
+    The digest is keyed, because ids are few enough to be tried one by one. Without a given key
+    each process makes its own.
     """
 
     def __init__(self, settings: Settings) -> None:
         given = settings.log_user_key
         key = os.urandom(KEY_BYTES) if given is None else given.get_secret_value().encode()
-        self._key = blake2b(key, digest_size=KEY_BYTES).digest()  # whatever length was given
+        self._key = blake2b(key, digest_size=KEY_BYTES).digest()  # a given key may have any length
         self._plain = settings.log_users == "plain"
 
     def shown(self, user_id: int | None) -> str | int | None:

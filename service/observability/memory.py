@@ -1,4 +1,4 @@
-"""How much memory there is, and giving back what was freed."""
+"""Reads the memory that is available, and returns freed memory to the system."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int | None:
-    """What this process may still take: the system's, or its container's where that is less.
+    """Memory this process may still allocate: of the system, or of its container if that is less.
 
-    None where neither can be read.
+    None if neither can be read.
     """
     bounds = [bound for bound in (_of_system(), _of_container()) if bound is not None]
     return min(bounds, default=None)
 
 
 def trim() -> None:
-    """Give freed pages back to the system: glibc keeps them otherwise."""
+    """Return freed pages to the system: glibc keeps them otherwise."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):  # not in musl, which keeps none
         libc.malloc_trim(0)

@@ -1,8 +1,7 @@
-"""Every metric the service keeps, in a registry of its own.
+"""All metrics of the service, in a registry of its own.
 
-Labels take values from lists in the code, never from a request: nothing a client sends can add a
-series. docs/metrics.md explains each one, held to this file by a test. What Prometheus scrapes
-is made of them in ``service.observability.scrape``.
+Label values come from lists in the code, never from a request: no client can add a series.
+docs/metrics.md explains each metric; a test compares the two. ``exporter`` exports them.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from prometheus_client.registry import Collector
 from service.errors import tree
 from service.observability.background import failures
 from service.observability.event_loop import PAUSES, GCPauses
-from service.observability.instruments import Counter, Histogram
+from service.observability.fast_metrics import Counter, Histogram
 
 # Seconds; ×1.5 to ×2 apart from 50 µs, where a stage begins to matter, to the longest deadline.
 LATENCY = (
@@ -42,7 +41,7 @@ TAU = (-0.5, 0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 ITEM_KINDS = ("scored", "unknown", "unreadable")
 SWAPS = ("start", "activate", "promote", "rollback", "automatic_rollback", "fleet", "follow")
 
-# What a gauge of several processes comes to; everything else is added up.
+# How a gauge of several processes is merged; all else is summed.
 Merge = Literal["sum", "min", "max"]
 OF_PROCESS: dict[str, Merge] = {"process_start_time_seconds": "min", "process_max_fds": "min"}
 
@@ -51,7 +50,7 @@ class Metrics:
     """One attribute per metric."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # half as many series again, which nobody plots
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they would add half as many series again
         self.registry = registry = CollectorRegistry()
         self.merges: dict[str, Merge] = dict(OF_PROCESS)  # of gauges; those not here are summed
         ProcessCollector(registry=registry)
@@ -282,15 +281,15 @@ class Metrics:
     def gauge(
         self, name: str, documentation: str, read: Callable[[], float], over: Merge = "sum"
     ) -> None:
-        """A number that lives elsewhere, read when scraped; ``over`` several processes."""
+        """A gauge read when scraped; ``over``: how several processes are merged."""
         self._gauge(name, documentation, over).set_function(read)
 
     def counter(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """A count that is kept elsewhere, read when scraped."""
+        """A counter read when scraped."""
         self.registry.register(_ReadCounter(name, documentation, read))
 
     def _begin_at_zero(self) -> None:
-        """Series of what is rare: Prometheus sees an increase only of what it saw before."""
+        """Create the series of rare events: a series that appears shows no increase."""
         for error in tree():
             self.problems.labels(error.slug)
         for kind in SWAPS:
@@ -319,7 +318,7 @@ class _ReadCounter(Collector):
 
 
 class _BackgroundFailures(Collector):
-    """Of the process: its tasks and threads belong to no registry."""
+    """Of the process: tasks and threads know no registry."""
 
     _labelnames = ("task",)
 

@@ -1,5 +1,4 @@
-"""What each version in memory was asked, for Prometheus: its series come and go with it, so there
-are never more than versions in memory."""
+"""Metrics of each version in memory. A version's series go with it, which bounds their number."""
 
 from __future__ import annotations
 
@@ -8,9 +7,8 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.models.registry import Versions
-from service.observability.inferences import Inferences
 from service.observability.metrics import Metrics
+from service.observability.version_stats import VersionStats
 
 COUNT, SECONDS = "qin_model_inferences", "qin_model_inference_seconds"
 LAST = "qin_model_last_inference_timestamp_seconds"
@@ -18,13 +16,17 @@ Numbers = dict[tuple[str, ...], float]  # by the labels after the version
 Kind = type[CounterMetricFamily] | type[GaugeMetricFamily]
 
 
-def expose_inferences(metrics: Metrics, versions: Versions) -> None:
+def expose_versions(
+    metrics: Metrics, versions: Callable[[], Iterable[tuple[str, VersionStats]]]
+) -> None:
+    """``versions``: name and statistics of those in memory, read when scraped."""
+
     def add(
         kind: Kind,
         name: str,
         documentation: str,
         labels: list[str],
-        read: Callable[[Inferences], Numbers],
+        read: Callable[[VersionStats], Numbers],
     ) -> None:
         metrics.registry.register(_OfVersions(kind, name, documentation, labels, versions, read))
 
@@ -33,7 +35,7 @@ def expose_inferences(metrics: Metrics, versions: Versions) -> None:
         COUNT,
         "Scoring requests that took this version, by outcome: success or fail.",
         ["outcome"],
-        lambda of: {(outcome,): count for outcome, count in of.count.items()},
+        lambda of: {(outcome,): count for outcome, count in of.requests.items()},
     )
     add(
         CounterMetricFamily,
@@ -55,8 +57,8 @@ class _OfVersions(Collector):
         name: str,
         documentation: str,
         labels: list[str],
-        versions: Versions,
-        read: Callable[[Inferences], Numbers],
+        versions: Callable[[], Iterable[tuple[str, VersionStats]]],
+        read: Callable[[VersionStats], Numbers],
     ) -> None:
         self._kind, self._name, self._documentation = kind, name, documentation
         self._labelnames = ("version", *labels)
@@ -66,12 +68,12 @@ class _OfVersions(Collector):
         yield self._kind(self._name, self._documentation, labels=self._labelnames)
 
     def collect(self) -> Iterable[Metric]:
-        """At once: a scrape is written in turns, and a generator would hold the last version."""
+        """A list: a generator would hold the last version between turns of the scrape."""
         return [self._family()]
 
     def _family(self) -> Metric:
         family = self._kind(self._name, self._documentation, labels=self._labelnames)
-        for version in self._versions.all():
-            for labels, value in self._read(version.inferences).items():
-                family.add_metric([version.name, *labels], value)
+        for version, stats in self._versions():
+            for labels, value in self._read(stats).items():
+                family.add_metric([version, *labels], value)
         return family

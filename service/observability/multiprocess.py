@@ -1,9 +1,9 @@
-"""One scrape for all processes of a service: each keeps its numbers in a file and adds all up.
+"""Multiprocess metrics: each worker keeps a snapshot file; a scrape of any worker merges them all.
 
-A file is named by the worker's number, and the worker that takes the place of a dead one begins
-with its counters, so a sum never falls and files do not pile up. Whoever is scraped first asks the
-others, over datagram sockets in the same folder, to write; the answer is then made of the files
-alone. What a killed worker counted since its last write is lost, at most ``WRITE_EVERY_S`` of it.
+A file is named by the worker's number, and the successor of a dead worker starts from its counters,
+so that sums never fall and files do not pile up. The scraped worker first asks the others, over
+datagram sockets in the same folder, to write, and then reads the files alone. A killed worker loses
+the counts since its last write: at most ``WRITE_EVERY_S`` of them.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from service.observability.metrics import Metrics
 
 WRITE_EVERY_S = 2.0
 ABSENT_AFTER_S = 10.0  # without a write: its gauges are gone, its counters stay
-PATIENCE_S = 0.2  # with the others, when scraped
+ANSWER_TIMEOUT_S = 0.2  # of other workers, during a scrape
 
 
-class SharedMetrics:
-    """This worker's part of it. ``async with`` keeps its file written; ``render`` adds up all."""
+class MultiprocessExporter:
+    """This worker's part. ``async with`` keeps its file up to date; ``render`` merges all files."""
 
     def __init__(self, metrics: Metrics, folder: Path, worker: int) -> None:
         """``folder`` belongs to one service and is new when that starts; best in memory. Its
         path is short: an address of a socket has 107 bytes."""
         self._registry, self._writer, self._folder = metrics.registry, Writer(metrics), folder
         self._file, self._address = folder / f"{worker}.metrics", folder / f"{worker}.sock"
-        self._carried: list[Family] = []  # counted by those who had this number before
+        self._carried: list[Family] = []  # counters of earlier workers of this number
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._awaited: dict[bytes, tuple[set[str], asyncio.Event]] = {}  # by question
 
-    async def __aenter__(self) -> SharedMetrics:
+    async def __aenter__(self) -> MultiprocessExporter:
         if self._file.exists():
             self._carried = Snapshot.read(self._file.read_bytes()).counters()
         self._address.unlink(missing_ok=True)
@@ -66,7 +66,7 @@ class SharedMetrics:
         await self.write(leaving=True)
 
     async def render(self, turn: Turn = at_once) -> bytes:
-        """What Prometheus scrapes: of every worker, whichever is asked."""
+        """The metrics of all workers, in Prometheus's text format."""
         await asyncio.gather(self.write(), self._others_written())
         parts = list[list[Family]]()
         for path in sorted(self._folder.glob("*.metrics")):
@@ -78,7 +78,7 @@ class SharedMetrics:
         return await exposition_in_turns(merge(parts), turn)
 
     async def write(self, *, leaving: bool = False) -> None:
-        """Replace the file. Requests get a turn between any two metrics."""
+        """Replace the file. Requests run between any two metrics."""
         async with self._writing:
             families = []
             for metric in self._registry.collect():
@@ -94,12 +94,12 @@ class SharedMetrics:
             await asyncio.sleep(WRITE_EVERY_S)
             try:
                 await self.write()
-            except OSError:  # the folder is full, say: the next second may be better
-                failed("metrics", "metrics were not written")
+            except OSError:  # a full disk, for example: the next write may succeed
+                failed("metrics", "cannot write the metrics file")
 
     async def _others_written(self) -> None:
-        """Ask each other worker, and wait for all that can be asked."""
-        question, everyone = os.urandom(8), asyncio.Event()
+        """Ask every other worker to write, and wait for those that could be asked."""
+        question, all_written = os.urandom(8), asyncio.Event()
         asked = {
             str(address)
             for address in self._folder.glob("*.sock")
@@ -107,12 +107,12 @@ class SharedMetrics:
         }
         if not asked:
             return
-        self._awaited[question] = asked, everyone
+        self._awaited[question] = asked, all_written
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                await everyone.wait()
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await all_written.wait()
         except TimeoutError:
-            logger.warning("workers have not written their metrics in time", workers=sorted(asked))
+            logger.warning("workers did not write their metrics in time", workers=sorted(asked))
         finally:
             del self._awaited[question]
 
@@ -124,19 +124,19 @@ class SharedMetrics:
                 return
             kind, question = message[:1], message[1:]
             if kind == b"?":
-                self._own(begin("metrics", self._write_and_say_so(question, address)))
+                self._own(begin("metrics", self._write_and_reply(question, address)))
             elif question in self._awaited:
-                asked, everyone = self._awaited[question]
+                asked, all_written = self._awaited[question]
                 asked.discard(address)
                 if not asked:
-                    everyone.set()
+                    all_written.set()
 
-    async def _write_and_say_so(self, question: bytes, address: str) -> None:
+    async def _write_and_reply(self, question: bytes, address: str) -> None:
         await self.write()
         self._send(b"!" + question, address)
 
     def _send(self, message: bytes, address: str) -> bool:
-        """Whether it was taken: nobody listens at the socket of a dead worker."""
+        """Whether it was delivered: a dead worker's socket refuses."""
         try:
             self._socket.sendto(message, address)
         except OSError:

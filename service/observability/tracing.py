@@ -1,6 +1,6 @@
-"""OpenTelemetry spans, made of the one timings record when the answer is out.
+"""OpenTelemetry spans, made from a request's timings after its answer has been sent.
 
-Imported only where ``QIN_TRACE_URL`` is set: it takes the extra ``tracing``.
+Imported only if ``QIN_TRACE_URL`` is set: needs the extra ``tracing``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SENT_ON = ("traceparent", "tracestate")
 
 
 class Traces:
-    """A span per request and one per stage of it. A caller's ``traceparent`` is its parent, and
-    decides whether it is recorded; without one ``sample`` of them are."""
+    """One span per request and one per stage. A caller's ``traceparent`` becomes the parent and
+    decides on sampling; without it, the share ``sample`` is recorded."""
 
     def __init__(self, processor: SpanProcessor, sample: float) -> None:
         resource = Resource.create(
@@ -47,12 +47,12 @@ class Traces:
 
     @classmethod
     def to(cls, url: str, settings: Settings) -> Traces:
-        """Sent in batches by a thread of its own; what cannot be sent is dropped."""
+        """Export in batches from a background thread; spans that cannot be sent are dropped."""
         exporter = OTLPSpanExporter(endpoint=url, timeout=EXPORT_TIMEOUT_S)
         return cls(BatchSpanProcessor(exporter), settings.trace_sample)
 
     def record(self, exchange: Exchange, scope: Scope, route: str) -> None:
-        """``exchange`` has ended."""
+        """Record a request that has ended."""
         timings = exchange.timings
         began = time_ns() - _ns(perf_counter() - timings.started)
         span = self._tracer.start_span(
@@ -67,12 +67,12 @@ class Traces:
         span.end(began + _ns(timings.total))
 
     def close(self) -> None:
-        """Send what is left. Blocks, for ``EXPORT_TIMEOUT_S`` at most."""
+        """Send the remaining spans. Blocks for ``EXPORT_TIMEOUT_S`` at most."""
         self._provider.shutdown()
 
     def _stages(self, span: Span, began: int, seconds: dict[str, float]) -> None:
-        """End to end, in the order in which they were first entered: a stage that was passed
-        more than once is one span of their sum."""
+        """Spans end to end, in the order of first entry; a stage entered more than once is one
+        span of the sum."""
         if seconds.keys() == {OTHER}:
             return  # a route that has none
         within = set_span_in_context(span)
@@ -82,14 +82,14 @@ class Traces:
             began = ended
 
     def _parent(self, exchange: Exchange) -> Context:
-        """Nobody's, where the header is not as W3C has it."""
+        """Empty if the header is not valid W3C trace context."""
         sent = {name: exchange.header(name.encode()) for name in SENT_ON}
         carrier = {name: value for name, value in sent.items() if value is not None}
         return self._propagator.extract(carrier, Context())
 
 
 def _attributes(exchange: Exchange, scope: Scope, route: str) -> dict[str, AttributeValue]:
-    """OpenTelemetry's names for HTTP, ours for the rest. Never the user."""
+    """OpenTelemetry's names for HTTP, own names for the rest. Never the user."""
     found: dict[str, AttributeValue | None] = {
         "http.request.method": scope["method"],
         "http.route": route,

@@ -15,8 +15,8 @@ from service.cli.example import show_example
 from service.items.shared_file import remove_unused
 from service.items.table_lock import TableBusy
 from service.observability.background import begin, failed
+from service.observability.exporter import Worker
 from service.observability.logs import logger
-from service.observability.scrape import Worker
 from service.processes.signals import StopSignals
 from service.server.descriptors import fitted
 from service.server.http_server import Ports

@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 from service.observability.background import begin
-from service.observability.scrape import Worker
+from service.observability.exporter import Worker
 from service.processes.channel import Line, Post, Word
 from service.processes.run import serve_from
 from service.processes.signals import StopSignals

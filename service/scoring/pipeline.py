@@ -15,7 +15,6 @@ from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
 from service.admission.admission import Permit
 from service.admission.charge import Charge
 from service.admission.loop_budget import LoopBudget
-from service.admission.metered import Metered
 from service.engine.engine import Engine, Prepare, in_time
 from service.errors import StoreFailure
 from service.items.fetcher import each_status
@@ -24,6 +23,7 @@ from service.items.store_client import StoreReader
 from service.items.table import Positions, SlotsMoved
 from service.lifecycle.top_k_audit import TopKAudit
 from service.models.registry import Version
+from service.observability.metered import Metered
 from service.observability.metrics import Metrics
 from service.priority import HasPriority, Priority
 from service.scoring.explanation import Explanations

@@ -11,15 +11,15 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.application import House
-from service.observability.inferences import FAIL, STAGES, SUCCESS
 from service.observability.model_metrics import COUNT, LAST, SECONDS
+from service.observability.version_stats import FAIL, STAGES, SUCCESS
 
 Sums = dict[tuple[str, ...], float]  # by metric, version and label
 
 
 async def statistics(house: House, names: list[str]) -> dict[str, Any]:
     """Of these versions."""
-    sums = _read(await house.scrape.render())
+    sums = _read(await house.exporter.render())
     return {"model_stats": [_of(house.settings.model_name, name, sums) for name in names]}
 
 

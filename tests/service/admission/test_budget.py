@@ -29,7 +29,6 @@ from service.admission.loop_budget import (
     REFUSALS_SHARE,
     LoopBudget,
 )
-from service.admission.metered import Metered
 from service.api import writes
 from service.api.budget import kind_of
 from service.api.events import SLICE, STORED, Events
@@ -37,8 +36,9 @@ from service.api.gate import LARGE
 from service.api.middleware import PROBES
 from service.application import House
 from service.items.lookup import AT_ONCE
+from service.observability.exporter import ProcessExporter, ThrottledExporter
+from service.observability.metered import Metered
 from service.observability.metrics import Metrics
-from service.observability.scrape import Kept, OwnMetrics
 from service.priority import Priority
 from service.scoring.pipeline import FEW_MISSED
 from tests.service.engine_gate import FAR
@@ -239,7 +239,7 @@ def _burn(seconds: float) -> None:
         pass
 
 
-class Counting(OwnMetrics):
+class Counting(ProcessExporter):
     rendered = 0
 
     async def render(self, *turn: Any) -> bytes:
@@ -251,7 +251,7 @@ class Counting(OwnMetrics):
 async def test_a_scrape_is_one_for_all_who_ask_and_kept_where_another_is_not_afforded() -> None:
     metrics, scored = Metrics(), [0.0]
     budget = LoopBudget(metrics, lambda: scored[0])
-    scrape = Kept(Counting(metrics), budget)
+    scrape = ThrottledExporter(Counting(metrics), budget)
     assert set(await asyncio.gather(*(scrape.render() for _ in range(20)))) == {b"1"}
     assert await scrape.render() == b"2"
     scored[0] += 1

@@ -30,7 +30,7 @@ from service.lifecycle.rollback_monitor import Bounds, RollbackWindow
 from service.lifecycle.warm_up import RecentShapes
 from service.models.registry import Canary, Version, Versions, seed_of
 from service.observability import memory
-from service.observability.version_stats import Tally, shape_of
+from service.observability.version_stats import VersionStats, shape_of
 from tests.service.lifecycle import hostile
 from tests.service.world import World
 
@@ -74,17 +74,17 @@ def test_kendall_tau_is_what_counting_pairs_gives(data: st.DataObject, a: list[f
 
 
 def tallied(*seconds: float, failures: int = 0, candidates: int = 20, history: int = 9) -> Any:
-    one = SimpleNamespace(tally=Tally(), name="old")
+    one = SimpleNamespace(stats=VersionStats(), name="old")
     answer(one, *seconds, candidates=candidates, history=history)
     for _ in range(failures):
-        one.tally.failed()
+        one.stats.failed()
     return one
 
 
 def answer(version: Any, *seconds: float, candidates: int = 20, history: int = 9) -> None:
     for one in seconds:
-        version.tally.answered()
-        version.tally.took(candidates, history, one)
+        version.stats.answered()
+        version.stats.took(candidates, history, one)
 
 
 BOUNDS = Bounds(window_s=60, error_rate=0.02, p99_ratio=2)
@@ -95,7 +95,7 @@ def test_a_version_as_good_as_the_one_before_is_kept() -> None:
     watch = RollbackWindow(new, old, BOUNDS)
     answer(new, *[0.012] * 1000)
     for _ in range(4):
-        new.tally.failed()
+        new.stats.failed()
     assert watch.violation() is None
     assert watch.slowness() is None
 
@@ -106,7 +106,7 @@ def test_too_many_failures_are_a_complaint_with_its_numbers() -> None:
     assert watch.violation() is None  # what it did before it was switched to does not count
     answer(new, *[0.01] * 95)
     for _ in range(5):
-        new.tally.failed()
+        new.stats.failed()
     assert watch.violation() == "5 of 100 answers failed (limit 2.00%)"
 
 
@@ -128,7 +128,7 @@ def test_without_a_usual_p99_slowness_is_not_judged() -> None:
     watch = RollbackWindow(new, tallied(*[0.01] * 99), BOUNDS)
     answer(new, *[5.0] * 1000)
     for _ in range(1000):
-        new.tally.expired += 1
+        new.stats.expired += 1
     assert watch.slowness() is None
 
 
@@ -158,11 +158,11 @@ def test_each_kind_of_request_is_held_against_its_own_p99() -> None:
 
 def test_deadlines_that_pass_more_often_than_before_are_seen() -> None:
     old, new = tallied(*[0.01] * 500), tallied()
-    old.tally.expired = 5
+    old.stats.expired = 5
     watch = RollbackWindow(new, old, BOUNDS)
     for count, seen in ((9, False), (11, False), (40, True)):
-        new.tally.answers = 1000
-        new.tally.expired = count
+        new.stats.answers = 1000
+        new.stats.expired = count
         assert (watch.slowness() is not None) is seen
     slowness = watch.slowness()
     assert slowness is not None
@@ -216,22 +216,22 @@ def test_slower_is_what_takes_longer_in_turns(
 
 @given(st.lists(st.floats(0, 100, width=32), max_size=40), st.integers(0, 40))
 def test_a_tally_keeps_the_latest_answers_since_its_mark(seconds: list[float], mark: int) -> None:
-    tally = Tally()
+    stats = VersionStats()
     for place, one in enumerate(seconds):
         if place == mark:
-            tally.mark()
-        tally.took(place + 1, 0, one)
+            stats.mark()
+        stats.took(place + 1, 0, one)
     kept = seconds[mark:] if mark < len(seconds) else seconds
-    kinds, found = tally.latest()
+    kinds, found = stats.latest()
     assert sorted(found.tolist()) == sorted(kept)
     assert len(kinds) == len(kept)
 
 
 @given(st.integers(1, 10_000), st.integers(0, 2048))
 def test_a_kind_of_request_is_told_apart_by_powers_of_two(candidates: int, history: int) -> None:
-    tally = Tally()
-    tally.took(candidates, history, 1.0)
-    for asked, middle in zip((candidates, history), shape_of(tally.latest()[0][0]), strict=True):
+    stats = VersionStats()
+    stats.took(candidates, history, 1.0)
+    for asked, middle in zip((candidates, history), shape_of(stats.latest()[0][0]), strict=True):
         assert middle.bit_length() == asked.bit_length()
 
 
@@ -276,8 +276,8 @@ def test_only_what_is_a_models_fault_counts_against_it(error: Exception, failure
     versions.activate(one)
     with pytest.raises(type(error)), versions.lease(None):
         raise error
-    assert one.tally.failures == failures
-    assert one.tally.answers == 0
+    assert one.stats.failures == failures
+    assert one.stats.answers == 0
 
 
 def test_shapes_are_a_few_of_those_seen_from_smallest_to_largest() -> None:

@@ -86,7 +86,7 @@ async def test_a_version_that_is_slow_is_taken_back(
 def usual_answers(version: Version, world: World) -> None:
     """As many as show a p99 of 2 ms, to the request of ``taken_back``."""
     for _ in range(500):
-        version.tally.took(5, len(world.users[3]), 0.002)
+        version.stats.took(5, len(world.users[3]), 0.002)
 
 
 async def test_a_version_whose_tail_is_slow_is_taken_back(
@@ -128,9 +128,9 @@ async def test_what_slows_every_version_takes_none_back(
         assert entry.version is not None
         with capture_logs() as logs:
             for _ in range(600):
-                entry.version.tally.answered()
-                entry.version.tally.took(5, len(world.users[3]), 0.9)
-            entry.version.tally.expired = 300
+                entry.version.stats.answered()
+                entry.version.stats.took(5, len(world.users[3]), 0.9)
+            entry.version.stats.expired = 300
             await asyncio.wait_for(compared.wait(), 60)
             if (comparing := house.manager.monitor._comparing) is not None:
                 await comparing
@@ -160,8 +160,8 @@ async def test_batch_requests_and_long_lists_after_a_switch_take_no_version_back
                     client.post("/v1/score", json=long),
                 )
                 assert {answer.status_code for answer in answered} == {200}
-        kinds, _ = entry.version.tally.latest()
-        assert entry.version.tally.answers == 13 * 38
+        kinds, _ = entry.version.stats.latest()
+        assert entry.version.stats.answers == 13 * 38
         assert len(kinds) == 13 * 37
         await asyncio.sleep(2 * guard.LOOK_EVERY_S)
         assert house.versions.active is entry.version

@@ -29,7 +29,7 @@ from service.observability import event_loop as pauses
 from service.observability import multiprocess as shared_metrics
 from service.observability.background import KeptThread, begin, failures, guard_process, keep
 from service.observability.metrics import Metrics
-from service.observability.multiprocess import SharedMetrics
+from service.observability.multiprocess import MultiprocessExporter
 from service.processes.supervisor import Supervisor
 from service.settings import Settings
 from tests.service.engine_gate import FAR
@@ -344,7 +344,7 @@ async def test_a_workers_metrics_go_on_being_written_after_an_error(
     tmp_path: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_metrics, "WRITE_EVERY_S", 0.01)
-    async with SharedMetrics(Metrics(), tmp_path, 0) as shared:
+    async with MultiprocessExporter(Metrics(), tmp_path, 0) as shared:
         write = Flaky(1, shared.write)
         monkeypatch.setattr(shared, "write", write)
         await until(lambda: write.calls > 1)

@@ -20,11 +20,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from service.api.admin import create_admin
 from service.observability import multiprocess as shared_metrics
+from service.observability.exporter import Worker, make_exporter
 from service.observability.exposition import Writer, exposition
-from service.observability.instruments import Counter, Histogram
+from service.observability.fast_metrics import Counter, Histogram
 from service.observability.metrics import LATENCY, Metrics
-from service.observability.multiprocess import SharedMetrics
-from service.observability.scrape import Worker, scrape_of
+from service.observability.multiprocess import MultiprocessExporter
 from tests.service.houses import client_of, opened
 from tests.service.world import World
 
@@ -34,16 +34,16 @@ SCORED = 'qin_items_total{kind="scored"}'
 OTHER_WORKER = """
 import asyncio, sys
 from pathlib import Path
-from service import shared_metrics
+from service.observability import multiprocess as shared_metrics
 from service.api.admin import create_admin
 from service.observability.metrics import Metrics
-from service.observability.multiprocess import SharedMetrics
+from service.observability.multiprocess import MultiprocessExporter
 
 shared_metrics.WRITE_EVERY_S = 3600  # so that it writes when asked, or not at all
 
 async def main():
     metrics = Metrics()
-    async with SharedMetrics(metrics, Path(sys.argv[1]), 1):
+    async with MultiprocessExporter(metrics, Path(sys.argv[1]), 1):
         metrics.scored.inc(40)
         metrics.canary_share.set(0.5)
         print("counted", flush=True)
@@ -100,11 +100,11 @@ async def test_nothing_that_a_client_sends_adds_a_series(world: World) -> None:
     async with opened(world) as house, client_of(house) as client:
         await ask_anything(client, pick, 40)
         async with asyncio.timeout(30):  # the service's own series come when it first asks
-            while FOLLOWED not in samples(await house.scrape.render()):  # noqa: ASYNC110
+            while FOLLOWED not in samples(await house.exporter.render()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        before = samples(await house.scrape.render()).keys()
+        before = samples(await house.exporter.render()).keys()
         await ask_anything(client, pick, 400)
-        assert samples(await house.scrape.render()).keys() == before
+        assert samples(await house.exporter.render()).keys() == before
 
 
 async def ask_anything(client: httpx.AsyncClient, pick: random.Random, times: int) -> None:
@@ -121,8 +121,11 @@ async def ask_anything(client: httpx.AsyncClient, pick: random.Random, times: in
 
 async def test_a_scrape_adds_up_all_workers_as_they_are_now(folder: Path) -> None:
     one, two = used(Metrics()), used(Metrics())
-    async with scrape_of(one, Worker(0, folder)) as first, scrape_of(two, Worker(1, folder)):
-        assert isinstance(first, SharedMetrics)
+    async with (
+        make_exporter(one, Worker(0, folder)) as first,
+        make_exporter(two, Worker(1, folder)),
+    ):
+        assert isinstance(first, MultiprocessExporter)
         two.scored.inc(7)
         one.scored.inc(1)
         one.canary_share.set(0.25)
@@ -139,7 +142,7 @@ async def test_the_counters_of_a_killed_worker_stay_and_its_successor_goes_on_fr
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = Metrics()
-    async with SharedMetrics(ours, folder, 0) as shared:
+    async with MultiprocessExporter(ours, folder, 0) as shared:
         ours.scored.inc(2)
         other = await asyncio.create_subprocess_exec(
             sys.executable, "-c", OTHER_WORKER, str(folder), stdout=subprocess.PIPE
@@ -158,7 +161,7 @@ async def test_the_counters_of_a_killed_worker_stay_and_its_successor_goes_on_fr
         assert dead[SCORED] == 42
         monkeypatch.setattr(shared_metrics, "ABSENT_AFTER_S", 60.0)
         successor = Metrics()
-        async with SharedMetrics(successor, folder, 1):
+        async with MultiprocessExporter(successor, folder, 1):
             successor.scored.inc(1)
             again = samples(await shared.render())
         assert (again[SCORED], again["qin_canary_share"]) == (43, 0)
@@ -166,8 +169,8 @@ async def test_the_counters_of_a_killed_worker_stay_and_its_successor_goes_on_fr
 
 async def test_the_gauges_of_a_worker_that_left_are_gone(folder: Path) -> None:
     one, two = Metrics(), Metrics()
-    async with SharedMetrics(one, folder, 0) as shared:
-        async with SharedMetrics(two, folder, 1):
+    async with MultiprocessExporter(one, folder, 0) as shared:
+        async with MultiprocessExporter(two, folder, 1):
             two.canary_share.set(0.5)
             two.scored.inc(5)
         found = samples(await shared.render())
@@ -176,10 +179,10 @@ async def test_the_gauges_of_a_worker_that_left_are_gone(folder: Path) -> None:
 
 async def test_collections_are_counted_and_the_loop_is_watched(world: World) -> None:
     async with opened(world) as house:
-        before = samples(await house.scrape.render())
+        before = samples(await house.exporter.render())
         gc.collect()
         for _ in range(1000):
-            after = samples(await house.scrape.render())
+            after = samples(await house.exporter.render())
             if after["qin_event_loop_lag_seconds_count"] > 0:
                 break
             await asyncio.sleep(0.02)

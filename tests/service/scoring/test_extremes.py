@@ -84,7 +84,7 @@ class Asking:
     def blameless(self) -> bool:
         """No failure is on the version's account."""
         faults = metric(self.house, "qin_problems_total", problem="model-fault")
-        return self.version.tally.failures == faults == 0
+        return self.version.stats.failures == faults == 0
 
 
 def content(of: float) -> list[float]:
@@ -239,7 +239,7 @@ async def test_it_takes_no_version_back(asking: Asking, wide_world: World) -> No
     """Though it is in all that is asked for from a switch on."""
     await asking.put(1e10)
     version = asking.version
-    version.tally.mark()
+    version.stats.mark()
     for _ in range(FEWEST_FAILURES + 1):
         await asking.score([int(wide_world.ids[0]), HUGE], [HUGE])
     assert RollbackWindow(version, version, Bounds(60.0, 0.0, 0.0)).violation() is None

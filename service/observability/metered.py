@@ -1,4 +1,4 @@
-"""Measures the event loop's time of a coroutine: the processor time between what it awaits."""
+"""Measures the processor time that a coroutine takes of the event loop, without what it awaits."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ class Metered:
 
 
 async def measured(coroutine: Coroutine[Any, Any, T], spent: Callable[[float], None]) -> T:
-    """The same, as a coroutine."""
+    """``Metered`` as a coroutine."""
     result: T = await Metered(coroutine, spent)
     return result

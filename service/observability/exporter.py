@@ -1,4 +1,4 @@
-"""What Prometheus is given: this process's numbers, or those of all that make up the service."""
+"""The metrics exporter: the numbers of this process, or of all workers of the service."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple, Protocol
 
-from service.admission.loop_budget import LoopBudget
-from service.admission.metered import Metered
 from service.observability.background import begin
 from service.observability.exposition import Turn, Writer, at_once, exposition_in_turns
+from service.observability.metered import Metered
 from service.observability.metrics import Metrics
-from service.observability.multiprocess import SharedMetrics
+from service.observability.multiprocess import MultiprocessExporter
 
 KEPT_S = 1.0
 
@@ -22,11 +21,11 @@ KEPT_S = 1.0
 class Worker(NamedTuple):
     """One of several processes that listen at the same address."""
 
-    number: int  # from 0; the one that takes the place of a dead worker has its number
+    number: int  # from 0; the successor of a dead worker has its number
     folder: Path  # of the service, and new when that starts; best in memory
 
 
-class Scrape(Protocol):
+class Exporter(Protocol):
     async def __aenter__(self) -> object: ...
     async def __aexit__(self, *_: object) -> None: ...
 
@@ -35,8 +34,17 @@ class Scrape(Protocol):
         ...
 
 
-class OwnMetrics:
-    """Of the only process there is."""
+class Budget(Protocol):
+    """The event loop's time for work other than scoring: see ``service.admission.loop_budget``."""
+
+    @property
+    def affords(self) -> bool: ...
+    def spend(self, kind: str, seconds: float) -> None: ...
+    async def turn(self) -> None: ...
+
+
+class ProcessExporter:
+    """Exports the metrics of a single process."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._registry, self._writer = metrics.registry, Writer(metrics)
@@ -49,22 +57,22 @@ class OwnMetrics:
         return await exposition_in_turns(families, turn)
 
 
-class Kept:
-    """One scrape at a time, for all who ask meanwhile; and kept for a moment where the loop's
-    budget does not afford another."""
+class ThrottledExporter:
+    """Renders once for all scrapes that overlap, within the loop's budget. Where that is spent, a
+    scrape within ``KEPT_S`` of the last one gets its text again."""
 
-    def __init__(self, scrape: OwnMetrics | SharedMetrics, budget: LoopBudget) -> None:
-        self._scrape, self._budget = scrape, budget
+    def __init__(self, exporter: ProcessExporter | MultiprocessExporter, budget: Budget) -> None:
+        self._exporter, self._budget = exporter, budget
         self._content, self._rendered = b"", -math.inf
         self._under_way: asyncio.Task[bytes] | None = None
 
     async def __aenter__(self) -> None:
-        await self._scrape.__aenter__()
+        await self._exporter.__aenter__()
 
     async def __aexit__(self, *error: object) -> None:
         if self._under_way is not None:
             self._under_way.cancel()
-        await self._scrape.__aexit__(*error)
+        await self._exporter.__aexit__(*error)
 
     async def render(self) -> bytes:
         if monotonic() - self._rendered < KEPT_S and not self._budget.affords:
@@ -76,7 +84,7 @@ class Kept:
 
     async def _render(self) -> bytes:
         spent = partial(self._budget.spend, "metrics")
-        self._content = await Metered(self._scrape.render(self._budget.turn), spent)
+        self._content = await Metered(self._exporter.render(self._budget.turn), spent)
         self._rendered = monotonic()
         return self._content
 
@@ -84,9 +92,11 @@ class Kept:
         self._under_way = None
 
 
-def scrape_of(metrics: Metrics, worker: Worker | None, budget: LoopBudget | None = None) -> Scrape:
-    """Charged to the ``budget``, and kept where that is spent."""
-    scrape: OwnMetrics | SharedMetrics = OwnMetrics(metrics)
+def make_exporter(
+    metrics: Metrics, worker: Worker | None, budget: Budget | None = None
+) -> Exporter:
+    """Of all workers if there is a ``worker``; throttled if there is a ``budget``."""
+    exporter: ProcessExporter | MultiprocessExporter = ProcessExporter(metrics)
     if worker is not None:
-        scrape = SharedMetrics(metrics, worker.folder, worker.number)
-    return scrape if budget is None else Kept(scrape, budget)
+        exporter = MultiprocessExporter(metrics, worker.folder, worker.number)
+    return exporter if budget is None else ThrottledExporter(exporter, budget)
