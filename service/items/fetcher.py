@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from feature_store.contract import CORRUPT, FOUND, Ids
 from service.engine.engine import Engine
 from service.errors import DeadlinePassed, ServiceError
 from service.items.hash_index import ABSENT
-from service.items.item_tower import derive
+from service.items.item_tower import derive_into
 from service.items.memory import DerivedItems, Slots
 from service.items.store_client import StoreReader
 from service.items.table import Epoch
@@ -162,6 +163,7 @@ class Fetches:
     ) -> Fetched:
         """One round trip, and the item tower for what it found."""
         table, mine = version.table, self._epoch
+        keep = partial(table.keep, epoch=epoch)
         batch = await store.items(ids)
         answered = perf_counter()
         status = batch.status.copy()
@@ -170,10 +172,8 @@ class Fetches:
 
         def derive_chunk(start: int, end: int) -> None:
             chosen = readable[start:end]
-            items, finite = derive(version.model, batch.rows[chosen])
+            items, finite = derive_into(keep, version.model, ids[chosen], batch.rows[chosen])
             status[chosen[~finite]] = CORRUPT
-            good = np.flatnonzero(finite)
-            table.keep(ids[chosen[good]], items.gather(good), epoch)
             parts[start] = items
 
         if len(readable):

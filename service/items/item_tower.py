@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.contract import ItemRows
+from feature_store.contract import Ids, ItemRows
 from model_export.bundle.runtime import FoldedModel
 from service.items.memory import DerivedItems
 
@@ -19,3 +21,13 @@ def derive(model: FoldedModel, rows: ItemRows) -> tuple[DerivedItems, NDArray[np
     towers = model.items(rows)
     items = DerivedItems(towers.vector, towers.row, towers.context, model.cold(rows))
     return items, model.scorable(towers)
+
+
+def derive_into(
+    insert: Callable[[Ids, DerivedItems], object], model: FoldedModel, ids: Ids, rows: ItemRows
+) -> tuple[DerivedItems, NDArray[np.bool_]]:
+    """Derive items (N) and ``insert`` those that can be scored. Returns as ``derive`` does."""
+    items, finite = derive(model, rows)
+    good = np.flatnonzero(finite)
+    insert(ids[good], items.gather(good))
+    return items, finite

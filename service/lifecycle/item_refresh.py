@@ -14,18 +14,19 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feature_store.contract import FOUND, Ids, ItemBatch
 from feature_store.errors import StoreError
 from service.errors import NotConfirmed, ServiceError
 from service.items.hash_index import ABSENT
 from service.items.invalidation import Invalidation
-from service.items.item_tower import derive
+from service.items.item_tower import derive_into
+from service.items.memory import DerivedItems
 from service.items.store_client import StoreReader
-from service.items.table import Epoch, TableBusy
+from service.items.table import Epoch, ItemTable, TableBusy
 from service.models.registry import Version, Versions
 from service.observability.background import begin, failed, keep
 from service.observability.logs import logger
@@ -302,10 +303,12 @@ class ItemRefresher:
     ) -> None:
         """Into the table as far as there is room."""
         loop = asyncio.get_running_loop()
+        insert = partial(_insert, version.table, epoch=epoch, replace=replace)
         for start in range(0, len(batch.ids), SLICE):
             part = slice(start, start + SLICE)
             found = np.flatnonzero(batch.status[part] == FOUND) + start
-            await loop.run_in_executor(self._thread, _insert, version, batch, found, epoch, replace)
+            ids, rows = batch.ids[found], batch.rows[found]
+            await loop.run_in_executor(self._thread, derive_into, insert, version.model, ids, rows)
 
     def _read_again(self, version: Version) -> None:
         self.lost += 1
@@ -383,18 +386,14 @@ class ItemRefresher:
         return len(gone)
 
 
-def _insert(
-    version: Version, batch: ItemBatch, chosen: NDArray[np.int64], epoch: Epoch, replace: bool
-) -> None:
-    table = version.table
-    items, finite = derive(version.model, batch.rows[chosen])
-    ids, good = batch.ids[chosen], np.flatnonzero(finite)
-    known = table.find(ids[good]) != ABSENT if replace else np.zeros(len(good), np.bool_)
-    for part, evict in ((good[known], True), (good[~known], False)):
-        if len(part):
+def _insert(table: ItemTable, ids: Ids, items: DerivedItems, epoch: Epoch, replace: bool) -> None:
+    """``replace`` the rows of items that the table has. New ones evict no others."""
+    known = table.find(ids) != ABSENT if replace else np.zeros(len(ids), np.bool_)
+    for part, evict in ((known, True), (~known, False)):
+        if part.any():
             table.insert(
                 ids[part],
-                items.gather(part),
+                items.gather(np.flatnonzero(part)),
                 replace=replace,
                 evict=evict,
                 epoch=epoch,

@@ -23,7 +23,7 @@ from feature_store.options import StoreOptions
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.verify import check_golden
-from service.items.item_tower import derive
+from service.items.item_tower import derive_into
 from service.items.shared_file import TableFile, table_path
 from service.items.table import Epoch, ItemTable, TableBusy
 from service.lifecycle.execution import Execution
@@ -173,10 +173,9 @@ def _when_free(change: Callable[[], T], options: LoadOptions) -> T:
 def _insert(version: Version, batch: ItemBatch, part: slice, epoch: Epoch) -> int:
     """Add a part of a batch; how many of it are unreadable."""
     found = np.flatnonzero(batch.status[part] == FOUND) + part.start
-    items, finite = derive(version.model, batch.rows[found])
-    chosen = np.flatnonzero(finite)
-    version.table.insert(batch.ids[found[chosen]], items.gather(chosen), epoch=epoch)
-    return len(batch.ids[part]) - len(chosen)
+    insert = partial(version.table.insert, epoch=epoch)
+    _, finite = derive_into(insert, version.model, batch.ids[found], batch.rows[found])
+    return len(batch.ids[part]) - int(finite.sum())
 
 
 def warm(version: Version, shapes: list[tuple[int, int]]) -> None:
