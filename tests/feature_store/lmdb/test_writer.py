@@ -221,20 +221,31 @@ async def test_of_a_commit_under_way_the_outcome_is_waited_for_and_else_unknown(
     """It is being written already, so that it cannot be taken back."""
     store = await connect(f"lmdb://{path}", SHOP, options=StoreOptions(1.0, 1.0))
     assert isinstance(store, LmdbStore)
-    go_on = threading.Event()
+    writer = store._writer
+    begun, go_on = threading.Event(), threading.Event()
 
     def slowly(txn: Txn) -> str:
+        begun.set()
         go_on.wait(BOUND_S)
         return "written"
 
-    patient = asyncio.create_task(store._writer.write(slowly))
+    async def writing() -> asyncio.Task[str]:
+        """The loop stands still until the change is being made: its budget ends no sooner."""
+        begun.clear()
+        task = asyncio.create_task(writer.write(slowly))
+        await asyncio.sleep(0)
+        assert begun.wait(BOUND_S)
+        return task
+
+    patient = await writing()
     await asyncio.sleep(0.1)  # well beyond the budget
     go_on.set()
     assert await patient == "written"
     go_on.clear()
-    store._writer._outcome_s = 0.05
+    writer._outcome_s = 0.05
+    impatient = await writing()
     with pytest.raises(StoreUnavailable, match="may yet be written") as late:
-        await store._writer.write(slowly)
+        await impatient
     assert late.value.unknown
     go_on.set()
     await store.close()
