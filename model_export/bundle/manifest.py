@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -13,6 +14,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"  # optional: Ed25519 over the manifest, in base64
 GOLDEN = "golden.npz"
 MOST_MANIFEST_BYTES, MOST_MANIFEST_VALUES = 1 << 20, 1 << 15
+MOST_AHEAD = timedelta(minutes=5)  # of ``created`` to this host's clock
 MOST_FILES = 64  # that a manifest may list; a bundle has 11 at most
 TOLERANCE = 1e-5  # of a golden answer, on the probability; beyond it nothing is published
 GRAPHS = ("item_tower", "history_tower", "ranker")  # of every bundle

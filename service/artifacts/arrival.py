@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -21,11 +21,16 @@ import orjson
 from model_export.bundle import plain_files
 from model_export.bundle.bundle import parse_manifest
 from model_export.bundle.errors import BundleError
-from model_export.bundle.manifest import MANIFEST, MOST_MANIFEST_BYTES, SIGNATURE, Manifest
+from model_export.bundle.manifest import (
+    MANIFEST,
+    MOST_AHEAD,
+    MOST_MANIFEST_BYTES,
+    SIGNATURE,
+    Manifest,
+)
 
 SETTLED_S = 20.0  # without a change: what is wrong with it now is wrong with the bundle
 MOST_FILES = 1000  # of a folder that are looked at
-MOST_AHEAD = timedelta(minutes=5)  # of a manifest's ``created`` to this host's clock
 OF_A_BUNDLE = (".onnx", ".weights", ".npz")
 
 
@@ -39,6 +44,7 @@ class FoundBundle:
     lacks: str | None = None  # which of its files is missing, of another size, or too many
     mark: str = ""  # another one whenever any of its files changes
     quiet_s: float = 0.0  # for so long nothing has changed under our eyes
+    folder: Path | None = None
 
     @property
     def settled(self) -> bool:
@@ -54,8 +60,12 @@ class FoundBundle:
         """What it waits for; None when it is whole, or will not get better by waiting."""
         if self.lacks is None:
             return None
-        waited = f"; nothing has changed for {self.quiet_s:.0f} s" if self.settled else ""
-        return f"{self.lacks}{waited}"
+        if not self.settled:
+            return self.lacks
+        return (
+            f"{self.lacks}; nothing has changed for {self.quiet_s:.0f} s: copy the bundle to "
+            f"{self.folder} again, or remove that folder"
+        )
 
     @property
     def ahead(self) -> str | None:
@@ -98,7 +108,7 @@ class ArrivalTracker:
                 self._seen.pop(folder, None)
                 return None
             seen = self._seen[folder] = _Seen(replace(found, mark=mark), now)
-        return replace(seen.found, quiet_s=now - seen.at)
+        return replace(seen.found, quiet_s=now - seen.at, folder=folder)
 
     def keep_only(self, folders: list[Path]) -> None:
         """Forget the others: they are gone."""

@@ -99,7 +99,9 @@ class ModelRepository:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise BundleError(f"{self.path}: cannot be read: {error.strerror}") from error
+            raise BundleError(
+                f"{self.path}: cannot be read: {error.strerror}; let uid {os.geteuid()} read it"
+            ) from error
         return [self.path / name for name in sorted(names)]
 
 

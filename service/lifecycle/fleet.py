@@ -21,6 +21,7 @@ from feature_store.connect import connect
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError
 from feature_store.options import StoreOptions
+from model_export.bundle.errors import BundleError
 from service.artifacts.arrival import FoundBundle
 from service.errors import Conflict, ServiceError, StoreFailure
 from service.lifecycle.fleet_notes import (
@@ -32,7 +33,7 @@ from service.lifecycle.fleet_notes import (
     mark_of_this_process,
 )
 from service.lifecycle.manager import ModelManager
-from service.observability.background import failed, keep
+from service.observability.background import count, failed, keep
 from service.observability.logs import logger
 from service.settings import Settings
 
@@ -50,7 +51,7 @@ class _Failed:
     """What could not be done here."""
 
     id: str
-    marks: list[str]  # of the folders it would have been loaded from
+    marks: list[str] | None  # of the folders it would have been loaded from, if they can be read
     wait_s: float
     at: float  # ``monotonic``
     looked_at: float = 0.0
@@ -160,9 +161,10 @@ class Fleet:
 
     async def _do(self, wanted: DesiredState) -> None:
         manager, done = self._manager, self._me.done
-        folders = await self._folders(wanted)
-        arriving = [f"version {f.version}: {f.arriving}" for f in folders if f.arriving]
+        folders: list[FoundBundle] | None = None
         try:
+            folders = await self._folders(wanted)
+            arriving = [f"version {f.version}: {f.arriving}" for f in folders if f.arriving]
             if arriving:
                 raise Conflict(f"{arriving[0]}; it is waited for")
             if self._needed(wanted):
@@ -174,16 +176,23 @@ class Fleet:
         except ServiceError as error:
             self._note_failure(wanted, folders, error.detail)
             logger.error("fleet: not done here", reason=error.detail)
+        except BundleError as error:  # the models folder cannot be read
+            self._note_failure(wanted, folders, str(error))
+            count("fleet")
+            logger.error("fleet: not done here", reason=str(error))
         except Exception:  # it would be the same at every look
             self._note_failure(wanted, folders, "an unexpected error; it has been logged")
             failed("fleet", "fleet: not done here")
         self._me.done = wanted.id
         await self._report()
 
-    def _note_failure(self, wanted: DesiredState, folders: list[FoundBundle], fault: str) -> None:
+    def _note_failure(
+        self, wanted: DesiredState, folders: list[FoundBundle] | None, fault: str
+    ) -> None:
         before = self._failed if self._failed and self._failed.id == wanted.id else None
         wait_s = min(2 * before.wait_s, LONGEST_WAIT_S) if before else FIRST_WAIT_S
-        self._failed = _Failed(wanted.id, _marks(folders), wait_s, time.monotonic())
+        marks = None if folders is None else _marks(folders)
+        self._failed = _Failed(wanted.id, marks, wait_s, time.monotonic())
         self._me.fault = fault
 
     async def _may_succeed_now(self, wanted: DesiredState) -> bool:
@@ -192,7 +201,10 @@ class Fleet:
         if failure is None or failure.id != wanted.id or now < failure.looked_at + AGAIN_S:
             return False
         failure.looked_at = now
-        folders = await self._folders(wanted)
+        try:
+            folders = await self._folders(wanted)
+        except BundleError as error:
+            return str(error) != self._me.fault
         if any(found.arriving for found in folders):
             return False
         return _marks(folders) != failure.marks or now > failure.at + failure.wait_s

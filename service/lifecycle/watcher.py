@@ -13,7 +13,7 @@ from service.artifacts.arrival import FoundBundle
 from service.artifacts.local_copies import PrivateFolder
 from service.artifacts.repository import ModelRepository, age
 from service.errors import ServiceError
-from service.observability.background import failed
+from service.observability.background import count, failed
 from service.observability.logs import logger
 
 TOLD_AFTER_S = 300.0  # without a change of an incomplete bundle
@@ -54,6 +54,7 @@ class RepositoryWatcher:
         self._refused = {} if refused is None else refused  # a start may still add to it
         self._followed: datetime | None = None  # as ``followed_created``, should that be lost
         self._told: dict[str, str] = {}  # version -> what was logged of it
+        self._unreadable: str | None = None  # why the models folder could not be read last
         self.left_aside = 0  # newer versions, at the last look
 
     async def follow(self, leads: Callable[[], bool]) -> None:
@@ -66,6 +67,12 @@ class RepositoryWatcher:
                 for found in await asyncio.to_thread(self._look):
                     if await self._try(found):
                         break
+                self._unreadable = None
+            except BundleError as error:
+                count("model_follow")
+                if (reason := str(error)) != self._unreadable:
+                    logger.error("looking for a newer version failed", reason=reason)
+                self._unreadable = reason
             except Exception:
                 failed("model_follow", "looking for a newer version failed")
 

@@ -3,7 +3,7 @@
     keep           a task whose loop restarts after an error, with a back-off
     begin          a task that runs once
     KeptThread     ``keep`` for a thread; knows whether it serves
-    failed         for a loop that handles its errors itself
+    failed, count  for a loop that handles its errors itself
     guard_process  what escapes the others: callbacks, and the threads and tasks of libraries
 
 No other module of ``service`` creates a task or a thread; a test holds that. The counts are the
@@ -54,12 +54,17 @@ def failures() -> dict[TaskName, int]:
     return dict(_failures)
 
 
+def count(name: TaskName) -> None:
+    """Count a failure that is logged otherwise, or has been."""
+    with _counting:
+        _failures[name] += 1
+
+
 def failed(
     name: TaskName, message: str, error: BaseException | None = None, **fields: object
 ) -> None:
     """Log and count a failure; without ``error``, the one being handled."""
-    with _counting:
-        _failures[name] += 1
+    count(name)
     logger.error(message, task=name, exc_info=error or True, **fields)
 
 

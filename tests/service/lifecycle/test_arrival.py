@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import time
@@ -24,6 +25,7 @@ from service.artifacts.repository import ModelRepository
 from service.errors import ModelRefused, StoreFailure
 from service.lifecycle.startup import StartupVersions
 from service.lifecycle.watcher import TOLD_AFTER_S, RepositoryWatcher
+from service.observability.background import failures
 from tests.service.lifecycle import hostile
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.lifecycle.test_signed import new_key
@@ -189,9 +191,34 @@ async def test_what_stays_incomplete_is_told_once_and_followed_all_the_same(
     assert said[0] == ("arriving", "golden.npz is missing")
     assert said[1][0] == "incomplete"
     assert said[1][1].startswith("golden.npz is missing; nothing has changed for ")
+    assert f"copy the bundle to {folder} again, or remove" in said[1][1]
+    assert [line["log_level"] for line in logs] == ["info", "warning"]
     assert len(said) == 2
     golden.rename(folder / "golden.npz")
     assert await following.look() == ["slow"]
+
+
+async def test_a_models_folder_that_cannot_be_followed_is_told_once_and_counted(
+    models: Path, following: Activations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher, before = following.watcher, failures()["model_follow"]
+    newer(models, "later").rename(models / "later")
+    os.rename(models, models.with_name("aside"))
+    os.symlink(models, models)  # a loop, which no user can read
+    monkeypatch.setattr(watcher, "_every_s", 0.001)
+    with capture_logs() as logs:
+        task = asyncio.create_task(watcher.follow(lambda: True))
+        async with asyncio.timeout(30):
+            while failures()["model_follow"] < before + 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            os.unlink(models)
+            os.rename(models.with_name("aside"), models)
+            while following.active != "later":  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        task.cancel()
+    (line,) = [line for line in logs if "cannot be read" in str(line)]
+    assert f"{models}: cannot be read" in line["reason"]
+    assert "exc_info" not in line
 
 
 FUTURE = "9998-01-01T00:00:00Z"

@@ -6,13 +6,17 @@ import asyncio
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from feature_store.contract import FeatureStore
+from service.lifecycle.fleet import AGAIN_S
+from service.observability.background import failures
 from tests.service.houses import opened
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.world import World
@@ -93,5 +97,39 @@ async def test_a_process_whose_bundle_still_arrives_follows_its_fleet_when_it_is
         assert "it is waited for" in (other.fleet._me.fault or "")
         assert other.ready().name == "small-1"
         (elsewhere / "small-2" / "ranker.weights").write_bytes(weights)
+        await until(lambda: other.ready().name == "small-2")
+        await until(lambda: other.fleet._me.fault is None)
+
+
+async def test_a_models_folder_that_cannot_be_read_is_told_once_and_waited_for(
+    two: World, tmp_path: Path
+) -> None:
+    world, aside = two, tmp_path / "aside"
+    elsewhere = Path(shutil.copytree(world.models, tmp_path / "elsewhere"))
+    settings = {"fleet": "closed", "model_policy": "manual"}
+    async with (
+        opened(world, private=tmp_path / "one", **settings) as first,
+        opened(world, private=tmp_path / "two", bundle=elsewhere, **settings) as other,
+    ):
+        await first.manager.activate("small-1")
+        await first.fleet.publish()
+        await until(lambda: other.ready().name == "small-1")
+        await other.manager.unload("small-2")
+        os.rename(elsewhere, aside)
+        os.symlink(elsewhere, elsewhere)  # a loop, which no user can read
+        before = failures()["fleet"]
+        with capture_logs() as logs:
+            await first.manager.activate("small-2")
+            await first.fleet.publish()
+            await until(lambda: f"{elsewhere}: cannot be read" in (other.fleet._me.fault or ""))
+            looked_at = time.monotonic()
+            await until(lambda: other.fleet._failed.looked_at > looked_at + AGAIN_S)  # type: ignore[union-attr]
+            (line,) = [line for line in logs if f"{elsewhere}: cannot" in str(line)]
+            assert not [line for line in logs if line.get("exc_info")]
+        assert f"let uid {os.geteuid()} read it" in line["reason"]
+        assert failures()["fleet"] == before + 1
+        assert other.ready().name == "small-1"
+        os.unlink(elsewhere)
+        os.rename(aside, elsewhere)
         await until(lambda: other.ready().name == "small-2")
         await until(lambda: other.fleet._me.fault is None)
