@@ -64,7 +64,10 @@ def oracle_of(path: str | None, store: str | None) -> Oracle | None:
         return StubOracle()
     if store is None:
         raise ValueError("oracle: needs --store, where the service reads histories and items")
-    return BundleOracle(Path(path), store)
+    oracle = BundleOracle(Path(path), store)
+    for reason in oracle.passed_over:
+        say(f"oracle: passed over: {reason}")
+    return oracle
 
 
 def keep(

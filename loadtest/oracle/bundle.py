@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.oracle.oracle import Scores, UnknownVersion
+
+if TYPE_CHECKING:  # a load without an oracle does without them
+    from feature_store import FeatureStore
+    from model_export.bundle.bundle import Bundle
+    from model_export.bundle.runtime import FoldedModel
 
 
 class OracleError(ValueError):
@@ -24,19 +29,42 @@ class BundleOracle:
     """``path``: a bundle, or a folder of bundles. ``store``: where histories and items are."""
 
     def __init__(self, path: Path, store: str) -> None:
+        from feature_store.errors import StoreMismatch
+        from model_export.bundle.bundle import Bundle, usable
+        from model_export.bundle.errors import BundleError
+
+        self._loop = asyncio.new_event_loop()
+        self._store: FeatureStore
+        self._models: dict[str, FoldedModel] = {}
+        self.passed_over: list[Exception] = []  # why bundles of the folder are not used
+        self._histories: dict[int, NDArray[np.int64]] = {}
+        if (path / "manifest.json").exists():
+            self._take(Bundle.open(path), store)
+        else:
+            for bundle in usable(path, self.passed_over.append):
+                try:
+                    self._take(bundle, store)
+                except (BundleError, StoreMismatch) as error:
+                    self.passed_over.append(error)
+        if not self._models:
+            self._loop.close()
+            why = f" that can be used: {self.passed_over[0]}" if self.passed_over else ""
+            raise OracleError(f"oracle: {path} holds no bundle{why} (python -m model_export build)")
+        self.versions = tuple(self._models)
+
+    def _take(self, bundle: Bundle, store: str) -> None:
+        """BundleError, or StoreMismatch for one that is not for this store."""
         import feature_store
-        from model_export.bundle.bundle import Bundle
+        from feature_store.errors import StoreMismatch
         from model_export.bundle.runtime import FoldedModel
 
-        folders = [path] if (path / "manifest.json").exists() else sorted(path.iterdir())
-        bundles = [Bundle.open(f) for f in folders if (f / "manifest.json").exists()]
-        if not bundles:
-            raise OracleError(f"oracle: {path} holds no bundle (python -m model_export build)")
-        self._models = {model.version: model for model in map(FoldedModel, bundles)}
-        self.versions = tuple(self._models)
-        self._loop = asyncio.new_event_loop()
-        self._store = self._loop.run_until_complete(feature_store.connect(store, bundles[0].schema))
-        self._histories: dict[int, NDArray[np.int64]] = {}
+        model = FoldedModel(bundle)
+        if not self._models:
+            connecting = feature_store.connect(store, bundle.schema)
+            self._store = self._loop.run_until_complete(connecting)
+        elif found := bundle.schema.layout_differences(self._store.schema):
+            raise StoreMismatch(f"{bundle.path}: written for another schema: {'; '.join(found)}")
+        self._models[model.version] = model
 
     def scores(self, version: str, request: dict[str, Any]) -> Scores:
         if version not in self._models:

@@ -13,13 +13,14 @@ models/20261121T093000Z/
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -33,6 +34,7 @@ from model_export.bundle.manifest import (
     FORMAT,
     GOLDEN,
     MANIFEST,
+    MOST_AHEAD,
     MOST_FILES,
     MOST_MANIFEST_BYTES,
     MOST_MANIFEST_VALUES,
@@ -41,6 +43,7 @@ from model_export.bundle.manifest import (
     Manifest,
 )
 
+logger = logging.getLogger(__name__)
 MOST_SHOWN = 200  # characters of a manifest in a message
 REBUILD = "copy the bundle again or rebuild it with `python -m model_export build`"
 
@@ -76,27 +79,64 @@ class Bundle:
 
 
 def newest(models: Path | str) -> Bundle:
-    """The most recently created bundle of a models folder, opened and checked."""
+    """The most recently created bundle of a models folder that can be used, opened and checked.
+
+    Others that are newer, or cannot be dated, are named in the log. BundleError: there is none.
+    """
     models = Path(models)
-    found = [read_manifest(folder) for folder in bundle_folders(models)]
-    if not found:
-        raise BundleError(
-            f"{models}: holds no bundle; build one with "
-            f"`python -m model_export build CHECKPOINT --out {models}`"
-        )
-    latest = max(found, key=lambda manifest: (manifest.created, manifest.version))
-    return Bundle.open(models / latest.version)
+    faults: list[BundleError] = []
+
+    def passed_over(error: BundleError) -> None:
+        faults.append(error)
+        logger.warning("passed over: %s", error)
+
+    for bundle in usable(models, passed_over):
+        if bundle.manifest.created - datetime.now(UTC) <= MOST_AHEAD:
+            return bundle
+        date = bundle.manifest.created.isoformat()
+        passed_over(BundleError(f"{bundle.path}: created {date}, which is in the future"))
+    if faults:
+        raise BundleError(f"{models}: holds no bundle that can be used: {faults[0]}")
+    raise BundleError(
+        f"{models}: holds no bundle; build one with "
+        f"`python -m model_export build CHECKPOINT --out {models}`"
+    )
 
 
-def bundle_folders(models: Path) -> list[Path]:
+def usable(models: Path, passed_over: Callable[[BundleError], None]) -> Iterator[Bundle]:
+    """Every bundle of a models folder that can be opened, the newest first.
+
+    ``passed_over`` is told why of each other.
+    """
+    found = []
+    for folder in _bundle_folders(models):
+        try:
+            found.append((folder, read_manifest(folder)))
+        except BundleError as error:
+            passed_over(error)
+    for folder, _ in sorted(found, key=lambda one: (one[1].created, one[1].version), reverse=True):
+        try:
+            yield Bundle.open(folder)
+        except BundleError as error:
+            passed_over(error)
+
+
+def _bundle_folders(models: Path) -> list[Path]:
     """Folders that hold a manifest, by name. One still being written is not among them."""
     if not models.is_dir():
         return []
-    return sorted(
-        folder
-        for folder in models.iterdir()
-        if re.match(VERSION_PATTERN, folder.name) and (folder / MANIFEST).is_file()
-    )
+    named = (f for f in models.iterdir() if re.fullmatch(VERSION_PATTERN, f.name))
+    return sorted(folder for folder in named if _may_hold_a_manifest(folder))
+
+
+def _may_hold_a_manifest(folder: Path) -> bool:
+    try:
+        os.lstat(folder / MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # closed to us: reading it says why
+        pass
+    return True
 
 
 def read_manifest(path: Path) -> Manifest:

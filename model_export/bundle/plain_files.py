@@ -28,7 +28,7 @@ def opened(file: Path, folder: int | None = None) -> Iterator[tuple[int, os.stat
     except FileNotFoundError:
         raise
     except OSError as error:
-        reason = "a symbolic link" if file.is_symlink() else error.strerror
+        reason = "a symbolic link" if os.path.islink(file) else error.strerror
         raise BundleError(f"{file}: cannot be opened: {reason}; {COPY_IT}") from None
     try:
         found = os.fstat(descriptor)

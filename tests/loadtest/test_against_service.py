@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -102,3 +103,21 @@ def test_the_oracle_says_what_it_lacks(world: World, oracle: BundleOracle, tmp_p
         oracle.scores("other", {"user_id": 1, "candidates": [1]})
     with pytest.raises(OracleError, match="no bundle"):
         BundleOracle(tmp_path, world.store)
+
+
+def test_the_oracle_names_and_passes_over_a_bad_bundle(world: World, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(world.models, tmp_path / "models"))
+    good = next(models.iterdir()).name
+    for bad in ("cut", "odd"):
+        shutil.copytree(models / good, models / bad)
+    (models / "cut" / "manifest.json").write_text("{")  # "odd": its manifest names another folder
+    judge = BundleOracle(models, world.store)
+    assert judge.versions == (good,)
+    named = " ".join(map(str, judge.passed_over))
+    assert f"{models / 'cut'}/manifest.json" in named
+    assert f"{models / 'odd'}/manifest.json" in named
+    assert judge.scores(good, {"user_id": 1, "candidates": world.ids[:3].tolist()}).shape == (3,)
+    judge.close()
+    shutil.rmtree(models / good)
+    with pytest.raises(OracleError, match=r"no bundle that can be used: .*cut"):
+        BundleOracle(models, world.store)

@@ -106,6 +106,26 @@ def test_newest_goes_by_creation_and_not_by_name(network: QIN, tmp_path: Path) -
     assert newest(tmp_path).version == "a"
 
 
+def test_newest_names_and_passes_over_what_cannot_be_used(
+    network: QIN, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for version in ("first", "good", "later", "cut", "broken", "linked"):
+        made = build(network, tmp_path, version=version)
+        if version == "later":
+            edit(made, lambda content: content.update(created="9998-01-01T00:00:00Z"))
+    os.truncate(tmp_path / "cut" / "ranker.weights", 100)
+    (tmp_path / "broken" / MANIFEST).write_text("{")
+    (tmp_path / "linked" / MANIFEST).unlink()
+    (tmp_path / "linked" / MANIFEST).symlink_to(tmp_path / "linked" / MANIFEST)
+    assert newest(tmp_path).version == "good"
+    for version in ("later", "cut", "broken", "linked"):
+        assert f"passed over: {tmp_path / version}" in caplog.text
+    for version in ("first", "good"):
+        os.truncate(tmp_path / version / "golden.npz", 1)
+    with pytest.raises(BundleError, match=r"holds no bundle that can be used: .*broken"):
+        newest(tmp_path)
+
+
 def test_newest_of_nothing_says_how_to_build_one(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(BundleError, match="holds no bundle; build one with"):
