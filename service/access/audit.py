@@ -1,8 +1,9 @@
-"""Who did what with the versions, to which, with what result: one line each, refusals included."""
+"""Logs who did what at the admin port, with what result: one line each, refusals included."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +18,22 @@ from service.observability.logs import logger
 Verb = Callable[[], Awaitable[ModelEntry]]
 
 
+@contextmanager
+def recorded(request: Request, action: str, **about: object) -> Iterator[dict[str, object]]:
+    """Log one line ``admin`` about what is done within; what is put into the dict is told, too."""
+    began, told = perf_counter(), {"who": "nobody", "outcome": "failed", **about}
+    try:
+        yield told
+        told["outcome"] = "done"
+    except ServiceError as error:
+        told["outcome"] = error.slug
+        raise
+    finally:
+        address = request.client and request.client.host
+        ms = round(1e3 * (perf_counter() - began), 1)
+        logger.info("admin", address=address, action=action, ms=ms, **told)
+
+
 class Recorder:
     """Does what an operator with access asks for, in either of the admin API's dialects."""
 
@@ -27,23 +44,10 @@ class Recorder:
         self, request: Request, action: str, version: str | None, verb: Verb
     ) -> dict[str, Any]:
         """The version and who plays which part, after the verb; the fleet is told."""
-        manager, began, who, outcome = self._house.manager, perf_counter(), "nobody", "failed"
-        try:
-            who = self._access.check(request)
+        manager = self._house.manager
+        with recorded(request, action, model_version=version) as told:
+            told["who"] = self._access.check(request)
             entry = await verb()
             await self._house.fleet.publish()
-            outcome, version = "done", entry.name
+            told["model_version"] = entry.name
             return {**manager.catalog.describe(entry), **manager.catalog.roles()}
-        except ServiceError as error:
-            outcome = error.slug
-            raise
-        finally:
-            logger.info(
-                "admin",
-                who=who,
-                address=request.client and request.client.host,
-                action=action,
-                model_version=version,
-                outcome=outcome,
-                ms=round(1e3 * (perf_counter() - began), 1),
-            )

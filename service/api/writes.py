@@ -6,7 +6,8 @@ public port refuses what is elsewhere or off, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Any
 
 import orjson
@@ -14,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import WithJsonSchema
 
 from service.access.admin import Access
+from service.access.audit import recorded
 from service.api import item_schema as body_schemas
 from service.api.body import parse_object, read_body
 from service.api.events import EVENT_EXAMPLES, Events, EventsAnswer
@@ -35,25 +37,26 @@ Responses = dict[int | str, dict[str, Any]]
 REFUSALS: Responses = {status: problem() for status in (400, 413, 415, 422, 429, 500, 503)}
 UNKNOWN: Responses = {404: problem()}
 ADMIN: Responses = {401: problem(), 403: problem()}
-Check = Callable[[Request], object]
+# Around a write, named by what it does; what is put into the dict goes into the admin log.
+Record = Callable[[Request, str], AbstractContextManager[dict[str, object]]]
 
 
 def add_writes(app: FastAPI, house: House, admin: Access | None = None) -> None:
     """Those that are at this port: the admin API's, with its ``admin`` access, or the public one.
 
-    Each asks for that access before it reads a body.
+    Each asks for that access before it reads a body, and is recorded in the admin log.
     """
     here = "service" if admin is None else "admin"
-    check = _nothing if admin is None else _noting(admin)
+    record = _unrecorded if admin is None else _recorded_by(admin)
     more = {} if admin is None else ADMIN
     settings = house.settings
     if settings.events_at == here:
-        _add_events(app, house, check, more)
+        _add_events(app, house, record, more)
     elif admin is None:
         why = _elsewhere("events", "EVENTS_ON", settings.events_on, settings.events_at)
         _refuse(app, "POST", EVENTS, why)
     if settings.writes_at == here:
-        _add_items(app, house, check, more)
+        _add_items(app, house, record, more)
     elif admin is None:
         why = _elsewhere("item writes", "WRITES_ON", settings.writes_on, settings.writes_at)
         for method in ("PUT", "PATCH", "DELETE"):
@@ -69,7 +72,7 @@ def add_item_reads(app: FastAPI, house: House) -> None:
         return Response(orjson.dumps(found), media_type=JSON)
 
 
-def _add_events(app: FastAPI, house: House, check: Check, more: Responses) -> None:
+def _add_events(app: FastAPI, house: House, record: Record, more: Responses) -> None:
     events = Events(house.reader, house.metrics, house.settings.max_events)
     limit = house.settings.max_body_bytes
 
@@ -87,17 +90,18 @@ def _add_events(app: FastAPI, house: House, check: Check, more: Responses) -> No
         ),
     )
     async def append(request: Request) -> Response:
-        check(request)
-        _require_json(request)
-        exchange = exchange_of(request)
-        body = await read_charged(request, limit)
-        outcome = await events.take(body, turn_of(exchange))
-        _stored(exchange, outcome.applied * EVENT_S)
-        status = outcome.status()
+        with record(request, "events") as told:
+            _require_json(request)
+            exchange = exchange_of(request)
+            body = await read_charged(request, limit)
+            outcome = await events.take(body, turn_of(exchange))
+            _stored(exchange, outcome.applied * EVENT_S)
+            told.update(applied=outcome.applied, rejected=len(outcome.rejected))
+            status = outcome.status()
         return Response(outcome.json(exchange.request_id), status, media_type=JSON)
 
 
-def _add_items(app: FastAPI, house: House, check: Check, more: Responses) -> None:
+def _add_items(app: FastAPI, house: House, record: Record, more: Responses) -> None:
     items = CatalogueItems(house.reader, house.refresher)
     limit = house.settings.max_body_bytes
     schema = house.store.schema
@@ -119,10 +123,10 @@ def _add_items(app: FastAPI, house: House, check: Check, more: Responses) -> Non
         openapi_extra=whole,
     )
     async def put(item_id: ItemId, request: Request) -> Response:
-        check(request)
-        chosen = item_id_of(item_id)
-        await items.put(chosen, await values(request))
-        _stored(exchange_of(request))
+        with record(request, "put-item") as told:
+            told["item_id"] = chosen = item_id_of(item_id)
+            await items.put(chosen, await values(request))
+            _stored(exchange_of(request))
         return Response(status_code=204)
 
     @app.patch(
@@ -133,10 +137,10 @@ def _add_items(app: FastAPI, house: House, check: Check, more: Responses) -> Non
         openapi_extra=some,
     )
     async def patch(item_id: ItemId, request: Request) -> Response:
-        check(request)
-        chosen = item_id_of(item_id)
-        await items.patch(chosen, await values(request))
-        _stored(exchange_of(request))
+        with record(request, "patch-item") as told:
+            told["item_id"] = chosen = item_id_of(item_id)
+            await items.patch(chosen, await values(request))
+            _stored(exchange_of(request))
         return Response(status_code=204)
 
     @app.delete(
@@ -146,9 +150,10 @@ def _add_items(app: FastAPI, house: House, check: Check, more: Responses) -> Non
         responses={**REFUSALS, **UNKNOWN, **more},
     )
     async def delete(item_id: ItemId, request: Request) -> Response:
-        check(request)
-        await items.delete(item_id_of(item_id))
-        _stored(exchange_of(request))
+        with record(request, "delete-item") as told:
+            told["item_id"] = chosen = item_id_of(item_id)
+            await items.delete(chosen)
+            _stored(exchange_of(request))
         return Response(status_code=204)
 
 
@@ -186,16 +191,20 @@ def _require_json(request: Request) -> None:
         raise UnsupportedMediaType(f"send Content-Type: {JSON}")
 
 
-def _nothing(request: Request) -> None: ...
+def _unrecorded(request: Request, action: str) -> AbstractContextManager[dict[str, object]]:
+    return nullcontext({})
 
 
-def _noting(admin: Access) -> Check:
-    """The admin API's check; whose token it was goes into the log lines of the request."""
+def _recorded_by(admin: Access) -> Record:
+    """The admin API's check, and its line in the admin log; whose token it was goes into both."""
 
-    def check(request: Request) -> None:
-        exchange_of(request).caller = admin.check(request)
+    @contextmanager
+    def record(request: Request, action: str) -> Iterator[dict[str, object]]:
+        with recorded(request, action) as told:
+            told["who"] = exchange_of(request).caller = admin.check(request)
+            yield told
 
-    return check
+    return record
 
 
 async def read_charged(request: Request, limit: int) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from service.api.admin import create_admin
 from service.application import House
@@ -150,6 +151,45 @@ async def test_on_the_admin_port_writes_take_its_token(world: World) -> None:
         assert (await client.post("/v1/score", json=asked)).json()["cold_user"] is False
         assert (await admin.delete(url, headers=BEARER)).status_code == 204
         assert (await client.get(url)).status_code == 404
+
+
+async def test_writes_at_the_admin_port_are_recorded_with_who_what_and_how_it_went(
+    world: World,
+) -> None:
+    item = int(world.ids[2])
+    changed = {"writes_on": "admin", "events_on": "admin", "admin_token": f"ann:{TOKEN}"}
+    async with (
+        opened(world, **changed) as house,
+        admin_of(house) as admin,
+        client_of(house) as client,
+    ):
+        url = f"/v1/items/{item}"
+        values = (await client.get(url)).json()
+        batch = {"events": [{"user_id": 4321, "item_id": item}, {"user_id": 4321}]}
+        with capture_logs() as logs:
+            await admin.put(url, json=values, headers=BEARER)
+            await admin.patch(url, json={"likes_level": 5})
+            await admin.patch(url, json={"no": 5}, headers=BEARER)
+            await admin.patch(url, content="{}", headers=BEARER)
+            await admin.post("/v1/events", json=batch, headers=BEARER)
+            await admin.delete(url, headers=BEARER)
+            await admin.delete(url, headers=BEARER)
+            await client.get(url)
+    audited = [line for line in logs if line["event"] == "admin"]
+    assert [(line["who"], line["action"], line["outcome"]) for line in audited] == [
+        ("ann", "put-item", "done"),
+        ("nobody", "patch-item", "unauthorised"),
+        ("ann", "patch-item", "invalid-field"),
+        ("ann", "patch-item", "unsupported-media-type"),
+        ("ann", "events", "done"),
+        ("ann", "delete-item", "done"),
+        ("ann", "delete-item", "unknown-item"),
+    ]
+    assert audited[0]["item_id"] == audited[-1]["item_id"] == item
+    assert (audited[4]["applied"], audited[4]["rejected"]) == (1, 1)
+    assert all({"address", "ms"} <= line.keys() for line in audited)
+    assert "4321" not in str(audited)  # of users only the log that is told to has ids
+    assert TOKEN not in str(audited)
 
 
 async def test_without_a_token_the_admin_port_takes_writes_from_this_machine_alone(
