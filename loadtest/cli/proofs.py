@@ -12,6 +12,7 @@ from loadtest.experiments import self_check as checking
 from loadtest.experiments.bench import bench as measure
 from loadtest.experiments.stub import Stub, StubSettings
 from loadtest.experiments.stub import run as run_stub
+from loadtest.experiments.swap import first_token
 
 
 def self_check(as_json: AsJson = False) -> None:
@@ -76,7 +77,7 @@ def stub(
             mix_every=mix_every,
             fail_every=fail_every,
             admin_port=admin_port,
-            admin_token=admin_token,
+            admin_token=first_token(admin_token),
             activation_s=activation,
             seed=seed,
         )

@@ -23,12 +23,17 @@ AROUND = 0.5  # seconds before an activation is asked for and after it is answer
 Json = dict[str, Any]
 
 
+def first_token(setting: str) -> str:
+    """The first of QIN_ADMIN_TOKEN: TOKEN, or several as NAME:TOKEN separated by spaces."""
+    return (setting.split() or [""])[0].rpartition(":")[2]
+
+
 @dataclass(frozen=True)
 class Admin:
     """The service's admin API: ``POST /admin/models/{version}/activate`` behind a bearer token."""
 
     url: str
-    token: str = ""
+    token: str = ""  # as in QIN_ADMIN_TOKEN
     allow_remote: bool = False
     timeout: float = 60.0
 
@@ -54,8 +59,8 @@ class Admin:
         target = Target.parse(self.url, allow_remote=self.allow_remote)
         connection = http.client.HTTPConnection(target.address, target.port, timeout=self.timeout)
         headers = {"Host": target.authority}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
+        if token := first_token(self.token):
+            headers["Authorization"] = f"Bearer {token}"
         try:
             connection.request(method, urlsplit(self.url).path.rstrip("/") + path, headers=headers)
             answer = connection.getresponse()

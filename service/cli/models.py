@@ -113,8 +113,8 @@ def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None
         data=None if body is None else orjson.dumps(body),
         headers={"Content-Type": "application/json"},
     )
-    if token := os.environ.get("QIN_ADMIN_TOKEN", ""):
-        request.add_header("Authorization", f"Bearer {token.split()[0].rpartition(':')[2]}")
+    if tokens := os.environ.get("QIN_ADMIN_TOKEN", "").split():
+        request.add_header("Authorization", f"Bearer {tokens[0].rpartition(':')[2]}")
     try:
         with urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310
             content: dict[str, Any] = orjson.loads(answer.read())

@@ -136,6 +136,12 @@ def test_swaps_under_load_are_counted_and_their_answers_checked() -> None:
     assert found["requests_without"] > 100
 
 
+@pytest.mark.parametrize("setting", ["secret", "ann:secret", " ann:secret ben:other "])
+def test_of_an_admin_token_with_a_name_the_token_alone_is_sent(setting: str) -> None:
+    with StubProcess(service="constant:5ms", servers=0, admin_port=0, admin_token="secret") as stub:
+        assert Admin(stub.admin_url, setting).versions() == ["stub-1", "stub-2"]
+
+
 def test_a_refused_activation_is_an_error() -> None:
     with StubProcess(service="constant:1ms", servers=0, admin_port=0) as stub:
         load = Load(stub.url, rate=50, seconds=1, warmup=0, workload=SMALL)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import httpx
@@ -67,6 +70,17 @@ def test_every_call_is_written_down_with_who_what_and_how_it_went(guarded: Servi
     assert audited[0]["model_version"] == "small-1"
     assert all({"timestamp", "address", "ms"} <= line.keys() for line in audited)
     assert ANN not in guarded.log.read_text()
+
+
+def test_the_command_sends_the_first_token_alone_of_the_services_own_setting(
+    guarded: Service,
+) -> None:
+    command = [sys.executable, "-m", "service", "models", "list", "--json"]
+    url = f"http://127.0.0.1:{guarded.admin_port}"
+    for setting, status in ((f"ann:{ANN} ben:{BEN}", 0), (BEN, 0), (" ", 1)):
+        variables = {**os.environ, "QIN_ADMIN_URL": url, "QIN_ADMIN_TOKEN": setting}
+        done = subprocess.run(command, capture_output=True, text=True, env=variables)
+        assert (done.returncode, done.stderr[:8]) == (status, "refused:" * status)
 
 
 def test_a_page_of_another_site_is_refused_even_with_a_token(guarded: Service) -> None:

@@ -202,15 +202,23 @@ async def test_what_was_loaded_is_no_longer_looked_at_by_collections(world: Worl
 
 
 @pytest.mark.parametrize("on", ["service", "admin"])
-async def test_metrics_are_at_the_port_that_was_asked_for(world: World, on: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    ["/metrics", "/v2/models/stats", "/v2/models/qin/stats", "/v2/models/qin/versions/{}/stats"],
+)
+async def test_metrics_and_statistics_are_at_the_port_that_was_asked_for(
+    world: World, on: str, path: str
+) -> None:
     async with opened(world, metrics_on=on) as house, client_of(house) as client:
         admin = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=create_admin(house)), base_url="http://admin"
         )
         async with admin:
-            found = {"service": await client.get("/metrics"), "admin": await admin.get("/metrics")}
+            path = path.format(world.bundle.version)
+            found = {"service": await client.get(path), "admin": await admin.get(path)}
     assert found[on].status_code == 200
-    assert found[on].headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    kind = "text/plain; version=0.0.4" if path == "/metrics" else "application/json"
+    assert found[on].headers["Content-Type"].startswith(kind)
     assert {name for name, answer in found.items() if answer.status_code == 404} == {
         "service",
         "admin",
