@@ -38,7 +38,7 @@ from service.lifecycle.shadow import Shadow
 from service.lifecycle.startup import StartupVersions
 from service.lifecycle.top_k_audit import TopKAudit
 from service.lifecycle.watcher import RepositoryWatcher
-from service.models.registry import Version, Versions
+from service.models.registry import LoadedModel, ModelRegistry
 from service.observability.background import keep
 from service.observability.event_loop import watched
 from service.observability.exporter import Exporter, Worker, make_exporter
@@ -47,9 +47,9 @@ from service.observability.metrics import Metrics
 from service.observability.model_metrics import expose_versions
 from service.observability.version_stats import VersionStats
 from service.priority import Priority
-from service.scoring.pipeline import Scoring
-from service.scoring.query import Question
-from service.scoring.result import Answer
+from service.scoring.pipeline import ScoringPipeline
+from service.scoring.query import ScoreQuery
+from service.scoring.result import ScoreResult
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class House:
+class ServiceState:
     """The typed state that routes are given."""
 
     settings: Settings
@@ -68,8 +68,8 @@ class House:
     engine: Engine
     admission: Admission
     budget: LoopBudget
-    scoring: Scoring
-    versions: Versions
+    scoring: ScoringPipeline
+    registry: ModelRegistry
     readiness: Readiness
     manager: ModelManager
     fleet: Fleet
@@ -98,8 +98,8 @@ class House:
                 imported = await asyncio.to_thread(self.startup.next)
         await asyncio.to_thread(self.startup.begun_with, imported)
         self.readiness.enter("a first score")
-        assert self.versions.active is not None, "it has just been started"
-        await prove(self.engine, self.versions.active)
+        assert self.registry.active is not None, "it has just been started"
+        await prove(self.engine, self.registry.active)
         self.readiness.ready = True
         self.fleet.begin()
         logger.info(
@@ -107,7 +107,7 @@ class House:
         )
 
     def answered(
-        self, question: Question, answer: Answer, permit: Permit, stats: VersionStats
+        self, query: ScoreQuery, answer: ScoreResult, permit: Permit, stats: VersionStats
     ) -> None:
         """Once it has been sent: what need not be waited for."""
         if permit.took is not None and permit.priority is Priority.ONLINE:
@@ -115,7 +115,7 @@ class House:
             stats.took(candidates, len(answer.history), busy)
         permit.learn()
         self.scoring.answered(answer)
-        self.manager.answered(question, answer)
+        self.manager.answered(query, answer)
 
     @property
     def scores(self) -> bool:
@@ -123,9 +123,9 @@ class House:
         readiness = self.readiness
         return readiness.ready and not readiness.draining and not self.engine.waiting_for
 
-    def ready(self) -> Version:
+    def ready(self) -> LoadedModel:
         """Who answers. NotReady when the service should not be sent traffic."""
-        readiness, active = self.readiness, self.versions.active
+        readiness, active = self.readiness, self.registry.active
         waiting_for = "" if readiness.ready else readiness.waiting_for
         if readiness.draining:
             waiting_for = "nothing: it is about to stop"
@@ -150,9 +150,9 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(
+async def build_application(
     settings: Settings, worker: Worker | None = None
-) -> AsyncIterator[tuple[House, Bundle]]:
+) -> AsyncIterator[tuple[ServiceState, Bundle]]:
     """Open bundle and store, start the engine. Raises BundleError or StoreError, with remedies.
 
     ``worker``: which of a service's several processes this is, if there are several.
@@ -176,10 +176,10 @@ async def open_house(
         min_chunk=settings.min_chunk_candidates,
         niceness=settings.engine_niceness,
     )
-    metrics, versions, readiness = Metrics(), Versions(), Readiness()
+    metrics, registry, readiness = Metrics(), ModelRegistry(), Readiness()
     may_do_without = settings.on_store_failure == "degrade"
     reader = StoreReader(store, metrics, may_do_without=may_do_without)
-    refresher = ItemRefresher(reader, versions, settings.item_reread_s)
+    refresher = ItemRefresher(reader, registry, settings.item_reread_s)
     limits = SandboxLimits(settings.inspection_memory_mb << 20, settings.inspection_s)
     shadow = Shadow(reader, metrics, settings.chunk_candidates)
     loader = Loader(
@@ -190,8 +190,8 @@ async def open_house(
         settings.table_folder,
         Execution(settings.precision, settings.provider),
     )
-    rechecks = TopKAudit(versions, metrics, settings.top_k_recheck, settings.chunk_candidates)
-    manager = ModelManager(ModelCatalog(settings, repository, versions, shadow), loader, metrics)
+    rechecks = TopKAudit(registry, metrics, settings.top_k_recheck, settings.chunk_candidates)
+    manager = ModelManager(ModelCatalog(settings, repository, registry, shadow), loader, metrics)
     manager.before_ready(refresher.catch_up)
     fleet = Fleet(settings, store, manager)
 
@@ -204,14 +204,14 @@ async def open_house(
         private,
         activate,
         settings.follow_every_s,
-        active=lambda: versions.active.name if versions.active else None,
+        active=lambda: registry.active.name if registry.active else None,
         refused=startup.refused,
     )
     admission = Admission(engine, metrics, settings.target_ms / 1e3)
     budget = LoopBudget(
         metrics, admission.let_in, settings.workers, settings.max_in_flight_connections
     )
-    house = House(
+    state = ServiceState(
         settings=settings,
         metrics=metrics,
         store=store,
@@ -220,8 +220,8 @@ async def open_house(
         engine=engine,
         admission=admission,
         budget=budget,
-        scoring=Scoring(reader, engine, metrics, rechecks, budget),
-        versions=versions,
+        scoring=ScoringPipeline(reader, engine, metrics, rechecks, budget),
+        registry=registry,
         readiness=readiness,
         manager=manager,
         fleet=fleet,
@@ -233,9 +233,9 @@ async def open_house(
         traces=_traces(settings),
     )
     try:
-        _expose(house)
-        async with house.exporter, watched(metrics.gc_pauses, metrics.loop_lag):
-            yield house, imported.bundle
+        _expose(state)
+        async with state.exporter, watched(metrics.gc_pauses, metrics.loop_lag):
+            yield state, imported.bundle
     finally:
         await fleet.close()
         await manager.close()
@@ -243,8 +243,8 @@ async def open_house(
         await refresher.close()
         await asyncio.to_thread(engine.close)
         await store.close()
-        if house.traces is not None:
-            await asyncio.to_thread(house.traces.close)
+        if state.traces is not None:
+            await asyncio.to_thread(state.traces.close)
 
 
 async def _first_and_its_store(
@@ -282,15 +282,15 @@ def _traces(settings: Settings) -> Traces | None:
     return Traces.to(settings.trace_url, settings)
 
 
-def _expose(house: House) -> None:
+def _expose(state: ServiceState) -> None:
     """Numbers that live elsewhere, read when scraped."""
-    expose_versions(house.metrics, lambda: ((v.name, v.stats) for v in house.versions.all()))
-    house.metrics.ready.set_function(lambda: float(house.scores))
-    engine, versions = house.engine, house.versions
-    gauge, counter = house.metrics.gauge, house.metrics.counter
+    expose_versions(state.metrics, lambda: ((v.name, v.stats) for v in state.registry.all()))
+    state.metrics.ready.set_function(lambda: float(state.scores))
+    engine, registry = state.engine, state.registry
+    gauge, counter = state.metrics.gauge, state.metrics.counter
 
     def of_table(attribute: str) -> float:
-        active = versions.active
+        active = registry.active
         return float(getattr(active.table, attribute)) if active else 0.0
 
     gauge("qin_engine_threads", "Engine threads.", lambda: engine.threads)
@@ -307,7 +307,7 @@ def _expose(house: House) -> None:
         lambda: engine.expired_runs,
     )
     counter("qin_engine_busy_seconds", "Time that threads scored, of all.", lambda: engine.busy)
-    admission = house.admission
+    admission = state.admission
     gauge(
         "qin_admission_limit_seconds",
         "Forecast waiting up to which online requests are let in.",
@@ -320,12 +320,12 @@ def _expose(house: House) -> None:
         admission.forecast,
         "max",
     )
-    gauge("qin_model_versions_loaded", "Versions in memory.", lambda: len(versions.all()), "max")
+    gauge("qin_model_versions_loaded", "Versions in memory.", lambda: len(registry.all()), "max")
     gauge(
         "qin_models_left_aside",
         "Bundles newer than the one followed last that are not followed: refused, incomplete, or "
         "dated in the future.",
-        lambda: house.watcher.left_aside,
+        lambda: state.watcher.left_aside,
         "max",
     )
     gauge("qin_item_table_items", "Items ready in memory.", lambda: of_table("count"), "max")
@@ -339,7 +339,7 @@ def _expose(house: House) -> None:
         "qin_item_table_bytes",
         "Memory of the items there are.",
         lambda: of_table("bytes"),
-        "max" if house.settings.table_folder else "sum",  # one table, or one each
+        "max" if state.settings.table_folder else "sum",  # one table, or one each
     )
     counter(
         "qin_item_table_refused",
@@ -356,7 +356,7 @@ def _expose(house: House) -> None:
         "Times a fetched item was not kept, because another process held the table's lock.",
         lambda: of_table("not_kept"),
     )
-    refresher, reader = house.refresher, house.reader
+    refresher, reader = state.refresher, state.reader
     counter(
         "qin_item_changes", "Items that the change log told of.", lambda: float(refresher.changed)
     )
@@ -390,7 +390,7 @@ def _expose(house: House) -> None:
     counter(
         "qin_store_odd_replies",
         "Replies of the store in an unknown form, and failed turns of its background work.",
-        lambda: float(house.store.odd_replies),
+        lambda: float(state.store.odd_replies),
     )
     gauge(
         "qin_store_reachable",
@@ -401,7 +401,7 @@ def _expose(house: House) -> None:
     gauge("qin_workers", "Processes that answer requests.", lambda: 1)
 
     def of_model(is_so: Callable[[FoldedModel], bool]) -> Callable[[], float]:
-        return lambda: float(versions.active is not None and is_so(versions.active.model))
+        return lambda: float(registry.active is not None and is_so(registry.active.model))
 
     gauge(
         "qin_int8",

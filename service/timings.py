@@ -10,7 +10,7 @@ STAGES = ("receive", "parse", "store", "table", "items", "queue", "history", "ra
 OTHER = "other"
 
 
-class Timings:
+class StageTimer:
     """Laps on one clock (``perf_counter``, seconds). A stage may be passed more than once."""
 
     __slots__ = ("_lapped", "ended", "seconds", "started")

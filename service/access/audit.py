@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 
 from service.access.admin import Access
-from service.application import House
+from service.application import ServiceState
 from service.errors import ServiceError
 from service.lifecycle.model_entry import ModelEntry
 from service.observability.logs import logger
@@ -37,17 +37,17 @@ def recorded(request: Request, action: str, **about: object) -> Iterator[dict[st
 class Recorder:
     """Does what an operator with access asks for, in either of the admin API's dialects."""
 
-    def __init__(self, house: House) -> None:
-        self._house, self._access = house, Access(house.settings)
+    def __init__(self, state: ServiceState) -> None:
+        self._state, self._access = state, Access(state.settings)
 
     async def do(
         self, request: Request, action: str, version: str | None, verb: Verb
     ) -> dict[str, Any]:
         """The version and who plays which part, after the verb; the fleet is told."""
-        manager = self._house.manager
+        manager = self._state.manager
         with recorded(request, action, model_version=version) as told:
             told["who"] = self._access.check(request)
             entry = await verb()
-            await self._house.fleet.publish()
+            await self._state.fleet.publish()
             told["model_version"] = entry.name
             return {**manager.catalog.describe(entry), **manager.catalog.roles()}

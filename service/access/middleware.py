@@ -18,7 +18,7 @@ from service.access.origins import (
     is_same_origin,
 )
 from service.admission.loop_budget import LoopBudget
-from service.api.middleware import PROBES, TARGET_HOST, Exchange, announced
+from service.api.middleware import PROBES, TARGET_HOST, RequestContext, announced
 from service.api.problems import REFUSAL, answer_refusal
 from service.errors import Forbidden, ServiceError, Unauthorised
 from service.observability.metrics import Metrics
@@ -29,7 +29,7 @@ HOST, AUTHORIZATION = b"host", b"authorization"
 
 
 class AccessMiddleware:
-    """ASGI middleware, inside of ``Exchanges``."""
+    """ASGI middleware, inside of ``RequestContextMiddleware``."""
 
     def __init__(
         self, app: ASGIApp, settings: Settings, metrics: Metrics, budget: LoopBudget
@@ -54,7 +54,7 @@ class AccessMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
         if scope["type"] == "http":
-            headers = scope["exchange"].headers
+            headers = scope["context"].headers
             if (
                 headers.get(HOST) not in self._known
                 or self._looks_at_all
@@ -66,31 +66,31 @@ class AccessMiddleware:
 
     def _chosen(self, scope: Scope) -> ASGIApp:
         """Who answers: the application, or what refuses in its place."""
-        exchange: Exchange = scope["exchange"]
-        granted = self._origins.granted(exchange.headers)
-        exchange.added = granted or self._origins.vary()
+        ctx: RequestContext = scope["context"]
+        granted = self._origins.granted(ctx.headers)
+        ctx.added = granted or self._origins.vary()
         probe = scope["path"] in PROBES
         try:
             if self._looks_at_host and not probe:
-                self._check_host(scope, exchange)
-            if granted and is_preflight(scope, exchange.headers):
+                self._check_host(scope, ctx)
+            if granted and is_preflight(scope, ctx.headers):
                 return answer_preflight
-            if ORIGIN in exchange.headers and not (granted or probe):
-                self._check_origin(exchange)
+            if ORIGIN in ctx.headers and not (granted or probe):
+                self._check_origin(ctx)
             if self._keys and scope["path"] not in KEYLESS:
-                self._check_key(exchange)
+                self._check_key(ctx)
         except ServiceError as error:
             scope[REFUSAL] = error
             return self._refuse
         return self._app
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._budget.turned_away(announced(scope["exchange"]))
+        await self._budget.turned_away(announced(scope["context"]))
         await answer_refusal(scope, receive, send)
 
-    def _check_host(self, scope: Scope, exchange: Exchange) -> None:
+    def _check_host(self, scope: Scope, ctx: RequestContext) -> None:
         """Without one (HTTP/1.0) the caller is no browser; HTTP/1.1 requires it."""
-        named = [exchange.headers.get(HOST)]
+        named = [ctx.headers.get(HOST)]
         if TARGET_HOST in scope:
             named.append(scope[TARGET_HOST])
         if not all(self._names.has(name) for name in named if name is not None):
@@ -98,20 +98,20 @@ class AccessMiddleware:
                 "the Host header is not a name of this service (QIN_ALLOWED_HOSTS lists others)"
             )
 
-    def _check_origin(self, exchange: Exchange) -> None:
-        if self._looks_at_origin and not is_same_origin(exchange.headers):
+    def _check_origin(self, ctx: RequestContext) -> None:
+        if self._looks_at_origin and not is_same_origin(ctx.headers):
             raise Forbidden(
                 "not for pages of other sites (QIN_CORS_ORIGINS lists those that may call)"
             )
 
-    def _check_key(self, exchange: Exchange) -> None:
-        exchange.caller = self._keys.name_of(exchange.headers.get(AUTHORIZATION, b""))
-        if exchange.caller is None:
+    def _check_key(self, ctx: RequestContext) -> None:
+        ctx.caller = self._keys.name_of(ctx.headers.get(AUTHORIZATION, b""))
+        if ctx.caller is None:
             raise Unauthorised(
                 "send Authorization: Bearer KEY (QIN_API_KEYS)",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        self._counts[exchange.caller].inc()
+        self._counts[ctx.caller].inc()
 
 
 def guarded(app: ASGIApp, settings: Settings, metrics: Metrics, budget: LoopBudget) -> ASGIApp:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.middleware import Exchange
+from service.api.middleware import RequestContext
 
 Headers = tuple[tuple[bytes, bytes], ...]
 ORIGIN, ASKS_METHOD = b"origin", b"access-control-request-method"
@@ -58,9 +58,9 @@ def is_preflight(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
 
 async def answer_preflight(scope: Scope, receive: Receive, send: Send) -> None:
     """An ASGI application: the browser of an allowed page may send what it asks about."""
-    exchange: Exchange = scope["exchange"]
-    exchange.route = PREFLIGHT
-    asked = exchange.headers.get(ASKS_HEADERS, b"")
+    ctx: RequestContext = scope["context"]
+    ctx.route = PREFLIGHT
+    asked = ctx.headers.get(ASKS_HEADERS, b"")
     headers = [
         (b"access-control-allow-methods", METHODS),
         (b"access-control-allow-headers", asked if FIELD_NAMES.fullmatch(asked) else b""),

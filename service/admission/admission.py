@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from service.admission.cost_model import PACE, CostModel
-from service.engine.engine import Engine, Work
+from service.engine.engine import Engine, Job
 from service.errors import OverCapacity
 from service.observability.metrics import Metrics
 from service.priority import Priority
@@ -204,7 +204,7 @@ class Permit:
     def explained(self, candidates: int, seconds: float) -> None:
         self._admission.explaining.learn(candidates, seconds)
 
-    def scored(self, candidates: int, work: Work) -> None:
+    def scored(self, candidates: int, work: Job) -> None:
         """So many of them, by this work, which has just come back."""
         waited = work.started - work.submitted + perf_counter() - work.finished
         self.took = candidates, work.busy, waited

@@ -19,16 +19,16 @@ from model_export.bundle.manifest import VERSION_PATTERN
 from service.access.admin import Access
 from service.access.audit import Recorder, Verb
 from service.api.body import Contents, read_body, validate
-from service.api.budget import Budgeted
+from service.api.budget import LoopBudgetMiddleware
 from service.api.docs_page import add_docs
-from service.api.middleware import Exchanges
+from service.api.middleware import RequestContextMiddleware
 from service.api.oip.repository import add_repository
 from service.api.oip.routes import add_statistics
 from service.api.openapi import problem
 from service.api.operations import add_metrics
 from service.api.problems import answer_problem
 from service.api.writes import add_writes
-from service.application import House
+from service.application import ServiceState
 from service.errors import ServiceError
 from service.lifecycle.model_entry import ModelEntry
 
@@ -54,7 +54,7 @@ SHARE_BODY = {
 }
 
 
-def create_admin(house: House) -> ASGIApp:
+def create_admin(state: ServiceState) -> ASGIApp:
     app = FastAPI(
         title="QIN Serving, admin",
         version="1",
@@ -64,28 +64,28 @@ def create_admin(house: House) -> ASGIApp:
     )
     for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_problem)
-    _add_looking(app, house)
-    _add_verbs(app, house)
-    add_repository(app, house)
-    add_writes(app, house, Access(house.settings))
+    _add_looking(app, state)
+    _add_verbs(app, state)
+    add_repository(app, state)
+    add_writes(app, state, Access(state.settings))
     add_docs(app)
-    if house.settings.metrics_on == "admin":
-        add_metrics(app, house)  # without a token: it tells no more than it did in public
-        add_statistics(app, house)
-    budgeted = Budgeted(app, house.budget, others=False)
-    return Exchanges(budgeted, house.settings, house.metrics, house.traces)
+    if state.settings.metrics_on == "admin":
+        add_metrics(app, state)  # without a token: it tells no more than it did in public
+        add_statistics(app, state)
+    budgeted = LoopBudgetMiddleware(app, state.budget, others=False)
+    return RequestContextMiddleware(budgeted, state.settings, state.metrics, state.traces)
 
 
-def _add_looking(app: FastAPI, house: House) -> None:
-    access = Access(house.settings)
+def _add_looking(app: FastAPI, state: ServiceState) -> None:
+    access = Access(state.settings)
 
     @app.get("/admin/models", summary="Every version, its state, and who serves what")
     async def models(request: Request) -> dict[str, Any]:
         access.check(request)
-        content = {**house.manager.catalog.roles(), "models": await house.manager.catalog.listing()}
-        if house.settings.fleet:
+        content = {**state.manager.catalog.roles(), "models": await state.manager.catalog.listing()}
+        if state.settings.fleet:
             try:
-                found = await house.fleet.reports()
+                found = await state.fleet.reports()
                 content["processes"] = [report.model_dump(exclude={"mark"}) for report in found]
             except StoreError as error:
                 content["processes"], content["fleet_fault"] = [], str(error)
@@ -94,11 +94,11 @@ def _add_looking(app: FastAPI, house: House) -> None:
     @app.get("/admin/models/{version}", summary="One version", responses=REFUSALS)
     async def model(request: Request, version: Name) -> dict[str, Any]:
         access.check(request)
-        return house.manager.catalog.describe(await house.manager.catalog.known(version))
+        return state.manager.catalog.describe(await state.manager.catalog.known(version))
 
 
-def _add_verbs(app: FastAPI, house: House) -> None:
-    manager, do = house.manager, Recorder(house).do
+def _add_verbs(app: FastAPI, state: ServiceState) -> None:
+    manager, do = state.manager, Recorder(state).do
 
     def route(action: str, summary: str, verb: Callable[[str], Awaitable[ModelEntry]]) -> None:
         async def handler(request: Request, version: Name) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The HTTP application over a house that is already built."""
+"""The HTTP application over a service that is already built."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.access.document import document_access
 from service.access.middleware import guarded
 from service.admission.loop_budget import FAULTS
-from service.api.budget import Budgeted
+from service.api.budget import LoopBudgetMiddleware
 from service.api.docs_page import add_docs
-from service.api.gate import Gate
-from service.api.middleware import INFER, INFER_VERSION, SCORE, Exchanges, announced
+from service.api.gate import AdmissionGate
+from service.api.middleware import INFER, INFER_VERSION, SCORE, RequestContextMiddleware, announced
 from service.api.oip.infer import document_infer, infer_handler
 from service.api.oip.routes import add_oip
 from service.api.openapi import problem
@@ -23,12 +23,12 @@ from service.api.operations import add_metrics
 from service.api.problems import REFUSAL, answer_problem, answer_refusal
 from service.api.score import document_score, score_handler
 from service.api.writes import add_item_reads, add_writes
-from service.application import House
+from service.application import ServiceState
 from service.errors import ServiceError, TooLarge
 
 
-def create_app(house: House) -> ASGIApp:
-    """Routes inside, the gate before them, access before it, ``Exchanges`` around it all.
+def create_app(state: ServiceState) -> ASGIApp:
+    """Routes inside, the gate before them, access before it, the request's context around it all.
 
     Scoring is behind the gate itself: the framework documents it and answers its other methods.
     """
@@ -42,39 +42,39 @@ def create_app(house: House) -> ASGIApp:
     )
     for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_problem)
-    document_score(app, house)
-    document_infer(app, house)
-    add_oip(app, house)
-    add_item_reads(app, house)
-    add_writes(app, house)
-    _add_operations(app, house)
+    document_score(app, state)
+    document_infer(app, state)
+    add_oip(app, state)
+    add_item_reads(app, state)
+    add_writes(app, state)
+    _add_operations(app, state)
     add_docs(app)
-    if house.settings.metrics_on == "service":
-        add_metrics(app, house)
-    infer = infer_handler(house)
-    scoring = {SCORE: score_handler(house), INFER: infer, INFER_VERSION: infer}
-    document_access(app, house.settings)
-    budgeted = Budgeted(app, house.budget)
-    gate = Gate(budgeted, house.admission, scoring, house.budget)
-    inside = guarded(gate, house.settings, house.metrics, house.budget)
-    return Exchanges(inside, house.settings, house.metrics, house.traces)
+    if state.settings.metrics_on == "service":
+        add_metrics(app, state)
+    infer = infer_handler(state)
+    scoring = {SCORE: score_handler(state), INFER: infer, INFER_VERSION: infer}
+    document_access(app, state.settings)
+    budgeted = LoopBudgetMiddleware(app, state.budget)
+    gate = AdmissionGate(budgeted, state.admission, scoring, state.budget)
+    inside = guarded(gate, state.settings, state.metrics, state.budget)
+    return RequestContextMiddleware(inside, state.settings, state.metrics, state.traces)
 
 
-def create_refusing(house: House, *, public: bool = False) -> ASGIApp:
+def create_refusing(state: ServiceState, *, public: bool = False) -> ASGIApp:
     """For requests that their connection refuses: see ``answer_refusal``."""
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         if isinstance(scope[REFUSAL], TooLarge):  # or who sends it again at once costs as much
-            await house.budget.refused(FAULTS, unread=announced(scope["exchange"]))
+            await state.budget.refused(FAULTS, unread=announced(scope["context"]))
         await answer_refusal(scope, receive, send)
 
     app: ASGIApp = refuse
     if public:
-        app = guarded(app, house.settings, house.metrics, house.budget)
-    return Exchanges(app, house.settings, house.metrics, house.traces)
+        app = guarded(app, state.settings, state.metrics, state.budget)
+    return RequestContextMiddleware(app, state.settings, state.metrics, state.traces)
 
 
-def _add_operations(app: FastAPI, house: House) -> None:
+def _add_operations(app: FastAPI, state: ServiceState) -> None:
     @app.head("/livez", include_in_schema=False)
     @app.get("/livez", summary="The process answers")
     async def live() -> dict[str, str]:
@@ -87,13 +87,13 @@ def _add_operations(app: FastAPI, house: House) -> None:
         responses={503: problem()},
     )
     async def ready() -> dict[str, Any]:
-        active, reachable = house.ready(), house.reader.reachable
+        active, reachable = state.ready(), state.reader.reachable
         return {
             "status": "ready",
             "store": "reachable" if reachable else "unreachable",
             "degraded": [] if reachable else ["history"],
             "model_version": active.name,
-            "passed_over": sorted(house.startup.passed_over),
+            "passed_over": sorted(state.startup.passed_over),
             "items": active.table.count,
             "item_capacity": active.table.capacity,
             "precision": active.model.precision,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
-from service.api.middleware import exchange_of
+from service.api.middleware import context_of
 from service.api.score_schema import ScoreRequest
 from service.errors import (
     ClientGone,
@@ -76,7 +76,7 @@ class Contents:
 def body_at_hand(request: Request, limit: int) -> bytes | None:
     """The whole body, if it is here and as it is, which is nearly always so. TooLarge."""
     peer = peer_of(request.scope)
-    if peer is None or b"content-encoding" in exchange_of(request).headers:
+    if peer is None or b"content-encoding" in context_of(request).headers:
         return None
     body = peer.whole_body()
     if body is not None and len(body) > limit:
@@ -94,7 +94,7 @@ async def read_body(
     """
     if (body := body_at_hand(request, limit)) is not None:
         return body
-    headers = exchange_of(request).headers
+    headers = context_of(request).headers
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity" and not encoded:
         raise UnsupportedEncoding("send the body as it is, without Content-Encoding")
@@ -181,7 +181,7 @@ def strings_in(value: Any) -> int:
 
 def deadline_seconds(request: Request, default_ms: float, longest_ms: float) -> float:
     """How long this answer may take, from X-Deadline-Ms or the default."""
-    given = exchange_of(request).headers.get(b"x-deadline-ms")
+    given = context_of(request).headers.get(b"x-deadline-ms")
     if given is None:
         return default_ms / 1e3
     try:

@@ -7,8 +7,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.admission.charge import Charge, over_capacity
 from service.admission.loop_budget import LoopBudget
-from service.api.gate import Full
-from service.api.middleware import PROBES, Exchange, announced
+from service.api.gate import OverloadResponse
+from service.api.middleware import PROBES, RequestContext, announced
 from service.api.problems import answer_problem
 from service.errors import OverCapacity
 from service.observability.metered import Metered
@@ -33,27 +33,27 @@ def kind_of(path: str) -> str | None:
     return "other"
 
 
-class Budgeted:
+class LoopBudgetMiddleware:
     """ASGI middleware around the framework."""
 
     def __init__(self, app: ASGIApp, budget: LoopBudget, *, others: bool = True) -> None:
         """``others``: requests of no kind of their own, too."""
         self._app, self._budget, self._others = app, budget, others
-        self._full = Full(over_capacity())
+        self._full = OverloadResponse(over_capacity())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = kind_of(scope["path"]) if scope["type"] == "http" else None
         if kind is None or (kind == "other" and not self._others):
             await self._app(scope, receive, send)
             return
-        budget, exchange = self._budget, scope["exchange"]
-        assert isinstance(exchange, Exchange)
-        size = announced(exchange)
+        budget, ctx = self._budget, scope["context"]
+        assert isinstance(ctx, RequestContext)
+        size = announced(ctx)
         if not budget.has_room(kind, budget.predict(kind, size)):
             await budget.refused(kind, unread=size)
             await self._refuse(scope, receive, send)
             return
-        charge = exchange.charge = Charge(budget, kind)
+        charge = ctx.charge = Charge(budget, kind)
         try:
             if not (scope["method"] in WRITING and kind in ("events", "items")):
                 # The others do when their body is here; of these, it is read to be thrown away.
@@ -63,10 +63,10 @@ class Budgeted:
             await (await answer_problem(Request(scope), error))(scope, receive, send)
         finally:
             charge.leave()
-            exchange.charge = None
+            ctx.charge = None
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"].startswith(MODELS):
             await (await answer_problem(Request(scope), over_capacity()))(scope, receive, send)
             return
-        await self._full.answer(scope["exchange"], send)
+        await self._full.answer(scope["context"], send)

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.admission.admission import Admission
 from service.admission.loop_budget import FAULTS, LoopBudget
-from service.api.middleware import SCORE, Exchange, announced, scoring_route
+from service.api.middleware import SCORE, RequestContext, announced, scoring_route
 from service.api.problems import answer_problem, problem_of
 from service.errors import ServiceError
 from service.priority import Priority, priority_of
@@ -32,8 +32,8 @@ LONG = "long"  # kind of the loop's budget
 LARGE = 32_768  # bytes, beyond most valid requests: not read while many were refused
 
 
-class Gate:
-    """ASGI middleware, inside of ``Exchanges``."""
+class AdmissionGate:
+    """ASGI middleware, inside of ``RequestContextMiddleware``."""
 
     def __init__(
         self,
@@ -46,41 +46,43 @@ class Gate:
         ``budget``: what bodies that are refused are charged to."""
         self._app, self._admission, self._scoring = app, admission, scoring
         self._budget = budget
-        self._full = {priority: Full(admission.over_capacity(priority)) for priority in Priority}
+        self._full = {
+            priority: OverloadResponse(admission.over_capacity(priority)) for priority in Priority
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         posted = scope["type"] == "http" and scope["method"] == "POST"
         if not posted or not (found := scoring_route(scope["path"])):
             await self._app(scope, receive, send)
             return
-        exchange: Exchange = scope["exchange"]
-        exchange.route, scope["path_params"] = found
+        ctx: RequestContext = scope["context"]
+        ctx.route, scope["path_params"] = found
         request = Request(scope, receive)
         response: ASGIApp
         try:
-            exchange.priority = priority_of(exchange.headers.get(b"x-priority"))
+            ctx.priority = priority_of(ctx.headers.get(b"x-priority"))
             peer = peer_of(scope)
             if peer is not None and peer.has_half_closed:
-                exchange.priority = Priority.BATCH
-            if not self._admission.has_room(exchange.priority):
-                self._admission.count_refused(exchange.priority)
-                if announced(exchange) > LARGE:  # which is read, to be thrown away
-                    await self._budget.refused(LONG, unread=announced(exchange))
-                if exchange.route == SCORE:
-                    await self._full[exchange.priority].answer(exchange, send)
+                ctx.priority = Priority.BATCH
+            if not self._admission.has_room(ctx.priority):
+                self._admission.count_refused(ctx.priority)
+                if announced(ctx) > LARGE:  # which is read, to be thrown away
+                    await self._budget.refused(LONG, unread=announced(ctx))
+                if ctx.route == SCORE:
+                    await self._full[ctx.priority].answer(ctx, send)
                     return
-                raise self._admission.over_capacity(exchange.priority)
-            if not self._budget.takes_faults and announced(exchange) > LARGE:
-                await self._budget.refused(FAULTS, unread=announced(exchange))
-                raise self._admission.over_capacity(exchange.priority)
-            response = await self._scoring[exchange.route](request)
+                raise self._admission.over_capacity(ctx.priority)
+            if not self._budget.takes_faults and announced(ctx) > LARGE:
+                await self._budget.refused(FAULTS, unread=announced(ctx))
+                raise self._admission.over_capacity(ctx.priority)
+            response = await self._scoring[ctx.route](request)
         except Exception as error:
-            exchange.afterwards = None  # there is no answer
+            ctx.afterwards = None  # there is no answer
             if isinstance(error, ServiceError) and error.status in BODY_FAULTS:
-                await self._budget.fault(max(announced(exchange), exchange.inflated))
+                await self._budget.fault(max(announced(ctx), ctx.inflated))
             response = await answer_problem(request, error)
-        # It holds question and answer, and a connection holds its last exchange while it is idle.
-        afterwards, exchange.afterwards = exchange.afterwards, None
+        # It holds query and result, and an idle connection holds its last request's context.
+        afterwards, ctx.afterwards = ctx.afterwards, None
         await response(scope, receive, send)
         if afterwards is not None:
             afterwards()
@@ -92,7 +94,7 @@ async def behind_the_gate(request: Request) -> Response:
     raise HTTPException(404)
 
 
-class Full:
+class OverloadResponse:
     """The refusal, as a problem document."""
 
     def __init__(self, error: ServiceError) -> None:
@@ -102,9 +104,9 @@ class Full:
         self._before, self._after = bytes(response.body).split(orjson.dumps(MARK))
         self._headers = [h for h in response.raw_headers if h[0] != b"content-length"]
 
-    async def answer(self, exchange: Exchange, send: Send) -> None:
-        exchange.problem = self._slug
-        body = self._before + orjson.dumps(exchange.request_id) + self._after
+    async def answer(self, ctx: RequestContext, send: Send) -> None:
+        ctx.problem = self._slug
+        body = self._before + orjson.dumps(ctx.request_id) + self._after
         length = (b"content-length", str(len(body)).encode())
         headers = [*self._headers, length]
         await send({"type": "http.response.start", "status": self._status, "headers": headers})

@@ -1,7 +1,7 @@
 """Around every request: an id, a clock, an answer whatever happens, and one look back at it.
 
-``Exchanges`` is the outermost ASGI layer and the only place that observes requests, failures
-included.
+``RequestContextMiddleware`` is the outermost ASGI layer and the only place that observes requests,
+failures included.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from service.observability.metrics import Metrics
 from service.observability.version_stats import VersionStats
 from service.priority import Priority
 from service.settings import Settings
-from service.timings import Timings
+from service.timings import StageTimer
 
 if TYPE_CHECKING:
     from service.admission.charge import Charge
@@ -45,12 +45,12 @@ GONE = 499  # nginx's number for a client that went away before its answer
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestContext:
     """What is known of one request, gathered as it goes."""
 
     request_id: str
     headers: Mapping[bytes, bytes]  # names in lower case; values of one given twice are joined
-    timings: Timings = field(default_factory=Timings)
+    timer: StageTimer = field(default_factory=StageTimer)
     status: int = 0  # of the answer; 0 until there is one
     problem: str | None = None
     route: str | None = None  # of scoring, or where it was answered before any route was
@@ -58,7 +58,7 @@ class Exchange:
     caller: str | None = None  # the name of its API key
     added: tuple[tuple[bytes, bytes], ...] = ()  # headers of its answer, a refusal's too
     model_version: str | None = None
-    role: str | None = None  # in which that version answers: see ``versions.ROLES``
+    role: str | None = None  # in which that version answers: see ``registry.ROLES``
     stats: VersionStats | None = None  # of that version
     user_id: int | None = None
     candidates: int = 0
@@ -72,19 +72,19 @@ class Exchange:
         return None if value is None else value.decode("latin-1")
 
 
-def exchange_of(request: Request) -> Exchange:
-    return cast(Exchange, request.scope["exchange"])
+def context_of(request: Request) -> RequestContext:
+    return cast(RequestContext, request.scope["context"])
 
 
-def announced(exchange: Exchange) -> int:
+def announced(ctx: RequestContext) -> int:
     """Bytes of the body; of one in chunks it is not known, and taken for large."""
-    length = exchange.headers.get(b"content-length")
+    length = ctx.headers.get(b"content-length")
     if length is None:
-        return UNKNOWN_BYTES if b"transfer-encoding" in exchange.headers else 0
+        return UNKNOWN_BYTES if b"transfer-encoding" in ctx.headers else 0
     return int(length) if len(length) < 12 and length.isdigit() else UNKNOWN_BYTES
 
 
-class Exchanges:
+class RequestContextMiddleware:
     """ASGI middleware around the whole application."""
 
     def __init__(
@@ -98,11 +98,11 @@ class Exchanges:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = scope["exchange"] = _opened(scope)
+        ctx = scope["context"] = _opened(scope)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _finish_headers(exchange, message)
+                _finish_headers(ctx, message)
             await send(message)
 
         try:
@@ -110,61 +110,61 @@ class Exchanges:
         except Exception:
             # Answered by ``problems.answer_problem`` already, or half an answer is out: then only
             # the connection can still say so.
-            if exchange.problem is None:
+            if ctx.problem is None:
                 raise
         finally:
-            self._observe(exchange, scope)
+            self._observe(ctx, scope)
 
-    def _observe(self, exchange: Exchange, scope: Scope) -> None:
-        timings, metrics, series = exchange.timings, self._metrics, self._series
-        if not exchange.status:
-            exchange.status = GONE  # cancelled before there was an answer
-        if timings.ended == timings.started:
-            timings.end()
+    def _observe(self, ctx: RequestContext, scope: Scope) -> None:
+        timer, metrics, series = ctx.timer, self._metrics, self._series
+        if not ctx.status:
+            ctx.status = GONE  # cancelled before there was an answer
+        if timer.ended == timer.started:
+            timer.end()
         matched: str = getattr(scope.get("route"), "path", UNMATCHED)
-        route = exchange.route or matched
-        outcome = _outcome(exchange.status)
-        series(metrics.requests, route, exchange.status).inc()
-        series(metrics.request_seconds, route, outcome).observe(timings.total)
-        if exchange.problem is not None:
-            series(metrics.problems, exchange.problem).inc()
-        if exchange.role is not None:
-            series(metrics.version_seconds, exchange.role, outcome).observe(timings.total)
-        if exchange.stats is not None:
-            exchange.stats.ended(exchange.status, timings)
+        route = ctx.route or matched
+        outcome = _outcome(ctx.status)
+        series(metrics.requests, route, ctx.status).inc()
+        series(metrics.request_seconds, route, outcome).observe(timer.total)
+        if ctx.problem is not None:
+            series(metrics.problems, ctx.problem).inc()
+        if ctx.role is not None:
+            series(metrics.version_seconds, ctx.role, outcome).observe(timer.total)
+        if ctx.stats is not None:
+            ctx.stats.ended(ctx.status, timer)
         if route in SCORING:
-            for stage, seconds in timings.seconds.items():
+            for stage, seconds in timer.seconds.items():
                 series(metrics.stage_seconds, stage, outcome).observe(seconds)
-            self._log("score", exchange, scope)
-        elif exchange.status >= 500:
-            self._log(f"{scope['method']} {route}", exchange, scope)
+            self._log("score", ctx, scope)
+        elif ctx.status >= 500:
+            self._log(f"{scope['method']} {route}", ctx, scope)
         if self._traces is not None:
-            self._traces.record(exchange, scope, route)
+            self._traces.record(ctx, scope, route)
 
-    def _log(self, event: str, exchange: Exchange, scope: Scope) -> None:
-        settings, milliseconds = self._settings, 1e3 * exchange.timings.total
-        failed, slow = exchange.status >= 500, milliseconds > settings.log_slow_ms
+    def _log(self, event: str, ctx: RequestContext, scope: Scope) -> None:
+        settings, milliseconds = self._settings, 1e3 * ctx.timer.total
+        failed, slow = ctx.status >= 500, milliseconds > settings.log_slow_ms
         if not failed and not slow and random.random() >= settings.log_sample:
             return
-        stages = {s: round(1e3 * t, 3) for s, t in exchange.timings.seconds.items()}
+        stages = {s: round(1e3 * t, 3) for s, t in ctx.timer.seconds.items()}
         (logger.warning if failed or slow else logger.info)(
             event,
-            request_id=exchange.request_id,
-            trace_id=_trace_id(exchange),
-            status=exchange.status,
-            problem=exchange.problem,
-            caller=exchange.caller,
-            user=self._users.shown(exchange.user_id),
-            candidates=exchange.candidates,
-            model_version=exchange.model_version,
+            request_id=ctx.request_id,
+            trace_id=_trace_id(ctx),
+            status=ctx.status,
+            problem=ctx.problem,
+            caller=ctx.caller,
+            user=self._users.shown(ctx.user_id),
+            candidates=ctx.candidates,
+            model_version=ctx.model_version,
             ms=round(milliseconds, 3),
             stages_ms=stages,
         )
 
 
-def _trace_id(exchange: Exchange) -> str | None:
+def _trace_id(ctx: RequestContext) -> str | None:
     """By which the caller's other services know this request."""
-    found = TRACEPARENT.fullmatch(exchange.headers.get(b"traceparent", b""))
+    found = TRACEPARENT.fullmatch(ctx.headers.get(b"traceparent", b""))
     return found[1].decode() if found else None
 
 
@@ -191,14 +191,14 @@ def _outcome(status: int) -> str:
     return "ok" if status < 400 else "refused" if status < 500 else "failed"
 
 
-def _opened(scope: Scope) -> Exchange:
+def _opened(scope: Scope) -> RequestContext:
     raw: list[tuple[bytes, bytes]] = scope["headers"]  # lower case, as ASGI has them
     headers = dict(raw)
     if len(headers) < len(raw):
         headers = _joined(raw)
     given = headers.get(b"x-request-id", b"")
     sane = SANE_ID.fullmatch(given) is not None
-    return Exchange(given.decode() if sane else fresh_id(), headers)
+    return RequestContext(given.decode() if sane else fresh_id(), headers)
 
 
 def fresh_id() -> str:
@@ -215,12 +215,12 @@ def _joined(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return found
 
 
-def _finish_headers(exchange: Exchange, message: Message) -> None:
-    exchange.status = message["status"]
-    exchange.timings.end()
-    own = [(b"x-request-id", exchange.request_id.encode()), *exchange.added]
-    if exchange.model_version is not None:
-        own.append((b"x-model-version", exchange.model_version.encode()))
-    if exchange.headers.get(b"x-server-timing") == b"1":
-        own.append((b"server-timing", exchange.timings.server_timing().encode()))
+def _finish_headers(ctx: RequestContext, message: Message) -> None:
+    ctx.status = message["status"]
+    ctx.timer.end()
+    own = [(b"x-request-id", ctx.request_id.encode()), *ctx.added]
+    if ctx.model_version is not None:
+        own.append((b"x-model-version", ctx.model_version.encode()))
+    if ctx.headers.get(b"x-server-timing") == b"1":
+        own.append((b"server-timing", ctx.timer.server_timing().encode()))
     message["headers"] = [*message["headers"], *own]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import FastAPI, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from service.application import House
+from service.application import ServiceState
 
 
-def add_metrics(app: FastAPI, house: House) -> None:
+def add_metrics(app: FastAPI, state: ServiceState) -> None:
     @app.head("/metrics", include_in_schema=False)
     @app.get(
         "/metrics",
@@ -17,5 +17,5 @@ def add_metrics(app: FastAPI, house: House) -> None:
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def metrics() -> Response:
-        content = await house.exporter.render()
+        content = await state.exporter.render()
         return Response(content, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

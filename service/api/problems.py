@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from service.api.middleware import announced, exchange_of
+from service.api.middleware import announced, context_of
 from service.api.oip.errors import error_response, is_oip
 from service.errors import Fault, InvalidField, ServiceError, tree
 from service.observability.logs import logger
@@ -83,18 +83,18 @@ def _invalid(error: RequestValidationError) -> InvalidField:
 
 async def answer_problem(request: Request, error: Exception) -> Response:
     """The handler of every exception; the unexpected ones are logged here."""
-    exchange, problem = exchange_of(request), problem_of(error)
+    ctx, problem = context_of(request), problem_of(error)
     if problem.slug == ServiceError.slug:
-        logger.error("unexpected error", request_id=exchange.request_id, exc_info=error)
-    exchange.problem = problem.slug
-    if exchange.charge is not None:
-        await exchange.charge.turned_away(announced(exchange))
+        logger.error("unexpected error", request_id=ctx.request_id, exc_info=error)
+    ctx.problem = problem.slug
+    if ctx.charge is not None:
+        await ctx.charge.turned_away(announced(ctx))
     headers = dict(problem.headers)
     if problem.status == 405:
         headers["Allow"] = ", ".join(_allowed(request))
     if is_oip(request.scope["path"]):
         return error_response(problem.status, problem.detail, headers)
-    return replace(problem, headers=headers).response(exchange.request_id)
+    return replace(problem, headers=headers).response(ctx.request_id)
 
 
 def _allowed(request: Request) -> list[str]:

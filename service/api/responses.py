@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 RawHeaders = Iterable[tuple[bytes, bytes]]  # names in lower case
 
 
-class PlainResponse:
+class RawResponse:
     """200. Starlette's ``Response`` would encode its headers for every answer."""
 
     __slots__ = ("body", "headers")

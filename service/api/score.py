@@ -10,9 +10,9 @@ from feature_store.schema import MAX_HISTORY
 from service.api.body import Contents, deadline_seconds, parse, read_body
 from service.api.gate import LARGE, Handler, behind_the_gate
 from service.api.inference import EXPLAIN, ask
-from service.api.middleware import SCORE, exchange_of
+from service.api.middleware import SCORE, context_of
 from service.api.openapi import problem
-from service.api.responses import PlainResponse
+from service.api.responses import RawResponse
 from service.api.score_schema import (
     ANSWER_EXAMPLE,
     ANSWER_HEADERS,
@@ -22,8 +22,8 @@ from service.api.score_schema import (
     deadline_header,
     score_request,
 )
-from service.application import House
-from service.scoring.query import Question
+from service.application import ServiceState
+from service.scoring.query import ScoreQuery
 
 # A valid body has two a name (seven of ours, 64 context features), two for ``model_version`` and as
 # many again if that is all escapes.
@@ -31,30 +31,30 @@ MOST_QUOTES = 256
 JSON = ((b"content-type", b"application/json"),)
 
 
-def score_handler(house: House) -> Handler:
-    settings = house.settings
+def score_handler(state: ServiceState) -> Handler:
+    settings = state.settings
     model = score_request(settings.max_candidates)
-    contents = contents_of_score(settings.max_candidates, len(house.store.schema.context))
+    contents = contents_of_score(settings.max_candidates, len(state.store.schema.context))
 
     async def score(request: Request) -> ASGIApp:
-        exchange = exchange_of(request)
+        ctx = context_of(request)
         seconds = deadline_seconds(request, settings.deadline_ms, settings.max_deadline_ms)
-        deadline = exchange.timings.started + seconds
+        deadline = ctx.timer.started + seconds
         body = await read_body(request, settings.max_body_bytes, deadline)
         if len(body) > LARGE:
-            await house.budget.one_at_a_time()
-        exchange.timings.lap("receive")
+            await state.budget.one_at_a_time()
+        ctx.timer.lap("receive")
         asked = parse(model, body, contents)
-        question = Question.of(asked)
-        version, answer = await ask(house, request, question, asked.model_version, deadline)
+        query = ScoreQuery.of(asked)
+        version, answer = await ask(state, request, query, asked.model_version, deadline)
         if asked.explain is None:
-            content = answer.json(version, exchange.request_id, asked.top_k)
+            content = answer.json(version, ctx.request_id, asked.top_k)
         else:
-            await house.budget.turn(deadline)
-            with house.budget.measured(EXPLAIN):
-                content = answer.json(version, exchange.request_id, asked.top_k)
-        exchange.timings.lap("encode")
-        return PlainResponse(content, JSON)
+            await state.budget.turn(deadline)
+            with state.budget.measured(EXPLAIN):
+                content = answer.json(version, ctx.request_id, asked.top_k)
+        ctx.timer.lap("encode")
+        return RawResponse(content, JSON)
 
     return score
 
@@ -64,8 +64,8 @@ def contents_of_score(candidates: int, features: int) -> Contents:
     return Contents.of(candidates * (1 + features) + MAX_HISTORY, MOST_QUOTES)
 
 
-def document_score(app: FastAPI, house: House) -> None:
-    settings = house.settings
+def document_score(app: FastAPI, state: ServiceState) -> None:
+    settings = state.settings
     model = score_request(settings.max_candidates)
     app.post(
         SCORE,

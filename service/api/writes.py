@@ -20,9 +20,9 @@ from service.api import item_schema as body_schemas
 from service.api.body import parse_object, read_body
 from service.api.events import EVENT_EXAMPLES, Events, EventsAnswer
 from service.api.items import CatalogueItems, example_of, item_id_of
-from service.api.middleware import Exchange, exchange_of
+from service.api.middleware import RequestContext, context_of
 from service.api.openapi import problem
-from service.application import House
+from service.application import ServiceState
 from service.errors import Forbidden, UnsupportedMediaType
 from service.observability.exposition import Turn, at_once
 from service.settings import PREFIX, Place
@@ -41,7 +41,7 @@ ADMIN: Responses = {401: problem(), 403: problem()}
 Record = Callable[[Request, str], AbstractContextManager[dict[str, object]]]
 
 
-def add_writes(app: FastAPI, house: House, admin: Access | None = None) -> None:
+def add_writes(app: FastAPI, state: ServiceState, admin: Access | None = None) -> None:
     """Those that are at this port: the admin API's, with its ``admin`` access, or the public one.
 
     Each asks for that access before it reads a body, and is recorded in the admin log.
@@ -49,22 +49,22 @@ def add_writes(app: FastAPI, house: House, admin: Access | None = None) -> None:
     here = "service" if admin is None else "admin"
     record = _unrecorded if admin is None else _recorded_by(admin)
     more = {} if admin is None else ADMIN
-    settings = house.settings
+    settings = state.settings
     if settings.events_at == here:
-        _add_events(app, house, record, more)
+        _add_events(app, state, record, more)
     elif admin is None:
         why = _elsewhere("events", "EVENTS_ON", settings.events_on, settings.events_at)
         _refuse(app, "POST", EVENTS, why)
     if settings.writes_at == here:
-        _add_items(app, house, record, more)
+        _add_items(app, state, record, more)
     elif admin is None:
         why = _elsewhere("item writes", "WRITES_ON", settings.writes_on, settings.writes_at)
         for method in ("PUT", "PATCH", "DELETE"):
             _refuse(app, method, ITEM, why)
 
 
-def add_item_reads(app: FastAPI, house: House) -> None:
-    items = CatalogueItems(house.reader, house.refresher)
+def add_item_reads(app: FastAPI, state: ServiceState) -> None:
+    items = CatalogueItems(state.reader, state.refresher)
 
     @app.get(ITEM, summary="An item's features", responses={**REFUSALS, **UNKNOWN})
     async def read(item_id: ItemId) -> Response:
@@ -72,9 +72,9 @@ def add_item_reads(app: FastAPI, house: House) -> None:
         return Response(orjson.dumps(found), media_type=JSON)
 
 
-def _add_events(app: FastAPI, house: House, record: Record, more: Responses) -> None:
-    events = Events(house.reader, house.metrics, house.settings.max_events)
-    limit = house.settings.max_body_bytes
+def _add_events(app: FastAPI, state: ServiceState, record: Record, more: Responses) -> None:
+    events = Events(state.reader, state.metrics, state.settings.max_events)
+    limit = state.settings.max_body_bytes
 
     @app.post(
         EVENTS,
@@ -86,25 +86,25 @@ def _add_events(app: FastAPI, house: House, record: Record, more: Responses) -> 
             **more,
         },
         openapi_extra=_json_body(
-            body_schemas.events(house.store.schema, events.most), EVENT_EXAMPLES
+            body_schemas.events(state.store.schema, events.most), EVENT_EXAMPLES
         ),
     )
     async def append(request: Request) -> Response:
         with record(request, "events") as told:
             _require_json(request)
-            exchange = exchange_of(request)
+            ctx = context_of(request)
             body = await read_charged(request, limit)
-            outcome = await events.take(body, turn_of(exchange))
-            _stored(exchange, outcome.applied * EVENT_S)
+            outcome = await events.take(body, turn_of(ctx))
+            _stored(ctx, outcome.applied * EVENT_S)
             told.update(applied=outcome.applied, rejected=len(outcome.rejected))
             status = outcome.status()
-        return Response(outcome.json(exchange.request_id), status, media_type=JSON)
+        return Response(outcome.json(ctx.request_id), status, media_type=JSON)
 
 
-def _add_items(app: FastAPI, house: House, record: Record, more: Responses) -> None:
-    items = CatalogueItems(house.reader, house.refresher)
-    limit = house.settings.max_body_bytes
-    schema = house.store.schema
+def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Responses) -> None:
+    items = CatalogueItems(state.reader, state.refresher)
+    limit = state.settings.max_body_bytes
+    schema = state.store.schema
     example = {"every feature": {"value": example_of(schema)}}
     whole = _json_body(body_schemas.item(schema, whole=True), example)
     some = _json_body(body_schemas.item(schema, whole=False), example)
@@ -126,7 +126,7 @@ def _add_items(app: FastAPI, house: House, record: Record, more: Responses) -> N
         with record(request, "put-item") as told:
             told["item_id"] = chosen = item_id_of(item_id)
             await items.put(chosen, await values(request))
-            _stored(exchange_of(request))
+            _stored(context_of(request))
         return Response(status_code=204)
 
     @app.patch(
@@ -140,7 +140,7 @@ def _add_items(app: FastAPI, house: House, record: Record, more: Responses) -> N
         with record(request, "patch-item") as told:
             told["item_id"] = chosen = item_id_of(item_id)
             await items.patch(chosen, await values(request))
-            _stored(exchange_of(request))
+            _stored(context_of(request))
         return Response(status_code=204)
 
     @app.delete(
@@ -153,7 +153,7 @@ def _add_items(app: FastAPI, house: House, record: Record, more: Responses) -> N
         with record(request, "delete-item") as told:
             told["item_id"] = chosen = item_id_of(item_id)
             await items.delete(chosen)
-            _stored(exchange_of(request))
+            _stored(context_of(request))
         return Response(status_code=204)
 
 
@@ -186,7 +186,7 @@ def _elsewhere(what: str, variable: str, chosen: Place, decided: Place) -> str:
 
 def _require_json(request: Request) -> None:
     """A page of another site may send any other type without asking first (a CORS preflight)."""
-    given = exchange_of(request).headers.get(b"content-type", b"")
+    given = context_of(request).headers.get(b"content-type", b"")
     if given.partition(b";")[0].strip().lower() != JSON.encode():
         raise UnsupportedMediaType(f"send Content-Type: {JSON}")
 
@@ -201,7 +201,7 @@ def _recorded_by(admin: Access) -> Record:
     @contextmanager
     def record(request: Request, action: str) -> Iterator[dict[str, object]]:
         with recorded(request, action) as told:
-            told["who"] = exchange_of(request).caller = admin.check(request)
+            told["who"] = context_of(request).caller = admin.check(request)
             yield told
 
     return record
@@ -210,20 +210,20 @@ def _recorded_by(admin: Access) -> Record:
 async def read_charged(request: Request, limit: int) -> bytes:
     """The whole body, for which there is a place in the loop's budget now."""
     body = await read_body(request, limit)
-    if (charge := exchange_of(request).charge) is not None:
+    if (charge := context_of(request).charge) is not None:
         await charge.enter(len(body))
     return body
 
 
-def _stored(exchange: Exchange, seconds: float = ITEM_S) -> None:
+def _stored(ctx: RequestContext, seconds: float = ITEM_S) -> None:
     """Charge what other threads do for a write."""
-    if exchange.charge is not None:
-        exchange.charge.spent(seconds)
+    if ctx.charge is not None:
+        ctx.charge.spent(seconds)
 
 
-def turn_of(exchange: Exchange) -> Turn:
+def turn_of(ctx: RequestContext) -> Turn:
     """What to await between two slices of this request's work."""
-    return at_once if exchange.charge is None else exchange.charge.turn
+    return at_once if ctx.charge is None else ctx.charge.turn
 
 
 def _json_body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:

@@ -20,17 +20,17 @@ async def show_example(store: FeatureStore, url: str, key: str | None = None) ->
 
     ``key``: an API key, which is used and not printed.
     """
-    question = await _question(store)
-    if question is None:
+    query = await _query(store)
+    if query is None:
         typer.echo("The store holds no items yet: python -m feature_store load --help")
         return
-    body = orjson.dumps(question)
+    body = orjson.dumps(query)
     answer = await asyncio.to_thread(_ask, f"{url}/v1/score", body, key)
     with_key = f" {KEY}" if key else ""
     typer.echo(f"\ncurl -s {url}/v1/score{with_key} -H '{JSON}' -d '{body.decode()}'\n\n{answer}\n")
 
 
-async def _question(store: FeatureStore) -> dict[str, object] | None:
+async def _query(store: FeatureStore) -> dict[str, object] | None:
     """A user with a history and some items; None for an empty store."""
     user = 0
     async for histories in store.scan_histories(1):

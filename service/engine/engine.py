@@ -18,7 +18,7 @@ from itertools import pairwise
 from time import perf_counter
 
 from service.engine.niceness import add_niceness
-from service.engine.request_queue import Turns
+from service.engine.request_queue import RequestQueue
 from service.errors import DeadlinePassed
 from service.observability.background import KeptThread
 from service.priority import HasPriority, Priority
@@ -28,8 +28,8 @@ Run = Callable[[int, int], None]  # rows [start, end)
 Span = tuple[int, int]
 
 
-class Work:
-    """What one request wants done: a preparation (the history tower), then its chunks."""
+class Job:
+    """One request's computation: a preparation (the history tower), then its chunks."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Work:
     ):
         self.prepare, self.run = prepare, run
         self.deadline, self._owner = deadline, priority
-        self.waiting = deque(spans)  # touched only by whoever took the work from the queue
+        self.waiting = deque(spans)  # touched only by the thread that took the job from the queue
         self.unfinished = len(spans)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.abandoned = False  # expired, failed, or nobody waits: nothing more of it is run
@@ -54,8 +54,8 @@ class Work:
         """Its owner's, as it is now."""
         return self._owner.priority
 
-    def settle(self, error: BaseException | None) -> None:
-        """Answer whoever waits. On the event loop."""
+    def complete(self, error: BaseException | None) -> None:
+        """Set the result that the request awaits. On the event loop."""
         self.abandoned = True
         if self.done.done():
             return
@@ -69,7 +69,7 @@ class Work:
             self.done.set_exception(fault)
 
     def expire(self) -> None:
-        self.settle(too_late())
+        self.complete(too_late())
 
 
 @lru_cache(maxsize=1024)
@@ -102,7 +102,7 @@ class Engine:
         self.begin_counts()
         self.chunk, self._min_chunk, self._niceness = chunk, min_chunk, niceness
         self._loop = asyncio.get_running_loop()
-        self._turns = Turns[Work]()
+        self._queue = RequestQueue[Job]()
         self._counting = threading.Lock()
         self._workers = [KeptThread("engine", self._serve, number) for number in range(threads)]
 
@@ -116,7 +116,7 @@ class Engine:
     @property
     def queued(self) -> int:
         """Requests that wait for a thread."""
-        return len(self._turns)
+        return len(self._queue)
 
     @property
     def waiting_for(self) -> str:
@@ -141,83 +141,83 @@ class Engine:
         deadline: float,
         prepare: Prepare | None = None,
         priority: HasPriority = Priority.ONLINE,
-    ) -> Work:
+    ) -> Job:
         """``prepare()``, then ``run(start, end)`` over all rows. DeadlinePassed at ``deadline``.
 
-        The deadline is on ``perf_counter``. Returns the finished work, for its clock readings.
+        The deadline is on ``perf_counter``. Returns the finished job, for its clock readings.
         """
-        work = Work(prepare, run, self.spans(rows), deadline, priority)
-        timer = self._loop.call_later(max(0.0, deadline - work.submitted), work.expire)
-        self._turns.put(work)
+        job = Job(prepare, run, self.spans(rows), deadline, priority)
+        timer = self._loop.call_later(max(0.0, deadline - job.submitted), job.expire)
+        self._queue.put(job)
         try:
-            await work.done
+            await job.done
         except BaseException as error:
-            work.abandoned = True
+            job.abandoned = True
             self.expired += isinstance(error, DeadlinePassed)
             # It holds the error, whose traceback holds this frame: the collector would be left
             # with the whole request.
-            del work
+            del job
             raise
         finally:
             timer.cancel()
-        work.abandoned = True
-        return work
+        job.abandoned = True
+        return job
 
     def close(self) -> None:
         """Let running chunks end and stop. Blocks for at most one chunk."""
         for _ in self._workers:
-            self._turns.end()
+            self._queue.end()
         for worker in self._workers:
             worker.join()
 
     def _serve(self) -> None:
         if self._niceness:
             add_niceness(self._niceness)
-        while (work := self._turns.take()) is not None:
+        while (job := self._queue.take()) is not None:
             error: BaseException | None = None
             try:
-                last = self._turn(work)
+                last = self._run_chunk(job)
             except BaseException as failure:  # what the graphs raise belongs to the request
                 last, error = True, failure
             if last:
-                self._loop.call_soon_threadsafe(work.settle, error)
-            # While this thread waits it must not keep the model of the work it did last.
-            del work, error
+                self._loop.call_soon_threadsafe(job.complete, error)
+            # While this thread waits it must not keep the model of its last job.
+            del job, error
 
-    def _turn(self, work: Work) -> bool:
-        """Run the next chunk; whether the work is finished with it."""
-        if not self._live(work):
+    def _run_chunk(self, job: Job) -> bool:
+        """Run the next chunk; whether the job is finished with it."""
+        if not self._live(job):
             return False
-        if not work.started:
-            work.started = work.prepared = perf_counter()
-            if work.prepare is not None:
-                self._call(work, work.prepare)
-                work.prepared = perf_counter()
-                if not self._live(work):
+        if not job.started:
+            job.started = job.prepared = perf_counter()
+            if job.prepare is not None:
+                self._call(job, job.prepare)
+                job.prepared = perf_counter()
+                if not self._live(job):
                     return False
-        start, end = work.waiting.popleft()
-        if work.waiting:
-            self._turns.put(work)  # the next turn is somebody else's, unless nobody waits
-        self._call(work, work.run, start, end)
+        start, end = job.waiting.popleft()
+        if job.waiting:
+            self._queue.put(job)  # the next turn is somebody else's, unless nobody waits
+        self._call(job, job.run, start, end)
         with self._counting:
             self.chunks += 1
-            work.unfinished -= 1
-            if work.unfinished:
+            job.unfinished -= 1
+            if job.unfinished:
                 return False
-        work.finished = perf_counter()
+        job.finished = perf_counter()
         return True
 
-    def _call(self, work: Work, call: Callable[..., None], *span: int) -> None:
+    def _call(self, job: Job, call: Callable[..., None], *span: int) -> None:
         """At the runtime's door: counts what really began when, wherever that was decided."""
         began = perf_counter()
         call(*span)
         took = perf_counter() - began
         with self._counting:
             self.busy += took
-            work.busy += took
-            self.expired_runs += began >= work.deadline
+            job.busy += took
+            self.expired_runs += began >= job.deadline
 
     @staticmethod
-    def _live(work: Work) -> bool:
-        """Expired work never reaches the graphs; the event loop's own timer answers for it."""
-        return not work.abandoned and perf_counter() < work.deadline
+    def _live(job: Job) -> bool:
+        """Expired jobs never reach the graphs; the event loop's own timer answers for them."""
+        return not job.abandoned and perf_counter() < job.deadline

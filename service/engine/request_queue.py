@@ -1,6 +1,6 @@
-"""Works that wait for an engine thread, in the order of their turns.
+"""Queue of jobs that wait for an engine thread, in the order of their turns.
 
-Within a class a work that was taken goes back to the end while more of it is left, so everyone has
+Within a class a job that was taken goes back to the end while more of it is left, so everyone has
 one chunk after everyone else's. Between classes online goes first, and batch gets a turn in every
 ``BATCH_TURN`` so that what was let in comes to an end.
 """
@@ -19,8 +19,8 @@ BATCH_TURN = 32
 W = TypeVar("W", bound=HasPriority)
 
 
-class Turns(Generic[W]):
-    """No lock of its own: there are never more tokens than works, so a token finds one."""
+class RequestQueue(Generic[W]):
+    """No lock of its own: there are never more tokens than jobs, so a token finds one."""
 
     def __init__(self) -> None:
         self._rings: dict[Priority, deque[W]] = {priority: deque() for priority in Priority}
@@ -30,8 +30,8 @@ class Turns(Generic[W]):
     def __len__(self) -> int:
         return self._tokens.qsize()
 
-    def put(self, work: W) -> None:
-        self._rings[work.priority].append(work)
+    def put(self, job: W) -> None:
+        self._rings[job.priority].append(job)
         self._tokens.put(True)
 
     def take(self) -> W | None:
@@ -50,11 +50,11 @@ class Turns(Generic[W]):
                 if not ring:
                     continue
                 try:
-                    work = ring.popleft()
+                    job = ring.popleft()
                 except IndexError:
                     continue
-                if ring is online and work.priority is Priority.BATCH:  # it fell while it waited
-                    batch.append(work)
+                if ring is online and job.priority is Priority.BATCH:  # it fell while it waited
+                    batch.append(job)
                     break
                 self._since_batch = self._since_batch + 1 if ring is online and batch else 0
-                return work
+                return job

@@ -34,7 +34,7 @@ from service.priority import Priority
 if TYPE_CHECKING:
     from service.admission.admission import Permit
     from service.admission.charge import Charge
-    from service.models.registry import Version
+    from service.models.registry import LoadedModel
 
 Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT
 SomeStatus = Status | None  # None: all FOUND, and in the table
@@ -60,7 +60,7 @@ class Fetched:
 
 
 @dataclass(slots=True, eq=False)
-class Fetches:
+class ItemFetcher:
     """One version's. On the event loop alone."""
 
     _under_way: dict[int, tuple[asyncio.Task[Fetched], int]] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Fetches:
     async def fetch(
         self,
         wanted: Ids,
-        version: Version,
+        version: LoadedModel,
         store: StoreReader,
         engine: Engine,
         deadline: float,
@@ -129,7 +129,7 @@ class Fetches:
     def _begin(
         self,
         ids: Ids,
-        version: Version,
+        version: LoadedModel,
         store: StoreReader,
         engine: Engine,
         epoch: Epoch,
@@ -155,7 +155,7 @@ class Fetches:
     async def _bring(
         self,
         ids: Ids,
-        version: Version,
+        version: LoadedModel,
         store: StoreReader,
         engine: Engine,
         epoch: Epoch,

@@ -80,13 +80,13 @@ class HashIndex:
         keys, rows = np.full(shape, EMPTY, np.int64), np.zeros(shape, np.int64)
         return cls(keys, rows, hints, random_multiplier(), random_multiplier())
 
-    def hint(self, ids: Ids) -> Rows:
+    def first_choice(self, ids: Ids) -> Rows:
         """Row number (N,) that is probably each id's, if it has one."""
         rows: Rows = self._hints.take(self._hashed(ids, self._hint_shift))
         return rows
 
-    def hint_again(self, ids: Ids) -> Rows:
-        """As ``hint``, for those whose first was another's: their second."""
+    def second_choice(self, ids: Ids) -> Rows:
+        """As ``first_choice``, for those whose first was another's: their second."""
         rows: Rows = self._hints.take(self._hashed_again(ids, self._hint_shift))
         return rows
 

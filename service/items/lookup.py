@@ -16,21 +16,21 @@ from service.errors import StoreFailure
 from service.items.fetcher import Fetched, SomeStatus, Status, each_status
 from service.items.hash_index import ABSENT
 from service.items.store_client import StoreReader
-from service.items.table import DerivedItems, ItemTable, Positions, Slots, Stamps
-from service.models.registry import Version
+from service.items.table import DerivedItems, Generations, ItemTable, Positions, Slots
+from service.models.registry import LoadedModel
 from service.observability.metrics import Metrics
-from service.timings import Timings
+from service.timings import StageTimer
 
 AT_ONCE = 512  # items that one round trip brings
 
 
 @dataclass(frozen=True, slots=True)
-class FoundItems:
+class ItemLookup:
     """N items of one request, by position."""
 
     table: ItemTable
     slot: Slots  # (N,) into ``table``; ABSENT when fetched, or not found
-    stamp: Stamps  # (N,) of the slots
+    generation: Generations  # (N,) of the slots
     cold: NDArray[np.bool_]  # (N,) found, but the model has no identity for it
     # (N,) FOUND | MISSING | CORRUPT; what could not be asked for counts as CORRUPT.
     status: SomeStatus = None
@@ -41,20 +41,20 @@ class FoundItems:
     def __len__(self) -> int:
         return len(self.slot)
 
-    def without(self, positions: Positions) -> FoundItems:
+    def without(self, positions: Positions) -> ItemLookup:
         """The same, the items at these positions unreadable."""
         status = each_status(self.status, len(self)).copy()
         status[positions] = CORRUPT
         return replace(self, status=status)
 
     def gather(self, positions: Slots) -> DerivedItems:
-        """Rows of the FOUND items at these positions. SlotsMoved when the table's are gone."""
+        """Rows of the FOUND items at these positions. StaleSlots when the table's are gone."""
         slots = self.slot[positions]
         if self.fetched is None or self.place is None:
-            return self.table.take(slots, self.stamp[positions])
+            return self.table.take(slots, self.generation[positions])
         kept, extra = np.flatnonzero(slots != ABSENT), np.flatnonzero(slots == ABSENT)
         items = self.table.columns.gather(np.maximum(slots, 0))
-        self.table.check(slots[kept], self.stamp[positions[kept]])
+        self.table.check(slots[kept], self.generation[positions[kept]])
         source = self.fetched.gather(self.place[positions[extra]])
         for column, values in zip(items.columns(), source.columns(), strict=True):
             column[extra] = values
@@ -63,31 +63,31 @@ class FoundItems:
 
 def find_in_table(
     ids: Ids, table: ItemTable, metrics: Metrics, *, past_table: bool = False
-) -> tuple[FoundItems, Positions]:
+) -> tuple[ItemLookup, Positions]:
     """ids (N,), any of them more than once; and where in it (M,) those are that are still to be
     fetched (``fetch_missed``).
 
     ``past_table`` leaves all of them, for a request whose slots move all the time.
     """
-    slot, stamp, missed = table.look_up(ids)
+    slot, generation, missed = table.look_up(ids)
     if past_table:
         slot[:], missed = ABSENT, np.arange(len(ids))
     metrics.table_hits.inc(len(ids) - len(missed))
-    return FoundItems(table, slot, stamp, table.columns.cold.take(slot)), missed
+    return ItemLookup(table, slot, generation, table.columns.cold.take(slot)), missed
 
 
 async def fetch_missed(
     ids: Ids,
-    found: FoundItems,
+    found: ItemLookup,
     missed: Positions,
-    version: Version,
+    version: LoadedModel,
     store: StoreReader,
     engine: Engine,
     deadline: float,
-    t: Timings,
+    t: StageTimer,
     permit: Permit | None = None,
     charge: Charge | None = None,
-) -> FoundItems:
+) -> ItemLookup:
     """As ``found``, with what is missed, as much of it as is to be had: by a round trip to the
     store for each ``AT_ONCE`` of it, between which ``charge`` waits for its turn."""
     cold = found.cold

@@ -1,7 +1,7 @@
 """Where an item table keeps its arrays: one mapping, of memory or of a file that processes share.
 
     header (32) | changes (8192) | keys (B, 8) rows (B, 8) hints (≥ 2 S)
-    | ids (S) stamps (S) used (S) | vector row context cold (S)
+    | ids (S) generations (S) referenced (S) | vector row context cold (S)
 
 The system provides pages as they are written, so room that is not used costs nothing.
 """
@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 Slots = NDArray[np.int64]
 FREE = -1  # in ``ids``
-COUNT, HAND, WRITING, FILLED, SLOTS, FORMAT, FIRST, SECOND, CURSOR = range(9)
+COUNT, CLOCK_HAND, WRITING, FILLED, SLOTS, FORMAT, FIRST, SECOND, CURSOR = range(9)
 HEADER_WORDS = (
     32  # FIRST and SECOND are the index's multipliers; the cursor and its digest are the rest
 )
@@ -76,8 +76,8 @@ class TableMemory:
     rows: Slots  # (B, 8)
     hints: Slots  # (≥ 2 S,)
     ids: Ids  # (S,) whose slot it is, or FREE
-    stamps: NDArray[np.int64]  # (S,) grows before the slot is written anew
-    used: NDArray[np.uint8]  # (S,) looked up since the clock's hand last passed
+    generations: NDArray[np.int64]  # (S,) grows before the slot is written anew
+    referenced: NDArray[np.uint8]  # (S,) looked up since the clock's hand last passed
     items: DerivedItems  # (S,)
 
     def begin(self) -> None:
@@ -109,9 +109,9 @@ class TableMemory:
             count = int(np.prod(shape))
             arrays.append(np.frombuffer(mapping, kind, count, start).reshape(shape))
             start += _aligned(count * np.dtype(kind).itemsize)
-        header, changes, keys, rows, hints, ids, stamps, used, *columns = arrays
+        header, changes, keys, rows, hints, ids, generations, referenced, *columns = arrays
         items = DerivedItems(*columns)
-        return cls(header, changes, keys, rows, hints, ids, stamps, used, items)
+        return cls(header, changes, keys, rows, hints, ids, generations, referenced, items)
 
     def index(self) -> HashIndex:
         first, second = self.header[FIRST : SECOND + 1].view(np.uint64).tolist()
@@ -125,7 +125,7 @@ def size_of(schema: FeatureSchema, slots: int) -> int:
 
 
 def bytes_per_item(schema: FeatureSchema) -> int:
-    """Of a slot: its columns, id, stamp and mark. The index is beside that."""
+    """Of a slot: its columns, id, generation and mark. The index is beside that."""
     layout = _layout(schema, 1)[5:]
     return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for kind, shape in layout)
 

@@ -2,13 +2,13 @@
 
     slot -> vector (D) | row (X) | context (F) | cold
 
-Readers take no lock. What a look-up finds is a slot and its stamp; a slot is written anew only
-after its stamp has grown, so rows gathered under an unchanged stamp are the item's own, and
-``SlotsMoved`` says so when they are not. An item that changes gets another slot: the old one keeps
-its rows until another item gets the slot, and requests under way go on with it.
+Readers take no lock. A look-up finds a slot and its generation. A slot is overwritten only after
+its generation has grown, so rows gathered under an unchanged generation are the item's own;
+otherwise ``StaleSlots`` is raised. An item that changes gets another slot: the old one keeps its
+rows until another item gets it, and requests under way go on with it.
 
-When it is full, room is made by a clock: a hand goes round the slots, spares those looked up since
-it last passed and takes the others.
+A full table evicts by the clock algorithm: the hand goes round the slots, spares those whose
+reference bit was set since it last passed, and takes the others.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from feature_store.schema import FeatureSchema
 from service.items.hash_index import ABSENT
 from service.items.memory import (
     CHANGES,
+    CLOCK_HAND,
     COUNT,
     CURSOR,
     FREE,
-    HAND,
     WRITING,
     DerivedItems,
     Slots,
@@ -37,9 +37,9 @@ from service.items.memory import (
 )
 from service.items.table_lock import STORES_IN_ORDER, Others, TableBusy, TableLock
 
-__all__ = ["DerivedItems", "Epoch", "ItemTable", "Slots", "SlotsMoved", "TableBusy"]
+__all__ = ["DerivedItems", "Epoch", "ItemTable", "Slots", "StaleSlots", "TableBusy"]
 
-Stamps = NDArray[np.int64]
+Generations = NDArray[np.int64]
 Positions = NDArray[np.int64]
 Epoch = NDArray[np.int64]  # the change counters at one time
 SWEEP = 16_384  # slots the hand looks at in one step
@@ -49,7 +49,7 @@ DIGEST = 8  # bytes, of the cursor in the header
 KEEP_WITHIN_S = 0.02  # and one that a request waits for
 
 
-class SlotsMoved(Exception):
+class StaleSlots(Exception):
     """Slots were given to other items after they were looked up: look up again."""
 
 
@@ -126,64 +126,64 @@ class ItemTable:
         """(N,) slot of each id, ABSENT where there is none."""
         return self.look_up(ids)[0]
 
-    def look_up(self, ids: Ids) -> tuple[Slots, Stamps, Positions]:
-        """(N,) slot of each id, ABSENT where there is none; the slots' stamps; (M,) where that is.
+    def look_up(self, ids: Ids) -> tuple[Slots, Generations, Positions]:
+        """Find ids (N,): slots (N,), ABSENT for a miss; their generations; where misses are (M,).
 
-        Nearly all are where their hints say, so a request costs a few gathers.
+        The hints are right for nearly all, so a request costs a few gathers.
         """
         if STORES_IN_ORDER:
             return self._look_up(ids)
         with self._lock.held(LONG_S):
             return self._look_up(ids)
 
-    def _look_up(self, ids: Ids) -> tuple[Slots, Stamps, Positions]:
-        memory, slots = self.memory, self._index.hint(ids)
-        stamps = memory.stamps.take(slots)  # before the id is looked at: see ``_write``
+    def _look_up(self, ids: Ids) -> tuple[Slots, Generations, Positions]:
+        memory, slots = self.memory, self._index.first_choice(ids)
+        generations = memory.generations.take(slots)  # before the id is looked at: see ``_write``
         strange = (memory.ids.take(slots) != ids).nonzero()[0]
         if not len(strange):
-            memory.used[slots] = 1
-            return slots, stamps, strange
+            memory.referenced[slots] = 1
+            return slots, generations, strange
         some = ids.take(strange)
-        again = self._index.hint_again(some)
-        slots[strange], stamps[strange] = again, memory.stamps.take(again)
+        again = self._index.second_choice(some)
+        slots[strange], generations[strange] = again, memory.generations.take(again)
         wrong = (memory.ids.take(again) != some).nonzero()[0]
         if not len(wrong):
-            memory.used[slots] = 1
-            return slots, stamps, wrong
+            memory.referenced[slots] = 1
+            return slots, generations, wrong
         strange = strange.take(wrong)
-        slots[strange], stamps[strange], absent = self._look_further(some.take(wrong))
+        slots[strange], generations[strange], absent = self._look_further(some.take(wrong))
         missed = strange[absent]
-        memory.used[np.delete(slots, missed) if len(missed) else slots] = 1
-        return slots, stamps, missed
+        memory.referenced[np.delete(slots, missed) if len(missed) else slots] = 1
+        return slots, generations, missed
 
-    def _look_further(self, ids: Ids) -> tuple[Slots, Stamps, Positions]:
+    def _look_further(self, ids: Ids) -> tuple[Slots, Generations, Positions]:
         """As ``look_up``, for ids that their hints were wrong about."""
         memory, slots = self.memory, self._index.find(ids)
-        stamps = memory.stamps.take(slots)
+        generations = memory.generations.take(slots)
         # The index is a hint too. ABSENT reads the last slot, which may just be getting this id.
         absent = np.flatnonzero((memory.ids.take(slots) != ids) | (slots == ABSENT))
         if not len(absent):
             self._index.remember(ids, slots)
-            return slots, stamps, absent
+            return slots, generations, absent
         slots[absent] = ABSENT
         self._index.remember(np.delete(ids, absent), np.delete(slots, absent))
-        return slots, stamps, absent
+        return slots, generations, absent
 
-    def take(self, slots: Slots, stamps: Stamps) -> DerivedItems:
-        """Rows (N) of slots that were looked up. SlotsMoved if any was taken away since."""
+    def take(self, slots: Slots, generations: Generations) -> DerivedItems:
+        """Rows (N) of slots that were looked up. StaleSlots if any was taken away since."""
         rows = self.columns.gather(slots)
-        self.check(slots, stamps)
+        self.check(slots, generations)
         return rows
 
-    def check(self, slots: Slots, stamps: Stamps) -> None:
-        """SlotsMoved unless what was read of these slots until now was their items' own."""
+    def check(self, slots: Slots, generations: Generations) -> None:
+        """StaleSlots unless what was read of these slots until now was their items' own."""
         if STORES_IN_ORDER:
-            now = self.memory.stamps.take(slots)
+            now = self.memory.generations.take(slots)
         else:
             with self._lock.held(LONG_S):
-                now = self.memory.stamps.take(slots)
-        if (now != stamps).any():
-            raise SlotsMoved
+                now = self.memory.generations.take(slots)
+        if (now != generations).any():
+            raise StaleSlots
 
     def insert(
         self,
@@ -286,18 +286,18 @@ class ItemTable:
 
     def _sweep(self, wanted: int, evictable: int) -> tuple[Slots, int]:
         """One step of the hand: free slots, and up to ``evictable`` taken from their items."""
-        memory, hand = self.memory, int(self._header[HAND])
+        memory, hand = self.memory, int(self._header[CLOCK_HAND])
         end = min(hand + SWEEP, self.capacity)
         owners = memory.ids[hand:end]
         open_ = owners == FREE
         if evictable:
-            idle = np.flatnonzero((owners >= 0) & (memory.used[hand:end] == 0))[:evictable]
+            idle = np.flatnonzero((owners >= 0) & (memory.referenced[hand:end] == 0))[:evictable]
             open_[idle] = True
         chosen = np.flatnonzero(open_)[:wanted]
         passed = end - hand if len(chosen) < wanted else int(chosen[-1]) + 1
         if evictable:
-            memory.used[hand : hand + passed] = 0
-        self._header[HAND] = 0 if hand + passed >= self.capacity else hand + passed
+            memory.referenced[hand : hand + passed] = 0
+        self._header[CLOCK_HAND] = 0 if hand + passed >= self.capacity else hand + passed
         chosen += hand
         gone = chosen[memory.ids[chosen] != FREE]
         if len(gone):
@@ -310,12 +310,12 @@ class ItemTable:
         return chosen, len(gone)
 
     def _write(self, slots: Slots, ids: Ids, items: DerivedItems) -> None:
-        """Stamp, rows, id: a reader who finds the id has the stamp of these rows or an older one,
-        and a reader of the old rows finds the stamp changed."""
-        self.memory.stamps[slots] += 1
+        """Write generation, rows, id, in this order: a reader that finds the id has the generation
+        of these rows or an older one, and a reader of the old rows finds it changed."""
+        self.memory.generations[slots] += 1
         for column, values in zip(self.columns.columns(), items.columns(), strict=True):
             column[slots] = values
-        self.memory.used[slots] = 0
+        self.memory.referenced[slots] = 0
         self.memory.ids[slots] = ids
 
     def _link(self, slots: Slots, ids: Ids, cells: Slots) -> None:

@@ -11,7 +11,7 @@ from service.artifacts.repository import ModelRepository
 from service.errors import Conflict, UnknownVersion
 from service.lifecycle.model_entry import ModelEntry, State
 from service.lifecycle.shadow import Shadow
-from service.models.registry import ALIASES, Versions
+from service.models.registry import ALIASES, ModelRegistry
 from service.settings import Settings
 
 GONE = (State.ARRIVING, State.AVAILABLE, State.UNLOADED)
@@ -22,10 +22,14 @@ class ModelCatalog:
     """Slots by name. On the event loop alone."""
 
     def __init__(
-        self, settings: Settings, repository: ModelRepository, versions: Versions, shadow: Shadow
+        self,
+        settings: Settings,
+        repository: ModelRepository,
+        registry: ModelRegistry,
+        shadow: Shadow,
     ) -> None:
         self.settings, self.repository = settings, repository
-        self.versions, self.shadow = versions, shadow
+        self.registry, self.shadow = registry, shadow
         self.entries: dict[str, ModelEntry] = {}
         self.previous: Copy | None = None  # also when it is no longer in memory
 
@@ -33,9 +37,9 @@ class ModelCatalog:
         return self.entries.setdefault(name, ModelEntry(name))
 
     def active(self) -> ModelEntry:
-        if self.versions.active is None:
+        if self.registry.active is None:
             raise Conflict("nothing is active yet")
-        return self.entries[self.versions.active.name]
+        return self.entries[self.registry.active.name]
 
     async def known(self, name: str) -> ModelEntry:
         """By name or alias. UnknownVersion lists what there is."""
@@ -45,7 +49,7 @@ class ModelCatalog:
             return self.entries[name]
         found = await asyncio.to_thread(self.repository.versions)
         if name not in found:
-            there = sorted({*found, *self.versions.loaded()})
+            there = sorted({*found, *self.registry.loaded()})
             raise UnknownVersion(
                 f"version {name!r}: not in {self.repository.path}; there are: "
                 f"{', '.join(there) or 'none'}",
@@ -80,23 +84,23 @@ class ModelCatalog:
                 self.entry(name).mark = found.mark
 
     def describe(self, entry: ModelEntry) -> dict[str, Any]:
-        versions, version = self.versions, entry.version
+        registry, version = self.registry, entry.version
         plays = {
             "previous": self.previous is not None and self.previous.version == entry.name,
-            "canary": bool(versions.canary and versions.canary.version is version),
+            "canary": bool(registry.canary and registry.canary.version is version),
             "shadow": version is not None and self.shadow.version is version,
         }
         return {
             **entry.as_json(),
             "roles": [role for role, played in plays.items() if played],
-            "requests_under_way": versions.under_way(version) if version else 0,
+            "requests_under_way": registry.under_way(version) if version else 0,
             "answers": version.stats.answers if version else 0,
             "items": version.table.count if version else 0,
         }
 
     def roles(self) -> dict[str, Any]:
         """Who plays which part."""
-        active, canary = self.versions.active, self.versions.canary
+        active, canary = self.registry.active, self.registry.canary
         return {
             "active": active.name if active else None,
             "previous": self.previous.version if self.previous else None,
@@ -114,5 +118,5 @@ class ModelCatalog:
             "previous": self.previous.model_dump() if self.previous else None,
             "canary": roles["canary"],
             "shadow": shadow and {name: shadow[name] for name in ("version", "share")},
-            "loaded": self.versions.loaded(),
+            "loaded": self.registry.loaded(),
         }

@@ -14,7 +14,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.registry import Version
+from service.models.registry import LoadedModel
 
 PAIRS = 400  # at most
 TIME_S = 4.0  # at most, once there are the fewest pairs
@@ -54,7 +54,7 @@ class Comparison:
         return f"median {new:.2f} ms against {old:.2f} ms over {len(self.new)} calls in turns"
 
 
-def compare(new: Version, old: Version, shapes: Sequence[Shape]) -> Comparison:
+def compare(new: LoadedModel, old: LoadedModel, shapes: Sequence[Shape]) -> Comparison:
     """Score random items with both, alternating which one is first. Blocks for seconds."""
     random, began = np.random.default_rng(0), perf_counter()
     timed: list[tuple[float, float, int]] = []
@@ -72,7 +72,7 @@ def compare(new: Version, old: Version, shapes: Sequence[Shape]) -> Comparison:
     return Comparison(found[:, 0], found[:, 1], found[:, 2].astype(np.int64))
 
 
-def _score(version: Version, shape: Shape, random: np.random.Generator) -> float:
+def _score(version: LoadedModel, shape: Shape, random: np.random.Generator) -> float:
     """Seconds, the reading of the rows not counted."""
     candidates, past = shape
     columns, items = version.table.columns, max(1, version.table.count)

@@ -220,7 +220,7 @@ class Fleet:
     def _needed(self, wanted: DesiredState) -> set[str]:
         named = {wanted.active.version, *wanted.loaded}
         named |= {one.version for one in (wanted.canary, wanted.shadow) if one}
-        return named - set(self._manager.versions.loaded())
+        return named - set(self._manager.registry.loaded())
 
     async def _turn(self, wanted: DesiredState) -> None:
         """Wait until those before us have done it, so that not all load at once."""
@@ -248,7 +248,7 @@ class Fleet:
         self._leads = self._place <= min(places, default=self._place)
 
     async def _write_report(self, place: int) -> None:
-        active = self._manager.versions.active
+        active = self._manager.registry.active
         self._me.active, self._me.at = active.name if active else None, time.time()
         await self._store.put_note(self._key(place), self._me.model_dump_json().encode())
 

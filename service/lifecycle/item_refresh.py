@@ -27,7 +27,7 @@ from service.items.item_tower import derive_into
 from service.items.memory import DerivedItems
 from service.items.store_client import StoreReader
 from service.items.table import Epoch, ItemTable, TableBusy
-from service.models.registry import Version, Versions
+from service.models.registry import LoadedModel, ModelRegistry
 from service.observability.background import begin, failed, keep
 from service.observability.logs import logger
 
@@ -103,7 +103,7 @@ class _Waiting:
 class ItemRefresher:
     """Two tasks: one follows the change logs, one brings items back. Made on the event loop."""
 
-    def __init__(self, store: StoreReader, versions: Versions, reread_s: float = 0.0) -> None:
+    def __init__(self, store: StoreReader, registry: ModelRegistry, reread_s: float = 0.0) -> None:
         """``reread_s``: within this time every item is read again; 0: never."""
         self.changed = 0  # items, ever
         self.lost = 0  # times that changes were lost
@@ -111,14 +111,14 @@ class ItemRefresher:
         self.followed = True  # the log could be read when it was last looked at
         self.reread = 0  # times that every item has been read again without a cause
         self._reread_s = reread_s
-        self._stuck: Counter[Version] = Counter()
-        self._store, self._versions = store, versions
-        self._waiting: dict[Version, _Waiting] = {}
+        self._stuck: Counter[LoadedModel] = Counter()
+        self._store, self._registry = store, registry
+        self._waiting: dict[LoadedModel, _Waiting] = {}
         self._some = asyncio.Event()
-        self._reading: dict[Version, asyncio.Task[None]] = {}
+        self._reading: dict[LoadedModel, asyncio.Task[None]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="freshness")
         self._invalidation = Invalidation()
-        self._late: dict[Version, asyncio.Future[None]] = {}  # removals that still wait
+        self._late: dict[LoadedModel, asyncio.Future[None]] = {}  # removals that still wait
         self._tasks = [keep("freshness", self._follow), keep("freshness", self._bring)]
         if reread_s:
             self._tasks.append(keep("freshness", self._read_slowly))
@@ -130,7 +130,7 @@ class ItemRefresher:
 
     def forget(self, ids: Ids) -> list[asyncio.Future[None]]:
         """Begin to remove these from every table: they may have been written."""
-        return [self._remove(v, ids) for v in (*self._versions.all(), *self._versions.loading)]
+        return [self._remove(v, ids) for v in (*self._registry.all(), *self._registry.loading)]
 
     async def wrote(self, ids: Ids) -> None:
         """Remove what this process has written from every table, before the write is confirmed.
@@ -171,7 +171,7 @@ class ItemRefresher:
             removal.result()
         return bool(late)
 
-    async def catch_up(self, version: Version) -> None:
+    async def catch_up(self, version: LoadedModel) -> None:
         """Take in what the change log has, for a version that is about to answer."""
         loop = asyncio.get_running_loop()
         until = loop.time() + CATCH_UP_S
@@ -186,7 +186,7 @@ class ItemRefresher:
                 reason=str(error),
             )
 
-    def _remove(self, version: Version, ids: Ids) -> asyncio.Future[None]:
+    def _remove(self, version: LoadedModel, ids: Ids) -> asyncio.Future[None]:
         """These have changed: the next request that asks for one gets it from the store."""
         version.fetches.forget(ids)
         return self._invalidation.remove(version.table, ids)
@@ -212,14 +212,14 @@ class ItemRefresher:
             await asyncio.sleep(EVERY_S if self.followed else UNFOLLOWED_S)
 
     async def _look_at_all(self) -> None:
-        versions = self._versions.all()
-        for gone in self._waiting.keys() - set(versions) - self._versions.loading:
+        registry = self._registry.all()
+        for gone in self._waiting.keys() - set(registry) - self._registry.loading:
             del self._waiting[gone]
             self._stuck.pop(gone, None)
             self._late.pop(gone, None)
             if task := self._reading.pop(gone, None):
                 task.cancel()
-        for version in versions:
+        for version in registry:
             try:
                 while await self._look(version):
                     self._stuck.pop(version, None)
@@ -229,7 +229,7 @@ class ItemRefresher:
                 await self._pass_over(version)
                 raise
 
-    async def _pass_over(self, version: Version) -> None:
+    async def _pass_over(self, version: LoadedModel) -> None:
         """Leave a part of the log that fails again and again, as if its changes were lost."""
         self._stuck[version] += 1
         if self._stuck[version] >= STUCK_AFTER:
@@ -238,7 +238,7 @@ class ItemRefresher:
             await self._invalidation.advance(version.table, end)
             self._read_again(version)
 
-    async def _look(self, version: Version) -> bool:
+    async def _look(self, version: LoadedModel) -> bool:
         """Take in the next part of the log; whether there may be more.
 
         The cursor moves on only when all of it is removed from the table.
@@ -288,7 +288,7 @@ class ItemRefresher:
             if waiting.count:
                 await self._bring_back(version, waiting.next())
 
-    async def _bring_back(self, version: Version, ids: Ids) -> None:
+    async def _bring_back(self, version: LoadedModel, ids: Ids) -> None:
         epoch = version.table.epoch
         try:
             batch = await self._store.items(ids)
@@ -299,7 +299,7 @@ class ItemRefresher:
             failed("freshness", "changed items could not be brought back")
 
     async def _put(
-        self, version: Version, batch: ItemBatch, epoch: Epoch, *, replace: bool = False
+        self, version: LoadedModel, batch: ItemBatch, epoch: Epoch, *, replace: bool = False
     ) -> None:
         """Into the table as far as there is room."""
         loop = asyncio.get_running_loop()
@@ -310,7 +310,7 @@ class ItemRefresher:
             ids, rows = batch.ids[found], batch.rows[found]
             await loop.run_in_executor(self._thread, derive_into, insert, version.model, ids, rows)
 
-    def _read_again(self, version: Version) -> None:
+    def _read_again(self, version: LoadedModel) -> None:
         self.lost += 1
         if task := self._reading.pop(version, None):
             task.cancel()
@@ -318,7 +318,7 @@ class ItemRefresher:
         logger.warning("item changes were lost: reading every item again", version=version.name)
         self._reading[version] = begin("freshness", self._read_all(version))
 
-    async def _read_all(self, version: Version) -> None:
+    async def _read_all(self, version: LoadedModel) -> None:
         """Replace what there is, batch by batch, then ask again for what was not in the store."""
         while True:
             try:
@@ -332,14 +332,14 @@ class ItemRefresher:
     async def _read_slowly(self) -> None:
         """Read every item again for ever: two passes within ``reread_s``, at an even pace."""
         while True:
-            names, over_s = self._versions.loaded(), self._reread_s / 2
+            names, over_s = self._registry.loaded(), self._reread_s / 2
             if not names:
                 await asyncio.sleep(1.0)
                 continue
             began = asyncio.get_running_loop().time()
             try:
                 for name in names:  # and no version is held that is to be freed meanwhile
-                    for version in [v for v in self._versions.all() if v.name == name]:
+                    for version in [v for v in self._registry.all() if v.name == name]:
                         reading = self._read_once(version, over_s / len(names))
                         del version
                         await reading
@@ -350,7 +350,7 @@ class ItemRefresher:
             took = asyncio.get_running_loop().time() - began
             await asyncio.sleep(max(1.0, over_s - took) if took < over_s / 2 else 0.0)
 
-    async def _read_once(self, version: Version, over_s: float) -> int:
+    async def _read_once(self, version: LoadedModel, over_s: float) -> int:
         """Read every item, within about ``over_s``; how many rows' items are gone."""
         loop, done = asyncio.get_running_loop(), 0
         began, every = loop.time(), await self._store.store.count_items() if over_s else 0
@@ -358,14 +358,14 @@ class ItemRefresher:
         async def paced(count: int) -> None:
             if over_s:
                 due = began + over_s * min(1.0, (done + count) / max(1, every))
-                while version in self._versions.all():
+                while version in self._registry.all():
                     left = due - loop.time()
                     await asyncio.sleep(min(max(0.0, left), STEP_S))
                     if left <= STEP_S:
                         break
 
         await paced(BROUGHT_BACK)
-        if over_s and version not in self._versions.all():
+        if over_s and version not in self._registry.all():
             return 0
         version.fetches.forget_unknown()
         before, seen = version.table.ids(), list[Ids]()
@@ -377,7 +377,7 @@ class ItemRefresher:
             seen.append(batch.ids)
             done += len(batch.ids)
             await paced(BROUGHT_BACK)
-            if over_s and version not in self._versions.all():
+            if over_s and version not in self._registry.all():
                 return 0
             epoch = version.table.epoch
         gone = np.setdiff1d(before, np.concatenate(seen)) if seen else before

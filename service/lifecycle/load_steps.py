@@ -28,7 +28,7 @@ from service.items.shared_file import TableFile, table_path
 from service.items.table import Epoch, ItemTable, TableBusy
 from service.lifecycle.execution import Execution
 from service.lifecycle.model_entry import State
-from service.models.registry import Version
+from service.models.registry import LoadedModel
 from service.observability.logs import logger
 
 T = TypeVar("T")
@@ -64,10 +64,10 @@ class LoadOptions:
     tables: Path | None = None  # where this machine's processes share them
     execution: Execution = field(default_factory=Execution)
     # Told as soon as there is a table, empty or shared: what is written from now on concerns it.
-    opened: Callable[[Version], None] = lambda _: None
+    opened: Callable[[LoadedModel], None] = lambda _: None
 
 
-def load(bundle: Bundle, options: LoadOptions, progress: Progress) -> Version:
+def load(bundle: Bundle, options: LoadOptions, progress: Progress) -> LoadedModel:
     """A version that may answer. BundleError, StoreError or Stopped. Blocks."""
     progress.enter(State.LOADING, "opening the graphs")
     model = options.execution.open(bundle)
@@ -81,20 +81,20 @@ def load(bundle: Bundle, options: LoadOptions, progress: Progress) -> Version:
 
 async def _filled(
     bundle: Bundle, model: FoldedModel, options: LoadOptions, progress: Progress
-) -> Version:
+) -> LoadedModel:
     store = await feature_store.connect(options.store, model.schema, options=PATIENT)
     try:
         items = await store.count_items()
         capacity = min(options.most_items, int(items * ROOM) + LEAST_ROOM)
         progress.enter(State.LOADING, "filling the item table", items)
         if options.tables is None:
-            version = Version(model, ItemTable(model.schema, capacity))
+            version = LoadedModel(model, ItemTable(model.schema, capacity))
             options.opened(version)
             await _fill(version, store, options, progress)
             return version
         path = table_path(options.tables, bundle, options.store)
         file = TableFile(path, model.schema, capacity)
-        version = Version(model, ItemTable(model.schema, file.capacity, file.memory, file))
+        version = LoadedModel(model, ItemTable(model.schema, file.capacity, file.memory, file))
         options.opened(version)
         while not file.filled:
             with file.filling() as ours:
@@ -113,7 +113,7 @@ async def _filled(
 
 
 async def _fill(
-    version: Version, store: FeatureStore, options: LoadOptions, progress: Progress
+    version: LoadedModel, store: FeatureStore, options: LoadOptions, progress: Progress
 ) -> None:
     table = version.table
     _when_free(table.joined, options)  # an earlier process may have died while it filled it
@@ -123,7 +123,7 @@ async def _fill(
 
 
 async def fill(
-    version: Version, store: FeatureStore, options: LoadOptions, progress: Progress
+    version: LoadedModel, store: FeatureStore, options: LoadOptions, progress: Progress
 ) -> None:
     """Derive every stored item, saying how far it is."""
     began = told = perf_counter()
@@ -170,7 +170,7 @@ def _when_free(change: Callable[[], T], options: LoadOptions) -> T:
                 raise Stopped from None
 
 
-def _insert(version: Version, batch: ItemBatch, part: slice, epoch: Epoch) -> int:
+def _insert(version: LoadedModel, batch: ItemBatch, part: slice, epoch: Epoch) -> int:
     """Add a part of a batch; how many of it are unreadable."""
     found = np.flatnonzero(batch.status[part] == FOUND) + part.start
     insert = partial(version.table.insert, epoch=epoch)
@@ -178,7 +178,7 @@ def _insert(version: Version, batch: ItemBatch, part: slice, epoch: Epoch) -> in
     return len(batch.ids[part]) - int(finite.sum())
 
 
-def warm(version: Version, shapes: list[tuple[int, int]]) -> None:
+def warm(version: LoadedModel, shapes: list[tuple[int, int]]) -> None:
     """Run the graphs at the shapes that requests will have, on the table's own rows."""
     random = np.random.default_rng(0)
     items = max(1, version.table.count)

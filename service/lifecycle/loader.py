@@ -24,7 +24,7 @@ from service.engine.niceness import LOWEST, add_niceness
 from service.lifecycle.execution import Execution
 from service.lifecycle.load_steps import LoadOptions, Progress, Stopped, load
 from service.lifecycle.model_entry import State
-from service.models.registry import Version
+from service.models.registry import LoadedModel
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,9 +64,9 @@ class Loader:
         shapes: list[tuple[int, int]],
         most_items: int,
         *,
-        opened: Callable[[Version], None] = lambda _: None,
+        opened: Callable[[LoadedModel], None] = lambda _: None,
         hurried: bool = False,
-    ) -> Version:
+    ) -> LoadedModel:
         """Prove it in a child, then load it. ``hurried``: nobody is being answered yet."""
         if not self._is_proved(imported):
             progress.enter(State.LOADING, "inspecting it in a child process")

@@ -22,7 +22,7 @@ from service.lifecycle.model_entry import IN_MEMORY, ModelEntry, State
 from service.lifecycle.readiness import Readiness
 from service.lifecycle.unloader import Unloader
 from service.lifecycle.warm_up import RecentShapes
-from service.models.registry import Version
+from service.models.registry import LoadedModel
 from service.observability.background import begin, failed
 from service.observability.event_loop import Stalls, settle, watch_stalls
 from service.observability.logs import logger
@@ -57,7 +57,7 @@ class Loads:
         self._one = asyncio.Lock()
         self._under_way: dict[str, asyncio.Task[ModelEntry]] = {}
         self.shapes = RecentShapes()
-        self.before_ready: Callable[[Version], Awaitable[None]] | None = None
+        self.before_ready: Callable[[LoadedModel], Awaitable[None]] | None = None
 
     def is_under_way(self, name: str) -> bool:
         return name in self._under_way
@@ -130,13 +130,13 @@ class Loads:
 
     async def _bring(
         self, entry: ModelEntry, imported: ImportedBundle, progress: LoadProgress
-    ) -> Version:
+    ) -> LoadedModel:
         """A version that a process died of while loading it is known by what is noted here."""
         entry.digest, entry.signer = imported.copy.digest, imported.signer
         entry.created = imported.bundle.manifest.created
         settings, private = self._catalog.settings, self._loader.private
         noted = private.is_loaded_by_us(imported.copy)
-        opened = list[Version]()
+        opened = list[LoadedModel]()
         if progress.readiness is None:
             await asyncio.to_thread(private.remember, **noted)
         else:  # there is nothing else to serve
@@ -156,30 +156,30 @@ class Loads:
             settle()
             return version
         except BaseException:
-            self._catalog.versions.loading.difference_update(opened)
+            self._catalog.registry.loading.difference_update(opened)
             raise
         finally:
             lost = "after a restart this version is taken for one that a process died of"
             await asyncio.to_thread(private.try_to_remember, lost, loading=None)
 
-    def _opened(self, version: Version, opened: list[Version]) -> None:
+    def _opened(self, version: LoadedModel, opened: list[LoadedModel]) -> None:
         """From the loading thread: changes of items concern this version from now on."""
         opened.append(version)
-        self._catalog.versions.loading.add(version)
+        self._catalog.registry.loading.add(version)
 
-    async def _finish(self, entry: ModelEntry, version: Version) -> ModelEntry:
+    async def _finish(self, entry: ModelEntry, version: LoadedModel) -> ModelEntry:
         """Take in what has changed while it was loaded, then let it answer."""
         try:
             if self.before_ready is not None:
                 await self.before_ready(version)
             return self._ready(entry, version)
         finally:
-            self._catalog.versions.loading.discard(version)
+            self._catalog.registry.loading.discard(version)
 
-    def _ready(self, entry: ModelEntry, version: Version) -> ModelEntry:
+    def _ready(self, entry: ModelEntry, version: LoadedModel) -> ModelEntry:
         entry.version = version
         entry.enter(State.READY)
-        self._catalog.versions.add(version)
+        self._catalog.registry.add(version)
         self._metrics.model_loads.labels("ready").inc()
         told = {"seconds": entry.load_seconds, "worst_stall_ms": entry.worst_stall_ms}
         known = {name: value for name, value in told.items() if value is not None}

@@ -20,18 +20,18 @@ from service.lifecycle.model_entry import ModelEntry, State
 from service.lifecycle.readiness import Readiness
 from service.lifecycle.rollback_monitor import Bounds, RollbackMonitor
 from service.lifecycle.unloader import Unloader
-from service.models.registry import Canary, Version, seed_of
+from service.models.registry import Canary, LoadedModel, seed_of
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
-from service.scoring.query import Question
-from service.scoring.result import Answer
+from service.scoring.query import ScoreQuery
+from service.scoring.result import ScoreResult
 
 
 class ModelManager:
     """What may be done with the versions of a catalog. On the event loop alone."""
 
     def __init__(self, catalog: ModelCatalog, loader: Loader, metrics: Metrics) -> None:
-        self.catalog, self.versions, self.shadow = catalog, catalog.versions, catalog.shadow
+        self.catalog, self.registry, self.shadow = catalog, catalog.registry, catalog.shadow
         self._metrics, self._private = metrics, loader.private
         settings = catalog.settings
         self._unloader = Unloader(catalog)
@@ -40,7 +40,7 @@ class ModelManager:
             settings.rollback_window_s, settings.rollback_error_rate, settings.rollback_p99_ratio
         )
         self.monitor = RollbackMonitor(
-            catalog.versions, bounds, self._take_back, settings.chunk_candidates
+            catalog.registry, bounds, self._take_back, settings.chunk_candidates
         )
         self._unloader.on_begin = self.monitor.forget
         self._persisting = asyncio.Lock()
@@ -49,12 +49,12 @@ class ModelManager:
         self._taken_back: str | None = None  # by the last rollback; likewise
         self.on_own_switch: Callable[[], Awaitable[None]] | None = None  # nobody asked for it
 
-    def answered(self, question: Question, answer: Answer) -> None:
+    def answered(self, query: ScoreQuery, answer: ScoreResult) -> None:
         """After every answer."""
-        self._loads.shapes.note(len(question.candidates), len(answer.history))
-        self.shadow.offer(question, answer)
+        self._loads.shapes.note(len(query.candidates), len(answer.history))
+        self.shadow.offer(query, answer)
 
-    def before_ready(self, catch_up: Callable[[Version], Awaitable[None]]) -> None:
+    def before_ready(self, catch_up: Callable[[LoadedModel], Awaitable[None]]) -> None:
         """What is awaited of a loaded version right before it may answer."""
         self._loads.before_ready = catch_up
 
@@ -70,7 +70,7 @@ class ModelManager:
     async def activate(self, name: str, kind: str = "activate") -> ModelEntry:
         """Loaded if need be, then it answers everybody."""
         self._refuse_if_pinned(name)
-        entry, old = await self.load(name), self.versions.active
+        entry, old = await self.load(name), self.registry.active
         if entry.version is None:
             raise Conflict(f"version {name}: {entry.state.value} since; ask again")
         if entry.version is not old:
@@ -93,7 +93,7 @@ class ModelManager:
             entry = await self._loads.load(back.version, back)
         self._switch(entry, "automatic_rollback" if violation else "rollback")
         self._taken_back = bad.name
-        self.catalog.previous = self.versions.previous = None
+        self.catalog.previous = self.registry.previous = None
         if violation is not None:
             self._unloader.begin(bad, State.FAILED, f"taken back: {violation}")
         await self._persist()
@@ -103,9 +103,9 @@ class ModelManager:
         """This share of the users is answered by it; 0 ends that."""
         entry = await self._second(name, share)
         if share and entry.version is not None:
-            self.versions.canary = Canary(entry.version, share, seed_of(entry.name))
-        elif self.versions.canary and self.versions.canary.version is entry.version:
-            self.versions.canary = None
+            self.registry.canary = Canary(entry.version, share, seed_of(entry.name))
+        elif self.registry.canary and self.registry.canary.version is entry.version:
+            self.registry.canary = None
         self._show_canary()
         return entry
 
@@ -120,7 +120,7 @@ class ModelManager:
 
     async def promote(self) -> ModelEntry:
         """The canary, or else the shadow, becomes active."""
-        chosen = self.versions.canary.version if self.versions.canary else self.shadow.version
+        chosen = self.registry.canary.version if self.registry.canary else self.shadow.version
         if chosen is None:
             if self.catalog.active().name != self._promoted:
                 raise Conflict("there is neither a canary nor a shadow to promote")
@@ -152,7 +152,7 @@ class ModelManager:
         await self.activate(active.version, "fleet")
         self.catalog.previous = Copy(**previous) if previous else None
         if previous is None:
-            self.versions.previous = None
+            self.registry.previous = None
         parts = self.catalog.roles()
         for verb, now, asked in (
             (self.canary, parts["canary"], wanted["canary"]),
@@ -162,7 +162,7 @@ class ModelManager:
                 await verb(asked["version"], asked["share"])
             elif now is not None:
                 await verb(now["version"], 0)
-        for name in set(self.versions.loaded()) - set(wanted["loaded"]):
+        for name in set(self.registry.loaded()) - set(wanted["loaded"]):
             self._unloader.begin(self.catalog.entries[name], State.UNLOADED)
         await self._persist()
         for name in wanted["loaded"]:
@@ -177,8 +177,8 @@ class ModelManager:
     def _switch(self, entry: ModelEntry, kind: str) -> None:
         """The switch itself. Nothing here waits."""
         assert entry.version is not None
-        versions, old = self.versions, self.versions.active
-        versions.activate(entry.version)
+        registry, old = self.registry, self.registry.active
+        registry.activate(entry.version)
         entry.enter(State.ACTIVE)
         self._was_active.add(entry.name)
         self._taken_back = self._promoted = None
@@ -196,12 +196,12 @@ class ModelManager:
 
     def _release_old(self) -> None:
         """Versions that were active once and play no part any more; loaded ones wait for theirs."""
-        versions, kept = self.versions, {self.versions.active, self.shadow.version}
-        if versions.canary is not None:
-            kept.add(versions.canary.version)
+        registry, kept = self.registry, {self.registry.active, self.shadow.version}
+        if registry.canary is not None:
+            kept.add(registry.canary.version)
         if self.catalog.settings.keep_previous:
-            kept.add(versions.previous)
-        for version in versions.all():
+            kept.add(registry.previous)
+        for version in registry.all():
             if version not in kept and version.name in self._was_active:
                 self._was_active.discard(version.name)
                 self._unloader.begin(self.catalog.entries[version.name], State.UNLOADED)
@@ -215,8 +215,8 @@ class ModelManager:
             raise Conflict(f"version {name}: {entry.state.value}; this takes a second version")
         return entry
 
-    async def _take_back(self, bad: Version, violation: str) -> None:
-        if bad is not self.versions.active:
+    async def _take_back(self, bad: LoadedModel, violation: str) -> None:
+        if bad is not self.registry.active:
             return
         logger.error("taken back", model_version=bad.name, reason=violation)
         del bad  # so that it can be freed
@@ -225,7 +225,7 @@ class ModelManager:
             await self.on_own_switch()
 
     def _show_canary(self) -> None:
-        canary = self.versions.canary
+        canary = self.registry.canary
         self._metrics.canary_share.set(canary.share if canary else 0)
 
     def _refuse_if_pinned(self, name: str) -> None:

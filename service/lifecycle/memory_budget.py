@@ -22,10 +22,10 @@ class MemoryBudget:
 
     async def make_room(self, bundle: Bundle) -> None:
         """Conflict when there is none."""
-        versions, most = self._catalog.versions, self._catalog.settings.max_loaded_versions
-        if len(versions.loaded()) >= most and not await self._let_previous_go():
+        registry, most = self._catalog.registry, self._catalog.settings.max_loaded_versions
+        if len(registry.loaded()) >= most and not await self._let_previous_go():
             raise Conflict(
-                f"{', '.join(versions.loaded())} are in memory and at most {most} may be "
+                f"{', '.join(registry.loaded())} are in memory and at most {most} may be "
                 "(QIN_MAX_LOADED_VERSIONS): unload one"
             )
         wanted, free = self._expected_bytes(bundle), available_bytes()
@@ -39,12 +39,12 @@ class MemoryBudget:
             )
 
     async def _let_previous_go(self) -> bool:
-        versions, shadow = self._catalog.versions, self._catalog.shadow
-        if versions.previous is None or versions.previous is shadow.version:
+        registry, shadow = self._catalog.registry, self._catalog.shadow
+        if registry.previous is None or registry.previous is shadow.version:
             return False
-        if versions.canary is not None and versions.previous is versions.canary.version:
+        if registry.canary is not None and registry.previous is registry.canary.version:
             return False
-        name = versions.previous.name
+        name = registry.previous.name
         self._unloader.begin(self._catalog.entries[name], State.UNLOADED)
         await self._unloader.ended(name)
         return True
@@ -52,7 +52,7 @@ class MemoryBudget:
     def _expected_bytes(self, bundle: Bundle) -> int:
         """Its files, and a table as full as the one now in use."""
         files = sum(record.size for record in bundle.manifest.files.values())
-        active, schema = self._catalog.versions.active, bundle.schema
+        active, schema = self._catalog.registry.active, bundle.schema
         items = active.table.count if active else 0
         numbers = schema.item_vector_width + schema.network_width + len(schema.context)
         return int(HEADROOM * (files + items * (4 * numbers + INDEX_BYTES)))

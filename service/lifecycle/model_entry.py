@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from service.models.registry import Version
+from service.models.registry import LoadedModel
 
 
 class State(StrEnum):
@@ -43,7 +43,7 @@ class ModelEntry:
     since: datetime = field(default_factory=lambda: datetime.now(UTC))  # of the state
     load_seconds: float | None = None
     worst_stall_ms: float | None = None  # of the event loop, while it was loaded
-    version: Version | None = None
+    version: LoadedModel | None = None
     mark: str | None = None  # of its folder when a load began (see ``FoundBundle``)
 
     def enter(self, state: State, step: str | None = None, reason: str | None = None) -> None:

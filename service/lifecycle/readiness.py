@@ -10,7 +10,7 @@ import numpy as np
 from model_export.bundle.runtime import HistoryRows
 from service.engine.engine import Engine
 from service.errors import DeadlinePassed
-from service.models.registry import Version
+from service.models.registry import LoadedModel
 
 PROOF_S = 60.0  # for a first score, on a machine that is busy
 
@@ -33,7 +33,7 @@ class Readiness:
         self.step, self.done, self.total = step, 0, total
 
 
-async def prove(engine: Engine, version: Version) -> None:
+async def prove(engine: Engine, version: LoadedModel) -> None:
     """Score once through the engine's threads. TimeoutError when no score comes of it."""
     rows: list[HistoryRows] = []
     candidates = engine.threads * engine.chunk

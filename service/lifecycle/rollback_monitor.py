@@ -11,7 +11,7 @@ from time import monotonic
 import numpy as np
 
 from service.lifecycle.comparison import Comparison, Shape, compare
-from service.models.registry import Version, Versions
+from service.models.registry import LoadedModel, ModelRegistry
 from service.observability.background import begin, failed, keep
 from service.observability.logs import logger
 from service.observability.version_stats import KINDS, shape_of
@@ -51,7 +51,7 @@ class RollbackWindow:
     histories than before are no slowness.
     """
 
-    def __init__(self, new: Version, old: Version, bounds: Bounds) -> None:
+    def __init__(self, new: LoadedModel, old: LoadedModel, bounds: Bounds) -> None:
         self.version, self.before = new, old.name
         self._bounds, self._began = bounds, monotonic()
         self._limits: dict[int, float] = {}  # kind -> seconds
@@ -135,23 +135,23 @@ class RollbackMonitor:
 
     def __init__(
         self,
-        versions: Versions,
+        registry: ModelRegistry,
         bounds: Bounds,
-        take_back: Callable[[Version, str], Awaitable[None]],
+        take_back: Callable[[LoadedModel, str], Awaitable[None]],
         chunk: int = 128,
     ) -> None:
         """``chunk``: the most candidates in one call of the graphs."""
-        self._versions, self._bounds, self._take_back = versions, bounds, take_back
+        self._registry, self._bounds, self._take_back = registry, bounds, take_back
         self._chunk = chunk
         self._watch: RollbackWindow | None = None
         self._comparing: asyncio.Task[None] | None = None
         self._task = keep("model_guard", self._look)
 
-    def begin(self, new: Version, old: Version) -> None:
+    def begin(self, new: LoadedModel, old: LoadedModel) -> None:
         """``new`` has just taken the place of ``old``."""
         self._watch = RollbackWindow(new, old, self._bounds)
 
-    def forget(self, version: Version) -> None:
+    def forget(self, version: LoadedModel) -> None:
         if self._watch is not None and self._watch.version is version:
             self._watch = None
 
@@ -166,7 +166,7 @@ class RollbackMonitor:
             watch = self._watch
             if watch is None:
                 continue
-            if watch.over or watch.version is not self._versions.active:
+            if watch.over or watch.version is not self._registry.active:
                 self._watch = None
             elif (violation := watch.violation()) is not None:
                 await self._end(watch, violation)
@@ -189,7 +189,7 @@ class RollbackMonitor:
 
     async def _judge(self, watch: RollbackWindow, slowness: Slowness) -> None:
         """Beside the version before, if that is in memory; else by the numbers alone."""
-        previous = self._versions.previous
+        previous = self._registry.previous
         if previous is None or previous.name != watch.before:
             if not slowness.by_deadlines:
                 await self._end(watch, slowness.reason)
@@ -197,7 +197,7 @@ class RollbackMonitor:
         watch.postpone()
         self._comparing = begin("model_guard", self._compare(watch, previous, slowness))
 
-    async def _compare(self, watch: RollbackWindow, old: Version, slowness: Slowness) -> None:
+    async def _compare(self, watch: RollbackWindow, old: LoadedModel, slowness: Slowness) -> None:
         try:
             shapes = [(min(count, self._chunk), past) for count, past in slowness.shapes]
             found = await asyncio.to_thread(compare, watch.version, old, shapes)

@@ -19,14 +19,14 @@ from model_export.bundle.rank_correlation import kendall_tau
 from service.engine.engine import Engine
 from service.engine.niceness import LOWEST
 from service.items.store_client import StoreReader
-from service.models.registry import Version
+from service.models.registry import LoadedModel
 from service.observability.background import keep
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
-from service.scoring.pipeline import Scoring
-from service.scoring.query import Question
-from service.scoring.result import Answer, best
-from service.timings import Timings
+from service.scoring.pipeline import ScoringPipeline
+from service.scoring.query import ScoreQuery
+from service.scoring.result import ScoreResult, best
+from service.timings import StageTimer
 
 WAITING = 8  # copies; more are dropped
 TIME_S = 30.0  # for one copy, at the lowest priority
@@ -72,7 +72,7 @@ class ShadowStats:
 
 @dataclass(frozen=True, slots=True)
 class _Shadowed:
-    version: Version
+    version: LoadedModel
     share: float
     stats: ShadowStats = field(default_factory=ShadowStats)
 
@@ -84,17 +84,19 @@ class Shadow:
         self._engine = Engine(1, chunk=chunk, niceness=LOWEST)
         # Its look-ups and counts are not the service's.
         reader = StoreReader(store.store, Metrics(), may_do_without=False)
-        self._scoring = Scoring(reader, self._engine, Metrics())
+        self._scoring = ScoringPipeline(reader, self._engine, Metrics())
         self._metrics = metrics
         self._current: _Shadowed | None = None
-        self._queue: asyncio.Queue[tuple[_Shadowed, Question, Answer]] = asyncio.Queue(WAITING)
+        self._queue: asyncio.Queue[tuple[_Shadowed, ScoreQuery, ScoreResult]] = asyncio.Queue(
+            WAITING
+        )
         self._worker = keep("shadow", self._work)
 
     @property
-    def version(self) -> Version | None:
+    def version(self) -> LoadedModel | None:
         return self._current.version if self._current else None
 
-    def begin(self, version: Version, share: float) -> None:
+    def begin(self, version: LoadedModel, share: float) -> None:
         """From now on it scores this share of the requests; a change of share keeps its counts."""
         if self._current and self._current.version is version:
             self._current = _Shadowed(version, share, self._current.stats)
@@ -106,7 +108,7 @@ class Shadow:
         while not self._queue.empty():  # copies hold the version
             self._queue.get_nowait()
 
-    def offer(self, question: Question, answer: Answer) -> None:
+    def offer(self, query: ScoreQuery, answer: ScoreResult) -> None:
         """Perhaps take a copy. Costs the request a microsecond."""
         current = self._current
         if current is None or random.random() >= current.share:
@@ -114,7 +116,7 @@ class Shadow:
         if answer.history_lost:  # it would be compared with an answer to another question
             return
         try:
-            self._queue.put_nowait((current, question, answer))
+            self._queue.put_nowait((current, query, answer))
         except asyncio.QueueFull:
             current.stats.dropped += 1
             self._metrics.shadow.labels("dropped").inc()
@@ -147,15 +149,15 @@ class Shadow:
                 del error
             del copy
 
-    async def _compare(self, current: _Shadowed, question: Question, answer: Answer) -> None:
-        same = Question(  # the very history that was read for the answer
-            question.user_id,
-            question.candidates,
+    async def _compare(self, current: _Shadowed, query: ScoreQuery, answer: ScoreResult) -> None:
+        same = ScoreQuery(  # the very history that was read for the answer
+            query.user_id,
+            query.candidates,
             answer.history[: current.version.schema.history_length],
-            question.context,
+            query.context,
         )
         deadline = perf_counter() + TIME_S
-        other = await self._scoring.answer(same, current.version, deadline, Timings())
+        other = await self._scoring.answer(same, current.version, deadline, StageTimer())
         both = ~np.isnan(answer.scores) & ~np.isnan(other.scores)
         if not both.any():
             return

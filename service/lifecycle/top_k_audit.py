@@ -15,8 +15,8 @@ import numpy as np
 
 from service.engine.engine import Engine
 from service.engine.niceness import LOWEST
-from service.items.table import SlotsMoved
-from service.models.registry import Version, Versions
+from service.items.table import StaleSlots
+from service.models.registry import LoadedModel, ModelRegistry
 from service.observability.background import failed, keep
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
@@ -31,7 +31,7 @@ TIME_S = 30.0  # for one, at the lowest priority
 class _Given:
     """An answer as it was given."""
 
-    version: Version
+    version: LoadedModel
     ranking: Ranking
     k: int
 
@@ -39,13 +39,13 @@ class _Given:
 class TopKAudit:
     """On the event loop; one thread of its own."""
 
-    def __init__(self, versions: Versions, metrics: Metrics, share: float, chunk: int) -> None:
-        self._versions, self._metrics, self._share = versions, metrics, share
+    def __init__(self, registry: ModelRegistry, metrics: Metrics, share: float, chunk: int) -> None:
+        self._registry, self._metrics, self._share = registry, metrics, share
         self._engine = Engine(1, chunk=chunk, niceness=LOWEST)
         self._queue: asyncio.Queue[_Given] = asyncio.Queue(WAITING)
         self._worker = keep("recheck", self._work)
 
-    def offer(self, version: Version, ranking: Ranking, k: int) -> None:
+    def offer(self, version: LoadedModel, ranking: Ranking, k: int) -> None:
         """Perhaps take it. The version stays in memory until it is done with."""
         if random.random() >= self._share:
             return
@@ -54,7 +54,7 @@ class TopKAudit:
         except asyncio.QueueFull:
             self._metrics.rechecks.labels("passed_over").inc()
         else:
-            self._versions.taken(version)
+            self._registry.taken(version)
 
     async def close(self) -> None:
         self._worker.cancel()
@@ -65,13 +65,13 @@ class TopKAudit:
             given = await self._queue.get()
             try:
                 result = await self._compare(given)
-            except SlotsMoved:
+            except StaleSlots:
                 result = "passed_over"
             except Exception:  # the answer has been given, and stands
                 failed("recheck", "recheck failed", model_version=given.version.name)
                 result = "failed"
             finally:
-                self._versions.given_back(given.version)
+                self._registry.given_back(given.version)
             self._metrics.rechecks.labels(result).inc()
             del given  # it keeps the model
 

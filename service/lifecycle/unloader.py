@@ -11,7 +11,7 @@ from time import perf_counter
 from model_export.bundle.runtime import FoldedModel
 from service.lifecycle.catalog import ModelCatalog
 from service.lifecycle.model_entry import ModelEntry, State
-from service.models.registry import Version
+from service.models.registry import LoadedModel
 from service.observability.background import begin
 from service.observability.logs import logger
 from service.observability.memory import trim
@@ -26,14 +26,14 @@ class Unloader:
     def __init__(self, catalog: ModelCatalog) -> None:
         self._catalog = catalog
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self.on_begin: Callable[[Version], None] = lambda version: None
+        self.on_begin: Callable[[LoadedModel], None] = lambda version: None
 
     def begin(self, entry: ModelEntry, after: State, reason: str | None = None) -> None:
         """No new request gets it; ``after`` its last answer it is freed and enters that state."""
         version, entry.version = entry.version, None
         if version is None:
             return
-        self._catalog.versions.remove(version)
+        self._catalog.registry.remove(version)
         if self._catalog.shadow.version is version:
             self._catalog.shadow.end()
         self.on_begin(version)
@@ -51,7 +51,7 @@ class Unloader:
             task.cancel()
 
     async def _end(
-        self, entry: ModelEntry, box: list[Version], after: State, reason: str | None
+        self, entry: ModelEntry, box: list[LoadedModel], after: State, reason: str | None
     ) -> None:
         try:
             await self._free(entry.name, box)
@@ -59,13 +59,13 @@ class Unloader:
             del self._tasks[entry.name]
             entry.enter(after, reason=reason)
 
-    async def _free(self, name: str, box: list[Version]) -> None:
+    async def _free(self, name: str, box: list[LoadedModel]) -> None:
         """``box`` holds the only reference that is left, and is emptied.
 
         That happens in a thread of normal priority: it holds the interpreter for up to a few
         milliseconds, and a quiet thread would be kept waiting with it in its hands.
         """
-        await self._catalog.versions.drained(box[0])
+        await self._catalog.registry.drained(box[0])
         model = weakref.ref(box[0].model)
         await asyncio.to_thread(box.clear)
         await _gone(name, model)

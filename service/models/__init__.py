@@ -1,5 +1,5 @@
 """Loaded models: versions, which one answers whom, and leases that keep one alive.
 
 May import items, observability, errors.
-Start reading at ``registry.Versions``.
+Start reading at ``registry.ModelRegistry``.
 """

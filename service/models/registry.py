@@ -12,7 +12,7 @@ from typing import Literal
 from feature_store.schema import FeatureSchema
 from model_export.bundle.runtime import FoldedModel
 from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
-from service.items.fetcher import Fetches
+from service.items.fetcher import ItemFetcher
 from service.items.table import ItemTable
 from service.observability.version_stats import VersionStats
 
@@ -25,13 +25,13 @@ WORD = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Version:
+class LoadedModel:
     """One model and the items made ready for it."""
 
     model: FoldedModel
     table: ItemTable
     stats: VersionStats = field(default_factory=VersionStats)
-    fetches: Fetches = field(default_factory=Fetches)
+    fetches: ItemFetcher = field(default_factory=ItemFetcher)
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class Version:
 class Canary:
     """A share of the users who are answered by another version."""
 
-    version: Version
+    version: LoadedModel
     share: float
     seed: int  # of the version's name: another canary takes other users
 
@@ -55,23 +55,23 @@ class Canary:
         return mix(user_id ^ self.seed) < self.share * WORD
 
 
-class Versions:
+class ModelRegistry:
     """Which versions can answer, by what names, and for whom. Used on the event loop alone."""
 
     def __init__(self) -> None:
-        self.active: Version | None = None
-        self.previous: Version | None = None  # while it is in memory
+        self.active: LoadedModel | None = None
+        self.previous: LoadedModel | None = None  # while it is in memory
         self.canary: Canary | None = None
-        self.loading = set[Version]()  # not ready yet; changed by the loading thread
-        self._loaded: dict[str, Version] = {}
-        self._under_way: Counter[Version] = Counter()
-        self._idle: dict[Version, asyncio.Future[None]] = {}
+        self.loading = set[LoadedModel]()  # not ready yet; changed by the loading thread
+        self._loaded: dict[str, LoadedModel] = {}
+        self._under_way: Counter[LoadedModel] = Counter()
+        self._idle: dict[LoadedModel, asyncio.Future[None]] = {}
 
-    def add(self, version: Version) -> None:
+    def add(self, version: LoadedModel) -> None:
         """From now on it answers whoever asks for it by name."""
         self._loaded[version.name] = version
 
-    def activate(self, version: Version) -> None:
+    def activate(self, version: LoadedModel) -> None:
         """One reference changes; requests under way keep the one they took."""
         if version is self.active:
             return
@@ -80,7 +80,7 @@ class Versions:
         if self.canary and self.canary.version is version:
             self.canary = None
 
-    def remove(self, version: Version) -> None:
+    def remove(self, version: LoadedModel) -> None:
         """No new request gets it; those under way keep it (see ``drained``)."""
         assert version is not self.active
         if self._loaded.get(version.name) is version:
@@ -90,7 +90,7 @@ class Versions:
         if self.canary and self.canary.version is version:
             self.canary = None
 
-    async def drained(self, version: Version) -> None:
+    async def drained(self, version: LoadedModel) -> None:
         """Until the last request that took it has ended; each has a deadline."""
         if self._under_way[version]:
             self._idle[version] = asyncio.get_running_loop().create_future()
@@ -98,17 +98,17 @@ class Versions:
             del self._idle[version]
         self._under_way.pop(version, None)
 
-    def under_way(self, version: Version) -> int:
+    def under_way(self, version: LoadedModel) -> int:
         """Requests that took it and have not ended."""
         return self._under_way[version]
 
     def loaded(self) -> list[str]:
         return sorted(self._loaded)
 
-    def all(self) -> list[Version]:
+    def all(self) -> list[LoadedModel]:
         return list(self._loaded.values())
 
-    def resolve(self, asked: str | None, user_id: int | None = None) -> tuple[Version, Role]:
+    def resolve(self, asked: str | None, user_id: int | None = None) -> tuple[LoadedModel, Role]:
         """Who answers, by name, alias or user. UnknownVersion lists what there is."""
         if self.active is None:
             raise NotReady("the model is still being loaded", headers={"Retry-After": "1"})
@@ -129,10 +129,10 @@ class Versions:
         version, role = self.resolve(asked, user_id)
         return Lease(self, version, role)
 
-    def taken(self, version: Version) -> None:
+    def taken(self, version: LoadedModel) -> None:
         self._under_way[version] += 1
 
-    def given_back(self, version: Version) -> None:
+    def given_back(self, version: LoadedModel) -> None:
         self._under_way[version] -= 1
         if not self._under_way[version] and (idle := self._idle.get(version)):
             idle.set_result(None)
@@ -141,13 +141,13 @@ class Versions:
 class Lease:
     """One request's hold on its version."""
 
-    __slots__ = ("_versions", "role", "version")
+    __slots__ = ("_registry", "role", "version")
 
-    def __init__(self, versions: Versions, version: Version, role: Role) -> None:
-        self._versions, self.version, self.role = versions, version, role
+    def __init__(self, registry: ModelRegistry, version: LoadedModel, role: Role) -> None:
+        self._registry, self.version, self.role = registry, version, role
 
-    def __enter__(self) -> Version:
-        self._versions.taken(self.version)
+    def __enter__(self) -> LoadedModel:
+        self._registry.taken(self.version)
         return self.version
 
     def __exit__(
@@ -156,7 +156,7 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._versions.given_back(self.version)
+        self._registry.given_back(self.version)
         if error is None or isinstance(error, DeadlinePassed):
             self.version.stats.answered()
         elif isinstance(error, Exception) and is_the_models_fault(error):

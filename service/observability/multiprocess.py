@@ -99,22 +99,22 @@ class MultiprocessExporter:
 
     async def _others_written(self) -> None:
         """Ask every other worker to write, and wait for those that could be asked."""
-        question, all_written = os.urandom(8), asyncio.Event()
+        query, all_written = os.urandom(8), asyncio.Event()
         asked = {
             str(address)
             for address in self._folder.glob("*.sock")
-            if address != self._address and self._send(b"?" + question, str(address))
+            if address != self._address and self._send(b"?" + query, str(address))
         }
         if not asked:
             return
-        self._awaited[question] = asked, all_written
+        self._awaited[query] = asked, all_written
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await all_written.wait()
         except TimeoutError:
             logger.warning("workers did not write their metrics in time", workers=sorted(asked))
         finally:
-            del self._awaited[question]
+            del self._awaited[query]
 
     def _received(self) -> None:
         while True:
@@ -122,18 +122,18 @@ class MultiprocessExporter:
                 message, address = self._socket.recvfrom(64)
             except BlockingIOError:
                 return
-            kind, question = message[:1], message[1:]
+            kind, query = message[:1], message[1:]
             if kind == b"?":
-                self._own(begin("metrics", self._write_and_reply(question, address)))
-            elif question in self._awaited:
-                asked, all_written = self._awaited[question]
+                self._own(begin("metrics", self._write_and_reply(query, address)))
+            elif query in self._awaited:
+                asked, all_written = self._awaited[query]
                 asked.discard(address)
                 if not asked:
                     all_written.set()
 
-    async def _write_and_reply(self, question: bytes, address: str) -> None:
+    async def _write_and_reply(self, query: bytes, address: str) -> None:
         await self.write()
-        self._send(b"!" + question, address)
+        self._send(b"!" + query, address)
 
     def _send(self, message: bytes, address: str) -> bool:
         """Whether it was delivered: a dead worker's socket refuses."""

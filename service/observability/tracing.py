@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 from starlette.types import Scope
 
-from service.api.middleware import Exchange
+from service.api.middleware import RequestContext
 from service.settings import Settings
 from service.timings import OTHER
 
@@ -51,20 +51,20 @@ class Traces:
         exporter = OTLPSpanExporter(endpoint=url, timeout=EXPORT_TIMEOUT_S)
         return cls(BatchSpanProcessor(exporter), settings.trace_sample)
 
-    def record(self, exchange: Exchange, scope: Scope, route: str) -> None:
+    def record(self, ctx: RequestContext, scope: Scope, route: str) -> None:
         """Record a request that has ended."""
-        timings = exchange.timings
-        began = time_ns() - _ns(perf_counter() - timings.started)
+        timer = ctx.timer
+        began = time_ns() - _ns(perf_counter() - timer.started)
         span = self._tracer.start_span(
-            f"{scope['method']} {route}", self._parent(exchange), SpanKind.SERVER, start_time=began
+            f"{scope['method']} {route}", self._parent(ctx), SpanKind.SERVER, start_time=began
         )
         if not span.is_recording():
             return
-        span.set_attributes(_attributes(exchange, scope, route))
-        if exchange.status >= 500:
-            span.set_status(Status(StatusCode.ERROR, exchange.problem))
-        self._stages(span, began, timings.seconds)
-        span.end(began + _ns(timings.total))
+        span.set_attributes(_attributes(ctx, scope, route))
+        if ctx.status >= 500:
+            span.set_status(Status(StatusCode.ERROR, ctx.problem))
+        self._stages(span, began, timer.seconds)
+        span.end(began + _ns(timer.total))
 
     def close(self) -> None:
         """Send the remaining spans. Blocks for ``EXPORT_TIMEOUT_S`` at most."""
@@ -81,24 +81,24 @@ class Traces:
             self._tracer.start_span(stage, within, start_time=began).end(ended)
             began = ended
 
-    def _parent(self, exchange: Exchange) -> Context:
+    def _parent(self, ctx: RequestContext) -> Context:
         """Empty if the header is not valid W3C trace context."""
-        sent = {name: exchange.header(name.encode()) for name in SENT_ON}
+        sent = {name: ctx.header(name.encode()) for name in SENT_ON}
         carrier = {name: value for name, value in sent.items() if value is not None}
         return self._propagator.extract(carrier, Context())
 
 
-def _attributes(exchange: Exchange, scope: Scope, route: str) -> dict[str, AttributeValue]:
+def _attributes(ctx: RequestContext, scope: Scope, route: str) -> dict[str, AttributeValue]:
     """OpenTelemetry's names for HTTP, own names for the rest. Never the user."""
     found: dict[str, AttributeValue | None] = {
         "http.request.method": scope["method"],
         "http.route": route,
-        "http.response.status_code": exchange.status,
-        "error.type": exchange.problem,
-        "qin.request_id": exchange.request_id,
-        "qin.model_version": exchange.model_version,
-        "qin.role": exchange.role,
-        "qin.candidates": exchange.candidates or None,
+        "http.response.status_code": ctx.status,
+        "error.type": ctx.problem,
+        "qin.request_id": ctx.request_id,
+        "qin.model_version": ctx.model_version,
+        "qin.role": ctx.role,
+        "qin.candidates": ctx.candidates or None,
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.timings import Timings
+from service.timings import StageTimer
 
 OUTCOMES = SUCCESS, FAIL = "success", "fail"
-# Where the time of a successful inference went, in the protocol's words: stages of ``Timings``.
+# Where the time of a successful inference went, in the protocol's words: stages of ``StageTimer``.
 STAGES = {
     "queue": ("queue",),
     "compute_input": ("receive", "parse", "store", "table", "items"),
@@ -47,11 +47,11 @@ class VersionStats:
         self._timed = 0
         self._answers_before = self._timed_before = 0  # the mark
 
-    def ended(self, status: int, timings: Timings) -> None:
+    def ended(self, status: int, timer: StageTimer) -> None:
         """Count a request that took this version."""
-        outcome, seconds, took = SUCCESS if status < 400 else FAIL, self.seconds, timings.seconds
+        outcome, seconds, took = SUCCESS if status < 400 else FAIL, self.seconds, timer.seconds
         self.requests[outcome] += 1
-        seconds[outcome] += timings.total
+        seconds[outcome] += timer.total
         self.last = time()
         if outcome == SUCCESS:
             for part, stages in STAGES.items():

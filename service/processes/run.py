@@ -1,4 +1,4 @@
-"""One serving process: a house, its two ports, and an entrance, until told to stop."""
+"""One serving process: the service's state, its two ports, and an entrance, until told to stop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
-from service.application import House, open_house
+from service.application import ServiceState, build_application
 from service.cli.example import show_example
 from service.items.shared_file import remove_unused
 from service.items.table_lock import TableBusy
@@ -67,17 +67,17 @@ def _remove_left(settings: Settings) -> None:
 async def serve_from(
     entrance: Entrance, settings: Settings, example: bool = False, worker: Worker | None = None
 ) -> None:
-    async with open_house(settings, worker) as (house, bundle):
-        ports = Ports(house, entrance.left)
+    async with build_application(settings, worker) as (state, bundle):
+        ports = Ports(state, entrance.left)
         entrance.open(ports)
-        loading = begin("serving", _load(house, bundle, entrance, example), expected=CANNOT_BEGIN)
+        loading = begin("serving", _load(state, bundle, entrance, example), expected=CANNOT_BEGIN)
         told = begin("serving", entrance.told.wait())
         try:
             await asyncio.wait((loading, told), return_when=asyncio.FIRST_COMPLETED)
             if not told.done():
                 return  # what loading raised ends the process
             async with asyncio.timeout(settings.shutdown_grace_s):
-                await _drain(house, ports, entrance)
+                await _drain(state, ports, entrance)
         except TimeoutError:
             pass
         finally:
@@ -89,27 +89,27 @@ async def serve_from(
     logger.info("stopped")
 
 
-async def _drain(house: House, ports: Ports, entrance: Entrance) -> None:
+async def _drain(state: ServiceState, ports: Ports, entrance: Entrance) -> None:
     """Lose nothing: say that we stop, let in and answer what comes meanwhile, then end."""
     logger.info("draining")
-    house.readiness.draining = True
+    state.readiness.draining = True
     ports.say_last()
     await entrance.close()
     await ports.finish()
 
 
-async def _load(house: House, bundle: Bundle, entrance: Entrance, example: bool) -> None:
+async def _load(state: ServiceState, bundle: Bundle, entrance: Entrance, example: bool) -> None:
     """Meanwhile /livez and /readyz answer. Without a version there is nothing to go on for."""
-    await house.load(bundle)
+    await state.load(bundle)
     entrance.ready()
     if example:
         try:
-            keys = api_keys(house.settings.api_keys)
+            keys = api_keys(state.settings.api_keys)
             key = keys[0][1] if keys else None
-            await show_example(house.store, entrance.url, key)
+            await show_example(state.store, entrance.url, key)
         except Exception:  # serving goes on without it
             failed("serving", "the example failed")
-    await house.follow()
+    await state.follow()
     await asyncio.Event().wait()
 
 

@@ -17,10 +17,10 @@ from model_export.bundle.extremes import magnitude
 from model_export.bundle.runtime import HistoryRows
 from service.engine.engine import Prepare
 from service.errors import ModelFault
-from service.scoring.passes import Passes
+from service.scoring.passes import ScoringRun
 from service.scoring.ranking import Floats, Positions, Ranking
 
-Begin = Callable[[Prepare], Passes]
+Begin = Callable[[Prepare], ScoringRun]
 TRIED = 64  # candidates that a shorter history is tried with
 FAULT = "the model answered with a score that is not a number"
 

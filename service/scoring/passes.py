@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from service.engine.engine import Engine, Prepare, Run, Work
+from service.engine.engine import Engine, Job, Prepare, Run
 from service.priority import HasPriority
-from service.timings import Timings
+from service.timings import StageTimer
 
 
-class Passes:
+class ScoringRun:
     """Each is cut into chunks and runs on the engine's threads; the first is prepared for."""
 
     def __init__(
@@ -16,22 +16,22 @@ class Passes:
         prepare: Prepare,
         deadline: float,
         priority: HasPriority,
-        timings: Timings,
+        timer: StageTimer,
     ) -> None:
         self._engine, self._deadline, self._priority = engine, deadline, priority
         self._prepare: Prepare | None = prepare
-        self._timings = timings
-        self._work: Work | None = None
+        self._timings = timer
+        self._work: Job | None = None
 
     async def run(self, chunk: Run, rows: int) -> None:
         """``chunk(start, end)`` over all rows. DeadlinePassed."""
         prepare, self._prepare = self._prepare, None
         work = await self._engine.run(chunk, rows, self._deadline, prepare, self._priority)
-        timings = self._timings
-        timings.lap("queue", work.started)
-        timings.lap("history", work.prepared)
-        timings.lap("rank", work.finished)
-        timings.skip()  # back to the event loop
+        timer = self._timings
+        timer.lap("queue", work.started)
+        timer.lap("history", work.prepared)
+        timer.lap("rank", work.finished)
+        timer.skip()  # back to the event loop
         if self._work is None:
             self._work = work
         else:
@@ -39,7 +39,7 @@ class Passes:
             self._work.finished = work.finished
 
     @property
-    def work(self) -> Work:
+    def work(self) -> Job:
         """All of them as one."""
         assert self._work is not None, "no pass was made"
         return self._work

@@ -18,22 +18,22 @@ from service.admission.loop_budget import LoopBudget
 from service.engine.engine import Engine, Prepare, in_time
 from service.errors import StoreFailure
 from service.items.fetcher import each_status
-from service.items.lookup import FoundItems, fetch_missed, find_in_table
+from service.items.lookup import ItemLookup, fetch_missed, find_in_table
 from service.items.store_client import StoreReader
-from service.items.table import Positions, SlotsMoved
+from service.items.table import Positions, StaleSlots
 from service.lifecycle.top_k_audit import TopKAudit
-from service.models.registry import Version
+from service.models.registry import LoadedModel
 from service.observability.metered import Metered
 from service.observability.metrics import Metrics
 from service.priority import HasPriority, Priority
 from service.scoring.explanation import Explanations
 from service.scoring.overflow import culprits
-from service.scoring.passes import Passes
-from service.scoring.query import Question
+from service.scoring.passes import ScoringRun
+from service.scoring.query import ScoreQuery
 from service.scoring.ranking import Ranking
-from service.scoring.result import Answer, best
+from service.scoring.result import ScoreResult, best
 from service.scoring.top_k import rank_best
-from service.timings import Timings
+from service.timings import StageTimer
 
 EMPTY = np.empty(0, np.int64)  # a history
 OVERFLOW_ROUNDS = 2
@@ -42,8 +42,8 @@ ATTEMPTS = 3  # the last one without the table, whose slots nobody can then take
 
 
 @dataclass(frozen=True, slots=True)
-class Scoring:
-    """What scoring needs of the house. Every step laps the request's timings."""
+class ScoringPipeline:
+    """What scoring needs of the service. Every step laps the request's timer."""
 
     store: StoreReader
     engine: Engine
@@ -53,53 +53,53 @@ class Scoring:
 
     async def answer(
         self,
-        question: Question,
-        version: Version,
+        query: ScoreQuery,
+        version: LoadedModel,
         deadline: float,
-        timings: Timings,
+        timer: StageTimer,
         permit: Permit | None = None,
-    ) -> Answer:
+    ) -> ScoreResult:
         """Answer with this version, before ``deadline`` (``perf_counter``) or not at all.
 
         A ``permit`` says in which class, and is told what it took.
         """
-        given = question.checked_history(version.schema)
-        overrides = question.overrides(version.schema)
-        timings.lap("parse")
+        given = query.checked_history(version.schema)
+        overrides = query.overrides(version.schema)
+        timer.lap("parse")
         in_time(deadline)
 
-        stored = given if given is not None else await self.history(question.user_id, version)
+        stored = given if given is not None else await self.history(query.user_id, version)
         history = EMPTY if stored is None else stored  # (H,)
-        timings.lap("store")
+        timer.lap("store")
 
-        ids = np.concatenate([history, question.candidates])  # (H + C,)
+        ids = np.concatenate([history, query.candidates])  # (H + C,)
         for attempt in range(ATTEMPTS):
             past_table = attempt == ATTEMPTS - 1
             found, missed = find_in_table(
                 ids, version.table, self.store.metrics, past_table=past_table
             )
-            timings.lap("table")
+            timer.lap("table")
             if len(missed):
-                found = await self.fetch(ids, found, missed, version, deadline, timings, permit)
+                found = await self.fetch(ids, found, missed, version, deadline, timer, permit)
                 asked = each_status(found.status, len(found))[len(history) :]
                 if found.unreached and FOUND not in asked:
                     raise self.store.failure()  # there is nothing to answer from
             try:
                 ranking = Ranking(found, len(history), overrides, version.model)
-                if not await self.score(ranking, question, version, deadline, timings, permit):
+                if not await self.score(ranking, query, version, deadline, timer, permit):
                     found, ranking = await self.score_without_overflow(
-                        found, ranking, question, version, deadline, timings, permit
+                        found, ranking, query, version, deadline, timer, permit
                     )
                 explanations = None
-                if question.explain is not None:
+                if query.explain is not None:
                     explanations = await self.explain(
-                        ranking, question, history, deadline, timings, permit
+                        ranking, query, history, deadline, timer, permit
                     )
                 break
-            except SlotsMoved:
+            except StaleSlots:
                 self.metrics.table_moved.inc()
-        answer = Answer(
-            question.candidates,
+        answer = ScoreResult(
+            query.candidates,
             ranking.scores,
             history,
             found.status,
@@ -110,7 +110,7 @@ class Scoring:
         in_time(deadline)
         return answer
 
-    async def history(self, user_id: int, version: Version) -> Ids | None:
+    async def history(self, user_id: int, version: LoadedModel) -> Ids | None:
         """(H,) newest first, H at most the model's own history length; None if it is not to be had
         and the service may answer without."""
         try:
@@ -124,18 +124,18 @@ class Scoring:
     async def fetch(
         self,
         ids: Ids,
-        found: FoundItems,
+        found: ItemLookup,
         missed: Positions,
-        version: Version,
+        version: LoadedModel,
         deadline: float,
-        timings: Timings,
+        timer: StageTimer,
         permit: Permit | None = None,
-    ) -> FoundItems:
+    ) -> ItemLookup:
         """What is not in the table. Where that is much, it is charged to the loop's budget and the
         request goes on at batch priority, so that no other waits for it."""
         if permit:
             permit.derives(len(missed))
-        known = (ids, found, missed, version, self.store, self.engine, deadline, timings, permit)
+        known = (ids, found, missed, version, self.store, self.engine, deadline, timer, permit)
         if self.budget is None or len(missed) <= FEW_MISSED:
             return await fetch_missed(*known)
         if permit:
@@ -143,7 +143,7 @@ class Scoring:
         charge = Charge(self.budget, "missed")
         try:
             await charge.enter(len(missed), deadline)
-            fetched: FoundItems = await Metered(fetch_missed(*known, charge), charge.spent)
+            fetched: ItemLookup = await Metered(fetch_missed(*known, charge), charge.spent)
             return fetched
         finally:
             charge.leave()
@@ -151,10 +151,10 @@ class Scoring:
     async def score(
         self,
         ranking: Ranking,
-        question: Question,
-        version: Version,
+        query: ScoreQuery,
+        version: LoadedModel,
         deadline: float,
-        timings: Timings,
+        timer: StageTimer,
         permit: Permit | None = None,
     ) -> bool:
         """Every known candidate; with ``top_k``, those that may be among the k best at least.
@@ -165,8 +165,8 @@ class Scoring:
         if not known:
             return True
         priority: HasPriority = permit or Priority.ONLINE
-        passes = Passes(self.engine, ranking.read_history, deadline, priority, timings)
-        k = question.top_k
+        passes = ScoringRun(self.engine, ranking.read_history, deadline, priority, timer)
+        k = query.top_k
         if k is None or version.model.precision == "fp32":
             await passes.run(ranking.rank, known)
         else:
@@ -183,31 +183,31 @@ class Scoring:
 
     async def score_without_overflow(
         self,
-        found: FoundItems,
+        found: ItemLookup,
         ranking: Ranking,
-        question: Question,
-        version: Version,
+        query: ScoreQuery,
+        version: LoadedModel,
         deadline: float,
-        timings: Timings,
+        timer: StageTimer,
         permit: Permit | None = None,
-    ) -> tuple[FoundItems, Ranking]:
+    ) -> tuple[ItemLookup, Ranking]:
         """Score again without the items that make scores overflow; they are unreadable.
 
         Their neighbours' scores are those of a request without them. ModelFault: see ``culprits``.
         """
-        history = len(found) - len(question.candidates)
+        history = len(found) - len(query.candidates)
         priority: HasPriority = permit or Priority.ONLINE
 
-        def begin(prepare: Prepare) -> Passes:
-            return Passes(self.engine, prepare, deadline, priority, timings)
+        def begin(prepare: Prepare) -> ScoringRun:
+            return ScoringRun(self.engine, prepare, deadline, priority, timer)
 
         for _ in range(OVERFLOW_ROUNDS):
             out = await culprits(ranking, history, begin)
             if not len(out):
                 return found, ranking
             found = found.without(out)
-            ranking = Ranking(found, history, question.overrides(version.schema), version.model)
-            if await self.score(ranking, question, version, deadline, timings, permit):
+            ranking = Ranking(found, history, query.overrides(version.schema), version.model)
+            if await self.score(ranking, query, version, deadline, timer, permit):
                 return found, ranking
         ranking.scored = None
         await begin(ranking.read_history).run(ranking.rank_exactly, len(ranking.known))
@@ -216,27 +216,27 @@ class Scoring:
     async def explain(
         self,
         ranking: Ranking,
-        question: Question,
+        query: ScoreQuery,
         history: Ids,
         deadline: float,
-        timings: Timings,
+        timer: StageTimer,
         permit: Permit | None = None,
     ) -> Explanations:
         """For what will be answered."""
-        assert question.explain is not None, "asked for"
+        assert query.explain is not None, "asked for"
         scores = ranking.scores
-        chosen = best(scores, len(scores) if question.top_k is None else question.top_k)
-        told = Explanations(chosen, history[ranking.past], question.explain)
+        chosen = best(scores, len(scores) if query.top_k is None else query.top_k)
+        told = Explanations(chosen, history[ranking.past], query.explain)
         if len(chosen) and told.top:
             priority: HasPriority = permit or Priority.ONLINE
             rank = partial(ranking.explain, told)
             work = await self.engine.run(rank, len(chosen), deadline, priority=priority)
             if permit:
                 permit.explained(len(chosen), work.busy)
-            timings.lap("rank")
+            timer.lap("rank")
         return told
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, answer: ScoreResult) -> None:
         """Count it, once it has been sent."""
         metrics = self.metrics
         metrics.candidates.observe(len(answer.candidates))

@@ -17,7 +17,7 @@ Overrides = list[tuple[int, Indices]]  # (context column, (C,) values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Question:
+class ScoreQuery:
     """One request, valid in itself; what depends on the model is still to be checked."""
 
     user_id: int
@@ -36,7 +36,7 @@ class Question:
         return count if self.top_k is None else min(self.top_k, count)
 
     @classmethod
-    def of(cls, asked: ScoreRequest) -> Question:
+    def of(cls, asked: ScoreRequest) -> ScoreQuery:
         return cls(
             user_id=asked.user_id,
             candidates=np.array(asked.candidates, np.int64),

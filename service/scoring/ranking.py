@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import FOUND
 from model_export.bundle.runtime import Candidates, FoldedModel, HistoryRows, ItemVectors
-from service.items.lookup import FoundItems
+from service.items.lookup import ItemLookup
 from service.items.table import DerivedItems
 from service.scoring.explanation import Explanations
 from service.scoring.query import Overrides
@@ -26,7 +26,7 @@ class Ranking:
     """``read_history`` first, then any of the others, a chunk [start, end) at a time."""
 
     def __init__(
-        self, found: FoundItems, history: int, overrides: Overrides, model: FoldedModel
+        self, found: ItemLookup, history: int, overrides: Overrides, model: FoldedModel
     ) -> None:
         """``found`` holds ``history`` items of the user, then the candidates."""
         self.model = model

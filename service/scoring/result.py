@@ -19,7 +19,7 @@ Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class ScoreResult:
     """Scores in the order asked, and what was not ordinary about them."""
 
     candidates: Ids  # (C,)

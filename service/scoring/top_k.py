@@ -13,11 +13,11 @@ import numpy as np
 
 from model_export.bundle.top_k import out_of_bound, shortlist
 from service.observability.metrics import Metrics
-from service.scoring.passes import Passes
+from service.scoring.passes import ScoringRun
 from service.scoring.ranking import Positions, Ranking
 
 
-async def rank_best(ranking: Ranking, k: int, passes: Passes, metrics: Metrics) -> None:
+async def rank_best(ranking: Ranking, k: int, passes: ScoringRun, metrics: Metrics) -> None:
     """Score whatever may be among the k best, in float32; the others keep NaN for a score."""
     known, bound = ranking.known, ranking.model.logit_bound
     if 2 * k > len(known) or not ranking.model.has_shortlists:  # see ``shortlist``

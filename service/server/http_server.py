@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 
 from service.api.admin import create_admin
 from service.api.app import create_app, create_refusing
-from service.application import House
+from service.application import ServiceState
 from service.observability.background import begin
 from service.observability.logs import logger
 from service.observability.memory import trim
@@ -35,19 +35,19 @@ class Port:
         self,
         name: str,
         app: ASGIApp,
-        house: House,
+        state: ServiceState,
         on_leave: Callable[[], None],
         on_enter: Callable[[], object] = lambda: None,
     ) -> None:
         self.name, self.app = name, cast(ASGI3Application, app)
-        self.refusing = cast(ASGI3Application, create_refusing(house, public=name == PUBLIC))
+        self.refusing = cast(ASGI3Application, create_refusing(state, public=name == PUBLIC))
         self.loop, self.state = asyncio.get_running_loop(), ServerState()
         self.resets = Resets(self.loop)
-        self.connections = Connections(Limits.of(house.settings), house.metrics, on_leave)
+        self.connections = Connections(Limits.of(state.settings), state.metrics, on_leave)
         self._on_enter = on_enter
         self._entering: set[asyncio.Task[None]] = set()
         for crowd in self.connections.crowds:
-            gauge = house.metrics.connections.labels(name, crowd.name)
+            gauge = state.metrics.connections.labels(name, crowd.name)
             gauge.set_function(lambda members=crowd.members: float(len(members)))  # type: ignore[misc]
 
     def enter(self, accepted: socket.socket) -> None:
@@ -93,12 +93,12 @@ class Port:
 class Ports:
     """Public and admin, swept together."""
 
-    def __init__(self, house: House, on_leave: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, state: ServiceState, on_leave: Callable[[], None] = lambda: None) -> None:
         """``on_leave``: called when a connection of the public port has ended."""
         self._most = connections_allowed()
         keep = self._keep_within_descriptors
-        self.service = Port(PUBLIC, create_app(house), house, on_leave, keep)
-        self.admin = Port("admin", create_admin(house), house, lambda: None, keep)
+        self.service = Port(PUBLIC, create_app(state), state, on_leave, keep)
+        self.admin = Port("admin", create_admin(state), state, lambda: None, keep)
         self._both = (self.service, self.admin)
         self._loop = asyncio.get_running_loop()
         self._sweep()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.scoring.result import Answer
+from service.scoring.result import ScoreResult
 
 
 def answer(
@@ -17,7 +17,7 @@ def answer(
     history: int = 0,
     candidates: np.ndarray | None = None,
     history_lost: bool = False,
-) -> Answer:
+) -> ScoreResult:
     """To a list of as many candidates, 0, 1, …; ``status`` is theirs, and the history is all there.
     Without it everything was in the table."""
     count = len(scores)
@@ -27,7 +27,7 @@ def answer(
         everywhere[history:] = status
     if cold is not None:
         marks[:] = cold
-    return Answer(
+    return ScoreResult(
         candidates=np.arange(count) if candidates is None else candidates,
         scores=np.asarray(scores, np.float32),
         history=np.arange(history),

@@ -29,7 +29,7 @@ from service.api.app import create_app
 from service.observability import logs
 from service.server.http_server import Ports
 from service.server.listener import Door, listen
-from tests.service.houses import opened
+from tests.service.in_process import opened
 from tests.service.traffic import Answer, contents, request_of
 from tests.service.wire import GET
 from tests.service.world import World, make_world
@@ -40,11 +40,11 @@ app = typer.Typer(add_completion=False)
 
 async def _serve(world: World, folder: Path) -> None:
     """Tells the two ports, and goes on until it is ended."""
-    async with opened(world, private=folder / "private", keep_alive_s=1000) as house:
-        ports, loop = Ports(house), asyncio.get_running_loop()
+    async with opened(world, private=folder / "private", keep_alive_s=1000) as state:
+        ports, loop = Ports(state), asyncio.get_running_loop()
         ours, theirs = listen("127.0.0.1", 0, ""), listen("127.0.0.1", 0, "")
         Door(ours, ports.service.enter).open()
-        config, state = _configuration(create_app(house)), ServerState()
+        config, state = _configuration(create_app(state)), ServerState()
         await loop.create_server(lambda: HttpToolsProtocol(config, state, {}), sock=theirs)
         example = orjson.dumps([body.decode() for body in contents(world, 50)]).decode()
         print(ours.getsockname()[1], theirs.getsockname()[1], example, flush=True)

@@ -22,17 +22,17 @@ import typer
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.application import House
+from service.application import ServiceState
 from service.items.hash_index import HashIndex
 from service.items.item_tower import derive
 from service.items.memory import DerivedItems, size_of
 from service.items.table import ItemTable
-from service.models.registry import Version
+from service.models.registry import LoadedModel
 from service.observability import logs
-from service.scoring.query import Question
-from service.timings import Timings
+from service.scoring.query import ScoreQuery
+from service.timings import StageTimer
 from tests.service.colliding import OF_B0ED85A, colliding
-from tests.service.houses import opened
+from tests.service.in_process import opened
 from tests.service.world import World, make_rows, make_world
 from training.qin import QINSizes
 
@@ -46,9 +46,9 @@ AIMED_ROUNDS = 20
 MOST_AIMED_RATIO = 2.0
 
 
-def filled(house: House, count: int, history: Ids) -> Version:
+def filled(state: ServiceState, count: int, history: Ids) -> LoadedModel:
     """A version of the loaded model with a table of that many items, all of them in it."""
-    active = house.versions.active
+    active = state.registry.active
     assert active is not None
     random = np.random.default_rng(count)
     rows = make_rows(active.schema, DERIVED, random)
@@ -59,14 +59,14 @@ def filled(house: House, count: int, history: Ids) -> Version:
         part = ids[start : start + DERIVED]
         table.insert(part, items.gather(np.arange(len(part))))
     assert table.count == count
-    return Version(active.model, table)
+    return LoadedModel(active.model, table)
 
 
 async def measure(world: World, sizes: list[int], rounds: int, threads: int) -> dict[str, Any]:
-    async with opened(world, threads=threads, log_level="warning") as house:
-        fill_rate = _fill_rate(house)
+    async with opened(world, threads=threads, log_level="warning") as state:
+        fill_rate = _fill_rate(state)
         history = world.users[USER - 1]
-        versions = {size: filled(house, size, history) for size in sizes}
+        versions = {size: filled(state, size, history) for size in sizes}
         random = np.random.default_rng(0)
         requests: dict[int, list[float]] = {size: [] for size in sizes}
         look_ups: dict[int, list[float]] = {size: [] for size in sizes}
@@ -80,9 +80,9 @@ async def measure(world: World, sizes: list[int], rounds: int, threads: int) -> 
                 assert (slots >= 0).all()
                 # Another list: those rows are not in the processor's cache.
                 asked = random.choice(size - len(history), CANDIDATES, replace=False) + 10**12
-                question = Question(USER - 1, asked, None, {})
+                query = ScoreQuery(USER - 1, asked, None, {})
                 began = perf_counter()
-                answer = await house.scoring.answer(question, version, began + 10, Timings())
+                answer = await state.scoring.answer(query, version, began + 10, StageTimer())
                 content = answer.json("bench", "bench", None)
                 took = perf_counter() - began
                 assert content
@@ -108,9 +108,9 @@ async def measure(world: World, sizes: list[int], rounds: int, threads: int) -> 
     }
 
 
-def _fill_rate(house: House) -> float:
+def _fill_rate(state: ServiceState) -> float:
     """Items per second from records to rows in a table, by one thread."""
-    active = house.versions.active
+    active = state.registry.active
     assert active is not None
     rows = make_rows(active.schema, 64, np.random.default_rng(0))
     table, count = ItemTable(active.schema, 64 * 200), 64 * 200

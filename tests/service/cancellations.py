@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tests.feature_store.redis_servers import standalone
 from tests.service.fault_load import Asker
-from tests.service.houses import PATIENCE_MS
+from tests.service.in_process import PATIENCE_MS
 from tests.service.parity import TOLERANCE
 from tests.service.process import serving
 from tests.service.world import World, make_world, on_another_store

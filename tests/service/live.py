@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 
-from service.application import House
+from service.application import ServiceState
 from service.server.http_server import Ports
 from service.server.listener import Door, listen
 from tests.service.engine_gate import FAR
 
 
 @asynccontextmanager
-async def listening(house: House) -> AsyncIterator[int]:
+async def listening(state: ServiceState) -> AsyncIterator[int]:
     """The port it listens on."""
     with closing(listen("127.0.0.1", 0, "port")) as listener:
-        ports = Ports(house)
+        ports = Ports(state)
         door = Door(listener, ports.service.enter)
         door.open()
         try:

@@ -29,7 +29,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from service.admission.loop_budget import LoopBudget
-from service.application import House
+from service.application import ServiceState
 from service.errors import ServiceError
 from service.observability import logs
 from service.observability.metrics import Metrics
@@ -92,8 +92,8 @@ class Judge:
         self.recorder = Recorder()
         metrics = Metrics()
         budget = LoopBudget(metrics, lambda: 0.0)
-        house = SimpleNamespace(settings=Settings(), metrics=metrics, traces=None, budget=budget)
-        self.port = Port("service", self.recorder, cast(House, house), lambda: None)
+        state = SimpleNamespace(settings=Settings(), metrics=metrics, traces=None, budget=budget)
+        self.port = Port("service", self.recorder, cast(ServiceState, state), lambda: None)
 
     async def ours(self, segments: Sequence[bytes]) -> tuple[list[Request], list[int], bool]:
         """The requests that were executed, every status that was answered, and whether the last of

@@ -115,8 +115,8 @@ def in_turns(service: Service, items: Ids, count: int) -> tuple[list[float], lis
         return read_scores(one.post(call.path, call.body, dict(call.headers))).scores
 
     def json() -> np.ndarray:
-        question = {"user_id": 3, "candidates": items}
-        body = orjson.dumps(question, option=orjson.OPT_SERIALIZE_NUMPY)
+        query = {"user_id": 3, "candidates": items}
+        body = orjson.dumps(query, option=orjson.OPT_SERIALIZE_NUMPY)
         return np.array(orjson.loads(other.post("/v1/score", body, {}).body)["scores"], np.float32)
 
     assert binary().tobytes() == json().tobytes()

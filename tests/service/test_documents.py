@@ -12,7 +12,7 @@ import pytest
 
 from service.api.problems import FRAMEWORK, SLUGS
 from service.api.score_schema import ANSWER_EXAMPLE, REQUEST_EXAMPLES, ProblemDocument, ScoreAnswer
-from service.application import open_house
+from service.application import build_application
 from service.errors import tree
 from service.settings import Settings
 from tests.service.world import World
@@ -41,8 +41,8 @@ def test_the_table_of_settings_is_the_settings_own() -> None:
 
 async def test_the_table_of_metrics_is_the_registrys_own(world: World) -> None:
     settings = Settings(bundle=world.models, store=world.store, threads=1)
-    async with open_house(settings) as (house, _):
-        kept = house.metrics.registry._collector_to_names
+    async with build_application(settings) as (state, _):
+        kept = state.metrics.registry._collector_to_names
         expected = [
             [f"`{family.name}{suffix}`", ", ".join(f"`{n}`" for n in labels), family.documentation]
             for collector in kept

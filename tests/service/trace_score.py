@@ -35,7 +35,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from tests.service.houses import opened
+from tests.service.in_process import opened
 from tests.service.live import listening
 from tests.service.world import World, make_world
 
@@ -127,7 +127,7 @@ async def record(world: World, private: Path) -> list[Call]:
     """The recording with the fewest calls."""
     recorder = Recorder()
     with recorder.installed():
-        async with opened(world, private=private) as house, listening(house) as port:
+        async with opened(world, private=private) as state, listening(state) as port:
             client = Client(recorder, *await asyncio.open_connection("127.0.0.1", port))
             known = [user for user, history in world.users.items() if len(history) >= HISTORY]
             for user in known:

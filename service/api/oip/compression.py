@@ -13,7 +13,7 @@ import zlib
 from starlette.requests import Request
 
 from service.api.body import read_body
-from service.api.middleware import exchange_of
+from service.api.middleware import context_of
 from service.errors import Malformed, TooLarge, UnsupportedEncoding
 
 PLAIN = "identity"
@@ -28,16 +28,16 @@ async def read_inflated(request: Request, limit: int, deadline: float) -> bytes:
 
     DeadlinePassed when it is not here by ``deadline`` (``perf_counter``).
     """
-    encoding = (exchange_of(request).header(b"content-encoding") or "").strip().lower() or PLAIN
+    encoding = (context_of(request).header(b"content-encoding") or "").strip().lower() or PLAIN
     if encoding != PLAIN and encoding not in WINDOW:
         raise UnsupportedEncoding(f"Content-Encoding: {' or '.join(WINDOW)}, one of them, once")
     body = await read_body(request, limit, deadline, encoded=True)
     if encoding == PLAIN:
         return body
-    exchange = exchange_of(request)
-    exchange.inflated = limit  # of what is refused
+    ctx = context_of(request)
+    ctx.inflated = limit  # of what is refused
     inflated = inflate(body, encoding, limit)
-    exchange.inflated = len(inflated)
+    ctx.inflated = len(inflated)
     return inflated
 
 

@@ -11,63 +11,63 @@ from starlette.types import ASGIApp
 from service.api.body import body_at_hand, deadline_seconds
 from service.api.gate import LARGE, Handler, behind_the_gate
 from service.api.inference import ask
-from service.api.middleware import INFER, INFER_VERSION, exchange_of
+from service.api.middleware import INFER, INFER_VERSION, context_of
 from service.api.oip.binary import json_length
 from service.api.oip.compression import PLAIN, deflate, read_inflated, wanted_encoding
-from service.api.oip.inputs import question_of
+from service.api.oip.inputs import query_of
 from service.api.oip.naming import asked_version
 from service.api.oip.openapi import infer_documented, parameters_of
 from service.api.oip.outputs import response
 from service.api.oip.parameters import seconds_allowed
-from service.api.oip.request_cache import Plans
-from service.api.responses import PlainResponse
-from service.application import House
+from service.api.oip.request_cache import RequestCache
+from service.api.responses import RawResponse
+from service.application import ServiceState
 from service.priority import Priority
 
 VARY = (b"vary", b"Accept-Encoding")
 
 
-def infer_handler(house: House) -> Handler:
-    settings = house.settings
-    plans = Plans(settings.max_candidates, len(house.store.schema.context))
+def infer_handler(state: ServiceState) -> Handler:
+    settings = state.settings
+    plans = RequestCache(settings.max_candidates, len(state.store.schema.context))
 
     async def infer(request: Request) -> ASGIApp:
-        exchange, asked = exchange_of(request), asked_version(house, request)
+        ctx, asked = context_of(request), asked_version(state, request)
         body = body_at_hand(request, settings.max_body_bytes)
         if body is None:
             # Until the body says what it may take.
             longest = deadline_seconds(request, settings.max_deadline_ms, settings.max_deadline_ms)
-            last = exchange.timings.started + longest
+            last = ctx.timer.started + longest
             body = await read_inflated(request, settings.max_body_bytes, last)
-        start = json_length(exchange.header(b"inference-header-content-length"), len(body))
+        start = json_length(ctx.header(b"inference-header-content-length"), len(body))
         if start > LARGE:
-            await house.budget.one_at_a_time()
-        exchange.timings.lap("receive")
+            await state.budget.one_at_a_time()
+        ctx.timer.lap("receive")
 
         plan = plans.read(body[:start])
-        question = question_of(plan.inputs, body, start)
+        query = query_of(plan.inputs, body, start)
         seconds = seconds_allowed(plan.timeout_us, request, settings)
         if plan.batch:  # as X-Priority may say too
-            exchange.priority = Priority.BATCH
-        deadline = exchange.timings.started + seconds
-        version, answer = await ask(house, request, question, asked, deadline)
+            ctx.priority = Priority.BATCH
+        deadline = ctx.timer.started + seconds
+        version, answer = await ask(state, request, query, asked, deadline)
 
         members: dict[str, Any] = {"model_name": settings.model_name, "model_version": version}
         if plan.id is not None:
             members["id"] = plan.id
         content, headers = response(answer, plan.wanted, members, plan.ignored)
-        encoding = wanted_encoding(exchange.header(b"accept-encoding"))
+        encoding = wanted_encoding(ctx.header(b"accept-encoding"))
         if encoding != PLAIN:
             content = deflate(content, encoding)
             headers = (*headers, (b"content-encoding", encoding.encode()), VARY)
-        exchange.timings.lap("encode")
-        return PlainResponse(content, headers)
+        ctx.timer.lap("encode")
+        return RawResponse(content, headers)
 
     return infer
 
 
-def document_infer(app: FastAPI, house: House) -> None:
+def document_infer(app: FastAPI, state: ServiceState) -> None:
     for path in (INFER, INFER_VERSION):
-        documented = infer_documented(parameters_of(path, house))
+        documented = infer_documented(parameters_of(path, state))
         summary = "Score a candidate list for a user"
         app.post(path, name="infer", summary=summary, **documented)(behind_the_gate)

@@ -17,7 +17,7 @@ from feature_store.contract import MAX_ID, Ids
 from feature_store.schema import MAX_HISTORY
 from service.api.oip.message import InferRequest, InputTensor
 from service.errors import InvalidField
-from service.scoring.query import Indices, Question
+from service.scoring.query import Indices, ScoreQuery
 
 USER, ITEMS, HISTORY = "user_id", "item_id", "history"
 DATATYPE, LITTLE_ENDIAN, BYTES = "INT64", np.dtype("<i8"), 8
@@ -27,7 +27,7 @@ LARGEST_INDEX = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class InputSpec:
     """An input of shape [count]: its values, or where its blob is."""
 
     name: str
@@ -48,16 +48,16 @@ class Declared:
 class Inputs:
     """All of a request's, in the order of their blobs."""
 
-    user: Declared
-    items: Declared
-    history: Declared | None
-    context: tuple[Declared, ...]
-    all: tuple[Declared, ...]
+    user: InputSpec
+    items: InputSpec
+    history: InputSpec | None
+    context: tuple[InputSpec, ...]
+    all: tuple[InputSpec, ...]
 
     @classmethod
     def of(cls, message: InferRequest, most_candidates: int) -> Inputs:
         """InvalidField names the tensor."""
-        found: dict[str, Declared] = {}
+        found: dict[str, InputSpec] = {}
         numbers = 0
         for tensor in message.inputs:
             if tensor.name in found:
@@ -97,12 +97,12 @@ class Inputs:
         raise InvalidField.of("body", detail=f"{left} bytes behind the last tensor")
 
 
-def question_of(inputs: Inputs, body: bytes, start: int) -> Question:
+def query_of(inputs: Inputs, body: bytes, start: int) -> ScoreQuery:
     """``body[start:]`` holds the blobs. InvalidField names the tensor."""
     numbers, history = inputs.numbers(body, start), None
     if inputs.history is not None:
         history = _within(HISTORY, inputs.history.read(numbers))[::-1]  # newest first
-    return Question(
+    return ScoreQuery(
         user_id=_user(inputs.user.read(numbers)),
         candidates=_within(ITEMS, inputs.items.read(numbers)),
         history=history,
@@ -110,14 +110,14 @@ def question_of(inputs: Inputs, body: bytes, start: int) -> Question:
     )
 
 
-def _context(columns: Sequence[Declared], numbers: Ids) -> dict[str, Indices]:
+def _context(columns: Sequence[InputSpec], numbers: Ids) -> dict[str, Indices]:
     return {
         one.name: _within(one.name, one.read(numbers), LARGEST_INDEX).astype(np.int32)
         for one in columns
     }
 
 
-def _declared(tensor: InputTensor, at: int) -> Declared:
+def _declared(tensor: InputTensor, at: int) -> InputSpec:
     name, parameters = tensor.name, tensor.parameters or {}
     if tensor.datatype != DATATYPE:
         raise InvalidField.of("inputs", name, "datatype", detail=f"{DATATYPE}, as all inputs are")
@@ -128,13 +128,13 @@ def _declared(tensor: InputTensor, at: int) -> Declared:
             raise InvalidField.of("inputs", name, parameter, detail="there is no shared memory")
     count, size = tensor.shape[0], parameters.get(SIZE)
     if size is None:
-        return Declared(name, count, _from_json(tensor, count), at)
+        return InputSpec(name, count, _from_json(tensor, count), at)
     if tensor.data is not None:
         raise InvalidField.of("inputs", name, detail=f"data and {SIZE}: one of them")
     if type(size) is not int or size != count * BYTES:
         wanted = f"{count * BYTES} bytes, for shape [{count}] of {DATATYPE}"
         raise InvalidField.of("inputs", name, SIZE, detail=wanted)
-    return Declared(name, count, None, at)
+    return InputSpec(name, count, None, at)
 
 
 def _from_json(tensor: InputTensor, count: int) -> Ids:
@@ -146,13 +146,13 @@ def _from_json(tensor: InputTensor, count: int) -> Ids:
     return np.array(tensor.data, np.int64)
 
 
-def _required(name: str, declared: Declared | None) -> Declared:
+def _required(name: str, declared: InputSpec | None) -> InputSpec:
     if declared is None:
         raise InvalidField.of("inputs", name, detail="Field required")
     return declared
 
 
-def _sized(declared: Declared, least: int, most: int) -> None:
+def _sized(declared: InputSpec, least: int, most: int) -> None:
     if not least <= declared.count <= most:
         wanted = f"{least}" if least == most else f"{least} to {most}"
         raise InvalidField.of("inputs", declared.name, "shape", detail=f"{wanted} of them")

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.api.oip.inputs import DATATYPE, HISTORY, ITEMS, USER
 from service.api.oip.outputs import DATATYPES
-from service.models.registry import Version
+from service.models.registry import LoadedModel
 from service.settings import Settings
 
 EXTENSIONS = (
@@ -25,7 +25,7 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "qin-serving", "version": version, "extensions": EXTENSIONS}
 
 
-def model_metadata(settings: Settings, version: Version, versions: list[str]) -> dict[str, Any]:
+def model_metadata(settings: Settings, version: LoadedModel, versions: list[str]) -> dict[str, Any]:
     return {
         "name": settings.model_name,
         "versions": versions,
@@ -41,7 +41,7 @@ def model_metadata(settings: Settings, version: Version, versions: list[str]) ->
     }
 
 
-def model_config(settings: Settings, version: Version) -> dict[str, Any]:
+def model_config(settings: Settings, version: LoadedModel) -> dict[str, Any]:
     """Triton's ``ModelConfig``, as far as it applies; limits of this service as ``parameters``."""
     limits = {
         "max_candidates": settings.max_candidates,
@@ -72,6 +72,6 @@ def model_config(settings: Settings, version: Version) -> dict[str, Any]:
     }
 
 
-def _inputs(version: Version) -> dict[str, list[int]]:
+def _inputs(version: LoadedModel) -> dict[str, list[int]]:
     context = [feature.name for feature in version.schema.context]
     return {USER: [1], ITEMS: [ANY], HISTORY: [ANY], **{name: [ANY] for name in context}}

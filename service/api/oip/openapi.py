@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.oip.binary import BINARY, JSON, LENGTH_HEADER
 from service.api.oip.message import InferRequest
 from service.api.score_schema import REQUEST_HEADERS
-from service.application import House
+from service.application import ServiceState
 
 EXAMPLE = {
     "inputs": [
@@ -56,10 +56,10 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def parameters_of(path: str, house: House) -> list[dict[str, Any]]:
+def parameters_of(path: str, state: ServiceState) -> list[dict[str, Any]]:
     """The parts of a path that are in braces."""
     schemas = {
-        "model": {"type": "string", "enum": [house.settings.model_name]},
+        "model": {"type": "string", "enum": [state.settings.model_name]},
         "version": {"type": "string", "maxLength": 64},
     }
     return [

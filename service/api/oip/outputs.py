@@ -21,7 +21,7 @@ from service.api.oip.inputs import SIZE
 from service.api.oip.message import InferRequest, RequestedOutput
 from service.api.responses import RawHeaders
 from service.errors import InvalidField
-from service.scoring.result import Answer
+from service.scoring.result import ScoreResult
 
 SCORE, KNOWN = "score", "known"
 LITTLE_ENDIAN = np.dtype("<f4")
@@ -33,19 +33,19 @@ BINARY_HEADER, LENGTH = (b"content-type", BINARY_TYPE.encode()), LENGTH_HEADER.l
 UNSUPPORTED = ("classification", "shared_memory_region")
 
 
-class Wanted(NamedTuple):
+class OutputSpec(NamedTuple):
     """One output, and how."""
 
     name: str
     binary: bool
 
 
-def wanted_outputs(message: InferRequest) -> list[Wanted]:
+def wanted_outputs(message: InferRequest) -> list[OutputSpec]:
     """In the order asked; all as declared when none is named."""
     everywhere = _flag(message.given(), BINARY_ALL, False)
     if not message.outputs:
-        return [Wanted(name, everywhere) for name in DATATYPES]
-    found: dict[str, Wanted] = {}
+        return [OutputSpec(name, everywhere) for name in DATATYPES]
+    found: dict[str, OutputSpec] = {}
     for output in message.outputs:
         if output.name not in DATATYPES:
             known = ", ".join(DATATYPES)
@@ -56,12 +56,12 @@ def wanted_outputs(message: InferRequest) -> list[Wanted]:
     return list(found.values())
 
 
-def _wanted(output: RequestedOutput, everywhere: bool) -> Wanted:
+def _wanted(output: RequestedOutput, everywhere: bool) -> OutputSpec:
     parameters = output.parameters or {}
     for name in UNSUPPORTED:
         if name in parameters:
             raise InvalidField.of("outputs", output.name, name, detail="there is none here")
-    return Wanted(output.name, _flag(parameters, BINARY, everywhere, "outputs", output.name))
+    return OutputSpec(output.name, _flag(parameters, BINARY, everywhere, "outputs", output.name))
 
 
 def _flag(parameters: dict[str, Any], name: str, default: bool, *place: str) -> bool:
@@ -72,8 +72,8 @@ def _flag(parameters: dict[str, Any], name: str, default: bool, *place: str) -> 
 
 
 def response(
-    answer: Answer,
-    wanted: tuple[Wanted, ...],
+    answer: ScoreResult,
+    wanted: tuple[OutputSpec, ...],
     members: dict[str, Any],
     ignored: Sequence[str],
 ) -> tuple[bytes, RawHeaders]:
@@ -96,12 +96,12 @@ def response(
 
 
 @lru_cache(maxsize=256)
-def _all_blobs(wanted: tuple[Wanted, ...], count: int) -> orjson.Fragment:
+def _all_blobs(wanted: tuple[OutputSpec, ...], count: int) -> orjson.Fragment:
     """The JSON of outputs none of whose values are in it: the same time after time."""
     return orjson.Fragment(orjson.dumps([_tensor(output, count) for output in wanted]))
 
 
-def _tensor(output: Wanted, count: int) -> dict[str, Any]:
+def _tensor(output: OutputSpec, count: int) -> dict[str, Any]:
     datatype = DATATYPES[output.name]
     tensor: dict[str, Any] = {"name": output.name, "datatype": datatype, "shape": [count]}
     if output.binary:
@@ -109,13 +109,13 @@ def _tensor(output: Wanted, count: int) -> dict[str, Any]:
     return tensor
 
 
-def _blob(answer: Answer, name: str) -> bytes:
+def _blob(answer: ScoreResult, name: str) -> bytes:
     if answer.complete:
         return b"\1" * len(answer.scores) if name == KNOWN else _little(answer.scores).tobytes()
     return _values(answer, name).tobytes()
 
 
-def _values(answer: Answer, name: str) -> NDArray[Any]:
+def _values(answer: ScoreResult, name: str) -> NDArray[Any]:
     """(C,) little-endian."""
     scores = answer.scores
     if name == KNOWN or not answer.complete:
@@ -130,7 +130,7 @@ def _little(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return scores if scores.dtype == LITTLE_ENDIAN else scores.astype(LITTLE_ENDIAN)
 
 
-def _notes(answer: Answer, ignored: Sequence[str]) -> dict[str, bool | int | str]:
+def _notes(answer: ScoreResult, ignored: Sequence[str]) -> dict[str, bool | int | str]:
     """What was not ordinary, as ``/v1/score`` lists it; the protocol has no lists, so counted."""
     notes: dict[str, bool | int | str] = {
         "cold_user": answer.cold_user,

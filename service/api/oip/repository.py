@@ -19,7 +19,7 @@ from service.access.audit import Recorder
 from service.api.body import Contents, parse_object, read_body
 from service.api.oip.naming import asked_version
 from service.api.oip.openapi import errors, parameters_of
-from service.application import House
+from service.application import ServiceState
 from service.errors import Conflict, InvalidField, UnknownVersion
 from service.lifecycle.manager import ModelManager
 from service.lifecycle.model_entry import IN_MEMORY, UNDER_WAY, ModelEntry, State
@@ -30,8 +30,8 @@ VERSION = f"{MODEL}/versions/{{version}}"
 REFUSALS = errors(400, 401, 403, 404, 409, 413, 415, 503)
 
 
-def add_repository(app: FastAPI, house: House) -> None:
-    manager, access, recorder = house.manager, Access(house.settings), Recorder(house)
+def add_repository(app: FastAPI, state: ServiceState) -> None:
+    manager, access, recorder = state.manager, Access(state.settings), Recorder(state)
 
     @app.post(
         "/v2/repository/index",
@@ -41,12 +41,12 @@ def add_repository(app: FastAPI, house: House) -> None:
     async def index(request: Request) -> list[dict[str, str]]:
         access.check(request)
         only_ready = _flag(await _body(request), "ready")
-        found = [_entry(house, version) for version in await manager.catalog.listing()]
+        found = [_entry(state, version) for version in await manager.catalog.listing()]
         return [entry for entry in found if entry["state"] == "READY" or not only_ready]
 
     async def load(request: Request) -> dict[str, Any]:
         async def verb() -> ModelEntry:
-            version = await _asked(house, request)
+            version = await _asked(state, request)
             if version is None:
                 return await manager.activate(await _newest(manager))
             return await manager.load(version)
@@ -55,7 +55,7 @@ def add_repository(app: FastAPI, house: House) -> None:
 
     async def unload(request: Request) -> dict[str, Any]:
         async def verb() -> ModelEntry:
-            version = await _asked(house, request)
+            version = await _asked(state, request)
             if version is None:
                 path = request.url.path.replace("/unload", "/versions/V/unload")
                 raise Conflict(f"the model cannot be unloaded as a whole; a version can: {path}")
@@ -64,7 +64,7 @@ def add_repository(app: FastAPI, house: House) -> None:
         return await recorder.do(request, "unload", request.path_params.get("version"), verb)
 
     for path in (MODEL, VERSION):
-        extra = {"parameters": parameters_of(path, house)}
+        extra = {"parameters": parameters_of(path, state)}
         for name, summary, handler in (
             ("load", "The newest version becomes active; one that is named is loaded", load),
             ("unload", "Out of memory, when its last answer is given", unload),
@@ -74,9 +74,9 @@ def add_repository(app: FastAPI, house: House) -> None:
             )
 
 
-async def _asked(house: House, request: Request) -> str | None:
+async def _asked(state: ServiceState, request: Request) -> str | None:
     """The version in the path, once the body is known to ask for nothing else."""
-    version = asked_version(house, request)
+    version = asked_version(state, request)
     parameters = (await _body(request)).get("parameters")
     if not isinstance(parameters, dict | None):
         raise InvalidField.of("parameters", detail="an object")
@@ -109,18 +109,17 @@ async def _newest(manager: ModelManager) -> str:
         raise UnknownVersion(str(error)) from error
 
 
-def _entry(house: House, version: Mapping[str, Any]) -> dict[str, str]:
+def _entry(state: ServiceState, version: Mapping[str, Any]) -> dict[str, str]:
     """One version, of the catalog's listing."""
-    state = State(version["state"])
     return {
-        "name": house.settings.model_name,
+        "name": state.settings.model_name,
         "version": version["version"],
-        "state": _state(state),
+        "state": _triton_state(State(version["state"])),
         "reason": version["reason"] or version["step"] or "",
     }
 
 
-def _state(state: State) -> str:
+def _triton_state(state: State) -> str:
     if state is State.DRAINING:
         return "UNLOADING"
     if state in UNDER_WAY:

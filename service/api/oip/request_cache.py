@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from service.api.oip.inputs import Inputs
 from service.api.oip.message import contents_of_infer, read_message
-from service.api.oip.outputs import Wanted, wanted_outputs
+from service.api.oip.outputs import OutputSpec, wanted_outputs
 from service.api.oip.parameters import ignored, is_batch, refuse_sequences, timeout_us
 from service.api.score_schema import MOST_CONTEXT_FEATURES
 
@@ -18,12 +18,12 @@ MOST_KEPT, LONGEST_KEPT = 256, 2048  # plans, and bytes of JSON of each
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ParsedRequest:
     """All of a request but the values in its blobs. Shared between requests: nobody changes it."""
 
     id: str | None
     inputs: Inputs
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[OutputSpec, ...]
     timeout_us: int  # 0: not given
     batch: bool
     ignored: tuple[str, ...]
@@ -34,16 +34,16 @@ class Plan:
         return self.id is None and self.inputs.in_blobs
 
 
-class Plans:
+class RequestCache:
     """Those that come again, the newest of them."""
 
     def __init__(self, most_candidates: int, features: int = MOST_CONTEXT_FEATURES) -> None:
         """``features``: the context features that there are."""
         self._most_candidates = most_candidates
         self._contents = contents_of_infer(most_candidates, features)
-        self._kept: dict[bytes, Plan] = {}  # by their JSON
+        self._kept: dict[bytes, ParsedRequest] = {}  # by their JSON
 
-    def read(self, header: bytes) -> Plan:
+    def read(self, header: bytes) -> ParsedRequest:
         """Malformed or InvalidField name the place; a refusal is not kept."""
         plan = self._kept.get(header)
         if plan is None:
@@ -56,10 +56,10 @@ class Plans:
         return plan
 
 
-def _read(header: bytes, most_candidates: int) -> Plan:
+def _read(header: bytes, most_candidates: int) -> ParsedRequest:
     message = read_message(header)
     refuse_sequences(message)
-    return Plan(
+    return ParsedRequest(
         id=message.id,
         wanted=tuple(wanted_outputs(message)),
         inputs=Inputs.of(message, most_candidates),

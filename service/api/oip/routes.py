@@ -12,79 +12,79 @@ from service.api.oip.metadata import model_config, model_metadata, server_metada
 from service.api.oip.naming import asked_version
 from service.api.oip.openapi import errors, parameters_of
 from service.api.oip.stats import statistics
-from service.application import House
-from service.models.registry import Version
+from service.application import ServiceState
+from service.models.registry import LoadedModel
 
 Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 
 
-def add_oip(app: FastAPI, house: House) -> None:
+def add_oip(app: FastAPI, state: ServiceState) -> None:
     """All but inference: see ``oip.infer``."""
-    _add_health(app, house)
-    if house.settings.metrics_on == "service":
-        add_statistics(app, house)  # before the model's name takes their path
-    _add_looking(app, house)
+    _add_health(app, state)
+    if state.settings.metrics_on == "service":
+        add_statistics(app, state)  # before the model's name takes their path
+    _add_looking(app, state)
 
 
-def _add_health(app: FastAPI, house: House) -> None:
+def _add_health(app: FastAPI, state: ServiceState) -> None:
     @app.get("/v2/health/live", summary="The process answers")
     async def live() -> dict[str, bool]:
         return {"live": True}
 
     @app.get("/v2/health/ready", summary="As /readyz", responses=errors(503))
     async def ready() -> dict[str, bool]:
-        house.ready()
+        state.ready()
         return {"ready": True}
 
 
-def _add_looking(app: FastAPI, house: House) -> None:
+def _add_looking(app: FastAPI, state: ServiceState) -> None:
     """Metadata, readiness and configuration of the model and its versions."""
-    settings, versions = house.settings, house.versions
+    settings, registry = state.settings, state.registry
 
-    def version_of(request: Request) -> Version:
-        return versions.resolve(asked_version(house, request))[0]
+    def version_of(request: Request) -> LoadedModel:
+        return registry.resolve(asked_version(state, request))[0]
 
     @app.get("/v2", summary="The server")
     async def server() -> dict[str, Any]:
         return server_metadata()
 
     async def metadata(request: Request) -> dict[str, Any]:
-        return model_metadata(settings, version_of(request), versions.loaded())
+        return model_metadata(settings, version_of(request), registry.loaded())
 
     async def ready(request: Request) -> dict[str, Any]:
         version_of(request)
-        house.ready()
+        state.ready()
         return {"name": settings.model_name, "ready": True}
 
     async def config(request: Request) -> dict[str, Any]:
         return model_config(settings, version_of(request))
 
-    _look(app, house, "", "The model and its tensors", metadata)
-    _look(app, house, "/ready", "In memory, and as /readyz", ready)
-    _look(app, house, "/config", "Its configuration, as Triton has it", config)
+    _look(app, state, "", "The model and its tensors", metadata)
+    _look(app, state, "/ready", "In memory, and as /readyz", ready)
+    _look(app, state, "/config", "Its configuration, as Triton has it", config)
 
 
-def add_statistics(app: FastAPI, house: House) -> None:
+def add_statistics(app: FastAPI, state: ServiceState) -> None:
     """At the port where the metrics are, of which they are made."""
-    versions = house.versions
+    registry = state.registry
 
     @app.get("/v2/models/stats", summary="Statistics of every version in memory")
     async def all_stats() -> dict[str, Any]:
-        return await statistics(house, versions.loaded())
+        return await statistics(state, registry.loaded())
 
     async def stats(request: Request) -> dict[str, Any]:
-        asked = asked_version(house, request)
-        names = versions.loaded() if asked is None else [versions.resolve(asked)[0].name]
-        return await statistics(house, names)
+        asked = asked_version(state, request)
+        names = registry.loaded() if asked is None else [registry.resolve(asked)[0].name]
+        return await statistics(state, names)
 
-    _look(app, house, "/stats", "Its statistics", stats)
+    _look(app, state, "/stats", "Its statistics", stats)
 
 
-def _look(app: FastAPI, house: House, path: str, summary: str, handler: Handler) -> None:
+def _look(app: FastAPI, state: ServiceState, path: str, summary: str, handler: Handler) -> None:
     for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         app.get(
             prefix + path,
             summary=summary,
             responses=errors(404, 500, 503),
-            openapi_extra={"parameters": parameters_of(prefix, house)},
+            openapi_extra={"parameters": parameters_of(prefix, state)},
         )(handler)

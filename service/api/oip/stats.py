@@ -10,17 +10,17 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.application import House
+from service.application import ServiceState
 from service.observability.model_metrics import COUNT, LAST, SECONDS
 from service.observability.version_stats import FAIL, STAGES, SUCCESS
 
 Sums = dict[tuple[str, ...], float]  # by metric, version and label
 
 
-async def statistics(house: House, names: list[str]) -> dict[str, Any]:
+async def statistics(state: ServiceState, names: list[str]) -> dict[str, Any]:
     """Of these versions."""
-    sums = _read(await house.exporter.render())
-    return {"model_stats": [_of(house.settings.model_name, name, sums) for name in names]}
+    sums = _read(await state.exporter.render())
+    return {"model_stats": [_of(state.settings.model_name, name, sums) for name in names]}
 
 
 def _of(model: str, version: str, sums: Sums) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from service.application import House
-from tests.service.houses import opened
+from service.application import ServiceState
+from tests.service.in_process import opened
 from tests.service.live import listening
 from tests.service.wire import Response, responses
 from tests.service.world import World, make_world
@@ -44,9 +44,9 @@ def request(line: str, *headers: str, body: Any = None, version: str = "1.1") ->
 
 
 async def asked(
-    house: House, line: str, *headers: str, body: Any = None, version: str = "1.1"
+    state: ServiceState, line: str, *headers: str, body: Any = None, version: str = "1.1"
 ) -> Response:
-    async with listening(house) as port:
+    async with listening(state) as port:
         line, *own = [text.replace("PORT", str(port)) for text in (line, *headers)]
         return await exchanged(port, request(line, *own, body=body, version=version))
 
@@ -56,26 +56,26 @@ async def test_a_rebound_page_reads_writes_and_deletes_nothing(
     world: World, setting: dict[str, Any]
 ) -> None:
     item, user = int(world.ids[0]), 1
-    async with opened(world, writes_on="service", events_on="service", **setting) as house:
-        before = str(await house.store.history(user))
+    async with opened(world, writes_on="service", events_on="service", **setting) as state:
+        before = str(await state.store.history(user))
         host, json = f"Host: {FOREIGN}:PORT", "Content-Type: application/json"
         score = {"user_id": user, "candidates": [item]}
         for answer in (
-            await asked(house, f"GET /v1/items/{item}", host),
-            await asked(house, f"DELETE /v1/items/{item}", host),
-            await asked(house, f"PATCH /v1/items/{item}", host, json, body={"likes_level": 1}),
-            await asked(house, "POST /v1/events", host, json, body={"user_id": 1, "item_id": 1}),
-            await asked(house, "POST /v1/score", host, json, body=score),
-            await asked(house, "GET /v2/models/stats", host),
-            await asked(house, "GET /metrics", host),
-            await asked(house, "GET /openapi.json", host),
-            await asked(house, "GET /docs", host),
-            await asked(house, "GET /nowhere", host),
+            await asked(state, f"GET /v1/items/{item}", host),
+            await asked(state, f"DELETE /v1/items/{item}", host),
+            await asked(state, f"PATCH /v1/items/{item}", host, json, body={"likes_level": 1}),
+            await asked(state, "POST /v1/events", host, json, body={"user_id": 1, "item_id": 1}),
+            await asked(state, "POST /v1/score", host, json, body=score),
+            await asked(state, "GET /v2/models/stats", host),
+            await asked(state, "GET /metrics", host),
+            await asked(state, "GET /openapi.json", host),
+            await asked(state, "GET /docs", host),
+            await asked(state, "GET /nowhere", host),
         ):
             assert answer.status == 403, answer
             assert b"QIN_ALLOWED_HOSTS" in answer.body
-        assert str(await house.store.history(user)) == before
-        kept = await asked(house, f"GET /v1/items/{item}", "Host: 127.0.0.1")
+        assert str(await state.store.history(user)) == before
+        kept = await asked(state, f"GET /v1/items/{item}", "Host: 127.0.0.1")
         assert kept.status == 200
 
 
@@ -102,29 +102,29 @@ async def test_a_rebound_page_reads_writes_and_deletes_nothing(
 async def test_only_own_names_are_answered_on_a_loopback_port(
     world: World, line: str, headers: list[str], status: int
 ) -> None:
-    async with opened(world) as house:
-        assert (await asked(house, line, *headers)).status == status
+    async with opened(world) as state:
+        assert (await asked(state, line, *headers)).status == status
 
 
 async def test_a_host_in_the_request_target_is_looked_at_however_usual_the_header_is(
     world: World,
 ) -> None:
-    async with opened(world) as house, listening(house) as port:
+    async with opened(world) as state, listening(state) as port:
         for line, status in (("GET /v2", 200), ("GET http://evil.example/v2", 403)):
             answer = await exchanged(port, request(line, "Host: 127.0.0.1"))
             assert answer.status == status
 
 
 async def test_a_request_of_http_1_0_without_a_host_is_no_browsers(world: World) -> None:
-    async with opened(world) as house:
-        assert (await asked(house, "GET /v2", version="1.0")).status == 200
+    async with opened(world) as state:
+        assert (await asked(state, "GET /v2", version="1.0")).status == 200
 
 
 async def test_beyond_loopback_any_name_is_answered_unless_names_are_given(world: World) -> None:
-    async with opened(world, host="0.0.0.0") as house:
-        assert (await asked(house, "GET /v2", "Host: anything.example")).status == 200
+    async with opened(world, host="0.0.0.0") as state:
+        assert (await asked(state, "GET /v2", "Host: anything.example")).status == 200
         origin = f"Origin: http://{FOREIGN}"
-        answer = await asked(house, "GET /v2", "Host: anything.example", origin)
+        answer = await asked(state, "GET /v2", "Host: anything.example", origin)
         assert answer.status == 200
         assert "access-control-allow-origin" not in answer.headers
 
@@ -147,77 +147,77 @@ async def test_beyond_loopback_any_name_is_answered_unless_names_are_given(world
 async def test_a_page_of_another_site_is_refused(
     world: World, origins: list[str], content_type: str
 ) -> None:
-    async with opened(world) as house:
-        before = str(await house.store.history(2))
+    async with opened(world) as state:
+        before = str(await state.store.history(2))
         heads = ["Host: 127.0.0.1:PORT", *origins, f"Content-Type: {content_type}"]
         click = {"user_id": 2, "item_id": 1}
-        answer = await asked(house, "POST /v1/events", *heads, body=click)
+        answer = await asked(state, "POST /v1/events", *heads, body=click)
         assert answer.status == 403
         assert b"QIN_CORS_ORIGINS" in answer.body
         assert "access-control-allow-origin" not in answer.headers
-        assert str(await house.store.history(2)) == before
+        assert str(await state.store.history(2)) == before
         score = {"user_id": 2, "candidates": world.ids[:2].tolist()}
-        assert (await asked(house, "POST /v1/score", *heads, body=score)).status == 403
+        assert (await asked(state, "POST /v1/score", *heads, body=score)).status == 403
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])  # TLS may end at a proxy in front
 async def test_the_services_own_page_may_call_it(world: World, scheme: str) -> None:
-    async with opened(world) as house:
+    async with opened(world) as state:
         heads = ["Host: localhost:PORT", f"Origin: {scheme}://localhost:PORT"]
         body = {"user_id": 1, "candidates": world.ids[:2].tolist()}
-        assert (await asked(house, "POST /v1/score", *heads, body=body)).status == 200
+        assert (await asked(state, "POST /v1/score", *heads, body=body)).status == 200
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 async def test_a_listed_page_asks_first_and_reads_every_answer(world: World, host: str) -> None:
-    async with opened(world, cors_origins=SHOP, host=host) as house:
+    async with opened(world, cors_origins=SHOP, host=host) as state:
         heads = ["Host: 127.0.0.1:PORT", f"Origin: {SHOP}"]
         asks = ["Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: x-a, x-b"]
-        allowed = await asked(house, "OPTIONS /v1/items/1", *heads, *asks)
+        allowed = await asked(state, "OPTIONS /v1/items/1", *heads, *asks)
         assert allowed.status == 204
         assert allowed.headers["access-control-allow-origin"] == SHOP
         assert "PUT" in allowed.headers["access-control-allow-methods"]
         assert allowed.headers["access-control-allow-headers"] == "x-a, x-b"
         body = {"user_id": 1, "candidates": world.ids[:2].tolist()}
         for answer, status in (
-            (await asked(house, "POST /v1/score", *heads, body=body), 200),
-            (await asked(house, "POST /v1/score", *heads, body={}), 422),
-            (await asked(house, "GET /nowhere", *heads), 404),
-            (await asked(house, "GET /livez", *heads), 200),
-            (await asked(house, "POST /v1/score", *heads, "Content-Length: 9999999"), 413),
+            (await asked(state, "POST /v1/score", *heads, body=body), 200),
+            (await asked(state, "POST /v1/score", *heads, body={}), 422),
+            (await asked(state, "GET /nowhere", *heads), 404),
+            (await asked(state, "GET /livez", *heads), 200),
+            (await asked(state, "POST /v1/score", *heads, "Content-Length: 9999999"), 413),
         ):
             assert answer.status == status
             assert answer.headers["access-control-allow-origin"] == SHOP
             assert answer.headers["vary"] == "Origin"
             assert "X-Request-Id" in answer.headers["access-control-expose-headers"]
-        others = await asked(house, "GET /v2", "Host: 127.0.0.1:PORT")
+        others = await asked(state, "GET /v2", "Host: 127.0.0.1:PORT")
         assert others.headers["vary"] == "Origin"
         assert "access-control-allow-origin" not in others.headers
 
 
 async def test_refusals_for_want_of_room_can_be_read_by_a_listed_page(world: World) -> None:
-    async with opened(world, cors_origins=SHOP) as house:
-        house.admission.has_room = lambda priority: False  # type: ignore[method-assign]
+    async with opened(world, cors_origins=SHOP) as state:
+        state.admission.has_room = lambda priority: False  # type: ignore[method-assign]
         heads = ["Host: 127.0.0.1:PORT", f"Origin: {SHOP}"]
-        answer = await asked(house, "POST /v1/score", *heads, body={})
+        answer = await asked(state, "POST /v1/score", *heads, body={})
         assert answer.status == 429
         assert answer.headers["access-control-allow-origin"] == SHOP
 
 
 async def test_another_page_that_asks_first_is_told_nothing(world: World) -> None:
-    async with opened(world, cors_origins=SHOP) as house:
+    async with opened(world, cors_origins=SHOP) as state:
         asks = ["Access-Control-Request-Method: DELETE", f"Origin: http://{FOREIGN}"]
         for host in ("127.0.0.1", FOREIGN):
-            answer = await asked(house, "OPTIONS /v1/items/1", f"Host: {host}", *asks)
+            answer = await asked(state, "OPTIONS /v1/items/1", f"Host: {host}", *asks)
             assert answer.status == 403
             assert "access-control-allow-methods" not in answer.headers
         listed = ["Access-Control-Request-Method: DELETE", f"Origin: {SHOP}"]
-        rebound = await asked(house, "OPTIONS /v1/items/1", f"Host: {FOREIGN}", *listed)
+        rebound = await asked(state, "OPTIONS /v1/items/1", f"Host: {FOREIGN}", *listed)
         assert rebound.status == 403
 
 
 async def test_a_header_name_that_is_none_is_not_repeated(world: World) -> None:
-    async with opened(world, cors_origins=SHOP) as house:
+    async with opened(world, cors_origins=SHOP) as state:
         asks = ["Access-Control-Request-Method: PUT", 'Access-Control-Request-Headers: a"<b>']
-        answer = await asked(house, "OPTIONS /v2", "Host: 127.0.0.1", f"Origin: {SHOP}", *asks)
+        answer = await asked(state, "OPTIONS /v2", "Host: 127.0.0.1", f"Origin: {SHOP}", *asks)
         assert answer.headers["access-control-allow-headers"] == ""

@@ -15,7 +15,7 @@ from service.access.bearer import BearerTokens
 from service.client.client import AsyncClient, Client, Refused
 from service.settings import Settings
 from tests.service.fuzz import fuzz
-from tests.service.houses import client_of, metric, opened
+from tests.service.in_process import client_of, metric, opened
 from tests.service.live import listening
 from tests.service.process import Service, serving, start
 from tests.service.world import World, make_world
@@ -131,7 +131,7 @@ def test_a_key_is_no_admin_token(locked: Service) -> None:
 
 
 async def test_it_is_asked_before_the_body_is_read_or_asked_for(world: World) -> None:
-    async with opened(world, api_keys=KEYS) as house, listening(house) as port:
+    async with opened(world, api_keys=KEYS) as state, listening(state) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(
             b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\n"
@@ -147,19 +147,19 @@ async def test_it_is_asked_before_the_body_is_read_or_asked_for(world: World) ->
 
 async def test_a_page_that_may_call_can_read_that_it_needs_a_key(world: World) -> None:
     origin = "https://shop.example"
-    async with opened(world, api_keys=KEYS, cors_origins=origin) as house:
-        async with client_of(house) as client:
+    async with opened(world, api_keys=KEYS, cors_origins=origin) as state:
+        async with client_of(state) as client:
             asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
             assert (await client.options("/v1/score", headers=asks)).status_code == 204
             refused = await client.post("/v1/score", json={}, headers={"Origin": origin})
             assert refused.status_code == 401
             assert refused.headers["Access-Control-Allow-Origin"] == origin
-        assert metric(house, "qin_problems_total", problem="unauthorised") == 1
+        assert metric(state, "qin_problems_total", problem="unauthorised") == 1
 
 
 @pytest.mark.parametrize("keys", [None, "", "  "])
 async def test_without_keys_none_is_asked_for(world: World, keys: str | None) -> None:
-    async with opened(world, api_keys=keys) as house, client_of(house) as client:
+    async with opened(world, api_keys=keys) as state, client_of(state) as client:
         assert (await client.get("/v2")).status_code == 200
         document = (await client.get("/openapi.json")).json()
         assert "401" not in document["paths"]["/v2"]["get"]["responses"]

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from service.api.admin import create_admin
-from service.application import House
+from service.application import ServiceState
 from service.settings import Settings
-from tests.service.houses import client_of, opened
+from tests.service.in_process import client_of, opened
 from tests.service.process import start
 from tests.service.world import World, make_world
 
@@ -30,8 +30,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("placement"), items=40, users=3)
 
 
-def admin_of(house: House) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=create_admin(house))
+def admin_of(state: ServiceState) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=create_admin(state))
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
 
@@ -89,9 +89,9 @@ async def test_the_public_port_refuses_with_the_setting_and_changes_nothing(
     world: World, changed: dict[str, Any], said: str
 ) -> None:
     item = int(world.ids[0])
-    async with opened(world, **changed) as house, client_of(house) as client:
+    async with opened(world, **changed) as state, client_of(state) as client:
         before = (await client.get(f"/v1/items/{item}")).json()
-        history = await house.store.history(1)
+        history = await state.store.history(1)
         for name, calls in (("WRITES_ON", WRITES), ("EVENTS_ON", EVENTS)):
             for method, path in calls:
                 path = path.replace("/1", f"/{item}")
@@ -99,7 +99,7 @@ async def test_the_public_port_refuses_with_the_setting_and_changes_nothing(
                 assert refused.status_code == 403, refused.text
                 assert said.format(name) in refused.json()["detail"]
         assert (await client.get(f"/v1/items/{item}")).json() == before
-        after = await house.store.history(1)
+        after = await state.store.history(1)
         assert str(after) == str(history)
         body = {"user_id": 1, "candidates": [item]}
         assert (await client.post("/v1/score", json=body)).status_code == 200
@@ -132,9 +132,9 @@ async def test_on_the_admin_port_writes_take_its_token(world: World) -> None:
     item = int(world.ids[1])
     changed = {"writes_on": "admin", "events_on": "admin", "admin_token": f"ann:{TOKEN}"}
     async with (
-        opened(world, **changed) as house,
-        admin_of(house) as admin,
-        client_of(house) as client,
+        opened(world, **changed) as state,
+        admin_of(state) as admin,
+        client_of(state) as client,
     ):
         url, change = f"/v1/items/{item}", {"likes_level": 5}
         for headers, status in (({}, 401), ({**BEARER, "Origin": "http://127.0.0.1"}, 403)):
@@ -159,9 +159,9 @@ async def test_writes_at_the_admin_port_are_recorded_with_who_what_and_how_it_we
     item = int(world.ids[2])
     changed = {"writes_on": "admin", "events_on": "admin", "admin_token": f"ann:{TOKEN}"}
     async with (
-        opened(world, **changed) as house,
-        admin_of(house) as admin,
-        client_of(house) as client,
+        opened(world, **changed) as state,
+        admin_of(state) as admin,
+        client_of(state) as client,
     ):
         url = f"/v1/items/{item}"
         values = (await client.get(url)).json()
@@ -195,7 +195,7 @@ async def test_writes_at_the_admin_port_are_recorded_with_who_what_and_how_it_we
 async def test_without_a_token_the_admin_port_takes_writes_from_this_machine_alone(
     world: World,
 ) -> None:
-    async with opened(world, events_on="admin") as house, admin_of(house) as admin:
+    async with opened(world, events_on="admin") as state, admin_of(state) as admin:
         foreign = {"Host": "evil.example"}
         assert (await admin.post("/v1/events", json=CLICK, headers=foreign)).status_code == 403
         assert (await admin.post("/v1/events", json=CLICK)).status_code == 200
@@ -204,9 +204,9 @@ async def test_without_a_token_the_admin_port_takes_writes_from_this_machine_alo
 async def test_each_document_has_what_its_port_answers(world: World) -> None:
     for place in ("service", "admin", "off"):
         async with (
-            opened(world, writes_on=place, events_on=place) as house,
-            client_of(house) as client,
-            admin_of(house) as admin,
+            opened(world, writes_on=place, events_on=place) as state,
+            client_of(state) as client,
+            admin_of(state) as admin,
         ):
             public = (await client.get("/openapi.json")).json()["paths"]
             admins = (await admin.get("/openapi.json")).json()["paths"]
@@ -237,7 +237,7 @@ async def test_a_write_is_json_by_its_header_and_a_score_by_its_body(
 ) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     item = int(world.ids[0])
-    async with opened(world) as house, client_of(house) as client:
+    async with opened(world) as state, client_of(state) as client:
         url = f"/v1/items/{item}"
         values = (await client.get(url)).content
         answers = [

@@ -11,12 +11,12 @@ import httpx
 import pytest
 
 from service.admission.admission import BATCH_SHARE, MOST_WRONG, SAFE, Admission, Permit
-from service.application import House
-from service.engine.engine import Engine, Work
+from service.application import ServiceState
+from service.engine.engine import Engine, Job
 from service.errors import OverCapacity
 from service.observability.metrics import Metrics
 from service.priority import Priority
-from tests.service.houses import client_of, metric, opened
+from tests.service.in_process import client_of, metric, opened
 from tests.service.world import World
 
 FAR = 3600.0  # seconds
@@ -38,7 +38,7 @@ async def admission() -> AsyncIterator[Admission]:
 
 def took(permit: Permit, waited: float = 0.0) -> None:
     """A list of ``LIST`` was scored in OWN_S."""
-    work = Work(None, lambda *_: None, [], permit.deadline, permit.priority)
+    work = Job(None, lambda *_: None, [], permit.deadline, permit.priority)
     work.busy = OWN_S
     work.submitted, work.finished = 0.0, perf_counter()
     work.started = waited
@@ -140,48 +140,48 @@ async def test_two_may_be_ahead_however_low_the_target() -> None:
 
 
 @pytest.fixture
-async def house(world: World) -> AsyncIterator[House]:
-    async with opened(world, target_ms=1) as house:
-        yield house
+async def state(world: World) -> AsyncIterator[ServiceState]:
+    async with opened(world, target_ms=1) as state:
+        yield state
 
 
-async def refused(house: House, **headers: str) -> httpx.Response:
+async def refused(state: ServiceState, **headers: str) -> httpx.Response:
     """An answer while there is no room for anybody."""
     with ExitStack() as stack:
-        for _ in range(room(house.admission, 5000)):
-            stack.enter_context(enter(house.admission, 5000))
-        async with client_of(house) as client:
+        for _ in range(room(state.admission, 5000)):
+            stack.enter_context(enter(state.admission, 5000))
+        async with client_of(state) as client:
             body = {"user_id": 1, "candidates": [1, 2]}
             return await client.post("/v1/score", json=body, headers=headers)
 
 
-async def test_a_refusal_says_when_to_come_again_and_is_counted(house: House) -> None:
-    answer = await refused(house, **{"X-Request-Id": "mine"})
+async def test_a_refusal_says_when_to_come_again_and_is_counted(state: ServiceState) -> None:
+    answer = await refused(state, **{"X-Request-Id": "mine"})
     assert answer.status_code == 429
     assert answer.headers["Retry-After"] == "1"
     content = answer.json()
     assert content["type"] == "urn:qin:problem:over-capacity"
     assert content["request_id"] == answer.headers["X-Request-Id"] == "mine"
     labels = {"priority": "online", "outcome": "refused"}
-    assert metric(house, "qin_admission_total", **labels) >= 1
-    assert metric(house, "qin_requests_total", route="/v1/score", status="429") == 1
-    assert metric(house, "qin_problems_total", problem="over-capacity") == 1
+    assert metric(state, "qin_admission_total", **labels) >= 1
+    assert metric(state, "qin_requests_total", route="/v1/score", status="429") == 1
+    assert metric(state, "qin_problems_total", problem="over-capacity") == 1
 
 
-async def test_a_refused_request_costs_neither_parsing_nor_store(house: House) -> None:
-    await refused(house)
-    assert metric(house, "qin_store_duration_seconds_count", operation="history") == 0
-    async with client_of(house) as client:
+async def test_a_refused_request_costs_neither_parsing_nor_store(state: ServiceState) -> None:
+    await refused(state)
+    assert metric(state, "qin_store_duration_seconds_count", operation="history") == 0
+    async with client_of(state) as client:
         answer = await client.post("/v1/score", json={"user_id": 1, "candidates": [1, 2]})
     assert answer.status_code == 200
-    assert house.admission.forecast() == 0
+    assert state.admission.forecast() == 0
 
 
-async def test_the_service_learns_what_its_answers_took(house: House) -> None:
-    guess = house.admission.cost.predict(2)
-    async with client_of(house) as client:
+async def test_the_service_learns_what_its_answers_took(state: ServiceState) -> None:
+    guess = state.admission.cost.predict(2)
+    async with client_of(state) as client:
         await client.post("/v1/score", json={"user_id": 1, "candidates": [1, 2]})
-    assert house.admission.cost.predict(2) != guess
+    assert state.admission.cost.predict(2) != guess
 
 
 async def test_whoever_fails_after_being_scored_teaches_as_well_and_once() -> None:

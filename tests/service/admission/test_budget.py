@@ -34,7 +34,7 @@ from service.api.budget import kind_of
 from service.api.events import SLICE, STORED, Events
 from service.api.gate import LARGE
 from service.api.middleware import PROBES
-from service.application import House
+from service.application import ServiceState
 from service.items.lookup import AT_ONCE
 from service.observability.exporter import ProcessExporter, ThrottledExporter
 from service.observability.metered import Metered
@@ -42,7 +42,7 @@ from service.observability.metrics import Metrics
 from service.priority import Priority
 from service.scoring.pipeline import FEW_MISSED
 from tests.service.engine_gate import FAR
-from tests.service.houses import client_of, metric, opened
+from tests.service.in_process import client_of, metric, opened
 from tests.service.live import listening, until
 from tests.service.world import World, make_world
 
@@ -56,9 +56,9 @@ def world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-async def house(world: World) -> AsyncIterator[House]:
-    async with opened(world, deadline_ms=1e3 * FAR) as house:
-        yield house
+async def state(world: World) -> AsyncIterator[ServiceState]:
+    async with opened(world, deadline_ms=1e3 * FAR) as state:
+        yield state
 
 
 ROUTES = ("events", "items", "items read", "metrics", "stats", "stats of a version", "other")
@@ -79,25 +79,25 @@ def requests(world: World) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", ROUTES)
 async def test_surplus_is_a_429_while_probes_and_scoring_are_answered(
-    house: House, world: World, kind: str
+    state: ServiceState, world: World, kind: str
 ) -> None:
     asked = requests(world)[kind]
-    async with client_of(house) as client:
-        async with house.budget._lane:  # nothing of it gets a turn
+    async with client_of(state) as client:
+        async with state.budget._lane:  # nothing of it gets a turn
             answers = [asyncio.create_task(client.request(**asked)) for _ in range(MANY)]
             refused = [answer async for answer in _first(answers, MANY // 6)]
             assert {answer.status_code for answer in refused} == {429}
             assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
             for probe in PROBES:
                 assert (await client.get(probe)).status_code == 200
-            question = {"user_id": 1, "candidates": world.ids[:3].tolist()}
-            assert (await client.post("/v1/score", json=question)).status_code == 200
+            query = {"user_id": 1, "candidates": world.ids[:3].tolist()}
+            assert (await client.post("/v1/score", json=query)).status_code == 200
         found = Counter(answer.status_code for answer in await asyncio.gather(*answers))
     assert set(found) <= {200, 204, 429}
     assert found[200] + found[204] >= 1
     labels = {"kind": kind.split()[0], "outcome": "refused"}
-    assert metric(house, "qin_budget_requests_total", **labels) == found[429]
-    assert metric(house, "qin_budget_seconds_total", kind=kind.split()[0]) > 0
+    assert metric(state, "qin_budget_requests_total", **labels) == found[429]
+    assert metric(state, "qin_budget_seconds_total", kind=kind.split()[0]) > 0
 
 
 async def _first(
@@ -119,11 +119,11 @@ def test_every_path_but_a_probe_has_a_kind() -> None:
 async def test_bodies_that_do_not_come_take_nobodys_place(world: World) -> None:
     half = b"POST /v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     half += b"Content-Length: 1000000\r\n\r\n{"
-    async with opened(world) as house, listening(house) as port:
+    async with opened(world) as state, listening(state) as port:
         slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MANY)]
         for _, writer in slow:
             writer.write(half)
-        await until(lambda: metric(house, "qin_connections", port="service", state="body") == MANY)
+        await until(lambda: metric(state, "qin_connections", port="service", state="body") == MANY)
         async with httpx.AsyncClient(trust_env=False) as client:
             event = {"user_id": 1, "item_id": 2}
             answer = await client.post(f"http://127.0.0.1:{port}/v1/events", json=event)
@@ -132,7 +132,7 @@ async def test_bodies_that_do_not_come_take_nobodys_place(world: World) -> None:
             writer.close()
 
 
-async def test_a_batch_gives_way_between_its_slices(house: House) -> None:
+async def test_a_batch_gives_way_between_its_slices(state: ServiceState) -> None:
     turns = 0
 
     async def turn() -> None:
@@ -140,7 +140,7 @@ async def test_a_batch_gives_way_between_its_slices(house: House) -> None:
         turns += 1
 
     batch = {"events": [{"user_id": n, "item_ids": [1, 2, 3]} for n in range(1000)]}
-    outcome = await Events(house.reader, house.metrics, 1000).take(orjson.dumps(batch), turn)
+    outcome = await Events(state.reader, state.metrics, 1000).take(orjson.dumps(batch), turn)
     assert outcome.applied == 1000
     assert turns == 1000 // SLICE + 1000 // STORED
 
@@ -263,13 +263,13 @@ BROKEN = b'{"user_id":1,"candidates":[' + b"1," * 200_000
 
 
 async def test_bodies_that_scoring_refuses_are_paid_for_and_large_ones_then_not_read(
-    house: House, world: World
+    state: ServiceState, world: World
 ) -> None:
     good = {"user_id": 1, "candidates": world.ids[:3].tolist()}
-    async with client_of(house) as client:
+    async with client_of(state) as client:
         assert (await client.post("/v1/score", content=BROKEN)).status_code == 422
-        assert metric(house, "qin_budget_seconds_total", kind=FAULTS) > 0
-        house.budget._faults.level = -FAR
+        assert metric(state, "qin_budget_seconds_total", kind=FAULTS) > 0
+        state.budget._faults.level = -FAR
         for path in ("/v1/score", "/v2/models/qin/infer"):
             answer = await client.post(path, content=BROKEN)
             assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
@@ -280,16 +280,16 @@ async def test_bodies_that_scoring_refuses_are_paid_for_and_large_ones_then_not_
         assert perf_counter() - began >= 0.9 * LONGEST_S
 
 
-def full(house: House, kind: str) -> None:
+def full(state: ServiceState, kind: str) -> None:
     """As if as much of it waited as may."""
-    house.budget.enter(kind, FAR)
+    state.budget.enter(kind, FAR)
 
 
 async def test_a_list_of_which_much_is_missed_waits_for_its_place_or_is_refused(
-    house: House, world: World
+    state: ServiceState, world: World
 ) -> None:
     few, many = [list(range(10**6, 10**6 + n)) for n in (FEW_MISSED, 2 * AT_ONCE + 1)]
-    async with client_of(house) as client:
+    async with client_of(state) as client:
 
         async def score(candidates: list[int], **more: int) -> httpx.Response:
             body = {"user_id": 1, "candidates": [*candidates, int(world.ids[0])], **more}
@@ -297,56 +297,58 @@ async def test_a_list_of_which_much_is_missed_waits_for_its_place_or_is_refused(
 
         answer = await score(many)
         assert (answer.status_code, answer.json()["unknown_items"]) == (200, many)
-        assert metric(house, "qin_store_duration_seconds_count", operation="items") == 3
-        assert metric(house, "qin_budget_seconds_total", kind="missed") > 0
-        full(house, "missed")
+        assert metric(state, "qin_store_duration_seconds_count", operation="items") == 3
+        assert metric(state, "qin_budget_seconds_total", kind="missed") > 0
+        full(state, "missed")
         assert (await score(few)).status_code == 200
         answer = await score([one + 10**6 for one in many])
         assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
-        assert metric(house, "qin_budget_requests_total", kind="missed", outcome="refused") == 1
-        assert house.admission.let_in() is not None
-        assert house.admission.forecast(Priority.BATCH) == 0
+        assert metric(state, "qin_budget_requests_total", kind="missed", outcome="refused") == 1
+        assert state.admission.let_in() is not None
+        assert state.admission.forecast(Priority.BATCH) == 0
 
 
 @pytest.mark.parametrize("what", ["explain", "missed"])
 async def test_a_turn_that_does_not_come_before_the_deadline_is_a_504(
-    house: House, world: World, what: str
+    state: ServiceState, world: World, what: str
 ) -> None:
     asked = (
         list(range(10**6, 10**6 + FEW_MISSED + 1)) if what == "missed" else world.ids[:3].tolist()
     )
     body = {"user_id": 1, "candidates": asked, **({"explain": 2} if what == "explain" else {})}
-    async with client_of(house) as client, asyncio.timeout(FAR), house.budget._lane:
+    async with client_of(state) as client, asyncio.timeout(FAR), state.budget._lane:
         answer = await client.post("/v1/score", json=body, headers={"X-Deadline-Ms": "500"})
     assert answer.status_code == 504
-    assert house.admission.let_in() is not None
+    assert state.admission.let_in() is not None
 
 
-async def test_explaining_is_charged_and_of_many_it_is_batch(house: House, world: World) -> None:
-    chunk, item = house.engine.chunk, int(world.ids[0])
-    async with client_of(house) as client:
+async def test_explaining_is_charged_and_of_many_it_is_batch(
+    state: ServiceState, world: World
+) -> None:
+    chunk, item = state.engine.chunk, int(world.ids[0])
+    async with client_of(state) as client:
         for count, priority in ((chunk, "online"), (chunk + 1, "batch")):
             body = {"user_id": 1, "candidates": [item] * count, "explain": 2}
             answer = await client.post("/v1/score", json=body)
             assert answer.status_code == 200
             assert len(answer.json()["explanations"]) == count
             labels = {"priority": priority, "outcome": "admitted"}
-            assert metric(house, "qin_admission_total", **labels) == 1
-        assert metric(house, "qin_budget_seconds_total", kind="explain") > 0
-    plain, told = (house.admission.enter(chunk, inf, explained=n) for n in (0, chunk))
+            assert metric(state, "qin_admission_total", **labels) == 1
+        assert metric(state, "qin_budget_seconds_total", kind="explain") > 0
+    plain, told = (state.admission.enter(chunk, inf, explained=n) for n in (0, chunk))
     assert told.seconds > plain.seconds
 
 
 async def test_the_refusal_of_a_long_list_waits_and_of_a_short_one_does_not(world: World) -> None:
-    async with opened(world, target_ms=1) as house, client_of(house) as client:
+    async with opened(world, target_ms=1) as state, client_of(state) as client:
         permits = []
-        while house.admission.has_room(Priority.ONLINE):
-            permits.append(house.admission.enter(5000, inf))
+        while state.admission.has_room(Priority.ONLINE):
+            permits.append(state.admission.enter(5000, inf))
             permits[-1].__enter__()
         for candidates, long in ([1], False), ([10**12] * 5000, True):
             answer = await client.post("/v1/score", json={"user_id": 1, "candidates": candidates})
             assert answer.status_code == 429
-            refused = metric(house, "qin_budget_requests_total", kind="long", outcome="refused")
+            refused = metric(state, "qin_budget_requests_total", kind="long", outcome="refused")
             assert refused == long
         for permit in permits:
             permit.__exit__(None, None, None)
@@ -393,27 +395,27 @@ async def test_a_caller_refused_before_its_body_is_read_waits_beside_scoring_alo
         **asked,
         "headers": {"Authorization": "Bearer " + 32 * "k", **asked.get("headers", {})},
     }
-    async with opened(world, api_keys=f"shop:{32 * 'k'}") as house, client_of(house) as client:
-        spent = metric(house, "qin_budget_seconds_total", kind=FAULTS)
+    async with opened(world, api_keys=f"shop:{32 * 'k'}") as state, client_of(state) as client:
+        spent = metric(state, "qin_budget_seconds_total", kind=FAULTS)
         assert (await client.request(**asked)).status_code == status
-        assert metric(house, "qin_budget_seconds_total", kind=FAULTS) == spent
+        assert metric(state, "qin_budget_seconds_total", kind=FAULTS) == spent
         monkeypatch.setattr(LoopBudget, "is_quiet", False)
-        began, level = perf_counter(), house.budget._faults.level
+        began, level = perf_counter(), state.budget._faults.level
         assert (await client.request(**asked)).status_code == status
         assert perf_counter() - began >= 0.9 * HELD_S
-        assert metric(house, "qin_budget_seconds_total", kind=FAULTS) > spent
-        assert house.budget._faults.level == level  # large lists of others are read all the same
+        assert metric(state, "qin_budget_seconds_total", kind=FAULTS) > spent
+        assert state.budget._faults.level == level  # large lists of others are read all the same
 
 
 async def test_a_body_that_finds_no_room_by_its_announced_size_is_not_read(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def read_body(*_: Any, **__: Any) -> bytes:
         raise AssertionError("it was read")
 
     monkeypatch.setattr(writes, "read_body", read_body)
-    house.budget.enter("events", 0.9 * MOST_WAITING_S)
-    async with client_of(house) as client:
+    state.budget.enter("events", 0.9 * MOST_WAITING_S)
+    async with client_of(state) as client:
         answer = await client.post("/v1/events", json={"events": 20_000 * ["a click"]})
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
 
@@ -436,7 +438,7 @@ async def test_large_bodies_are_parsed_one_in_each_round_of_the_loop() -> None:
 
 
 async def test_large_scoring_bodies_wait_for_that_and_small_ones_do_not(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited = 0
 
@@ -445,28 +447,28 @@ async def test_large_scoring_bodies_wait_for_that_and_small_ones_do_not(
         waited += 1
 
     monkeypatch.setattr(LoopBudget, "one_at_a_time", one_at_a_time)
-    async with client_of(house) as client:
+    async with client_of(state) as client:
         for path in ("/v1/score", "/v2/models/qin/infer"):
             assert (await client.post(path, content=b"{")).status_code == 400
     assert waited == 0
-    async with client_of(house) as client:
+    async with client_of(state) as client:
         for path in ("/v1/score", "/v2/models/qin/infer"):
             assert (await client.post(path, content=BROKEN)).status_code in (400, 422)
     assert waited == 2
 
 
-async def test_a_body_that_no_route_takes_is_charged_by_its_size(house: House) -> None:
-    async with client_of(house) as client:
+async def test_a_body_that_no_route_takes_is_charged_by_its_size(state: ServiceState) -> None:
+    async with client_of(state) as client:
         answer = await client.post("/nothing", content=bytes(10**6))
         assert answer.status_code == 404
-    assert metric(house, "qin_budget_seconds_total", kind="other") >= 10**6 * RECEIVED_A_BYTE_S
+    assert metric(state, "qin_budget_seconds_total", kind="other") >= 10**6 * RECEIVED_A_BYTE_S
 
 
 @pytest.mark.parametrize("size", [10**6, 10**8])  # less than may be, and more
-async def test_a_refused_body_is_paid_for_as_it_is_inflated(house: House, size: int) -> None:
+async def test_a_refused_body_is_paid_for_as_it_is_inflated(state: ServiceState, size: int) -> None:
     body = gzip.compress(size * b" ")
-    async with client_of(house) as client:
+    async with client_of(state) as client:
         headers = {"Content-Encoding": "gzip"}
         answer = await client.post("/v2/models/qin/infer", content=body, headers=headers)
         assert answer.status_code in (400, 413)
-    assert metric(house, "qin_budget_seconds_total", kind=FAULTS) >= 10**6 * FAULT_A_BYTE_S
+    assert metric(state, "qin_budget_seconds_total", kind=FAULTS) >= 10**6 * FAULT_A_BYTE_S

@@ -151,16 +151,16 @@ def test_a_priority_that_is_none_is_refused(client: httpx.Client, value: str) ->
 def test_a_header_given_twice_is_no_guess(
     client: httpx.Client, name: str, value: str, status: int
 ) -> None:
-    question = {"user_id": 1, "candidates": [1]}
+    query = {"user_id": 1, "candidates": [1]}
     for times, expected in ((1, 200), (2, status)):
-        answer = client.post("/v1/score", json=question, headers=[(name, value)] * times)
+        answer = client.post("/v1/score", json=query, headers=[(name, value)] * times)
         assert answer.status_code == expected
 
 
 def test_there_is_no_way_around_the_gate(client: httpx.Client) -> None:
-    question = {"user_id": 1, "candidates": [1]}
+    query = {"user_id": 1, "candidates": [1]}
     for path in ("/v1/score%0A", "/v2/models/qin/infer%0A"):
-        assert client.post(path, json=question).status_code == 404
+        assert client.post(path, json=query).status_code == 404
 
 
 def test_a_compressed_body_is_refused(client: httpx.Client) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from feature_store.contract import MAX_ID
 from service.api.body import Contents, parse, parse_object
-from service.api.oip.request_cache import Plans
+from service.api.oip.request_cache import RequestCache
 from service.api.score import contents_of_score
 from service.api.score_schema import score_request
 from service.errors import InvalidField, Malformed, ServiceError
@@ -50,7 +50,7 @@ READ = {
 }  # JSON with no more in it than a batch of events may have
 PARSERS: dict[str, Callable[[bytes], Any]] = {
     "score": lambda body: parse(MODEL, body, SCORE),
-    "infer": Plans(MOST, 2).read,
+    "infer": RequestCache(MOST, 2).read,
     "events": lambda body: parse_object(body, EVENTS),
 }
 

@@ -9,21 +9,21 @@ import httpx
 import pytest
 
 from feature_store.contract import Ids
-from service.application import House
+from service.application import ServiceState
 from service.engine.engine import in_time
 from service.errors import DeadlinePassed
-from tests.service.houses import client_of, metric, opened
+from tests.service.in_process import client_of, metric, opened
 from tests.service.world import World
 
 
 @pytest.fixture
-async def house(world: World) -> AsyncIterator[House]:
-    async with opened(world) as house:
-        yield house
+async def state(world: World) -> AsyncIterator[ServiceState]:
+    async with opened(world) as state:
+        yield state
 
 
-async def answer(house: House, world: World, milliseconds: float) -> httpx.Response:
-    async with client_of(house) as client:
+async def answer(state: ServiceState, world: World, milliseconds: float) -> httpx.Response:
+    async with client_of(state) as client:
         return await client.post(
             "/v1/score",
             json={"user_id": 1, "candidates": world.ids[:5].tolist()},
@@ -31,27 +31,29 @@ async def answer(house: House, world: World, milliseconds: float) -> httpx.Respo
         )
 
 
-async def test_what_is_late_already_does_not_ask_the_store(house: House, world: World) -> None:
-    assert (await answer(house, world, 0.0001)).status_code == 504
-    assert metric(house, "qin_store_duration_seconds_count", operation="history") == 0
-    assert metric(house, "qin_engine_chunks_total") == 0
+async def test_what_is_late_already_does_not_ask_the_store(
+    state: ServiceState, world: World
+) -> None:
+    assert (await answer(state, world, 0.0001)).status_code == 504
+    assert metric(state, "qin_store_duration_seconds_count", operation="history") == 0
+    assert metric(state, "qin_engine_chunks_total") == 0
 
 
 async def test_what_the_store_made_late_does_not_reach_the_graphs(
-    house: House, world: World, monkeypatch: pytest.MonkeyPatch
+    state: ServiceState, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    history = house.store.history
+    history = state.store.history
 
     async def slow(user_id: int) -> Ids | None:
         await asyncio.sleep(0.2)
         return await history(user_id)
 
-    monkeypatch.setattr(house.store, "history", slow)
-    assert (await answer(house, world, 50)).status_code == 504
-    assert metric(house, "qin_engine_chunks_total") == 0
-    assert metric(house, "qin_engine_expired_run_total") == 0
-    assert metric(house, "qin_engine_expired_total") == 1
-    assert house.admission.forecast() == 0
+    monkeypatch.setattr(state.store, "history", slow)
+    assert (await answer(state, world, 50)).status_code == 504
+    assert metric(state, "qin_engine_chunks_total") == 0
+    assert metric(state, "qin_engine_expired_run_total") == 0
+    assert metric(state, "qin_engine_expired_total") == 1
+    assert state.admission.forecast() == 0
 
 
 def test_in_time_is_before_the_deadline_alone() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from feature_store.lmdb.environment import acquire, release
-from service.application import House
-from tests.service.houses import client_of, opened
+from service.application import ServiceState
+from tests.service.in_process import client_of, opened
 from tests.service.world import World, make_world
 
 JSON = {"Content-Type": "application/json"}
@@ -34,14 +34,14 @@ def small_world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-async def house(small_world: World) -> AsyncIterator[House]:
-    async with opened(small_world) as house:
-        yield house
+async def state(small_world: World) -> AsyncIterator[ServiceState]:
+    async with opened(small_world) as state:
+        yield state
 
 
 @pytest.fixture
-async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(house) as client:
+async def client(state: ServiceState) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(state) as client:
         yield client
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import orjson
 import pytest
 
-from service.application import House
+from service.application import ServiceState
 from tests.feature_store.redis_servers import Server
 from tests.service.fault_load import Asker
-from tests.service.houses import PATIENCE_MS, client_of, metric, opened
+from tests.service.in_process import PATIENCE_MS, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.process import serving
 from tests.service.world import World, make_world, on_another_store
@@ -38,9 +38,9 @@ def backed_world(small_world: World, store_url: str) -> World:
 
 
 @pytest.fixture
-async def house(backed_world: World) -> AsyncIterator[House]:
-    async with opened(backed_world) as house:
-        yield house
+async def state(backed_world: World) -> AsyncIterator[ServiceState]:
+    async with opened(backed_world) as state:
+        yield state
 
 
 async def test_the_very_next_score_sees_an_event(backed_world: World) -> None:
@@ -73,10 +73,10 @@ async def test_the_very_next_score_sees_an_event(backed_world: World) -> None:
 
 
 async def test_scores_from_an_appended_history_are_the_networks_own(
-    backed_world: World, house: House
+    backed_world: World, state: ServiceState
 ) -> None:
     history, candidates = backed_world.ids[5:9], backed_world.ids[:7]
-    async with client_of(house) as client:
+    async with client_of(state) as client:
         event = {"user_id": 77, "item_ids": history[::-1].tolist(), "key": "a"}
         for applied in (1, 0):  # the same key twice counts once
             answer = (await client.post("/v1/events", json=event)).json()
@@ -95,21 +95,21 @@ async def test_a_steady_request_is_one_round_trip(
     candidates = [*backed_world.ids[:20].tolist(), 10**12, 10**12 + 1]
     body = {"user_id": 3, "candidates": candidates}
     servers = _servers(request, store_url)
-    async with opened(backed_world, fleet="") as house, client_of(house) as client:
-        await house.refresher.close()  # only requests ask
+    async with opened(backed_world, fleet="") as state, client_of(state) as client:
+        await state.refresher.close()  # only requests ask
         first = await client.post("/v1/score", json=body)
-        before, commands = _asked(house), _commands(servers)
+        before, commands = _asked(state), _commands(servers)
         for _ in range(50):
             assert (await client.post("/v1/score", json=body)).json()["scores"] == (
                 first.json()["scores"]
             )
-        assert _asked(house) == {"history": before["history"] + 50, "items": before["items"]}
+        assert _asked(state) == {"history": before["history"] + 50, "items": before["items"]}
         assert _commands(servers) - commands == Counter({"lrange": 50} if servers else {})
 
 
-def _asked(house: House) -> dict[str, float]:
+def _asked(state: ServiceState) -> dict[str, float]:
     name = "qin_store_duration_seconds_count"
-    return {op: metric(house, name, operation=op) for op in ("history", "items")}
+    return {op: metric(state, name, operation=op) for op in ("history", "items")}
 
 
 def _servers(request: pytest.FixtureRequest, url: str) -> list[Server]:
@@ -137,13 +137,15 @@ def _commands(servers: list[Server]) -> Counter[str]:
     return counted
 
 
-async def test_a_change_of_an_item_reaches_every_process(backed_world: World, house: House) -> None:
+async def test_a_change_of_an_item_reaches_every_process(
+    backed_world: World, state: ServiceState
+) -> None:
     """The one that made it at once, others by the change log."""
     item = int(backed_world.ids[0])
     body = {"user_id": 3, "candidates": [item], "history": []}
     async with (
         opened(backed_world) as other,
-        client_of(house) as mine,
+        client_of(state) as mine,
         client_of(other) as theirs,
     ):
         before = (await theirs.post("/v1/score", json=body)).json()["scores"]

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from feature_store.contract import Ids, ItemBatch
-from service.application import House
+from service.application import ServiceState
 from service.items import fetcher as fetches
 from service.items.hash_index import BUCKET
 from tests.service.cancellations import Truth, provoke
 from tests.service.colliding import colliding
-from tests.service.houses import ask, client_of, metric, opened
+from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world
 
@@ -29,24 +29,24 @@ def small_world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-async def house(small_world: World) -> AsyncIterator[House]:
+async def state(small_world: World) -> AsyncIterator[ServiceState]:
     """With items that are in the store and not in the table."""
-    async with opened(small_world) as house:
+    async with opened(small_world) as state:
         rows = make_rows(small_world.schema, len(NEW), np.random.default_rng(0))
-        await house.refresher.close()  # only requests ask
-        await house.store.put_items(NEW, rows)
-        yield house
+        await state.refresher.close()  # only requests ask
+        await state.store.put_items(NEW, rows)
+        yield state
 
 
 class Slow:
     """A store whose items take a while, and which notes what it was asked for."""
 
-    def __init__(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, state: ServiceState, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[list[int]] = []
         self.go = asyncio.Event()
         self._more = asyncio.Event()
-        self._items = house.store.items
-        monkeypatch.setattr(house.store, "items", self.items)
+        self._items = state.store.items
+        monkeypatch.setattr(state.store, "items", self.items)
 
     async def items(self, ids: Ids) -> ItemBatch:
         self.asked.append(ids.tolist())
@@ -62,30 +62,32 @@ class Slow:
 
 
 @pytest.fixture
-def slow(house: House, monkeypatch: pytest.MonkeyPatch) -> Slow:
-    return Slow(house, monkeypatch)
+def slow(state: ServiceState, monkeypatch: pytest.MonkeyPatch) -> Slow:
+    return Slow(state, monkeypatch)
 
 
-async def test_requests_that_miss_the_same_items_share_one_fetch(house: House, slow: Slow) -> None:
+async def test_requests_that_miss_the_same_items_share_one_fetch(
+    state: ServiceState, slow: Slow
+) -> None:
     bodies = [{"candidates": NEW[:4].tolist()}, {"candidates": NEW[2:].tolist()}]
     bodies += [{"candidates": NEW[1:3].tolist()}]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(ask(house, user_id=1, **body)) for body in bodies]
+        tasks = [group.create_task(ask(state, user_id=1, **body)) for body in bodies]
         await slow.asked_times(2)
         slow.go.set()
     assert slow.asked == [NEW[:4].tolist(), NEW[4:].tolist()]
     together = [task.result().json() for task in tasks]
-    alone = [(await ask(house, user_id=1, **body)).json() for body in bodies]
+    alone = [(await ask(state, user_id=1, **body)).json() for body in bodies]
     for mine, expected in zip(together, alone, strict=True):
         assert mine["unknown_items"] == []
         assert mine["scores"] == pytest.approx(expected["scores"], abs=TOLERANCE)
     assert len(slow.asked) == 2
 
 
-async def test_a_fetch_outlives_the_request_that_began_it(house: House, slow: Slow) -> None:
-    first = asyncio.create_task(ask(house, user_id=1, candidates=NEW.tolist()))
+async def test_a_fetch_outlives_the_request_that_began_it(state: ServiceState, slow: Slow) -> None:
+    first = asyncio.create_task(ask(state, user_id=1, candidates=NEW.tolist()))
     await slow.asked_times(1)
-    second = asyncio.create_task(ask(house, user_id=1, candidates=NEW.tolist()))
+    second = asyncio.create_task(ask(state, user_id=1, candidates=NEW.tolist()))
     await asyncio.sleep(0.01)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
@@ -94,8 +96,8 @@ async def test_a_fetch_outlives_the_request_that_began_it(house: House, slow: Sl
     assert len(slow.asked) == 1
 
 
-async def test_waiting_for_a_fetch_ends_with_the_deadline(house: House, slow: Slow) -> None:
-    async with client_of(house) as client:
+async def test_waiting_for_a_fetch_ends_with_the_deadline(state: ServiceState, slow: Slow) -> None:
+    async with client_of(state) as client:
         answer = await client.post(
             "/v1/score",
             json={"user_id": 1, "candidates": NEW.tolist()},
@@ -103,41 +105,41 @@ async def test_waiting_for_a_fetch_ends_with_the_deadline(house: House, slow: Sl
         )
     assert answer.status_code == 504
     slow.go.set()
-    assert (await ask(house, user_id=1, candidates=NEW.tolist())).status_code == 200
+    assert (await ask(state, user_id=1, candidates=NEW.tolist())).status_code == 200
     assert len(slow.asked) == 1
 
 
 async def test_what_the_store_does_not_know_is_asked_for_once_until_it_changes(
-    small_world: World, house: House
+    small_world: World, state: ServiceState
 ) -> None:
     def asked() -> float:
-        return metric(house, "qin_store_duration_seconds_count", operation="items")
+        return metric(state, "qin_store_duration_seconds_count", operation="items")
 
     unknown = 10**15
     for _ in range(3):
-        assert (await ask(house, user_id=1, candidates=[unknown])).json()["unknown_items"]
+        assert (await ask(state, user_id=1, candidates=[unknown])).json()["unknown_items"]
     before = asked()
-    assert (await ask(house, user_id=1, candidates=[unknown])).json()["unknown_items"]
+    assert (await ask(state, user_id=1, candidates=[unknown])).json()["unknown_items"]
     assert asked() == before
-    async with client_of(house) as client:
+    async with client_of(state) as client:
         values = (await client.get(f"/v1/items/{NEW[0]}")).json()
         await client.put(f"/v1/items/{unknown}", json=values)
-    assert (await ask(house, user_id=1, candidates=[unknown])).json()["unknown_items"] == []
+    assert (await ask(state, user_id=1, candidates=[unknown])).json()["unknown_items"] == []
 
 
 async def test_no_more_than_a_bounded_number_is_remembered_as_unknown(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetches, "MOST_WITHOUT", 100)
     for start in range(0, 1000, 250):
         unknown = [10**15 + start + n for n in range(250)]
-        assert len((await ask(house, user_id=1, candidates=unknown)).json()["unknown_items"]) == 250
-    assert house.versions.active is not None
-    assert len(house.versions.active.fetches._without) == 100
+        assert len((await ask(state, user_id=1, candidates=unknown)).json()["unknown_items"]) == 250
+    assert state.registry.active is not None
+    assert len(state.registry.active.fetches._without) == 100
 
 
 async def test_an_item_that_changes_while_it_is_fetched_is_fetched_again(
-    house: House, slow: Slow
+    state: ServiceState, slow: Slow
 ) -> None:
     """Or the old record would stay in the table after the news of a newer one."""
     item = int(NEW[0])
@@ -150,39 +152,39 @@ async def test_an_item_that_changes_while_it_is_fetched_is_fetched_again(
             await slow.go.wait()
         return batch
 
-    house.store.items = reads_then_waits  # type: ignore[method-assign]
-    first = asyncio.create_task(ask(house, user_id=1, candidates=[item], history=[]))
+    state.store.items = reads_then_waits  # type: ignore[method-assign]
+    first = asyncio.create_task(ask(state, user_id=1, candidates=[item], history=[]))
     await began.wait()
-    async with client_of(house) as client:
+    async with client_of(state) as client:
         changed = {"content": [0.9, -0.9, 0.5, 0.5, 2.0, 1.0], "likes_level": 1}
         assert (await client.patch(f"/v1/items/{item}", json=changed)).status_code == 204
-        during = await ask(house, user_id=1, candidates=[item], history=[])
+        during = await ask(state, user_id=1, candidates=[item], history=[])
         slow.go.set()
         old = await first
-        after = await ask(house, user_id=1, candidates=[item], history=[])
+        after = await ask(state, user_id=1, candidates=[item], history=[])
     assert during.json()["scores"] == after.json()["scores"] != old.json()["scores"]
 
 
 async def test_items_without_a_place_in_the_table_are_fetched_each_time_and_counted(
-    house: House,
+    state: ServiceState,
 ) -> None:
     """Their ids are aimed at the table's own multipliers."""
-    assert house.versions.active is not None
-    memory = house.versions.active.table.memory
+    assert state.registry.active is not None
+    memory = state.registry.active.table.memory
     index = memory.index()
     aimed = colliding(index.first, index.second, len(memory.keys), 60)
-    rows = make_rows(house.store.schema, len(aimed), np.random.default_rng(5))
-    await house.store.put_items(aimed, rows)
+    rows = make_rows(state.store.schema, len(aimed), np.random.default_rng(5))
+    await state.store.put_items(aimed, rows)
     answers = [
-        (await ask(house, user_id=1, candidates=aimed.tolist(), history=[])).json()
+        (await ask(state, user_id=1, candidates=aimed.tolist(), history=[])).json()
         for _ in range(3)
     ]
     assert answers[0]["unknown_items"] == []
     assert None not in answers[0]["scores"]
     for answer in answers[1:]:
         assert answer["scores"] == pytest.approx(answers[0]["scores"], abs=TOLERANCE)
-    assert metric(house, "qin_item_table_refused_total") >= 3 * (60 - 2 * BUCKET)
-    assert metric(house, "qin_item_table_lookups_total", result="miss") >= 3 * (60 - 2 * BUCKET)
+    assert metric(state, "qin_item_table_refused_total") >= 3 * (60 - 2 * BUCKET)
+    assert metric(state, "qin_item_table_lookups_total", result="miss") >= 3 * (60 - 2 * BUCKET)
 
 
 async def test_cancelled_requests_leave_nobody_with_somebody_elses_answer(
@@ -190,8 +192,8 @@ async def test_cancelled_requests_leave_nobody_with_somebody_elses_answer(
 ) -> None:
     """A short run of ``python -m tests.service.cancellations``, which says what it is about."""
     async with (
-        opened(small_world, max_table_items=30, deadline_ms=10_000) as house,
-        client_of(house) as client,
+        opened(small_world, max_table_items=30, deadline_ms=10_000) as state,
+        client_of(state) as client,
     ):
 
         async def ask(body: dict[str, Any]) -> tuple[int, Any]:
@@ -201,4 +203,4 @@ async def test_cancelled_requests_leave_nobody_with_somebody_elses_answer(
         ended = await provoke([ask] * 16, Truth.of(small_world), 1000)
         assert ended["cancelled"] > 100
         assert ended["right"] == 1000 - ended["cancelled"]
-        assert metric(house, "qin_item_table_evicted_total") > 500
+        assert metric(state, "qin_item_table_evicted_total") > 500

@@ -138,11 +138,11 @@ def test_hints_lead_to_what_was_put_and_second_ones_to_what_was_remembered() -> 
     count, random = 1000, np.random.default_rng(2)
     index, known = HashIndex.empty(count), random.integers(0, 2**63 - 1, count)
     assert index.put(known, np.arange(count)).all()
-    right = index.hint(known) == np.arange(count)
+    right = index.first_choice(known) == np.arange(count)
     assert right.mean() > 0.7  # the others share a hint with an id that was put later
     wrong = np.flatnonzero(~right)[:1]
     index.remember(known[wrong], wrong)
-    assert index.hint_again(known[wrong]) == wrong
+    assert index.second_choice(known[wrong]) == wrong
 
 
 def test_soon_hardly_anybody_asks_the_buckets() -> None:
@@ -155,7 +155,7 @@ def test_soon_hardly_anybody_asks_the_buckets() -> None:
     def astray() -> int:
         asked = random.choice(popular, 2000, replace=False)
         ids = known[asked]
-        wrong = (index.hint(ids) != asked) & (index.hint_again(ids) != asked)
+        wrong = (index.first_choice(ids) != asked) & (index.second_choice(ids) != asked)
         index.remember(ids[wrong], asked[wrong])
         return int(wrong.sum())
 
@@ -172,7 +172,7 @@ def test_ids_in_a_row_hardly_share_hints() -> None:
         for _ in range(8):
             index, rows = HashIndex.empty(count), np.arange(count)
             index.put(rows + 1, rows)
-            shares.append(float((index.hint(rows + 1) == rows).mean()))
+            shares.append(float((index.first_choice(rows + 1) == rows).mean()))
         assert np.median(shares) > 0.98
         assert min(shares) > 0.9
 

@@ -15,12 +15,12 @@ from feature_store.errors import StoreUnavailable
 from feature_store.lmdb.store import LmdbStore
 from service.errors import ServiceError
 from service.items.table import DerivedItems, ItemTable
-from service.scoring.query import Question
-from service.scoring.result import Answer
+from service.scoring.query import ScoreQuery
+from service.scoring.result import ScoreResult
 from service.server.cycle import Cycle
-from service.timings import Timings
+from service.timings import StageTimer
 from tests.service.engine_gate import FAR, Gate
-from tests.service.houses import opened
+from tests.service.in_process import opened
 from tests.service.live import listening, until
 from tests.service.wire import PATIENT, POST
 from tests.service.world import World
@@ -30,7 +30,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def test_an_answered_or_refused_request_is_not_left_to_it(world: World) -> None:
     """Nor what was read of a body that is refused."""
-    async with opened(world) as house, listening(house) as port:
+    async with opened(world) as state, listening(state) as port:
         gc.collect()
         gc.disable()
         try:
@@ -52,10 +52,10 @@ async def test_an_answered_or_refused_request_is_not_left_to_it(world: World) ->
 
 async def test_an_idle_connection_keeps_neither_question_nor_answer(world: World) -> None:
     def kept() -> int:
-        return sum(isinstance(one, Answer | Question) for one in gc.get_objects())
+        return sum(isinstance(one, ScoreResult | ScoreQuery) for one in gc.get_objects())
 
     body = b'{"user_id":1,"candidates":[%d]}' % world.ids[0]
-    async with opened(world) as house, listening(house) as port:
+    async with opened(world) as state, listening(state) as port:
         before = kept()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(POST + PATIENT + b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -67,10 +67,10 @@ async def test_an_idle_connection_keeps_neither_question_nor_answer(world: World
 
 async def test_an_answer_keeps_neither_table_nor_what_was_fetched(world: World) -> None:
     """It may wait for a slow reader, or for its shadow, longer than its version is loaded."""
-    async with opened(world, max_table_items=10) as house:
-        version, deadline = house.ready(), perf_counter() + FAR
-        question = Question(1, np.array(world.ids[:40]))
-        answer = await house.scoring.answer(question, version, deadline, Timings())
+    async with opened(world, max_table_items=10) as state:
+        version, deadline = state.ready(), perf_counter() + FAR
+        query = ScoreQuery(1, np.array(world.ids[:40]))
+        answer = await state.scoring.answer(query, version, deadline, StageTimer())
         assert not answer.complete  # some of it was fetched
         kinds = (ItemTable, DerivedItems)
         assert any(isinstance(one, kinds) for one in reachable(version))
@@ -108,17 +108,17 @@ async def test_nor_is_one_that_ends_badly(world: World, monkeypatch: pytest.Monk
         return status
 
     known = int(world.ids[0])
-    async with opened(world) as house, listening(house) as port:
-        gate = Gate(house.engine)
+    async with opened(world) as state, listening(state) as port:
+        gate = Gate(state.engine)
         await gate.closed()
         gc.collect()
         gc.disable()
         try:
             before = alive()
             assert await told(await sent(b"X-Deadline-Ms: 100\r\n", item=known)) == 504
-            queued = house.engine.queued
+            queued = state.engine.queued
             _, leaver = await sent(PATIENT, item=known)
-            await until(lambda: house.engine.queued > queued)
+            await until(lambda: state.engine.queued > queued)
             leaver.close()
             monkeypatch.setattr(LmdbStore, "items", fail)
             assert await told(await sent(PATIENT, item=2**61)) == 503

@@ -20,7 +20,7 @@ from service.items import shared_file as table_file
 from service.items.hash_index import ABSENT
 from service.items.memory import CURSOR
 from service.items.shared_file import TableFile
-from service.items.table import ItemTable, SlotsMoved
+from service.items.table import ItemTable, StaleSlots
 from tests.service.artifacts.test_private_directory import another_user
 from tests.service.items.test_table import array, assert_same, items
 from tests.service.process import serving, start
@@ -127,11 +127,11 @@ def test_processes_that_write_and_are_killed_never_spoil_what_others_read(tmp_pa
         checked = 0
         while checked < 3000:
             asked = random.integers(0, 300, 32)
-            slots, stamps, _ = table.look_up(asked)
+            slots, generations, _ = table.look_up(asked)
             there = slots != ABSENT
             try:
-                rows = table.take(slots[there], stamps[there])
-            except SlotsMoved:
+                rows = table.take(slots[there], generations[there])
+            except StaleSlots:
                 continue
             assert_same(rows, items(asked[there].tolist()))
             checked += int(there.sum())
@@ -333,11 +333,11 @@ def test_no_reader_sees_an_older_row_than_was_confirmed_by_any_process(tmp_path:
             while checked < 3000 or int(confirmed.sum()) < before + 100:
                 asked = random.permutation(ITEMS)[:32]
                 least = confirmed[asked]
-                slots, stamps, _ = table.look_up(asked)
+                slots, generations, _ = table.look_up(asked)
                 there = slots != ABSENT
                 try:
-                    rows = table.take(slots[there], stamps[there])
-                except SlotsMoved:
+                    rows = table.take(slots[there], generations[there])
+                except StaleSlots:
                     continue
                 change = rows.context[:, 0] // 1000
                 assert (change >= least[there]).all()

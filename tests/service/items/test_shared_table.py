@@ -1,6 +1,6 @@
 """What processes that share an item table know of each other's changes, and of a stopped one.
 
-Two houses in this process stand for two processes: all they share is the table's file.
+Two services in this process stand for two processes: all they share is the table's file.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import pytest
 from feature_store import connect
 from feature_store.contract import Changes, Ids, ItemBatch
 from model_export.build import build
-from service.application import House
+from service.application import ServiceState
 from service.items.hash_index import ABSENT
 from service.items.table import ItemTable
 from service.lifecycle import item_refresh
 from service.lifecycle import load_steps as loading
-from tests.service.houses import ask, client_of, metric, opened
+from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.lifecycle.test_item_refresh import until
 from tests.service.measure_stale import measure
 from tests.service.process import serving
@@ -46,58 +46,58 @@ def small_world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-async def houses(
+async def services(
     small_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[House, House]]:
+) -> AsyncIterator[tuple[ServiceState, ServiceState]]:
     """Whose news of each other come by the table alone: neither follows the change log."""
     monkeypatch.setattr(
         item_refresh, "CONFIRM_WITHIN_S", 60.0
     )  # a busy machine is no stopped process
     shared = {"table_folder": tmp_path / "tables"}
     async with opened(small_world, **shared) as one, opened(small_world, **shared) as other:
-        for house in (one, other):
-            for task in house.refresher._tasks:
+        for state in (one, other):
+            for task in state.refresher._tasks:
                 task.cancel()
-            await asyncio.gather(*house.refresher._tasks, return_exceptions=True)
+            await asyncio.gather(*state.refresher._tasks, return_exceptions=True)
         yield one, other
 
 
-def table(house: House) -> ItemTable:
-    assert house.versions.active is not None
-    return house.versions.active.table
+def table(state: ServiceState) -> ItemTable:
+    assert state.registry.active is not None
+    return state.registry.active.table
 
 
-async def patch(house: House, item: int, level: int) -> httpx.Response:
-    async with client_of(house) as client:
+async def patch(state: ServiceState, item: int, level: int) -> httpx.Response:
+    async with client_of(state) as client:
         url, content = f"/v1/items/{item}", b'{"likes_level": %d}' % level
         return await client.patch(url, content=content, headers=JSON)
 
 
-async def put(house: House, item: int, like: int) -> None:
-    async with client_of(house) as client:
+async def put(state: ServiceState, item: int, like: int) -> None:
+    async with client_of(state) as client:
         values = (await client.get(f"/v1/items/{like}")).json()
         answer = await client.put(f"/v1/items/{item}", json=values)
         assert answer.status_code == 204
 
 
-async def score(house: House, item: int, **more: Any) -> float | None:
-    answer = await ask(house, user_id=1, candidates=[item], history=[], **more)
+async def score(state: ServiceState, item: int, **more: Any) -> float | None:
+    answer = await ask(state, user_id=1, candidates=[item], history=[], **more)
     assert answer.status_code == 200, answer.text
     found: float | None = answer.json()["scores"][0]
     return found
 
 
-async def at_level(house: House, item: int, level: int) -> float | None:
-    return await score(house, item, context={"likes_level": [level]})
+async def at_level(state: ServiceState, item: int, level: int) -> float | None:
+    return await score(state, item, context={"likes_level": [level]})
 
 
 class ReadsThenWaits:
     """A store whose first answer of items is late: read before what happens meanwhile."""
 
-    def __init__(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, state: ServiceState, monkeypatch: pytest.MonkeyPatch) -> None:
         self.has_read, self.go = asyncio.Event(), asyncio.Event()
-        self._read = house.store.items
-        monkeypatch.setattr(house.store, "items", self.items)
+        self._read = state.store.items
+        monkeypatch.setattr(state.store, "items", self.items)
 
     async def items(self, ids: Ids) -> ItemBatch:
         batch = await self._read(ids)
@@ -108,9 +108,9 @@ class ReadsThenWaits:
 
 
 async def test_what_was_read_before_anothers_change_is_not_kept_after_it(
-    houses: tuple[House, House], small_world: World, monkeypatch: pytest.MonkeyPatch
+    services: tuple[ServiceState, ServiceState], small_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = houses
+    one, other = services
     item = int(small_world.ids[0])
     old, new = await at_level(one, item, 1), await at_level(one, item, 9)
     assert (await patch(one, item, 1)).status_code == 204  # so that it is fetched
@@ -121,13 +121,13 @@ async def test_what_was_read_before_anothers_change_is_not_kept_after_it(
     late.go.set()
     assert await first == old  # it was asked before
     assert (table(other).find(np.array([item])) == ABSENT).all()
-    assert [await score(house, item) for house in houses] == [new, new]
+    assert [await score(state, item) for state in services] == [new, new]
 
 
 async def test_a_request_after_anothers_change_does_not_wait_for_an_older_fetch(
-    houses: tuple[House, House], small_world: World, monkeypatch: pytest.MonkeyPatch
+    services: tuple[ServiceState, ServiceState], small_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = houses
+    one, other = services
     item = int(small_world.ids[0])
     new = await at_level(one, item, 9)
     assert (await patch(one, item, 1)).status_code == 204
@@ -141,23 +141,23 @@ async def test_a_request_after_anothers_change_does_not_wait_for_an_older_fetch(
 
 
 async def test_an_item_known_to_be_missing_is_found_once_another_process_has_put_it(
-    houses: tuple[House, House], small_world: World
+    services: tuple[ServiceState, ServiceState], small_world: World
 ) -> None:
-    one, other = houses
+    one, other = services
     like = int(small_world.ids[1])
-    assert [await score(house, UNKNOWN) for house in houses] == [None, None]
+    assert [await score(state, UNKNOWN) for state in services] == [None, None]
     await put(one, UNKNOWN, like)
     assert await score(other, UNKNOWN) == await score(one, UNKNOWN) != None  # noqa: E711
     async with client_of(one) as client:
         assert (await client.delete(f"/v1/items/{UNKNOWN}")).status_code == 204
-    assert [await score(house, UNKNOWN) for house in houses] == [None, None]
+    assert [await score(state, UNKNOWN) for state in services] == [None, None]
 
 
 async def test_what_is_read_again_after_lost_changes_does_not_undo_anothers_change(
-    houses: tuple[House, House], small_world: World, monkeypatch: pytest.MonkeyPatch
+    services: tuple[ServiceState, ServiceState], small_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old rows are replaced then, not only added to."""
-    one, other = houses
+    one, other = services
     item = int(small_world.ids[0])
     new = await at_level(one, item, 9)
     scan = other.store.scan_items
@@ -169,9 +169,9 @@ async def test_what_is_read_again_after_lost_changes_does_not_undo_anothers_chan
 
     assert (await patch(one, item, 1)).status_code == 204
     monkeypatch.setattr(other.store, "scan_items", changed_meanwhile)
-    assert other.versions.active is not None
-    await other.refresher._read_once(other.versions.active, 0.0)
-    assert [await score(house, item) for house in houses] == [new, new]
+    assert other.registry.active is not None
+    await other.refresher._read_once(other.registry.active, 0.0)
+    assert [await score(state, item) for state in services] == [new, new]
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -182,10 +182,10 @@ async def test_a_version_that_is_being_loaded_learns_of_what_is_written_meanwhil
     monkeypatch.setattr(item_refresh, "EVERY_S", 3600.0)
     elsewhere, here = small_world.ids[:2].tolist()
     more = {"table_folder": tmp_path / "tables"} if shared else {}
-    async with opened(small_world, **more) as house:
-        expected = [await at_level(house, item, 9) for item in (elsewhere, here)]
+    async with opened(small_world, **more) as state:
+        expected = [await at_level(state, item, 9) for item in (elsewhere, here)]
         build(small_world.network, small_world.models, version="small-2")
-        loop, warm, changes = asyncio.get_running_loop(), loading.warm, house.store.changes
+        loop, warm, changes = asyncio.get_running_loop(), loading.warm, state.store.changes
 
         async def change_elsewhere() -> None:
             store = await connect(small_world.store, small_world.schema)
@@ -199,23 +199,23 @@ async def test_a_version_that_is_being_loaded_learns_of_what_is_written_meanwhil
         async def changed_after_the_look(cursor: str | None) -> Changes:
             found = await changes(cursor)
             if cursor is not None and not len(found.ids):
-                assert (await patch(house, here, 9)).status_code == 204
+                assert (await patch(state, here, 9)).status_code == 204
             return found
 
         monkeypatch.setattr(loading, "warm", changed_while_warmed_up)
-        monkeypatch.setattr(house.store, "changes", changed_after_the_look)
-        await house.manager.activate("small-2")
-        assert house.versions.active is not None
-        assert house.versions.active.name == "small-2"
-        assert not house.versions.loading
-        found = [await score(house, item) for item in (elsewhere, here)]
+        monkeypatch.setattr(state.store, "changes", changed_after_the_look)
+        await state.manager.activate("small-2")
+        assert state.registry.active is not None
+        assert state.registry.active.name == "small-2"
+        assert not state.registry.loading
+        found = [await score(state, item) for item in (elsewhere, here)]
         assert found == [pytest.approx(one, abs=1e-6) for one in expected]
 
 
 @contextmanager
-def locked(house: House) -> Iterator[None]:
+def locked(state: ServiceState) -> Iterator[None]:
     """As by another process that writes to the table and does not go on."""
-    [path] = house.settings.table_folder.glob("*.write")  # type: ignore[union-attr]
+    [path] = state.settings.table_folder.glob("*.write")  # type: ignore[union-attr]
     descriptor = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -225,10 +225,10 @@ def locked(house: House) -> Iterator[None]:
 
 
 async def test_while_the_lock_is_not_to_be_had_requests_are_answered_and_writes_are_503(
-    houses: tuple[House, House], small_world: World, monkeypatch: pytest.MonkeyPatch
+    services: tuple[ServiceState, ServiceState], small_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the event loop goes on; afterwards the change is seen without being repeated."""
-    one, _ = houses
+    one, _ = services
     item, fetched = int(small_world.ids[0]), int(small_world.ids[1])
     new = await at_level(one, item, 9)
     assert (await patch(one, item, 1)).status_code == 204
@@ -243,7 +243,7 @@ async def test_while_the_lock_is_not_to_be_had_requests_are_answered_and_writes_
 
     beating = asyncio.create_task(beat())
     with locked(one):
-        before = [await score(house, fetched) for house in houses]
+        before = [await score(state, fetched) for state in services]
         assert before[0] == before[1] is not None
         beats = 0
         monkeypatch.setattr(item_refresh, "CONFIRM_WITHIN_S", 0.5)
@@ -255,7 +255,7 @@ async def test_while_the_lock_is_not_to_be_had_requests_are_answered_and_writes_
         assert metric(one, "qin_item_table_not_kept_total") >= 1
     beating.cancel()
     await until(lambda: not one.refresher._invalidation._removals)
-    assert [await score(house, item) for house in houses] == [new, new]
+    assert [await score(state, item) for state in services] == [new, new]
     monkeypatch.setattr(item_refresh, "CONFIRM_WITHIN_S", 60.0)
     assert (await patch(one, item, 9)).status_code == 204
 
@@ -265,19 +265,19 @@ async def test_the_log_is_not_followed_past_a_change_that_is_not_removed_yet(
 ) -> None:
     monkeypatch.setattr(item_refresh, "LOOK_WITHIN_S", 0.2)
     shared = {"table_folder": tmp_path / "tables"}
-    async with opened(small_world, **shared) as house:
+    async with opened(small_world, **shared) as state:
         item = int(small_world.ids[0])
-        assert await score(house, item) is not None
-        await until(lambda: table(house).cursor is not None)
-        with locked(house):
-            before = table(house).cursor
-            await house.store.delete_items(np.array([item]))
-            await until(lambda: house.refresher._late)
+        assert await score(state, item) is not None
+        await until(lambda: table(state).cursor is not None)
+        with locked(state):
+            before = table(state).cursor
+            await state.store.delete_items(np.array([item]))
+            await until(lambda: state.refresher._late)
             await asyncio.sleep(2 * item_refresh.EVERY_S)
-            assert table(house).cursor == before
-            assert await score(house, item) is not None  # what can be said
-        await until(lambda: table(house).cursor != before)
-        assert await score(house, item) is None
+            assert table(state).cursor == before
+            assert await score(state, item) is not None  # what can be said
+        await until(lambda: table(state).cursor != before)
+        assert await score(state, item) is None
 
 
 def test_two_workers_never_answer_with_less_than_was_confirmed(small_world: World) -> None:

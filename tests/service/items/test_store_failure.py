@@ -15,8 +15,8 @@ from feature_store.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service.application import House
-from tests.service.houses import ask, client_of, metric, opened
+from service.application import ServiceState
+from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_world
 
@@ -28,20 +28,20 @@ def calm_world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture
-async def house(calm_world: World) -> AsyncIterator[House]:
-    async with opened(calm_world) as house:
-        yield house
+async def state(calm_world: World) -> AsyncIterator[ServiceState]:
+    async with opened(calm_world) as state:
+        yield state
 
 
-def lose(house: House, monkeypatch: pytest.MonkeyPatch, error: StoreError) -> None:
+def lose(state: ServiceState, monkeypatch: pytest.MonkeyPatch, error: StoreError) -> None:
     """From now on the store raises this whatever it is asked."""
 
     async def lost(*arguments: Any, **named: Any) -> Any:
         raise error
 
     for name in ("history", "items", "changes", "append_all", "put_items", "delete_items"):
-        monkeypatch.setattr(house.store, name, lost)
-    monkeypatch.setattr(house.store, "patch_item", lost)
+        monkeypatch.setattr(state.store, name, lost)
+    monkeypatch.setattr(state.store, "patch_item", lost)
 
 
 UNREACHED = StoreUnavailable("10.0.0.7:6379 refused")
@@ -50,66 +50,66 @@ ERRORS = [UNREACHED, StoreRefused("WRONGTYPE"), StoreCorrupt("history of user 3:
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 async def test_without_its_history_a_user_is_answered_as_one_with_an_empty_one(
-    calm_world: World, house: House, monkeypatch: pytest.MonkeyPatch, error: StoreError
+    calm_world: World, state: ServiceState, monkeypatch: pytest.MonkeyPatch, error: StoreError
 ) -> None:
-    lose(house, monkeypatch, error)
+    lose(state, monkeypatch, error)
     candidates = calm_world.ids[:9]
-    response = await ask(house, user_id=3, candidates=candidates.tolist())
+    response = await ask(state, user_id=3, candidates=candidates.tolist())
     answer = response.json()
     assert response.status_code == 200
     expected = calm_world.answer(np.empty(0, np.int64), candidates)
     assert answer["scores"] == pytest.approx(expected, abs=TOLERANCE)
     assert answer["degraded"] == ["history"]
     assert not answer["cold_user"]  # nobody knows
-    assert metric(house, "qin_degraded_total", what="history") == 1
+    assert metric(state, "qin_degraded_total", what="history") == 1
     kind = type(error).__name__
-    assert metric(house, "qin_store_errors_total", operation="history", error=kind) == 1
+    assert metric(state, "qin_store_errors_total", operation="history", error=kind) == 1
 
 
 async def test_readyz_and_a_metric_say_that_the_store_is_not_reached(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with client_of(house) as client:
+    async with client_of(state) as client:
         before = (await client.get("/readyz")).json()
         assert (before["store"], before["degraded"]) == ("reachable", [])
-        assert metric(house, "qin_store_reachable") == 1
+        assert metric(state, "qin_store_reachable") == 1
         with monkeypatch.context() as broken:
-            lose(house, broken, UNREACHED)
-            await ask(house, user_id=3, candidates=[1])
+            lose(state, broken, UNREACHED)
+            await ask(state, user_id=3, candidates=[1])
             during = await client.get("/readyz")
             assert during.status_code == 200  # it does answer
             assert during.json()["store"] == "unreachable"
             assert during.json()["degraded"] == ["history"]
-            assert metric(house, "qin_store_reachable") == 0
-        await ask(house, user_id=3, candidates=[1])
+            assert metric(state, "qin_store_reachable") == 0
+        await ask(state, user_id=3, candidates=[1])
         assert (await client.get("/readyz")).json()["degraded"] == []
 
 
 async def test_items_that_cannot_be_asked_for_are_said_to_be_unreadable(
-    calm_world: World, house: House, monkeypatch: pytest.MonkeyPatch
+    calm_world: World, state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lose(house, monkeypatch, UNREACHED)
+    lose(state, monkeypatch, UNREACHED)
     known, unknown = int(calm_world.ids[0]), 10**12
-    answer = (await ask(house, user_id=3, candidates=[unknown, known])).json()
+    answer = (await ask(state, user_id=3, candidates=[unknown, known])).json()
     assert answer["scores"][0] is None
     assert answer["scores"][1] is not None
     assert answer["unreadable_items"] == [unknown]
     assert answer["unknown_items"] == []
     assert answer["degraded"] == ["items", "history"]
 
-    nothing = await ask(house, user_id=3, candidates=[unknown], history=[])
+    nothing = await ask(state, user_id=3, candidates=[unknown], history=[])
     assert nothing.status_code == 503  # there is nothing to answer from
     assert nothing.json()["type"] == "urn:qin:problem:store-unavailable"
 
 
 async def test_the_store_coming_back_is_noticed_by_items_that_were_missed(
-    calm_world: World, house: House, monkeypatch: pytest.MonkeyPatch
+    calm_world: World, state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, unknown = int(calm_world.ids[0]), 10**12
     with monkeypatch.context() as broken:
-        lose(house, broken, UNREACHED)
-        await ask(house, user_id=3, candidates=[unknown, known])
-    answer = (await ask(house, user_id=3, candidates=[unknown, known])).json()
+        lose(state, broken, UNREACHED)
+        await ask(state, user_id=3, candidates=[unknown, known])
+    answer = (await ask(state, user_id=3, candidates=[unknown, known])).json()
     assert answer["unknown_items"] == [unknown]
     assert answer["degraded"] == []
 
@@ -118,14 +118,14 @@ async def test_the_store_coming_back_is_noticed_by_items_that_were_missed(
 async def test_a_service_told_to_fail_answers_503_and_reveals_nothing(
     calm_world: World, monkeypatch: pytest.MonkeyPatch, error: StoreError
 ) -> None:
-    async with opened(calm_world, on_store_failure="fail") as house, client_of(house) as client:
-        lose(house, monkeypatch, error)
-        answer = await ask(house, user_id=3, candidates=[int(calm_world.ids[0])])
+    async with opened(calm_world, on_store_failure="fail") as state, client_of(state) as client:
+        lose(state, monkeypatch, error)
+        answer = await ask(state, user_id=3, candidates=[int(calm_world.ids[0])])
         assert answer.status_code == 503
         assert answer.json()["type"] == "urn:qin:problem:store-unavailable"
         assert answer.headers["Retry-After"] == "1"
         assert str(error) not in answer.text
-        inline = await ask(house, user_id=3, candidates=[int(calm_world.ids[0])], history=[])
+        inline = await ask(state, user_id=3, candidates=[int(calm_world.ids[0])], history=[])
         assert inline.status_code == 200  # the store was not needed
         if error is UNREACHED:
             ready = await client.get("/readyz")
@@ -135,11 +135,11 @@ async def test_a_service_told_to_fail_answers_503_and_reveals_nothing(
 
 @pytest.mark.parametrize("error", ERRORS[:2], ids=lambda error: type(error).__name__)
 async def test_writes_are_not_pretended(
-    calm_world: World, house: House, monkeypatch: pytest.MonkeyPatch, error: StoreError
+    calm_world: World, state: ServiceState, monkeypatch: pytest.MonkeyPatch, error: StoreError
 ) -> None:
-    lose(house, monkeypatch, error)
+    lose(state, monkeypatch, error)
     item = f"/v1/items/{calm_world.ids[0]}"
-    async with client_of(house) as client:
+    async with client_of(state) as client:
         for answer in (
             await client.post("/v1/events", json={"user_id": 1, "item_id": 2}),
             await client.patch(item, json={"likes_level": 3}),
@@ -160,18 +160,18 @@ async def test_writes_are_not_pretended(
     ],
 )
 async def test_a_refused_write_says_what_became_of_it(
-    house: House, monkeypatch: pytest.MonkeyPatch, error: StoreError, said: str
+    state: ServiceState, monkeypatch: pytest.MonkeyPatch, error: StoreError, said: str
 ) -> None:
     """Whether the store failed as a whole or for one event; nothing internal is repeated."""
-    lose(house, monkeypatch, error)
+    lose(state, monkeypatch, error)
     event = {"user_id": 3, "item_id": 4}
-    async with client_of(house) as client:
+    async with client_of(state) as client:
         as_a_whole = await client.post("/v1/events", json=event)
 
         async def each(appends: Any) -> list[StoreError]:
             return [error for _ in appends]
 
-        monkeypatch.setattr(house.store, "append_all", each)
+        monkeypatch.setattr(state.store, "append_all", each)
         one_by_one = await client.post("/v1/events", json=event)
     for answer in (as_a_whole, one_by_one):
         assert answer.status_code == 503

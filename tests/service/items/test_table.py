@@ -18,7 +18,7 @@ from feature_store.schema import FeatureSchema
 from service.items import table as item_table
 from service.items.hash_index import ABSENT, BUCKET, HashIndex
 from service.items.memory import DerivedItems, bytes_per_item, size_of
-from service.items.table import ItemTable, SlotsMoved, TableBusy
+from service.items.table import ItemTable, StaleSlots, TableBusy
 from tests.service.colliding import colliding
 from tests.service.world import SMALL
 
@@ -110,12 +110,12 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def what_is_found_is_the_items_newest_rows(self) -> None:
         asked = np.arange(MOST_ID + 1)
-        slots, stamps, missed = self.table.look_up(asked)
+        slots, generations, missed = self.table.look_up(asked)
         assert missed.tolist() == np.flatnonzero(slots == ABSENT).tolist()
         present = np.flatnonzero(slots != ABSENT)
         assert self.table.count == len(present) <= 50
         assert sorted(self.table.ids().tolist()) == present.tolist()
-        rows = self.table.take(slots[present], stamps[present])
+        rows = self.table.take(slots[present], generations[present])
         known = present.tolist()
         assert_same(rows, items(known, [self.newest[item] for item in known]))
 
@@ -135,10 +135,10 @@ def test_ids_that_find_no_place_are_refused_and_make_no_room() -> None:
         assert refused >= 2000 - 2 * BUCKET
     assert table.evicted <= 2 * BUCKET
     assert table.refused >= 3 * (2000 - 2 * BUCKET)
-    slots, stamps, missed = table.look_up(aimed)
+    slots, generations, missed = table.look_up(aimed)
     assert len(missed) >= 2000 - 2 * BUCKET
     kept = slots != ABSENT
-    assert_same(table.take(slots[kept], stamps[kept]), items(aimed[kept].tolist()))
+    assert_same(table.take(slots[kept], generations[kept]), items(aimed[kept].tolist()))
     assert (table.find(array(others)) != ABSENT).sum() >= 500 - 2 * BUCKET
 
 
@@ -148,11 +148,11 @@ def test_readers_wait_for_the_writer_where_stores_are_seen_out_of_order(
     monkeypatch.setattr(item_table, "STORES_IN_ORDER", False)
     table = ItemTable(SMALL, 10)
     table.insert(array([1]), items([1]))
-    slots, stamps, _ = table.look_up(array([1]))
-    assert_same(table.take(slots, stamps), items([1]))
+    slots, generations, _ = table.look_up(array([1]))
+    assert_same(table.take(slots, generations), items([1]))
     reads: list[Callable[[], object]] = [
         lambda: table.look_up(array([1])),
-        lambda: table.take(slots, stamps),
+        lambda: table.take(slots, generations),
     ]
     for read in reads:
         reader = threading.Thread(target=read)
@@ -199,28 +199,28 @@ def test_ids_that_share_their_hints_are_found_marked_and_stamped_like_all_others
     ways = set()
     for _ in range(20):
         asked = random.choice(known, 300, replace=False)
-        first = table._index.hint(asked)
-        second = table._index.hint_again(asked)
-        table.memory.used[:] = 0
-        slots, stamps, missed = table.look_up(asked)
+        first = table._index.first_choice(asked)
+        second = table._index.second_choice(asked)
+        table.memory.referenced[:] = 0
+        slots, generations, missed = table.look_up(asked)
         found = slots != ABSENT
         ways |= set(zip((first == slots)[found], (second == slots)[found], strict=True))
         assert_array_equal(missed, np.flatnonzero(~found))
         assert_array_equal(table.memory.ids[slots[found]], asked[found])
-        assert_array_equal(table.memory.stamps[slots[found]], stamps[found])
-        assert_array_equal(np.flatnonzero(table.memory.used), np.sort(slots[found]))
+        assert_array_equal(table.memory.generations[slots[found]], generations[found])
+        assert_array_equal(np.flatnonzero(table.memory.referenced), np.sort(slots[found]))
     assert {(True, False), (False, True), (False, False)} <= ways
 
 
 def test_rows_taken_away_after_the_look_up_are_noticed() -> None:
     table = ItemTable(SMALL, 4)
     table.insert(array([1, 2, 3]), items([1, 2, 3]))
-    slots, stamps, _ = table.look_up(array([1, 2, 3]))
+    slots, generations, _ = table.look_up(array([1, 2, 3]))
     table.remove(array([2]))
-    assert_same(table.take(slots, stamps), items([1, 2, 3]))  # freed, not written anew yet
+    assert_same(table.take(slots, generations), items([1, 2, 3]))  # freed, not written anew yet
     table.insert(array([5, 6]), items([5, 6]))
-    with pytest.raises(SlotsMoved):
-        table.take(slots, stamps)
+    with pytest.raises(StaleSlots):
+        table.take(slots, generations)
 
 
 def test_an_item_half_written_into_the_last_slot_is_not_there_yet(
@@ -245,9 +245,9 @@ def test_an_item_half_written_into_the_last_slot_is_not_there_yet(
 def test_a_change_leaves_the_old_rows_to_requests_under_way() -> None:
     table = ItemTable(SMALL, 100)
     table.insert(array([1, 2]), items([1, 2]))
-    slots, stamps, _ = table.look_up(array([1, 2]))
+    slots, generations, _ = table.look_up(array([1, 2]))
     table.insert(array([1]), items([1], 7), replace=True)
-    assert_same(table.take(slots, stamps), items([1, 2]))
+    assert_same(table.take(slots, generations), items([1, 2]))
     assert_same(table.columns.gather(table.find(array([1]))), items([1], 7))
 
 
@@ -269,12 +269,12 @@ def test_readers_beside_a_writer_never_see_another_items_rows() -> None:
     try:
         while checked < 20_000 or not moved:
             asked = random.integers(0, MOST_ID, 32)
-            slots, stamps, missed = table.look_up(asked)
+            slots, generations, missed = table.look_up(asked)
             there = slots != ABSENT
             assert missed.tolist() == np.flatnonzero(~there).tolist()
             try:
-                rows = table.take(slots[there], stamps[there])
-            except SlotsMoved:
+                rows = table.take(slots[there], generations[there])
+            except StaleSlots:
                 moved += 1
                 continue
             assert_same(rows, items(asked[there].tolist()))

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError, ProviderError
 from service.lifecycle.execution import Execution, has_vnni
-from tests.service.houses import ask, client_of, metric, opened
+from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.quantised import with_int8
 from tests.service.world import World
 
@@ -126,21 +126,21 @@ async def test_without_a_gpu_auto_computes_on_the_cpu_and_says_so(
 
 
 async def compute_without_a_gpu(world: World) -> None:
-    async with opened(world, provider="auto") as house, client_of(house) as client:
+    async with opened(world, provider="auto") as state, client_of(state) as client:
         ready = (await client.get("/readyz")).json()
         assert (ready["precision"], ready["provider"]) == ("fp32", "cpu")
         assert "built without CUDA" in ready["provider_fallback"]
-        assert metric(house, "qin_provider_fallback") == 1
-        assert (await ask(house, user_id=1, candidates=world.ids[:3].tolist())).status_code == 200
+        assert metric(state, "qin_provider_fallback") == 1
+        assert (await ask(state, user_id=1, candidates=world.ids[:3].tolist())).status_code == 200
 
 
 async def test_readyz_says_what_it_computes_in(quantised: World, world: World) -> None:
     for asked, precision, served in (("int8", "int8", quantised), ("auto", "fp32", world)):
-        async with opened(served, precision=asked) as house, client_of(house) as client:
+        async with opened(served, precision=asked) as state, client_of(state) as client:
             ready = (await client.get("/readyz")).json()
             assert (ready["precision"], ready["provider"]) == (precision, "cpu")
             assert ready["provider_fallback"] is None
-            assert metric(house, "qin_provider_fallback") == 0
+            assert metric(state, "qin_provider_fallback") == 0
 
 
 async def test_whoever_insists_on_int8_needs_no_gpu(quantised: World) -> None:

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from feature_store.contract import FeatureStore
 from service.lifecycle.fleet import AGAIN_S
 from service.observability.background import failures
-from tests.service.houses import opened
+from tests.service.in_process import opened
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.world import World
 
@@ -47,18 +47,18 @@ class Slow:
 async def test_a_verb_is_not_undone_by_what_was_read_before_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(world, fleet="order") as house, asyncio.timeout(FAR):
+    async with opened(world, fleet="order") as state, asyncio.timeout(FAR):
         obeyed: list[Any] = []
 
         async def reconcile(wanted: Any) -> None:
             obeyed.append(wanted)
 
-        await house.fleet.publish()
-        slow = Slow(house.store)
-        monkeypatch.setattr(house.manager, "reconcile", reconcile)
-        monkeypatch.setattr(house.fleet, "_store", slow)
+        await state.fleet.publish()
+        slow = Slow(state.store)
+        monkeypatch.setattr(state.manager, "reconcile", reconcile)
+        monkeypatch.setattr(state.fleet, "_store", slow)
         await slow.read.wait()
-        await house.fleet.publish()
+        await state.fleet.publish()
         slow.arrive.set()
         await slow.again.wait()
         assert obeyed == []

@@ -11,11 +11,11 @@ import pytest
 
 from feature_store import connect
 from feature_store.contract import Changes, Ids
-from service.application import House
+from service.application import ServiceState
 from service.items.hash_index import ABSENT
 from service.items.table import ItemTable
 from service.lifecycle import item_refresh
-from tests.service.houses import ask, metric, opened
+from tests.service.in_process import ask, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world
 
@@ -26,14 +26,14 @@ def small_world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-async def house(small_world: World) -> AsyncIterator[House]:
-    async with opened(small_world) as house:
-        yield house
+async def state(small_world: World) -> AsyncIterator[ServiceState]:
+    async with opened(small_world) as state:
+        yield state
 
 
-def table(house: House) -> ItemTable:
-    assert house.versions.active is not None
-    return house.versions.active.table
+def table(state: ServiceState) -> ItemTable:
+    assert state.registry.active is not None
+    return state.registry.active.table
 
 
 async def until(true: Callable[[], object]) -> None:
@@ -53,32 +53,32 @@ async def elsewhere(world: World, ids: Ids, gone: Ids) -> None:
         world.rows[world.ids == item] = row
 
 
-async def scores(house: House, ids: Ids) -> list[float | None]:
-    answer = await ask(house, user_id=10**9, candidates=ids.tolist())
+async def scores(state: ServiceState, ids: Ids) -> list[float | None]:
+    answer = await ask(state, user_id=10**9, candidates=ids.tolist())
     found: list[float | None] = answer.json()["scores"]
     return found
 
 
 async def test_what_changed_elsewhere_is_brought_back_before_anybody_asks(
-    small_world: World, house: House
+    small_world: World, state: ServiceState
 ) -> None:
     put, gone = small_world.ids[:300], small_world.ids[300:310]
     await elsewhere(small_world, put, gone)
-    await until(lambda: house.refresher.changed == 310)
-    assert (table(house).find(gone) == ABSENT).all()
-    await until(lambda: (table(house).find(put) != ABSENT).all())
+    await until(lambda: state.refresher.changed == 310)
+    assert (table(state).find(gone) == ABSENT).all()
+    await until(lambda: (table(state).find(put) != ABSENT).all())
     expected = small_world.answer(np.empty(0, np.int64), put)
-    assert await scores(house, put) == pytest.approx(expected, abs=TOLERANCE)
-    assert metric(house, "qin_item_table_lookups_total", result="miss") == 0
-    assert metric(house, "qin_item_changes_total") == 310
+    assert await scores(state, put) == pytest.approx(expected, abs=TOLERANCE)
+    assert metric(state, "qin_item_table_lookups_total", result="miss") == 0
+    assert metric(state, "qin_item_changes_total") == 310
 
 
 async def test_lost_changes_are_made_good_by_reading_every_item(
-    small_world: World, house: House, monkeypatch: pytest.MonkeyPatch
+    small_world: World, state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Meanwhile the old rows answer."""
     put, gone = small_world.ids[:300], small_world.ids[300:310]
-    real, hidden = house.store.changes, True
+    real, hidden = state.store.changes, True
 
     async def forgetful(cursor: str | None) -> Changes:
         changes = await real(cursor)
@@ -87,46 +87,46 @@ async def test_lost_changes_are_made_good_by_reading_every_item(
             if hidden
             else (
                 Changes(
-                    (await real(None)).cursor, np.empty(0, np.int64), lost=not house.refresher.lost
+                    (await real(None)).cursor, np.empty(0, np.int64), lost=not state.refresher.lost
                 )
             )
         )
 
-    monkeypatch.setattr(house.store, "changes", forgetful)
+    monkeypatch.setattr(state.store, "changes", forgetful)
     await asyncio.sleep(2 * item_refresh.EVERY_S)
     await elsewhere(small_world, put, gone)
-    old = await scores(house, gone)
+    old = await scores(state, gone)
     assert None not in old
     hidden = False
     async with asyncio.timeout(20):
-        while (table(house).find(gone) != ABSENT).any():
-            assert None not in await scores(house, small_world.ids[310:400])
+        while (table(state).find(gone) != ABSENT).any():
+            assert None not in await scores(state, small_world.ids[310:400])
             await asyncio.sleep(0.01)
-    assert metric(house, "qin_item_changes_lost_total") == 1
+    assert metric(state, "qin_item_changes_lost_total") == 1
     expected = small_world.answer(np.empty(0, np.int64), put)
-    assert await scores(house, put) == pytest.approx(expected, abs=TOLERANCE)
-    assert table(house).count == 690
+    assert await scores(state, put) == pytest.approx(expected, abs=TOLERANCE)
+    assert table(state).count == 690
 
 
 async def test_a_table_without_room_for_all_still_tells_the_truth(small_world: World) -> None:
-    async with opened(small_world, max_table_items=100) as house:
+    async with opened(small_world, max_table_items=100) as state:
         put = small_world.ids[:300]
         await elsewhere(small_world, put, small_world.ids[300:310])
-        await until(lambda: house.refresher.changed == 310)
+        await until(lambda: state.refresher.changed == 310)
         expected = small_world.answer(np.empty(0, np.int64), put)
-        assert await scores(house, put) == pytest.approx(expected, abs=TOLERANCE)
-        assert await scores(house, small_world.ids[300:310]) == [None] * 10
-        assert table(house).count <= 100
+        assert await scores(state, put) == pytest.approx(expected, abs=TOLERANCE)
+        assert await scores(state, small_world.ids[300:310]) == [None] * 10
+        assert table(state).count <= 100
 
 
 async def test_an_item_that_came_with_lost_changes_is_no_longer_unknown(
     small_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where the table has no room to bring it back."""
-    async with opened(small_world, max_table_items=100) as house:
+    async with opened(small_world, max_table_items=100) as state:
         new = np.array([10**12])
-        assert await scores(house, new) == [None]
-        real, lost = house.store.changes, False
+        assert await scores(state, new) == [None]
+        real, lost = state.store.changes, False
 
         async def forgetful(cursor: str | None) -> Changes:
             nonlocal lost
@@ -134,10 +134,10 @@ async def test_an_item_that_came_with_lost_changes_is_no_longer_unknown(
             told, lost = lost, False
             return Changes(end, np.empty(0, np.int64), lost=told)
 
-        monkeypatch.setattr(house.store, "changes", forgetful)
+        monkeypatch.setattr(state.store, "changes", forgetful)
         await asyncio.sleep(2 * item_refresh.EVERY_S)
         await elsewhere(small_world, new, new[:0])
         lost = True
         async with asyncio.timeout(20):
-            while await scores(house, new) == [None]:  # noqa: ASYNC110
+            while await scores(state, new) == [None]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

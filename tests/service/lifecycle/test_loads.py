@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from model_export.bundle.errors import BundleError
-from service.application import House
+from service.application import ServiceState
 from service.artifacts.local_copies import PrivateFolder
 from service.errors import Conflict, ModelRefused
 from service.lifecycle import load_steps as loading
@@ -16,7 +16,7 @@ from service.lifecycle import memory_budget as room
 from service.lifecycle.model_entry import ModelEntry
 from service.server.polling import until
 from service.settings import Settings
-from tests.service.houses import ask, opened
+from tests.service.in_process import ask, opened
 from tests.service.lifecycle import hostile
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.world import World
@@ -41,15 +41,15 @@ def world(published: World) -> World:
     return published
 
 
-async def serves(house: House, version: str) -> bool:
-    answer = await ask(house, user_id=3, candidates=[1])
+async def serves(state: ServiceState, version: str) -> bool:
+    answer = await ask(state, user_id=3, candidates=[1])
     return bool(answer.json()["model_version"] == version)
 
 
 async def test_a_version_passes_every_state_in_order(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(world, **ALONE) as house:
+    async with opened(world, **ALONE) as state:
         seen: list[str] = []
         enter = ModelEntry.enter
 
@@ -59,9 +59,9 @@ async def test_a_version_passes_every_state_in_order(
             enter(entry, state, *more, **named)
 
         monkeypatch.setattr(ModelEntry, "enter", noted)
-        await house.manager.activate("small-1")
-        await house.manager.activate("small-2")
-        await house.manager.unload("small-1")
+        await state.manager.activate("small-1")
+        await state.manager.activate("small-2")
+        await state.manager.unload("small-1")
         loaded = ["loading", "warming", "verifying", "ready", "active"]
         assert seen == [*loaded, "ready", "draining", "unloaded"]
 
@@ -70,68 +70,68 @@ async def test_golden_answers_that_differ_in_the_service_alone_are_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The child process found nothing: another processor, or memory that lies."""
-    async with opened(world, **ALONE) as house:
+    async with opened(world, **ALONE) as state:
 
         def differ(*given: object) -> None:
             raise BundleError("golden answers: differ by 0.3")
 
         monkeypatch.setattr(loading, "check_golden", differ)
         with pytest.raises(ModelRefused, match=r"differ by 0\.3"):
-            await house.manager.activate("small-1")
-        assert house.manager.catalog.entry("small-1").state == "failed"
-        assert await serves(house, "small-2")
+            await state.manager.activate("small-1")
+        assert state.manager.catalog.entry("small-1").state == "failed"
+        assert await serves(state, "small-2")
 
 
 async def test_the_version_before_makes_room_and_is_loaded_again_for_a_rollback(
     world: World,
 ) -> None:
-    async with opened(world, **ALONE, max_loaded_versions=2) as house:
-        await house.manager.activate("small-1")
-        assert house.versions.loaded() == ["small-1", "small-2"]
-        await house.manager.load("third")
-        assert house.versions.loaded() == ["small-1", "third"]
+    async with opened(world, **ALONE, max_loaded_versions=2) as state:
+        await state.manager.activate("small-1")
+        assert state.registry.loaded() == ["small-1", "small-2"]
+        await state.manager.load("third")
+        assert state.registry.loaded() == ["small-1", "third"]
         with pytest.raises(ModelRefused, match="unload one"):
-            await house.manager.rollback()
-        assert await serves(house, "small-1")
-        await house.manager.unload("third")
-        assert (await house.manager.rollback()).name == "small-2"
-        assert await serves(house, "small-2")
+            await state.manager.rollback()
+        assert await serves(state, "small-1")
+        await state.manager.unload("third")
+        assert (await state.manager.rollback()).name == "small-2"
+        assert await serves(state, "small-2")
 
 
 async def test_versions_that_play_a_part_make_no_room(world: World) -> None:
-    async with opened(world, **ALONE, max_loaded_versions=2) as house:
-        await house.manager.canary("small-1", 0.5)
+    async with opened(world, **ALONE, max_loaded_versions=2) as state:
+        await state.manager.canary("small-1", 0.5)
         with pytest.raises(ModelRefused, match=r"at most 2 may be \(QIN_MAX_LOADED_VERSIONS\)"):
-            await house.manager.load("third")
-        assert house.versions.loaded() == ["small-1", "small-2"]
+            await state.manager.load("third")
+        assert state.registry.loaded() == ["small-1", "small-2"]
 
 
 async def test_without_memory_for_it_nothing_is_loaded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(world, **ALONE) as house:
+    async with opened(world, **ALONE) as state:
         monkeypatch.setattr(room, "available_bytes", lambda: 1000)
         with pytest.raises(ModelRefused, match="MiB are needed and 0 MiB are free: unload a"):
-            await house.manager.load("small-1")
-        assert await serves(house, "small-2")
+            await state.manager.load("small-1")
+        assert await serves(state, "small-2")
 
 
 async def test_without_keeping_the_version_before_it_is_freed(world: World) -> None:
-    async with opened(world, **ALONE, keep_previous=False) as house:
-        await house.manager.activate("small-1")
+    async with opened(world, **ALONE, keep_previous=False) as state:
+        await state.manager.activate("small-1")
         async with asyncio.timeout(20):
-            await until(lambda: house.versions.loaded() == ["small-1"])
-        assert (await house.manager.rollback()).name == "small-2"
+            await until(lambda: state.registry.loaded() == ["small-1"])
+        assert (await state.manager.rollback()).name == "small-2"
 
 
 async def test_a_load_asked_for_twice_is_one_load(world: World) -> None:
-    async with opened(world, **ALONE) as house:
+    async with opened(world, **ALONE) as state:
         first, second = await asyncio.gather(
-            house.manager.load("small-1"), house.manager.load("small-1"), return_exceptions=True
+            state.manager.load("small-1"), state.manager.load("small-1"), return_exceptions=True
         )
         assert first is second
         assert not isinstance(first, Conflict)
-        loads = house.metrics.registry.get_sample_value(
+        loads = state.metrics.registry.get_sample_value(
             "qin_model_loads_total", {"outcome": "ready"}
         )
         assert loads == 2  # with the one that it began with

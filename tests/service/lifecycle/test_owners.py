@@ -38,7 +38,7 @@ from service.lifecycle.fleet_notes import (
 )
 from service.lifecycle.startup import StartupVersions
 from tests.feature_store.redis_servers import Server
-from tests.service.houses import opened
+from tests.service.in_process import opened
 from tests.service.world import World, on_another_store
 
 OTHER_BOOT = "00000000-0000-4000-8000-000000000000"
@@ -209,20 +209,20 @@ def test_a_note_that_cannot_be_read_is_left_aside_and_told_once(content: bytes) 
 
 
 async def test_a_fleet_goes_on_beside_notes_that_cannot_be_read(world: World) -> None:
-    async with opened(world, fleet="notes", model_policy="manual") as house:
-        await house.fleet.publish()
+    async with opened(world, fleet="notes", model_policy="manual") as state:
+        await state.fleet.publish()
         for place, content in enumerate(BAD):
-            await house.store.put_note(f"fleet/notes/process/{place + 1}", content)
+            await state.store.put_note(f"fleet/notes/process/{place + 1}", content)
         for content in BAD:
-            await house.store.put_note("fleet/notes/wanted", content)
-            assert await Fleet.wanted(house.settings) is None
-        assert [report.pid for report in await house.fleet.reports()] in ([], [os.getpid()])
+            await state.store.put_note("fleet/notes/wanted", content)
+            assert await Fleet.wanted(state.settings) is None
+        assert [report.pid for report in await state.fleet.reports()] in ([], [os.getpid()])
         for _ in range(1200):
-            if await house.fleet.reports():
+            if await state.fleet.reports():
                 break
             await asyncio.sleep(0.05)
-        await house.fleet.publish()
-        assert await Fleet.wanted(house.settings) == "small-1"
+        await state.fleet.publish()
+        assert await Fleet.wanted(state.settings) == "small-1"
 
 
 async def test_a_fleet_goes_on_beside_keys_of_another_kind_in_its_notes_places(
@@ -235,16 +235,16 @@ async def test_a_fleet_goes_on_beside_keys_of_another_kind_in_its_notes_places(
     places = [f"{prefix}:note:fleet/notes/process/{place}" for place in (0, 3)]
     for key in (wanted := f"{prefix}:note:fleet/notes/wanted", *places):
         client.rpush(key, "of another program")
-    async with opened(served, fleet="notes", model_policy="manual") as house:
+    async with opened(served, fleet="notes", model_policy="manual") as state:
         for _ in range(1200):
-            if await house.fleet.reports():
+            if await state.fleet.reports():
                 break
             await asyncio.sleep(0.05)
-        assert house.fleet.leads()
-        assert await Fleet.wanted(house.settings) is None
-        await house.fleet.publish()
+        assert state.fleet.leads()
+        assert await Fleet.wanted(state.settings) is None
+        await state.fleet.publish()
         assert client.type(wanted) == b"string"
-        assert await Fleet.wanted(house.settings) == "small-1"
+        assert await Fleet.wanted(state.settings) == "small-1"
 
 
 @pytest.fixture

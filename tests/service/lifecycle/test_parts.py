@@ -28,7 +28,7 @@ from service.errors import ModelFault, StoreFailure
 from service.lifecycle.comparison import Comparison
 from service.lifecycle.rollback_monitor import Bounds, RollbackWindow
 from service.lifecycle.warm_up import RecentShapes
-from service.models.registry import Canary, Version, Versions, seed_of
+from service.models.registry import Canary, LoadedModel, ModelRegistry, seed_of
 from service.observability import memory
 from service.observability.version_stats import VersionStats, shape_of
 from tests.service.lifecycle import hostile
@@ -235,8 +235,8 @@ def test_a_kind_of_request_is_told_apart_by_powers_of_two(candidates: int, histo
         assert middle.bit_length() == asked.bit_length()
 
 
-def version(name: str) -> Version:
-    return Version(SimpleNamespace(version=name), SimpleNamespace())  # type: ignore[arg-type]
+def version(name: str) -> LoadedModel:
+    return LoadedModel(SimpleNamespace(version=name), SimpleNamespace())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("niceness", [0, LOWEST])
@@ -250,21 +250,21 @@ def test_a_bundle_is_inspected_at_the_priority_that_is_told(world: World, nicene
 
 
 async def test_a_version_is_drained_when_its_last_request_ends() -> None:
-    versions, old, new = Versions(), version("old"), version("new")
-    versions.activate(old)
-    first, second = versions.lease(None), versions.lease("old")
+    registry, old, new = ModelRegistry(), version("old"), version("new")
+    registry.activate(old)
+    first, second = registry.lease(None), registry.lease("old")
     with first:
         with second:
-            versions.activate(new)
-            versions.remove(old)
-            draining = asyncio.create_task(versions.drained(old))
+            registry.activate(new)
+            registry.remove(old)
+            draining = asyncio.create_task(registry.drained(old))
             await asyncio.sleep(0)
             assert not draining.done()
-            assert versions.under_way(old) == 2
+            assert registry.under_way(old) == 2
         await asyncio.sleep(0)
         assert not draining.done()
     await asyncio.wait_for(draining, 60)
-    assert versions.lease(None).version is new
+    assert registry.lease(None).version is new
 
 
 @pytest.mark.parametrize(
@@ -272,9 +272,9 @@ async def test_a_version_is_drained_when_its_last_request_ends() -> None:
     [(ModelFault("nan"), 1), (RuntimeError(), 1), (StoreFailure("down"), 0), (KeyError(), 1)],
 )
 def test_only_what_is_a_models_fault_counts_against_it(error: Exception, failures: int) -> None:
-    versions, one = Versions(), version("one")
-    versions.activate(one)
-    with pytest.raises(type(error)), versions.lease(None):
+    registry, one = ModelRegistry(), version("one")
+    registry.activate(one)
+    with pytest.raises(type(error)), registry.lease(None):
         raise error
     assert one.stats.failures == failures
     assert one.stats.answers == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.houses import opened
+from tests.service.in_process import opened
 from tests.service.lifecycle import hostile
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.process import Service, serving, start, wait_ready
@@ -100,13 +100,13 @@ async def test_a_damaged_file_of_the_private_place_keeps_nothing_from_being_serv
     world: World, tmp_path: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
     private = tmp_path / "private"
-    async with opened(world, private=private) as house:
-        assert house.versions.active is not None
+    async with opened(world, private=private) as state:
+        assert state.registry.active is not None
     [file] = private.rglob(name)
     damage(file)
-    async with asyncio.timeout(60), opened(world, private=private) as house:
-        assert house.versions.active is not None
-        assert house.versions.active.name == "small-2"
+    async with asyncio.timeout(60), opened(world, private=private) as state:
+        assert state.registry.active is not None
+        assert state.registry.active.name == "small-2"
 
 
 def test_killed_in_the_middle_of_a_load_it_serves_what_was_active_last(

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from service.application import House
+from service.application import ServiceState
 from service.lifecycle import rollback_monitor as guard
 from service.lifecycle.rollback_monitor import FEWEST_ANSWERS
-from service.models.registry import Version
-from tests.service.houses import ask, client_of, metric, opened
+from service.models.registry import LoadedModel
+from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.world import World
 
@@ -25,13 +25,13 @@ def world(tmp_path) -> World:  # type: ignore[no-untyped-def]
     return two_versions(tmp_path)[0]
 
 
-async def taken_back(house: House, world: World) -> None:
+async def taken_back(state: ServiceState, world: World) -> None:
     body = {"user_id": 3, "candidates": world.ids[:5].tolist()}
     with capture_logs():
-        async with client_of(house) as client:
+        async with client_of(state) as client:
             for _ in range(5_000):
                 await client.post("/v1/score", json=body)
-                active = house.versions.active
+                active = state.registry.active
                 assert active is not None
                 if active.name == "small-1":
                     return
@@ -41,18 +41,18 @@ async def taken_back(house: House, world: World) -> None:
 async def test_a_version_whose_answers_fail_is_taken_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(world, model_policy="manual", fleet="") as house:
-        await house.manager.activate("small-1")
-        entry = await house.manager.activate("small-2")
+    async with opened(world, model_policy="manual", fleet="") as state:
+        await state.manager.activate("small-1")
+        entry = await state.manager.activate("small-2")
         assert entry.version is not None
 
         def fail(*given: object) -> None:
             raise RuntimeError("no more memory")
 
         monkeypatch.setattr(entry.version.model, "rank", fail)
-        await taken_back(house, world)
-        assert (await ask(house, user_id=3, candidates=[1])).json()["model_version"] == "small-1"
-        assert metric(house, "qin_model_swaps_total", kind="automatic_rollback") == 1
+        await taken_back(state, world)
+        assert (await ask(state, user_id=3, candidates=[1])).json()["model_version"] == "small-1"
+        assert metric(state, "qin_model_swaps_total", kind="automatic_rollback") == 1
         monkeypatch.undo()
         for _ in range(100):
             if entry.state == "failed":
@@ -66,11 +66,11 @@ async def test_a_version_whose_answers_fail_is_taken_back(
 async def test_a_version_that_is_slow_is_taken_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(world, model_policy="manual", fleet="") as house:
-        old = await house.manager.activate("small-1")
+    async with opened(world, model_policy="manual", fleet="") as state:
+        old = await state.manager.activate("small-1")
         assert old.version is not None
         usual_answers(old.version, world)
-        entry = await house.manager.activate("small-2")
+        entry = await state.manager.activate("small-2")
         assert entry.version is not None
         honest = entry.version.model.rank
 
@@ -79,11 +79,11 @@ async def test_a_version_that_is_slow_is_taken_back(
             return honest(*given)  # type: ignore[arg-type]
 
         monkeypatch.setattr(entry.version.model, "rank", slow)
-        await taken_back(house, world)
-        assert metric(house, "qin_model_swaps_total", kind="automatic_rollback") == 1
+        await taken_back(state, world)
+        assert metric(state, "qin_model_swaps_total", kind="automatic_rollback") == 1
 
 
-def usual_answers(version: Version, world: World) -> None:
+def usual_answers(version: LoadedModel, world: World) -> None:
     """As many as show a p99 of 2 ms, to the request of ``taken_back``."""
     for _ in range(500):
         version.stats.took(5, len(world.users[3]), 0.002)
@@ -92,11 +92,11 @@ def usual_answers(version: Version, world: World) -> None:
 async def test_a_version_whose_tail_is_slow_is_taken_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(world, model_policy="manual", fleet="") as house:
-        old = await house.manager.activate("small-1")
+    async with opened(world, model_policy="manual", fleet="") as state:
+        old = await state.manager.activate("small-1")
         assert old.version is not None
         usual_answers(old.version, world)
-        entry = await house.manager.activate("small-2")
+        entry = await state.manager.activate("small-2")
         assert entry.version is not None
         honest, calls = entry.version.model.rank, count()
 
@@ -105,26 +105,26 @@ async def test_a_version_whose_tail_is_slow_is_taken_back(
             return honest(*given)  # type: ignore[arg-type]
 
         monkeypatch.setattr(entry.version.model, "rank", sometimes_slow)
-        await taken_back(house, world)
+        await taken_back(state, world)
 
 
 async def test_what_slows_every_version_takes_none_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full machine, more requests at a time: the numbers are worse, the version is not."""
-    async with opened(world, model_policy="manual", fleet="") as house:
-        old = await house.manager.activate("small-1")
+    async with opened(world, model_policy="manual", fleet="") as state:
+        old = await state.manager.activate("small-1")
         assert old.version is not None
         usual_answers(old.version, world)
         compared = asyncio.Event()
         honest = guard.compare
 
         def told(*given: Any) -> Any:
-            house.engine._loop.call_soon_threadsafe(compared.set)
+            state.engine._loop.call_soon_threadsafe(compared.set)
             return honest(*given)
 
         monkeypatch.setattr(guard, "compare", told)
-        entry = await house.manager.activate("small-2")
+        entry = await state.manager.activate("small-2")
         assert entry.version is not None
         with capture_logs() as logs:
             for _ in range(600):
@@ -132,9 +132,9 @@ async def test_what_slows_every_version_takes_none_back(
                 entry.version.stats.took(5, len(world.users[3]), 0.9)
             entry.version.stats.expired = 300
             await asyncio.wait_for(compared.wait(), 60)
-            if (comparing := house.manager.monitor._comparing) is not None:
+            if (comparing := state.manager.monitor._comparing) is not None:
                 await comparing
-        assert house.versions.active is entry.version
+        assert state.registry.active is entry.version
         assert [line for line in logs if "not taken back" in line["event"]]
 
 
@@ -143,12 +143,12 @@ async def test_batch_requests_and_long_lists_after_a_switch_take_no_version_back
 ) -> None:
     """Fifty times the work a request, of a class that waits and of one that does not."""
     patient = {"deadline_ms": 60_000, "max_deadline_ms": 60_000}
-    async with opened(world, model_policy="manual", fleet="", **patient) as house:
-        old = await house.manager.activate("small-1")
+    async with opened(world, model_policy="manual", fleet="", **patient) as state:
+        old = await state.manager.activate("small-1")
         assert old.version is not None
         short = {"user_id": 3, "candidates": world.ids[:5].tolist()}
         long = {"user_id": 3, "candidates": np.resize(world.ids, 5000).tolist()}
-        async with client_of(house) as client:
+        async with client_of(state) as client:
 
             async def answered(body: dict[str, Any], priority: str = "online") -> None:
                 """A slow machine refuses some at first, which are no version's answers."""
@@ -163,7 +163,7 @@ async def test_batch_requests_and_long_lists_after_a_switch_take_no_version_back
 
             for _ in range(FEWEST_ANSWERS + 1):
                 await answered(short)
-            entry = await house.manager.activate("small-2")
+            entry = await state.manager.activate("small-2")
             assert entry.version is not None
             for _ in range(13):
                 await asyncio.gather(
@@ -173,15 +173,15 @@ async def test_batch_requests_and_long_lists_after_a_switch_take_no_version_back
         assert entry.version.stats.answers == 13 * 38
         assert len(kinds) == 13 * 37
         await asyncio.sleep(2 * guard.LOOK_EVERY_S)
-        assert house.versions.active is entry.version
+        assert state.registry.active is entry.version
 
 
 async def test_a_good_version_stays(world: World) -> None:
-    async with opened(world, model_policy="manual", fleet="", rollback_window_s=1) as house:
-        await house.manager.activate("small-1")
-        await house.manager.activate("small-2")
+    async with opened(world, model_policy="manual", fleet="", rollback_window_s=1) as state:
+        await state.manager.activate("small-1")
+        await state.manager.activate("small-2")
         for _ in range(20):
-            await ask(house, user_id=3, candidates=world.ids[:5].tolist())
+            await ask(state, user_id=3, candidates=world.ids[:5].tolist())
         await asyncio.sleep(1.2)
-        assert house.versions.active is not None
-        assert house.versions.active.name == "small-2"
+        assert state.registry.active is not None
+        assert state.registry.active.name == "small-2"

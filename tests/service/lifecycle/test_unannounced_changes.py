@@ -15,10 +15,10 @@ from feature_store import connect
 from feature_store.contract import Changes, Ids, ItemRows
 from feature_store.errors import StoreRefused, StoreUnavailable
 from feature_store.lmdb.change_log import ChangeLog
-from service.application import House
+from service.application import ServiceState
 from service.lifecycle import item_refresh
 from service.lifecycle.item_refresh import ItemRefresher
-from tests.service.houses import ask, client_of, metric, opened
+from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world
 
@@ -32,9 +32,9 @@ def small_world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-async def house(small_world: World) -> AsyncIterator[House]:
-    async with opened(small_world) as house:
-        yield house
+async def state(small_world: World) -> AsyncIterator[ServiceState]:
+    async with opened(small_world) as state:
+        yield state
 
 
 async def silently(world: World, item: int, monkeypatch: pytest.MonkeyPatch) -> World:
@@ -50,17 +50,17 @@ async def silently(world: World, item: int, monkeypatch: pytest.MonkeyPatch) -> 
     return replace(world, rows=rows)
 
 
-async def score(house: House, item: int) -> float | None:
-    answer = await ask(house, user_id=10**9, candidates=[item])
+async def score(state: ServiceState, item: int) -> float | None:
+    answer = await ask(state, user_id=10**9, candidates=[item])
     found: float | None = answer.json()["scores"][0]
     return found
 
 
-async def scored_as(house: House, world: World, item: int) -> None:
+async def scored_as(state: ServiceState, world: World, item: int) -> None:
     """Until the item's score is that of its record in ``world``."""
     [expected] = world.answer(NONE, np.array([item]))
     async with asyncio.timeout(WITHIN_S):
-        while await score(house, item) != pytest.approx(  # noqa: ASYNC110
+        while await score(state, item) != pytest.approx(  # noqa: ASYNC110
             expected, abs=TOLERANCE
         ):
             await asyncio.sleep(0.02)
@@ -75,37 +75,37 @@ async def until(true: Callable[[], object]) -> None:
 async def test_every_item_is_read_again_within_the_time_set(
     small_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(small_world, item_reread_s=1) as house:
+    async with opened(small_world, item_reread_s=1) as state:
         item = int(small_world.ids[7])
         after = await silently(small_world, item, monkeypatch)
-        await scored_as(house, after, item)
-        await until(lambda: metric(house, "qin_item_rereads_total") >= 1)
-        assert metric(house, "qin_item_changes_total") == 0
+        await scored_as(state, after, item)
+        await until(lambda: metric(state, "qin_item_rereads_total") >= 1)
+        assert metric(state, "qin_item_changes_total") == 0
 
 
 async def test_an_item_deleted_without_a_word_is_gone_within_the_time_set(
     small_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(small_world, item_reread_s=1) as house:
+    async with opened(small_world, item_reread_s=1) as state:
         item = int(small_world.ids[7])
-        assert await score(house, item) is not None
+        assert await score(state, item) is not None
         store = await connect(small_world.store, small_world.schema)
         with monkeypatch.context() as untold:
             untold.setattr(ChangeLog, "add", lambda *arguments: None)
             await store.delete_items(np.array([item]))
         await store.close()
         async with asyncio.timeout(WITHIN_S):
-            while await score(house, item) is not None:  # noqa: ASYNC110
+            while await score(state, item) is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
 
 async def test_what_is_about_to_be_written_is_looked_at_again(
-    small_world: World, house: House, monkeypatch: pytest.MonkeyPatch
+    small_world: World, state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its writer dies between the write and the second announcement."""
     monkeypatch.setattr(item_refresh, "SETTLES_S", 0.5)
     item = int(small_world.ids[7])
-    real, announced = house.store.changes, False
+    real, announced = state.store.changes, False
 
     async def soon(cursor: str | None) -> Changes:
         nonlocal announced
@@ -115,19 +115,19 @@ async def test_what_is_about_to_be_written_is_looked_at_again(
         announced = True
         return replace(changes, soon=np.array([item]))
 
-    monkeypatch.setattr(house.store, "changes", soon)
+    monkeypatch.setattr(state.store, "changes", soon)
     await until(lambda: announced)
     after = await silently(small_world, item, monkeypatch)
-    await scored_as(house, after, item)
+    await scored_as(state, after, item)
 
 
 @pytest.mark.parametrize("error", [StoreRefused("NOPERM"), StoreUnavailable("late", unknown=True)])
 async def test_this_process_does_not_answer_from_what_it_tried_to_change(
-    small_world: World, house: House, monkeypatch: pytest.MonkeyPatch, error: Exception
+    small_world: World, state: ServiceState, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """The item is written, and then announcing it fails."""
     item = int(small_world.ids[7])
-    before = await score(house, item)
+    before = await score(state, item)
     after = small_world
 
     async def written_but_untold(item_id: int, change: Callable[[ItemRows], None]) -> bool:
@@ -135,35 +135,35 @@ async def test_this_process_does_not_answer_from_what_it_tried_to_change(
         after = await silently(small_world, item_id, monkeypatch)
         raise error
 
-    monkeypatch.setattr(house.store, "patch_item", written_but_untold)
-    async with client_of(house) as client:
+    monkeypatch.setattr(state.store, "patch_item", written_but_untold)
+    async with client_of(state) as client:
         headers = {"Content-Type": "application/json", "Host": "127.0.0.1"}
         answer = await client.patch(
             f"/v1/items/{item}", content=b'{"likes_level": 1}', headers=headers
         )
     assert answer.status_code == 503
     [expected] = after.answer(NONE, np.array([item]))
-    now = await score(house, item)
+    now = await score(state, item)
     assert now == pytest.approx(expected, abs=TOLERANCE)
     assert now != before
 
 
 async def test_a_write_that_failed_is_looked_at_once_more_later(
-    small_world: World, house: House, monkeypatch: pytest.MonkeyPatch
+    small_world: World, state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may still be on its way when it is given up."""
     monkeypatch.setattr(item_refresh, "SETTLES_S", 0.5)
     item = int(small_world.ids[7])
     with pytest.raises(StoreUnavailable):
-        async with house.refresher.writing(np.array([item])):
+        async with state.refresher.writing(np.array([item])):
             raise StoreUnavailable("no answer in time", unknown=True)
-    await score(house, item)  # the old record is brought back
+    await score(state, item)  # the old record is brought back
     after = await silently(small_world, item, monkeypatch)
-    await scored_as(house, after, item)
+    await scored_as(state, after, item)
 
 
 async def test_an_unreadable_entry_is_counted_and_following_goes_on(
-    small_world: World, house: House
+    small_world: World, state: ServiceState
 ) -> None:
     store = await connect(small_world.store, small_world.schema)
     environment = store._env()  # type: ignore[attr-defined]
@@ -174,14 +174,14 @@ async def test_an_unreadable_entry_is_counted_and_following_goes_on(
     row = make_rows(small_world.schema, 1, np.random.default_rng(5))
     await store.put_items(small_world.ids[:1], row)
     await store.close()
-    await until(lambda: metric(house, "qin_item_changes_unreadable_total") == 3)
-    await until(lambda: house.refresher.changed == 1)
-    assert metric(house, "qin_item_changes_followed") == 1
-    assert metric(house, "qin_item_changes_lost_total") == 0
+    await until(lambda: metric(state, "qin_item_changes_unreadable_total") == 3)
+    await until(lambda: state.refresher.changed == 1)
+    assert metric(state, "qin_item_changes_followed") == 1
+    assert metric(state, "qin_item_changes_lost_total") == 0
 
 
 async def test_a_log_that_cannot_be_read_is_degraded_visibly_and_found_again(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    state: ServiceState, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def refused(cursor: str | None) -> Changes:
         error = StoreRefused("WRONGTYPE")
@@ -189,33 +189,33 @@ async def test_a_log_that_cannot_be_read_is_degraded_visibly_and_found_again(
         raise error
 
     with monkeypatch.context() as broken:
-        broken.setattr(house.store, "changes", refused)
-        await until(lambda: metric(house, "qin_item_changes_followed") == 0)
+        broken.setattr(state.store, "changes", refused)
+        await until(lambda: metric(state, "qin_item_changes_followed") == 0)
         errors = {"operation": "changes", "error": "StoreRefused"}
-        assert metric(house, "qin_store_errors_total", **errors) >= 1
-        assert metric(house, "qin_store_reachable") == 1  # histories are
-    await until(lambda: metric(house, "qin_item_changes_followed") == 1)
+        assert metric(state, "qin_store_errors_total", **errors) >= 1
+        assert metric(state, "qin_store_reachable") == 1  # histories are
+    await until(lambda: metric(state, "qin_item_changes_followed") == 1)
 
 
 async def test_a_part_of_the_log_that_fails_again_and_again_is_passed_over(
-    small_world: World, house: House, monkeypatch: pytest.MonkeyPatch
+    small_world: World, state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if its changes were lost: every item is read again, and following goes on."""
     monkeypatch.setattr(item_refresh, "UNFOLLOWED_S", 0.05)
     item = int(small_world.ids[7])
-    real, broken = house.store.changes, True
+    real, broken = state.store.changes, True
 
     async def odd(cursor: str | None) -> Any:
         if cursor is None or not broken:
             return await real(cursor)
         return replace(await real(cursor), soon=5)
 
-    monkeypatch.setattr(house.store, "changes", odd)
+    monkeypatch.setattr(state.store, "changes", odd)
     after = await silently(small_world, item, monkeypatch)
-    await until(lambda: metric(house, "qin_item_changes_lost_total") >= 1)
+    await until(lambda: metric(state, "qin_item_changes_lost_total") >= 1)
     broken = False
-    await scored_as(house, after, item)
-    await until(lambda: metric(house, "qin_item_changes_followed") == 1)
+    await scored_as(state, after, item)
+    await until(lambda: metric(state, "qin_item_changes_followed") == 1)
 
 
 def test_an_announcement_is_settled_by_being_told_of() -> None:
@@ -243,6 +243,6 @@ def test_what_is_kept_of_announcements_is_bounded_by_what_is_due() -> None:
 
 
 async def test_without_a_time_nothing_is_read_again(small_world: World) -> None:
-    async with opened(small_world, item_reread_s=0) as house:
-        assert isinstance(house.refresher, ItemRefresher)
-        assert len(house.refresher._tasks) == 2
+    async with opened(small_world, item_reread_s=0) as state:
+        assert isinstance(state.refresher, ItemRefresher)
+        assert len(state.refresher._tasks) == 2

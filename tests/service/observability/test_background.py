@@ -33,7 +33,7 @@ from service.observability.multiprocess import MultiprocessExporter
 from service.processes.supervisor import Supervisor
 from service.settings import Settings
 from tests.service.engine_gate import FAR
-from tests.service.houses import ask, client_of, metric, opened
+from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.live import until
 from tests.service.world import World
 
@@ -236,27 +236,27 @@ async def test_an_engine_thread_survives_whatever_the_graphs_raise(
 async def test_a_service_is_not_ready_while_an_engine_thread_is_away(
     world: World, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(world, threads=2) as house, client_of(house) as client:
+    async with opened(world, threads=2) as state, client_of(state) as client:
         monkeypatch.setattr(background, "FIRST_WAIT_S", 2.0)
-        take = Flaky(1, house.engine._turns.take)
-        monkeypatch.setattr(house.engine._turns, "take", take)
-        assert (await ask(house, user_id=1, candidates=[1])).status_code == 200
+        take = Flaky(1, state.engine._queue.take)
+        monkeypatch.setattr(state.engine._queue, "take", take)
+        assert (await ask(state, user_id=1, candidates=[1])).status_code == 200
         await until(lambda: counted("engine") == 1)
         away = await client.get("/readyz")
         assert away.status_code == 503
         assert away.json()["waiting_for"] == "engine threads: 1 of 2 have ended"
-        assert (await ask(house, user_id=1, candidates=[1])).status_code == 200
-        await until(lambda: not house.engine.waiting_for)
+        assert (await ask(state, user_id=1, candidates=[1])).status_code == 200
+        await until(lambda: not state.engine.waiting_for)
         assert (await client.get("/readyz")).status_code == 200
-        assert metric(house, "qin_background_failures_total", task="engine") == failures()["engine"]
+        assert metric(state, "qin_background_failures_total", task="engine") == failures()["engine"]
 
 
 async def test_a_service_is_not_ready_once_an_engine_thread_has_ended_for_good(
     world: World,
 ) -> None:
-    async with opened(world) as house, client_of(house) as client:
-        house.engine._turns.end()
-        await until(lambda: house.engine.waiting_for)
+    async with opened(world) as state, client_of(state) as client:
+        state.engine._queue.end()
+        await until(lambda: state.engine.waiting_for)
         away = await client.get("/readyz")
         assert (away.status_code, away.json()["waiting_for"]) == (
             503,
@@ -286,15 +286,15 @@ async def test_the_loops_of_a_service_survive_an_error(
         "loop_watch": (pauses, "perf_counter"),
     }
     broken = dict[background.TaskName, Flaky]()
-    async with opened(world, fleet="test") as house:
+    async with opened(world, fleet="test") as state:
         for name, (where, attribute) in looks.items():
             true = getattr(where, attribute)
             broken[name] = step = Flaky(1, true)
             replaced = (lambda s: lambda *args: s(*args))(step)  # bound as a method
             monkeypatch.setattr(where, attribute, replaced)
         monkeypatch.setattr(fleet, "REPORT_EVERY_S", 0.0)
-        assert house.versions.active is not None
-        house.manager.monitor.begin(house.versions.active, house.versions.active)
+        assert state.registry.active is not None
+        state.manager.monitor.begin(state.registry.active, state.registry.active)
         for name, step in broken.items():
             await until(lambda name=name, step=step: counted(name) and step.calls > 1)  # type: ignore[misc]
 
@@ -303,10 +303,10 @@ async def test_the_comparing_tasks_survive_an_error(
     world: World, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shadow and recheck: broken while taking from their queues, then once more within."""
-    async with opened(world) as house:
-        version = house.versions.active
+    async with opened(world) as state:
+        version = state.registry.active
         assert version is not None
-        for owner, name in ((house.manager.shadow, "shadow"), (house.scoring.rechecks, "recheck")):
+        for owner, name in ((state.manager.shadow, "shadow"), (state.scoring.rechecks, "recheck")):
             assert owner is not None
             get = Flaky(1, owner._queue.get)  # type: ignore[attr-defined]
             monkeypatch.setattr(owner._queue, "get", get)  # type: ignore[attr-defined]
@@ -320,7 +320,7 @@ async def test_the_comparing_tasks_survive_an_error(
             given = SimpleNamespace(version=version)
             for _ in range(2):
                 owner._queue.put_nowait((given, 0, 0) if name == "shadow" else given)  # type: ignore[attr-defined]
-                house.versions.taken(version)
+                state.registry.taken(version)
             await asyncio.wait_for(compared.wait(), FAR)
             assert counted(name) == 1  # type: ignore[arg-type]
 
@@ -328,12 +328,12 @@ async def test_the_comparing_tasks_survive_an_error(
 async def test_the_following_of_the_models_folder_survives_an_error(
     world: World, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(world, follow_every_s=0.01) as house:
+    async with opened(world, follow_every_s=0.01) as state:
         look = Flaky(2, lambda *_: [])
         monkeypatch.setattr(RepositoryWatcher, "_look", lambda self: look(self))
         leads = Flaky(1, lambda *_: True)
-        monkeypatch.setattr(house.fleet, "leads", leads)
-        following = asyncio.ensure_future(house.follow())
+        monkeypatch.setattr(state.fleet, "leads", leads)
+        following = asyncio.ensure_future(state.follow())
         await until(lambda: look.calls > 2)
         assert counted("model_follow") == 3
         following.cancel()
@@ -354,12 +354,12 @@ async def test_a_workers_metrics_go_on_being_written_after_an_error(
 async def test_an_item_fetch_that_fails_fails_its_requests_alone(
     world: World, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(world, max_table_items=10) as house:
-        items = Flaky(1, house.reader.items)
+    async with opened(world, max_table_items=10) as state:
+        items = Flaky(1, state.reader.items)
         monkeypatch.setattr(StoreReader, "items", lambda self, ids: items(ids))
         asked = world.ids[20:25].tolist()
-        assert (await ask(house, user_id=1, candidates=asked, history=[])).status_code == 500
-        assert (await ask(house, user_id=1, candidates=asked, history=[])).status_code == 200
+        assert (await ask(state, user_id=1, candidates=asked, history=[])).status_code == 500
+        assert (await ask(state, user_id=1, candidates=asked, history=[])).status_code == 200
         assert counted("item_fetch") == 1
 
 

@@ -25,7 +25,7 @@ from service.observability.exposition import Writer, exposition
 from service.observability.fast_metrics import Counter, Histogram
 from service.observability.metrics import LATENCY, Metrics
 from service.observability.multiprocess import MultiprocessExporter
-from tests.service.houses import client_of, opened
+from tests.service.in_process import client_of, opened
 from tests.service.world import World
 
 BUCKET = 'qin_request_duration_seconds_bucket{le="0.00075",outcome="ok",route="/v1/score"}'
@@ -84,8 +84,8 @@ def test_the_text_is_the_librarys_own() -> None:
 
 
 async def test_names_and_units_are_as_prometheus_wants_them(world: World) -> None:
-    async with opened(world) as house:
-        families = list(house.metrics.registry.collect())
+    async with opened(world) as state:
+        families = list(state.metrics.registry.collect())
     for family in families:
         assert family.documentation
         if family.name.startswith("qin_") and family.type == "histogram":
@@ -97,14 +97,14 @@ async def test_names_and_units_are_as_prometheus_wants_them(world: World) -> Non
 
 async def test_nothing_that_a_client_sends_adds_a_series(world: World) -> None:
     pick = random.Random(1)
-    async with opened(world) as house, client_of(house) as client:
+    async with opened(world) as state, client_of(state) as client:
         await ask_anything(client, pick, 40)
         async with asyncio.timeout(30):  # the service's own series come when it first asks
-            while FOLLOWED not in samples(await house.exporter.render()):  # noqa: ASYNC110
+            while FOLLOWED not in samples(await state.exporter.render()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        before = samples(await house.exporter.render()).keys()
+        before = samples(await state.exporter.render()).keys()
         await ask_anything(client, pick, 400)
-        assert samples(await house.exporter.render()).keys() == before
+        assert samples(await state.exporter.render()).keys() == before
 
 
 async def ask_anything(client: httpx.AsyncClient, pick: random.Random, times: int) -> None:
@@ -178,11 +178,11 @@ async def test_the_gauges_of_a_worker_that_left_are_gone(folder: Path) -> None:
 
 
 async def test_collections_are_counted_and_the_loop_is_watched(world: World) -> None:
-    async with opened(world) as house:
-        before = samples(await house.exporter.render())
+    async with opened(world) as state:
+        before = samples(await state.exporter.render())
         gc.collect()
         for _ in range(1000):
-            after = samples(await house.exporter.render())
+            after = samples(await state.exporter.render())
             if after["qin_event_loop_lag_seconds_count"] > 0:
                 break
             await asyncio.sleep(0.02)
@@ -190,12 +190,12 @@ async def test_collections_are_counted_and_the_loop_is_watched(world: World) -> 
         full = 'qin_gc_pause_seconds_count{generation="2"}'
         assert after[full] > before[full]
         assert after['qin_gc_pause_seconds_sum{generation="2"}'] > 0
-    assert not any(getattr(c, "__self__", None) is house.metrics.gc_pauses for c in gc.callbacks)
+    assert not any(getattr(c, "__self__", None) is state.metrics.gc_pauses for c in gc.callbacks)
 
 
 async def test_what_was_loaded_is_no_longer_looked_at_by_collections(world: World) -> None:
-    async with opened(world) as house:
-        version = house.versions.active
+    async with opened(world) as state:
+        version = state.registry.active
         assert version is not None
         assert not any(thing is version for thing in gc.get_objects())
         assert gc.is_tracked(version)
@@ -209,9 +209,9 @@ async def test_what_was_loaded_is_no_longer_looked_at_by_collections(world: Worl
 async def test_metrics_and_statistics_are_at_the_port_that_was_asked_for(
     world: World, on: str, path: str
 ) -> None:
-    async with opened(world, metrics_on=on) as house, client_of(house) as client:
+    async with opened(world, metrics_on=on) as state, client_of(state) as client:
         admin = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=create_admin(house)), base_url="http://admin"
+            transport=httpx.ASGITransport(app=create_admin(state)), base_url="http://admin"
         )
         async with admin:
             path = path.format(world.bundle.version)

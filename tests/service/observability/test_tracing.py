@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from service.observability.tracing import Traces
 from service.settings import Settings
 from service.timings import OTHER, STAGES
-from tests.service.houses import client_of, opened
+from tests.service.in_process import client_of, opened
 from tests.service.world import World
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -33,7 +33,7 @@ async def spans_of(
     exporter = InMemorySpanExporter()
     traces = Traces(SimpleSpanProcessor(exporter), sample)
     body = {"user_id": SECRET_USER, "candidates": world.ids[:3].tolist()}
-    async with opened(world) as house, client_of(replace(house, traces=traces)) as client:
+    async with opened(world) as state, client_of(replace(state, traces=traces)) as client:
         answer = await client.post(path, json=body, headers=headers)
     return answer, list(exporter.get_finished_spans())
 
@@ -121,8 +121,8 @@ async def test_spans_are_sent_to_the_collector_before_the_service_ends(world: Wo
     body = {"user_id": 1, "candidates": world.ids[:3].tolist()}
     with collector() as (url, received):
         async with (
-            opened(world, trace_url=url, trace_sample=1.0) as house,
-            client_of(house) as client,
+            opened(world, trace_url=url, trace_sample=1.0) as state,
+            client_of(state) as client,
         ):
             await client.post("/v1/score", json=body)
     sent = [ExportTraceServiceRequest.FromString(content) for content in received]
@@ -139,8 +139,8 @@ async def test_spans_are_sent_to_the_collector_before_the_service_ends(world: Wo
 async def test_a_collector_that_is_away_takes_nothing_from_the_answers(world: World) -> None:
     body = {"user_id": 1, "candidates": world.ids[:3].tolist()}
     async with (
-        opened(world, trace_url="http://127.0.0.1:9/v1/traces", trace_sample=1.0) as house,
-        client_of(house) as client,
+        opened(world, trace_url="http://127.0.0.1:9/v1/traces", trace_sample=1.0) as state,
+        client_of(state) as client,
     ):
         assert (await client.post("/v1/score", json=body)).status_code == 200
 

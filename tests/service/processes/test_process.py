@@ -157,8 +157,8 @@ def test_an_example_is_shown_with_its_real_answer(world: World) -> None:
         time.sleep(0.05)
     service.stop()
     service.remove()
-    question = re.search(r"-d '(.*)'", said)
-    assert question is not None
+    query = re.search(r"-d '(.*)'", said)
+    assert query is not None
     (answer,) = [line for line in said.splitlines() if '"scores"' in line]
-    assert json.loads(answer)["item_ids"] == json.loads(question[1])["candidates"]
+    assert json.loads(answer)["item_ids"] == json.loads(query[1])["candidates"]
     assert f"curl -s {service.url}/v1/score" in said

@@ -15,10 +15,10 @@ import pytest
 from feature_store import connect
 from feature_store.schema import FeatureSchema
 from model_export.bundle.runtime import FoldedModel, ItemVectors
-from service.application import House
+from service.application import ServiceState
 from service.lifecycle.rollback_monitor import FEWEST_FAILURES, Bounds, RollbackWindow
-from service.models.registry import Version
-from tests.service.houses import client_of, metric, opened
+from service.models.registry import LoadedModel
+from tests.service.in_process import client_of, metric, opened
 from tests.service.live import until
 from tests.service.quantised import with_int8
 from tests.service.world import SMALL, World, make_world
@@ -50,13 +50,13 @@ def int8_world(wide_world: World, tmp_path_factory: pytest.TempPathFactory) -> W
 class Asking:
     """A loaded service, and whom it is asked by."""
 
-    house: House
+    state: ServiceState
     client: httpx.AsyncClient
 
     @property
-    def version(self) -> Version:
-        assert self.house.versions.active is not None
-        return self.house.versions.active
+    def version(self) -> LoadedModel:
+        assert self.state.registry.active is not None
+        return self.state.registry.active
 
     @property
     def is_exact(self) -> bool:
@@ -83,7 +83,7 @@ class Asking:
 
     def blameless(self) -> bool:
         """No failure is on the version's account."""
-        faults = metric(self.house, "qin_problems_total", problem="model-fault")
+        faults = metric(self.state, "qin_problems_total", problem="model-fault")
         return self.version.stats.failures == faults == 0
 
 
@@ -96,8 +96,8 @@ async def asking(
     request: pytest.FixtureRequest, wide_world: World, int8_world: World
 ) -> AsyncIterator[Asking]:
     world = wide_world if request.param == "fp32" else int8_world
-    async with opened(world, precision=request.param) as house, client_of(house) as client:
-        yield Asking(house, client)
+    async with opened(world, precision=request.param) as state, client_of(state) as client:
+        yield Asking(state, client)
         await client.delete(f"/v1/items/{HUGE}")
 
 
@@ -211,8 +211,8 @@ async def test_it_is_found_while_the_table_is_filled_and_when_it_comes_later(
     world = await asyncio.to_thread(make_world, tmp_path, wide(), items=40, users=2)
     one, two = world.ids[:2].tolist()
     await elsewhere(world, 1e10)
-    async with opened(world) as house, client_of(house) as client:
-        asking = Asking(house, client)
+    async with opened(world) as state, client_of(state) as client:
+        asking = Asking(state, client)
         table = asking.version.table
         assert table.count == 40
         without = await asking.score([one], [two])

@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from model_export.bundle.top_k import best
-from service.application import House
-from tests.service.houses import ask, metric, opened
+from service.application import ServiceState
+from tests.service.in_process import ask, metric, opened
 from tests.service.quantised import with_int8
 from tests.service.world import World
 
@@ -43,17 +43,17 @@ def questions(world: World, count: int) -> list[dict[str, Any]]:
     return found
 
 
-async def until(house: House, result: str) -> None:
+async def until(state: ServiceState, result: str) -> None:
     """Some recheck came out like this."""
     async with asyncio.timeout(PATIENCE_S):
-        while metric(house, "qin_top_k_rechecks_total", result=result) < 1:  # noqa: ASYNC110
+        while metric(state, "qin_top_k_rechecks_total", result=result) < 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-async def answers(house: House, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def answers(state: ServiceState, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
-    for question in asked:
-        answer = (await ask(house, **question)).json()
+    for query in asked:
+        answer = (await ask(state, **query)).json()
         found.append({name: answer[name] for name in ("item_ids", "scores", "unknown_items")})
     return found
 
@@ -64,30 +64,30 @@ async def test_ids_scores_and_order_are_those_of_float32(quantised: World) -> No
         expected = await answers(plain, asked)
         assert metric(plain, "qin_int8") == 0
         assert metric(plain, "qin_top_k_rescored_total") == 0
-    async with opened(quantised, precision="int8", top_k_recheck=1.0) as house:
-        assert metric(house, "qin_int8") == 1
-        assert await answers(house, asked) == expected
-        assert metric(house, "qin_top_k_rescored_total") > 0
+    async with opened(quantised, precision="int8", top_k_recheck=1.0) as state:
+        assert metric(state, "qin_int8") == 1
+        assert await answers(state, asked) == expected
+        assert metric(state, "qin_top_k_rescored_total") > 0
 
         async def rechecked() -> float:
             kinds = ("equal", "different", "passed_over", "failed")
-            found = {k: metric(house, "qin_top_k_rechecks_total", result=k) for k in kinds}
+            found = {k: metric(state, "qin_top_k_rechecks_total", result=k) for k in kinds}
             assert found["different"] == found["failed"] == 0
             return found["equal"]
 
         async with asyncio.timeout(PATIENCE_S):
             while await rechecked() < 10:
-                await answers(house, asked[:4])
+                await answers(state, asked[:4])
 
 
 async def test_without_top_k_the_scores_are_int8s_own(quantised: World) -> None:
     candidates = quantised.ids[:100].tolist()
-    async with opened(quantised, precision="int8") as house:
-        answer = (await ask(house, user_id=3, candidates=candidates)).json()
+    async with opened(quantised, precision="int8") as state:
+        answer = (await ask(state, user_id=3, candidates=candidates)).json()
         truth = quantised.answer(quantised.users[3], quantised.ids[:100])
         apart = np.abs(np.array(answer["scores"]) - truth)
         assert 1e-5 < apart.max() < 0.2
-        everything = (await ask(house, user_id=3, candidates=candidates, top_k=100)).json()
+        everything = (await ask(state, user_id=3, candidates=candidates, top_k=100)).json()
         order = best(truth, 100).position
         np.testing.assert_allclose(everything["scores"], truth[order], atol=1e-5)
 
@@ -97,13 +97,15 @@ async def test_a_wrong_answer_is_counted_and_told(
 ) -> None:
     """As if some candidates' error were far beyond what any rescored one shows."""
     with capture_logs() as told:
-        async with opened(quantised, precision="int8", top_k_recheck=1.0) as house:
-            await answer_wrongly(quantised, house, monkeypatch)
+        async with opened(quantised, precision="int8", top_k_recheck=1.0) as state:
+            await answer_wrongly(quantised, state, monkeypatch)
     assert "a top-k answer differs from a full float32 pass" in [line["event"] for line in told]
 
 
-async def answer_wrongly(quantised: World, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = house.versions.active.model
+async def answer_wrongly(
+    quantised: World, state: ServiceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = state.registry.active.model
     honest = model.logits
 
     def blind(items: Any, history: Any, precision: Any = "fp32") -> Any:
@@ -112,10 +114,10 @@ async def answer_wrongly(quantised: World, house: House, monkeypatch: pytest.Mon
         return logits
 
     monkeypatch.setattr(model, "logits", blind)
-    answer = await ask(house, user_id=3, candidates=quantised.ids[:60].tolist(), top_k=3)
+    answer = await ask(state, user_id=3, candidates=quantised.ids[:60].tolist(), top_k=3)
     assert answer.status_code == 200
-    await until(house, "different")
-    assert house.versions.under_way(house.versions.active) == 0
+    await until(state, "different")
+    assert state.registry.under_way(state.registry.active) == 0
 
 
 async def test_a_list_beyond_the_bound_is_scored_in_float32(
@@ -124,17 +126,17 @@ async def test_a_list_beyond_the_bound_is_scored_in_float32(
     asked = questions(quantised, 12)
     async with opened(quantised) as plain:
         expected = await answers(plain, asked)
-    async with opened(quantised, precision="int8") as house:
-        monkeypatch.setattr(house.versions.active.model, "logit_bound", 1e-9)
-        assert await answers(house, asked) == expected
-        assert metric(house, "qin_top_k_out_of_bound_total") > 0
+    async with opened(quantised, precision="int8") as state:
+        monkeypatch.setattr(state.registry.active.model, "logit_bound", 1e-9)
+        assert await answers(state, asked) == expected
+        assert metric(state, "qin_top_k_out_of_bound_total") > 0
 
 
 async def test_a_recheck_whose_rows_have_gone_is_passed_over(
     quantised: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(quantised, precision="int8", top_k_recheck=1.0) as house:
-        rechecks, held = house.scoring.rechecks, asyncio.Event()
+    async with opened(quantised, precision="int8", top_k_recheck=1.0) as state:
+        rechecks, held = state.scoring.rechecks, asyncio.Event()
         compare = type(rechecks)._compare
 
         async def later(self: Any, given: Any) -> str:
@@ -142,7 +144,7 @@ async def test_a_recheck_whose_rows_have_gone_is_passed_over(
             return await compare(self, given)
 
         monkeypatch.setattr(type(rechecks), "_compare", later)
-        await ask(house, user_id=3, candidates=quantised.ids[:60].tolist(), top_k=3)
-        house.versions.active.table.memory.stamps[:] += 1  # every slot is another item's now
+        await ask(state, user_id=3, candidates=quantised.ids[:60].tolist(), top_k=3)
+        state.registry.active.table.memory.generations[:] += 1  # every slot is another item's now
         held.set()
-        await until(house, "passed_over")
+        await until(state, "passed_over")

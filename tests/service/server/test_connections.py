@@ -11,7 +11,7 @@ from service.observability.metrics import Metrics
 from service.server import connections as module
 from service.server.connections import Connections, Crowd, Limits
 from service.settings import Settings
-from tests.service.houses import opened
+from tests.service.in_process import opened
 from tests.service.live import listening, until
 from tests.service.world import World
 
@@ -222,7 +222,7 @@ async def test_a_sweep_that_fails_is_not_the_last(
             raise failures.pop()
         return sweep(connections)
 
-    async with opened(world, headers_timeout_ms=100) as house, listening(house) as port:
+    async with opened(world, headers_timeout_ms=100) as state, listening(state) as port:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: told.append(context["message"]))
         monkeypatch.setattr(Connections, "sweep", failing)

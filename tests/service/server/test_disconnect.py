@@ -14,7 +14,7 @@ import pytest
 from service.errors import ClientGone
 from service.server.disconnect import WhileThere
 from tests.service.engine_gate import FAR, Gate
-from tests.service.houses import metric, opened
+from tests.service.in_process import metric, opened
 from tests.service.live import listening, until
 from tests.service.world import World
 
@@ -105,19 +105,19 @@ async def test_without_a_server_that_tells_nothing_is_cancelled() -> None:
 
 async def test_the_chunks_of_a_client_that_left_are_not_run(world: World) -> None:
     """Over a real connection, while the only engine thread is held."""
-    async with opened(world, threads=1) as house, listening(house) as port:
-        gate = Gate(house.engine)
+    async with opened(world, threads=1) as state, listening(state) as port:
+        gate = Gate(state.engine)
         await gate.closed()
         body = json.dumps({"user_id": 1, "candidates": [1] * 1000}).encode()
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         resets_when_closed(writer)
         head = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
-        await until(lambda: house.engine.queued)
+        await until(lambda: state.engine.queued)
         writer.close()
-        await until(lambda: metric(house, "qin_problems_total", problem="client-gone"))
-        before = house.engine.chunks
+        await until(lambda: metric(state, "qin_problems_total", problem="client-gone"))
+        before = state.engine.chunks
         await gate.open()
-        await house.engine.run(lambda *_: None, 1, perf_counter() + FAR)
-        assert house.engine.chunks == before + 2  # the gate's own, and the one to wait for
-        assert house.admission.forecast() == 0
+        await state.engine.run(lambda *_: None, 1, perf_counter() + FAR)
+        assert state.engine.chunks == before + 2  # the gate's own, and the one to wait for
+        assert state.admission.forecast() == 0

@@ -15,13 +15,13 @@ from starlette.types import Receive, Scope, Send
 
 from service.admission.admission import Permit
 from service.api.app import create_app
-from service.application import House
+from service.application import ServiceState
 from service.engine.engine import Engine
-from service.engine.request_queue import Turns
+from service.engine.request_queue import RequestQueue
 from service.priority import Priority
 from service.server.peer import PEER
 from tests.service.engine_gate import FAR, Gate
-from tests.service.houses import metric, opened
+from tests.service.in_process import metric, opened
 from tests.service.live import listening, until
 from tests.service.process import Service
 from tests.service.server.test_disconnect import resets_when_closed
@@ -85,41 +85,41 @@ def test_an_idle_connection_is_closed_at_once(service: Service) -> None:
         assert connection.recv(65_536) == b""
 
 
-Asked = tuple[House, Gate, asyncio.StreamReader, asyncio.StreamWriter]
+Asked = tuple[ServiceState, Gate, asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @asynccontextmanager
 async def waiting(world: World) -> AsyncIterator[Asked]:
     """A score request that waits for the only engine thread, which is held."""
-    async with opened(world, threads=1, deadline_ms=1e3 * FAR) as house, listening(house) as port:
-        gate = Gate(house.engine)
+    async with opened(world, threads=1, deadline_ms=1e3 * FAR) as state, listening(state) as port:
+        gate = Gate(state.engine)
         await gate.closed()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(SCORE)
-        await until(lambda: house.engine.queued)
-        yield house, gate, reader, writer
+        await until(lambda: state.engine.queued)
+        yield state, gate, reader, writer
         await gate.open()
         writer.close()
 
 
-def under_way(house: House) -> dict[Priority, int]:
-    return dict(house.admission._under_way)
+def under_way(state: ServiceState) -> dict[Priority, int]:
+    return dict(state.admission._under_way)
 
 
 async def test_it_goes_on_at_batch_priority_and_admission_is_right(world: World) -> None:
-    async with waiting(world) as (house, gate, reader, writer):
-        assert under_way(house) == {Priority.ONLINE: 1, Priority.BATCH: 0}
-        assert house.admission.forecast() > 0
+    async with waiting(world) as (state, gate, reader, writer):
+        assert under_way(state) == {Priority.ONLINE: 1, Priority.BATCH: 0}
+        assert state.admission.forecast() > 0
         writer.write_eof()
-        await until(lambda: under_way(house)[Priority.BATCH])
-        assert under_way(house) == {Priority.ONLINE: 0, Priority.BATCH: 1}
-        assert house.admission.forecast() == 0  # newcomers go first
-        assert house.admission.forecast(Priority.BATCH) > 0
+        await until(lambda: under_way(state)[Priority.BATCH])
+        assert under_way(state) == {Priority.ONLINE: 0, Priority.BATCH: 1}
+        assert state.admission.forecast() == 0  # newcomers go first
+        assert state.admission.forecast(Priority.BATCH) > 0
         await gate.open()
         (response,) = responses(await reader.read())
         assert response.status == 200
-        await until(lambda: under_way(house) == dict.fromkeys(Priority, 0))
-        assert house.admission.forecast(Priority.BATCH) == 0
+        await until(lambda: under_way(state) == dict.fromkeys(Priority, 0))
+        assert state.admission.forecast(Priority.BATCH) == 0
 
 
 class HalfClosed:
@@ -136,8 +136,8 @@ class HalfClosed:
 
 
 async def test_one_that_has_shut_down_before_its_turn_is_admitted_as_batch(world: World) -> None:
-    async with opened(world) as house:
-        inner = create_app(house)
+    async with opened(world) as state:
+        inner = create_app(state)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             scope[PEER] = HalfClosed()
@@ -149,21 +149,21 @@ async def test_one_that_has_shut_down_before_its_turn_is_admitted_as_batch(world
             answer = await client.post("/v1/score", content=BODY, headers=headers)
         assert answer.status_code == 200
         admitted = {"priority": "batch", "outcome": "admitted"}
-        assert metric(house, "qin_admission_total", **admitted) == 1
+        assert metric(state, "qin_admission_total", **admitted) == 1
 
 
 async def test_a_reset_after_it_cancels(world: World) -> None:
-    async with waiting(world) as (house, gate, _, writer):
+    async with waiting(world) as (state, gate, _, writer):
         writer.write_eof()
-        await until(lambda: under_way(house)[Priority.BATCH])
+        await until(lambda: under_way(state)[Priority.BATCH])
         resets_when_closed(writer)
         writer.transport.abort()
-        await until(lambda: metric(house, "qin_problems_total", problem="client-gone"))
-        before = house.engine.chunks
+        await until(lambda: metric(state, "qin_problems_total", problem="client-gone"))
+        before = state.engine.chunks
         await gate.open()
-        await house.engine.run(lambda *_: None, 1, perf_counter() + FAR)
-        assert house.engine.chunks == before + 2  # the gate's own, and the one to wait for
-        assert under_way(house) == dict.fromkeys(Priority, 0)
+        await state.engine.run(lambda *_: None, 1, perf_counter() + FAR)
+        assert state.engine.chunks == before + 2  # the gate's own, and the one to wait for
+        assert under_way(state) == dict.fromkeys(Priority, 0)
 
 
 async def test_one_that_is_cut_at_the_end_of_the_grace_time_ends_without_an_error(
@@ -171,17 +171,17 @@ async def test_one_that_is_cut_at_the_end_of_the_grace_time_ends_without_an_erro
 ) -> None:
     errors = list[dict[str, object]]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
-    async with opened(world, threads=1, deadline_ms=1e3 * FAR) as house:
-        gate = Gate(house.engine)
-        async with listening(house) as port:  # at its end all is cut
+    async with opened(world, threads=1, deadline_ms=1e3 * FAR) as state:
+        gate = Gate(state.engine)
+        async with listening(state) as port:  # at its end all is cut
             await gate.closed()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(SCORE)
             writer.write_eof()
-            await until(lambda: under_way(house)[Priority.BATCH])
+            await until(lambda: under_way(state)[Priority.BATCH])
         assert await reader.read() == b""
         writer.close()
-        await until(lambda: under_way(house) == dict.fromkeys(Priority, 0))
+        await until(lambda: under_way(state) == dict.fromkeys(Priority, 0))
         await gate.open()
     assert errors == []
 
@@ -192,7 +192,7 @@ class Owner:
 
 
 def test_what_falls_to_batch_while_it_waits_gives_way_to_what_comes_later() -> None:
-    turns = Turns[Owner]()
+    turns = RequestQueue[Owner]()
     falls, later = Owner(Priority.ONLINE), Owner(Priority.ONLINE)
     turns.put(falls)
     falls.priority = Priority.BATCH
@@ -226,10 +226,10 @@ async def test_the_chunks_that_are_left_take_the_turns_of_their_owners_new_class
 
 
 async def test_a_permit_is_deferred_once(world: World) -> None:
-    async with opened(world) as house:
-        with house.admission.enter(10, perf_counter() + FAR) as permit:
+    async with opened(world) as state:
+        with state.admission.enter(10, perf_counter() + FAR) as permit:
             assert isinstance(permit, Permit)
             for _ in range(2):
                 permit.defer()
-                assert under_way(house) == {Priority.ONLINE: 0, Priority.BATCH: 1}
-        assert under_way(house) == dict.fromkeys(Priority, 0)
+                assert under_way(state) == {Priority.ONLINE: 0, Priority.BATCH: 1}
+        assert under_way(state) == dict.fromkeys(Priority, 0)

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.service.engine_gate import FAR, Gate
-from tests.service.houses import opened
+from tests.service.in_process import opened
 from tests.service.live import listening, until
 from tests.service.wire import Response, responses
 from tests.service.world import World
@@ -40,18 +40,18 @@ async def answer(caller: Caller) -> Response:
 
 async def test_one_beyond_the_most_is_a_429_and_the_others_are_answered(world: World) -> None:
     settings = {"max_in_flight_connections": MOST, "deadline_ms": 1e3 * FAR}
-    async with opened(world, threads=1, **settings) as house, listening(house) as port:
-        gate = Gate(house.engine)
+    async with opened(world, threads=1, **settings) as state, listening(state) as port:
+        gate = Gate(state.engine)
         await gate.closed()
         under_way = [await asked(port, SCORE) for _ in range(MOST)]
-        await until(lambda: house.engine.queued == MOST)
+        await until(lambda: state.engine.queued == MOST)
 
         for beyond in (SCORE, ITEM):
             refused = await answer(await asked(port, beyond))
             assert (refused.status, refused.problem) == (429, "over-capacity")
             assert refused.headers["retry-after"] == "1"
             assert refused.headers["connection"] == "close"
-        assert house.engine.queued == MOST
+        assert state.engine.queued == MOST
 
         await gate.open()
         assert [(await answer(one)).status for one in under_way] == [200] * MOST
@@ -62,11 +62,11 @@ async def test_one_beyond_the_most_is_a_429_and_the_others_are_answered(world: W
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_probes_are_answered_beyond_the_most(world: World, path: str, method: str) -> None:
     settings = {"max_in_flight_connections": MOST, "deadline_ms": 1e3 * FAR}
-    async with opened(world, threads=1, **settings) as house, listening(house) as port:
-        gate = Gate(house.engine)
+    async with opened(world, threads=1, **settings) as state, listening(state) as port:
+        gate = Gate(state.engine)
         await gate.closed()
         under_way = [await asked(port, SCORE) for _ in range(MOST)]
-        await until(lambda: house.engine.queued == MOST)
+        await until(lambda: state.engine.queued == MOST)
 
         probe = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
         found = await answer(await asked(port, probe))

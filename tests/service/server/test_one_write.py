@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.server.http_server import Port
 from tests.service.engine_gate import FAR
-from tests.service.houses import opened
+from tests.service.in_process import opened
 from tests.service.wire import responses
 from tests.service.world import World
 
@@ -71,8 +71,8 @@ async def said(world: World, say: Say, *methods: str) -> bytes:
     """All that a connection answers to these requests, sent at once; the last one ends it."""
     requests = [f"{method} /x HTTP/1.1\r\nHost: 127.0.0.1\r\n" for method in methods]
     requests[-1] += "Connection: close\r\n"
-    async with opened(world) as house:
-        port = Port("x", app_that(say), house, lambda: None)
+    async with opened(world) as state:
+        port = Port("x", app_that(say), state, lambda: None)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         port.enter(ours)

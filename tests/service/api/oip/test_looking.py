@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 from service.admission.loop_budget import QUIET_S
 from tests.service.api.oip.raw import INFER, body, listed, refused
 from tests.service.api.oip.triton import MODEL, Asked
-from tests.service.houses import client_of, opened
+from tests.service.in_process import client_of, opened
 from tests.service.process import Service
 from tests.service.world import World
 
@@ -146,7 +146,7 @@ async def test_statistics_are_the_numbers_of_the_metrics(
 
 async def test_the_parts_of_an_inference_are_within_its_time(world: World) -> None:
     """All stages of the service belong to a part; what belongs to no stage is the rest."""
-    async with opened(world) as house, client_of(house) as client:
+    async with opened(world) as state, client_of(state) as client:
         content = body(listed("user_id", [3]), listed("item_id", world.ids[:9].tolist()))
         assert (await client.post(INFER, content=content)).status_code == 200
         (told,) = (await client.get("/v2/models/stats")).json()["model_stats"]
@@ -157,8 +157,8 @@ async def test_the_parts_of_an_inference_are_within_its_time(world: World) -> No
 
 
 async def test_before_it_is_ready_only_its_life_is_told(world: World) -> None:
-    async with opened(world) as house, client_of(house) as client:
-        house.readiness.ready = False
+    async with opened(world) as state, client_of(state) as client:
+        state.readiness.ready = False
         assert (await client.get("/v2/health/live")).status_code == 200
         for path in ("/v2/health/ready", f"/v2/models/{MODEL}/ready"):
             answer = await client.get(path)
@@ -167,7 +167,7 @@ async def test_before_it_is_ready_only_its_life_is_told(world: World) -> None:
 
 
 async def test_the_models_name_is_a_setting(world: World) -> None:
-    async with opened(world, model_name="ranker") as house, client_of(house) as client:
+    async with opened(world, model_name="ranker") as state, client_of(state) as client:
         assert (await client.get("/v2/models/ranker")).json()["name"] == "ranker"
         assert "'ranker'" in refused(await client.get("/v2/models/qin"), 404)
         content = body(listed("user_id", [3]), listed("item_id", world.ids[:3].tolist()))

@@ -10,22 +10,22 @@ import pytest
 
 from service.api.oip import infer, outputs
 from service.api.oip.binary import LENGTH_HEADER
-from service.api.oip.outputs import DATATYPES, Wanted, response
-from service.scoring.result import Answer
+from service.api.oip.outputs import DATATYPES, OutputSpec, response
+from service.scoring.result import ScoreResult
 from tests.service.answers import answer as answer_of
 from tests.service.api.oip.raw import INFER, body, listed
-from tests.service.houses import client_of, metric, opened
+from tests.service.in_process import client_of, metric, opened
 from tests.service.world import World
 
-BLOBS = tuple(Wanted(name, binary=True) for name in DATATYPES)
+BLOBS = tuple(OutputSpec(name, binary=True) for name in DATATYPES)
 
 
-def answer(scores: list[float], *, cold: bool = False) -> Answer:
+def answer(scores: list[float], *, cold: bool = False) -> ScoreResult:
     return answer_of(scores, cold=[cold] * len(scores), history=3)
 
 
 def parts(
-    one: Answer, wanted: tuple[Wanted, ...] = BLOBS, **more: str
+    one: ScoreResult, wanted: tuple[OutputSpec, ...] = BLOBS, **more: str
 ) -> tuple[dict[str, Any], bytes]:
     """JSON and blobs."""
     members = {"model_name": "qin", "model_version": "v1", **more}
@@ -51,7 +51,7 @@ def test_the_same_json_goes_with_other_scores() -> None:
         lambda: parts(answer([0.1, 0.2]), BLOBS[:1]),
         lambda: parts(answer([0.1, 0.2]), BLOBS[::-1]),
         lambda: parts(answer([0.1, 0.2]), model_version="v2"),
-        lambda: parts(answer([0.1, 0.2]), (BLOBS[0], Wanted("known", binary=False))),
+        lambda: parts(answer([0.1, 0.2]), (BLOBS[0], OutputSpec("known", binary=False))),
     ],
     ids=["id", "a note", "count", "fewer", "order", "version", "json"],
 )
@@ -64,7 +64,7 @@ def test_whatever_is_different_says_so_and_leaves_the_usual_as_it_was(unlike: An
 def test_what_is_kept_is_what_is_made_of_the_same_output_without_keeping() -> None:
     kept, _ = parts(answer([0.1, 0.2]))
     before = outputs._all_blobs.cache_info().currsize
-    made, _ = parts(answer([0.1, 0.2]), (BLOBS[0], Wanted("known", binary=False)))
+    made, _ = parts(answer([0.1, 0.2]), (BLOBS[0], OutputSpec("known", binary=False)))
     assert outputs._all_blobs.cache_info().currsize == before  # values do not come again
     assert made["outputs"][0] == kept["outputs"][0]
     assert made["outputs"][1].pop("data") == [True, True]
@@ -86,10 +86,10 @@ async def test_an_answer_that_cannot_be_written_is_not_counted_as_one(
 
     monkeypatch.setattr(infer, "response", broken)
     content = body(listed("user_id", [1]), listed("item_id", [int(world.ids[0])]))
-    async with opened(world) as house, client_of(house) as client:
+    async with opened(world) as state, client_of(state) as client:
         failed = await client.post(INFER, content=content)
         assert failed.status_code == 500
-        assert metric(house, "qin_items_total", kind="scored") == 0
+        assert metric(state, "qin_items_total", kind="scored") == 0
         monkeypatch.undo()
         assert (await client.post(INFER, content=content)).status_code == 200
-        assert metric(house, "qin_items_total", kind="scored") == 1
+        assert metric(state, "qin_items_total", kind="scored") == 1

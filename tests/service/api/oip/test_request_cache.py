@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from service.api.oip import request_cache as plan
-from service.api.oip.inputs import question_of
-from service.api.oip.request_cache import LONGEST_KEPT, MOST_KEPT, Plans
+from service.api.oip.inputs import query_of
+from service.api.oip.request_cache import LONGEST_KEPT, MOST_KEPT, RequestCache
 from service.errors import InvalidField
 from tests.service.api.oip.raw import blob, body, listed
 
@@ -33,12 +33,12 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def test_the_same_json_with_other_blobs_is_read_once_and_asks_for_others(read: list[bytes]) -> None:
-    plans, json = Plans(MOST), header(2)
+    plans, json = RequestCache(MOST), header(2)
     for user in (1, 2):
         whole = json + np.array([user, 10 * user, 11 * user], "<i8").tobytes()
-        question = question_of(plans.read(json).inputs, whole, len(json))
-        assert question.user_id == user
-        assert question.candidates.tolist() == [10 * user, 11 * user]
+        query = query_of(plans.read(json).inputs, whole, len(json))
+        assert query.user_id == user
+        assert query.candidates.tolist() == [10 * user, 11 * user]
     assert read == [json]
 
 
@@ -52,13 +52,13 @@ def test_the_same_json_with_other_blobs_is_read_once_and_asks_for_others(read: l
     ids=["its own id", "ids in it", "too long"],
 )
 def test_what_is_of_one_request_alone_is_not_kept(json: bytes, read: list[bytes]) -> None:
-    plans = Plans(MOST)
+    plans = RequestCache(MOST)
     assert plans.read(json) == plans.read(json)
     assert read == [json, json]
 
 
 def test_a_refusal_is_not_kept(read: list[bytes]) -> None:
-    plans, json = Plans(MOST), bytes(body(blob("user_id", 1, datatype="FP32")))
+    plans, json = RequestCache(MOST), bytes(body(blob("user_id", 1, datatype="FP32")))
     for _ in range(2):
         with pytest.raises(InvalidField):
             plans.read(json)
@@ -66,7 +66,7 @@ def test_a_refusal_is_not_kept(read: list[bytes]) -> None:
 
 
 def test_the_oldest_makes_room(read: list[bytes]) -> None:
-    plans = Plans(MOST)
+    plans = RequestCache(MOST)
     for count in range(1, MOST_KEPT + 2):
         plans.read(header(count))
     plans.read(header(MOST_KEPT + 1))

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from service.api.app import create_app
-from service.application import House, open_house
+from service.application import ServiceState, build_application
 from service.settings import Settings
 from tests.service.world import World
 
@@ -17,7 +17,7 @@ PATIENCE_MS = 5_000.0  # a busy test machine is no fault of the store
 
 
 @asynccontextmanager
-async def opened(world: World, **changed: Any) -> AsyncIterator[House]:
+async def opened(world: World, **changed: Any) -> AsyncIterator[ServiceState]:
     """Loaded and ready."""
     chosen = {
         "bundle": world.models,
@@ -27,20 +27,20 @@ async def opened(world: World, **changed: Any) -> AsyncIterator[House]:
         "target_ms": 600_000,
         **changed,
     }
-    async with open_house(Settings(**chosen)) as (house, bundle):
-        await house.load(bundle)
-        yield house
+    async with build_application(Settings(**chosen)) as (state, bundle):
+        await state.load(bundle)
+        yield state
 
 
-def client_of(house: House) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=create_app(house))
+def client_of(state: ServiceState) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=create_app(state))
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
 
-async def ask(house: House, **body: Any) -> httpx.Response:
-    async with client_of(house) as client:
+async def ask(state: ServiceState, **body: Any) -> httpx.Response:
+    async with client_of(state) as client:
         return await client.post("/v1/score", json=body)
 
 
-def metric(house: House, name: str, **labels: str) -> float:
-    return house.metrics.registry.get_sample_value(name, labels) or 0.0
+def metric(state: ServiceState, name: str, **labels: str) -> float:
+    return state.metrics.registry.get_sample_value(name, labels) or 0.0
