@@ -106,6 +106,7 @@ ALLOWED_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset(
         ("service/server/http_server.py", "service.api.admin"),
         ("service/server/http_server.py", "service.api.app"),
         ("service/server/http_server.py", "service.application"),
+        ("service/server/protocol.py", "service.access.hosts"),
         ("service/server/protocol.py", "service.api.middleware"),
         ("service/server/protocol.py", "service.api.problems"),
     }

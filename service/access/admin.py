@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from service.access.bearer import BearerTokens
-from service.access.hosts import is_local_name
+from service.access.hosts import is_local_name, named_hosts
 from service.errors import Forbidden, Unauthorised
 from service.settings import Settings, admin_tokens
 
@@ -22,7 +22,9 @@ class Access:
         if "origin" in headers:
             raise Forbidden("not for pages of other sites: call it without an Origin header")
         if not self._tokens:
-            if not is_local_name(headers.get("host", "")):
+            header = headers.get("host", "").encode("latin-1")
+            hosts = named_hosts(header, request.scope)
+            if not all(is_local_name(host.decode("latin-1")) for host in hosts):
                 raise Forbidden("without a token only as 127.0.0.1, ::1 or localhost")
             return "local"
         named = self._tokens.name_of(headers.get("authorization", "").encode("latin-1"))

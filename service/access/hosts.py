@@ -3,9 +3,18 @@ name of ours to an address of its own (DNS rebinding), so what it sends is its o
 
 from __future__ import annotations
 
+from starlette.types import Scope
+
 from service.settings import canonical_address, host_of, is_loopback
 
 MOST_KNOWN = 64  # spellings kept; there are a handful, and a caller could make more
+HOST = b"host"
+TARGET_HOST = "target_host"  # in a scope: authority of a target in absolute form
+
+
+def named_hosts(header: bytes | None, scope: Scope) -> list[bytes]:
+    """The hosts that a request names: by its Host header, and in a target of absolute form."""
+    return [host for host in (header, scope.get(TARGET_HOST)) if host is not None]
 
 
 def is_local_name(header: str) -> bool:

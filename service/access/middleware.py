@@ -9,7 +9,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.bearer import BearerTokens
-from service.access.hosts import OwnNames
+from service.access.hosts import HOST, TARGET_HOST, OwnNames, named_hosts
 from service.access.origins import (
     ORIGIN,
     Origins,
@@ -18,14 +18,14 @@ from service.access.origins import (
     is_same_origin,
 )
 from service.admission.loop_budget import LoopBudget
-from service.api.middleware import PROBES, TARGET_HOST, RequestContext, announced
+from service.api.middleware import PROBES, RequestContext, announced
 from service.api.problems import REFUSAL, answer_refusal
 from service.errors import Forbidden, ServiceError, Unauthorised
 from service.observability.metrics import Metrics
 from service.settings import Settings, api_keys, host_names, is_loopback, origins
 
 KEYLESS = PROBES | {"/docs"}  # the page is the same for everyone; the document it shows is not
-HOST, AUTHORIZATION = b"host", b"authorization"
+AUTHORIZATION = b"authorization"
 
 
 class AccessMiddleware:
@@ -90,10 +90,8 @@ class AccessMiddleware:
 
     def _check_host(self, scope: Scope, ctx: RequestContext) -> None:
         """Without one (HTTP/1.0) the caller is no browser; HTTP/1.1 requires it."""
-        named = [ctx.headers.get(HOST)]
-        if TARGET_HOST in scope:
-            named.append(scope[TARGET_HOST])
-        if not all(self._names.has(name) for name in named if name is not None):
+        named = named_hosts(ctx.headers.get(HOST), scope)
+        if not all(self._names.has(name) for name in named):
             raise Forbidden(
                 "the Host header is not a name of this service (QIN_ALLOWED_HOSTS lists others)"
             )

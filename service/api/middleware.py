@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-TARGET_HOST = "target_host"  # in a scope: authority of a target in absolute form, without a user
 UNMATCHED = "unmatched"  # the route of every path that has none
 SCORE = "/v1/score"
 INFER = "/v2/models/{model}/infer"

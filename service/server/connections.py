@@ -112,10 +112,6 @@ class Crowd:
             return -math.inf
         return now - next(iter(self.members.values())) - self.seconds
 
-    @property
-    def is_full(self) -> bool:
-        return len(self.members) >= self.most
-
 
 class Connections:
     """On the event loop alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import cast
 
@@ -11,6 +12,15 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.errors import ServiceError
 from service.server.peer import PEER
+
+
+def is_failure(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's cycle is of a failure: a request that ends because its task is
+    cancelled is none. ``Ports.close`` counts those."""
+    if not record.exc_info or not isinstance(record.exc_info[1], asyncio.CancelledError):
+        return True
+    task = asyncio.current_task()
+    return task is None or not task.cancelling()
 
 
 class Way:

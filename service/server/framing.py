@@ -29,6 +29,9 @@ CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16}+)(;%b*+)?+\r\n" % TEXT)
 BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")  # half an end of line
 TARGET = re.compile(rb"(?:(?i:https?)://([^/?#]+))?+(/[^?#]*+)?+(?:\?([^#]*+))?+")
 HOST = re.compile(rb"[-A-Za-z0-9._~!$&'()*+,;=%:\[\]]*+")
+AUTHORITY = re.compile(  # RFC 3986, without a user (RFC 9110, 4.2.4)
+    rb"(?:\[[0-9A-Fa-f:.]++\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})++)(?::[0-9]*+)?+"
+)
 
 LONGEST_LENGTH = 18  # digits; a longer number is beyond any limit
 # Each chunk costs a microsecond, so a body in chunks of a byte would hold everything up. A larger
@@ -339,6 +342,8 @@ def _target(method: bytes, target: bytes) -> tuple[bytes | None, bytes, bytes]:
             return None, b"*", b""
         raise NotHttp("the request target is neither a path nor an http URL")
     authority, path, query = found.groups()
+    if authority is not None and AUTHORITY.fullmatch(authority) is None:
+        raise NotHttp("the request target names no host with or without a port")
     if path is None:
         if authority is None:
             raise NotHttp("the request target is neither a path nor an http URL")

@@ -20,6 +20,7 @@ from service.observability.logs import logger
 from service.observability.memory import trim
 from service.server.connections import SWEEP_EVERY_S, Connections, Limits
 from service.server.descriptors import connections_allowed
+from service.server.discarding import Discarding
 from service.server.polling import until
 from service.server.protocol import Receiving
 from service.server.resets import Resets
@@ -42,7 +43,7 @@ class Port:
         self.name, self.app = name, cast(ASGI3Application, app)
         self.refusing = cast(ASGI3Application, create_refusing(state, public=name == PUBLIC))
         self.loop, self.state = asyncio.get_running_loop(), ServerState()
-        self.resets = Resets(self.loop)
+        self.resets, self.discarding = Resets(self.loop), Discarding(self.loop)
         self.connections = Connections(Limits.of(state.settings), state.metrics, on_leave)
         self._on_enter = on_enter
         self._entering: set[asyncio.Task[None]] = set()

@@ -19,13 +19,14 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
-from service.api.middleware import PROBES, TARGET_HOST, UNMATCHED, fresh_id
+from service.access.hosts import TARGET_HOST
+from service.api.middleware import PROBES, UNMATCHED, fresh_id
 from service.api.problems import REFUSAL, problem_of
 from service.errors import OverCapacity, RequestTimeout, ServiceError, TooLarge
 from service.observability.background import begin_request
 from service.observability.metrics import Metrics
 from service.server.connections import Crowd
-from service.server.cycle import Cycle, Way
+from service.server.cycle import Cycle, Way, is_failure
 from service.server.framing import Framing, RequestHead
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 MOST_AHEAD = 16  # requests sent before the answer to the first
 LOGGER = logging.getLogger("uvicorn.error")  # of what an application raises
+LOGGER.addFilter(is_failure)
 
 
 class Receiving(asyncio.Protocol):
@@ -68,6 +70,7 @@ class Receiving(asyncio.Protocol):
         self._way.end = _nothing  # or the two hold each other
         if self._way.half_closed:
             self._port.resets.forget(self._descriptor, self.abort)
+        self._port.discarding.remove(self.flow)
         self.book.leave(self)
         self._pipeline.clear()
         self.flow.resume_writing()
@@ -77,6 +80,10 @@ class Receiving(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.deaf:
             self._more = True
+            if self.crowd is self.book.lingering:
+                self._port.discarding.read(self.flow, len(data))
+            else:
+                self.flow.pause_reading()  # until all is answered
             return
         try:
             self._more = self._framing.feed(data, self)
@@ -135,8 +142,7 @@ class Receiving(asyncio.Protocol):
             "query_string": head.query,
         }
         if head.authority is not None:
-            host = head.authority.rpartition(b"@")[2]  # without a user
-            scope[TARGET_HOST] = host  # type: ignore[literal-required]
+            scope[TARGET_HOST] = head.authority  # type: ignore[literal-required]
         limits = self._limits
         refusal: ServiceError | None = None
         if head.length is not None and head.length > limits.body_bytes:
@@ -273,7 +279,7 @@ class Receiving(asyncio.Protocol):
             return
         self.deaf = True
         self.book.move(self, self.book.lingering)
-        self.flow.resume_reading()
+        self._port.discarding.add(self.flow)
         self.transport.write_eof()
 
     # What the crowd of connections asks for

@@ -120,6 +120,7 @@ class Judge:
             with suppress(ConnectionResetError):
                 while piece := await loop.sock_recv(client, 65_536):
                     said += piece
+        await _until(lambda: protocol.crowd is None)
         answers = [one for one in ANSWER.findall(said) if one[0] != b"100"]
         closed = bool(answers) and b"\r\nconnection: close\r\n" in answers[-1][1]
         return self.recorder.requests, [int(status) for status, _ in answers], closed

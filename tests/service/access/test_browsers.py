@@ -92,7 +92,8 @@ async def test_a_rebound_page_reads_writes_and_deletes_nothing(
         ("GET http://127.0.0.1:PORT/v2", [f"Host: {FOREIGN}"], 403),
         ("GET http://localhost:8000/v2", ["Host: localhost:8000"], 200),
         ("GET http://[::1]:8000/v2", ["Host: [::1]:8000"], 200),
-        ("GET http://u@evil.example/v2", ["Host: 127.0.0.1"], 403),
+        ("GET http://u@evil.example/v2", ["Host: 127.0.0.1"], 400),
+        ("GET http://evil.example\\@127.0.0.1:PORT/v2", ["Host: 127.0.0.1"], 400),
         *(
             (f"GET {probe}", [f"Host: {FOREIGN}", f"Origin: http://{FOREIGN}"], 200)
             for probe in PROBES

@@ -14,6 +14,7 @@ import pytest
 from tests.ports import free_port
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.process import Service, serving, start
+from tests.service.wire import connected, only_response
 
 ANN, BEN = "ann-has-this-long-token", "ben-has-another-token"
 
@@ -94,6 +95,26 @@ def test_without_tokens_only_this_machine_by_its_own_name(service: Service) -> N
         assert admin.get("/admin/models").status_code == 200
         rebound = admin.get("/admin/models", headers={"Host": "evil.example:8001"})
         assert rebound.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://localhost:8001", "127.0.0.1", 200),
+        ("HTTP://[::1]", "localhost", 200),
+        ("http://evil.example:8001", "127.0.0.1", 403),
+        ("http://127.0.0.1", "evil.example", 403),
+        ("http://localhost.evil.example", "localhost", 403),
+        ("http://evil.example\\@127.0.0.1", "127.0.0.1", 400),
+    ],
+)
+def test_the_host_of_an_absolute_target_is_looked_at_as_the_header_is(
+    service: Service, target: str, host: str, status: int
+) -> None:
+    with connected(service, admin=True) as connection:
+        lines = f"GET {target}/admin/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        connection.sendall(lines.encode())
+        assert only_response(connection).status == status
 
 
 def test_the_public_port_knows_nothing_of_it(service: Service, client: httpx.Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -194,6 +195,11 @@ def test_a_half_sent_body_is_cut_at_the_end_of_the_grace_time(world: World) -> N
     with serving(world.models, world.store, **variables) as service, connected(service) as half:
         half.sendall(HALF_BODY)
         assert service.stop() == 0
+        lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    (cut,) = [line for line in lines if line["event"] == "cut at the end of the grace time"]
+    assert cut["requests"] == 1
+    assert [line for line in lines if line["level"] == "error"] == [cut]
+    assert not any("exception" in line for line in lines)
 
 
 async def test_a_stop_under_load_loses_no_request(world: World) -> None:

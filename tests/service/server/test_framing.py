@@ -90,6 +90,21 @@ def test_trailers_are_no_headers(service: Service, world: World) -> None:
     assert (response.status, response.headers["x-request-id"]) == (200, "ours")
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: %d", "Transfer-Encoding: chunked"])
+def test_framing_in_trailers_never_takes_effect(
+    service: Service, world: World, framing: str
+) -> None:
+    """What comes next is a request, and no body of so many bytes or in chunks."""
+    body = orjson.dumps({"user_id": 1, "candidates": world.ids[:3].tolist()})
+    request = head("POST", "/v1/score", "X-Deadline-Ms: 10000") + framed(body, True)[:-2]
+    after = head("GET", "/livez", "X-Request-Id: after") + b"\r\n"
+    trailer = (framing % len(after) if "%" in framing else framing).encode() + b"\r\n\r\n"
+    for segments in ((request + trailer + after,), (request, trailer, after)):
+        found = asked(service, *segments)
+        assert [response.status for response in found] == [200, 200]
+        assert found[1].headers["x-request-id"] == "after"
+
+
 REFUSED = {
     "a coding that is not chunked": (b"Host: a\r\nTransfer-Encoding: gzip, chunked\r\n", 501),
     "chunked twice": (b"Host: a\r\nTransfer-Encoding: chunked, chunked\r\n", 501),
@@ -258,3 +273,47 @@ def test_a_target_of_absolute_form_is_its_path() -> None:
     found = parse_head(b"GET HTTP://a:80/b%20?c HTTP/1.1\r\nHost: a:80\r\n\r\n")
     assert (found.authority, found.path, found.query) == (b"a:80", b"/b%20", b"c")
     assert parse_head(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").path == b"*"
+
+
+@pytest.mark.parametrize(
+    "authority",
+    ["a", "a:", "a:80", "A.b-c_d~e", "a%20b", "a,b;c=d", "127.0.0.1:80", "[::1]", "[::1]:80"],
+)
+def test_an_authority_of_a_host_and_a_port_is_kept(authority: str) -> None:
+    found = parse_head(f"GET http://{authority}/ HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert found.authority == authority.encode()
+
+
+@pytest.mark.parametrize(
+    "authority",
+    [
+        "evil.com\\@127.0.0.1",
+        "user@127.0.0.1",
+        "user:password@127.0.0.1:80",
+        "@127.0.0.1",
+        "evil.com\\127.0.0.1",
+        "evil.com|127.0.0.1",
+        'a"b',
+        "<a>",
+        "{a}",
+        "a^b",
+        "a`b",
+        "a%2",
+        "a%zz",
+        "a:b",
+        "a:80:80",
+        "::1",
+        "[::1",
+        "::1]",
+        "[]",
+        "[::1]a",
+        "[a|b]",
+        ":80",
+    ],
+)
+def test_an_authority_that_two_parsers_might_read_differently_is_refused(
+    service: Service, authority: str
+) -> None:
+    line = f"GET http://{authority}/livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    (response,) = asked(service, line.encode() + INNER)
+    assert (response.status, response.problem) == (400, "not-http")
