@@ -37,7 +37,6 @@ CEILINGS = {
     "feature_store": 1.3,
     "service": 2.8,
     "loadtest": 1.5,
-    DOCS: 0.95,
 }
 
 
