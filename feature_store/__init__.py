@@ -1,4 +1,7 @@
-"""Remembers: user behaviour histories and item features, in LMDB or Redis."""
+"""Stores user behaviour histories and item features, in LMDB or Redis.
+
+May import no other room. Start reading at ``contract``.
+"""
 
 from feature_store.connect import connect
 from feature_store.contract import FeatureStore, ItemBatch

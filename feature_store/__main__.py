@@ -1,4 +1,4 @@
-"""``python -m feature_store``: load, look into, check and export a store."""
+"""``python -m feature_store``: load, query, check and export a store."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import typer
 
 from feature_store.cli.check import check, export
 from feature_store.cli.load import load
-from feature_store.cli.look import get_item, get_user, stats
+from feature_store.cli.lookup import get_item, get_user, stats
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="User histories and item features: load them, look at them, check and export them.",
+    help="Load, query, check and export user histories and item features.",
 )
 for command in (load, get_user, get_item, stats, check, export):
     app.command()(command)

@@ -1,14 +1,14 @@
-"""Stored bytes: item records and packed histories, versioned and checked.
+"""Encodes and decodes stored records: items and packed histories, versioned, with checksums.
 
 An item record, little-endian:
 
     magic b"QI" | format u8 | 0 u8 | layout u32 | item id i64 | schema.item_dtype bytes | crc32 u32
 
-``layout`` is the crc32 of ``schema.layout``. The id inside makes a record that arrives under
-another item's key visible; the crc covers everything before it. A packed history (LMDB; Redis
-keeps a native list) is the same with ``b"QH"``, the user id, and int64 item ids, newest first.
+``layout`` is the crc32 of ``schema.layout``. The id reveals a record stored under another item's
+key; the crc covers everything before it. A packed history (LMDB; Redis keeps a native list) is the
+same with ``b"QH"``, the user id, and int64 item ids, newest first.
 
-Every later codec must still read what this one wrote: ``tests/feature_store/golden``.
+Later codecs must read these records, too: ``tests/feature_store/golden``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ItemCodec:
         self._blank = bytes(self.record_bytes)
 
     def encode(self, item_ids: Ids, rows: ItemRows) -> list[bytes]:
-        """One record per row."""
+        """Encode rows, one record each."""
         size, count = self.record_bytes, len(item_ids)
         records = np.empty((count, size), np.uint8)
         records[:, :8] = np.frombuffer(self._prefix.tobytes(), np.uint8)
@@ -54,7 +54,7 @@ class ItemCodec:
         return [packed[at : at + size] for at in range(0, count * size, size)]
 
     def decode(self, item_ids: Ids, records: Sequence[bytes | None]) -> ItemBatch:
-        """Records in the order of ``item_ids``; None where there is none. Never raises for one."""
+        """Decode records, in the order of ``item_ids``; a damaged one is CORRUPT, not raised."""
         size, count = self.record_bytes, len(item_ids)
         whole = [r if r is not None and len(r) == size else self._blank for r in records]
         table = np.frombuffer(b"".join(whole), np.uint8).reshape(count, size)
@@ -70,7 +70,7 @@ class ItemCodec:
         return ItemBatch(item_ids, rows, status)
 
     def fault(self, item_id: int, record: bytes) -> str | None:
-        """Why a record is CORRUPT, for an operator; None when it is sound."""
+        """Describe why a record is CORRUPT; None if it is sound."""
         if len(record) < _HEADER or record[:2] != _ITEM:
             return "not an item record"
         if record[2] > FORMAT:
@@ -93,7 +93,7 @@ def encode_history(user_id: int, newest_first: Ids) -> bytes:
 
 
 def decode_history(user_id: int, record: bytes) -> Ids:
-    """Item ids, newest first. StoreCorrupt says what is wrong with the record."""
+    """Decode item ids, newest first. Raises StoreCorrupt for a damaged record."""
     if len(record) < _HEADER + _CRC or record[:2] != _HISTORY:
         raise StoreCorrupt(f"history of user {user_id}: not a history record; load it again")
     if record[2] > FORMAT:

@@ -1,4 +1,4 @@
-"""From a URL to a store."""
+"""Opens a store by its URL."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ async def connect(
     create: bool = False,
     options: StoreOptions | None = None,
 ) -> FeatureStore:
-    """The store at ``url``: ``lmdb://relative/path``, ``lmdb:///absolute/path`` or a Redis URL
+    """Open the store at ``url``: ``lmdb://relative/path``, ``lmdb:///absolute/path`` or a Redis URL
     (``feature_store.redis.url``).
 
-    ``schema`` None takes the one the store recorded. StoreMismatch names the features on which a
-    given schema and the recorded one differ. ``create`` makes a missing store, for a loader: a
-    server that is given a mistyped path should say so instead of serving from an empty store.
+    Without ``schema``, the recorded one is used; StoreMismatch names the features on which they
+    differ. ``create`` creates a missing store, for a loader: a server with a mistyped path must
+    fail instead of serving from an empty store.
     """
     options = options or StoreOptions()
     scheme, separator, rest = url.partition("://")
-    # Neither is imported before it is wanted: a child process that only looks at a bundle would
-    # spend a third of its time on them.
+    # Imported on demand: they are slow to import, and a child process that checks a bundle needs
+    # neither.
     if scheme == "lmdb" and separator and rest:
         from feature_store.lmdb.store import connect_lmdb
 
@@ -49,6 +49,6 @@ async def connect(
 
 
 def _shown(url: str) -> str:
-    """The URL without what may be a password."""
+    """The URL without its credentials."""
     scheme, separator, rest = url.partition("://")
     return scheme + separator + rest.rpartition("@")[2]

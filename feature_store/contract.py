@@ -1,8 +1,8 @@
-"""What every feature store promises. One test suite runs unchanged against all of them.
+"""The contract of every feature store; one test suite runs unchanged against all of them.
 
 Item ids and user ids are the caller's own: non-negative 63-bit integers, not necessarily dense.
-An id outside that range is the caller's mistake and a ValueError; everything else that goes wrong
-is a ``feature_store.errors.StoreError``.
+An id outside that range raises ValueError; every other failure is a
+``feature_store.errors.StoreError``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_ID = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class ItemBatch:
-    """Item records in the order asked. Rows that are not FOUND are all zero."""
+    """Item records in the order requested. Rows that are not FOUND are all zero."""
 
     ids: Ids  # (N,)
     rows: ItemRows  # (N,)
@@ -35,23 +35,23 @@ class ItemBatch:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Clicks of one user, oldest first, applied whole or not at all."""
+    """Clicks of one user, oldest first, applied atomically."""
 
     user_id: int
     item_ids: Sequence[int]
-    key: str | None = None  # idempotency key, of this user alone: a repeat is not applied again
+    key: str | None = None  # idempotency key, per user: a repeat is not applied again
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Items that were put or deleted since a cursor, oldest first; an id may be there twice."""
+    """Items that were put or deleted since a cursor, oldest first; an id may occur twice."""
 
-    cursor: str  # where the next call goes on
+    cursor: str  # for the next call
     ids: Ids
     lost: bool  # older changes are gone: read every item again
     soon: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
-    """About to be written, by a writer that may end before it can tell: worth a look later."""
-    unreadable: int = 0  # entries of the log that were no list of ids, and were passed over
+    """Announced before their write; the writer may die in between: read them again later."""
+    unreadable: int = 0  # malformed entries of the log, skipped
 
 
 class FeatureStore(Protocol):
@@ -60,81 +60,81 @@ class FeatureStore(Protocol):
     schema: FeatureSchema
 
     async def history(self, user_id: int) -> Ids | None:
-        """The user's item ids, newest first, at most ``history_length``; None if never seen."""
+        """Return the user's item ids, newest first, at most ``history_length``; None if unknown."""
 
     async def histories(self, user_ids: Sequence[int]) -> list[Ids | None]:
-        """The same for several users, in the order asked."""
+        """The same for several users, in the order requested."""
 
     async def append(self, user_id: int, item_ids: Sequence[int], key: str | None = None) -> bool:
-        """Add clicks, oldest first, and trim. The very next ``history`` sees them.
+        """Add clicks, oldest first, and trim. The next ``history`` includes them.
 
-        False when ``key`` was already applied: then nothing is added.
+        False if ``key`` was applied before: then nothing is added.
         """
 
     async def append_all(self, appends: Sequence[Append]) -> list[bool | StoreError]:
-        """Each as ``append`` would, in the order given and in one round trip per server.
+        """Apply several appends in order, in one round trip per server.
 
-        An append that fails is answered by its error and leaves the others alone.
+        The result of a failed append is its error; the others are applied.
         """
 
     async def put_histories(self, histories: Mapping[int, Ids]) -> None:
-        """Replace whole histories, newest first; an empty one is a user with no clicks: removed."""
+        """Replace whole histories, newest first; an empty one removes the user."""
 
     async def delete_history(self, user_id: int) -> bool:
-        """Forget a user; whether there was anything to forget."""
+        """Delete a user's history; return whether there was one."""
 
     def scan_histories(self, batch_size: int = 1024) -> AsyncIterator[dict[int, Ids]]:
-        """Every history once, in batches, in no promised order; a damaged one raises."""
+        """Yield every history once, in batches, in any order; a damaged one raises."""
 
     async def count_histories(self) -> int:
-        """How many users have one (exact for LMDB; elsewhere it may walk the store)."""
+        """Count users with a history (exact for LMDB; elsewhere it may scan the store)."""
 
     async def items(self, item_ids: Ids) -> ItemBatch:
-        """Records of these items, in one round trip where the backend can."""
+        """Return records of these items, in one round trip where the backend can."""
 
     async def put_items(self, item_ids: Ids, rows: ItemRows) -> None:
-        """Insert or replace whole records; of an id given twice the last one stays."""
+        """Insert or replace whole records; the last one of a repeated id counts."""
 
     async def delete_items(self, item_ids: Ids) -> int:
-        """Remove records; how many there were."""
+        """Delete records; return how many there were."""
 
     def scan_items(self, batch_size: int = 4096) -> AsyncIterator[ItemBatch]:
-        """Every item once, in batches, in no promised order."""
+        """Yield every item once, in batches, in any order."""
 
     async def count_items(self) -> int:
-        """How many items there are (exact for LMDB; may be an estimate elsewhere)."""
+        """Count items (exact for LMDB; may be an estimate elsewhere)."""
 
     async def patch_item(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
-        """Let ``change`` edit the item's row (a (1,) array) in place; False if there is none.
+        """Edit the item's row, a (1,) array, in place with ``change``; False if there is none.
 
-        No other writer's change in between is lost: ``change`` is then called again.
+        Optimistic: after another writer's update in between, ``change`` is called again.
         """
 
     async def changes(self, cursor: str | None) -> Changes:
-        """Item changes since ``cursor``; None only says where the log now ends.
+        """Return item changes since ``cursor``; with None, only the end of the log.
 
-        At most a part of a long log is answered at once: call until there are no ids.
+        Returns a long log in parts: call until there are no ids.
         """
 
     async def fault(self, item_id: int) -> str | None:
-        """Why an item's record is CORRUPT; None when it is sound or missing."""
+        """Describe why an item's record is CORRUPT; None if it is sound or missing."""
 
     async def describe(self) -> dict[str, str | int]:
-        """What an operator wants to know of the backend."""
+        """Return facts about the backend, for operators."""
 
     async def get_note(self, name: str) -> bytes | None:
-        """A small named value kept beside the data, such as how far a load has come."""
+        """Return a small named value kept beside the data, such as a load's progress."""
 
     async def put_note(self, name: str, value: bytes | None) -> None:
         """Set it; None removes it."""
 
     @property
     def open_breakers(self) -> list[str]:
-        """Servers known not to answer, so that requests to them fail at once; never any in LMDB."""
+        """Servers with an open circuit breaker: requests to them fail at once; none in LMDB."""
 
     @property
     def odd_replies(self) -> int:
-        """Replies of an unknown form, and turns of background work that failed, so far."""
+        """Unexpected replies and failed runs of background tasks, so far."""
 
     async def ping(self) -> None:
         """Return if the store answers; raise StoreUnavailable otherwise."""

@@ -1,4 +1,4 @@
-"""Everything a store may raise, and nothing else may leave one."""
+"""The errors of a store: the only ones it raises besides ValueError for invalid ids."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """It does not answer: refused, too slow, lost, closed. Trying again later may help.
+    """No reply: refused, too slow, lost, closed. A retry may succeed.
 
-    ``unknown``: a write had been sent, so that it may have been applied or may be yet. Without it
-    nothing was written, and nothing will be.
+    ``unknown``: a write had been sent and may have been, or may still be, applied. Otherwise
+    nothing was written and nothing will be.
     """
 
     def __init__(self, message: str, *, unknown: bool = False) -> None:
@@ -20,17 +20,17 @@ class StoreUnavailable(StoreError):
 
 
 class StoreRefused(StoreError):
-    """It answers and declines: wrong password, read-only, out of memory, wrong type of key."""
+    """Rejected by the backend: wrong password, read-only, out of memory, wrong type of key."""
 
-    of_one_key = False  # another may well be served
+    of_one_key = False  # other keys may be served
 
 
 class StoreFull(StoreRefused):
-    """There is no room for more: the disk, a quota, an address space or Redis's maxmemory."""
+    """Out of space: the disk, a quota, the address space or Redis's maxmemory."""
 
 
 class StoreMismatch(StoreError):
-    """The store was written for another schema or a newer format; trying again cannot help."""
+    """The store was written for another schema or a newer format; a retry cannot succeed."""
 
 
 class StoreCorrupt(StoreError):

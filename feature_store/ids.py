@@ -1,4 +1,4 @@
-"""The one check on ids: non-negative 63-bit integers."""
+"""Validates ids: non-negative 63-bit integers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from feature_store.contract import MAX_ID, Ids
 
 
 def checked_id(value: int, what: str) -> int:
-    """The id as given. ValueError when it is not a non-negative 63-bit integer."""
+    """Return the id. Raises ValueError if it is not a non-negative 63-bit integer."""
     number = int(value)
     if not 0 <= number <= MAX_ID:
         raise ValueError(f"{what} {number} is not in 0 … 2⁶³−1")
@@ -18,7 +18,7 @@ def checked_id(value: int, what: str) -> int:
 
 
 def checked_ids(values: Sequence[int] | Ids, what: str) -> Ids:
-    """The ids as (N,) int64. ValueError names the first that does not fit."""
+    """Return the ids as (N,) int64. ValueError names the first invalid one."""
     if not isinstance(values, np.ndarray):
         return np.array([checked_id(value, what) for value in values], np.int64)
     if values.dtype.kind not in "iu":

@@ -1,4 +1,4 @@
-"""An item's features as plain JSON values: checked, and written into a stored row."""
+"""Validates an item's features as JSON values and writes them into a stored row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_INDEX = 2**31 - 1
 
 
 class ItemValueError(ValueError):
-    """A value that a feature cannot have. ``place`` is the feature, and an element of its list."""
+    """An invalid feature value. ``place`` is the feature, and the element of its list."""
 
     def __init__(self, feature: str, reason: str, *element: int) -> None:
         self.feature, self.reason = feature, reason
@@ -23,7 +23,7 @@ class ItemValueError(ValueError):
 
 
 def item_row(schema: FeatureSchema, values: Mapping[str, Any]) -> ItemRows:
-    """(1,) a whole item: every feature of the schema, context included, must have a value."""
+    """Make a (1,) row; every feature of the schema, context included, must have a value."""
     row = np.zeros(1, schema.item_dtype)
     for feature in (*schema.item, *schema.context):
         if feature.name not in values:
@@ -33,7 +33,7 @@ def item_row(schema: FeatureSchema, values: Mapping[str, Any]) -> ItemRows:
 
 
 def set_values(schema: FeatureSchema, row: ItemRows, values: Mapping[str, Any]) -> None:
-    """Write the features named in ``values`` into (1,) ``row``, all of them or none."""
+    """Write the features named in ``values`` into (1,) ``row``; on an error, none."""
     features = {feature.name: feature for feature in (*schema.item, *schema.context)}
     checked = {}
     for name, value in values.items():
@@ -80,7 +80,7 @@ def _number(feature: Dense, value: Any, *element: int) -> float:
 
 
 def _shown(value: Any) -> str:
-    """The value, but never the thousands of digits or characters of a hostile one."""
+    """Format a value, shortened: a hostile one may have thousands of digits or characters."""
     if isinstance(value, int) and value.bit_length() > 128:
         return f"an integer of {value.bit_length()} bits"
     text = repr(value) if isinstance(value, (int, float, str)) else type(value).__name__

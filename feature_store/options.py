@@ -1,4 +1,4 @@
-"""What a store may be told beside its URL."""
+"""Options of a store beside its URL."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """Defaults are those of a serving process."""
+    """Options with the defaults of a serving process."""
 
     budget_ms: float = 20.0
-    """What one request may spend on the store: connecting, waiting for a connection, reading and
-    trying again all come out of it. A loader takes seconds instead."""
+    """Time budget of one request: connecting, waiting for a connection, reading and retries. A
+    loader's is seconds."""
 
     write_budget_ms: float = 500.0
-    """How long a write waits for its turn in LMDB, whose write lock another process may hold. One
-    that has waited so long is given up and not made; ``budget_ms`` counts where it is longer."""
+    """Timeout of a write's wait for LMDB's write lock, which another process may hold; it is then
+    not made. The longer of this and ``budget_ms`` applies."""
 
     prefix: str = "qin"
-    """What every Redis key begins with."""
+    """Prefix of every Redis key."""
 
     partitions: int = 64
-    """Hash-tag partitions of the items in Redis; decided when the store is made, then recorded."""
+    """Hash-tag partitions of the items in Redis; fixed and recorded when the store is created."""
 
     history_ttl_s: int = 90 * 86_400
-    """A Redis history that nobody appends to is forgotten after this; LMDB keeps it."""
+    """Expiry of a Redis history since its last append; LMDB keeps histories."""
 
     idempotency_ttl_s: int = 86_400
-    """How long an append's idempotency key is remembered."""
+    """Expiry of an append's idempotency key."""
 
     changes_kept: int = 4096
     """Entries of the item change log, each of up to 512 ids; the oldest are dropped."""

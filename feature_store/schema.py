@@ -36,7 +36,7 @@ Vocabulary = Annotated[int, Field(ge=2, le=2**31 - 1)]
 
 
 class SchemaError(ValueError):
-    """A schema that cannot be read, or two that cannot work together."""
+    """An invalid schema, or two incompatible ones."""
 
 
 class _Frozen(BaseModel):
@@ -65,9 +65,9 @@ class CategoricalList(_Frozen):
 class Dense(_Frozen):
     """A vector of ``size`` floats, projected to ``width`` by a bias-free linear layer.
 
-    ``storage`` is the precision in which it is kept, in the store and for training alike, so that
-    the network learns from the very numbers it is later served. ``max_abs`` bounds what may be
-    written: a value beyond it is refused, by loads and over HTTP.
+    ``storage`` is its precision in the store and in training alike, so that the network is trained
+    on the numbers it is served. ``max_abs`` bounds values: loads and HTTP writes reject larger
+    ones.
     """
 
     name: FeatureName
@@ -79,7 +79,7 @@ class Dense(_Frozen):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of a stored value."""
+        """The dtype of a stored value."""
         return np.dtype("<f2" if self.storage == "float16" else "<f4")
 
     @property
@@ -92,14 +92,14 @@ class Dense(_Frozen):
 
     @property
     def limit(self) -> str:
-        """What ``most`` comes from, for messages."""
+        """The origin of ``most``, for messages."""
         if self.most == self.max_abs or self.most < float(np.finfo(self.dtype).max):
             return f"max_abs {self.max_abs:g}"
         return f"the range of {self.dtype}"
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Releases before ``max_abs`` refuse the name."""
+        """Omit an unset ``max_abs``, which older releases reject."""
         content: dict[str, Any] = serialise(self)
         if self.max_abs is None:
             del content["max_abs"]
@@ -162,29 +162,29 @@ class FeatureSchema(_Frozen):
 
     @property
     def layout(self) -> str:
-        """What stored bytes mean, a line per feature; equal exactly when nothing differs."""
+        """The meaning of stored bytes, a line per feature; equal layouts are compatible."""
         lines = [f"identity: {self.identity}"]
         lines += [f"item.{f.name}: {_layout(f)}" for f in self.item]
         lines += [f"context.{f.name}: {_layout(f)}" for f in self.context]
         return "\n".join(lines)
 
     def layout_differences(self, other: FeatureSchema) -> list[str]:
-        """Where the stored bytes of ``other`` mean something else than ours, a line per feature.
+        """List the features whose stored bytes mean something else in ``other``.
 
         Widths and vocabulary sizes belong to a model, not to stored bytes: a catalogue grows
-        between two trainings, and an index beyond a model's vocabulary is served as cold. Nor does
-        ``max_abs``: what is stored reads the same under any.
+        between trainings, and an index beyond a model's vocabulary is served as cold. ``max_abs``
+        does not change stored bytes, either.
         """
         return list(_layout_differences(self, other))
 
     def within(self, other: FeatureSchema) -> FeatureSchema:
-        """This schema, each ``max_abs`` the smaller one of both."""
+        """This schema with the smaller ``max_abs`` of both per feature."""
         bounds = {f.name: f.max_abs for f in other.item if isinstance(f, Dense)}
         return self.model_copy(update={"item": tuple(_bounded(f, bounds) for f in self.item)})
 
     @classmethod
     def read(cls, path: Path) -> FeatureSchema:
-        """The schema in a YAML file. SchemaError names the file, the place and the fault."""
+        """Read a schema from a YAML file. SchemaError names the file, the place and the fault."""
         try:
             return cls.from_yaml(path.read_text(encoding="utf-8"), source=str(path))
         except (OSError, UnicodeDecodeError) as error:

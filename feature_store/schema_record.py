@@ -1,4 +1,4 @@
-"""The record in every store that says what it holds: a store format and a feature schema."""
+"""The metadata record of every store: its format and feature schema."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ STORE_FORMAT = 1
 
 
 def parse(place: str, version: bytes, text: bytes) -> FeatureSchema:
-    """The recorded schema. StoreMismatch for a format that this program cannot read."""
+    """Parse the recorded schema. Raises StoreMismatch for a newer format."""
     if not version.isdigit():
         raise StoreCorrupt(f"{place}: its format record is damaged; load it again")
     if int(version) > STORE_FORMAT:
@@ -26,18 +26,18 @@ def parse(place: str, version: bytes, text: bytes) -> FeatureSchema:
 def settled(
     place: str, recorded: FeatureSchema | None, ours: FeatureSchema | None, *, create: bool
 ) -> FeatureSchema:
-    """The schema to work with. StoreMismatch when there is none, or two that disagree."""
+    """Choose the schema to use. Raises StoreMismatch if there is none, or two that conflict."""
     if recorded is None and not (create and ours):
         raise StoreMismatch(
-            f"{place}: there is no feature store; make one with "
-            "`python -m feature_store load` or mend the URL"
+            f"{place}: there is no feature store; create one with "
+            "`python -m feature_store load` or correct the URL"
         )
     if recorded and ours and (differences := ours.layout_differences(recorded)):
         raise StoreMismatch(
-            f"{place}: written for another schema (ours against the store's): "
+            f"{place}: written for another schema (expected against stored): "
             + "; ".join(differences)
         )
-    if ours and recorded and not create:  # a load's own schema is recorded, and decides
+    if ours and recorded and not create:  # a load's schema replaces the recorded one
         return ours.within(recorded)
     chosen = ours or recorded
     assert chosen is not None

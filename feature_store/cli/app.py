@@ -1,4 +1,4 @@
-"""What the commands share: arguments, opening a store, and telling an operator what went wrong."""
+"""Shared by the commands: arguments, opening a store, error messages, progress."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from feature_store.options import StoreOptions
 from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema, SchemaError
 
-PATIENCE_MS = 10_000.0  # a command waits longer for a store than a request may
+PATIENCE_MS = 10_000.0  # store budget of a command; a request's is shorter
 
 StoreUrl = Annotated[str, typer.Argument(metavar="STORE_URL", help="lmdb://PATH, redis://HOST, …")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -36,8 +36,8 @@ ItemFiles = Annotated[
     typer.Option(
         "--items",
         metavar="FILE",
-        help="Item parquet file; give it again for parts (files with the same columns) and for "
-        "files with columns that the first lacks.",
+        help="Item parquet file; repeat it for parts (files with the same columns) and for files "
+        "with further columns.",
     ),
 ]
 HistoryFiles = Annotated[
@@ -45,7 +45,7 @@ HistoryFiles = Annotated[
     typer.Option(
         "--histories",
         metavar="FILE",
-        help="Parquet file with user_id and item_seq; of a user the last row counts.",
+        help="Parquet file with user_id and item_seq; a user's last row counts.",
     ),
 ]
 IdColumn = Annotated[
@@ -66,7 +66,7 @@ async def opened(
     create: bool = False,
     options: StoreOptions | None = None,
 ) -> AsyncIterator[FeatureStore]:
-    """The store at ``url``, with an operator's patience."""
+    """Open the store at ``url`` with the budget of a command."""
     read = FeatureSchema.read(schema) if schema else None
     options = options or StoreOptions(budget_ms=PATIENCE_MS)
     store = await connect(url, read, create=create and read is not None, options=options)
@@ -78,7 +78,7 @@ async def opened(
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What an operator can mend is one line on stderr and exit code 1."""
+    """Print expected errors as one line on stderr and exit with code 1."""
     try:
         yield
     except (StoreError, SchemaError, DataFileError, OSError) as error:
@@ -88,7 +88,7 @@ def refusals() -> Iterator[None]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Around writing to ``path``: a full disk, for one, is told with its name."""
+    """Name ``path`` in errors of writing to it, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -98,7 +98,7 @@ def written(path: Path) -> Iterator[None]:
 
 
 class Bar:
-    """Progress over rows on stderr: how far, how fast, how long still."""
+    """Progress bar on stderr: rows, rate and remaining time."""
 
     def __init__(self) -> None:
         self._progress = Progress(

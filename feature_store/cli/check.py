@@ -1,4 +1,4 @@
-"""``check`` and ``export``: a store against its parquet files, and back to parquet."""
+"""``check`` and ``export``: compare a store with parquet files; write it to parquet."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from feature_store.parquet.items import ItemParquet
 from feature_store.parquet.load import superseded
 
 DIFFERENT = 3  # exit code: differences, or records that could not be exported
-TOLD = (
+REPORTED = (
     *("items", "histories", "grown", "rejected", "differences"),
     *("joined_to_nothing", "differing", "superseded", "warnings", "store"),
 )
-SHOWN = 20  # differences told on the terminal; the file has all
+SHOWN = 20  # differences printed; the file has all
 
 
 def check(
@@ -43,13 +43,13 @@ def check(
     histories: HistoryFiles = None,
     id_column: IdColumn = None,
     differences: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where differences go, a JSON line each.")
+        Path, typer.Option(metavar="FILE", help="Output file of differences, as JSON lines.")
     ] = Path("differences.jsonl"),
     as_json: AsJson = False,
 ) -> None:
     """Compare a store with the parquet files it was loaded from.
 
-    Exit code: 0, the same; 3, they differ; 1, it failed.
+    Exit code: 0, equal; 3, different; 1, failed.
     """
     if not items and not histories:
         raise typer.BadParameter("give --items, --histories or both")
@@ -57,11 +57,11 @@ def check(
         found = asyncio.run(
             _check(store_url, items or [], histories or [], id_column, differences, as_json)
         )
-    told = {name: getattr(found, name) for name in TOLD}
+    report = {name: getattr(found, name) for name in REPORTED}
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if as_json:
-        typer.echo(orjson.dumps(told))
+        typer.echo(orjson.dumps(report))
     else:
         click = found.store.get("acknowledged_click", "unknown")
         Console().print(f"an acknowledged click is {click}", soft_wrap=True, highlight=False)
@@ -70,7 +70,7 @@ def check(
             f"({found.grown:,} with clicks since): {found.differences:,} differences"
         )
     if found.rejected:
-        typer.echo(f"{found.rejected} rows of the files cannot be in a store", err=True)
+        typer.echo(f"{found.rejected} rows of the files are invalid", err=True)
     if not found.differences:
         differences.unlink()
     else:
@@ -110,33 +110,33 @@ async def _check(
                 bar.at(task, rows)
         try:
             found.store = await store.describe()
-        except StoreError as error:  # a user that may not ask for it can still compare
-            found.store = {"acknowledged_click": f"as durable as cannot be read: {error}"}
+        except StoreError as error:  # e.g. INFO is not permitted; the comparison stands
+            found.store = {"acknowledged_click": f"of unknown durability: {error}"}
     return found
 
 
 def export(
     store_url: StoreUrl,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made if it is not there.")],
-    id_column: Annotated[str, typer.Option(help="What the id column is to be called.")] = "item_id",
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Created if missing.")],
+    id_column: Annotated[str, typer.Option(help="Name of the id column.")] = "item_id",
     as_json: AsJson = False,
 ) -> None:
-    """Write a store back to parquet files that `load` reads, with its schema beside them.
+    """Write a store to parquet files that `load` reads, and its schema beside them.
 
-    Exit code: 0, everything is there; 3, damaged records are not; 1, it failed.
+    Exit code: 0, complete; 3, without damaged records; 1, failed.
     """
     with refusals():
-        told, damaged = asyncio.run(_export(store_url, folder, id_column))
+        report, damaged = asyncio.run(_export(store_url, folder, id_column))
     if as_json:
-        typer.echo(orjson.dumps(told))
+        typer.echo(orjson.dumps(report))
     else:
         Console().print(
-            f"exported {told['items']:,} items and {told['histories']:,} histories to {folder}"
+            f"exported {report['items']:,} items and {report['histories']:,} histories to {folder}"
         )
-    if told["histories_with_id_0"]:
+    if report["histories_with_id_0"]:
         typer.echo(
-            f"warning: {told['histories_with_id_0']} histories hold item 0, which is padding in "
-            f"{HISTORIES}: those clicks will not be read back",
+            f"warning: {report['histories_with_id_0']} histories hold item 0, which is padding in "
+            f"{HISTORIES}: those clicks cannot be read back",
             err=True,
         )
     if damaged:
@@ -147,19 +147,19 @@ def export(
 
 async def _export(url: str, folder: Path, id_column: str) -> tuple[dict[str, int], list[int]]:
     damaged: list[int] = []
-    told = {"items": 0, "histories": 0, "histories_with_id_0": 0}
+    report = {"items": 0, "histories": 0, "histories_with_id_0": 0}
     async with opened(url) as store:
         with Bar() as bar, written(folder):
             await asyncio.to_thread(_prepare, folder, store.schema.to_yaml())
             task = bar.task("items", await store.count_items())
-            async for told["items"], bad in export_items(store, folder / ITEMS, id_column):
+            async for report["items"], bad in export_items(store, folder / ITEMS, id_column):
                 damaged += bad
-                bar.at(task, told["items"])
+                bar.at(task, report["items"])
             task = bar.task("histories", await store.count_histories())
-            async for told["histories"], zeros in export_histories(store, folder / HISTORIES):
-                told["histories_with_id_0"] += len(zeros)
-                bar.at(task, told["histories"])
-    return told | {"damaged": len(damaged)}, damaged
+            async for report["histories"], zeros in export_histories(store, folder / HISTORIES):
+                report["histories_with_id_0"] += len(zeros)
+                bar.at(task, report["histories"])
+    return report | {"damaged": len(damaged)}, damaged
 
 
 def _prepare(folder: Path, schema: str) -> None:

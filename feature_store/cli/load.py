@@ -1,4 +1,4 @@
-"""``load``: parquet files into a store."""
+"""``load``: write parquet files to a store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from feature_store.parquet.load import Load, LoadReport, identity
 from feature_store.schema import FeatureSchema
 
 PROBED_ROWS = 1024
-TOLD = {
+REPORTED = {
     *("items", "histories", "cut", "rejected"),
     *("joined_to_nothing", "differing", "superseded"),
 }
@@ -46,21 +46,21 @@ def load(
     histories: HistoryFiles = None,
     id_column: IdColumn = None,
     rejects: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where rejected rows go, a JSON line each.")
+        Path, typer.Option(metavar="FILE", help="Output file of rejected rows, as JSON lines.")
     ] = Path("rejected-rows.jsonl"),
     partitions: Annotated[
         int, typer.Option(min=1, max=16_384, help="Redis, new store: hash-tag partitions.")
     ] = StoreOptions().partitions,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Do not go on where a stopped load ended.")
+        bool, typer.Option("--restart", help="Start over instead of resuming a stopped load.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Insert and replace items and histories; --schema makes the store if there is none.
+    """Insert and replace items and histories; --schema creates a missing store.
 
-    Stopped or killed, the same command goes on where it was.
+    After an interruption, the same command resumes.
 
-    Exit code: 0, everything is in; 3, all but the rejected rows; 1, it failed.
+    Exit code: 0, complete; 3, without the rejected rows; 1, failed.
     """
     if not items and not histories:
         raise typer.BadParameter("give --items, --histories or both")
@@ -121,20 +121,22 @@ async def _load(
 
 
 def _fitting(items: list[Path], schema: Path, id_column: str | None) -> ItemParquet:
-    """The items of these files. DataFileError if not one of the first has the form that the schema
-    says, before there is a store of the wrong form."""
+    """Open item files, before a store is created for their schema.
+
+    Raises DataFileError if none of the first rows fits the schema.
+    """
     source = ItemParquet(items, FeatureSchema.read(schema), id_column=id_column)
     batch = next(source.batches(PROBED_ROWS), None)
     if batch is not None and batch.rejected and not len(batch.ids):
         raise DataFileError(
-            f"{batch.rejected[0]}; none of the first {batch.next_row:,} rows has the form that "
-            f"{schema} says: is it the schema of these files?"
+            f"{batch.rejected[0]}; none of the first {batch.next_row:,} rows fits {schema}: "
+            "is it the schema of these files?"
         )
     return source
 
 
 def _done(report: LoadReport, phase: int, rows: int) -> int:
-    """Rows of a phase that an earlier, stopped load has already taken."""
+    """Rows of a phase that a stopped load has completed."""
     if phase == report.phase:
         return report.row
     return rows if phase < report.phase else 0
@@ -148,10 +150,10 @@ def _tell(
     if report.rejected:
         typer.echo(f"{report.rejected} rows rejected: see {rejects}", err=True)
     if as_json:
-        told = report.model_dump(include=TOLD)
-        typer.echo(orjson.dumps(told | {"warnings": warnings, "seconds": round(seconds, 3)}))
+        reported = report.model_dump(include=REPORTED)
+        typer.echo(orjson.dumps(reported | {"warnings": warnings, "seconds": round(seconds, 3)}))
     else:
-        cut = f" ({report.cut:,} of them cut to their newest)" if report.cut else ""
+        cut = f" ({report.cut:,} of them truncated)" if report.cut else ""
         later = ""
         if report.superseded:
             later = f", {report.superseded:,} history rows superseded by a later one of their user"

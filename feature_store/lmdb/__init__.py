@@ -1,5 +1,5 @@
-"""The store in an LMDB file on this machine.
+"""Implements the feature store in an LMDB folder on this machine.
 
-May import the contract, schema, codec and errors of ``feature_store``.
+May import the modules on top of ``feature_store``, not the other rooms.
 Start reading at ``store``.
 """

@@ -1,4 +1,4 @@
-"""Two bounded logs of an LMDB store: item changes, and the idempotency keys seen lately."""
+"""Two bounded logs of an LMDB store: item changes, and recent idempotency keys."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from hashlib import blake2b
 import numpy as np
 
 from feature_store.contract import Changes, Ids
+from feature_store.faults import FaultLog
 from feature_store.lmdb.environment import LmdbEnvironment, Txn
-from feature_store.parquet.oddities import Oddities
 
 IDS_PER_ENTRY = 512
-MOST_ENTRY_BYTES = 65_536  # of an entry that is read; ours are 4 KiB at most
+MOST_ENTRY_BYTES = 65_536  # larger entries are malformed; ours are 4 KiB at most
 ENTRIES_PER_ANSWER = 256
 MOST_PASSED = 1024
 _key = struct.Struct(">Q").pack
 
 
 class ChangeLog:
-    """Entries numbered from 1, each a few item ids. Entry 1 is empty, so that there is an end.
+    """Entries numbered from 1, each a few item ids. Entry 1 is empty: every log has an end.
 
-    What another program has put there (a key that is no number, a value that is no list of ids)
-    is passed over and counted.
+    Entries of another program (key not a number, value not a list of ids) are skipped and counted.
     """
 
-    def __init__(self, environment: LmdbEnvironment, kept: int, oddities: Oddities) -> None:
-        self._env, self._kept, self._oddities = environment, kept, oddities
+    def __init__(self, environment: LmdbEnvironment, kept: int, faults: FaultLog) -> None:
+        self._env, self._kept, self._faults = environment, kept, faults
         self._db = environment.db["changes"]
-        self._passed: set[bytes] = set()  # keys that are no numbers
+        self._passed: set[bytes] = set()  # skipped keys that are not numbers
 
     def begin(self, txn: Txn) -> None:
         """Write the first entry of a new store."""
@@ -52,8 +51,8 @@ class ChangeLog:
     def since(self, cursor: str | None) -> Changes:
         changes = self._env.read(lambda txn: self._since(txn, cursor))
         if changes.unreadable:
-            self._oddities.note(
-                "change log: an entry that is no list of ids",
+            self._faults.note(
+                "change log: malformed entry",
                 f"{self._env.path}: {changes.unreadable} after entry {cursor}",
             )
         return changes
@@ -70,7 +69,7 @@ class ChangeLog:
         with txn.cursor(self._db) as entries:
             entries.set_key(_key(number))
             for key, entry in itertools.islice(entries.iternext(), 1, 1 + ENTRIES_PER_ANSWER):
-                if not _is_number(key):  # may stay behind every number, and is counted once
+                if not _is_number(key):  # may sort after every number; counted once
                     unreadable += key not in self._passed and len(self._passed) < MOST_PASSED
                     if len(self._passed) < MOST_PASSED:
                         self._passed.add(key)
@@ -84,7 +83,7 @@ class ChangeLog:
         return Changes(str(end), np.concatenate(known), lost=False, unreadable=unreadable)
 
     def _last(self, txn: Txn) -> int:
-        """The number of the newest entry; 0 when there is none."""
+        """The number of the newest entry; 0 if there is none."""
         with txn.cursor(self._db) as cursor:
             for key in cursor.iterprev(keys=True, values=False):
                 if _is_number(key):
@@ -97,7 +96,7 @@ def _is_number(key: bytes) -> bool:
 
 
 def _ids(entry: bytes) -> Ids | None:
-    """The ids of an entry; None when it is no list of them."""
+    """Parse the ids of an entry; None if it is malformed."""
     if len(entry) % 8 or len(entry) > MOST_ENTRY_BYTES:
         return None
     ids: Ids = np.frombuffer(entry, "<i8").astype(np.int64)
@@ -105,14 +104,14 @@ def _ids(entry: bytes) -> Ids | None:
 
 
 class SeenKeys:
-    """Idempotency keys of each user, forgotten after ``ttl_s``."""
+    """Idempotency keys of each user; they expire after ``ttl_s``."""
 
     def __init__(self, environment: LmdbEnvironment, ttl_s: float) -> None:
         self._ttl_s = ttl_s
         self._keys, self._times = environment.db["seen_keys"], environment.db["seen_times"]
 
     def first_time(self, txn: Txn, user_id: int, key: str) -> bool:
-        """Whether the key is new; it is remembered from now on."""
+        """Record the key; return whether it is new."""
         now = time.time()
         self._forget(txn, now - self._ttl_s)
         name = _key(user_id) + blake2b(key.encode(), digest_size=16).digest()
@@ -123,7 +122,7 @@ class SeenKeys:
         return True
 
     def _forget(self, txn: Txn, before: float) -> None:
-        """Drop a few of what has expired: more than come in, so that the log stays bounded."""
+        """Delete up to 8 expired keys: more than one call adds, so the log stays bounded."""
         with txn.cursor(self._times) as cursor:
             for _ in range(8):
                 if not cursor.first() or cursor.key()[:8] > _key(int(max(0.0, before) * 1e6)):

@@ -1,8 +1,8 @@
-"""One LMDB environment per process and path, with a map that grows by itself.
+"""Shares one LMDB environment per process and path, and grows its memory map.
 
 LMDB forbids opening a path twice in one process, and resizing the map while a transaction of this
-process is open. So environments are shared and counted here, writers take turns, and a resize
-excludes readers; reads are memory look-ups of microseconds, so their lock is never held for long.
+process is open. So environments are reference-counted here, writers take turns, and a resize
+excludes readers; a read is a memory look-up, so the readers' lock is held for microseconds.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class LmdbEnvironment:
         self.opened: Future[None] = Future()
 
     def open_databases(self, create: bool) -> None:
-        """Settle ``opened``. py-lmdb does this in a write transaction, so it may take long."""
+        """Open the databases, then complete ``opened``; waits for LMDB's write lock."""
         try:
-            # In a transaction of ours: to begin one of its own, py-lmdb keeps the interpreter's
-            # lock while it waits for LMDB's.
+            # In an explicit transaction: py-lmdb's own would hold the GIL while it waits for
+            # LMDB's write lock.
             with translated(self.path), self._env.begin(write=True) as txn:
                 self.db = {
                     name: self._env.open_db(name.encode(), txn=txn, create=create)
@@ -82,7 +82,7 @@ class LmdbEnvironment:
             self.opened.set_result(None)
 
     def get(self, key: bytes, db: lmdb._Database) -> bytes | None:
-        """One record, as ``read`` would find it: once a request, so without its ceremony."""
+        """Read one record. Fast path of ``read``, for once per request."""
         try:
             with self._reading, self._env.begin(db=db) as txn:
                 record: bytes | None = txn.get(key)
@@ -91,7 +91,7 @@ class LmdbEnvironment:
             return self.read(lambda txn: txn.get(key, db=db))
 
     def read(self, look: Callable[[Txn], T]) -> T:
-        """What ``look`` returns of one consistent snapshot. It must be quick and keep no view."""
+        """Run ``look`` on one consistent snapshot. It must be quick and keep no view."""
         with translated(self.path), self._reading:
             try:
                 with self._env.begin() as txn:
@@ -102,7 +102,7 @@ class LmdbEnvironment:
                     return look(txn)
 
     def write(self, change: Callable[[Txn], T]) -> T:
-        """What ``change`` returns, once it is durable. It is run again after the map has grown."""
+        """Run ``change`` and commit. It is run again after the map has grown."""
         with translated(self.path), self._writing:
             while True:
                 try:
@@ -123,7 +123,7 @@ class LmdbEnvironment:
 
     @property
     def syncs(self) -> bool:
-        """Whether a commit is on the disk before it is answered."""
+        """Whether a commit waits for fsync."""
         flags = self._env.flags()
         return bool(flags["sync"] and flags["metasync"])
 
@@ -140,9 +140,9 @@ _opening = threading.RLock()
 
 
 def acquire(path: Path, *, create: bool, patience_s: float = OPENS_WITHIN_S) -> LmdbEnvironment:
-    """The environment at ``path``; every acquire needs one release.
+    """Return the environment at ``path``; every acquire needs one release.
 
-    StoreUnavailable when another process has held its write lock for ``patience_s``.
+    Raises StoreUnavailable if another process holds its write lock for ``patience_s``.
     """
     with _opening:
         key = os.getpid(), path.resolve()
@@ -150,7 +150,7 @@ def acquire(path: Path, *, create: bool, patience_s: float = OPENS_WITHIN_S) -> 
         if environment is None:
             _prepare_folder(path, create)
             environment = _open[key] = LmdbEnvironment(path.resolve(), create=create)
-            # A daemon: it may be blocked for as long as another process holds the lock.
+            # A daemon thread: it may be blocked for as long as another process holds the lock.
             opening = environment.open_databases
             threading.Thread(
                 target=opening, args=(create,), name="lmdb-opening", daemon=True
@@ -162,7 +162,7 @@ def acquire(path: Path, *, create: bool, patience_s: float = OPENS_WITHIN_S) -> 
         release(environment)
         raise StoreUnavailable(
             f"{path}: cannot be opened: another process has held its write lock for more than "
-            f"{patience_s:g} s (fuser {path}/data.mdb names those that have it open)"
+            f"{patience_s:g} s (fuser {path}/data.mdb lists the processes)"
         ) from None
     except BaseException:
         release(environment)
@@ -196,17 +196,17 @@ def _prepare_folder(path: Path, create: bool) -> None:
     except OSError as error:
         if error.errno in FULL:
             raise StoreFull(f"{path}: the disk is full: {error}") from error
-        raise StoreRefused(f"{path}: cannot be made: {error}") from error
+        raise StoreRefused(f"{path}: cannot be created: {error}") from error
 
 
 def _reserve(lock_file: Path) -> None:
-    """Give the lock file its blocks: it is mapped, and a full disk would kill by SIGBUS later."""
+    """Preallocate the lock file: it is mapped, and a full disk would cause SIGBUS later."""
     try:
         file = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o640)
     except OSError as error:
         if error.errno in FULL:
             raise
-        return  # LMDB says why better
+        return  # LMDB's own error is more precise
     try:
         if os.fstat(file).st_blocks * 512 < LOCK_FILE_BYTES:
             os.posix_fallocate(file, 0, LOCK_FILE_BYTES)

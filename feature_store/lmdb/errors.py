@@ -1,4 +1,4 @@
-"""LMDB's errors, and those of its file system, in the store's own terms."""
+"""Translates errors of LMDB and its file system to StoreErrors."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ PROBE_BYTES = 1 << 20
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Raise errors of the environment in the folder ``path`` as StoreErrors."""
+    """Raise LMDB and OS errors inside the block as StoreErrors that name ``path``."""
     try:
         yield
     except (lmdb.Error, OSError) as error:
-        raise told(path, error) from error
+        raise store_error(path, error) from error
 
 
-def told(path: Path, error: lmdb.Error | OSError) -> StoreError:
-    """An error of the environment in the folder ``path`` as a StoreError."""
+def store_error(path: Path, error: lmdb.Error | OSError) -> StoreError:
+    """Return the StoreError for an error of the environment at ``path``."""
     if full := _no_room(path, error):
         return full
     match error:
@@ -50,7 +50,7 @@ def told(path: Path, error: lmdb.Error | OSError) -> StoreError:
 
 
 def _no_room(path: Path, error: lmdb.Error | OSError) -> StoreFull | None:
-    """What there is no room in: the disk, the quota, or the address space of the map."""
+    """Return a StoreFull naming what is full (disk, quota, address space); None otherwise."""
     text = str(error)
     if isinstance(error, lmdb.MapFullError):
         return StoreFull(
@@ -61,7 +61,7 @@ def _no_room(path: Path, error: lmdb.Error | OSError) -> StoreFull | None:
     for known in (*FULL, errno.EIO):
         if os.strerror(known) in text:
             code = known
-    if code == errno.EIO:  # LMDB's name for a page of which only a part could be written
+    if code == errno.EIO:  # LMDB's error for a partly written page
         code = _when_written(path)
     if code == errno.ENOSPC:
         return StoreFull(f"{path}: the disk is full: free space or move the store ({text})")
@@ -71,7 +71,7 @@ def _no_room(path: Path, error: lmdb.Error | OSError) -> StoreFull | None:
 
 
 def _when_written(path: Path) -> int | None:
-    """The error of a file that is written beside the store; None when it can be written."""
+    """Write a probe file beside the store; return its errno, None if it succeeds."""
     try:
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(bytes(PROBE_BYTES))

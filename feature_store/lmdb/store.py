@@ -1,8 +1,8 @@
 """The embedded store: histories and items in an LMDB folder that several processes may share.
 
-Reads happen inline in the event loop: they are memory look-ups of microseconds. Writes go through
-one thread with a bounded queue (``feature_store.lmdb.writer``), so that a commit (an fsync) or
-another process's lock never holds up a request for longer than its budget.
+Reads are memory look-ups and run inline in the event loop. Writes go through one thread with a
+bounded queue (``feature_store.lmdb.writer``): neither an fsync nor another process's lock delays a
+request beyond its budget.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 from feature_store.codec import ItemCodec, decode_history, encode_history
 from feature_store.contract import Append, Changes, Ids, ItemBatch, ItemRows
 from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
+from feature_store.faults import FaultLog
 from feature_store.ids import checked_id, checked_ids
 from feature_store.lmdb.change_log import ChangeLog, SeenKeys
 from feature_store.lmdb.environment import LmdbEnvironment, Txn, acquire, release
 from feature_store.lmdb.writer import LmdbWriter
 from feature_store.options import StoreOptions
-from feature_store.parquet.oddities import Oddities
 from feature_store.schema import FeatureSchema
 from feature_store.schema_record import STORE_FORMAT, parse, settled
 
@@ -40,8 +40,8 @@ class LmdbStore:
         self.schema = schema
         self._environment: LmdbEnvironment | None = environment
         self._codec = ItemCodec(schema)
-        self._oddities = Oddities()
-        self._changes = ChangeLog(environment, options.changes_kept, self._oddities)
+        self._faults = FaultLog()
+        self._changes = ChangeLog(environment, options.changes_kept, self._faults)
         self._seen = SeenKeys(environment, options.idempotency_ttl_s)
         self._writer = LmdbWriter(environment, options.write_budget_s)
 
@@ -49,7 +49,7 @@ class LmdbStore:
     def open(
         cls, path: Path, schema: FeatureSchema | None, options: StoreOptions, *, create: bool
     ) -> LmdbStore:
-        """The store at ``path``. StoreMismatch names what differs from ``schema``."""
+        """Open the store at ``path``. StoreMismatch names what differs from ``schema``."""
         environment = acquire(path, create=create and schema is not None)
         try:
             chosen = settled(str(path), _read_schema(environment), schema, create=create)
@@ -59,7 +59,7 @@ class LmdbStore:
             raise
 
     async def record_schema(self) -> None:
-        """Write down what the store holds."""
+        """Record the schema and format in the store."""
         await self._write(self._record_schema)
 
     def _record_schema(self, txn: Txn) -> None:
@@ -191,7 +191,7 @@ class LmdbStore:
             if record is None:
                 return False
             if fault := self._codec.fault(item_id, record):
-                raise StoreCorrupt(f"item {item_id}: {fault}; put it whole")
+                raise StoreCorrupt(f"item {item_id}: {fault}; replace the whole item")
             row = self._codec.decode(ids, [record]).rows
             change(row)
             txn.put(key, self._codec.encode(ids, row)[0], db=db)
@@ -218,7 +218,7 @@ class LmdbStore:
             "acknowledged_click": (
                 "on disk before it is answered (fsync)"
                 if env.syncs
-                else "on disk when the kernel writes it: a power cut loses what it had not"
+                else "on disk when the kernel flushes it: a power cut loses the rest"
             ),
             "item_record_bytes": self._codec.record_bytes,
         }
@@ -247,7 +247,7 @@ class LmdbStore:
 
     @property
     def odd_replies(self) -> int:
-        return self._oddities.count
+        return self._faults.count
 
     @property
     def open_breakers(self) -> list[str]:
@@ -275,7 +275,7 @@ class LmdbStore:
         return await self._writer.write(change)
 
     async def _scan(self, database: str, batch_size: int) -> AsyncIterator[tuple[Ids, list[bytes]]]:
-        """Batches of (ids, records) in id order, each of its own snapshot: no reader stays open."""
+        """Yield (ids, records) in id order, each batch from its own short read transaction."""
         env, start = self._env(), _key(0)
 
         def look(txn: Txn) -> list[tuple[bytes, bytes]]:
@@ -296,7 +296,7 @@ class LmdbStore:
 async def connect_lmdb(
     path: Path, schema: FeatureSchema | None, options: StoreOptions, *, create: bool
 ) -> LmdbStore:
-    """As ``feature_store.connect``."""
+    """Open the store, as ``feature_store.connect``."""
     store = await asyncio.to_thread(LmdbStore.open, path, schema, options, create=create)
     if create and schema is not None:
         try:

@@ -1,9 +1,9 @@
-"""One thread that writes an LMDB store, and the queue in front of it.
+"""Writes an LMDB store from one thread with a bounded queue (group commit).
 
-LMDB's write lock is shared between processes and cannot be waited for with a time limit: a thread
-that asks for it may be blocked for as long as another process holds it. So only this thread asks.
-A write leaves the queue when its caller's time is up or its caller is gone, and is then never
-made. Once the lock is held, all that waits is written in one transaction.
+LMDB's write lock is shared between processes and has no timeout: a thread that requests it may be
+blocked for as long as another process holds it. So only this thread does. A write whose budget is
+over or whose caller was cancelled leaves the queue and is never made. Once the lock is held, all
+queued writes are committed in one transaction.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ import lmdb
 
 from feature_store.errors import StoreError, StoreUnavailable
 from feature_store.lmdb.environment import LmdbEnvironment, Txn, release
-from feature_store.lmdb.errors import told
+from feature_store.lmdb.errors import store_error
 
 T = TypeVar("T")
 MOST_WAITING = 512  # writes; one may hold a whole batch of events
 MOST_TOGETHER = 256  # writes in one transaction
 CLOSING_PATIENCE_S = 2.0  # for another process's lock
-LOOK_EVERY_S = 0.02  # whether a write under way is done, once its budget is over
+LOOK_EVERY_S = 0.02  # poll interval for a write in progress, once its budget is over
 
 
 class State(Enum):
     WAITING = 1
-    WRITING = 2  # the lock is held: it will be known soon whether it is on disk
-    LEFT = 3  # its caller has gone: it is not to be made
+    WRITING = 2  # the lock is held: its outcome follows soon
+    LEFT = 3  # its caller gave up: not to be made
 
 
 class _Write:
-    """A change, and the future of the caller who waits for it."""
+    """A queued change, and the future of its outcome."""
 
     def __init__(self, change: Callable[[Txn], Any]) -> None:
         self.change = change
@@ -46,7 +46,7 @@ class _Write:
 
 
 class _Failed(Exception):
-    """One write's change raised: the transaction is made again without it."""
+    """One write's change raised: the transaction is repeated without it."""
 
     def __init__(self, write: _Write, error: Exception) -> None:
         super().__init__(str(error))
@@ -54,7 +54,7 @@ class _Failed(Exception):
 
 
 class LmdbWriter:
-    """Owns one use of ``environment`` and releases it when its thread has ended."""
+    """Owns one reference to ``environment`` and releases it when its thread has ended."""
 
     def __init__(self, environment: LmdbEnvironment, budget_s: float) -> None:
         self._environment = environment
@@ -66,10 +66,10 @@ class LmdbWriter:
         self._thread: threading.Thread | None = None
 
     async def write(self, change: Callable[[Txn], T]) -> T:
-        """What ``change`` returns, once it is durable. It may be called more than once.
+        """Commit ``change`` and return its result. It may be called more than once.
 
-        StoreUnavailable when there was no turn within the budget: then nothing is written, now or
-        later. ``unknown`` is set on it when a commit under way took too long to tell.
+        Raises StoreUnavailable if it did not start within the budget: then nothing is written, now
+        or later. ``unknown`` is set on it if a commit in progress exceeded its time.
         """
         write = _Write(change)
         self._enter(write)
@@ -79,7 +79,7 @@ class LmdbWriter:
             while not write.future.done():
                 if self._leave(write, State.WAITING):
                     raise StoreUnavailable(
-                        f"{self._environment.path}: not written: no turn in "
+                        f"{self._environment.path}: not written within "
                         f"{self._budget_s * 1e3:g} ms: another process holds the write lock, or "
                         "the disk is slow"
                     )
@@ -93,11 +93,11 @@ class LmdbWriter:
             result: T = write.future.result()
             return result
         finally:
-            self._leave(write, State.WAITING)  # the caller is gone
-            write.future.cancel()  # its outcome is of no use to anything
+            self._leave(write, State.WAITING)  # after cancellation
+            write.future.cancel()  # drops a late outcome
 
     async def close(self) -> None:
-        """End the thread after what waits; one that is blocked ends once the lock is free."""
+        """End the thread after the queued writes; if blocked, it ends once the lock is free."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -117,12 +117,12 @@ class LmdbWriter:
             self._queue.append(write)
             self._changed.notify()
             if self._thread is None:
-                # A daemon: another process's lock must not keep this one from ending.
+                # A daemon thread: another process's lock must not keep this process from exiting.
                 self._thread = threading.Thread(target=self._run, name="lmdb-writer", daemon=True)
                 self._thread.start()
 
     def _leave(self, write: _Write, state: State) -> bool:
-        """Take the write back if it is in ``state``; whether it was."""
+        """Withdraw the write if it is in ``state``; return whether it was."""
         with self._changed:
             if write.state is not state or write.future.done():
                 return False
@@ -148,14 +148,14 @@ class LmdbWriter:
         release(self._environment)
 
     def _wait(self) -> bool:
-        """Whether there is something to write; False once closed and empty."""
+        """Wait for a queued write; False once closed and empty."""
         with self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
             return bool(self._queue)
 
     def _commit(self, claimed: list[_Write]) -> list[Any]:
-        """Write all that waits once the lock is held; the outcomes of ``claimed``, in order."""
+        """Commit all queued writes; return the outcomes of ``claimed``, in order."""
         failed: dict[_Write, Exception] = {}
 
         def together(txn: Txn) -> list[Any]:
@@ -168,7 +168,7 @@ class LmdbWriter:
                 try:
                     outcomes.append(write.change(txn))
                 except lmdb.BadValsizeError as error:  # of this write's key or value
-                    raise _Failed(write, told(self._environment.path, error)) from error
+                    raise _Failed(write, store_error(self._environment.path, error)) from error
                 except lmdb.Error:
                     raise
                 except Exception as error:
@@ -182,13 +182,13 @@ class LmdbWriter:
                 failed[one.write] = one.error
                 self._give_back(claimed)
             except StoreError:
-                # Not one came to be written. Without the lock none was claimed: they wait on.
+                # None was written. If the lock was not obtained, none was claimed: fail the queue.
                 if not claimed:
                     self._claim(claimed)
                 raise
 
     def _claim(self, claimed: list[_Write]) -> None:
-        """Take what waits into this transaction, and drop what was left since the last try."""
+        """Move queued writes into this transaction; drop those withdrawn since the last try."""
         with self._changed:
             claimed[:] = [write for write in claimed if write.state is not State.LEFT]
             while self._queue and len(claimed) < MOST_TOGETHER:
@@ -197,7 +197,7 @@ class LmdbWriter:
                 write.state = State.WRITING
 
     def _give_back(self, claimed: list[_Write]) -> None:
-        """The lock is given up and has to be waited for again."""
+        """Mark claimed writes as waiting again: the lock has been released."""
         with self._changed:
             for write in claimed:
                 if write.state is State.WRITING:

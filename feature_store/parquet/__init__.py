@@ -1,5 +1,5 @@
-"""Parquet files: items and histories read, joined, checked, loaded, exported.
+"""Reads, joins, checks, loads and exports parquet files of items and histories.
 
-May import the rest of ``feature_store`` but ``cli``.
+May import the modules on top of ``feature_store``, not the other rooms.
 Start reading at ``load``.
 """

@@ -1,4 +1,4 @@
-"""Compare a store with the parquet files it was loaded from."""
+"""Compares a store with the parquet files it was loaded from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One record that is not in the store as it is in the files."""
+    """One record that differs between the store and the files."""
 
     kind: str  # item | history
     id: int
@@ -26,25 +26,25 @@ class Difference:
 
 @dataclass(slots=True)
 class Comparison:
-    """What was compared. ``differences`` counts what was yielded."""
+    """Counts of a comparison. ``differences`` counts those yielded."""
 
     items: int = 0
     histories: int = 0
-    grown: int = 0  # histories that had clicks since: as expected of a store in use
-    rejected: int = 0  # rows of the files that cannot be in a store
-    joined_to_nothing: int = 0  # ids of further item files that are in none of the first
-    differing: int = 0  # items of which files give different values in a column they share
-    superseded: int = 0  # history rows of users who have a later one
+    grown: int = 0  # histories with later clicks: normal in a store in use
+    rejected: int = 0  # invalid rows of the files
+    joined_to_nothing: int = 0  # ids of further item files that are missing in the first
+    differing: int = 0  # items with conflicting values in a column that several files have
+    superseded: int = 0  # history rows followed by a later one of their user
     warnings: list[str] = field(default_factory=list)
-    store: dict[str, str | int] = field(default_factory=dict)  # as it describes itself
+    store: dict[str, str | int] = field(default_factory=dict)  # its ``describe``
     differences: int = 0
-    row: int = 0  # how far the file at hand has been read
+    row: int = 0  # progress in the current file
     _seen: list[Ids] = field(default_factory=list)
 
     async def check_items(
         self, store: FeatureStore, source: ItemParquet
     ) -> AsyncIterator[Difference]:
-        """Items that the store lacks or holds otherwise, then those that no file has."""
+        """Yield items that are missing or different in the store, then those in no file."""
         async for batch in ahead(source.batches(BATCH_ROWS)):
             stored = await store.items(batch.ids)
             for difference in _item_differences(batch, stored):
@@ -66,7 +66,7 @@ class Comparison:
     async def check_histories(
         self, store: FeatureStore, source: HistoryParquet, later: Sequence[HistoryParquet]
     ) -> AsyncIterator[Difference]:
-        """Histories of ``source``, without the users whom a ``later`` file has again."""
+        """Yield differing histories of ``source``, without users that a ``later`` file repeats."""
         overridden = {user for other in later for user in other.users.tolist()}
         async for batch in ahead(source.batches(BATCH_ROWS)):
             expected = {u: h for u, h in batch.histories.items() if u not in overridden}

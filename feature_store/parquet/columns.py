@@ -1,7 +1,7 @@
-"""Parquet columns as numpy arrays, with what is wrong in them told row by row.
+"""Reads parquet columns as numpy arrays and reports faults per row.
 
-A fault of a whole file (missing, not parquet, a column that is absent or of another type) is a
-``DataFileError``; a fault of one row is a reason in ``Column.faults`` and the caller decides.
+A fault of a whole file (missing, not parquet, a column absent or of another type) is a
+``DataFileError``; a fault of one row is a reason in ``Column.faults``, for the caller to handle.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 
 class DataFileError(ValueError):
-    """A data file that cannot be used; the message names the file, the column and the row."""
+    """An unusable data file; the message names the file, the column and the row."""
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """One row that was not taken. Rows are counted from 0."""
+    """One rejected row. Rows are counted from 0."""
 
     file: str
     row: int
@@ -36,7 +36,7 @@ class RejectedRow:
 
 @dataclass(slots=True)
 class Column:
-    """Values in the order of the file. A row with a fault holds no meaning."""
+    """Values in the order of the file. The value of a row with a fault is undefined."""
 
     values: NDArray[np.generic]
     faults: dict[int, str] = field(default_factory=dict)  # row of the batch -> first reason
@@ -47,7 +47,7 @@ class Column:
 
 
 class ParquetTable:
-    """One parquet file and the columns that are wanted of it."""
+    """One parquet file, read column by column."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -90,7 +90,7 @@ class ParquetTable:
 
 
 def integers(array: pa.Array, source: str, *, below: int, limit: str) -> Column:
-    """(N,) int64 in 0 … ``below`` − 1; ``limit`` says what the bound is."""
+    """(N,) int64 in 0 … ``below`` − 1; ``limit`` describes the bound in messages."""
     if not pa.types.is_integer(array.type):
         raise DataFileError(f"{source}: holds {array.type}, not integers")
     missing = array.is_null().to_numpy(zero_copy_only=False)
@@ -135,7 +135,7 @@ def dense(
 ) -> Column:
     """(N, size) finite floats of ``dtype``; a plain number is a vector of size 1.
 
-    ``within``: the largest magnitude, and what says so; without it the range of ``dtype``.
+    ``within``: the largest magnitude and its origin; by default the range of ``dtype``.
     """
     if size == 1 and _is_number(array.type):
         array = pa.FixedSizeListArray.from_arrays(array, 1)
@@ -184,7 +184,7 @@ def _integer_elements(
 def _flattened(
     array: pa.Array, column: Column
 ) -> tuple[NDArray[np.generic], NDArray[np.intp], NDArray[np.int64]]:
-    """All elements (E,), the row each belongs to (E,), and the rows' lengths (N,); nulls told."""
+    """All elements (E,), the row each belongs to (E,), and the rows' lengths (N,)."""
     missing = array.is_null().to_numpy(zero_copy_only=False)
     column.reject(missing, "null")
     lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)

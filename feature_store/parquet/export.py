@@ -1,4 +1,4 @@
-"""Write a store back to parquet, as ``load`` reads it."""
+"""Writes a store to parquet files that ``load`` reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ITEMS, HISTORIES, SCHEMA = "items.parquet", "histories.parquet", "schema.yaml"
 async def export_items(
     store: FeatureStore, path: Path, id_column: str
 ) -> AsyncIterator[tuple[int, list[int]]]:
-    """Write every item; yields (items written by now, ids of damaged ones) after each batch."""
+    """Write every item; yield (items written so far, ids of damaged ones) after each batch."""
     schema = store.schema
     written = 0
     with _written(path, _item_columns(schema, id_column)) as writer:
@@ -43,7 +43,7 @@ async def export_items(
 
 
 async def export_histories(store: FeatureStore, path: Path) -> AsyncIterator[tuple[int, list[int]]]:
-    """Write every history, newest last; yields (users by now, users whose history has an id 0).
+    """Write every history, newest last; yield (users so far, users whose history has an id 0).
 
     Id 0 is padding in such a file: those clicks cannot be read back.
     """
@@ -59,7 +59,7 @@ async def export_histories(store: FeatureStore, path: Path) -> AsyncIterator[tup
 
 
 def _item_columns(schema: FeatureSchema, id_column: str) -> pa.Schema:
-    """The id column, then the features; one that is called as the id column is is the same."""
+    """The id column, then the features except one of the same name."""
     columns = [(id_column, pa.int64())]
     for feature in (*schema.item, *schema.context):
         if feature.name == id_column:
@@ -85,7 +85,7 @@ def _array(rows: ItemRows, name: str) -> Any:
 
 @contextmanager
 def _written(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A file that is whole or absent."""
+    """Write a file atomically: complete or absent."""
     partial = path.with_name(path.name + ".partial")
     try:
         with pq.ParquetWriter(partial, columns) as writer:

@@ -1,8 +1,8 @@
-"""Behaviour histories in the challenge's parquet files: train, valid and test alike.
+"""Reads behaviour histories from the challenge's parquet files: train, valid and test alike.
 
-``user_id`` and ``item_seq`` (item ids, 0-padded on the left, newest last). Of a user the last sound
-row in file order counts (and of several files the last one): a rejected row is nobody's, whatever
-it says. 0 is padding here, so an item of id 0 cannot be in a history that comes from such a file.
+``user_id`` and ``item_seq`` (item ids, 0-padded on the left, newest last). A user's last valid row
+in file order counts (of several files, in the last one). 0 is padding, so item 0 cannot be in a
+history of such a file.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from feature_store.contract import MAX_ID, Ids
 from feature_store.parquet.columns import ParquetTable, RejectedRow, integers, list_elements
 
 USER, SEQUENCE = "user_id", "item_seq"
-RIGHT_PADDED = "ends in padding, which belongs on the left: the newest item is the last"
-SURVEY_ROWS = 65_536  # read at a time to find each user's last row
+RIGHT_PADDED = "ends in padding, which belongs on the left: the newest item is last"
+SURVEY_ROWS = 65_536  # batch size of the first pass, which finds each user's last row
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryParquetBatch:
-    """The histories that count among some consecutive rows, newest first."""
+    """The histories that count among consecutive rows, newest first."""
 
     histories: dict[int, Ids]
     rejected: list[RejectedRow]
@@ -61,12 +61,12 @@ class HistoryParquet:
         if inside:
             self.warnings.append(
                 f"{inside} clicks on item 0 inside histories of {path} are left out: 0 is padding "
-                "there; give that item another id"
+                "here; give that item another id"
             )
         every, row = np.concatenate(owners), np.concatenate(sound)
         self.sound = len(every)  # rows that are not rejected
         self.users, from_the_end = np.unique(every[::-1], return_index=True)
-        self._counts = np.zeros(self.rows, bool)  # rows that are their user's last sound one
+        self._counts = np.zeros(self.rows, bool)  # rows that are their user's last valid one
         self._counts[row[len(row) - 1 - from_the_end]] = True
 
     @property
@@ -113,7 +113,7 @@ class HistoryParquet:
 
 
 def _zeros_inside(rows: _Rows, sound: NDArray[np.intp]) -> int:
-    """Zeros behind the first real item of their list: none in a list that is padded on the left."""
+    """Count zeros after the first real item of their list: none in a left-padded list."""
     zeros = np.flatnonzero(rows.items == 0)
     if not len(zeros):
         return 0

@@ -1,4 +1,4 @@
-"""Item features in parquet files, read as batches of ids and stored item rows.
+"""Reads item features from parquet files as batches of ids and stored item rows.
 
 Files with the same columns are parts: further rows. The first file and its parts give the items;
 other files (and their parts) give the columns that those lack, joined on the id column
@@ -35,13 +35,13 @@ Feature = Categorical | CategoricalList | Dense
 
 @dataclass(frozen=True, slots=True)
 class ItemParquetBatch:
-    """The items of some consecutive rows of the first file and its parts."""
+    """The items of consecutive rows of the first file and its parts."""
 
     ids: Ids  # (N,)
     rows: ItemRows  # (N,) of schema.item_dtype
     rejected: list[RejectedRow]
-    next_row: int  # where the first files are to be read on
-    differing: int = 0  # items of which files give different values in a column they share
+    next_row: int  # of the first files, to continue at
+    differing: int = 0  # items with conflicting values in a column that several files have
 
 
 def read_items(
@@ -52,17 +52,17 @@ def read_items(
     id_column: str | None = None,
     strict: bool = False,
 ) -> Iterator[ItemParquetBatch]:
-    """Every item of the files. See ``ItemParquet``."""
+    """Yield every item of the files. See ``ItemParquet``."""
     return ItemParquet(paths, schema, id_column=id_column, strict=strict).batches(batch_size)
 
 
 class ItemParquet:
     """The items of one or more parquet files.
 
-    The all-zero row of id 0 is padding, not an item, and is passed over. Without ``strict`` a bad
-    row is reported in its batch (one of a further file in the first batch) and an index beyond the
-    vocabulary is taken (it is newer than the model, so it is served as cold). With ``strict``, for
-    training, either raises DataFileError.
+    The all-zero row of id 0 is padding and is skipped. Without ``strict``, an invalid row is
+    reported in its batch (one of a further file in the first batch), and an index beyond the
+    vocabulary is accepted (newer than the model: served as cold). With ``strict``, for training,
+    both raise DataFileError.
     """
 
     def __init__(
@@ -99,13 +99,13 @@ class ItemParquet:
         return self._main.rows
 
     def batches(self, batch_size: int = 8192, start: int = 0) -> Iterator[ItemParquetBatch]:
-        """Batches from row ``start`` of the first files on. ``warnings`` is complete after them."""
+        """Yield batches from row ``start`` of the first files. Completes ``warnings``."""
         for joined in self._joined:
             joined.context_defaulted = joined.differing = 0
         columns = list(dict.fromkeys([self.id_column, *(f.name for f in self._here)]))
         for first, path, arrays in self._main.batches(columns, batch_size, start):
             batch = self._batch(first, path, arrays)
-            if first == 0:  # a load that goes on has told them already
+            if first == 0:  # a resumed load has reported them before
                 batch.rejected[:0] = self._rejected
             yield batch
         for joined in self._joined:
@@ -137,10 +137,10 @@ class ItemParquet:
         for joined in self._joined:
             for row, fault in joined.fill(rows, ids, is_item).items():
                 faults.setdefault(row, fault)
-        for row in np.flatnonzero(~is_item).tolist():  # another file may say more of id 0
+        for row in np.flatnonzero(~is_item).tolist():  # a later file may have features of id 0
             is_item[row] = any(rows[row].tobytes())
         for row in self._again[(self._again >= first) & (self._again < first + len(ids))].tolist():
-            faults.setdefault(row - first, (self.id_column, f"id {ids[row - first]} once more"))
+            faults.setdefault(row - first, (self.id_column, f"id {ids[row - first]} repeated"))
         rejected = [
             self._main.rejected(first + row, column, reason)
             for row, (column, reason) in sorted(faults.items())
@@ -156,7 +156,7 @@ class ItemParquet:
     def _column(
         self, feature: Feature, array: pa.Array, source: str, *, compared: bool = False
     ) -> Column:
-        """``compared``: not taken, so that an index beyond the vocabulary is no fault."""
+        """Read a column. ``compared``: not used, so indices are not checked."""
         match feature:
             case Dense():
                 within = feature.most, feature.limit
@@ -178,8 +178,8 @@ class ItemParquet:
     def _join(
         self, parts: ParquetParts, here: frozenset[str], lacking: list[Feature]
     ) -> JoinedColumns:
-        """Take from ``parts`` what is still lacking, whole in memory, ordered by id; of what other
-        files give too, digests."""
+        """Read the lacking columns of ``parts`` into memory, ordered by id, and digests of the
+        columns that other files have, too."""
         taken = [feature for feature in lacking if feature.name in here]
         lacking[:] = [feature for feature in lacking if feature not in taken]
         features = {f.name: f for f in (*self.schema.item, *self.schema.context)}
@@ -198,7 +198,7 @@ class ItemParquet:
                 compared[feature.name].append(self._digests(feature, arrays[feature.name]))
         context = [f.name for f in taken if f in self.schema.context]
         joined = JoinedColumns.of(parts, ids, columns, context, compared)
-        if taken:  # else nothing of the files is used, and their faults cost nothing
+        if taken:  # else the files are unused and their faults do not matter
             for row, reason in joined.rejected.items():
                 self._rejected.append(parts.rejected(row, self.id_column, reason))
         if self.strict and self._rejected:
@@ -206,7 +206,7 @@ class ItemParquet:
         return joined
 
     def _digests(self, feature: Feature, array: pa.Array) -> Digests:
-        """Of each row's value as it would be stored; of one that could not be, some number."""
+        """Digest each row's value as stored; arbitrary for an invalid one."""
         try:
             column = self._column(feature, array, feature.name, compared=True)
         except DataFileError:  # of another type
@@ -220,12 +220,12 @@ class ItemParquet:
         return found
 
     def _say_unjoined(self, joined: JoinedColumns, ids: Ids) -> int:
-        """How many ids of the further files are in none of the first; 0 is padding."""
+        """Count ids of the further files that are missing in the first; 0 is padding."""
         unjoined = np.setdiff1d(joined.ids[joined.ids != 0], ids, assume_unique=True)
         if len(unjoined):
             shown = ", ".join(map(str, unjoined[:3].tolist()))
             self.warnings.append(
-                f"{len(unjoined)} ids of {joined.parts} are not in {self._main}: they are no items "
+                f"{len(unjoined)} ids of {joined.parts} are not in {self._main}: not loaded "
                 f"({shown}{', …' if len(unjoined) > 3 else ''})"
             )
         return len(unjoined)
@@ -240,7 +240,7 @@ class ItemParquet:
             self.warnings.append(f"no column {missing} in {names}: 0 (padding) for every item")
 
     def _repeated_ids(self) -> tuple[Ids, Ids]:
-        """Every id once, ascending; and the numbers of rows whose id an earlier row has given."""
+        """Every id once, ascending; and the row numbers of repeated ids."""
         found, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for first, path, arrays in self._main.batches([self.id_column], 262_144):
             keys = self._ids(path, arrays[self.id_column])

@@ -1,4 +1,4 @@
-"""Columns that further parquet files add to the items of the first."""
+"""Joins columns of further parquet files to the items of the first."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(slots=True)
 class JoinedColumns:
-    """Columns of one further file or of its parts, whole in memory, found by item id."""
+    """Columns of one further file or of its parts, in memory, looked up by item id."""
 
     parts: ParquetParts
     ids: Ids  # (M,) ascending, each once
     row: Ids  # (M,) row in the parts
-    rejected: dict[int, str]  # row in the parts -> why its id finds no item
+    rejected: dict[int, str]  # row in the parts -> why its id is invalid
     columns: dict[str, Column] = field(default_factory=dict)
     context: list[str] = field(default_factory=list)
-    shared: dict[str, Digests] = field(default_factory=dict)  # (rows,) of what other files give
+    shared: dict[str, Digests] = field(default_factory=dict)  # (rows,) of columns of other files
     context_defaulted: int = 0
-    differing: int = 0  # items of which a shared column differs
+    differing: int = 0  # items with a conflicting shared column
     differing_columns: set[str] = field(default_factory=set)
 
     @classmethod
@@ -40,14 +40,14 @@ class JoinedColumns:
         context: list[str],
         shared: dict[str, list[Digests]],
     ) -> JoinedColumns:
-        """Of an id the first row counts, as in the first file."""
+        """Index the columns by id; the first row of an id counts, as in the first file."""
         keys = _merged(ids)
         every: Ids = keys.values.astype(np.int64, copy=False)
         sound = np.delete(np.arange(len(every)), list(keys.faults))
         found, first = np.unique(every[sound], return_index=True)
         rejected = dict(keys.faults)
         for row in np.delete(sound, first).tolist():
-            rejected[row] = f"id {every[row]} once more"
+            rejected[row] = f"id {every[row]} repeated"
         return cls(
             parts,
             found,
@@ -61,7 +61,7 @@ class JoinedColumns:
     def fill(
         self, rows: ItemRows, ids: Ids, is_item: NDArray[np.bool_]
     ) -> dict[int, tuple[str, str]]:
-        """Put our columns into ``rows``. Row -> (column, reason) where that cannot be."""
+        """Copy the columns into ``rows``. Returns row -> (column, reason) of faults."""
         faults: dict[int, tuple[str, str]] = {}
         if not self.columns:
             return faults
@@ -86,7 +86,7 @@ class JoinedColumns:
         return faults
 
     def compare(self, rows: ItemRows, ids: Ids) -> NDArray[np.bool_]:
-        """(N,) where a column that we share with other files has another value here."""
+        """(N,) where a shared column has another value here."""
         differs = np.zeros(len(ids), np.bool_)
         known, source = self._found(ids)
         for name, theirs in self.shared.items():
@@ -98,7 +98,7 @@ class JoinedColumns:
         return differs
 
     def _found(self, ids: Ids) -> tuple[NDArray[np.bool_], Ids]:
-        """(N,) which ids we have, and the row in the parts of each that we have."""
+        """(N,) which ids are here, and the row in the parts of each that is."""
         at = np.searchsorted(self.ids, ids, side="right") - 1
         known = at >= 0
         known[known] = self.ids[at[known]] == ids[known]
@@ -106,7 +106,7 @@ class JoinedColumns:
 
 
 def digests(values: NDArray[Any]) -> Digests:
-    """(N,) a 64-bit digest of each row's bytes; −0 counts as 0."""
+    """(N,) 64-bit digests of the rows' bytes; −0 counts as 0."""
     if values.dtype.kind == "f":
         values = values + values.dtype.type(0)
     count = len(values)
@@ -116,12 +116,12 @@ def digests(values: NDArray[Any]) -> Digests:
     for start in range(0, count, ROWS_AT_ONCE):
         part = row[start : start + ROWS_AT_ONCE].astype(np.uint64)
         total = (part * (weights | np.uint64(1))).sum(axis=1)
-        found[start : start + ROWS_AT_ONCE] = total + np.uint64(1)  # 0 is the digest of nothing
+        found[start : start + ROWS_AT_ONCE] = total + np.uint64(1)  # 0 means no digest
     return found
 
 
 def _merged(parts: list[Column]) -> Column:
-    """Consecutive batches of one column as one."""
+    """Concatenate consecutive batches of one column."""
     merged = Column(np.concatenate([part.values for part in parts] or [np.zeros(0, np.int64)]))
     first = 0
     for part in parts:

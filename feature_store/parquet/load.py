@@ -1,8 +1,8 @@
-"""From parquet files to a store, resumable after a kill.
+"""Loads parquet files into a store; resumable after a kill.
 
-How far a load has come is a note in the store itself, written after each batch, together with the
-identity of its sources: the same command goes on where the last one was stopped, any other starts
-afresh. Loading inserts and replaces; it removes nothing (``check`` says what is too many).
+After each batch the progress is written to a note in the store, with the identity of the sources:
+the same command resumes there, any other starts over. Loading inserts and replaces; it deletes
+nothing (``check`` lists surplus records).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ BATCH_ROWS = 8192
 
 
 class LoadReport(BaseModel):
-    """What a load has done so far; with it a load goes on."""
+    """Counts and progress of a load, to resume it with."""
 
     sources: str
     phase: int = 0  # 0: items, 1…: the history files in the order given
-    row: int = 0  # where that phase is to be read on
+    row: int = 0  # of that phase, to continue at
     items: int = 0
     histories: int = 0
-    cut: int = 0  # of the histories, to the newest that the schema has room for
+    cut: int = 0  # histories truncated to the schema's ``history_length``
     rejected: int = 0
-    joined_to_nothing: int = 0  # ids of further item files that are in none of the first
-    differing: int = 0  # items of which files give different values in a column they share
-    superseded: int = 0  # history rows of users who have a later one
-    rejects_bytes: int = 0  # length of the file of rejected rows at this point
+    joined_to_nothing: int = 0  # ids of further item files that are missing in the first
+    differing: int = 0  # items with conflicting values in a column that several files have
+    superseded: int = 0  # history rows followed by a later one of their user
+    rejects_bytes: int = 0  # length of the file of rejected rows
 
 
 Batch = ItemParquetBatch | HistoryParquetBatch
@@ -50,19 +50,19 @@ Advance = Callable[[int, int], None]  # (phase, row) -> None
 
 @dataclass(slots=True)
 class Load:
-    """Item files and history files on their way into a store."""
+    """Loads item files, then history files, into a store."""
 
     store: FeatureStore
     items: ItemParquet | None
     histories: Sequence[HistoryParquet]
-    sources: str  # ``identity`` of every file and option that decides what is read
+    sources: str  # ``identity`` of the files and options
 
     @property
     def phases(self) -> list[ItemParquet | HistoryParquet | None]:
         return [self.items, *self.histories]
 
     async def resumed(self) -> LoadReport:
-        """Where a stopped load of these sources goes on; else a fresh report."""
+        """The report of a stopped load of the same sources; else a new one."""
         fresh = LoadReport(sources=self.sources)
         note = await self.store.get_note(NOTE)
         try:
@@ -72,7 +72,7 @@ class Load:
         return stopped if stopped.sources == self.sources else fresh
 
     async def run(self, report: LoadReport, rejects: Path, advance: Advance) -> LoadReport:
-        """Load what ``report`` has not seen yet. ``rejects`` gets a JSON line per rejected row."""
+        """Load the rest after ``report``. Writes a JSON line per rejected row to ``rejects``."""
         report.joined_to_nothing = self.items.joined_to_nothing if self.items else 0
         report.superseded = superseded(self.histories)
         with _Rejects(rejects, report.rejects_bytes) as rejected:
@@ -105,14 +105,14 @@ class Load:
 
 
 def superseded(sources: Sequence[HistoryParquet]) -> int:
-    """Sound rows that do not count, because a later row of the same user does."""
+    """Count valid rows that a later row of the same user supersedes."""
     users = [source.users for source in sources]
     every = len(np.unique(np.concatenate(users))) if users else 0
     return sum(source.sound for source in sources) - every
 
 
 def identity(paths: Sequence[Path], options: str) -> str:
-    """Changes whenever a file does: name, size, time of change and parquet footer."""
+    """Digest of the files' names, sizes, modification times and parquet footers."""
     digest = hashlib.sha256(options.encode())
     for path in paths:
         stat = path.stat()
@@ -123,7 +123,7 @@ def identity(paths: Sequence[Path], options: str) -> str:
 
 
 class _Rejects:
-    """Appends to the file of rejected rows from a known length on; made when the first comes."""
+    """Appends to the file of rejected rows after ``kept_bytes``; created on the first row."""
 
     def __init__(self, path: Path, kept_bytes: int) -> None:
         self._path, self._bytes = path, kept_bytes
@@ -137,7 +137,7 @@ class _Rejects:
         return self
 
     def write(self, rows: Sequence[RejectedRow]) -> int:
-        """The file's length once these rows are in it."""
+        """Append rows; return the file's length."""
         if rows:
             file = self._file or self._open()
             file.write(b"".join(json.dumps(asdict(row)).encode() + b"\n" for row in rows))
@@ -159,7 +159,7 @@ class _Rejects:
 
 
 async def ahead(batches: Iterator[T]) -> AsyncIterator[T]:
-    """The batches, the next one being read while the last is written."""
+    """Read ahead: read the next batch in a thread while the caller handles the last."""
     end = object()
     following = asyncio.create_task(asyncio.to_thread(next, batches, end))
     try:
@@ -167,4 +167,4 @@ async def ahead(batches: Iterator[T]) -> AsyncIterator[T]:
             following = asyncio.create_task(asyncio.to_thread(next, batches, end))
             yield batch  # type: ignore[misc]
     finally:
-        await asyncio.wait([following])  # the reader is left at rest, whatever happened
+        await asyncio.wait([following])  # leaves no thread reading

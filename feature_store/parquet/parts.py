@@ -1,4 +1,4 @@
-"""Several parquet files with the same columns, as one table: the parts of an export."""
+"""Reads several parquet files with the same columns as one table: the parts of an export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from feature_store.parquet.columns import ParquetTable, RejectedRow
 
 
 class ParquetParts:
-    """Rows are numbered through all files; ``place`` says which row of which file one is."""
+    """Rows are numbered across the files; ``place`` maps a number to its file and row."""
 
     def __init__(self, tables: Sequence[ParquetTable]) -> None:
         self._tables = tables
@@ -32,14 +32,14 @@ class ParquetParts:
     def batches(
         self, columns: Sequence[str], batch_size: int, start: int = 0
     ) -> Iterator[tuple[int, Path, dict[str, pa.Array]]]:
-        """(number of the first row, file, columns) from row ``start`` on; each of one file."""
+        """Yield (number of the first row, file, columns) from row ``start`` on, per file."""
         for table, first in zip(self._tables, self._starts, strict=False):
             if first + table.rows > start:
                 for row, arrays in table.batches(columns, batch_size, max(0, start - first)):
                     yield first + row, table.path, arrays
 
     def place(self, row: int) -> tuple[Path, int]:
-        """The file and the row in it."""
+        """Return the file and the row in it."""
         at = bisect_right(self._starts, row) - 1
         return self._tables[at].path, row - self._starts[at]
 
@@ -51,7 +51,7 @@ class ParquetParts:
 def grouped(
     tables: Sequence[ParquetTable], names: frozenset[str]
 ) -> list[tuple[frozenset[str], ParquetParts]]:
-    """Tables with the same of the columns ``names``, in the order in which each group begins."""
+    """Group tables that have the same of the columns ``names``, in order of first occurrence."""
     groups: dict[frozenset[str], list[ParquetTable]] = {}
     for table in tables:
         groups.setdefault(names & frozenset(table.columns), []).append(table)

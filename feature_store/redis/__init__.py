@@ -1,5 +1,5 @@
-"""The store on Redis: one server, Sentinel, or a cluster.
+"""Implements the feature store on Redis: one server, Sentinel, or a cluster.
 
-May import the contract, schema, codec and errors of ``feature_store``.
+May import the modules on top of ``feature_store``, not the other rooms.
 Start reading at ``store``.
 """

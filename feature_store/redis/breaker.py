@@ -1,4 +1,4 @@
-"""When to stop asking a server that does not answer."""
+"""Circuit breaker for one server."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ LEAST_FAILURES = 3
 
 
 class Breaker:
-    """Opens once nothing has succeeded for a while; any success closes it.
+    """Opens after failures without a success for ``OPENS_AFTER_S``; any success closes it.
 
-    A pause of the server shorter than ``OPENS_AFTER_S`` costs the requests that it hit and no
-    others, however many failed at once.
+    A shorter pause of the server fails only the requests sent during it, however many.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -25,7 +24,7 @@ class Breaker:
         self._failures, self.open = 0, False
 
     def failed(self) -> bool:
-        """Count a failure; whether this one opens the breaker."""
+        """Count a failure; return whether it opens the breaker."""
         now = self._clock()
         if not self._failures:
             self._failing_since = now

@@ -1,4 +1,4 @@
-"""How a store asks its nodes: within a request's budget, or in bulk beside the requests."""
+"""Sends a store's commands to its servers: within a request's budget, or in bulk."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ import asyncio
 from collections.abc import Sequence
 
 from feature_store.errors import StoreError, StoreRefused, StoreUnavailable
-from feature_store.parquet.oddities import Oddities
+from feature_store.faults import FaultLog
 from feature_store.redis.connection import Parts
 from feature_store.redis.server import BULK, REQUESTS
-from feature_store.redis.topology import Command, Nodes, Reply
+from feature_store.redis.topology import Command, Reply, Topology
 
 BULK_PATIENCE_S = 5.0  # for one step of a scan, a load or a wait for replicas
 COMMANDS_PER_BATCH = 512
 
 
-class RedisCalls:
-    """Commands to the nodes of one store until it is closed."""
+class RedisClient:
+    """Sends commands to the servers of one store until it is closed."""
 
-    def __init__(self, nodes: Nodes, budget_s: float, oddities: Oddities) -> None:
-        self._nodes, self.oddities = nodes, oddities
+    def __init__(self, nodes: Topology, budget_s: float, faults: FaultLog) -> None:
+        self._nodes, self.faults = nodes, faults
         self._patience_s = {REQUESTS: budget_s, BULK: max(budget_s, BULK_PATIENCE_S)}
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
     async def each(self, commands: Sequence[Command], lane: int = REQUESTS) -> list[Reply]:
-        """Every command's reply or StoreError."""
+        """Return a reply or StoreError for every command."""
         self._refuse_if_closed()
         if not commands:
             return []
         return await self._nodes.call(commands, self._deadline(lane), lane=lane)
 
     async def all(self, commands: Sequence[Command], lane: int = REQUESTS) -> list[Reply]:
-        """Every command's reply; the first error is raised. In bulk it names its key; a request's
-        key may tell who its user is."""
+        """Return a reply for every command; raise the first error.
+
+        Only errors of bulk commands name the key: a request's key identifies its user.
+        """
         replies = await self.each(commands, lane)
         for at, reply in enumerate(replies):
             if isinstance(reply, StoreError):
@@ -46,7 +48,7 @@ class RedisCalls:
     async def bulk(
         self, commands: Sequence[Command], batch: int = COMMANDS_PER_BATCH
     ) -> list[Reply]:
-        """Batch after batch on the lane that no request waits for."""
+        """Send batches one after another on the bulk lane, which no request waits for."""
         self._refuse_if_closed()
         replies: list[Reply] = []
         for at in range(0, len(commands), batch):
@@ -54,7 +56,7 @@ class RedisCalls:
         return replies
 
     async def on(self, node: int, parts: Parts, lane: int = BULK) -> Reply:
-        """The reply of one of the ``masters``; an error is raised."""
+        """Return the reply of one of the ``masters``; raise its error."""
         self._refuse_if_closed()
         reply = await self._nodes.on(node, parts, self._deadline(lane))
         if isinstance(reply, StoreError):
@@ -83,7 +85,7 @@ class RedisCalls:
 
 
 def with_key(error: StoreError, command: Command) -> StoreError:
-    """The error; where it is of one key and that is known, with its name."""
+    """Return the error, naming the command's key if the error concerns one key."""
     if not isinstance(error, StoreRefused) or not error.of_one_key or command.parts[0] == "EVAL":
         return error
     key = command.key.decode(errors="replace")

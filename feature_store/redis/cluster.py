@@ -1,4 +1,4 @@
-"""A Redis Cluster: the map of its slots, kept in the background, and redirections obeyed."""
+"""Redis Cluster: refreshes the slot map in the background and follows redirections."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError, TryAgainError
 
 from feature_store.errors import StoreError, StoreUnavailable
-from feature_store.parquet.oddities import Oddities, repeat
+from feature_store.faults import FaultLog, repeat
 from feature_store.redis.connection import Parts
-from feature_store.redis.errors import translated
-from feature_store.redis.replies import SlotRange, endpoint_of, slots_of, understood
-from feature_store.redis.server import BULK, REQUESTS, Endpoint
-from feature_store.redis.topology import Command, Reply, asked, place
+from feature_store.redis.errors import translate
+from feature_store.redis.replies import SlotRange, address_of, parsing_reply, slots_of
+from feature_store.redis.server import BULK, REQUESTS, RedisServer
+from feature_store.redis.topology import Command, Reply, place, send
 from feature_store.redis.url import Address, RedisUrl
 
-REFRESH_S = 5.0  # in peace
-DOUBT_REFRESH_S = 0.25  # while a node fails or redirects
+REFRESH_S = 5.0  # of the slot map, while every node answers
+DOUBT_REFRESH_S = 0.25  # of the slot map, while a node fails or redirects
 MAP_PATIENCE_S = 0.5
 MOST_REDIRECTIONS = 4
 
 
 class Cluster:
-    """The masters of a cluster, each with its own links and breaker."""
+    """The masters of a cluster, each with its own connections and breaker."""
 
-    def __init__(self, url: RedisUrl, budget_s: float, oddities: Oddities) -> None:
-        self._url, self._budget_s, self._oddities = url, budget_s, oddities
-        self._endpoints: dict[Address, Endpoint] = {}
+    def __init__(self, url: RedisUrl, budget_s: float, faults: FaultLog) -> None:
+        self._url, self._budget_s, self._faults = url, budget_s, faults
+        self._servers: dict[Address, RedisServer] = {}
         self._masters: list[Address] = []
         self._owner: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._why: StoreError = StoreUnavailable("redis cluster: no slot map yet")
         self._doubt, self._known = asyncio.Event(), asyncio.Event()
         self._mapping = asyncio.create_task(
-            repeat("redis cluster: slot map", self._keep_map, oddities, DOUBT_REFRESH_S)
+            repeat("redis cluster: slot map", self._keep_map, faults, DOUBT_REFRESH_S)
         )
 
     async def ready(self) -> None:
@@ -47,12 +47,12 @@ class Cluster:
         if not self._masters:
             raise type(self._why)(str(self._why))
         for address in self._masters:
-            await self._endpoint(address).ready()
+            await self._server(address).ready()
 
     async def call(
         self, commands: Sequence[Command], deadline: float, *, lane: int = REQUESTS
     ) -> list[Reply]:
-        """One batch per node, at the same time; what is redirected follows."""
+        """Send one batch per node concurrently, then follow redirections."""
         replies: list[Any] = [None] * len(commands)
         todo = [(at, self._owner_of(command), False) for at, command in enumerate(commands)]
         for _ in range(MOST_REDIRECTIONS):
@@ -65,12 +65,12 @@ class Cluster:
             if not todo:
                 break
         for at, reply in enumerate(replies):
-            apart = commands[at].apart
-            if isinstance(reply, TryAgainError) and apart is not None:
-                replies[at] = await self._key_by_key(apart(), deadline, lane)
+            per_key_fallback = commands[at].per_key_fallback
+            if isinstance(reply, TryAgainError) and per_key_fallback is not None:
+                replies[at] = await self._key_by_key(per_key_fallback(), deadline, lane)
         if any(isinstance(reply, (StoreUnavailable, AskError)) for reply in replies):
             self._doubt.set()
-        return [translated(r, "redis cluster") if isinstance(r, Exception) else r for r in replies]
+        return [translate(r, "redis cluster") if isinstance(r, Exception) else r for r in replies]
 
     async def _round(
         self,
@@ -80,7 +80,7 @@ class Cluster:
         deadline: float,
         lane: int,
     ) -> None:
-        """Send each command to its address, with ASKING where a slot is still on its way."""
+        """Send each command to its address, with ASKING for a slot that is being migrated."""
         groups: defaultdict[Address, list[tuple[int, bool]]] = defaultdict(list)
         for at, address, asking in todo:
             if address is None:
@@ -92,7 +92,7 @@ class Cluster:
             batch: list[Command] = []
             for at, asking in wanted:
                 batch += [Command(("ASKING",)), commands[at]] if asking else [commands[at]]
-            answers = await asked(self._endpoint(address), batch, deadline, lane)
+            answers = await send(self._server(address), batch, deadline, lane)
             position = 0
             for at, asking in wanted:
                 position += asking
@@ -106,14 +106,14 @@ class Cluster:
         await asyncio.gather(*(one(address, wanted) for address, wanted in groups.items()))
 
     def _named(self, redirection: AskError, asked: Address) -> Exception:
-        """The redirection by ``asked`` with a host that can be reached."""
+        """Return the redirection by ``asked`` with its host resolved."""
         try:
-            with understood(place(asked), "a command"):
-                redirection.host, redirection.port = endpoint_of(
+            with parsing_reply(place(asked), "a command"):
+                redirection.host, redirection.port = address_of(
                     redirection.host, redirection.port, asked
                 )
         except StoreError as odd:
-            self._oddities.note("redis cluster: odd redirection", odd)
+            self._faults.note("redis cluster: odd redirection", odd)
             return odd
         return redirection
 
@@ -126,9 +126,9 @@ class Cluster:
     async def on(self, node: int, parts: Parts, deadline: float) -> Reply:
         if node >= len(self._masters):
             return StoreUnavailable("redis cluster: its nodes have just changed; try again")
-        endpoint = self._endpoint(self._masters[node])
-        [reply] = await asked(endpoint, [Command(parts)], deadline, BULK)
-        return translated(reply, endpoint.place) if isinstance(reply, Exception) else reply
+        server = self._server(self._masters[node])
+        [reply] = await send(server, [Command(parts)], deadline, BULK)
+        return translate(reply, server.place) if isinstance(reply, Exception) else reply
 
     @property
     def masters(self) -> int:
@@ -138,17 +138,17 @@ class Cluster:
         if command.key:
             return self._owner[key_slot(command.key)]
         return next(
-            (address for address in self._masters if self._endpoint(address).healthy),
+            (address for address in self._masters if self._server(address).healthy),
             self._masters[0] if self._masters else None,
         )
 
-    def _endpoint(self, address: Address) -> Endpoint:
-        endpoint = self._endpoints.get(address)
-        if endpoint is None:
+    def _server(self, address: Address) -> RedisServer:
+        server = self._servers.get(address)
+        if server is None:
             connection = self._url.connection(address)
-            endpoint = Endpoint(place(address), connection, self._budget_s, self._oddities)
-            self._endpoints[address] = endpoint
-        return endpoint
+            server = RedisServer(place(address), connection, self._budget_s, self._faults)
+            self._servers[address] = server
+        return server
 
     async def _keep_map(self) -> None:
         self._doubt.clear()
@@ -162,7 +162,7 @@ class Cluster:
         await asyncio.sleep(DOUBT_REFRESH_S)
 
     async def _read_map(self) -> None:
-        """Ask every node known and take the first good answer; forget nodes that are gone."""
+        """Ask all known nodes, apply the first valid slot map, and close nodes not in it."""
         deadline = asyncio.get_running_loop().time() + MAP_PATIENCE_S
         addresses = list(dict.fromkeys([*self._masters, *self._url.addresses]))
         asking = [asyncio.create_task(self._slots_of(address, deadline)) for address in addresses]
@@ -176,27 +176,27 @@ class Cluster:
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        for address in self._endpoints.keys() - {*self._masters, *self._url.addresses}:
-            await self._endpoints.pop(address).close()
+        for address in self._servers.keys() - {*self._masters, *self._url.addresses}:
+            await self._servers.pop(address).close()
 
     async def _slots_of(self, address: Address, deadline: float) -> list[SlotRange] | None:
-        endpoint = self._endpoint(address)
-        [reply] = await asked(endpoint, [Command(("CLUSTER", "SLOTS"))], deadline, REQUESTS)
+        server = self._server(address)
+        [reply] = await send(server, [Command(("CLUSTER", "SLOTS"))], deadline, REQUESTS)
         if isinstance(reply, Exception):
-            self._why = translated(reply, endpoint.place)
+            self._why = translate(reply, server.place)
             return None
         try:
-            with understood(endpoint.place, "CLUSTER SLOTS"):
+            with parsing_reply(server.place, "CLUSTER SLOTS"):
                 slots, odd = slots_of(reply, address)
         except StoreError as error:
             self._why = error
-            self._oddities.note("redis cluster: odd slot map", error)
+            self._faults.note("redis cluster: odd slot map", error)
             return None
         for entry in odd:
-            why = f"{endpoint.place}: CLUSTER SLOTS: passed over {str(entry)[:200]}"
+            why = f"{server.place}: CLUSTER SLOTS: passed over {str(entry)[:200]}"
             self._why = StoreUnavailable(why)
-            self._oddities.note("redis cluster: odd slot map", why)
-        if odd and slots:  # what is known of the other slots stays
+            self._faults.note("redis cluster: odd slot map", why)
+        if odd and slots:  # keep the known owners of the other slots
             taken = {slot for first, last, _ in slots for slot in range(first, last + 1)}
             slots += [
                 (slot, slot, owner)
@@ -218,14 +218,14 @@ class Cluster:
             await self._mapping
         self._why = StoreUnavailable("the store is closed")
         self._masters, self._owner = [], [None] * REDIS_CLUSTER_HASH_SLOTS
-        endpoints, self._endpoints = self._endpoints, {}
-        for endpoint in endpoints.values():
-            await endpoint.close()
+        endpoints, self._servers = self._servers, {}
+        for server in endpoints.values():
+            await server.close()
 
     @property
     def open_breakers(self) -> list[str]:
         return [
-            self._endpoints[address].place
+            self._servers[address].place
             for address in self._masters
-            if address in self._endpoints and self._endpoints[address].breaker_open
+            if address in self._servers and self._servers[address].breaker_open
         ]

@@ -1,10 +1,9 @@
-"""One connection to a Redis server that many requests share.
+"""A pipelined connection to a Redis server, shared by many requests.
 
-Commands are written in the order they come and replies handed out in that order, so a request
-never waits for a free connection, and giving up on a reply costs nothing: the caller goes, the
-reply is dropped when it arrives, the connection stays in step. (A pooled connection has to be
-closed when its caller gives up, which turns every slow moment into a storm of reconnects.)
-The protocol itself (handshake, TLS, packing, parsing) is redis-py's and hiredis's.
+Commands are written in order of arrival and replies are matched in that order. A request never
+waits for a free connection, and cancelling one is free: its reply is dropped on arrival and the
+connection stays in sync. (A pooled connection must be closed on cancellation, so a slow moment
+causes a storm of reconnects.) redis-py and hiredis do handshake, TLS, packing and parsing.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from feature_store.errors import StoreUnavailable
-from feature_store.parquet.oddities import Oddities
-from feature_store.redis.errors import REPLIES, LinkLost, translated
+from feature_store.faults import FaultLog
+from feature_store.redis.errors import REPLIES, ConnectionLost, translate
 
 Parts = tuple[bytes | str | int, ...]
 
 
-class Exchange:
-    """Some commands, and their replies as they come."""
+class PendingReplies:
+    """Commands sent together, and the replies received so far."""
 
     __slots__ = ("commands", "future", "replies", "sent")
 
@@ -39,22 +38,22 @@ class Exchange:
         self.sent = False
 
 
-class Link:
-    """An open connection. ``lost`` says why it is not one any more."""
+class PipelinedConnection:
+    """An open connection; ``lost`` is the error that ended it."""
 
     def __init__(
         self,
         connection: Connection,
         place: str,
         on_lost: Callable[[], None],
-        oddities: Oddities,
+        faults: FaultLog,
     ) -> None:
         self.place = place
-        self._oddities = oddities
+        self._faults = faults
         self.lost: Exception | None = None
         self._connection, self._on_lost = connection, on_lost
-        self._outbox: deque[Exchange] = deque()
-        self._awaiting: deque[Exchange] = deque()
+        self._outbox: deque[PendingReplies] = deque()
+        self._awaiting: deque[PendingReplies] = deque()
         self._wake = asyncio.Event()
         self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._read())]
 
@@ -65,9 +64,9 @@ class Link:
         place: str,
         patience_s: float,
         on_lost: Callable[[], None],
-        oddities: Oddities,
-    ) -> Link:
-        """Connect and greet. StoreUnavailable or StoreRefused when that fails."""
+        faults: FaultLog,
+    ) -> PipelinedConnection:
+        """Connect and do the handshake. Raises StoreUnavailable or StoreRefused."""
         try:
             async with asyncio.timeout(patience_s):
                 await connection.connect()  # type: ignore[no-untyped-call]
@@ -76,47 +75,48 @@ class Link:
             if isinstance(error, TimeoutError):
                 raise StoreUnavailable(f"{place}: no connection in {patience_s:.3g} s") from error
             if isinstance(error, (RedisError, OSError)):
-                raise translated(error, place) from error
+                raise translate(error, place) from error
             raise
-        return cls(connection, place, on_lost, oddities)
+        return cls(connection, place, on_lost, faults)
 
-    async def exchange(self, commands: Sequence[Parts], deadline: float) -> list[Any]:
-        """The replies; an error reply is in the list, not raised.
+    async def send(self, commands: Sequence[Parts], deadline: float) -> list[Any]:
+        """Return the replies; an error reply is an element of the list, not raised.
 
-        StoreUnavailable past ``deadline`` (a time of the event loop); LinkLost when the connection
-        breaks. Both are ``unknown`` when the commands had been sent; otherwise they never will be.
+        Raises StoreUnavailable past ``deadline`` (event-loop time), ConnectionLost when the
+        connection breaks. Either is ``unknown`` if the commands had been sent; otherwise they
+        never will be.
         """
         if self.lost is not None:
-            raise LinkLost(str(self.lost))
+            raise ConnectionLost(str(self.lost))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()
-        exchange = Exchange(commands, future)
-        self._outbox.append(exchange)
+        pending = PendingReplies(commands, future)
+        self._outbox.append(pending)
         self._wake.set()
-        timer = loop.call_at(deadline, self._late, exchange)
+        timer = loop.call_at(deadline, self._late, pending)
         try:
             return await future
         finally:
             timer.cancel()
 
-    def _late(self, exchange: Exchange) -> None:
-        if not exchange.future.done():
-            late = StoreUnavailable(f"{self.place}: no answer in time", unknown=exchange.sent)
-            exchange.future.set_exception(late)
+    def _late(self, pending: PendingReplies) -> None:
+        if not pending.future.done():
+            late = StoreUnavailable(f"{self.place}: no answer in time", unknown=pending.sent)
+            pending.future.set_exception(late)
 
     async def _write(self) -> None:
-        """Everything that is waiting in one write; what nobody waits for is never sent."""
+        """Write all queued commands at once; those whose caller gave up are not sent."""
         try:
             while self.lost is None:
                 await self._wake.wait()
                 self._wake.clear()
                 commands: list[Parts] = []
                 while self._outbox:
-                    exchange = self._outbox.popleft()
-                    if not exchange.future.done():
-                        exchange.sent = True
-                        self._awaiting.append(exchange)
-                        commands += exchange.commands
+                    pending = self._outbox.popleft()
+                    if not pending.future.done():
+                        pending.sent = True
+                        self._awaiting.append(pending)
+                        commands += pending.commands
                 if commands:
                     packed = b"".join([pack_command(parts) for parts in commands])  # type: ignore[arg-type]
                     await self._connection.send_packed_command(packed, check_health=False)
@@ -134,36 +134,38 @@ class Link:
                     )
                 except REPLIES as error:
                     reply = error
-                exchange = self._awaiting[0]
-                exchange.replies.append(reply)
-                if len(exchange.replies) == len(exchange.commands):
+                pending = self._awaiting[0]
+                pending.replies.append(reply)
+                if len(pending.replies) == len(pending.commands):
                     self._awaiting.popleft()
-                    if not exchange.future.done():
-                        exchange.future.set_result(exchange.replies)
+                    if not pending.future.done():
+                        pending.future.set_result(pending.replies)
         except (RedisError, OSError) as error:
             self._lose(error)
         except IndexError:
-            self._lose(ConnectionError("a reply that nothing asked for"))
+            self._lose(ConnectionError("unsolicited reply"))
         except Exception as error:  # a reply that redis-py cannot read
             self._broken(error)
 
     def _broken(self, error: Exception) -> None:
-        """End the connection, which is no longer in step, and say why."""
-        self._oddities.note(f"{self.place}: connection given up", error, unexpected=True)
+        """Log the error and end the connection, which is no longer in sync."""
+        self._faults.note(f"{self.place}: connection closed", error, unexpected=True)
         self._lose(ConnectionError(f"{type(error).__name__}: {error}"))
 
     def _lose(self, error: Exception) -> None:
         if self.lost is None:
-            self.lost = translated(error, self.place)
-            for exchange in (*self._awaiting, *self._outbox):
-                if not exchange.future.done():
-                    exchange.future.set_exception(LinkLost(str(self.lost), unknown=exchange.sent))
+            self.lost = translate(error, self.place)
+            for pending in (*self._awaiting, *self._outbox):
+                if not pending.future.done():
+                    pending.future.set_exception(
+                        ConnectionLost(str(self.lost), unknown=pending.sent)
+                    )
             self._awaiting.clear()
             self._outbox.clear()
             self._on_lost()
 
     async def close(self, why: str = "closed") -> None:
-        """Give the connection up at once; whoever waits for a reply is told."""
+        """Close at once; pending calls fail."""
         self._lose(StoreUnavailable(f"{self.place}: {why}"))
         for task in self._tasks:
             task.cancel()
@@ -172,8 +174,8 @@ class Link:
 
 
 async def _abort(connection: Connection) -> None:
-    """Close without waiting for what is still to be written: the peer may never read it."""
-    writer = connection._writer  # redis-py can close politely only
+    """Close without flushing the write buffer: the peer may never read it."""
+    writer = connection._writer  # redis-py has no abort
     if writer is not None:
         writer.transport.abort()
     with contextlib.suppress(RedisError):

@@ -8,10 +8,10 @@
     qin:meta           hash     format, schema, partitions
     qin:note:load      string   how far a load has come
 
-What is in braces decides the slot in a cluster: an item and its partition's set are in one slot,
-and so are a user's history and keys. Everything that changes more than one of them is a script,
-so that it happens whole or not at all, in one round trip. Where there is one server, that script
-also tells the change log; in a cluster that is ``feature_store.redis.announcer``'s.
+The part in braces is the cluster's hash tag: an item and its partition's set are in one slot, and
+so are a user's history and keys. Updates of several keys are scripts: atomic, in one round trip.
+On one server the script also appends to the change log; in a cluster
+``feature_store.redis.announcer`` does.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ redis.call('SET', KEYS[1], ARGV[2])
 return 1"""
 
 
-# The same where one server holds every key. They tell the change log first: if that cannot be, a
-# script stops there and nothing is written.
+# The same for one server, which holds every key. The change log comes first: if appending to it
+# fails, the script stops and nothing is written.
 
 # KEYS: the change log, the items' sets, the items. ARGV: length of the log, ids in one text, ids,
 # records.
@@ -110,7 +110,7 @@ class Layout:
         return b"%b:h:{%d}" % (self._prefix.encode(), user_id)
 
     def user_of(self, history_key: bytes) -> int | None:
-        """Whose history it is; None for a key of another program."""
+        """The user id in a history's key; None for a key of another program."""
         user = id_of(history_key[history_key.rindex(b"{") + 1 : -1])
         return user if user is not None and self.history(user) == history_key else None
 
@@ -125,7 +125,7 @@ class Layout:
         return Command(("LRANGE", key, 0, length - 1), key)
 
     def append(self, append: Append, length: int, ttl_s: int, key_ttl_s: int) -> Command:
-        """Oldest first: each push puts its item before the others."""
+        """Push ids oldest first, so that the newest ends up at the head."""
         keys = [self.history(append.user_id)]
         if append.key is not None:
             keys.append(f"{self._prefix}:k:{{{append.user_id}}}:{append.key}".encode())
@@ -138,32 +138,34 @@ class Layout:
         return Command(("EVAL", _REPLACE, 1, key, ttl_s, *newest_first), key)
 
     def read_items(self, item_ids: Sequence[int]) -> Command:
-        """Records of items; in a cluster all of one partition."""
+        """Read records of items; in a cluster, of one partition."""
         keys = [self.item(item) for item in item_ids]
         return Command(
-            ("MGET", *keys), keys[0], apart=lambda: [Command(("GET", k), k) for k in keys]
+            ("MGET", *keys),
+            keys[0],
+            per_key_fallback=lambda: [Command(("GET", k), k) for k in keys],
         )
 
     def put_items(self, partition: int, item_ids: Sequence[int], records: list[bytes]) -> Command:
         index, keys = self._sets[partition], [self.item(item) for item in item_ids]
 
-        def apart() -> list[Command]:
+        def per_key_fallback() -> list[Command]:
             sets = [Command(("SET", k, r), k) for k, r in zip(keys, records, strict=True)]
             return [Command(("SADD", index, *item_ids), index), *sets]
 
         parts: Parts = ("EVAL", _PUT, len(keys) + 1, index, *keys, *item_ids, *records)
-        return Command(parts, index, apart=apart)
+        return Command(parts, index, per_key_fallback=per_key_fallback)
 
     def delete_items(self, partition: int, item_ids: Sequence[int]) -> Command:
-        """Its reply is how many there were; apart, a list that ends with the set's own."""
+        """Reply: how many existed; of the fallback, a list that ends with the set's reply."""
         index, keys = self._sets[partition], [self.item(item) for item in item_ids]
 
-        def apart() -> list[Command]:
+        def per_key_fallback() -> list[Command]:
             deletions = [Command(("DEL", key), key) for key in keys]
             return [*deletions, Command(("SREM", index, *item_ids), index)]
 
         parts: Parts = ("EVAL", _DELETE, len(keys) + 1, index, *keys, *item_ids)
-        return Command(parts, index, apart=apart)
+        return Command(parts, index, per_key_fallback=per_key_fallback)
 
     def swap_item(self, item_id: int, before: bytes, after: bytes) -> Command:
         key = self.item(item_id)
@@ -175,7 +177,7 @@ class Layout:
         return Command(parts, keys[0])
 
     def delete_and_tell(self, item_ids: Sequence[int], kept: int) -> Command:
-        """Its reply is how many there were."""
+        """Reply: how many existed."""
         keys, ids = self._all_keys(item_ids), " ".join(map(str, item_ids))
         parts: Parts = ("EVAL", _DELETE_AND_TELL, len(keys), *keys, kept, ids, *item_ids)
         return Command(parts, keys[0])
@@ -203,7 +205,7 @@ class Layout:
         return Command(("XADD", self.changes, "MAXLEN", "~", kept, "*", field, ids), self.changes)
 
     def read_changes(self, cursor: str, count: int) -> Command:
-        """The entry at the cursor itself too: if it is gone, later ones may be as well."""
+        """Read from the cursor's own entry on: if it is gone, later ones may be, too."""
         key = self.changes
         return Command(("XRANGE", key, cursor, "+", "COUNT", count + 1), key)
 

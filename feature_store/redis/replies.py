@@ -1,4 +1,4 @@
-"""Redis's replies as the store's values. A reply of another form is an ``OddReply``."""
+"""Parses Redis replies into the store's values; a malformed one is an ``UnexpectedReply``."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ _MOST_DIGITS = len(str(MAX_ID))
 SlotRange = tuple[int, int, Address]  # first, last, the master's address
 
 
-class OddReply(StoreUnavailable):
-    """A reply of a form that the command does not have."""
+class UnexpectedReply(StoreUnavailable):
+    """A reply of another form than the command's."""
 
 
 @contextmanager
-def understood(place: str, command: str) -> Iterator[None]:
-    """Raises what goes wrong while a reply is read as OddReply."""
+def parsing_reply(place: str, command: str) -> Iterator[None]:
+    """Raise parsing errors inside the block as UnexpectedReply."""
     try:
         yield
     except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
         why = f"{type(error).__name__}: {error}"
-        raise OddReply(f"{place}: {command} was answered in an unknown form ({why})") from error
+        raise UnexpectedReply(
+            f"{place}: {command} was answered in an unknown form ({why})"
+        ) from error
 
 
 def history_of(user_id: int, reply: list[bytes]) -> Ids | None:
-    """(H,) item ids, newest first; an absent list is a user never seen."""
+    """(H,) item ids, newest first; None for an absent list (a user never seen)."""
     if not reply:
         return None
     try:
         ids = np.array([int(item) for item in reply], np.int64)
     except (ValueError, OverflowError) as error:
         raise StoreCorrupt(
-            f"history of user {user_id}: holds what is no item id: {error}; load it again"
+            f"history of user {user_id}: not an item id: {error}; load it again"
         ) from error
     if ids.min() < 0:
         raise StoreCorrupt(f"history of user {user_id}: holds {ids.min()}; load it again")
@@ -49,18 +51,17 @@ def history_of(user_id: int, reply: list[bytes]) -> Ids | None:
 
 
 def id_of(text: object) -> int | None:
-    """The id that ``text`` writes in decimal; None when it writes none."""
+    """Parse a decimal id; None if ``text`` is not one."""
     if not isinstance(text, bytes) or not text.isdigit() or len(text) > _MOST_DIGITS:
         return None
     number = int(text)
     return number if number <= MAX_ID and (number == 0 or text[:1] != b"0") else None
 
 
-def endpoint_of(host: bytes | str | None, port: int, asked: Address) -> Address:
-    """An address that a server at ``asked`` names.
+def address_of(host: bytes | str | None, port: int, asked: Address) -> Address:
+    """Parse an address in a reply of the server at ``asked``.
 
-    Redis gives no host (NULL, ``""`` or ``?``) for an endpoint that it does not know: it is then
-    to be reached where the reply came from, at the port named.
+    Without a host (NULL, ``""`` or ``?``: Redis does not know it) the replying server's is meant.
     """
     name = host.decode() if isinstance(host, bytes) else host
     if not isinstance(name, str | None):
@@ -71,7 +72,7 @@ def endpoint_of(host: bytes | str | None, port: int, asked: Address) -> Address:
 
 
 def slots_of(reply: Any, asked: Address) -> tuple[list[SlotRange], list[object]]:
-    """The ranges of a CLUSTER SLOTS reply, and those that cannot be read."""
+    """Parse a CLUSTER SLOTS reply: its ranges, and the entries that are malformed."""
     if not isinstance(reply, list):
         raise TypeError(f"{type(reply).__name__} instead of a list")
     ranges: list[SlotRange] = []
@@ -81,16 +82,16 @@ def slots_of(reply: Any, asked: Address) -> tuple[list[SlotRange], list[object]]
             first, last, master, *_ = entry
             if not 0 <= first <= last < REDIS_CLUSTER_HASH_SLOTS:
                 raise ValueError(f"slots {first} to {last}")
-            ranges.append((first, last, endpoint_of(master[0], master[1], asked)))
+            ranges.append((first, last, address_of(master[0], master[1], asked)))
         except (TypeError, ValueError, AttributeError, LookupError):
             odd.append(entry)
     return ranges, odd
 
 
 def change_batch(cursor: str, reply: Any) -> tuple[Changes, list[str]] | None:
-    """Changes after ``cursor``, and the entries that cannot be read and are passed over.
+    """Parse changes after ``cursor``, and name the malformed entries, which are skipped.
 
-    None when the entry at the cursor is gone, or never was.
+    None if there is no entry at the cursor.
     """
     if isinstance(reply, StoreError):
         if "Invalid stream ID" in str(reply):
@@ -101,11 +102,11 @@ def change_batch(cursor: str, reply: Any) -> tuple[Changes, list[str]] | None:
     ids: dict[bytes, list[int]] = {IDS: [], SOON: []}
     odd: list[str] = []
     for entry, fields in reply[1:]:
-        told = _told(fields)
-        if told is None:
+        listed = _announced_ids(fields)
+        if listed is None:
             odd.append(f"entry {entry.decode()}")
         else:
-            ids[fields[0]] += told
+            ids[fields[0]] += listed
     changes = Changes(
         reply[-1][0].decode(),
         np.array(ids[IDS], np.int64),
@@ -116,8 +117,8 @@ def change_batch(cursor: str, reply: Any) -> tuple[Changes, list[str]] | None:
     return changes, odd
 
 
-def _told(fields: list[bytes]) -> list[int] | None:
-    """The ids of an entry of the change log; None when it is no list of ids."""
+def _announced_ids(fields: list[bytes]) -> list[int] | None:
+    """Parse the ids of a change-log entry; None if it is malformed."""
     if not isinstance(fields, list) or len(fields) != 2 or fields[0] not in (IDS, SOON):
         return None
     if len(fields[1]) > MOST_ENTRY_BYTES:

@@ -1,26 +1,26 @@
-"""Walking a Redis store in bounded steps. Redis may repeat itself in a scan; this does not."""
+"""Scans a Redis store in bounded steps, without the duplicates that SCAN may return."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from feature_store.redis.client import RedisCalls
+from feature_store.redis.client import RedisClient
 from feature_store.redis.layout import Layout
 from feature_store.redis.replies import id_of
 from feature_store.redis.server import BULK
 
 
 async def scan_users(
-    ask: RedisCalls, layout: Layout, batch_size: int = 4096
+    client: RedisClient, layout: Layout, batch_size: int = 4096
 ) -> AsyncIterator[list[int]]:
-    """Every user with a history; passes over all keys of every node."""
+    """Yield every user with a history; scans all keys of every server."""
     seen = set[int]()
-    for node in range(ask.masters):
+    for node in range(client.masters):
         cursor = b"0"
         while True:
             scan = ("SCAN", cursor, "MATCH", layout.histories, "COUNT", batch_size)
-            cursor, keys = await ask.on(node, scan)
-            users = (layout.user_of(key) for key in keys)  # another program's keys have none
+            cursor, keys = await client.on(node, scan)
+            users = (layout.user_of(key) for key in keys)  # None for another program's keys
             fresh = {user for user in users if user is not None} - seen
             seen |= fresh
             yield list(fresh)
@@ -29,15 +29,15 @@ async def scan_users(
 
 
 async def scan_partition(
-    ask: RedisCalls, layout: Layout, partition: int, count: int
+    client: RedisClient, layout: Layout, partition: int, count: int
 ) -> AsyncIterator[list[int]]:
-    """The ids of one partition's items."""
+    """Yield the ids of one partition's items."""
     seen, cursor = set[int](), b"0"
     while True:
-        cursor, members = await ask.one(layout.scan_partition(partition, cursor, count), BULK)
+        cursor, members = await client.one(layout.scan_partition(partition, cursor, count), BULK)
         found = {member: id_of(member) for member in members}
         for member in (member for member, item in found.items() if item is None):
-            ask.oddities.note("redis: what is no item id in a partition's set", member[:80])
+            client.faults.note("redis: malformed item id in a partition's set", member[:80])
         fresh = {item for item in found.values() if item is not None} - seen
         seen |= fresh
         yield list(fresh)

@@ -1,8 +1,8 @@
-"""One Redis server: its links, its breaker, and the watch that brings both back.
+"""One Redis server: its connections, its circuit breaker, and a background health check.
 
-No request ever connects or probes. A watch does that in the background: from the first failure on
-it asks the server itself, so that the breaker opens well within a second even when requests are
-rare; while the breaker is open it asks once a second, and the first answer in time closes it.
+Requests never connect or probe; the health check does. From the first failure on it pings the
+server, so that the breaker opens well within a second even if requests are rare. While the breaker
+is open it pings once a second; the first reply in time closes it.
 """
 
 from __future__ import annotations
@@ -15,45 +15,45 @@ from typing import Any
 from redis.asyncio.connection import Connection
 
 from feature_store.errors import StoreError, StoreRefused, StoreUnavailable
-from feature_store.parquet.oddities import Oddities, repeat
+from feature_store.faults import FaultLog, repeat
 from feature_store.redis.breaker import Breaker
-from feature_store.redis.connection import Link, Parts
-from feature_store.redis.errors import NOT_SERVING, LinkLost, translated
+from feature_store.redis.connection import Parts, PipelinedConnection
+from feature_store.redis.errors import NOT_SERVING, ConnectionLost, translate
 
 REQUESTS, BULK = 0, 1  # lanes: a scan, a load or a WAIT for replicas never delays a request
 SUSPECT_PROBE_S = 0.05
 OPEN_PROBE_S = 1.0
-CONNECT_PATIENCE_S = 0.5  # of the watch; a request waits no longer than its own budget
+CONNECT_PATIENCE_S = 0.5  # of the health check; a request waits no longer than its own budget
 _PING: Parts = ("PING",)
 
 
-class Endpoint:
-    """A server at one address."""
+class RedisServer:
+    """A server at one address, with one connection per lane."""
 
     def __init__(
         self,
         place: str,
-        connection: Callable[[], Connection],
+        connect: Callable[[], Connection],
         budget_s: float,
-        oddities: Oddities,
+        faults: FaultLog,
     ) -> None:
         self.place = place
-        self._connection, self._budget_s = connection, budget_s
+        self._connect, self._budget_s = connect, budget_s
         self._loop = asyncio.get_running_loop()
-        self._links: list[Link | None] = [None, None]
+        self._connections: list[PipelinedConnection | None] = [None, None]
         self._breaker = Breaker(self._loop.time)
         self._why: StoreError = StoreUnavailable(f"{place}: not connected yet")
         self._suspect, self._settled = asyncio.Event(), asyncio.Event()
         self._closed = False
         self._suspect.set()
-        self._oddities = oddities
+        self._faults = faults
         self._watching = asyncio.create_task(
-            repeat(f"{place}: watch", self._watch, oddities, OPEN_PROBE_S)
+            repeat(f"{place}: watch", self._watch, faults, OPEN_PROBE_S)
         )
 
     @property
     def healthy(self) -> bool:
-        """Connected, and not known to fail."""
+        """Whether it is connected and its breaker closed."""
         return self._settled.is_set() and not self._breaker.open and not self._closed
 
     @property
@@ -61,7 +61,7 @@ class Endpoint:
         return self._breaker.open
 
     async def ready(self) -> None:
-        """Return once connected. Raises what keeps the server from answering, within a second."""
+        """Wait until connected; raise the connection error within a second."""
         await self._settled.wait()
         if not self.healthy:
             raise self._refusal()
@@ -74,23 +74,23 @@ class Endpoint:
         lane: int = REQUESTS,
         again: bool = True,
     ) -> list[Any]:
-        """The replies, errors among them, before ``deadline`` or StoreUnavailable.
+        """Return the replies, error replies among them; StoreUnavailable past ``deadline``.
 
-        ``again`` allows a second try when the connection breaks: for what may be done twice.
+        ``again`` allows one retry when the connection breaks: for idempotent commands.
         """
         sent = False
         while True:
             try:
-                link = await self._link(lane, deadline)
+                connection = await self._connected(lane, deadline)
             except StoreUnavailable as refusal:
                 refusal.unknown = sent
                 raise
             try:
-                replies = await link.exchange(commands, deadline)
+                replies = await connection.send(commands, deadline)
             except StoreUnavailable as error:
                 sent = error.unknown = sent or error.unknown
                 self._failed(error)
-                if not (again and isinstance(error, LinkLost)) or self._closed:
+                if not (again and isinstance(error, ConnectionLost)) or self._closed:
                     raise
                 again = False
                 continue
@@ -98,17 +98,17 @@ class Endpoint:
             if busy is None:
                 self._breaker.succeeded()
             else:
-                self._failed(translated(busy, self.place))
+                self._failed(translate(busy, self.place))
             return replies
 
-    async def _link(self, lane: int, deadline: float) -> Link:
-        """The lane's link, waited for until ``deadline`` while the watch is connecting."""
+    async def _connected(self, lane: int, deadline: float) -> PipelinedConnection:
+        """Return the lane's connection; wait for it until ``deadline``."""
         while True:
             if self._breaker.open or self._closed:
                 raise self._refusal()
-            link = self._links[lane]
-            if link is not None and link.lost is None:
-                return link
+            connection = self._connections[lane]
+            if connection is not None and connection.lost is None:
+                return connection
             self._lost()
             try:
                 async with asyncio.timeout_at(deadline):
@@ -123,11 +123,11 @@ class Endpoint:
     def _failed(self, error: StoreError) -> None:
         self._why = error
         if self._breaker.failed():
-            self._settled.set()  # whoever waits for a connection is told
+            self._settled.set()  # calls that wait for a connection fail now
         self._suspect.set()
 
     def _lost(self) -> None:
-        """A link has broken: until the watch has made another, requests wait for it."""
+        """Make requests wait until the health check has reconnected."""
         if not self._breaker.open:
             self._settled.clear()
         self._suspect.set()
@@ -141,41 +141,41 @@ class Endpoint:
                 await asyncio.sleep(OPEN_PROBE_S - SUSPECT_PROBE_S)
 
     async def _probe(self) -> bool:
-        """Connect what is lost and ask on every lane: an answer in time settles every doubt."""
+        """Reconnect lost connections and ping on every lane; return whether all replied in time."""
         try:
             if self._breaker.open:
                 await self._drop("given up")
-            for lane, link in enumerate(self._links):
-                if link is None or link.lost is not None:
-                    self._links[lane] = await self._reconnected(link)
-            for link in self._links:
-                assert link is not None
-                [pong] = await link.exchange([_PING], self._loop.time() + self._budget_s)
+            for lane, connection in enumerate(self._connections):
+                if connection is None or connection.lost is not None:
+                    self._connections[lane] = await self._reconnected(connection)
+            for connection in self._connections:
+                assert connection is not None
+                [pong] = await connection.send([_PING], self._loop.time() + self._budget_s)
                 if isinstance(pong, Exception):
-                    raise translated(pong, self.place)
+                    raise translate(pong, self.place)
         except StoreError as error:
             self._failed(error)
             return False
         except Exception as error:
-            self._oddities.note(f"{self.place}: probe", error, unexpected=True)
+            self._faults.note(f"{self.place}: probe", error, unexpected=True)
             self._failed(StoreUnavailable(f"{self.place}: {type(error).__name__}: {error}"))
             return False
         self._breaker.succeeded()
         self._settled.set()
         return True
 
-    async def _reconnected(self, link: Link | None) -> Link:
-        if link is not None:
-            await link.close()
-        return await Link.open(
-            self._connection(), self.place, CONNECT_PATIENCE_S, self._lost, self._oddities
+    async def _reconnected(self, connection: PipelinedConnection | None) -> PipelinedConnection:
+        if connection is not None:
+            await connection.close()
+        return await PipelinedConnection.open(
+            self._connect(), self.place, CONNECT_PATIENCE_S, self._lost, self._faults
         )
 
     async def _drop(self, why: str) -> None:
-        links, self._links = self._links, [None, None]
-        for link in links:
-            if link is not None:
-                await link.close(why)
+        connections, self._connections = self._connections, [None, None]
+        for connection in connections:
+            if connection is not None:
+                await connection.close(why)
 
     async def close(self) -> None:
         self._closed = True

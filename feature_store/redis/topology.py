@@ -1,7 +1,7 @@
-"""Which server a command goes to: one server, or the master that the sentinels name.
+"""Routes commands to their server: a standalone one, or the master under Sentinel.
 
-``feature_store.redis.cluster`` is the third way. All three answer each command by its reply or by
-the error that became of it, so that one bad command never costs the others theirs.
+``feature_store.redis.cluster`` is the third topology. Each command gets its own reply or error, so
+one failed command does not affect the others of its batch.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any, Protocol
 from redis.exceptions import ReadOnlyError
 
 from feature_store.errors import StoreError, StoreUnavailable
-from feature_store.parquet.oddities import Oddities, repeat
+from feature_store.faults import FaultLog, repeat
 from feature_store.redis.connection import Parts
-from feature_store.redis.errors import translated
-from feature_store.redis.replies import endpoint_of, understood
-from feature_store.redis.server import REQUESTS, Endpoint
+from feature_store.redis.errors import translate
+from feature_store.redis.replies import address_of, parsing_reply
+from feature_store.redis.server import REQUESTS, RedisServer
 from feature_store.redis.url import Address, RedisUrl
 
-FOLLOW_S = 0.5  # how often the sentinels are asked who the master is
+FOLLOW_S = 0.5  # between queries of the sentinels for the master
 SENTINEL_PATIENCE_S = 0.5
 
 
@@ -32,28 +32,28 @@ class Command:
     """One command, all of whose keys are in one slot."""
 
     parts: Parts
-    key: bytes = b""  # decides the node of a cluster; b"" is any node
+    key: bytes = b""  # decides the server of a cluster; b"" is any
     again: bool = True  # may be sent a second time when the connection breaks
-    apart: Callable[[], Sequence[Command]] | None = None
-    """The same key by key, while a slot is on its way from one node to another."""
+    per_key_fallback: Callable[[], Sequence[Command]] | None = None
+    """The same key by key, for a slot that is being migrated."""
 
 
-Reply = Any  # what redis-py makes of it, or a StoreError
+Reply = Any  # as parsed by redis-py, or a StoreError
 
 
-class Nodes(Protocol):
+class Topology(Protocol):
     """The servers of one store."""
 
     async def ready(self) -> None:
-        """Return once they can be asked. Raises what keeps them from answering."""
+        """Wait until the servers are connected; raise the connection error."""
 
     async def call(
         self, commands: Sequence[Command], deadline: float, *, lane: int = REQUESTS
     ) -> list[Reply]:
-        """Every command's reply or StoreError, in order, before ``deadline``."""
+        """Return a reply or StoreError for every command, in order, before ``deadline``."""
 
     async def on(self, node: int, parts: Parts, deadline: float) -> Reply:
-        """The reply or StoreError of the ``node``-th server that holds data."""
+        """Return the reply or StoreError of the ``node``-th server that holds data."""
 
     @property
     def masters(self) -> int:
@@ -63,40 +63,40 @@ class Nodes(Protocol):
 
     @property
     def open_breakers(self) -> list[str]:
-        """The places that are known not to answer."""
+        """Names of the servers whose breaker is open."""
 
 
-async def asked(
-    endpoint: Endpoint, commands: Sequence[Command], deadline: float, lane: int
+async def send(
+    server: RedisServer, commands: Sequence[Command], deadline: float, lane: int
 ) -> list[Any]:
-    """Replies and errors as redis-py has them; a failure of the whole is each command's own."""
+    """Send a batch to one server; a failure of the batch is the reply to each command."""
     again = all(command.again for command in commands)
     try:
-        return await endpoint.call(
+        return await server.call(
             [command.parts for command in commands], deadline, lane=lane, again=again
         )
     except StoreError as error:
         return [error] * len(commands)
 
 
-def told(replies: list[Any], place: str) -> list[Reply]:
-    return [translated(r, place) if isinstance(r, Exception) else r for r in replies]
+def translate_all(replies: list[Any], place: str) -> list[Reply]:
+    return [translate(r, place) if isinstance(r, Exception) else r for r in replies]
 
 
 class Standalone:
     """One server."""
 
-    def __init__(self, url: RedisUrl, budget_s: float, oddities: Oddities) -> None:
+    def __init__(self, url: RedisUrl, budget_s: float, faults: FaultLog) -> None:
         [address] = url.addresses
-        self._endpoint = Endpoint(place(address), url.connection(address), budget_s, oddities)
+        self._server = RedisServer(place(address), url.connection(address), budget_s, faults)
 
     async def ready(self) -> None:
-        await self._endpoint.ready()
+        await self._server.ready()
 
     async def call(
         self, commands: Sequence[Command], deadline: float, *, lane: int = REQUESTS
     ) -> list[Reply]:
-        return told(await asked(self._endpoint, commands, deadline, lane), self._endpoint.place)
+        return translate_all(await send(self._server, commands, deadline, lane), self._server.place)
 
     async def on(self, node: int, parts: Parts, deadline: float) -> Reply:
         return (await self.call([Command(parts)], deadline))[0]
@@ -106,30 +106,30 @@ class Standalone:
         return 1
 
     async def close(self) -> None:
-        await self._endpoint.close()
+        await self._server.close()
 
     @property
     def open_breakers(self) -> list[str]:
-        return [self._endpoint.place] if self._endpoint.breaker_open else []
+        return [self._server.place] if self._server.breaker_open else []
 
 
 class Sentinel:
-    """The master that the sentinels name, followed in the background."""
+    """The master named by the sentinels, queried in the background."""
 
-    def __init__(self, url: RedisUrl, budget_s: float, oddities: Oddities) -> None:
-        self._url, self._budget_s, self._oddities = url, budget_s, oddities
+    def __init__(self, url: RedisUrl, budget_s: float, faults: FaultLog) -> None:
+        self._url, self._budget_s, self._faults = url, budget_s, faults
         self._sentinels = {
-            address: Endpoint(
-                place(address), url.sentinel_connection(address), SENTINEL_PATIENCE_S, oddities
+            address: RedisServer(
+                place(address), url.sentinel_connection(address), SENTINEL_PATIENCE_S, faults
             )
             for address in url.addresses
         }
-        self._master: Endpoint | None = None
+        self._master: RedisServer | None = None
         self._address: Address | None = None
         self._why: StoreError = StoreUnavailable(f"{url.service}: no master is known yet")
         self._doubt, self._asked = asyncio.Event(), asyncio.Event()
         self._following = asyncio.create_task(
-            repeat(f"{url.service}: following the sentinels", self._follow, oddities, FOLLOW_S)
+            repeat(f"{url.service}: following the sentinels", self._follow, faults, FOLLOW_S)
         )
 
     async def ready(self) -> None:
@@ -143,10 +143,10 @@ class Sentinel:
             master = self._current()
         except StoreError as error:
             return [error] * len(commands)
-        replies = await asked(master, commands, deadline, lane)
+        replies = await send(master, commands, deadline, lane)
         if any(isinstance(reply, (ReadOnlyError, StoreUnavailable)) for reply in replies):
             self._doubt.set()
-        return told(replies, master.place)
+        return translate_all(replies, master.place)
 
     async def on(self, node: int, parts: Parts, deadline: float) -> Reply:
         return (await self.call([Command(parts)], deadline))[0]
@@ -155,7 +155,7 @@ class Sentinel:
     def masters(self) -> int:
         return 1
 
-    def _current(self) -> Endpoint:
+    def _current(self) -> RedisServer:
         if self._master is None:
             raise type(self._why)(str(self._why))
         return self._master
@@ -171,55 +171,55 @@ class Sentinel:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FOLLOW_S):
                 await self._doubt.wait()
-        await asyncio.sleep(FOLLOW_S / 10)  # a doubt is no reason to ask without pause
+        await asyncio.sleep(FOLLOW_S / 10)  # bounds the query rate while commands fail
 
     async def _ask(self, deadline: float) -> Address | None:
-        """The master that most of the sentinels name, of those that answer."""
+        """Query the sentinels; return the master that most of them name."""
         command = Command(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._url.service))
         answers = await asyncio.gather(
             *(
-                asked(sentinel, [command], deadline, REQUESTS)
+                send(sentinel, [command], deadline, REQUESTS)
                 for sentinel in self._sentinels.values()
             )
         )
         named: Counter[Address] = Counter()
         for (where, sentinel), [reply] in zip(self._sentinels.items(), answers, strict=True):
             if isinstance(reply, Exception):
-                self._why = translated(reply, sentinel.place)
+                self._why = translate(reply, sentinel.place)
             elif reply is None:
                 self._why = StoreUnavailable(
-                    f"{sentinel.place}: knows no service {self._url.service!r}"
+                    f"{sentinel.place}: unknown service {self._url.service!r}"
                 )
             else:
                 try:
-                    with understood(sentinel.place, "SENTINEL GET-MASTER-ADDR-BY-NAME"):
-                        named[endpoint_of(reply[0], int(reply[1]), where)] += 1
+                    with parsing_reply(sentinel.place, "SENTINEL GET-MASTER-ADDR-BY-NAME"):
+                        named[address_of(reply[0], int(reply[1]), where)] += 1
                 except StoreError as odd:
                     self._why = odd
-                    self._oddities.note("sentinel: odd reply", odd)
+                    self._faults.note("sentinel: odd reply", odd)
         return named.most_common(1)[0][0] if named else None
 
     async def _turn_to(self, address: Address) -> None:
-        """Take the server for the master once it says so itself: a sentinel may be behind."""
+        """Switch to the server if its ROLE is master: a sentinel may be out of date."""
         connection = self._url.connection(address)
-        endpoint = Endpoint(place(address), connection, self._budget_s, self._oddities)
+        server = RedisServer(place(address), connection, self._budget_s, self._faults)
         try:
             deadline = asyncio.get_running_loop().time() + SENTINEL_PATIENCE_S
-            [role] = await endpoint.call([("ROLE",)], deadline)
+            [role] = await server.call([("ROLE",)], deadline)
             if isinstance(role, Exception):
-                raise translated(role, endpoint.place)
-            with understood(endpoint.place, "ROLE"):
+                raise translate(role, server.place)
+            with parsing_reply(server.place, "ROLE"):
                 is_master = role[0] == b"master"
             if not is_master:
-                raise StoreUnavailable(f"{endpoint.place}: named as master, but is a replica yet")
+                raise StoreUnavailable(f"{server.place}: named as master, but still a replica")
         except StoreError as error:
             self._why = error
-            await endpoint.close()
+            await server.close()
             return
         except BaseException:
-            await endpoint.close()
+            await server.close()
             raise
-        before, self._master, self._address = self._master, endpoint, address
+        before, self._master, self._address = self._master, server, address
         if before is not None:
             await before.close()
 
@@ -229,9 +229,9 @@ class Sentinel:
             await self._following
         self._why = StoreUnavailable("the store is closed")
         master, self._master = self._master, None
-        for endpoint in (*self._sentinels.values(), master):
-            if endpoint is not None:
-                await endpoint.close()
+        for server in (*self._sentinels.values(), master):
+            if server is not None:
+                await server.close()
 
     @property
     def open_breakers(self) -> list[str]:

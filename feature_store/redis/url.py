@@ -1,11 +1,11 @@
-"""Redis store URLs.
+"""Parses Redis store URLs.
 
     redis://[user:password@]host[:6379][/db]             one server
     rediss://…                                           the same over TLS
     redis+sentinel://[…@]host[:26379],host,…/service[/db]
     redis+cluster://[…@]host[:6379],host,…               rediss+… for TLS with both
 
-Options after ``?``: ``prefix`` (what every key begins with), ``sentinel_password`` and
+Options after ``?``: ``prefix`` (of every key), ``sentinel_password`` and
 ``sentinel_username``, and redis-py's TLS options (``ssl_ca_certs``, ``ssl_check_hostname``, …).
 """
 
@@ -28,7 +28,7 @@ CLOSING_PATIENCE_S = 1.0  # for a socket that does not close; no request waits f
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """Where the servers are and how to speak to them. ``repr`` shows no password."""
+    """Addresses and connection settings of the servers. ``repr`` shows no password."""
 
     kind: str  # "" | "sentinel" | "cluster"
     addresses: tuple[Address, ...]
@@ -38,7 +38,7 @@ class RedisUrl:
     _sentinel_settings: dict[str, Any] = field(repr=False)
 
     def connection(self, address: Address) -> Callable[[], Connection]:
-        """Makes connections to a server at ``address``, not connected yet."""
+        """Return a factory of unopened connections to the server at ``address``."""
         return _factory(address, self._settings)
 
     def sentinel_connection(self, address: Address) -> Callable[[], Connection]:
@@ -46,7 +46,7 @@ class RedisUrl:
 
 
 def parse(url: str) -> RedisUrl:
-    """StoreMismatch says what is wrong with it, without repeating a password."""
+    """Parse a URL. StoreMismatch names the fault without repeating a password."""
     parts = urlsplit(url)
     protocol, _, kind = parts.scheme.partition("+")
     credentials, at, hosts = parts.netloc.rpartition("@")
@@ -101,7 +101,7 @@ def _factory(address: Address, settings: dict[str, Any]) -> Callable[[], Connect
             host=host,
             port=port,
             protocol=2,
-            socket_timeout=None,  # reading and writing are bounded by whoever asks
+            socket_timeout=None,  # the caller bounds reads and writes
             socket_connect_timeout=CLOSING_PATIENCE_S,
             socket_keepalive=True,
             retry=Retry(NoBackoff(), 0),

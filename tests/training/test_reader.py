@@ -342,7 +342,7 @@ def test_a_catalogue_holds_item_k_in_row_k_in_storage_precision(tmp_path: Path) 
         ({"item_tags": pa.array([[20]] * (N + 1))}, "item_tags: 20 is not in the vocabulary of 20"),
         ({"item_emb_d128": pa.array([[0.5] * 4] * (N + 1))}, "4 values instead of 5"),
         ({"item_emb_d128": pa.array([[float("nan")] * 5] * (N + 1))}, "NaN"),
-        ({"item_id": pa.array([1] * (N + 1))}, "id 1 once more"),
+        ({"item_id": pa.array([1] * (N + 1))}, "id 1 repeated"),
         ({"item_id": pa.array(range(10, N + 11))}, "40 is not in the vocabulary of 40"),
         (
             {"item_emb_d128": pa.array([[1.0] * 5] * (N + 1))},

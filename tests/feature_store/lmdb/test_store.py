@@ -179,7 +179,7 @@ async def test_a_damaged_record_is_told_and_the_rest_is_answered(path: Path) -> 
     store = await connect(url)
     assert (await store.items(ids(1, 2, 3))).status.tolist() == [FOUND, CORRUPT, FOUND]
     assert await store.fault(2) == "not an item record"
-    with pytest.raises(StoreCorrupt, match="item 2: not an item record; put it whole"):
+    with pytest.raises(StoreCorrupt, match="item 2: not an item record; replace the whole item"):
         await store.patch_item(2, lambda row: None)
     with pytest.raises(StoreCorrupt, match="history of user 7"):
         await store.history(7)
@@ -220,7 +220,7 @@ async def test_folders_that_are_no_store(tmp_path: Path) -> None:
     (path / "data.mdb").write_bytes(b"garbage" * 10_000)
     with pytest.raises(StoreMismatch, match="not an LMDB environment"):
         await connect(f"lmdb://{path}", SHOP)
-    with pytest.raises(StoreRefused, match="cannot be made"):
+    with pytest.raises(StoreRefused, match="cannot be created"):
         await connect(f"lmdb://{path / 'data.mdb'}/store", SHOP, create=True)
 
 

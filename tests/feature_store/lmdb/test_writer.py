@@ -86,7 +86,9 @@ async def test_a_write_without_its_turn_is_given_up_and_never_made(path: Path) -
     with lock_held(path):
         began = time.monotonic()
         for user in (1, 2):
-            with pytest.raises(StoreUnavailable, match="no turn in 100 ms: another") as refused:
+            with pytest.raises(
+                StoreUnavailable, match="not written within 100 ms: another"
+            ) as refused:
                 await store.append(user, [9], key="k")
             assert not refused.value.unknown
         with pytest.raises(StoreUnavailable, match="not written"):

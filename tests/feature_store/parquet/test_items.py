@@ -293,8 +293,8 @@ def test_bad_and_repeated_ids_of_a_further_file_are_rejected(tmp_path: Path) -> 
     assert told == [
         (0, "item_id", "null"),
         (2, "item_id", "-4 is negative"),
-        (3, "item_id", f"id {IDS[0]} once more"),
-        (len(order) - 1, "item_id", f"id {IDS[0]} once more"),
+        (3, "item_id", f"id {IDS[0]} repeated"),
+        (len(order) - 1, "item_id", f"id {IDS[0]} repeated"),
     ]
     [absent] = [r for batch in batches for r in batch.rejected if r.file == str(first)]
     assert absent.reason == f"id {IDS[1]} is not in {second}"
@@ -372,7 +372,7 @@ def test_a_bad_row_of_a_part_is_told_with_its_own_file_and_row(tmp_path: Path) -
     rejected = [r for batch in read_items(paths, SHOP, 4) for r in batch.rejected]
     assert [(r.file, r.row, r.column, r.reason) for r in rejected] == [
         (str(paths[1]), 3, "stock_level", "-1 is negative"),
-        (str(paths[1]), 5, "item_id", f"id {IDS[2]} once more"),  # of the first part
+        (str(paths[1]), 5, "item_id", f"id {IDS[2]} repeated"),  # of the first part
     ]
 
 
@@ -408,7 +408,7 @@ def test_ids_that_are_joined_to_nothing_are_counted_and_told(tmp_path: Path) -> 
     ids, _ = merged(list(items.batches(6)))
     assert (ids == IDS).all()
     assert items.joined_to_nothing == 2
-    assert items.warnings == [f"2 ids of {second} are not in {first}: they are no items (5, 7)"]
+    assert items.warnings == [f"2 ids of {second} are not in {first}: not loaded (5, 7)"]
 
 
 def test_items_whose_shared_columns_differ_are_counted_and_told(tmp_path: Path) -> None:

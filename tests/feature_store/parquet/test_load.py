@@ -103,7 +103,7 @@ def test_a_history_that_is_cut_is_counted(tmp_path: Path, store_url: str, files:
     write(tmp_path / "valid.parquet", {"user_id": [1, 2, 3], "item_seq": sequences})
     told = json.loads(run("load", store_url, *files, "--json").stdout)
     assert (told["histories"], told["cut"]) == (3, 2)
-    assert "2 of them cut to their newest" in run("load", store_url, *files).stdout
+    assert "2 of them truncated" in run("load", store_url, *files).stdout
     newest = json.loads(run("get-user", store_url, 3, "--json").stdout)["history"]
     assert newest == sequences[2][: -1 - longest : -1]
 

@@ -108,7 +108,7 @@ async def test_a_write_that_fails_is_announced_too(
 ) -> None:
     """It may have been applied in part, or may be yet."""
     start = (await spread.changes(None)).cursor
-    real, failures = spread._ask.bulk, 1
+    real, failures = spread._client.bulk, 1
 
     async def bulk(commands: Sequence[object], batch: int = 512) -> object:
         nonlocal failures
@@ -117,7 +117,7 @@ async def test_a_write_that_fails_is_announced_too(
             raise StoreUnavailable("no answer in time", unknown=True)
         return await real(commands, batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(spread._ask, "bulk", bulk)
+    monkeypatch.setattr(spread._client, "bulk", bulk)
     with pytest.raises(StoreUnavailable):
         await spread.put_items(ids(3), random_rows(SHOP, 1))
     assert await told(spread, start) == ([3], [3])

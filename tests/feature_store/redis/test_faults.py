@@ -252,7 +252,7 @@ async def test_a_password_changed_under_us(tmp_path: Path, opened: Opener) -> No
         server.client().config_set("requirepass", "new")
         server.password = "new"
         server.client().client_kill_filter(_type="normal", skipme=True)
-        assert "mend the password" in await refusal(store)
+        assert "correct the password" in await refusal(store)
         server.client().config_set("requirepass", "")
         server.password = None
         await reads_again(store, [1])

@@ -145,7 +145,7 @@ async def test_damaged_bytes_cost_their_own_item(redis: Server, redis_url: str) 
     assert not any(batch.rows[:3].tobytes())
     assert await store.fault(1) == "format 2 is newer than this program's 1"
     assert await store.fault(3) == "holds item 4"
-    with pytest.raises(StoreCorrupt, match="put it whole"):
+    with pytest.raises(StoreCorrupt, match="replace the whole item"):
         await store.patch_item(2, lambda row: None)
     scanned = [status async for b in store.scan_items() for status in b.status.tolist()]
     assert sorted(scanned) == [FOUND, CORRUPT, CORRUPT, CORRUPT]
@@ -170,7 +170,7 @@ async def test_a_history_with_what_is_no_id_says_so(
         ("format", "2", StoreMismatch, "store format 2, newer"),
         ("format", "two", StoreCorrupt, "format record is damaged"),
         ("schema", "name: 3", StoreCorrupt, "schema record is damaged"),
-        ("partitions", "many", StoreCorrupt, "partitions is damaged"),
+        ("partitions", "many", StoreCorrupt, "partition count is damaged"),
     ],
 )
 async def test_a_store_this_program_cannot_read_says_why(

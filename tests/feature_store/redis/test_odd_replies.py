@@ -14,9 +14,9 @@ import pytest
 from redis.crc import key_slot
 
 from feature_store.errors import StoreError, StoreUnavailable
-from feature_store.parquet.oddities import Oddities, repeat
+from feature_store.faults import FaultLog, repeat
 from feature_store.redis.cluster import Cluster
-from feature_store.redis.replies import endpoint_of, id_of, slots_of
+from feature_store.redis.replies import address_of, id_of, slots_of
 from feature_store.redis.topology import Command, Sentinel, Standalone
 from feature_store.redis.url import parse
 from tests.feature_store.redis_moves import migrating
@@ -129,13 +129,13 @@ async def test_an_odd_slot_map_is_passed_over_and_the_next_one_is_taken(odd: Any
 
     async with scripted(answer) as port:
         here.append(port)
-        oddities = Oddities()
-        cluster = Cluster(parse(f"redis+cluster://127.0.0.1:{port}"), 1.0, oddities)
+        faults = FaultLog()
+        cluster = Cluster(parse(f"redis+cluster://127.0.0.1:{port}"), 1.0, faults)
         await soon(lambda: cluster.masters)
         deadline = asyncio.get_running_loop().time() + WITHIN_S
         assert await cluster.call([Command(("GET", b"k"), b"k")], deadline) == [b"value"]
         if odd != [] and not (isinstance(odd, Raw) and odd.startswith(b"-ERR")):
-            assert oddities.count
+            assert faults.count
         await cluster.close()
 
 
@@ -160,15 +160,15 @@ async def test_an_odd_redirection_is_an_error_and_the_next_command_is_answered(o
 
     async with scripted(answer) as port:
         here.append(port)
-        oddities = Oddities()
-        cluster = Cluster(parse(f"redis+cluster://127.0.0.1:{port}"), 1.0, oddities)
+        faults = FaultLog()
+        cluster = Cluster(parse(f"redis+cluster://127.0.0.1:{port}"), 1.0, faults)
         await cluster.ready()
         loop = asyncio.get_running_loop()
         command = Command(("GET", b"k"), b"k", again=False)
         [first] = await cluster.call([command], loop.time() + 2.0)
         assert isinstance(first, StoreError)
         await answered(lambda: cluster.call([command], loop.time() + 2.0))
-        assert oddities.count
+        assert faults.count
         await cluster.close()
 
 
@@ -185,20 +185,20 @@ async def test_an_odd_reply_of_a_sentinel_is_passed_over(odd: Any) -> None:
 
     async with scripted(answer) as port:
         here.append(port)
-        oddities = Oddities()
-        nodes = Sentinel(parse(f"redis+sentinel://127.0.0.1:{port}/main"), 1.0, oddities)
+        faults = FaultLog()
+        nodes = Sentinel(parse(f"redis+sentinel://127.0.0.1:{port}/main"), 1.0, faults)
         with contextlib.suppress(StoreError):
             await nodes.ready()
         loop = asyncio.get_running_loop()
         await answered(lambda: nodes.call([Command(("GET", b"k"), b"k")], loop.time() + 1))
-        assert oddities.count
+        assert faults.count
         await nodes.close()
 
 
 async def test_bytes_that_are_no_protocol_cost_their_connection_alone() -> None:
     replies: list[Any] = [Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")]
     async with scripted(lambda parts: replies.pop() if replies else b"value") as port:
-        nodes = Standalone(parse(f"redis://127.0.0.1:{port}"), 1.0, Oddities())
+        nodes = Standalone(parse(f"redis://127.0.0.1:{port}"), 1.0, FaultLog())
         await nodes.ready()
         loop = asyncio.get_running_loop()
         get = Command(("GET", b"k"), again=False)
@@ -209,7 +209,7 @@ async def test_bytes_that_are_no_protocol_cost_their_connection_alone() -> None:
 
 
 async def test_background_work_goes_on_after_a_turn_that_raises() -> None:
-    oddities, turns = Oddities(), 0
+    faults, turns = FaultLog(), 0
 
     async def turn() -> None:
         nonlocal turns
@@ -220,9 +220,9 @@ async def test_background_work_goes_on_after_a_turn_that_raises() -> None:
         if turns == 2:
             raise asyncio.CancelledError  # of something that it waited for
 
-    task = asyncio.create_task(repeat("a task", turn, oddities, 0.0))
+    task = asyncio.create_task(repeat("a task", turn, faults, 0.0))
     await soon(lambda: turns > 3)
-    assert oddities.count == 2
+    assert faults.count == 2
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -230,12 +230,12 @@ async def test_background_work_goes_on_after_a_turn_that_raises() -> None:
 
 def test_the_same_oddity_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
-    oddities = Oddities(lambda: now)
+    faults = FaultLog(lambda: now)
     for _ in range(100):
-        oddities.note("odd map", "no list")
+        faults.note("odd map", "no list")
     now = 61.0
-    oddities.note("odd map", "no list")
-    assert oddities.count == 101
+    faults.note("odd map", "no list")
+    assert faults.count == 101
     assert [record.getMessage() for record in caplog.records] == [
         "odd map: no list (times: 1)",
         "odd map: no list (times: 100)",
@@ -254,8 +254,8 @@ def test_what_is_an_id_in_redis(text: Any, number: int | None) -> None:
 
 def test_an_address_is_completed_from_the_one_that_was_asked() -> None:
     for unknown in (None, b"", "", b"?", "?"):
-        assert endpoint_of(unknown, 6380, ("10.0.0.7", 6379)) == ("10.0.0.7", 6380)
-    assert endpoint_of(b"node-2", 6380, ("10.0.0.7", 6379)) == ("node-2", 6380)
+        assert address_of(unknown, 6380, ("10.0.0.7", 6379)) == ("10.0.0.7", 6380)
+    assert address_of(b"node-2", 6380, ("10.0.0.7", 6379)) == ("node-2", 6380)
 
 
 async def test_what_is_no_id_in_a_set_or_a_key_is_passed_over(
@@ -281,13 +281,13 @@ async def test_a_write_that_was_not_sent_is_told_from_one_whose_answer_is_lost()
     loop = asyncio.get_running_loop()
     push = Command(("LPUSH", b"k", 1), b"k", again=False)
     async with scripted(lambda parts: Raw(b"")) as port:  # never answers
-        nodes = Standalone(parse(f"redis://127.0.0.1:{port}"), 5.0, Oddities())
+        nodes = Standalone(parse(f"redis://127.0.0.1:{port}"), 5.0, FaultLog())
         await nodes.ready()
         [lost] = await nodes.call([push], loop.time() + 0.3)
         assert isinstance(lost, StoreUnavailable)
         assert lost.unknown
         await nodes.close()
-    nodes = Standalone(parse(f"redis://127.0.0.1:{port}"), 5.0, Oddities())
+    nodes = Standalone(parse(f"redis://127.0.0.1:{port}"), 5.0, FaultLog())
     [unsent] = await nodes.call([push], loop.time() + 0.3)
     assert isinstance(unsent, StoreUnavailable)
     assert not unsent.unknown

@@ -1,4 +1,4 @@
-"""``get-user``, ``get-item``, ``stats``: what is in a store."""
+"""``get-user``, ``get-item``, ``stats``: query a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def get_user(
     user_id: Annotated[int, typer.Argument(min=0, max=MAX_ID)],
     as_json: AsJson = False,
 ) -> None:
-    """A user's behaviour history, newest first."""
+    """Print a user's behaviour history, newest first."""
 
     async def ask() -> list[int] | None:
         async with opened(store_url) as store:
@@ -46,7 +46,7 @@ def get_item(
     item_id: Annotated[int, typer.Argument(min=0, max=MAX_ID)],
     as_json: AsJson = False,
 ) -> None:
-    """An item's stored features."""
+    """Print an item's stored features."""
 
     async def ask() -> tuple[int, ItemRows, str | None, tuple[str, ...]]:
         async with opened(store_url) as store:
@@ -73,7 +73,7 @@ def get_item(
 
 
 def stats(store_url: StoreUrl, as_json: AsJson = False) -> None:
-    """How much is in a store, and of what schema."""
+    """Print a store's sizes, schema and durability."""
 
     async def ask() -> dict[str, str | int]:
         async with opened(store_url) as store:
@@ -86,12 +86,12 @@ def stats(store_url: StoreUrl, as_json: AsJson = False) -> None:
             }
 
     with refusals():
-        told = asyncio.run(ask())
+        values = asyncio.run(ask())
     if as_json:
-        typer.echo(orjson.dumps(told))
+        typer.echo(orjson.dumps(values))
         return
     table = Table("", "", show_header=False)
-    for name, value in told.items():
+    for name, value in values.items():
         table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else value)
     Console().print(table)
 
