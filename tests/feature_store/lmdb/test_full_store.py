@@ -184,7 +184,7 @@ async def test_redis_at_its_maxmemory_is_full(tmp_path: Path) -> None:
         ({"appendonly": "no", "save": "3600 1"}, "in memory until the next snapshot"),
         ({"appendonly": "yes", "appendfsync": "everysec"}, "on disk within a second"),
         ({"appendonly": "yes", "appendfsync": "always"}, "on disk before it is answered"),
-        ({"appendonly": "yes", "appendfsync": "no"}, "on disk when the kernel writes it"),
+        ({"appendonly": "yes", "appendfsync": "no"}, "on disk when the kernel flushes it"),
     ],
 )
 async def test_what_an_acknowledged_click_outlives_is_told_by_the_servers_settings(

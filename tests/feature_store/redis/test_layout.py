@@ -190,7 +190,7 @@ async def test_an_append_can_wait_for_replicas(
     assert await safe.append_all([Append(7, [2], "k"), Append(7, [2], "k")]) == [True, False]
     await safe.close()
     greedy = await connect(redis_sentinel_url, SHOP, wait_replicas=2, budget_ms=200)
-    with pytest.raises(StoreUnavailable, match="on 1 of 2 replicas only"):
+    with pytest.raises(StoreUnavailable, match="on only 1 of 2 replicas"):
         await greedy.append(7, [3])
     found = await greedy.history(7)
     assert found is not None
