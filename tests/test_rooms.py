@@ -133,7 +133,6 @@ LONG_UNTIL_SPLIT: frozenset[str] = frozenset(
 SAYS = ("import", "Start")
 UNSAID_UNTIL_WRITTEN: frozenset[str] = frozenset(
     {
-        "feature_store/__init__.py",
         "loadtest/__init__.py",
         "model_export/__init__.py",
         "model_export/bench/__init__.py",
