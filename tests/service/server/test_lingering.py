@@ -15,7 +15,7 @@ from service.server import connections, discarding
 from service.server.discarding import Discarding
 from service.server.protocol import Receiving
 from tests.service.engine_gate import FAR
-from tests.service.houses import metric, opened
+from tests.service.in_process import opened
 from tests.service.live import listening, until
 from tests.service.process import Service
 from tests.service.wire import GET, POST, connected, only_response, responses
@@ -82,14 +82,14 @@ async def test_what_follows_a_refusal_is_read_at_a_bounded_pace(
     """Also while the refusal waits to be sent."""
     monkeypatch.setattr(LoopBudget, "is_quiet", not beside_scoring)
     senders = [Sender(*WITHOUT_END[name]) for _ in range(8)]
-    async with opened(world) as house, listening(house) as port:
-        house.budget._faults.level = -0.1 if beside_scoring else 0.0
+    async with opened(world) as state, listening(house) as port:
+        state.budget._faults.level = -0.1 if beside_scoring else 0.0
         began = monotonic()
         async with asyncio.timeout(FAR):
             await asyncio.gather(*(sender.run(port) for sender in senders))
         seconds = monotonic() - began
         # Up to the limits bodies are read as fast as they come.
-        allowed = len(senders) * (FIRST_READS + 2 * house.settings.max_body_bytes)
+        allowed = len(senders) * (FIRST_READS + 2 * state.settings.max_body_bytes)
     expected = {200} if "last request" in name else {400, 413, 429, 431}
     assert {response.status for s in senders for response in responses(s.said)} <= expected
     assert all(sender.said for sender in senders)
@@ -124,7 +124,7 @@ async def test_all_of_a_body_of_4_mb_is_taken_from_clients_that_send_at_a_time(
             connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
             return b"".join(iter(lambda: connection.recv(65_536), b""))
 
-    async with opened(world) as house, listening(house) as port:
+    async with opened(world) as state, listening(house) as port:
         said = await asyncio.gather(*(asyncio.to_thread(sent_first, port) for _ in range(4)))
     assert [response.status for one in said for response in responses(one)] == 4 * [413]
 
@@ -133,7 +133,7 @@ async def test_the_end_of_one_is_noticed_beside_others_that_stay(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "LINGER_S", FAR)
-    async with opened(world) as house, listening(house) as port:
+    async with opened(world) as state, listening(house) as port:
         writers = []
         for _ in range(20):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -142,7 +142,8 @@ async def test_the_end_of_one_is_noticed_beside_others_that_stay(
             assert await reader.read()
 
         def lingering() -> float:
-            return metric(house, "qin_connections", port="service", state="lingering")
+            labels = {"port": "service", "state": "lingering"}
+            return state.metrics.registry.get_sample_value("qin_connections", labels) or 0.0
 
         await until(lambda: lingering() == len(writers))
         writers.pop().close()
