@@ -82,7 +82,7 @@ async def test_what_follows_a_refusal_is_read_at_a_bounded_pace(
     """Also while the refusal waits to be sent."""
     monkeypatch.setattr(LoopBudget, "is_quiet", not beside_scoring)
     senders = [Sender(*WITHOUT_END[name]) for _ in range(8)]
-    async with opened(world) as state, listening(house) as port:
+    async with opened(world) as state, listening(state) as port:
         state.budget._faults.level = -0.1 if beside_scoring else 0.0
         began = monotonic()
         async with asyncio.timeout(FAR):
@@ -124,7 +124,7 @@ async def test_all_of_a_body_of_4_mb_is_taken_from_clients_that_send_at_a_time(
             connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
             return b"".join(iter(lambda: connection.recv(65_536), b""))
 
-    async with opened(world) as state, listening(house) as port:
+    async with opened(world) as state, listening(state) as port:
         said = await asyncio.gather(*(asyncio.to_thread(sent_first, port) for _ in range(4)))
     assert [response.status for one in said for response in responses(one)] == 4 * [413]
 
@@ -133,7 +133,7 @@ async def test_the_end_of_one_is_noticed_beside_others_that_stay(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "LINGER_S", FAR)
-    async with opened(world) as state, listening(house) as port:
+    async with opened(world) as state, listening(state) as port:
         writers = []
         for _ in range(20):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
