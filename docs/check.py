@@ -5,6 +5,7 @@ Reads the project's Markdown files and reports, a line each with file and line n
 - a relative link (or picture) whose file, or whose heading, is not there;
 - a ``make TARGET`` that the Makefile does not have;
 - a ``python -m ROOM COMMAND --option`` that the room's own command line does not know;
+- a file of the repository, or a ``python -m tests.…``, that is not there;
 - a decision that has not the form that ``docs/decisions/README.md`` describes;
 - a room with more of the words that ``docs/prose.py`` counts than it may have (``--prose`` prints
   the table of rooms);
@@ -30,6 +31,9 @@ ROOMS = ("training", "model_export", "feature_store", "service", "loadtest")
 PROSE_ROOMS = (*ROOMS, "text", "batch")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 MAKE = re.compile(r"(?:^|`|&& )make ([a-z][a-z-]*)", re.MULTILINE)
+TOP = "|".join((*ROOMS, "tests", "docs", "deploy"))
+FILE = re.compile(rf"(?<![\w/.])((?:{TOP})/[\w./-]*\w\.\w+)")
+MODULE = re.compile(r"python -m (tests\.\w+(?:\.\w+)*)")
 DECISION = re.compile(
     r"- \*\*Context:\*\* .+- \*\*Decision:\*\* .+- \*\*Alternatives, measured:\*\* .+"
     r"- \*\*Status:\*\* (Current|In part superseded|Superseded)\b.*\d{4}-\d\d-\d\d.*",
@@ -89,6 +93,16 @@ def unknown_commands(line: str) -> Iterator[str]:
                 yield f"python -m {room}: no option {option}"
 
 
+def missing_files(line: str) -> Iterator[str]:
+    for name in FILE.findall(line):
+        if not (ROOT / name).exists():
+            yield f"{name}: no such file"
+    for module in MODULE.findall(line):
+        path = ROOT / module.replace(".", "/")
+        if not (path.with_suffix(".py").exists() or (path / "__main__.py").exists()):
+            yield f"python -m {module}: no such module"
+
+
 def malformed_decisions(path: Path) -> Iterator[str]:
     """Entries that are no Context, Decision, Alternatives and Status, or exceed eight lines."""
     for entry in re.split(r"^### ", path.read_text(), flags=re.MULTILINE)[1:]:
@@ -110,6 +124,7 @@ def faults() -> Iterator[str]:
                 broken_links(path, line),
                 unknown_targets(line, targets),
                 unknown_commands(line),
+                missing_files(line),
             )
             for check in checks:
                 yield from (f"{path.relative_to(ROOT)}:{number}: {fault}" for fault in check)
