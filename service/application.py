@@ -19,19 +19,16 @@ from model_export.bundle.signature import PublicKeys
 from service.admission.admission import Admission, Permit
 from service.admission.loop_budget import LoopBudget
 from service.artifacts.importer import ImportedBundle, ImportPolicy
-from service.artifacts.local_copies import PrivateFolder
+from service.artifacts.local_copies import LocalCopies
 from service.artifacts.private_directory import make_private
 from service.artifacts.repository import ModelRepository
-from service.artifacts.sandbox import SandboxLimits
 from service.engine.engine import Engine
 from service.errors import NotReady
 from service.items.shared_file import check_shared
 from service.items.store_client import StoreReader, store_options
 from service.lifecycle.catalog import ModelCatalog
-from service.lifecycle.execution import Execution
 from service.lifecycle.fleet import Fleet
 from service.lifecycle.item_refresh import ItemRefresher
-from service.lifecycle.loader import Loader
 from service.lifecycle.manager import ModelManager
 from service.lifecycle.readiness import Readiness, prove
 from service.lifecycle.shadow import Shadow
@@ -74,7 +71,7 @@ class ServiceState:
     manager: ModelManager
     fleet: Fleet
     watcher: RepositoryWatcher
-    private: PrivateFolder
+    copies: LocalCopies
     startup: StartupVersions
     imported: ImportedBundle
     exporter: Exporter
@@ -93,7 +90,7 @@ class ServiceState:
                 if self.startup.is_chosen:
                     raise
                 models = self.manager.catalog.repository.models
-                reason = self.private.as_published(str(error), models)
+                reason = self.copies.as_published(str(error), models)
                 self.startup.pass_over(imported.copy.version, reason)
                 imported = await asyncio.to_thread(self.startup.next)
         await asyncio.to_thread(self.startup.begun_with, imported)
@@ -163,12 +160,12 @@ async def build_application(
     make_private(settings.private, "QIN_PRIVATE")  # the tables may be below it
     if settings.table_folder is not None:
         check_shared(settings.table_folder)
-    private = PrivateFolder(settings.private, settings.bundle)
+    copies = LocalCopies(settings.private, settings.bundle)
     keys = PublicKeys.read(settings.public_key) if settings.public_key else None
     policy = ImportPolicy(settings.max_bundle_bytes, keys)
     wanted = await Fleet.wanted(settings)
-    await asyncio.to_thread(private.prepare)
-    startup = StartupVersions(repository, private, policy, settings.pinned_version, wanted)
+    await asyncio.to_thread(copies.prepare)
+    startup = StartupVersions(repository, copies, policy, settings.pinned_version, wanted)
     imported, store = await _first_and_its_store(startup, settings)
     engine = Engine(
         settings.engine_threads,
@@ -180,18 +177,10 @@ async def build_application(
     may_do_without = settings.on_store_failure == "degrade"
     reader = StoreReader(store, metrics, may_do_without=may_do_without)
     refresher = ItemRefresher(reader, registry, settings.item_reread_s)
-    limits = SandboxLimits(settings.inspection_memory_mb << 20, settings.inspection_s)
     shadow = Shadow(reader, metrics, settings.chunk_candidates)
-    loader = Loader(
-        private,
-        startup.policy,
-        limits,
-        settings.store,
-        settings.table_folder,
-        Execution(settings.precision, settings.provider),
-    )
     rechecks = TopKAudit(registry, metrics, settings.top_k_recheck, settings.chunk_candidates)
-    manager = ModelManager(ModelCatalog(settings, repository, registry, shadow), loader, metrics)
+    catalog = ModelCatalog(settings, repository, registry, shadow)
+    manager = ModelManager(catalog, copies, startup.policy, metrics)
     manager.before_ready(refresher.catch_up)
     fleet = Fleet(settings, store, manager)
 
@@ -201,7 +190,7 @@ async def build_application(
 
     watcher = RepositoryWatcher(
         repository,
-        private,
+        copies.state,
         activate,
         settings.follow_every_s,
         active=lambda: registry.active.name if registry.active else None,
@@ -226,7 +215,7 @@ async def build_application(
         manager=manager,
         fleet=fleet,
         watcher=watcher,
-        private=private,
+        copies=copies,
         startup=startup,
         imported=imported,
         exporter=make_exporter(metrics, worker, budget),

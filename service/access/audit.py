@@ -12,7 +12,7 @@ from starlette.requests import Request
 from service.access.admin import Access
 from service.application import ServiceState
 from service.errors import ServiceError
-from service.lifecycle.model_entry import ModelEntry
+from service.lifecycle.catalog import ModelEntry
 from service.observability.logs import logger
 
 Verb = Callable[[], Awaitable[ModelEntry]]

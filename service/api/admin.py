@@ -30,7 +30,7 @@ from service.api.problems import answer_problem
 from service.api.writes import add_writes
 from service.application import ServiceState
 from service.errors import ServiceError
-from service.lifecycle.model_entry import ModelEntry
+from service.lifecycle.catalog import ModelEntry
 
 Name = Annotated[str, Path(pattern=VERSION_PATTERN, description="A version in the models folder.")]
 REFUSALS: dict[int | str, dict[str, Any]] = {

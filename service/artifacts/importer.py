@@ -29,7 +29,8 @@ from model_export.bundle.manifest import (
 from model_export.bundle.plain_files import COPY_IT
 from model_export.bundle.signature import MOST_BYTES as MOST_SIGNATURE_BYTES
 from model_export.bundle.signature import PublicKeys, read_signature
-from service.artifacts.local_copies import MAKE_ROOM, Copy, PrivateFolder
+from service.artifacts.local_copies import LocalCopies
+from service.artifacts.persisted_state import MAKE_ROOM, Copy
 from service.observability.logs import logger
 
 PIECE = 1 << 20  # bytes copied and digested at a time
@@ -54,12 +55,12 @@ class ImportedBundle:
     signer: str | None  # fingerprint of the key
 
 
-def import_bundle(folder: Path, private: PrivateFolder, policy: ImportPolicy) -> ImportedBundle:
+def import_bundle(folder: Path, copies: LocalCopies, policy: ImportPolicy) -> ImportedBundle:
     """Copy ``folder`` (…/VERSION), or find it copied already. BundleError says why not."""
     with _opened_folder(folder) as descriptor:
         content = _read(folder, descriptor, MANIFEST, MOST_MANIFEST_BYTES)
         copy = Copy(version=folder.name, digest=hashlib.sha256(content).hexdigest())
-        private.check_known(copy)
+        copies.check_known(copy)
         names = _names(folder, descriptor)
         signature = (
             _read(folder, descriptor, SIGNATURE, MOST_SIGNATURE_BYTES)
@@ -67,16 +68,16 @@ def import_bundle(folder: Path, private: PrivateFolder, policy: ImportPolicy) ->
             else None
         )
         signer = policy.keys.check(folder, content, signature) if policy.keys else None
-        existing = private.copy(copy.digest, copy.version)
+        existing = copies.copy(copy.digest, copy.version)
         if existing.is_dir():
             try:
-                private.touch(copy.digest)
+                copies.touch(copy.digest)
                 return ImportedBundle(_opened_copy(existing, policy), copy, signer)
             except BundleError as error:
                 logger.warning("private copy damaged: copied again", reason=str(error))
-                private.discard(copy)
+                copies.discard(copy)
         try:
-            with private.incoming(copy.version) as target:
+            with copies.incoming(copy.version) as target:
                 (target / MANIFEST).write_bytes(content)
                 manifest = parse_manifest(target, content)
                 _check(folder, manifest, names, policy)
@@ -84,17 +85,17 @@ def import_bundle(folder: Path, private: PrivateFolder, policy: ImportPolicy) ->
                     _copy_file(folder, descriptor, name, record, target / name)
                 if signature is not None:
                     (target / SIGNATURE).write_bytes(signature)
-                bundle = Bundle(private.adopt(target, copy.digest), manifest)
+                bundle = Bundle(copies.adopt(target, copy.digest), manifest)
         except OSError as error:
             raise BundleError(
-                f"{folder}: cannot be copied to {private.path}: {error.strerror}; {MAKE_ROOM}"
+                f"{folder}: cannot be copied to {copies.path}: {error.strerror}; {MAKE_ROOM}"
             ) from error
         return ImportedBundle(bundle, copy, signer)
 
 
-def reopen_copy(copy: Copy, private: PrivateFolder, policy: ImportPolicy) -> ImportedBundle:
+def reopen_copy(copy: Copy, copies: LocalCopies, policy: ImportPolicy) -> ImportedBundle:
     """A copy taken in before, checked again. BundleError: gone, damaged, no longer allowed."""
-    folder = private.copy(copy.digest, copy.version)
+    folder = copies.copy(copy.digest, copy.version)
     bundle = _opened_copy(folder, policy)
     content = plain_files.read(folder / MANIFEST, MOST_MANIFEST_BYTES)
     if hashlib.sha256(content).hexdigest() != copy.digest:

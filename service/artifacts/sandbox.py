@@ -1,41 +1,49 @@
-"""Has a bundle opened, and its golden questions asked, in a child process with limits."""
+"""Verifies a bundle's golden answers in a child process with limits (``sandbox_child``)."""
 
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnxruntime
 import orjson
 
 import service
+from model_export.bundle import plain_files
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
+from service.artifacts.persisted_state import write_durably
 from service.observability.logs import logger
 
 ROOT = Path(service.__file__).parents[1]
-WALL_FACTOR = 10  # it may run at the lowest priority: wall time can be far beyond its own
+WALL_FACTOR = 10  # wall time per processor time, for a child at the lowest priority
 BYTES_PER_BUNDLE_BYTE = 3  # mapped, read in, prepacked
 DO_NOT_SERVE = "do not serve this bundle: rebuild it with `python -m model_export build`"
+PROVED = "proved"  # file beside a copy: the runtime and machine type it was verified with
+MOST_PROVED_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    memory_bytes: int  # beside a multiple of the bundle's own size
+    memory_bytes: int  # in addition to a multiple of the bundle's size
     cpu_seconds: int
 
 
-def begin(bundle: Bundle, limits: SandboxLimits, niceness: int) -> subprocess.Popen[bytes]:
-    """Start the child, ``niceness`` below this process. Call it from a thread of normal priority:
-    until the child has replaced itself by its program, the interpreter is held."""
+def start(bundle: Bundle, limits: SandboxLimits, niceness: int) -> subprocess.Popen[bytes]:
+    """Start the child, ``niceness`` below this process's priority.
+
+    Call it from a thread of normal priority: the GIL is held until the child has called ``exec``.
+    """
     size = sum(record.size for record in bundle.manifest.files.values())
     memory = limits.memory_bytes + BYTES_PER_BUNDLE_BYTE * size
     arguments = (bundle.path, memory, limits.cpu_seconds, niceness)
-    # Neither our secrets nor our settings, nor a look through the site's folders (PYTHONPATH has
-    # them all); one thread, so that little address space is reserved.
+    # No secrets and no settings of ours. ``-S`` with a full PYTHONPATH skips the scan of
+    # site-packages; one thread keeps the reserved address space small.
     environment = {
         "PATH": os.defpath,
         "OMP_NUM_THREADS": "1",
@@ -52,34 +60,54 @@ def begin(bundle: Bundle, limits: SandboxLimits, niceness: int) -> subprocess.Po
     )
 
 
-def verdict(bundle: Bundle, child: subprocess.Popen[bytes], limits: SandboxLimits) -> None:
-    """Wait for what the child says. BundleError unless the bundle is proved."""
+def wait_for_verdict(bundle: Bundle, child: subprocess.Popen[bytes], limits: SandboxLimits) -> None:
+    """Block until the child ends. BundleError unless it verified the bundle."""
     try:
-        said, complaint = child.communicate(timeout=WALL_FACTOR * limits.cpu_seconds)
+        output, errors = child.communicate(timeout=WALL_FACTOR * limits.cpu_seconds)
     except subprocess.TimeoutExpired:
         raise BundleError(_too_long(bundle, WALL_FACTOR * limits.cpu_seconds)) from None
     finally:
         if child.poll() is None:
             child.kill()
             child.communicate()
-    if child.returncode == -signal.SIGXCPU or (child.returncode == -signal.SIGKILL and not said):
+    if child.returncode == -signal.SIGXCPU or (child.returncode == -signal.SIGKILL and not output):
         raise BundleError(_too_long(bundle, limits.cpu_seconds))
     try:
-        found = orjson.loads(said)
+        verdict = orjson.loads(output)
     except orjson.JSONDecodeError:
-        last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+        last = errors.decode(errors="replace").strip().rpartition("\n")[2]
         raise BundleError(
             f"{bundle.path}: it ended the process that inspected it (exit {child.returncode}): "
-            f"{last or 'nothing said'}; {DO_NOT_SERVE}"
+            f"{last or 'no message'}; {DO_NOT_SERVE}"
         ) from None
-    if not found["proved"]:
-        raise BundleError(f"{bundle.path}: refused by inspection: {found['reason']}")
+    if not verdict["proved"]:
+        raise BundleError(f"{bundle.path}: refused by inspection: {verdict['reason']}")
     logger.info(
         "inspected",
         model_version=bundle.version,
-        golden_answers=found["cases"],
-        max_abs_error=found["max_abs_error"],
+        golden_answers=verdict["cases"],
+        max_abs_error=verdict["max_abs_error"],
     )
+
+
+def is_proved(bundle: Bundle) -> bool:
+    """Whether this copy was verified before, by this runtime on this type of machine."""
+    try:
+        return plain_files.read(_marker(bundle), MOST_PROVED_BYTES) == _this_machine()
+    except (OSError, BundleError):  # missing or damaged
+        return False
+
+
+def note_proved(bundle: Bundle) -> None:
+    write_durably(_marker(bundle), _this_machine())
+
+
+def _marker(bundle: Bundle) -> Path:
+    return bundle.path.parent / PROVED
+
+
+def _this_machine() -> bytes:
+    return f"onnxruntime {onnxruntime.__version__} on {platform.machine()}\n".encode()
 
 
 def _too_long(bundle: Bundle, seconds: float) -> str:

@@ -1,25 +1,82 @@
-"""Every version this process knows: what it goes through, and which part it plays."""
+"""Lists every version this process knows: its state, and its role."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from service.artifacts.local_copies import Copy
+from service.artifacts.persisted_state import Copy
 from service.artifacts.repository import ModelRepository
 from service.errors import Conflict, UnknownVersion
-from service.lifecycle.model_entry import ModelEntry, State
 from service.lifecycle.shadow import Shadow
-from service.models.registry import ALIASES, ModelRegistry
+from service.models.registry import ALIASES, LoadedModel, ModelRegistry
 from service.settings import Settings
 
-GONE = (State.ARRIVING, State.AVAILABLE, State.UNLOADED)
+
+class State(StrEnum):
+    """In the order a version passes them; FAILED may follow any that comes before READY."""
+
+    ARRIVING = "arriving"  # in the models folder, but incomplete: see ``reason``
+    AVAILABLE = "available"  # in the models folder
+    LOADING = "loading"  # files copied and checked, verified in a child, graphs and items read
+    WARMING = "warming"
+    VERIFYING = "verifying"  # the golden answers once more, in this process
+    READY = "ready"  # in memory: answers requests that name it
+    ACTIVE = "active"
+    DRAINING = "draining"  # finishes the requests it has begun and is then freed
+    UNLOADED = "unloaded"
+    FAILED = "failed"  # see ``reason``
+
+
+IN_MEMORY = frozenset({State.READY, State.ACTIVE, State.DRAINING})
+UNDER_WAY = frozenset({State.LOADING, State.WARMING, State.VERIFYING})
 NOT_TRIED = (State.ARRIVING, State.AVAILABLE)
+GONE = (*NOT_TRIED, State.UNLOADED)
+
+
+@dataclass(slots=True)
+class ModelEntry:
+    """One version as this process knows it."""
+
+    name: str
+    state: State = State.AVAILABLE
+    reason: str | None = None  # of a failure or rollback, and the remedy
+    step: str | None = None  # of a load, for display
+    digest: str | None = None  # sha-256 of the manifest, once imported
+    signer: str | None = None  # fingerprint of the signing key
+    created: datetime | None = None
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))  # of the state
+    load_seconds: float | None = None
+    worst_stall_ms: float | None = None  # of the event loop, during the load
+    version: LoadedModel | None = None
+    mark: str | None = None  # of its folder when a load began (see ``FoundBundle``)
+
+    def enter(self, state: State, step: str | None = None, reason: str | None = None) -> None:
+        if state is not self.state:
+            self.since = datetime.now(UTC)
+        self.state, self.step, self.reason = state, step, reason
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "version": self.name,
+            "state": self.state.value,
+            "reason": self.reason,
+            "step": self.step,
+            "digest": self.digest,
+            "signer": self.signer,
+            "created": self.created,
+            "since": self.since,
+            "load_seconds": self.load_seconds,
+            "worst_stall_ms": self.worst_stall_ms,
+        }
 
 
 class ModelCatalog:
-    """Slots by name. On the event loop alone."""
+    """Entries by name. Used on the event loop only."""
 
     def __init__(
         self,
@@ -31,34 +88,34 @@ class ModelCatalog:
         self.settings, self.repository = settings, repository
         self.registry, self.shadow = registry, shadow
         self.entries: dict[str, ModelEntry] = {}
-        self.previous: Copy | None = None  # also when it is no longer in memory
+        self.previous: Copy | None = None  # also after it was unloaded
 
     def entry(self, name: str) -> ModelEntry:
         return self.entries.setdefault(name, ModelEntry(name))
 
     def active(self) -> ModelEntry:
         if self.registry.active is None:
-            raise Conflict("nothing is active yet")
+            raise Conflict("no version is active yet")
         return self.entries[self.registry.active.name]
 
     async def known(self, name: str) -> ModelEntry:
-        """By name or alias. UnknownVersion lists what there is."""
+        """Find an entry by name or alias. UnknownVersion lists the available ones."""
         if name in ALIASES:
             name = self.roles()[name] or name
         if name in self.entries and self.entries[name].state not in GONE:
             return self.entries[name]
         found = await asyncio.to_thread(self.repository.versions)
         if name not in found:
-            there = sorted({*found, *self.registry.loaded()})
+            available = sorted({*found, *self.registry.loaded()})
             raise UnknownVersion(
-                f"version {name!r}: not in {self.repository.path}; there are: "
-                f"{', '.join(there) or 'none'}",
-                members={"available": there},
+                f"version {name!r}: not in {self.repository.path}; available: "
+                f"{', '.join(available) or 'none'}",
+                members={"available": available},
             )
         return self.entry(name)
 
     async def listing(self) -> list[dict[str, Any]]:
-        """Every version there is, newest first."""
+        """Describe every version in memory or in the models folder, newest first."""
         found = await asyncio.to_thread(self.repository.versions)
         for name, one in found.items():
             entry = self.entry(name)
@@ -67,17 +124,17 @@ class ModelCatalog:
             if entry.state in NOT_TRIED or changed:
                 state = State.ARRIVING if one.arriving else State.AVAILABLE
                 entry.enter(state, reason=one.fault or one.arriving or one.ahead)
-        for name in [n for n, s in self.entries.items() if n not in found and s.state in GONE]:
+        for name in [n for n, e in self.entries.items() if n not in found and e.state in GONE]:
             del self.entries[name]
         newest = sorted(
             self.entries.values(),
-            key=lambda s: (s.created.timestamp() if s.created else 0.0, s.name),
+            key=lambda e: (e.created.timestamp() if e.created else 0.0, e.name),
             reverse=True,
         )
         return [self.describe(entry) for entry in newest]
 
     def passed_over(self, reasons: Mapping[str, str]) -> None:
-        """Versions that a start could not begin with; what still arrives is not refused."""
+        """Mark complete bundles that a start could not use as failed."""
         for name, found in self.repository.versions().items():
             if name in reasons and found.whole and not found.ahead:
                 self.entry(name).enter(State.FAILED, reason=reasons[name])
@@ -85,21 +142,21 @@ class ModelCatalog:
 
     def describe(self, entry: ModelEntry) -> dict[str, Any]:
         registry, version = self.registry, entry.version
-        plays = {
+        has_role = {
             "previous": self.previous is not None and self.previous.version == entry.name,
             "canary": bool(registry.canary and registry.canary.version is version),
             "shadow": version is not None and self.shadow.version is version,
         }
         return {
             **entry.as_json(),
-            "roles": [role for role, played in plays.items() if played],
+            "roles": [role for role, has in has_role.items() if has],
             "requests_under_way": registry.under_way(version) if version else 0,
             "answers": version.stats.answers if version else 0,
             "items": version.table.count if version else 0,
         }
 
     def roles(self) -> dict[str, Any]:
-        """Who plays which part."""
+        """Return which version has which role."""
         active, canary = self.registry.active, self.registry.canary
         return {
             "active": active.name if active else None,
@@ -109,8 +166,8 @@ class ModelCatalog:
             "policy": self.settings.model_policy,
         }
 
-    def wanted(self) -> dict[str, Any]:
-        """What this process serves, for others of its fleet to serve as well."""
+    def desired_state(self) -> dict[str, Any]:
+        """Return what this process serves, for the other processes of its fleet to serve too."""
         active, roles = self.active(), self.roles()
         shadow = roles["shadow"]
         return {

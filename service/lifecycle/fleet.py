@@ -105,7 +105,7 @@ class Fleet:
         if not self._name:
             return
         wanted = DesiredState(
-            id=secrets.token_hex(8), by=self._me.id, **self._manager.catalog.wanted()
+            id=secrets.token_hex(8), by=self._me.id, **self._manager.catalog.desired_state()
         )
         try:
             note = f"fleet/{self._name}/wanted"

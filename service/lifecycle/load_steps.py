@@ -1,13 +1,14 @@
-"""From a proved bundle to a version that may answer: graphs, item table, warmth, golden answers.
+"""Turns a verified bundle into a version that can answer: graphs, item table, warm-up, golden test.
 
-It all runs in one thread, which yields to everything else while others are answered. That thread
-must not hold the interpreter for long at a stretch either, so items go in small slices.
+The steps run in one low-priority thread. Items are derived in small slices, because each slice
+holds the GIL.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,28 +27,30 @@ from model_export.bundle.verify import check_golden
 from service.items.item_tower import derive_into
 from service.items.shared_file import TableFile, table_path
 from service.items.table import Epoch, ItemTable, TableBusy
+from service.lifecycle.catalog import State
 from service.lifecycle.execution import Execution
-from service.lifecycle.model_entry import State
 from service.models.registry import LoadedModel
 from service.observability.logs import logger
 
 T = TypeVar("T")
-ROOM = 1.25  # the table is this much larger than the catalogue, for items that appear later,
-LEAST_ROOM = 16_384  # and by this many at least; memory is taken only when written
+ROOM = 1.25  # table capacity per stored item, for items added later,
+LEAST_ROOM = 16_384  # and at least this many more; memory is taken when a row is written
 LOG_EVERY_S = 2.0
-LOOK_EVERY_S = 0.05  # whether another process has filled the table
+LOOK_EVERY_S = 0.05  # while another process fills the shared table
 PATIENT = StoreOptions(budget_ms=5_000)  # no request waits for this
 SCANNED = 512  # items read from the store at a time
 SLICE = 64  # items derived and inserted at a time
 WARM_ROUNDS = 3
+SHAPES_KEPT = 2048
+SHAPES_TRIED = 12
 
 
 class Stopped(Exception):
-    """The service ends; so does the load."""
+    """The load was stopped because the service ends."""
 
 
 class Progress(Protocol):
-    """Told, from the loading thread, what is under way."""
+    """Receives the progress of a load, in the loading thread."""
 
     def enter(self, state: State, step: str, total: int = 0) -> None: ...
     def advance(self, count: int) -> None: ...
@@ -55,20 +58,20 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What a load needs beside the bundle."""
+    """What a load needs besides the bundle."""
 
-    store: str  # URL; a connection of its own, on an event loop of its own
+    store: str  # URL; opened anew, on the loading thread's own event loop
     most_items: int
     shapes: list[tuple[int, int]]  # (candidates in a chunk, history items) to warm up with
     stop: threading.Event
-    tables: Path | None = None  # where this machine's processes share them
+    tables: Path | None = None  # folder of tables that this machine's processes share
     execution: Execution = field(default_factory=Execution)
-    # Told as soon as there is a table, empty or shared: what is written from now on concerns it.
-    opened: Callable[[LoadedModel], None] = lambda _: None
+    # Called as soon as the table exists, empty or shared: item changes must reach it from then on.
+    has_table: Callable[[LoadedModel], None] = lambda _: None
 
 
 def load(bundle: Bundle, options: LoadOptions, progress: Progress) -> LoadedModel:
-    """A version that may answer. BundleError, StoreError or Stopped. Blocks."""
+    """Run all steps. Blocks. BundleError, StoreError or Stopped."""
     progress.enter(State.LOADING, "opening the graphs")
     model = options.execution.open(bundle)
     version = asyncio.run(_filled(bundle, model, options, progress))
@@ -89,13 +92,13 @@ async def _filled(
         progress.enter(State.LOADING, "filling the item table", items)
         if options.tables is None:
             version = LoadedModel(model, ItemTable(model.schema, capacity))
-            options.opened(version)
+            options.has_table(version)
             await _fill(version, store, options, progress)
             return version
         path = table_path(options.tables, bundle, options.store)
         file = TableFile(path, model.schema, capacity)
         version = LoadedModel(model, ItemTable(model.schema, file.capacity, file.memory, file))
-        options.opened(version)
+        options.has_table(version)
         while not file.filled:
             with file.filling() as ours:
                 if ours:
@@ -116,16 +119,16 @@ async def _fill(
     version: LoadedModel, store: FeatureStore, options: LoadOptions, progress: Progress
 ) -> None:
     table = version.table
-    _when_free(table.joined, options)  # an earlier process may have died while it filled it
+    _when_free(table.joined, options)  # drops what a process that died here had half written
     if table.cursor is None:
-        table.cursor = (await store.changes(None)).cursor  # what changes from now on is followed
+        table.cursor = (await store.changes(None)).cursor  # changes are followed from here
     await fill(version, store, options, progress)
 
 
 async def fill(
     version: LoadedModel, store: FeatureStore, options: LoadOptions, progress: Progress
 ) -> None:
-    """Derive every stored item, saying how far it is."""
+    """Derive every stored item into the table and report progress."""
     began = told = perf_counter()
     unreadable = seen = 0
     table = version.table
@@ -161,7 +164,7 @@ async def fill(
 
 
 def _when_free(change: Callable[[], T], options: LoadOptions) -> T:
-    """Change a table as soon as its lock is to be had. Stopped."""
+    """Retry a change of the table until its lock is free. Raises Stopped."""
     while True:
         try:
             return change()
@@ -171,15 +174,35 @@ def _when_free(change: Callable[[], T], options: LoadOptions) -> T:
 
 
 def _insert(version: LoadedModel, batch: ItemBatch, part: slice, epoch: Epoch) -> int:
-    """Add a part of a batch; how many of it are unreadable."""
+    """Derive a part of a batch into the table. Returns how many items could not be."""
     found = np.flatnonzero(batch.status[part] == FOUND) + part.start
     insert = partial(version.table.insert, epoch=epoch)
     _, finite = derive_into(insert, version.model, batch.ids[found], batch.rows[found])
     return len(batch.ids[part]) - int(finite.sum())
 
 
+class RecentShapes:
+    """Samples (candidates, history items) of recent requests, to warm up a new version with."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[int, int]] = deque(maxlen=SHAPES_KEPT)
+
+    def note(self, candidates: int, history: int) -> None:
+        self._seen.append((candidates, history))
+
+    def typical(self, longest_history: int, chunk: int) -> list[tuple[int, int]]:
+        """Return at most a dozen, from the smallest to the largest; without traffic, a guess."""
+        seen = sorted(set(self._seen.copy()))
+        if not seen:
+            lengths = (0, 1, longest_history)
+            return [(rows, length) for length in lengths for rows in (1, 64, chunk)]
+        last = len(seen) - 1
+        places = sorted({round(last * i / (SHAPES_TRIED - 1)) for i in range(SHAPES_TRIED)})
+        return [seen[place] for place in places]
+
+
 def warm(version: LoadedModel, shapes: list[tuple[int, int]]) -> None:
-    """Run the graphs at the shapes that requests will have, on the table's own rows."""
+    """Run the graphs at the shapes of recent requests, on rows of the table."""
     random = np.random.default_rng(0)
     items = max(1, version.table.count)
     for candidates, past in shapes * WARM_ROUNDS:
@@ -188,11 +211,11 @@ def warm(version: LoadedModel, shapes: list[tuple[int, int]]) -> None:
         asked = version.table.columns.gather(random.integers(0, items, candidates))
         version.model.rank(asked, history)
         if version.model.precision == "int8":
-            version.model.exact(asked, history)  # top-k takes both
+            version.model.exact(asked, history)  # top-k uses both
 
 
 def verify(bundle: Bundle, model: FoldedModel) -> None:
-    """Ask the graphs every golden question. BundleError beyond the export's own tolerance."""
+    """Compare with the golden answers. BundleError beyond the export's tolerance."""
     difference = check_golden(bundle, model)
     logger.info(
         "verified",

@@ -1,124 +1,259 @@
-"""Brings one version at a time from the models folder into memory, in one background thread."""
+"""Loads versions one at a time: import, sandbox, load steps, catalog.
+
+The work is done in a background thread that yields to all other work.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import platform
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
 from typing import ParamSpec, TypeVar
 
-import onnxruntime
-
-from model_export.bundle import plain_files
-from model_export.bundle.bundle import Bundle
+from feature_store.errors import StoreError
 from model_export.bundle.errors import BundleError
-from service.artifacts import sandbox as inspection
+from service.artifacts import sandbox
 from service.artifacts.importer import ImportedBundle, ImportPolicy, import_bundle, reopen_copy
-from service.artifacts.local_copies import Copy, PrivateFolder, write
+from service.artifacts.local_copies import LocalCopies
+from service.artifacts.persisted_state import Copy, Loading
 from service.artifacts.sandbox import SandboxLimits
 from service.engine.niceness import LOWEST, add_niceness
+from service.errors import Conflict, ModelRefused, UnknownVersion
+from service.lifecycle import load_steps
+from service.lifecycle.catalog import IN_MEMORY, ModelCatalog, ModelEntry, State
 from service.lifecycle.execution import Execution
-from service.lifecycle.load_steps import LoadOptions, Progress, Stopped, load
-from service.lifecycle.model_entry import State
+from service.lifecycle.load_steps import LoadOptions, RecentShapes, Stopped
+from service.lifecycle.memory_budget import MemoryBudget
+from service.lifecycle.readiness import Readiness
+from service.lifecycle.unloader import Unloader
 from service.models.registry import LoadedModel
+from service.observability.background import begin, failed
+from service.observability.event_loop import Stalls, settle, watch_stalls
+from service.observability.logs import logger
+from service.observability.metrics import Metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
-MOST_PROVED_BYTES = 4096
-PROVED = "proved"  # beside a copy: by which runtime on what machine it was found harmless
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """Reports a load's steps to the listing of models and to /readyz."""
+
+    entry: ModelEntry
+    readiness: Readiness | None = None  # of the first load, before anything is served
+
+    def enter(self, state: State, step: str, total: int = 0) -> None:
+        self.entry.enter(state, step)
+        if self.readiness is not None:
+            self.readiness.enter(step, total)
+
+    def advance(self, count: int) -> None:
+        if self.readiness is not None:
+            self.readiness.done += count
 
 
 class Loader:
-    """The thread, and the child process while there is one."""
+    """Single-flight: concurrent calls for a version share one load. Used on the event loop."""
 
     def __init__(
         self,
-        private: PrivateFolder,
+        catalog: ModelCatalog,
+        unloader: Unloader,
+        copies: LocalCopies,
         policy: ImportPolicy,
-        limits: SandboxLimits,
-        store: str,
-        tables: Path | None = None,
-        execution: Execution | None = None,
+        metrics: Metrics,
     ) -> None:
-        self.private, self.policy, self.limits, self._store = private, policy, limits, store
-        self._tables, self._execution = tables, execution or Execution()
-        self._quiet = ThreadPoolExecutor(
+        settings = catalog.settings
+        self._catalog, self._unloader, self._metrics = catalog, unloader, metrics
+        self._copies, self._policy = copies, policy
+        self._limits = SandboxLimits(settings.inspection_memory_mb << 20, settings.inspection_s)
+        self._execution = Execution(settings.precision, settings.provider)
+        self._memory = MemoryBudget(catalog, unloader)
+        self._one_at_a_time = asyncio.Lock()
+        self._under_way: dict[str, asyncio.Task[ModelEntry]] = {}
+        self._thread = ThreadPoolExecutor(
             1, thread_name_prefix="loader", initializer=add_niceness, initargs=(LOWEST,)
         )
         self._stop = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
+        self.shapes = RecentShapes()
+        self.before_ready: Callable[[LoadedModel], Awaitable[None]] | None = None
 
-    async def import_bundle(self, source: Path | Copy, *, hurried: bool = False) -> ImportedBundle:
-        """From the models folder, or a copy taken in before. BundleError says why not."""
-        step = reopen_copy if isinstance(source, Copy) else import_bundle
-        return await self._run(hurried, step, source, self.private, self.policy)  # type: ignore[arg-type]
+    def is_loading(self, name: str) -> bool:
+        return name in self._under_way
 
-    async def load(
-        self,
-        imported: ImportedBundle,
-        progress: Progress,
-        shapes: list[tuple[int, int]],
-        most_items: int,
-        *,
-        opened: Callable[[LoadedModel], None] = lambda _: None,
-        hurried: bool = False,
-    ) -> LoadedModel:
-        """Prove it in a child, then load it. ``hurried``: nobody is being answered yet."""
-        if not self._is_proved(imported):
-            progress.enter(State.LOADING, "inspecting it in a child process")
-            # Not in the quiet thread: see ``inspection.begin``.
-            niceness = 0 if hurried else LOWEST
-            self._child = await asyncio.to_thread(
-                inspection.begin, imported.bundle, self.limits, niceness
-            )
-            try:
-                await self._run(
-                    hurried, inspection.verdict, imported.bundle, self._child, self.limits
-                )
-            finally:
-                self._child = None
-            if self._stop.is_set():
-                raise Stopped
-            await self._run(hurried, self._note_proved, imported)
-        options = LoadOptions(
-            self._store, most_items, shapes, self._stop, self._tables, self._execution, opened
-        )
-        return await self._run(hurried, load, imported.bundle, options, progress)
+    async def load(self, name: str, copy: Copy | None = None) -> ModelEntry:
+        """Load a version from the models folder, or from ``copy``. ModelRefused gives the reason.
+
+        Cancelling the caller does not cancel the load.
+        """
+        await self._unloader.ended(name)
+        entry = await self._catalog.known(name) if copy is None else self._catalog.entry(name)
+        if entry.state in IN_MEMORY:
+            return entry
+        if entry.name not in self._under_way:
+            task = begin("model_load", self._load(entry, copy), expected=(ModelRefused, Stopped))
+            task.add_done_callback(lambda _: self._under_way.pop(entry.name, None))
+            self._under_way[entry.name] = task
+        return await asyncio.shield(self._under_way[entry.name])
+
+    async def load_first(self, imported: ImportedBundle, readiness: Readiness) -> ModelEntry:
+        """Load the version to start with, at full priority. BundleError or StoreError."""
+        entry = self._catalog.entry(imported.copy.version)
+        try:
+            version = await self._prove_and_open(imported, LoadProgress(entry, readiness))
+        except BundleError as error:
+            self._failed(entry, str(error))
+            raise
+        return await self._finish(entry, version)
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Stop a load that is under way."""
         self._stop.set()
         if self._child is not None:
             self._child.kill()
-        await asyncio.to_thread(self._quiet.shutdown)
+        await asyncio.to_thread(self._thread.shutdown)
+        for task in self._under_way.values():
+            task.cancel()
+
+    async def _load(self, entry: ModelEntry, copy: Copy | None) -> ModelEntry:
+        async with self._one_at_a_time:
+            began, stalls = perf_counter(), Stalls()
+            try:
+                entry.enter(State.LOADING, "copying and checking the files")
+                with watch_stalls() as stalls:
+                    imported = await self._import(entry, copy)
+                    await self._memory.make_room(imported.bundle)
+                    version = await self._prove_and_open(imported, LoadProgress(entry))
+            except (BundleError, StoreError, MemoryError, Conflict, UnknownVersion) as error:
+                raise self._failed(entry, str(error) or "out of memory") from error
+            except (Stopped, asyncio.CancelledError):
+                entry.enter(State.AVAILABLE)
+                raise
+            except Exception as error:
+                failed("model_load", "load failed unexpectedly", model_version=entry.name)
+                raise self._failed(entry, "an unexpected error; it has been logged") from error
+            finally:
+                self._metrics.model_load_stall.set(stalls.worst)
+            entry.load_seconds = round(perf_counter() - began, 3)
+            entry.worst_stall_ms = round(1e3 * stalls.worst, 2)
+            loaded = [e.digest for e in self._catalog.entries.values() if e.digest and e.version]
+            await asyncio.to_thread(self._copies.remove_others, loaded)
+            return await self._finish(entry, version)
+
+    async def _import(self, entry: ModelEntry, copy: Copy | None) -> ImportedBundle:
+        if copy is not None:
+            return await self._run(False, reopen_copy, copy, self._copies, self._policy)
+        repository = self._catalog.repository
+        found = await asyncio.to_thread(repository.look, entry.name)
+        entry.mark = found.mark if found else None
+        folder = await asyncio.to_thread(repository.folder, entry.name)
+        if folder is None:
+            raise UnknownVersion(f"no longer in {repository.path}")
+        return await self._run(False, import_bundle, folder, self._copies, self._policy)
+
+    async def _prove_and_open(
+        self, imported: ImportedBundle, progress: LoadProgress
+    ) -> LoadedModel:
+        """Try the bundle in the sandbox, then open it in this process.
+
+        The state file names it meanwhile: after a restart it shows which load killed a process.
+        """
+        entry, bundle, copy = progress.entry, imported.bundle, imported.copy
+        entry.digest, entry.signer = copy.digest, imported.signer
+        entry.created = bundle.manifest.created
+        settings, registry, state = (
+            self._catalog.settings,
+            self._catalog.registry,
+            self._copies.state,
+        )
+        first, opened = progress.readiness is not None, list[LoadedModel]()
+        loading = Loading.by_this_process(copy)
+        if first:  # a service starts even where nothing can be written
+            lost = "a crash during this load will not be noticed"
+            await asyncio.to_thread(state.try_update, lost, loading=loading)
+        else:
+            await asyncio.to_thread(state.update, loading=loading)
+
+        def has_table(version: LoadedModel) -> None:  # called in the loading thread
+            opened.append(version)
+            registry.loading.add(version)
+
+        try:
+            await self._prove(imported, progress)
+            options = LoadOptions(
+                settings.store,
+                settings.max_table_items,
+                self.shapes.typical(bundle.schema.history_length, settings.chunk_candidates),
+                self._stop,
+                settings.table_folder,
+                self._execution,
+                has_table,
+            )
+            version = await self._run(first, load_steps.load, bundle, options, progress)
+            settle()
+            return version
+        except BaseException:
+            registry.loading.difference_update(opened)
+            raise
+        finally:
+            lost = "after a restart this version counts as one whose load killed a process"
+            await asyncio.to_thread(state.try_update, lost, loading=None)
+
+    async def _prove(self, imported: ImportedBundle, progress: LoadProgress) -> None:
+        """Verify the bundle in the sandbox, unless that was done before. BundleError or Stopped."""
+        bundle, first = imported.bundle, progress.readiness is not None
+        if sandbox.is_proved(bundle):
+            return
+        progress.enter(State.LOADING, "verifying it in the sandbox")
+        niceness = 0 if first else LOWEST
+        self._child = await asyncio.to_thread(sandbox.start, bundle, self._limits, niceness)
+        try:
+            await self._run(first, sandbox.wait_for_verdict, bundle, self._child, self._limits)
+        finally:
+            self._child = None
+        if self._stop.is_set():
+            raise Stopped
+        await self._run(first, self._copies.know, imported.copy)
+        await self._run(first, sandbox.note_proved, bundle)
 
     async def _run(
-        self, hurried: bool, work: Callable[P, T], /, *arguments: P.args, **named: P.kwargs
+        self, first: bool, work: Callable[P, T], /, *arguments: P.args, **named: P.kwargs
     ) -> T:
-        if hurried:
+        """Run ``work`` in the low-priority thread; for the ``first`` load at normal priority."""
+        if first:
             return await asyncio.to_thread(work, *arguments, **named)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._quiet, lambda: work(*arguments, **named))
+        return await loop.run_in_executor(self._thread, partial(work, *arguments, **named))
 
-    def _is_proved(self, imported: ImportedBundle) -> bool:
-        ours = _this_machine().encode()
+    async def _finish(self, entry: ModelEntry, version: LoadedModel) -> ModelEntry:
+        """Apply the item changes made during the load, then let the version answer."""
+        registry = self._catalog.registry
         try:
-            return plain_files.read(self._marker(imported.bundle), MOST_PROVED_BYTES) == ours
-        except (OSError, BundleError):  # missing or damaged: it is proved once more
-            return False
+            if self.before_ready is not None:
+                await self.before_ready(version)
+            entry.version = version
+            entry.enter(State.READY)
+            registry.add(version)
+        finally:
+            registry.loading.discard(version)
+        self._metrics.model_loads.labels("ready").inc()
+        timing = {"seconds": entry.load_seconds, "worst_stall_ms": entry.worst_stall_ms}
+        known = {name: value for name, value in timing.items() if value is not None}
+        logger.info("loaded", model_version=entry.name, **known)
+        return entry
 
-    def _note_proved(self, imported: ImportedBundle) -> None:
-        self.private.know(imported.copy)
-        write(self._marker(imported.bundle), _this_machine().encode())
-
-    @staticmethod
-    def _marker(bundle: Bundle) -> Path:
-        return bundle.path.parent / PROVED
-
-
-def _this_machine() -> str:
-    return f"onnxruntime {onnxruntime.__version__} on {platform.machine()}\n"
+    def _failed(self, entry: ModelEntry, reason: str) -> ModelRefused:
+        reason = self._copies.as_published(reason, self._catalog.repository.models)
+        entry.enter(State.FAILED, reason=reason)
+        self._metrics.model_loads.labels("failed").inc()
+        logger.error("model refused", model_version=entry.name, reason=reason)
+        return ModelRefused(
+            f"version {entry.name}: {reason}", members={"version": entry.name, "state": "failed"}
+        )

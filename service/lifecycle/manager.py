@@ -10,13 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from service.artifacts.importer import ImportedBundle
-from service.artifacts.local_copies import Copy
+from service.artifacts.importer import ImportedBundle, ImportPolicy
+from service.artifacts.local_copies import LocalCopies
+from service.artifacts.persisted_state import Copy
 from service.errors import Conflict
-from service.lifecycle.catalog import ModelCatalog
+from service.lifecycle.catalog import ModelCatalog, ModelEntry, State
 from service.lifecycle.loader import Loader
-from service.lifecycle.loads import Loads
-from service.lifecycle.model_entry import ModelEntry, State
 from service.lifecycle.readiness import Readiness
 from service.lifecycle.rollback_monitor import Bounds, RollbackMonitor
 from service.lifecycle.unloader import Unloader
@@ -30,12 +29,14 @@ from service.scoring.result import ScoreResult
 class ModelManager:
     """What may be done with the versions of a catalog. On the event loop alone."""
 
-    def __init__(self, catalog: ModelCatalog, loader: Loader, metrics: Metrics) -> None:
+    def __init__(
+        self, catalog: ModelCatalog, copies: LocalCopies, policy: ImportPolicy, metrics: Metrics
+    ) -> None:
         self.catalog, self.registry, self.shadow = catalog, catalog.registry, catalog.shadow
-        self._metrics, self._private = metrics, loader.private
+        self._metrics, self._state = metrics, copies.state
         settings = catalog.settings
         self._unloader = Unloader(catalog)
-        self._loads = Loads(catalog, loader, self._unloader, metrics)
+        self._loader = Loader(catalog, self._unloader, copies, policy, metrics)
         bounds = Bounds(
             settings.rollback_window_s, settings.rollback_error_rate, settings.rollback_p99_ratio
         )
@@ -51,21 +52,21 @@ class ModelManager:
 
     def answered(self, query: ScoreQuery, answer: ScoreResult) -> None:
         """After every answer."""
-        self._loads.shapes.note(len(query.candidates), len(answer.history))
+        self._loader.shapes.note(len(query.candidates), len(answer.history))
         self.shadow.offer(query, answer)
 
     def before_ready(self, catch_up: Callable[[LoadedModel], Awaitable[None]]) -> None:
         """What is awaited of a loaded version right before it may answer."""
-        self._loads.before_ready = catch_up
+        self._loader.before_ready = catch_up
 
     async def start(self, imported: ImportedBundle, readiness: Readiness) -> None:
         """The first version. BundleError or StoreError."""
-        self._switch(await self._loads.first(imported, readiness), "start")
+        self._switch(await self._loader.load_first(imported, readiness), "start")
         await self._persist()
 
     async def load(self, name: str) -> ModelEntry:
         """Ready to be switched to; the old version goes on answering. ModelRefused says why not."""
-        return await self._loads.load(name)
+        return await self._loader.load(name)
 
     async def activate(self, name: str, kind: str = "activate") -> ModelEntry:
         """Loaded if need be, then it answers everybody."""
@@ -90,7 +91,7 @@ class ModelManager:
         self._refuse_if_pinned(back.version)
         entry = self.catalog.entry(back.version)
         if entry.version is None:
-            entry = await self._loads.load(back.version, back)
+            entry = await self._loader.load(back.version, back)
         self._switch(entry, "automatic_rollback" if violation else "rollback")
         self._taken_back = bad.name
         self.catalog.previous = self.registry.previous = None
@@ -134,7 +135,7 @@ class ModelManager:
         entry = await self.catalog.known(name)
         if entry.state is State.ACTIVE:
             raise Conflict(f"version {name}: active; activate another one first")
-        if self._loads.is_under_way(entry.name):
+        if self._loader.is_loading(entry.name):
             raise Conflict(f"version {name}: being loaded; unload it when that has ended")
         if entry.version is not None:
             self._unloader.begin(entry, State.UNLOADED)
@@ -144,7 +145,7 @@ class ModelManager:
         return entry
 
     async def reconcile(self, wanted: Mapping[str, Any]) -> None:
-        """Serve what the fleet serves: ``wanted`` is another's ``ModelCatalog.wanted()``."""
+        """Serve what the fleet serves: ``wanted`` is another's ``desired_state()``."""
         active, previous = Copy(**wanted["active"]), wanted["previous"]
         entry = await self.load(active.version)
         if entry.digest != active.digest:
@@ -170,7 +171,7 @@ class ModelManager:
 
     async def close(self) -> None:
         self.monitor.close()
-        await self._loads.close()
+        await self._loader.close()
         await self.shadow.close()
         self._unloader.close()
 
@@ -195,7 +196,7 @@ class ModelManager:
         logger.info("switched", model_version=entry.name, before=old and old.name, kind=kind)
 
     def _release_old(self) -> None:
-        """Versions that were active once and play no part any more; loaded ones wait for theirs."""
+        """Unload versions that have been active and have no role any more."""
         registry, kept = self.registry, {self.registry.active, self.shadow.version}
         if registry.canary is not None:
             kept.add(registry.canary.version)
@@ -238,8 +239,5 @@ class ModelManager:
         async with self._persisting:
             active, previous = self.catalog.active(), self.catalog.previous
             copy = Copy(version=active.name, digest=active.digest or "")
-            remember, lost = (
-                self._private.try_to_remember,
-                "a restart may begin with another version",
-            )
-            await asyncio.to_thread(remember, lost, active=copy, previous=previous)
+            lost = "a restart may begin with another version"
+            await asyncio.to_thread(self._state.try_update, lost, active=copy, previous=previous)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from model_export.bundle.bundle import Bundle
 from service.errors import Conflict
-from service.lifecycle.catalog import ModelCatalog
-from service.lifecycle.model_entry import State
+from service.lifecycle.catalog import ModelCatalog, State
 from service.lifecycle.unloader import Unloader
 from service.observability.logs import logger
 from service.observability.memory import available_bytes

@@ -1,26 +1,21 @@
-"""A shadow version scores a sampled copy of the traffic and answers nobody.
+"""Scores a sample of the requests with a second version and compares the results.
 
-A copy is taken after the answer is made, put in a short queue and dropped when that is full; it is
-scored by an engine of its own, whose thread yields to everything else.
+The sample is scored in the background, and its result is never sent to a client.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_export.bundle.rank_correlation import kendall_tau
-from service.engine.engine import Engine
-from service.engine.niceness import LOWEST
 from service.items.store_client import StoreReader
+from service.lifecycle.background import SampledWorker
 from service.models.registry import LoadedModel
-from service.observability.background import keep
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
 from service.scoring.pipeline import ScoringPipeline
@@ -28,15 +23,13 @@ from service.scoring.query import ScoreQuery
 from service.scoring.result import ScoreResult, best
 from service.timings import StageTimer
 
-WAITING = 8  # copies; more are dropped
-TIME_S = 30.0  # for one copy, at the lowest priority
-TOP = 20  # whose order is compared
+TOP = 20  # candidates whose order is compared
 Floats = NDArray[np.float32]
 
 
 @dataclass(slots=True)
 class ShadowStats:
-    """Shadow against answer, over the copies scored so far."""
+    """Differences between shadow and answer, over all samples."""
 
     requests: int = 0
     dropped: int = 0
@@ -48,7 +41,7 @@ class ShadowStats:
     tau_total: float = 0.0
 
     def add(self, answered: Floats, shadowed: Floats) -> tuple[float, float]:
-        """(C,) and (C,) probabilities of the same candidates; mean |Δp| and Kendall τ."""
+        """Add (C,) and (C,) probabilities of the same candidates. Returns mean |Δp|, Kendall τ."""
         apart = np.abs(answered.astype(np.float64) - shadowed)
         self.requests += 1
         self.candidates += len(apart)
@@ -77,27 +70,26 @@ class _Shadowed:
     stats: ShadowStats = field(default_factory=ShadowStats)
 
 
+_Sample = tuple[_Shadowed, ScoreQuery, ScoreResult]
+
+
 class Shadow:
-    """At most one version at a time."""
+    """Has at most one version at a time."""
 
     def __init__(self, store: StoreReader, metrics: Metrics, chunk: int) -> None:
-        self._engine = Engine(1, chunk=chunk, niceness=LOWEST)
-        # Its look-ups and counts are not the service's.
+        self._worker = SampledWorker[_Sample]("shadow", chunk, self._process)
+        # With metrics of their own: the service's count requests only.
         reader = StoreReader(store.store, Metrics(), may_do_without=False)
-        self._scoring = ScoringPipeline(reader, self._engine, Metrics())
+        self._scoring = ScoringPipeline(reader, self._worker.engine, Metrics())
         self._metrics = metrics
         self._current: _Shadowed | None = None
-        self._queue: asyncio.Queue[tuple[_Shadowed, ScoreQuery, ScoreResult]] = asyncio.Queue(
-            WAITING
-        )
-        self._worker = keep("shadow", self._work)
 
     @property
     def version(self) -> LoadedModel | None:
         return self._current.version if self._current else None
 
     def begin(self, version: LoadedModel, share: float) -> None:
-        """From now on it scores this share of the requests; a change of share keeps its counts."""
+        """Score this share of the requests. A change of share keeps the statistics."""
         if self._current and self._current.version is version:
             self._current = _Shadowed(version, share, self._current.stats)
         else:
@@ -105,19 +97,16 @@ class Shadow:
 
     def end(self) -> None:
         self._current = None
-        while not self._queue.empty():  # copies hold the version
-            self._queue.get_nowait()
+        self._worker.clear()
 
     def offer(self, query: ScoreQuery, answer: ScoreResult) -> None:
-        """Perhaps take a copy. Costs the request a microsecond."""
+        """Sample an answered request, on the hot path."""
         current = self._current
         if current is None or random.random() >= current.share:
             return
-        if answer.history_lost:  # it would be compared with an answer to another question
+        if answer.history_lost:  # the shadow would be asked something else
             return
-        try:
-            self._queue.put_nowait((current, query, answer))
-        except asyncio.QueueFull:
+        if not self._worker.offer((current, query, answer)):
             current.stats.dropped += 1
             self._metrics.shadow.labels("dropped").inc()
 
@@ -132,31 +121,27 @@ class Shadow:
         }
 
     async def close(self) -> None:
-        self._worker.cancel()
         self._current = None
-        await asyncio.to_thread(self._engine.close)
+        await self._worker.close()
 
-    async def _work(self) -> None:
-        while True:
-            copy = await self._queue.get()
-            try:
-                await self._compare(*copy)
-            except Exception as error:  # whatever a version under trial does is only counted
-                copy[0].stats.failed += 1
-                self._metrics.shadow.labels("failed").inc()
-                if copy[0].stats.failed == 1:
-                    logger.exception("shadow failed", model_version=copy[0].version.name)
-                del error
-            del copy
+    async def _process(self, sample: _Sample) -> None:
+        current = sample[0]
+        try:
+            await self._compare(*sample)
+        except Exception:  # a version under trial may fail; counted, and logged once
+            current.stats.failed += 1
+            self._metrics.shadow.labels("failed").inc()
+            if current.stats.failed == 1:
+                logger.exception("shadow failed", model_version=current.version.name)
 
     async def _compare(self, current: _Shadowed, query: ScoreQuery, answer: ScoreResult) -> None:
-        same = ScoreQuery(  # the very history that was read for the answer
+        same = ScoreQuery(  # with the history that was read for the answer
             query.user_id,
             query.candidates,
             answer.history[: current.version.schema.history_length],
             query.context,
         )
-        deadline = perf_counter() + TIME_S
+        deadline = self._worker.deadline()
         other = await self._scoring.answer(same, current.version, deadline, StageTimer())
         both = ~np.isnan(answer.scores) & ~np.isnan(other.scores)
         if not both.any():

@@ -10,7 +10,8 @@ from feature_store.schema import FeatureSchema
 from model_export.bundle.errors import BundleError
 from service.artifacts.arrival import FoundBundle
 from service.artifacts.importer import ImportedBundle, ImportPolicy, import_bundle, reopen_copy
-from service.artifacts.local_copies import Copy, PrivateFolder
+from service.artifacts.local_copies import LocalCopies
+from service.artifacts.persisted_state import Copy
 from service.artifacts.repository import ModelRepository, age
 from service.observability.logs import logger
 
@@ -27,7 +28,7 @@ class StartupVersions:
     """
 
     repository: ModelRepository
-    private: PrivateFolder
+    copies: LocalCopies
     policy: ImportPolicy
     pinned: str | None = None
     wanted: str | None = None  # by the fleet
@@ -69,20 +70,20 @@ class StartupVersions:
         """It answers. What was there and is no newer is not followed."""
         found = self._newest.get(imported.copy.version)
         if found is not None:
-            self.private.try_to_remember(
+            self.copies.state.try_update(
                 "it may be followed after a rollback",
                 followed=found.version,
                 followed_created=found.created,
             )
 
     def _in_order(self) -> Iterator[Source]:
-        state, repository = self.private.remembered(), self.repository
+        state, repository = self.copies.state.read(), self.repository
         if state.loading is not None and state.loading.is_interrupted():
             logger.error(
                 "a process ended while it loaded this version; it is not followed again by itself",
                 model_version=state.loading.version,
             )
-            state = self.private.try_to_remember(
+            state = self.copies.state.try_update(
                 "it may be followed again", loading=None, interrupted=state.loading.version
             )
         if self.is_chosen:
@@ -109,7 +110,7 @@ class StartupVersions:
     def _recall(self, copy: Copy) -> ImportedBundle:
         """From the private copy, or else from the models folder."""
         try:
-            return reopen_copy(copy, self.private, self.policy)
+            return reopen_copy(copy, self.copies, self.policy)
         except BundleError as error:
             if self.repository.folder(copy.version) is None:
                 raise
@@ -122,7 +123,7 @@ class StartupVersions:
             raise BundleError(
                 f"{self.repository.path / version}: not found; publish it, or pin another"
             )
-        return import_bundle(folder, self.private, self.policy)
+        return import_bundle(folder, self.copies, self.policy)
 
     def _nothing(self) -> str:
         if not self.passed_over:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from model_export.bundle.runtime import FoldedModel
-from service.lifecycle.catalog import ModelCatalog
-from service.lifecycle.model_entry import ModelEntry, State
+from service.lifecycle.catalog import ModelCatalog, ModelEntry, State
 from service.models.registry import LoadedModel
 from service.observability.background import begin
 from service.observability.logs import logger

@@ -10,7 +10,7 @@ from time import monotonic
 
 from model_export.bundle.errors import BundleError
 from service.artifacts.arrival import FoundBundle
-from service.artifacts.local_copies import PrivateFolder
+from service.artifacts.persisted_state import StateFile
 from service.artifacts.repository import ModelRepository, age
 from service.errors import ServiceError
 from service.observability.background import count, failed
@@ -40,7 +40,7 @@ class RepositoryWatcher:
     def __init__(
         self,
         repository: ModelRepository,
-        private: PrivateFolder,
+        state: StateFile,
         activate: Activate,
         every_s: float,
         *,
@@ -48,7 +48,7 @@ class RepositoryWatcher:
         refused: Mapping[str, str] | None = None,
     ) -> None:
         """``active``: the version that answers. ``refused``: marks that the start passed over."""
-        self._repository, self._private = repository, private
+        self._repository, self._state = repository, state
         self._activate, self._every_s, self._active = activate, every_s, active
         self._tried: dict[str, _Tried] = {}
         self._refused = {} if refused is None else refused  # a start may still add to it
@@ -91,7 +91,7 @@ class RepositoryWatcher:
         return chosen
 
     def _newer(self, versions: Mapping[str, FoundBundle]) -> list[FoundBundle]:
-        state = self._private.remembered()
+        state = self._state.read()
         last = self._followed or state.followed_created
         for name in (state.followed, self._active()):  # of a release that kept the name alone
             known = versions.get(name or "")
@@ -147,7 +147,7 @@ class RepositoryWatcher:
         self._followed = found.created
         self._tried.pop(found.version, None)
         await asyncio.to_thread(
-            self._private.try_to_remember,
+            self._state.try_update,
             LOST,
             followed=found.version,
             followed_created=found.created,

@@ -21,8 +21,8 @@ from service.api.oip.naming import asked_version
 from service.api.oip.openapi import errors, parameters_of
 from service.application import ServiceState
 from service.errors import Conflict, InvalidField, UnknownVersion
+from service.lifecycle.catalog import IN_MEMORY, UNDER_WAY, ModelEntry, State
 from service.lifecycle.manager import ModelManager
-from service.lifecycle.model_entry import IN_MEMORY, UNDER_WAY, ModelEntry, State
 
 MOST_BYTES, CONTENTS = 65_536, Contents.of(values=1024, quotes=1024)
 MODEL = "/v2/repository/models/{model}"

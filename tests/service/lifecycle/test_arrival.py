@@ -20,7 +20,7 @@ from model_export.bundle.signature import PublicKeys, sign
 from service.artifacts import arrival
 from service.artifacts.arrival import SETTLED_S
 from service.artifacts.importer import ImportPolicy, import_bundle
-from service.artifacts.local_copies import PrivateFolder
+from service.artifacts.local_copies import LocalCopies
 from service.artifacts.repository import ModelRepository
 from service.errors import ModelRefused, StoreFailure
 from service.lifecycle.startup import StartupVersions
@@ -63,8 +63,8 @@ def newer(models: Path, version: str, seconds: float = 0, **fields: object) -> P
 class Activations:
     """A watcher over real folders; what it activates is taken in, and may be made to fail."""
 
-    def __init__(self, models: Path, private: PrivateFolder) -> None:
-        self.catalogue, self.private = ModelRepository(models), private
+    def __init__(self, models: Path, copies: LocalCopies) -> None:
+        self.repository, self.copies = ModelRepository(models), copies
         self.tried: list[str] = []
         self.active = "small-2"
         self.failure: Exception | None = None
@@ -73,7 +73,7 @@ class Activations:
 
     def new(self) -> RepositoryWatcher:
         return RepositoryWatcher(
-            self.catalogue, self.private, self.activate, 0.01, active=lambda: self.active
+            self.repository, self.copies.state, self.activate, 0.01, active=lambda: self.active
         )
 
     async def activate(self, version: str, kind: str) -> None:
@@ -81,7 +81,7 @@ class Activations:
         try:
             if self.failure is not None:
                 raise self.failure
-            import_bundle(self.catalogue.models / version, self.private, self.policy)
+            import_bundle(self.repository.models / version, self.copies, self.policy)
         except Exception as error:
             raise ModelRefused(str(error)) from error
         self.active = version
@@ -97,10 +97,10 @@ class Activations:
 
 @pytest.fixture
 def following(models: Path, tmp_path: Path) -> Activations:
-    private = PrivateFolder(tmp_path / "private", models)
-    private.prepare()
-    private.remember(followed="small-2")
-    return Activations(models, private)
+    copies = LocalCopies(tmp_path / "private", models)
+    copies.prepare()
+    copies.state.update(followed="small-2")
+    return Activations(models, copies)
 
 
 async def test_a_bundle_that_arrives_file_by_file_is_followed_when_it_is_whole(
@@ -134,7 +134,7 @@ async def test_a_manifest_that_comes_last_or_first_grows_and_is_waited_for(
                 if whole and part == len(content):
                     break
                 assert await following.look() == []
-                found = following.catalogue.versions()[version]
+                found = following.repository.versions()[version]
                 assert found.arriving
                 assert found.version == version
                 clock.now += SETTLED_S
@@ -275,8 +275,8 @@ async def test_what_cannot_be_taken_in_hides_nothing(
     following.watcher = following.new()
     newer(models, "best", seconds=3).rename(models / "best")
     assert (await following.look())[-1] == "best"
-    first = StartupVersions(following.catalogue, following.private, ImportPolicy(2**40))
-    assert first.next().copy.version == "best"
+    startup = StartupVersions(following.repository, following.copies, ImportPolicy(2**40))
+    assert startup.next().copy.version == "best"
 
 
 @pytest.mark.parametrize("target", ["circle", "small-2/manifest.json", "nowhere"])
@@ -329,8 +329,8 @@ async def test_an_unsigned_bundle_hides_no_signed_one(
         sign(folder, key)
         folder.rename(models / version)
         assert await following.look() == [version]
-    first = StartupVersions(following.catalogue, following.private, following.policy)
-    assert first.next().copy.version == "signed-2"
+    startup = StartupVersions(following.repository, following.copies, following.policy)
+    assert startup.next().copy.version == "signed-2"
 
 
 async def test_without_room_or_store_a_version_is_tried_again_later(
@@ -356,24 +356,24 @@ async def test_a_version_followed_before_the_last_release_is_not_followed_again(
     models: Path, tmp_path: Path
 ) -> None:
     """``state.json`` of a release that kept its name alone; and one that it had failed at."""
-    private = PrivateFolder(tmp_path / "private", models)
-    private.prepare()
-    (private.path / "state.json").write_bytes(b'{"followed": "small-2", "interrupted": null}')
-    assert await Activations(models, private).look() == []
+    copies = LocalCopies(tmp_path / "private", models)
+    copies.prepare()
+    (copies.path / "state.json").write_bytes(b'{"followed": "small-2", "interrupted": null}')
+    assert await Activations(models, copies).look() == []
     hostile.change_manifest(
         hostile.copied(models / "small-2", "small-8"), created=FUTURE, version="small-8"
     )
-    (private.path / "state.json").write_bytes(b'{"followed": "small-8"}')
+    (copies.path / "state.json").write_bytes(b'{"followed": "small-8"}')
     newer(models, "small-3").rename(models / "small-3")
-    assert await Activations(models, private).look() == ["small-3"]
+    assert await Activations(models, copies).look() == ["small-3"]
 
 
 def test_a_rollback_stays_although_the_folder_of_what_was_followed_is_gone(
     models: Path, following: Activations
 ) -> None:
-    private = following.private
-    found = following.catalogue.versions()["small-2"]
-    private.remember(followed="small-2", followed_created=found.created)
+    copies = following.copies
+    found = following.repository.versions()["small-2"]
+    copies.state.update(followed="small-2", followed_created=found.created)
     shutil.rmtree(models / "small-2")
     following.active = "small-1"
     assert following.new()._look() == []
@@ -382,41 +382,41 @@ def test_a_rollback_stays_although_the_folder_of_what_was_followed_is_gone(
 def test_a_service_begins_with_the_newest_that_can_be_taken_in(
     models: Path, following: Activations
 ) -> None:
-    private = PrivateFolder(models.parent / "other", models)
-    private.prepare()
+    copies = LocalCopies(models.parent / "other", models)
+    copies.prepare()
     newer(models, "half").rename(models / "half")
     hostile.truncate(models / "half")
     hostile.flip_a_bit(newer(models, "damaged", 1).rename(models / "damaged"))
     newer(models, "future", 10_000).rename(models / "future")
     hostile.flip_a_bit(newer(models, "older", -1e9).rename(models / "older"))
-    first = StartupVersions(ModelRepository(models), private, ImportPolicy(2**40))
-    assert first.next().copy.version == "small-2"
-    assert first.passed_over.keys() == {"half", "damaged", "future"}
-    assert "ranker.weights: sha-256" in first.passed_over["damaged"]
-    assert "of" in first.passed_over["half"]
-    first.pass_over("small-2", "its graphs fail")
-    assert first.next().copy.version == "small-1"
+    startup = StartupVersions(ModelRepository(models), copies, ImportPolicy(2**40))
+    assert startup.next().copy.version == "small-2"
+    assert startup.passed_over.keys() == {"half", "damaged", "future"}
+    assert "ranker.weights: sha-256" in startup.passed_over["damaged"]
+    assert "of" in startup.passed_over["half"]
+    startup.pass_over("small-2", "its graphs fail")
+    assert startup.next().copy.version == "small-1"
     with pytest.raises(BundleError, match=r"in the future .* 4 more: see the log"):
-        first.next()
+        startup.next()
 
 
 @pytest.mark.parametrize("lost", [["small-2"], ["small-2", "small-1"]])
 def test_what_was_active_and_is_lost_is_passed_over(
     models: Path, following: Activations, lost: list[str]
 ) -> None:
-    private = following.private
-    copies = {
-        n: import_bundle(models / n, private, ImportPolicy(2**40)).copy
+    copies = following.copies
+    imported = {
+        n: import_bundle(models / n, copies, ImportPolicy(2**40)).copy
         for n in ("small-1", "small-2")
     }
-    private.remember(active=copies["small-2"], previous=copies["small-1"])
+    copies.state.update(active=imported["small-2"], previous=imported["small-1"])
     newer(models, "small-3", -1e9).rename(models / "small-3")
     for name in lost:
-        private.discard(copies[name])
+        copies.discard(imported[name])
         shutil.rmtree(models / name)
-    first = StartupVersions(ModelRepository(models), private, ImportPolicy(2**40))
-    assert first.next().copy.version == ("small-3" if len(lost) == 2 else "small-1")
-    assert set(first.passed_over) == set(lost)
+    startup = StartupVersions(ModelRepository(models), copies, ImportPolicy(2**40))
+    assert startup.next().copy.version == ("small-3" if len(lost) == 2 else "small-1")
+    assert set(startup.passed_over) == set(lost)
 
 
 def until(true: Callable[[], bool], within_s: float = 60) -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from model_export.bundle.errors import BundleError
 from service.application import ServiceState
-from service.artifacts.local_copies import PrivateFolder
+from service.artifacts.local_copies import LocalCopies
 from service.errors import Conflict, ModelRefused
 from service.lifecycle import load_steps as loading
 from service.lifecycle import memory_budget as room
-from service.lifecycle.model_entry import ModelEntry
+from service.lifecycle.catalog import ModelEntry
 from service.server.polling import until
 from service.settings import Settings
 from tests.service.in_process import ask, opened
@@ -36,8 +36,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def world(published: World) -> World:
     """What was proved stays so, but nothing was active before."""
-    private = PrivateFolder(Settings().private, published.models)
-    (private.path / "state.json").unlink(missing_ok=True)
+    copies = LocalCopies(Settings().private, published.models)
+    (copies.path / "state.json").unlink(missing_ok=True)
     return published
 
 

@@ -22,8 +22,9 @@ from structlog.testing import capture_logs
 
 from service.artifacts import owner
 from service.artifacts.importer import ImportPolicy, import_bundle
-from service.artifacts.local_copies import Copy, Loading, PrivateFolder
+from service.artifacts.local_copies import LocalCopies
 from service.artifacts.owner import Owner, boot_id, started
+from service.artifacts.persisted_state import Copy, Loading
 from service.artifacts.repository import ModelRepository
 from service.lifecycle import fleet_notes
 from service.lifecycle.fleet import Fleet
@@ -53,8 +54,8 @@ def ended() -> int:
 
 
 @pytest.fixture
-def private(tmp_path: Path, world: World) -> PrivateFolder:
-    folder = PrivateFolder(tmp_path / "private", world.models)
+def copies(tmp_path: Path, world: World) -> LocalCopies:
+    folder = LocalCopies(tmp_path / "private", world.models)
     folder.prepare()
     return folder
 
@@ -109,10 +110,10 @@ def test_names_of_earlier_releases_are_read() -> None:
     assert Owner.of_name("nonsense") is None
 
 
-def test_what_a_restarted_container_left_half_copied_is_removed(private: PrivateFolder) -> None:
+def test_what_a_restarted_container_left_half_copied_is_removed(copies: LocalCopies) -> None:
     me = Owner.this_process()
     assert me.started is not None
-    incoming = private.path / "incoming"
+    incoming = copies.path / "incoming"
     left = [
         replace(me, started=me.started - 7).name("aa"),
         replace(me, boot=OTHER_BOOT).name("bb"),
@@ -121,19 +122,19 @@ def test_what_a_restarted_container_left_half_copied_is_removed(private: Private
     kept = [me.name("dd"), f"{me.host}.{os.getpid()}.ee", replace(me, host="another").name("ff")]
     for name in (*left, *kept):
         (incoming / name / "small-9").mkdir(parents=True)
-    private.prepare()
+    copies.prepare()
     assert sorted(folder.name for folder in incoming.iterdir()) == sorted(kept)
 
 
 def test_files_of_another_host_are_old_by_the_clock_of_their_file_system(
-    private: PrivateFolder, monkeypatch: pytest.MonkeyPatch
+    copies: LocalCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: 1e12)  # this host's clock is far ahead
-    young, old = (private.path / "incoming" / f"another.1.{n}" for n in ("aa", "bb"))
+    young, old = (copies.path / "incoming" / f"another.1.{n}" for n in ("aa", "bb"))
     for folder in (young, old):
         folder.mkdir()
     os.utime(old, (1.0, 1.0))
-    private.prepare()
+    copies.prepare()
     assert young.exists()
     assert not old.exists()
 
@@ -150,16 +151,16 @@ def test_files_of_another_host_are_old_by_the_clock_of_their_file_system(
     ],
 )
 def test_a_load_is_interrupted_when_its_very_process_is_gone(
-    private: PrivateFolder, world: World, changed: dict[str, Any], interrupted: bool
+    copies: LocalCopies, world: World, changed: dict[str, Any], interrupted: bool
 ) -> None:
-    copy = import_bundle(world.bundle.path, private, ImportPolicy(2**40)).copy
-    loading = private.is_loaded_by_us(copy)["loading"].model_copy(update=changed)
-    private.remember(loading=loading)
-    StartupVersions(ModelRepository(world.models), private, ImportPolicy(2**40)).next()
-    assert (private.remembered().interrupted == copy.version) is interrupted
+    copy = import_bundle(world.bundle.path, copies, ImportPolicy(2**40)).copy
+    loading = Loading.by_this_process(copy).model_copy(update=changed)
+    copies.state.update(loading=loading)
+    StartupVersions(ModelRepository(world.models), copies, ImportPolicy(2**40)).next()
+    assert (copies.state.read().interrupted == copy.version) is interrupted
 
 
-def test_the_state_of_an_earlier_release_is_read(private: PrivateFolder) -> None:
+def test_the_state_of_an_earlier_release_is_read(copies: LocalCopies) -> None:
     state = {
         "active": {"version": "a", "digest": "0" * 64},
         "previous": None,
@@ -167,8 +168,8 @@ def test_the_state_of_an_earlier_release_is_read(private: PrivateFolder) -> None
         "interrupted": "c",
         "followed": "a",
     }
-    (private.path / "state.json").write_bytes(orjson.dumps(state))
-    found = private.remembered()
+    (copies.path / "state.json").write_bytes(orjson.dumps(state))
+    found = copies.state.read()
     assert found.active == Copy(version="a", digest="0" * 64)
     assert found.loading == Loading(version="b", digest="1" * 64, host="h", pid=3)
     assert (found.interrupted, found.followed, found.followed_created) == ("c", "a", None)

@@ -19,15 +19,15 @@ from feature_store.contract import MAX_ID
 from model_export.bundle.errors import BundleError
 from model_export.bundle.rank_correlation import kendall_tau
 from service.artifacts import importer as intake
-from service.artifacts import sandbox as inspection
+from service.artifacts import sandbox
 from service.artifacts.importer import ImportPolicy, import_bundle
-from service.artifacts.local_copies import PrivateFolder
+from service.artifacts.local_copies import LocalCopies
 from service.artifacts.sandbox import SandboxLimits
 from service.engine.niceness import LOWEST
 from service.errors import ModelFault, StoreFailure
 from service.lifecycle.comparison import Comparison
+from service.lifecycle.load_steps import RecentShapes
 from service.lifecycle.rollback_monitor import Bounds, RollbackWindow
-from service.lifecycle.warm_up import RecentShapes
 from service.models.registry import Canary, LoadedModel, ModelRegistry, seed_of
 from service.observability import memory
 from service.observability.version_stats import VersionStats, shape_of
@@ -242,7 +242,7 @@ def version(name: str) -> LoadedModel:
 @pytest.mark.parametrize("niceness", [0, LOWEST])
 def test_a_bundle_is_inspected_at_the_priority_that_is_told(world: World, niceness: int) -> None:
     """The first one at our own: nobody is being answered yet."""
-    child = inspection.begin(world.bundle, SandboxLimits(1 << 32, 60), niceness)
+    child = sandbox.start(world.bundle, SandboxLimits(1 << 32, 60), niceness)
     said, _ = child.communicate(timeout=60)
     assert b'"proved":true' in said
     told = os.getpriority(os.PRIO_PROCESS, 0) + niceness
@@ -298,14 +298,14 @@ def test_the_memory_there_is_is_read() -> None:
 
 
 @pytest.fixture
-def private(tmp_path: Path, world: World) -> PrivateFolder:
-    folder = PrivateFolder(tmp_path / "private", world.models)
+def copies(tmp_path: Path, world: World) -> LocalCopies:
+    folder = LocalCopies(tmp_path / "private", world.models)
     folder.prepare()
     return folder
 
 
 def test_a_full_disk_is_a_refusal_that_leaves_nothing(
-    private: PrivateFolder, world: World, monkeypatch: pytest.MonkeyPatch
+    copies: LocalCopies, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(folder: Path, descriptor: int, name: str, record: object, target: Path) -> None:
         target.write_bytes(b"half")
@@ -313,31 +313,31 @@ def test_a_full_disk_is_a_refusal_that_leaves_nothing(
 
     monkeypatch.setattr(intake, "_copy_file", full)
     with pytest.raises(BundleError, match=r"No space left on device; make room there or set QIN_"):
-        import_bundle(world.bundle.path, private, ImportPolicy(2**40))
-    assert list((private.path / "incoming").iterdir()) == []
-    assert list((private.path / "copies").iterdir()) == []
+        import_bundle(world.bundle.path, copies, ImportPolicy(2**40))
+    assert list((copies.path / "incoming").iterdir()) == []
+    assert list((copies.path / "copies").iterdir()) == []
 
 
 def test_a_bundle_over_the_limit_is_refused_before_it_is_copied(
-    private: PrivateFolder, world: World
+    copies: LocalCopies, world: World
 ) -> None:
     with pytest.raises(BundleError, match="QIN_MAX_BUNDLE_BYTES"):
-        import_bundle(world.bundle.path, private, ImportPolicy(1000))
+        import_bundle(world.bundle.path, copies, ImportPolicy(1000))
 
 
-def test_a_damaged_private_copy_is_made_again(private: PrivateFolder, world: World) -> None:
-    first = import_bundle(world.bundle.path, private, ImportPolicy(2**40))
+def test_a_damaged_private_copy_is_made_again(copies: LocalCopies, world: World) -> None:
+    first = import_bundle(world.bundle.path, copies, ImportPolicy(2**40))
     hostile.flip_a_bit(first.bundle.path)
-    again = import_bundle(world.bundle.path, private, ImportPolicy(2**40))
+    again = import_bundle(world.bundle.path, copies, ImportPolicy(2**40))
     assert again.bundle.path == first.bundle.path
-    assert import_bundle(world.bundle.path, private, ImportPolicy(2**40)).copy == first.copy
+    assert import_bundle(world.bundle.path, copies, ImportPolicy(2**40)).copy == first.copy
 
 
 def test_what_is_remembered_survives_and_a_damaged_memory_is_a_new_beginning(
-    private: PrivateFolder, world: World
+    copies: LocalCopies, world: World
 ) -> None:
-    copy = import_bundle(world.bundle.path, private, ImportPolicy(2**40)).copy
-    private.remember(active=copy)
-    assert PrivateFolder(private.path.parent, world.models).remembered().active == copy
-    (private.path / "state.json").write_bytes(b"{")
-    assert private.remembered().active is None
+    copy = import_bundle(world.bundle.path, copies, ImportPolicy(2**40)).copy
+    copies.state.update(active=copy)
+    assert LocalCopies(copies.path.parent, world.models).state.read().active == copy
+    (copies.path / "state.json").write_bytes(b"{")
+    assert copies.state.read().active is None

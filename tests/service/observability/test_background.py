@@ -308,8 +308,8 @@ async def test_the_comparing_tasks_survive_an_error(
         assert version is not None
         for owner, name in ((state.manager.shadow, "shadow"), (state.scoring.rechecks, "recheck")):
             assert owner is not None
-            get = Flaky(1, owner._queue.get)  # type: ignore[attr-defined]
-            monkeypatch.setattr(owner._queue, "get", get)  # type: ignore[attr-defined]
+            worker = owner._worker  # type: ignore[attr-defined]
+            monkeypatch.setattr(worker._queue, "get", Flaky(1, worker._queue.get))
             compared = asyncio.Event()
 
             async def compare(*_: object, told: asyncio.Event = compared) -> str:
@@ -319,7 +319,7 @@ async def test_the_comparing_tasks_survive_an_error(
             monkeypatch.setattr(owner, "_compare", compare)
             given = SimpleNamespace(version=version)
             for _ in range(2):
-                owner._queue.put_nowait((given, 0, 0) if name == "shadow" else given)  # type: ignore[attr-defined]
+                worker.offer((given, 0, 0) if name == "shadow" else given)
                 state.registry.taken(version)
             await asyncio.wait_for(compared.wait(), FAR)
             assert counted(name) == 1  # type: ignore[arg-type]
