@@ -70,7 +70,7 @@ SERVICE = {
 ALLOWED_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset(
     {
         ("service/access/audit.py", "service.application"),
-        ("service/access/audit.py", "service.lifecycle.model_entry"),
+        ("service/access/audit.py", "service.lifecycle.catalog"),
         ("service/access/document.py", "service.api.middleware"),
         ("service/access/document.py", "service.api.oip.errors"),
         ("service/access/document.py", "service.api.oip.openapi"),
