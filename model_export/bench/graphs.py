@@ -14,8 +14,9 @@ from model_export.bench.floors import FLOORS, floors
 from model_export.bench.interleave import Run
 from model_export.bench.request import CHUNK, Request
 from model_export.bundle.manifest import INT8
-from model_export.bundle.runtime import FoldedModel, Graphs, HistoryRows, ItemVectors, Precision
+from model_export.bundle.runtime import FoldedModel, Graphs, Precision
 from model_export.bundle.sessions import open_session
+from model_export.bundle.vectors import HistoryRows, ItemVectors
 from model_export.graphs.folded import FoldedNetwork
 from model_export.graphs.published import shared_user
 from model_export.graphs.ranker import ranker, ranker_int8

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_store.contract import ItemRows
 from feature_store.schema import FeatureSchema
@@ -24,7 +25,8 @@ from model_export.bench.interleave import milliseconds
 from model_export.bench.request import Request, random_items
 from model_export.build import Int8, build
 from model_export.bundle.bundle import Bundle
-from model_export.bundle.top_k import Best, best, out_of_bound, shortlist
+from model_export.bundle.top_k import best, out_of_bound, shortlist
+from model_export.bundle.vectors import Floats
 from model_export.quality.random_network import calm, random_network
 from model_export.quality.random_rows import random_held_out
 from training.qin import QINSizes
@@ -161,27 +163,27 @@ def _contest(
 def _ask(folded: Folded, question: Question, random: np.random.Generator, seen: Seen) -> None:
     request = Request.random(question.candidates, question.history, random, len(folded.rows))
     items, history = folded.prepare(request)
-    answers: dict[str, Best] = {}
+    k, bound = question.k, folded.model.logit_bound
+    answers: dict[str, tuple[NDArray[np.int64], Floats]] = {}  # way -> positions, probabilities
 
     def in_full() -> None:
-        answers["fp32"] = best(folded.probabilities(items, history), question.k)
+        probability = folded.probabilities(items, history)
+        chosen = best(probability, k)
+        answers["fp32"] = chosen, probability[chosen]
 
     def at_int8_price() -> None:
         quick = folded.logits(items, history, "int8")
-        chosen = shortlist(quick, question.k, folded.model.logit_bound)
+        chosen = shortlist(quick, k, bound)
         probability, logit = folded.rescored(items.take(chosen), history)
-        if out_of_bound(quick[chosen], logit, folded.model.logit_bound):
+        if out_of_bound(quick[chosen], logit, bound):
             seen.out_of_bound += 1
-            answers["int8"] = best(folded.probabilities(items, history), question.k)
-            return
-        found = best(probability, question.k)
-        answers["int8"] = Best(chosen[found.position], found.probability, len(chosen))
+            chosen, probability = np.arange(len(quick)), folded.probabilities(items, history)
+        found = best(probability, k)
+        answers["int8"] = chosen[found], probability[found]
+        seen.rescored.append(len(chosen))
 
     for way, taken in ((in_full, seen.fp32_ms), (at_int8_price, seen.top_k_ms)):
         taken.append(milliseconds(way))
-    exact, quick = answers["fp32"], answers["int8"]
-    same = np.array_equal(exact.position, quick.position) and np.array_equal(
-        exact.probability, quick.probability
-    )
+    (position, probability), (as_int8, rescored) = answers["fp32"], answers["int8"]
+    same = np.array_equal(position, as_int8) and np.array_equal(probability, rescored)
     seen.different += not same
-    seen.rescored.append(quick.rescored)

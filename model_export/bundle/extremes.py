@@ -10,13 +10,13 @@ N items, D item-vector width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from model_export.bundle.runtime import Floats, FoldedModel, ItemVectors
+from feature_store.schema import FeatureSchema
+from model_export.bundle.vectors import Candidates, Floats, HistoryRows, ItemVectors
 
 Mask = NDArray[np.bool_]
 PROBES = 16  # typical candidates
@@ -25,11 +25,20 @@ MOST_SCALE = 2.0**64
 FINE = 2.0**0.25  # a step of scale; the logit may grow by 4,096 with it, in four layers
 
 
+class Ranker(Protocol):
+    """The part of ``FoldedModel`` that is used here."""
+
+    schema: FeatureSchema
+
+    def history(self, vector: Floats) -> HistoryRows: ...
+    def logits(self, items: Candidates, history: HistoryRows) -> Floats: ...
+
+
 class Extremes:
     """Of one model, which holds it and is given to each call: a cycle would keep an unloaded model
     until Python's collector runs."""
 
-    def __init__(self, model: FoldedModel, typical: ItemVectors) -> None:
+    def __init__(self, model: Ranker, typical: ItemVectors) -> None:
         """``typical`` items are such as the model was made for."""
         self._typical = typical
         self._candidates = typical.part(0, PROBES)
@@ -38,7 +47,7 @@ class Extremes:
             magnitude(typical.vector).max(initial=0)
         )
 
-    def scorable(self, model: FoldedModel, items: ItemVectors) -> Mask:
+    def scorable(self, model: Ranker, items: ItemVectors) -> Mask:
         """(N,): which items give finite scores beside typical ones."""
         fine = np.ones(len(items), np.bool_)
         for part in (items.vector, items.row):
@@ -50,7 +59,7 @@ class Extremes:
             fine[failed] = fine[tried[~self._readable(model, items.vector[tried])]] = False
         return fine
 
-    def _readable(self, model: FoldedModel, vector: Floats) -> Mask:
+    def _readable(self, model: Ranker, vector: Floats) -> Mask:
         """(N, D) -> (N,): which of them typical candidates can be ranked after."""
         if not len(vector) or self._after(model, vector):
             return np.ones(len(vector), np.bool_)
@@ -61,11 +70,11 @@ class Extremes:
             [self._readable(model, vector[:half]), self._readable(model, vector[half:])]
         )
 
-    def _after(self, model: FoldedModel, vector: Floats) -> bool:
+    def _after(self, model: Ranker, vector: Floats) -> bool:
         logit = model.logits(self._candidates, model.history(vector))
         return bool(np.isfinite(logit).all())
 
-    def _sensible_scale(self, model: FoldedModel) -> float:
+    def _sensible_scale(self, model: Ranker) -> float:
         """By how much typical items can be scaled, candidates and history alike."""
         if not self._is_sensible(model, 1.0):
             return 0.0
@@ -75,9 +84,7 @@ class Extremes:
                 scale *= step
         return scale
 
-    def _is_sensible(self, model: FoldedModel, scale: float) -> bool:
-        from model_export.bundle.runtime import ItemVectors
-
+    def _is_sensible(self, model: Ranker, scale: float) -> bool:
         typical, by = self._typical, np.float32(scale)
         vector = typical.vector * by
         history = model.history(vector[: model.schema.history_length])

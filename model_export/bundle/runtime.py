@@ -6,7 +6,6 @@ Sessions are shared by every thread: ``run`` is thread-safe and releases the int
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -24,58 +23,12 @@ from model_export.bundle.extremes import Extremes
 from model_export.bundle.manifest import INT8
 from model_export.bundle.sessions import Placement, ProviderChoice, open_session, place
 from model_export.bundle.size_buckets import BucketedSession
-from model_export.bundle.top_k import Best, best, out_of_bound, shortlist
+from model_export.bundle.vectors import Candidates, Floats, HistoryRows, Indices, ItemVectors
 
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int32]
-Positions = NDArray[np.int64]
 Precision = Literal["fp32", "int8"]
 Session: TypeAlias = onnxruntime.InferenceSession | BucketedSession
 TYPICAL = 96  # of the golden items, ordinary ones first
 UNUSUAL_LOGIT = 50.0  # a probability of 0 or 1 in float32
-
-
-class Candidates(Protocol):
-    """What the ranker needs of N items."""
-
-    @property
-    def vector(self) -> Floats: ...  # (N, D)
-    @property
-    def row(self) -> Floats: ...  # (N, X)
-    @property
-    def context(self) -> Indices: ...  # (N, F)
-
-
-@dataclass(frozen=True, slots=True)
-class ItemVectors:
-    """What the ranker needs of an item, fixed for a model version."""
-
-    vector: Floats  # (N, D)
-    row: Floats  # (N, X): its share of the first layer, its context's and the bias included
-    context: Indices  # (N, F): the levels whose share ``row`` holds
-
-    def __len__(self) -> int:
-        return len(self.vector)
-
-    def part(self, start: int, end: int) -> ItemVectors:
-        """Rows [start, end), without a copy."""
-        return ItemVectors(self.vector[start:end], self.row[start:end], self.context[start:end])
-
-    def take(self, positions: NDArray[np.integer[Any]]) -> ItemVectors:
-        return ItemVectors(
-            self.vector.take(positions, 0),
-            self.row.take(positions, 0),
-            self.context.take(positions, 0),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryRows:
-    """One user's history, made ready for the ranker. L = 0 is an empty history."""
-
-    keys: Floats  # (L, D)
-    values: Floats  # (L, D)
-    rows: Floats  # (L, X): its share of the first layer
 
 
 class Graphs(Protocol):
@@ -225,22 +178,6 @@ class FoldedModel:
     ) -> Floats:
         """As ``rank``, before the sigmoid."""
         return self._in_precision(precision, "logit", items, history)
-
-    def top_k(self, items: ItemVectors, history: HistoryRows, k: int) -> Best:
-        """The k best of (C,), best first, as a full float32 pass would have them; ties keep order.
-
-        With int8, everything is scored in int8 and in float32 only what the bundle's recorded
-        error bound cannot rule out; and everything, should the bound turn out not to hold.
-        """
-        if 2 * k > len(items) or not self.has_shortlists:
-            return best(self.exact(items, history), k)
-        quick = self.logits(items, history, "int8")
-        chosen = shortlist(quick, k, self.logit_bound)
-        probability, logit = self.rescore(items.take(chosen), history)
-        if out_of_bound(quick[chosen], logit, self.logit_bound):
-            return best(self.exact(items, history), k)
-        found = best(probability, k)
-        return Best(chosen[found.position], found.probability, rescored=len(chosen))
 
     @property
     def has_shortlists(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,25 +13,14 @@ MARGIN = 1.5  # on the worst error that was seen: other data may do worse
 SIGMOID_ERROR = 5e-7  # of a float32 probability; closer logits may change order, or tie
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Best:
-    """The k best of a list, best first; equal probabilities keep the order of the list."""
-
-    position: Positions  # (k,) in the list
-    probability: Floats  # (k,) float32
-    rescored: int  # how many were scored in float32
-
-
-def best(probability: Floats, k: int) -> Best:
-    """(C,) -> the k best of them; all of them where C ≤ k."""
-    if k < len(probability):
-        # All that may tie with the k-th, in list order, then a stable sort of those alone.
-        threshold = np.partition(probability, len(probability) - k)[len(probability) - k]
-        position = np.flatnonzero(probability >= threshold)
-    else:
-        position = np.arange(len(probability))
-    order = position[np.argsort(-probability[position], kind="stable")][:k]
-    return Best(order, probability[order], rescored=len(probability))
+def best(score: Floats, k: int) -> Positions:
+    """(C,) -> positions of the k best, best first; ties keep their order, NaN is left out."""
+    position = np.flatnonzero(~np.isnan(score))
+    if k < len(position):
+        # Those that may tie with the k-th, in list order, then a stable sort of those alone.
+        threshold = np.partition(score[position], len(position) - k)[len(position) - k]
+        position = position[score[position] >= threshold]
+    return position[np.argsort(-score[position], kind="stable")[:k]]
 
 
 def shortlist(logit: Floats, k: int, bound: float) -> Positions:

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import numpy as np
 
-from model_export.bundle.runtime import HistoryRows
+from model_export.bundle.vectors import HistoryRows
 from service.engine.engine import Engine
 from service.errors import DeadlinePassed
 from service.models.registry import LoadedModel

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from model_export.bundle.extremes import magnitude
-from model_export.bundle.runtime import HistoryRows
+from model_export.bundle.vectors import HistoryRows
 from service.engine.engine import Prepare
 from service.errors import ModelFault
 from service.scoring.passes import ScoringRun

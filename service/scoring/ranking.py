@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import FOUND
-from model_export.bundle.runtime import Candidates, FoldedModel, HistoryRows, ItemVectors
+from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.vectors import Candidates, HistoryRows, ItemVectors
 from service.items.lookup import ItemLookup
 from service.items.table import DerivedItems
 from service.scoring.explanation import Explanations

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from feature_store.contract import ItemRows
 from feature_store.schema import Dense, FeatureSchema
-from model_export.bundle.runtime import FoldedModel, ItemVectors
+from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.vectors import ItemVectors
 from model_export.quality.golden_cases import network_answer, network_items
 from training.qin import QIN
 

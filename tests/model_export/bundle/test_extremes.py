@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from model_export.bundle.extremes import Extremes, magnitude
-from model_export.bundle.runtime import FoldedModel, ItemVectors
+from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.vectors import ItemVectors
 from tests.service.world import World, make_world
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from feature_store import connect
 from feature_store.schema import FeatureSchema
-from model_export.bundle.runtime import FoldedModel, ItemVectors
+from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.vectors import ItemVectors
 from service.application import ServiceState
 from service.lifecycle.rollback_monitor import FEWEST_FAILURES, Bounds, RollbackWindow
 from service.models.registry import LoadedModel
