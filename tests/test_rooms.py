@@ -125,7 +125,6 @@ LONG_BY_NATURE = "service/settings.py"
 LONG_UNTIL_SPLIT: frozenset[str] = frozenset(
     {
         "service/application.py",
-        "service/lifecycle/item_refresh.py",
     }
 )
 

@@ -50,9 +50,8 @@ async def services(
     small_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[ServiceState, ServiceState]]:
     """Whose news of each other come by the table alone: neither follows the change log."""
-    monkeypatch.setattr(
-        item_refresh, "CONFIRM_WITHIN_S", 60.0
-    )  # a busy machine is no stopped process
+    # A busy machine is no stopped process.
+    monkeypatch.setattr(item_refresh, "CONFIRM_WITHIN_S", 60.0)
     shared = {"table_folder": tmp_path / "tables"}
     async with opened(small_world, **shared) as one, opened(small_world, **shared) as other:
         for state in (one, other):
@@ -170,7 +169,7 @@ async def test_what_is_read_again_after_lost_changes_does_not_undo_anothers_chan
     assert (await patch(one, item, 1)).status_code == 204
     monkeypatch.setattr(other.store, "scan_items", changed_meanwhile)
     assert other.registry.active is not None
-    await other.refresher._read_once(other.registry.active, 0.0)
+    await other.refresher._reader.read_all(other.registry.active)
     assert [await score(state, item) for state in services] == [new, new]
 
 

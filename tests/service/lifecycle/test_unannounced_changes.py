@@ -17,6 +17,7 @@ from feature_store.errors import StoreRefused, StoreUnavailable
 from feature_store.lmdb.change_log import ChangeLog
 from service.application import ServiceState
 from service.lifecycle import item_refresh
+from service.lifecycle.change_backlog import ChangeBacklog
 from service.lifecycle.item_refresh import ItemRefresher
 from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
@@ -218,28 +219,28 @@ async def test_a_part_of_the_log_that_fails_again_and_again_is_passed_over(
     await until(lambda: metric(state, "qin_item_changes_followed") == 1)
 
 
-def test_an_announcement_is_settled_by_being_told_of() -> None:
-    waiting = item_refresh._Waiting()
+def test_an_announcement_is_settled_by_its_confirmation() -> None:
+    backlog = ChangeBacklog()
     some: Ids = np.array([1, 2, 3])
-    waiting.announced(some, due=10.0)
-    waiting.announced(some[:1], due=11.0)  # by another writer
-    waiting.told(np.array([1, 2, 9]))
-    assert waiting.settled(9.9).tolist() == []
-    assert waiting.settled(10.0).tolist() == [1, 3]
-    assert waiting.settled(11.0).tolist() == [1]
-    assert not waiting.due
-    assert not waiting.open
+    backlog.announce(some, due=10.0)
+    backlog.announce(some[:1], due=11.0)  # by another writer
+    backlog.confirm(np.array([1, 2, 9]))
+    assert backlog.overdue(9.9).tolist() == []
+    assert backlog.overdue(10.0).tolist() == [1, 3]
+    assert backlog.overdue(11.0).tolist() == [1]
+    assert not backlog.due
+    assert not backlog.open
 
 
 def test_what_is_kept_of_announcements_is_bounded_by_what_is_due() -> None:
     """Announcements that never pause: of those that are over nothing is kept, told of or not."""
-    waiting = item_refresh._Waiting()
+    backlog = ChangeBacklog()
     for now in range(100):
-        waiting.announced(np.array([now, 1000]), due=now + 2.0)
-        waiting.told(np.array([now]) if now % 2 else np.array([1000]))
-        waiting.settled(float(now))
-    assert len(waiting.due) == 2
-    assert set(waiting.open) <= {98, 99, 1000}
+        backlog.announce(np.array([now, 1000]), due=now + 2.0)
+        backlog.confirm(np.array([now]) if now % 2 else np.array([1000]))
+        backlog.overdue(float(now))
+    assert len(backlog.due) == 2
+    assert set(backlog.open) <= {98, 99, 1000}
 
 
 async def test_without_a_time_nothing_is_read_again(small_world: World) -> None:
