@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.bundle.errors import BundleError
+from service.cli.example import show_example
 from service.cli.models import app as models
 from service.observability import logs
 from service.observability.background import guard_process
 from service.observability.logs import logger
-from service.processes.channel import Post
+from service.processes.channel import WorkerArgs
 from service.processes.run_folder import remove_left, run_folder
 from service.settings import PREFIX, Settings, api_keys, is_loopback, unknown_variables
 
@@ -30,28 +31,30 @@ app.add_typer(models, name="models")
 
 @app.callback()
 def service() -> None:
-    """A user and a candidate list in, click probabilities out."""
+    """Predicts click probabilities for a user and a list of candidates."""
 
 
 @app.command()
 def serve(
     bundle: Annotated[
-        Path | None, typer.Option(help="A bundle, or a folder of bundles: then the newest.")
+        Path | None,
+        typer.Option(help="A bundle, or a folder: its newest bundle."),
     ] = None,
     store: Annotated[str | None, typer.Option(help="lmdb://PATH, redis://HOST, …")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that answer.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Engine threads of each; 0 shares the cores among them.")
+        int | None,
+        typer.Option(help="Engine threads per worker; 0: cores divided by workers."),
     ] = None,
     example: Annotated[
         bool, typer.Option("--example", help="Once ready, print a request and its answer.")
     ] = False,
 ) -> None:
-    """Serve POST /v1/score until told to stop.
+    """Serve POST /v1/score until SIGTERM or SIGINT.
 
-    Every other setting is an environment variable (QIN_…); options win over them.
+    Every other setting is an environment variable (QIN_…). Options override variables.
     """
     options = {
         "bundle": bundle,
@@ -65,14 +68,14 @@ def serve(
     settings = _settings(given)
     logs.configure(settings.log_format, settings.log_level)
     for variable in unknown_variables(dict(os.environ)):
-        logger.warning("this variable sets nothing", variable=variable)
-    _say_who_may_write(settings)
+        logger.warning("unknown variable ignored", variable=variable)
+    _log_access(settings)
     remove_left()
-    # Imported when it is known which: a supervisor does without all that answers requests.
+    # Imported late: a supervisor needs no part that answers requests.
     if settings.workers == 1:
         from service.processes.run import serve as serve_alone
 
-        _run(serve_alone(settings, example))
+        _run(serve_alone(settings, show_example if example else None))
         return
     from service.processes.supervisor import CannotStart, supervise
 
@@ -85,13 +88,13 @@ def serve(
 
 
 @app.command(hidden=True)
-def worker(post: str) -> None:
-    """One of several processes; started by ``serve --workers``."""
+def worker(args: str) -> None:
+    """A worker process; started by ``serve --workers``."""
     from service.processes.worker import work
 
     settings = _settings({})
     logs.configure(settings.log_format, settings.log_level)
-    _run(work(Post.model_validate_json(post), settings))
+    _run(work(WorkerArgs.model_validate_json(args), settings, show_example))
 
 
 def _settings(given: dict[str, Any]) -> Settings:
@@ -104,14 +107,14 @@ def _settings(given: dict[str, Any]) -> Settings:
         raise typer.Exit(2) from None
 
 
-def _say_who_may_write(settings: Settings) -> None:
+def _log_access(settings: Settings) -> None:
     keys = sorted({name for name, _ in api_keys(settings.api_keys)})
     items, events = settings.writes_at, settings.events_at
     logger.info("access", item_writes=items, events=events, api_keys=keys)
     if "service" in (items, events) and not keys and not is_loopback(settings.host):
         logger.warning(
-            "any caller that reaches the public port may write",
-            remedy="QIN_API_KEYS, or QIN_WRITES_ON=admin and QIN_EVENTS_ON=admin",
+            "the public port accepts writes without an API key",
+            hint="set QIN_API_KEYS, or QIN_WRITES_ON=admin and QIN_EVENTS_ON=admin",
         )
 
 

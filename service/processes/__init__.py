@@ -1,5 +1,5 @@
 """One process or several: workers and their supervisor, signals, folders of their own.
 
-May import application, server, observability, settings, errors.
+May import application, server, items, observability, settings, errors.
 Start reading at ``run``, then ``supervisor``.
 """

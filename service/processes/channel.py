@@ -1,20 +1,20 @@
-"""What a supervisor and a worker say to each other: short messages, some with a connection.
+"""The channel between supervisor and worker: short messages, some with a connection's descriptor.
 
-    to the worker    SERVICE, ADMIN + number, with the descriptor of an accepted connection
-                     PING     answer, if your event loop turns
-                     NOTICE   stop soon: say so, go on answering
-                     LAST     no connection follows
+    to the worker     SERVICE, ADMIN + number, with the descriptor of an accepted connection
+                      PING      answer, if your event loop runs
+                      DRAIN     stop soon: report not ready, go on answering
+                      LAST      no connection follows
     to the supervisor PONG
-                     OPEN     connections may come
-                     READY    requests are answered
-                     TAKEN + number   all connections up to this number are the worker's now,
-                     BACK + number    but for this one, for which it has no descriptor
-                     LEFT + count     so many public connections have ended
-                     LEAVING  give me no more connections
+                      ACCEPTING connections may come
+                      READY     requests are answered
+                      ACCEPTED + number  connections up to this number are the worker's,
+                      RETURNED + number  except this one, for which it has no descriptor
+                      CLOSED + count     public connections that have ended
+                      STOPPING  send no more connections
 
-A connection stays open at the supervisor until it is TAKEN, so one that was on its way to a worker
-that died goes to another. The supervisor keeps both ends of the line: it can take messages back
-that a worker does not come to read.
+The supervisor keeps a connection open until it is ACCEPTED, so that one sent to a worker that died
+goes to another. It also keeps both ends of the channel, to take back messages that a worker does
+not read.
 """
 
 from __future__ import annotations
@@ -29,41 +29,43 @@ from pydantic import BaseModel
 MESSAGE = struct.Struct("!cQ")
 
 
-class Post(BaseModel):
-    """What a worker is told when it is started."""
+class WorkerArgs(BaseModel):
+    """The argument of the command that starts a worker."""
 
-    number: int  # from 0; the one that takes the place of a dead one has its number
-    line: int  # descriptor
+    number: int  # from 0; the successor of a dead worker has its number
+    channel: int  # descriptor
     folder: Path  # of this supervisor's workers, and new
     url: str  # of the public port
     example: bool = False
 
 
-class Word(Enum):
+class MessageType(Enum):
     SERVICE = b"s"
     ADMIN = b"a"
     PING = b"p"
-    NOTICE = b"n"
+    DRAIN = b"n"
     LAST = b"l"
     PONG = b"q"
-    OPEN = b"o"
+    ACCEPTING = b"o"
     READY = b"r"
-    TAKEN = b"t"
-    BACK = b"b"
-    LEFT = b"e"
-    LEAVING = b"g"
+    ACCEPTED = b"t"
+    RETURNED = b"b"
+    CLOSED = b"e"
+    STOPPING = b"g"
 
 
-class Line:
+class Channel:
     """One end. Non-blocking; a message is whole or absent."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self.end = end
 
-    def say(self, word: Word, number: int = 0, connection: socket.socket | None = None) -> bool:
-        """False: the other end does not listen, or does not keep up."""
-        message = MESSAGE.pack(word.value, number)
+    def send(
+        self, kind: MessageType, number: int = 0, connection: socket.socket | None = None
+    ) -> bool:
+        """False if the other end is closed, or its queue is full."""
+        message = MESSAGE.pack(kind.value, number)
         try:
             if connection is None:
                 self.end.send(message)
@@ -73,9 +75,9 @@ class Line:
             return False
         return True
 
-    def hear(self) -> tuple[Word, int, socket.socket | None] | None:
-        """The next message, with its connection if there is a descriptor to spare for it. None:
-        the other end is gone. BlockingIOError."""
+    def receive(self) -> tuple[MessageType, int, socket.socket | None] | None:
+        """The next message, with its connection if a descriptor is free for it. None: the other
+        end is closed. BlockingIOError: no message."""
         try:
             message, descriptors, _, _ = socket.recv_fds(
                 self.end, MESSAGE.size, 1, socket.MSG_CMSG_CLOEXEC
@@ -84,15 +86,15 @@ class Line:
             return None
         if not message:
             return None
-        word, number = MESSAGE.unpack(message)
+        kind, number = MESSAGE.unpack(message)
         connection = socket.socket(fileno=descriptors[0]) if descriptors else None
         if connection is not None:
             connection.setblocking(False)
-        return Word(word), number, connection
+        return MessageType(kind), number, connection
 
     def close(self) -> None:
         self.end.close()
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def socket_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -1,4 +1,4 @@
-"""A child process that does not outlive its parent."""
+"""Ends a child process with its parent."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 import signal
 
 PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: a forked child should load nothing
+LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before the fork
 
 
 def end_with_parent(parent: int) -> None:
-    """In a forked child, before its program begins: SIGKILL comes when ``parent`` has ended.
+    """In a forked child, before exec: request SIGKILL for when ``parent`` ends.
 
-    It also ends a child that is stopped. The setting outlives the call of the program. The parent's
-    thread that forks must be its main one: Linux sends the signal when that thread ends.
+    SIGKILL also ends a stopped child, and the request survives exec. The parent must fork from its
+    main thread: Linux sends the signal when the forking thread ends.
     """
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the setting held
+    if os.getppid() != parent:  # it ended before the request
         os._exit(1)

@@ -1,63 +1,66 @@
-"""One serving process: the service's state, its two ports, and an entrance, until told to stop."""
+"""Runs one serving process: the application, its two HTTP servers and a source of connections."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from typing import Protocol
 
+from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from service.application import ServiceState, build_application
-from service.cli.example import show_example
 from service.items.shared_file import remove_unused
 from service.items.table_lock import TableBusy
 from service.observability.background import begin, failed
 from service.observability.exporter import Worker
 from service.observability.logs import logger
-from service.processes.signals import StopSignals
+from service.processes.signals import ShutdownSignals
 from service.server.descriptors import fitted
-from service.server.http_server import Ports
-from service.server.listener import Door, begin_to_listen, bind, url_of
+from service.server.http_server import HttpServers
+from service.server.listener import Listener, bind, start_listening, url_of
 from service.settings import Settings, api_keys
 
-CANNOT_BEGIN = (BundleError, StoreError, SchemaError, OSError)  # told as such, by ``__main__``
+CANNOT_START = (BundleError, StoreError, SchemaError, OSError)  # reported by ``__main__``
+# Shows a request and its answer: given the store, the service's URL and an API key.
+Example = Callable[[FeatureStore, str, str | None], Awaitable[None]]
 
 
-class Entrance(Protocol):
-    """Where connections come from, and the word to stop."""
+class ConnectionSource(Protocol):
+    """Provides connections and the request to stop."""
 
     url: str  # of the public port
-    told: asyncio.Event  # to stop
+    stop_requested: asyncio.Event
 
-    def open(self, ports: Ports) -> None:
-        """Connections may come in."""
+    def open(self, servers: HttpServers) -> None:
+        """Start to provide connections."""
 
     def ready(self) -> None:
-        """Requests are answered from now on."""
+        """Called when requests are answered."""
 
-    def left(self) -> None:
-        """A public connection has ended."""
+    def closed(self) -> None:
+        """Called when a public connection has ended."""
 
     async def close(self) -> None:
-        """Returns when no more connections come: what balancers still send is let in before."""
+        """Return when no more connections come, after those that load balancers still send."""
 
 
-async def serve(settings: Settings, example: bool = False) -> None:
-    """Serve until told to stop by a signal. BundleError, StoreError or OSError: it cannot begin.
+async def serve(settings: Settings, example: Example | None = None) -> None:
+    """Serve until a signal. BundleError, StoreError, SchemaError or OSError: it cannot start.
 
-    ``example``: once ready, ask ourselves something and print question and answer.
+    ``example`` is called once, when the service is ready.
     """
     settings = fitted(settings)
-    await asyncio.to_thread(_remove_left, settings)
-    with OwnDoors(settings) as entrance:
-        await serve_from(entrance, settings, example)
+    await asyncio.to_thread(_remove_left_tables, settings)
+    with ListeningSource(settings) as source:
+        await serve_from(source, settings, example)
 
 
-def _remove_left(settings: Settings) -> None:
-    """What workers shared that were killed; a process that shares tables removes it by itself."""
+def _remove_left_tables(settings: Settings) -> None:
+    """Remove tables of killed workers; a process that shares tables does so itself."""
     tables = settings.private / "tables"
     if settings.table_folder is None and tables.is_dir():
         with suppress(OSError, TableBusy):
@@ -65,59 +68,64 @@ def _remove_left(settings: Settings) -> None:
 
 
 async def serve_from(
-    entrance: Entrance, settings: Settings, example: bool = False, worker: Worker | None = None
+    source: ConnectionSource,
+    settings: Settings,
+    example: Example | None = None,
+    worker: Worker | None = None,
 ) -> None:
     async with build_application(settings, worker) as (state, bundle):
-        ports = Ports(state, entrance.left)
-        entrance.open(ports)
-        loading = begin("serving", _load(state, bundle, entrance, example), expected=CANNOT_BEGIN)
-        told = begin("serving", entrance.told.wait())
+        servers = HttpServers(state, source.closed)
+        source.open(servers)
+        loading = begin("serving", _load(state, bundle, source, example), expected=CANNOT_START)
+        stop = begin("serving", source.stop_requested.wait())
         try:
-            await asyncio.wait((loading, told), return_when=asyncio.FIRST_COMPLETED)
-            if not told.done():
-                return  # what loading raised ends the process
+            await asyncio.wait((loading, stop), return_when=asyncio.FIRST_COMPLETED)
+            if not stop.done():
+                return  # an error of loading ends the process
             async with asyncio.timeout(settings.shutdown_grace_s):
-                await _drain(state, ports, entrance)
+                await _drain(state, servers, source)
         except TimeoutError:
             pass
         finally:
-            ports.close()
+            servers.close()
             loading.cancel()
-            told.cancel()
+            stop.cancel()
             if loading.done() and not loading.cancelled():
                 loading.result()
     logger.info("stopped")
 
 
-async def _drain(state: ServiceState, ports: Ports, entrance: Entrance) -> None:
-    """Lose nothing: say that we stop, let in and answer what comes meanwhile, then end."""
+async def _drain(state: ServiceState, servers: HttpServers, source: ConnectionSource) -> None:
+    """Report not ready, answer everything that still arrives, then close."""
     logger.info("draining")
     state.readiness.draining = True
-    ports.say_last()
-    await entrance.close()
-    await ports.finish()
+    servers.say_last()
+    await source.close()
+    await servers.finish()
 
 
-async def _load(state: ServiceState, bundle: Bundle, entrance: Entrance, example: bool) -> None:
-    """Meanwhile /livez and /readyz answer. Without a version there is nothing to go on for."""
+async def _load(
+    state: ServiceState, bundle: Bundle, source: ConnectionSource, example: Example | None
+) -> None:
+    """Load a model, while /livez and /readyz answer, then follow the models folder. An error ends
+    the process."""
     await state.load(bundle)
-    entrance.ready()
-    if example:
+    source.ready()
+    if example is not None:
         try:
             keys = api_keys(state.settings.api_keys)
-            key = keys[0][1] if keys else None
-            await show_example(state.store, entrance.url, key)
-        except Exception:  # serving goes on without it
-            failed("serving", "the example failed")
+            await example(state.store, source.url, keys[0][1] if keys else None)
+        except Exception:  # serving goes on
+            failed("serving", "example request failed")
     await state.follow()
     await asyncio.Event().wait()
 
 
-class OwnDoors:
-    """The entrance of a process that is alone: it listens itself, and has the signals.
+class ListeningSource:
+    """Listens itself and handles signals: the source of a process without a supervisor.
 
-    It has its addresses from the start, and listens only when it can answer and drain: a connection
-    made before would be lost with a process that is ended meanwhile.
+    Binds its addresses at the start, but listens only when it can answer and drain: an earlier
+    connection would be lost if the process ended meanwhile.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -128,33 +136,33 @@ class OwnDoors:
         except OSError:
             self._service.close()
             raise
-        self.url, self.told = url_of(self._service), asyncio.Event()
+        self.url, self.stop_requested = url_of(self._service), asyncio.Event()
 
-    def __enter__(self) -> OwnDoors:
+    def __enter__(self) -> ListeningSource:
         return self
 
     def __exit__(self, *error: object) -> None:
         with closing(self._service), closing(self._admin):
             pass
 
-    def open(self, ports: Ports) -> None:
-        self._signals = StopSignals()
-        self.told = self._signals.told
-        begin_to_listen(self._service, "QIN_PORT")
-        begin_to_listen(self._admin, "QIN_ADMIN_PORT")
-        self._doors = [
-            Door(self._service, ports.service.enter, ports.make_room),
-            Door(self._admin, ports.admin.enter, ports.make_room),
+    def open(self, servers: HttpServers) -> None:
+        self._signals = ShutdownSignals()
+        self.stop_requested = self._signals.requested
+        start_listening(self._service, "QIN_PORT")
+        start_listening(self._admin, "QIN_ADMIN_PORT")
+        self._listeners = [
+            Listener(self._service, servers.service.enter, servers.make_room),
+            Listener(self._admin, servers.admin.enter, servers.make_room),
         ]
-        for door in self._doors:
-            door.open()
+        for listener in self._listeners:
+            listener.open()
         logger.info("listening", url=self.url, admin=url_of(self._admin))
 
     def ready(self) -> None: ...
 
-    def left(self) -> None: ...
+    def closed(self) -> None: ...
 
     async def close(self) -> None:
-        if not self._signals.hurried:
+        if not self._signals.immediate:
             await asyncio.sleep(self._notice_s)
-        await asyncio.gather(*(door.close() for door in self._doors))
+        await asyncio.gather(*(listener.close() for listener in self._listeners))

@@ -1,4 +1,4 @@
-"""A folder of one run of the service, in memory where there is some; gone when the run ends."""
+"""A folder for one run of the service, in memory if possible; removed when the run ends."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def place() -> Path:
 
 @contextmanager
 def run_folder() -> Iterator[Path]:
-    """A new folder, locked for as long as this process lives, so that the next run can tell.
+    """A new folder, locked while this process lives: the next run removes unlocked ones.
 
-    It gets its name when it is locked; until then its age tells.
+    It is renamed once it is locked; until then its age decides.
     """
     made = Path(tempfile.mkdtemp(prefix=BEING_MADE, dir=place()))
     lock = os.open(made, OPEN)
@@ -40,12 +40,12 @@ def run_folder() -> Iterator[Path]:
 
 
 def remove_left() -> None:
-    """Remove the folders of runs that were killed."""
+    """Remove the folders of killed runs."""
     for path in place().glob("qin-*"):
         try:
             if _is_left(path):
                 shutil.rmtree(path)
-        except OSError:  # it is another user's, or goes away at this moment
+        except OSError:  # another user's, or removed meanwhile
             continue
 
 

@@ -1,9 +1,9 @@
-"""``workers=N``: a supervisor that accepts every connection and hands it to one of N workers.
+"""``workers=N``: the supervisor accepts every connection and hands it over to one of N workers.
 
-Each new connection goes to the ready worker that has the fewest, so that connections that stay
-open are spread evenly; none goes to a worker that is still loading or has died. A worker that ends
-is replaced, and one that answers no pings is ended: until then it gets no connection, and those it
-has not read go to others. The supervisor reads no byte of a connection and knows no model.
+A connection goes to the ready worker with the fewest, which spreads long-lived ones evenly, and to
+none that is still loading or has died. A worker that ends is replaced. One that answers no pings
+gets no connections, those it has not read go to others, and after a while it is killed. The
+supervisor reads no byte of a connection and knows no model.
 """
 
 from __future__ import annotations
@@ -24,77 +24,76 @@ from time import monotonic
 from service.items.table_lock import STORES_IN_ORDER
 from service.observability.background import begin, keep
 from service.observability.logs import logger
-from service.processes.channel import Line, Post, Word, pair
+from service.processes.channel import Channel, MessageType, WorkerArgs, socket_pair
 from service.processes.parent import end_with_parent
-from service.processes.signals import StopSignals
-from service.processes.worker_handle import Colleague
+from service.processes.signals import ShutdownSignals
+from service.processes.worker_handle import WorkerHandle
 from service.server.descriptors import LIMITED, fitted
-from service.server.listener import Door, listen, url_of
-from service.server.polling import until
+from service.server.listener import Listener, listen, poll_until, url_of
 from service.settings import PREFIX, Settings
 
-LOOK_EVERY_S = 0.1
-PROVED_S = 1.0  # that a worker was ready, after which its end is no reason to wait
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # before another attempt to start one
-WAS_READY_WAIT_S = 2.0  # at most, after one that could answer: it is missed
-KILL_MARGIN_S = 0.5  # beyond the grace time, which the workers keep themselves
+CHECK_EVERY_S = 0.1
+PROVED_S = 1.0  # ready for so long, a worker is restarted at once
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # restart back-off
+WAS_READY_WAIT_S = 2.0  # maximum restart back-off for a worker that had been ready
+KILL_MARGIN_S = 0.5  # beyond the grace period, which the workers apply themselves
 
 
 class CannotStart(Exception):
-    """The first worker ended before it was ready; it has said why."""
+    """The first worker exited before it was ready; it has logged why."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"a worker could not start (exit {code})")
+        super().__init__(f"worker failed to start (exit code {code})")
         self.code = code if code > 0 else 1
 
 
-ENDS = (CannotStart, OSError)  # of a start; their awaiter tells them
+START_ERRORS = (CannotStart, OSError)  # reported by their awaiter
 
 
 class Supervisor:
-    """Starts the workers, replaces them, hands them their connections, ends them."""
+    """Starts workers, replaces them, hands connections over, ends them."""
 
     def __init__(
         self, settings: Settings, environment: dict[str, str], folder: Path, example: bool
     ) -> None:
-        """``environment`` has the settings for the workers. OSError: a port cannot be had."""
+        """``environment`` has the workers' settings. OSError: a port is not available."""
         self._settings, self._environment, self._folder = settings, environment, folder
         self._example = example
-        self._workers: dict[int, Colleague] = {}
-        self._stop = StopSignals(self._kill)
+        self._workers: dict[int, WorkerHandle] = {}
+        self._stop = ShutdownSignals(self._kill)
         service = listen(settings.host, settings.port, f"{PREFIX}PORT")
         admin = listen(settings.admin_host, settings.admin_port, f"{PREFIX}ADMIN_PORT")
         self._url, self._admin_url = url_of(service), url_of(admin)
-        self._doors = [
-            Door(service, lambda connection: self._enter(Word.SERVICE, connection)),
-            Door(admin, lambda connection: self._enter(Word.ADMIN, connection)),
+        self._listeners = [
+            Listener(service, partial(self._on_connection, MessageType.SERVICE)),
+            Listener(admin, partial(self._on_connection, MessageType.ADMIN)),
         ]
-        self._waiting: deque[tuple[Word, socket.socket]] = deque()  # no worker could take them
+        self._waiting = deque[tuple[MessageType, socket.socket]]()
         self._turns = count()
         self._one_is_ready = asyncio.Event()
-        self._shut = False  # no more connections come
+        self._shut = False  # no more connections are accepted
 
     async def run(self) -> None:
-        """Until told to stop. CannotStart unless the first worker comes up."""
-        for door in self._doors:
-            door.open()
+        """Run until a signal. CannotStart if the first worker does not become ready."""
+        for listener in self._listeners:
+            listener.open()
         logger.info(
             "listening", url=self._url, admin=self._admin_url, workers=self._settings.workers
         )
-        told = begin("supervisor", self._stop.told.wait())
-        looking = keep("supervisor", self._look)
-        keeping = begin("supervisor", self._keep_all(), expected=ENDS)
+        stop = begin("supervisor", self._stop.requested.wait())
+        checking = keep("supervisor", self._check)
+        keeping = begin("supervisor", self._keep_all(), expected=START_ERRORS)
         try:
-            await asyncio.wait((keeping, told), return_when=asyncio.FIRST_COMPLETED)
-            if not told.done():
+            await asyncio.wait((keeping, stop), return_when=asyncio.FIRST_COMPLETED)
+            if not stop.done():
                 await keeping
             async with asyncio.timeout(self._settings.shutdown_grace_s + KILL_MARGIN_S):
                 await self._drain()
                 await keeping
         except TimeoutError:
-            logger.error("workers ended by force", workers=len(self._workers))
+            logger.error("workers killed after the grace period", workers=len(self._workers))
         finally:
-            looking.cancel()
+            checking.cancel()
             self._kill()
             with suppress(asyncio.CancelledError, CannotStart):
                 await keeping
@@ -102,150 +101,152 @@ class Supervisor:
     # Workers
 
     async def _keep_all(self) -> None:
-        """The first one alone: what it finds wrong is said once, what it makes is there for all."""
-        tasks = [keep("supervisor", partial(self._keep, 0), expected=ENDS)]
+        """Start the first alone: a fault is reported once, and what it builds is there for all."""
+        tasks = [keep("supervisor", partial(self._keep, 0), expected=START_ERRORS)]
         first = begin("supervisor", self._one_is_ready.wait())
         await asyncio.wait((*tasks, first), return_when=asyncio.FIRST_COMPLETED)
         if first.done():
             others = range(1, self._settings.workers)
-            tasks += [keep("supervisor", partial(self._keep, n), expected=ENDS) for n in others]
+            more = [partial(self._keep, number) for number in others]
+            tasks += [keep("supervisor", one, expected=START_ERRORS) for one in more]
         first.cancel()
         await asyncio.gather(*tasks)
 
     async def _keep(self, number: int) -> None:
-        """One process after the other in this place, until told to stop."""
+        """Run one worker after the other under this number, until a signal."""
         wait_s, began = 0.0, False
-        while not self._stop.told.is_set():
+        while not self._stop.requested.is_set():
             try:
                 worker = await self._start(number, self._example and number == 0 and not began)
-            except OSError as error:  # no memory, no descriptor: the others go on answering
+            except OSError as error:  # no memory, no descriptor: the others go on
                 if not self._one_is_ready.is_set():
                     raise
                 wait_s = min(max(2 * wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)
                 reason = str(error)
-                logger.error("no worker was started", worker=number, reason=reason, wait_s=wait_s)
+                logger.error("cannot start worker", worker=number, reason=reason, wait_s=wait_s)
                 await self._pause(wait_s)
                 continue
             try:
                 code = await self._end_of(worker)
-            except Exception:  # another takes its place, by the guard
+            except Exception:  # ``keep`` starts another
                 worker.kill()
                 self._workers.pop(number, None)
                 raise
-            if self._stop.told.is_set():
+            if self._stop.requested.is_set():
                 return
             began = began or worker.ready
             if not self._one_is_ready.is_set():
-                raise CannotStart(code)  # later the others go on answering
+                raise CannotStart(code)  # later the others go on
             proved = worker.ready and monotonic() - worker.ready_since > PROVED_S
             longest = WAS_READY_WAIT_S if worker.ready else LONGEST_WAIT_S
             wait_s = 0.0 if proved else min(max(2 * wait_s, FIRST_WAIT_S), longest)
             pid = worker.process.pid
-            logger.error("a worker ended", worker=number, pid=pid, code=code, wait_s=wait_s)
+            logger.error("worker exited", worker=number, pid=pid, code=code, wait_s=wait_s)
             await self._pause(wait_s)
 
     async def _pause(self, wait_s: float) -> None:
-        """So long, or until told to stop."""
+        """Sleep, or until a signal."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.told.wait(), wait_s)
+            await asyncio.wait_for(self._stop.requested.wait(), wait_s)
 
-    async def _start(self, number: int, example: bool) -> Colleague:
-        ours, theirs = pair()
-        post = Post(
+    async def _start(self, number: int, example: bool) -> WorkerHandle:
+        ours, theirs = socket_pair()
+        args = WorkerArgs(
             number=number,
-            line=theirs.fileno(),
+            channel=theirs.fileno(),
             folder=self._folder,
             url=self._url,
             example=example,
         )
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "service", "worker", post.model_dump_json()),
+                *(sys.executable, "-m", "service", "worker", args.model_dump_json()),
                 env=self._environment,
                 pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # a terminal's Ctrl-C is for us alone to pass on
+                start_new_session=True,  # Ctrl-C goes to the supervisor alone
                 preexec_fn=partial(end_with_parent, os.getpid()),
             )
         except OSError:
             ours.close()
             theirs.close()
             raise
-        return Colleague(number, process, Line(ours), Line(theirs))
+        return WorkerHandle(number, process, Channel(ours), Channel(theirs))
 
-    async def _end_of(self, worker: Colleague) -> int:
-        """Its exit code. Until then it is one of us."""
+    async def _end_of(self, worker: WorkerHandle) -> int:
+        """Take part of its connections and messages until it exits. Returns its exit code."""
         loop = asyncio.get_running_loop()
         self._workers[worker.number] = worker
-        loop.add_reader(worker.line.end, self._hear, worker)
-        if self._stop.told.is_set():
-            worker.line.say(Word.NOTICE)
+        loop.add_reader(worker.channel.end, self._receive, worker)
+        if self._stop.requested.is_set():
+            worker.channel.send(MessageType.DRAIN)
         if self._shut:
-            worker.line.say(Word.LAST)
-        self._hand_waiting()
+            worker.channel.send(MessageType.LAST)
+        self._dispatch_waiting()
         code = await worker.process.wait()
-        self._hear(worker)  # what it took before it ended
-        loop.remove_reader(worker.line.end)
+        self._receive(worker)  # its last messages
+        loop.remove_reader(worker.channel.end)
         del self._workers[worker.number]
         self._waiting.extend(worker.end())
-        self._hand_waiting()
+        self._dispatch_waiting()
         return code
 
-    def _hear(self, worker: Colleague) -> None:
+    def _receive(self, worker: WorkerHandle) -> None:
         while True:
             try:
-                heard = worker.line.hear()
+                message = worker.channel.receive()
             except BlockingIOError:
                 break
-            if heard is None:  # never: both ends of the line are open here
+            if message is None:  # never: both ends are open here
                 break
-            word, number, _ = heard
-            match word:
-                case Word.PONG:
+            kind, number, _ = message
+            match kind:
+                case MessageType.PONG:
                     worker.answered()
-                case Word.OPEN:
+                case MessageType.ACCEPTING:
                     worker.open = True
-                case Word.READY:
+                case MessageType.READY:
                     worker.ready, worker.ready_since = True, monotonic()
                     self._one_is_ready.set()
-                case Word.TAKEN:
+                case MessageType.ACCEPTED:
                     worker.answered()
-                    worker.taken(number)
-                case Word.BACK:
-                    self._waiting.extend(worker.back(number))
-                case Word.LEFT:
-                    worker.left = number
-                case Word.LEAVING:
-                    worker.leaving = True
-                    worker.line.say(Word.LAST)
-        self._hand_waiting()
+                    worker.accepted(number)
+                case MessageType.RETURNED:
+                    self._waiting.extend(worker.returned(number))
+                case MessageType.CLOSED:
+                    worker.closed = number
+                case MessageType.STOPPING:
+                    worker.stopping = True
+                    worker.channel.send(MessageType.LAST)
+        self._dispatch_waiting()
 
-    async def _look(self) -> None:
-        """Ping the workers, and do without those that do not answer.
+    async def _check(self) -> None:
+        """Ping the workers; redistribute the connections of silent ones and kill stuck ones.
 
-        Only time in which this process runs is counted: where it was stopped together with its
-        workers, or the machine was, they have as long to answer as before.
+        Counts only time in which this process runs: after a stop of all processes, or of the
+        machine, workers have as long to answer as before.
         """
         before = monotonic()
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(CHECK_EVERY_S)
             now = monotonic()
-            elapsed_s, before = min(now - before, 2 * LOOK_EVERY_S), now
+            elapsed_s, before = min(now - before, 2 * CHECK_EVERY_S), now
             for worker in self._workers.values():
-                self._hear(worker)
+                self._receive(worker)
                 worker.ping(elapsed_s)
             for worker in self._workers.values():
                 if worker.is_stuck:
-                    logger.error("a worker is stuck", worker=worker.number, pid=worker.process.pid)
+                    pid = worker.process.pid
+                    logger.error("killing a stuck worker", worker=worker.number, pid=pid)
                     worker.kill()
                 if worker.is_silent and self._can_do_without(worker):
                     self._waiting.extend(worker.recall())
-            self._hand_waiting()
+            self._dispatch_waiting()
 
-    def _can_do_without(self, silent: Colleague) -> bool:
+    def _can_do_without(self, silent: WorkerHandle) -> bool:
         return any(
             worker.open and worker.ready >= silent.ready and not worker.is_silent
             for worker in self._workers.values()
-            if not worker.leaving
+            if not worker.stopping
         )
 
     def _kill(self) -> None:
@@ -254,52 +255,52 @@ class Supervisor:
 
     # Connections
 
-    def _enter(self, word: Word, connection: socket.socket) -> None:
-        self._waiting.append((word, connection))
-        self._hand_waiting()
+    def _on_connection(self, kind: MessageType, connection: socket.socket) -> None:
+        self._waiting.append((kind, connection))
+        self._dispatch_waiting()
 
-    def _hand_waiting(self) -> None:
-        """While somebody takes them. Otherwise they wait, the newest in the system's queue."""
-        while self._waiting and self._hand(*self._waiting[0]):
+    def _dispatch_waiting(self) -> None:
+        """Dispatch what waits while workers take it; the rest waits, the newest in the backlog."""
+        while self._waiting and self._dispatch(*self._waiting[0]):
             self._waiting.popleft()
         if self._shut:
             return
-        for door in self._doors:
+        for listener in self._listeners:
             if self._waiting:
-                door.pause()
+                listener.pause()
             else:
-                door.open()
+                listener.open()
 
-    def _hand(self, word: Word, connection: socket.socket) -> bool:
-        """A worker that loads is better than none: it answers /livez, and 503 to the rest."""
-        there = [one for one in self._workers.values() if one.open and not one.leaving]
+    def _dispatch(self, kind: MessageType, connection: socket.socket) -> bool:
+        """Prefer ready workers; one that loads answers /livez, and 503 to the rest."""
+        there = [one for one in self._workers.values() if one.open and not one.stopping]
         able = [one for one in there if one.ready] or there
         able = [one for one in able if not one.is_silent] or able
-        if word is Word.ADMIN:  # one of them, so that what was told is known to who is asked
+        if kind is MessageType.ADMIN:  # one worker, so that a query sees earlier commands
             able.sort(key=lambda worker: worker.number)
         else:
-            able.sort(key=lambda worker: (worker.connections, worker.turn))
+            able.sort(key=lambda worker: (worker.connections, worker.last_used))
         for worker in able:
-            if worker.hand(word, connection):
-                worker.turn = next(self._turns)
+            if worker.send_connection(kind, connection):
+                worker.last_used = next(self._turns)
                 return True
         return False
 
     async def _drain(self) -> None:
-        """Workers say that they stop and go on answering; then the doors close behind the last."""
+        """Workers report not ready and go on answering; after the notice, the listeners close."""
         for worker in self._workers.values():
-            worker.line.say(Word.NOTICE)
-        if not self._stop.hurried:
+            worker.channel.send(MessageType.DRAIN)
+        if not self._stop.immediate:
             await asyncio.sleep(self._settings.drain_notice_s)
-        await asyncio.gather(*(door.close() for door in self._doors))
-        await until(lambda: not self._waiting)
+        await asyncio.gather(*(listener.close() for listener in self._listeners))
+        await poll_until(lambda: not self._waiting)
         self._shut = True
         for worker in list(self._workers.values()):
-            worker.line.say(Word.LAST)
+            worker.channel.send(MessageType.LAST)
 
 
 async def supervise(settings: Settings, given: dict[str, str], folder: Path, example: bool) -> None:
-    """Serve with several processes. ``given``: settings from options, for the workers as well."""
+    """Serve with several processes. ``given``: settings from options, also for the workers."""
     settings = fitted(settings)
     derived = {"threads": str(settings.engine_threads)}
     derived |= {name: str(getattr(settings, name)) for name in LIMITED}
@@ -310,7 +311,7 @@ async def supervise(settings: Settings, given: dict[str, str], folder: Path, exa
         derived["table_folder"] = str(tables.absolute())
     else:
         logger.warning(
-            "every worker has an item table of its own: tables are shared on x86 alone",
+            "item tables are not shared between workers: supported on x86 only",
             machine=platform.machine(),
         )
     if settings.log_user_key is None:  # one for all, so that a user has one digest

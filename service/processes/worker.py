@@ -1,4 +1,4 @@
-"""One of several processes that answer. Its connections come from the supervisor."""
+"""A worker process. Its connections come from the supervisor."""
 
 from __future__ import annotations
 
@@ -7,90 +7,90 @@ import socket
 
 from service.observability.background import begin
 from service.observability.exporter import Worker
-from service.processes.channel import Line, Post, Word
-from service.processes.run import serve_from
-from service.processes.signals import StopSignals
-from service.server.http_server import Ports
+from service.processes.channel import Channel, MessageType, WorkerArgs
+from service.processes.run import Example, serve_from
+from service.processes.signals import ShutdownSignals
+from service.server.http_server import HttpServers
 from service.settings import Settings
 
-SAY_AGAIN_S = 0.01
+SEND_AGAIN_S = 0.01
 
 
-class HandedOver:
-    """The entrance of a worker: what the supervisor hands over."""
+class HandoffSource:
+    """Connections handed over by the supervisor."""
 
-    def __init__(self, post: Post) -> None:
-        self.url, self.told, self._last = post.url, asyncio.Event(), asyncio.Event()
-        self._line = Line(socket.socket(fileno=post.line))
-        self._counts = {Word.TAKEN: 0, Word.LEFT: 0}
-        self._gone = False
+    def __init__(self, args: WorkerArgs) -> None:
+        self.url, self.stop_requested, self._last = args.url, asyncio.Event(), asyncio.Event()
+        self._channel = Channel(socket.socket(fileno=args.channel))
+        self._counts = {MessageType.ACCEPTED: 0, MessageType.CLOSED: 0}
+        self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._line.end, self._hear)  # pings come before connections do
+        self._loop.add_reader(self._channel.end, self._receive)  # pings precede connections
 
-    def open(self, ports: Ports) -> None:
-        self._ports = ports
-        self._signals = StopSignals()
-        self._leaving = begin("serving", self._leave_when_told())
-        self._say(Word.OPEN)
+    def open(self, servers: HttpServers) -> None:
+        self._servers = servers
+        self._signals = ShutdownSignals()
+        self._stopping = begin("serving", self._stop_on_signal())
+        self._send(MessageType.ACCEPTING)
 
     def ready(self) -> None:
-        self._say(Word.READY)
+        self._send(MessageType.READY)
 
-    def left(self) -> None:
-        self._count(Word.LEFT, self._counts[Word.LEFT] + 1)
+    def closed(self) -> None:
+        self._count(MessageType.CLOSED, self._counts[MessageType.CLOSED] + 1)
 
     async def close(self) -> None:
         await self._last.wait()
 
-    async def _leave_when_told(self) -> None:
-        """A signal to this worker alone: another takes its place."""
-        await self._signals.told.wait()
-        self._say(Word.LEAVING)
-        self.told.set()
+    async def _stop_on_signal(self) -> None:
+        """A signal to this worker alone: the supervisor starts another."""
+        await self._signals.requested.wait()
+        self._send(MessageType.STOPPING)
+        self.stop_requested.set()
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         while True:
             try:
-                heard = self._line.hear()
+                message = self._channel.receive()
             except BlockingIOError:
                 return
-            if heard is None:  # the supervisor is gone, and the only one that tells us to stop
-                self._gone = True
-                self._loop.remove_reader(self._line.end)
-                self.told.set()
+            if message is None:  # the supervisor has ended
+                self._closed = True
+                self._loop.remove_reader(self._channel.end)
+                self.stop_requested.set()
                 self._last.set()
                 return
-            self._do(*heard)
+            self._handle(*message)
 
-    def _do(self, word: Word, number: int, connection: socket.socket | None) -> None:
+    def _handle(self, kind: MessageType, number: int, connection: socket.socket | None) -> None:
         if connection is not None:
-            self._count(Word.TAKEN, number)
-            port = self._ports.service if word is Word.SERVICE else self._ports.admin
-            port.enter(connection)
-        elif word in (Word.SERVICE, Word.ADMIN):  # it was lost for want of a descriptor
-            self._say(Word.BACK, number)
-            self._ports.make_room()
-        elif word is Word.PING:
-            self._say(Word.PONG)
-        elif word is Word.NOTICE:
-            self.told.set()
-        elif word is Word.LAST:
+            self._count(MessageType.ACCEPTED, number)
+            public = kind is MessageType.SERVICE
+            (self._servers.service if public else self._servers.admin).enter(connection)
+        elif kind in (MessageType.SERVICE, MessageType.ADMIN):  # lost: no free descriptor
+            self._send(MessageType.RETURNED, number)
+            self._servers.make_room()
+        elif kind is MessageType.PING:
+            self._send(MessageType.PONG)
+        elif kind is MessageType.DRAIN:
+            self.stop_requested.set()
+        elif kind is MessageType.LAST:
             self._last.set()
 
-    def _say(self, word: Word, number: int = 0) -> None:
-        """Again and again until the supervisor, which may be stopped, has room for it."""
-        if not self._line.say(word, number) and not self._gone:
-            self._loop.call_later(SAY_AGAIN_S, self._say, word, number)
+    def _send(self, kind: MessageType, number: int = 0) -> None:
+        """Retry until the supervisor, which may be stopped, has room for it."""
+        if not self._channel.send(kind, number) and not self._closed:
+            self._loop.call_later(SEND_AGAIN_S, self._send, kind, number)
 
-    def _count(self, word: Word, count: int) -> None:
-        self._counts[word] = count
-        self._say_count(word)
+    def _count(self, kind: MessageType, count: int) -> None:
+        self._counts[kind] = count
+        self._send_count(kind)
 
-    def _say_count(self, word: Word) -> None:
-        if not self._line.say(word, self._counts[word]) and not self._gone:
-            self._loop.call_later(SAY_AGAIN_S, self._say_count, word)
+    def _send_count(self, kind: MessageType) -> None:
+        if not self._channel.send(kind, self._counts[kind]) and not self._closed:
+            self._loop.call_later(SEND_AGAIN_S, self._send_count, kind)
 
 
-async def work(post: Post, settings: Settings) -> None:
-    me = Worker(post.number, post.folder)
-    await serve_from(HandedOver(post), settings, post.example, me)
+async def work(args: WorkerArgs, settings: Settings, example: Example) -> None:
+    worker = Worker(args.number, args.folder)
+    await serve_from(HandoffSource(args), settings, example if args.example else None, worker)

@@ -16,7 +16,7 @@ from service.server.peer import PEER
 
 def is_failure(record: logging.LogRecord) -> bool:
     """Whether a line of uvicorn's cycle is of a failure: a request that ends because its task is
-    cancelled is none. ``Ports.close`` counts those."""
+    cancelled is none. ``HttpServers.close`` counts those."""
     if not record.exc_info or not isinstance(record.exc_info[1], asyncio.CancelledError):
         return True
     task = asyncio.current_task()

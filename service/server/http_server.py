@@ -21,7 +21,7 @@ from service.observability.memory import trim
 from service.server.connections import SWEEP_EVERY_S, Connections, Limits
 from service.server.descriptors import connections_allowed
 from service.server.discarding import Discarding
-from service.server.polling import until
+from service.server.listener import poll_until
 from service.server.protocol import Receiving
 from service.server.resets import Resets
 
@@ -29,7 +29,7 @@ PUBLIC = "service"
 LOOK_AGAIN_S = 0.05  # for bytes that are here and not yet read
 
 
-class Port:
+class HttpServer:
     """An application and its connections."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Port:
         await asyncio.sleep(LOOK_AGAIN_S)
         for connection in list(self.connections.idle.members):
             connection.cut()
-        await until(lambda: not self._entering and not len(self.connections))
+        await poll_until(lambda: not self._entering and not len(self.connections))
 
     def abort(self) -> int:
         """Cut everything. How many requests that costs."""
@@ -91,15 +91,15 @@ class Port:
         return under_way
 
 
-class Ports:
+class HttpServers:
     """Public and admin, swept together."""
 
     def __init__(self, state: ServiceState, on_leave: Callable[[], None] = lambda: None) -> None:
         """``on_leave``: called when a connection of the public port has ended."""
         self._most = connections_allowed()
         keep = self._keep_within_descriptors
-        self.service = Port(PUBLIC, create_app(state), state, on_leave, keep)
-        self.admin = Port("admin", create_admin(state), state, lambda: None, keep)
+        self.service = HttpServer(PUBLIC, create_app(state), state, on_leave, keep)
+        self.admin = HttpServer("admin", create_admin(state), state, lambda: None, keep)
         self._both = (self.service, self.admin)
         self._loop = asyncio.get_running_loop()
         self._sweep()

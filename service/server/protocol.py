@@ -30,7 +30,7 @@ from service.server.cycle import Cycle, Way, is_failure
 from service.server.framing import Framing, RequestHead
 
 if TYPE_CHECKING:
-    from service.server.http_server import Port
+    from service.server.http_server import HttpServer
 
 MOST_AHEAD = 16  # requests sent before the answer to the first
 LOGGER = logging.getLogger("uvicorn.error")  # of what an application raises
@@ -38,12 +38,12 @@ LOGGER.addFilter(is_failure)
 
 
 class Receiving(asyncio.Protocol):
-    """From ``Port``; lives as long as its connection."""
+    """From ``HttpServer``; lives as long as its connection."""
 
     transport: asyncio.Transport
     flow: FlowControl
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: HttpServer) -> None:
         self.book, self.crowd = port.connections, cast(Crowd | None, None)
         self._port, self._limits = port, port.connections.limits
         self._framing = Framing(self._limits)

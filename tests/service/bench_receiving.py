@@ -27,8 +27,8 @@ from uvicorn.server import ServerState
 
 from service.api.app import create_app
 from service.observability import logs
-from service.server.http_server import Ports
-from service.server.listener import Door, listen
+from service.server.http_server import HttpServers
+from service.server.listener import Listener, listen
 from tests.service.in_process import opened
 from tests.service.traffic import Answer, contents, request_of
 from tests.service.wire import GET
@@ -41,9 +41,9 @@ app = typer.Typer(add_completion=False)
 async def _serve(world: World, folder: Path) -> None:
     """Tells the two ports, and goes on until it is ended."""
     async with opened(world, private=folder / "private", keep_alive_s=1000) as state:
-        ports, loop = Ports(state), asyncio.get_running_loop()
+        ports, loop = HttpServers(state), asyncio.get_running_loop()
         ours, theirs = listen("127.0.0.1", 0, ""), listen("127.0.0.1", 0, "")
-        Door(ours, ports.service.enter).open()
+        Listener(ours, ports.service.enter).open()
         config, state = _configuration(create_app(state)), ServerState()
         await loop.create_server(lambda: HttpToolsProtocol(config, state, {}), sock=theirs)
         example = orjson.dumps([body.decode() for body in contents(world, 50)]).decode()

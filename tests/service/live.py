@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 
 from service.application import ServiceState
-from service.server.http_server import Ports
-from service.server.listener import Door, listen
+from service.server.http_server import HttpServers
+from service.server.listener import Listener, listen
 from tests.service.engine_gate import FAR
 
 
@@ -16,8 +16,8 @@ from tests.service.engine_gate import FAR
 async def listening(state: ServiceState) -> AsyncIterator[int]:
     """The port it listens on."""
     with closing(listen("127.0.0.1", 0, "port")) as listener:
-        ports = Ports(state)
-        door = Door(listener, ports.service.enter)
+        ports = HttpServers(state)
+        door = Listener(listener, ports.service.enter)
         door.open()
         try:
             yield listener.getsockname()[1]

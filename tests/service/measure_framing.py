@@ -33,7 +33,7 @@ from service.application import ServiceState
 from service.errors import ServiceError
 from service.observability import logs
 from service.observability.metrics import Metrics
-from service.server.http_server import Port
+from service.server.http_server import HttpServer
 from service.server.protocol import Receiving
 from service.settings import Settings
 from tests.service.framing_cases import splits, stream
@@ -93,7 +93,7 @@ class Judge:
         metrics = Metrics()
         budget = LoopBudget(metrics, lambda: 0.0)
         state = SimpleNamespace(settings=Settings(), metrics=metrics, traces=None, budget=budget)
-        self.port = Port("service", self.recorder, cast(ServiceState, state), lambda: None)
+        self.port = HttpServer("service", self.recorder, cast(ServiceState, state), lambda: None)
 
     async def ours(self, segments: Sequence[bytes]) -> tuple[list[Request], list[int], bool]:
         """The requests that were executed, every status that was answered, and whether the last of

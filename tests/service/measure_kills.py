@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from service.server.polling import until
+from service.server.listener import poll_until
 from tests.service.process import Service, serving
 from tests.service.traffic import Traffic
 from tests.service.world import World, make_world
@@ -81,7 +81,7 @@ def _ready(service: Service) -> int:
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        await until(condition)
+        await poll_until(condition)
 
 
 def holds(found: dict[str, Any]) -> bool:

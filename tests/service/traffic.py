@@ -1,4 +1,4 @@
-"""Requests that keep coming, and what became of each: answered, refused at the door, or lost."""
+"""Requests that keep coming, and the outcome of each: answered, refused a connection, or lost."""
 
 from __future__ import annotations
 

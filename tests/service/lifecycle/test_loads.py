@@ -14,7 +14,7 @@ from service.errors import Conflict, ModelRefused
 from service.lifecycle import load_steps as loading
 from service.lifecycle import memory_budget as room
 from service.lifecycle.catalog import ModelEntry
-from service.server.polling import until
+from service.server.listener import poll_until
 from service.settings import Settings
 from tests.service.in_process import ask, opened
 from tests.service.lifecycle import hostile
@@ -120,7 +120,7 @@ async def test_without_keeping_the_version_before_it_is_freed(world: World) -> N
     async with opened(world, **ALONE, keep_previous=False) as state:
         await state.manager.activate("small-1")
         async with asyncio.timeout(20):
-            await until(lambda: state.registry.loaded() == ["small-1"])
+            await poll_until(lambda: state.registry.loaded() == ["small-1"])
         assert (await state.manager.rollback()).name == "small-2"
 
 

@@ -161,8 +161,8 @@ async def test_a_supervisor_replaces_a_worker_that_it_failed_to_keep(
     assert counted("supervisor") == 1
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
-    for door in supervisor._doors:
-        door._listener.close()
+    for listener in supervisor._listeners:
+        listener._listener.close()
 
 
 async def test_a_failure_that_nothing_waits_for_is_counted(counted: Counted) -> None:

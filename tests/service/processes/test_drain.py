@@ -1,4 +1,4 @@
-"""SIGTERM loses nothing: what is under way, what is half sent, who waits at the door."""
+"""SIGTERM loses nothing: what is under way, what is half sent, what waits to be accepted."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import httpx
 import orjson
 import pytest
 
-from service.processes.run import OwnDoors
-from service.server.listener import Door, bind, listen
+from service.processes.run import ListeningSource
+from service.server.listener import Listener, bind, listen
 from service.settings import Settings
 from tests.service import unprivileged
 from tests.service.measure_drain import Plan, one_drain
@@ -147,7 +147,7 @@ def test_signals_without_a_meaning_end_nothing(world: World, workers: str) -> No
     with serving(world.models, world.store, QIN_WORKERS=workers) as service:
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             service.process.send_signal(number)
-        wait_for(service, "a signal without a meaning here; SIGTERM stops", 2)
+        wait_for(service, "signal ignored; SIGTERM stops the service", 2)
         with service.client() as client:
             assert client.get("/readyz").status_code == 200
         assert service.stop() == 0
@@ -157,7 +157,7 @@ def test_what_nohup_started_ignores_a_closed_terminal(world: World) -> None:
     with serving(world.models, world.store, under=("nohup",)) as service:
         service.process.send_signal(signal.SIGHUP)
         service.process.send_signal(signal.SIGUSR1)  # which is told of after that
-        wait_for(service, "a signal without a meaning here; SIGTERM stops")
+        wait_for(service, "signal ignored; SIGTERM stops the service")
         assert service.log.read_text().count("draining") == 0
         assert service.stop() == 0
 
@@ -167,7 +167,7 @@ def test_no_connection_is_taken_before_a_stop_would_drain_it(world: World) -> No
     bound = bind("127.0.0.1", 0, "QIN_PORT")
     with closing(bound), pytest.raises(ConnectionRefusedError):
         socket.create_connection(bound.getsockname(), timeout=5)
-    with OwnDoors(Settings(port=0, admin_port=0)) as doors:
+    with ListeningSource(Settings(port=0, admin_port=0)) as doors:
         host, _, port = doors.url.removeprefix("http://").rpartition(":")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, int(port)), timeout=5)
@@ -239,13 +239,13 @@ async def loses_nothing(world: World, plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_a_closing_door_refuses_at_once_and_keeps_who_is_in_the_queue(host: str) -> None:
+async def test_a_closing_listener_refuses_at_once_and_keeps_who_is_in_the_queue(host: str) -> None:
     listener, entered = listen(host, 0, "QIN_PORT"), list[socket.socket]()
     address, family = listener.getsockname(), listener.family
-    door = Door(listener, entered.append)
+    ours = Listener(listener, entered.append)
     waiting = [socket.create_connection(address[:2], timeout=5) for _ in range(20)]
-    door.open()
-    closing = asyncio.create_task(door.close())
+    ours.open()
+    closing = asyncio.create_task(ours.close())
     await asyncio.sleep(0)  # it has begun
     newcomer = socket.socket(family)
     newcomer.settimeout(5)

@@ -155,7 +155,7 @@ def killed_once_more(service: Service, before: int) -> list[float]:
 def waits_of(service: Service) -> list[float]:
     """Seconds before another worker was started, of each that ended."""
     lines = service.log.read_text().splitlines(keepends=True)
-    told = [line for line in lines if '"event":"a worker ended"' in line and line.endswith("\n")]
+    told = [line for line in lines if '"event":"worker exited"' in line and line.endswith("\n")]
     return [json.loads(line)["wait_s"] for line in told]
 
 
@@ -192,7 +192,7 @@ def test_others_that_cannot_start_are_tried_again_beside_the_one_that_answers(
         wait_until(
             lambda: (
                 service.process.poll() is not None
-                or '"event":"a worker ended"' in service.log.read_text()
+                or '"event":"worker exited"' in service.log.read_text()
             ),
             "the second worker has found no store",
         )

@@ -15,7 +15,7 @@ import structlog
 from service.observability.metrics import Metrics
 from service.server import descriptors
 from service.server.connections import Connections, Limits
-from service.server.listener import Door
+from service.server.listener import Listener
 from service.settings import Settings
 from tests.service.live import until
 from tests.service.process import Service, start, wait_ready
@@ -159,7 +159,7 @@ async def test_without_a_descriptor_a_connection_makes_room_and_the_newcomer_com
             asyncio.get_running_loop().call_soon(setattr, exhausted, "spare", 1)
             return True
 
-        door = Door(exhausted, entered.append, make_room)  # type: ignore[arg-type]
+        door = Listener(exhausted, entered.append, make_room)  # type: ignore[arg-type]
         door.open()
         with suppress(BlockingIOError), socket.create_connection(listener.getsockname()):
             await until(lambda: entered)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.server.http_server import Port
+from service.server.http_server import HttpServer
 from tests.service.engine_gate import FAR
 from tests.service.in_process import opened
 from tests.service.wire import responses
@@ -72,7 +72,7 @@ async def said(world: World, say: Say, *methods: str) -> bytes:
     requests = [f"{method} /x HTTP/1.1\r\nHost: 127.0.0.1\r\n" for method in methods]
     requests[-1] += "Connection: close\r\n"
     async with opened(world) as state:
-        port = Port("x", app_that(say), state, lambda: None)
+        port = HttpServer("x", app_that(say), state, lambda: None)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         port.enter(ours)
