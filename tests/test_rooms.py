@@ -92,7 +92,6 @@ ALLOWED_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset(
         ("service/api/problems.py", "service.api.oip.errors"),
         ("service/api/score.py", "service.application"),
         ("service/api/writes.py", "service.application"),
-        ("service/client/calls.py", "service.api.oip.binary"),
         ("service/items/fetcher.py", "service.models.registry"),
         ("service/items/lookup.py", "service.models.registry"),
         ("service/items/shared_file.py", "service.artifacts.private_directory"),

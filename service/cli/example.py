@@ -1,4 +1,4 @@
-"""One real request and its real answer, printed for a person to paste and change."""
+"""``serve --example``: one request to the running service as a curl command, and its answer."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ KEY = '-H "Authorization: Bearer $QIN_API_KEY"'
 
 
 async def show_example(store: FeatureStore, url: str, key: str | None = None) -> None:
-    """Ask the service at ``url`` about a user and items of ``store``; print question and answer.
+    """Send a request for a user and items of ``store`` to ``url``; print both.
 
-    ``key``: an API key, which is used and not printed.
+    ``key``: an API key, which is not printed.
     """
-    query = await _query(store)
-    if query is None:
+    request = await _request(store)
+    if request is None:
         typer.echo("The store holds no items yet: python -m feature_store load --help")
         return
-    body = orjson.dumps(query)
-    answer = await asyncio.to_thread(_ask, f"{url}/v1/score", body, key)
+    body = orjson.dumps(request)
+    answer = await asyncio.to_thread(_send, f"{url}/v1/score", body, key)
     with_key = f" {KEY}" if key else ""
     typer.echo(f"\ncurl -s {url}/v1/score{with_key} -H '{JSON}' -d '{body.decode()}'\n\n{answer}\n")
 
 
-async def _query(store: FeatureStore) -> dict[str, object] | None:
-    """A user with a history and some items; None for an empty store."""
+async def _request(store: FeatureStore) -> dict[str, object] | None:
+    """A user with a history, and some items; None if the store is empty."""
     user = 0
     async for histories in store.scan_histories(1):
         user = next(iter(histories))
@@ -41,10 +41,10 @@ async def _query(store: FeatureStore) -> dict[str, object] | None:
     return None
 
 
-def _ask(url: str, body: bytes, key: str | None) -> str:
+def _send(url: str, body: bytes, key: str | None) -> str:
     name, value = JSON.split(": ")
     headers = {name: value} | ({"Authorization": f"Bearer {key}"} if key else {})
-    request = urllib.request.Request(url, body, headers)  # noqa: S310 — our own address
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 — this service's URL
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(request, timeout=10) as response:
         content: bytes = response.read()

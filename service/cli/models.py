@@ -1,4 +1,4 @@
-"""``python -m service models``: the admin API for the terminal."""
+"""``python -m service models``: commands for the admin API."""
 
 from __future__ import annotations
 
@@ -19,29 +19,27 @@ from rich.table import Table
 from rich.text import Text
 
 app = typer.Typer(
-    help="Versions of a running service: list them, load, switch, roll back.",
+    help="List, load, activate and roll back model versions of a running service.",
     no_args_is_help=True,
     add_completion=False,
 )
 
-Url = Annotated[
-    str, typer.Option("--admin", envvar="QIN_ADMIN_URL", help="Where the admin API is.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as it is.")]
+Url = Annotated[str, typer.Option("--admin", envvar="QIN_ADMIN_URL", help="URL of the admin API.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Version = Annotated[str, typer.Argument(help="A version in the models folder, or an alias.")]
-Share = Annotated[float, typer.Option(min=0, max=1, help="0 ends it.")]
+Share = Annotated[float, typer.Option(min=0, max=1, help="Share of users or requests; 0 stops it.")]
 LOCAL = "http://127.0.0.1:8001"
-PATIENCE_S = 600.0  # a load is answered when it has ended
+TIMEOUT_S = 600.0  # a load is answered at its end
 COLOURS = {"active": "bold green", "ready": "green", "failed": "bold red", "draining": "yellow"}
 
-ALWAYS = ("version", "state")  # and a column that has something to say
+ALWAYS = ("version", "state")  # other columns only if they have values
 NUMBERS = ("answers", "under way", "items", "load s")
 COLUMNS = (*ALWAYS, "role", "published", *NUMBERS, "remark")
 
 
 @app.command("list")
 def list_versions(admin: Url = LOCAL, as_json: AsJson = False) -> None:
-    """Every version, its state, and which process of the fleet serves what."""
+    """List versions and their states, and what each process of the fleet serves."""
     with _refusals():
         content = _call(admin, "GET", "")
         _show(content) if not as_json else _print_json(content)
@@ -49,19 +47,19 @@ def list_versions(admin: Url = LOCAL, as_json: AsJson = False) -> None:
 
 @app.command()
 def load(version: Version, admin: Url = LOCAL, as_json: AsJson = False) -> None:
-    """Prove it and bring it into memory; the active version goes on answering."""
+    """Verify a version and load it into memory; the active version goes on serving."""
     _do(admin, f"/{_quoted(version)}/load", None, as_json)
 
 
 @app.command()
 def activate(version: Version, admin: Url = LOCAL, as_json: AsJson = False) -> None:
-    """Answer everybody with it; loaded first if need be."""
+    """Make a version active; it is loaded first if necessary."""
     _do(admin, f"/{_quoted(version)}/activate", None, as_json)
 
 
 @app.command()
 def unload(version: Version, admin: Url = LOCAL, as_json: AsJson = False) -> None:
-    """Out of memory, when its last answer is given."""
+    """Remove a version from memory after its last answer."""
     _do(admin, f"/{_quoted(version)}/unload", None, as_json)
 
 
@@ -69,7 +67,7 @@ def unload(version: Version, admin: Url = LOCAL, as_json: AsJson = False) -> Non
 def canary(
     version: Version, share: Share = 0.05, admin: Url = LOCAL, as_json: AsJson = False
 ) -> None:
-    """Answer a share of the users with it: always the same users."""
+    """Serve a share of the users, always the same ones, with a version."""
     _do(admin, f"/{_quoted(version)}/canary", {"share": share}, as_json)
 
 
@@ -77,19 +75,19 @@ def canary(
 def shadow(
     version: Version, share: Share = 0.05, admin: Url = LOCAL, as_json: AsJson = False
 ) -> None:
-    """Let it score a copy of a share of the requests; it answers nobody."""
+    """Let a version score copies of a share of the requests, without answering any."""
     _do(admin, f"/{_quoted(version)}/shadow", {"share": share}, as_json)
 
 
 @app.command()
 def promote(admin: Url = LOCAL, as_json: AsJson = False) -> None:
-    """The canary, or else the shadow, becomes active."""
+    """Make the canary active, or else the shadow."""
     _do(admin, "/promote", None, as_json)
 
 
 @app.command()
 def rollback(admin: Url = LOCAL, as_json: AsJson = False) -> None:
-    """Back to the version before."""
+    """Make the previous version active again."""
     _do(admin, "/rollback", None, as_json)
 
 
@@ -104,9 +102,9 @@ def _do(admin: str, path: str, body: dict[str, Any] | None, as_json: bool) -> No
 
 
 def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The answer's JSON. Refused says why not."""
+    """The answer's JSON. Refused: the reason."""
     if not admin.startswith(("http://", "https://")):
-        raise Refused(f"--admin: {admin!r} should look like {LOCAL}")
+        raise Refused(f"--admin: must be an HTTP URL such as {LOCAL}, got {admin!r}")
     request = Request(  # noqa: S310 — http or https, as just checked
         f"{admin.rstrip('/')}/admin/models{path}",
         method=method,
@@ -116,7 +114,7 @@ def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None
     if tokens := os.environ.get("QIN_ADMIN_TOKEN", "").split():
         request.add_header("Authorization", f"Bearer {tokens[0].rpartition(':')[2]}")
     try:
-        with urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310
+        with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
             content: dict[str, Any] = orjson.loads(answer.read())
     except HTTPError as error:
         raise Refused(_reason(error)) from None
@@ -127,7 +125,7 @@ def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None
 
 
 class Refused(Exception):
-    """In the service's own words."""
+    """The service refused, or did not answer."""
 
 
 def _reason(error: HTTPError) -> str:
@@ -143,7 +141,7 @@ def _show(content: dict[str, Any]) -> None:
     table = Table(box=None, header_style="bold")
     shown = [name for name in COLUMNS if name in ALWAYS or any(row[name] for row in rows)]
     for name in shown:
-        # A version is what the next command is given: it stays in one piece.
+        # Versions are not wrapped: they are arguments of other commands.
         side: Literal["left", "right"] = "right" if name in NUMBERS else "left"
         table.add_column(name, justify=side, overflow="fold", no_wrap=name in ALWAYS)
     for row in rows:
@@ -164,7 +162,7 @@ def _show(content: dict[str, Any]) -> None:
 
 
 def _row(model: dict[str, Any], content: dict[str, Any]) -> dict[str, Text | str]:
-    """By column; empty where there is nothing to say."""
+    """Cells by column; empty if there is no value."""
     return {
         "version": model["version"],
         "state": Text(model["state"], style=COLOURS.get(model["state"], "")),
@@ -199,7 +197,7 @@ def _quoted(version: str) -> str:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """What is refused is one line on stderr and exit status 1."""
+    """Report a refusal as one line on stderr and exit status 1."""
     try:
         yield
     except Refused as error:

@@ -1,5 +1,6 @@
-"""The Python client of the service, blocking and asyncio; imports nothing of the service.
+"""The Python client of the service, blocking and asyncio.
 
+May import nothing of the service.
 Start reading in ``client``: ``Client.score``.
 """
 

@@ -1,4 +1,4 @@
-"""The client's calls as bytes, and their replies as arrays."""
+"""Encodes the client's calls as bytes, and decodes replies as arrays."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ import numpy as np
 import orjson
 from numpy.typing import ArrayLike, NDArray
 
-from service.api.oip.binary import JSON, LENGTH_HEADER, join
 from service.client.retry import Call, ClientError, Reply
 
+LENGTH_HEADER = "Inference-Header-Content-Length"
+BINARY, JSON = "application/octet-stream", "application/json"
 SIZE = "binary_data_size"
 OUTPUTS = ("score", "known")
 DTYPES = {"FP32": np.dtype("<f4"), "BOOL": np.dtype(np.bool_)}
 
 
 class Options(TypedDict, total=False):
-    """What a question may have beside user and items."""
+    """Optional parts of a score call."""
 
     history: ArrayLike  # item ids, oldest first, instead of the stored history
     context: Mapping[str, ArrayLike]  # feature -> one value per item
-    model_version: str  # with this version (or `active`, `previous`) or not at all
+    model_version: str  # by this version (or `active`, `previous`) only
     priority: Literal["online", "batch"]
-    request_id: str  # found again in the service's log
+    request_id: str  # appears in the service's log
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """An answer, parallel to the items asked for."""
+    """An answer, parallel to the given items."""
 
     scores: NDArray[np.float32]  # (C,) probabilities; 0 where not known
     known: NDArray[np.bool_]  # (C,) whether the store has a readable record
     model_version: str
     request_id: str
-    notes: Mapping[str, Any]  # what was not ordinary: see docs/http-api.md
+    notes: Mapping[str, Any]  # cold user, unknown items, …: see docs/http-api.md
 
 
 def score_call(
@@ -51,12 +52,12 @@ def score_call(
     priority: str | None = None,
     request_id: str | None = None,
 ) -> Call:
-    """ValueError or TypeError for what is no list of integers."""
+    """ValueError or TypeError for invalid arguments."""
     tensors = {"user_id": _int64("user_id", [user_id]), "item_id": _int64("item_ids", item_ids)}
     if history is not None:
         tensors["history"] = _int64("history", history)
     if taken := {"user_id", "item_id", "history"} & set(context or {}):
-        raise ValueError(f"context: {', '.join(sorted(taken))} is no context feature")
+        raise ValueError(f"context: {', '.join(sorted(taken))} cannot be context features")
     tensors |= {name: _int64(name, values) for name, values in (context or {}).items()}
     header = {
         "inputs": [
@@ -70,7 +71,9 @@ def score_call(
         ],
         "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in OUTPUTS],
     }
-    body, headers = join(orjson.dumps(header), [values.tobytes() for values in tensors.values()])
+    content = orjson.dumps(header)
+    body = b"".join([content, *(values.tobytes() for values in tensors.values())])
+    headers = {"Content-Type": BINARY, LENGTH_HEADER: str(len(content))}
     if priority is not None:
         headers["X-Priority"] = priority
     if request_id is not None:
@@ -96,12 +99,12 @@ def read_scores(reply: Reply) -> Scores:
             message.get("parameters", {}),
         )
     except (KeyError, ValueError, TypeError) as error:
-        raise ClientError(f"the answer is not one of this protocol: {error!r}") from error
+        raise ClientError(f"invalid answer: {error!r}") from error
 
 
 def click_call(user_id: int, item_ids: ArrayLike, *, key: str | None = None) -> Call:
-    """Clicks, oldest first. With a ``key`` the service takes them once, however often it is sent
-    them; without one they are not sent again once they may have arrived."""
+    """Clicks, oldest first. With a ``key`` the service applies them once, and they may be retried;
+    without one they are not retried once they may have arrived."""
     content: dict[str, Any] = {"user_id": user_id, "item_ids": _int64("item_ids", item_ids)}
     if key is not None:
         content["key"] = key
@@ -110,7 +113,7 @@ def click_call(user_id: int, item_ids: ArrayLike, *, key: str | None = None) -> 
 
 
 def read_click(reply: Reply) -> bool:
-    """Whether they were new; False: taken earlier, under the same key."""
+    """False: accepted before under the same key."""
     return bool(orjson.loads(reply.body)["applied"])
 
 
@@ -121,5 +124,5 @@ def ready_call() -> Call:
 def _int64(name: str, values: ArrayLike) -> NDArray[np.int64]:
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise TypeError(f"{name}: a list of integers")
+        raise TypeError(f"{name}: must be a list of integers")
     return np.ascontiguousarray(array, dtype="<i8")

@@ -4,12 +4,12 @@
         answer = client.score(7, [17, 4, 99], deadline_ms=50)
         best_first = np.argsort(-answer.scores)
 
-``api_key`` is one of the service's (``QIN_API_KEYS``); without it ``QIN_API_KEY`` of the
-environment, if there is one. Where clicks are taken at the admin port, ``events_url`` and
-``events_key`` are that port's URL and token.
+``api_key`` is one of the service's (``QIN_API_KEYS``); by default ``QIN_API_KEY`` of the
+environment. If clicks are accepted at the admin port, ``events_url`` and ``events_key`` are that
+port's URL and token.
 
-``AsyncClient`` is the same with ``await``. Both keep their connections, keep to the deadline
-whatever happens, and send again only what is safe to send again (``service.client.retry``).
+``AsyncClient`` is the same with ``await``. Both keep connections alive, end each call by its
+deadline, and retry only what is safe to repeat (``service.client.retry``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
 
-import aiohttp
 from numpy.typing import ArrayLike
 
 from service.client.calls import (
@@ -35,20 +34,18 @@ from service.client.calls import (
     ready_call,
     score_call,
 )
-from service.client.connections import Connections
 from service.client.retry import (
-    Broken,
     Call,
     ClientError,
     Late,
     Pause,
     Refused,
     Reply,
-    Send,
     Steps,
     Unreachable,
-    attempts,
+    retry,
 )
+from service.client.transport import AsyncTransport, Transport
 
 __all__ = ["AsyncClient", "Client", "ClientError", "Late", "Refused", "Scores", "Unreachable"]
 
@@ -56,14 +53,14 @@ T = TypeVar("T")
 
 
 class ClientOptions(TypedDict, total=False):
-    """Of a client, beside the service's URL."""
+    """Options of a client."""
 
     model: str
     deadline_ms: float  # of a whole call, with its retries; a call may have its own
     retries: int
     api_key: str | None
     events_url: str | None  # for clicks, if elsewhere
-    events_key: str | None  # for clicks; without one the API key
+    events_key: str | None  # for clicks; by default the API key
 
 
 class _Settings:
@@ -92,15 +89,15 @@ class _Settings:
     def _plan(self, call: Call, deadline_ms: float | None) -> Steps:
         milliseconds = self._deadline_ms if deadline_ms is None else deadline_ms
         if not milliseconds > 0:
-            raise ValueError(f"deadline_ms: above 0, not {milliseconds!r}")
+            raise ValueError(f"deadline_ms: must be above 0, got {milliseconds!r}")
         keyed = replace(call, headers={**self._key, **call.headers})
-        return attempts(keyed, milliseconds / 1e3, self._retries)
+        return retry(keyed, milliseconds / 1e3, self._retries)
 
 
 def _checked(name: str, url: str) -> str:
     at = urlsplit(url)
     if at.scheme not in ("http", "https") or not at.hostname or at.query or at.fragment:
-        raise ValueError(f"{name}: http://HOST[:PORT][/PREFIX], not {url!r}")
+        raise ValueError(f"{name}: must be http://HOST[:PORT][/PREFIX], got {url!r}")
     return url.rstrip("/")
 
 
@@ -108,12 +105,18 @@ def _bearer(name: str, key: str | None) -> dict[str, str]:
     if not key:
         return {}
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ValueError(f"{name}: printable ASCII without spaces")
+        raise ValueError(f"{name}: must be printable ASCII without spaces")
     return {"Authorization": f"Bearer {key}"}
 
 
 class Client(_Settings):
-    """Blocks. Any number of threads may share one."""
+    """Blocks. Threads may share one."""
+
+    def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
+        super().__init__(url, **options)
+        self._transport = Transport(self.url)
+        elsewhere = self.events_url != self.url
+        self._for_events = Transport(self.events_url) if elsewhere else self._transport
 
     def score(
         self,
@@ -123,9 +126,9 @@ class Client(_Settings):
         deadline_ms: float | None = None,
         **options: Unpack[Options],
     ) -> Scores:
-        """Click probabilities (C,), in the order asked. Refused, Late, Unreachable."""
+        """Click probabilities (C,), in the order of ``item_ids``. Refused, Late, Unreachable."""
         call = score_call(self.model, user_id, item_ids, **options)
-        return self._run(call, read_scores, deadline_ms)
+        return self._run(call, read_scores, deadline_ms, self._transport)
 
     def click(
         self,
@@ -135,29 +138,23 @@ class Client(_Settings):
         key: str | None = None,
         deadline_ms: float | None = None,
     ) -> bool:
-        """Append clicks, oldest first; False if they were taken earlier under this ``key``.
+        """Append clicks, oldest first; False if they were accepted before under this ``key``.
 
-        Without a key, after Unreachable or Late nobody knows whether they were taken.
+        Without a key, after Unreachable or Late it is unknown whether they were accepted.
         """
         call = self._click(user_id, item_ids, key)
         return self._run(call, read_click, deadline_ms, self._for_events)
 
     def ready(self) -> bool:
-        """Whether the service may be sent requests."""
+        """Whether the service accepts requests."""
         try:
-            return self._run(ready_call(), lambda reply: True, None)
+            return self._run(ready_call(), lambda reply: True, None, self._transport)
         except ClientError:
             return False
 
     def close(self) -> None:
-        self._connections.close()
+        self._transport.close()
         self._for_events.close()
-
-    def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
-        super().__init__(url, **options)
-        self._connections = Connections(self.url)
-        elsewhere = self.events_url != self.url
-        self._for_events = Connections(self.events_url) if elsewhere else self._connections
 
     def __enter__(self) -> Client:
         return self
@@ -175,27 +172,29 @@ class Client(_Settings):
         call: Call,
         read: Callable[[Reply], T],
         deadline_ms: float | None,
-        connections: Connections | None = None,
+        transport: Transport,
     ) -> T:
         plan = self._plan(call, deadline_ms)
-        step, by = next(plan), connections or self._connections
+        step = next(plan)
         try:
             while True:
-                if isinstance(step, Send):
-                    step = plan.send(by.send(step))
-                else:
+                if isinstance(step, Pause):
                     time.sleep(step.seconds)
                     step = plan.send(None)
+                else:
+                    step = plan.send(transport.send(step))
         except StopIteration as end:
             return read(end.value)
 
 
 class AsyncClient(_Settings):
-    """For one event loop, on which it must be made."""
+    """``Client`` for one event loop, on which it must be made."""
 
     def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(url, **options)
-        self._session = aiohttp.ClientSession(skip_auto_headers=["Accept-Encoding"])
+        self._transport = AsyncTransport(self.url)
+        elsewhere = self.events_url != self.url
+        self._for_events = AsyncTransport(self.events_url) if elsewhere else self._transport
 
     async def score(
         self,
@@ -207,7 +206,7 @@ class AsyncClient(_Settings):
     ) -> Scores:
         """As ``Client.score``."""
         call = score_call(self.model, user_id, item_ids, **options)
-        return await self._run(call, read_scores, deadline_ms)
+        return await self._run(call, read_scores, deadline_ms, self._transport)
 
     async def click(
         self,
@@ -219,17 +218,18 @@ class AsyncClient(_Settings):
     ) -> bool:
         """As ``Client.click``."""
         call = self._click(user_id, item_ids, key)
-        return await self._run(call, read_click, deadline_ms, self.events_url)
+        return await self._run(call, read_click, deadline_ms, self._for_events)
 
     async def ready(self) -> bool:
         """As ``Client.ready``."""
         try:
-            return await self._run(ready_call(), lambda reply: True, None)
+            return await self._run(ready_call(), lambda reply: True, None, self._transport)
         except ClientError:
             return False
 
     async def close(self) -> None:
-        await self._session.close()
+        await self._transport.close()
+        await self._for_events.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -247,7 +247,7 @@ class AsyncClient(_Settings):
         call: Call,
         read: Callable[[Reply], T],
         deadline_ms: float | None,
-        url: str | None = None,
+        transport: AsyncTransport,
     ) -> T:
         plan = self._plan(call, deadline_ms)
         step = next(plan)
@@ -257,24 +257,6 @@ class AsyncClient(_Settings):
                     await asyncio.sleep(step.seconds)
                     step = plan.send(None)
                 else:
-                    step = plan.send(await self._send(step, url or self.url))
+                    step = plan.send(await transport.send(step))
         except StopIteration as end:
             return read(end.value)
-
-    async def _send(self, send: Send, url: str) -> Reply | Broken:
-        call, timeout = send.call, aiohttp.ClientTimeout(total=send.seconds)
-        try:
-            async with self._session.request(
-                call.method,
-                url + call.path,
-                data=call.body or None,
-                headers=send.headers,
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return Reply(response.status, headers, await response.read())
-        except aiohttp.ClientConnectorError as error:
-            return Broken(f"{url}: {error!r}", sent=False)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return Broken(f"{url}: {error!r}", sent=True)

@@ -1,7 +1,7 @@
-"""When the client sends, waits and gives up: without a socket, so that it serves both clients.
+"""The client's retry policy: a generator without a socket, which both clients drive.
 
-A request is sent again only where that is safe: the service refused it (429, 503) or the connection
-broke, the request changes nothing or may be repeated, and there is time before its deadline.
+A request is retried only if the service refused it (429, 503) or the connection broke, if it may be
+repeated, and if there is time before its deadline.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from time import monotonic
 
 import orjson
 
-AGAIN = frozenset({429, 503})  # refused before anything was done
-FIRST_PAUSE_S = 0.02  # doubled each time, for connections; of refusals Retry-After decides
+RETRIED = frozenset({429, 503})  # refused before any work
+FIRST_PAUSE_S = 0.02  # doubled each time; refusals have Retry-After
 
 
 class ClientError(Exception):
-    """Base of what the client raises."""
+    """Base of the client's errors."""
 
 
 class Refused(ClientError):
-    """The service's own words. ``status`` is HTTP's, ``retry_after`` in seconds."""
+    """The service refused: HTTP ``status``, its ``detail``, ``retry_after`` in seconds."""
 
     def __init__(self, status: int, detail: str, retry_after: float | None = None) -> None:
         super().__init__(f"{status}: {detail}")
@@ -30,7 +30,7 @@ class Refused(ClientError):
 
 
 class Unreachable(ClientError):
-    """No answer. After a call that is not safe to repeat, it may have been carried out."""
+    """No answer. A call that is not safe to repeat may have been carried out."""
 
 
 class Late(ClientError):
@@ -39,7 +39,7 @@ class Late(ClientError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. ``safe``: twice is as good as once."""
+    """One request. ``safe``: may be sent twice (idempotent)."""
 
     method: str
     path: str
@@ -50,7 +50,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """To be sent, with this much time for the answer."""
+    """A step: send, and wait ``seconds`` for the answer."""
 
     call: Call
     headers: Mapping[str, str]
@@ -64,7 +64,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Names of headers are lower case."""
+    """Header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -73,7 +73,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """No reply. ``sent``: the service may have had the request."""
+    """No reply. ``sent``: the service may have received the request."""
 
     reason: str
     sent: bool
@@ -82,8 +82,8 @@ class Broken:
 Steps = Generator[Send | Pause, Reply | Broken | None, Reply]
 
 
-def attempts(call: Call, seconds: float, retries: int) -> Steps:
-    """What to do next, told how the last went; returns the good reply or raises ClientError."""
+def retry(call: Call, seconds: float, retries: int) -> Steps:
+    """Yield steps, receive their outcomes; return the successful reply or raise ClientError."""
     ends, pause = monotonic() + seconds, FIRST_PAUSE_S
     for left_over in range(retries, -1, -1):
         left = ends - monotonic()
@@ -103,11 +103,11 @@ def attempts(call: Call, seconds: float, retries: int) -> Steps:
 
 
 def _again(call: Call, outcome: Reply | Broken, pause: float) -> tuple[bool, float]:
-    """Whether it may be sent again, and after how many seconds."""
+    """Whether to retry, and after how many seconds."""
     if isinstance(outcome, Broken):
         return call.safe or not outcome.sent, pause * random.uniform(0.5, 1)
     wait = _retry_after(outcome)
-    return call.safe and outcome.status in AGAIN, pause if wait is None else wait
+    return call.safe and outcome.status in RETRIED, pause if wait is None else wait
 
 
 def _retry_after(reply: Reply) -> float | None:

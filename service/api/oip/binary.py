@@ -1,11 +1,6 @@
-"""Bodies of the binary-data extension: JSON, then the tensors' bytes in the order declared.
-
-``join`` is the client's; the service knows its headers beforehand (``service.api.oip.outputs``).
-"""
+"""Bodies of the binary-data extension: JSON, then the tensors' bytes in the order declared."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from service.errors import InvalidHeader
 
@@ -22,11 +17,3 @@ def json_length(length: str | None, size: int) -> int:
     if int(length) > size:
         raise InvalidHeader.of(LENGTH_HEADER, detail=f"{length} bytes of a body that has {size}")
     return int(length)
-
-
-def join(header: bytes, blobs: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
-    """The body, and the headers that say what it is."""
-    if not blobs:
-        return header, {"Content-Type": JSON}
-    headers = {"Content-Type": BINARY, LENGTH_HEADER: str(len(header))}
-    return b"".join([header, *blobs]), headers

@@ -46,7 +46,7 @@ def test_what_is_refused_is_one_line_and_exit_status_1(swapping: Swapping) -> No
         (("activate", "nowhere"), "refused: version 'nowhere': not in"),
         (("unload", "small-1"), "activate another one first"),
         (("list", "--admin", "http://127.0.0.1:1"), "is the service running?"),
-        (("list", "--admin", "file:///etc/passwd"), "should look like http://"),
+        (("list", "--admin", "file:///etc/passwd"), "must be an HTTP URL such as http://"),
     ):
         done = run(swapping, *arguments)
         assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""The blocking client's connections: kept between calls, looked at before they are used again."""
+"""The client's transports: blocking over ``http.client``, asyncio over aiohttp."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import time
 from collections import deque
 from urllib.parse import urlsplit
 
+import aiohttp
+
 from service.client.retry import Broken, Reply, Send
 
 CHUNK = 1 << 16
-LEAST_S = 1e-3  # a socket takes 0 for "do not wait at all"
+LEAST_S = 1e-3  # to a socket 0 means not to wait at all
 
 
-class Connections:
-    """To one service. Any number of threads may use it: each call has a connection to itself."""
+class Transport:
+    """Keeps connections to one service. Threads may share it: each call has its own connection."""
 
     def __init__(self, url: str) -> None:
         self._at = urlsplit(url)
@@ -35,12 +37,12 @@ class Connections:
             connection.request(call.method, path, body, dict(send.headers))
             response = connection.getresponse()
             content = bytearray()
-            while chunk := response.read1(CHUNK):  # each wait is bounded, and so is their sum
+            while chunk := response.read1(CHUNK):  # bounds each wait, and so their sum
                 content += chunk
                 _allow(connection, ends)
             if response.length:
                 raise http.client.IncompleteRead(bytes(content), response.length)
-            response.close()  # or the connection cannot be used again, before Python 3.12
+            response.close()  # before Python 3.12, needed to use the connection again
             kept = not response.will_close
             headers = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, headers, bytes(content))
@@ -53,12 +55,12 @@ class Connections:
                 connection.close()
 
     def close(self) -> None:
-        """Those that are idle; one that is in use is closed or kept by its call."""
+        """Close idle connections; one in use is closed or kept by its call."""
         while self._idle:
             self._idle.pop().close()
 
     def _take(self) -> http.client.HTTPConnection:
-        """One that the service has not closed meanwhile, or a new one."""
+        """An idle connection that the service has not closed, or a new one."""
         while True:
             try:
                 connection = self._idle.pop()
@@ -73,14 +75,43 @@ class Connections:
         return http.client.HTTPConnection(self._at.hostname, self._at.port)
 
 
+class AsyncTransport:
+    """``Transport`` for one event loop, on which it must be made."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._session = aiohttp.ClientSession(skip_auto_headers=["Accept-Encoding"])
+
+    async def send(self, send: Send) -> Reply | Broken:
+        call = send.call
+        try:
+            async with self._session.request(
+                call.method,
+                self._url + call.path,
+                data=call.body or None,
+                headers=send.headers,
+                timeout=aiohttp.ClientTimeout(total=send.seconds),
+                allow_redirects=False,
+            ) as response:
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Reply(response.status, headers, await response.read())
+        except aiohttp.ClientConnectorError as error:
+            return Broken(f"{self._url}: {error!r}", sent=False)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return Broken(f"{self._url}: {error!r}", sent=True)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
 def _readable(connection: http.client.HTTPConnection) -> bool:
-    """Between two calls there is nothing to read but the end."""
+    """Between two calls the only thing to read is the end of the connection."""
     poll = select.poll()
     poll.register(connection.sock, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def _allow(connection: http.client.HTTPConnection, ends: float) -> None:
-    """Time until ``ends`` for the next wait. (A reply that ends the connection has no socket.)"""
+    """Let the next wait last until ``ends``. (A reply that ends the connection has no socket.)"""
     if connection.sock is not None:
         connection.sock.settimeout(max(ends - time.monotonic(), LEAST_S))
