@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from feature_store.connect import connect
@@ -16,134 +14,35 @@ from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.signature import PublicKeys
-from service.admission.admission import Admission, Permit
+from service.admission.admission import Admission
 from service.admission.loop_budget import LoopBudget
 from service.artifacts.importer import ImportedBundle, ImportPolicy
 from service.artifacts.local_copies import LocalCopies
 from service.artifacts.private_directory import make_private
 from service.artifacts.repository import ModelRepository
 from service.engine.engine import Engine
-from service.errors import NotReady
 from service.items.shared_file import check_shared
 from service.items.store_client import StoreReader, store_options
 from service.lifecycle.catalog import ModelCatalog
 from service.lifecycle.fleet import Fleet
 from service.lifecycle.item_refresh import ItemRefresher
 from service.lifecycle.manager import ModelManager
-from service.lifecycle.readiness import Readiness, prove
+from service.lifecycle.readiness import Readiness
 from service.lifecycle.shadow import Shadow
 from service.lifecycle.startup import StartupVersions
 from service.lifecycle.top_k_audit import TopKAudit
 from service.lifecycle.watcher import RepositoryWatcher
-from service.models.registry import LoadedModel, ModelRegistry
-from service.observability.background import keep
+from service.models.registry import ModelRegistry
 from service.observability.event_loop import watched
-from service.observability.exporter import Exporter, Worker, make_exporter
-from service.observability.logs import logger
+from service.observability.exporter import Worker, make_exporter
 from service.observability.metrics import Metrics
 from service.observability.model_metrics import expose_versions
-from service.observability.version_stats import VersionStats
-from service.priority import Priority
 from service.scoring.pipeline import ScoringPipeline
-from service.scoring.query import ScoreQuery
-from service.scoring.result import ScoreResult
 from service.settings import Settings
+from service.state import ServiceState
 
 if TYPE_CHECKING:
     from service.observability.tracing import Traces  # takes an extra
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ServiceState:
-    """The typed state that routes are given."""
-
-    settings: Settings
-    metrics: Metrics
-    store: FeatureStore
-    reader: StoreReader
-    refresher: ItemRefresher
-    engine: Engine
-    admission: Admission
-    budget: LoopBudget
-    scoring: ScoringPipeline
-    registry: ModelRegistry
-    readiness: Readiness
-    manager: ModelManager
-    fleet: Fleet
-    watcher: RepositoryWatcher
-    copies: LocalCopies
-    startup: StartupVersions
-    imported: ImportedBundle
-    exporter: Exporter
-    traces: Traces | None
-
-    async def load(self, bundle: Bundle) -> None:
-        """Load the first version that proves itself; then the service is ready."""
-        imported = self.imported
-        assert bundle is imported.bundle
-        self.manager.catalog.passed_over(self.startup.passed_over)
-        while True:
-            try:
-                await self.manager.start(imported, self.readiness)
-                break
-            except BundleError as error:
-                if self.startup.is_chosen:
-                    raise
-                models = self.manager.catalog.repository.models
-                reason = self.copies.as_published(str(error), models)
-                self.startup.pass_over(imported.copy.version, reason)
-                imported = await asyncio.to_thread(self.startup.next)
-        await asyncio.to_thread(self.startup.begun_with, imported)
-        self.readiness.enter("a first score")
-        assert self.registry.active is not None, "it has just been started"
-        await prove(self.engine, self.registry.active)
-        self.readiness.ready = True
-        self.fleet.begin()
-        logger.info(
-            "ready", model_version=imported.copy.version, engine_threads=self.engine.threads
-        )
-
-    def answered(
-        self, query: ScoreQuery, answer: ScoreResult, permit: Permit, stats: VersionStats
-    ) -> None:
-        """Once it has been sent: what need not be waited for."""
-        if permit.took is not None and permit.priority is Priority.ONLINE:
-            candidates, busy, _ = permit.took
-            stats.took(candidates, len(answer.history), busy)
-        permit.learn()
-        self.scoring.answered(answer)
-        self.manager.answered(query, answer)
-
-    @property
-    def scores(self) -> bool:
-        """Loaded, not about to stop, and with all its engine threads."""
-        readiness = self.readiness
-        return readiness.ready and not readiness.draining and not self.engine.waiting_for
-
-    def ready(self) -> LoadedModel:
-        """Who answers. NotReady when the service should not be sent traffic."""
-        readiness, active = self.readiness, self.registry.active
-        waiting_for = "" if readiness.ready else readiness.waiting_for
-        if readiness.draining:
-            waiting_for = "nothing: it is about to stop"
-        waiting_for = waiting_for or self.engine.waiting_for
-        if not waiting_for and not self.reader.reachable and not self.reader.may_do_without:
-            waiting_for = "the feature store to answer"
-        if waiting_for or active is None:
-            raise NotReady(
-                f"waiting for: {waiting_for}",
-                headers={"Retry-After": "1"},
-                members={"waiting_for": waiting_for},
-            )
-        return active
-
-    async def follow(self) -> None:
-        """What is newest in the models folder, for ever, if that is the policy."""
-        settings, repository = self.settings, self.manager.catalog.repository
-        if settings.model_policy != "newest" or repository.single:
-            return
-
-        await keep("model_follow", partial(self.watcher.follow, self.fleet.leads))
 
 
 @asynccontextmanager
@@ -178,7 +77,7 @@ async def build_application(
     reader = StoreReader(store, metrics, may_do_without=may_do_without)
     refresher = ItemRefresher(reader, registry, settings.item_reread_s)
     shadow = Shadow(reader, metrics, settings.chunk_candidates)
-    rechecks = TopKAudit(registry, metrics, settings.top_k_recheck, settings.chunk_candidates)
+    audit = TopKAudit(registry, metrics, settings.top_k_recheck, settings.chunk_candidates)
     catalog = ModelCatalog(settings, repository, registry, shadow)
     manager = ModelManager(catalog, copies, startup.policy, metrics)
     manager.before_ready(refresher.catch_up)
@@ -209,7 +108,8 @@ async def build_application(
         engine=engine,
         admission=admission,
         budget=budget,
-        scoring=ScoringPipeline(reader, engine, metrics, rechecks, budget),
+        scoring=ScoringPipeline(reader, engine, metrics, budget),
+        audit=audit,
         registry=registry,
         readiness=readiness,
         manager=manager,
@@ -228,7 +128,7 @@ async def build_application(
     finally:
         await fleet.close()
         await manager.close()
-        await rechecks.close()
+        await audit.close()
         await refresher.close()
         await asyncio.to_thread(engine.close)
         await store.close()

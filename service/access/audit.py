@@ -10,10 +10,10 @@ from typing import Any
 from starlette.requests import Request
 
 from service.access.admin import Access
-from service.application import ServiceState
 from service.errors import ServiceError
 from service.lifecycle.catalog import ModelEntry
 from service.observability.logs import logger
+from service.state import ServiceState
 
 Verb = Callable[[], Awaitable[ModelEntry]]
 

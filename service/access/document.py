@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.access.middleware import KEYLESS
-from service.api.middleware import PROBES
-from service.api.oip.errors import is_oip
 from service.api.oip.openapi import ErrorAnswer
 from service.api.openapi import problem
+from service.api.problems import is_oip
+from service.context import PROBES
 from service.settings import Settings, api_keys
 
 SCHEME = "API key"

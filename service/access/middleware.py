@@ -18,8 +18,8 @@ from service.access.origins import (
     is_same_origin,
 )
 from service.admission.loop_budget import LoopBudget
-from service.api.middleware import PROBES, RequestContext, announced
 from service.api.problems import REFUSAL, answer_refusal
+from service.context import PROBES, RequestContext, context_of
 from service.errors import Forbidden, ServiceError, Unauthorised
 from service.observability.metrics import Metrics
 from service.settings import Settings, api_keys, host_names, is_loopback, origins
@@ -54,7 +54,7 @@ class AccessMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
         if scope["type"] == "http":
-            headers = scope["context"].headers
+            headers = context_of(scope).headers
             if (
                 headers.get(HOST) not in self._known
                 or self._looks_at_all
@@ -66,7 +66,7 @@ class AccessMiddleware:
 
     def _chosen(self, scope: Scope) -> ASGIApp:
         """Who answers: the application, or what refuses in its place."""
-        ctx: RequestContext = scope["context"]
+        ctx = context_of(scope)
         granted = self._origins.granted(ctx.headers)
         ctx.added = granted or self._origins.vary()
         probe = scope["path"] in PROBES
@@ -85,7 +85,7 @@ class AccessMiddleware:
         return self._app
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._budget.turned_away(announced(scope["context"]))
+        await self._budget.turned_away(context_of(scope).announced)
         await answer_refusal(scope, receive, send)
 
     def _check_host(self, scope: Scope, ctx: RequestContext) -> None:

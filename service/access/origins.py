@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.middleware import RequestContext
+from service.context import context_of
 
 Headers = tuple[tuple[bytes, bytes], ...]
 ORIGIN, ASKS_METHOD = b"origin", b"access-control-request-method"
@@ -58,7 +58,7 @@ def is_preflight(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
 
 async def answer_preflight(scope: Scope, receive: Receive, send: Send) -> None:
     """An ASGI application: the browser of an allowed page may send what it asks about."""
-    ctx: RequestContext = scope["context"]
+    ctx = context_of(scope)
     ctx.route = PREFLIGHT
     asked = ctx.headers.get(ASKS_HEADERS, b"")
     headers = [

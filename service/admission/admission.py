@@ -19,11 +19,10 @@ from time import perf_counter
 from types import TracebackType
 from typing import NoReturn
 
-from service.admission.cost_model import PACE, CostModel
+from service.context import Priority
 from service.engine.engine import Engine, Job
 from service.errors import OverCapacity
 from service.observability.metrics import Metrics
-from service.priority import Priority
 
 BATCH_SHARE = 0.5  # of the limit: batch yields first
 MEMORY = 0.99  # of forecasts and what came true, per request
@@ -33,7 +32,33 @@ SAFE = 0.8  # of the target: what is not forecast has the rest
 LEAST = 2.5  # typical requests: two may be ahead, however low the target
 FIRST_GUESS_S = 0.003  # of a request's own work, before any was measured
 FULL = "the service is at its capacity"
+FIRST_GUESS_A_CANDIDATE_S = 50e-6  # before anything was measured
+PACE = 0.05  # weight of the newest measurement
 RETRY_AFTER_S = {Priority.ONLINE: 1, Priority.BATCH: 5}
+
+
+class CostModel:
+    """Predicts how long the engine will be busy, from measurements. On the event loop alone.
+
+    The time per candidate falls with the length of the list (a request has a fixed cost), so
+    lengths are kept apart by powers of two; an unseen length is predicted by its nearest.
+    """
+
+    def __init__(self) -> None:
+        self._per_candidate: dict[int, float] = {}  # power of two -> seconds
+
+    def learn(self, candidates: int, seconds: float) -> None:
+        power, measured = candidates.bit_length(), seconds / candidates
+        known = self._per_candidate.get(power, measured)
+        self._per_candidate[power] = known + PACE * (measured - known)
+
+    def predict(self, candidates: int) -> float:
+        power = candidates.bit_length()
+        rate = self._per_candidate.get(power)
+        if rate is None:
+            nearest = min(self._per_candidate, key=lambda known: abs(known - power), default=None)
+            rate = FIRST_GUESS_A_CANDIDATE_S if nearest is None else self._per_candidate[nearest]
+        return candidates * rate
 
 
 class Admission:

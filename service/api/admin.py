@@ -28,9 +28,10 @@ from service.api.openapi import problem
 from service.api.operations import add_metrics
 from service.api.problems import answer_problem
 from service.api.writes import add_writes
-from service.application import ServiceState
+from service.context import context_of
 from service.errors import ServiceError
 from service.lifecycle.catalog import ModelEntry
+from service.state import ServiceState
 
 Name = Annotated[str, Path(pattern=VERSION_PATTERN, description="A version in the models folder.")]
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -112,7 +113,7 @@ def _add_verbs(app: FastAPI, state: ServiceState) -> None:
     ) -> None:
         async def handler(request: Request, version: Name) -> dict[str, Any]:
             async def with_share() -> ModelEntry:  # whose body is read once the caller is known
-                body = await read_body(request, MOST_BYTES)
+                body = await read_body(context_of(request.scope), request, MOST_BYTES)
                 CONTENTS.check(body)
                 return await verb(version, validate(ShareOf, body).share)
 

@@ -14,8 +14,8 @@ from service.access.middleware import guarded
 from service.admission.loop_budget import FAULTS
 from service.api.budget import LoopBudgetMiddleware
 from service.api.docs_page import add_docs
-from service.api.gate import AdmissionGate
-from service.api.middleware import INFER, INFER_VERSION, SCORE, RequestContextMiddleware, announced
+from service.api.gate import INFER, INFER_VERSION, SCORE, AdmissionGate
+from service.api.middleware import RequestContextMiddleware
 from service.api.oip.infer import document_infer, infer_handler
 from service.api.oip.routes import add_oip
 from service.api.openapi import problem
@@ -23,8 +23,9 @@ from service.api.operations import add_metrics
 from service.api.problems import REFUSAL, answer_problem, answer_refusal
 from service.api.score import document_score, score_handler
 from service.api.writes import add_item_reads, add_writes
-from service.application import ServiceState
+from service.context import context_of
 from service.errors import ServiceError, TooLarge
+from service.state import ServiceState
 
 
 def create_app(state: ServiceState) -> ASGIApp:
@@ -65,7 +66,7 @@ def create_refusing(state: ServiceState, *, public: bool = False) -> ASGIApp:
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         if isinstance(scope[REFUSAL], TooLarge):  # or who sends it again at once costs as much
-            await state.budget.refused(FAULTS, unread=announced(scope["context"]))
+            await state.budget.refused(FAULTS, unread=context_of(scope).announced)
         await answer_refusal(scope, receive, send)
 
     app: ASGIApp = refuse

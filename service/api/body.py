@@ -16,8 +16,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
-from service.api.middleware import context_of
 from service.api.score_schema import ScoreRequest
+from service.context import RequestContext
 from service.errors import (
     ClientGone,
     DeadlinePassed,
@@ -28,7 +28,6 @@ from service.errors import (
     TooLarge,
     UnsupportedEncoding,
 )
-from service.server.peer import peer_of
 
 MOST_FAULTS = 5  # told of; a hostile body may hold a million
 LOCATED = 262_144  # bytes; in a larger body the place of a syntax error is its line and column
@@ -73,32 +72,35 @@ class Contents:
                 raise InvalidField.of("body", detail="more digits than any valid request has")
 
 
-def body_at_hand(request: Request, limit: int) -> bytes | None:
+def body_at_hand(ctx: RequestContext, limit: int) -> bytes | None:
     """The whole body, if it is here and as it is, which is nearly always so. TooLarge."""
-    peer = peer_of(request.scope)
-    if peer is None or b"content-encoding" in context_of(request).headers:
+    if ctx.connection is None or b"content-encoding" in ctx.headers:
         return None
-    body = peer.whole_body()
+    body = ctx.connection.whole_body()
     if body is not None and len(body) > limit:
         raise TooLarge.beyond(limit)
     return body
 
 
 async def read_body(
-    request: Request, limit: int, deadline: float = math.inf, *, encoded: bool = False
+    ctx: RequestContext,
+    request: Request,
+    limit: int,
+    deadline: float = math.inf,
+    *,
+    encoded: bool = False,
 ) -> bytes:
     """The whole body, at most ``limit`` bytes; nothing beyond the limit is kept or waited for.
 
     DeadlinePassed when it is not here by ``deadline`` (``perf_counter``). ``encoded``: the caller
     undoes its Content-Encoding.
     """
-    if (body := body_at_hand(request, limit)) is not None:
+    if (body := body_at_hand(ctx, limit)) is not None:
         return body
-    headers = context_of(request).headers
-    encoding = headers.get(b"content-encoding", b"identity")
+    encoding = ctx.headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity" and not encoded:
         raise UnsupportedEncoding("send the body as it is, without Content-Encoding")
-    announced = headers.get(b"content-length", b"0")
+    announced = ctx.headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > limit:
         raise TooLarge.beyond(limit)
     left = deadline - perf_counter()
@@ -179,9 +181,9 @@ def strings_in(value: Any) -> int:
     return 0
 
 
-def deadline_seconds(request: Request, default_ms: float, longest_ms: float) -> float:
+def deadline_seconds(ctx: RequestContext, default_ms: float, longest_ms: float) -> float:
     """How long this answer may take, from X-Deadline-Ms or the default."""
-    given = context_of(request).headers.get(b"x-deadline-ms")
+    given = ctx.headers.get(b"x-deadline-ms")
     if given is None:
         return default_ms / 1e3
     try:

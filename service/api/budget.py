@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.admission.charge import Charge, over_capacity
 from service.admission.loop_budget import LoopBudget
 from service.api.gate import OverloadResponse
-from service.api.middleware import PROBES, RequestContext, announced
 from service.api.problems import answer_problem
+from service.context import PROBES, context_of
 from service.errors import OverCapacity
 from service.observability.metered import Metered
 
@@ -39,16 +39,15 @@ class LoopBudgetMiddleware:
     def __init__(self, app: ASGIApp, budget: LoopBudget, *, others: bool = True) -> None:
         """``others``: requests of no kind of their own, too."""
         self._app, self._budget, self._others = app, budget, others
-        self._full = OverloadResponse(over_capacity())
+        self._overload = OverloadResponse(over_capacity())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = kind_of(scope["path"]) if scope["type"] == "http" else None
         if kind is None or (kind == "other" and not self._others):
             await self._app(scope, receive, send)
             return
-        budget, ctx = self._budget, scope["context"]
-        assert isinstance(ctx, RequestContext)
-        size = announced(ctx)
+        budget, ctx = self._budget, context_of(scope)
+        size = ctx.announced
         if not budget.has_room(kind, budget.predict(kind, size)):
             await budget.refused(kind, unread=size)
             await self._refuse(scope, receive, send)
@@ -69,4 +68,4 @@ class LoopBudgetMiddleware:
         if scope["path"].startswith(MODELS):
             await (await answer_problem(Request(scope), over_capacity()))(scope, receive, send)
             return
-        await self._full.answer(scope["context"], send)
+        await self._overload.answer(context_of(scope), send)

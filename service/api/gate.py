@@ -9,7 +9,9 @@ choose from are known here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -19,13 +21,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.admission.admission import Admission
 from service.admission.loop_budget import FAULTS, LoopBudget
-from service.api.middleware import SCORE, RequestContext, announced, scoring_route
 from service.api.problems import answer_problem, problem_of
+from service.context import Priority, RequestContext, context_of, priority_of
 from service.errors import ServiceError
-from service.priority import Priority, priority_of
-from service.server.peer import peer_of
 
-Handler = Callable[[Request], Awaitable[ASGIApp]]
+Handler = Callable[[RequestContext, Request], Awaitable[ASGIApp]]
+SCORE = "/v1/score"
+INFER = "/v2/models/{model}/infer"
+INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
+INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+SCORING = frozenset({SCORE, INFER, INFER_VERSION})  # routes whose stages are kept
+LONGEST_KEPT = 256  # path
 MARK = "the request's id"
 BODY_FAULTS = frozenset({400, 413, 415, 422})
 LONG = "long"  # kind of the loop's budget
@@ -39,14 +45,14 @@ class AdmissionGate:
         self,
         app: ASGIApp,
         admission: Admission,
-        scoring: Mapping[str, Handler],
+        handlers: Mapping[str, Handler],
         budget: LoopBudget,
     ) -> None:
-        """``scoring``: who answers a POST, by scoring route. ``app`` answers everything else.
-        ``budget``: what bodies that are refused are charged to."""
-        self._app, self._admission, self._scoring = app, admission, scoring
+        """``handlers`` answer a POST, by scoring route; ``app`` answers everything else. Refused
+        bodies are charged to ``budget``."""
+        self._app, self._admission, self._handlers = app, admission, handlers
         self._budget = budget
-        self._full = {
+        self._overload = {
             priority: OverloadResponse(admission.over_capacity(priority)) for priority in Priority
         }
 
@@ -55,43 +61,58 @@ class AdmissionGate:
         if not posted or not (found := scoring_route(scope["path"])):
             await self._app(scope, receive, send)
             return
-        ctx: RequestContext = scope["context"]
+        ctx = context_of(scope)
         ctx.route, scope["path_params"] = found
         request = Request(scope, receive)
         response: ASGIApp
         try:
             ctx.priority = priority_of(ctx.headers.get(b"x-priority"))
-            peer = peer_of(scope)
-            if peer is not None and peer.has_half_closed:
+            if ctx.connection is not None and ctx.connection.has_half_closed:
                 ctx.priority = Priority.BATCH
+            large = ctx.announced > LARGE
             if not self._admission.has_room(ctx.priority):
                 self._admission.count_refused(ctx.priority)
-                if announced(ctx) > LARGE:  # which is read, to be thrown away
-                    await self._budget.refused(LONG, unread=announced(ctx))
+                if large:  # which is read, to be thrown away
+                    await self._budget.refused(LONG, unread=ctx.announced)
                 if ctx.route == SCORE:
-                    await self._full[ctx.priority].answer(ctx, send)
+                    await self._overload[ctx.priority].answer(ctx, send)
                     return
                 raise self._admission.over_capacity(ctx.priority)
-            if not self._budget.takes_faults and announced(ctx) > LARGE:
-                await self._budget.refused(FAULTS, unread=announced(ctx))
+            if large and not self._budget.takes_faults:
+                await self._budget.refused(FAULTS, unread=ctx.announced)
                 raise self._admission.over_capacity(ctx.priority)
-            response = await self._scoring[ctx.route](request)
+            response = await self._handlers[ctx.route](ctx, request)
         except Exception as error:
-            ctx.afterwards = None  # there is no answer
+            ctx.after_answer = None  # there is no answer
             if isinstance(error, ServiceError) and error.status in BODY_FAULTS:
-                await self._budget.fault(max(announced(ctx), ctx.inflated))
+                await self._budget.fault(max(ctx.announced, ctx.inflated))
             response = await answer_problem(request, error)
-        # It holds query and result, and an idle connection holds its last request's context.
-        afterwards, ctx.afterwards = ctx.afterwards, None
         await response(scope, receive, send)
-        if afterwards is not None:
-            afterwards()
 
 
 async def behind_the_gate(request: Request) -> Response:
     """What the framework has for a scoring route, to document it. Only a path that is not quite the
     route's comes here (``/v1/score%0A``)."""
     raise HTTPException(404)
+
+
+def scoring_route(path: str) -> tuple[str, Mapping[str, str]] | None:
+    """Which scoring route a path is, and what its braces stand for."""
+    return _kept_route(path) if len(path) <= LONGEST_KEPT else _route(path)
+
+
+def _route(path: str) -> tuple[str, Mapping[str, str]] | None:
+    if path == SCORE:
+        return SCORE, {}
+    if not (found := INFER_PATH.fullmatch(path)):
+        return None
+    model, version = found.groups()
+    if version is None:
+        return INFER, {"model": model}
+    return INFER_VERSION, {"model": model, "version": version}
+
+
+_kept_route = lru_cache(maxsize=256)(_route)  # clients ask for the same few again and again
 
 
 class OverloadResponse:

@@ -1,40 +1,46 @@
-"""Where every wire format's way to the model begins: a permit, one version, and its answer."""
+"""Inference, transport-free: a model lease, an admission permit, the scoring pipeline.
+
+Every protocol's handler calls ``infer``. What follows an answer is ``_after``: the middleware calls
+it once the answer has been sent.
+"""
 
 from __future__ import annotations
 
 from functools import partial
 
-from starlette.requests import Request
-
+from feature_store.contract import CORRUPT, FOUND, MISSING
+from service.admission.admission import Permit
 from service.admission.loop_budget import REFUSAL_S
-from service.api.middleware import context_of
-from service.application import ServiceState
+from service.context import Priority, RequestContext
 from service.errors import DeadlinePassed, OverCapacity
-from service.priority import Priority
+from service.observability.version_stats import VersionStats
 from service.scoring.query import ScoreQuery
 from service.scoring.result import ScoreResult
 from service.server.disconnect import WhileThere
-from service.server.peer import peer_of
+from service.state import ServiceState
 
 EXPLAIN, LONG = "explain", "long"  # kinds of the loop's budget
 PARSED_S = 0.1e-6  # a candidate
 
 
-async def ask(
-    state: ServiceState, request: Request, query: ScoreQuery, asked: str | None, deadline: float
+async def infer(
+    state: ServiceState,
+    ctx: RequestContext,
+    query: ScoreQuery,
+    asked: str | None,
+    deadline: float,
 ) -> tuple[str, ScoreResult]:
-    """The version ``asked`` for, or whichever answers this user; and its answer.
+    """Score with the version ``asked`` for, or the one for this user; return its name, too.
 
-    ``deadline`` is on ``perf_counter``; the class is the context's ``priority``. OverCapacity when
-    there is no room, ClientGone when nobody waits any more.
+    ``deadline`` is on ``perf_counter``. OverCapacity when there is no room, ClientGone when the
+    client has disconnected.
     """
-    ctx = context_of(request)
     ctx.user_id, ctx.candidates = query.user_id, len(query.candidates)
     lease = state.registry.lease(asked, query.user_id)
-    ctx.model_version, ctx.role = lease.version.name, lease.role
-    ctx.stats = lease.version.stats
+    name, stats = lease.version.name, lease.version.stats
+    ctx.model_version, ctx.role, ctx.stats = name, lease.role, stats
     explained = query.explained
-    if explained > state.engine.chunk:  # beyond a person's curiosity
+    if explained > state.engine.chunk:
         ctx.priority = Priority.BATCH
     try:
         permit = state.admission.enter(ctx.candidates, deadline, ctx.priority, explained)
@@ -43,12 +49,42 @@ async def ask(
             cost = REFUSAL_S + ctx.candidates * PARSED_S
             await state.budget.refused(EXPLAIN if explained else LONG, cost)
         raise
-    stats = lease.version.stats
     try:
-        with permit, lease as version, WhileThere(peer_of(request.scope), permit.defer):
-            answer = await state.scoring.answer(query, version, deadline, ctx.timer, permit)
+        with permit, lease as version, WhileThere(ctx.connection, permit.defer):
+            result, ranking = await state.scoring.score(query, version, deadline, ctx.timer, permit)
+            if ranking.is_shortlisted and query.top_k is not None:
+                state.audit.offer(version, ranking, query.top_k)
     except DeadlinePassed:
         stats.expired += permit.priority is Priority.ONLINE
         raise
-    ctx.afterwards = partial(state.answered, query, answer, permit, stats)
-    return version.name, answer
+    ctx.after_answer = partial(_after, state, query, result, permit, stats)
+    return name, result
+
+
+def _after(
+    state: ServiceState,
+    query: ScoreQuery,
+    result: ScoreResult,
+    permit: Permit,
+    stats: VersionStats,
+) -> None:
+    """Learn from an answer that has been sent, count it, and perhaps score it by the shadow."""
+    if permit.took is not None and permit.priority is Priority.ONLINE:
+        candidates, busy, _ = permit.took
+        stats.took(candidates, len(result.history), busy)
+    permit.learn()
+    metrics = state.metrics
+    metrics.candidates.observe(len(result.candidates))
+    metrics.scored.inc(result.count(FOUND))
+    if result.cold_count:
+        metrics.cold_items.inc(result.cold_count)
+    if result.cold_user:
+        metrics.cold_users.inc()
+    for what in result.degraded:
+        metrics.degraded.labels(what).inc()
+    if not result.complete:
+        metrics.unknown.inc(result.count(MISSING))
+        metrics.unreadable.inc(result.count(CORRUPT))
+        metrics.history_dropped.inc(result.history_dropped)
+    state.manager.shapes.note(len(query.candidates), len(result.history))
+    state.manager.shadow.offer(query, result)

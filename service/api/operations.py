@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from service.application import ServiceState
+from service.state import ServiceState
 
 
 def add_metrics(app: FastAPI, state: ServiceState) -> None:

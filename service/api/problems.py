@@ -1,6 +1,6 @@
-"""Whatever goes wrong, the caller gets an RFC 9457 problem document, or what its protocol has.
+"""Turns exceptions into answers: RFC 9457 problem documents, or Open Inference Protocol errors.
 
-``problem_of`` turns any exception into one; ``answer_problem`` is the application's one handler.
+``problem_of`` turns any exception into a problem; ``answer_problem`` is the one exception handler.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from service.api.middleware import announced, context_of
-from service.api.oip.errors import error_response, is_oip
+from service.context import context_of
 from service.errors import Fault, InvalidField, ServiceError, tree
 from service.observability.logs import logger
 
 MEDIA_TYPE = "application/problem+json"
 MOST_FAULTS = 5  # told of
 REFUSAL = "refusal"  # in a request's scope: the ServiceError that is its whole answer
+OIP_ROOT = "/v2"
 FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
 SLUGS = tuple(dict.fromkeys([*(e.slug for e in tree()), *FRAMEWORK.values(), "http-error"]))
 
@@ -52,6 +52,16 @@ class Problem:
         }
         body = orjson.dumps(content)
         return Response(body, self.status, dict(self.headers), media_type=MEDIA_TYPE)
+
+    def oip_response(self) -> Response:
+        """``{"error": "…"}``. What is wrong with a request is 400 in this protocol."""
+        status = 400 if self.status == 422 else self.status
+        content = orjson.dumps({"error": self.detail})
+        return Response(content, status, dict(self.headers), media_type="application/json")
+
+
+def is_oip(path: str) -> bool:
+    return path == OIP_ROOT or path.startswith(f"{OIP_ROOT}/")
 
 
 def problem_of(error: Exception) -> Problem:
@@ -83,18 +93,19 @@ def _invalid(error: RequestValidationError) -> InvalidField:
 
 async def answer_problem(request: Request, error: Exception) -> Response:
     """The handler of every exception; the unexpected ones are logged here."""
-    ctx, problem = context_of(request), problem_of(error)
+    ctx, problem = context_of(request.scope), problem_of(error)
     if problem.slug == ServiceError.slug:
         logger.error("unexpected error", request_id=ctx.request_id, exc_info=error)
     ctx.problem = problem.slug
     if ctx.charge is not None:
-        await ctx.charge.turned_away(announced(ctx))
+        await ctx.charge.turned_away(ctx.announced)
     headers = dict(problem.headers)
     if problem.status == 405:
         headers["Allow"] = ", ".join(_allowed(request))
+    problem = replace(problem, headers=headers)
     if is_oip(request.scope["path"]):
-        return error_response(problem.status, problem.detail, headers)
-    return replace(problem, headers=headers).response(ctx.request_id)
+        return problem.oip_response()
+    return problem.response(ctx.request_id)
 
 
 def _allowed(request: Request) -> list[str]:

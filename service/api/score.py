@@ -1,16 +1,16 @@
-"""``POST /v1/score``: JSON to a question, and an answer to JSON."""
+"""``POST /v1/score``: from JSON to a query, and from its result to JSON."""
 
 from __future__ import annotations
 
+import numpy as np
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from feature_store.schema import MAX_HISTORY
 from service.api.body import Contents, deadline_seconds, parse, read_body
-from service.api.gate import LARGE, Handler, behind_the_gate
-from service.api.inference import EXPLAIN, ask
-from service.api.middleware import SCORE, context_of
+from service.api.gate import LARGE, SCORE, Handler, behind_the_gate
+from service.api.inference import EXPLAIN, infer
 from service.api.openapi import problem
 from service.api.responses import RawResponse
 from service.api.score_schema import (
@@ -19,11 +19,13 @@ from service.api.score_schema import (
     REQUEST_EXAMPLES,
     REQUEST_HEADERS,
     ScoreAnswer,
+    ScoreRequest,
     deadline_header,
     score_request,
 )
-from service.application import ServiceState
+from service.context import RequestContext
 from service.scoring.query import ScoreQuery
+from service.state import ServiceState
 
 # A valid body has two a name (seven of ours, 64 context features), two for ``model_version`` and as
 # many again if that is all escapes.
@@ -36,27 +38,37 @@ def score_handler(state: ServiceState) -> Handler:
     model = score_request(settings.max_candidates)
     contents = contents_of_score(settings.max_candidates, len(state.store.schema.context))
 
-    async def score(request: Request) -> ASGIApp:
-        ctx = context_of(request)
-        seconds = deadline_seconds(request, settings.deadline_ms, settings.max_deadline_ms)
+    async def score(ctx: RequestContext, request: Request) -> ASGIApp:
+        seconds = deadline_seconds(ctx, settings.deadline_ms, settings.max_deadline_ms)
         deadline = ctx.timer.started + seconds
-        body = await read_body(request, settings.max_body_bytes, deadline)
+        body = await read_body(ctx, request, settings.max_body_bytes, deadline)
         if len(body) > LARGE:
             await state.budget.one_at_a_time()
         ctx.timer.lap("receive")
         asked = parse(model, body, contents)
-        query = ScoreQuery.of(asked)
-        version, answer = await ask(state, request, query, asked.model_version, deadline)
+        query = query_of(asked)
+        version, result = await infer(state, ctx, query, asked.model_version, deadline)
         if asked.explain is None:
-            content = answer.json(version, ctx.request_id, asked.top_k)
+            content = result.json(version, ctx.request_id, asked.top_k)
         else:
             await state.budget.turn(deadline)
             with state.budget.measured(EXPLAIN):
-                content = answer.json(version, ctx.request_id, asked.top_k)
+                content = result.json(version, ctx.request_id, asked.top_k)
         ctx.timer.lap("encode")
         return RawResponse(content, JSON)
 
     return score
+
+
+def query_of(asked: ScoreRequest) -> ScoreQuery:
+    return ScoreQuery(
+        user_id=asked.user_id,
+        candidates=np.array(asked.candidates, np.int64),
+        history=None if asked.history is None else np.array(asked.history[::-1], np.int64),
+        context={name: np.array(v, np.int32) for name, v in asked.context.items()},
+        top_k=asked.top_k,
+        explain=asked.explain,
+    )
 
 
 def contents_of_score(candidates: int, features: int) -> Contents:

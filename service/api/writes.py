@@ -20,12 +20,12 @@ from service.api import item_schema as body_schemas
 from service.api.body import parse_object, read_body
 from service.api.events import EVENT_EXAMPLES, Events, EventsAnswer
 from service.api.items import CatalogueItems, example_of, item_id_of
-from service.api.middleware import RequestContext, context_of
 from service.api.openapi import problem
-from service.application import ServiceState
+from service.context import RequestContext, context_of
 from service.errors import Forbidden, UnsupportedMediaType
 from service.observability.exposition import Turn, at_once
 from service.settings import PREFIX, Place
+from service.state import ServiceState
 
 ItemId = Annotated[str, WithJsonSchema(body_schemas.ITEM_ID)]  # read by ``item_id_of``
 EVENTS, ITEM = "/v1/events", "/v1/items/{item_id}"
@@ -92,7 +92,7 @@ def _add_events(app: FastAPI, state: ServiceState, record: Record, more: Respons
     async def append(request: Request) -> Response:
         with record(request, "events") as told:
             _require_json(request)
-            ctx = context_of(request)
+            ctx = context_of(request.scope)
             body = await read_charged(request, limit)
             outcome = await events.take(body, turn_of(ctx))
             _stored(ctx, outcome.applied * EVENT_S)
@@ -126,7 +126,7 @@ def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Response
         with record(request, "put-item") as told:
             told["item_id"] = chosen = item_id_of(item_id)
             await items.put(chosen, await values(request))
-            _stored(context_of(request))
+            _stored(context_of(request.scope))
         return Response(status_code=204)
 
     @app.patch(
@@ -140,7 +140,7 @@ def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Response
         with record(request, "patch-item") as told:
             told["item_id"] = chosen = item_id_of(item_id)
             await items.patch(chosen, await values(request))
-            _stored(context_of(request))
+            _stored(context_of(request.scope))
         return Response(status_code=204)
 
     @app.delete(
@@ -153,7 +153,7 @@ def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Response
         with record(request, "delete-item") as told:
             told["item_id"] = chosen = item_id_of(item_id)
             await items.delete(chosen)
-            _stored(context_of(request))
+            _stored(context_of(request.scope))
         return Response(status_code=204)
 
 
@@ -186,7 +186,7 @@ def _elsewhere(what: str, variable: str, chosen: Place, decided: Place) -> str:
 
 def _require_json(request: Request) -> None:
     """A page of another site may send any other type without asking first (a CORS preflight)."""
-    given = context_of(request).headers.get(b"content-type", b"")
+    given = context_of(request.scope).headers.get(b"content-type", b"")
     if given.partition(b";")[0].strip().lower() != JSON.encode():
         raise UnsupportedMediaType(f"send Content-Type: {JSON}")
 
@@ -201,7 +201,7 @@ def _recorded_by(admin: Access) -> Record:
     @contextmanager
     def record(request: Request, action: str) -> Iterator[dict[str, object]]:
         with recorded(request, action) as told:
-            told["who"] = context_of(request).caller = admin.check(request)
+            told["who"] = context_of(request.scope).caller = admin.check(request)
             yield told
 
     return record
@@ -209,9 +209,10 @@ def _recorded_by(admin: Access) -> Record:
 
 async def read_charged(request: Request, limit: int) -> bytes:
     """The whole body, for which there is a place in the loop's budget now."""
-    body = await read_body(request, limit)
-    if (charge := context_of(request).charge) is not None:
-        await charge.enter(len(body))
+    ctx = context_of(request.scope)
+    body = await read_body(ctx, request, limit)
+    if ctx.charge is not None:
+        await ctx.charge.enter(len(body))
     return body
 
 

@@ -17,11 +17,11 @@ from functools import lru_cache
 from itertools import pairwise
 from time import perf_counter
 
+from service.context import HasPriority, Priority
 from service.engine.niceness import add_niceness
 from service.engine.request_queue import RequestQueue
 from service.errors import DeadlinePassed
 from service.observability.background import KeptThread
-from service.priority import HasPriority, Priority
 
 Prepare = Callable[[], None]
 Run = Callable[[int, int], None]  # rows [start, end)

@@ -11,7 +11,7 @@ from collections import deque
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from service.priority import HasPriority, Priority
+from service.context import HasPriority, Priority
 
 BATCH_TURN = 32
 

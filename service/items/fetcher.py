@@ -1,11 +1,12 @@
-"""Items that are not in a version's table: fetched, derived and put there, each by one request.
+"""Fetches items that are not in a version's table, derives them and puts them there, each once.
 
-Requests that miss the same item at the same time wait for the same fetch. A fetch is nobody's: it
-goes on when the request that began it is gone, because others may wait for it. What the store has
-no record of is remembered too, or one unknown candidate would cost every request a round trip.
+Single-flight: requests that miss the same item at the same time wait for the same fetch. A fetch
+belongs to no request: it goes on when the one that began it is gone, because others may wait for
+it. What the store has no record of is remembered too (a negative cache), or one unknown candidate
+would cost every request a round trip.
 
 Neither outlives a change of the item by any process that shares the table: both bear the table's
-count of changes from before the store was read, and count for nothing once that has grown.
+count of changes from before the store was read, and are invalid once that has grown.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, Ids
+from model_export.bundle.runtime import FoldedModel
+from service.context import Priority
 from service.engine.engine import Engine
 from service.errors import DeadlinePassed, ServiceError
 from service.items.hash_index import ABSENT
 from service.items.item_tower import derive_into
 from service.items.memory import DerivedItems, Slots
 from service.items.store_client import StoreReader
-from service.items.table import Epoch
+from service.items.table import Epoch, ItemTable
 from service.observability.background import begin
 from service.observability.metered import measured
-from service.priority import Priority
 
 if TYPE_CHECKING:
     from service.admission.admission import Permit
     from service.admission.charge import Charge
-    from service.models.registry import LoadedModel
 
 Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT
 SomeStatus = Status | None  # None: all FOUND, and in the table
@@ -61,8 +62,11 @@ class Fetched:
 
 @dataclass(slots=True, eq=False)
 class ItemFetcher:
-    """One version's. On the event loop alone."""
+    """Single-flight fetches into one version's table, and its negative cache. On the event loop
+    alone."""
 
+    _model: FoldedModel
+    _table: ItemTable
     _under_way: dict[int, tuple[asyncio.Task[Fetched], int]] = field(default_factory=dict)
     # id -> MISSING | CORRUPT, and the count of changes; oldest first
     _without: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -71,7 +75,6 @@ class ItemFetcher:
     async def fetch(
         self,
         wanted: Ids,
-        version: LoadedModel,
         store: StoreReader,
         engine: Engine,
         deadline: float,
@@ -83,8 +86,8 @@ class ItemFetcher:
         Deriving them has the priority of ``permit``, and the loop's time is on ``charge``. Raises
         StoreFailure when a part cannot be had, DeadlinePassed at ``deadline``.
         """
-        epoch = version.table.epoch
-        counts = version.table.counts(wanted, epoch).tolist()
+        epoch = self._table.epoch
+        counts = self._table.counts(wanted, epoch).tolist()
         known, fresh = list[tuple[int, int]](), list[int]()
         tasks = set[asyncio.Task[Fetched]]()
         for item, count in zip(wanted.tolist(), counts, strict=True):
@@ -99,7 +102,7 @@ class ItemFetcher:
         parts = [_nothing(known)] if known else []
         if fresh:
             ids = np.array(fresh, np.int64)
-            tasks.add(self._begin(ids, version, store, engine, epoch, permit, charge))
+            tasks.add(self._begin(ids, store, engine, epoch, permit, charge))
         if tasks:
             waited = await asyncio.wait(tasks, timeout=max(0.0, deadline - perf_counter()))
             late = waited[1]
@@ -129,7 +132,6 @@ class ItemFetcher:
     def _begin(
         self,
         ids: Ids,
-        version: LoadedModel,
         store: StoreReader,
         engine: Engine,
         epoch: Epoch,
@@ -137,11 +139,11 @@ class ItemFetcher:
         charge: Charge | None,
     ) -> asyncio.Task[Fetched]:
         ids = np.sort(ids)
-        bring = self._bring(ids, version, store, engine, epoch, permit)
+        bring = self._bring(ids, store, engine, epoch, permit)
         if charge is not None:
             bring = measured(bring, charge.spent)
         task = begin("item_fetch", bring, expected=(ServiceError,))
-        counts = version.table.counts(ids, epoch)
+        counts = self._table.counts(ids, epoch)
         for item, count in zip(ids.tolist(), counts.tolist(), strict=True):
             self._under_way[item] = task, count
         task.add_done_callback(lambda done: self._ended(ids, done))
@@ -155,14 +157,13 @@ class ItemFetcher:
     async def _bring(
         self,
         ids: Ids,
-        version: LoadedModel,
         store: StoreReader,
         engine: Engine,
         epoch: Epoch,
         permit: Permit | None,
     ) -> Fetched:
         """One round trip, and the item tower for what it found."""
-        table, mine = version.table, self._epoch
+        table, mine = self._table, self._epoch
         keep = partial(table.keep, epoch=epoch)
         batch = await store.items(ids)
         answered = perf_counter()
@@ -172,15 +173,15 @@ class ItemFetcher:
 
         def derive_chunk(start: int, end: int) -> None:
             chosen = readable[start:end]
-            items, finite = derive_into(keep, version.model, ids[chosen], batch.rows[chosen])
+            items, finite = derive_into(keep, self._model, ids[chosen], batch.rows[chosen])
             status[chosen[~finite]] = CORRUPT
             parts[start] = items
 
         if len(readable):
             within, priority = perf_counter() + DERIVE_WITHIN_S, permit or Priority.ONLINE
-            work = await engine.run(derive_chunk, len(readable), within, priority=priority)
+            job = await engine.run(derive_chunk, len(readable), within, priority=priority)
             if permit:
-                permit.derived(len(readable), work.busy)
+                permit.derived(len(readable), job.busy)
         if self._epoch == mine:
             self._remember(ids, status, table.counts(ids, epoch))
         place = np.full(len(ids), ABSENT)

@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 from feature_store.contract import CORRUPT, Ids
 from service.admission.admission import Permit
 from service.admission.charge import Charge
+from service.context import StageTimer
 from service.engine.engine import Engine
 from service.errors import StoreFailure
-from service.items.fetcher import Fetched, SomeStatus, Status, each_status
+from service.items.fetcher import Fetched, ItemFetcher, SomeStatus, Status, each_status
 from service.items.hash_index import ABSENT
 from service.items.store_client import StoreReader
 from service.items.table import DerivedItems, Generations, ItemTable, Positions, Slots
-from service.models.registry import LoadedModel
-from service.observability.metrics import Metrics
-from service.timings import StageTimer
 
 AT_ONCE = 512  # items that one round trip brings
 
@@ -28,9 +26,11 @@ AT_ONCE = 512  # items that one round trip brings
 class ItemLookup:
     """N items of one request, by position."""
 
+    ids: Ids  # (N,) any of them more than once
     table: ItemTable
     slot: Slots  # (N,) into ``table``; ABSENT when fetched, or not found
     generation: Generations  # (N,) of the slots
+    missed: Positions  # (M,) not in the table: see ``fetch_missed``
     cold: NDArray[np.bool_]  # (N,) found, but the model has no identity for it
     # (N,) FOUND | MISSING | CORRUPT; what could not be asked for counts as CORRUPT.
     status: SomeStatus = None
@@ -61,38 +61,31 @@ class ItemLookup:
         return items
 
 
-def find_in_table(
-    ids: Ids, table: ItemTable, metrics: Metrics, *, past_table: bool = False
-) -> tuple[ItemLookup, Positions]:
-    """ids (N,), any of them more than once; and where in it (M,) those are that are still to be
-    fetched (``fetch_missed``).
+def look_up(ids: Ids, table: ItemTable, *, past_table: bool = False) -> ItemLookup:
+    """Find ids (N,) in the table.
 
-    ``past_table`` leaves all of them, for a request whose slots move all the time.
+    ``past_table`` misses all of them, for a request whose slots are evicted again and again.
     """
     slot, generation, missed = table.look_up(ids)
     if past_table:
         slot[:], missed = ABSENT, np.arange(len(ids))
-    metrics.table_hits.inc(len(ids) - len(missed))
-    return ItemLookup(table, slot, generation, table.columns.cold.take(slot)), missed
+    return ItemLookup(ids, table, slot, generation, missed, table.columns.cold.take(slot))
 
 
 async def fetch_missed(
-    ids: Ids,
     found: ItemLookup,
-    missed: Positions,
-    version: LoadedModel,
+    fetcher: ItemFetcher,
     store: StoreReader,
     engine: Engine,
     deadline: float,
-    t: StageTimer,
+    timer: StageTimer,
     permit: Permit | None = None,
     charge: Charge | None = None,
 ) -> ItemLookup:
-    """As ``found``, with what is missed, as much of it as is to be had: by a round trip to the
-    store for each ``AT_ONCE`` of it, between which ``charge`` waits for its turn."""
-    cold = found.cold
+    """Fetch what ``found`` has missed, by a round trip to the store for each ``AT_ONCE`` items,
+    between which ``charge`` waits for its turn. Without all of it where the store fails."""
+    ids, missed, cold = found.ids, found.missed, found.cold
     cold[missed] = False
-    store.metrics.table_misses.inc(len(missed))
     wanted, position = np.unique(ids[missed], return_inverse=True)
     status, place = np.full(len(wanted), CORRUPT, np.uint8), np.full(len(wanted), ABSENT)
     parts, unreached = list[Fetched](), False
@@ -101,17 +94,15 @@ async def fetch_missed(
             if start and charge:
                 await charge.turn(deadline)
             some = wanted[start : start + AT_ONCE]
-            parts += await version.fetches.fetch(
-                some, version, store, engine, deadline, permit, charge
-            )
+            parts += await fetcher.fetch(some, store, engine, deadline, permit, charge)
     except StoreFailure:
         if not store.may_do_without:
             raise
         unreached = True
     if parts:
-        t.lap("store", max(t.lapped, max(part.answered for part in parts)))
+        timer.lap("store", max(timer.lapped, max(part.answered for part in parts)))
     fetched = _merged(parts, wanted, status, place)
-    t.lap("items")
+    timer.lap("items")
 
     everywhere = each_status(found.status, len(found))
     everywhere[missed] = status[position]

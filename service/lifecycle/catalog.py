@@ -13,7 +13,8 @@ from service.artifacts.persisted_state import Copy
 from service.artifacts.repository import ModelRepository
 from service.errors import Conflict, UnknownVersion
 from service.lifecycle.shadow import Shadow
-from service.models.registry import ALIASES, LoadedModel, ModelRegistry
+from service.models.loaded_model import LoadedModel
+from service.models.registry import ALIASES, ModelRegistry
 from service.settings import Settings
 
 

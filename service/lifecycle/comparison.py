@@ -14,7 +14,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.registry import LoadedModel
+from service.models.loaded_model import LoadedModel
 
 PAIRS = 400  # at most
 TIME_S = 4.0  # at most, once there are the fewest pairs

@@ -14,7 +14,8 @@ from service.items.invalidation import Invalidation
 from service.items.item_tower import derive_into
 from service.items.memory import DerivedItems
 from service.items.table import Epoch, ItemTable
-from service.models.registry import LoadedModel, ModelRegistry
+from service.models.loaded_model import LoadedModel
+from service.models.registry import ModelRegistry
 
 SCANNED = 256  # items read from the store at a time
 SLICE = 64  # items derived at a time, holding the GIL
@@ -65,7 +66,7 @@ class ItemReader:
 
         if not await paced():
             return 0
-        version.fetches.forget_unknown()
+        version.fetcher.forget_unknown()
         before, seen = version.table.ids(), list[Ids]()
         epoch = version.table.epoch
         async for batch in self._store.scan_items(SCANNED):
@@ -84,7 +85,7 @@ class ItemReader:
 
     def remove(self, version: LoadedModel, ids: Ids) -> asyncio.Future[None]:
         """Remove changed items, so that the next request fetches them from the store."""
-        version.fetches.forget(ids)
+        version.fetcher.forget(ids)
         return self._invalidation.remove(version.table, ids)
 
     async def close(self) -> None:

@@ -23,7 +23,8 @@ from service.items.store_client import StoreReader
 from service.items.table import TableBusy
 from service.lifecycle.change_backlog import ChangeBacklog
 from service.lifecycle.item_reader import ItemReader
-from service.models.registry import LoadedModel, ModelRegistry
+from service.models.loaded_model import LoadedModel
+from service.models.registry import ModelRegistry
 from service.observability.background import begin, failed, keep
 from service.observability.logs import logger
 
@@ -232,7 +233,7 @@ class ItemRefresher:
         self.lost += 1
         if task := self._reading.pop(version, None):
             task.cancel()
-        version.fetches.forget_unknown()
+        version.fetcher.forget_unknown()
         logger.warning("item changes were lost: reading every item again", version=version.name)
         self._reading[version] = begin("freshness", self._read_all(version))
 

@@ -29,7 +29,7 @@ from service.items.shared_file import TableFile, table_path
 from service.items.table import Epoch, ItemTable, TableBusy
 from service.lifecycle.catalog import State
 from service.lifecycle.execution import Execution
-from service.models.registry import LoadedModel
+from service.models.loaded_model import LoadedModel
 from service.observability.logs import logger
 
 T = TypeVar("T")

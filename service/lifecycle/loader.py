@@ -31,7 +31,7 @@ from service.lifecycle.load_steps import LoadOptions, RecentShapes, Stopped
 from service.lifecycle.memory_budget import MemoryBudget
 from service.lifecycle.readiness import Readiness
 from service.lifecycle.unloader import Unloader
-from service.models.registry import LoadedModel
+from service.models.loaded_model import LoadedModel
 from service.observability.background import begin, failed
 from service.observability.event_loop import Stalls, settle, watch_stalls
 from service.observability.logs import logger

@@ -19,11 +19,10 @@ from service.lifecycle.loader import Loader
 from service.lifecycle.readiness import Readiness
 from service.lifecycle.rollback_monitor import Bounds, RollbackMonitor
 from service.lifecycle.unloader import Unloader
-from service.models.registry import Canary, LoadedModel, seed_of
+from service.models.loaded_model import LoadedModel
+from service.models.registry import Canary, seed_of
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
-from service.scoring.query import ScoreQuery
-from service.scoring.result import ScoreResult
 
 
 class ModelManager:
@@ -37,6 +36,7 @@ class ModelManager:
         settings = catalog.settings
         self._unloader = Unloader(catalog)
         self._loader = Loader(catalog, self._unloader, copies, policy, metrics)
+        self.shapes = self._loader.shapes  # of recent requests
         bounds = Bounds(
             settings.rollback_window_s, settings.rollback_error_rate, settings.rollback_p99_ratio
         )
@@ -49,11 +49,6 @@ class ModelManager:
         self._promoted: str | None = None  # by the last promotion; repeating it changes nothing
         self._taken_back: str | None = None  # by the last rollback; likewise
         self.on_own_switch: Callable[[], Awaitable[None]] | None = None  # nobody asked for it
-
-    def answered(self, query: ScoreQuery, answer: ScoreResult) -> None:
-        """After every answer."""
-        self._loader.shapes.note(len(query.candidates), len(answer.history))
-        self.shadow.offer(query, answer)
 
     def before_ready(self, catch_up: Callable[[LoadedModel], Awaitable[None]]) -> None:
         """What is awaited of a loaded version right before it may answer."""

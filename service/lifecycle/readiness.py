@@ -10,7 +10,7 @@ import numpy as np
 from model_export.bundle.vectors import HistoryRows
 from service.engine.engine import Engine
 from service.errors import DeadlinePassed
-from service.models.registry import LoadedModel
+from service.models.loaded_model import LoadedModel
 
 PROOF_S = 60.0  # for a first score, on a machine that is busy
 

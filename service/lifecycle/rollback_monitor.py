@@ -11,7 +11,8 @@ from time import monotonic
 import numpy as np
 
 from service.lifecycle.comparison import Comparison, Shape, compare
-from service.models.registry import LoadedModel, ModelRegistry
+from service.models.loaded_model import LoadedModel
+from service.models.registry import ModelRegistry
 from service.observability.background import begin, failed, keep
 from service.observability.logs import logger
 from service.observability.version_stats import KINDS, shape_of

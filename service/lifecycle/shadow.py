@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_export.bundle.rank_correlation import kendall_tau
+from service.context import StageTimer
 from service.items.store_client import StoreReader
 from service.lifecycle.background import SampledWorker
-from service.models.registry import LoadedModel
+from service.models.loaded_model import LoadedModel
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
 from service.scoring.pipeline import ScoringPipeline
 from service.scoring.query import ScoreQuery
 from service.scoring.result import ScoreResult, best
-from service.timings import StageTimer
 
 TOP = 20  # candidates whose order is compared
 Floats = NDArray[np.float32]
@@ -142,7 +142,7 @@ class Shadow:
             query.context,
         )
         deadline = self._worker.deadline()
-        other = await self._scoring.answer(same, current.version, deadline, StageTimer())
+        other, _ = await self._scoring.score(same, current.version, deadline, StageTimer())
         both = ~np.isnan(answer.scores) & ~np.isnan(other.scores)
         if not both.any():
             return

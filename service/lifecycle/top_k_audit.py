@@ -13,7 +13,8 @@ import numpy as np
 
 from service.items.table import StaleSlots
 from service.lifecycle.background import SampledWorker
-from service.models.registry import LoadedModel, ModelRegistry
+from service.models.loaded_model import LoadedModel
+from service.models.registry import ModelRegistry
 from service.observability.background import failed
 from service.observability.logs import logger
 from service.observability.metrics import Metrics

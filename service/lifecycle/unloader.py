@@ -10,7 +10,7 @@ from time import perf_counter
 
 from model_export.bundle.runtime import FoldedModel
 from service.lifecycle.catalog import ModelCatalog, ModelEntry, State
-from service.models.registry import LoadedModel
+from service.models.loaded_model import LoadedModel
 from service.observability.background import begin
 from service.observability.logs import logger
 from service.observability.memory import trim

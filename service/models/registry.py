@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from types import TracebackType
 from typing import Literal
 
-from feature_store.schema import FeatureSchema
-from model_export.bundle.runtime import FoldedModel
 from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
-from service.items.fetcher import ItemFetcher
-from service.items.table import ItemTable
-from service.observability.version_stats import VersionStats
+from service.models.loaded_model import LoadedModel
 
 ACTIVE = "active"  # the alias of whichever version answers by default
 PREVIOUS = "previous"  # and of the one that did before
@@ -22,24 +18,6 @@ ALIASES = (ACTIVE, PREVIOUS)
 Role = Literal["active", "canary", "named"]
 ROLES: tuple[Role, ...] = ("active", "canary", "named")
 WORD = 2**64 - 1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LoadedModel:
-    """One model and the items made ready for it."""
-
-    model: FoldedModel
-    table: ItemTable
-    stats: VersionStats = field(default_factory=VersionStats)
-    fetches: ItemFetcher = field(default_factory=ItemFetcher)
-
-    @property
-    def name(self) -> str:
-        return self.model.version
-
-    @property
-    def schema(self) -> FeatureSchema:
-        return self.model.schema
 
 
 @dataclass(frozen=True, slots=True)

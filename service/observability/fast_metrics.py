@@ -7,12 +7,9 @@ histogram's buckets one after the other, and looks a series up by its labels und
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Any, TypeVar
+from typing import Any
 
 import prometheus_client
-from prometheus_client.metrics import MetricWrapperBase
-
-M = TypeVar("M", bound=MetricWrapperBase)
 
 
 class Counter(prometheus_client.Counter):
@@ -41,15 +38,10 @@ class Histogram(prometheus_client.Histogram):
         self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1
 
 
-class LabelCache:
-    """``cache(metric, *labels)``: ``metric.labels(*labels)``, looked up once. Never evicts."""
+class LabelCache(dict[tuple[Any, ...], Any]):
+    """``cache[metric, *labels]``: ``metric.labels(*labels)``, looked up once. Never evicts."""
 
-    def __init__(self) -> None:
-        self._series: dict[tuple[object, ...], Any] = {}
-
-    def __call__(self, metric: M, *labels: str | int) -> M:
-        key = (metric, *labels)
-        series: M | None = self._series.get(key)
-        if series is None:
-            series = self._series[key] = metric.labels(*labels)
+    def __missing__(self, key: tuple[Any, ...]) -> Any:
+        metric, *labels = key
+        series = self[key] = metric.labels(*labels)
         return series

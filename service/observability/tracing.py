@@ -20,9 +20,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 from starlette.types import Scope
 
-from service.api.middleware import RequestContext
+from service.context import OTHER, RequestContext
 from service.settings import Settings
-from service.timings import OTHER
 
 EXPORT_TIMEOUT_S = 2
 SENT_ON = ("traceparent", "tracestate")

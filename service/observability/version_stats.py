@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.timings import StageTimer
+from service.context import StageTimer
 
 OUTCOMES = SUCCESS, FAIL = "success", "fail"
 # Where the time of a successful inference went, in the protocol's words: stages of ``StageTimer``.
@@ -55,7 +55,8 @@ class VersionStats:
         self.last = time()
         if outcome == SUCCESS:
             for part, stages in STAGES.items():
-                seconds[part] += sum(took.get(stage, 0.0) for stage in stages)
+                for stage in stages:
+                    seconds[part] += took.get(stage, 0.0)
 
     def answered(self) -> None:
         self.answers += 1

@@ -12,7 +12,7 @@ from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
-from service.application import ServiceState, build_application
+from service.application import build_application
 from service.items.shared_file import remove_unused
 from service.items.table_lock import TableBusy
 from service.observability.background import begin, failed
@@ -23,6 +23,7 @@ from service.server.descriptors import fitted
 from service.server.http_server import HttpServers
 from service.server.listener import Listener, bind, start_listening, url_of
 from service.settings import Settings, api_keys
+from service.state import ServiceState
 
 CANNOT_START = (BundleError, StoreError, SchemaError, OSError)  # reported by ``__main__``
 # Shows a request and its answer: given the store, the service's URL and an API key.

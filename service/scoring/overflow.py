@@ -9,23 +9,18 @@ Shapes: H history items, of which L are known; C candidates; B of them without a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from model_export.bundle.extremes import magnitude
 from model_export.bundle.vectors import HistoryRows
-from service.engine.engine import Prepare
 from service.errors import ModelFault
-from service.scoring.passes import ScoringRun
-from service.scoring.ranking import Floats, Positions, Ranking
+from service.scoring.ranking import Floats, Positions, Ranking, ScoringRun
 
-Begin = Callable[[Prepare], ScoringRun]
 TRIED = 64  # candidates that a shorter history is tried with
 FAULT = "the model answered with a score that is not a number"
 
 
-async def culprits(ranking: Ranking, history: int, begin: Begin) -> Positions:
+async def culprits(ranking: Ranking, history: int, run: ScoringRun) -> Positions:
     """Positions among the request's items (H + C) of those to leave out.
 
     None when float32, in which everything is scored here, knows a score for every candidate. A
@@ -33,13 +28,13 @@ async def culprits(ranking: Ranking, history: int, begin: Begin) -> Positions:
     """
     model, before = ranking.model, ranking.overflown
     ranking.scored = None
-    await begin(ranking.read_history).run(ranking.rank_exactly, len(ranking.known))
+    await run.begin(ranking.read_history).run(ranking.rank_exactly, len(ranking.known))
     bad = ranking.overflown  # (B,)
     if not len(bad):
         if model.precision == "fp32" and len(before):
             raise ModelFault(FAULT)  # the same question has got two answers
         return bad
-    alone = await _beside(ranking, np.empty(0, np.int64), bad, begin)
+    alone = await _beside(ranking, np.empty(0, np.int64), bad, run)
     size = magnitude(ranking.vectors(bad))
     if (size[np.isnan(alone)] <= model.extremes.tried_beyond).any():
         raise ModelFault(FAULT)
@@ -49,16 +44,16 @@ async def culprits(ranking: Ranking, history: int, begin: Begin) -> Positions:
     out: list[Positions] = [bad[blamed] + history]
     if not blamed.all():
         tried = bad[~blamed][:TRIED]
-        out.append(ranking.past[order[: await _too_many(ranking, order, tried, begin)]])
+        out.append(ranking.past[order[: await _too_many(ranking, order, tried, run)]])
     return np.concatenate(out)
 
 
-async def _too_many(ranking: Ranking, order: Positions, tried: Positions, begin: Begin) -> int:
+async def _too_many(ranking: Ranking, order: Positions, tried: Positions, run: ScoringRun) -> int:
     """How many of the history, in this order, have to go until these candidates have scores."""
     fails, works = 0, len(order)  # none gone; all gone
     gone = 1  # mostly it is one
     while works - fails > 1:
-        scores = await _beside(ranking, np.sort(order[gone:]), tried, begin)
+        scores = await _beside(ranking, np.sort(order[gone:]), tried, run)
         if np.isnan(scores).any():
             fails = gone
         else:
@@ -67,7 +62,7 @@ async def _too_many(ranking: Ranking, order: Positions, tried: Positions, begin:
     return works
 
 
-async def _beside(ranking: Ranking, kept: Positions, chosen: Positions, begin: Begin) -> Floats:
+async def _beside(ranking: Ranking, kept: Positions, chosen: Positions, run: ScoringRun) -> Floats:
     """float32 scores of these candidates beside a part of the history: places in ``past``."""
     vectors, scores = ranking.past_vectors()[kept], np.empty(len(chosen), np.float32)
     rows: list[HistoryRows] = []
@@ -78,5 +73,5 @@ async def _beside(ranking: Ranking, kept: Positions, chosen: Positions, begin: B
     def rank(start: int, end: int) -> None:
         scores[start:end] = ranking.exactly(chosen[start:end], rows[0])
 
-    await begin(read).run(rank, len(chosen))
+    await run.begin(read).run(rank, len(chosen))
     return scores

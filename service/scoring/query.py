@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.api.score_schema import ScoreRequest
 from service.errors import InvalidField
 
 Indices = NDArray[np.int32]
@@ -34,17 +33,6 @@ class ScoreQuery:
             return 0
         count = len(self.candidates)
         return count if self.top_k is None else min(self.top_k, count)
-
-    @classmethod
-    def of(cls, asked: ScoreRequest) -> ScoreQuery:
-        return cls(
-            user_id=asked.user_id,
-            candidates=np.array(asked.candidates, np.int64),
-            history=None if asked.history is None else np.array(asked.history[::-1], np.int64),
-            context={name: np.array(v, np.int32) for name, v in asked.context.items()},
-            top_k=asked.top_k,
-            explain=asked.explain,
-        )
 
     def checked_history(self, schema: FeatureSchema) -> Ids | None:
         """The inline history, if the model can read all of it."""

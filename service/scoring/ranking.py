@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from feature_store.contract import FOUND
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.vectors import Candidates, HistoryRows, ItemVectors
+from service.admission.admission import Permit
+from service.context import HasPriority, Priority, StageTimer
+from service.engine.engine import Engine, Job, Prepare, Run
 from service.items.lookup import ItemLookup
 from service.items.table import DerivedItems
 from service.scoring.explanation import Explanations
@@ -27,19 +30,19 @@ class Ranking:
     """``read_history`` first, then any of the others, a chunk [start, end) at a time."""
 
     def __init__(
-        self, found: ItemLookup, history: int, overrides: Overrides, model: FoldedModel
+        self, items: ItemLookup, history: int, overrides: Overrides, model: FoldedModel
     ) -> None:
-        """``found`` holds ``history`` items of the user, then the candidates."""
+        """``items`` holds ``history`` items of the user, then the candidates."""
         self.model = model
-        self._found, self._history, self._overrides = found, history, overrides
-        candidates = len(found) - history
+        self.items, self._history, self._overrides = items, history, overrides
+        candidates = len(items) - history
         self.past: Positions  # (L,)
         self.known: Positions  # (K,)
-        if found.status is None:
+        if items.status is None:
             self.past, self.known = _all(history), _all(candidates)
         else:
-            self.past = np.flatnonzero(found.status[:history] == FOUND)
-            self.known = np.flatnonzero(found.status[history:] == FOUND)
+            self.past = np.flatnonzero(items.status[:history] == FOUND)
+            self.known = np.flatnonzero(items.status[history:] == FOUND)
         self.scores: Floats = np.empty(candidates, np.float32)  # (C,) probabilities
         self.scores.fill(np.nan)
         self.scored: NDArray[np.bool_] | None = None  # (K,) all, or those top-k did not rule out
@@ -65,6 +68,11 @@ class Ranking:
         return self.model.exact(self._items(chosen), rows)
 
     @property
+    def is_shortlisted(self) -> bool:
+        """Whether top-k ruled out candidates by their int8 scores."""
+        return self.scored is not None and not self.scored.all()
+
+    @property
     def overflown(self) -> Positions:
         """Candidates that were scored, and whose score is not a number."""
         chosen = self.known if self.scored is None else self.known[self.scored]
@@ -72,14 +80,14 @@ class Ranking:
 
     def past_vectors(self) -> Floats:
         """(L, D)"""
-        return self._found.gather(self.past).vector
+        return self.items.gather(self.past).vector
 
     def vectors(self, chosen: Positions) -> Floats:
         """(·, D) of these candidates."""
-        return self._found.gather(chosen + self._history).vector
+        return self.items.gather(chosen + self._history).vector
 
-    def look_quickly(self, start: int, end: int) -> None:
-        """int8 logits alone."""
+    def score_int8(self, start: int, end: int) -> None:
+        """int8 logits alone, into ``logits[0]``."""
         chosen = self.known[start:end]
         self.logits[0, chosen] = self.model.logits(self._items(chosen), self.rows, "int8")
 
@@ -97,7 +105,7 @@ class Ranking:
 
     def anew(self) -> Ranking:
         """The same candidates and history, nothing scored yet."""
-        other = Ranking(self._found, self._history, self._overrides, self.model)
+        other = Ranking(self.items, self._history, self._overrides, self.model)
         other._rows = self._rows
         return other
 
@@ -108,13 +116,57 @@ class Ranking:
 
     def _items(self, chosen: Positions) -> Candidates:
         """The chosen candidates in the contexts the request gives them: (·, D), (·, X), (·, F)."""
-        items: DerivedItems = self._found.gather(chosen + self._history)
+        items: DerivedItems = self.items.gather(chosen + self._history)
         if not self._overrides:
             return items
         context = items.context.copy()
         for column, values in self._overrides:
             context[:, column] = values[chosen]
         return self.model.in_context(items, context)
+
+
+class ScoringRun:
+    """One request's use of the engine: passes over its candidates, on one timer.
+
+    A pass is cut into chunks. The first after ``begin`` is preceded by a preparation.
+    """
+
+    __slots__ = ("_engine", "_job", "_prepare", "deadline", "permit", "priority", "timer")
+
+    def __init__(
+        self, engine: Engine, deadline: float, timer: StageTimer, permit: Permit | None
+    ) -> None:
+        self.deadline, self.timer, self.permit = deadline, timer, permit
+        self.priority: HasPriority = permit or Priority.ONLINE
+        self._engine = engine
+        self._prepare: Prepare | None = None
+        self._job: Job | None = None
+
+    def begin(self, prepare: Prepare) -> ScoringRun:
+        """Start anew: ``job`` counts the passes from here on."""
+        self._prepare, self._job = prepare, None
+        return self
+
+    async def run(self, chunk: Run, rows: int) -> None:
+        """Call ``chunk(start, end)`` over all rows. DeadlinePassed."""
+        prepare, self._prepare = self._prepare, None
+        job = await self._engine.run(chunk, rows, self.deadline, prepare, self.priority)
+        timer = self.timer
+        timer.lap("queue", job.started)
+        timer.lap("history", job.prepared)
+        timer.lap("rank", job.finished)
+        timer.skip()  # back to the event loop
+        if self._job is None:
+            self._job = job
+        else:
+            self._job.busy += job.busy
+            self._job.finished = job.finished
+
+    @property
+    def job(self) -> Job:
+        """All passes since ``begin`` as one."""
+        assert self._job is not None, "no pass was made"
+        return self._job
 
 
 @lru_cache(maxsize=64)

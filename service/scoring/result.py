@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,21 @@ class ScoreResult:
     history_lost: bool = False  # the store did not say what it is: scored with an empty one
     explanations: Explanations | None = None  # where they were asked for
     cold_count: int = field(init=False)
+    complete: bool = field(init=False)  # every item was in the table: none is missing or damaged
+    # No history was found or given; not that the store did not say, or that none of its items is
+    # known (``unknown_history`` and ``degraded`` tell those).
+    cold_user: bool = field(init=False)
+    degraded: list[str] = field(init=False)  # what the answer had to do without, in part at least
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cold_count", int(np.count_nonzero(self.cold)))
-
-    @property
-    def complete(self) -> bool:
-        """Every item was in the table: none is missing or damaged."""
-        return self.statuses is None
+        complete, lost = self.statuses is None, self.history_lost
+        fill = partial(object.__setattr__, self)  # frozen
+        fill("cold_count", int(np.count_nonzero(self.cold)))
+        fill("complete", complete)
+        fill("cold_user", len(self.history) == 0 and not lost)
+        items = not complete and bool((self.status == CORRUPT).any())
+        history = lost or (not complete and bool((self.history_status == CORRUPT).any()))
+        fill("degraded", ["items"] * items + ["history"] * history)
 
     @property
     def status(self) -> Status:
@@ -60,6 +68,7 @@ class ScoreResult:
         if self.explanations is not None:
             positions = np.arange(len(self.candidates))[chosen]
             told["explanations"] = self.explanations.as_json(positions)
+        unusual: dict[str, list[int]] = {} if self.complete else self._unusual()
         return orjson.dumps(
             {
                 "model_version": model_version,
@@ -67,42 +76,25 @@ class ScoreResult:
                 "item_ids": self.candidates[chosen],
                 "scores": self.scores[chosen],
                 "cold_user": self.cold_user,
-                "unknown_items": self._listed(MISSING),
-                "unreadable_items": self._unreadable(),
+                "unknown_items": unusual.get("unknown_items", []),
+                "unreadable_items": unusual.get("unreadable_items", []),
                 "cold_items": _distinct(self.candidates[self.cold]) if self.cold_count else [],
-                "unknown_history": self._unknown_history(),
+                "unknown_history": unusual.get("unknown_history", []),
                 "degraded": self.degraded,
                 **told,
             },
             option=orjson.OPT_SERIALIZE_NUMPY,
         )
 
-    def _listed(self, status: int) -> list[int]:
-        return [] if self.complete else _distinct(self.candidates[self.status == status])
-
-    def _unreadable(self) -> list[int]:
-        if self.complete:
-            return []
-        past = self.history[self.history_status == CORRUPT].tolist()
-        return list(dict.fromkeys([*self._listed(CORRUPT), *past]))
-
-    def _unknown_history(self) -> list[int]:
-        return [] if self.complete else _distinct(self.history[self.history_status == MISSING])
-
-    @property
-    def cold_user(self) -> bool:
-        """No history was found or given; not that the store did not say, or that none of its
-        items is known (``unknown_history`` and ``degraded`` tell those)."""
-        return len(self.history) == 0 and not self.history_lost
-
-    @property
-    def degraded(self) -> list[str]:
-        """What the answer had to do without, in whole or in part."""
-        items = not self.complete and bool((self.status == CORRUPT).any())
-        history = self.history_lost or (
-            not self.complete and bool((self.history_status == CORRUPT).any())
-        )
-        return [name for name, so in (("items", items), ("history", history)) if so]
+    def _unusual(self) -> dict[str, list[int]]:
+        """Ids of the items that are missing or damaged."""
+        status, past = self.status, self.history_status
+        damaged = [self.candidates[status == CORRUPT], self.history[past == CORRUPT]]
+        return {
+            "unknown_items": _distinct(self.candidates[status == MISSING]),
+            "unreadable_items": _distinct(np.concatenate(damaged)),
+            "unknown_history": _distinct(self.history[past == MISSING]),
+        }
 
     def count(self, status: int) -> int:
         """Candidates of this status."""

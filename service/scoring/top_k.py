@@ -13,25 +13,24 @@ import numpy as np
 
 from model_export.bundle.top_k import out_of_bound, shortlist
 from service.observability.metrics import Metrics
-from service.scoring.passes import ScoringRun
-from service.scoring.ranking import Positions, Ranking
+from service.scoring.ranking import Positions, Ranking, ScoringRun
 
 
-async def rank_best(ranking: Ranking, k: int, passes: ScoringRun, metrics: Metrics) -> None:
+async def rank_best(ranking: Ranking, k: int, run: ScoringRun, metrics: Metrics) -> None:
     """Score whatever may be among the k best, in float32; the others keep NaN for a score."""
     known, bound = ranking.known, ranking.model.logit_bound
     if 2 * k > len(known) or not ranking.model.has_shortlists:  # see ``shortlist``
-        await passes.run(ranking.rank_exactly, len(known))
+        await run.run(ranking.rank_exactly, len(known))
         return
-    await passes.run(ranking.look_quickly, len(known))
+    await run.run(ranking.score_int8, len(known))
     short = shortlist(ranking.logits[0, known], k, bound)
     chosen: Positions = known[short]
     metrics.rescored.inc(len(chosen))
-    await passes.run(partial(ranking.rescore, chosen), len(chosen))
+    await run.run(partial(ranking.rescore, chosen), len(chosen))
     quick, exact = ranking.logits[:, chosen]
     if len(chosen) < len(known) and out_of_bound(quick, exact, bound):
         metrics.top_k_bound.inc()
-        await passes.run(ranking.rank_exactly, len(known))
+        await run.run(ranking.rank_exactly, len(known))
         return
     ranking.scored = np.zeros(len(known), np.bool_)
     ranking.scored[short] = True

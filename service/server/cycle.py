@@ -1,4 +1,4 @@
-"""One request of a connection and its answer: uvicorn's cycle, and a ``Peer``."""
+"""One request of a connection and its answer: uvicorn's cycle, and a ``Connection``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import cast
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from service.context import CONNECTION
 from service.errors import ServiceError
-from service.server.peer import PEER
 
 
 def is_failure(record: logging.LogRecord) -> bool:
@@ -51,7 +51,7 @@ class Way:
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its answer, and its ``service.server.peer.Peer``."""
+    """One request and its answer, and its ``service.context.Connection``."""
 
     body: bytes | bytearray  # type: ignore[assignment]
     fault: ServiceError | None = None  # why the rest of the body never comes
@@ -59,13 +59,13 @@ class Cycle(RequestResponseCycle):
     _half_closed: Callable[[], None] | None = None
 
     async def run_asgi(self, app: ASGI3Application) -> None:
-        self.scope[PEER] = self  # type: ignore[literal-required]
+        self.scope[CONNECTION] = self  # type: ignore[literal-required]
         try:
             await super().run_asgi(app)
         finally:
             # They hold the cycle as it holds them (a fault by its traceback, whose frames have what
             # was read): the collector would be left with every request there was.
-            del self.scope[PEER]  # type: ignore[misc]
+            del self.scope[CONNECTION]  # type: ignore[misc]
             self.fault = None
 
     async def send(self, message: ASGISendEvent) -> None:

@@ -6,40 +6,42 @@ import asyncio
 from collections.abc import Callable
 from types import TracebackType
 
+from service.context import Connection
 from service.errors import ClientGone
-from service.server.peer import Peer
 
 GONE = "the client went away before its answer"
 
 
 class WhileThere:
-    """``with WhileThere(peer):`` around what is done for a request.
+    """``with WhileThere(connection):`` around what is done for a request.
 
     ClientGone, at the next thing awaited in the block, when the connection is reset. A client that
     has shut down its side still waits for its answer, or has closed the connection: both send the
     same FIN. So ``defer`` is called then, and the request goes on. A server that tells nothing of
-    either has no ``peer``. Nor is anything noticed of a client that has sent its next request
+    either has no ``connection``. Nor is anything noticed of a client that has sent its next request
     already: no more is read of it before the first is answered.
     """
 
-    __slots__ = ("_defer", "_gone", "_peer", "_task")
+    __slots__ = ("_connection", "_defer", "_gone", "_task")
 
-    def __init__(self, peer: Peer | None, defer: Callable[[], None] | None = None) -> None:
-        self._peer, self._defer, self._gone = peer, defer, False
+    def __init__(
+        self, connection: Connection | None, defer: Callable[[], None] | None = None
+    ) -> None:
+        self._connection, self._defer, self._gone = connection, defer, False
 
     def __enter__(self) -> None:
-        if self._peer is None:
+        if self._connection is None:
             return
-        if self._peer.has_left:
+        if self._connection.has_left:
             raise ClientGone(GONE)
         self._task = asyncio.current_task()
-        self._peer.watch(self._leave)
+        self._connection.watch(self._leave)
         if self._defer is None:
             return
-        if self._peer.has_half_closed:
+        if self._connection.has_half_closed:
             self._defer()
         else:
-            self._peer.watch_half_close(self._defer)
+            self._connection.watch_half_close(self._defer)
 
     def _leave(self) -> None:
         assert self._task is not None, "requests are tasks"
@@ -51,11 +53,11 @@ class WhileThere:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._peer is None:
+        if self._connection is None:
             return
-        self._peer.watch(None)
+        self._connection.watch(None)
         if self._defer is not None:
-            self._peer.watch_half_close(None)
+            self._connection.watch_half_close(None)
         if not self._gone:
             return
         assert self._task is not None

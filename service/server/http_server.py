@@ -14,7 +14,6 @@ from uvicorn.server import ServerState
 
 from service.api.admin import create_admin
 from service.api.app import create_app, create_refusing
-from service.application import ServiceState
 from service.observability.background import begin
 from service.observability.logs import logger
 from service.observability.memory import trim
@@ -24,6 +23,7 @@ from service.server.discarding import Discarding
 from service.server.listener import poll_until
 from service.server.protocol import Receiving
 from service.server.resets import Resets
+from service.state import ServiceState
 
 PUBLIC = "service"
 LOOK_AGAIN_S = 0.05  # for bytes that are here and not yet read

@@ -20,8 +20,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from service.access.hosts import TARGET_HOST
-from service.api.middleware import PROBES, UNMATCHED, fresh_id
 from service.api.problems import REFUSAL, problem_of
+from service.context import PROBES, UNMATCHED, fresh_id
 from service.errors import OverCapacity, RequestTimeout, ServiceError, TooLarge
 from service.observability.background import begin_request
 from service.observability.metrics import Metrics

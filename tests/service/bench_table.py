@@ -22,15 +22,15 @@ import typer
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
-from service.application import ServiceState
+from service.context import StageTimer
 from service.items.hash_index import HashIndex
 from service.items.item_tower import derive
 from service.items.memory import DerivedItems, size_of
 from service.items.table import ItemTable
-from service.models.registry import LoadedModel
+from service.models.loaded_model import LoadedModel
 from service.observability import logs
 from service.scoring.query import ScoreQuery
-from service.timings import StageTimer
+from service.state import ServiceState
 from tests.service.colliding import OF_B0ED85A, colliding
 from tests.service.in_process import opened
 from tests.service.world import World, make_rows, make_world
@@ -82,7 +82,7 @@ async def measure(world: World, sizes: list[int], rounds: int, threads: int) -> 
                 asked = random.choice(size - len(history), CANDIDATES, replace=False) + 10**12
                 query = ScoreQuery(USER - 1, asked, None, {})
                 began = perf_counter()
-                answer = await state.scoring.answer(query, version, began + 10, StageTimer())
+                answer, _ = await state.scoring.score(query, version, began + 10, StageTimer())
                 content = answer.json("bench", "bench", None)
                 took = perf_counter() - began
                 assert content

@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 
 from service.api.app import create_app
-from service.application import ServiceState, build_application
+from service.application import build_application
 from service.settings import Settings
+from service.state import ServiceState
 from tests.service.world import World
 
 PATIENCE_MS = 5_000.0  # a busy test machine is no fault of the store

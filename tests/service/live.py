@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 
-from service.application import ServiceState
 from service.server.http_server import HttpServers
 from service.server.listener import Listener, listen
+from service.state import ServiceState
 from tests.service.engine_gate import FAR
 
 

@@ -29,13 +29,13 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from service.admission.loop_budget import LoopBudget
-from service.application import ServiceState
 from service.errors import ServiceError
 from service.observability import logs
 from service.observability.metrics import Metrics
 from service.server.http_server import HttpServer
 from service.server.protocol import Receiving
 from service.settings import Settings
+from service.state import ServiceState
 from tests.service.framing_cases import splits, stream
 
 Request = tuple[bytes, bytes, str, list[tuple[bytes, bytes]], bytes]

@@ -13,7 +13,7 @@ import zlib
 from starlette.requests import Request
 
 from service.api.body import read_body
-from service.api.middleware import context_of
+from service.context import RequestContext
 from service.errors import Malformed, TooLarge, UnsupportedEncoding
 
 PLAIN = "identity"
@@ -23,18 +23,19 @@ FASTEST = 1
 WEIGHT = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 
 
-async def read_inflated(request: Request, limit: int, deadline: float) -> bytes:
+async def read_inflated(
+    ctx: RequestContext, request: Request, limit: int, deadline: float
+) -> bytes:
     """The body as it was before Content-Encoding: at most ``limit`` bytes, as it came and after.
 
     DeadlinePassed when it is not here by ``deadline`` (``perf_counter``).
     """
-    encoding = (context_of(request).header(b"content-encoding") or "").strip().lower() or PLAIN
+    encoding = (ctx.header(b"content-encoding") or "").strip().lower() or PLAIN
     if encoding != PLAIN and encoding not in WINDOW:
         raise UnsupportedEncoding(f"Content-Encoding: {' or '.join(WINDOW)}, one of them, once")
-    body = await read_body(request, limit, deadline, encoded=True)
+    body = await read_body(ctx, request, limit, deadline, encoded=True)
     if encoding == PLAIN:
         return body
-    ctx = context_of(request)
     ctx.inflated = limit  # of what is refused
     inflated = inflate(body, encoding, limit)
     ctx.inflated = len(inflated)

@@ -9,9 +9,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from service.api.body import body_at_hand, deadline_seconds
-from service.api.gate import LARGE, Handler, behind_the_gate
-from service.api.inference import ask
-from service.api.middleware import INFER, INFER_VERSION, context_of
+from service.api.gate import INFER, INFER_VERSION, LARGE, Handler, behind_the_gate
+from service.api.inference import infer
 from service.api.oip.binary import json_length
 from service.api.oip.compression import PLAIN, deflate, read_inflated, wanted_encoding
 from service.api.oip.inputs import query_of
@@ -21,41 +20,41 @@ from service.api.oip.outputs import response
 from service.api.oip.parameters import seconds_allowed
 from service.api.oip.request_cache import RequestCache
 from service.api.responses import RawResponse
-from service.application import ServiceState
-from service.priority import Priority
+from service.context import Priority, RequestContext
+from service.state import ServiceState
 
 VARY = (b"vary", b"Accept-Encoding")
 
 
 def infer_handler(state: ServiceState) -> Handler:
     settings = state.settings
-    plans = RequestCache(settings.max_candidates, len(state.store.schema.context))
+    cache = RequestCache(settings.max_candidates, len(state.store.schema.context))
 
-    async def infer(request: Request) -> ASGIApp:
-        ctx, asked = context_of(request), asked_version(state, request)
-        body = body_at_hand(request, settings.max_body_bytes)
+    async def handle(ctx: RequestContext, request: Request) -> ASGIApp:
+        asked = asked_version(state, request)
+        body = body_at_hand(ctx, settings.max_body_bytes)
         if body is None:
             # Until the body says what it may take.
-            longest = deadline_seconds(request, settings.max_deadline_ms, settings.max_deadline_ms)
+            longest = deadline_seconds(ctx, settings.max_deadline_ms, settings.max_deadline_ms)
             last = ctx.timer.started + longest
-            body = await read_inflated(request, settings.max_body_bytes, last)
+            body = await read_inflated(ctx, request, settings.max_body_bytes, last)
         start = json_length(ctx.header(b"inference-header-content-length"), len(body))
         if start > LARGE:
             await state.budget.one_at_a_time()
         ctx.timer.lap("receive")
 
-        plan = plans.read(body[:start])
-        query = query_of(plan.inputs, body, start)
-        seconds = seconds_allowed(plan.timeout_us, request, settings)
-        if plan.batch:  # as X-Priority may say too
+        parsed = cache.read(body[:start])
+        query = query_of(parsed.inputs, body, start)
+        seconds = seconds_allowed(parsed.timeout_us, ctx, settings)
+        if parsed.batch:  # as X-Priority may say too
             ctx.priority = Priority.BATCH
         deadline = ctx.timer.started + seconds
-        version, answer = await ask(state, request, query, asked, deadline)
+        version, result = await infer(state, ctx, query, asked, deadline)
 
         members: dict[str, Any] = {"model_name": settings.model_name, "model_version": version}
-        if plan.id is not None:
-            members["id"] = plan.id
-        content, headers = response(answer, plan.wanted, members, plan.ignored)
+        if parsed.id is not None:
+            members["id"] = parsed.id
+        content, headers = response(result, parsed.wanted, members, parsed.ignored)
         encoding = wanted_encoding(ctx.header(b"accept-encoding"))
         if encoding != PLAIN:
             content = deflate(content, encoding)
@@ -63,7 +62,7 @@ def infer_handler(state: ServiceState) -> Handler:
         ctx.timer.lap("encode")
         return RawResponse(content, headers)
 
-    return infer
+    return handle
 
 
 def document_infer(app: FastAPI, state: ServiceState) -> None:

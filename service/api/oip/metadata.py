@@ -7,7 +7,7 @@ from typing import Any
 
 from service.api.oip.inputs import DATATYPE, HISTORY, ITEMS, USER
 from service.api.oip.outputs import DATATYPES
-from service.models.registry import LoadedModel
+from service.models.loaded_model import LoadedModel
 from service.settings import Settings
 
 EXTENSIONS = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from service.application import ServiceState
 from service.errors import UnknownModel, UnknownVersion
+from service.state import ServiceState
 
 LONGEST_VERSION = 64
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.oip.binary import BINARY, JSON, LENGTH_HEADER
 from service.api.oip.message import InferRequest
 from service.api.score_schema import REQUEST_HEADERS
-from service.application import ServiceState
+from service.state import ServiceState
 
 EXAMPLE = {
     "inputs": [

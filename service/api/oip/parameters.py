@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from starlette.requests import Request
-
 from service.api.body import deadline_seconds
 from service.api.oip.inputs import SIZE
 from service.api.oip.message import InferRequest
 from service.api.oip.outputs import BINARY, BINARY_ALL
+from service.context import RequestContext
 from service.errors import InvalidField
 from service.settings import Settings
 
@@ -30,13 +29,13 @@ def is_batch(message: InferRequest) -> bool:
     return _whole_number(message, PRIORITY) > 1
 
 
-def seconds_allowed(microseconds: int, request: Request, settings: Settings) -> float:
+def seconds_allowed(microseconds: int, ctx: RequestContext, settings: Settings) -> float:
     """How long the answer may take: the shorter of ``timeout`` (at most the longest deadline) and
     X-Deadline-Ms, or the default."""
     if not microseconds:
-        return deadline_seconds(request, settings.deadline_ms, settings.max_deadline_ms)
+        return deadline_seconds(ctx, settings.deadline_ms, settings.max_deadline_ms)
     milliseconds = min(microseconds, settings.max_deadline_ms * 1e3) / 1e3
-    asked = deadline_seconds(request, milliseconds, settings.max_deadline_ms)
+    asked = deadline_seconds(ctx, milliseconds, settings.max_deadline_ms)
     return min(asked, milliseconds / 1e3)
 
 

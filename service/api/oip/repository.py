@@ -19,10 +19,11 @@ from service.access.audit import Recorder
 from service.api.body import Contents, parse_object, read_body
 from service.api.oip.naming import asked_version
 from service.api.oip.openapi import errors, parameters_of
-from service.application import ServiceState
+from service.context import context_of
 from service.errors import Conflict, InvalidField, UnknownVersion
 from service.lifecycle.catalog import IN_MEMORY, UNDER_WAY, ModelEntry, State
 from service.lifecycle.manager import ModelManager
+from service.state import ServiceState
 
 MOST_BYTES, CONTENTS = 65_536, Contents.of(values=1024, quotes=1024)
 MODEL = "/v2/repository/models/{model}"
@@ -91,7 +92,7 @@ async def _asked(state: ServiceState, request: Request) -> str | None:
 
 async def _body(request: Request) -> Mapping[str, Any]:
     """An object; an empty body is one."""
-    body = await read_body(request, MOST_BYTES)
+    body = await read_body(context_of(request.scope), request, MOST_BYTES)
     return parse_object(body, CONTENTS) if body else {}
 
 

@@ -12,8 +12,8 @@ from service.api.oip.metadata import model_config, model_metadata, server_metada
 from service.api.oip.naming import asked_version
 from service.api.oip.openapi import errors, parameters_of
 from service.api.oip.stats import statistics
-from service.application import ServiceState
-from service.models.registry import LoadedModel
+from service.models.loaded_model import LoadedModel
+from service.state import ServiceState
 
 Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.application import ServiceState
 from service.observability.model_metrics import COUNT, LAST, SECONDS
 from service.observability.version_stats import FAIL, STAGES, SUCCESS
+from service.state import ServiceState
 
 Sums = dict[tuple[str, ...], float]  # by metric, version and label
 

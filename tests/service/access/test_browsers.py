@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from service.application import ServiceState
+from service.state import ServiceState
 from tests.service.in_process import opened
 from tests.service.live import listening
 from tests.service.wire import Response, responses

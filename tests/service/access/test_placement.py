@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from service.api.admin import create_admin
-from service.application import ServiceState
 from service.settings import Settings
+from service.state import ServiceState
 from tests.service.in_process import client_of, opened
 from tests.service.process import start
 from tests.service.world import World, make_world

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from service.admission.admission import BATCH_SHARE, MOST_WRONG, SAFE, Admission, Permit
-from service.application import ServiceState
+from service.context import Priority
 from service.engine.engine import Engine, Job
 from service.errors import OverCapacity
 from service.observability.metrics import Metrics
-from service.priority import Priority
+from service.state import ServiceState
 from tests.service.in_process import client_of, metric, opened
 from tests.service.world import World
 

@@ -33,14 +33,13 @@ from service.api import writes
 from service.api.budget import kind_of
 from service.api.events import SLICE, STORED, Events
 from service.api.gate import LARGE
-from service.api.middleware import PROBES
-from service.application import ServiceState
+from service.context import PROBES, Priority
 from service.items.lookup import AT_ONCE
 from service.observability.exporter import ProcessExporter, ThrottledExporter
 from service.observability.metered import Metered
 from service.observability.metrics import Metrics
-from service.priority import Priority
 from service.scoring.pipeline import FEW_MISSED
+from service.state import ServiceState
 from tests.service.engine_gate import FAR
 from tests.service.in_process import client_of, metric, opened
 from tests.service.live import listening, until

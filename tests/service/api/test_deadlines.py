@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from feature_store.contract import Ids
-from service.application import ServiceState
 from service.engine.engine import in_time
 from service.errors import DeadlinePassed
+from service.state import ServiceState
 from tests.service.in_process import client_of, metric, opened
 from tests.service.world import World
 

@@ -13,7 +13,7 @@ import pytest
 from feature_store.contract import Append
 from feature_store.errors import StoreError, StoreUnavailable
 from service.api.events import EVENT_EXAMPLES, EventsAnswer
-from service.application import ServiceState
+from service.state import ServiceState
 from tests.service.in_process import client_of, metric, opened
 from tests.service.world import World, make_world
 

@@ -15,9 +15,10 @@ from feature_store import connect
 from feature_store.contract import Ids, ItemRows
 from feature_store.lmdb.environment import acquire, release
 from model_export.bundle.runtime import FoldedModel
-from service.application import ServiceState, build_application
-from service.models.registry import LoadedModel
+from service.application import build_application
+from service.models.loaded_model import LoadedModel
 from service.settings import Settings
+from service.state import ServiceState
 from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from feature_store.lmdb.environment import acquire, release
-from service.application import ServiceState
+from service.state import ServiceState
 from tests.service.in_process import client_of, opened
 from tests.service.world import World, make_world
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.context import Priority
 from service.engine.engine import Engine
 from service.engine.request_queue import BATCH_TURN
 from service.errors import DeadlinePassed
-from service.priority import Priority
 from tests.service.engine_gate import FAR, Gate
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 
-from service.application import ServiceState
+from service.state import ServiceState
 from tests.feature_store.redis_servers import Server
 from tests.service.fault_load import Asker
 from tests.service.in_process import PATIENCE_MS, client_of, metric, opened

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from feature_store.contract import Ids, ItemBatch
-from service.application import ServiceState
 from service.items import fetcher as fetches
 from service.items.hash_index import BUCKET
+from service.state import ServiceState
 from tests.service.cancellations import Truth, provoke
 from tests.service.colliding import colliding
 from tests.service.in_process import ask, client_of, metric, opened
@@ -135,7 +135,7 @@ async def test_no_more_than_a_bounded_number_is_remembered_as_unknown(
         unknown = [10**15 + start + n for n in range(250)]
         assert len((await ask(state, user_id=1, candidates=unknown)).json()["unknown_items"]) == 250
     assert state.registry.active is not None
-    assert len(state.registry.active.fetches._without) == 100
+    assert len(state.registry.active.fetcher._without) == 100
 
 
 async def test_an_item_that_changes_while_it_is_fetched_is_fetched_again(

@@ -13,12 +13,12 @@ import pytest
 from feature_store.contract import Ids, ItemBatch
 from feature_store.errors import StoreUnavailable
 from feature_store.lmdb.store import LmdbStore
+from service.context import StageTimer
 from service.errors import ServiceError
 from service.items.table import DerivedItems, ItemTable
 from service.scoring.query import ScoreQuery
 from service.scoring.result import ScoreResult
 from service.server.cycle import Cycle
-from service.timings import StageTimer
 from tests.service.engine_gate import FAR, Gate
 from tests.service.in_process import opened
 from tests.service.live import listening, until
@@ -70,7 +70,7 @@ async def test_an_answer_keeps_neither_table_nor_what_was_fetched(world: World) 
     async with opened(world, max_table_items=10) as state:
         version, deadline = state.ready(), perf_counter() + FAR
         query = ScoreQuery(1, np.array(world.ids[:40]))
-        answer = await state.scoring.answer(query, version, deadline, StageTimer())
+        answer, _ = await state.scoring.score(query, version, deadline, StageTimer())
         assert not answer.complete  # some of it was fetched
         kinds = (ItemTable, DerivedItems)
         assert any(isinstance(one, kinds) for one in reachable(version))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.application import ServiceState
+from service.state import ServiceState
 from tests.feature_store import redis_servers, server_faults
 from tests.feature_store.fault_proxy import Fault, proxied
 from tests.feature_store.redis_servers import Server

@@ -24,11 +24,11 @@ import pytest
 from feature_store import connect
 from feature_store.contract import Changes, Ids, ItemBatch
 from model_export.build import build
-from service.application import ServiceState
 from service.items.hash_index import ABSENT
 from service.items.table import ItemTable
 from service.lifecycle import item_refresh
 from service.lifecycle import load_steps as loading
+from service.state import ServiceState
 from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.lifecycle.test_item_refresh import until
 from tests.service.measure_stale import measure

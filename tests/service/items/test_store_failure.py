@@ -15,7 +15,7 @@ from feature_store.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service.application import ServiceState
+from service.state import ServiceState
 from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_world

@@ -11,10 +11,10 @@ import pytest
 
 from feature_store import connect
 from feature_store.contract import Changes, Ids
-from service.application import ServiceState
 from service.items.hash_index import ABSENT
 from service.items.table import ItemTable
 from service.lifecycle import item_refresh
+from service.state import ServiceState
 from tests.service.in_process import ask, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world

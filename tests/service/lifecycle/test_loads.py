@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from model_export.bundle.errors import BundleError
-from service.application import ServiceState
 from service.artifacts.local_copies import LocalCopies
 from service.errors import Conflict, ModelRefused
 from service.lifecycle import load_steps as loading
@@ -16,6 +15,7 @@ from service.lifecycle import memory_budget as room
 from service.lifecycle.catalog import ModelEntry
 from service.server.listener import poll_until
 from service.settings import Settings
+from service.state import ServiceState
 from tests.service.in_process import ask, opened
 from tests.service.lifecycle import hostile
 from tests.service.lifecycle.conftest import two_versions

@@ -28,7 +28,8 @@ from service.errors import ModelFault, StoreFailure
 from service.lifecycle.comparison import Comparison
 from service.lifecycle.load_steps import RecentShapes
 from service.lifecycle.rollback_monitor import Bounds, RollbackWindow
-from service.models.registry import Canary, LoadedModel, ModelRegistry, seed_of
+from service.models.loaded_model import LoadedModel
+from service.models.registry import Canary, ModelRegistry, seed_of
 from service.observability import memory
 from service.observability.version_stats import VersionStats, shape_of
 from tests.service.lifecycle import hostile

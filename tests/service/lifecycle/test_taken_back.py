@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from service.application import ServiceState
 from service.lifecycle import rollback_monitor as guard
 from service.lifecycle.rollback_monitor import FEWEST_ANSWERS
-from service.models.registry import LoadedModel
+from service.models.loaded_model import LoadedModel
+from service.state import ServiceState
 from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.world import World

@@ -15,10 +15,10 @@ from feature_store import connect
 from feature_store.contract import Changes, Ids, ItemRows
 from feature_store.errors import StoreRefused, StoreUnavailable
 from feature_store.lmdb.change_log import ChangeLog
-from service.application import ServiceState
 from service.lifecycle import item_refresh
 from service.lifecycle.change_backlog import ChangeBacklog
 from service.lifecycle.item_refresh import ItemRefresher
+from service.state import ServiceState
 from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.parity import TOLERANCE
 from tests.service.world import World, make_rows, make_world

@@ -306,7 +306,7 @@ async def test_the_comparing_tasks_survive_an_error(
     async with opened(world) as state:
         version = state.registry.active
         assert version is not None
-        for owner, name in ((state.manager.shadow, "shadow"), (state.scoring.rechecks, "recheck")):
+        for owner, name in ((state.manager.shadow, "shadow"), (state.audit, "recheck")):
             assert owner is not None
             worker = owner._worker  # type: ignore[attr-defined]
             monkeypatch.setattr(worker._queue, "get", Flaky(1, worker._queue.get))

@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from service.context import OTHER, STAGES
 from service.observability.tracing import Traces
 from service.settings import Settings
-from service.timings import OTHER, STAGES
 from tests.service.in_process import client_of, opened
 from tests.service.world import World
 

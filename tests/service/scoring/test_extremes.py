@@ -16,9 +16,9 @@ from feature_store import connect
 from feature_store.schema import FeatureSchema
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.vectors import ItemVectors
-from service.application import ServiceState
 from service.lifecycle.rollback_monitor import FEWEST_FAILURES, Bounds, RollbackWindow
-from service.models.registry import LoadedModel
+from service.models.loaded_model import LoadedModel
+from service.state import ServiceState
 from tests.service.in_process import client_of, metric, opened
 from tests.service.live import until
 from tests.service.quantised import with_int8

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from model_export.bundle.top_k import best
-from service.application import ServiceState
+from service.state import ServiceState
 from tests.service.in_process import ask, metric, opened
 from tests.service.quantised import with_int8
 from tests.service.world import World
@@ -136,7 +136,7 @@ async def test_a_recheck_whose_rows_have_gone_is_passed_over(
     quantised: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(quantised, precision="int8", top_k_recheck=1.0) as state:
-        rechecks, held = state.scoring.rechecks, asyncio.Event()
+        rechecks, held = state.audit, asyncio.Event()
         compare = type(rechecks)._compare
 
         async def later(self: Any, given: Any) -> str:

@@ -15,11 +15,10 @@ from starlette.types import Receive, Scope, Send
 
 from service.admission.admission import Permit
 from service.api.app import create_app
-from service.application import ServiceState
+from service.context import CONNECTION, Priority
 from service.engine.engine import Engine
 from service.engine.request_queue import RequestQueue
-from service.priority import Priority
-from service.server.peer import PEER
+from service.state import ServiceState
 from tests.service.engine_gate import FAR, Gate
 from tests.service.in_process import metric, opened
 from tests.service.live import listening, until
@@ -140,7 +139,7 @@ async def test_one_that_has_shut_down_before_its_turn_is_admitted_as_batch(world
         inner = create_app(state)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            scope[PEER] = HalfClosed()
+            scope[CONNECTION] = HalfClosed()
             await inner(scope, receive, send)
 
         transport = httpx.ASGITransport(app=app)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.application import ServiceState
-from service.priority import Priority
+from service.context import Priority
+from service.state import ServiceState
 from tests.service.api.oip.raw import INFER, body, listed, refused
 from tests.service.in_process import client_of, metric, opened
 from tests.service.world import World

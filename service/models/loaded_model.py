@@ -1,0 +1,30 @@
+"""One model version in memory: its graphs, its items, its fetches and its statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from feature_store.schema import FeatureSchema
+from model_export.bundle.runtime import FoldedModel
+from service.items.fetcher import ItemFetcher
+from service.items.table import ItemTable
+from service.observability.version_stats import VersionStats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A model and the items derived for it."""
+
+    model: FoldedModel
+    table: ItemTable
+    stats: VersionStats = field(default_factory=VersionStats)
+    fetcher: ItemFetcher = field(init=False)
+    name: str = field(init=False)
+    schema: FeatureSchema = field(init=False)
+
+    def __post_init__(self) -> None:
+        fill = partial(object.__setattr__, self)  # frozen
+        fill("fetcher", ItemFetcher(self.model, self.table))
+        fill("name", self.model.version)
+        fill("schema", self.model.schema)

@@ -1,0 +1,120 @@
+"""The typed state that routes are given: every part of a built service."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from feature_store.contract import FeatureStore
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
+from service.admission.admission import Admission
+from service.admission.loop_budget import LoopBudget
+from service.artifacts.importer import ImportedBundle
+from service.artifacts.local_copies import LocalCopies
+from service.engine.engine import Engine
+from service.errors import NotReady
+from service.items.store_client import StoreReader
+from service.lifecycle.fleet import Fleet
+from service.lifecycle.item_refresh import ItemRefresher
+from service.lifecycle.manager import ModelManager
+from service.lifecycle.readiness import Readiness, prove
+from service.lifecycle.startup import StartupVersions
+from service.lifecycle.top_k_audit import TopKAudit
+from service.lifecycle.watcher import RepositoryWatcher
+from service.models.loaded_model import LoadedModel
+from service.models.registry import ModelRegistry
+from service.observability.background import keep
+from service.observability.exporter import Exporter
+from service.observability.logs import logger
+from service.observability.metrics import Metrics
+from service.scoring.pipeline import ScoringPipeline
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.observability.tracing import Traces  # takes an extra
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServiceState:
+    """Built and taken down by ``service.application``."""
+
+    settings: Settings
+    metrics: Metrics
+    store: FeatureStore
+    reader: StoreReader
+    refresher: ItemRefresher
+    engine: Engine
+    admission: Admission
+    budget: LoopBudget
+    scoring: ScoringPipeline
+    audit: TopKAudit
+    registry: ModelRegistry
+    readiness: Readiness
+    manager: ModelManager
+    fleet: Fleet
+    watcher: RepositoryWatcher
+    copies: LocalCopies
+    startup: StartupVersions
+    imported: ImportedBundle
+    exporter: Exporter
+    traces: Traces | None
+
+    async def load(self, bundle: Bundle) -> None:
+        """Load the first version that proves itself; then the service is ready."""
+        imported = self.imported
+        assert bundle is imported.bundle
+        self.manager.catalog.passed_over(self.startup.passed_over)
+        while True:
+            try:
+                await self.manager.start(imported, self.readiness)
+                break
+            except BundleError as error:
+                if self.startup.is_chosen:
+                    raise
+                models = self.manager.catalog.repository.models
+                reason = self.copies.as_published(str(error), models)
+                self.startup.pass_over(imported.copy.version, reason)
+                imported = await asyncio.to_thread(self.startup.next)
+        await asyncio.to_thread(self.startup.begun_with, imported)
+        self.readiness.enter("a first score")
+        assert self.registry.active is not None, "it has just been started"
+        await prove(self.engine, self.registry.active)
+        self.readiness.ready = True
+        self.fleet.begin()
+        logger.info(
+            "ready", model_version=imported.copy.version, engine_threads=self.engine.threads
+        )
+
+    @property
+    def scores(self) -> bool:
+        """Loaded, not about to stop, and with all its engine threads."""
+        readiness = self.readiness
+        return readiness.ready and not readiness.draining and not self.engine.waiting_for
+
+    def ready(self) -> LoadedModel:
+        """Who answers. NotReady when the service should not be sent traffic."""
+        readiness, active = self.readiness, self.registry.active
+        waiting_for = "" if readiness.ready else readiness.waiting_for
+        if readiness.draining:
+            waiting_for = "nothing: it is about to stop"
+        waiting_for = waiting_for or self.engine.waiting_for
+        if not waiting_for and not self.reader.reachable and not self.reader.may_do_without:
+            waiting_for = "the feature store to answer"
+        if waiting_for or active is None:
+            raise NotReady(
+                f"waiting for: {waiting_for}",
+                headers={"Retry-After": "1"},
+                members={"waiting_for": waiting_for},
+            )
+        return active
+
+    async def follow(self) -> None:
+        """What is newest in the models folder, for ever, if that is the policy."""
+        settings, repository = self.settings, self.manager.catalog.repository
+        if settings.model_policy != "newest" or repository.single:
+            return
+
+        await keep("model_follow", partial(self.watcher.follow, self.fleet.leads))
