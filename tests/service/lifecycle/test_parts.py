@@ -237,7 +237,7 @@ def test_a_kind_of_request_is_told_apart_by_powers_of_two(candidates: int, histo
 
 
 def version(name: str) -> LoadedModel:
-    return LoadedModel(SimpleNamespace(version=name), SimpleNamespace())  # type: ignore[arg-type]
+    return LoadedModel(SimpleNamespace(version=name, schema=None), SimpleNamespace())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("niceness", [0, LOWEST])
