@@ -97,11 +97,7 @@ CIRCLES_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset(
 
 MOST_LINES = 370
 LONG_BY_NATURE = "service/settings.py"
-LONG_UNTIL_SPLIT: frozenset[str] = frozenset(
-    {
-        "service/application.py",
-    }
-)
+LONG_UNTIL_SPLIT: frozenset[str] = frozenset()
 
 SAYS = ("import", "Start")
 UNSAID_UNTIL_WRITTEN: frozenset[str] = frozenset(
