@@ -33,7 +33,7 @@ class Watch:
                         "descriptors": descriptors(self.pid),
                     }
                 )
-            except (ProcessGone, FileNotFoundError, ProcessLookupError):
+            except ProcessGone:
                 self.gone = True
                 return
 

@@ -28,10 +28,10 @@ class MemoryBudget:
                 "(QIN_MAX_LOADED_VERSIONS): unload one"
             )
         wanted, free = self._expected_bytes(bundle), available_bytes()
-        if free is not None and wanted > free and await self._let_previous_go():
+        if wanted > free and await self._let_previous_go():
             logger.warning("the version before was let go to make room", wanted_bytes=wanted)
             free = available_bytes()
-        if free is not None and wanted > free:
+        if wanted > free:
             raise Conflict(
                 f"about {wanted >> 20:,} MiB are needed and {free >> 20:,} MiB are free: unload a "
                 "version, or give the process more memory"
