@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from loadtest.cli import commands, proofs, studies
+from loadtest.cli import commands, diagnostics, experiments
 
 app = typer.Typer(
     help="Asks a scoring service, open loop, and gives a verdict. "
@@ -14,10 +14,10 @@ app = typer.Typer(
 )
 app.command()(commands.run)
 app.command()(commands.plan)
-app.command()(studies.search)
-app.command()(studies.compare)
-app.command()(studies.swap)
-app.command()(studies.soak)
-app.command("self-check")(proofs.self_check)
-app.command()(proofs.bench)
-app.command()(proofs.stub)
+app.command()(experiments.search)
+app.command()(experiments.compare)
+app.command()(experiments.swap)
+app.command()(experiments.soak)
+app.command("self-check")(diagnostics.self_check)
+app.command()(diagnostics.bench)
+app.command()(diagnostics.stub)

@@ -73,7 +73,7 @@ class LoadOptions:
         str, typer.Option(help="One generator on each of these cores: 0 or 0,2,3.")
     ] = ""
     stages: Annotated[bool, typer.Option(help="Ask for Server-Timing and join it.")] = True
-    allow_remote: Annotated[bool, typer.Option(help="Aim at another machine.")] = False
+    allow_remote: Annotated[bool, typer.Option(help="Destination at another machine.")] = False
 
     def load(self) -> Load:
         """ValueError, of one kind or another, names the option at fault."""

@@ -1,4 +1,4 @@
-"""What commands share: the console, refusals, and what a finished run leaves behind."""
+"""What commands share: the console, exit_on_error, and what a finished run leaves behind."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rich.console import Console
 
 from loadtest.analysis.slo import Slo
 from loadtest.generator.runner import Run, RunError
-from loadtest.oracle.bundle import BundleOracle
+from loadtest.oracle.bundle_oracle import BundleOracle
 from loadtest.oracle.oracle import Oracle, StubOracle
-from loadtest.report import report
-from loadtest.report.records import write_columns, write_hdr_log
+from loadtest.report import page
+from loadtest.report.exports import write_columns, write_hdr_log
 
 console = Console(stderr=True)
 
@@ -34,7 +34,7 @@ Pid = Annotated[int | None, typer.Option(help="The service's process: its memory
 
 
 @contextlib.contextmanager
-def refusals() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """What cannot be run says why, in one line, with exit code 2."""
     try:
         yield
@@ -70,21 +70,21 @@ def oracle_of(path: str | None, store: str | None) -> Oracle | None:
     return oracle
 
 
-def keep(
-    out: Path | None, run: Run, result: dict[str, Any], extra: Sequence[report.Section] = ()
+def write_results(
+    out: Path | None, run: Run, result: dict[str, Any], extra: Sequence[page.Section] = ()
 ) -> None:
     """report.html, result.json, response.hlog, service.hlog and columns.parquet in ``out``."""
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
-    report.write_run(out / "report.html", run, result, extra)
-    keep_json(out, result)
+    page.write_run(out / "report.html", run, result, extra)
+    write_json(out, result)
     write_hdr_log(run, run.response(), out / "response.hlog")
     write_hdr_log(run, run.service(), out / "service.hlog")
     write_columns(run, out / "columns.parquet")
     say(f"{out}/report.html, result.json, response.hlog, service.hlog, columns.parquet")
 
 
-def keep_json(out: Path, result: dict[str, Any]) -> None:
+def write_json(out: Path, result: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "result.json").write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))

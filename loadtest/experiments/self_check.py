@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from loadtest.analysis.queueing import md1_response, queue_response
 from loadtest.analysis.results import summarise
 from loadtest.analysis.slo import Slo
 from loadtest.analysis.statistics import percentile
-from loadtest.analysis.theory import md1_response, queue_response
 from loadtest.experiments.stub_process import StubProcess
 from loadtest.generator.poller import clock
 from loadtest.generator.runner import Load, execute
@@ -91,7 +91,7 @@ def stall_moves_corrected_percentiles_only() -> Check:
         stub.resume()
         stalled.append(clock() - start)
 
-    result, stub = _measure(load, beside=stall, service="constant:5ms", servers=0)
+    result, stub = _measure(load, background=stall, service="constant:5ms", servers=0)
     at, _ = load.schedule()
     usual = result["latency_ms"]["uncorrected"]["p50"] / 1e3
     simulated = queue_response(at, usual, connections, (stalled[0], stalled[1]))
@@ -164,8 +164,8 @@ def drops_are_counted_exactly() -> Check:
     )
 
 
-Proof = Callable[[], Check]
-CHECKS: tuple[Proof, ...] = (
+CheckFunction = Callable[[], Check]
+CHECKS: tuple[CheckFunction, ...] = (
     percentiles_agree_with_theory,
     stall_moves_corrected_percentiles_only,
     late_generator_is_invalid,
@@ -177,10 +177,10 @@ CHECKS: tuple[Proof, ...] = (
 def self_check() -> Iterator[Check]:
     """All five. One that fails in a disturbed run is repeated once; tolerances stay as they are."""
     for check in CHECKS:
-        yield settled(check)
+        yield run_check(check)
 
 
-def settled(check: Proof) -> Check:
+def run_check(check: CheckFunction) -> Check:
     outcome = check()
     if not outcome.passed and outcome.disturbed:
         outcome = check()
@@ -208,7 +208,7 @@ def _measure(
             if beside is not None:
                 beside(stub, start, over)
 
-        with execute(load, beside=company) as run:
+        with execute(load, background=company) as run:
             report = check_run(run, StubOracle()) if load.keep_answers else None
             result = summarise(run, [Slo.parse("p99=25ms")], report)
     return result, stub

@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 @dataclass
-class Watch:
+class ResourceMonitor:
     """Passed to ``execute`` as ``beside``: a sample every ``every`` seconds."""
 
     pid: int

@@ -21,7 +21,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from loadtest.generator.poller import LONGEST_WAIT, READ, Poller, be_punctual, clock
+from loadtest.generator.poller import LONGEST_WAIT, READ, Poller, clock, request_realtime
 from loadtest.units import seconds as parse_seconds
 
 MIXER = np.uint64(0x9E3779B97F4A7C15)
@@ -309,7 +309,7 @@ def _http(status: int, document: Any, headers: str = "") -> bytes:
 
 def run(settings: StubSettings, announce: Callable[[Stub], None]) -> Counter[str]:
     """Serve until SIGTERM or SIGINT; what it did."""
-    be_punctual()
+    request_realtime()
     stub = Stub(settings)
     signal.signal(signal.SIGTERM, stub.stop)
     signal.signal(signal.SIGINT, stub.stop)

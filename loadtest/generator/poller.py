@@ -21,7 +21,7 @@ LONGEST_WAIT = 0.1  # seconds; so that stop flags and limits are looked at
 clock = time.monotonic  # shared by all processes of this machine (CLOCK_MONOTONIC)
 
 
-def be_punctual() -> None:
+def request_realtime() -> None:
     """Ask the kernel to wake this process on time, and before others, as far as it is allowed.
 
     Under the fair scheduler a neighbour keeps the core for up to 3 ms; a real-time process does

@@ -10,7 +10,7 @@ from loadtest.generator.connection import Connection, State
 from loadtest.generator.poller import Poller
 
 
-class Pool:
+class ConnectionPool:
     """Up to ``limit`` connections to one address.
 
     Free ones are handed out in rotation, so that several server processes behind one port are all
@@ -83,7 +83,7 @@ class Pool:
             if oldest.state is State.IDLE:
                 self.discard(oldest)
 
-    def bury(self) -> None:
+    def close_retired(self) -> None:
         """Close retired sockets: after a batch of events, so that none reuses a number in it."""
         for connection in self._retired:
             connection.sock.close()
@@ -92,4 +92,4 @@ class Pool:
     def close(self) -> None:
         for connection in list(self.all.values()):
             self.discard(connection)
-        self.bury()
+        self.close_retired()

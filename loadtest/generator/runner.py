@@ -19,11 +19,11 @@ import orjson
 from numpy.typing import NDArray
 
 from loadtest.generator.columns import STAGES, Columns
-from loadtest.generator.plan import Plan
+from loadtest.generator.config import GeneratorConfig
 from loadtest.generator.poller import clock
 from loadtest.generator.replay import read_log
 from loadtest.generator.schedule import Arrivals, Times
-from loadtest.generator.workload import Aim, Bank, Workload
+from loadtest.generator.workload import Bank, Destination, Workload
 from loadtest.target import Target
 
 LEAD = 0.15  # seconds between telling the generators and the first request
@@ -129,10 +129,10 @@ def execute(
     load: Load,
     *,
     watch: Watcher | None = None,
-    beside: Callable[[float, threading.Event], None] | None = None,
+    background: Callable[[float, threading.Event], None] | None = None,
 ) -> Iterator[Run]:
     """Run it. ``watch(columns, elapsed)`` is called twice a second, from a thread of its own;
-    ``beside(start, over)`` runs in another one while the load lasts (swaps, memory watching).
+    ``background(start, over)`` runs in another one while the load lasts (swaps, memory watching).
 
     Ctrl-C stops the sending and yields what there is. The scratch folder goes at the end of the
     ``with`` block.
@@ -143,28 +143,28 @@ def execute(
         clicks = Target.parse(load.events_url, allow_remote=load.allow_remote)
     times, documents = load.schedule()
     with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
-        plan = _plan(load, target, clicks, folder, times.size)
+        config = _config(load, target, clicks, folder, times.size)
         bank = Bank.encode(
             documents,
             authority=target.authority,
             prefix=target.prefix,
             stages=load.stages,
             headers={**load.workload.headers, **_bearer(load.api_key)},
-            events=Aim(
+            events=Destination(
                 clicks.authority,
                 clicks.prefix,
                 {**load.workload.headers, **_bearer(load.events_key or load.api_key)},
             ),
         )
-        columns = plan.columns(create=True)
+        columns = config.columns(create=True)
         columns.at[:] = times
         columns.entry[:] = np.arange(times.size) % len(bank.wire)
         bank.write(Path(folder))
-        plan.write()
+        config.write()
         first = int(np.searchsorted(times, load.warmup)) if load.replay is None else 0
-        processes = _spawn(plan)
+        processes = _spawn(config)
         try:
-            yield _drive(load, plan, bank, columns, first, processes, watch, beside)
+            yield _drive(load, config, bank, columns, first, processes, watch, background)
         finally:
             for process in processes:
                 process.kill()
@@ -175,9 +175,11 @@ def _bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def _plan(load: Load, target: Target, clicks: Target, folder: str, requests: int) -> Plan:
+def _config(
+    load: Load, target: Target, clicks: Target, folder: str, requests: int
+) -> GeneratorConfig:
     generators = max(load.generators, len(load.generator_cores))
-    return Plan(
+    return GeneratorConfig(
         folder=folder,
         host=target.address,
         port=target.port,
@@ -196,29 +198,29 @@ def _plan(load: Load, target: Target, clicks: Target, folder: str, requests: int
     )
 
 
-def _spawn(plan: Plan) -> list[subprocess.Popen[str]]:
+def _spawn(config: GeneratorConfig) -> list[subprocess.Popen[str]]:
     """In sessions of their own, so that Ctrl-C reaches only us and we stop them in order."""
     return [
         subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "loadtest.generator.process", plan.folder, str(number)],
+            [sys.executable, "-m", "loadtest.generator.process", config.folder, str(number)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-        for number in range(plan.generators)
+        for number in range(config.generators)
     ]
 
 
 def _drive(
     load: Load,
-    plan: Plan,
+    config: GeneratorConfig,
     bank: Bank,
     columns: Columns,
     first: int,
     processes: Sequence[subprocess.Popen[str]],
     watch: Watcher | None,
-    beside: Callable[[float, threading.Event], None] | None,
+    background: Callable[[float, threading.Event], None] | None,
 ) -> Run:
     for process in processes:
         assert process.stdout is not None
@@ -232,12 +234,12 @@ def _drive(
     over = threading.Event()
     threads = []
     if watch is not None:
-        threads.append(threading.Thread(target=_watch, args=(watch, columns, start, over, plan)))
-    if beside is not None:
-        threads.append(threading.Thread(target=beside, args=(start, over)))
+        threads.append(threading.Thread(target=_watch, args=(watch, columns, start, over, config)))
+    if background is not None:
+        threads.append(threading.Thread(target=background, args=(start, over)))
     for thread in threads:
         thread.start()
-    interrupted_at = _wait(plan, processes, start)
+    interrupted_at = _wait(config, processes, start)
     over.set()
     for thread in threads:
         thread.join()
@@ -252,13 +254,15 @@ def _drive(
         start=start,
         versions=versions,
         stage_names=stage_names,
-        answers=[plan.answers(number) for number in range(plan.generators)],
+        answers=[config.answers(number) for number in range(config.generators)],
         generators=summaries,
         interrupted_at=interrupted_at,
     )
 
 
-def _wait(plan: Plan, processes: Sequence[subprocess.Popen[str]], start: float) -> float | None:
+def _wait(
+    config: GeneratorConfig, processes: Sequence[subprocess.Popen[str]], start: float
+) -> float | None:
     """Until all generators are done; when Ctrl-C came, if it did."""
     interrupted_at = None
     while any(process.poll() is None for process in processes):
@@ -268,20 +272,20 @@ def _wait(plan: Plan, processes: Sequence[subprocess.Popen[str]], start: float) 
             if interrupted_at is not None:
                 raise
             interrupted_at = clock() - start
-            plan.stop_flag()[0] = 1
+            config.stop_flag()[0] = 1
     return interrupted_at
 
 
 def _watch(
-    watch: Watcher, columns: Columns, start: float, over: threading.Event, plan: Plan
+    watch: Watcher, columns: Columns, start: float, over: threading.Event, config: GeneratorConfig
 ) -> None:
     """On the generators' cores at the lowest priority: it must disturb neither side."""
     with contextlib.suppress(OSError, AttributeError):
         import os
 
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        if plan.cores:
-            os.sched_setaffinity(threading.get_native_id(), plan.cores)
+        if config.cores:
+            os.sched_setaffinity(threading.get_native_id(), config.cores)
     while not over.wait(0.5):
         watch(columns, clock() - start)
     watch(columns, clock() - start)

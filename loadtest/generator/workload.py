@@ -15,8 +15,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from loadtest.generator.candidate_counts import CandidateCounts
 from loadtest.generator.population import Zipf, read_ids
-from loadtest.generator.sizes import Sizes
 
 SCORE, EVENT = 0, 1
 PATHS = {SCORE: "/v1/score", EVENT: "/v1/events"}
@@ -48,7 +48,7 @@ class Workload:
             read_ids(self.items, option="items", column="item_id"), self.item_zipf, rng
         )
         count = max(1, min(requests, self.distinct))
-        lengths = Sizes(self.candidates).draw(rng, count)
+        lengths = CandidateCounts(self.candidates).draw(rng, count)
         asked = users.draw(rng, count)
         is_event = rng.random(count) < self.events
         return [
@@ -78,7 +78,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
+class Destination:
     """Where requests of one kind go, as far as they say so themselves."""
 
     authority: str
@@ -103,10 +103,10 @@ class Bank:
         prefix: str = "",
         stages: bool = False,
         headers: Mapping[str, str] | None = None,
-        events: Aim | None = None,
+        events: Destination | None = None,
     ) -> Bank:
         """``events``: where clicks go, if not where everything does."""
-        aim = Aim(authority, prefix, headers or {})
+        aim = Destination(authority, prefix, headers or {})
         extra = {"X-Server-Timing": "1"} if stages else {}
         heads = {
             kind: _head(events if kind == EVENT and events else aim, path, extra)
@@ -139,7 +139,7 @@ class Bank:
             return cls(wire, arrays["kind"], arrays["body_at"])
 
 
-def _head(aim: Aim, path: str, extra: Mapping[str, str]) -> str:
+def _head(aim: Destination, path: str, extra: Mapping[str, str]) -> str:
     """Up to the length of the body."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in {**extra, **aim.headers}.items())
     return (

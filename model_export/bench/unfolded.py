@@ -16,7 +16,7 @@ from model_export.bench.interleave import Run
 from model_export.bench.request import Request
 from model_export.bundle.sessions import open_session
 from model_export.quality.golden_cases import network_answer, network_items
-from training.published import Positions, PublishedQIN
+from training.published_qin import Positions, PublishedQIN
 from training.qin import QIN, Batch
 
 POSITIONS = 512 * 64  # history items per call; the keys of more would take gigabytes

@@ -22,7 +22,7 @@ from model_export.bundle.manifest import Calibration
 from model_export.graphs import fold
 from model_export.quality.held_out import HeldOut
 from training.metrics import Reliability, logloss, reliability
-from training.pictures import reliability_plot
+from training.plots import reliability_plot
 from training.qin import QIN
 from training.rows import Rows
 

@@ -13,7 +13,7 @@ import pytest
 from loadtest.analysis.results import summarise
 from loadtest.generator.runner import Load, execute
 from loadtest.generator.workload import Workload
-from loadtest.oracle.bundle import BundleOracle, OracleError
+from loadtest.oracle.bundle_oracle import BundleOracle, OracleError
 from loadtest.oracle.oracle import UnknownVersion, check_run
 from tests.service.process import Service, serving
 from tests.service.world import World, make_world

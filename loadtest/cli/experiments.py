@@ -21,23 +21,23 @@ from loadtest.cli.terminal import (
     Slos,
     Store,
     console,
-    keep,
-    keep_json,
+    exit_on_error,
     oracle_of,
     print_json,
-    refusals,
     say,
     slos_of,
+    write_json,
+    write_results,
 )
 from loadtest.experiments.compare import Comparison, sentences
 from loadtest.experiments.process import resident_mib
 from loadtest.experiments.search import Search
-from loadtest.experiments.soak import Watch
+from loadtest.experiments.soak import ResourceMonitor
 from loadtest.experiments.swap import Admin, Swapper
 from loadtest.experiments.swap import judge as judge_swaps
 from loadtest.generator.runner import Load, execute
 from loadtest.oracle.oracle import check_run
-from loadtest.report import pages
+from loadtest.report import experiments as pages
 from loadtest.report.summary import EXIT_CODES, show
 
 Json = dict[str, Any]
@@ -56,7 +56,7 @@ def search(
 
     Starts at --rate; a step lasts --duration.
     """
-    with refusals():
+    with exit_on_error():
         load = options.load()
         result = {
             **Search(load, Slo.parse(slo), precision, say).run(),
@@ -67,7 +67,7 @@ def search(
             f"{result['confirmations']} times; {result['first_miss_per_s']:.1f}/s did not"
         )
         if out is not None:
-            keep_json(out, result)
+            write_json(out, result)
             pages.write_search(out / "report.html", result)
         if as_json:
             print_json(result)
@@ -89,7 +89,7 @@ def compare(
 
     A segment lasts --duration.
     """
-    with refusals():
+    with exit_on_error():
         a = options.load()
         b = changed(options, against, change).load()
         result = {**Comparison(a, b, rounds, say).run(), **made_with(a)}
@@ -97,7 +97,7 @@ def compare(
         for line in sentences(result["effects"]):
             say(line)
         if out is not None:
-            keep_json(out, result)
+            write_json(out, result)
             pages.write_comparison(out / "report.html", result)
         if as_json:
             print_json(result)
@@ -127,7 +127,7 @@ def swap(
 
     The first fifth and the last tenth of --duration go without swaps, to compare with.
     """
-    with refusals():
+    with exit_on_error():
         judge, load = oracle_of(oracle, store), options.load()
         load = replace(load, keep_answers=judge is not None)
         api = Admin(admin, admin_token, load.allow_remote)
@@ -136,13 +136,13 @@ def swap(
             raise ValueError(f"version: swapping takes two versions, there is {versions}")
         begin, end = (load.warmup + share * load.seconds for share in (0.2, 0.9))
         swapper = Swapper(api, versions, swaps, begin, end, pid, fresh)
-        with live(console, "swap") as watch, execute(load, watch=watch, beside=swapper) as run:
+        with live(console, "swap") as watch, execute(load, watch=watch, background=swapper) as run:
             checked = None if judge is None else check_run(run, judge)
             result = summarise(run, slos_of(slo), checked)
             result["swap"] = judge_swaps(run, swapper, checked)
             show(console, result)
             say(pages.swap_sentence(result["swap"]))
-            keep(out, run, result, [pages.swap_section(run, result["swap"])])
+            write_results(out, run, result, [pages.swap_section(run, result["swap"])])
         if as_json:
             print_json(result)
         found = result["swap"]
@@ -165,12 +165,12 @@ def soak(
     as_json: AsJson = False,
 ) -> None:
     """Watch memory and descriptors of the service while a load lasts."""
-    with refusals():
+    with exit_on_error():
         resident_mib(pid)  # a wrong pid is said before the load, not after it
-        watcher = Watch(pid, every)
+        watcher = ResourceMonitor(pid, every)
         with (
             live(console, "soak") as watch,
-            execute(options.load(), watch=watch, beside=watcher) as run,
+            execute(options.load(), watch=watch, background=watcher) as run,
         ):
             result = summarise(run, slos_of(slo))
             result["soak"] = watcher.judge(
@@ -178,7 +178,7 @@ def soak(
             )
             show(console, result)
             say(pages.soak_sentence(result["soak"]))
-            keep(out, run, result, [pages.soak_section(result["soak"])])
+            write_results(out, run, result, [pages.soak_section(result["soak"])])
         if as_json:
             print_json(result)
         code = EXIT_CODES[result["verdict"]]

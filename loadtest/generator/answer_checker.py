@@ -15,16 +15,16 @@ import orjson
 
 from loadtest.analysis.stages import parse_server_timing
 from loadtest.generator.columns import STAGES, Bucket, Columns, Reason
-from loadtest.generator.plan import Plan
+from loadtest.generator.config import GeneratorConfig
 from loadtest.generator.workload import SCORE, Bank
 
 
 class AnswerChecker:
     """Moves answers that are not what they should be from OK to WRONG, and notes what they say."""
 
-    def __init__(self, plan: Plan, bank: Bank, columns: Columns, number: int) -> None:
-        self._bank, self._columns, self._stages = bank, columns, plan.stages
-        self._file = plan.answers(number).open("wb") if plan.keep_answers else None
+    def __init__(self, config: GeneratorConfig, bank: Bank, columns: Columns, number: int) -> None:
+        self._bank, self._columns, self._stages = bank, columns, config.stages
+        self._file = config.answers(number).open("wb") if config.keep_answers else None
         self._written = 0
         self.versions: list[str] = []
         self.stages: list[str] = []

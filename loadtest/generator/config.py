@@ -10,11 +10,11 @@ import orjson
 
 from loadtest.generator.columns import Columns
 
-PLAN, COLUMNS, STOP, ANSWERS = "plan.json", "columns", "stop", "answers.{number}"
+CONFIG, COLUMNS, STOP, ANSWERS = "generator.json", "columns", "stop", "answers.{number}"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class GeneratorConfig:
     """Where to send, how, and what to keep. Times in seconds."""
 
     folder: str
@@ -35,12 +35,12 @@ class Plan:
     stall_s: float = 0.0  # … the generator is held up for so long
 
     def write(self) -> None:
-        Path(self.folder, PLAN).write_bytes(orjson.dumps(asdict(self)))
+        Path(self.folder, CONFIG).write_bytes(orjson.dumps(asdict(self)))
         Path(self.folder, STOP).write_bytes(b"\0")
 
     @classmethod
-    def read(cls, folder: Path) -> Plan:
-        content = orjson.loads((folder / PLAN).read_bytes())
+    def read(cls, folder: Path) -> GeneratorConfig:
+        content = orjson.loads((folder / CONFIG).read_bytes())
         return cls(**{**content, "cores": tuple(content["cores"])})
 
     def columns(self, *, create: bool = False) -> Columns:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtest.experiments.compare import sentences
 from loadtest.report import figures
-from loadtest.report.report import Row, Section, milliseconds, write_page
+from loadtest.report.page import Row, Section, milliseconds, write_page
 
 if TYPE_CHECKING:
     from loadtest.generator.runner import Run

@@ -7,7 +7,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from loadtest.cli.terminal import AsJson, console, print_json, refusals, say
+from loadtest.cli.terminal import AsJson, console, exit_on_error, print_json, say
 from loadtest.experiments import self_check as checking
 from loadtest.experiments.bench import bench as measure
 from loadtest.experiments.stub import Stub, StubSettings
@@ -37,7 +37,7 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """How fast and how punctual one generator on one core is, and whether its memory is flat."""
-    with refusals():
+    with exit_on_error():
         result = measure(rate, requests, core)
         lag = result["lag_ms"]
         say(
@@ -66,7 +66,7 @@ def stub(
     seed: Annotated[int, typer.Option(help="Of the service times.")] = 0,
 ) -> None:
     """A stand-in for the service with a known delay distribution; prints its ports, then counts."""
-    with refusals():
+    with exit_on_error():
         settings = StubSettings(
             port=port,
             service=service,
