@@ -1,4 +1,4 @@
-"""The program: its commands, in the order a person meets them."""
+"""Assembles the command line of ``python -m loadtest``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import typer
 from loadtest.cli import commands, diagnostics, experiments
 
 app = typer.Typer(
-    help="Asks a scoring service, open loop, and gives a verdict. "
-    "Exit codes: 0 target met, 1 missed or not shown, 2 run invalid or refused.",
+    help="Load-test a scoring service with an open loop and judge latency and scores. "
+    "Exit codes: 0 target met, 1 missed or undecided, 2 run invalid or error.",
     no_args_is_help=True,
     add_completion=False,
 )

@@ -1,4 +1,4 @@
-"""``run`` and ``plan``."""
+"""Implements ``run`` and ``plan``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Drive the service at a rate, open loop, and hold its latency against a target."""
+    """Load the service at a rate, open loop, and compare its latency with targets."""
     with exit_on_error():
         slos, judge = slos_of(slo), oracle_of(oracle, store)
         load = replace(options.load(), keep_answers=judge is not None)
@@ -59,9 +59,9 @@ def run(
 def plan(
     options: LoadOptions,
     *,
-    out: Annotated[Path, typer.Option(help="Where to write it, a JSON document a line.")],
+    out: Annotated[Path, typer.Option(help="File to write, a JSON document per line.")],
 ) -> None:
-    """Write the schedule and its requests as a log, for --replay or for another tool."""
+    """Write the schedule and its requests as a log, for --replay or another tool."""
     with exit_on_error():
         times, documents = options.load().schedule()
         write_log(out, times, documents)

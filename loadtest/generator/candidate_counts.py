@@ -1,4 +1,4 @@
-"""How many candidates a request carries: a fixed number or a distribution of it."""
+"""Draws the number of candidates per request: fixed or from a distribution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST = 100_000
 
 
 class CandidateCountsError(ValueError):
-    """A distribution that cannot be read; the message shows the forms there are."""
+    """A malformed distribution; the message lists the forms."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class CandidateCounts:
     text: str
 
     def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-        """Return (count,) counts, each at least 1; CandidateCountsError for a malformed ``text``."""
+        """Draw (count,) counts, each at least 1; CandidateCountsError for a malformed text."""
         try:
             lengths = self._draw(rng, count)
         except (ValueError, IndexError) as error:
@@ -31,7 +31,7 @@ class CandidateCounts:
             ) from error
         if lengths.min(initial=1) < 1 or lengths.max(initial=1) > LONGEST:
             raise CandidateCountsError(
-                f"candidates: {self.text!r} leaves the range 1 … {LONGEST:,}"
+                f"candidates: {self.text!r} is outside the range 1 … {LONGEST:,}"
             )
         return lengths
 

@@ -1,4 +1,4 @@
-"""What the parent tells its generators: one JSON file in the run's scratch folder."""
+"""Configuration of generator processes: one JSON file in the run's scratch folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ CONFIG, COLUMNS, STOP, ANSWERS = "generator.json", "columns", "stop", "answers.{
 
 @dataclass(frozen=True, slots=True)
 class GeneratorConfig:
-    """Where to send, how, and what to keep. Times in seconds."""
+    """Addresses, limits and what to record. Times in seconds."""
 
     folder: str
     host: str  # an address
     port: int
     requests: int
-    events_host: str | None = None  # where clicks go, if elsewhere
+    events_host: str | None = None  # for clicks, if not ``host``
     events_port: int = 0
     generators: int = 1
     cores: tuple[int, ...] = ()
@@ -31,8 +31,8 @@ class GeneratorConfig:
     timeout_s: float = 5.0
     stages: bool = False
     keep_answers: bool = False
-    stall_every: int = 0  # self-check only: after so many sends …
-    stall_s: float = 0.0  # … the generator is held up for so long
+    stall_every: int = 0  # self-check only: after each so many sends …
+    stall_s: float = 0.0  # … block the generator for so long
 
     def write(self) -> None:
         Path(self.folder, CONFIG).write_bytes(orjson.dumps(asdict(self)))
@@ -51,6 +51,6 @@ class GeneratorConfig:
         return Path(self.folder, ANSWERS.format(number=number))
 
     def stop_flag(self) -> mmap.mmap:
-        """One shared byte; anything but zero means: send nothing more."""
+        """Map one shared byte; non-zero stops all sending."""
         with Path(self.folder, STOP).open("r+b") as file:
             return mmap.mmap(file.fileno(), 1)

@@ -17,7 +17,7 @@ from loadtest.experiments.stub_process import StubProcess
 from loadtest.generator.runner import Load, execute
 from loadtest.generator.workload import Workload
 from loadtest.report import experiments as pages
-from loadtest.report import page
+from loadtest.report.page import write_run
 from tests.loadtest.browser import picture, probe
 
 LOAD = Load("http://127.0.0.1:1", rate=100, seconds=5, workload=Workload(candidates="8"))
@@ -34,7 +34,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with execute(load, background=watch) as run:
             result = summarise(run, [Slo.parse("p99=40ms"), Slo.parse("p50=9ms")])
             soak = watch.judge(settle=0.2, growth=0.5, more_descriptors=64)
-            page.write_run(path, run, result, [pages.soak_section(soak)])
+            write_run(path, run, result, [pages.soak_section(soak)])
     return path
 
 
