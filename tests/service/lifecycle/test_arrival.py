@@ -471,7 +471,7 @@ def test_a_service_starts_beside_bad_bundles_and_follows_what_arrives(
         until(lambda: client.get("/readyz").json()["model_version"] == "small-3")
         log = service.log.read_text()
         assert log.count('"not followed"') <= 2  # once each, of what cannot be read
-        assert "passed over: not begun with" in log
+        assert "passed over at start" in log
         assert "Traceback" not in log
 
 
