@@ -52,7 +52,7 @@ class ModelManager:
         self._persisting = asyncio.Lock()
         self._was_active: set[str] = set()
         self._promoted: str | None = None  # by the last promotion, in case it is repeated
-        self._taken_back: str | None = None  # by the last rollback, likewise
+        self._rolled_back: str | None = None  # by the last rollback, likewise
         # Awaited after an automatic rollback.
         self.on_own_switch: Callable[[], Awaitable[None]] | None = None
 
@@ -78,7 +78,7 @@ class ModelManager:
         """Switch back to the previous version, at once if it is in memory."""
         bad, back = self.catalog.active(), self.catalog.previous
         if back is None:
-            if self._taken_back is not None:
+            if self._rolled_back is not None:
                 return bad
             raise Conflict("there is no previous version to roll back to")
         self._refuse_if_pinned(back.version)
@@ -86,7 +86,7 @@ class ModelManager:
         if entry.version is None:
             entry = await self._loader.load(back.version, back)
         self._switch(entry, "automatic_rollback" if violation else "rollback")
-        self._taken_back = bad.name
+        self._rolled_back = bad.name
         self.catalog.previous = self.registry.previous = None
         if violation is not None:
             self._unloader.begin(bad, State.FAILED, f"rolled back: {violation}")
@@ -175,7 +175,7 @@ class ModelManager:
         registry.activate(entry.version)
         entry.enter(State.ACTIVE)
         self._was_active.add(entry.name)
-        self._taken_back = self._promoted = None
+        self._rolled_back = self._promoted = None
         if old is not None:
             before = self.catalog.entries[old.name]
             before.enter(State.READY)

@@ -53,7 +53,7 @@ class RepositoryWatcher:
         self._tried: dict[str, _Tried] = {}
         self._refused = {} if refused is None else refused  # still added to during the start
         self._followed: datetime | None = None  # ``followed_created``, in case it cannot be saved
-        self._told: dict[str, str] = {}  # version -> what was last logged about it
+        self._logged: dict[str, str] = {}  # version -> what was last logged about it
         self._unreadable: str | None = None  # the last error of the models folder
         self.left_aside = 0  # newer versions, at the last look
 
@@ -85,9 +85,9 @@ class RepositoryWatcher:
             if reason is None:
                 chosen.append(found)
         self.left_aside = len(newer) - len(chosen)
-        for gone in (self._tried.keys() | self._told.keys()) - versions.keys():
+        for gone in (self._tried.keys() | self._logged.keys()) - versions.keys():
             self._tried.pop(gone, None)
-            self._told.pop(gone, None)
+            self._logged.pop(gone, None)
         return chosen
 
     def _newer(self, versions: Mapping[str, FoundBundle]) -> list[FoundBundle]:
@@ -130,10 +130,10 @@ class RepositoryWatcher:
     def _log_once(
         self, found: FoundBundle, what: str, reason: str, same: str | None = None
     ) -> None:
-        told = f"{what}: {same or reason}"
-        if self._told.get(found.version) == told:
+        message = f"{what}: {same or reason}"
+        if self._logged.get(found.version) == message:
             return
-        self._told[found.version] = told
+        self._logged[found.version] = message
         log = logger.info if what == "arriving" else logger.warning
         log(what, model_version=found.version, reason=reason)
 
