@@ -178,9 +178,7 @@ def _opened_file(folder: Path, descriptor: int, name: str) -> Iterator[tuple[int
         except FileNotFoundError:
             raise BundleError(f"{file}: not found; {REBUILD}") from None
         if found.st_nlink != 1:
-            raise BundleError(
-                f"{file}: a hard link, through which it could be changed; {COPY_IT}"
-            )
+            raise BundleError(f"{file}: a hard link, through which it could be changed; {COPY_IT}")
         yield opened, found.st_size
 
 
