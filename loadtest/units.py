@@ -1,4 +1,4 @@
-"""Parses and formats times with units."""
+"""Times as people write them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TIME = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h)\s*$")
 
 
 def seconds(text: str) -> float:
-    """Parse ``250us``, ``25ms``, ``1.5s``, ``2m`` or ``1h``; ValueError for anything else."""
+    """``250us``, ``25ms``, ``1.5s``, ``2m``, ``1h``. ValueError shows the forms."""
     match = TIME.match(text)
     if match is None:
         raise ValueError(f"{text!r} is not a time: write 250us, 25ms, 1.5s, 2m or 1h")
@@ -17,7 +17,7 @@ def seconds(text: str) -> float:
 
 
 def human(value: float) -> str:
-    """Format seconds as s, ms or µs, with three digits; NaN as –."""
+    """Seconds, in the unit that suits them, three digits."""
     if value != value:
         return "–"
     for unit, size in (("s", 1.0), ("ms", 1e-3)):

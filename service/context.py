@@ -18,6 +18,7 @@ OTHER = "other"
 PRIORITY_HEADER = "X-Priority"
 CONTEXT = "context"  # in an ASGI scope: the RequestContext
 CONNECTION = "connection"  # in a scope: the Connection; another server has none
+TARGET_HOST = "target_host"  # in a scope: authority of a target in absolute form
 UNMATCHED = "unmatched"  # the route of every path that has none
 UNKNOWN_BYTES = 262_144
 # They decide whether this process lives, so no limit keeps them from an answer.

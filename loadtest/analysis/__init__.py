@@ -1,5 +1,5 @@
-"""Analyses a run: quantiles, server stages, service levels, queueing theory.
+"""What the times mean: quantiles, stages, service levels, queueing theory.
 
-May import ``loadtest.generator``, ``oracle``, ``environment`` and ``units``.
+May import ``loadtest.generator``'s plan and columns.
 Start reading at ``results``.
 """

@@ -1,4 +1,4 @@
-"""Computes percentiles and their confidence intervals."""
+"""Percentiles, and how far to trust them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Samples = NDArray[np.float64]
 
 
 def percentile(samples: Samples, q: float) -> float:
-    """Return the smallest sample with at least a share q at or below it; NaN of none.
+    """The smallest sample with at least a share q at or below it; NaN of none.
 
-    An order statistic, not interpolated.
+    An order statistic, never an interpolation between a fast and a slow answer.
     """
     if not samples.size:
         return float("nan")
@@ -25,12 +25,12 @@ def percentile(samples: Samples, q: float) -> float:
 
 
 def enough_for(q: float) -> int:
-    """Return the fewest samples for which a percentile is reported."""
+    """Samples below which a percentile is not quoted: nothing could be promised of it."""
     return needed(0, q) if q > 0.99 else 1
 
 
 def percentiles(samples: Samples) -> dict[str, float | None]:
-    """Compute QUANTILES, mean and max in milliseconds; None for too few samples."""
+    """QUANTILES, mean and max in milliseconds; None where there are too few samples."""
     known = np.sort(samples[~np.isnan(samples)])
     summary: dict[str, float | None] = {
         name: None if known.size < enough_for(q) else 1e3 * percentile(known, q)
@@ -44,12 +44,12 @@ def percentiles(samples: Samples) -> dict[str, float | None]:
 def block_bootstrap(
     samples: Samples, q: float, *, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Compute a block-bootstrap interval for the q-quantile of autocorrelated samples.
+    """An interval for the q-quantile of samples in time order that lean on their neighbours.
 
-    Non-overlapping blocks of about √n samples in time order are drawn with replacement (Künsch
-    1989, Carlstein 1986): in a queue slow answers come in runs, and resampling single ones would
-    give too narrow an interval. Each block is counted against a grid of order statistics around
-    the quantile, so that a resample is one row of a matrix product. None below 20 blocks.
+    Non-overlapping blocks of about √n samples are drawn with replacement (Künsch 1989, Carlstein
+    1986): queues make slow answers come in runs, and single samples would look far too sure. Each
+    block is first counted against a grid of order statistics around the quantile, so that a
+    resample is one row of a matrix product, whatever n is. None below 20 blocks.
     """
     known = samples[~np.isnan(samples)]
     length = int(np.ceil(np.sqrt(known.size)))
@@ -71,7 +71,7 @@ def block_bootstrap(
 
 
 def _grid(ordered: Samples, q: float, blocks: int) -> Samples:
-    """Pick order statistics, dense within eight standard errors (of n = blocks) of the quantile."""
+    """Order statistics, dense within eight standard errors of the quantile, were blocks alone."""
     n = ordered.size
     spread = 8 * np.sqrt(q * (1 - q) / blocks)
     low, high = int(n * max(0.0, q - spread)), int(n * min(1.0, q + spread))

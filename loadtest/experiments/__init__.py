@@ -1,5 +1,5 @@
-"""Runs experiments: search, compare, swap, soak, and the self-check against a stub.
+"""Questions that take several runs: search, compare, swap, soak, self-check.
 
-May import generator, analysis, oracle.
+May import generator, analysis.
 Start reading at ``search``.
 """

@@ -1,5 +1,5 @@
-"""Compares served scores with the offline answer of a bundle or of the stub.
+"""Checks answers against a bundle's own numbers.
 
-May import ``model_export.bundle``, ``feature_store``, generator and the stub's scores.
+May import ``model_export.bundle``, ``feature_store``, generator.
 Start reading at ``oracle``.
 """

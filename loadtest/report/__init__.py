@@ -1,5 +1,5 @@
-"""Writes the results of a run: HTML page, terminal summary, HDR logs and columns.
+"""What a run leaves: a page, figures, logs and columns for other tools.
 
-May import analysis, generator, experiments.
-Start reading at ``page``.
+May import analysis, generator.
+Start reading at ``report``.
 """

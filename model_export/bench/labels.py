@@ -1,4 +1,4 @@
-"""Labels of the benchmark's figures, in display order."""
+"""The bench's figures in words, in the order they are shown."""
 
 LATENCIES = {
     "eager_ms": "published, PyTorch eager",

@@ -1,4 +1,4 @@
-"""Draws plots without a display; equal figures give equal bytes."""
+"""The room's pictures: drawn without a display, the same bytes for the same figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def axes(x: str, y: str, title: str) -> Any:
-    """Make an empty plot, outside pyplot's global state."""
+    """An empty plot. A figure of its own, not pyplot's: nothing global, nothing to close."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -19,7 +19,7 @@ def axes(x: str, y: str, title: str) -> Any:
 
 
 def save(plot: Any, file: Path) -> None:
-    """Save as SVG or PNG, by the file's suffix."""
+    """As SVG or PNG, by the file's name."""
     import matplotlib
 
     dateless = {"metadata": {"Date": None}} if file.suffix == ".svg" else {}

@@ -1,4 +1,4 @@
-"""Imports FuxiCTR checkpoints into our network.
+"""Checkpoints of FuxiCTR, read into our network.
 
 May import ``model_export.bundle``, ``training``.
 Start reading at ``checkpoint``.

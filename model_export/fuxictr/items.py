@@ -1,4 +1,4 @@
-"""Reads the number of tag slots from the item table: a state_dict does not have it."""
+"""What the item table knows that a state_dict does not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TAGS = "item_tags"
 
 
 def slots_of(items: list[Path]) -> int:
-    """The largest number of tags of an item. Raises DataFileError if no file has tags."""
+    """How many tags an item has at most. DataFileError where no file tells."""
     for path in items:
         table = ParquetTable(path)
         if TAGS not in table.columns:

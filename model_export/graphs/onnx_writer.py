@@ -1,6 +1,6 @@
-"""Writes an ONNX graph with its weights as external data, page-aligned for memory mapping.
+"""Writes one ONNX graph, its weights beside it as external data, page-aligned for mapping.
 
-The weights bypass protobuf and its limit of 2 GiB: an item table may be larger.
+The weights never pass through protobuf, which stops at 2 GiB: an item table may be larger.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from model_export.graphs.blocks import DOMAIN, OPSETS, Block
 
 IR_VERSION = 10
 PAGE = 4096
-INLINE_BYTES = 256  # constants up to this size (shapes, scalars) stay in the graph
+INLINE_BYTES = (
+    256  # smaller constants (shapes, scalars) stay in the graph, where a person sees them
+)
 
 _KINDS = {
     "float32": TensorProto.FLOAT,
@@ -28,7 +30,7 @@ _KINDS = {
 
 
 class GraphWriter:
-    """Collects nodes, constants, inputs and outputs, and saves them as a model."""
+    """Collects nodes, constants, inputs and outputs, then saves them as one model."""
 
     def __init__(self, name: str, doc: str) -> None:
         self.name, self.doc = name, doc
@@ -46,7 +48,7 @@ class GraphWriter:
         self._outputs.append(helper.make_tensor_value_info(name, _KINDS[kind], shape))
 
     def constant(self, name: str, value: NDArray[Any] | float) -> str:
-        """Add a named weight. Floats are rounded to float32 here, once."""
+        """A named weight. Floats are rounded to float32 here, once."""
         array = np.asarray(value)
         if array.dtype.kind == "f":
             array = array.astype(np.float32)
@@ -63,7 +65,7 @@ class GraphWriter:
     def call(
         self, block: Block, inputs: list[str], outputs: list[str], **attributes: Any
     ) -> list[str]:
-        """Add a call of the function ``block``, whose body is written once."""
+        """A node that is ``block``, whose body is written once, however often it is called."""
         self._blocks[block.name] = block
         self._nodes.append(
             helper.make_node(
@@ -83,11 +85,11 @@ class GraphWriter:
 
     @property
     def weight_bytes(self) -> int:
-        """Total size of the constants."""
+        """Of every constant."""
         return sum(array.nbytes for array in self._constants.values())
 
     def model(self) -> onnx.ModelProto:
-        """Build the model; large constants refer to ``weights_file``."""
+        """The model, its large constants referring to ``weights_file``."""
         tensors, offset = [], 0
         for name, array in self._constants.items():
             if array.nbytes <= INLINE_BYTES:
@@ -107,7 +109,7 @@ class GraphWriter:
         )
 
     def save(self, folder: Path) -> None:
-        """Write ``NAME.onnx`` and ``NAME.weights``, and check the model."""
+        """Write ``NAME.onnx`` and ``NAME.weights``, and let onnx check them."""
         with (folder / self.weights_file).open("wb") as file:
             for array in self._constants.values():
                 if array.nbytes > INLINE_BYTES:

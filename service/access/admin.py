@@ -1,4 +1,4 @@
-"""Who may use the admin API: whoever holds a token, or, without one, this machine alone."""
+"""Access to the admin API: by token, or without tokens from this machine only."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from service.settings import Settings, admin_tokens
 
 
 class Access:
-    """The tokens, and the rule for browsers: another site's page may not reach us through one."""
+    """Checks tokens, and refuses requests from pages of other sites."""
 
     def __init__(self, settings: Settings) -> None:
         self._tokens = BearerTokens(admin_tokens(settings.admin_token))
 
     def check(self, request: Request) -> str:
-        """The name to be written into the log. Unauthorised or Forbidden."""
+        """The caller's name for the audit log. Unauthorised or Forbidden."""
         headers = request.headers
         if "origin" in headers:
-            raise Forbidden("not for pages of other sites: call it without an Origin header")
+            raise Forbidden("requests with an Origin header are not allowed")
         if not self._tokens:
             header = headers.get("host", "").encode("latin-1")
             hosts = named_hosts(header, request.scope)
             if not all(is_local_name(host.decode("latin-1")) for host in hosts):
-                raise Forbidden("without a token only as 127.0.0.1, ::1 or localhost")
+                raise Forbidden(
+                    "without QIN_ADMIN_TOKEN the host must be 127.0.0.1, ::1 or localhost"
+                )
             return "local"
         named = self._tokens.name_of(headers.get("authorization", "").encode("latin-1"))
         if named is None:

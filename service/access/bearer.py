@@ -1,4 +1,4 @@
-"""``Authorization: Bearer …``, held against tokens that are known."""
+"""Checks ``Authorization: Bearer …`` against known tokens, in constant time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from hashlib import sha256
 
 
 class BearerTokens:
-    """Named secrets. A name may have several, so that they can be rotated."""
+    """Named tokens. A name may have several, for rotation."""
 
     def __init__(self, named: Iterable[tuple[str, str]]) -> None:
-        """(name, token) of each."""
+        """``named``: pairs of name and token."""
         self._digests = [(name, sha256(token.encode()).digest()) for name, token in named]
 
     def __bool__(self) -> bool:
@@ -22,7 +22,7 @@ class BearerTokens:
         return list(dict.fromkeys(name for name, _ in self._digests))
 
     def name_of(self, authorization: bytes) -> str | None:
-        """Whose token the header's value holds; the time it takes depends on no token."""
+        """The name of the header's token, in a time that depends on no token."""
         scheme, _, given = authorization.partition(b" ")
         digest, found = sha256(given.strip(b" ")).digest(), None
         for name, known in self._digests:

@@ -1,24 +1,24 @@
-"""Whether a Host header names this service: a page of another site cannot make a browser send a
-name of ours to an address of its own (DNS rebinding), so what it sends is its own name."""
+"""Checks that a request's host names this service, against DNS rebinding: a page whose name
+resolves to this service's address still sends its own name."""
 
 from __future__ import annotations
 
 from starlette.types import Scope
 
+from service.context import TARGET_HOST
 from service.settings import canonical_address, host_of, is_loopback
 
-MOST_KNOWN = 64  # spellings kept; there are a handful, and a caller could make more
+MOST_KNOWN = 64  # spellings cached; callers could send any number
 HOST = b"host"
-TARGET_HOST = "target_host"  # in a scope: authority of a target in absolute form
 
 
 def named_hosts(header: bytes | None, scope: Scope) -> list[bytes]:
-    """The hosts that a request names: by its Host header, and in a target of absolute form."""
+    """The hosts that a request names: in its Host header and in a target of absolute form."""
     return [host for host in (header, scope.get(TARGET_HOST)) if host is not None]
 
 
 def is_local_name(header: str) -> bool:
-    """localhost, or a loopback address; the port may be that of a tunnel."""
+    """Whether it is localhost or a loopback address, with any port (tunnels)."""
     name = host_of(header)
     if name is None:
         return False
@@ -26,12 +26,12 @@ def is_local_name(header: str) -> bool:
 
 
 class OwnNames:
-    """Loopback addresses, localhost, the address that is listened on, and those allowed."""
+    """The names of this service: loopback, localhost, the bound address, and allowed hosts."""
 
     def __init__(self, bound: str, allowed: frozenset[str]) -> None:
-        """``allowed``: as ``host_of`` has names; with * any name is the service's own."""
+        """``allowed``: names as ``host_of`` returns them; * allows any."""
         self._any, self._names = "*" in allowed, {*allowed, host_of(authority(bound))}
-        self.known: set[bytes] = set()  # Host headers seen that are the service's own
+        self.known: set[bytes] = set()  # Host headers seen that are own names
 
     def has(self, header: bytes) -> bool:
         if header in self.known:
@@ -44,5 +44,5 @@ class OwnNames:
 
 
 def authority(host: str) -> str:
-    """As a URL has it."""
+    """``host`` as the authority of a URL."""
     return f"[{host}]" if ":" in host else host

@@ -1,15 +1,16 @@
-"""The layer before every handler of the public port: is this caller let in?
+"""Access middleware of the public port: host names, origins of browsers, API keys.
 
-Nothing of the body has been read, and no 100-continue has been sent. An ordinary caller of a
-loopback port costs two look-ups in a dictionary and one in a set.
+It refuses before the body is read and before 100-continue is sent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.bearer import BearerTokens
-from service.access.hosts import HOST, TARGET_HOST, OwnNames, named_hosts
+from service.access.hosts import HOST, OwnNames, named_hosts
 from service.access.origins import (
     ORIGIN,
     Origins,
@@ -17,25 +18,21 @@ from service.access.origins import (
     is_preflight,
     is_same_origin,
 )
-from service.admission.loop_budget import LoopBudget
-from service.api.problems import REFUSAL, answer_refusal
-from service.context import PROBES, RequestContext, context_of
+from service.context import PROBES, TARGET_HOST, RequestContext, context_of
 from service.errors import Forbidden, ServiceError, Unauthorised
 from service.observability.metrics import Metrics
 from service.settings import Settings, api_keys, host_names, is_loopback, origins
 
-KEYLESS = PROBES | {"/docs"}  # the page is the same for everyone; the document it shows is not
+KEYLESS = PROBES | {"/docs"}  # the page itself is public; the document that it loads is not
 AUTHORIZATION = b"authorization"
+Refuse = Callable[[ServiceError], ASGIApp]  # the application that answers a refused request
 
 
 class AccessMiddleware:
     """ASGI middleware, inside of ``RequestContextMiddleware``."""
 
-    def __init__(
-        self, app: ASGIApp, settings: Settings, metrics: Metrics, budget: LoopBudget
-    ) -> None:
-        """``budget``: what refusals are charged to."""
-        self._app, self._budget = app, budget
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, refuse: Refuse) -> None:
+        self._app, self._refuse = app, refuse
         allowed = host_names(settings.allowed_hosts)
         self._names = OwnNames(settings.host, allowed)
         self._known = self._names.known
@@ -48,7 +45,7 @@ class AccessMiddleware:
 
     @property
     def idle(self) -> bool:
-        """There is nothing that it would refuse or add."""
+        """Nothing to refuse or to add."""
         return not (self._looks_at_host or self._looks_at_origin or self._looks_at_all)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +62,7 @@ class AccessMiddleware:
         await app(scope, receive, send)
 
     def _chosen(self, scope: Scope) -> ASGIApp:
-        """Who answers: the application, or what refuses in its place."""
+        """The application that answers: the inner one, or one that refuses."""
         ctx = context_of(scope)
         granted = self._origins.granted(ctx.headers)
         ctx.added = granted or self._origins.vary()
@@ -80,16 +77,11 @@ class AccessMiddleware:
             if self._keys and scope["path"] not in KEYLESS:
                 self._check_key(ctx)
         except ServiceError as error:
-            scope[REFUSAL] = error
-            return self._refuse
+            return self._refuse(error)
         return self._app
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._budget.turned_away(context_of(scope).announced)
-        await answer_refusal(scope, receive, send)
-
     def _check_host(self, scope: Scope, ctx: RequestContext) -> None:
-        """Without one (HTTP/1.0) the caller is no browser; HTTP/1.1 requires it."""
+        """Without a Host header (HTTP/1.0) the caller is not a browser; HTTP/1.1 requires one."""
         named = named_hosts(ctx.headers.get(HOST), scope)
         if not all(self._names.has(name) for name in named):
             raise Forbidden(
@@ -112,7 +104,7 @@ class AccessMiddleware:
         self._counts[ctx.caller].inc()
 
 
-def guarded(app: ASGIApp, settings: Settings, metrics: Metrics, budget: LoopBudget) -> ASGIApp:
-    """``app`` behind what the settings ask for."""
-    access = AccessMiddleware(app, settings, metrics, budget)
+def guarded(app: ASGIApp, settings: Settings, metrics: Metrics, refuse: Refuse) -> ASGIApp:
+    """``app`` behind the access middleware, if the settings need it."""
+    access = AccessMiddleware(app, settings, metrics, refuse)
     return app if access.idle else access

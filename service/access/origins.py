@@ -1,4 +1,4 @@
-"""Pages of other sites: which may call the service, and what their browsers are told (CORS)."""
+"""Cross-origin requests (CORS): which origins are allowed, and the headers they get."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ EXPOSED = (
     b"X-Request-Id, X-Model-Version, Server-Timing, Retry-After, Inference-Header-Content-Length"
 )
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
-KEPT_S = b"600"  # that a browser may remember a preflight
+KEPT_S = b"600"  # for which a browser may cache a preflight
 PREFLIGHT = "preflight"  # the route of these requests in metrics
 
 
 class Origins:
-    """Those in ``QIN_CORS_ORIGINS``, and the service's own pages."""
+    """The origins in ``QIN_CORS_ORIGINS``."""
 
     def __init__(self, allowed: frozenset[str]) -> None:
         self._allowed = {origin.encode() for origin in allowed}
@@ -31,11 +31,11 @@ class Origins:
         return bool(self._allowed)
 
     def vary(self) -> Headers:
-        """For caches: answers differ by Origin."""
+        """The Vary header: answers differ by Origin."""
         return ((b"vary", b"Origin"),) if self._allowed else ()
 
     def granted(self, headers: Mapping[bytes, bytes]) -> Headers:
-        """What the answer tells the page's browser; empty for an origin that is not allowed."""
+        """CORS headers of the answer; empty for an origin that is not allowed."""
         origin = headers.get(ORIGIN)
         if origin not in self._allowed:
             return ()
@@ -47,7 +47,7 @@ class Origins:
 
 
 def is_same_origin(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether the page is this service's own; its scheme only a proxy in front would know."""
+    """Whether the page is the service's own. The scheme is known only to a proxy in front."""
     scheme, _, authority = headers[ORIGIN].lower().partition(b"://")
     return scheme in (b"http", b"https") and authority == headers.get(b"host", b"").lower()
 
@@ -57,7 +57,7 @@ def is_preflight(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
 
 
 async def answer_preflight(scope: Scope, receive: Receive, send: Send) -> None:
-    """An ASGI application: the browser of an allowed page may send what it asks about."""
+    """ASGI application: grant what the preflight of an allowed origin asks for."""
     ctx = context_of(scope)
     ctx.route = PREFLIGHT
     asked = ctx.headers.get(ASKS_HEADERS, b"")

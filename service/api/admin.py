@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from feature_store.errors import StoreError
 from model_export.bundle.manifest import VERSION_PATTERN
 from service.access.admin import Access
-from service.access.audit import Recorder, Verb
+from service.api.admin_commands import AdminCommands, Command
 from service.api.body import Contents, read_body, validate
 from service.api.budget import LoopBudgetMiddleware
 from service.api.docs_page import add_docs
@@ -99,11 +99,11 @@ def _add_looking(app: FastAPI, state: ServiceState) -> None:
 
 
 def _add_verbs(app: FastAPI, state: ServiceState) -> None:
-    manager, do = state.manager, Recorder(state).do
+    manager, run = state.manager, AdminCommands(state).run
 
     def route(action: str, summary: str, verb: Callable[[str], Awaitable[ModelEntry]]) -> None:
         async def handler(request: Request, version: Name) -> dict[str, Any]:
-            return await do(request, action, version, lambda: verb(version))
+            return await run(request, action, version, lambda: verb(version))
 
         path = f"/admin/models/{{version}}/{action}"
         app.post(path, summary=summary, responses=REFUSALS, name=action)(handler)
@@ -117,7 +117,7 @@ def _add_verbs(app: FastAPI, state: ServiceState) -> None:
                 CONTENTS.check(body)
                 return await verb(version, validate(ShareOf, body).share)
 
-            return await do(request, action, version, with_share)
+            return await run(request, action, version, with_share)
 
         path = f"/admin/models/{{version}}/{action}"
         app.post(
@@ -128,9 +128,9 @@ def _add_verbs(app: FastAPI, state: ServiceState) -> None:
             openapi_extra=SHARE_BODY,
         )(handler)
 
-    def route_of_all(action: str, summary: str, verb: Verb) -> None:
+    def route_of_all(action: str, summary: str, verb: Command) -> None:
         async def handler(request: Request) -> dict[str, Any]:
-            return await do(request, action, None, verb)
+            return await run(request, action, None, verb)
 
         app.post(f"/admin/models/{action}", summary=summary, responses=REFUSALS, name=action)(
             handler

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.access.document import document_access
 from service.access.middleware import guarded
 from service.admission.loop_budget import FAULTS
 from service.api.budget import LoopBudgetMiddleware
@@ -17,15 +18,20 @@ from service.api.docs_page import add_docs
 from service.api.gate import INFER, INFER_VERSION, SCORE, AdmissionGate
 from service.api.middleware import RequestContextMiddleware
 from service.api.oip.infer import document_infer, infer_handler
+from service.api.oip.openapi import error_document
 from service.api.oip.routes import add_oip
 from service.api.openapi import problem
+from service.api.openapi_access import document_access
 from service.api.operations import add_metrics
-from service.api.problems import REFUSAL, answer_problem, answer_refusal
+from service.api.problems import answer_problem, answer_refusal, problem_of
 from service.api.score import document_score, score_handler
 from service.api.writes import add_item_reads, add_writes
-from service.context import context_of
+from service.context import PROBES, UNMATCHED, context_of, fresh_id
 from service.errors import ServiceError, TooLarge
+from service.server.context import Application
 from service.state import ServiceState
+
+REFUSAL = "refusal"  # in a scope: the error that is the whole answer
 
 
 def create_app(state: ServiceState) -> ASGIApp:
@@ -54,25 +60,64 @@ def create_app(state: ServiceState) -> ASGIApp:
         add_metrics(app, state)
     infer = infer_handler(state)
     scoring = {SCORE: score_handler(state), INFER: infer, INFER_VERSION: infer}
-    document_access(app, state.settings)
+    document_access(app, state.settings, error_document())
     budgeted = LoopBudgetMiddleware(app, state.budget)
     gate = AdmissionGate(budgeted, state.admission, scoring, state.budget)
-    inside = guarded(gate, state.settings, state.metrics, state.budget)
+    inside = _guarded(gate, state)
     return RequestContextMiddleware(inside, state.settings, state.metrics, state.traces)
 
 
-def create_refusing(state: ServiceState, *, public: bool = False) -> ASGIApp:
-    """For requests that their connection refuses: see ``answer_refusal``."""
+def public_application(state: ServiceState) -> Application:
+    """The application of the public port, as the HTTP server is given it."""
+    refuse = refusals(state, public=True)
+    return Application("service", create_app(state), refuse, error_response(state), PROBES)
+
+
+def _guarded(app: ASGIApp, state: ServiceState) -> ASGIApp:
+    """``app`` behind the access middleware."""
+
+    def refuse(error: ServiceError) -> ASGIApp:
+        async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+            await state.budget.turned_away(context_of(scope).announced)
+            await answer_refusal(error, scope, receive, send)
+
+        return refusing
+
+    return guarded(app, state.settings, state.metrics, refuse)
+
+
+def refusals(state: ServiceState, *, public: bool = False) -> Callable[[ServiceError], ASGIApp]:
+    """Applications for requests that the server refuses for what their headers say."""
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        if isinstance(scope[REFUSAL], TooLarge):  # or who sends it again at once costs as much
+        error = scope[REFUSAL]
+        if isinstance(error, TooLarge):  # an immediate retry would cost as much
             await state.budget.refused(FAULTS, unread=context_of(scope).announced)
-        await answer_refusal(scope, receive, send)
+        await answer_refusal(error, scope, receive, send)
 
-    app: ASGIApp = refuse
-    if public:
-        app = guarded(app, state.settings, state.metrics, state.budget)
-    return RequestContextMiddleware(app, state.settings, state.metrics, state.traces)
+    inside = _guarded(refuse, state) if public else refuse
+    app = RequestContextMiddleware(inside, state.settings, state.metrics, state.traces)
+
+    def application(error: ServiceError) -> ASGIApp:
+        async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+            scope[REFUSAL] = error
+            await app(scope, receive, send)
+
+        return refusing
+
+    return application
+
+
+def error_response(state: ServiceState) -> Callable[[ServiceError], Response]:
+    """Count and make the response to input that is not a request."""
+
+    def respond(error: ServiceError) -> Response:
+        response = problem_of(error).response(fresh_id())
+        state.metrics.requests.labels(UNMATCHED, response.status_code).inc()
+        state.metrics.problems.labels(error.slug).inc()
+        return response
+
+    return respond
 
 
 def _add_operations(app: FastAPI, state: ServiceState) -> None:

@@ -16,7 +16,7 @@ from service.errors import DeadlinePassed, OverCapacity
 from service.observability.version_stats import VersionStats
 from service.scoring.query import ScoreQuery
 from service.scoring.result import ScoreResult
-from service.server.disconnect import WhileThere
+from service.server.disconnect import CancelOnDisconnect
 from service.state import ServiceState
 
 EXPLAIN, LONG = "explain", "long"  # kinds of the loop's budget
@@ -50,7 +50,7 @@ async def infer(
             await state.budget.refused(EXPLAIN if explained else LONG, cost)
         raise
     try:
-        with permit, lease as version, WhileThere(ctx.connection, permit.defer):
+        with permit, lease as version, CancelOnDisconnect(ctx.connection, permit.defer):
             result, ranking = await state.scoring.score(query, version, deadline, ctx.timer, permit)
             if ranking.is_shortlisted and query.top_k is not None:
                 state.audit.offer(version, ranking, query.top_k)

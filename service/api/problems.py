@@ -24,7 +24,6 @@ from service.observability.logs import logger
 
 MEDIA_TYPE = "application/problem+json"
 MOST_FAULTS = 5  # told of
-REFUSAL = "refusal"  # in a request's scope: the ServiceError that is its whole answer
 OIP_ROOT = "/v2"
 FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
 SLUGS = tuple(dict.fromkeys([*(e.slug for e in tree()), *FRAMEWORK.values(), "http-error"]))
@@ -114,7 +113,7 @@ def _allowed(request: Request) -> list[str]:
     return sorted({method for route in routes for method in route.methods or ()})
 
 
-async def answer_refusal(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application of requests that are refused for what their headers say."""
-    response = await answer_problem(Request(scope), scope[REFUSAL])
+async def answer_refusal(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request that is refused for what its headers say."""
+    response = await answer_problem(Request(scope), error)
     await response(scope, receive, send)

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import WithJsonSchema
 
 from service.access.admin import Access
-from service.access.audit import recorded
+from service.access.audit import audited
 from service.api import item_schema as body_schemas
 from service.api.body import parse_object, read_body
 from service.api.events import EVENT_EXAMPLES, Events, EventsAnswer
@@ -200,7 +200,7 @@ def _recorded_by(admin: Access) -> Record:
 
     @contextmanager
     def record(request: Request, action: str) -> Iterator[dict[str, object]]:
-        with recorded(request, action) as told:
+        with audited(request, action) as told:
             told["who"] = context_of(request.scope).caller = admin.check(request)
             yield told
 

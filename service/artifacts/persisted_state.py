@@ -10,7 +10,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +55,15 @@ class Loading(Copy):
 
     @classmethod
     def by_this_process(cls, copy: Copy) -> Loading:
-        return cls(**copy.model_dump(), **asdict(Owner.this_process()))
+        owner = Owner.this_process()
+        return cls(
+            version=copy.version,
+            digest=copy.digest,
+            host=owner.host,
+            pid=owner.pid,
+            boot=owner.boot,
+            started=owner.started,
+        )
 
     def is_interrupted(self) -> bool:
         owner = Owner(self.host, self.pid, self.boot, self.started)

@@ -27,9 +27,10 @@ class SampledWorker(Generic[T]):
 
     def offer(self, sample: T) -> bool:
         """Queue a sample. False if the queue is full."""
-        if self._queue.full():
+        try:
+            self._queue.put_nowait(sample)
+        except asyncio.QueueFull:
             return False
-        self._queue.put_nowait(sample)
         return True
 
     @staticmethod

@@ -1,4 +1,5 @@
-"""Defines and reads the notes of a fleet, and tells which processes are alive."""
+"""The notes by which the processes of a fleet tell each other: what they look like, and which of
+them are of processes that still run."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from service.artifacts.owner import boot_id, started
 from service.observability.logs import logger
 
 M = TypeVar("M", bound=BaseModel)
-GONE_AFTER_S = 35.0  # without a change of the report, by this process's clock
+GONE_AFTER_S = 35.0  # without a change of its report, under our eyes
 MOST_BYTES = 65_536  # of a note
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(max_length=512)]
@@ -26,7 +27,7 @@ Text = Annotated[str, Field(max_length=16_384)]
 
 
 class _Note(BaseModel):
-    """Rejects unknown fields: another release may require that they are honoured."""
+    """What is not known is not obeyed in part: another release may mean something by it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -42,10 +43,10 @@ class Share(_Note):
 
 
 class DesiredState(_Note):
-    """What every process of the fleet should serve."""
+    """What every process of a fleet should serve."""
 
     id: Name
-    by: Name  # the process that set it
+    by: Name  # the process that was told
     active: Served
     previous: Served | None = None
     canary: Share | None = None
@@ -54,32 +55,32 @@ class DesiredState(_Note):
 
 
 class Report(BaseModel):
-    """The report that one process writes."""
+    """One process, in its own words."""
 
     id: Name
     host: Name
     pid: int
-    mark: Name = ""  # pid namespace and start time
+    mark: Name = ""  # where its number is its own, and when it began
     active: Name | None = None
-    done: Name | None = None  # id of the last desired state, reached or not
+    done: Name | None = None  # the id of what it last did, or could not do
     fault: Text | None = None
     at: float = 0.0  # seconds since 1970 by its own clock, for earlier releases
 
 
 @dataclass(slots=True)
 class Notes:
-    """Reads notes. An unreadable one is logged once and ignored."""
+    """Reads notes; one that cannot be read is told once and left aside."""
 
-    _logged: dict[str, bytes] = field(default_factory=dict)  # note -> digest of its content
+    _told: dict[str, bytes] = field(default_factory=dict)  # note -> digest of what it was
 
     async def get(self, store: FeatureStore, note: str, kind: type[M]) -> M | None:
-        """Read a note from the store. StoreError, unless only this note cannot be read."""
+        """From the store. StoreError, but not where that note alone cannot be read."""
         try:
             content = await store.get_note(note)
         except StoreRefused as error:
             if not error.of_one_key:
                 raise
-            self._ignore(note, str(error).encode(), str(error))
+            self._leave_aside(note, str(error).encode(), str(error))
             return None
         return self.read(note, content, kind)
 
@@ -91,26 +92,26 @@ class Notes:
                 raise ValueError(f"{len(content):,} bytes, and at most {MOST_BYTES:,} are read")
             found = kind.model_validate_json(content)
         except ValueError as error:  # of another release, or damaged
-            self._ignore(note, content, _reason(error))
+            self._leave_aside(note, content, _reason(error))
             return None
-        self._logged.pop(note, None)
+        self._told.pop(note, None)
         return found
 
-    def _ignore(self, note: str, content: bytes, reason: str) -> None:
+    def _leave_aside(self, note: str, content: bytes, reason: str) -> None:
         digest = hashlib.sha256(content).digest()
-        if self._logged.get(note) != digest:
-            self._logged[note] = digest
-            logger.error("fleet: note ignored", note=note, reason=reason)
+        if self._told.get(note) != digest:
+            self._told[note] = digest
+            logger.error("fleet: a note is left aside", note=note, reason=reason)
 
 
 @dataclass(slots=True)
 class LivenessTracker:
-    """Remembers when each report last changed, by this process's clock: clocks of hosts differ."""
+    """When each report last changed, by this process's own clock: those of hosts differ."""
 
     _seen: dict[int, tuple[Report, float]] = field(default_factory=dict)  # by place
 
     def is_alive(self, place: int, report: Report) -> bool:
-        """Whether a process runs: known for this machine, else by changes of its report."""
+        """Whether its process runs: asked of this machine, or because the report changes."""
         now = monotonic()
         before, at = self._seen.get(place, (None, now))
         if before != report:
@@ -127,7 +128,7 @@ def mark_of_this_process() -> str:
 
 @lru_cache(maxsize=1)
 def _here() -> str:
-    """Identify this pid namespace: the boot of the machine, and the container."""
+    """Where process numbers mean the same as here: this boot of the machine, this container."""
     try:
         return f"{boot_id()}:{os.readlink('/proc/self/ns/pid')}"
     except OSError:

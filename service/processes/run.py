@@ -12,13 +12,17 @@ from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
+from service.api.admin import create_admin
+from service.api.app import error_response, public_application, refusals
 from service.application import build_application
+from service.context import PROBES
 from service.items.shared_file import remove_unused
 from service.items.table_lock import TableBusy
 from service.observability.background import begin, failed
 from service.observability.exporter import Worker
 from service.observability.logs import logger
 from service.processes.signals import ShutdownSignals
+from service.server.context import Application
 from service.server.descriptors import fitted
 from service.server.http_server import HttpServers
 from service.server.listener import Listener, bind, start_listening, url_of
@@ -75,7 +79,7 @@ async def serve_from(
     worker: Worker | None = None,
 ) -> None:
     async with build_application(settings, worker) as (state, bundle):
-        servers = HttpServers(state, source.closed)
+        servers = http_servers(state, source.closed)
         source.open(servers)
         loading = begin("serving", _load(state, bundle, source, example), expected=CANNOT_START)
         stop = begin("serving", source.stop_requested.wait())
@@ -96,11 +100,18 @@ async def serve_from(
     logger.info("stopped")
 
 
+def http_servers(state: ServiceState, on_leave: Callable[[], None] = lambda: None) -> HttpServers:
+    """The servers of the public and the admin port. ``on_leave``: see ``HttpServers``."""
+    refuse, respond = refusals(state), error_response(state)
+    admin = Application("admin", create_admin(state), refuse, respond, PROBES)
+    return HttpServers(public_application(state), admin, state.settings, state.metrics, on_leave)
+
+
 async def _drain(state: ServiceState, servers: HttpServers, source: ConnectionSource) -> None:
     """Report not ready, answer everything that still arrives, then close."""
     logger.info("draining")
     state.readiness.draining = True
-    servers.say_last()
+    servers.close_after_answers()
     await source.close()
     await servers.finish()
 

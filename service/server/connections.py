@@ -1,15 +1,15 @@
-"""Every connection of one port by what it is doing, each state bounded in number and in time.
+"""Tracks the connections of one port by state, and bounds each state in number and time.
 
-    headers   connected, or a request begun; its headers are not all here
-    body      the headers are here, the body is not
-    in_flight the request is whole, its answer is not out
+    headers   connected, or a request has begun; its headers are incomplete
+    body      the headers are complete, the body is not
+    in_flight the request is complete, its answer is not sent
     idle      between two requests
-    closing   answered for the last time; the answer is still on its way
-    lingering refused with more to come, which is thrown away so that the refusal is read
+    closing   the last answer is being sent
+    lingering refused while the client sends; its data is discarded so that the refusal is read
 
-One sweep looks at whoever has been in a state the longest; nothing is timed byte by byte. Where a
-state is full, the one there the longest makes room: a healthy request passes through ``headers``
-and ``body`` in less time than a flood of silent ones takes to push it out.
+A sweep expires the connections that have been in a state the longest; there is no timer per
+connection. In a full state the oldest connection is evicted: a healthy request passes through
+``headers`` and ``body`` faster than a flood of silent connections evicts it.
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ from service.observability.metrics import Metrics
 from service.settings import Settings
 
 LINGER_S = 0.5
-# Often, and few at a time: refusing fifty at once would hold up whoever is being answered. The
-# later the one there the longest, the faster, so that a flood is spread over the time there is:
-# 500 who came at once are gone 1.2 s after their time.
+# Frequent small sweeps, because refusing many connections at once would delay answers. The longer
+# the oldest connection is overdue, the more are closed, which spreads the end of a flood.
 SWEEP_EVERY_S = 0.005
-AT_REST_S = 0.05  # to the next look, where nobody is late: an idle process should be idle
-CALM_PER_S, FASTER_PER_S = 60.0, 600.0  # of each state; and so many more for each second too late
-MOST_A_SWEEP = 4  # of each state
+AT_REST_S = 0.05  # between sweeps while nothing is overdue, so that an idle process is idle
+CALM_PER_S, FASTER_PER_S = 60.0, 600.0  # closed in each state; and more per second overdue
+MOST_A_SWEEP = 4  # in each state
 MS = 1e-3
 BURST_BYTES, CALM_SHARE = 8 * 2**20, 0.125
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Of one request, and of how many may be in a state."""
+class ConnectionLimits:
+    """Limits of a request, and of connections in each state."""
 
     header_bytes: int  # request line and headers
     headers: int
@@ -50,10 +49,10 @@ class Limits:
     idle: int
     receiving: int
     in_flight: int
-    receiving_bytes: int  # of all bodies that are not whole
+    receiving_bytes: int  # of all incomplete bodies
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
+    def of(cls, settings: Settings) -> ConnectionLimits:
         return cls(
             header_bytes=settings.max_header_bytes,
             headers=settings.max_headers,
@@ -70,63 +69,69 @@ class Limits:
 
 
 class Connection(Protocol):
-    crowd: Crowd | None
+    state: ConnectionState | None
 
-    def cut(self) -> bool:
-        """Leave this state now, refused with a problem document where that is possible.
+    def expire(self) -> bool:
+        """Leave this state now, with an error response if possible.
 
-        False: it was ourselves who kept the client waiting; its time begins anew.
+        False: the server had paused reading; the timeout starts again.
         """
 
     def abort(self) -> None: ...
 
-    def give_way(self) -> None:
-        """Let go of the bytes that are held, refused where that is possible."""
+    def release_body(self) -> None:
+        """Release the held bytes, with an error response if possible."""
 
-    def say_last(self) -> None:
-        """The answer under way is the last one."""
+    def close_after_answer(self) -> None:
+        """Make the answer under way the last one."""
 
-    def holds_answer(self) -> bool:
-        """Whether part of an answer has not been taken by the client."""
+    def has_unsent(self) -> bool:
+        """Whether part of an answer has not been sent."""
 
 
-class Crowd:
-    """The connections in one state, the one there the longest first."""
+class ConnectionState:
+    """The connections in one state, the oldest first."""
 
     __slots__ = ("due", "members", "most", "name", "seconds")
 
     def __init__(self, name: str, seconds: float, most: float) -> None:
         self.name, self.seconds, self.most = name, seconds, most
         self.members: OrderedDict[Connection, float] = OrderedDict()  # since when
-        self.due = 1.0  # who may be cut in this sweep
+        self.due = 1.0  # how many this sweep may expire
 
     def pace(self, now: float) -> None:
-        """For one more sweep: a single late one goes at once, many go the faster the later."""
+        """Set how many connections this sweep expires: at least one; more the longer the oldest is
+        overdue."""
         late = self.lateness(now)
         more = SWEEP_EVERY_S * (CALM_PER_S + FASTER_PER_S * late)
         self.due = 1.0 if late < 0 else min(self.due + more, MOST_A_SWEEP)
 
     def lateness(self, now: float) -> float:
-        """Seconds beyond its time, of whoever is here the longest."""
+        """Seconds that the oldest connection is overdue."""
         if not self.members:
             return -math.inf
         return now - next(iter(self.members.values())) - self.seconds
 
 
-class Connections:
-    """On the event loop alone."""
+class ConnectionTracker:
+    """Used on the event loop alone."""
 
     def __init__(
-        self, limits: Limits, metrics: Metrics, on_leave: Callable[[], None] = lambda: None
+        self,
+        limits: ConnectionLimits,
+        metrics: Metrics,
+        on_leave: Callable[[], None] = lambda: None,
     ) -> None:
         self.limits, self.metrics, self._on_leave = limits, metrics, on_leave
-        self.headers = Crowd("headers", limits.headers_s, limits.receiving)
-        self.body = Crowd("body", limits.body_s, limits.receiving)
-        self.in_flight = Crowd("in_flight", math.inf, math.inf)  # newcomers are refused instead
-        self.idle = Crowd("idle", limits.keep_alive_s, limits.idle)
-        self.closing = Crowd("closing", limits.answer_s, limits.idle)
-        self.lingering = Crowd("lingering", LINGER_S, limits.receiving)
-        self.crowds = (
+        self.headers = ConnectionState("headers", limits.headers_s, limits.receiving)
+        self.body = ConnectionState("body", limits.body_s, limits.receiving)
+        self.in_flight = ConnectionState(
+            "in_flight", math.inf, math.inf
+        )  # new requests are refused
+        self.idle = ConnectionState("idle", limits.keep_alive_s, limits.idle)
+        self.closing = ConnectionState("closing", limits.answer_s, limits.idle)
+        self.lingering = ConnectionState("lingering", LINGER_S, limits.receiving)
+        self.states = (
             self.headers,
             self.body,
             self.in_flight,
@@ -134,47 +139,47 @@ class Connections:
             self.closing,
             self.lingering,
         )
-        self.untaken: OrderedDict[Connection, float] = OrderedDict()  # slow readers, since when
+        self.unsent: OrderedDict[Connection, float] = OrderedDict()  # answers, since when
         self.draining = False
-        self.held: dict[Connection, int] = {}  # bytes of bodies that are not whole, longest first
+        self.held: dict[Connection, int] = {}  # bytes of incomplete bodies, oldest first
         self.held_bytes = self._most_held = 0
 
     def __len__(self) -> int:
-        return sum(len(crowd.members) for crowd in self.crowds)
+        return sum(len(state.members) for state in self.states)
 
-    def move(self, connection: Connection, crowd: Crowd) -> None:
-        old = connection.crowd
+    def move(self, connection: Connection, state: ConnectionState) -> None:
+        old = connection.state
         if old is not None:
             del old.members[connection]
-        connection.crowd = crowd
-        crowd.members[connection] = monotonic()
-        if old is not crowd and len(crowd.members) > crowd.most:
-            self._cut(next(iter(crowd.members)), "crowded")
+        connection.state = state
+        state.members[connection] = monotonic()
+        if old is not state and len(state.members) > state.most:
+            self._expire(next(iter(state.members)), "crowded")
 
     def make_room(self) -> bool:
-        """Close the connection that is the least loss, for the sake of a new one. False: all are
-        being answered."""
-        for crowd in (self.idle, self.lingering, self.closing, self.headers, self.body):
-            if crowd.members:
-                connection = next(iter(crowd.members))
-                if crowd is self.idle:
-                    connection.cut()
-                else:  # at once: a refusal would be one more that lingers
+        """Evict the connection that is the least loss, in favour of a new one. False: all are being
+        answered."""
+        for state in (self.idle, self.lingering, self.closing, self.headers, self.body):
+            if state.members:
+                connection = next(iter(state.members))
+                if state is self.idle:
+                    connection.expire()
+                else:  # not refused: it would linger
                     connection.abort()
                 self.metrics.connections_cut.labels("crowded").inc()
                 return True
         return False
 
     def leave(self, connection: Connection) -> None:
-        if connection.crowd is not None:
-            del connection.crowd.members[connection]
-            connection.crowd = None
+        if connection.state is not None:
+            del connection.state.members[connection]
+            connection.state = None
             self._on_leave()
         self.hold(connection, 0)
-        self.untaken.pop(connection, None)
+        self.unsent.pop(connection, None)
 
     def hold(self, connection: Connection, size: int) -> None:
-        """So many bytes of unfinished bodies are in memory for this connection."""
+        """Set how many bytes of incomplete bodies this connection holds in memory."""
         before = self.held.get(connection, 0)
         if size == before:
             return
@@ -188,49 +193,49 @@ class Connections:
             self._relieve()
 
     def _relieve(self) -> None:
-        """Refuse the connection that has been holding the longest, of those that hold no less than
-        the average: many that hold little are not what fills the memory."""
+        """Refuse the oldest connection of those that hold at least the average: connections that
+        hold little do not fill the memory."""
         average = self.held_bytes // len(self.held)
         heaviest = next(one for one, size in self.held.items() if size >= average)
         self.metrics.connections_cut.labels("crowded").inc()
-        heaviest.give_way()
+        heaviest.release_body()
         self.hold(heaviest, 0)
 
     def burst_is_over(self) -> bool:
-        """Whether much was held since this last said so, and little is now: pages that the
-        allocator keeps can be given back."""
+        """Whether much was held since the last True and little is held now, so that the
+        allocator's pages can be returned."""
         if self._most_held < BURST_BYTES or self.held_bytes > self._most_held * CALM_SHARE:
             return False
         self._most_held = self.held_bytes
         return True
 
-    def awaits_reader(self, connection: Connection) -> None:
-        """Part of an answer is still here; its client has a limited time to take it."""
-        self.untaken[connection] = monotonic()
-        self.untaken.move_to_end(connection)
+    def track_unsent(self, connection: Connection) -> None:
+        """Start the time that the client has to read the rest of an answer."""
+        self.unsent[connection] = monotonic()
+        self.unsent.move_to_end(connection)
 
     def sweep(self) -> float:
-        """Cut who is late, the latest first. Seconds until it should be done again."""
+        """Expire overdue connections, the oldest first. Returns seconds to the next sweep."""
         now, late = monotonic(), False
-        for crowd in self.crowds:
-            crowd.pace(now)
-            late = late or crowd.lateness(now) >= 0
-            while crowd.due >= 1 and crowd.lateness(now) >= 0:
-                crowd.due -= 1
-                self._cut(next(iter(crowd.members)), crowd.name)
-        if self.untaken:
+        for state in self.states:
+            state.pace(now)
+            late = late or state.lateness(now) >= 0
+            while state.due >= 1 and state.lateness(now) >= 0:
+                state.due -= 1
+                self._expire(next(iter(state.members)), state.name)
+        if self.unsent:
             self._abort_slow_readers(now)
         return SWEEP_EVERY_S if late else AT_REST_S
 
     def _abort_slow_readers(self, now: float) -> None:
-        for connection, since in list(self.untaken.items()):
-            if not connection.holds_answer():
-                del self.untaken[connection]
+        for connection, since in list(self.unsent.items()):
+            if not connection.has_unsent():
+                del self.unsent[connection]
             elif now - since >= self.limits.answer_s:
-                del self.untaken[connection]
+                del self.unsent[connection]
                 self.metrics.connections_cut.labels("answer").inc()
                 connection.abort()
 
-    def _cut(self, connection: Connection, why: str) -> None:
-        if connection.cut():
+    def _expire(self, connection: Connection, why: str) -> None:
+        if connection.expire():
             self.metrics.connections_cut.labels(why).inc()

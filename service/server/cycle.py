@@ -15,26 +15,25 @@ from service.errors import ServiceError
 
 
 def is_failure(record: logging.LogRecord) -> bool:
-    """Whether a line of uvicorn's cycle is of a failure: a request that ends because its task is
-    cancelled is none. ``HttpServers.close`` counts those."""
+    """Log filter: drop errors of uvicorn's cycle about requests whose task is being cancelled.
+    ``HttpServers.close`` counts those."""
     if not record.exc_info or not isinstance(record.exc_info[1], asyncio.CancelledError):
         return True
     task = asyncio.current_task()
     return task is None or not task.cancelling()
 
 
-class Way:
-    """What a cycle writes to: the transport, but closing it is the connection's to decide, and an
-    answer's head goes out with what follows it. Every write is a call of the system, which costs
-    more than most of what Python does for an answer."""
+class ResponseWriter:
+    """A cycle's transport: coalesces the head and the body of an answer into one write, because a
+    system call costs more than most of an answer's Python; ``close`` asks the connection."""
 
     __slots__ = ("_head", "_write", "end", "half_closed", "holding", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
         self._write, self.is_closing = transport.write, transport.is_closing
-        self.end = end  # of the connection
-        self.half_closed = False  # the client sends no more
-        self.holding = False  # what is written is a head
+        self.end = end  # closes the connection
+        self.half_closed = False  # by the client
+        self.holding = False  # the next write is a head
         self._head = b""
 
     def write(self, data: bytes) -> None:
@@ -45,7 +44,7 @@ class Way:
         self._write(head + data)
 
     def close(self) -> None:
-        if self._head:  # and nothing follows: the client should see that an answer broke off
+        if self._head:  # no body follows: show the client that the answer is incomplete
             self.write(b"")
         self.end()
 
@@ -54,7 +53,7 @@ class Cycle(RequestResponseCycle):
     """One request and its answer, and its ``service.context.Connection``."""
 
     body: bytes | bytearray  # type: ignore[assignment]
-    fault: ServiceError | None = None  # why the rest of the body never comes
+    fault: ServiceError | None = None  # why the body stays incomplete
     _left: Callable[[], None] | None = None
     _half_closed: Callable[[], None] | None = None
 
@@ -63,22 +62,22 @@ class Cycle(RequestResponseCycle):
         try:
             await super().run_asgi(app)
         finally:
-            # They hold the cycle as it holds them (a fault by its traceback, whose frames have what
-            # was read): the collector would be left with every request there was.
+            # Reference cycles (a fault's traceback holds frames): without this every request would
+            # be left to the garbage collector.
             del self.scope[CONNECTION]  # type: ignore[misc]
             self.fault = None
 
     async def send(self, message: ASGISendEvent) -> None:
-        way = cast(Way, self.transport)
+        writer = cast(ResponseWriter, self.transport)
         begins = message["type"] == "http.response.start"
         if self.waiting_for_100_continue and begins and self.more_body:
-            self.keep_alive = False  # the client may leave the body out, or send it all the same
-        # Nothing follows the head of an answer to HEAD.
-        way.holding = begins and self.scope["method"] != "HEAD"
+            self.keep_alive = False  # the client may omit the body, or send it anyway
+        # An answer to HEAD has no body.
+        writer.holding = begins and self.scope["method"] != "HEAD"
         try:
             await super().send(message)
         finally:
-            way.holding = False
+            writer.holding = False
 
     async def receive(self) -> ASGIReceiveEvent:
         message = await super().receive()
@@ -87,7 +86,7 @@ class Cycle(RequestResponseCycle):
         return message
 
     def add(self, piece: bytes) -> None:
-        """Another piece of the body. Where one is all of it, it is kept as it came."""
+        """Add a piece of the body. A single piece is not copied."""
         if not self.body:
             self.body = piece
         elif isinstance(self.body, bytes):
@@ -97,7 +96,7 @@ class Cycle(RequestResponseCycle):
         self.message_event.set()
 
     def end_body(self, fault: ServiceError) -> None:
-        """Whoever waits for the body gets this instead."""
+        """Raise ``fault`` where the body is awaited."""
         self.fault, self.body = fault, b""
         self.message_event.set()
 
@@ -116,7 +115,7 @@ class Cycle(RequestResponseCycle):
 
     @property
     def has_half_closed(self) -> bool:
-        return cast(Way, self.transport).half_closed
+        return cast(ResponseWriter, self.transport).half_closed
 
     def watch(self, left: Callable[[], None] | None) -> None:
         self._left = left
@@ -125,12 +124,12 @@ class Cycle(RequestResponseCycle):
         self._half_closed = half_closed
 
     def half_close(self) -> None:
-        """The client has sent all it will."""
+        """The client has shut down its side."""
         if self._half_closed is not None:
             self._half_closed()
 
     def leave(self) -> None:
-        """The client has gone away."""
+        """The client has disconnected."""
         self.disconnected = True
         self.message_event.set()
         if self._left is not None:

@@ -1,4 +1,4 @@
-"""Fit the limits on connections to the descriptors that the system lets the process open."""
+"""Fits the connection limits to the number of file descriptors that the process may open."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from service.observability.logs import logger
 from service.settings import PREFIX, Settings
 
 LIMITED = ("max_idle_connections", "max_receiving_connections", "max_in_flight_connections")
-# For all that is no connection of a client: the store's, files of bundles and tables, children.
+# For the store's connections, files of bundles and tables, child processes.
 RESERVE, RESERVED_SHARE = 256, 0.25  # at most this share of the limit
 
 
 def fitted(settings: Settings) -> Settings:
-    """The settings, their three limits on connections lowered in proportion where all of those
-    would need more descriptors than there are. A warning names what was lowered.
+    """The settings, with the connection limits lowered in proportion if they need more
+    descriptors than the process may open. A warning names the lowered limits.
 
-    The soft limit (``ulimit -Sn``) is raised first, as far as is of use and the hard one allows.
+    First raises the soft limit (``ulimit -Sn``) as far as needed and as the hard limit allows.
     """
     wanted = {name: int(getattr(settings, name)) for name in LIMITED}
     descriptors = raised_limit(2 * sum(wanted.values()) + RESERVE)
@@ -35,7 +35,7 @@ def fitted(settings: Settings) -> Settings:
 
 
 def connections_allowed(descriptors: int | None = None) -> int:
-    """How many of the descriptors, or of those this process may open, connections may take."""
+    """How many of ``descriptors``, by default of the soft limit, connections may use."""
     if descriptors is None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         descriptors = sys.maxsize if soft == resource.RLIM_INFINITY else soft
@@ -43,7 +43,7 @@ def connections_allowed(descriptors: int | None = None) -> int:
 
 
 def raised_limit(wanted: int) -> int:
-    """Descriptors that this process may open, after raising its soft limit towards ``wanted``."""
+    """The soft limit, after raising it towards ``wanted``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted

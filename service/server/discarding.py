@@ -1,4 +1,4 @@
-"""Pace the reading of what refused connections still send.
+"""Paces the discarding of input from refused connections.
 
 A lingering connection reads and discards until its client has taken the refusal and closes (nginx:
 ``lingering_close``). A client on a fast network sends gigabytes a second, which would take the
@@ -18,14 +18,14 @@ LEAST_PAUSE_S = A_READ_S / SHARE  # which is also how long each waits for its cl
 
 
 class Flow(Protocol):
-    """Of one connection; both may be called again without effect, and after its end."""
+    """The flow control of one connection. Both are idempotent, also after its end."""
 
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
 
 
 class Discarding:
-    """The lingering connections of one port, on its event loop alone."""
+    """The lingering connections of one port. Used on the event loop alone."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._waiting = loop, OrderedDict[Flow, None]()
@@ -33,7 +33,7 @@ class Discarding:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, flow: Flow) -> None:
-        """It reads when its turn comes, until ``remove``."""
+        """Let it read in its turn, until ``remove``."""
         flow.pause_reading()
         self._waiting[flow] = None
         if self._timer is None:
@@ -45,7 +45,7 @@ class Discarding:
             self._reading = None
 
     def read(self, flow: Flow, size: int) -> None:
-        """So many bytes were read: the next turn comes when they are paid for."""
+        """Account for ``size`` bytes read: the next turn comes when they are paid for."""
         flow.pause_reading()
         if self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""Cancel what is done for a client that goes away; defer it for one that may have."""
+"""Cancels work for a client that disconnects; defers it for one that may have."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from types import TracebackType
 from service.context import Connection
 from service.errors import ClientGone
 
-GONE = "the client went away before its answer"
+GONE = "the client closed the connection before the answer"
 
 
-class WhileThere:
-    """``with WhileThere(connection):`` around what is done for a request.
+class CancelOnDisconnect:
+    """``with CancelOnDisconnect(connection):`` around the work for a request.
 
-    ClientGone, at the next thing awaited in the block, when the connection is reset. A client that
-    has shut down its side still waits for its answer, or has closed the connection: both send the
-    same FIN. So ``defer`` is called then, and the request goes on. A server that tells nothing of
-    either has no ``connection``. Nor is anything noticed of a client that has sent its next request
-    already: no more is read of it before the first is answered.
+    Raises ClientGone at the next await in the block when the connection is reset. After a FIN the
+    client may have closed the connection or only its side of it, so ``defer`` is called and the
+    work goes on. ``connection`` is None on other servers. A disconnect after a pipelined request
+    is not noticed: input is not read before the first answer.
     """
 
     __slots__ = ("_connection", "_defer", "_gone", "_task")

@@ -54,8 +54,8 @@ class RequestHead:
     expects_continue: bool
 
 
-class Limits(Protocol):
-    """``service.server.connections.Limits``, as far as framing goes."""
+class FramingLimits(Protocol):
+    """The limits of ``service.server.connections.ConnectionLimits`` that framing needs."""
 
     @property
     def header_bytes(self) -> int: ...
@@ -68,7 +68,7 @@ class Limits(Protocol):
 class Receiver(Protocol):
     """Called with each part of a message, in order."""
 
-    deaf: bool  # nothing more is to be parsed
+    discards: bool  # nothing more is to be parsed
 
     def on_request(self, head: RequestHead) -> None: ...
     def on_body(self, piece: bytes) -> None: ...
@@ -80,7 +80,7 @@ class Framing:
 
     __slots__ = ("_extensions", "_left", "_limits", "_partial", "_pieces", "_size", "_step")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: FramingLimits) -> None:
         self._limits = limits
         self._step: Step = _head  # a function: a bound method would be a reference to itself
         self._partial = bytearray()  # of a head, a chunk's line or trailers
@@ -103,10 +103,10 @@ class Framing:
         return self._size
 
     def feed(self, data: bytes, receiver: Receiver) -> bool:
-        """Parse a segment. Whether bytes were left because ``receiver`` is deaf. ServiceError."""
+        """Parse a segment. True: bytes are left because ``receiver`` discards. ServiceError."""
         at, end = 0, len(data)
         while at < end:
-            if receiver.deaf:
+            if receiver.discards:
                 return True
             at = self._step(self, data, at, receiver)
         return False

@@ -1,9 +1,8 @@
-"""One HTTP/1.1 connection: an asyncio protocol that makes a cycle of each request.
+"""One HTTP/1.1 connection: an asyncio protocol that runs each request as an ASGI cycle.
 
-``service.server.framing`` says where requests begin and end, within limits in bytes and number
-(431, 413). Bounded here: the time that headers, body and the taking of an answer need
-(``service.server.connections`` keeps it), and requests sent ahead of their answers. What cannot be
-answered any more is closed.
+``service.server.framing`` finds where requests begin and end, within limits on bytes and number
+(431, 413). This module bounds the requests sent ahead of their answers (pipelining), and reports
+its state to ``service.server.connections``, which bounds the time for headers, body and answer.
 """
 
 from __future__ import annotations
@@ -11,79 +10,76 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from urllib.parse import unquote
 
+from starlette.responses import Response
+from starlette.types import ASGIApp
 from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
-from service.access.hosts import TARGET_HOST
-from service.api.problems import REFUSAL, problem_of
-from service.context import PROBES, UNMATCHED, fresh_id
+from service.context import TARGET_HOST
 from service.errors import OverCapacity, RequestTimeout, ServiceError, TooLarge
 from service.observability.background import begin_request
-from service.observability.metrics import Metrics
-from service.server.connections import Crowd
-from service.server.cycle import Cycle, Way, is_failure
+from service.server.connections import ConnectionState
+from service.server.context import ServerContext
+from service.server.cycle import Cycle, ResponseWriter, is_failure
 from service.server.framing import Framing, RequestHead
 
-if TYPE_CHECKING:
-    from service.server.http_server import HttpServer
-
 MOST_AHEAD = 16  # requests sent before the answer to the first
-LOGGER = logging.getLogger("uvicorn.error")  # of what an application raises
+LOGGER = logging.getLogger("uvicorn.error")  # for errors that an application raises
 LOGGER.addFilter(is_failure)
 
 
-class Receiving(asyncio.Protocol):
-    """From ``HttpServer``; lives as long as its connection."""
+class HttpProtocol(asyncio.Protocol):
+    """Made by ``HttpServer``; lives as long as its connection."""
 
     transport: asyncio.Transport
     flow: FlowControl
 
-    def __init__(self, port: HttpServer) -> None:
-        self.book, self.crowd = port.connections, cast(Crowd | None, None)
-        self._port, self._limits = port, port.connections.limits
+    def __init__(self, context: ServerContext) -> None:
+        self.tracker, self.state = context.tracker, cast(ConnectionState | None, None)
+        self._context, self._limits = context, context.tracker.limits
         self._framing = Framing(self._limits)
         self._cycle: Cycle | None = None  # the last one begun
         self._active: Cycle | None = None  # the one being answered
-        self._pipeline = deque[tuple[Cycle, ASGI3Application]]()  # begun and not yet started
+        self._pipeline = deque[tuple[Cycle, ASGIApp]]()  # not started yet
         self._closing = False
-        self.deaf = False  # what still comes is thrown away
-        self._more = False  # and there was some
-        self._final: ServiceError | None = None  # what is said when all else is answered
+        self.discards = False  # further input
+        self._more = False  # there was some
+        self._final: ServiceError | None = None  # sent when all else is answered
 
-    # What the transport says
+    # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.flow = FlowControl(self.transport)
         self._server, self._client = get_local_addr(self.transport), get_remote_addr(self.transport)
         self._descriptor: int = transport.get_extra_info("socket").fileno()
-        self._way = Way(self.transport, self._close)
-        self.book.move(self, self.book.headers)
+        self._writer = ResponseWriter(self.transport, self._close)
+        self.tracker.move(self, self.tracker.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closing = self.deaf = True
-        self._way.end = _nothing  # or the two hold each other
-        if self._way.half_closed:
-            self._port.resets.forget(self._descriptor, self.abort)
-        self._port.discarding.remove(self.flow)
-        self.book.leave(self)
+        self._closing = self.discards = True
+        self._writer.end = _nothing  # breaks a reference cycle
+        if self._writer.half_closed:
+            self._context.resets.forget(self._descriptor, self.abort)
+        self._context.discarding.remove(self.flow)
+        self.tracker.leave(self)
         self._pipeline.clear()
         self.flow.resume_writing()
         if self._active is not None and not self._active.response_complete:
             self._active.leave()
 
     def data_received(self, data: bytes) -> None:
-        if self.deaf:
+        if self.discards:
             self._more = True
-            if self.crowd is self.book.lingering:
-                self._port.discarding.read(self.flow, len(data))
+            if self.state is self.tracker.lingering:
+                self._context.discarding.read(self.flow, len(data))
             else:
-                self.flow.pause_reading()  # until all is answered
+                self.flow.pause_reading()  # until the answers are sent
             return
         try:
             self._more = self._framing.feed(data, self)
@@ -93,12 +89,11 @@ class Receiving(asyncio.Protocol):
         self._settle()
 
     def eof_received(self) -> bool:
-        """The client has shut down its side, or closed the connection, which looks alike until it
-        is written to. Requests that are whole are answered, at batch priority, and the last answer
-        closes; one that broke off is not."""
-        broken_off = self._framing.in_body and not self.deaf
-        self._way.half_closed = self.deaf = True
-        if self._closing:  # everything is said; what lingers waits for this
+        """The client has shut down its side or closed the connection, which differ only when it is
+        written to. Answer complete requests at batch priority, then close; drop a partial one."""
+        broken_off = self._framing.in_body and not self.discards
+        self._writer.half_closed = self.discards = True
+        if self._closing:  # the end of lingering
             return False
         last, active = self._cycle, self._active
         if broken_off and self._pipeline:
@@ -110,19 +105,19 @@ class Receiving(asyncio.Protocol):
             self._close()
             return False
         last.keep_alive = last.keep_alive and self._final is not None
-        self._port.resets.watch(self._descriptor, self.abort)
+        self._context.resets.watch(self._descriptor, self.abort)
         active.half_close()
         self._settle()
         return True
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
-        self.book.awaits_reader(self)
+        self.tracker.track_unsent(self)
 
     def resume_writing(self) -> None:
         self.flow.resume_writing()
 
-    # What the framing says
+    # Called by the framing
 
     def on_request(self, head: RequestHead) -> None:
         path = head.path.decode("ascii")
@@ -146,10 +141,13 @@ class Receiving(asyncio.Protocol):
         limits = self._limits
         refusal: ServiceError | None = None
         if head.length is not None and head.length > limits.body_bytes:
-            refusal, self.deaf = TooLarge.beyond(limits.body_bytes), True
-            self.flow.pause_reading()  # until it is answered
-        elif len(self.book.in_flight.members) >= limits.in_flight and scope["path"] not in PROBES:
-            refusal = OverCapacity("too many requests at a time", headers={"Retry-After": "1"})
+            refusal, self.discards = TooLarge.beyond(limits.body_bytes), True
+            self.flow.pause_reading()  # until the refusal is sent
+        elif (
+            len(self.tracker.in_flight.members) >= limits.in_flight
+            and scope["path"] not in self._context.application.exempt
+        ):
+            refusal = OverCapacity("too many concurrent requests", headers={"Retry-After": "1"})
         self._begin_cycle(scope, head, refusal)
 
     def on_body(self, piece: bytes) -> None:
@@ -163,34 +161,32 @@ class Receiving(asyncio.Protocol):
     def on_complete(self) -> None:
         cycle = self._cycle
         assert cycle is not None, "a message has a head"
-        self.deaf = not cycle.keep_alive  # what comes after the last request is thrown away
+        self.discards = not cycle.keep_alive  # after the last request
         if not cycle.response_complete:
             cycle.more_body = False
             cycle.message_event.set()
 
-    # What becomes of it
+    # Requests and states
 
     def _begin_cycle(
         self, scope: HTTPScope, head: RequestHead, refusal: ServiceError | None
     ) -> None:
-        last, app = self._cycle, self._port.app
-        if refusal is not None:
-            app = self._port.refusing
-            scope[REFUSAL] = refusal  # type: ignore[literal-required]
+        last, application = self._cycle, self._context.application
+        app = application.app if refusal is None else application.refuse(refusal)
         self._cycle = Cycle(
             scope=scope,
-            transport=cast(asyncio.Transport, self._way),
+            transport=cast(asyncio.Transport, self._writer),
             flow=self.flow,
             logger=LOGGER,
             access_logger=LOGGER,
             access_log=False,
-            default_headers=self._port.state.default_headers,
+            default_headers=self._context.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=head.expects_continue,
             keep_alive=(
                 head.keep_alive
                 and refusal is None
-                and not self.book.draining
+                and not self.tracker.draining
                 and len(self._pipeline) < MOST_AHEAD
             ),
             on_response=self.on_response_complete,
@@ -201,13 +197,13 @@ class Receiving(asyncio.Protocol):
             self.flow.pause_reading()
             self._pipeline.appendleft((self._cycle, app))
 
-    def _start(self, cycle: Cycle, app: ASGI3Application) -> None:
-        self._active = cycle
-        port = self._port
-        begin_request(port.loop, cycle.run_asgi(app), port.state.tasks)
+    def _start(self, cycle: Cycle, app: ASGIApp) -> None:
+        self._active, context = cycle, self._context
+        running = cycle.run_asgi(cast(ASGI3Application, app))
+        begin_request(context.loop, running, context.tasks)
 
     def on_response_complete(self) -> None:
-        """An answer is handed to the transport."""
+        """An answer has been written to the transport."""
         if self._closing:
             return
         self.flow.resume_reading()
@@ -216,32 +212,32 @@ class Receiving(asyncio.Protocol):
         elif self._final is not None:
             self._refuse(self._final)
             return
-        if self.holds_answer():
-            self.book.awaits_reader(self)
+        if self.has_unsent():
+            self.tracker.track_unsent(self)
         self._settle()
 
     def _settle(self) -> None:
-        """Move to the state this connection is in."""
+        """Move to the state that this connection is in now."""
         if self._closing:
             return
-        book, active, framing = self.book, self._active, self._framing
-        if not self.deaf and framing.in_body:
-            crowd = book.body
-        elif not self.deaf and (framing.begun or active is None):
-            crowd = book.headers
+        tracker, active, framing = self.tracker, self._active, self._framing
+        if not self.discards and framing.in_body:
+            state = tracker.body
+        elif not self.discards and (framing.begun or active is None):
+            state = tracker.headers
         elif active is not None and not active.response_complete:
-            crowd = book.in_flight
+            state = tracker.in_flight
         else:
-            crowd = book.idle
-        if crowd is not self.crowd:
-            book.move(self, crowd)
-        if crowd is book.body or self._pipeline or self in book.held:
-            book.hold(self, self._held())
+            state = tracker.idle
+        if state is not self.state:
+            tracker.move(self, state)
+        if state is tracker.body or self._pipeline or self in tracker.held:
+            tracker.hold(self, self._held())
 
     def _held(self) -> int:
-        """Bytes in memory of bodies that are not whole, or whose turn has not come."""
+        """Bytes in memory of bodies that are incomplete or wait for their turn."""
         size = sum(len(cycle.body) for cycle, _ in self._pipeline)
-        if self.crowd is self.book.body and self._cycle is not None:
+        if self.state is self.tracker.body and self._cycle is not None:
             if not self._cycle.response_complete:
                 size += self._framing.body_bytes
             if self._pipeline:
@@ -249,10 +245,10 @@ class Receiving(asyncio.Protocol):
         return size
 
     def _refuse(self, error: ServiceError) -> None:
-        """Send a final error, after the answers under way or as the answer whose body fails. Then
-        close."""
+        """Send a final error: as the answer of the request whose body fails, or after the answers
+        under way. Then close."""
         body_fails = self._framing.in_body
-        self.deaf = self._more = True
+        self.discards = self._more = True
         cycle = self._cycle
         if cycle is not None and not cycle.response_complete:
             if body_fails:
@@ -260,60 +256,60 @@ class Receiving(asyncio.Protocol):
                 cycle.end_body(error)
             else:
                 self._final = error
-            self.book.move(self, self.book.in_flight)
+            self.tracker.move(self, self.tracker.in_flight)
             return
-        if not body_fails:  # of a request that was answered without it, nothing is left to say
-            self.transport.write(document(error, self.book.metrics))
+        if not body_fails:  # its request has been answered already
+            self.transport.write(_encoded(self._context.application.error_response(error)))
         self._close()
 
     def _close(self) -> None:
-        """Close when the last answer has been taken. While the client sends, closing at once would
-        reset the connection, and the answer might never be read."""
+        """Close when the last answer has been sent. While the client sends, closing at once would
+        reset the connection and could lose the answer: linger instead."""
         if self._closing:
             return
         self._closing = True
         framing = self._framing
-        if self._way.half_closed or not (self._more or framing.in_body or framing.begun):
-            self.book.move(self, self.book.closing)
+        if self._writer.half_closed or not (self._more or framing.in_body or framing.begun):
+            self.tracker.move(self, self.tracker.closing)
             self.transport.close()
             return
-        self.deaf = True
-        self.book.move(self, self.book.lingering)
-        self._port.discarding.add(self.flow)
+        self.discards = True
+        self.tracker.move(self, self.tracker.lingering)
+        self._context.discarding.add(self.flow)
         self.transport.write_eof()
 
-    # What the crowd of connections asks for
+    # Called by the tracker
 
-    def cut(self) -> bool:
-        book, crowd = self.book, self.crowd
-        if crowd is book.idle or (crowd is book.headers and not self._framing.begun):
+    def expire(self) -> bool:
+        tracker, state = self.tracker, self.state
+        if state is tracker.idle or (state is tracker.headers and not self._framing.begun):
             self._close()
-        elif crowd is book.headers or crowd is book.body:
+        elif state is tracker.headers or state is tracker.body:
             if self.flow.read_paused:
-                book.move(self, crowd)
+                tracker.move(self, state)
                 return False
-            self._refuse(RequestTimeout("the request did not arrive in time"))
+            self._refuse(RequestTimeout("the request was not received in time"))
         else:
             self.abort()
         return True
 
-    def give_way(self) -> None:
-        if not self._framing.in_body:  # what is held are requests sent ahead
+    def release_body(self) -> None:
+        if not self._framing.in_body:  # it holds requests sent ahead
             self.abort()
             return
-        busy = "too much of other requests is being received"
-        self._refuse(OverCapacity(busy, headers={"Retry-After": "1", "Connection": "close"}))
+        detail = "too many request bodies are being received"
+        self._refuse(OverCapacity(detail, headers={"Retry-After": "1", "Connection": "close"}))
 
     def abort(self) -> None:
         self._closing = True
-        self.book.leave(self)
+        self.tracker.leave(self)
         self.transport.abort()
 
-    def holds_answer(self) -> bool:
+    def has_unsent(self) -> bool:
         return self.transport.get_write_buffer_size() > 0
 
-    def say_last(self) -> None:
-        """Close after what is under way."""
+    def close_after_answer(self) -> None:
+        """Close after the answer under way."""
         if self._cycle is not None and not self._cycle.response_complete:
             self._cycle.keep_alive = False
 
@@ -321,11 +317,8 @@ class Receiving(asyncio.Protocol):
 def _nothing() -> None: ...
 
 
-def document(error: ServiceError, metrics: Metrics) -> bytes:
-    """A whole answer to what never became a request."""
-    response = problem_of(error).response(fresh_id())
-    metrics.requests.labels(UNMATCHED, response.status_code).inc()
-    metrics.problems.labels(error.slug).inc()
+def _encoded(response: Response) -> bytes:
+    """A whole response, the last of its connection."""
     headers = [*response.raw_headers, (b"connection", b"close")]
     lines = [b"%s: %s\r\n" % header for header in headers]
     return b"".join([STATUS_LINE[response.status_code], *lines, b"\r\n", bytes(response.body)])

@@ -1,8 +1,7 @@
-"""Notice that a half-closed connection is reset.
+"""Detects resets of half-closed connections.
 
-After a client's FIN a transport reads no more, so it would learn of a reset only when it writes.
-An epoll of its own, which reports errors and hang-ups and nothing else, tells at once. Where there
-is no epoll, the write tells.
+After a client's FIN the transport no longer reads, so it would notice a reset only on writing. An
+epoll for errors and hang-ups alone reports it at once; without epoll, writing does.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from contextlib import suppress
 
 
 class Resets:
-    """The half-closed connections of one event loop."""
+    """Watches the half-closed connections of one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._watched: dict[int, Callable[[], None]] = {}
@@ -35,14 +34,14 @@ class Resets:
         self._watched[descriptor] = on_reset
 
     def forget(self, descriptor: int, on_reset: Callable[[], None]) -> None:
-        """A descriptor that was closed may be another connection's by now."""
+        """Stop watching, unless the closed descriptor belongs to another connection by now."""
         if self._watched.get(descriptor) != on_reset:
             return
         del self._watched[descriptor]
         self._unregister(descriptor)
 
     def close(self) -> None:
-        """Watch nothing any more; connections that end afterwards may still ``forget``."""
+        """Stop watching; connections that end afterwards may still ``forget``."""
         self._watched.clear()
         if self._poll is not None:
             self._loop.remove_reader(self._poll.fileno())
@@ -59,5 +58,5 @@ class Resets:
 
     def _unregister(self, descriptor: int) -> None:
         assert self._poll is not None, "there is one when something is watched"
-        with suppress(OSError):  # closed, which ended it
+        with suppress(OSError):  # closing ended it
             self._poll.unregister(descriptor)

@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 
 from service.api.app import create_app
 from service.observability import logs
-from service.server.http_server import HttpServers
+from service.processes.run import http_servers
 from service.server.listener import Listener, listen
 from tests.service.in_process import opened
 from tests.service.traffic import Answer, contents, request_of
@@ -41,11 +41,11 @@ app = typer.Typer(add_completion=False)
 async def _serve(world: World, folder: Path) -> None:
     """Tells the two ports, and goes on until it is ended."""
     async with opened(world, private=folder / "private", keep_alive_s=1000) as state:
-        ports, loop = HttpServers(state), asyncio.get_running_loop()
+        ports, loop = http_servers(state), asyncio.get_running_loop()
         ours, theirs = listen("127.0.0.1", 0, ""), listen("127.0.0.1", 0, "")
         Listener(ours, ports.service.enter).open()
-        config, shared = _configuration(create_app(state)), ServerState()
-        await loop.create_server(lambda: HttpToolsProtocol(config, shared, {}), sock=theirs)
+        config, state = _configuration(create_app(state)), ServerState()
+        await loop.create_server(lambda: HttpToolsProtocol(config, state, {}), sock=theirs)
         example = orjson.dumps([body.decode() for body in contents(world, 50)]).decode()
         print(ours.getsockname()[1], theirs.getsockname()[1], example, flush=True)
         await asyncio.Event().wait()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 
-from service.server.http_server import HttpServers
+from service.processes.run import http_servers
 from service.server.listener import Listener, listen
 from service.state import ServiceState
 from tests.service.engine_gate import FAR
@@ -16,14 +16,14 @@ from tests.service.engine_gate import FAR
 async def listening(state: ServiceState) -> AsyncIterator[int]:
     """The port it listens on."""
     with closing(listen("127.0.0.1", 0, "port")) as listener:
-        ports = HttpServers(state)
-        door = Listener(listener, ports.service.enter)
-        door.open()
+        servers = http_servers(state)
+        ours = Listener(listener, servers.service.enter)
+        ours.open()
         try:
             yield listener.getsockname()[1]
         finally:
-            door.pause()
-            ports.close()
+            ours.pause()
+            servers.close()
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -29,11 +29,13 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from service.admission.loop_budget import LoopBudget
+from service.api.app import error_response, refusals
 from service.errors import ServiceError
 from service.observability import logs
 from service.observability.metrics import Metrics
+from service.server.context import Application
 from service.server.http_server import HttpServer
-from service.server.protocol import Receiving
+from service.server.protocol import HttpProtocol
 from service.settings import Settings
 from service.state import ServiceState
 from tests.service.framing_cases import splits, stream
@@ -75,7 +77,7 @@ async def _answer(send: Send, status: int) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-class Counting(Receiving):
+class Counting(HttpProtocol):
     """The service's own protocol, which tells how much of what was sent it has read."""
 
     read = 0
@@ -93,7 +95,10 @@ class Judge:
         metrics = Metrics()
         budget = LoopBudget(metrics, lambda: 0.0)
         state = SimpleNamespace(settings=Settings(), metrics=metrics, traces=None, budget=budget)
-        self.port = HttpServer("service", self.recorder, cast(ServiceState, state), lambda: None)
+        served = cast(ServiceState, state)
+        refuse, respond = refusals(served, public=True), error_response(served)
+        application = Application("service", self.recorder, refuse, respond)
+        self.context = HttpServer(application, state.settings, metrics).context
 
     async def ours(self, segments: Sequence[bytes]) -> tuple[list[Request], list[int], bool]:
         """The requests that were executed, every status that was answered, and whether the last of
@@ -104,7 +109,7 @@ class Judge:
             client.setblocking(False)
             theirs.setblocking(False)
             loop = asyncio.get_running_loop()
-            factory = lambda: Counting(self.port)  # noqa: E731
+            factory = lambda: Counting(self.context)  # noqa: E731
             _, protocol = await loop.connect_accepted_socket(factory, theirs)
             sent = 0
             for segment in segments:
@@ -113,14 +118,14 @@ class Judge:
                 except BrokenPipeError:
                     break
                 sent += len(segment)
-                await _until(lambda: protocol.read >= sent or protocol.crowd is None)  # noqa: B023
+                await _until(lambda: protocol.read >= sent or protocol.state is None)  # noqa: B023
             client.shutdown(socket.SHUT_WR)
             said = b""
             # A reset is an end too: of a connection that was closed while more came.
             with suppress(ConnectionResetError):
                 while piece := await loop.sock_recv(client, 65_536):
                     said += piece
-        await _until(lambda: protocol.crowd is None)
+        await _until(lambda: protocol.state is None)
         answers = [one for one in ANSWER.findall(said) if one[0] != b"100"]
         closed = bool(answers) and b"\r\nconnection: close\r\n" in answers[-1][1]
         return self.recorder.requests, [int(status) for status, _ in answers], closed

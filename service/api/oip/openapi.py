@@ -20,7 +20,7 @@ EXAMPLE = {
 
 
 class ErrorAnswer(BaseModel):
-    """Every refusal of the protocol's routes."""
+    """Error response of the protocol's routes."""
 
     model_config = ConfigDict(extra="forbid")
     error: str
@@ -49,10 +49,15 @@ class InferAnswer(BaseModel):
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Refusals that a route may answer with."""
+    """Error responses of a route."""
+    return {status: {"model": ErrorAnswer, "description": "The error"} for status in statuses}
+
+
+def error_document() -> dict[str, Any]:
+    """``errors`` for operations that are documented already."""
     return {
-        status: {"model": ErrorAnswer, "description": "What is wrong, in words"}
-        for status in statuses
+        "description": "The error",
+        "content": {JSON: {"schema": ErrorAnswer.model_json_schema()}},
     }
 
 

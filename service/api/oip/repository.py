@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from model_export.bundle.errors import BundleError
 from service.access.admin import Access
-from service.access.audit import Recorder
+from service.api.admin_commands import AdminCommands
 from service.api.body import Contents, parse_object, read_body
 from service.api.oip.naming import asked_version
 from service.api.oip.openapi import errors, parameters_of
@@ -32,7 +32,7 @@ REFUSALS = errors(400, 401, 403, 404, 409, 413, 415, 503)
 
 
 def add_repository(app: FastAPI, state: ServiceState) -> None:
-    manager, access, recorder = state.manager, Access(state.settings), Recorder(state)
+    manager, access, commands = state.manager, Access(state.settings), AdminCommands(state)
 
     @app.post(
         "/v2/repository/index",
@@ -52,7 +52,7 @@ def add_repository(app: FastAPI, state: ServiceState) -> None:
                 return await manager.activate(await _newest(manager))
             return await manager.load(version)
 
-        return await recorder.do(request, "load", request.path_params.get("version"), verb)
+        return await commands.run(request, "load", request.path_params.get("version"), verb)
 
     async def unload(request: Request) -> dict[str, Any]:
         async def verb() -> ModelEntry:
@@ -62,7 +62,7 @@ def add_repository(app: FastAPI, state: ServiceState) -> None:
                 raise Conflict(f"the model cannot be unloaded as a whole; a version can: {path}")
             return await manager.unload(version)
 
-        return await recorder.do(request, "unload", request.path_params.get("version"), verb)
+        return await commands.run(request, "unload", request.path_params.get("version"), verb)
 
     for path in (MODEL, VERSION):
         extra = {"parameters": parameters_of(path, state)}

@@ -124,7 +124,7 @@ def test_the_start_says_who_may_write_and_warns_where_any_caller_may(
     (said,) = [line for line in lines if line["event"] == "access"]
     assert [said["item_writes"], said["events"]] == decided
     assert TOKEN not in ended.log.read_text()
-    assert any("any caller" in line["event"] for line in lines) is warned
+    assert any("without an API key" in line["event"] for line in lines) is warned
     ended.remove()
 
 

@@ -196,7 +196,7 @@ def test_a_half_sent_body_is_cut_at_the_end_of_the_grace_time(world: World) -> N
         half.sendall(HALF_BODY)
         assert service.stop() == 0
         lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-    (cut,) = [line for line in lines if line["event"] == "cut at the end of the grace time"]
+    (cut,) = [line for line in lines if line["event"] == "requests aborted after the grace period"]
     assert cut["requests"] == 1
     assert [line for line in lines if line["level"] == "error"] == [cut]
     assert not any("exception" in line for line in lines)

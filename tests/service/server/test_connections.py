@@ -1,4 +1,4 @@
-"""The book of connections: who is late, who makes room. With a clock of its own."""
+"""The tracker of connections: who is late, who makes room. With a clock of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from service.observability.metrics import Metrics
 from service.server import connections as module
-from service.server.connections import Connections, Crowd, Limits
+from service.server.connections import ConnectionLimits, ConnectionState, ConnectionTracker
 from service.settings import Settings
 from tests.service.in_process import opened
 from tests.service.live import listening, until
@@ -27,32 +27,32 @@ class Clock:
 class One:
     """A connection; being cut it lingers, as a real one does."""
 
-    def __init__(self, book: Connections) -> None:
-        self.crowd: Crowd | None = None
-        self.book, self.cuts, self.aborted, self.holding = book, 0, False, False
+    def __init__(self, tracker: ConnectionTracker) -> None:
+        self.state: ConnectionState | None = None
+        self.tracker, self.cuts, self.aborted, self.holding = tracker, 0, False, False
         self.waits_for_us = False
 
-    def cut(self) -> bool:
+    def expire(self) -> bool:
         if self.waits_for_us:
-            self.book.move(self, self.crowd or self.book.headers)
+            self.tracker.move(self, self.state or self.tracker.headers)
             return False
         self.cuts += 1
-        if self.crowd is self.book.lingering:
+        if self.state is self.tracker.lingering:
             self.abort()
         else:
-            self.book.move(self, self.book.lingering)
+            self.tracker.move(self, self.tracker.lingering)
         return True
 
     def abort(self) -> None:
         self.aborted = True
-        self.book.leave(self)
+        self.tracker.leave(self)
 
-    def give_way(self) -> None:
+    def release_body(self) -> None:
         self.cuts += 1
 
-    def say_last(self) -> None: ...
+    def close_after_answer(self) -> None: ...
 
-    def holds_answer(self) -> bool:
+    def has_unsent(self) -> bool:
         return self.holding
 
 
@@ -63,19 +63,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def book(**changed: Any) -> Connections:
-    return Connections(Limits.of(Settings(**changed)), Metrics())
+def tracker(**changed: Any) -> ConnectionTracker:
+    return ConnectionTracker(ConnectionLimits.of(Settings(**changed)), Metrics())
 
 
-def arrived(book: Connections, crowd: Crowd, count: int) -> list[One]:
-    found = [One(book) for _ in range(count)]
+def arrived(tracker: ConnectionTracker, state: ConnectionState, count: int) -> list[One]:
+    found = [One(tracker) for _ in range(count)]
     for one in found:
-        book.move(one, crowd)
+        tracker.move(one, state)
     return found
 
 
 def test_only_whoever_is_late_is_cut(clock: Clock) -> None:
-    here = book(headers_timeout_ms=2000)
+    here = tracker(headers_timeout_ms=2000)
     (early,) = arrived(here, here.headers, 1)
     clock.now += 1.5
     (late,) = arrived(here, here.headers, 1)
@@ -85,9 +85,9 @@ def test_only_whoever_is_late_is_cut(clock: Clock) -> None:
 
 
 def test_every_state_has_its_own_time(clock: Clock) -> None:
-    here = book(headers_timeout_ms=1000, body_timeout_ms=3000, keep_alive_s=10)
+    here = tracker(headers_timeout_ms=1000, body_timeout_ms=3000, keep_alive_s=10)
     (headers,), (body,), (idle,) = (
-        arrived(here, crowd, 1) for crowd in (here.headers, here.body, here.idle)
+        arrived(here, state, 1) for state in (here.headers, here.body, here.idle)
     )
     (flying,) = arrived(here, here.in_flight, 1)
     cut = []
@@ -100,18 +100,20 @@ def test_every_state_has_its_own_time(clock: Clock) -> None:
     assert flying.cuts == 0
 
 
-def cut_times(clock: Clock, book: Connections, late: list[One], seconds: float) -> list[float]:
+def cut_times(
+    clock: Clock, tracker: ConnectionTracker, late: list[One], seconds: float
+) -> list[float]:
     """Seconds until each was cut, swept as often as a service sweeps."""
     begin, found, again = clock.now, list[float](), module.SWEEP_EVERY_S
     while clock.now - begin < seconds:
         clock.now += again
-        again = book.sweep()
+        again = tracker.sweep()
         found += [clock.now - begin] * (sum(one.cuts > 0 for one in late) - len(found))
     return found
 
 
 def test_a_flood_is_cut_a_few_at_a_time_and_within_five_seconds_of_coming(clock: Clock) -> None:
-    here = book()
+    here = tracker()
     late = arrived(here, here.headers, 500)
     waited = Settings().headers_timeout_ms / 1000
     clock.now += waited
@@ -123,7 +125,7 @@ def test_a_flood_is_cut_a_few_at_a_time_and_within_five_seconds_of_coming(clock:
 
 
 def test_only_beside_late_ones_is_swept_often(clock: Clock) -> None:
-    here = book(headers_timeout_ms=1000)
+    here = tracker(headers_timeout_ms=1000)
     assert here.sweep() == module.AT_REST_S
     late = arrived(here, here.headers, 20)
     assert here.sweep() == module.AT_REST_S
@@ -135,7 +137,7 @@ def test_only_beside_late_ones_is_swept_often(clock: Clock) -> None:
 
 
 def test_those_who_came_together_are_spread_over_a_longer_time_when_they_go(clock: Clock) -> None:
-    here = book(headers_timeout_ms=4000)
+    here = tracker(headers_timeout_ms=4000)
     late = list[One]()
     for _ in range(100):
         late += arrived(here, here.headers, 3)
@@ -147,12 +149,12 @@ def test_those_who_came_together_are_spread_over_a_longer_time_when_they_go(cloc
 
 
 def test_whoever_waits_for_us_gets_its_time_anew(clock: Clock) -> None:
-    here = book(body_timeout_ms=1000)
+    here = tracker(body_timeout_ms=1000)
     (one,) = arrived(here, here.body, 1)
     one.waits_for_us = True
     clock.now += 5
     here.sweep()
-    assert one.crowd is here.body
+    assert one.state is here.body
     one.waits_for_us = False
     clock.now += 0.5
     here.sweep()
@@ -163,14 +165,14 @@ def test_whoever_waits_for_us_gets_its_time_anew(clock: Clock) -> None:
 
 
 def test_the_longest_there_makes_room(clock: Clock) -> None:
-    here = book(max_receiving_connections=3)
+    here = tracker(max_receiving_connections=3)
     some = arrived(here, here.headers, 5)
     assert [one.cuts for one in some] == [1, 1, 0, 0, 0]
     assert len(here.headers.members) == 3
 
 
 def test_one_that_moves_on_is_not_in_the_way(clock: Clock) -> None:
-    here = book(max_receiving_connections=3)
+    here = tracker(max_receiving_connections=3)
     first, *rest = arrived(here, here.headers, 3)
     here.move(first, here.in_flight)
     arrived(here, here.headers, 1)
@@ -178,7 +180,7 @@ def test_one_that_moves_on_is_not_in_the_way(clock: Clock) -> None:
 
 
 def test_who_lingers_is_let_go(clock: Clock) -> None:
-    here = book(headers_timeout_ms=1000)
+    here = tracker(headers_timeout_ms=1000)
     (one,) = arrived(here, here.headers, 1)
     for _ in range(2):
         clock.now += 2
@@ -188,23 +190,23 @@ def test_who_lingers_is_let_go(clock: Clock) -> None:
 
 
 def test_an_answer_that_nobody_takes_is_dropped(clock: Clock) -> None:
-    here = book(answer_timeout_ms=5000)
+    here = tracker(answer_timeout_ms=5000)
     slow, quick = arrived(here, here.in_flight, 2)
     slow.holding = quick.holding = True
     for one in (slow, quick):
-        here.awaits_reader(one)
+        here.track_unsent(one)
     clock.now += 3
     quick.holding = False
     here.sweep()
     clock.now += 3
     here.sweep()
     assert (slow.aborted, quick.aborted) == (True, False)
-    assert not here.untaken
+    assert not here.unsent
 
 
 def test_leaving_is_counted_once(clock: Clock) -> None:
     left = []
-    here = Connections(Limits.of(Settings()), Metrics(), lambda: left.append(1))
+    here = ConnectionTracker(ConnectionLimits.of(Settings()), Metrics(), lambda: left.append(1))
     (one,) = arrived(here, here.idle, 1)
     here.leave(one)
     here.leave(one)
@@ -215,9 +217,9 @@ async def test_a_sweep_that_fails_is_not_the_last(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told, failures = list[str](), [OSError("not connected") for _ in range(3)]
-    sweep = Connections.sweep
+    sweep = ConnectionTracker.sweep
 
-    def failing(connections: Connections) -> float:
+    def failing(connections: ConnectionTracker) -> float:
         if failures:
             raise failures.pop()
         return sweep(connections)
@@ -225,7 +227,7 @@ async def test_a_sweep_that_fails_is_not_the_last(
     async with opened(world, headers_timeout_ms=100) as state, listening(state) as port:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: told.append(context["message"]))
-        monkeypatch.setattr(Connections, "sweep", failing)
+        monkeypatch.setattr(ConnectionTracker, "sweep", failing)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await until(reader.at_eof)
         writer.close()

@@ -14,7 +14,7 @@ import structlog
 
 from service.observability.metrics import Metrics
 from service.server import descriptors
-from service.server.connections import Connections, Limits
+from service.server.connections import ConnectionLimits, ConnectionTracker
 from service.server.listener import Listener
 from service.settings import Settings
 from tests.service.live import until
@@ -121,7 +121,7 @@ def test_what_is_lowered_keeps_its_proportions_and_a_reserve(most: int) -> None:
 
 
 def test_the_longest_idle_makes_room_and_what_is_answered_does_not() -> None:
-    here = Connections(Limits.of(Settings()), Metrics())
+    here = ConnectionTracker(ConnectionLimits.of(Settings()), Metrics())
     (flying,) = arrived(here, here.in_flight, 1)
     assert not here.make_room()
     (silent,) = arrived(here, here.headers, 1)

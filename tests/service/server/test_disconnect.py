@@ -12,7 +12,7 @@ from time import perf_counter
 import pytest
 
 from service.errors import ClientGone
-from service.server.disconnect import WhileThere
+from service.server.disconnect import CancelOnDisconnect
 from tests.service.engine_gate import FAR, Gate
 from tests.service.in_process import metric, opened
 from tests.service.live import listening, until
@@ -50,7 +50,7 @@ async def test_whatever_is_awaited_ends_when_the_client_leaves(before: bool) -> 
     async def work() -> None:
         if before:
             connection.close()
-        with WhileThere(connection):
+        with CancelOnDisconnect(connection):
             if not before:
                 asyncio.get_running_loop().call_soon(connection.close)
             await asyncio.sleep(FAR)
@@ -62,7 +62,7 @@ async def test_whatever_is_awaited_ends_when_the_client_leaves(before: bool) -> 
 
 async def test_a_client_that_stays_is_answered_and_not_watched_any_more() -> None:
     connection = Connection()
-    with WhileThere(connection):
+    with CancelOnDisconnect(connection):
         await asyncio.sleep(0)
     connection.close()
     for _ in range(3):
@@ -72,7 +72,7 @@ async def test_a_client_that_stays_is_answered_and_not_watched_any_more() -> Non
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     async def work() -> None:
-        with WhileThere(Connection()):
+        with CancelOnDisconnect(Connection()):
             await asyncio.sleep(FAR)
 
     task = asyncio.create_task(work())
@@ -86,7 +86,7 @@ async def test_an_error_of_the_work_wins_over_a_client_that_leaves_meanwhile() -
     connection = Connection()
 
     async def work() -> None:
-        with WhileThere(connection):
+        with CancelOnDisconnect(connection):
             asyncio.get_running_loop().call_soon(connection.close)
             try:
                 await asyncio.sleep(FAR)
@@ -99,7 +99,7 @@ async def test_an_error_of_the_work_wins_over_a_client_that_leaves_meanwhile() -
 
 
 async def test_without_a_server_that_tells_nothing_is_cancelled() -> None:
-    with WhileThere(None):
+    with CancelOnDisconnect(None):
         await asyncio.sleep(0)
 
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from service.errors import HeadersTooLarge, NotHttp, ServiceError, TooLarge
-from service.server.connections import Limits
+from service.server.connections import ConnectionLimits
 from service.server.framing import Framing, RequestHead, parse_head
 from service.settings import Settings
 from tests.service import measure_framing
@@ -18,7 +18,7 @@ from tests.service.process import Service
 from tests.service.wire import Response, connected, responses, until_closed
 from tests.service.world import World
 
-LIMITS = Limits.of(Settings(max_header_bytes=1024, max_headers=10, max_body_bytes=4096))
+LIMITS = ConnectionLimits.of(Settings(max_header_bytes=1024, max_headers=10, max_body_bytes=4096))
 SMUGGLED = b"DELETE /v1/items/%d HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-Id: SMUGGLED\r\n\r\n"
 UPGRADES = ("h2c", "websocket", "TLS/1.0", "HTTP/2.0", "foo")
 ROUTES = ("/v1/score", "/v1/events", "/v2/models/qin/infer", "/livez", "/nothing")
@@ -211,7 +211,7 @@ async def test_so_they_are_at_every_boundary_of_a_segment(name: str) -> None:
 
 
 class Heard:
-    deaf = False
+    discards = False
 
     def __init__(self) -> None:
         self.heads, self.bodies, self.complete = list[RequestHead](), list[bytes](), 0

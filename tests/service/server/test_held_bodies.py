@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.observability.metrics import Metrics
-from service.server.connections import Connections, Limits
+from service.server.connections import ConnectionLimits, ConnectionTracker
 from service.settings import Settings
 from tests.service.measure_held_bodies import MIB, measured
 from tests.service.process import serving
@@ -55,13 +55,13 @@ def wait_for(client: httpx.Client, line: str) -> None:
         time.sleep(0.02)
 
 
-def book(most: int) -> Connections:
+def tracker(most: int) -> ConnectionTracker:
     settings = Settings(max_receiving_bytes=most, max_body_bytes=1024)
-    return Connections(Limits.of(settings), Metrics())
+    return ConnectionTracker(ConnectionLimits.of(settings), Metrics())
 
 
 def test_of_those_that_hold_much_the_one_there_the_longest_gives_way() -> None:
-    here = book(10_000)
+    here = tracker(10_000)
     small, *large = arrived(here, here.body, 6)
     here.hold(small, 100)
     for one in large[:4]:
@@ -73,7 +73,7 @@ def test_of_those_that_hold_much_the_one_there_the_longest_gives_way() -> None:
 
 
 def test_what_is_whole_or_gone_is_held_no_longer() -> None:
-    here = book(10_000)
+    here = tracker(10_000)
     whole, gone = arrived(here, here.body, 2)
     for one in (whole, gone):
         here.hold(one, 4000)
@@ -84,14 +84,14 @@ def test_what_is_whole_or_gone_is_held_no_longer() -> None:
 
 @pytest.mark.parametrize("most", [0, 500])
 def test_one_whole_body_is_always_taken(most: int) -> None:
-    here = book(most)
+    here = tracker(most)
     (one,) = arrived(here, here.body, 1)
     here.hold(one, 1024)
     assert one.cuts == 0
 
 
 def test_pages_are_given_back_once_after_a_burst() -> None:
-    here = book(100 * MIB)
+    here = tracker(100 * MIB)
     (one,) = arrived(here, here.body, 1)
     assert isinstance(one, One)
     here.hold(one, 9 * MIB)

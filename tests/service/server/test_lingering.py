@@ -13,7 +13,7 @@ import pytest
 from service.admission.loop_budget import LoopBudget
 from service.server import connections, discarding
 from service.server.discarding import Discarding
-from service.server.protocol import Receiving
+from service.server.protocol import HttpProtocol
 from tests.service.engine_gate import FAR
 from tests.service.in_process import opened
 from tests.service.live import listening, until
@@ -60,13 +60,13 @@ class Sender:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Bytes that the service's connections have read."""
-    found, received = Counter[str](), Receiving.data_received
+    found, received = Counter[str](), HttpProtocol.data_received
 
-    def data_received(connection: Receiving, data: bytes) -> None:
+    def data_received(connection: HttpProtocol, data: bytes) -> None:
         found["bytes"] += len(data)
         received(connection, data)
 
-    monkeypatch.setattr(Receiving, "data_received", data_received)
+    monkeypatch.setattr(HttpProtocol, "data_received", data_received)
     return found
 
 

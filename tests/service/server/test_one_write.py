@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.app import error_response, refusals
+from service.server.context import Application
 from service.server.http_server import HttpServer
 from tests.service.engine_gate import FAR
 from tests.service.in_process import opened
@@ -72,10 +74,11 @@ async def said(world: World, say: Say, *methods: str) -> bytes:
     requests = [f"{method} /x HTTP/1.1\r\nHost: 127.0.0.1\r\n" for method in methods]
     requests[-1] += "Connection: close\r\n"
     async with opened(world) as state:
-        port = HttpServer("x", app_that(say), state, lambda: None)
+        application = Application("x", app_that(say), refusals(state), error_response(state))
+        server = HttpServer(application, state.settings, state.metrics)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        port.enter(ours)
+        server.enter(ours)
         reader, writer = await asyncio.open_connection(sock=theirs)
         writer.write("".join(line + "\r\n" for line in requests).encode())
         async with asyncio.timeout(FAR):

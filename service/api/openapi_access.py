@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of who may call."""
+"""Adds access to the OpenAPI document: 401, 403 and the API key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.access.middleware import KEYLESS
-from service.api.oip.openapi import ErrorAnswer
 from service.api.openapi import problem
 from service.api.problems import is_oip
 from service.context import PROBES
@@ -16,25 +15,25 @@ from service.settings import Settings, api_keys
 SCHEME = "API key"
 
 
-def document_access(app: FastAPI, settings: Settings) -> None:
-    """Add 401, 403 and the key to the operations that may be refused for their caller."""
+def document_access(app: FastAPI, settings: Settings, oip_error: dict[str, Any]) -> None:
+    """Add 401, 403 and the key to the operations that need them."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _complete(generate(), keys=bool(api_keys(settings.api_keys)))
+            _complete(generate(), oip_error, keys=bool(api_keys(settings.api_keys)))
         assert app.openapi_schema is not None
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(document: dict[str, Any], *, keys: bool) -> None:
+def _complete(document: dict[str, Any], oip_error: dict[str, Any], *, keys: bool) -> None:
     if keys:
         bearer = {"type": "http", "scheme": "bearer", "description": "One of QIN_API_KEYS."}
         document.setdefault("components", {})["securitySchemes"] = {SCHEME: bearer}
     for path, operations in document["paths"].items():
-        refusal = _error() if is_oip(path) else problem()
+        refusal = oip_error if is_oip(path) else problem()
         for operation in operations.values():
             responses = operation["responses"]
             if path not in PROBES:
@@ -42,8 +41,3 @@ def _complete(document: dict[str, Any], *, keys: bool) -> None:
             if keys and path not in KEYLESS:
                 responses.setdefault("401", refusal)
                 operation["security"] = [{SCHEME: []}]
-
-
-def _error() -> dict[str, Any]:
-    content = {"application/json": {"schema": ErrorAnswer.model_json_schema()}}
-    return {"description": "What is wrong, in words", "content": content}

@@ -1,4 +1,4 @@
-"""Draws the number of candidates per request: fixed or from a distribution."""
+"""How many candidates a request carries: a fixed number or a distribution of it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,24 @@ from numpy.typing import NDArray
 LONGEST = 100_000
 
 
-class CandidateCountsError(ValueError):
-    """A malformed distribution; the message lists the forms."""
+class SizesError(ValueError):
+    """A distribution that cannot be read; the message shows the forms there are."""
 
 
 @dataclass(frozen=True)
-class CandidateCounts:
+class Sizes:
     """``64`` | ``10..500`` | ``lognormal:MEDIAN:SIGMA[:MOST]`` | ``50@0.9,5000@0.1``"""
 
     text: str
 
     def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-        """Draw (count,) counts, each at least 1; CandidateCountsError for a malformed text."""
+        """(count,) list lengths, each at least 1. SizesError when ``text`` is none of the forms."""
         try:
             lengths = self._draw(rng, count)
         except (ValueError, IndexError) as error:
-            raise CandidateCountsError(
-                f"candidates: {self.text!r} is none of {CandidateCounts.__doc__}"
-            ) from error
+            raise SizesError(f"candidates: {self.text!r} is none of {Sizes.__doc__}") from error
         if lengths.min(initial=1) < 1 or lengths.max(initial=1) > LONGEST:
-            raise CandidateCountsError(
-                f"candidates: {self.text!r} is outside the range 1 … {LONGEST:,}"
-            )
+            raise SizesError(f"candidates: {self.text!r} leaves the range 1 … {LONGEST:,}")
         return lengths
 
     def _draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:

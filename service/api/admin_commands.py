@@ -1,0 +1,32 @@
+"""Runs commands of the admin API, in either dialect: check access, run, publish, log."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+
+from service.access.admin import Access
+from service.access.audit import audited
+from service.lifecycle.catalog import ModelEntry
+from service.state import ServiceState
+
+Command = Callable[[], Awaitable[ModelEntry]]
+
+
+class AdminCommands:
+    def __init__(self, state: ServiceState) -> None:
+        self._state, self._access = state, Access(state.settings)
+
+    async def run(
+        self, request: Request, action: str, version: str | None, command: Command
+    ) -> dict[str, Any]:
+        """Describe the version and the roles after the command; publish them to the fleet."""
+        manager = self._state.manager
+        with audited(request, action, model_version=version) as entry:
+            entry["who"] = self._access.check(request)
+            found = await command()
+            await self._state.fleet.publish()
+            entry["model_version"] = found.name
+            return {**manager.catalog.describe(found), **manager.catalog.roles()}
