@@ -36,7 +36,6 @@ CEILINGS = {
     "model_export": 1.2,
     "feature_store": 1.3,
     "service": 2.8,
-    "loadtest": 1.5,
 }
 
 

@@ -1,4 +1,4 @@
-"""``python -m loadtest``: asks a scoring service, open loop, and gives a verdict."""
+"""Runs ``python -m loadtest``, the command line of the load test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import signal
 from loadtest.cli.app import app
 
 if __name__ == "__main__":
-    # Whoever stops it by SIGTERM (``timeout``, a CI job) gets the report of what there is as well.
+    # SIGTERM (``timeout``, a CI job) ends a run like Ctrl-C: with a report of what was measured.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="python -m loadtest")

@@ -1,4 +1,4 @@
-"""What a number was measured on and with: without it, no number means anything."""
+"""Records what a result was measured with: machine, packages, command line and settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SECRET = ("--api-key", "--events-key", "--admin-token", "--header")  # options t
 
 
 def command() -> str:
-    """The command line, ready to be pasted but for what is secret in it."""
+    """Return the command line, quoted for a shell; values of ``SECRET`` options are elided."""
     arguments = _without_secrets(sys.argv[1:])
     if Path(sys.argv[0]).name == "__main__.py":
         return shlex.join(["python", "-m", "loadtest", *arguments])
@@ -56,7 +56,7 @@ def now() -> str:
 
 
 def describe(load: Load) -> dict[str, Any]:
-    """The settings of a run, as JSON has them; headers by name only, they may hold a token."""
+    """Return the settings of a run for JSON; headers by name only, as values may be secret."""
     content = asdict(load)
     content["arrivals"] = str(load.arrivals)
     content["replay"] = str(load.replay) if load.replay else None

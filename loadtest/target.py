@@ -1,6 +1,6 @@
-"""The address that requests go to, and the rule that keeps it on this machine.
+"""Parses and checks the address to load: loopback unless ``--allow-remote`` is given.
 
-A name is resolved once: the address that was checked is the one that is connected to.
+A name is resolved once, so that the address checked is the address connected to.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 
 class TargetError(ValueError):
-    """An address that the load test will not aim at; the message names the remedy."""
+    """An address that is malformed, or not on loopback and not allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, *, allow_remote: bool = False) -> Target:
-        """TargetError unless it is plain HTTP on loopback, or elsewhere and allowed."""
+        """Parse a URL. TargetError unless it is plain HTTP on loopback, or remote and allowed."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port or 80
@@ -40,17 +40,16 @@ class Target:
             raise TargetError(f"url: {url!r}: {error}") from None
         if parts.scheme != "http" or not host:
             raise TargetError(
-                f"url: {url!r} should look like http://127.0.0.1:8000 "
-                "(TLS is not spoken: measure behind it)"
+                f"url: {url!r} should look like http://127.0.0.1:8000 (TLS is not supported)"
             )
         if parts.query or parts.fragment or parts.username:
-            raise TargetError(f"url: {url!r}: only host, port and a path prefix are understood")
+            raise TargetError(f"url: {url!r}: only host, port and a path prefix are allowed")
         try:
             address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
         except (OSError, UnicodeError) as error:
             raise TargetError(f"url: {host!r} does not resolve: {error}") from None
         if not allow_remote and not ipaddress.ip_address(address.split("%")[0]).is_loopback:
             raise TargetError(
-                f"url: {host} is another machine; add --allow-remote if it is yours to load"
+                f"url: {host} is another machine; add --allow-remote if you may load it"
             )
         return cls(host, port, parts.path.rstrip("/"), url, address)

@@ -1,4 +1,4 @@
-"""Times as people write them."""
+"""Parses and formats times with units."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TIME = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h)\s*$")
 
 
 def seconds(text: str) -> float:
-    """``250us``, ``25ms``, ``1.5s``, ``2m``, ``1h``. ValueError shows the forms."""
+    """Parse ``250us``, ``25ms``, ``1.5s``, ``2m`` or ``1h``; ValueError for anything else."""
     match = TIME.match(text)
     if match is None:
         raise ValueError(f"{text!r} is not a time: write 250us, 25ms, 1.5s, 2m or 1h")
@@ -17,7 +17,7 @@ def seconds(text: str) -> float:
 
 
 def human(value: float) -> str:
-    """Seconds, in the unit that suits them, three digits."""
+    """Format seconds as s, ms or µs, with three digits; NaN as –."""
     if value != value:
         return "–"
     for unit, size in (("s", 1.0), ("ms", 1e-3)):

@@ -1,4 +1,5 @@
-"""Folds: a checkpoint becomes a bundle of small ONNX graphs that answer as the network does.
+"""Exports a checkpoint to a bundle: folds it exactly into small ONNX graphs and verifies them.
 
-``bundle`` and ``runtime`` (and what they import) need neither torch nor onnx: serving uses them.
+``bundle`` needs neither torch nor onnx: the service and the load test import it alone.
+May import ``feature_store`` and ``training``. Start reading at ``build``.
 """

@@ -1,4 +1,4 @@
-"""``python -m model_export``: from a checkpoint to a verified bundle."""
+"""``python -m model_export``: export checkpoints to bundles; verify, sign and show bundles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from model_export.cli.fuxictr import import_fuxictr
 from model_export.cli.report import print_info
 
 app = typer.Typer(
-    help="Fold a trained network into a bundle of ONNX graphs, and check one.",
+    help="Export a trained network to a bundle of ONNX graphs; verify, sign and show bundles.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -36,11 +36,11 @@ app.command()(bench_top_k)
 def verify(
     bundle: BundlePath,
     public_key: Annotated[
-        Path | None, typer.Option(help="PEM file; then it must be signed by a key in it.")
+        Path | None, typer.Option(help="PEM file; require a signature by a key in it.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check digests, signature, schema, inputs and outputs, golden answers, without torch."""
+    """Verify digests, signature, schema, inputs and outputs, and golden answers, without torch."""
     with refusals():
         checked, difference = verify_bundle(bundle)
         signed = _signed(checked, public_key)
@@ -68,7 +68,7 @@ def sign(
     key: Annotated[Path, typer.Option(help="Ed25519 private key, PEM.")],
     as_json: AsJson = False,
 ) -> None:
-    """Sign the manifest, and with it every file it names; services check it (QIN_PUBLIC_KEY)."""
+    """Sign the manifest, and with it every file it lists; services verify it (QIN_PUBLIC_KEY)."""
     with refusals():
         opened = Bundle.open(bundle)
         signer = sign_bundle(opened.path, key)
@@ -80,7 +80,7 @@ def sign(
 
 @app.command()
 def info(bundle: BundlePath, as_json: AsJson = False) -> None:
-    """What the bundle is: schema, sizes, work per candidate, parity, files."""
+    """Show a bundle's schema, sizes, work per candidate, parity and files."""
     with refusals():
         opened = Bundle.open(bundle)
         if as_json:
@@ -90,14 +90,14 @@ def info(bundle: BundlePath, as_json: AsJson = False) -> None:
 
 
 def _signed(bundle: Bundle, public_key: Path | None) -> str:
-    """What is known of who signed it. BundleError when ``public_key`` is given and did not."""
+    """Describe the signature. Raises BundleError if ``public_key`` is given and does not match."""
     signature = read_signature(bundle.path)
     if public_key is not None:
         manifest = (bundle.path / MANIFEST).read_bytes()
         return (
             f"signed by key {PublicKeys.read(public_key).check(bundle.path, manifest, signature)}"
         )
-    return "not signed" if signature is None else "signed; by whom takes --public-key"
+    return "not signed" if signature is None else "signed (verify it with --public-key)"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a network to a published bundle: fold, write, ask the golden questions, publish."""
+"""Builds a bundle from a network: fold, write the graphs, compute golden answers, publish."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from training.qin import QIN
 
 FOLD = "fold the weights"
 WRITE = "write the graphs"
-ASK = "ask the PyTorch network"
-COMPARE = "compare the graphs with it"
-GATE = "hold int8 against float32"
-PUBLISH = "digest and publish"
-STEPS = (FOLD, WRITE, ASK, COMPARE, GATE, PUBLISH)  # GATE with int8 alone
+GOLDEN_ANSWERS = "compute golden answers"
+COMPARE = "compare the graphs with them"
+GATE = "compare int8 with float32"
+PUBLISH = "compute digests and publish"
+STEPS = (FOLD, WRITE, GOLDEN_ANSWERS, COMPARE, GATE, PUBLISH)  # GATE with int8 alone
 
-# Names the graphs' own inputs and outputs have; a feature cannot be called the same.
+# Names of the graphs' own inputs and outputs, reserved.
 RESERVED = frozenset(
     {"vector", "row", "share", "keys", "values", "rows", "probability", "logit"}
     | {"history_keys", "history_values", "history_rows", "attention"}
@@ -52,10 +52,10 @@ RESERVED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Int8:
-    """A ranker with int8 products is wanted too, if it passes its gate."""
+    """Build a ranker with int8 products, too, if it passes its gate."""
 
     held_out: HeldOut
-    force: bool = False  # publish it whatever the gate says; the bundle then says so
+    force: bool = False  # publish even if the gate fails, which the manifest records
 
 
 def build(
@@ -69,11 +69,11 @@ def build(
     pictures: Mapping[str, bytes] | None = None,
     announce: Callable[[str], None] = lambda step: None,
 ) -> Bundle:
-    """Publish ``models/VERSION``. Raises ParityError, GateError or BundleError, and then leaves
-    nothing.
+    """Build and publish ``models/VERSION``.
 
-    ``network`` in eval mode; ``calibration`` is what has been done to its last layer, and
-    ``pictures`` are files to go with it; ``announce`` is told each of ``STEPS`` as it begins.
+    Raises ParityError, GateError or BundleError; then nothing is published. ``network`` in eval
+    mode, ``calibration`` folded into it before; ``pictures``: files to include; ``announce`` is
+    called with each of ``STEPS``.
     """
     schema, created = network.schema, datetime.now(UTC)
     _refuse_reserved_names(schema)
@@ -89,7 +89,7 @@ def build(
         if schema.context:
             context_tower(folded).save(staging.path)
 
-        announce(ASK)
+        announce(GOLDEN_ANSWERS)
         golden = golden_answers(network)
         golden.save(staging.path / GOLDEN)
 
@@ -125,14 +125,14 @@ def build(
 
 
 def check_parity(staging: Staging, golden: Golden) -> Parity:
-    """Ask the written graphs every golden question. Raises ParityError beyond the tolerance."""
+    """Run the written graphs on every golden request. Raises ParityError beyond the tolerance."""
     difference = golden.compare(FoldedModel(staging))
     if not difference.max_abs_error <= TOLERANCE:
         raise ParityError(
             f"version {staging.version} is not published: a folded answer differs from the "
             f"PyTorch network's by {difference.max_abs_error:.3g} (at most {TOLERANCE:g} is "
-            f"allowed); worst case: {difference.worst_case}. Weights of extreme size, or a defect "
-            "in a fold, do this: look at the checkpoint's metrics first"
+            f"allowed); worst case: {difference.worst_case}. Causes: weights of extreme size, or a "
+            "defect in a fold; see the checkpoint's metrics first"
         )
     return Parity(
         tolerance=TOLERANCE,
@@ -146,7 +146,7 @@ def check_parity(staging: Staging, golden: Golden) -> Parity:
 def _through_the_gate(
     staging: Staging, folded: FoldedNetwork, golden: Golden, int8: Int8
 ) -> QuantisationGate:
-    """Write the int8 ranker beside the other. GateError when it may not be published."""
+    """Write the int8 ranker and measure it. Raises GateError if it must not be published."""
     ranker_int8(folded).save(staging.path)
     model = FoldedModel(staging, precision="int8")
     return measure(model, int8.held_out, golden, int8.force)
@@ -169,6 +169,6 @@ def _refuse_reserved_names(schema: FeatureSchema) -> None:
     taken = sorted({f.name for f in (*schema.item, *schema.context)} & RESERVED)
     if taken:
         raise BundleError(
-            f"schema: feature named {', '.join(taken)}: the graphs use that name themselves; "
+            f"schema: feature named {', '.join(taken)}: reserved by the graphs; "
             "rename the feature in the schema and in the data, and train again"
         )

@@ -79,8 +79,7 @@ async def build_application(
     shadow = Shadow(reader, metrics, settings.chunk_candidates)
     audit = TopKAudit(registry, metrics, settings.top_k_recheck, settings.chunk_candidates)
     catalog = ModelCatalog(settings, repository, registry, shadow)
-    manager = ModelManager(catalog, copies, startup.policy, metrics)
-    manager.before_ready(refresher.catch_up)
+    manager = ModelManager(catalog, copies, startup.policy, metrics, refresher.catch_up)
     fleet = Fleet(settings, store, manager)
 
     async def activate(version: str, kind: str) -> None:

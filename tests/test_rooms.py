@@ -88,9 +88,6 @@ LONG_UNTIL_SPLIT: frozenset[str] = frozenset()
 SAYS = ("import", "Start")
 UNSAID_UNTIL_WRITTEN: frozenset[str] = frozenset(
     {
-        "loadtest/__init__.py",
-        "model_export/__init__.py",
-        "model_export/bench/__init__.py",
         "service/__init__.py",
         "training/__init__.py",
     }

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from feature_store.schema import FeatureSchema, SchemaError
 from training import checkpoint
-from training.announce import Announce
+from training.progress import OnProgress
 from training.recipe import PRESETS, Recipe
 
 app = typer.Typer(
@@ -59,9 +59,9 @@ def synthesize(
         "history": history,
     }
     changed = {k: v for k, v in given.items() if v is not None}
-    with explained(), progress() as announce:
+    with explained(), progress() as on_progress:
         sizes = dataclasses.replace(SIZES[preset], **changed)
-        truth = run(out, sizes, seed, announce)
+        truth = run(out, sizes, seed, on_progress)
     if as_json:
         print(json.dumps(dataclasses.asdict(truth)))
     else:
@@ -90,9 +90,9 @@ def fit(
     """Train by a recipe. A run that was killed goes on after its last whole epoch."""
     import torch
 
+    from training.data_parallel import process_group
     from training.dataset import open_data
     from training.fit import fit as run
-    from training.processes import processes
 
     if threads:
         torch.set_num_threads(threads)
@@ -105,10 +105,10 @@ def fit(
     with explained():
         changed = {k: v for k, v in given.items() if v is not None}
         recipe = Recipe.model_validate({**PRESETS[preset].model_dump(), **changed})
-    with explained(), processes() as peers, progress(peers.first) as announce:
-        opened = open_data(data, read_schema(data, schema), announce)
-        metrics = run(opened.train, opened.valid, recipe, out, peers, announce)
-    if not peers.first:
+    with explained(), process_group() as group, progress(group.first) as on_progress:
+        opened = open_data(data, read_schema(data, schema), on_progress)
+        metrics = run(opened.train, opened.valid, recipe, out, group, on_progress)
+    if not group.first:
         return
     if as_json:
         print(json.dumps(metrics))
@@ -137,12 +137,12 @@ def evaluate(
     from training.evaluate import evaluate as figures_of
     from training.fit import predict
     from training.metrics import reliability
-    from training.pictures import reliability_plot
+    from training.plots import reliability_plot
 
-    with explained(), progress() as announce:
+    with explained(), progress() as on_progress:
         network = checkpoint.load(folder)
-        opened = open_data(data, network.schema, announce)
-        scores = predict(network, opened.valid, announce=announce)
+        opened = open_data(data, network.schema, on_progress)
+        scores = predict(network, opened.valid, on_progress=on_progress)
     figures = figures_of(scores, opened.valid, opened.train)
     best = best_auc(data)
     if best is not None:
@@ -167,9 +167,9 @@ def bench(
     """Forward + backward at the paper's sizes, against the published formulation."""
     from training.bench import run
 
-    with progress() as announce:
+    with progress() as on_progress:
         figures = run(
-            batch=batch, history=history, repeats=repeats, threads=threads, announce=announce
+            batch=batch, history=history, repeats=repeats, threads=threads, on_progress=on_progress
         )
     if as_json:
         print(json.dumps(figures))
@@ -233,8 +233,8 @@ def refuse(message: str) -> NoReturn:
 
 
 @contextmanager
-def progress(shown: bool = True) -> Iterator[Announce]:
-    """A bar per step: ``announce(what, done, of how many)``."""
+def progress(shown: bool = True) -> Iterator[OnProgress]:
+    """A bar per step: ``on_progress(what, done, of how many)``."""
     columns = (
         TextColumn("{task.description:<24}"),
         BarColumn(),
@@ -244,12 +244,12 @@ def progress(shown: bool = True) -> Iterator[Announce]:
     with Progress(*columns, console=screen, disable=not shown) as bars:
         tasks: dict[str, Any] = {}
 
-        def announce(what: str, done: int, total: int) -> None:
+        def on_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)
 
-        yield announce
+        yield on_progress
 
 
 if __name__ == "__main__":

@@ -29,13 +29,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from feature_store.schema import Categorical, Dense, FeatureSchema
 from training.operations import Dropout
-from training.published import Positions, PublishedQIN
+from training.published_qin import Positions, PublishedQIN
 from training.qin import QIN, Batch, QINSizes
 
 ZIPF = 0.8  # popularity of the k-th item ~ k^-0.8
 WARM_UP = 2
 
-Announce = Callable[[str, int, int], None]  # what, done, of how many
+OnProgress = Callable[[str, int, int], None]  # what, done, of how many
 
 
 def run(
@@ -47,7 +47,7 @@ def run(
     schema: FeatureSchema | None = None,
     sizes: QINSizes | None = None,
     seed: int = 0,
-    announce: Announce = lambda what, done, total: None,
+    on_progress: OnProgress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Medians over ``repeats`` turns, in milliseconds, and what `make bench` judges.
 
@@ -79,7 +79,7 @@ def run(
                 "optimiser": optimiser.step,
             },
             repeats,
-            announce,
+            on_progress,
         )
         return {
             "speedup": median["published"] / median["reassociated"],
@@ -162,7 +162,7 @@ def in_float64(rows: Batch) -> Batch:
 
 
 def medians(
-    works: dict[str, Callable[[], Any]], repeats: int, announce: Announce
+    works: dict[str, Callable[[], Any]], repeats: int, on_progress: OnProgress
 ) -> dict[str, float]:
     """Milliseconds by name, the works taking turns so that a slow moment hits them all."""
     turns: dict[str, list[float]] = {name: [] for name in works}
@@ -172,7 +172,7 @@ def medians(
             work()
             if turn >= 0:
                 turns[name].append((time.perf_counter() - start) * 1e3)
-        announce("turns", max(0, turn + 1), repeats)
+        on_progress("turns", max(0, turn + 1), repeats)
     return {name: statistics.median(values) for name, values in turns.items()}
 
 

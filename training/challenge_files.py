@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training.taste import Indices, Items
+from training.click_model import Indices, Items
 
 
 def write_items(folder: Path, items: Items) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_store.schema import FeatureSchema
-from training.announce import Announce, silent
 from training.catalogue import Catalogue
+from training.progress import OnProgress, no_progress
 from training.reader import ReaderError, read_rows
 from training.rows import Rows
 
@@ -22,7 +22,10 @@ class Data:
 
 
 def open_data(
-    folder: Path, schema: FeatureSchema, announce: Announce = silent, cache: Path | None = None
+    folder: Path,
+    schema: FeatureSchema,
+    on_progress: OnProgress = no_progress,
+    cache: Path | None = None,
 ) -> Data:
     """``item_info``, ``train`` and ``valid`` of a data folder; ReaderError says what is amiss.
 
@@ -32,7 +35,7 @@ def open_data(
     info, more = folder / "item_info.parquet", folder / "item_feature.parquet"
     items = Catalogue.read([info, more] if more.exists() else [info], schema)
     train, valid = (
-        read_rows(folder / f"{name}.parquet", items, cache or folder / ".cache", announce)
+        read_rows(folder / f"{name}.parquet", items, cache or folder / ".cache", on_progress)
         for name in ("train", "valid")
     )
     for name, rows in (("train", train), ("valid", valid)):

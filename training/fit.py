@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import checkpoint
-from training.announce import Announce, silent
+from training.data_parallel import ProcessGroup
 from training.dataset import Rows
 from training.metrics import auc, logloss
-from training.pictures import learning_curve
-from training.processes import Processes
+from training.plots import learning_curve
+from training.progress import OnProgress, no_progress
 from training.qin import QIN, Batch, ItemVector
 from training.recipe import Recipe
 
@@ -39,8 +39,8 @@ def fit(
     valid: Rows,
     recipe: Recipe,
     out: Path,
-    peers: Processes,
-    announce: Announce = silent,
+    group: ProcessGroup,
+    on_progress: OnProgress = no_progress,
 ) -> dict[str, Any]:
     """Train; the epoch with the best validation AUC becomes the checkpoint ``out``. Its metrics.
 
@@ -50,7 +50,7 @@ def fit(
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     network = QIN(train.schema, recipe.sizes)
-    peers.join(network)
+    group.join(network)
     optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
     if not 0 < valid.label.sum() < len(valid):
         raise FitError("valid.parquet has labels of one kind only: there is no AUC to improve")
@@ -60,13 +60,13 @@ def fit(
     while not run.over:
         started = time.monotonic()
         run.epoch += 1
-        loss = _train_epoch(run, train, peers, announce)
+        loss = _train_epoch(run, train, group, on_progress)
         scores = np.empty(0, np.float32)
-        if peers.first:
-            scores = predict(network, valid, announce=announce)
-        value = peers.agree(auc(scores, valid.label) if peers.first else 0.0)
+        if group.first:
+            scores = predict(network, valid, on_progress=on_progress)
+        value = group.agree(auc(scores, valid.label) if group.first else 0.0)
         run.judge(value)
-        if peers.first:
+        if group.first:
             run.history.append(
                 {
                     "epoch": run.epoch,
@@ -78,7 +78,7 @@ def fit(
                 }
             )
             run.save()
-    if peers.first:
+    if group.first:
         network.load_state_dict(run.best_weights)
         curve = learning_curve(run.history, run.best_epoch)
         checkpoint.save(out, network, run.metrics(), {"learning_curve.png": curve})
@@ -90,7 +90,7 @@ def predict(
     network: QIN,
     rows: Rows,
     batch_size: int = 4096,
-    announce: Announce = silent,
+    on_progress: OnProgress = no_progress,
 ) -> NDArray[np.float32]:
     """(N,) click probabilities, in the order of the rows."""
     network.eval()
@@ -99,22 +99,22 @@ def predict(
         for start in range(0, len(rows), batch_size):
             chosen = np.arange(start, min(start + batch_size, len(rows)))
             scores[chosen] = network(rows.batch(chosen)).sigmoid().numpy()
-            announce("evaluate", int(chosen[-1]) + 1, len(rows))
+            on_progress("evaluate", int(chosen[-1]) + 1, len(rows))
     return scores
 
 
-def _train_epoch(run: _Run, train: Rows, peers: Processes, announce: Announce) -> float:
+def _train_epoch(run: _Run, train: Rows, group: ProcessGroup, on_progress: OnProgress) -> float:
     """One pass over the rows; the mean loss (of this process's share)."""
     run.network.train()
     order = np.random.default_rng([run.recipe.seed, run.epoch]).permutation(len(train))
-    seeds = np.random.SeedSequence([run.recipe.seed, run.epoch, peers.rank])
+    seeds = np.random.SeedSequence([run.recipe.seed, run.epoch, group.rank])
     torch.manual_seed(int(seeds.generate_state(1)[0]))
     total, seen = 0.0, 0
     for rows in _batches(order, run.recipe.batch_size):
-        mine = peers.share(rows)
-        total += _step(run, train, mine, len(rows), peers)
+        mine = group.share(rows)
+        total += _step(run, train, mine, len(rows), group)
         seen += len(mine)
-        announce(f"epoch {run.epoch}", min(seen * peers.count, len(train)), len(train))
+        on_progress(f"epoch {run.epoch}", min(seen * group.count, len(train)), len(train))
     return total / seen
 
 
@@ -128,10 +128,10 @@ def _batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]
 
 
 def _step(
-    run: _Run, train: Rows, mine: NDArray[np.int64], batch_rows: int, peers: Processes
+    run: _Run, train: Rows, mine: NDArray[np.int64], batch_rows: int, group: ProcessGroup
 ) -> float:
     """One step of the optimiser; the summed loss of this process's rows."""
-    loss = gradients(run.network, train.batch(mine), batch_rows, peers)
+    loss = gradients(run.network, train.batch(mine), batch_rows, group)
     # The gradient of (λ/2)·‖W‖², added here rather than through the loss: one pass, not three.
     for weight in regularised(run.network):
         assert weight.grad is not None
@@ -141,15 +141,15 @@ def _step(
     return loss
 
 
-def gradients(network: QIN, mine: Batch, batch_rows: int, peers: Processes) -> float:
-    """Set every gradient to that of the mean loss over the whole batch, ours and our peers'.
+def gradients(network: QIN, mine: Batch, batch_rows: int, group: ProcessGroup) -> float:
+    """Set every gradient to that of the mean loss over the whole batch, ours and our group'.
 
     Returns the summed loss of ``mine``, this process's part of the ``batch_rows``.
     """
     loss = F.binary_cross_entropy_with_logits(network(mine), mine.label, reduction="sum")
     network.zero_grad()
     (loss / batch_rows).backward()  # type: ignore[no-untyped-call]
-    peers.sum_gradients(network)
+    group.sum_gradients(network)
     return float(loss.detach())
 
 

@@ -34,8 +34,8 @@ from feature_store.parquet.columns import (
 )
 from feature_store.parquet.histories import RIGHT_PADDED
 from feature_store.schema import Categorical
-from training.announce import Announce, silent
 from training.catalogue import Catalogue
+from training.progress import OnProgress, no_progress
 from training.rows import Rows
 
 ReaderError = DataFileError
@@ -48,7 +48,7 @@ def read_rows(
     path: Path,
     items: Catalogue,
     cache: Path,
-    announce: Announce = silent,
+    on_progress: OnProgress = no_progress,
 ) -> Rows:
     """The rows of ``path``, from ``cache`` if they were read before.
 
@@ -69,7 +69,7 @@ def read_rows(
         except OSError as error:
             raise ReaderError(f"{cache}: cannot keep the rows of {path} there: {error}") from error
         try:
-            _Reader(table, items).read_into(partial, announce)
+            _Reader(table, items).read_into(partial, on_progress)
             _publish(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -90,7 +90,7 @@ class _Reader:
             table.require(column)
         self.width: int | None = None  # of item_seq, as the first row has it
 
-    def read_into(self, folder: Path, announce: Announce) -> None:
+    def read_into(self, folder: Path, on_progress: OnProgress) -> None:
         rows, length = self.table.rows, self.schema.history_length
         user = _array(folder / "user.npy", np.int64, (rows,))
         history = _array(folder / "history.npy", np.int32, (rows, length))
@@ -108,7 +108,7 @@ class _Reader:
                 context[part, i] = self._context(first, columns[feature.name], feature)
             if self.labelled:
                 label[part] = self._label(first, columns[LABEL])
-            announce(f"read {self.table.path.name}", part.stop, rows)
+            on_progress(f"read {self.table.path.name}", part.stop, rows)
 
     def _user(self, first: int, array: pa.Array) -> Ids:
         users = integers(array, self._place(USER), below=MAX_ID + 1, limit="beyond 63 bits")

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from feature_store.schema import MAX_HISTORY, Categorical, CategoricalList, Dense, FeatureSchema
-from training.taste import LEVELS
+from training.click_model import LEVELS
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.announce import Announce, silent
 from training.challenge_files import RowFile, write_items
+from training.click_model import ClickModel, Indices, Users, plant_items
 from training.metrics import auc
+from training.progress import OnProgress, no_progress
 from training.synthesis_sizes import SIZES, SynthesisSizes
-from training.taste import Indices, Taste, Users, plant_items
 
 __all__ = ["SIZES", "SynthesisError", "SynthesisSizes", "Truth", "synthesize"]
 
@@ -32,7 +32,7 @@ BLOCK_USERS = 8192  # drawn and written together: one row group
 RETURNING = 0.5  # of the users of valid and test, whom train has seen before
 LATER_CLICKS = 4  # of a returning user, since then
 SPLITS = ("train", "valid", "test")
-ITEMS, TASTE, ROWS = range(3)  # streams of random numbers
+ITEMS, CLICKS, ROWS = range(3)  # streams of random numbers
 
 
 class SynthesisError(ValueError):
@@ -51,7 +51,10 @@ class Truth:
 
 
 def synthesize(
-    out: Path, sizes: SynthesisSizes | None = None, seed: int = 0, announce: Announce = silent
+    out: Path,
+    sizes: SynthesisSizes | None = None,
+    seed: int = 0,
+    on_progress: OnProgress = no_progress,
 ) -> Truth:
     """Write the files into ``out``, replacing those that are there; what is known of them."""
     sizes = sizes or SIZES["demo"]
@@ -66,10 +69,12 @@ def synthesize(
             sizes.tag_slots,
             sizes.embedding,
         )
-        taste = Taste(items, sizes.history, np.random.default_rng([seed, TASTE]))
+        clicks = ClickModel(items, sizes.history, np.random.default_rng([seed, CLICKS]))
         write_items(partial, items)
         made = {
-            split: _write(partial / f"{split}.parquet", _Split(taste, sizes, split, seed), announce)
+            split: _write(
+                partial / f"{split}.parquet", _Split(clicks, sizes, split, seed), on_progress
+            )
             for split in SPLITS
         }
         truth = Truth(
@@ -104,7 +109,7 @@ class _Block:
 class _Split:
     """One of train, valid and test. A block is the same whenever it is drawn."""
 
-    taste: Taste
+    clicks: ClickModel
     sizes: SynthesisSizes
     name: str
     seed: int
@@ -125,24 +130,24 @@ class _Split:
                 number += self._first_number
                 self._return(rng, block, users, number)
             cold = self.name != "train"
-            target = self.taste.candidates(rng, len(number), ROWS_PER_USER, cold=cold)
-            probability = self.taste.probability(users.history, target)
+            target = self.clicks.candidates(rng, len(number), ROWS_PER_USER, cold=cold)
+            probability = self.clicks.probability(users.history, target)
             label = rng.random(probability.shape) < probability
             yield _Block(number, users.history, target, probability, label)
 
     def _new_users(self, block: int) -> tuple[np.random.Generator, Users]:
         rng = np.random.default_rng([self.seed, ROWS, SPLITS.index(self.name), block])
         count = min(BLOCK_USERS, self.users - block * BLOCK_USERS)
-        return rng, self.taste.new_users(rng, count)
+        return rng, self.clicks.new_users(rng, count)
 
     def _return(self, rng: np.random.Generator, block: int, users: Users, number: Indices) -> None:
         """Put users of train, some clicks later, in place of some new ones."""
-        train = _Split(self.taste, self.sizes, "train", self.seed)
+        train = _Split(self.clicks, self.sizes, "train", self.seed)
         origin = block % -(-train.users // BLOCK_USERS)
         _, before = train._new_users(origin)
         count = min(int(RETURNING * len(number)), len(before.history))
         before = before[:count]
-        self.taste.click(rng, before, LATER_CLICKS)
+        self.clicks.click(rng, before, LATER_CLICKS)
         users.history[:count] = before.history
         number[:count] = origin * BLOCK_USERS + np.arange(count)
 
@@ -150,16 +155,16 @@ class _Split:
     def _first_number(self) -> int:
         """After the users of the splits before."""
         before = SPLITS[: SPLITS.index(self.name)]
-        return sum(_Split(self.taste, self.sizes, split, self.seed).users for split in before)
+        return sum(_Split(self.clicks, self.sizes, split, self.seed).users for split in before)
 
 
 def _write(
-    path: Path, split: _Split, announce: Announce
+    path: Path, split: _Split, on_progress: OnProgress
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """The split as a file; (n,) the probability and the label of every row."""
     probability, label = np.empty(split.rows), np.empty(split.rows, bool)
     done = 0
-    with RowFile(path, split.taste.items, labelled=split.name != "test") as file:
+    with RowFile(path, split.clicks.items, labelled=split.name != "test") as file:
         for block in split.blocks():
             part = slice(done, min(done + block.target.size, split.rows))
             count = part.stop - part.start  # the last user may have fewer rows than the others
@@ -169,7 +174,7 @@ def _write(
             history = np.repeat(block.history, ROWS_PER_USER, axis=0)[:count]
             file.write(user, history, block.target.ravel()[:count], label[part])
             done = part.stop
-            announce(f"write {path.name}", done, split.rows)
+            on_progress(f"write {path.name}", done, split.rows)
     return probability, label
 
 

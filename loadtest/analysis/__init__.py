@@ -1,5 +1,5 @@
-"""What the times mean: quantiles, stages, service levels, queueing theory.
+"""Analyses a run: quantiles, server stages, service levels, queueing theory.
 
-May import ``loadtest.generator``'s plan and columns.
+May import ``loadtest.generator``, ``oracle``, ``environment`` and ``units``.
 Start reading at ``results``.
 """

@@ -1,8 +1,8 @@
-"""How sure may one be of a percentile after n requests of which ``over`` were too slow?
+"""Judges a percentile target from n requests of which ``over`` were too slow.
 
 MLPerf LoadGen's early-stopping criterion (Inference rules, appendix "Early stopping"; tolerance 0):
-if the share of slow requests really were 1 − p or more, then seeing so few of them would have
-probability P(Binomial(n, 1 − p) ≤ over). A target is met with confidence c once that is ≤ 1 − c.
+if the share of slow requests were 1 − p or more, then so few of them would have probability
+P(Binomial(n, 1 − p) ≤ over). A target is met with confidence c once that is ≤ 1 − c.
 At p = c = 99%: 459 requests with none over, 662 with one, 1,307 with five, 6,898 with fifty.
 """
 
@@ -19,7 +19,7 @@ Outcome = Literal["pass", "fail", "undecided"]
 
 
 def at_most(over: int, n: int, share: float) -> float:
-    """P(Binomial(n, share) ≤ over), exactly up to float rounding."""
+    """Compute P(Binomial(n, share) ≤ over), exactly up to float rounding."""
     if over >= n:
         return 1.0
     # The terms' ratios, in logarithms: C(n, k+1)/C(n, k) · share/(1 − share)
@@ -31,7 +31,7 @@ def at_most(over: int, n: int, share: float) -> float:
 
 
 def needed(over: int, percentile: float, confidence: float = CONFIDENCE) -> int:
-    """The fewest requests with ``over`` slow ones that still show ``percentile`` to be met."""
+    """Compute the fewest requests with ``over`` slow ones that show ``percentile`` to be met."""
     share, low = 1 - percentile, over
     high = max(16, 2 * over)
     while at_most(over, high, share) > 1 - confidence:
@@ -47,22 +47,22 @@ def needed(over: int, percentile: float, confidence: float = CONFIDENCE) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``confidence`` in the outcome; for ``undecided``, in the target being met."""
+    """An outcome with its confidence (for ``undecided``: that the target is met)."""
 
     outcome: Outcome
     confidence: float
     samples: int
     over: int
-    needed: int  # requests that would settle it with so many over
+    needed: int  # requests for a pass with so many over
 
 
 def judge(n: int, over: int, percentile: float, confidence: float = CONFIDENCE) -> Judgement:
-    """Pass or fail when the count of slow requests settles it, else undecided."""
+    """Return pass or fail at ``confidence``, else undecided."""
     wanted = needed(over, percentile, confidence)
     below = at_most(over, n, 1 - percentile) if n else 1.0
     if n and below <= 1 - confidence:
         return Judgement("pass", 1 - below, n, over, wanted)
-    # Missed for sure: if the share were only 1 − p, so many over would hardly be seen.
+    # Missed: if the share were only 1 − p, so many over would be improbable.
     above = 1 - at_most(over - 1, n, 1 - percentile) if over else 1.0
     if n and above <= 1 - confidence:
         return Judgement("fail", 1 - above, n, over, wanted)

@@ -1,4 +1,4 @@
-"""From rows to the numbers people ask for. Everything that is reported comes from here."""
+"""Summarises a run: every number in reports and JSON is computed here."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from loadtest.generator.workload import SCORE
 from loadtest.oracle.oracle import OracleReport
 from loadtest.units import human
 
-LAG_SHARE = 0.10  # of the target: a generator later than this measures itself
+LAG_SHARE = 0.10  # of the target; more lag than this makes a run invalid
 RATE_TOLERANCE = 0.01
-LEAST_LIMIT = 10e-3  # seconds; without a target, lag is held against p99 or this, if greater
+LEAST_LIMIT = 10e-3  # seconds; without a target, lag is compared with p99 or this, if greater
 
 Json = dict[str, Any]
 
 
 def summarise(run: Run, slos: Sequence[Slo] = (), oracle: OracleReport | None = None) -> Json:
-    """Every number of a run, ready for JSON. Times in milliseconds, rates per second."""
+    """Compute all numbers of a run for JSON. Times in milliseconds, rates per second."""
     columns, rows = run.columns, run.measured
     bucket = columns.bucket[rows]
     answered = np.isin(bucket, (Bucket.OK, Bucket.WRONG, Bucket.TIMED_OUT))
@@ -98,7 +98,7 @@ def _verdict(slo: Slo, bucket: NDArray[np.uint8], response: NDArray[np.float64])
 
 
 def _overall(invalid: list[str], verdicts: list[Json], bucket: NDArray[np.uint8]) -> str:
-    """A single wrong answer is a failure, and so is a service that never answered rightly."""
+    """Combine verdicts; any wrong answer, or no right one, is a failure."""
     if invalid:
         return "invalid"
     if (bucket == Bucket.WRONG).any() or not (bucket == Bucket.OK).any():
@@ -111,7 +111,7 @@ def _overall(invalid: list[str], verdicts: list[Json], bucket: NDArray[np.uint8]
 
 
 def _why_invalid(run: Run, slos: Sequence[Slo]) -> list[str]:
-    """Reasons for which these numbers say nothing about the service."""
+    """Reasons why a run does not measure the service; empty if it does."""
     reasons = []
     if run.interrupted_at is not None:
         reasons.append(f"stopped after {run.interrupted_at:.1f} s")
@@ -133,14 +133,12 @@ def _why_invalid(run: Run, slos: Sequence[Slo]) -> list[str]:
         )
     scheduled, achieved = run.count / run.span, _achieved(run)
     if run.interrupted_at is None and abs(achieved / scheduled - 1) > RATE_TOLERANCE:
-        reasons.append(
-            f"the rate was off: {achieved:.1f} requests/s sent, {scheduled:.1f} scheduled"
-        )
+        reasons.append(f"wrong rate: {achieved:.1f} requests/s sent, {scheduled:.1f} scheduled")
     return reasons
 
 
 def _achieved(run: Run) -> float:
-    """Requests attended to a second; a generator that fell behind needs longer for them."""
+    """Requests attended per second, over a span that includes the generator's delay."""
     attended = run.columns.attended[run.measured]
     attended = attended[~np.isnan(attended)]
     if not attended.size:
@@ -150,14 +148,13 @@ def _achieved(run: Run) -> float:
 
 
 def _goodput(slos: Sequence[Slo], bucket: NDArray[np.uint8], response: NDArray[np.float64]) -> int:
-    """Answered rightly within the limit of the farthest percentile that has one."""
+    """Count right answers within the limit of the highest percentile with one."""
     limit = max(slos, key=lambda slo: slo.percentile).limit if slos else np.inf
     return int(np.sum((bucket == Bucket.OK) & (response <= limit)))
 
 
 def _answered_in_time(run: Run) -> int:
-    """Right answers that arrived while requests were still being scheduled: a backlog that is
-    worked off afterwards is not throughput."""
+    """Count right answers during the schedule; a backlog answered later is not throughput."""
     begin = run.load.warmup if run.load.replay is None else 0.0
     done = run.columns.done[run.measured]
     right = run.columns.bucket[run.measured] == Bucket.OK

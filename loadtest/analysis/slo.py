@@ -1,4 +1,4 @@
-"""Targets: ``p99=25ms`` – a share of all scheduled requests answered rightly within a time."""
+"""Latency targets, as ``p99=25ms``: a share of scheduled requests rightly answered in time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORM = re.compile(r"^p(\d{1,2}(?:\.\d+)?)=(.+)$")
 
 
 class SloError(ValueError):
-    """A target that cannot be read; the message shows the form."""
+    """A malformed target; the message shows the form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Slo:
             raise SloError(f"slo: {error}") from None
 
     def judge(self, good: NDArray[np.bool_], confidence: float = CONFIDENCE) -> Judgement:
-        """``good`` (n,): answered rightly and in time. All others count as over, whatever befell
-        them: a refused request was not answered within the limit either."""
+        """Judge ``good`` (n,), answered rightly and in time; all others count as over, shed ones
+        included."""
         over = int(good.size - np.count_nonzero(good))
         fewest = enough_for(self.percentile)
         if good.size < fewest:

@@ -1,4 +1,4 @@
-"""Where the server says the time went: ``Server-Timing`` joined to the request it belongs to."""
+"""Breaks latency down into server stages, from each answer's ``Server-Timing``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from loadtest.generator.columns import Bucket
 if TYPE_CHECKING:
     from loadtest.generator.runner import Run
 
-TOTAL = "total"  # the server's own total, by its customary name
+TOTAL = "total"  # name of the server's total
 
 
 def parse_server_timing(header: str) -> Iterator[tuple[str, float]]:
-    """(stage, milliseconds) of each metric that carries a duration (W3C Server Timing)."""
+    """Yield (stage, milliseconds) of each metric with a duration (W3C Server Timing)."""
     for metric in header.split(","):
         name, *parameters = (part.strip() for part in metric.split(";"))
         for parameter in parameters:
@@ -26,13 +26,12 @@ def parse_server_timing(header: str) -> Iterator[tuple[str, float]]:
 
 
 def stage_breakdown(run: Run) -> dict[str, Any] | None:
-    """Mean milliseconds of each stage over all requests and over the slowest 1%, and the owner.
+    """Compute mean milliseconds of each stage, over all requests and over the slowest 1%.
 
-    ``network`` is what the server did not see: the client's service time less the server's total
-    (sockets, kernel queues, the server's event loop before it read the request). ``waiting`` is
-    what happened before the request was sent at all. The owner of the slowest 1% is the part with
-    the largest mean among them. ``unaccounted_share`` is how far the server's stages are from its
-    own total, in the mean; None when it sends no total.
+    ``network``: the client's service time less the server's total (sockets, kernel queues, the
+    server's event loop before it reads). ``waiting``: before the send. ``owner_of_slowest``: the
+    part with the largest mean among the slowest 1%. ``unaccounted_share``: relative difference
+    of the summed stages from the server's total, in the mean; None without a total.
     """
     rows = run.measured
     if not run.stage_names:

@@ -1,4 +1,4 @@
-"""Percentiles, and how far to trust them."""
+"""Computes percentiles and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Samples = NDArray[np.float64]
 
 
 def percentile(samples: Samples, q: float) -> float:
-    """The smallest sample with at least a share q at or below it; NaN of none.
+    """Return the smallest sample with at least a share q at or below it; NaN of none.
 
-    An order statistic, never an interpolation between a fast and a slow answer.
+    An order statistic, not interpolated.
     """
     if not samples.size:
         return float("nan")
@@ -25,12 +25,12 @@ def percentile(samples: Samples, q: float) -> float:
 
 
 def enough_for(q: float) -> int:
-    """Samples below which a percentile is not quoted: nothing could be promised of it."""
+    """Return the fewest samples for which a percentile is reported."""
     return needed(0, q) if q > 0.99 else 1
 
 
 def percentiles(samples: Samples) -> dict[str, float | None]:
-    """QUANTILES, mean and max in milliseconds; None where there are too few samples."""
+    """Compute QUANTILES, mean and max in milliseconds; None for too few samples."""
     known = np.sort(samples[~np.isnan(samples)])
     summary: dict[str, float | None] = {
         name: None if known.size < enough_for(q) else 1e3 * percentile(known, q)
@@ -44,12 +44,12 @@ def percentiles(samples: Samples) -> dict[str, float | None]:
 def block_bootstrap(
     samples: Samples, q: float, *, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float] | None:
-    """An interval for the q-quantile of samples in time order that lean on their neighbours.
+    """Compute a block-bootstrap interval for the q-quantile of autocorrelated samples.
 
-    Non-overlapping blocks of about √n samples are drawn with replacement (Künsch 1989, Carlstein
-    1986): queues make slow answers come in runs, and single samples would look far too sure. Each
-    block is first counted against a grid of order statistics around the quantile, so that a
-    resample is one row of a matrix product, whatever n is. None below 20 blocks.
+    Non-overlapping blocks of about √n samples in time order are drawn with replacement (Künsch
+    1989, Carlstein 1986): in a queue slow answers come in runs, and resampling single ones would
+    give too narrow an interval. Each block is counted against a grid of order statistics around
+    the quantile, so that a resample is one row of a matrix product. None below 20 blocks.
     """
     known = samples[~np.isnan(samples)]
     length = int(np.ceil(np.sqrt(known.size)))
@@ -71,7 +71,7 @@ def block_bootstrap(
 
 
 def _grid(ordered: Samples, q: float, blocks: int) -> Samples:
-    """Order statistics, dense within eight standard errors of the quantile, were blocks alone."""
+    """Pick order statistics, dense within eight standard errors (of n = blocks) of the quantile."""
     n = ordered.size
     spread = 8 * np.sqrt(q * (1 - q) / blocks)
     low, high = int(n * max(0.0, q - spread)), int(n * min(1.0, q + spread))

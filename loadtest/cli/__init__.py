@@ -1,4 +1,4 @@
-"""The commands of ``python -m loadtest``.
+"""Implements the commands of ``python -m loadtest``.
 
 May import all of ``loadtest``.
 Start reading at ``app``.

@@ -1,23 +1,23 @@
-"""The program: its commands, in the order a person meets them."""
+"""Assembles the command line of ``python -m loadtest``."""
 
 from __future__ import annotations
 
 import typer
 
-from loadtest.cli import commands, proofs, studies
+from loadtest.cli import commands, diagnostics, experiments
 
 app = typer.Typer(
-    help="Asks a scoring service, open loop, and gives a verdict. "
-    "Exit codes: 0 target met, 1 missed or not shown, 2 run invalid or refused.",
+    help="Load-test a scoring service with an open loop and judge latency and scores. "
+    "Exit codes: 0 target met, 1 missed or undecided, 2 run invalid or error.",
     no_args_is_help=True,
     add_completion=False,
 )
 app.command()(commands.run)
 app.command()(commands.plan)
-app.command()(studies.search)
-app.command()(studies.compare)
-app.command()(studies.swap)
-app.command()(studies.soak)
-app.command("self-check")(proofs.self_check)
-app.command()(proofs.bench)
-app.command()(proofs.stub)
+app.command()(experiments.search)
+app.command()(experiments.compare)
+app.command()(experiments.swap)
+app.command()(experiments.soak)
+app.command("self-check")(diagnostics.self_check)
+app.command()(diagnostics.bench)
+app.command()(diagnostics.stub)

@@ -1,4 +1,4 @@
-"""``run`` and ``plan``."""
+"""Implements ``run`` and ``plan``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from loadtest.cli.terminal import (
     Slos,
     Store,
     console,
-    keep,
+    exit_on_error,
     oracle_of,
     print_json,
-    refusals,
     say,
     slos_of,
+    write_results,
 )
 from loadtest.generator.replay import write_log
 from loadtest.generator.runner import execute
@@ -41,15 +41,15 @@ def run(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Drive the service at a rate, open loop, and hold its latency against a target."""
-    with refusals():
+    """Load the service at a rate, open loop, and compare its latency with targets."""
+    with exit_on_error():
         slos, judge = slos_of(slo), oracle_of(oracle, store)
         load = replace(options.load(), keep_answers=judge is not None)
         with live(console, "run") as watch, execute(load, watch=watch) as finished:
             checked = None if judge is None else check_run(finished, judge)
             result = summarise(finished, slos, checked)
             show(console, result)
-            keep(out, finished, result)
+            write_results(out, finished, result)
         if as_json:
             print_json(result)
         raise typer.Exit(EXIT_CODES[result["verdict"]])
@@ -59,10 +59,10 @@ def run(
 def plan(
     options: LoadOptions,
     *,
-    out: Annotated[Path, typer.Option(help="Where to write it, a JSON document a line.")],
+    out: Annotated[Path, typer.Option(help="File to write, a JSON document per line.")],
 ) -> None:
-    """Write the schedule and its requests as a log, for --replay or for another tool."""
-    with refusals():
+    """Write the schedule and its requests as a log, for --replay or another tool."""
+    with exit_on_error():
         times, documents = options.load().schedule()
         write_log(out, times, documents)
         say(f"{times.size:,} requests over {times[-1]:.1f} s in {out}")

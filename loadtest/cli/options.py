@@ -1,7 +1,7 @@
-"""The options that every command with a load has in common, and the load they become.
+"""Declares the options shared by all commands with a load, and builds a ``Load`` from them.
 
-They are declared once, as fields. ``with_load`` gives a command all of them beside its own, so
-that commands take one ``LoadOptions`` instead of two dozen arguments.
+``with_load`` adds them to a command's own, so that commands take one ``LoadOptions`` instead of two
+dozen arguments.
 """
 
 from __future__ import annotations
@@ -23,60 +23,60 @@ from loadtest.units import seconds
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """A load as it was typed."""
+    """The options of a load, as given."""
 
-    url: Annotated[str, typer.Argument(help="The service, e.g. http://127.0.0.1:8000")]
-    rate: Annotated[float, typer.Option(help="Requests a second, on average.")] = 100.0
-    duration: Annotated[str, typer.Option(help="How long, e.g. 30s or 2m.")] = "30s"
-    warmup: Annotated[str, typer.Option(help="Sent first, left out of every number.")] = "2s"
+    url: Annotated[str, typer.Argument(help="URL of the service, e.g. http://127.0.0.1:8000")]
+    rate: Annotated[float, typer.Option(help="Mean requests per second.")] = 100.0
+    duration: Annotated[str, typer.Option(help="Duration, e.g. 30s or 2m.")] = "30s"
+    warmup: Annotated[str, typer.Option(help="Warm-up before it, not measured.")] = "2s"
     arrivals: Annotated[
         str, typer.Option(help="poisson | constant | bursts:SIZE | ramp:START_RATE")
     ] = "poisson"
-    seed: Annotated[int, typer.Option(min=0, help="Times and requests follow from it.")] = 1
+    seed: Annotated[int, typer.Option(min=0, help="Seed of times and requests.")] = 1
     replay: Annotated[
         Path | None, typer.Option(help="Send a recorded log (see `plan`) instead.")
     ] = None
-    speed: Annotated[float, typer.Option(help="Replay so many times faster.")] = 1.0
+    speed: Annotated[float, typer.Option(help="Speed-up of a replay.")] = 1.0
     users: Annotated[str, typer.Option(help="LOW..HIGH | COUNT | FILE.parquet[:COLUMN]")] = (
         "1..10000"
     )
     items: Annotated[
         str, typer.Option(help="LOW..HIGH | COUNT | FILE.parquet[:COLUMN] | store URL")
     ] = "1..10000"
-    user_zipf: Annotated[float, typer.Option(min=0, max=4, help="Exponent; 0: all alike.")] = 0.9
-    item_zipf: Annotated[float, typer.Option(min=0, max=4, help="Exponent; 0: all alike.")] = 0.9
+    user_zipf: Annotated[float, typer.Option(min=0, max=4, help="Exponent; 0: uniform.")] = 0.9
+    item_zipf: Annotated[float, typer.Option(min=0, max=4, help="Exponent; 0: uniform.")] = 0.9
     candidates: Annotated[
         str, typer.Option(help="64 | 10..500 | lognormal:MEDIAN:SIGMA[:MOST] | 50@0.9,5000@0.1")
     ] = "64"
-    events: Annotated[float, typer.Option(min=0, max=1, help="Share of clicks among them.")] = 0.0
-    top_k: Annotated[int | None, typer.Option(min=1, help="Ask for the best k only.")] = None
-    inline_history: Annotated[int, typer.Option(min=0, help="History items sent along.")] = 0
-    distinct: Annotated[int, typer.Option(min=1, help="Requests prepared, sent in turn.")] = 10_000
+    events: Annotated[float, typer.Option(min=0, max=1, help="Share of clicks.")] = 0.0
+    top_k: Annotated[int | None, typer.Option(min=1, help="Request the best k only.")] = None
+    inline_history: Annotated[int, typer.Option(min=0, help="History items in the request.")] = 0
+    distinct: Annotated[int, typer.Option(min=1, help="Distinct requests prepared.")] = 10_000
     events_url: Annotated[
-        str | None, typer.Option(help="Where clicks go, if elsewhere: the admin port.")
+        str | None, typer.Option(help="URL for clicks, if different: the admin port.")
     ] = None
     api_key: Annotated[
-        str, typer.Option(envvar="QIN_API_KEY", help="The service's; the variable is not in ps.")
+        str, typer.Option(envvar="QIN_API_KEY", help="API key; the variable is hidden from ps.")
     ] = ""
     events_key: Annotated[
-        str, typer.Option(envvar="QIN_EVENTS_KEY", help="For clicks: the admin port's token.")
+        str, typer.Option(envvar="QIN_EVENTS_KEY", help="Key for clicks: the admin port's token.")
     ] = ""
-    header: Annotated[list[str], typer.Option(help="NAME: VALUE; repeat.")] = field(
+    header: Annotated[list[str], typer.Option(help="NAME: VALUE; repeatable.")] = field(
         default_factory=list
     )
-    timeout: Annotated[str, typer.Option(help="From the scheduled send.")] = "5s"
-    connections: Annotated[int, typer.Option(min=1, max=15_000, help="At most, at once.")] = 1024
+    timeout: Annotated[str, typer.Option(help="Time limit, from the scheduled send.")] = "5s"
+    connections: Annotated[int, typer.Option(min=1, max=15_000, help="At most.")] = 1024
     keep_alive: Annotated[
-        str, typer.Option(help="Idle connections are closed after it: less than the service's.")
+        str, typer.Option(help="Idle time after which connections close; less than the service's.")
     ] = "4s"
     generator_cores: Annotated[
-        str, typer.Option(help="One generator on each of these cores: 0 or 0,2,3.")
+        str, typer.Option(help="Cores, e.g. 0,2,3: a generator pinned to each.")
     ] = ""
-    stages: Annotated[bool, typer.Option(help="Ask for Server-Timing and join it.")] = True
-    allow_remote: Annotated[bool, typer.Option(help="Aim at another machine.")] = False
+    stages: Annotated[bool, typer.Option(help="Request and analyse Server-Timing.")] = True
+    allow_remote: Annotated[bool, typer.Option(help="Allow a URL on another machine.")] = False
 
     def load(self) -> Load:
-        """ValueError, of one kind or another, names the option at fault."""
+        """Build the load; a ValueError names the invalid option."""
         return Load(
             url=self.url,
             rate=self.rate,
@@ -111,7 +111,7 @@ class LoadOptions:
 
 
 def with_load(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn ``command(options: LoadOptions, …)`` into one with every field as an option."""
+    """Give ``command(options: LoadOptions, …)`` an option for each field of ``LoadOptions``."""
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     hints = get_type_hints(LoadOptions, include_extras=True)
     shared = [

@@ -1,4 +1,4 @@
-"""What a run looks like in the terminal while it lasts."""
+"""Shows live progress of a run in the terminal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from loadtest.generator.columns import Bucket, Columns
 from loadtest.generator.runner import Watcher
 from loadtest.units import human
 
-RECENT = 2.0  # seconds that the moving numbers look back
+RECENT = 2.0  # seconds covered by the moving numbers
 
 
 @contextlib.contextmanager
 def live(console: Console, title: str) -> Iterator[Watcher | None]:
-    """A watcher that draws, or None where nobody looks (not a terminal)."""
+    """Yield a watcher that draws progress; None if the console is not a terminal."""
     if not console.is_terminal:
         yield None
         return
@@ -57,7 +57,7 @@ def _view(title: str, columns: Columns, elapsed: float) -> Group:
         for kind in Bucket
         if kind is not Bucket.UNSENT
     ]
-    table.add_row(*ends[:4], f"{ends[4]} · under way {waiting:,}")
+    table.add_row(*ends[:4], f"{ends[4]} · in flight {waiting:,}")
     bar = ProgressBar(total=length, completed=min(elapsed, length), width=60)
     left = Text(f" {max(0.0, length - elapsed):.0f} s left", style="dim")
     head = Table.grid()

@@ -1,5 +1,5 @@
-"""Questions that take several runs: search, compare, swap, soak, self-check.
+"""Runs experiments: search, compare, swap, soak, and the self-check against a stub.
 
-May import generator, analysis.
+May import generator, analysis, oracle.
 Start reading at ``search``.
 """

@@ -1,4 +1,4 @@
-"""How fast and how punctual one generator is, against a stub on another core."""
+"""Benchmarks one generator against a stub on another core: rate, lag, processor time, memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loadtest.generator.workload import Workload
 
 
 def bench(rate: float, requests: int, core: int) -> dict[str, Any]:
-    """``requests`` small bodies at ``rate`` from one generator on ``core``; the stub elsewhere."""
+    """Send ``requests`` small bodies at ``rate`` from a generator on ``core``."""
     others = os.sched_getaffinity(0) - {core}
     with StubProcess(service="constant:0ms", servers=0) as stub:
         os.sched_setaffinity(stub.pid, others or {core})

@@ -1,9 +1,8 @@
-"""Is B different from A? Interleaved in one sitting, with A against itself as the control.
+"""Compares two loads A and B by interleaved segments, with A against itself as the control.
 
-Each round runs six segments, A B A′ A′ B A: the issue's A B B A with a second pair of A inside. All
-three sit, on average, at the middle of the round, so a machine that drifts in a straight line
-favours none of them. A′ is A again: what A′ seems to differ from A by is what the method cannot
-tell from nothing.
+Each round runs six segments, A B A′ A′ B A. All three arms lie, on average, at the middle of the
+round, so that linear drift of the machine favours none. A′ is A again: its apparent difference from
+A is the noise of the method.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Comparison:
-    """``rounds`` ≥ 3; ``loads`` of A and B differ in url or settings."""
+    """A comparison of loads that differ in URL or settings, over ``rounds`` ≥ 3."""
 
     a: Load
     b: Load
@@ -35,9 +34,9 @@ class Comparison:
     say: Callable[[str], None] = print
 
     def run(self) -> Json:
-        """Ratios B/A and A′/A of each metric, each with a 95% interval over the rounds."""
+        """Measure B/A and A′/A of each metric, with 95% intervals over the rounds."""
         if self.rounds < 3:
-            raise RunError("compare: fewer than three rounds give no interval")
+            raise RunError("compare: at least three rounds are required")
         loads = {"A": self.a, "B": self.b, "A'": self.a}
         rounds = [self._round(loads, number) for number in range(self.rounds)]
         effects = {metric: _effect(rounds, metric) for metric in METRICS}
@@ -46,7 +45,7 @@ class Comparison:
     def _round(self, loads: Mapping[str, Load], number: int) -> list[Json]:
         segments = []
         for place, arm in enumerate(ORDER):
-            # The two halves of a round see the same two schedules, whichever arm they belong to
+            # A schedule for each half of a round, the same for all arms
             seed = self.a.seed + 2 * number + (place >= len(ORDER) // 2)
             with execute(replace(loads[arm], seed=seed)) as run:
                 result = summarise(run)
@@ -61,7 +60,7 @@ class Comparison:
 
 
 def _effect(rounds: list[list[Json]], metric: str) -> Json:
-    """Geometric mean ratios; an effect only where its interval leaves out 1 and what A′ shows."""
+    """Compute geometric mean ratios; an effect is shown if its interval excludes 1 and A′/A."""
     logs = {
         arm: np.array(
             [
@@ -72,17 +71,17 @@ def _effect(rounds: list[list[Json]], metric: str) -> Json:
         for arm in ("A", "B", "A'")
     }
     effect, control = _interval(logs["B"] - logs["A"]), _interval(logs["A'"] - logs["A"])
-    apart = effect["low"] > 1 or effect["high"] < 1
+    significant = effect["low"] > 1 or effect["high"] < 1
     noise = abs(math.log(control["ratio"]))
     return {
         "b_over_a": effect,
         "control": control,
-        "shown": bool(apart and abs(math.log(effect["ratio"])) > noise),
+        "shown": bool(significant and abs(math.log(effect["ratio"])) > noise),
     }
 
 
 def _interval(differences: np.ndarray[Any, np.dtype[np.float64]]) -> Json:
-    """Mean of the rounds' log ratios ± t · standard error, as ratios."""
+    """Compute the mean of the rounds' log ratios ± t · standard error, as ratios."""
     n = differences.size
     t = T_95[min(n - 1, len(T_95)) - 1]
     half = t * float(differences.std(ddof=1)) / math.sqrt(n)
@@ -91,16 +90,18 @@ def _interval(differences: np.ndarray[Any, np.dtype[np.float64]]) -> Json:
 
 
 def sentences(effects: Mapping[str, Json]) -> list[str]:
-    """An effect with its interval, or that none was shown; the control beside it."""
+    """Describe each metric's effect, if shown, with its interval and the control's."""
     lines = []
     for metric, effect in effects.items():
-        control = f"A against itself {_written(effect['control'])}"
+        control = f"A against itself {_formatted(effect['control'])}"
         if effect["shown"]:
-            lines.append(f"{metric}: B takes {_written(effect['b_over_a'])} of A's time; {control}")
+            lines.append(
+                f"{metric}: B takes {_formatted(effect['b_over_a'])} of A's time; {control}"
+            )
         else:
-            lines.append(f"{metric}: no effect shown, {_written(effect['b_over_a'])}; {control}")
+            lines.append(f"{metric}: no effect shown, {_formatted(effect['b_over_a'])}; {control}")
     return lines
 
 
-def _written(ratio: Json) -> str:
+def _formatted(ratio: Json) -> str:
     return f"{ratio['ratio']:.3f} ({ratio['low']:.3f} … {ratio['high']:.3f})"

@@ -1,56 +1,39 @@
-"""Memory and descriptors of a process and its children, from /proc."""
+"""Reads memory and open descriptors of a process and its descendants."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import contextlib
 
-PROC = Path("/proc")
+import psutil
 
 
 class ProcessGone(LookupError):
-    """The watched process does not exist (any more)."""
-
-
-def family(pid: int) -> list[int]:
-    """The process and everything below it."""
-    members = [pid]
-    for member in members:
-        members.extend(_children(member))
-    return members
+    """The process does not exist."""
 
 
 def resident_mib(pid: int) -> float:
-    """Of the whole family; memory shared by its members is counted once (Pss where allowed)."""
-    return sum(_memory_kib(member) for member in _alive(pid)) / 1024
+    """Resident memory in MiB; shared pages count once (Pss) where that may be read."""
+    total = 0
+    for member in _family(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a child that ended meanwhile
+            try:
+                total += member.memory_full_info().pss
+            except psutil.AccessDenied:
+                total += member.memory_info().rss
+    return total / 2**20
 
 
 def descriptors(pid: int) -> int:
-    return sum(len(list((PROC / str(member) / "fd").iterdir())) for member in _alive(pid))
+    total = 0
+    for member in _family(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += member.num_fds()
+    return total
 
 
-def _alive(pid: int) -> list[int]:
-    if not (PROC / str(pid)).exists():
-        raise ProcessGone(f"pid {pid}: no such process")
-    return family(pid)
-
-
-def _children(pid: int) -> Iterator[int]:
+def _family(pid: int) -> list[psutil.Process]:
     try:
-        tasks = list((PROC / str(pid) / "task").iterdir())
-        for task in tasks:
-            yield from map(int, (task / "children").read_text().split())
-    except (FileNotFoundError, ProcessLookupError):
-        return
-
-
-def _memory_kib(pid: int) -> int:
-    for name, key in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
-        try:
-            lines = (PROC / str(pid) / name).read_text().splitlines()
-        except (PermissionError, FileNotFoundError, ProcessLookupError):
-            continue
-        for line in lines:
-            if line.startswith(key):
-                return int(line.split()[1])
-    return 0
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        raise ProcessGone(f"pid {pid}: no such process") from None

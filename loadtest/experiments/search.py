@@ -1,4 +1,4 @@
-"""How much can it take? The largest rate that meets the target, and what lies around it."""
+"""Searches for the knee: the largest rate that meets a target; measures the rates around it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Say = Callable[[str], None]
 
 
 class Unsteady(RunError):
-    """The machine would not let a rate be measured."""
+    """A rate whose runs were invalid twice."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """``precision``: how far apart the last rate that held and the first that did not may be.
+    """A search; ``precision``: relative distance of the last rate to meet and first to miss.
 
-    A step lasts ``load.seconds``, or as long as it takes for five requests over the limit not to
-    settle the verdict by themselves. ``curve``: what is drawn, in shares of the knee.
+    A step takes ``load.seconds``, or longer until five requests over the limit cannot decide it
+    alone. ``curve``: rates to measure, as shares of the knee.
     """
 
     load: Load
@@ -37,7 +37,7 @@ class Search:
     curve: Sequence[float] = CURVE
 
     def run(self) -> Json:
-        """Bracket, bisect, confirm three times with other seeds, then draw the curve."""
+        """Bracket, bisect, confirm three times with other seeds, then measure the curve."""
         steps: list[Json] = []
         low, high = self._bracket(steps)
         while high / low > 1 + self.precision:
@@ -74,7 +74,7 @@ class Search:
         raise RunError(f"{self.slo.text} does not even hold at {rate:.2g} requests/s")
 
     def _confirm(self, knee: float, steps: list[Json]) -> tuple[float, int]:
-        """Three passes in a row with three other seeds; each miss lowers the knee by 5%."""
+        """Require three passes in a row with other seeds; each miss lowers the knee by 5%."""
         while knee > 0.2:
             passes = 0
             while passes < CONFIRMATIONS and self._holds(knee, steps):
@@ -90,8 +90,7 @@ class Search:
         return bool(step["verdict"] == "pass")
 
     def measure(self, rate: float, number: int) -> Json:
-        """One step. A run that is invalid is repeated once, and is an error the second time
-        (unless the rate held the generator up, which a slower service would not)."""
+        """Run one step; an invalid run is repeated once, then Unsteady."""
         length = max(self.load.seconds, needed(5, self.slo.percentile) / rate)
         for attempt in range(2):
             load = replace(

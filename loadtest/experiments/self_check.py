@@ -1,44 +1,46 @@
-"""The load test, tested: five runs against a stub whose truth is known beforehand."""
+"""Checks the load test itself: five runs against a stub with known results."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from loadtest.analysis.queueing import md1_response, queue_response
 from loadtest.analysis.results import summarise
 from loadtest.analysis.slo import Slo
 from loadtest.analysis.statistics import percentile
-from loadtest.analysis.theory import md1_response, queue_response
 from loadtest.experiments.stub_process import StubProcess
 from loadtest.generator.poller import clock
 from loadtest.generator.runner import Load, execute
 from loadtest.generator.schedule import Arrivals
 from loadtest.generator.workload import Workload
-from loadtest.oracle.oracle import StubOracle, check_run
+from loadtest.oracle.oracle import check_run
+from loadtest.oracle.stub_oracle import StubOracle
 
 SMALL = Workload(users="1..500", items="1..2000", candidates="8", distinct=2000)
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 TOLERANCE = 0.05
 STALL = 1.4
-DISTURBED_MS = 1.0  # a stub that answers later than this at p99 was itself held up
+DISTURBED_MS = 1.0  # stub lateness at p99 above which the machine disturbed the run
 
 
 @dataclass(frozen=True)
 class Check:
-    """One proof: what was measured, what was expected, and whether the run could tell."""
+    """A result: measured and expected numbers, and whether the machine disturbed the run."""
 
     name: str
     passed: bool
-    disturbed: bool  # the machine held stub or generator up: worth repeating, never worth passing
+    disturbed: bool  # stub or generator was late: repeat once, never pass
     numbers: dict[str, Any]
 
 
 def percentiles_agree_with_theory() -> Check:
-    """M/D/1 at 70%: corrected percentiles within 5% of Erlang's formula."""
+    """Check M/D/1 at 70%: corrected percentiles within 5% of Erlang's formula."""
     service, rate, length = 10e-3, 70.0, 16.0
     expected = {name: md1_response(q, rate, service) for name, q in QUANTILES.items()}
     seed = typical_seed(rate, service, length, expected)
@@ -60,11 +62,10 @@ def percentiles_agree_with_theory() -> Check:
 
 
 def typical_seed(rate: float, service: float, length: float, expected: dict[str, float]) -> int:
-    """The first seed whose arrivals, put through the queue by calculation, give the theory's own
-    percentiles within 1%.
+    """Find the first seed whose arrivals have the theoretical percentiles within 1%, by simulation.
 
-    A sample this short is seldom typical at p99. Choosing typical *arrivals* before anything is
-    measured takes that noise away and leaves what the check is about: the error of measuring.
+    So short a sample is seldom typical at p99. Typical arrivals remove that noise and leave the
+    error of measuring.
     """
     for seed in range(20_000):
         at = Arrivals().times(rate, length, seed)
@@ -78,7 +79,7 @@ def typical_seed(rate: float, service: float, length: float, expected: dict[str,
 
 
 def stall_moves_corrected_percentiles_only() -> Check:
-    """A 1.4 s SIGSTOP: corrected p99 as computed, uncorrected nearly still."""
+    """Check a 1.4 s SIGSTOP: corrected p99 as computed, uncorrected nearly unchanged."""
     service, connections = 5e-3, 4
     load = Load("", rate=100, seconds=10, warmup=0, seed=5, workload=SMALL, connections=connections)
     stalled: list[float] = []
@@ -91,7 +92,7 @@ def stall_moves_corrected_percentiles_only() -> Check:
         stub.resume()
         stalled.append(clock() - start)
 
-    result, stub = _measure(load, beside=stall, service="constant:5ms", servers=0)
+    result, stub = _measure(load, background=stall, service="constant:5ms", servers=0)
     at, _ = load.schedule()
     usual = result["latency_ms"]["uncorrected"]["p50"] / 1e3
     simulated = queue_response(at, usual, connections, (stalled[0], stalled[1]))
@@ -113,7 +114,7 @@ def stall_moves_corrected_percentiles_only() -> Check:
 
 
 def late_generator_is_invalid() -> Check:
-    """A generator held up for 30 ms after every 20 requests must not blame the service."""
+    """Check that a generator blocked for 30 ms after each 20 requests makes the run invalid."""
     load = Load("", rate=200, seconds=2, warmup=0, workload=SMALL, stall_every=20, stall_s=0.03)
     result, _ = _measure(load, service="constant:5ms", servers=0)
     return Check(
@@ -128,20 +129,20 @@ def late_generator_is_invalid() -> Check:
 
 
 def lies_are_caught() -> Check:
-    """Every false score and every mixed answer, and nothing else."""
+    """Check that all falsified and mixed answers are found, and no others."""
     load = Load("", rate=300, seconds=3, warmup=0, workload=SMALL, keep_answers=True)
     result, stub = _measure(load, service="constant:5ms", servers=0, lie_every=50, mix_every=77)
-    both = load.schedule()[0].size // (50 * 77)  # a lie in a mixed answer is one wrong answer
-    told = stub.counts["lies"] + stub.counts["mixed"] - both
+    both = load.schedule()[0].size // (50 * 77)  # falsified and mixed: one wrong answer
+    false = stub.counts["lies"] + stub.counts["mixed"] - both
     found = result["oracle"]
     return Check(
         "a stub that lies about scores is caught",
-        passed=found["wrong_scores"] == told == result["buckets"]["wrong"]
+        passed=found["wrong_scores"] == false == result["buckets"]["wrong"]
         and found["mixed_versions"] in (stub.counts["mixed"], stub.counts["mixed"] - both)
         and found["checked"] == result["requests"],
         disturbed=False,
         numbers={
-            "told": told,
+            "told": false,
             "wrong_scores": found["wrong_scores"],
             "mixed": stub.counts["mixed"],
             "mixed_versions": found["mixed_versions"],
@@ -151,7 +152,7 @@ def lies_are_caught() -> Check:
 
 
 def drops_are_counted_exactly() -> Check:
-    """1% of the connections are closed without an answer; buckets still sum to the schedule."""
+    """Check that closing 1% of connections unanswered gives exact counts in the buckets."""
     load = Load("", rate=500, seconds=3, warmup=0, workload=SMALL)
     result, stub = _measure(load, service="constant:5ms", servers=0, drop_every=100)
     buckets = result["buckets"]
@@ -164,8 +165,8 @@ def drops_are_counted_exactly() -> Check:
     )
 
 
-Proof = Callable[[], Check]
-CHECKS: tuple[Proof, ...] = (
+CheckFunction = Callable[[], Check]
+CHECKS: tuple[CheckFunction, ...] = (
     percentiles_agree_with_theory,
     stall_moves_corrected_percentiles_only,
     late_generator_is_invalid,
@@ -175,12 +176,12 @@ CHECKS: tuple[Proof, ...] = (
 
 
 def self_check() -> Iterator[Check]:
-    """All five. One that fails in a disturbed run is repeated once; tolerances stay as they are."""
-    for check in CHECKS:
-        yield settled(check)
+    """Run all checks."""
+    return map(run_check, CHECKS)
 
 
-def settled(check: Proof) -> Check:
+def run_check(check: CheckFunction) -> Check:
+    """Run a check; repeat it once if it fails in a disturbed run."""
     outcome = check()
     if not outcome.passed and outcome.disturbed:
         outcome = check()
@@ -197,18 +198,13 @@ def as_json(checks: list[Check]) -> dict[str, Any]:
 def _measure(
     load: Load,
     *,
-    beside: Callable[[StubProcess, float, threading.Event], None] | None = None,
+    background: Callable[[StubProcess, float, threading.Event], None] | None = None,
     **stub_options: Any,
 ) -> tuple[dict[str, Any], StubProcess]:
-    """One run against a fresh stub; its summary, and the stub with its counts."""
+    """Run a load against a new stub; return the summary and the stub with its counts."""
     with StubProcess(**stub_options) as stub:
-        load = Load(**{**load.__dict__, "url": stub.url})
-
-        def company(start: float, over: threading.Event) -> None:
-            if beside is not None:
-                beside(stub, start, over)
-
-        with execute(load, beside=company) as run:
+        task = None if background is None else partial(background, stub)
+        with execute(replace(load, url=stub.url), background=task) as run:
             report = check_run(run, StubOracle()) if load.keep_answers else None
             result = summarise(run, [Slo.parse("p99=25ms")], report)
     return result, stub

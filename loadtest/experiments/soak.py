@@ -1,4 +1,4 @@
-"""Does it leak? Memory and descriptors of the service while a load lasts."""
+"""Samples memory and descriptors of the service under load and judges their growth."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Json = dict[str, Any]
 
 
 @dataclass
-class Watch:
-    """Passed to ``execute`` as ``beside``: a sample every ``every`` seconds."""
+class ResourceMonitor:
+    """Samples every ``every`` seconds; the ``background`` of ``execute``."""
 
     pid: int
     every: float = 1.0
@@ -33,16 +33,16 @@ class Watch:
                         "descriptors": descriptors(self.pid),
                     }
                 )
-            except (ProcessGone, FileNotFoundError, ProcessLookupError):
+            except ProcessGone:
                 self.gone = True
                 return
 
     def judge(self, *, settle: float, growth: float, more_descriptors: int) -> Json:
-        """From ``settle`` of the run on, memory may rise by ``growth`` (a share) and descriptors by
-        so many. Compared are the medians of the first and the last fifth of what is left."""
+        """Judge growth after the first ``settle`` (a share) of the run, by the medians of the first
+        and the last fifth of the rest; ``growth`` of memory is a share."""
         rest = self.samples[int(settle * len(self.samples)) :]
         if len(rest) < 5:
-            because = "too few samples: a longer --duration"
+            because = "too few samples; use a longer --duration"
             return {"passed": False, "because": because, "samples": self.samples}
         fifth = max(1, len(rest) // 5)
         memory = np.array([sample["resident_mib"] for sample in rest])

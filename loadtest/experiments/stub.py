@@ -1,9 +1,9 @@
-"""A stand-in for the service whose behaviour is known exactly, to prove the load test against.
+"""Stub of the service with known scores and a known delay distribution.
 
-It answers ``POST /v1/score`` with scores that are a hash of (version, user, item), after a service
-time drawn from a known distribution, through a known queue; it can drop, lie, mix versions, shed,
-and switch versions through the admin route. It departs requests in *virtual* time: a service begins
-when the one before it ended by calculation, so its own slowness does not add up in the queue.
+Answers ``POST /v1/score`` with a hash of (version, user, item) as scores, after a queue and a
+service time from a known distribution; can drop requests, falsify scores, mix versions, shed, and
+switch versions by the admin API. Queueing is computed in virtual time (service begins at the
+computed end of the one before), so that the stub's own delays do not accumulate.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from typing import Any
 import httptools
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
-from loadtest.generator.poller import LONGEST_WAIT, READ, Poller, be_punctual, clock
+from loadtest.generator.poller import LONGEST_WAIT, READ, Poller, clock, request_realtime
+from loadtest.oracle.stub_oracle import stub_scores
 from loadtest.units import seconds as parse_seconds
 
-MIXER = np.uint64(0x9E3779B97F4A7C15)
 REASONS = {200: "OK", 202: "Accepted", 401: "Unauthorized", 404: "Not Found", 429: "Too Many"}
 
 
 @dataclass(frozen=True)
 class StubSettings:
-    """``servers`` = 0 means that nobody waits for anybody."""
+    """Settings of a stub; ``servers`` = 0: unlimited, without a queue."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -38,28 +37,18 @@ class StubSettings:
     admin_token: str = ""
     service: str = "constant:5ms"
     servers: int = 1
-    queue: int = 0  # requests that may wait or be served; 0 = no limit, beyond it: 429
+    queue: int = 0  # most requests in queue and service, beyond it 429; 0: no limit
     drop_every: int = 0  # close the connection instead of answering every n-th request
-    lie_every: int = 0  # move one score of every n-th answer
+    lie_every: int = 0  # falsify a score of every n-th answer
     mix_every: int = 0  # every n-th answer takes half its scores from another version
     fail_every: int = 0  # every n-th answer is a 500
     versions: tuple[str, ...] = ("stub-1", "stub-2")
-    activation_s: float = 0.0  # how long an activation takes
+    activation_s: float = 0.0
     seed: int = 0
 
 
-def stub_scores(version: str, user_id: int, item_ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(C,) in [0, 1), a hash of version, user and item: what an honest stub answers."""
-    name = np.uint64(int.from_bytes(version.encode()[-8:], "little"))
-    with np.errstate(over="ignore"):
-        mixed = (item_ids.astype(np.uint64) + name) * MIXER ^ np.uint64(user_id)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed ^= mixed >> np.uint64(27)
-    return (mixed >> np.uint64(40)) / 2.0**24
-
-
 def service_times(spec: str, seed: int) -> Callable[[], float]:
-    """A source of service times in seconds: ``constant:5ms`` or ``exponential:5ms`` (its mean)."""
+    """Parse ``constant:5ms`` or ``exponential:5ms`` (the mean) into a source of seconds."""
     name, _, value = spec.partition(":")
     mean = parse_seconds(value)
     rng = np.random.default_rng(seed)
@@ -72,7 +61,7 @@ def service_times(spec: str, seed: int) -> Callable[[], float]:
 
 @dataclass
 class Session:
-    """One client connection: collects a request, then carries its answer."""
+    """A client connection and the request being parsed from it."""
 
     stub: Stub
     sock: socket.socket
@@ -102,11 +91,11 @@ class Session:
         self.body.append(body)
 
     def on_message_complete(self) -> None:
-        self.stub.accept(self)
+        self.stub.on_request(self)
 
 
 class Stub:
-    """Single-threaded, on the same poller as the generator."""
+    """The server: single-threaded, on the poller of the generator."""
 
     def __init__(self, settings: StubSettings) -> None:
         self.settings = settings
@@ -136,12 +125,12 @@ class Stub:
         self._stopped = True
 
     def serve(self) -> None:
-        """Until ``stop`` (SIGTERM or SIGINT in a process of its own)."""
+        """Serve until ``stop`` is called."""
         while not self._stopped:
             until = self._due[0][0] if self._due else clock() + LONGEST_WAIT
             for fd, _ in self._poller.wait(until):
                 if fd in self._listeners:
-                    self._welcome(*self._listeners[fd])
+                    self._accept(*self._listeners[fd])
                 elif fd in self._sessions:
                     self._read(self._sessions[fd])
             while self._due and self._due[0][0] <= clock():
@@ -156,7 +145,7 @@ class Stub:
 
     # -- sockets --------------------------------------------------------------------------
 
-    def _welcome(self, listener: socket.socket, admin: bool) -> None:
+    def _accept(self, listener: socket.socket, admin: bool) -> None:
         try:
             sock, _ = listener.accept()
         except BlockingIOError:
@@ -183,7 +172,7 @@ class Stub:
         if session.sock.fileno() < 0:
             self.counts["gone"] += 1
             return
-        session.sock.setblocking(True)  # answers are small next to the socket's buffer
+        session.sock.setblocking(True)  # answers fit into the socket's buffer
         try:
             session.sock.sendall(answer)
             session.sock.setblocking(False)
@@ -197,18 +186,18 @@ class Stub:
 
     # -- answers --------------------------------------------------------------------------
 
-    def accept(self, session: Session) -> None:
-        """A whole request has arrived: queue it and decide what becomes of it."""
+    def on_request(self, session: Session) -> None:
+        """Route a complete request and schedule its answer."""
         arrived = session.arrived
         if session.admin:
-            return self._administer(session, arrived)
+            return self._on_admin_request(session, arrived)
         if session.url == b"/stub/counts":
             return self._reply_at(arrived, session, lambda: _http(200, dict(self.counts)))
         if session.url == b"/v1/events":
             self.counts["events"] += 1
             return self._reply_at(arrived, session, lambda: _http(202, {"accepted": 1}))
         if session.url != b"/v1/score":
-            return self._reply_at(arrived, session, lambda: _http(404, {"title": "not here"}))
+            return self._reply_at(arrived, session, lambda: _http(404, {"title": "not found"}))
         self.counts["requests"] += 1
         number = self.counts["requests"]
         settings = self.settings
@@ -228,7 +217,7 @@ class Stub:
         return self._reply_at(ends, session, lambda: answer)
 
     def _through_queue(self, arrived: float) -> tuple[float, float]:
-        """(begin, end) of service: at the server that is free first, in virtual time."""
+        """Compute (begin, end) of service at the server that is free first, in virtual time."""
         if not self._free:
             return arrived, arrived + self._service()
         begins = max(arrived, self._free[0])
@@ -240,9 +229,9 @@ class Stub:
         self.counts["replies"] += 1
         heapq.heappush(self._due, (when, self.counts["replies"], session, answer))
 
-    def _score(self, asked: bytes, number: int, clocks: tuple[float, float, float] | None) -> bytes:
+    def _score(self, body: bytes, number: int, clocks: tuple[float, float, float] | None) -> bytes:
         settings, version = self.settings, self.version
-        request = orjson.loads(asked)
+        request = orjson.loads(body)
         item_ids = np.array(request["candidates"], np.int64)
         scores = stub_scores(version, request["user_id"], item_ids)
         if settings.lie_every and number % settings.lie_every == 0:
@@ -275,8 +264,8 @@ class Stub:
             headers += f"Server-Timing: {timing}\r\n"
         return _http(200, answer, headers)
 
-    def _administer(self, session: Session, arrived: float) -> None:
-        """``POST /admin/models/{version}/activate`` and ``GET /admin/models``, behind the token."""
+    def _on_admin_request(self, session: Session, arrived: float) -> None:
+        """Serve ``GET /admin/models`` and ``POST /admin/models/{version}/activate``, by token."""
         if session.token.decode() != self.settings.admin_token:
             return self._reply_at(arrived, session, lambda: _http(401, {"title": "wrong token"}))
         parts = session.url.decode().strip("/").split("/")
@@ -307,13 +296,13 @@ def _http(status: int, document: Any, headers: str = "") -> bytes:
     return head.encode("latin-1") + body
 
 
-def run(settings: StubSettings, announce: Callable[[Stub], None]) -> Counter[str]:
-    """Serve until SIGTERM or SIGINT; what it did."""
-    be_punctual()
+def run(settings: StubSettings, on_ready: Callable[[Stub], None]) -> Counter[str]:
+    """Serve until SIGTERM or SIGINT; return the counts."""
+    request_realtime()
     stub = Stub(settings)
     signal.signal(signal.SIGTERM, stub.stop)
     signal.signal(signal.SIGINT, stub.stop)
-    announce(stub)
+    on_ready(stub)
     stub.serve()
     if stub.late:
         stub.counts["late_p99_us"] = int(1e6 * np.quantile(stub.late, 0.99))

@@ -1,4 +1,4 @@
-"""A stub in a process of its own, for checks and tests."""
+"""Runs a stub in a child process, for checks and tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from types import TracebackType
 from typing import Any
 
 import orjson
@@ -37,7 +36,7 @@ class StubProcess:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the stub did not start; what it said is above")
+            raise RuntimeError("the stub did not start; see its output above")
         ports = orjson.loads(line)
         self.url = f"http://127.0.0.1:{ports['port']}"
         self.admin_url = f"http://127.0.0.1:{ports['admin_port']}"
@@ -50,14 +49,9 @@ class StubProcess:
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.resume()
         self._process.terminate()
-        output, _ = self._process.communicate(timeout=10)
+        output = self._process.communicate(timeout=10)[0]
         if output:
             self.counts = orjson.loads(output.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Hot swaps under load: is anything lost, mixed, wrong or late while the model changes?"""
+"""Activates models under load and judges errors, mixed versions, scores and latency."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from loadtest.generator.runner import Run, RunError
 from loadtest.oracle.oracle import OracleReport
 from loadtest.target import Target
 
-AROUND = 0.5  # seconds before an activation is asked for and after it is answered
+AROUND = 0.5  # seconds before an activation's request and after its response
 Json = dict[str, Any]
 
 
 def first_token(setting: str) -> str:
-    """The first of QIN_ADMIN_TOKEN: TOKEN, or several as NAME:TOKEN separated by spaces."""
+    """Parse the first token of QIN_ADMIN_TOKEN: TOKEN, or NAME:TOKEN separated by spaces."""
     return (setting.split() or [""])[0].rpartition(":")[2]
 
 
 @dataclass(frozen=True)
 class Admin:
-    """The service's admin API: ``POST /admin/models/{version}/activate`` behind a bearer token."""
+    """Client of the service's admin API."""
 
     url: str
     token: str = ""  # as in QIN_ADMIN_TOKEN
@@ -38,21 +38,21 @@ class Admin:
     timeout: float = 60.0
 
     def versions(self) -> list[str]:
-        """Every version it lists, the active one first. RunError when it refuses."""
+        """List versions, the active one first. RunError for an error response."""
         listed = self._call("GET", "/admin/models")
         names = [model["version"] for model in listed["models"]]
         return sorted(names, key=lambda name: name != listed.get("active"))
 
     def activate(self, version: str) -> None:
-        self._tell(version, "activate")
+        self._post(version, "activate")
 
     def reload(self, version: str) -> float | None:
-        """Out of memory and in again; the longest its event loop stalled meanwhile, if it says."""
-        self._tell(version, "unload")
-        stall: float | None = self._tell(version, "load").get("worst_stall_ms")
+        """Unload and load a model; return the longest stall of the event loop, ms, if reported."""
+        self._post(version, "unload")
+        stall: float | None = self._post(version, "load").get("worst_stall_ms")
         return stall
 
-    def _tell(self, version: str, verb: str) -> Any:
+    def _post(self, version: str, verb: str) -> Any:
         return self._call("POST", f"/admin/models/{quote(version, safe='')}/{verb}")
 
     def _call(self, method: str, path: str) -> Any:
@@ -63,23 +63,21 @@ class Admin:
             headers["Authorization"] = f"Bearer {token}"
         try:
             connection.request(method, urlsplit(self.url).path.rstrip("/") + path, headers=headers)
-            answer = connection.getresponse()
-            body = answer.read()
+            response = connection.getresponse()
+            body = response.read()
         except OSError as error:
             raise RunError(f"admin: {self.url} does not answer: {error}") from None
         finally:
             connection.close()
-        if not 200 <= answer.status < 300:
-            raise RunError(f"admin: {method} {path}: {answer.status} {body[:300]!r}")
+        if not 200 <= response.status < 300:
+            raise RunError(f"admin: {method} {path}: {response.status} {body[:300]!r}")
         return orjson.loads(body) if body else {}
 
 
 @dataclass
 class Swapper:
-    """Passed to ``execute`` as ``beside``: ``count`` activations, the versions in turn, evenly over
-    the time between ``begin`` and ``end`` (seconds of the run).
-
-    ``fresh``: each is taken out of memory and loaded again before it is activated, under the load.
+    """Activates versions in turn, ``count`` times evenly from ``begin`` to ``end`` (seconds of the
+    run); the ``background`` of ``execute``. ``fresh``: each is unloaded and loaded before.
     """
 
     admin: Admin
@@ -125,10 +123,10 @@ class Swapper:
 
 
 def judge(run: Run, swapper: Swapper, oracle: OracleReport | None) -> Json:
-    """The bars' fields. ``errors``: requests that did not end OK for any reason but their scores,
-    and activations refused. p99 around swaps is over requests scheduled from half a second before
-    a load or an activation was asked for until half a second after it was answered; p99 without,
-    over all others (the stretches before the first and after the last swap among them)."""
+    """Compute errors, wrong and mixed answers, latency and memory. ``errors``: requests not OK for
+    other reasons than their scores, and failed activations. p99 around swaps covers requests
+    scheduled from ``AROUND`` before a load or activation is requested to ``AROUND`` after its
+    response; p99 without, all others."""
     rows = run.measured
     bucket, at, response = run.columns.bucket[rows], run.columns.at[rows], run.response()
     around = np.zeros(at.size, bool)
@@ -170,8 +168,7 @@ def judge(run: Run, swapper: Swapper, oracle: OracleReport | None) -> Json:
 
 
 def _first_answer(run: Run, swap: Json) -> float | None:
-    """From asking for the activation to the first answer by the new version, if it was not
-    already answering before."""
+    """Milliseconds from the activation request to the new version's first answer; None without."""
     number = run.versions.index(swap["version"]) if swap["version"] in run.versions else -2
     done = run.columns.done[run.columns.version == number]
     later = done[done >= swap["asked_s"]]

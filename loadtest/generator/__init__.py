@@ -1,4 +1,4 @@
-"""Sends requests at their times: schedule, workload, connections, generator processes.
+"""Sends requests on an open-loop schedule: workload, connections, generator processes.
 
 May import ``loadtest.target``, ``units``, ``environment``.
 Start reading at ``runner``, then ``process``.

@@ -1,7 +1,7 @@
-"""One row per scheduled request, preallocated in a file that all processes map.
+"""Shared-memory table of a run: one preallocated row per scheduled request.
 
-The parent lays the table out, generators fill their own rows, and the parent reads them while the
-run goes on (live progress costs the generators nothing) and after it.
+The parent creates the file, generators fill their own rows, and the parent reads them during the
+run (live progress costs the generators nothing) and after it.
 
 Four clocks, seconds from the start of the run:
 
@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-STAGES = 16  # server stages kept for a request; more are an error, not a silent loss
+STAGES = 16  # server stages kept for a request; more are an error
 
 
 class Bucket(IntEnum):
-    """How a scheduled request ended; exactly one of them."""
+    """How a scheduled request ended: exactly one for each."""
 
     UNSENT = 0
     OK = 1
@@ -34,7 +34,7 @@ class Bucket(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why it did not end well."""
+    """Why a request did not end as OK."""
 
     NONE = 0
     CONNECT = 1  # refused, unreachable, or no handshake
@@ -65,15 +65,12 @@ FIELDS: list[tuple[str, str, tuple[int, ...]]] = [
     ("opened", "u1", ()),  # 1: a connection was opened for it
     ("answer", "i8", ()),  # offset in the generator's answer file, −1 none
 ]
-STAGE_FIELD: tuple[str, str, tuple[int, ...]] = (
-    "stages",
-    "f4",
-    (STAGES,),
-)  # milliseconds, NaN where the server sent none
+# Milliseconds, NaN where the server sent none
+STAGE_FIELD: tuple[str, str, tuple[int, ...]] = ("stages", "f4", (STAGES,))
 
 
 class Columns:
-    """The mapped table; every field is an ndarray over all requests, in schedule order."""
+    """The mapped table; each field is an ndarray over all requests, in schedule order."""
 
     at: NDArray[np.float64]
     attended: NDArray[np.float64]
@@ -92,7 +89,7 @@ class Columns:
         self.requests = requests
         fields = [(*described, requests) for described in FIELDS]
         fields.append((*STAGE_FIELD, requests if stages else 0))
-        total = sum(_room(kind, shape, rows) for _, kind, shape, rows in fields)
+        total = sum(_padded_size(kind, shape, rows) for _, kind, shape, rows in fields)
         if create:
             with path.open("wb") as file:
                 file.truncate(max(total, 1))
@@ -103,7 +100,7 @@ class Columns:
             count = rows * int(np.prod(shape))
             flat = np.frombuffer(self._map, np.dtype(kind), count, offset)
             setattr(self, name, flat.reshape(rows, *shape))
-            offset += _room(kind, shape, rows)
+            offset += _padded_size(kind, shape, rows)
         if create:
             for clock in (self.attended, self.sent, self.done, self.stages):
                 clock.fill(np.nan)
@@ -116,6 +113,6 @@ class Columns:
             getattr(self, name).view(np.uint8).max(initial=0)
 
 
-def _room(kind: str, shape: tuple[int, ...], rows: int) -> int:
-    """Bytes of one field, padded so that the next one is aligned."""
+def _padded_size(kind: str, shape: tuple[int, ...], rows: int) -> int:
+    """Bytes of one field, padded to 8 so that the next one is aligned."""
     return -(-rows * np.dtype(kind).itemsize * int(np.prod(shape)) // 8) * 8

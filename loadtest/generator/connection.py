@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection of the generator: non-blocking, one request at a time.
+"""Non-blocking HTTP/1.1 client connection: one request at a time.
 
-The parser is httptools (llhttp, the one of Node and uvicorn). Everything here runs on the clock of
-a request in flight, so it stays small: no retries, no redirects, no decoding of bodies.
+Parsing is httptools (llhttp). This code runs within measured latency, so it does little: no
+retries, no redirects, no decoding of bodies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class State(Enum):
 
 
 class Connection:
-    """A socket, what is still to be written to it, and the answer being read from it."""
+    """A socket with the unsent rest of a request and the answer read so far."""
 
     __slots__ = (
         "_first",
@@ -77,7 +77,7 @@ class Connection:
     # -- towards the server ---------------------------------------------------------------
 
     def connected(self) -> bool:
-        """The handshake is over (True), or ``fault`` says why it failed."""
+        """Finish the handshake: True, or False with ``fault`` set."""
         if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.fault = Reason.CONNECT
             return False
@@ -86,7 +86,7 @@ class Connection:
         return True
 
     def send(self, row: int, request: bytes) -> None:
-        """Hand a whole request to the kernel; what does not fit follows through ``flush``."""
+        """Send a whole request; ``flush`` sends what does not fit into the socket's buffer."""
         self.request = row
         self.state = State.BUSY
         self._clear()
@@ -102,7 +102,7 @@ class Connection:
             self._poller.change(self.fd, READ | WRITE)
 
     def flush(self) -> None:
-        """Writable again: go on with a request that did not fit the socket's buffer."""
+        """Send more of an unfinished request once the socket is writable."""
         if self._unsent is None:
             return
         try:
@@ -119,18 +119,18 @@ class Connection:
     # -- from the server ------------------------------------------------------------------
 
     def receive(self) -> None:
-        """Read what is there: ``complete`` once the answer is whole, ``fault`` when it broke."""
+        """Read what is available; set ``complete`` at the end of an answer, ``fault`` on error."""
         try:
             data = self.sock.recv(RECEIVE)
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        self.received_at = clock()  # before the parser, whose time is ours and not the server's
+        self.received_at = clock()  # before parsing, which is not the server's time
         if not data:
             self.fault = self._reset()
             return
-        if self.state is State.IDLE:  # an answer to nothing
+        if self.state is State.IDLE:  # no request was sent
             self.fault = Reason.MALFORMED_HTTP
             return
         try:
@@ -139,15 +139,15 @@ class Connection:
             self.fault = Reason.MALFORMED_HTTP
 
     def reusable(self) -> bool:
-        """After a complete answer: may the next request go out here?"""
+        """Whether the connection can take another request after a complete answer."""
         self._first = False
         return self._unsent is None and self._keep_alive
 
     def retire(self) -> None:
-        """Stop listening to it; the descriptor stays taken until ``sock.close()``."""
+        """Stop polling; the descriptor stays allocated until ``sock.close()``."""
         self.state = State.CLOSED
         self._poller.remove(self.fd)
-        del self._parser  # it points back here, and the generator runs without a cycle collector
+        del self._parser  # a reference cycle, and the generator runs without garbage collection
 
     def _reset(self) -> Reason:
         untouched = self.status == 0 and not self.body
@@ -168,8 +168,8 @@ class Connection:
         self.body.append(body)
 
     def on_message_complete(self) -> None:
-        if self.status >= 200:  # an interim 1xx answer is not the answer
+        if self.status >= 200:  # 1xx answers are interim
             self.complete = True
-            self._keep_alive = self._parser.should_keep_alive()  # only known in here
+            self._keep_alive = self._parser.should_keep_alive()  # valid only in this callback
         else:
             self.status = 0

@@ -1,8 +1,7 @@
-"""Readiness of sockets with waits that are exact to tens of microseconds.
+"""Polls sockets with waits that are exact to tens of microseconds.
 
-asyncio (epoll) and libuv round their timers to whole milliseconds, which would show up as send lag.
-``select`` takes microseconds, and an epoll descriptor can itself be waited for with it: one extra
-system call buys the resolution, and an event loop as small as this one costs far less per request.
+asyncio (epoll) and libuv round timers to whole milliseconds, which would show as send lag.
+``select`` takes microseconds and can wait for an epoll descriptor: one more system call.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from pathlib import Path
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 SPIN = 80e-6  # seconds
-LONGEST_WAIT = 0.1  # seconds; so that stop flags and limits are looked at
+LONGEST_WAIT = 0.1  # seconds between checks of stop flag and time limits
 
 clock = time.monotonic  # shared by all processes of this machine (CLOCK_MONOTONIC)
 
 
-def be_punctual() -> None:
-    """Ask the kernel to wake this process on time, and before others, as far as it is allowed.
+def request_realtime() -> None:
+    """Request SCHED_FIFO and the least timer slack for this process, where permitted.
 
-    Under the fair scheduler a neighbour keeps the core for up to 3 ms; a real-time process does
-    not wait for it, and one that sleeps between its requests takes nothing that matters.
+    Under the fair scheduler another process may keep the core for milliseconds, which would be
+    measured as lag.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/timerslack_ns").write_text("1")  # instead of 50 µs
@@ -50,9 +49,9 @@ class Poller:
         self._epoll.unregister(sock)
 
     def wait(self, until: float) -> list[tuple[int, int]]:
-        """(descriptor, events) that are ready, at once or by ``until`` (at most 0.1 s from now).
+        """Return (descriptor, events) ready at once or by ``until``, at most 0.1 s from now.
 
-        The last microseconds are spent looking instead of sleeping: waking up takes longer.
+        Spins for the last ``SPIN`` seconds, as waking up takes longer than that.
         """
         ready = self._epoll.poll(0)
         while not ready:

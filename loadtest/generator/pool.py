@@ -1,4 +1,4 @@
-"""The generator's connections: kept alive, bounded, opened on demand, used in rotation."""
+"""Connection pool of a generator: keep-alive, bounded, opened on demand, used in rotation."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from loadtest.generator.connection import Connection, State
 from loadtest.generator.poller import Poller
 
 
-class Pool:
+class ConnectionPool:
     """Up to ``limit`` connections to one address.
 
-    Free ones are handed out in rotation, so that several server processes behind one port are all
-    asked. One that was idle for ``keep_alive`` seconds is closed by us: a server that closes first
-    may do so just as the next request goes out, and that would be counted against it.
+    Free ones are used in rotation, so that all server processes behind one port get requests.
+    Idle ones are closed after ``keep_alive`` seconds, before the server does: closing as the next
+    request is sent would count as a failure of the server.
     """
 
     def __init__(self, poller: Poller, host: str, port: int, limit: int, keep_alive: float) -> None:
-        """``host``: an address."""
-        numeric = socket.AI_NUMERICHOST
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=numeric
-        )[0]
+        """``host``: a numeric address."""
+        family, _, _, _, address = socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)[0]
         self._poller, self._family = poller, family
         self._address = (str(address[0]), int(address[1]))
         self._limit, self._keep_alive = limit, keep_alive
@@ -34,7 +31,7 @@ class Pool:
         self.opened = 0
 
     def take(self, now: float) -> Connection | None:
-        """A free connection, or None."""
+        """Return a free connection, or None."""
         while self._free:
             connection = self._free.popleft()
             if connection.state is not State.IDLE:
@@ -51,7 +48,7 @@ class Pool:
         self._free.append(connection)
 
     def open(self) -> Connection | None:
-        """Begin a handshake; None when the limit is reached."""
+        """Begin a handshake; None at the limit."""
         if len(self.all) >= self._limit:
             return None
         connection = Connection(self._poller, self._address, self._family)
@@ -74,7 +71,7 @@ class Pool:
         self._retired.append(connection)
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle too long."""
+        """Close connections that have been idle too long."""
         while self._free:
             oldest = self._free[0]
             if oldest.state is State.IDLE and now - oldest.idle_since < self._keep_alive:
@@ -83,8 +80,8 @@ class Pool:
             if oldest.state is State.IDLE:
                 self.discard(oldest)
 
-    def bury(self) -> None:
-        """Close retired sockets: after a batch of events, so that none reuses a number in it."""
+    def close_retired(self) -> None:
+        """Close retired sockets; after a batch of events, so that it sees no reused descriptor."""
         for connection in self._retired:
             connection.sock.close()
         self._retired.clear()
@@ -92,4 +89,4 @@ class Pool:
     def close(self) -> None:
         for connection in list(self.all.values()):
             self.discard(connection)
-        self.bury()
+        self.close_retired()

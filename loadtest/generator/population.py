@@ -1,7 +1,7 @@
-"""Whom to ask about: ids from a store, a parquet column or a range, Zipf-distributed.
+"""Draws user and item ids, Zipf-distributed, from a range, a parquet column or a store.
 
-The popularity of an id has nothing to do with its number: ids are shuffled (seeded) before ranks
-are given out, rank r drawn with probability ∝ r⁻ˢ.
+Ids are shuffled (seeded), then rank r is drawn with probability ∝ r⁻ˢ: popularity does not depend
+on an id's number.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ LARGEST = 50_000_000
 
 
 class PopulationError(ValueError):
-    """Ids that cannot be had; the message names the option, the place and the remedy."""
+    """Ids that cannot be read or are too few; the message names the option and the remedy."""
 
 
 @dataclass(frozen=True)
 class Zipf:
-    """``ids`` by falling popularity, and their cumulative probabilities."""
+    """Ids by falling popularity, with their cumulative probabilities."""
 
     ids: Ids  # (P,)
     cumulative: NDArray[np.float64]  # (P,)
@@ -35,16 +35,16 @@ class Zipf:
         return cls(rng.permutation(ids), np.cumsum(weights) / weights.sum())
 
     def draw(self, rng: np.random.Generator, count: int) -> Ids:
-        """(count,) ids, with repetition."""
+        """Draw (count,) ids with replacement."""
         rank = np.searchsorted(self.cumulative, rng.random(count), side="right")
         return self.ids[np.minimum(rank, self.ids.size - 1)]
 
     def draw_distinct(self, rng: np.random.Generator, count: int) -> Ids:
-        """(count,) different ids, the popular ones likelier and in no particular order."""
+        """Draw (count,) distinct ids, popular ones likelier, in no particular order."""
         if count > self.ids.size:
             raise PopulationError(
-                f"candidates: a list of {count} needs as many different items; there are "
-                f"{self.ids.size} (give more items, or shorter lists)"
+                f"candidates: a list of {count} needs as many distinct items; there are "
+                f"{self.ids.size} (use more items or shorter lists)"
             )
         found: Ids = np.empty(0, np.int64)
         for _ in range(6):
@@ -56,7 +56,7 @@ class Zipf:
 
 
 def read_ids(spec: str, *, option: str, column: str) -> Ids:
-    """Ids of ``LOW..HIGH``, ``COUNT``, ``FILE.parquet[:COLUMN]`` or a store's URL, (P,)."""
+    """Read (P,) ids of ``LOW..HIGH``, ``COUNT``, ``FILE.parquet[:COLUMN]`` or a store's URL."""
     if spec.isdigit():
         return _range(1, int(spec), option)
     if match := RANGE.match(spec):
@@ -84,7 +84,7 @@ def _from_parquet(spec: str, option: str, column: str) -> Ids:
     except (OSError, ArrowException) as error:
         raise PopulationError(
             f"{option}: {path}, column {chosen or column!r}: {error} "
-            "(wanted: LOW..HIGH, COUNT, FILE.parquet[:COLUMN] or a store's URL)"
+            "(expected LOW..HIGH, COUNT, FILE.parquet[:COLUMN] or a store's URL)"
         ) from error
     ids = np.unique(table.column(0).to_numpy())
     ids = ids[ids > 0].astype(np.int64)  # 0 pads lists in the challenge's files
@@ -94,7 +94,7 @@ def _from_parquet(spec: str, option: str, column: str) -> Ids:
 
 
 def _from_store(url: str, option: str, column: str) -> Ids:
-    """All items of a store, or all users with a history, by walking it once."""
+    """Scan all items of a store, or all users with a history."""
     import asyncio
 
     import feature_store

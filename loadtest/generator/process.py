@@ -1,8 +1,8 @@
-"""The process that sends: every request at its time, four clocks kept, nothing else on its mind.
+"""Generator process: sends each request at its scheduled time and records its four clocks.
 
-Started by ``runner`` as ``python -m loadtest.generator.process FOLDER NUMBER``; it prints
-``ready``, waits for the start time on its standard input (closed input means: stop), fills its
-rows of the columns and prints one line of JSON at the end. Answers are checked when nothing is due.
+Started by ``runner`` as ``python -m loadtest.generator.process FOLDER NUMBER``. It prints
+``ready``, reads the start time from standard input (end of input: exit), fills its rows of the
+columns and prints one line of JSON. Answers are checked while no request is due.
 """
 
 from __future__ import annotations
@@ -18,42 +18,44 @@ from typing import Any
 
 import orjson
 
-from loadtest.generator.answers import AnswerChecker
+from loadtest.generator.answer_checker import AnswerChecker
 from loadtest.generator.columns import Bucket, Columns, Reason
+from loadtest.generator.config import GeneratorConfig
 from loadtest.generator.connection import Connection, State
-from loadtest.generator.plan import Plan
-from loadtest.generator.poller import LONGEST_WAIT, WRITE, Poller, be_punctual, clock
-from loadtest.generator.pool import Pool
+from loadtest.generator.poller import LONGEST_WAIT, WRITE, Poller, clock, request_realtime
+from loadtest.generator.pool import ConnectionPool
 from loadtest.generator.workload import Bank
 
-QUIET = 300e-6  # seconds until the next send that leave room for checking one answer
-BACKLOG = 512  # unchecked answers kept; beyond that they are checked at once
-GRACE = 2.0  # seconds for answers under way when the run is stopped
+QUIET = 300e-6  # seconds until the next send that suffice to check an answer
+BACKLOG = 512  # unchecked answers; beyond that they are checked at once
+GRACE = 2.0  # seconds for answers in flight when the run is stopped
 SHED = (429, 503)
 
 
 class Lane:
-    """The connections to one address, and the rows that wait for one of them."""
+    """Connections to one address, and the queue of rows that wait for one."""
 
     __slots__ = ("pool", "waiting")
 
-    def __init__(self, poller: Poller, plan: Plan, host: str, port: int) -> None:
-        limit = max(1, plan.connections // plan.generators)
-        self.pool = Pool(poller, host, port, limit, plan.keep_alive_s)
+    def __init__(self, poller: Poller, config: GeneratorConfig, host: str, port: int) -> None:
+        limit = max(1, config.connections // config.generators)
+        self.pool = ConnectionPool(poller, host, port, limit, config.keep_alive_s)
         self.waiting: deque[int] = deque()  # attended, without a connection
 
 
 class Generator:
     """Sends the rows ``number, number + count, …`` of the schedule."""
 
-    def __init__(self, plan: Plan, bank: Bank, columns: Columns, number: int) -> None:
-        self.plan, self.bank, self.columns = plan, bank, columns
-        self._rows = range(number, columns.requests, plan.generators)
+    def __init__(self, config: GeneratorConfig, bank: Bank, columns: Columns, number: int) -> None:
+        self.config, self.bank, self.columns = config, bank, columns
+        self._rows = range(number, columns.requests, config.generators)
         self._poller = Poller()
-        self._lanes = [Lane(self._poller, plan, plan.host, plan.port)]  # by kind; or one for all
-        if plan.events_host is not None:
-            self._lanes.append(Lane(self._poller, plan, plan.events_host, plan.events_port))
-        self._checker = AnswerChecker(plan, bank, columns, number)
+        self._lanes = [
+            Lane(self._poller, config, config.host, config.port)
+        ]  # by kind; or one for all
+        if config.events_host is not None:
+            self._lanes.append(Lane(self._poller, config, config.events_host, config.events_port))
+        self._checker = AnswerChecker(config, bank, columns, number)
         self._live: OrderedDict[int, Connection | None] = OrderedDict()  # attended, not done
         self._unchecked: deque[tuple[int, bytes, bytes, list[bytes]]] = deque()
         self._memory: list[int] = []  # KiB after each tenth of the requests
@@ -61,27 +63,27 @@ class Generator:
         self._next = 0
 
     def prepare(self) -> None:
-        """Open the first connections and touch every page, before the clock starts."""
-        for _ in range(min(self.plan.preopen, self.plan.connections) // self.plan.generators):
+        """Open the first connections and touch every page, before the run."""
+        for _ in range(min(self.config.preopen, self.config.connections) // self.config.generators):
             self._lanes[0].pool.open()
         self._events(self._poller.wait(clock() + LONGEST_WAIT))
         self.columns.touch()
 
     def run(self, start: float) -> None:
-        """Send everything, wait for every answer or its time limit, check what came."""
+        """Send all requests, wait for each answer or its time limit, check the answers."""
         self._start = start
         rows, at = self._rows, self.columns.at
-        stop, end = self.plan.stop_flag(), len(rows)
+        stop, end = self.config.stop_flag(), len(rows)
         tick, give_up, parent = 0.0, float("inf"), os.getppid()
         while True:
             now = clock()
-            for _ in range(8):  # a burst leaves room for answers now and then
+            for _ in range(8):  # answers are also read within a burst
                 if self._next >= end or at[rows[self._next]] + start > now:
                     break
                 self._attend(rows[self._next], now)
                 self._next += 1
-                if self.plan.stall_every and self._next % self.plan.stall_every == 0:
-                    _busy(self.plan.stall_s)
+                if self.config.stall_every and self._next % self.config.stall_every == 0:
+                    _busy(self.config.stall_s)
                 now = clock()
             if now >= tick:
                 tick = now + LONGEST_WAIT / 2
@@ -137,7 +139,7 @@ class Generator:
             self._broken(lane, connection)
 
     def _offer(self, lane: Lane, connection: Connection) -> None:
-        """A connection is free: serve who waits, else keep it."""
+        """Use a free connection for a waiting row, or return it to the pool."""
         while lane.waiting:
             row = lane.waiting.popleft()
             if row in self._live:
@@ -171,7 +173,7 @@ class Generator:
                 self._broken(lane, connection)
         if ready:
             for lane in self._lanes:
-                lane.pool.bury()
+                lane.pool.close_retired()
 
     def _answered(self, lane: Lane, connection: Connection) -> None:
         row, status = connection.request, connection.status
@@ -221,10 +223,10 @@ class Generator:
     def _first_deadline(self, otherwise: float) -> float:
         if not self._live:
             return otherwise
-        return float(self.columns.at[next(iter(self._live))]) + self._start + self.plan.timeout_s
+        return float(self.columns.at[next(iter(self._live))]) + self._start + self.config.timeout_s
 
     def _expire(self, now: float) -> None:
-        """Requests are attended in the order of their schedule, so the first is the oldest."""
+        """End requests past their time limit; the first is the oldest, as rows go by schedule."""
         while self._live and self._first_deadline(now) <= now:
             row, connection = next(iter(self._live.items()))
             lane = self._lane(row)
@@ -239,7 +241,7 @@ class Generator:
             self._open_for_waiting(lane)
 
     def _abandon(self) -> None:
-        """Stopped, and the grace is over: what is still under way stays unanswered."""
+        """End all requests still in flight when the grace after a stop is over."""
         for row, connection in list(self._live.items()):
             bucket = Bucket.UNSENT if connection is None else Bucket.TIMED_OUT
             self._end(row, bucket, Reason.STOPPED)
@@ -267,19 +269,19 @@ def resident_kib() -> int:
 
 
 def _busy(seconds: float) -> None:
-    """Hold the process up on purpose, to prove that such a run is declared invalid."""
+    """Block the process: the self-check's late generator."""
     until = clock() + seconds
     while clock() < until:
         pass
 
 
 def main(folder: Path, number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us through the flag
-    plan = Plan.read(folder)
-    if plan.cores:
-        os.sched_setaffinity(0, {plan.cores[number % len(plan.cores)]})
-    be_punctual()
-    generator = Generator(plan, Bank.read(folder), plan.columns(), number)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops generators by the flag
+    config = GeneratorConfig.read(folder)
+    if config.cores:
+        os.sched_setaffinity(0, {config.cores[number % len(config.cores)]})
+    request_realtime()
+    generator = Generator(config, Bank.read(folder), config.columns(), number)
     generator.prepare()
     gc.collect()
     gc.disable()

@@ -1,10 +1,10 @@
-"""A recorded log, sent again: one JSON document a line, ``at`` seconds, the rest the request.
+"""Reads and writes request logs for ``--replay``: a JSON line each, ``at`` seconds and the request.
 
     {"at": 0.0132, "user_id": 7, "candidates": [4, 17, 99]}
     {"at": 0.0201, "user_id": 7, "item_id": 17}
 
-A line with ``candidates`` is a question, one with ``item_id`` a click. ``python -m loadtest plan``
-writes such a log from a schedule; gateways' access logs are a line of jq away.
+A line with ``candidates`` is a score request, one with ``item_id`` a click. ``python -m loadtest
+plan`` writes such a log from a schedule.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from loadtest.generator.workload import EVENT, SCORE
 
 
 def read_log(path: Path, *, speed: float = 1.0) -> tuple[Times, list[tuple[int, dict[str, Any]]]]:
-    """Times from the first line on, divided by ``speed``, and bodies. Errors name the line."""
+    """Read times since the first line, divided by ``speed``, and bodies. Errors name the line."""
     if not speed > 0:
         raise ScheduleError(f"speed: {speed:g} is not positive")
     moments: list[float] = []
@@ -47,16 +47,16 @@ def _read_line(line: bytes, place: str) -> tuple[float, int, dict[str, Any]]:
         document = orjson.loads(line)
         at = float(document.pop("at"))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ScheduleError(f'{place}: wanted {{"at": SECONDS, …}}: {error!r}') from None
+        raise ScheduleError(f'{place}: expected {{"at": SECONDS, …}}: {error!r}') from None
     if "candidates" in document:
         return at, SCORE, document
     if "item_id" in document:
         return at, EVENT, document
-    raise ScheduleError(f"{place}: neither 'candidates' (a question) nor 'item_id' (a click)")
+    raise ScheduleError(f"{place}: neither 'candidates' (a score request) nor 'item_id' (a click)")
 
 
 def write_log(path: Path, times: Times, documents: list[tuple[int, dict[str, Any]]]) -> None:
-    """The log of a schedule, for ``read_log`` or for another tool."""
+    """Write a schedule as a log, for ``read_log`` or another tool."""
     with path.open("wb") as file:
         for number, at in enumerate(times.tolist()):
             _, document = documents[number % len(documents)]

@@ -1,15 +1,16 @@
-"""One run: lay out the schedule and the requests, start the generators, wait, gather the rows."""
+"""Runs a load: prepares schedule and requests, starts generators, waits, collects the rows."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,24 @@ import orjson
 from numpy.typing import NDArray
 
 from loadtest.generator.columns import STAGES, Columns
-from loadtest.generator.plan import Plan
+from loadtest.generator.config import GeneratorConfig
 from loadtest.generator.poller import clock
 from loadtest.generator.replay import read_log
 from loadtest.generator.schedule import Arrivals, Times
-from loadtest.generator.workload import Aim, Bank, Workload
+from loadtest.generator.workload import Bank, Destination, Workload
 from loadtest.target import Target
 
-LEAD = 0.15  # seconds between telling the generators and the first request
+LEAD = 0.15  # seconds from sending generators the start time to that time
 READY = 60.0  # seconds for a generator to load the bank and connect
 
 
 class RunError(RuntimeError):
-    """A run that could not be made; the message says what to do."""
+    """A run that could not be made."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """Everything that decides a run. Times in seconds, ``rate`` in requests a second."""
+    """All settings of a run. Times in seconds, ``rate`` in requests a second."""
 
     url: str
     rate: float = 100.0
@@ -55,14 +56,14 @@ class Load:
     stages: bool = False
     keep_answers: bool = False
     allow_remote: bool = False
-    events_url: str | None = None  # for clicks, if elsewhere
+    events_url: str | None = None  # for clicks, if not ``url``
     api_key: str = ""
-    events_key: str = ""  # for clicks; without one the API key
+    events_key: str = ""  # for clicks; default: the API key
     stall_every: int = 0
     stall_s: float = 0.0
 
     def schedule(self) -> tuple[Times, list[tuple[int, dict[str, Any]]]]:
-        """Send times from the start, warm-up included, and the bodies they go through in turn."""
+        """Compute send times, warm-up included, and the bodies to send in turn."""
         if self.replay is not None:
             return read_log(self.replay, speed=self.speed)
         times = self.arrivals.times(self.rate, self.seconds, self.seed) + self.warmup
@@ -76,7 +77,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Run:
-    """What happened, a row per scheduled request. Warm-up rows are still in ``columns``."""
+    """A finished run: a row per scheduled request, warm-up included in ``columns``."""
 
     load: Load
     columns: Columns
@@ -106,15 +107,15 @@ class Run:
         return self.load.seconds
 
     def response(self) -> NDArray[np.float64]:
-        """(n,) seconds from the schedule, NaN where nothing came back."""
+        """(n,) seconds from the schedule, NaN without an answer."""
         return (self.columns.done - self.columns.at)[self.measured]
 
     def service(self) -> NDArray[np.float64]:
-        """(n,) seconds from the send: what a tool that waits for answers would report."""
+        """(n,) seconds from the send: uncorrected, as a closed-loop tool reports."""
         return (self.columns.done - self.columns.sent)[self.measured]
 
     def lag(self) -> NDArray[np.float64]:
-        """(n,) seconds by which the generator was late."""
+        """(n,) seconds that the generator was late."""
         return (self.columns.attended - self.columns.at)[self.measured]
 
     def connect(self) -> NDArray[np.float64]:
@@ -129,13 +130,12 @@ def execute(
     load: Load,
     *,
     watch: Watcher | None = None,
-    beside: Callable[[float, threading.Event], None] | None = None,
+    background: Callable[[float, threading.Event], None] | None = None,
 ) -> Iterator[Run]:
-    """Run it. ``watch(columns, elapsed)`` is called twice a second, from a thread of its own;
-    ``beside(start, over)`` runs in another one while the load lasts (swaps, memory watching).
+    """Run a load and yield its rows; the scratch folder is removed at the end of the block.
 
-    Ctrl-C stops the sending and yields what there is. The scratch folder goes at the end of the
-    ``with`` block.
+    A thread calls ``watch(columns, elapsed)`` twice a second; another runs ``background(start,
+    over)`` during the load. Ctrl-C stops sending and yields the rows so far.
     """
     target = Target.parse(load.url, allow_remote=load.allow_remote)
     clicks = target
@@ -143,28 +143,28 @@ def execute(
         clicks = Target.parse(load.events_url, allow_remote=load.allow_remote)
     times, documents = load.schedule()
     with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
-        plan = _plan(load, target, clicks, folder, times.size)
+        config = _config(load, target, clicks, folder, times.size)
         bank = Bank.encode(
             documents,
             authority=target.authority,
             prefix=target.prefix,
             stages=load.stages,
             headers={**load.workload.headers, **_bearer(load.api_key)},
-            events=Aim(
+            events=Destination(
                 clicks.authority,
                 clicks.prefix,
                 {**load.workload.headers, **_bearer(load.events_key or load.api_key)},
             ),
         )
-        columns = plan.columns(create=True)
+        columns = config.columns(create=True)
         columns.at[:] = times
         columns.entry[:] = np.arange(times.size) % len(bank.wire)
         bank.write(Path(folder))
-        plan.write()
+        config.write()
         first = int(np.searchsorted(times, load.warmup)) if load.replay is None else 0
-        processes = _spawn(plan)
+        processes = _spawn(config)
         try:
-            yield _drive(load, plan, bank, columns, first, processes, watch, beside)
+            yield _drive(load, config, bank, columns, first, processes, watch, background)
         finally:
             for process in processes:
                 process.kill()
@@ -175,9 +175,11 @@ def _bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def _plan(load: Load, target: Target, clicks: Target, folder: str, requests: int) -> Plan:
+def _config(
+    load: Load, target: Target, clicks: Target, folder: str, requests: int
+) -> GeneratorConfig:
     generators = max(load.generators, len(load.generator_cores))
-    return Plan(
+    return GeneratorConfig(
         folder=folder,
         host=target.address,
         port=target.port,
@@ -196,34 +198,34 @@ def _plan(load: Load, target: Target, clicks: Target, folder: str, requests: int
     )
 
 
-def _spawn(plan: Plan) -> list[subprocess.Popen[str]]:
-    """In sessions of their own, so that Ctrl-C reaches only us and we stop them in order."""
+def _spawn(config: GeneratorConfig) -> list[subprocess.Popen[str]]:
+    """Start generators in their own sessions, so that Ctrl-C reaches only this process."""
     return [
         subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "loadtest.generator.process", plan.folder, str(number)],
+            [sys.executable, "-m", "loadtest.generator.process", config.folder, str(number)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-        for number in range(plan.generators)
+        for number in range(config.generators)
     ]
 
 
 def _drive(
     load: Load,
-    plan: Plan,
+    config: GeneratorConfig,
     bank: Bank,
     columns: Columns,
     first: int,
     processes: Sequence[subprocess.Popen[str]],
     watch: Watcher | None,
-    beside: Callable[[float, threading.Event], None] | None,
+    background: Callable[[float, threading.Event], None] | None,
 ) -> Run:
     for process in processes:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
-            raise RunError("a generator did not start; what it said is above")
+            raise RunError("a generator did not start; see its output above")
     start, started = clock() + LEAD, datetime.now(UTC)
     for process in processes:
         assert process.stdin is not None
@@ -232,12 +234,12 @@ def _drive(
     over = threading.Event()
     threads = []
     if watch is not None:
-        threads.append(threading.Thread(target=_watch, args=(watch, columns, start, over, plan)))
-    if beside is not None:
-        threads.append(threading.Thread(target=beside, args=(start, over)))
+        threads.append(threading.Thread(target=_watch, args=(watch, columns, start, over, config)))
+    if background is not None:
+        threads.append(threading.Thread(target=background, args=(start, over)))
     for thread in threads:
         thread.start()
-    interrupted_at = _wait(plan, processes, start)
+    interrupted_at = _wait(config, processes, start)
     over.set()
     for thread in threads:
         thread.join()
@@ -252,14 +254,16 @@ def _drive(
         start=start,
         versions=versions,
         stage_names=stage_names,
-        answers=[plan.answers(number) for number in range(plan.generators)],
+        answers=[config.answers(number) for number in range(config.generators)],
         generators=summaries,
         interrupted_at=interrupted_at,
     )
 
 
-def _wait(plan: Plan, processes: Sequence[subprocess.Popen[str]], start: float) -> float | None:
-    """Until all generators are done; when Ctrl-C came, if it did."""
+def _wait(
+    config: GeneratorConfig, processes: Sequence[subprocess.Popen[str]], start: float
+) -> float | None:
+    """Wait for all generators; return the time of Ctrl-C, if any."""
     interrupted_at = None
     while any(process.poll() is None for process in processes):
         try:
@@ -268,20 +272,18 @@ def _wait(plan: Plan, processes: Sequence[subprocess.Popen[str]], start: float) 
             if interrupted_at is not None:
                 raise
             interrupted_at = clock() - start
-            plan.stop_flag()[0] = 1
+            config.stop_flag()[0] = 1
     return interrupted_at
 
 
 def _watch(
-    watch: Watcher, columns: Columns, start: float, over: threading.Event, plan: Plan
+    watch: Watcher, columns: Columns, start: float, over: threading.Event, config: GeneratorConfig
 ) -> None:
-    """On the generators' cores at the lowest priority: it must disturb neither side."""
+    """Run ``watch`` at the lowest priority on the generators' cores, not to disturb the service."""
     with contextlib.suppress(OSError, AttributeError):
-        import os
-
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        if plan.cores:
-            os.sched_setaffinity(threading.get_native_id(), plan.cores)
+        if config.cores:
+            os.sched_setaffinity(threading.get_native_id(), config.cores)
     while not over.wait(0.5):
         watch(columns, clock() - start)
     watch(columns, clock() - start)
@@ -291,13 +293,13 @@ def _summary(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdout is not None
     line = process.stdout.read()
     if process.returncode != 0 or not line:
-        raise RunError(f"a generator ended with code {process.returncode}; see above")
+        raise RunError(f"a generator exited with code {process.returncode}; see its output above")
     summary: dict[str, Any] = orjson.loads(line)
     return summary
 
 
 def _merge(columns: Columns, summaries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """Give versions and stages one numbering over all generators, in place."""
+    """Renumber versions and stages consistently over all generators, in place."""
     versions = sorted({name for summary in summaries for name in summary["versions"]})
     stages = list(dict.fromkeys(name for summary in summaries for name in summary["stages"]))
     for number, summary in enumerate(summaries):
@@ -311,7 +313,3 @@ def _merge(columns: Columns, summaries: list[dict[str, Any]]) -> tuple[list[str]
                 columns.stages[rows, stages.index(name)] = local[:, place]
     assert len(stages) <= STAGES
     return versions, stages
-
-
-def with_rate(load: Load, rate: float, *, seed: int | None = None) -> Load:
-    return replace(load, rate=rate, seed=load.seed if seed is None else seed)

@@ -1,7 +1,7 @@
-"""When each request is to be sent: computed before the first one goes out, from a seed.
+"""Computes send times from a seed, before the first request is sent.
 
-Open loop: the times never depend on the answers, so a service that stalls finds the same load
-waiting for it afterwards (no coordinated omission).
+Open loop: the times do not depend on answers, so that a stalled service gets the same load
+afterwards (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ MAX_SECONDS = 24 * 3600.0
 
 
 class ScheduleError(ValueError):
-    """A schedule that cannot be made; the message names the option."""
+    """An invalid schedule; the message names the option."""
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """How requests arrive: ``name`` and the one number that some shapes need."""
+    """An arrival process: ``name``, and the one number that some shapes need."""
 
     name: str = "poisson"
     value: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Arrivals:
-        """``poisson``, ``constant``, ``bursts:SIZE`` or ``ramp:START_RATE``."""
+        """Parse ``poisson``, ``constant``, ``bursts:SIZE`` or ``ramp:START_RATE``."""
         name, _, value = text.partition(":")
         if name not in SHAPES:
             raise ScheduleError(f"arrivals: {name!r} is none of {', '.join(SHAPES)}")
@@ -47,7 +47,7 @@ class Arrivals:
         return self.name if self.value is None else f"{self.name}:{self.value:g}"
 
     def times(self, rate: float, seconds: float, seed: int) -> Times:
-        """Ascending send times in [0, seconds), ``rate`` a second on average."""
+        """Draw ascending send times in [0, seconds), ``rate`` a second on average."""
         bounded(rate * seconds, seconds)
         if not rate > 0:
             raise ScheduleError(f"rate: {rate:g} is not positive")
@@ -56,26 +56,26 @@ class Arrivals:
 
 
 def poisson(rng: np.random.Generator, rate: float, seconds: float, _: float | None = None) -> Times:
-    """Independent users: exponential gaps."""
+    """Poisson arrivals: exponential gaps, as of independent users."""
     return unit_poisson(rng, rate * seconds) / rate
 
 
 def constant(_: np.random.Generator, rate: float, seconds: float, __: float | None = None) -> Times:
-    """A metronome: the kindest arrival there is."""
+    """Constant gaps: the least queueing of all arrivals."""
     times = np.arange(int(np.ceil(rate * seconds))) / rate
     return times[times < seconds]
 
 
 def bursts(rng: np.random.Generator, rate: float, seconds: float, size: float | None) -> Times:
-    """``size`` requests at the same instant, the instants Poisson."""
+    """``size`` requests at each instant, the instants Poisson."""
     if size is None or size < 1 or size != int(size):
-        raise ScheduleError(f"arrivals: a burst of {size} requests is not possible")
+        raise ScheduleError(f"arrivals: a burst size is a positive integer, not {size}")
     instants = unit_poisson(rng, rate * seconds / size) * size / rate
     return np.repeat(instants, int(size))
 
 
 def ramp(rng: np.random.Generator, rate: float, seconds: float, start: float | None) -> Times:
-    """Poisson with a rate that moves in a straight line from ``start`` to ``2·rate − start``.
+    """Poisson arrivals whose rate changes linearly from ``start`` to ``2·rate − start``.
 
     The average is ``rate``; expected arrivals by time t are Λ(t) = s·t + (r − s)/T·t², inverted
     here for the arrivals of a unit-rate process.
@@ -98,7 +98,7 @@ SHAPES: dict[str, Callable[[np.random.Generator, float, float, float | None], Ti
 
 
 def unit_poisson(rng: np.random.Generator, expected: float) -> Times:
-    """Arrivals of a unit-rate Poisson process on [0, expected)."""
+    """Draw the arrivals of a unit-rate Poisson process on [0, expected)."""
     times = np.empty(0)
     while times.size == 0 or times[-1] < expected:
         more = int(expected + 4 * np.sqrt(expected) + 16)
@@ -108,7 +108,7 @@ def unit_poisson(rng: np.random.Generator, expected: float) -> Times:
 
 
 def bounded(requests: float, seconds: float) -> None:
-    """Refuse what nobody means to run. ScheduleError names the limit."""
+    """ScheduleError for a run beyond the limits on duration and number of requests."""
     if not 0 < seconds <= MAX_SECONDS:
         raise ScheduleError(f"duration: {seconds:g} s is outside (0, {MAX_SECONDS:g}] s")
     if requests > MAX_REQUESTS:

@@ -1,7 +1,7 @@
-"""What each request says: a bank of whole HTTP requests, encoded before the clock starts.
+"""Draws and encodes HTTP requests before a run: the bank.
 
-A schedule longer than the bank goes through it again, so memory does not depend on the length of
-a run. The generator sends bytes and never encodes anything while requests are due.
+A schedule longer than the bank repeats it, so that memory does not depend on the length of a run.
+Generators send prepared bytes and encode nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from loadtest.generator.candidate_counts import CandidateCounts
 from loadtest.generator.population import Zipf, read_ids
-from loadtest.generator.sizes import Sizes
 
 SCORE, EVENT = 0, 1
 PATHS = {SCORE: "/v1/score", EVENT: "/v1/events"}
@@ -24,22 +24,22 @@ PATHS = {SCORE: "/v1/score", EVENT: "/v1/events"}
 
 @dataclass(frozen=True)
 class Workload:
-    """Who asks for what."""
+    """Distributions that requests are drawn from."""
 
     users: str = "1..10000"
     items: str = "1..10000"
     user_zipf: float = 0.9
     item_zipf: float = 0.9
     candidates: str = "64"
-    events: float = 0.0  # share of requests that are a click instead of a question
+    events: float = 0.0  # share of requests that are clicks
     top_k: int | None = None
-    inline_history: int = 0  # send so many history items along instead of leaving it to the store
+    inline_history: int = 0  # history items in the request; 0: the store's
     model_version: str | None = None
     distinct: int = 10_000  # prepared requests
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def documents(self, requests: int, seed: int) -> list[tuple[int, dict[str, Any]]]:
-        """(kind, body) of each prepared request: ``min(requests, distinct)`` of them."""
+        """Draw (kind, body) of ``min(requests, distinct)`` requests."""
         rng = np.random.default_rng([seed, 1])
         users = Zipf.over(
             read_ids(self.users, option="users", column="user_id"), self.user_zipf, rng
@@ -48,14 +48,14 @@ class Workload:
             read_ids(self.items, option="items", column="item_id"), self.item_zipf, rng
         )
         count = max(1, min(requests, self.distinct))
-        lengths = Sizes(self.candidates).draw(rng, count)
-        asked = users.draw(rng, count)
+        lengths = CandidateCounts(self.candidates).draw(rng, count)
+        drawn = users.draw(rng, count)
         is_event = rng.random(count) < self.events
         return [
             (EVENT, self._event(int(user), items, rng))
             if event
             else (SCORE, self._score(int(user), int(length), items, rng))
-            for user, length, event in zip(asked, lengths, is_event, strict=True)
+            for user, length, event in zip(drawn, lengths, is_event, strict=True)
         ]
 
     def _score(
@@ -78,8 +78,8 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
-    """Where requests of one kind go, as far as they say so themselves."""
+class Destination:
+    """Host, path prefix and headers of the requests of one kind."""
 
     authority: str
     prefix: str
@@ -103,10 +103,10 @@ class Bank:
         prefix: str = "",
         stages: bool = False,
         headers: Mapping[str, str] | None = None,
-        events: Aim | None = None,
+        events: Destination | None = None,
     ) -> Bank:
-        """``events``: where clicks go, if not where everything does."""
-        aim = Aim(authority, prefix, headers or {})
+        """Encode whole requests; ``events``: the destination of clicks, if it differs."""
+        aim = Destination(authority, prefix, headers or {})
         extra = {"X-Server-Timing": "1"} if stages else {}
         heads = {
             kind: _head(events if kind == EVENT and events else aim, path, extra)
@@ -122,7 +122,7 @@ class Bank:
         return cls(wire, kinds, np.array(body_at, np.uint32))
 
     def document(self, entry: int) -> Any:
-        """The body of a prepared request, decoded."""
+        """Decode the body of a prepared request."""
         return orjson.loads(memoryview(self.wire[entry])[self.body_at[entry] :])
 
     def write(self, folder: Path) -> None:
@@ -139,8 +139,8 @@ class Bank:
             return cls(wire, arrays["kind"], arrays["body_at"])
 
 
-def _head(aim: Aim, path: str, extra: Mapping[str, str]) -> str:
-    """Up to the length of the body."""
+def _head(aim: Destination, path: str, extra: Mapping[str, str]) -> str:
+    """Encode the header up to the value of Content-Length."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in {**extra, **aim.headers}.items())
     return (
         f"POST {aim.prefix}{path} HTTP/1.1\r\nHost: {aim.authority}\r\n"

@@ -1,20 +1,19 @@
-"""Is every score right? Each one is held against the offline answer of the version it names.
+"""Compares every score with the offline answer of the model version that the answer names.
 
-Asked after the run, of the answers kept in files, so that it costs the generator nothing. Answers
-with equal (request, version) need one offline answer between them.
+Runs after the load, on answers kept in files, so that it costs the generators nothing. Answers with
+equal (request, version) share one offline answer.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.experiments.stub import stub_scores
 from loadtest.generator.columns import Bucket, Reason
 from loadtest.generator.runner import Run
 from loadtest.generator.workload import EVENT
@@ -24,36 +23,22 @@ Scores = NDArray[np.float64]
 
 
 class UnknownVersion(LookupError):
-    """The oracle has no bundle of that version."""
+    """A version that the oracle does not have."""
 
 
 class Oracle(Protocol):
-    """The offline answer."""
+    """Computes offline answers."""
 
     @property
     def versions(self) -> tuple[str, ...]: ...
 
     def scores(self, version: str, request: dict[str, Any]) -> Scores:
-        """(C,) for the request's candidates, NaN for items nobody knows; UnknownVersion."""
-
-
-@dataclass(frozen=True)
-class StubOracle:
-    """What an honest ``loadtest stub`` answers."""
-
-    versions: tuple[str, ...] = ("stub-1", "stub-2")
-
-    def scores(self, version: str, request: dict[str, Any]) -> Scores:
-        if version not in self.versions:
-            raise UnknownVersion(version)
-        return stub_scores(
-            version, request["user_id"], np.array(request["candidates"], dtype=np.int64)
-        )
+        """Score (C,) candidates, NaN for unknown items. Raises UnknownVersion."""
 
 
 @dataclass
 class OracleReport:
-    """``unchecked``: answers to users who clicked during the run (their history was moving)."""
+    """Counts of checked answers; ``unchecked``: the user's history changed during the run."""
 
     tolerance: float = TOLERANCE
     checked: int = 0
@@ -67,9 +52,9 @@ class OracleReport:
 def check_run(
     run: Run, oracle: Oracle, *, on_progress: Callable[[int, int], None] | None = None
 ) -> OracleReport:
-    """Check every kept answer; wrong ones leave the OK bucket for WRONG, with the reason."""
+    """Check all kept answers; move wrong ones from OK to WRONG with a reason."""
     report = OracleReport()
-    moving = _users_with_events(run)
+    changing = _users_with_events(run)
     rows = np.flatnonzero((run.columns.answer >= 0) & (run.columns.bucket == Bucket.OK))
     report.mixed_versions = int(np.sum(run.columns.reason[run.measured] == Reason.VERSION))
     order = np.lexsort((run.columns.version[rows], run.columns.entry[rows]))
@@ -84,7 +69,7 @@ def check_run(
             if previous != (entry, version):
                 previous, request = (entry, version), run.bank.document(entry)
                 expected = _offline(oracle, version, request, report)
-            if request["user_id"] in moving:
+            if request["user_id"] in changing:
                 report.unchecked += row >= run.first
                 continue
             ids, scores = _read_answer(files[row % len(files)], int(run.columns.answer[row]))
@@ -103,7 +88,7 @@ def check_run(
 
 
 def _offline(oracle: Oracle, version: str, request: dict[str, Any], report: OracleReport) -> Scores:
-    """An unknown version has no right answer: everything that names it is wrong."""
+    """Compute the offline answer; infinite scores, which match nothing, for an unknown version."""
     try:
         return oracle.scores(version, request)
     except UnknownVersion:
@@ -115,8 +100,8 @@ def _offline(oracle: Oracle, version: str, request: dict[str, Any], report: Orac
 def worst_difference(
     request: dict[str, Any], expected: Scores, ids: NDArray[np.int64], scores: Scores
 ) -> float:
-    """The largest |score − offline|; infinite when one side knows an item and the other does not,
-    or when ``top_k`` left out a better candidate than it returned."""
+    """Compute the largest |score − offline|; infinite when only one side has a score, or when
+    ``top_k`` omits a better candidate than it returns."""
     candidates = np.array(request["candidates"], np.int64)
     if request.get("top_k") is None:
         wanted = expected
@@ -132,16 +117,16 @@ def worst_difference(
             return float("inf")
     if wanted.shape != scores.shape or (np.isnan(wanted) != np.isnan(scores)).any():
         return float("inf")
-    apart = np.abs(wanted - scores)
-    return float(np.nanmax(apart)) if (~np.isnan(apart)).any() else 0.0
+    difference = np.abs(wanted - scores)
+    return float(np.nanmax(difference)) if (~np.isnan(difference)).any() else 0.0
 
 
 def _is_mixed(
     oracle: Oracle, request: dict[str, Any], ids: NDArray[np.int64], scores: Scores
 ) -> bool:
-    """Each score belongs to some version, but no single version explains them all."""
+    """Whether each score is some version's, but no single version gives them all."""
     if request.get("top_k") is not None:
-        return False  # a different cut could have left out the evidence
+        return False  # the other version's top k may differ
     answers = np.stack([oracle.scores(version, request) for version in oracle.versions])
     same = np.abs(answers - scores) <= TOLERANCE
     same |= np.isnan(answers) & np.isnan(scores)
@@ -158,9 +143,3 @@ def _read_answer(file: Any, offset: int) -> tuple[NDArray[np.int64], Scores]:
     count = int.from_bytes(file.read(8), "little")
     ids = np.frombuffer(file.read(8 * count), "<i8")
     return ids, np.frombuffer(file.read(8 * count), "<f8")
-
-
-def versions_seen(run: Run) -> Iterator[tuple[str, int]]:
-    """(version, answers) over the measured rows."""
-    for number, name in enumerate(run.versions):
-        yield name, int(np.sum(run.columns.version[run.measured] == number))

@@ -1,5 +1,5 @@
-"""What a run leaves: a page, figures, logs and columns for other tools.
+"""Writes the results of a run: HTML page, terminal summary, HDR logs and columns.
 
-May import analysis, generator.
-Start reading at ``report``.
+May import analysis, generator, experiments.
+Start reading at ``page``.
 """

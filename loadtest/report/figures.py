@@ -1,4 +1,4 @@
-"""The report's charts: from rows and results to ``svg``."""
+"""Builds the charts of reports from rows and results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NINES = [(0.5, "50%"), (0.9, "90%"), (0.99, "99%"), (0.999, "99.9%"), (0.9999, "
 
 
 def distribution(run: Run, verdicts: Sequence[dict[str, Any]]) -> str:
-    """Latency by percentile, both axes logarithmic: each nine gets as much room as the last."""
+    """Chart latency by percentile; both axes logarithmic, so that each nine is equally wide."""
     known = ~np.isnan(run.response())
     corrected = np.sort(1e3 * run.response()[known])
     uncorrected = np.sort(1e3 * run.service()[known & ~np.isnan(run.service())])
@@ -52,7 +52,7 @@ def distribution(run: Run, verdicts: Sequence[dict[str, Any]]) -> str:
 
 
 def _by_percentile(ordered: Floats) -> tuple[Floats, Floats]:
-    """At most 200 points of 1/(1 − q) against the quantile."""
+    """Compute 200 points (1/(1 − q), q-quantile)."""
     n = ordered.size
     rarity = np.geomspace(1, max(n, 2), 200)
     rank = np.minimum((n * (1 - 1 / rarity)).astype(int), n - 1)
@@ -66,10 +66,10 @@ def timeline(
     marks: Sequence[tuple[float, str]] = (),
     levels: Sequence[tuple[float, str]] = (),
 ) -> str:
-    """p50, p99 and the worst by time of the scheduled send."""
+    """Chart p50, p99 and maximum by scheduled time."""
     at, response = run.columns.at[run.measured], 1e3 * run.response()
     start = float(run.columns.at[run.first]) if run.count else 0.0
-    for_p99 = 150 * run.span / max(run.count, 1)  # seconds until p99 is more than the worst
+    for_p99 = 150 * run.span / max(run.count, 1)  # seconds for p99 to differ from the maximum
     width = bin_s or max(0.1, np.ceil(10 * min(run.span / 12, max(for_p99, run.span / 150))) / 10)
     edges = np.arange(start, start + run.span + width, width)
     place = np.searchsorted(at, edges)
@@ -99,7 +99,7 @@ def timeline(
 
 
 def endings(run: Run) -> str | None:
-    """Requests a second by how they ended, where anything but OK occurred."""
+    """Chart requests per second by how they ended; None if all were OK."""
     bucket, at = run.columns.bucket[run.measured], run.columns.at[run.measured]
     if (bucket == Bucket.OK).all():
         return None
@@ -122,13 +122,13 @@ def endings(run: Run) -> str | None:
         x=Scale(start, start + run.span, title="seconds"),
         y=Scale(0, 1.1 * top),
         lines=lines,
-        label="Requests a second by how they ended",
+        label="Requests per second by how they ended",
         height=220,
     ).draw()
 
 
 def knee(points: Sequence[dict[str, Any]], knee_rate: float, limit_ms: float, slo: str) -> str:
-    """Latency against the offered rate, the knee marked."""
+    """Chart latency against the offered rate, with the knee."""
     rate = [point["rate"] for point in points]
     names = {"p50": "c", "p99": "a", "p99.9": "d"}
     values = {n: [_or_nan(point["latency_ms"][n]) for point in points] for n in names}
@@ -149,7 +149,7 @@ def knee(points: Sequence[dict[str, Any]], knee_rate: float, limit_ms: float, sl
 
 
 def goodput(points: Sequence[dict[str, Any]], knee_rate: float) -> str:
-    """What came back in time against what was asked."""
+    """Chart answered rate and goodput against the offered rate."""
     rate = [point["rate"] for point in points]
     good = [point["goodput_per_s"] for point in points]
     answered = [point["answered_per_s"] for point in points]
@@ -167,7 +167,7 @@ def goodput(points: Sequence[dict[str, Any]], knee_rate: float) -> str:
 
 
 def intervals(effects: dict[str, dict[str, Any]]) -> str:
-    """Ratio and interval of each metric, B over A beside A over itself, as HTML bars."""
+    """Chart ratio and interval of each metric: B over A, and A over itself."""
     edges = [
         effect[kind][edge]
         for effect in effects.values()
@@ -197,7 +197,7 @@ def intervals(effects: dict[str, dict[str, Any]]) -> str:
 
 
 def memory(samples: Sequence[dict[str, Any]]) -> str:
-    """Resident memory of the watched process and its children, MiB."""
+    """Chart resident memory of the service, MiB."""
     at = [sample["at_s"] for sample in samples]
     size = [sample["resident_mib"] for sample in samples]
     return Chart(

@@ -1,4 +1,4 @@
-"""The verdict and the numbers under it, for a terminal."""
+"""Prints verdict and numbers of a run to the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXIT_CODES = {"pass": 0, "measured": 0, "fail": 1, "undecided": 1, "invalid": 2}
 
 
 def headline(result: dict[str, Any]) -> list[str]:
-    """One sentence a verdict; the report's first lines as well."""
+    """Describe each verdict in a sentence; also the first lines of the report."""
     if result["verdict"] == "invalid":
         return [f"INVALID: {reason}" for reason in result["invalid_because"]]
     lines = [sentence(verdict) for verdict in result["verdicts"]]
@@ -20,31 +20,31 @@ def headline(result: dict[str, Any]) -> list[str]:
         lines.insert(0, f"FAIL: {wrong:,} wrong answers of {result['requests']:,}")
     elif not result["buckets"]["ok"]:
         lines.insert(0, f"FAIL: none of {result['requests']:,} requests was answered rightly")
-    return lines or ["MEASURED, without a target to hold it against (--slo p99=25ms)"]
+    return lines or ["MEASURED, without a target (--slo p99=25ms)"]
 
 
 def sentence(verdict: dict[str, Any]) -> str:
-    """A verdict in words: outcome, target, how sure, and what was counted."""
+    """Describe a verdict: outcome, target, confidence and counts."""
     measured, target = verdict["measured_ms"], verdict["slo"].replace("=", " ≤ ")
     if verdict["outcome"] == "undecided" and measured is None:
         return (
-            f"UNDECIDED: {target} takes {verdict['needed']:,} requests at least, "
+            f"UNDECIDED: {target} requires {verdict['needed']:,} requests, "
             f"there were {verdict['samples']:,}"
         )
-    value = "nothing answered" if measured is None else f"measured {measured:.2f} ms"
+    value = "no answers" if measured is None else f"measured {measured:.2f} ms"
     counts = f"{value}; {verdict['over']:,} of {verdict['samples']:,} over"
     if verdict["outcome"] == "pass":
         return f"PASS: {target}, {confidence(verdict)} sure ({counts})"
     if verdict["outcome"] == "fail":
         return f"FAIL: {target} missed, {confidence(verdict)} sure ({counts})"
     return (
-        f"UNDECIDED: {target} neither shown nor ruled out ({counts}; "
-        f"with so many over it takes {verdict['needed']:,} requests to show it)"
+        f"UNDECIDED: {target} neither met nor missed with confidence ({counts}; "
+        f"{verdict['needed']:,} requests with as many over would show it)"
     )
 
 
 def confidence(verdict: dict[str, Any]) -> str:
-    """Never rounded up to certainty."""
+    """Format a confidence, never rounded up to 100%."""
     percent = 100 * verdict["confidence"]
     return f"{percent:.2f}%" if percent < 99.995 else "over 99.99%"
 

@@ -1,7 +1,7 @@
-"""Line charts as inline SVG: two scales, a grid, a few lines, marks and levels. Nothing more.
+"""Draws line charts as inline SVG: two scales, a grid, lines, marks and levels.
 
-Colours and fonts are the page's (CSS classes), so that a chart follows light and dark. Text keeps
-its size: a chart is drawn once for phones and once for wider screens, and the page shows one.
+Colours and fonts are CSS classes of the page (light, dark). Each chart is drawn in two widths, so
+that text keeps its size; the page shows one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 14, 12, 42
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to a share 0 … 1 of an axis. ``ticks``: (value, label), or chosen here."""
+    """Maps values to a share 0 … 1 of an axis. ``ticks``: (value, label); default: round values."""
 
     low: float
     high: float
@@ -46,7 +46,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Line:
-    """One line (or, with ``dots``, its points too); NaN breaks it. ``style``: a, b, c or d."""
+    """A line, broken at NaN, with points if ``dots``. ``style``: a CSS class, a to e."""
 
     name: str
     style: str
@@ -68,7 +68,7 @@ class Chart:
     height: int = field(default=HEIGHT)
 
     def draw(self) -> str:
-        """Legend and both sizes, as HTML."""
+        """Draw legend and both widths, as HTML."""
         keys = dict.fromkeys((line.style, line.name) for line in self.lines)
         legend = "".join(f'<span class="key {style}">{escape(name)}</span>' for style, name in keys)
         drawn = "".join(
@@ -90,8 +90,8 @@ class Chart:
         yield from self._grid(across, up, width, right, bottom)
         for value, label in self.marks:
             at = float(across(value))
-            told = f"<title>{escape(label)}</title>"
-            yield f'<path class="mark" d="M{at:.1f} {TOP}V{bottom}">{told}</path>'
+            title = f"<title>{escape(label)}</title>"
+            yield f'<path class="mark" d="M{at:.1f} {TOP}V{bottom}">{title}</path>'
         for line in self.lines:
             x, y = across(line.x), np.clip(up(line.y), TOP - 4, bottom)
             if np.sum(~np.isnan(x + y)) > 1:
@@ -111,11 +111,11 @@ class Chart:
             at = float(up(value))
             yield f'<path class="grid" d="M{LEFT} {at:.1f}H{right}"/>'
             yield f'<text class="y" x="{LEFT - 6}" y="{at + 4:.1f}">{label}</text>'
-        room = -1e9
+        last = -1e9
         for value, label in self.x.marked():
             at = float(across(value))
-            if at - room >= 8 * len(label) + 6:  # labels never touch
-                room = at
+            if at - last >= 8 * len(label) + 6:  # labels never touch
+                last = at
                 yield f'<path class="tick" d="M{at:.1f} {bottom}v5"/>'
                 yield f'<text class="x" x="{at:.1f}" y="{bottom + 18}">{label}</text>'
         yield f'<path class="axis" d="M{LEFT} {bottom}H{right}"/>'
@@ -135,7 +135,7 @@ def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
 
 
 def linear_ticks(low: float, high: float, about: int = 6) -> list[float]:
-    """Round numbers between, about so many."""
+    """Choose about ``about`` round values between."""
     span = (high - low) or 1.0
     rough = span / about
     size = 10.0 ** math.floor(math.log10(rough))
@@ -145,7 +145,7 @@ def linear_ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5 a decade, or only decades where there are many."""
+    """Choose 1, 2, 5 of each decade, or only decades if there are more than four."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 2, 5) if len(decades) <= 4 else (1,)
     ticks = [factor * 10.0**decade for decade in decades for factor in factors]

@@ -1,1 +1,4 @@
-"""How far the folded network is ahead of the published one, and how near to the floor."""
+"""Benchmarks the folded network against the published one and against its lower bound.
+
+May import all of ``model_export``. Start reading at ``run``.
+"""

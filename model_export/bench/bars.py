@@ -1,16 +1,16 @@
-"""What the bench's figures are held against."""
+"""The limits that the benchmark's figures must meet."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-BAR_CANDIDATES = 512  # where most bars are set
+BAR_CANDIDATES = 512  # list length of most limits
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One promise: a case's figure, and which way it must lie from ``limit``."""
+    """A limit for one figure of a case, from below or from above."""
 
     name: str
     figure: str
@@ -42,7 +42,7 @@ LONG_HISTORY = 1.8  # latency at 512 candidates, over that at the first history 
 
 
 def bars(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every bar that these cases can judge."""
+    """Evaluate every limit for which these cases have figures."""
     first = cases[0]["history"]
     at = {(case["candidates"], case["history"]): case for case in cases}
     judged = [

@@ -26,21 +26,19 @@ def bench(
     ] = "64,1024",
     threads: Annotated[int, typer.Option(min=1, help="Threads of every variant.")] = 1,
     seconds: Annotated[
-        float, typer.Option(min=0.01, help="Time for one variant of one case, about.")
+        float, typer.Option(min=0.01, help="Approximate time per variant and case.")
     ] = 1.0,
     bundle: Annotated[Path | None, typer.Option(help="Measure this bundle's graphs.")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Measure this network, folded here.")
-    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Measure this network, folded.")] = None,
     schema: Annotated[
         Path | None, typer.Option(help="Schema of random weights (MicroLens by default).")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write table and picture into this page.")
+        Path | None, typer.Option(help="Write table and plot into this page.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Published, shared, folded and floor in turns: milliseconds, errors, and every bar."""
+    """Benchmark published, shared-user and folded networks and their lower bound, interleaved."""
     if sum(given is not None for given in (bundle, checkpoint, schema)) > 1:
         raise typer.BadParameter("give at most one of --bundle, --checkpoint and --schema")
     lists, lengths = _lengths("--candidates", candidates), _lengths("--history", history)
@@ -50,7 +48,7 @@ def bench(
         from model_export.bench.table import show
 
         if report is not None:
-            around(report)  # before minutes of measuring
+            around(report)  # fail before minutes of measuring
         with counted("bench") as announce:
             announce("the network", 0, 0)
             result = run(
@@ -70,21 +68,24 @@ def bench(
 
 
 def bench_top_k(
-    k: Annotated[int, typer.Option(min=1, help="How many of the best.")] = 20,
-    candidates: Annotated[int, typer.Option(min=1, help="Of a list.")] = 2000,
-    history: Annotated[int, typer.Option(min=1, help="Items of each history.")] = 64,
-    lists: Annotated[int, typer.Option(min=1, help="Asked of a narrow network.")] = 10_000,
+    k: Annotated[int, typer.Option(min=1, help="Number of results.")] = 20,
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates per list.")] = 2000,
+    history: Annotated[int, typer.Option(min=1, help="Items per history.")] = 64,
+    lists: Annotated[int, typer.Option(min=1, help="Lists for a narrow network.")] = 10_000,
     seconds: Annotated[
-        float, typer.Option(min=0.01, help="Of timed lists at full size; six times for the others.")
+        float,
+        typer.Option(
+            min=0.01, help="Duration at full size; six times that for the narrow network."
+        ),
     ] = 20.0,
-    threads: Annotated[int, typer.Option(min=1, help="Of both ways.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of both variants.")] = 1,
     bundle: Annotated[Path | None, typer.Option(help="Time this bundle, with int8.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="With --bundle: the folder whose items lists are drawn of.")
+        Path | None, typer.Option(help="With --bundle: data folder to draw items from.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The k best of a list, exactly: int8 and a re-scored shortlist against all in float32."""
+    """Benchmark exact top-k: int8 with a rescored shortlist against all in float32."""
     if (bundle is None) != (data is None):
         raise typer.BadParameter("give --bundle and --data together")
     with refusals():

@@ -1,4 +1,4 @@
-"""What might cost something and should not: named functions, an unasked output, a catalogue."""
+"""Measures overheads that should be zero: named functions, an unused output, a large catalogue."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CATALOGUES = (10_000, 100_000)  # rows of the item table that candidates are gat
 def ranker_costs(
     folder: Folder, folded: Folded, request: Request, seconds: float, threads: int
 ) -> dict[str, Any]:
-    """The same ranker four ways, in turns, for one chunk.
+    """Time four variants of the ranker on one chunk, interleaved.
 
-    As written; with its named functions inlined beforehand; with no attention among its outputs;
-    and asked for the attention of every candidate, as ``explain`` does.
+    As written; with its functions inlined; without the attention output; and with the attention
+    of every candidate requested, as ``explain`` does.
     """
     items, history = folded.prepare(request)
     feeds = folded.model.feeds(items, history)
@@ -51,13 +51,13 @@ def ranker_costs(
 
 
 def _flat(graph: Path) -> Path:
-    """The same graph without functions, over the same weights."""
+    """Write the graph with its functions inlined, over the same weights."""
     model = onnx.load(graph, load_external_data=False)
     return _written(onnx.inliner.inline_local_functions(model), graph, "flat")
 
 
 def _mute(graph: Path) -> Path:
-    """The same graph with the probability as its only output."""
+    """Write the graph with the probability as its only output."""
     model = onnx.load(graph, load_external_data=False)
     del model.graph.output[1:]
     assert model.graph.output[0].name == "probability"
@@ -71,7 +71,7 @@ def _written(model: onnx.ModelProto, graph: Path, name: str) -> Path:
 
 
 def catalogue_costs(folded: Folded, request: Request, seconds: float) -> dict[str, Any]:
-    """Gather and rank one chunk from item tables of several sizes."""
+    """Time gathering and ranking one chunk from item tables of several sizes."""
     random = np.random.default_rng(0)
     history = folded.prepare(request)[1]
 

@@ -1,4 +1,4 @@
-"""The floor: what no fold can remove. The X×X products and nothing else, in the same runtime."""
+"""Lower bounds (floors): graphs of the X×X products alone, which no fold removes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FLOORS = ("floor_fp32", "floor_fp32_conv", "floor_int8")
 
 
 def floors(network: FoldedNetwork) -> Iterator[GraphWriter]:
-    """A graph for each of FLOORS: float32 as MatMul on rows and as 1×1 Conv, and int8 on rows."""
+    """Yield a graph per floor: float32 as MatMul and as 1×1 Conv, and int8."""
     X = network.schema.network_width
     shapes: dict[str, list[str | int]] = {
         "floor_fp32": ["C", X],

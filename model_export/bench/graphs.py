@@ -1,4 +1,4 @@
-"""The graphs of one network in a folder, and the sessions that the bench times."""
+"""Writes the graphs of one network to a folder and opens the sessions to time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Graphs that ``FoldedModel`` runs; never a bundle."""
+    """A folder of graphs for ``FoldedModel``, without a manifest."""
 
     path: Path
     schema: FeatureSchema
@@ -39,12 +39,12 @@ class Folder:
 
 
 def chunks(items: ItemVectors) -> list[ItemVectors]:
-    """As the service cuts a list."""
+    """Split a list as the service does."""
     return [items.part(start, start + CHUNK) for start in range(0, len(items), CHUNK)]
 
 
 def write_graphs(network: QIN, path: Path) -> Folder:
-    """Every graph that the bench runs, but PyTorch's own export."""
+    """Write every graph of the benchmark except PyTorch's own export."""
     folded = FoldedNetwork.of(network)
     writers = [item_tower(folded), history_tower(folded), ranker(folded), ranker_int8(folded)]
     if network.schema.context:
@@ -55,10 +55,10 @@ def write_graphs(network: QIN, path: Path) -> Folder:
 
 
 class Folded:
-    """The folded network, and the rows of its items made ready as a model version keeps them."""
+    """The folded network with precomputed item rows, as in the service."""
 
     def __init__(self, graphs: Graphs, threads: int, rows: NDArray[np.void]) -> None:
-        """In int8 as well where ``graphs`` hold it; a bundle need not."""
+        """Open the float32 ranker, and the int8 one where ``graphs`` have it."""
         has_int8 = graphs.graph(INT8).exists()
         self.model = FoldedModel(graphs, threads=threads, precision="int8" if has_int8 else "fp32")
         self.precisions: tuple[Precision, ...] = ("fp32", "int8") if has_int8 else ("fp32",)
@@ -69,23 +69,23 @@ class Folded:
         return self.items.take(request.candidates), self.model.history(past)
 
     def logits(self, items: ItemVectors, history: HistoryRows, precision: Precision) -> Floats:
-        """(C,), chunk by chunk, as the service does."""
+        """(C,), in chunks, as in the service."""
         return np.concatenate(
             [self.model.logits(part, history, precision) for part in chunks(items)]
         )
 
     def probabilities(self, items: ItemVectors, history: HistoryRows) -> Floats:
-        """(C,) in float32, chunk by chunk."""
+        """(C,) in float32, in chunks."""
         return np.concatenate([self.model.exact(part, history) for part in chunks(items)])
 
     def rescored(self, items: ItemVectors, history: HistoryRows) -> tuple[Floats, Floats]:
-        """float32 probability (C,) and logit (C,), chunk by chunk."""
+        """float32 probability (C,) and logit (C,), in chunks."""
         parts = [self.model.rescore(part, history) for part in chunks(items)]
         probability, logit = zip(*parts, strict=True)
         return np.concatenate(probability), np.concatenate(logit)
 
     def runs(self, request: Request) -> dict[str, Run]:
-        """The ranker in each precision, and the towers on this request's items."""
+        """Runs of the ranker in each precision, and of the towers on this request's items."""
         items, history = self.prepare(request)
         asked, past = self.rows[request.candidates], self.items.vector[request.history]
         runs: dict[str, Run] = {
@@ -98,7 +98,7 @@ class Folded:
 
 
 class Floors:
-    """The large products alone, chunk by chunk."""
+    """The large products alone, in chunks."""
 
     def __init__(self, folder: Folder, threads: int) -> None:
         self.width = folder.schema.network_width
@@ -117,7 +117,7 @@ class Floors:
 
 
 class SharedUser:
-    """The user's side once for all candidates; nothing folded."""
+    """The unfolded network with the user's side computed once for all candidates."""
 
     def __init__(self, folder: Folder, threads: int) -> None:
         self.names = [feature.name for feature in folder.schema.context]

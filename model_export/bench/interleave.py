@@ -1,4 +1,4 @@
-"""Timing in turns: one machine, one run, so that what disturbs one variant disturbs all."""
+"""Times variants interleaved in one process, so that disturbances affect all of them alike."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from random import Random
 
 Run = Callable[[], object]
 
-LEAST = 3  # readings of each variant, unless a single one takes its whole time
-ROUNDS = 200  # at most, however quick
+LEAST = 3  # readings per variant, unless one takes the whole time
+ROUNDS = 200  # at most
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The median of so many runs, in milliseconds."""
+    """A median of several runs, in milliseconds."""
 
     ms: float
     repeats: int
 
 
 def medians(variants: Mapping[str, Run], seconds: float) -> dict[str, Reading]:
-    """Each variant's median, run in turns after one run to warm up.
+    """Return each variant's median, interleaved after one warm-up run.
 
-    Every round has its own order, so that none is always judged by what the same other one left
-    in the caches. One that has had ``seconds`` of its own and LEAST readings drops out; one that
-    takes longer than that for a single run is read once.
+    The order is shuffled every round, so that a variant does not always follow the same other one
+    in the caches. A variant stops after ``seconds`` and LEAST readings; one whose single run takes
+    longer is read once.
     """
     readings: dict[str, list[float]] = {name: [] for name in variants}
     least = {n: 1 if milliseconds(run) > 1e3 * seconds else LEAST for n, run in variants.items()}
@@ -42,7 +42,7 @@ def medians(variants: Mapping[str, Run], seconds: float) -> dict[str, Reading]:
 
 
 def milliseconds(run: Run) -> float:
-    """Of one run."""
+    """Duration of one run."""
     began = time.perf_counter()
     run()
     return 1e3 * (time.perf_counter() - began)

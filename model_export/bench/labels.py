@@ -1,4 +1,4 @@
-"""The bench's figures in words, in the order they are shown."""
+"""Labels of the benchmark's figures, in display order."""
 
 LATENCIES = {
     "eager_ms": "published, PyTorch eager",

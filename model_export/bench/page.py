@@ -1,4 +1,4 @@
-"""The bench's figures on a page: a table and a picture between two marks, the rest left alone."""
+"""Writes the benchmark's tables and plot into a Markdown page, between two marker lines."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
 def around(page: Path) -> tuple[str, str]:
-    """What stands before and after the marks; BundleError for a page without them.
+    """Split the page at the markers; a missing page starts empty.
 
-    A page that is not there is about to be made.
+    Raises BundleError for a page without markers.
     """
     text = page.read_text("utf-8") if page.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
     before, found, rest = text.partition(BEGIN)
@@ -26,7 +26,7 @@ def around(page: Path) -> tuple[str, str]:
 
 
 def write(result: dict[str, Any], page: Path) -> None:
-    """Rewrite what stands between the marks, and the picture beside the page."""
+    """Rewrite the section between the markers, and the plot beside the page."""
     before, after = around(page)
     picture = page.with_suffix(".svg")
     draw(result, picture)
@@ -38,7 +38,7 @@ def _block(result: dict[str, Any], picture: str) -> list[str]:
     return [
         f"{result['subject']}, X = {result['network_width']}, {result['threads']} thread(s), "
         f"onnxruntime {result['onnxruntime']}, torch {result['torch']}; medians in milliseconds, "
-        f"measured in turns in one run of {result['took_s']:.0f} s.",
+        f"measured interleaved in one run of {result['took_s']:.0f} s.",
         "",
         f"![Latency against candidates, log-log]({picture})",
         "",
@@ -65,12 +65,12 @@ def _cases(cases: list[dict[str, Any]]) -> list[str]:
 
 
 def _ms(value: float | None) -> str:
-    """Three digits, never as a power of ten."""
+    """Format with three digits, without an exponent."""
     return figure(value, ".3g" if value is None or value < 100 else ",.0f")
 
 
 def _bars(bars: list[dict[str, Any]]) -> list[str]:
-    lines = ["| bar | candidates | history | measured | asked | met |", "|---" * 6 + "|"]
+    lines = ["| figure | candidates | history | measured | limit | met |", "|---" * 6 + "|"]
     for bar in bars:
         lines.append(
             f"| {bar['bar']} | {bar['candidates']} | {bar['history']} | {bar['value']:.4g} | "
@@ -100,15 +100,15 @@ def _costs(result: dict[str, Any]) -> list[str]:
     return [
         f"At {ranker['candidates']} candidates: the graph of named functions "
         f"{ranker['named_functions_ms']:.2f} ms, the same graph flattened {ranker['flat_ms']:.2f} "
-        f"ms ({ranker['named_over_flat']:.3f}×; loading {ranker['load_named_functions_ms']:.1f} "
+        f"ms ({ranker['named_over_flat']:.3f}×; load times {ranker['load_named_functions_ms']:.1f} "
         f"and {ranker['load_flat_ms']:.1f} ms). Without the attention among its outputs "
-        f"{ranker['without_attention_ms']:.2f} ms ({ranker['unasked_explain']:.3f}×), asked for "
-        f"it {ranker['explained_ms']:.2f} ms. Gathered from an item table of: {sizes}.",
+        f"{ranker['without_attention_ms']:.2f} ms ({ranker['unasked_explain']:.3f}×), with it "
+        f"requested {ranker['explained_ms']:.2f} ms. Gathered from an item table of: {sizes}.",
     ]
 
 
 def draw(result: dict[str, Any], file: Path) -> None:
-    """Latency against candidates, log-log, the floors dashed."""
+    """Plot latency against candidates, log-log, floors dashed."""
     first = result["cases"][0]["history"]
     cases = [c for c in result["cases"] if c["history"] == first]
     plot = axes("candidates", "milliseconds", f"history of {first}, {result['threads']} thread(s)")

@@ -1,4 +1,4 @@
-"""The room's pictures: drawn without a display, the same bytes for the same figures."""
+"""Draws plots without a display; equal figures give equal bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def axes(x: str, y: str, title: str) -> Any:
-    """An empty plot. A figure of its own, not pyplot's: nothing global, nothing to close."""
+    """Make an empty plot, outside pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -19,7 +19,7 @@ def axes(x: str, y: str, title: str) -> Any:
 
 
 def save(plot: Any, file: Path) -> None:
-    """As SVG or PNG, by the file's name."""
+    """Save as SVG or PNG, by the file's suffix."""
     import matplotlib
 
     dateless = {"metadata": {"Date": None}} if file.suffix == ".svg" else {}

@@ -1,4 +1,4 @@
-"""What the bench asks: random items, and requests over them."""
+"""Random items and requests for the benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from feature_store.contract import ItemRows
 from feature_store.schema import FeatureSchema
 
 ITEMS = 4096  # distinct items that requests draw from
-CHUNK = 512  # candidates in one call, as the service cuts them
+CHUNK = 512  # candidates per call, as in the service
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +26,20 @@ class Request:
     def random(
         cls, candidates: int, history: int, random: np.random.Generator, items: int = ITEMS
     ) -> Request:
-        """Items may repeat, in the history as among the candidates."""
+        """Draw with replacement, for the history and the candidates."""
         return cls(
             random.integers(0, items, candidates, np.int32),
             random.integers(0, items, history, np.int32),
         )
 
     def parts(self, size: int) -> Iterator[Request]:
-        """The same history with at most ``size`` candidates at a time."""
+        """Split the candidates into parts of at most ``size``, with the same history."""
         for start in range(0, len(self.candidates), size):
             yield Request(self.candidates[start : start + size], self.history)
 
 
 def random_items(schema: FeatureSchema, random: np.random.Generator) -> ItemRows:
-    """(ITEMS,) full records: every slot in use, every context level drawn."""
+    """(ITEMS,) records with every list slot used and random context levels."""
     rows = np.zeros(ITEMS, schema.item_dtype)
     for feature in (*schema.item, *schema.context):
         shape = rows[feature.name].shape

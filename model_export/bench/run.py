@@ -1,8 +1,8 @@
-"""The bench from its arguments to its figures.
+"""Runs the benchmark.
 
-Everything is measured in turns in one process, by median. The unfolded variants start from item
-features, one row per candidate, as the published network does; the folded ones from rows that a
-model version keeps ready per item (the towers that make them are measured beside it).
+Variants are timed interleaved in one process, by median. Unfolded ones start from item features,
+one row per candidate, as the published network does; folded ones from precomputed item rows (the
+towers that compute them are timed separately).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from training.qin import QIN
 TIMED = (
     "eager",  # as published, in PyTorch
     "plain_onnx",  # the same, exported as it is
-    "shared_user_onnx",  # the user's side once, nothing folded
+    "shared_user_onnx",  # unfolded, the user's side computed once
     "folded_fp32",
     "folded_int8",
     "floor_fp32",  # the large products alone, as MatMul
@@ -42,16 +42,16 @@ TIMED = (
     "item_tower",
     "history_tower",
 )
-Announce = Callable[[str, int, int], None]  # what, done, of how many
+Announce = Callable[[str, int, int], None]  # step, done, total
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured."""
+    """The network to measure."""
 
-    network: Callable[[int], QIN]  # history length -> a network, in eval mode, that takes it
+    network: Callable[[int], QIN]  # history length -> a network in eval mode
     name: str
-    bundle: Bundle | None = None  # its graphs in place of those folded from ``network``
+    bundle: Bundle | None = None  # use its graphs instead of folding ``network``
 
 
 def run(
@@ -63,10 +63,10 @@ def run(
     seconds: float = 1.0,
     announce: Announce = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Every list length at the first history length; the other lengths at 512 candidates alone.
+    """Measure every list length at the first history length, others at 512 candidates only.
 
-    ``seconds``: about the most time that one variant of one case takes, warming up aside. What
-    takes longer for a single run is read once.
+    ``seconds``: approximate time per variant and case after warm-up; a variant whose single run
+    takes longer is read once.
     """
     torch.set_num_threads(threads)
     began, cases = time.monotonic(), []
@@ -77,7 +77,7 @@ def run(
         for count in candidates:
             steps(f"{count} candidates, history of {first}")
             cases.append(bench.case(count))
-        steps("costs that should be none")
+        steps("overheads")
         costs = bench.costs()
         width, arithmetic = bench.network.schema.network_width, work(bench.network, first)
     for length in others:
@@ -123,7 +123,7 @@ class _Bench:
         self.shared, self.floors = SharedUser(self.folder, threads), Floors(self.folder, threads)
 
     def case(self, candidates: int) -> dict[str, Any]:
-        """Latencies, their ratios, and what float32 and int8 err by."""
+        """Measure latencies, their ratios, and the errors of float32 and int8."""
         request = Request.random(candidates, self.history, self.random)
         timed = medians(self._runs(request), self.seconds)
         ms: dict[str, float | None] = {
@@ -154,10 +154,9 @@ class _Bench:
         }
 
     def _errors(self, request: Request) -> dict[str, float | None]:
-        """On the probability, against the network in float64.
+        """Errors of the probability against the network in float64.
 
-        A bundle's own network is not at hand: its float32 is held against its golden answers, and
-        its int8 against its float32.
+        Without a bundle's network: of float32 against golden answers, of int8 against float32.
         """
         items, history = self.folded.prepare(request)
         fp32 = self.folded.logits(items, history, "fp32")

@@ -1,4 +1,4 @@
-"""Which network the bench measures: random weights, a checkpoint's, or a bundle."""
+"""Networks to measure: random weights, a checkpoint, or a bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.qin import QIN, QINSizes
 
 
 def random_weights(schema: FeatureSchema, sizes: QINSizes | None = None) -> Subject:
-    """Settled for each history length."""
+    """Random weights with batch-norm statistics set per history length."""
 
     def network(history: int) -> QIN:
         return random_network(schema.model_copy(update={"history_length": history}), sizes)
@@ -19,7 +19,7 @@ def random_weights(schema: FeatureSchema, sizes: QINSizes | None = None) -> Subj
 
 
 def trained(network: QIN, name: str) -> Subject:
-    """One network at any history length: no parameter depends on it."""
+    """A trained network at any history length: no parameter depends on it."""
 
     def of(history: int) -> QIN:
         network.schema = network.schema.model_copy(update={"history_length": history})
@@ -29,7 +29,7 @@ def trained(network: QIN, name: str) -> Subject:
 
 
 def published(bundle: Bundle) -> Subject:
-    """The bundle's own graphs; what no bundle holds, the unfolded network, at the same sizes."""
+    """A bundle's graphs, and as unfolded network a random one of the same sizes."""
     sizes = QINSizes(**bundle.manifest.sizes.model_dump())
     network = random_weights(bundle.schema, sizes).network
     return Subject(network, f"bundle {bundle.version}", bundle)

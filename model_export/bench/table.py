@@ -1,4 +1,4 @@
-"""The bench's figures on a terminal."""
+"""Prints the benchmark's figures on a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model_export.bench.labels import FIGURES, LATENCIES, figure
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Milliseconds and ratios by case, then the bars."""
+    """Print milliseconds and ratios by case, then the limits."""
     cases = result["cases"]
     title = f"{result['subject']}: median milliseconds, {result['threads']} thread(s)"
     table = Table(title=title, title_justify="left")
@@ -28,13 +28,13 @@ def show(result: dict[str, Any], console: Console) -> None:
         where = f"{bar['candidates']} candidates, history of {bar['history']}"
         verdict = "met" if bar["met"] else "MISSED"
         console.print(
-            f"{verdict:>6}  {bar['bar']}, {where}: {bar['value']:.4g} (asked {bar['limit']})"
+            f"{verdict:>6}  {bar['bar']}, {where}: {bar['value']:.4g} (limit {bar['limit']})"
         )
     console.print(f"took {result['took_s']:.0f} s")
 
 
 def show_top_k(result: dict[str, Any], console: Console) -> None:
-    """Speed on the network at full size, then differences over many lists."""
+    """Print speed at full size, then differences over many lists."""
     speed, exactness = result["speed"], result["exactness"]
     console.print(
         f"{result['subject']}: the {result['k']} best of {result['candidates']}, history of "

@@ -1,8 +1,7 @@
-"""Exact top-k at int8 price: how much faster than scoring everything in float32, and whether any
-answer differs.
+"""Benchmarks exact top-k (int8, then a rescored shortlist) against scoring all in float32.
 
-Both answers come from the same model and the same rows, in turns. They are the same when the ids,
-their order and every bit of every score are.
+Both run on the same model and rows, interleaved. Answers are equal if ids, order and every bit of
+the scores are.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from model_export.quality.random_network import calm, random_network
 from model_export.quality.random_rows import random_held_out
 from training.qin import QINSizes
 
-SMALL_WIDTH = 16  # of every embedding of the network that answers many lists
-CALM = 0.5  # of the scale of every batch norm
-BAR = 1.8  # times as fast as float32
+SMALL_WIDTH = 16  # of every embedding of the narrow network
+CALM = 0.5  # factor on the scale of every batch norm
+BAR = 1.8  # least speed-up over float32
 
-Announce = Callable[[str, int, int], None]  # what, done, of how many
+Announce = Callable[[str, int, int], None]  # step, done, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,10 @@ class Question:
 
 @dataclass(slots=True)
 class Seen:
-    """What both ways answered to so many lists."""
+    """Results of both variants over several lists."""
 
     different: int = 0
-    out_of_bound: int = 0  # int8 erred by more than the bound: all was scored again in float32
+    out_of_bound: int = 0  # lists scored in float32, as int8 erred beyond the bound
     rescored: list[int] = field(default_factory=list)  # candidates of each list
     fp32_ms: list[float] = field(default_factory=list)
     top_k_ms: list[float] = field(default_factory=list)
@@ -85,13 +84,12 @@ def run(
 ) -> dict[str, Any]:
     """``speed``: lists for ``seconds`` on ``bundle``, or on random weights at full size.
 
-    ``catalogue``: what lists for ``bundle`` are drawn from; random items would be far from what it
-    has learned from and its bound was measured on.
-    ``exactness``: ``lists`` lists on a narrow random network, which answers them in a minute where
-    the full one would need a quarter of an hour; for six times ``seconds`` at most.
+    ``catalogue``: items that lists for ``bundle`` are drawn from; random ones would be far from
+    its training data and the data of its bound.
+    ``exactness``: ``lists`` lists on a narrow random network, for at most six times ``seconds``.
     """
     with tempfile.TemporaryDirectory() as folder:
-        announce("fold the network, measure its int8", 0, 3)
+        announce("fold the network, run its int8 gate", 0, 3)
         full, known = bundle, catalogue
         if full is None:
             full, known = _random_bundle(schema, sizes, Path(folder))
@@ -118,10 +116,10 @@ def run(
 def _random_bundle(
     schema: FeatureSchema, sizes: QINSizes | None, folder: Path
 ) -> tuple[Bundle, ItemRows]:
-    """A bundle with int8 and the items that its bound was measured on.
+    """Build a bundle with int8; return it and the items of its bound.
 
-    The batch norms are calmed: as they come, one random candidate in hundreds reaches a logit of
-    60, which takes the resolution of int8 away from all others. Trained networks rank no such one.
+    The batch norms are scaled down: otherwise single random candidates reach logits near 60, which
+    costs the others of their list the resolution of int8. Trained networks have no such outliers.
     """
     network = random_network(schema, sizes)
     calm(network, CALM)
@@ -150,7 +148,7 @@ def _contest(
     lists: int | None,
     seconds: float,
 ) -> dict[str, Any]:
-    """Lists for ``seconds``, ``lists`` of them at most."""
+    """Time lists for ``seconds``, at most ``lists`` of them."""
     random, seen = np.random.default_rng(0), Seen()
     items = random_items(bundle.schema, random) if catalogue is None else catalogue
     folded = Folded(bundle, threads, items)

@@ -1,4 +1,4 @@
-"""The network before any fold, ready to run: in PyTorch, exported as it is, and in float64."""
+"""Runs the unfolded network: in PyTorch, exported by PyTorch, and in float64."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from model_export.bench.interleave import Run
 from model_export.bench.request import Request
 from model_export.bundle.sessions import open_session
 from model_export.quality.golden_cases import network_answer, network_items
-from training.published import Positions, PublishedQIN
+from training.published_qin import Positions, PublishedQIN
 from training.qin import QIN, Batch
 
-POSITIONS = 512 * 64  # history items in one call; more would need gigabytes for their keys
+POSITIONS = 512 * 64  # history items per call; the keys of more would take gigabytes
 
 
 class Published:
-    """One row per candidate, each with its whole history, from raw features."""
+    """The published formulation: raw features, one row per candidate with the whole history."""
 
     def __init__(self, network: QIN, rows: ItemRows) -> None:
         """``rows``: the items that requests refer to by position."""
@@ -43,7 +43,7 @@ class Published:
         return run
 
     def exported(self, request: Request, file: Path, threads: int) -> Run:
-        """PyTorch's own export of the same, traced for the very shapes that will run."""
+        """Export with PyTorch, traced for the shapes of ``request``."""
         sessions, feeds = {}, []
         for positions in self._parts(request):
             inputs = (*positions.items.values(), positions.mask, positions.context)
@@ -59,7 +59,7 @@ class Published:
         return lambda: [session.run(None, feed) for session, feed in feeds]
 
     def in_float64(self, request: Request) -> NDArray[np.float64]:
-        """(C,) probabilities of the network, free of float32 rounding."""
+        """(C,) probabilities without float32 rounding."""
         exact = copy.deepcopy(self.network).double().eval()
         items = {n: v.double() if v.is_floating_point() else v for n, v in self.inputs.items()}
         answers = [
@@ -108,7 +108,7 @@ class _Exportable(nn.Module):
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], file: Path) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # tracing fixes the shapes, which is what is wanted
+        warnings.simplefilter("ignore")  # of fixed shapes, which is intended
         torch.onnx.export(
             module, inputs, str(file), dynamo=False, opset_version=17, input_names=names
         )

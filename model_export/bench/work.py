@@ -1,4 +1,4 @@
-"""Two numbers before any timing: the arithmetic of a candidate, and the bytes of the weights."""
+"""Counts multiply-adds per candidate and bytes of weights."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from training.qin import QIN
 def work(network: QIN, history: int) -> dict[str, Any]:
     """Dense multiply-adds of one more candidate against ``history`` items; weights in bytes.
 
-    ``arithmetic_speedup`` is what the folds save by themselves, ``arithmetic_over_floor`` what
-    the folded network has to do besides its large products.
+    ``arithmetic_speedup``: published over folded; ``arithmetic_over_floor``: folded over its large
+    products alone.
     """
     folded = FoldedNetwork.of(network)
     fp32, int8 = ranker(folded), ranker_int8(folded)
@@ -38,7 +38,7 @@ def work(network: QIN, history: int) -> dict[str, Any]:
 
 
 def _per_candidate(graph: GraphWriter, history: int) -> int:
-    """What a second candidate adds: the user's share cancels out."""
+    """The cost of a second candidate, which cancels out the user's share."""
     model = graph.model()
     one, two = (multiply_adds(model, {"C": count, "L": history}) for count in (1, 2))
     return two - one

@@ -1,13 +1,13 @@
-"""A bundle on disk: a folder that is whole or absent, and never changes once it is there.
+"""Reads and publishes bundles: folders written atomically and immutable.
 
 models/20261121T093000Z/
-    manifest.json                       what follows, with sizes and digests
+    manifest.json                       metadata; sizes and digests of the other files
     item_tower.onnx      .weights       features -> item vector, first-layer row
     context_tower.onnx   .weights       context levels -> their share of the row
     history_tower.onnx   .weights       item vectors -> keys, values, rows
     ranker.onnx          .weights       candidates × history × context -> probability
     ranker.int8.onnx     .weights       the same with int8 products (optional)
-    golden.npz                          raw inputs and the PyTorch network's own answers
+    golden.npz                          raw inputs and the PyTorch network's answers
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from model_export.bundle.manifest import (
 )
 
 logger = logging.getLogger(__name__)
-MOST_SHOWN = 200  # characters of a manifest in a message
+MOST_SHOWN = 200  # characters of a manifest quoted in a message
 REBUILD = "copy the bundle again or rebuild it with `python -m model_export build`"
 
 
@@ -55,7 +55,7 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path | str) -> Bundle:
-        """Read the manifest and check every file's size and digest. Raises BundleError."""
+        """Open a bundle and verify every file's size and digest. Raises BundleError."""
         path = Path(path)
         manifest = read_manifest(path)
         for name, record in manifest.files.items():
@@ -74,7 +74,7 @@ class Bundle:
         return self.path / f"{name}.onnx"
 
     def golden(self) -> Golden:
-        """The raw inputs and the answers of the PyTorch network."""
+        """Load the golden answers."""
         return Golden.load(self.path / GOLDEN)
 
 
@@ -122,7 +122,7 @@ def usable(models: Path, passed_over: Callable[[BundleError], None]) -> Iterator
 
 
 def _bundle_folders(models: Path) -> list[Path]:
-    """Folders that hold a manifest, by name. One still being written is not among them."""
+    """List folders with a manifest, by name; excludes bundles being written."""
     if not models.is_dir():
         return []
     named = (f for f in models.iterdir() if re.fullmatch(VERSION_PATTERN, f.name))
@@ -140,7 +140,7 @@ def _may_hold_a_manifest(folder: Path) -> bool:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of a bundle, without a look at its other files. Raises BundleError."""
+    """Read a bundle's manifest without checking its other files. Raises BundleError."""
     file = path / MANIFEST
     try:
         content = plain_files.read(file, MOST_MANIFEST_BYTES)
@@ -150,9 +150,9 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(path: Path, text: bytes) -> Manifest:
-    """The manifest of the bundle at ``path``, from its bytes. Raises BundleError."""
+    """Parse the manifest of the bundle at ``path``. Raises BundleError."""
     file = path / MANIFEST
-    # Checking as many wrong values as fit into a megabyte takes hundreds.
+    # Validating the wrong values of one megabyte would take hundreds.
     if len(text) > MOST_MANIFEST_BYTES or text.count(b",") >= MOST_MANIFEST_VALUES:
         raise BundleError(
             f"{file}: more than {MOST_MANIFEST_BYTES:,} bytes or {MOST_MANIFEST_VALUES:,} values; "
@@ -189,7 +189,7 @@ def parse_manifest(path: Path, text: bytes) -> Manifest:
 
 
 def _shown(text: str) -> str:
-    """The start of what a manifest says: it may be as long as the file."""
+    """Shorten text quoted from a manifest."""
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
@@ -199,7 +199,7 @@ def required(manifest: Manifest) -> set[str]:
 
 
 def check_file(file: Path, record: FileRecord) -> None:
-    """BundleError unless ``file`` has the size and the digest of ``record``."""
+    """Raise BundleError unless ``file`` has the size and the digest of ``record``."""
     try:
         with plain_files.opened(file) as (descriptor, status):
             if status.st_size != record.size:
@@ -225,7 +225,7 @@ def digest(file: Path) -> FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """A bundle still being written."""
+    """A bundle being written."""
 
     path: Path
     version: str
@@ -238,7 +238,7 @@ class Staging:
         return {file.name: digest(file) for file in sorted(self.path.iterdir())}
 
     def publish(self, manifest: Manifest) -> Bundle:
-        """Write the manifest, force everything to disk, give the folder its version's name."""
+        """Write the manifest, fsync everything, rename the folder to its version."""
         (self.path / MANIFEST).write_bytes(
             orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n"
         )
@@ -257,13 +257,13 @@ class Staging:
 
 @contextmanager
 def staged(models: Path, version: str, schema: FeatureSchema) -> Iterator[Staging]:
-    """A folder to write a bundle into; published by the end of the block, or gone."""
+    """Create a folder to write a bundle into; removed at the end unless published."""
     _refuse_existing(models, version)
     folder = models / f".{version}.{os.getpid()}.partial"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise BundleError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise BundleError(f"{folder}: cannot be created: {error.strerror}") from error
     try:
         yield Staging(folder, version, schema)
     finally:
@@ -271,7 +271,7 @@ def staged(models: Path, version: str, schema: FeatureSchema) -> Iterator[Stagin
 
 
 def check_version(version: str) -> str:
-    """The version itself, if it can name a folder and a URL segment."""
+    """Return the version. Raises BundleError unless it can name a folder and a URL segment."""
     if not re.fullmatch(VERSION_PATTERN, version):
         raise BundleError(
             f"version: {version!r}: 1 to 64 letters, digits, '.', '_' or '-', "
@@ -281,7 +281,7 @@ def check_version(version: str) -> str:
 
 
 def free_version(models: Path, now: datetime) -> str:
-    """``20261121T093000Z``, or ``20261121T093000Z-2`` and so on where that one is taken."""
+    """Choose ``20261121T093000Z``, or ``20261121T093000Z-2`` and so on if it exists."""
     stamp = now.strftime("%Y%m%dT%H%M%SZ")
     version, number = stamp, 1
     while (models / version).exists():

@@ -1,4 +1,4 @@
-"""Everything this room raises on purpose; the message names the file, the place and the remedy."""
+"""The errors of ``model_export``; messages name the file, the place and the remedy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ class BundleError(Exception):
 
 
 class ParityError(BundleError):
-    """The folded graphs do not answer as the PyTorch network does; nothing was published."""
+    """The folded graphs' answers differ from the PyTorch network's; nothing was published."""
 
 
 class GateError(BundleError):
-    """int8 changes too much on held-out data; nothing was published."""
+    """int8 differs too much from float32 on held-out data; nothing was published."""
 
 
 class ProviderError(BundleError):
-    """The graphs cannot run where they were asked to."""
+    """The graphs cannot run on the chosen execution provider."""

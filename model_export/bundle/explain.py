@@ -1,4 +1,4 @@
-"""Which history items a candidate's pooled interest came from."""
+"""Attributes a candidate's pooled interest to history items."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Influence:
-    """Per candidate, the strongest history items, strongest first."""
+    """Per candidate, the history items of the largest share, largest first."""
 
-    position: NDArray[np.int64]  # (C, top) in the history, or the number of ``same``
-    share: Floats  # (C, top) of the pooled vector, 0 … 1; 0 where nothing was attended to
+    position: NDArray[np.int64]  # (C, top) in the history, or numbers of ``same``
+    share: Floats  # (C, top) of the pooled vector, 0 … 1; 0 without attention
 
 
 def strongest(
@@ -23,9 +23,8 @@ def strongest(
 ) -> Influence:
     """attention a (C, L), values v (L, D) -> the ``top`` largest |a_j v_j| / Σ|a_i v_i|.
 
-    The pooled interest is Σ a_j v_j: item j's share of it is the length of its own term.
-    ``same`` (L,) numbers the history's items 0 … G−1 where one may be in several places: their
-    terms have one direction, so their shares add up.
+    The pooled interest is Σ a_j v_j; item j's share is the length of its term. ``same`` (L,)
+    numbers distinct items 0 … G−1: terms of a repeated item have one direction, so shares add up.
     """
     term = attention * np.linalg.norm(values, axis=1)  # (C, L)
     if same is not None and len(same):

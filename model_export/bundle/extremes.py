@@ -1,9 +1,9 @@
-"""Items whose numbers are so large that scores overflow float32.
+"""Finds items whose numbers are so large that scores overflow float32.
 
-Each quadratic layer squares what is large, so a few of them take an item of finite but huge numbers
-beyond float32, as a candidate or by way of a history. Such an item is told from the others by
-trying it beside typical ones, in both roles. Only items larger than typical ones scaled up far
-beyond sense are tried; the rest cost one comparison.
+A quadratic layer squares large values, so a few of them take finite but huge numbers beyond
+float32, of a candidate or of a history item. Such items are found by scoring them with typical
+ones, in both roles. Only items far larger than typical ones are scored; the rest cost one
+comparison.
 
 N items, D item-vector width.
 """
@@ -20,9 +20,9 @@ from model_export.bundle.vectors import Candidates, Floats, HistoryRows, ItemVec
 
 Mask = NDArray[np.bool_]
 PROBES = 16  # typical candidates
-SENSELESS_LOGIT = 1e15  # far beyond any that means something, and far from overflow
+SENSELESS_LOGIT = 1e15  # far beyond any meaningful logit, and far from overflow
 MOST_SCALE = 2.0**64
-FINE = 2.0**0.25  # a step of scale; the logit may grow by 4,096 with it, in four layers
+FINE = 2.0**0.25  # step of scale; the logit may grow by 4,096 per step, in four layers
 
 
 class Ranker(Protocol):
@@ -35,11 +35,11 @@ class Ranker(Protocol):
 
 
 class Extremes:
-    """Of one model, which holds it and is given to each call: a cycle would keep an unloaded model
-    until Python's collector runs."""
+    """Overflow test of one model, which is passed to each call: a reference cycle would keep an
+    unloaded model until the garbage collector runs."""
 
     def __init__(self, model: Ranker, typical: ItemVectors) -> None:
-        """``typical`` items are such as the model was made for."""
+        """``typical``: items like those of the training data."""
         self._typical = typical
         self._candidates = typical.part(0, PROBES)
         self._history = model.history(typical.vector[: model.schema.history_length])
@@ -48,7 +48,7 @@ class Extremes:
         )
 
     def scorable(self, model: Ranker, items: ItemVectors) -> Mask:
-        """(N,): which items give finite scores beside typical ones."""
+        """(N,): which items give finite scores with typical ones."""
         fine = np.ones(len(items), np.bool_)
         for part in (items.vector, items.row):
             fine &= np.isfinite(part).all(axis=1)
@@ -60,7 +60,7 @@ class Extremes:
         return fine
 
     def _readable(self, model: Ranker, vector: Floats) -> Mask:
-        """(N, D) -> (N,): which of them typical candidates can be ranked after."""
+        """(N, D) -> (N,): which of them, as history, give typical candidates finite scores."""
         if not len(vector) or self._after(model, vector):
             return np.ones(len(vector), np.bool_)
         if len(vector) == 1:
@@ -75,7 +75,7 @@ class Extremes:
         return bool(np.isfinite(logit).all())
 
     def _sensible_scale(self, model: Ranker) -> float:
-        """By how much typical items can be scaled, candidates and history alike."""
+        """Find the largest factor on typical items that keeps logits meaningful."""
         if not self._is_sensible(model, 1.0):
             return 0.0
         scale = 1.0

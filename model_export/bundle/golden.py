@@ -1,4 +1,4 @@
-"""Golden answers: raw inputs, and what the PyTorch network itself answered to them."""
+"""Golden answers: raw inputs and the PyTorch network's answers to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from feature_store.schema import MAX_HISTORY
 from model_export.bundle import npz
 from model_export.bundle.errors import BundleError
 
-# Far beyond what an export writes (hundreds of items, a few thousand answers).
+# Limits far beyond an export's (hundreds of items, a few thousand answers).
 MOST_BYTES = 64 << 20
 MOST_ITEMS, MOST_REQUESTS = 16_384, 16_384
 MOST_CANDIDATES = 1024  # of one request
@@ -28,7 +28,7 @@ UNREADABLE = (
 
 
 class Ranks(Protocol):
-    """Anything that answers as ``FoldedModel`` does."""
+    """The part of ``FoldedModel`` that is used here."""
 
     def items(self, rows: ItemRows) -> Any: ...
     def history(self, vector: NDArray[np.float32]) -> Any: ...
@@ -49,7 +49,7 @@ class GoldenRequest:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The candidate furthest from the network's answer."""
+    """The largest error against the network's answers."""
 
     max_abs_error: float
     worst_case: str
@@ -58,7 +58,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Golden:
-    """Ragged requests end to end: request i owns ``offsets[i]:offsets[i + 1]``."""
+    """Requests of different lengths, concatenated: request i is ``offsets[i]:offsets[i + 1]``."""
 
     items: ItemRows  # (U,) of schema.item_dtype
     names: NDArray[np.str_]  # (R,)
@@ -82,7 +82,7 @@ class Golden:
             )
 
     def compare(self, model: Ranks) -> Difference:
-        """Ask ``model`` everything; where it is furthest off. A NaN is infinitely far."""
+        """Run ``model`` on every request; return the largest error. NaN counts as infinite."""
         vectors = model.items(self.items)
         worst, where = -1.0, ""
         for request in self.requests():
@@ -106,8 +106,8 @@ class Golden:
 
     @classmethod
     def load(cls, path: Path) -> Golden:
-        """BundleError for what is damaged, or larger than golden answers ever are: they are read
-        where requests are answered, and there nothing limits the process's memory."""
+        """Load golden answers. Raises BundleError for damaged or oversized ones: they are read in
+        the serving process, whose memory has no limit of its own."""
         try:
             golden = cls(**npz.read(path, (f.name for f in fields(cls)), MOST_BYTES))
         except UNREADABLE as error:
@@ -122,14 +122,14 @@ class Golden:
         return golden
 
     def _faults(self) -> Iterator[str]:
-        """Array and reason, the first first: a later check relies on the earlier ones."""
+        """Yield faults in order: later checks rely on the earlier ones."""
         for name, dimensions, kinds in _LAYOUT:
             array = getattr(self, name)
             if array.ndim != dimensions or array.dtype.kind not in kinds:
-                yield f"{name}: {array.ndim}-dimensional {array.dtype} is not what belongs there"
+                yield f"{name}: unexpected {array.ndim}-dimensional {array.dtype}"
         for name, most in (("items", MOST_ITEMS), ("names", MOST_REQUESTS)):
             if len(getattr(self, name)) > most:
-                yield f"{name}: {len(getattr(self, name)):,}, and at most {most:,} are asked about"
+                yield f"{name}: {len(getattr(self, name)):,}, at most {most:,} are allowed"
         if not len(self.probability):
             yield "probability: 0 golden answers, so nothing would be compared"
         for name in ("candidates", "context"):
@@ -142,7 +142,7 @@ class Golden:
         ):
             place = f"{name}_offsets"
             if len(offsets) != len(self.names) + 1:
-                yield f"{place}: {len(offsets)} for {len(self.names)} requests, not one more"
+                yield f"{place}: {len(offsets)} offsets for {len(self.names)} requests"
             if offsets[0] != 0 or offsets[-1] != len(positions):
                 yield f"{place}: {offsets[0]} to {offsets[-1]}, not 0 to {len(positions)}"
             counts = np.diff(offsets)
@@ -153,7 +153,7 @@ class Golden:
                 yield f"{name} {i}: position {positions[i]} of {len(self.items)} items"
 
 
-# array, its dimensions, the kinds of numpy type it may have
+# array, number of dimensions, allowed kinds of dtype
 _LAYOUT = (
     ("items", 1, "V"),
     ("names", 1, "U"),

@@ -1,7 +1,7 @@
-"""How far int8 is from float32 on this machine, on the golden questions.
+"""Measures the error of int8 against float32 on this machine, on the golden requests.
 
-Integer products differ between processors (without VNNI they may saturate), so what the gate
-measured where the bundle was built need not hold where it is served.
+Integer products differ between processors (without VNNI they may saturate), so the gate's result
+on the building machine need not hold on the serving one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from model_export.bundle.manifest import QuantisationGate
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.top_k import MARGIN
 
-ROUNDING = 1e-5  # on the logit: float32 differs by so much between processors anyway
+ROUNDING = 1e-5  # of the logit: the difference of float32 between processors
 
 
 def golden_logit_error(model: FoldedModel, golden: Golden) -> float:
-    """Worst |Δlogit|, int8 against float32. A NaN is infinitely far."""
+    """Worst |Δlogit|, int8 against float32. NaN counts as infinite."""
     worst, vectors = 0.0, model.items(golden.items)
     for request in golden.requests():
         history = model.history(vectors.vector[request.history])
@@ -29,12 +29,12 @@ def golden_logit_error(model: FoldedModel, golden: Golden) -> float:
 
 
 def check_same_int8(model: FoldedModel, golden: Golden, gate: QuantisationGate) -> float:
-    """The error here. BundleError when it is not what it was where the bundle was built."""
+    """Return the error here. Raises BundleError if it exceeds that of the building machine."""
     here = golden_logit_error(model, golden)
     if not here <= MARGIN * gate.golden_logit_error + ROUNDING:
         raise BundleError(
-            f"version {model.version}: int8 is off by {here:.3g} on the golden questions here, "
-            f"and was by {gate.golden_logit_error:.3g} where its gate was measured: this "
-            "processor computes it otherwise; serve it with precision=fp32, or build it here"
+            f"version {model.version}: int8 differs from float32 by {here:.3g} on the golden "
+            f"requests, and by {gate.golden_logit_error:.3g} where the bundle was built: this "
+            "processor computes it differently; serve it with precision=fp32, or build it here"
         )
     return here

@@ -1,4 +1,4 @@
-"""What a bundle says about itself: ``manifest.json``."""
+"""The format of a bundle's ``manifest.json``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SIGNATURE = "manifest.sig"  # optional: Ed25519 over the manifest, in base64
 GOLDEN = "golden.npz"
 MOST_MANIFEST_BYTES, MOST_MANIFEST_VALUES = 1 << 20, 1 << 15
 MOST_AHEAD = timedelta(minutes=5)  # of ``created`` to this host's clock
-MOST_FILES = 64  # that a manifest may list; a bundle has 11 at most
-TOLERANCE = 1e-5  # of a golden answer, on the probability; beyond it nothing is published
+MOST_FILES = 64  # listed in a manifest; a bundle has at most 11
+TOLERANCE = 1e-5  # of a golden probability; beyond it nothing is published
 GRAPHS = ("item_tower", "history_tower", "ranker")  # of every bundle
-CONTEXT_TOWER = "context_tower"  # where the schema has context features
-INT8 = "ranker.int8"  # where it was asked for and let through
-MOST_DELTA_AUC, MOST_MEAN_DELTA_P = 1e-4, 1e-3  # what int8 may change on held-out data
+CONTEXT_TOWER = "context_tower"  # if the schema has context features
+INT8 = "ranker.int8"  # if requested and passed by the gate
+MOST_DELTA_AUC, MOST_MEAN_DELTA_P = 1e-4, 1e-3  # limits of the int8 gate, on held-out data
 
 VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
@@ -45,7 +45,7 @@ class NetworkSizes(_Frozen):
 
 
 class Training(_Frozen):
-    """Where the weights came from."""
+    """Origin of the weights."""
 
     checkpoint: str | None = None  # the folder's name; None for random weights
     weights_sha256: str | None = None  # of the checkpoint's tensors
@@ -53,7 +53,7 @@ class Training(_Frozen):
 
 
 class Parity(_Frozen):
-    """How far the graphs were from the PyTorch network when the bundle was built."""
+    """Error of the graphs against the PyTorch network, at the build."""
 
     tolerance: float
     max_abs_error: float  # on the probability
@@ -67,10 +67,10 @@ class Calibration(_Frozen):
 
     slope: float
     intercept: float  # ln(negative_sampling_rate) included
-    negative_sampling_rate: float  # share of the negatives that were kept in the data
-    data: str  # where the rows came from
-    rows: int  # fitted on
-    judged_rows: int  # of other users; the figures below are theirs
+    negative_sampling_rate: float  # share of the negatives kept in the data
+    data: str  # source of the rows
+    rows: int  # for the fit
+    judged_rows: int  # of other users, for the figures below
     ece_before: float
     ece_after: float
     logloss_before: float
@@ -78,35 +78,35 @@ class Calibration(_Frozen):
 
 
 class QuantisationGate(_Frozen):
-    """What int8 changes on held-out data, and whether it was let through."""
+    """Differences of int8 from float32 on held-out data, and whether it passed."""
 
     passed: bool
-    forced: bool  # let through although it did not pass
-    data: str  # where the rows came from
+    forced: bool  # published although it did not pass
+    data: str  # source of the rows
     rows: int  # with a label
-    scored: int  # candidates in all: some lists are filled up from the catalogue
+    scored: int  # candidates: some lists are padded with items of the catalogue
     delta_auc: float  # absolute
     delta_logloss: float  # int8 − fp32
     max_abs_delta_p: float
     mean_abs_delta_p: float
-    kendall_tau: float  # mean over users, of the order of each one's list
+    kendall_tau: float  # of each user's list, mean over users
     users: int  # with at least two candidates
     logit_error_bound: float  # worst |Δlogit|
     better_half_logit_error: float | None = None  # in the better half of its list: for top-k
-    golden_logit_error: float  # worst on the golden questions, where the bundle was built
+    golden_logit_error: float  # worst on the golden requests, on the building machine
 
     @property
     def top_k_bound(self) -> float:
-        """What exact top-k relies on; older bundles recorded no more than the worst of all."""
+        """Error bound of exact top-k; older bundles recorded only that of whole lists."""
         if self.better_half_logit_error is None:
             return self.logit_error_bound
         return self.better_half_logit_error
 
 
 class MultiplyAdds(_Frozen):
-    """Dense multiply-adds, counted over the graphs' own matrix products."""
+    """Dense multiply-adds of the graphs' matrix products."""
 
-    history_length: int  # the history that ``candidate`` and ``published_candidate`` attend to
+    history_length: int  # for ``candidate`` and ``published_candidate``
     candidate: int
     published_candidate: int  # one candidate through the network as published
     item: int  # once per item and model version
@@ -116,7 +116,7 @@ class MultiplyAdds(_Frozen):
 class Manifest(_Frozen):
     format: int
     version: Version
-    created: AwareDatetime  # UTC; without a time zone nothing could be said of its order
+    created: AwareDatetime  # UTC; orders versions
     feature_schema: FeatureSchema
     sizes: NetworkSizes
     parameters: int
@@ -129,7 +129,7 @@ class Manifest(_Frozen):
 
     @property
     def graphs(self) -> tuple[str, ...]:
-        """Names of the graphs that this bundle must hold."""
+        """Names of this bundle's graphs."""
         context = (CONTEXT_TOWER,) if self.feature_schema.context else ()
         int8 = (INT8,) if self.quantisation else ()
         return (*GRAPHS, *context, *int8)

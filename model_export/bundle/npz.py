@@ -1,7 +1,7 @@
-"""Reads a ``.npz`` that others wrote: nothing is inflated before it is known how large it gets.
+"""Reads an untrusted ``.npz`` within bounds: sizes are checked before anything is inflated.
 
-numpy and zipfile believe what a file says of itself: a few megabytes may inflate to gigabytes, and
-a directory of a million empty members takes as much.
+numpy and zipfile trust the file: a few megabytes may inflate to gigabytes, and a directory of a
+million empty members takes as much memory.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 def read(path: Path, names: Iterable[str], most_bytes: int) -> dict[str, NDArray[Any]]:
-    """The arrays ``names``, of a file that holds just these. At most ``most_bytes``, both as it
-    lies there and inflated. ValueError or BadZipFile otherwise; OSError and BundleError as
-    ``plain_files.read``."""
+    """Read the arrays ``names``, the only ones, of at most ``most_bytes`` on disk and inflated.
+
+    Raises ValueError or BadZipFile, and OSError and BundleError as ``plain_files.read``.
+    """
     content = plain_files.read(path, most_bytes)
     _check_directory(content)
     with ZipFile(io.BytesIO(content)) as archive:
@@ -38,21 +39,21 @@ def read(path: Path, names: Iterable[str], most_bytes: int) -> dict[str, NDArray
             raise ValueError(f"holds other arrays than {', '.join(expected)}")
         size = sum(member.file_size for member in members)
         if size > most_bytes:
-            raise ValueError(f"{size:,} bytes when read, and at most {most_bytes:,} are")
+            raise ValueError(f"{size:,} bytes inflated, at most {most_bytes:,} are allowed")
         return {member.filename[:-4]: _array(archive, member) for member in members}
 
 
 def _check_directory(content: bytes) -> None:
-    """What zipfile would read without a limit."""
+    """Check the size of the directory, which zipfile reads without a limit."""
     if len(content) < END.size:
         raise BadZipFile("too short for a zip")
     signature, *_, size, _, comment = END.unpack(content[-END.size :])
     if signature != END_SIGNATURE or comment:
-        raise BadZipFile("breaks off, or ends with something else")
+        raise BadZipFile("truncated, or followed by other data")
     if size > MOST_DIRECTORY_BYTES or content[-END.size - ZIP64_BYTES :].startswith(
         ZIP64_SIGNATURE
     ):
-        raise BadZipFile("its directory is larger than that of golden answers")
+        raise BadZipFile("oversized directory")
 
 
 def _array(archive: ZipFile, member: ZipInfo) -> NDArray[Any]:
@@ -69,7 +70,7 @@ def _array(archive: ZipFile, member: ZipInfo) -> NDArray[Any]:
         count *= length
     left = member.file_size - data.tell()
     if dtype.hasobject or min(shape, default=0) < 0:
-        raise ValueError(f"{member.filename}: {dtype} {shape} is not what belongs there")
+        raise ValueError(f"{member.filename}: unexpected {dtype} {shape}")
     if count * dtype.itemsize != left:
         raise ValueError(f"{member.filename}: {left:,} bytes for {dtype} {shape}")
     array = np.frombuffer(data.getvalue(), dtype, count, data.tell())

@@ -1,4 +1,4 @@
-"""Opens files that others wrote: plain ones alone, without following links, bounded in size."""
+"""Opens untrusted files: only plain ones, without following links, bounded in size."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ COPY_IT = "copy the bundle again, with plain files"
 
 @contextmanager
 def opened(file: Path, folder: int | None = None) -> Iterator[tuple[int, os.stat_result]]:
-    """Descriptor and status of ``file``, looked up in the open folder ``folder`` if one is given.
+    """Yield descriptor and status of ``file``, relative to the open ``folder`` if given.
 
-    BundleError for a link, a named pipe or anything else that is not a plain file, and for one that
-    cannot be opened; FileNotFoundError when there is none.
+    Raises BundleError for a link, a named pipe or another special file and for one that cannot be
+    opened; FileNotFoundError if there is none.
     """
-    # Not blocking: a named pipe is refused below instead of waited for.
+    # Non-blocking: opening a named pipe would wait for its writer.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         name = file if folder is None else file.name
@@ -40,20 +40,20 @@ def opened(file: Path, folder: int | None = None) -> Iterator[tuple[int, os.stat
 
 
 def read(file: Path, most_bytes: int) -> bytes:
-    """All of ``file``. BundleError as above, or beyond ``most_bytes``; FileNotFoundError."""
+    """Read ``file``. Raises as ``opened``, and BundleError beyond ``most_bytes``."""
     with opened(file) as (descriptor, found):
         return read_opened(file, descriptor, found.st_size, most_bytes)
 
 
 def read_opened(file: Path, descriptor: int, size: int, most_bytes: int) -> bytes:
-    """All of ``file``, already open. BundleError beyond ``most_bytes``."""
+    """Read an open ``file``. Raises BundleError beyond ``most_bytes``."""
     if size > most_bytes:
-        raise BundleError(f"{file}: {size:,} bytes, and at most {most_bytes:,} are read")
+        raise BundleError(f"{file}: {size:,} bytes, at most {most_bytes:,} are allowed")
     try:
         with os.fdopen(os.dup(descriptor), "rb") as stream:
             content = stream.read(size + 1)
     except OSError as error:
         raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
     if len(content) != size:
-        raise BundleError(f"{file}: changes while it is read; {COPY_IT}")
+        raise BundleError(f"{file}: changed while being read; {COPY_IT}")
     return content

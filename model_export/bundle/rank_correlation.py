@@ -1,4 +1,4 @@
-"""How alike two scores order one list."""
+"""Rank correlation of two scorings of one list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Scores = NDArray[np.float32] | NDArray[np.float64]
 
 
 def kendall_tau(a: Scores, b: Scores) -> float:
-    """Kendall's τ-b of two score lists (K,), in K² time; 1 where there is nothing to order."""
+    """Kendall's τ-b of two score lists (K,), in K² time; 1 if all scores tie."""
     above_a, above_b = a[:, None] > a, b[:, None] > b  # (K, K): each ordered pair once
     agree = np.count_nonzero(above_a & above_b)
     differ = np.count_nonzero(above_a & above_b.T)

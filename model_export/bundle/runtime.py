@@ -1,6 +1,6 @@
 """Runs a bundle's graphs: item features and a history in, click probabilities out.
 
-Sessions are shared by every thread: ``run`` is thread-safe and releases the interpreter's lock.
+Threads share the sessions: ``run`` is thread-safe and releases the GIL.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from model_export.bundle.vectors import Candidates, Floats, HistoryRows, Indices
 
 Precision = Literal["fp32", "int8"]
 Session: TypeAlias = onnxruntime.InferenceSession | BucketedSession
-TYPICAL = 96  # of the golden items, ordinary ones first
-UNUSUAL_LOGIT = 50.0  # a probability of 0 or 1 in float32
+TYPICAL = 96  # golden items, of which the ordinary ones come first
+UNUSUAL_LOGIT = 50.0  # beyond it a float32 probability is 0 or 1
 
 
 class Graphs(Protocol):
-    """A bundle, or a folder of graphs that is not one yet."""
+    """A bundle, or a folder of graphs being written."""
 
     @property
     def path(self) -> Path: ...
@@ -44,7 +44,7 @@ class Graphs(Protocol):
 
 
 class FoldedModel:
-    """A bundle's graphs. Build once per version, share between threads."""
+    """A bundle's graphs, loaded. Build once per version and share between threads."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class FoldedModel:
         provider: ProviderChoice | Placement = "cpu",
         tf32: bool = False,
     ) -> None:
-        """``threads``: intra-op threads per call; one, unless a lone caller owns the machine.
+        """Load the graphs. Raises BundleError, and ProviderError if ``provider`` is unavailable.
 
-        ``precision`` int8 adds ``ranker.int8``; the float32 ranker is there in any case.
-        ``tf32`` lets a GPU round its products' factors to 10 bits: faster, and off by 1e-3.
-        Raises BundleError, and ProviderError where ``provider`` cannot be had.
+        ``threads``: intra-op threads per call; 1 unless a single caller has the machine.
+        ``precision`` int8 loads ``ranker.int8`` besides the float32 ranker. ``tf32`` lets a GPU
+        round factors to 10 bits: faster, with errors of 1e-3.
         """
         self.schema, self.version = bundle.schema, bundle.version
         self.precision, self._bundle = precision, bundle
@@ -75,16 +75,16 @@ class FoldedModel:
         if where == "cuda":
             self._ranker = BucketedSession(ranker, "cuda")
         self._int8: onnxruntime.InferenceSession | None = None
-        self.logit_bound = np.inf  # |Δlogit| of int8 at most, on the gate's data, for top-k
+        self.logit_bound = np.inf  # largest |Δlogit| of int8 on the gate's data, for top-k
         if precision == "int8":
             self._open_int8(bundle, threads)
 
     def _open_int8(self, bundle: Graphs, threads: int) -> None:
         if self.placement.provider == "cuda":
-            raise BundleError("precision=int8: its products run on the CPU alone; use fp32 on cuda")
+            raise BundleError("precision=int8 runs on the CPU only; use fp32 on cuda")
         if not bundle.graph(INT8).exists():
             raise BundleError(
-                f"{bundle.path}: holds no {INT8}.onnx; build it with "
+                f"{bundle.path}: has no {INT8}.onnx; build it with "
                 "`python -m model_export build --int8`, or serve it with precision=fp32"
             )
         self._int8 = open_session(bundle.graph(INT8), threads)
@@ -93,7 +93,7 @@ class FoldedModel:
             self.logit_bound = gate.top_k_bound
 
     def items(self, rows: ItemRows) -> ItemVectors:
-        """(N,) of ``schema.item_dtype``. An index at or beyond the vocabulary counts as 0."""
+        """Run the item tower on (N,) ``schema.item_dtype``; unknown indices become 0."""
         feeds: dict[str, NDArray[Any]] = {}
         for feature in self.schema.item:
             values = rows[feature.name]
@@ -109,20 +109,19 @@ class FoldedModel:
 
     @cached_property
     def extremes(self) -> Extremes:
-        """Made at the first use. BundleError where the golden answers cannot be read."""
+        """Computed on first use. Raises BundleError if the golden answers cannot be read."""
         rows = np.zeros(1, self.schema.item_dtype)
         if isinstance(self._bundle, Bundle):
             golden = self._bundle.golden().items[:TYPICAL]
-            rows = golden if golden.dtype == rows.dtype else rows  # told by ``verify``
+            rows = golden if golden.dtype == rows.dtype else rows  # else ``verify`` reports it
         return Extremes(self, self.items(rows))
 
     def scorable(self, items: ItemVectors) -> NDArray[np.bool_]:
-        """(N,): which items are worth a place in a table. The numbers of others are not finite,
-        or so large that scores overflow."""
+        """(N,): which items have finite scores, that is numbers neither NaN nor huge."""
         return self.extremes.scorable(self, items)
 
     def cold(self, rows: ItemRows) -> NDArray[np.bool_]:
-        """(N,): which items this model has no identity for (index 0, or beyond its vocabulary)."""
+        """(N,): which items have no identity in this model (index 0 or beyond its vocabulary)."""
         if self.schema.identity is None:
             return np.zeros(len(rows), np.bool_)
         index = rows[self.schema.identity]
@@ -134,7 +133,7 @@ class FoldedModel:
         return (index <= 0) | (index >= vocabulary)
 
     def in_context(self, items: Candidates, context: Indices) -> ItemVectors:
-        """The same items (N) in other contexts (N, F); only rows that differ are made anew."""
+        """Set the items' contexts (N, F); recomputes only rows whose context differs."""
         row = items.row
         moved = np.flatnonzero((items.context != context).any(axis=1))
         if len(moved):
@@ -143,32 +142,32 @@ class FoldedModel:
         return ItemVectors(items.vector, row, context)
 
     def _share(self, context: Indices) -> Floats:
-        """(N, F) -> (N, X) or nothing to add: what these levels add to an item's row."""
+        """(N, F) -> (N, X), or (1, 1) zero without context: the levels' share of the rows."""
         if self._context_tower is None:
             return np.zeros((1, 1), np.float32)
         share: Floats = self._context_tower.run(["share"], self._levels(context))[0]
         return share
 
     def history(self, vector: Floats) -> HistoryRows:
-        """(L, D) item vectors, in any order; L may be 0."""
+        """Run the history tower on (L, D) item vectors, in any order; L may be 0."""
         return HistoryRows(*self._history_tower.run(["keys", "values", "rows"], {"vector": vector}))
 
     def rank(self, items: Candidates, history: HistoryRows) -> Floats:
         """Candidates (C), each in the context it carries, and a history -> probability (C,).
 
-        One call is one chunk: cut long lists before. A context index at or beyond the vocabulary
-        counts as 0. In the model's own precision; ``logits`` and ``exact`` choose theirs.
+        One call is one chunk: split long lists before. Unknown context indices become 0. In the
+        model's own precision; ``logits`` and ``exact`` choose theirs.
         """
         return _bounded(self._in_precision(self.precision, "probability", items, history))
 
     def exact(self, items: Candidates, history: HistoryRows) -> Floats:
-        """As ``rank``, in float32 whatever the model's precision."""
+        """As ``rank``, always in float32."""
         return _bounded(self._run(self._ranker, "probability", items, history))
 
     def rescore(self, items: ItemVectors, history: HistoryRows) -> tuple[Floats, Floats]:
-        """float32 probability (C,) and logit (C,), to the bit as in a longer list."""
+        """float32 probability (C,) and logit (C,), bit-identical to those of a longer list."""
         count = len(items)
-        # A row alone takes another way through the runtime, and may differ in its last bit.
+        # The runtime uses another kernel for a single row, which may differ in the last bit.
         pair = items.take(np.zeros(2, np.int64)) if count == 1 else items
         probability, logit = self._run_all(self._ranker, ["probability", "logit"], pair, history)
         return _bounded(probability[:count]), logit[:count]
@@ -181,7 +180,7 @@ class FoldedModel:
 
     @property
     def has_shortlists(self) -> bool:
-        """Whether it knows int8 and how far that is off at most."""
+        """Whether it has int8 with a known error bound."""
         return self._int8 is not None and bool(np.isfinite(self.logit_bound))
 
     def explain(
@@ -209,8 +208,11 @@ class FoldedModel:
     def _in_int8(
         self, session: Session, output: str, items: Candidates, history: HistoryRows
     ) -> Floats:
-        """The candidates of a call share one range, divided into 255 steps. One with a senseless
-        logit has taken the range for itself: it is scored in float32, and the others again."""
+        """Run in int8; candidates with huge logits in float32, and the others again.
+
+        The candidates of a call share one quantisation range of 255 steps, which such outliers
+        would use up.
+        """
         outputs = ["logit"] if output == "logit" else [output, "logit"]
         answers = self._run_all(session, outputs, items, history)
         logit = answers[-1]
@@ -246,7 +248,7 @@ class FoldedModel:
         items: Candidates,
         history: HistoryRows,
     ) -> list[Floats]:
-        if not len(items.vector):  # a convolution refuses an image of no pixels
+        if not len(items.vector):  # a convolution rejects an empty image
             none = np.zeros(0, np.float32), np.zeros((0, len(history.keys)), np.float32)
             return [none[output == "attention"] for output in outputs]
         answers: list[Floats] = session.run(outputs, self.feeds(items, history))
@@ -265,12 +267,12 @@ class FoldedModel:
         return feeds
 
     def _levels(self, context: Indices) -> Mapping[str, Indices]:
-        """One contiguous (N,) array a context feature."""
+        """One contiguous (N,) array per context feature."""
         features = enumerate(self.schema.context)
         return {f.name: _known(context[:, column], f.vocabulary) for column, f in features}
 
     def signatures(self) -> dict[str, dict[str, tuple[str, list[Any]]]]:
-        """graph -> input or output name -> (type, shape), as the runtime sees them."""
+        """graph -> input or output name -> (type, shape), as loaded."""
         sessions = {
             "item_tower": self._item_tower,
             "context_tower": self._context_tower,
@@ -286,12 +288,12 @@ class FoldedModel:
 
 
 def _bounded(probability: Floats) -> Floats:
-    """In place. The runtime's sigmoid is an approximation: 1.0000001 at a few logits near 18."""
+    """Clip in place: the runtime's sigmoid is approximate, 1.0000001 at some logits near 18."""
     return np.clip(probability, 0, 1, out=probability)
 
 
 def _known(indices: NDArray[Any], vocabulary: int) -> Indices:
-    """Contiguous int32; what the model never saw becomes 0, the padding row."""
+    """Contiguous int32; indices beyond the vocabulary become 0, the padding row."""
     levels = np.ascontiguousarray(indices, np.int32)
-    beyond = levels.view(np.uint32) >= vocabulary  # a negative one is beyond as well
+    beyond = levels.view(np.uint32) >= vocabulary  # negative ones, too
     return np.where(beyond, np.int32(0), levels) if beyond.any() else levels

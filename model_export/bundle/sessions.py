@@ -1,7 +1,7 @@
-"""Builds onnxruntime sessions, and makes sure that they run where they were asked to.
+"""Opens onnxruntime sessions and verifies their execution provider.
 
-``get_available_providers`` lists what was built in, and a session may fall back to the CPU without
-a word; so the provider in force is read from the session itself.
+``get_available_providers`` lists the providers built in, and a session may silently fall back to
+the CPU; so the provider in use is read from the session.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAEx
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model's graphs run, and why not elsewhere."""
+    """The execution provider of a model's ranker."""
 
     provider: Provider
-    fallback: str | None = None  # why ``auto`` did not take the GPU
+    fallback: str | None = None  # why ``auto`` did not choose the GPU
 
 
 def open_session(
     graph: Path, threads: int, provider: Provider = "cpu", *, tf32: bool = False
 ) -> onnxruntime.InferenceSession:
-    """BundleError if the file cannot be loaded; ProviderError if it would run elsewhere."""
+    """Open a session. Raises BundleError, or ProviderError if it would run elsewhere."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # fatal ones: errors are raised, and told once
+    options.log_severity_level = 4  # fatal: errors are raised instead
     name = PROVIDERS[provider]
     wanted: list[Any] = [name]
     if provider == "cuda":
@@ -49,7 +49,7 @@ def open_session(
         wanted = [(name, settings)]
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=wanted)
-    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+    except Exception as error:  # onnxruntime's exceptions have no common base
         if provider == "cuda":
             raise ProviderError(
                 f"provider=cuda: {graph} cannot run there: {error}; "
@@ -69,7 +69,7 @@ def open_session(
 
 
 def place(graph: Path, choice: ProviderChoice | Placement, threads: int) -> Placement:
-    """Where graphs will run: as chosen, or with ``auto`` on the GPU if a session starts there."""
+    """Resolve ``auto``: the GPU if a session opens there, else the CPU."""
     if isinstance(choice, Placement):
         return choice
     if choice != "auto":

@@ -1,4 +1,4 @@
-"""Who published a bundle: an Ed25519 signature over its manifest, which names every file's digest.
+"""Signs bundles and verifies signatures: Ed25519 over the manifest, which has all files' digests.
 
 openssl genpkey -algorithm ed25519 -out publisher.pem      keep it where bundles are built
 openssl pkey -in publisher.pem -pubout -out publisher.pub  give it to every service
@@ -33,13 +33,13 @@ MOST_BYTES = 1024  # of a signature file; ours has 89
 
 @dataclass(frozen=True, slots=True)
 class PublicKeys:
-    """Any of these may have signed; several, so that a key can be replaced."""
+    """Accepted keys; several allow a key to be rotated."""
 
     keys: tuple[Ed25519PublicKey, ...]
 
     @classmethod
     def read(cls, path: Path) -> PublicKeys:
-        """Every PUBLIC KEY block of a PEM file. BundleError when there is none, or another kind."""
+        """Read the PUBLIC KEY blocks of a PEM file. BundleError for none or another kind."""
         try:
             blocks = BLOCK.findall(path.read_bytes())
         except OSError as error:
@@ -50,9 +50,11 @@ class PublicKeys:
         return cls(keys)
 
     def check(self, place: Path, manifest: bytes, signature: bytes | None) -> str:
-        """The fingerprint of the key that signed ``manifest``. BundleError if none of ours did."""
+        """Return the fingerprint of the key that signed ``manifest``; BundleError for none."""
         if signature is None:
-            raise BundleError(f"{place / SIGNATURE}: not found, and unsigned is refused; {SIGN}")
+            raise BundleError(
+                f"{place / SIGNATURE}: not found, and a signature is required; {SIGN}"
+            )
         raw = _decoded(place / SIGNATURE, signature)
         for key in self.keys:
             try:
@@ -63,12 +65,12 @@ class PublicKeys:
         known = ", ".join(map(fingerprint, self.keys))
         raise BundleError(
             f"{place / SIGNATURE}: not a signature of {MANIFEST} by a known key ({known}): "
-            f"altered, or signed by somebody else; {SIGN}"
+            f"altered, or signed with another key; {SIGN}"
         )
 
 
 def sign(bundle: Path, key: Path) -> str:
-    """Write ``manifest.sig`` beside the manifest; the fingerprint of the key that signed."""
+    """Write ``manifest.sig`` beside the manifest; return the key's fingerprint."""
     try:
         private = load_pem_private_key(key.read_bytes(), password=None)
         manifest = (bundle / MANIFEST).read_bytes()
@@ -96,7 +98,7 @@ def read_signature(bundle: Path) -> bytes | None:
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
-    """How a key is named in messages: the start of its raw bytes."""
+    """A key's name in messages: the first 8 of its raw bytes."""
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)[:8].hex()
 
 

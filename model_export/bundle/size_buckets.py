@@ -1,8 +1,8 @@
 """Runs a ranker on a GPU at a few padded sizes, its inputs bound to device memory.
 
-Every new shape costs a GPU a search for its best kernels; a dozen sizes cost a dozen. Padding is
-exact: an all-zero history row has key zero, attention zero and adds nothing, and candidates beyond
-the list are cut off again.
+For each new shape a GPU session searches for its kernels; buckets bound their number. Padding is
+exact: an all-zero history row has key and attention zero and adds nothing; padded candidates are
+cut off.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SMALLEST = 16
 
 
 def bucket(size: int) -> int:
-    """The next power of two, 16 at least; nothing stays nothing."""
+    """The next power of two, at least 16; 0 stays 0."""
     return max(SMALLEST, 1 << (size - 1).bit_length()) if size else 0
 
 

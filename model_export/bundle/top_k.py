@@ -1,4 +1,4 @@
-"""Exact top-k at int8 price: what the error bound cannot rule out is scored again in float32."""
+"""Exact top-k by int8: a shortlist by its error bound, to be rescored in float32."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int64]
-MARGIN = 1.5  # on the worst error that was seen: other data may do worse
-SIGMOID_ERROR = 5e-7  # of a float32 probability; closer logits may change order, or tie
+MARGIN = 1.5  # factor on the worst error measured: other data may exceed it
+SIGMOID_ERROR = 5e-7  # of a float32 probability: those of closer logits may swap or tie
 
 
 def best(score: Floats, k: int) -> Positions:
@@ -26,12 +26,11 @@ def best(score: Floats, k: int) -> Positions:
 def shortlist(logit: Floats, k: int, bound: float) -> Positions:
     """Positions, in list order, of every candidate that may be among the k best.
 
-    In the better half of the list ``logit`` (C,) is off by at most ``bound`` times MARGIN either
-    way; ``out_of_bound`` tells afterwards whether that held. Then the k-th best float32 logit is at
-    least the k-th best of these minus that error, and whoever reaches it shows at least that minus
-    the error again: hence twice. Between the two lies the sigmoid, where float32 probabilities tie
-    that float32 logits tell apart. Of the worse half no bound is known: who wants some of it is
-    given all of it.
+    In the better half of the list, ``logit`` (C,) is off by at most e = ``bound`` × MARGIN;
+    ``out_of_bound`` checks that afterwards. So the k-th best float32 logit is at least the k-th
+    best of these − e, and a candidate that reaches it has at least that − e here: hence − 2e. In
+    between, the sigmoid adds its own error, as probabilities may tie where logits differ. The
+    worse half has no known bound, so all are returned if k reaches into it.
     """
     if 2 * k > len(logit) or np.isnan(logit).any():
         return np.arange(len(logit))
@@ -44,5 +43,5 @@ def shortlist(logit: Floats, k: int, bound: float) -> Positions:
 
 
 def out_of_bound(logit: Floats, exact: Floats, bound: float) -> bool:
-    """Whether some int8 logit (S,) is further from its float32 one than ``shortlist`` relies on."""
+    """Whether an int8 logit (S,) is off by more than ``shortlist`` assumes."""
     return not bool((np.abs(logit - exact) <= MARGIN * bound).all())

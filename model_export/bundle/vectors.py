@@ -16,7 +16,7 @@ Indices = NDArray[np.int32]
 
 
 class Candidates(Protocol):
-    """What the ranker needs of N items."""
+    """The ranker's inputs for N items."""
 
     @property
     def vector(self) -> Floats: ...  # (N, D)
@@ -28,11 +28,11 @@ class Candidates(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ItemVectors:
-    """What the ranker needs of an item, fixed for a model version."""
+    """The item tower's output, fixed per model version, with contexts."""
 
     vector: Floats  # (N, D)
-    row: Floats  # (N, X): its share of the first layer, its context's and the bias included
-    context: Indices  # (N, F): the levels whose share ``row`` holds
+    row: Floats  # (N, X): share of the first layer, with context and bias
+    context: Indices  # (N, F): the levels included in ``row``
 
     def __len__(self) -> int:
         return len(self.vector)
@@ -51,8 +51,8 @@ class ItemVectors:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRows:
-    """One user's history, made ready for the ranker. L = 0 is an empty history."""
+    """The history tower's output for one user; L = 0 is an empty history."""
 
     keys: Floats  # (L, D)
     values: Floats  # (L, D)
-    rows: Floats  # (L, X): its share of the first layer
+    rows: Floats  # (L, X): share of the first layer

@@ -1,4 +1,4 @@
-"""Proves that a bundle on this machine answers as its PyTorch network did. No torch, no onnx."""
+"""Verifies that a bundle answers on this machine as its PyTorch network did, without torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Signature = dict[str, tuple[str, Shape]]  # input or output name -> (element typ
 
 
 def verify(path: Path | str) -> tuple[Bundle, Difference]:
-    """Digests, then signatures, then every golden answer. Raises BundleError naming the fault."""
+    """Verify digests, then inputs and outputs, then golden answers. Raises BundleError."""
     bundle = Bundle.open(path)
     model = FoldedModel(bundle, precision="int8" if bundle.manifest.quantisation else "fp32")
     check_signatures(bundle, model)
@@ -31,17 +31,17 @@ def verify(path: Path | str) -> tuple[Bundle, Difference]:
 
 
 def _check_int8_runs(bundle: Bundle, model: FoldedModel) -> None:
-    """How near it is depends on the processor: whoever serves it asks ``check_same_int8``."""
+    """Check that int8 runs. Its accuracy depends on the processor: see ``check_same_int8``."""
     try:
         error = golden_logit_error(model, bundle.golden())
     except Exception as failure:  # onnxruntime's own exceptions share no base but Exception
         raise BundleError(f"{bundle.graph(INT8)}: fails while running: {failure}") from failure
     if not np.isfinite(error):
-        raise BundleError(f"{bundle.graph(INT8)}: answers with what is no number; {REBUILD}")
+        raise BundleError(f"{bundle.graph(INT8)}: returns NaN or infinity; {REBUILD}")
 
 
 def check_signatures(bundle: Bundle, model: FoldedModel) -> None:
-    """Every graph's inputs and outputs are those its schema asks for: names, types, shapes."""
+    """Check names, types and shapes of every graph's inputs and outputs against the schema."""
     known: dict[str, Signature] = model.signatures()
     expectations = signatures(bundle.schema)
     for graph, found in known.items():
@@ -55,8 +55,8 @@ def check_signatures(bundle: Bundle, model: FoldedModel) -> None:
 
 
 def check_golden(bundle: Bundle, model: FoldedModel) -> Difference:
-    """Ask every golden question there was at the export. Raises ParityError beyond the tolerance,
-    and BundleError where the questions are not those of the manifest or cannot be answered."""
+    """Run every golden request. Raises ParityError beyond the tolerance, and BundleError if they
+    do not match the manifest or the graphs fail."""
     golden = bundle.golden()
     for fault in _misfits(bundle, golden):
         raise BundleError(f"{bundle.path / GOLDEN}: {fault}; {REBUILD}")
@@ -65,7 +65,7 @@ def check_golden(bundle: Bundle, model: FoldedModel) -> Difference:
     except Exception as error:  # onnxruntime's own exceptions share no base but Exception
         said = " ".join(str(error).split()) or type(error).__name__
         raise BundleError(
-            f"{bundle.path}: its graphs fail at the golden questions, so they may not be those "
+            f"{bundle.path}: its graphs fail on the golden requests, so they may not be those "
             f"of its {MANIFEST}: {said}; {REBUILD}"
         ) from error
     if not difference.max_abs_error <= TOLERANCE:
@@ -79,7 +79,7 @@ def check_golden(bundle: Bundle, model: FoldedModel) -> Difference:
 
 
 def _misfits(bundle: Bundle, golden: Golden) -> Iterator[str]:
-    """What of the golden answers does not fit the manifest."""
+    """Yield mismatches between golden answers and manifest."""
     schema, cases = bundle.schema, bundle.manifest.parity.cases
     if golden.items.dtype != schema.item_dtype:
         yield f"items: {golden.items.dtype} does not fit the manifest's schema"
@@ -96,7 +96,7 @@ def _misfits(bundle: Bundle, golden: Golden) -> Iterator[str]:
 
 
 def signatures(schema: FeatureSchema) -> dict[str, Signature]:
-    """What each graph takes and gives under ``schema``."""
+    """Inputs and outputs of each graph under ``schema``."""
     D, X = schema.item_vector_width, schema.network_width
     items: Signature = {}
     for feature in schema.item:
@@ -135,6 +135,6 @@ def _differences(expected: Signature, found: Signature) -> Iterator[str]:
         if name not in found:
             yield f"{name} is missing"
         elif name not in expected:
-            yield f"{name} is not known"
+            yield f"{name} is unknown"
         elif found[name] != expected[name]:
-            yield f"{name} is {found[name]} and not {expected[name]}"
+            yield f"{name} is {found[name]} instead of {expected[name]}"

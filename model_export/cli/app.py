@@ -1,4 +1,4 @@
-"""What this room's commands share: their options, how they refuse, and the networks they take."""
+"""Shared by the commands: options, error messages, and the networks to export."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ VersionName = Annotated[
     str | None, typer.Option("--version", help="Name of the bundle; the time in UTC by default.")
 ]
 WantsInt8 = Annotated[
-    bool, typer.Option("--int8", help="Add an int8 ranker, if it passes its gate on DATA.")
+    bool, typer.Option("--int8", help="Add an int8 ranker if it passes its gate on DATA.")
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="With --int8: publish it whatever the gate says.")
+    bool, typer.Option("--force", help="With --int8: publish it even if the gate fails.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What is refused on purpose is one line on stderr and exit status 1."""
+    """Print expected errors as one line on stderr and exit with status 1."""
     try:
         yield
     except (BundleError, SchemaError) as error:
@@ -50,7 +50,7 @@ def print_json(content: object) -> None:
 
 
 def trained(folder: Path) -> tuple[QIN, Training]:
-    """The network of a checkpoint, and where it came from."""
+    """Load the network of a checkpoint, and its origin."""
     from training import checkpoint
 
     try:
@@ -65,7 +65,7 @@ def trained(folder: Path) -> tuple[QIN, Training]:
 
 
 def untrained(schema: Path | None, seed: int) -> QIN:
-    """Random weights for a schema file (MicroLens by default)."""
+    """Make a network with random weights for a schema file (MicroLens by default)."""
     from model_export.quality.random_network import random_network
 
     return random_network(
@@ -74,7 +74,7 @@ def untrained(schema: Path | None, seed: int) -> QIN:
 
 
 def wanted_int8(network: QIN, data: Path | None, force: bool) -> Int8:
-    """The gate's rows are those of ``data``; a random network has none but random ones."""
+    """The int8 gate on the rows of ``data``; for a random network, on random rows."""
     from model_export.build import Int8
     from model_export.quality.held_out import HeldOut
     from model_export.quality.random_rows import random_held_out

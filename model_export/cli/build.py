@@ -1,4 +1,4 @@
-"""``python -m model_export build``: a checkpoint becomes a bundle."""
+"""``python -m model_export build``: export a checkpoint to a bundle."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def build(
     ] = None,
     force: Force = False,
     random: Annotated[
-        bool, typer.Option("--random", help="Random weights in place of a checkpoint.")
+        bool, typer.Option("--random", help="Random weights instead of a checkpoint.")
     ] = False,
     schema: Annotated[
         Path | None, typer.Option(help="With --random: schema file (MicroLens by default).")
@@ -46,15 +46,15 @@ def build(
     seed: Annotated[int, typer.Option(help="With --random.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Fold CHECKPOINT and publish it, unless a golden answer is off by more than 1e-5."""
+    """Fold CHECKPOINT and publish it; fails if a golden answer is off by more than 1e-5."""
     if (checkpoint is None) != random:
         raise typer.BadParameter("give either a CHECKPOINT or --random")
     if int8 and (data is None) != random:
         raise typer.BadParameter(
-            "--int8 takes --data, held-out rows for its gate (with --random, random rows instead)"
+            "--int8 requires --data, held-out rows for its gate (random rows with --random)"
         )
     if not int8 and (force or data):
-        raise typer.BadParameter("--data and --force go with --int8")
+        raise typer.BadParameter("--data and --force require --int8")
     with refusals():
         from model_export.build import STEPS
         from model_export.build import build as build_bundle
@@ -78,7 +78,7 @@ def build(
 
 
 def tell_published(bundle: Bundle, as_json: bool) -> None:
-    """What a command prints of the bundle it has published."""
+    """Print a published bundle's figures."""
     parity, gate = bundle.manifest.parity, bundle.manifest.quantisation
     calibration = bundle.manifest.calibration
     if as_json:

@@ -1,4 +1,4 @@
-"""``python -m model_export calibrate``: a bundle whose scores are click rates."""
+"""``python -m model_export calibrate``: export a bundle with calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def calibrate(
     data: Annotated[Path, typer.Option(help="Folder of held-out rows (valid.parquet) and items.")],
     negative_sampling_rate: Annotated[
         float,
-        typer.Option(min=1e-6, max=1.0, help="Share of the negatives that were kept in the data."),
+        typer.Option(min=1e-6, max=1.0, help="Share of the negatives kept in the data."),
     ] = 1.0,
     out: Models = Path("var/models"),
     version: VersionName = None,
@@ -25,9 +25,9 @@ def calibrate(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fit Platt scaling on DATA, fold it into the last layer, and publish that as a bundle."""
+    """Fit Platt scaling on DATA, fold it into the last layer, and publish the bundle."""
     if force and not int8:
-        raise typer.BadParameter("--force goes with --int8")
+        raise typer.BadParameter("--force requires --int8")
     with refusals():
         from model_export.build import STEPS, Int8, build
         from model_export.quality.calibrate import PICTURE

@@ -1,4 +1,4 @@
-"""``python -m model_export import-fuxictr``: the authors' checkpoint becomes ours."""
+"""``python -m model_export import-fuxictr``: convert a FuxiCTR checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def import_fuxictr(
     history: Annotated[int, typer.Option(min=1, help="Longest history it was trained on.")] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Take over a QIN_variety_v9 checkpoint of any embedding_dim, num_layers and num_row."""
+    """Convert a QIN_variety_v9 checkpoint of any embedding_dim, num_layers and num_row."""
     with refusals():
         from feature_store.parquet.columns import DataFileError
         from model_export.bundle.errors import BundleError

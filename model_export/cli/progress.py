@@ -1,4 +1,4 @@
-"""A progress bar over named steps, on stderr so that stdout stays the command's answer."""
+"""Progress bar over named steps, on stderr: stdout is for results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def counted(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Yields ``announce(what, done, of_how_many)``."""
+    """Yield ``announce(step, done, total)``."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,7 +29,7 @@ def counted(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def steps(names: Sequence[str]) -> Iterator[Callable[[str], None]]:
-    """Yields ``announce(name)``, to be called as each step begins."""
+    """Yield ``announce(name)``, to call at the start of each step."""
     with counted(names[0]) as announce:
         announce(names[0], 0, len(names))
         yield lambda name: announce(name, names.index(name), len(names))

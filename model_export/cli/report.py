@@ -1,4 +1,4 @@
-"""What a person wants to know of a bundle, as a table."""
+"""Prints a bundle's figures as a table."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def calibration_in_words(calibration: Calibration | None) -> str:
     return (
         f"sigmoid({calibration.slope:.4f}·logit + {calibration.intercept:.4f}), folded in; fitted "
         f"on {calibration.rows:,} rows of {calibration.data}"
-        + (f", of whose negatives {rate:g} were kept" if rate < 1 else "")
+        + (f" with {rate:g} of the negatives" if rate < 1 else "")
         + f"; on {calibration.judged_rows:,} others ECE {calibration.ece_before:.4f} → "
         f"{calibration.ece_after:.4f}, logloss {calibration.logloss_before:.4f} → "
         f"{calibration.logloss_after:.4f}"

@@ -1,4 +1,4 @@
-"""Checkpoints of FuxiCTR, read into our network.
+"""Imports FuxiCTR checkpoints into our network.
 
 May import ``model_export.bundle``, ``training``.
 Start reading at ``checkpoint``.

@@ -1,8 +1,8 @@
-"""The authors' own checkpoints (FuxiCTR's ``.model``, a PyTorch state_dict) as ours.
+"""Imports the authors' checkpoints (FuxiCTR's ``.model``, a PyTorch state_dict).
 
-Every key is held against a table of symbolic shapes. The sizes are what most of the tensors say, so
-that one odd tensor is the one that is named; whatever is missing, surplus or misshapen is told of
-all at once.
+Every key is checked against a table of symbolic shapes. Sizes are decided by a majority of the
+tensors, so that a single odd one is reported; all missing, surplus and misshapen keys are reported
+together.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ NORM_COUNT = "num_batches_tracked"
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A state_dict, by PyTorch's loader for weights alone: nothing in the file is executed."""
+    """Load a state_dict with ``weights_only``: nothing in the file is executed."""
     try:
-        with warnings.catch_warnings():  # about pickles that are then refused
+        with warnings.catch_warnings():  # of pickles, which are rejected
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, BadZipFile, pickle.UnpicklingError) as e:
         reason = str(e).partition("\n")[0] or type(e).__name__
         raise BundleError(
-            f"{path}: not a state_dict that holds weights alone: {reason}; save it with "
+            f"{path}: not a state_dict of weights only: {reason}; save it with "
             "torch.save(model.state_dict(), path)"
         ) from e
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
@@ -48,7 +48,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def import_network(
     state: Mapping[str, Tensor], slots: int, history_length: int, source: str
 ) -> QIN:
-    """The network in eval mode. BundleError lists everything that does not fit."""
+    """Build the network, in eval mode. Raises BundleError listing all faults."""
     layers = _layer_count(state)
     expected = SHAPES | {k: s for n in range(layers) for k, s in layer_keys(n).items()}
     sizes = _sizes(state, expected)
@@ -56,7 +56,7 @@ def import_network(
     if faults:
         listed = "\n  ".join(faults)
         raise BundleError(
-            f"{source}: {len(faults)} keys are not those of QIN_variety_v9:\n  {listed}\n"
+            f"{source}: {len(faults)} keys do not fit QIN_variety_v9:\n  {listed}\n"
             "was it saved by another model, or with other features?"
         )
     schema = _schema(sizes, slots, history_length)
@@ -69,7 +69,7 @@ def import_network(
 
 
 def _layer_count(state: Mapping[str, Tensor]) -> int:
-    """As many as any key speaks of; a gap among them is then a missing key."""
+    """The largest layer number in any key; a gap is reported as missing keys."""
     numbers = [int(found[1]) for key in state if (found := LAYER.match(key))]
     return min(max(numbers, default=-1) + 1, MOST_LAYERS) or LAYERS
 
@@ -77,7 +77,7 @@ def _layer_count(state: Mapping[str, Tensor]) -> int:
 def _sizes(
     state: Mapping[str, Tensor], expected: Mapping[str, tuple[Dimension, ...]]
 ) -> dict[str, int]:
-    """What most of the tensors say of each symbol. D and X follow from the widths."""
+    """Decide each symbol's size by majority. D and X follow from the widths."""
     votes: dict[str, Counter[int]] = {}
     for key, shape in expected.items():
         tensor = state.get(key)
@@ -103,9 +103,11 @@ def _faults(
 ) -> Iterator[str]:
     for key, shape in expected.items():
         wanted = tuple(sizes.get(d) if isinstance(d, str) else d for d in shape)
-        told = "(" + ", ".join("?" if size is None else f"{size:,}" for size in wanted) + ")"
+        sizes_wanted = (
+            "(" + ", ".join("?" if size is None else f"{size:,}" for size in wanted) + ")"
+        )
         if key not in state:
-            yield f"{key}: missing, {told} expected"
+            yield f"{key}: missing, {sizes_wanted} expected"
             continue
         tensor = state[key]
         fits = len(tensor.shape) == len(wanted) and all(
@@ -114,7 +116,7 @@ def _faults(
         kind = torch.int64 if key.endswith(NORM_COUNT) else torch.float32
         if not fits:
             found = "(" + ", ".join(f"{size:,}" for size in tensor.shape) + ")"
-            yield f"{key}: {found} instead of {told}"
+            yield f"{key}: {found} instead of {sizes_wanted}"
         elif tensor.dtype != kind:
             yield f"{key}: {tensor.dtype} instead of {kind}"
         elif not bool(tensor.isfinite().all()):
@@ -123,11 +125,11 @@ def _faults(
             yield f"{key}: row 0 is padding and must be zero"
     for key in state:
         if key not in expected:
-            yield f"{key}: not known"
+            yield f"{key}: unknown"
 
 
 def _schema(sizes: Mapping[str, int], slots: int, history_length: int) -> FeatureSchema:
-    """MicroLens' features in the order the authors configured them, at the checkpoint's sizes."""
+    """MicroLens' features in the authors' order, at the checkpoint's sizes."""
     width = sizes["E"]
     dense = {"kind": "dense", "size": sizes["C"], "width": sizes["P"]}
     return FeatureSchema.model_validate(

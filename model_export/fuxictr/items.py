@@ -1,4 +1,4 @@
-"""What the item table knows that a state_dict does not."""
+"""Reads the number of tag slots from the item table: a state_dict does not have it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TAGS = "item_tags"
 
 
 def slots_of(items: list[Path]) -> int:
-    """How many tags an item has at most. DataFileError where no file tells."""
+    """The largest number of tags of an item. Raises DataFileError if no file has tags."""
     for path in items:
         table = ParquetTable(path)
         if TAGS not in table.columns:

@@ -1,4 +1,4 @@
-"""The keys of a ``QIN_variety_v9`` state_dict, their shapes, and what they are called here.
+"""Maps the keys of a ``QIN_variety_v9`` state_dict to shapes and to our names.
 
 E embedding_dim, P and C the content embedding's width after and before its projection, D = 2E + P
 the item vector, A the attention, X = 2E + 2D the network, R rows: RX = R·X.
@@ -6,11 +6,11 @@ the item vector, A the attention, X = 2E + 2D the network, R rows: RX = R·X.
 
 from __future__ import annotations
 
-Dimension = int | str  # a symbol is the same size wherever it stands
+Dimension = int | str  # a symbol has one size in all keys
 
 _TABLE = "embedding_layer.embedding_layer.embedding_layers"
 _CONTENT = "embedding_layer.embedding_layer.feature_encoders.item_emb_d128.weight"
-LAYERS = 4  # assumed where a file speaks of none
+LAYERS = 4  # default for a file without layer keys
 
 SHAPES: dict[str, tuple[Dimension, ...]] = {
     f"{_TABLE}.likes_level.weight": ("likes", "E"),
@@ -29,7 +29,7 @@ EMBEDDING = frozenset(key for key in SHAPES if key.startswith(_TABLE))
 
 
 def layer_keys(number: int) -> dict[str, tuple[Dimension, ...]]:
-    """Of one quadratic layer."""
+    """Keys of one quadratic layer."""
     linear, norm = f"qnn.layer.{number}.linear.0", f"qnn.norm.{number}"
     return {
         f"{linear}.weight": ("RX", "X"),

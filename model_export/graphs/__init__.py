@@ -1,4 +1,4 @@
-"""ONNX graphs: the exact folds, the towers and the ranker, and how they are written.
+"""Folds the network exactly and writes its ONNX graphs: towers and ranker.
 
 May import ``model_export.bundle``, ``training``.
 Start reading at ``fold``.

@@ -1,13 +1,11 @@
-"""The network's blocks as named ONNX functions, so that a graph opened in Netron reads like the
-paper: ``qin.ItemVector``, ``qin.TargetAttention``, ``qin.QuadraticLayer``.
+"""The network's blocks as named ONNX functions: a graph opened in Netron reads like the paper.
 
 The runtime inlines them when it loads the graph, before it optimises.
 
-A matrix product can be written in two ways. As ``Gemm`` on rows (C, X), or as a 1×1 convolution
-over candidates as pixels (1, X, 1, C). Where X is a multiple of the channel block the second is
-faster (measured in docs/performance.md): onnxruntime keeps such activations in blocks of channels,
-reaches more of the processor's peak, and runs a layer's affine steps inside depthwise
-convolutions.
+A matrix product is written as ``Gemm`` on rows (C, X), or as a 1×1 convolution over candidates as
+pixels (1, X, 1, C). Where X is a multiple of the channel block the second is faster
+(docs/performance.md): onnxruntime keeps such activations in blocks of channels, reaches more of
+the processor's peak, and runs a layer's affine steps inside depthwise convolutions.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ CHANNEL_BLOCK = 16  # onnxruntime's, with AVX-512; a multiple of its 8 elsewhere
 
 
 class Block:
-    """One function: its signature, and a body of nodes in the order they run."""
+    """One function: its signature, and its nodes in execution order."""
 
     def __init__(
         self,
@@ -49,7 +47,7 @@ class Block:
         given: dict[str, str] | None = None,
         **attributes: Any,
     ) -> str:
-        """``given``: attributes of the node that are float attributes of the function."""
+        """Add a node. ``given``: its attributes that are float attributes of the function."""
         node = helper.make_node(operator, inputs, [output], domain=domain, **attributes)
         for attribute, name in (given or {}).items():
             node.attribute.append(
@@ -59,7 +57,7 @@ class Block:
         return output
 
     def integers(self, values: list[int], output: str) -> str:
-        """A constant list inside the body."""
+        """Add a constant list."""
         return self.node("Constant", [], output, value_ints=values)
 
     def proto(self) -> onnx.FunctionProto:
@@ -113,7 +111,7 @@ def quadratic_rows() -> Block:
 
 
 def quadratic_int8() -> Block:
-    """As ``quadratic_rows``; weight (X, X) int8 with scale (X), x quantised as it comes."""
+    """As ``quadratic_rows``; weight (X, X) int8 with scale (X), x quantised dynamically."""
     block = _quadratic(
         "x + LeakyReLU(x ⊙ (W x + b) + offset); W int8 per column, x quantised to uint8 by its "
         "own range.",
@@ -139,8 +137,7 @@ def _row_major_tail(block: Block) -> None:
 def to_pixels(width: int) -> Block:
     """x (C, X), ones (X, 1, 1, 1) -> out (1, X, 1, C).
 
-    The depthwise product by one changes no bit: it is what tells the runtime to keep x in blocks
-    of channels from here on.
+    The depthwise product by one changes no bit; it makes the runtime keep x in blocks of channels.
     """
     block = Block(
         "CandidatesAsPixels",
@@ -157,9 +154,9 @@ def to_pixels(width: int) -> Block:
 def quadratic_pixels(width: int) -> Block:
     """x (1, X, 1, C), weight (X, X, 1, 1), per-channel rest -> out (1, X, 1, C).
 
-    With z = x ⊙ h + offset and slope α, LeakyReLU(z) = αz + ReLU((1−α) z). Both terms are
-    depthwise products with a bias, which take a ReLU or an addition along at no cost; a LeakyRelu
-    they do not: it would be a pass of its own.
+    With z = x ⊙ h + offset and slope α, LeakyReLU(z) = αz + ReLU((1−α) z). The runtime fuses a ReLU
+    or an addition into a depthwise product with bias, but not a LeakyRelu, which would be a pass of
+    its own.
     """
     inputs = ["x", "weight", "bias", "slope", "slope_offset", "rest", "rest_offset"]
     block = Block(

@@ -1,7 +1,7 @@
-"""Context features joined into few tables, so that a candidate's context is one gather.
+"""Joins context features into few tables, so that a candidate's context is one gather.
 
-Features next to each other share a table of all their combinations while that stays small: for
-MicroLens 11 × 11 levels become one table of 121 rows, which halves the passes over (C, X).
+Adjacent features share a table of all their combinations while it stays small: MicroLens' 11 × 11
+levels become 121 rows, which halves the passes over (C, X).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ JOINT_ROWS = 1024  # times X floats: 4 MiB at the paper's width
 
 @dataclass(frozen=True, slots=True)
 class ContextTable:
-    """Row ``(i₁·n₂ + i₂)·n₃ + …`` holds the combination (i₁, i₂, …) of its features' levels."""
+    """Row ``(i₁·n₂ + i₂)·n₃ + …`` is the combination (i₁, i₂, …) of its features' levels."""
 
     names: tuple[str, ...]
     vocabularies: tuple[int, ...]
@@ -30,7 +30,7 @@ class ContextTable:
 def context_tables(
     features: Sequence[FoldedContext], joint_rows: int = JOINT_ROWS
 ) -> Iterator[ContextTable]:
-    """In schema order; a table of several features has at most ``joint_rows`` rows."""
+    """Yield tables in schema order; one of several features has at most ``joint_rows`` rows."""
     table: ContextTable | None = None
     for feature in features:
         alone = ContextTable(

@@ -1,4 +1,4 @@
-"""What may be folded exactly at inference: one small pure function per fold.
+"""The exact folds for inference: one small pure function per fold.
 
 Everything here is float64 in, float64 out; the graphs round once, at the very end. Names follow the
 paper (arXiv 2504.17699): t target vector (D,), s history item vector (D,), c context embedding,

@@ -1,4 +1,4 @@
-"""A trained network, folded: every constant the graphs hold, still in float64."""
+"""Folds a trained network into the graphs' constants, in float64."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FoldedNetwork:
 
     @classmethod
     def of(cls, network: QIN) -> FoldedNetwork:
-        """Fold a network as it stands, weights and running statistics."""
+        """Fold a network's weights and running statistics."""
         schema, attention = network.schema, network.attention
         first, *others = (_fold_layer(layer) for layer in network.layers)  # type: ignore[arg-type]
         blocks = fold.first_layer(

@@ -13,7 +13,7 @@ import onnx.inliner
 
 
 def multiply_adds(model: onnx.ModelProto, dimensions: Mapping[str, int]) -> int:
-    """Multiply-adds of every MatMul, Gemm and 1×1 Conv, the named dimensions given these sizes."""
+    """Count multiply-adds of every MatMul, Gemm and 1×1 Conv, with these sizes of dimensions."""
     fixed = onnx.inliner.inline_local_functions(model)
     for value in (*fixed.graph.input, *fixed.graph.output):
         for dimension in value.type.tensor_type.shape.dim:
@@ -27,7 +27,7 @@ def multiply_adds(model: onnx.ModelProto, dimensions: Mapping[str, int]) -> int:
 
 
 def _product(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Elements of the output times the width they are summed over."""
+    """Elements of the output times the width summed over."""
     if node.op_type == "Conv":
         return math.prod(shapes[node.output[0]]) * _channels(node, shapes)
     if node.op_type not in ("MatMul", "Gemm"):
@@ -38,7 +38,7 @@ def _product(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int
 
 
 def _channels(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Channels that each output of a 1×1 convolution sums over; none for a depthwise one."""
+    """Channels summed over per output of a 1×1 convolution; 0 for a depthwise one."""
     groups = next((a.i for a in node.attribute if a.name == "group"), 1)
     assert shapes[node.input[1]][2:] == (1, 1)
     return 0 if groups > 1 else shapes[node.input[1]][1]

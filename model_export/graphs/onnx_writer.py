@@ -1,6 +1,6 @@
-"""Writes one ONNX graph, its weights beside it as external data, page-aligned for mapping.
+"""Writes an ONNX graph with its weights as external data, page-aligned for memory mapping.
 
-The weights never pass through protobuf, which stops at 2 GiB: an item table may be larger.
+The weights bypass protobuf and its limit of 2 GiB: an item table may be larger.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from model_export.graphs.blocks import DOMAIN, OPSETS, Block
 
 IR_VERSION = 10
 PAGE = 4096
-INLINE_BYTES = (
-    256  # smaller constants (shapes, scalars) stay in the graph, where a person sees them
-)
+INLINE_BYTES = 256  # constants up to this size (shapes, scalars) stay in the graph
 
 _KINDS = {
     "float32": TensorProto.FLOAT,
@@ -30,7 +28,7 @@ _KINDS = {
 
 
 class GraphWriter:
-    """Collects nodes, constants, inputs and outputs, then saves them as one model."""
+    """Collects nodes, constants, inputs and outputs, and saves them as a model."""
 
     def __init__(self, name: str, doc: str) -> None:
         self.name, self.doc = name, doc
@@ -48,7 +46,7 @@ class GraphWriter:
         self._outputs.append(helper.make_tensor_value_info(name, _KINDS[kind], shape))
 
     def constant(self, name: str, value: NDArray[Any] | float) -> str:
-        """A named weight. Floats are rounded to float32 here, once."""
+        """Add a named weight. Floats are rounded to float32 here, once."""
         array = np.asarray(value)
         if array.dtype.kind == "f":
             array = array.astype(np.float32)
@@ -65,7 +63,7 @@ class GraphWriter:
     def call(
         self, block: Block, inputs: list[str], outputs: list[str], **attributes: Any
     ) -> list[str]:
-        """A node that is ``block``, whose body is written once, however often it is called."""
+        """Add a call of the function ``block``, whose body is written once."""
         self._blocks[block.name] = block
         self._nodes.append(
             helper.make_node(
@@ -85,11 +83,11 @@ class GraphWriter:
 
     @property
     def weight_bytes(self) -> int:
-        """Of every constant."""
+        """Total size of the constants."""
         return sum(array.nbytes for array in self._constants.values())
 
     def model(self) -> onnx.ModelProto:
-        """The model, its large constants referring to ``weights_file``."""
+        """Build the model; large constants refer to ``weights_file``."""
         tensors, offset = [], 0
         for name, array in self._constants.items():
             if array.nbytes <= INLINE_BYTES:
@@ -109,7 +107,7 @@ class GraphWriter:
         )
 
     def save(self, folder: Path) -> None:
-        """Write ``NAME.onnx`` and ``NAME.weights``, and let onnx check them."""
+        """Write ``NAME.onnx`` and ``NAME.weights``, and check the model."""
         with (folder / self.weights_file).open("wb") as file:
             for array in self._constants.values():
                 if array.nbytes > INLINE_BYTES:

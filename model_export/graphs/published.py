@@ -1,8 +1,8 @@
-"""The network unfolded, as one ONNX graph: what the folds are measured against.
+"""Writes the unfolded network as an ONNX graph: the baseline of the benchmark.
 
-As published, every candidate brings its own copy of the history (C, L, D); with the user's side
-shared, one history (L, D) serves them all. In both, history items are projected to keys and
-values, and each quadratic layer keeps its R rows.
+As published, every candidate has its own copy of the history (C, L, D); with the user's side
+shared, all use one history (L, D). Both project history items to keys and values, and keep the R
+rows of each quadratic layer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Symmetric int8 weights, one scale per output column."""
+"""Quantises weights to int8, symmetric, with a scale per output column."""
 
 from __future__ import annotations
 

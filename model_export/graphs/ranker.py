@@ -1,4 +1,4 @@
-"""The ranker: candidates against one user's history, in float32 or with int8 products.
+"""Writes the ranker: candidates against one user's history, in float32 or with int8 products.
 
 C candidates, L history items; D item-vector width, X network width.
 """
@@ -19,32 +19,32 @@ from model_export.graphs.towers import joint_index
 
 
 class Products(Protocol):
-    """How the quadratic layers after the first are written."""
+    """The form of the quadratic layers after the first."""
 
     def enter(self, g: GraphWriter, x: str) -> str:
-        """x (C, X) in the layout the layers work in."""
+        """x (C, X) in the layout of the layers."""
 
     def layer(self, g: GraphWriter, name: str, x: str, layer: FoldedLayer) -> str: ...
 
     def logit(self, g: GraphWriter, x: str, network: FoldedNetwork) -> None:
-        """Writes ``logit`` (C)."""
+        """Write ``logit`` (C)."""
 
 
 def ranker(network: FoldedNetwork) -> GraphWriter:
     """Candidates (C), context (C) and one user's history (L) -> ``probability``, ``logit`` (C).
 
-    ``attention`` (C, L) is an output as well, computed anyway: it leaves when it is asked for.
+    ``attention`` (C, L), computed in any case, is an output, too; it is returned if requested.
     """
     return _ranker(network, "ranker", products(network))
 
 
 def ranker_int8(network: FoldedNetwork) -> GraphWriter:
-    """The same with int8 weights in the X×X products, and nowhere else."""
+    """The same with int8 weights in the X×X products only."""
     return _ranker(network, "ranker.int8", Int8Rows())
 
 
 def products(network: FoldedNetwork) -> Products:
-    """The fastest form this network can be written in."""
+    """The fastest form for this network's width."""
     X, slopes = network.schema.network_width, [layer.slope for layer in network.layers]
     blocked = X % blocks.CHANNEL_BLOCK == 0 and all(slope <= 1 for slope in slopes)
     return Pixels(X) if blocked and network.layers else Rows()
@@ -119,7 +119,7 @@ class Rows:
 
 
 class Int8Rows(Rows):
-    """As ``Rows``, the products dynamic int8: weights per column, activations by their range."""
+    """As ``Rows`` with dynamic int8 products: weights per column, activations by their range."""
 
     def block(self) -> blocks.Block:
         return blocks.quadratic_int8()

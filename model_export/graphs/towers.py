@@ -1,7 +1,7 @@
-"""The graphs that run before a request's candidates do: item, context and history tower.
+"""Writes the graphs that run before the ranker: item, context and history tower.
 
-N items or context combinations, L history items; D item-vector width, X network width. Apart from
-the tags' gather everything is rank 2, which the runtime fuses.
+N items or context combinations, L history items; D item-vector width, X network width. All but the
+gather of list features is rank 2, which the runtime fuses.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def item_tower(network: FoldedNetwork) -> GraphWriter:
 
 
 def item_vector(schema: FeatureSchema) -> Block:
-    """Each item feature and its table -> vector (N, D)."""
+    """Item features and their tables -> vector (N, D)."""
     names = [feature.name for feature in schema.item]
     block = Block(
         "ItemVector",
@@ -65,7 +65,7 @@ def item_vector(schema: FeatureSchema) -> Block:
 
 
 def _masked_mean(block: Block, name: str) -> str:
-    """Sum over the slots in use / (their count + 1e-12); row 0 of the table adds nothing."""
+    """Sum over the slots in use / (their count + 1e-12); row 0 of the table is zero."""
     slots = block.integers([1], f"{name}.slots")
     embedded = block.node("Gather", [f"{name}.weight", name], f"{name}.embedded")  # (N, S, w)
     total = block.node("ReduceSum", [embedded, slots], f"{name}.sum", keepdims=0)  # (N, w)
@@ -78,9 +78,9 @@ def _masked_mean(block: Block, name: str) -> str:
 
 
 def context_tower(network: FoldedNetwork) -> GraphWriter:
-    """Context levels (N) -> ``share`` (N, X): what they add to an item's first-layer row.
+    """Context levels (N) -> ``share`` (N, X) of an item's first-layer row.
 
-    A schema without context features has no such graph.
+    Only for a schema with context features.
     """
     g = GraphWriter("context_tower", "Context levels to their share of the first layer.")
     for feature in network.schema.context:
@@ -97,7 +97,7 @@ def context_tower(network: FoldedNetwork) -> GraphWriter:
 
 
 def joint_index(g: GraphWriter, table: ContextTable) -> str:
-    """The row of ``table`` that holds the combination of its features' levels."""
+    """The row of ``table`` for the combination of its features' levels."""
     index = table.names[0]
     for name, levels in zip(table.names[1:], table.vocabularies[1:], strict=True):
         g.constant(f"{name}.levels", np.array(levels, np.int32))

@@ -1,4 +1,4 @@
-"""The int8 gate, calibration and golden cases: what a bundle is held to.
+"""Measures a bundle's quality: golden answers, the int8 gate, calibration.
 
 May import ``model_export.bundle``, ``graphs``, ``training``.
 Start reading at ``gate``.

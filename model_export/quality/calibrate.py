@@ -1,11 +1,10 @@
-"""Platt scaling: the two numbers that turn a network's logits into click rates.
+"""Platt scaling: calibrates a network's logits to click rates.
 
-sigmoid(slope·logit + intercept), with slope and intercept fitted by maximum likelihood on held-out
-rows; being affine it folds into the last layer, where it costs nothing. Where only a share r of the
-negatives was kept in the data, the odds there are 1/r times the true ones, so the intercept is
-moved by ln r; the fit itself needs no weights for that.
+sigmoid(slope·logit + intercept), fitted by maximum likelihood on held-out rows; being affine it
+folds into the last layer at no cost. If only a share r of the negatives was kept in the data, the
+odds there are 1/r times the true ones, so ln r is added to the intercept; the fit needs no weights.
 
-One half of the users is fitted on, the other says how good it became.
+Fitted on one half of the users, evaluated on the other.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ from model_export.bundle.manifest import Calibration
 from model_export.graphs import fold
 from model_export.quality.held_out import HeldOut
 from training.metrics import Reliability, logloss, reliability
-from training.pictures import reliability_plot
+from training.plots import reliability_plot
 from training.qin import QIN
 from training.rows import Rows
 
 BATCH = 4096
 STEPS, HALVINGS, SETTLED = 100, 50, 1e-10
-MOST_SLOPE = 100.0  # a steeper one means that the labels are told apart without an error
+MOST_SLOPE = 100.0  # a steeper one means that the labels are separated without error
 PICTURE = "reliability.png"
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A network that answers with click rates, and how that was found."""
+    """A calibrated network, and figures of the fit."""
 
     network: QIN
     calibration: Calibration
-    picture: bytes  # PNG: observed against predicted, before and after
+    picture: bytes  # PNG: observed against predicted rates, before and after
 
 
 def calibrate(network: QIN, held_out: HeldOut, negative_sampling_rate: float = 1.0) -> Calibrated:
-    """``network`` in eval mode, and left as it is. BundleError if there is nothing to fit."""
+    """Calibrate a copy of ``network`` (eval mode). Raises BundleError if no fit is possible."""
     rows = held_out.rows
     logit, label = network_logits(network, rows), np.asarray(rows.label, np.float64)
     fitted, judged = _halves(rows, held_out.name)
@@ -76,16 +75,16 @@ def calibrate(network: QIN, held_out: HeldOut, negative_sampling_rate: float = 1
 
 
 def network_logits(network: QIN, rows: Rows) -> Floats:
-    """(N,) in the order of the rows, by the PyTorch network."""
+    """(N,) logits of the PyTorch network, in row order."""
     parts = np.array_split(np.arange(len(rows)), -(-len(rows) // BATCH))
     with torch.inference_mode():
         return np.concatenate([network(rows.batch(part)).double().numpy() for part in parts])
 
 
 def platt(logit: Floats, label: Floats) -> tuple[float, float]:
-    """Slope and intercept of most likelihood, by Newton's method from (1, 0).
+    """Slope and intercept of maximum likelihood, by Newton's method from (1, 0).
 
-    BundleError unless that is a rising line: otherwise it would turn the ranking round.
+    Raises BundleError unless the slope is positive and bounded: the ranking must stay.
     """
     theta, design = np.array([1.0, 0.0]), np.stack([logit, np.ones_like(logit)], 1)  # (N, 2)
     loss = _loss(design @ theta, label)
@@ -94,7 +93,7 @@ def platt(logit: Floats, label: Floats) -> tuple[float, float]:
         gradient = design.T @ (p - label) / len(label)
         curvature = (design * (p * (1 - p))[:, None]).T @ design / len(label)
         step = np.linalg.solve(curvature + 1e-12 * np.eye(2), gradient)
-        for _ in range(HALVINGS):  # where Newton's step is too long
+        for _ in range(HALVINGS):  # backtracking line search
             if _loss(design @ (theta - step), label) <= loss:
                 break
             step = step / 2
@@ -104,15 +103,15 @@ def platt(logit: Floats, label: Floats) -> tuple[float, float]:
     slope, intercept = float(theta[0]), float(theta[1])
     if not 0 < slope <= MOST_SLOPE or not math.isfinite(intercept):  # NaN is neither
         raise BundleError(
-            f"calibration: the best slope is {slope:.3g}, so these rows do not say how sure the "
-            "network may be: its logits rank them wrongly, or without any error; give more rows, "
-            "and rows that it was not trained on"
+            f"calibration: the best slope is {slope:.3g}, so these rows allow no calibration: the "
+            "network ranks them inversely, or without any error; use more rows, and rows that it "
+            "was not trained on"
         )
     return slope, intercept
 
 
 def with_last_layer(network: QIN, slope: float, intercept: float) -> QIN:
-    """A copy that answers slope·logit + intercept."""
+    """Copy the network with the logit slope·logit + intercept."""
     changed = copy.deepcopy(network)
     weight, bias = fold.calibration(
         network.fc.weight.detach().double().numpy(),
@@ -127,14 +126,14 @@ def with_last_layer(network: QIN, slope: float, intercept: float) -> QIN:
 
 
 def _halves(rows: Rows, name: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(N,) rows to fit on and rows to judge by: no user is in both."""
+    """(N,) rows for the fit and rows for evaluation, split by user."""
     users, number = np.unique(rows.user, return_inverse=True)
     fitted = np.random.default_rng(0).permutation(len(users))[number] % 2 == 0
     for half in (fitted, ~fitted):
         clicks = float(rows.label[half].sum())
         if not 0 < clicks < half.sum():
             raise BundleError(
-                f"calibration: {name}: half of its users have labels of one kind only; give rows "
+                f"calibration: {name}: half of its users have labels of one class only; use rows "
                 "of more users"
             )
     return fitted, ~fitted

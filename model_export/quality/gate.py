@@ -1,8 +1,7 @@
-"""The gate of int8: what it changes on held-out data, and whether that is let through.
+"""The int8 gate: measures the differences from float32 on held-out data and limits them.
 
-Activations are quantised by the range of the whole list that is scored together, so an error
-depends on the company: the longer the list, the larger. Therefore some lists are filled up from
-the catalogue to the length of a chunk in service.
+Activations are quantised by the range of the whole list, so errors grow with its length. Some lists
+are therefore padded with items of the catalogue to the length of a chunk in service.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Announce = Callable[[str, int, int], None]
 
 @dataclass(slots=True)
 class _Seen:
-    """Logits (C,) of every list, as float32 and as int8 have them."""
+    """Logits (C,) of every list, in float32 and in int8."""
 
     exact: list[Floats]
     quick: list[Floats]
@@ -49,9 +48,9 @@ class _Seen:
 def measure(
     model: FoldedModel, held_out: HeldOut, golden: Golden, forced: bool
 ) -> QuantisationGate:
-    """``model`` with int8. Deterministic: the same lists every time.
+    """Measure a ``model`` with int8, on the same lists every time.
 
-    Raises GateError when it does not pass, unless it is ``forced`` through.
+    Raises GateError if it fails, unless ``forced``.
     """
     random, items = np.random.default_rng(0), held_out.rows.items
     seen = _Seen([], [], [], [])
@@ -61,10 +60,10 @@ def measure(
     gate = _judged(seen, held_out.name, forced, golden_logit_error(model, golden))
     if not (gate.passed or forced):
         raise GateError(
-            f"version {model.version} is not published: int8 changes too much on {gate.data}: "
+            f"version {model.version} is not published: int8 differs too much on {gate.data}: "
             f"|ΔAUC| {gate.delta_auc:.2g} (at most {MOST_DELTA_AUC:g} is allowed), mean |Δp| "
             f"{gate.mean_abs_delta_p:.2g} (at most {MOST_MEAN_DELTA_P:g}); publish it without "
-            "--int8, or with --force if you accept that"
+            "--int8, or with --force to accept that"
         )
     return gate
 
@@ -84,19 +83,19 @@ def _logits(model: FoldedModel, items: Catalogue, asked: UserList) -> tuple[Floa
 def _judged(seen: _Seen, data: str, forced: bool, golden_error: float) -> QuantisationGate:
     exact, quick = np.concatenate(seen.exact), np.concatenate(seen.quick)
     label = np.concatenate(seen.label)
-    told = ~np.isnan(label)  # of these somebody said whether they were clicked
-    p, q, y = _sigmoid(exact), _sigmoid(quick), label[told]
-    delta_auc = abs(auc(quick[told], y) - auc(exact[told], y))
+    labelled = ~np.isnan(label)
+    p, q, y = _sigmoid(exact), _sigmoid(quick), label[labelled]
+    delta_auc = abs(auc(quick[labelled], y) - auc(exact[labelled], y))
     mean = float(np.abs(q - p).mean())
     passed = bool(delta_auc <= MOST_DELTA_AUC and mean <= MOST_MEAN_DELTA_P)
     return QuantisationGate(
         passed=passed,
         forced=forced and not passed,
         data=data,
-        rows=int(told.sum()),
+        rows=int(labelled.sum()),
         scored=len(p),
         delta_auc=delta_auc,
-        delta_logloss=logloss(q[told], y) - logloss(p[told], y),
+        delta_logloss=logloss(q[labelled], y) - logloss(p[labelled], y),
         max_abs_delta_p=float(np.abs(q - p).max()),
         mean_abs_delta_p=mean,
         kendall_tau=float(np.mean(seen.tau)) if seen.tau else 1.0,
@@ -108,7 +107,7 @@ def _judged(seen: _Seen, data: str, forced: bool, golden_error: float) -> Quanti
 
 
 def _better_half_error(exact: Floats, quick: Floats) -> float:
-    """Worst |Δlogit| of a list's candidates that are no worse than its median."""
+    """Worst |Δlogit| of a list's candidates at or above its median."""
     return float(np.abs(quick - exact)[exact >= np.median(exact)].max())
 
 

@@ -1,4 +1,4 @@
-"""Makes golden answers: hard cases by name, answered by the PyTorch network itself."""
+"""Makes golden answers: named hard cases, answered by the PyTorch network."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ DENSE_SCALES = (1.0, 0.3, 0.1, 0.03, 0.01)
 
 
 def golden_answers(network: QIN, seed: int = 20242025) -> Golden:
-    """Raw inputs the network may meet, and its float32 answers.
+    """Make raw inputs and the network's float32 answers.
 
-    Dense inputs are drawn at the largest scale that does not drive most answers to 0 or 1, where
-    an error would no longer show.
+    Dense inputs have the largest scale that does not saturate most answers at 0 or 1, where errors
+    would vanish.
     """
     attempts = []
     for scale in DENSE_SCALES:
@@ -49,7 +49,7 @@ class _Request:
 
 
 class _Cases:
-    """A pool of items, ordinary and odd, and requests over them."""
+    """A pool of ordinary and odd items, and requests over them."""
 
     def __init__(self, schema: FeatureSchema, dense_scale: float, seed: int) -> None:
         self.schema, self.random = schema, np.random.default_rng(seed)
@@ -164,7 +164,7 @@ def _answered(network: QIN, cases: _Cases) -> Golden:
 
 
 def network_items(schema: FeatureSchema, rows: ItemRows) -> dict[str, torch.Tensor]:
-    """The network's item inputs: the padding item, then ``rows``; unknown indices become 0."""
+    """Make the network's item inputs: padding, then ``rows``; unknown indices become 0."""
     padded = np.concatenate([np.zeros(1, schema.item_dtype), rows])
     tensors = {}
     for feature in schema.item:
@@ -183,7 +183,7 @@ def network_answer(
     candidates: NDArray[np.int32],
     context: NDArray[np.int32],
 ) -> NDArray[np.float32]:
-    """(C,) probabilities by the network itself; positions refer to the rows of ``items``."""
+    """(C,) probabilities of the network; positions refer to the rows of ``items``."""
     count, full = len(candidates), network.schema.history_length
     slots = torch.zeros(count, full, dtype=torch.int64)  # (C, L), newest last
     if len(history):

@@ -1,4 +1,4 @@
-"""Held-out rows as a service meets them: one user's history, and a list of candidates."""
+"""Held-out rows as requests: one user's history and a list of candidates."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Positions = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UserList:
-    """Positions are rows of the catalogue."""
+    """One user's list; positions are rows of the catalogue."""
 
-    history: Positions  # (L,) as long as it is: no padding
+    history: Positions  # (L,) without padding
     candidates: Positions  # (C,)
     context: NDArray[np.int32]  # (C, context features)
-    label: NDArray[np.float32]  # (C,) 0 or 1; NaN where nobody said
+    label: NDArray[np.float32]  # (C,) 0 or 1; NaN if unlabelled
 
     def filled(self, items: Catalogue, to: int, random: np.random.Generator) -> UserList:
-        """With other items of the catalogue, in their own contexts, up to ``to`` candidates."""
+        """Pad to ``to`` candidates with other items of the catalogue, in their own contexts."""
         missing = max(0, to - len(self.candidates))
         more = random.integers(1, len(items), missing).astype(np.int32)
         levels = [items.rows[feature.name][more] for feature in items.schema.context]
@@ -45,14 +45,14 @@ class UserList:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Labelled rows that the network was not trained on."""
+    """Labelled rows outside of the training data."""
 
     rows: Rows
     name: str
 
     @classmethod
     def read(cls, folder: Path, schema: FeatureSchema) -> HeldOut:
-        """``valid.parquet`` of a data folder. BundleError says what is amiss with it."""
+        """Read ``valid.parquet`` of a data folder. Raises BundleError for invalid data."""
         info, more = folder / "item_info.parquet", folder / "item_feature.parquet"
         try:
             items = Catalogue.read([info, more] if more.exists() else [info], schema)
@@ -63,20 +63,17 @@ class HeldOut:
 
     @classmethod
     def of(cls, rows: Rows, name: str) -> HeldOut:
-        """BundleError unless there are clicks and others among the rows."""
+        """Check labels. Raises BundleError unless the rows have clicks and non-clicks."""
         if not rows.labelled:
-            raise BundleError(
-                f"held-out data: {name}: has no column 'label' to hold scores against"
-            )
+            raise BundleError(f"held-out data: {name}: has no column 'label'")
         if not 0 < rows.label.sum() < len(rows):
             raise BundleError(
-                f"held-out data: {name}: labels of one kind only, so there is nothing to rank; "
-                "give rows with clicks and without"
+                f"held-out data: {name}: labels of one class only; use rows with clicks and without"
             )
         return cls(rows, name)
 
     def lists(self, most: int) -> Iterator[UserList]:
-        """Rows of one user and history together; ``most`` lists, spread over the file."""
+        """Yield rows grouped by user and history: ``most`` lists, spread over the file."""
         rows = self.rows
         mix = np.random.default_rng(0).integers(1, 2**62, rows.history.shape[1])
         pieces = range(0, len(rows), 8192)

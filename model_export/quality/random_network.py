@@ -1,4 +1,4 @@
-"""A network with random weights that behaves like a trained one, for tests and benchmarks."""
+"""Makes random networks that behave like trained ones, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSch
 from training.qin import QIN, Batch, QINSizes
 
 EMBEDDING_SCALE = 0.3
-ITEMS, ROWS = 256, 512  # of the batch that sets the statistics
+ITEMS, ROWS = 256, 512  # of the batch for the statistics
 LOGIT_SPREAD, LOGIT_MEAN = 1.2, -1.0  # of the logits: probabilities spread over (0, 1)
 
 
 def random_network(schema: FeatureSchema, sizes: QINSizes | None = None, seed: int = 0) -> QIN:
-    """In eval mode; every weight, statistic and slope is non-trivial, so that no fold is idle."""
+    """Make a network in eval mode with every weight, statistic and slope non-trivial."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = QIN(schema, sizes).eval()
@@ -28,7 +28,7 @@ def random_network(schema: FeatureSchema, sizes: QINSizes | None = None, seed: i
 
 
 def calm(network: QIN, scale: float, seed: int = 0) -> None:
-    """Multiply every batch norm's scale, and settle the network again: shorter tails of logits."""
+    """Scale every batch norm and recompute statistics: shorter tails of logits."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for module in network.modules():
@@ -57,7 +57,7 @@ def _randomise(network: QIN) -> None:
 
 
 def _settle_items(network: QIN, batch: Batch) -> None:
-    """Give dense features and the pooled interest the embeddings' own scale."""
+    """Scale dense features and the pooled interest like the embeddings."""
     for feature in network.schema.item:
         if isinstance(feature, Dense):
             projection = network.item_vector.embedding[feature.name]
@@ -70,7 +70,7 @@ def _settle_items(network: QIN, batch: Batch) -> None:
 
 
 def _settle_statistics(network: QIN, batch: Batch) -> None:
-    """Give each batch norm the statistics of what it sees, as training would."""
+    """Set each batch norm's statistics to those of its inputs, as training would."""
 
     def measure(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         assert isinstance(norm, nn.BatchNorm1d)

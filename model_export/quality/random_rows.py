@@ -1,4 +1,4 @@
-"""Rows to try a random network on, where there are no data it could have learnt from."""
+"""Makes labelled rows for a random network, which has no training data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "random rows, labelled by the network's own probabilities"
 
 
 def random_held_out(network: QIN, seed: int = 0) -> HeldOut:
-    """Users with histories of every length, four candidates each."""
+    """Make users with histories of every length and four candidates each."""
     random, schema = np.random.default_rng(seed), network.schema
     items = Catalogue(schema, np.arange(ITEMS + 1), _items(schema, random))
     history = random.integers(1, ITEMS + 1, (USERS, schema.history_length), np.int32)

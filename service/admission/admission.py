@@ -1,15 +1,15 @@
-"""Who is let in: a permit, without waiting, for as much work as can be done in time.
+"""Admission control: admits as much predicted work as can be done in time, and refuses the rest.
 
-What counts is predicted engine time, not requests. A newcomer's forecast is the time that those
-already let in will keep the engine from it; it is refused (429) when that is beyond the limit.
+The unit is predicted engine time, not requests. A request's forecast is the time that the admitted
+ones will keep the engine from it; beyond the limit it is refused (429).
 
-The limit finds the knee by itself. What the target leaves beside a typical request's own work may
-be spent waiting; and because every admitted request tells how long it really waited, forecasts are
-put right by what came true: the limit grows where they are too dark (much of a request's time
-passes outside the engine, say in the store) and shrinks where they are too bright.
+The limit adapts. A request may wait for what the target leaves beside a typical request's own work,
+and the limit is corrected by how long admitted requests really waited: it grows where forecasts are
+too high (much of a request's time passes outside the engine, say in the store) and shrinks where
+they are too low.
 
-The engine takes turns, so whoever is ahead delays a short list by one chunk at most: a long list
-counts as one chunk towards the forecasts of others, and fully towards those of other long ones.
+The engine works in round robin, so each job ahead delays a short list by one chunk at most: a long
+list counts as one chunk in the forecasts of short ones, and in full in those of other long ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from service.observability.metrics import Metrics
 BATCH_SHARE = 0.5  # of the limit: batch yields first
 MEMORY = 0.99  # of forecasts and what came true, per request
 PRIOR = 10.0  # limits' worth of forecasts that came true exactly, before any did
-MOST_WRONG = 4.0  # times a forecast is taken for too dark or too bright
+MOST_WRONG = 4.0  # bound on the correction of forecasts, as a factor
 SAFE = 0.8  # of the target: what is not forecast has the rest
 LEAST = 2.5  # typical requests: two may be ahead, however low the target
 FIRST_GUESS_S = 0.003  # of a request's own work, before any was measured
@@ -62,10 +62,10 @@ class CostModel:
 
 
 class Admission:
-    """On the event loop alone; nothing here waits."""
+    """Admits requests by their forecast. On the event loop alone; nothing here waits."""
 
     def __init__(self, engine: Engine, metrics: Metrics, target_s: float) -> None:
-        """``target_s``: what the slowest 1% of the short requests let in may take."""
+        """``target_s``: target for the p99 latency of short requests."""
         self.cost, self.explaining, self.deriving = CostModel(), CostModel(), CostModel()
         self._engine, self._target_s = engine, target_s
         self._admitted, self._refused = (
@@ -81,24 +81,24 @@ class Admission:
 
     @property
     def limit(self) -> float:
-        """Seconds of forecast waiting up to which online requests are let in."""
+        """Forecast, in seconds, up to which online requests are admitted."""
         return self._limit
 
     def forecast(self, priority: Priority = Priority.ONLINE) -> float:
-        """Seconds that those let in will keep a short list of this class from the engine."""
+        """Seconds for which admitted requests keep the engine from a short list of this class."""
         ahead = self._ahead[Priority.ONLINE]
         if priority is Priority.BATCH:
             ahead += self._ahead[Priority.BATCH]
         return ahead / self._engine.threads
 
     def let_in(self) -> float | None:
-        """How many ever; None while one is under way."""
+        """Requests admitted so far; None while one is under way."""
         if any(self._under_way.values()):
             return None
         return sum(counter.value for counter in self._admitted.values())
 
     def has_room(self, priority: Priority) -> bool:
-        """For anybody at all, which is known before the body is read."""
+        """Whether a request of this class has a chance, before its body is read."""
         share = 1.0 if priority is Priority.ONLINE else BATCH_SHARE
         return self.forecast(priority) <= self._limit * share
 
@@ -130,7 +130,7 @@ class Admission:
         return Permit(self, priority, deadline, seconds, min(seconds, chunk), forecast)
 
     def _all(self) -> float:
-        """Seconds of one thread, of everything let in."""
+        """Seconds of one thread that all admitted requests take."""
         return sum(self._whole.values())
 
     def over_capacity(self, priority: Priority, detail: str = FULL) -> OverCapacity:
@@ -174,7 +174,7 @@ class Admission:
         self._limit = most / min(max(wrong, 1 / MOST_WRONG), MOST_WRONG)
 
     def _most_wait(self, typical: float) -> float:
-        """Seconds that a request may wait in truth."""
+        """Seconds that a request may really wait."""
         return max(SAFE * self._target_s - typical, LEAST * typical)
 
 
@@ -184,7 +184,7 @@ Took = tuple[int, float, float]
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """One request's: held from its parsing to its answer, and what it must keep to."""
+    """One admitted request: held from parsing to the answer."""
 
     _admission: Admission
     priority: Priority
@@ -205,18 +205,18 @@ class Permit:
         trace: TracebackType | None,
     ) -> None:
         self._admission._given_back(self)
-        if kind is not None:  # there is no answer to be waited for
+        if kind is not None:  # there is no answer after which it would learn
             self.learn()
 
     def defer(self) -> None:
-        """Go on at batch priority, in the queue as well: the client may have closed."""
+        """Continue at batch priority, in the queue as well: the client may have closed."""
         if self.priority is not Priority.BATCH:
             self._admission._given_back(self)
             self.priority = Priority.BATCH
             self._admission._taken(self)
 
     def derives(self, items: int) -> None:
-        """So many items are to be derived first, as was not known before."""
+        """Add the predicted time of items that are to be derived first."""
         admission = self._admission
         admission._given_back(self)
         self.seconds += admission.deriving.predict(items)
@@ -229,13 +229,13 @@ class Permit:
     def explained(self, candidates: int, seconds: float) -> None:
         self._admission.explaining.learn(candidates, seconds)
 
-    def scored(self, candidates: int, work: Job) -> None:
-        """So many of them, by this work, which has just come back."""
-        waited = work.started - work.submitted + perf_counter() - work.finished
-        self.took = candidates, work.busy, waited
+    def scored(self, candidates: int, job: Job) -> None:
+        """Note that ``job``, which has just ended, scored so many."""
+        waited = job.started - job.submitted + perf_counter() - job.finished
+        self.took = candidates, job.busy, waited
 
     def learn(self) -> None:
-        """From what it took, once nobody waits for it any more; once."""
+        """Learn from what the request took, once, after its answer."""
         took, self.took = self.took, None
         if took is not None:
             self._admission._learn(self, took)

@@ -14,7 +14,7 @@ from feature_store.errors import StoreError, StoreUnavailable
 from service.api.body import Contents, read_object, refuse_repeated, strings_in
 from service.api.score_schema import Id
 from service.errors import Fault, InvalidField, StoreFailure
-from service.items.store_client import StoreReader, told_to_callers
+from service.items.store_client import StoreReader, describe
 from service.observability.exposition import Turn
 from service.observability.metrics import Metrics
 
@@ -107,7 +107,7 @@ class Outcome:
             raise InvalidField(f"{faults[0].field}: {faults[0].detail}", faults=faults)
         if slugs == {StoreFailure.slug}:
             details = {rejected.detail for rejected in self.rejected}
-            detail = details.pop() if len(details) == 1 else told_to_callers(None)
+            detail = details.pop() if len(details) == 1 else describe(None)
             raise StoreFailure(detail, headers={"Retry-After": "1"})
         return 207
 
@@ -216,7 +216,7 @@ class Events:
     ) -> None:
         for index, result in zip(indexes, results, strict=True):
             if isinstance(result, StoreError):
-                detail = told_to_callers(result)
+                detail = describe(result)
                 outcome.rejected.append(
                     Rejected(index=index, problem=StoreFailure.slug, detail=detail)
                 )

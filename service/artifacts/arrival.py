@@ -1,8 +1,8 @@
-"""Tells whether a bundle's folder is whole, or still arriving file by file.
+"""Detects whether a bundle's folder is complete or still being copied.
 
-A copying program (rsync, an object store's client) writes a bundle in any order, under other names
-first or growing in place. How long nothing has changed is measured by this process's own clock:
-the times of files are those of another machine, or of years ago.
+Copying programs (rsync, an object store's client) write files in any order, under temporary names
+or growing in place. The time without a change is measured by this process's clock: file times may
+be another machine's, or years old.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from model_export.bundle.manifest import (
     Manifest,
 )
 
-SETTLED_S = 20.0  # without a change: what is wrong with it now is wrong with the bundle
-MOST_FILES = 1000  # of a folder that are looked at
+SETTLED_S = 20.0  # without a change, after which a fault is the bundle's own
+MOST_FILES = 1000  # in a folder
 OF_A_BUNDLE = (".onnx", ".weights", ".npz")
 
 
 @dataclass(frozen=True, slots=True)
 class FoundBundle:
-    """A version in the models folder, as it lies there now."""
+    """A version in the models folder, as found at one time."""
 
     version: str
-    created: datetime | None = None  # None: the manifest is missing or cannot be read
-    fault: str | None = None  # why it cannot be read, or cannot be taken in
-    lacks: str | None = None  # which of its files is missing, of another size, or too many
-    mark: str = ""  # another one whenever any of its files changes
-    quiet_s: float = 0.0  # for so long nothing has changed under our eyes
+    created: datetime | None = None  # None: no readable manifest
+    fault: str | None = None  # why it cannot be read or imported
+    lacks: str | None = None  # a file that is missing, incomplete or surplus
+    mark: str = ""  # changes whenever any of its files does
+    quiet_s: float = 0.0  # time without a change
     folder: Path | None = None
 
     @property
@@ -52,12 +52,12 @@ class FoundBundle:
 
     @property
     def whole(self) -> bool:
-        """Its files are there, of the sizes that its manifest says."""
+        """Whether all files are there, with the sizes in the manifest."""
         return self.created is not None and self.fault is None and self.lacks is None
 
     @property
     def arriving(self) -> str | None:
-        """What it waits for; None when it is whole, or will not get better by waiting."""
+        """What is still missing; None if it is complete, or cannot be completed."""
         if self.lacks is None:
             return None
         if not self.settled:
@@ -69,31 +69,25 @@ class FoundBundle:
 
     @property
     def ahead(self) -> str | None:
-        """Why its date is not believed; None when it is."""
+        """Why its date is not accepted; None if it is."""
         now = datetime.now(UTC)
         if self.created is None or self.created - now <= MOST_AHEAD:
             return None
         return (
             f"created {self.created.isoformat()}, which is in the future by this host's clock "
-            f"({now:%Y-%m-%dT%H:%M:%SZ}): left aside until then; set the clock or the date right, "
-            "or activate it by name"
+            f"({now:%Y-%m-%dT%H:%M:%SZ}): ignored until then; correct the clock or the date, or "
+            "activate it by name"
         )
 
 
-@dataclass(slots=True)
-class _Seen:
-    found: FoundBundle
-    at: float  # ``monotonic`` of the last change
-
-
 class ArrivalTracker:
-    """What folders looked like when they were last looked at. In one thread at a time."""
+    """Remembers each folder's last state. Used in one thread at a time."""
 
     def __init__(self) -> None:
-        self._seen: dict[Path, _Seen] = {}
+        self._seen: dict[Path, tuple[FoundBundle, float]] = {}  # and ``monotonic`` of the change
 
     def look(self, folder: Path) -> FoundBundle | None:
-        """The folder as it is now; None for one that is no bundle's."""
+        """Return the folder's present state; None if it holds no bundle."""
         now, seen = monotonic(), self._seen.get(folder)
         try:
             files = _files(folder)
@@ -102,37 +96,37 @@ class ArrivalTracker:
         except BundleError as error:
             return FoundBundle(folder.name, fault=str(error))
         mark = _mark(files)
-        if seen is None or seen.found.mark != mark:
+        if seen is None or seen[0].mark != mark:
             found = _read(folder, files)
             if found is None:
                 self._seen.pop(folder, None)
                 return None
-            seen = self._seen[folder] = _Seen(replace(found, mark=mark), now)
-        return replace(seen.found, quiet_s=now - seen.at, folder=folder)
+            seen = self._seen[folder] = replace(found, mark=mark), now
+        return replace(seen[0], quiet_s=now - seen[1], folder=folder)
 
     def keep_only(self, folders: list[Path]) -> None:
-        """Forget the others: they are gone."""
+        """Forget folders that no longer exist."""
         for folder in self._seen.keys() - set(folders):
             del self._seen[folder]
 
 
 def _files(folder: Path) -> dict[str, os.stat_result]:
-    """By name, without following links."""
+    """Return file status by name, without following links."""
     if folder.is_symlink():
         raise BundleError(f"{folder}: a symbolic link; {plain_files.COPY_IT}")
     with os.scandir(folder) as entries:
         found = {e.name: e.stat(follow_symlinks=False) for e in islice(entries, MOST_FILES + 1)}
     if len(found) > MOST_FILES:
-        raise BundleError(f"{folder}: holds more than {MOST_FILES:,} files, and so no bundle")
+        raise BundleError(f"{folder}: holds more than {MOST_FILES:,} files, which no bundle does")
     return found
 
 
 def _mark(files: dict[str, os.stat_result]) -> str:
-    told = [
+    status = [
         (name, s.st_mode, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
         for name, s in sorted(files.items())
     ]
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    return hashlib.sha256(repr(status).encode()).hexdigest()
 
 
 def _read(folder: Path, files: dict[str, os.stat_result]) -> FoundBundle | None:
@@ -154,7 +148,7 @@ def _read(folder: Path, files: dict[str, os.stat_result]) -> FoundBundle | None:
 
 
 def _lacks(manifest: Manifest, files: dict[str, os.stat_result]) -> str | None:
-    """The first difference between what is listed and what is there."""
+    """Return the first difference between the manifest and the folder."""
     for name, record in manifest.files.items():
         if name not in files:
             return f"{name} is missing"

@@ -1,8 +1,8 @@
-"""The way in: a bundle's files, copied to the private place and held against its manifest.
+"""Imports bundles: copies their files to local copies and checks them against the manifest.
 
-What is checked here needs no look into the files: names, kinds, sizes, digests, signature, schema,
-and that the version was not known with other content. Files are opened once, without following
-links, and what is checked is the copy: nothing can change between the check and the use.
+Checks names, kinds, sizes, digests, signature, schema, and that the version is not known with other
+content. Files are opened once, without following links, and the copy is what is checked: nothing
+can change between check and use.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from service.artifacts.persisted_state import MAKE_ROOM, Copy
 from service.observability.logs import logger
 
 PIECE = 1 << 20  # bytes copied and digested at a time
-MOST_NAMES = 1000  # in a bundle's folder; it holds 13 at most
+MOST_NAMES = 1000  # in a bundle's folder
 
 
 @dataclass(frozen=True, slots=True)
 class ImportPolicy:
-    """What may come in."""
+    """What may be imported."""
 
     most_bytes: int
-    keys: PublicKeys | None = None  # None: unsigned is allowed
+    keys: PublicKeys | None = None  # None: signatures are not checked
     store_schema: FeatureSchema | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedBundle:
-    """A whole copy, as its manifest says, in the private place."""
+    """A complete local copy that matches its manifest."""
 
     bundle: Bundle
     copy: Copy
-    signer: str | None  # fingerprint of the key
+    signer: str | None  # fingerprint of the signing key
 
 
 def import_bundle(folder: Path, copies: LocalCopies, policy: ImportPolicy) -> ImportedBundle:
-    """Copy ``folder`` (…/VERSION), or find it copied already. BundleError says why not."""
+    """Copy ``folder`` (…/VERSION) unless it was copied before. BundleError gives the reason."""
     with _opened_folder(folder) as descriptor:
         content = _read(folder, descriptor, MANIFEST, MOST_MANIFEST_BYTES)
         copy = Copy(version=folder.name, digest=hashlib.sha256(content).hexdigest())
@@ -74,7 +74,7 @@ def import_bundle(folder: Path, copies: LocalCopies, policy: ImportPolicy) -> Im
                 copies.touch(copy.digest)
                 return ImportedBundle(_opened_copy(existing, policy), copy, signer)
             except BundleError as error:
-                logger.warning("private copy damaged: copied again", reason=str(error))
+                logger.warning("local copy damaged: copying again", reason=str(error))
                 copies.discard(copy)
         try:
             with copies.incoming(copy.version) as target:
@@ -94,12 +94,12 @@ def import_bundle(folder: Path, copies: LocalCopies, policy: ImportPolicy) -> Im
 
 
 def reopen_copy(copy: Copy, copies: LocalCopies, policy: ImportPolicy) -> ImportedBundle:
-    """A copy taken in before, checked again. BundleError: gone, damaged, no longer allowed."""
+    """Check an existing copy again. BundleError if missing, damaged or no longer allowed."""
     folder = copies.copy(copy.digest, copy.version)
     bundle = _opened_copy(folder, policy)
     content = plain_files.read(folder / MANIFEST, MOST_MANIFEST_BYTES)
     if hashlib.sha256(content).hexdigest() != copy.digest:
-        raise BundleError(f"{folder / MANIFEST}: not the manifest it was when it was taken in")
+        raise BundleError(f"{folder / MANIFEST}: its content has changed since it was imported")
     signer = None
     if policy.keys is not None:
         signer = policy.keys.check(folder, content, read_signature(folder))
@@ -127,7 +127,7 @@ def _check(folder: Path, manifest: Manifest, names: set[str], policy: ImportPoli
     size = sum(record.size for record in manifest.files.values())
     if size > policy.most_bytes:
         raise BundleError(
-            f"{folder}: {size:,} bytes, and at most {policy.most_bytes:,} are taken in "
+            f"{folder}: {size:,} bytes, more than the limit of {policy.most_bytes:,} "
             "(QIN_MAX_BUNDLE_BYTES)"
         )
 
@@ -144,7 +144,7 @@ def _check_schema(folder: Path, manifest: Manifest, policy: ImportPolicy) -> Non
 
 
 def _names(folder: Path, descriptor: int) -> set[str]:
-    """What the open folder holds. BundleError beyond what any bundle does."""
+    """List the open folder. BundleError if it holds more than any bundle."""
     with os.scandir(descriptor) as entries:
         names = {entry.name for entry in islice(entries, MOST_NAMES + 1)}
     if len(names) > MOST_NAMES:
@@ -160,7 +160,7 @@ def _opened_folder(folder: Path) -> Iterator[int]:
         raise BundleError(f"{folder}: not found; publish it, or name another version") from None
     except OSError as error:
         raise BundleError(
-            f"{folder}: not a folder of its own: {error.strerror}; {COPY_IT}"
+            f"{folder}: not a directory, or a link: {error.strerror}; {COPY_IT}"
         ) from None
     try:
         yield descriptor
@@ -170,7 +170,7 @@ def _opened_folder(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def _opened_file(folder: Path, descriptor: int, name: str) -> Iterator[tuple[int, int]]:
-    """Descriptor and size of a plain file that no other folder knows."""
+    """Open a plain file without other hard links. Yields descriptor and size."""
     file = folder / name
     with ExitStack() as stack:
         try:
@@ -178,9 +178,7 @@ def _opened_file(folder: Path, descriptor: int, name: str) -> Iterator[tuple[int
         except FileNotFoundError:
             raise BundleError(f"{file}: not found; {REBUILD}") from None
         if found.st_nlink != 1:
-            raise BundleError(
-                f"{file}: a hard link, so that it may be changed under another name; {COPY_IT}"
-            )
+            raise BundleError(f"{file}: a hard link, through which it could be changed; {COPY_IT}")
         yield opened, found.st_size
 
 
@@ -190,7 +188,7 @@ def _read(folder: Path, descriptor: int, name: str, most: int) -> bytes:
 
 
 def _copy_file(folder: Path, descriptor: int, name: str, record: FileRecord, target: Path) -> None:
-    """Copy exactly ``record.size`` bytes and hold them against ``record.sha256``."""
+    """Copy exactly ``record.size`` bytes and compare them with ``record.sha256``."""
     with _opened_file(folder, descriptor, name) as (opened, size), target.open("xb") as copy:
         if size != record.size:
             raise BundleError(

@@ -1,7 +1,7 @@
-"""Tells whether the process that left something behind still runs.
+"""Identifies the process that owns a file, and tells whether it still runs.
 
-A process number alone does not: in a container they are few and given out again, and the first is 1
-after every restart. With the machine's boot and the process's start it is one process for ever.
+A pid is reused, in containers soon: after each restart the first is 1. Together with the machine's
+boot and the process's start time it is unique.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One process; ``boot`` and ``started`` are unknown of those of earlier releases."""
+    """One process. Earlier releases did not record ``boot`` and ``started``."""
 
     host: str
     pid: int
@@ -34,7 +34,7 @@ class Owner:
 
     @classmethod
     def of_name(cls, name: str) -> Owner | None:
-        """From the name that ``name`` gave to a file or folder."""
+        """Parse a file or folder name made by ``name``."""
         found = NAME.fullmatch(name)
         if found is None:
             return None
@@ -42,17 +42,17 @@ class Owner:
         return cls(found["host"], int(found["pid"]), found["boot"], int(at) if at else None)
 
     def name(self, random: str) -> str:
-        """For a file or folder that is this process's; ``random``: hexadecimal digits."""
+        """Make a file or folder name; ``random``: hexadecimal digits."""
         return f"{self.host}.{self.pid}.{self.started or 0}-{self.boot or '0'}.{random}"
 
     @property
     def is_here(self) -> bool:
-        """Whether it can be told from here if it runs: it was of this host."""
+        """Whether the process was on this host, so that ``runs`` is known."""
         return self.host == socket.gethostname()
 
     @property
     def runs(self) -> bool:
-        """Of one that ``is_here``."""
+        """Whether a process of this host still runs."""
         if self.boot is not None and self.boot != boot_id():
             return False
         now = started(self.pid)
@@ -60,7 +60,7 @@ class Owner:
 
 
 def boot_id() -> str | None:
-    """Another one after every start of the machine."""
+    """Return the id of the machine's boot."""
     try:
         return (PROC / "sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -68,11 +68,11 @@ def boot_id() -> str | None:
 
 
 def started(pid: int) -> int | None:
-    """When a process began, in clock ticks after the boot; None when it does not run."""
+    """Return a process's start time in clock ticks after the boot; None if it does not run."""
     try:
         line = (PROC / str(pid) / "stat").read_bytes()
     except OSError:
         return None
-    # The name, in parentheses, may hold anything; after it: state, and 18 more, and the start.
+    # The name, in parentheses, may contain anything; fields after it: state, 18 more, start time.
     fields = line.rpartition(b")")[2].split()
     return None if fields[0] in (b"Z", b"X") else int(fields[19])

@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,15 +56,7 @@ class Loading(Copy):
 
     @classmethod
     def by_this_process(cls, copy: Copy) -> Loading:
-        owner = Owner.this_process()
-        return cls(
-            version=copy.version,
-            digest=copy.digest,
-            host=owner.host,
-            pid=owner.pid,
-            boot=owner.boot,
-            started=owner.started,
-        )
+        return cls(**copy.model_dump(), **asdict(Owner.this_process()))
 
     def is_interrupted(self) -> bool:
         owner = Owner(self.host, self.pid, self.boot, self.started)

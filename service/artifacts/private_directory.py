@@ -1,8 +1,8 @@
-"""Directories that belong to this user alone.
+"""Creates and checks directories that belong to this user alone.
 
-What is read back from such a directory is believed, so no other user may have put it there: the
-directory is this user's, has mode 0700 and is no symbolic link. A missing one is made; one of ours
-with a wider mode is narrowed.
+Their content is trusted, so no other user may be able to write to them: the owner is this user, the
+mode is 0700, and the path is no symbolic link. A missing directory is created; the mode of an
+existing one is narrowed.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import stat
 from pathlib import Path
 
 PRIVATE = 0o700
-OF_PARENTS = 0o755  # of those that are missing
+OF_PARENTS = 0o755  # that are missing
 OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NotPrivate(OSError):
-    """The directory is not this user's alone, and cannot be made so. Names the remedy."""
+    """The directory cannot be made private. The message names the remedy."""
 
 
 def make_private(path: Path, setting: str) -> None:
-    """Make the directory, or check that an existing one is private. NotPrivate, OSError.
+    """Create the directory, or check that an existing one is private. NotPrivate, OSError.
 
     ``setting`` is the variable that names it, for messages.
     """
@@ -31,8 +31,8 @@ def make_private(path: Path, setting: str) -> None:
 def open_private(path: Path, setting: str) -> int:
     """Like ``make_private``, and return a descriptor of the directory, for ``dir_fd=``.
 
-    What is opened by the descriptor is in the directory that was checked, also when another one
-    has taken its path since.
+    Files opened through the descriptor are in the checked directory, even if its path has been
+    replaced since.
     """
     path = path.absolute()
     try:
@@ -59,7 +59,7 @@ def open_private(path: Path, setting: str) -> int:
 
 
 def _check_kind(path: Path, setting: str) -> None:
-    """For its message: opening it would fail as well."""
+    """Give the reason if the path is no directory: opening it would only fail."""
     kind = path.lstat().st_mode
     if stat.S_ISLNK(kind):
         raise NotPrivate(
@@ -70,7 +70,7 @@ def _check_kind(path: Path, setting: str) -> None:
 
 
 def _narrow(directory: int, path: Path, setting: str) -> None:
-    """Set mode 0700 on an open directory of ours. NotPrivate for any other."""
+    """Set mode 0700 on a directory of this user. NotPrivate for any other owner."""
     found, mine = os.fstat(directory), os.geteuid()
     if found.st_uid != mine:
         raise NotPrivate(

@@ -1,4 +1,4 @@
-"""The models folder: which versions there are to load."""
+"""Lists the versions in the models folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import MANIFEST, VERSION_PATTERN
 from service.artifacts.arrival import ArrivalTracker, FoundBundle
 
-MOST_ENTRIES = 100_000  # of the folder that are read: of more, which ones is left to chance
-MOST_VERSIONS = 10_000  # of them that are looked into: the last ones by name
+MOST_ENTRIES = 100_000  # of the folder that are read, in directory order
+MOST_VERSIONS = 10_000  # of these that are opened: the last ones by name
 
 
 class ModelRepository:
-    """``path``: a folder of bundles, or one bundle, which is then all there is."""
+    """``path`` is a folder of bundles, or a single bundle."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.single = path, os.path.lexists(path / MANIFEST)
@@ -27,11 +27,11 @@ class ModelRepository:
 
     @property
     def models(self) -> Path:
-        """The folder that bundles are in."""
+        """The folder that holds the bundles."""
         return self.path.resolve().parent if self.single else self.path
 
     def versions(self) -> dict[str, FoundBundle]:
-        """By name, also those that are still arriving."""
+        """Return all versions by name, incomplete ones included."""
         folders = self._folders()
         with self._looking:
             found = [self._arrivals.look(folder) for folder in folders]
@@ -39,28 +39,28 @@ class ModelRepository:
         return {one.version: one for one in found if one is not None}
 
     def folder(self, version: str) -> Path | None:
-        """Where a version's bundle is. It is found among the folder's names, never made a path."""
+        """Find a version's folder. Names are compared with the listing, never joined to a path."""
         return next((folder for folder in self._folders() if folder.name == version), None)
 
     def look(self, version: str) -> FoundBundle | None:
-        """One version."""
+        """Return one version's present state."""
         folder = self.folder(version)
         with self._looking:
             return None if folder is None else self._arrivals.look(folder)
 
     def newest_first(self) -> list[FoundBundle]:
-        """Those that may be begun with or followed: whole, and not of the future."""
+        """List versions that may be started with or followed: complete, not dated in the future."""
         found = [one for one in self.versions().values() if one.whole and not one.ahead]
         return sorted(found, key=age, reverse=True)
 
     def newest(self) -> FoundBundle:
-        """The first of ``newest_first``. BundleError when there is none."""
+        """Return the first of ``newest_first``. BundleError if there is none."""
         for found in self.newest_first():
             return found
         raise BundleError(self.nothing())
 
     def nothing(self) -> str:
-        """Why there is nothing to serve."""
+        """Explain why there is nothing to serve."""
         for version, found in self.versions().items():
             if found.fault is not None:
                 return found.fault
@@ -72,7 +72,7 @@ class ModelRepository:
         )
 
     def digests_fit(self, version: str) -> bool:
-        """Whether a version's files are what its manifest says, now. Reads them all."""
+        """Whether a version's files match the digests in its manifest. Reads them all."""
         folder = self.folder(version)
         if folder is None:
             return False
@@ -106,13 +106,13 @@ class ModelRepository:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Also through a link, so that its refusal is told. One that leads nowhere is none."""
+    """Whether it is a folder, or a link to one, which is then refused with a message."""
     try:
         return entry.is_dir()
-    except OSError:  # a loop of links, or one into a folder that is closed to us
+    except OSError:  # a loop of links, or no permission
         return False
 
 
 def age(found: FoundBundle) -> tuple[float, str]:
-    """The order of versions: the newest last, unknown ones first."""
+    """Sort key of versions: newest last, unknown dates first."""
     return found.created.timestamp() if found.created else 0.0, found.version

@@ -24,7 +24,8 @@ ROOT = Path(service.__file__).parents[1]
 WALL_FACTOR = 10  # wall time per processor time, for a child at the lowest priority
 BYTES_PER_BUNDLE_BYTE = 3  # mapped, read in, prepacked
 DO_NOT_SERVE = "do not serve this bundle: rebuild it with `python -m model_export build`"
-PROVED = "proved"  # file beside a copy: the runtime and machine type it was verified with
+PROVED = "proved"  # file next to a copy: what it was verified with
+MACHINE = f"onnxruntime {onnxruntime.__version__} on {platform.machine()}\n".encode()
 MOST_PROVED_BYTES = 4096
 
 
@@ -93,21 +94,13 @@ def wait_for_verdict(bundle: Bundle, child: subprocess.Popen[bytes], limits: San
 def is_proved(bundle: Bundle) -> bool:
     """Whether this copy was verified before, by this runtime on this type of machine."""
     try:
-        return plain_files.read(_marker(bundle), MOST_PROVED_BYTES) == _this_machine()
+        return plain_files.read(bundle.path.parent / PROVED, MOST_PROVED_BYTES) == MACHINE
     except (OSError, BundleError):  # missing or damaged
         return False
 
 
 def note_proved(bundle: Bundle) -> None:
-    write_durably(_marker(bundle), _this_machine())
-
-
-def _marker(bundle: Bundle) -> Path:
-    return bundle.path.parent / PROVED
-
-
-def _this_machine() -> bytes:
-    return f"onnxruntime {onnxruntime.__version__} on {platform.machine()}\n".encode()
+    write_durably(bundle.path.parent / PROVED, MACHINE)
 
 
 def _too_long(bundle: Bundle, seconds: float) -> str:

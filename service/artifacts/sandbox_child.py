@@ -1,7 +1,7 @@
-"""Opens a bundle first, in a child process: ``python -m service.artifacts.sandbox_child``.
+"""Verifies a bundle in a child process: ``python -m service.artifacts.sandbox_child``.
 
-A graph is a program by somebody else. Here it gets so much memory and processor time and no more,
-may write no file, and answers every golden question; the verdict is one line of JSON.
+A graph is third-party code. It runs here with limits on memory and processor time and without
+permission to write files. The verdict, of all golden answers, is one line of JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def confine(memory_bytes: int, cpu_seconds: int, niceness: int) -> None:
-    """Limits of this process, before anything foreign is opened."""
+    """Limit this process, before the bundle is opened."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the service
     with suppress(OSError):  # refused: then it runs at the service's own priority
         os.nice(niceness)
@@ -28,7 +28,7 @@ def confine(memory_bytes: int, cpu_seconds: int, niceness: int) -> None:
 
 
 def limit(resource_: int, most: int) -> None:
-    """Lower a limit; a hard limit below ``most`` may not be raised, and stays."""
+    """Lower a limit to ``most``, or to the hard limit if that is lower."""
     _, hard = resource.getrlimit(resource_)
     least = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(resource_, (least, least))
@@ -53,8 +53,8 @@ def main(path: str, memory_bytes: str, cpu_seconds: str, niceness: str) -> None:
         verdict = {"proved": False, "reason": f"golden answers: {error}"}
     except (BundleError, MemoryError) as error:
         verdict = {"proved": False, "reason": str(error) or "out of memory"}
-    except Exception as error:  # onnxruntime's own share no base but Exception
-        verdict = {"proved": False, "reason": f"it fails while running: {error}"}
+    except Exception as error:  # onnxruntime's errors have no other common base
+        verdict = {"proved": False, "reason": f"error while running: {error}"}
     verdict["niceness"] = os.getpriority(os.PRIO_PROCESS, 0)
     sys.stdout.buffer.write(orjson.dumps(verdict) + b"\n")
 

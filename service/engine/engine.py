@@ -1,10 +1,10 @@
-"""Worker threads that score, taking turns between requests.
+"""Runs jobs on worker threads, chunk by chunk, in round robin.
 
-The queue holds requests, not chunks: a worker takes the request whose turn it is, puts it back if
-more of it is left, and runs one chunk of it. So a list of 5,000 never makes a list of 50 wait for
-more than a chunk of it, and several workers share one long request when there is nobody else.
+The queue holds jobs, not chunks: a worker takes the next job, puts it back if chunks of it are
+left, and runs one. So a list of 5,000 delays a list of 50 by one chunk at most, and several workers
+share a long job when no other waits.
 
-The graphs release the interpreter's lock, so threads are cores; each runs one chunk at a time.
+The graphs release the interpreter's lock, so each thread can use a core.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class Job:
         self.waiting = deque(spans)  # touched only by the thread that took the job from the queue
         self.unfinished = len(spans)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.abandoned = False  # expired, failed, or nobody waits: nothing more of it is run
+        self.abandoned = False  # expired, failed or cancelled: no more of its chunks are run
         self.submitted = perf_counter()
         self.started = self.prepared = self.finished = 0.0
         self.busy = 0.0  # seconds that threads spent on it
 
     @property
     def priority(self) -> Priority:
-        """Its owner's, as it is now."""
+        """The owner's current priority."""
         return self._owner.priority
 
     def complete(self, error: BaseException | None) -> None:
@@ -63,7 +63,7 @@ class Job:
             self.done.set_result(None)
         elif isinstance(error, Exception) and not isinstance(error, StopIteration):
             self.done.set_exception(error)
-        else:  # as it is it would end the event loop, or not be taken by the future
+        else:  # raised as it is, it would end the event loop, or a future would not accept it
             fault = RuntimeError(f"the graphs raised {type(error).__name__}")
             fault.__cause__ = error
             self.done.set_exception(fault)
@@ -83,20 +83,20 @@ def too_late() -> DeadlinePassed:
 
 
 def in_time(deadline: float) -> None:
-    """DeadlinePassed once it has (``perf_counter``): what comes next would be for nobody."""
+    """Raise DeadlinePassed once ``deadline`` (``perf_counter``) has passed."""
     if perf_counter() >= deadline:
         raise too_late()
 
 
 class Engine:
-    """``threads`` workers over one fair queue. Made on the event loop that awaits it."""
+    """``threads`` workers over one fair queue. Created on the event loop that awaits it."""
 
     def __init__(
         self, threads: int, *, chunk: int = 128, min_chunk: int = 64, niceness: int = 0
     ) -> None:
-        """``niceness`` is added to the process's own; at 19 they yield to all else on the machine.
+        """``niceness`` is added to the process's own; at 19 threads yield to all other work.
 
-        A thread that fails is started again; ``waiting_for`` tells of those that do not serve.
+        A thread that fails is started again; ``waiting_for`` counts those that do not run.
         """
         self.threads = threads
         self.begin_counts()
@@ -107,7 +107,7 @@ class Engine:
         self._workers = [KeptThread("engine", self._serve, number) for number in range(threads)]
 
     def begin_counts(self) -> None:
-        """Zero: what was run so far answered no request."""
+        """Reset the counts: what was run so far answered no request."""
         self.chunks = 0  # run so far
         self.expired = 0  # requests dropped, or cut short, because their deadline had passed
         self.expired_runs = 0  # calls of the graphs that began after their deadline
@@ -120,18 +120,18 @@ class Engine:
 
     @property
     def waiting_for(self) -> str:
-        """What keeps it from scoring as it should, for /readyz; empty when nothing does."""
+        """Why scoring is impaired, for /readyz; empty when it is not."""
         down = sum(not worker.serves for worker in self._workers)
         return f"engine threads: {down} of {self.threads} have ended" if down else ""
 
     def pieces(self, rows: int) -> int:
-        """How many chunks a list is cut into."""
+        """Number of chunks that a list is cut into."""
         least = -(-rows // self.chunk)
         spread = min(self.threads, rows // self._min_chunk)
         return max(1, least, spread)
 
     def spans(self, rows: int) -> tuple[Span, ...]:
-        """Near-equal chunks. The same length is always cut alike: the same list, the same bits."""
+        """Near-equal chunks. Equal lengths are cut alike, so that equal lists get equal bits."""
         return _cut(rows, self.pieces(rows))
 
     async def run(
@@ -142,9 +142,9 @@ class Engine:
         prepare: Prepare | None = None,
         priority: HasPriority = Priority.ONLINE,
     ) -> Job:
-        """``prepare()``, then ``run(start, end)`` over all rows. DeadlinePassed at ``deadline``.
+        """Call ``prepare()``, then ``run(start, end)`` over all rows. DeadlinePassed.
 
-        The deadline is on ``perf_counter``. Returns the finished job, for its clock readings.
+        ``deadline`` is on ``perf_counter``. Returns the finished job, for its clock readings.
         """
         job = Job(prepare, run, self.spans(rows), deadline, priority)
         timer = self._loop.call_later(max(0.0, deadline - job.submitted), job.expire)
@@ -154,8 +154,8 @@ class Engine:
         except BaseException as error:
             job.abandoned = True
             self.expired += isinstance(error, DeadlinePassed)
-            # It holds the error, whose traceback holds this frame: the collector would be left
-            # with the whole request.
+            # The job holds the error, whose traceback holds this frame: a reference cycle that
+            # would keep the whole request until the next garbage collection.
             del job
             raise
         finally:
@@ -164,7 +164,7 @@ class Engine:
         return job
 
     def close(self) -> None:
-        """Let running chunks end and stop. Blocks for at most one chunk."""
+        """Stop after the running chunks. Blocks for at most one chunk."""
         for _ in self._workers:
             self._queue.end()
         for worker in self._workers:
@@ -177,7 +177,7 @@ class Engine:
             error: BaseException | None = None
             try:
                 last = self._run_chunk(job)
-            except BaseException as failure:  # what the graphs raise belongs to the request
+            except BaseException as failure:  # the request fails, not the thread
                 last, error = True, failure
             if last:
                 self._loop.call_soon_threadsafe(job.complete, error)
@@ -185,7 +185,7 @@ class Engine:
             del job, error
 
     def _run_chunk(self, job: Job) -> bool:
-        """Run the next chunk; whether the job is finished with it."""
+        """Run the next chunk. Returns whether it was the last."""
         if not self._live(job):
             return False
         if not job.started:
@@ -197,7 +197,7 @@ class Engine:
                     return False
         start, end = job.waiting.popleft()
         if job.waiting:
-            self._queue.put(job)  # the next turn is somebody else's, unless nobody waits
+            self._queue.put(job)  # behind the others
         self._call(job, job.run, start, end)
         with self._counting:
             self.chunks += 1
@@ -208,7 +208,7 @@ class Engine:
         return True
 
     def _call(self, job: Job, call: Callable[..., None], *span: int) -> None:
-        """At the runtime's door: counts what really began when, wherever that was decided."""
+        """Run and time one call of the graphs; count it if it began after the deadline."""
         began = perf_counter()
         call(*span)
         took = perf_counter() - began
@@ -219,5 +219,5 @@ class Engine:
 
     @staticmethod
     def _live(job: Job) -> bool:
-        """Expired jobs never reach the graphs; the event loop's own timer answers for them."""
+        """Expired jobs never reach the graphs; the event loop's timer has completed them."""
         return not job.abandoned and perf_counter() < job.deadline

@@ -1,8 +1,7 @@
-"""Queue of jobs that wait for an engine thread, in the order of their turns.
+"""Queue of jobs for the engine threads: round robin within a priority.
 
-Within a class a job that was taken goes back to the end while more of it is left, so everyone has
-one chunk after everyone else's. Between classes online goes first, and batch gets a turn in every
-``BATCH_TURN`` so that what was let in comes to an end.
+A job that was taken goes back to the end while chunks of it are left. Online goes before batch, but
+batch gets one turn in ``BATCH_TURN``, so that admitted batch requests finish.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ W = TypeVar("W", bound=HasPriority)
 
 
 class RequestQueue(Generic[W]):
-    """No lock of its own: there are never more tokens than jobs, so a token finds one."""
+    """Lock-free: there are never more tokens than jobs, so a thread with a token finds a job."""
 
     def __init__(self) -> None:
         self._rings: dict[Priority, deque[W]] = {priority: deque() for priority in Priority}
@@ -35,16 +34,16 @@ class RequestQueue(Generic[W]):
         self._tokens.put(True)
 
     def take(self) -> W | None:
-        """The next, once there is one; None when a thread is to end."""
+        """Wait for the next job; None tells the thread to end."""
         return self._next() if self._tokens.get() else None
 
     def end(self) -> None:
-        """Of one thread, when nothing is left before it."""
+        """End one thread, once the jobs before are done."""
         self._tokens.put(False)
 
     def _next(self) -> W:
         online, batch = self._rings[Priority.ONLINE], self._rings[Priority.BATCH]
-        while True:  # another thread may take what was seen here, and leave what came since
+        while True:  # another thread may have taken the job that was seen here
             first, second = (online, batch) if self._since_batch < BATCH_TURN else (batch, online)
             for ring in (first, second):
                 if not ring:

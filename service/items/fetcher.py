@@ -45,7 +45,7 @@ NEVER = None, -1  # fetched, or remembered
 
 
 def each_status(status: SomeStatus, count: int) -> Status:
-    """(count,), written out."""
+    """Expand to (count,)."""
     return np.zeros(count, np.uint8) if status is None else status
 
 
@@ -81,7 +81,7 @@ class ItemFetcher:
         permit: Permit | None = None,
         charge: Charge | None = None,
     ) -> list[Fetched]:
-        """These items (distinct), in one or more parts; at most one is a new round trip.
+        """Fetch these items (distinct), in one or more parts; at most one is a new round trip.
 
         Deriving them has the priority of ``permit``, and the loop's time is on ``charge``. Raises
         StoreFailure when a part cannot be had, DeadlinePassed at ``deadline``.
@@ -109,8 +109,8 @@ class ItemFetcher:
             del waited
             if late:
                 raise DeadlinePassed("the answer was not ready before its deadline")
-        # A failed task holds its error, and that error's traceback this frame and its callers': a
-        # task among its variables would leave the request to the collector.
+        # A failed task holds its error, whose traceback holds this frame: a task in a variable
+        # would be a reference cycle.
         try:
             while tasks:
                 parts.append(tasks.pop().result())
@@ -119,13 +119,13 @@ class ItemFetcher:
         return parts
 
     def forget(self, ids: Ids) -> None:
-        """These have changed: nothing that is known or under way of them counts any more."""
+        """Drop what is known or under way of items that have changed."""
         self._epoch += 1
         _drop(self._without, ids)
         _drop(self._under_way, ids)
 
     def forget_unknown(self) -> None:
-        """Changes were lost: what had no record may have one now."""
+        """Clear the negative cache, when changes were lost."""
         self._epoch += 1
         self._without.clear()
 
@@ -162,7 +162,7 @@ class ItemFetcher:
         epoch: Epoch,
         permit: Permit | None,
     ) -> Fetched:
-        """One round trip, and the item tower for what it found."""
+        """Read items in one round trip, derive and insert them."""
         table, mine = self._table, self._epoch
         keep = partial(table.keep, epoch=epoch)
         batch = await store.items(ids)
@@ -198,7 +198,7 @@ class ItemFetcher:
 
 
 def _drop(kept: dict[int, Any], ids: Ids) -> None:
-    """By whichever of the two is shorter: a bulk load changes many at once."""
+    """Iterate over the shorter of the two: a bulk load changes many items at once."""
     gone = ids.tolist() if len(ids) <= len(kept) else set(kept) & set(ids.tolist()) if kept else ()
     for item in gone:
         kept.pop(item, None)

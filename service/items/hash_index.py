@@ -1,4 +1,4 @@
-"""Ids to row numbers, a whole array at a time.
+"""Hash index from ids to row numbers, vectorised over arrays of ids.
 
 Every id has two buckets of eight 8-byte keys, one cache line each, and is in one of them: a look-up
 of many ids is a gather of their first buckets and one comparison, repeated with the second ones for
@@ -81,17 +81,17 @@ class HashIndex:
         return cls(keys, rows, hints, random_multiplier(), random_multiplier())
 
     def first_choice(self, ids: Ids) -> Rows:
-        """Row number (N,) that is probably each id's, if it has one."""
+        """Probable row number (N,) of each id, by its first hint."""
         rows: Rows = self._hints.take(self._hashed(ids, self._hint_shift))
         return rows
 
     def second_choice(self, ids: Ids) -> Rows:
-        """As ``first_choice``, for those whose first was another's: their second."""
+        """Probable row number (N,) by the second hint, where the first belongs to another id."""
         rows: Rows = self._hints.take(self._hashed_again(ids, self._hint_shift))
         return rows
 
     def remember(self, ids: Ids, rows: Rows) -> None:
-        """Where ids were found that neither of their hints led to."""
+        """Store hints for ids that neither of their hints led to."""
         self._hints[self._hashed_again(ids, self._hint_shift)] = rows
 
     def find(self, ids: Ids) -> Rows:
@@ -137,7 +137,7 @@ class HashIndex:
         self._hints[self._hashed(ids, self._hint_shift)] = rows
 
     def remove(self, ids: Ids) -> None:
-        """Forget ids; those that are not there are no matter."""
+        """Remove ids; unknown ones are ignored."""
         cell = self._cells(ids)
         self._flat_keys[cell[cell != ABSENT]] = EMPTY
 
@@ -207,7 +207,7 @@ class HashIndex:
 
 
 def _shift_to(size: int) -> np.uint64:
-    """By which 64 bits become a number below this power of two."""
+    """Right shift that reduces 64 bits to below this power of two."""
     return np.uint64(65 - size.bit_length())
 
 

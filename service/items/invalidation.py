@@ -33,7 +33,7 @@ class Invalidation:
         self._tasks = set[asyncio.Task[None]]()
 
     def remove(self, table: ItemTable, ids: Ids) -> asyncio.Future[None]:
-        """Done when no process that shares the table answers from rows read until now.
+        """Remove items; done when no process that shares the table answers from their old rows.
 
         Removals that wait for the lock are made together.
         """
@@ -49,18 +49,18 @@ class Invalidation:
         return done
 
     async def advance(self, table: ItemTable, cursor: str) -> None:
-        """Note in the table how far of the change log is taken in."""
+        """Write the change log's cursor into the table."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._threads, setattr, table, "cursor", cursor)
 
     async def close(self) -> None:
-        """Give up what still waits for a lock."""
+        """Cancel the removals that wait for a lock."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _work(self, table: ItemTable) -> None:
-        """Until there is nothing left to remove."""
+        """Run until there is nothing left to remove."""
         waiting = self._removals[table]
         try:
             while waiting:

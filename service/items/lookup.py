@@ -1,4 +1,4 @@
-"""A request's items: found in the version's table, or fetched, derived and kept there."""
+"""Looks up a request's items in the version's table, and fetches what is missing."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class ItemLookup:
         return len(self.slot)
 
     def without(self, positions: Positions) -> ItemLookup:
-        """The same, the items at these positions unreadable."""
+        """A copy in which the items at these positions are unreadable."""
         status = each_status(self.status, len(self)).copy()
         status[positions] = CORRUPT
         return replace(self, status=status)
 
     def gather(self, positions: Slots) -> DerivedItems:
-        """Rows of the FOUND items at these positions. StaleSlots when the table's are gone."""
+        """Rows of the FOUND items at these positions. StaleSlots when the table has evicted one."""
         slots = self.slot[positions]
         if self.fetched is None or self.place is None:
             return self.table.take(slots, self.generation[positions])

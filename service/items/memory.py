@@ -1,4 +1,4 @@
-"""Where an item table keeps its arrays: one mapping, of memory or of a file that processes share.
+"""The arrays of an item table in one mapping, anonymous or of a file that processes share.
 
     header (32) | changes (8192) | keys (B, 8) rows (B, 8) hints (≥ 2 S)
     | ids (S) generations (S) referenced (S) | vector row context cold (S)
@@ -34,7 +34,7 @@ ALIGNMENT = 4096  # bytes, of each array
 
 @dataclass(frozen=True, slots=True)
 class DerivedItems:
-    """What scoring needs of N items, derived from their records by one model version."""
+    """Columns of N items, derived from their records by one model version."""
 
     vector: Floats  # (N, D)
     row: Floats  # (N, X)
@@ -49,7 +49,7 @@ class DerivedItems:
 
     @classmethod
     def joined(cls, parts: Sequence[DerivedItems]) -> DerivedItems:
-        """One after the other."""
+        """Concatenate ``parts``."""
         return cls(
             np.concatenate([p.vector for p in parts]),
             np.concatenate([p.row for p in parts]),
@@ -76,7 +76,7 @@ class TableMemory:
     rows: Slots  # (B, 8)
     hints: Slots  # (≥ 2 S,)
     ids: Ids  # (S,) whose slot it is, or FREE
-    generations: NDArray[np.int64]  # (S,) grows before the slot is written anew
+    generations: NDArray[np.int64]  # (S,) grows before the slot is overwritten
     referenced: NDArray[np.uint8]  # (S,) looked up since the clock's hand last passed
     items: DerivedItems  # (S,)
 
@@ -89,7 +89,7 @@ class TableMemory:
 
     @classmethod
     def anonymous(cls, schema: FeatureSchema, slots: int) -> TableMemory:
-        """Memory of this process alone, ready for use."""
+        """An empty table in memory of this process alone."""
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         mapping = mmap.mmap(-1, size_of(schema, slots), flags=flags)
         if hasattr(mmap, "MADV_HUGEPAGE"):  # random rows of gigabytes: fewer misses of the TLB
@@ -125,7 +125,7 @@ def size_of(schema: FeatureSchema, slots: int) -> int:
 
 
 def bytes_per_item(schema: FeatureSchema) -> int:
-    """Of a slot: its columns, id, generation and mark. The index is beside that."""
+    """Bytes of a slot: columns, id, generation, reference bit. Without its share of the index."""
     layout = _layout(schema, 1)[5:]
     return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for kind, shape in layout)
 

@@ -1,4 +1,4 @@
-"""The service's side of the feature store: counted, timed, and failing in the service's terms."""
+"""Client of the feature store: counts and times its calls, and translates its errors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from service.observability.metrics import Metrics
 from service.settings import Settings
 
 T = TypeVar("T")
-SAY_EVERY_S = 1.0  # that it still fails
-SAY_LESS_EVERY_S, SAY_LESS_AFTER_S = 60.0, 10.0
+LOG_EVERY_S = 1.0  # while it fails
+LOG_LATER_EVERY_S, LOG_LATER_AFTER_S = 60.0, 10.0
 
 
 def store_options(settings: Settings) -> StoreOptions:
@@ -32,12 +32,12 @@ def store_options(settings: Settings) -> StoreOptions:
 
 
 class StoreReader:
-    """What requests read and write. Every call is one round trip, and never waits long."""
+    """Reads and writes of requests. Each call is one round trip within the store's timeout."""
 
     def __init__(
         self, store: FeatureStore, metrics: Metrics, *, may_do_without: bool = True
     ) -> None:
-        """``may_do_without``: requests are answered from what there is while it fails."""
+        """``may_do_without``: while the store fails, answer from what is in memory."""
         self.store, self.metrics, self.may_do_without = store, metrics, may_do_without
         self.reachable = True
         self._failing: dict[str, _Failing] = {}  # by operation
@@ -54,7 +54,7 @@ class StoreReader:
         return await self._asked("changes", self.store.changes(cursor))
 
     async def append_all(self, appends: Sequence[Append]) -> list[bool | StoreError]:
-        """Whether each was new, or why it is not there. StoreFailure if none could be asked."""
+        """Append; for each, whether it was new, or its error. StoreFailure if all failed."""
         results = await self._asked("append", self.store.append_all(appends))
         for error in results:
             if isinstance(error, StoreError):
@@ -71,7 +71,7 @@ class StoreReader:
         return bool(await self._asked("delete_item", self.store.delete_items(item_ids)))
 
     def failure(self, error: StoreError | None = None) -> StoreFailure:
-        return StoreFailure(told_to_callers(error), headers={"Retry-After": "1"})
+        return StoreFailure(describe(error), headers={"Retry-After": "1"})
 
     async def _asked(self, operation: str, answer: Awaitable[T]) -> T:
         began = perf_counter()
@@ -85,7 +85,7 @@ class StoreReader:
         finally:
             self._took(operation, perf_counter() - began)
         self.reachable = True
-        if self._failing and (failing := self._failing.pop(operation, None)) and failing.said_at:
+        if self._failing and (failing := self._failing.pop(operation, None)) and failing.logged_at:
             logger.info("store answers again", operation=operation)
         return answered
 
@@ -96,33 +96,33 @@ class StoreReader:
         series.observe(seconds)
 
     def _failed(self, operation: str, error: StoreError) -> None:
-        """Count it; say so when it begins, and then once a second, after a while once a minute."""
+        """Count a failure. Log the first, then one a second, and after a while one a minute."""
         self.metrics.store_errors.labels(operation, type(error).__name__).inc()
         of_the_log = isinstance(error, StoreRefused) and error.of_one_key
         if isinstance(error, StoreUnavailable) or (operation == "changes" and not of_the_log):
             self.reachable = False  # else it is of one record
         now = perf_counter()
         failing = self._failing.setdefault(operation, _Failing(now))
-        failing.unsaid += 1
-        every_s = SAY_EVERY_S if now - failing.since < SAY_LESS_AFTER_S else SAY_LESS_EVERY_S
-        if now - failing.said_at >= every_s:
+        failing.unlogged += 1
+        every_s = LOG_EVERY_S if now - failing.since < LOG_LATER_AFTER_S else LOG_LATER_EVERY_S
+        if now - failing.logged_at >= every_s:
             logger.error(
-                "store failed", operation=operation, reason=str(error), times=failing.unsaid
+                "store failed", operation=operation, reason=str(error), times=failing.unlogged
             )
-            failing.unsaid, failing.said_at = 0, now
+            failing.unlogged, failing.logged_at = 0, now
 
 
 @dataclass(slots=True)
 class _Failing:
-    """An operation that has not succeeded since."""
+    """An operation that has failed since ``since`` without a success."""
 
     since: float
-    said_at: float = 0.0
-    unsaid: int = 0
+    logged_at: float = 0.0
+    unlogged: int = 0
 
 
-def told_to_callers(error: StoreError | None) -> str:
-    """What became of a request, without anything internal."""
+def describe(error: StoreError | None) -> str:
+    """Describe a failure to the caller, without internals."""
     if isinstance(error, StoreFull):
         return "the feature store is full: nothing was written"
     if isinstance(error, StoreUnavailable) and error.unknown:

@@ -1,4 +1,4 @@
-"""Items made ready for one model version: their rows in memory, found by id.
+"""Table of the items derived for one model version: rows in memory, found by id.
 
     slot -> vector (D) | row (X) | context (F) | cold
 
@@ -70,8 +70,8 @@ class ItemTable:
         self.bytes_per_item = bytes_per_item(schema)
         self.refused = 0  # items that found no room
         self.evicted = 0
-        self.not_kept = 0  # items that requests had fetched while the lock was not to be had
-        self._busy = False  # the last request to insert waited for the lock in vain
+        self.not_kept = 0  # fetched items that were not inserted, because the lock was held
+        self._busy = False  # the last request to insert did not get the lock
         self._cursor: str | None = None
         self._header = self.memory.header
         self._index = self.memory.index()
@@ -84,18 +84,18 @@ class ItemTable:
 
     @property
     def bytes(self) -> int:
-        """Of the items there are."""
+        """Memory of the items in the table."""
         return self.count * self.bytes_per_item
 
     @property
     def cursor(self) -> str | None:
-        """How far of the store's change log this process has taken in."""
+        """Position in the store's change log up to which this process has applied changes."""
         return self._cursor
 
     @cursor.setter
     def cursor(self, cursor: str) -> None:
-        """Also kept in the table, for a process that joins it. Where that is locked for too long
-        an earlier one stays there: the process that joins then removes some items twice."""
+        """Also write it into the table, for a process that joins. If the table stays locked, an
+        earlier one remains there, and that process removes some items twice."""
         if cursor == self._cursor:
             return
         self._cursor = cursor
@@ -104,8 +104,8 @@ class ItemTable:
             self._header[CURSOR:] = np.frombuffer(text + _digest(text), np.int64)
 
     def joined(self) -> None:
-        """Others have filled it: go on where one of them is, or from the start if that one was
-        killed while it noted where it was. TableBusy."""
+        """Read the cursor that another process has left; None if it was killed while writing it.
+        TableBusy."""
         with self._writing():
             noted = self._header[CURSOR:].tobytes()
         text, digest = noted[:-DIGEST], noted[-DIGEST:]
@@ -113,12 +113,12 @@ class ItemTable:
 
     @property
     def epoch(self) -> Epoch:
-        """The counters of changes, as they are now: an item whose counter has grown since was
-        removed, by any process, or shares its counter with one that was."""
+        """Copy of the change counters. If an item's counter has grown since, a process has removed
+        the item, or one that shares its counter."""
         return self.memory.changes.copy()
 
     def counts(self, ids: Ids, epoch: Epoch) -> NDArray[np.int64]:
-        """(N,) of the counters that changes of these ids count in, at that time."""
+        """(N,) value of each id's change counter in ``epoch``."""
         counts: NDArray[np.int64] = epoch.take(self._counters(ids))
         return counts
 
@@ -157,7 +157,7 @@ class ItemTable:
         return slots, generations, missed
 
     def _look_further(self, ids: Ids) -> tuple[Slots, Generations, Positions]:
-        """As ``look_up``, for ids that their hints were wrong about."""
+        """Like ``look_up``, for ids whose hints were wrong."""
         memory, slots = self.memory, self._index.find(ids)
         generations = memory.generations.take(slots)
         # The index is a hint too. ABSENT reads the last slot, which may just be getting this id.
@@ -170,13 +170,13 @@ class ItemTable:
         return slots, generations, absent
 
     def take(self, slots: Slots, generations: Generations) -> DerivedItems:
-        """Rows (N) of slots that were looked up. StaleSlots if any was taken away since."""
+        """Rows (N) of slots that were looked up. StaleSlots if one has been reused since."""
         rows = self.columns.gather(slots)
         self.check(slots, generations)
         return rows
 
     def check(self, slots: Slots, generations: Generations) -> None:
-        """StaleSlots unless what was read of these slots until now was their items' own."""
+        """Raise StaleSlots unless all that was read of these slots so far was their items' own."""
         if STORES_IN_ORDER:
             now = self.memory.generations.take(slots)
         else:
@@ -195,7 +195,7 @@ class ItemTable:
         epoch: Epoch | None = None,
         within: float = WITHIN_S,
     ) -> int:
-        """Add items (N), leaving out or replacing those there are; how many found no room.
+        """Add items (N), skipping or replacing those in the table. Returns how many found no room.
 
         ``evict`` makes room. ``epoch`` is the table's from before the items' records were read:
         what has changed since then is left out, or an old record would outlive a newer one.
@@ -230,8 +230,8 @@ class ItemTable:
             return refused
 
     def keep(self, ids: Ids, items: DerivedItems, epoch: Epoch) -> None:
-        """Insert what a request has fetched, unless the lock is held by a process that may have
-        been stopped: the request has its items, and the next one fetches them again."""
+        """Insert what a request has fetched, unless a process that may be stopped holds the lock.
+        The request has its items; the next one fetches them again."""
         try:
             within = 0.0 if self._busy else KEEP_WITHIN_S
             self.insert(ids, items, evict=True, epoch=epoch, within=within)
@@ -241,7 +241,7 @@ class ItemTable:
             self.not_kept += len(ids)
 
     def remove(self, ids: Ids, within: float = WITHIN_S) -> None:
-        """These items have changed or gone; so has what any process is fetching of them now.
+        """Remove items that have changed or gone, and invalidate every process's fetches of them.
 
         TableBusy when other writers do not let this one in ``within`` seconds: nothing is removed.
         """
@@ -251,12 +251,12 @@ class ItemTable:
             self._unlink(ids)
 
     def ids(self) -> Ids:
-        """Every item there is, in no order."""
+        """Ids of all items, in no order."""
         found: Ids = self.memory.ids[self.memory.ids != FREE]
         return found
 
     def _slots(self, ids: Ids) -> Slots:
-        """Like ``find``, without marking the slots as used. For writers."""
+        """Like ``find``, without setting reference bits. For writers."""
         slots = self._index.find(ids)
         slots[self.memory.ids[slots] != ids] = ABSENT
         return slots
@@ -305,7 +305,7 @@ class ItemTable:
             memory.ids[gone] = FREE
             self._header[COUNT] -= len(gone)
             self.evicted += len(gone)
-        # Nobody may find these again in the next step.
+        # So that the next step does not choose them again.
         memory.ids[chosen] = TAKEN
         return chosen, len(gone)
 
@@ -319,7 +319,7 @@ class ItemTable:
         self.memory.ids[slots] = ids
 
     def _link(self, slots: Slots, ids: Ids, cells: Slots) -> None:
-        """Lead the index to the new slots and free the old ones."""
+        """Point the index to the new slots and free the old ones."""
         old = self._slots(ids)
         replaced = old[old != ABSENT]
         self._index.fill(cells, ids, slots)
@@ -336,8 +336,8 @@ class ItemTable:
 
     @contextmanager
     def _writing(self, within: float = WITHIN_S) -> Iterator[None]:
-        """Enter as the only writer, and mend what one that died half-way has left: no wrong rows,
-        but perhaps a wrong count and slots without an owner. TableBusy."""
+        """Enter as the only writer. Repairs what a killed writer has left: never wrong rows, but
+        perhaps a wrong count and slots without an owner. TableBusy."""
         with self._lock.held(within):
             if self._header[WRITING]:
                 self._mend()

@@ -27,10 +27,9 @@ class SampledWorker(Generic[T]):
 
     def offer(self, sample: T) -> bool:
         """Queue a sample. False if the queue is full."""
-        try:
-            self._queue.put_nowait(sample)
-        except asyncio.QueueFull:
+        if self._queue.full():
             return False
+        self._queue.put_nowait(sample)
         return True
 
     @staticmethod

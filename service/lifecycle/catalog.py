@@ -37,6 +37,7 @@ IN_MEMORY = frozenset({State.READY, State.ACTIVE, State.DRAINING})
 UNDER_WAY = frozenset({State.LOADING, State.WARMING, State.VERIFYING})
 NOT_TRIED = (State.ARRIVING, State.AVAILABLE)
 GONE = (*NOT_TRIED, State.UNLOADED)
+SHOWN = ["reason", "step", "digest", "signer", "created", "since", "load_seconds", "worst_stall_ms"]
 
 
 @dataclass(slots=True)
@@ -62,18 +63,8 @@ class ModelEntry:
         self.state, self.step, self.reason = state, step, reason
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "version": self.name,
-            "state": self.state.value,
-            "reason": self.reason,
-            "step": self.step,
-            "digest": self.digest,
-            "signer": self.signer,
-            "created": self.created,
-            "since": self.since,
-            "load_seconds": self.load_seconds,
-            "worst_stall_ms": self.worst_stall_ms,
-        }
+        shown = {name: getattr(self, name) for name in SHOWN}
+        return {"version": self.name, "state": self.state.value, **shown}
 
 
 class ModelCatalog:

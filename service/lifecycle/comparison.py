@@ -1,7 +1,7 @@
-"""Times two versions in turns over one stretch, so that other work slows both alike.
+"""Compares the speed of two versions by timing them alternately.
 
-What a version's answers take also depends on what is asked, how often, and what else runs on the
-machine. Before a version is taken back for being slow it is held against the one before it, here.
+Response times also depend on the requests, their rate and other load. Alternating calls expose
+both versions to the same load, so this decides before a slow version is rolled back.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from service.models.loaded_model import LoadedModel
 
-PAIRS = 400  # at most
-TIME_S = 4.0  # at most, once there are the fewest pairs
+MOST_PAIRS = 400
 FEWEST_PAIRS = 12
-LEAST_S = 0.002  # of difference for one call to be slow
-SLOW_SHARE = 0.01  # of the new one's calls
-CERTAIN = 3.0  # standard deviations by which the new one must have more slow calls than the old
+TIME_S = 4.0  # at most, after the fewest pairs
+LEAST_S = 0.002  # difference for one call to count as slow
+SLOW_SHARE = 0.01  # of the new version's calls
+CERTAIN = 3.0  # standard deviations between the numbers of slow calls
 Shape = tuple[int, int]  # candidates in one call of the graphs, history items
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -36,8 +36,8 @@ class Comparison:
     shape: Integers  # (P,)
 
     def is_slower(self, ratio: float) -> bool:
-        """Whether the new one takes ``ratio`` times as long and more, as a rule or in its tail."""
-        usual = np.empty_like(self.old)  # (P,) of the old one, for this shape
+        """Whether the new version takes ``ratio`` times as long, in the median or in the tail."""
+        usual = np.empty_like(self.old)  # (P,) median of the old version for the pair's shape
         for shape in np.unique(self.shape):
             alike = self.shape == shape
             usual[alike] = np.median(self.old[alike])
@@ -45,21 +45,21 @@ class Comparison:
             return True
         limit = np.maximum(ratio * usual, usual + LEAST_S)
         slow, also = int((self.new > limit).sum()), int((self.old > limit).sum())
-        # Were both alike, a slow call would be either's by the toss of a coin.
+        # If both were equally fast, each slow call would fall on either with probability 1/2.
         more = slow - also > CERTAIN * (slow + also) ** 0.5
         return more and slow > SLOW_SHARE * len(self.new)
 
     def __str__(self) -> str:
         new, old = (1e3 * float(np.median(seconds)) for seconds in (self.new, self.old))
-        return f"median {new:.2f} ms against {old:.2f} ms over {len(self.new)} calls in turns"
+        return f"median {new:.2f} ms against {old:.2f} ms over {len(self.new)} alternating calls"
 
 
 def compare(new: LoadedModel, old: LoadedModel, shapes: Sequence[Shape]) -> Comparison:
-    """Score random items with both, alternating which one is first. Blocks for seconds."""
+    """Score random items with both, each first in turn. Blocks for seconds."""
     random, began = np.random.default_rng(0), perf_counter()
     timed: list[tuple[float, float, int]] = []
     for place, shape in cycle(enumerate(shapes)):
-        if len(timed) == PAIRS:
+        if len(timed) == MOST_PAIRS:
             break
         if len(timed) >= FEWEST_PAIRS and perf_counter() - began > TIME_S:
             break
@@ -73,7 +73,7 @@ def compare(new: LoadedModel, old: LoadedModel, shapes: Sequence[Shape]) -> Comp
 
 
 def _score(version: LoadedModel, shape: Shape, random: np.random.Generator) -> float:
-    """Seconds, the reading of the rows not counted."""
+    """Time one call in seconds, without reading its rows."""
     candidates, past = shape
     columns, items = version.table.columns, max(1, version.table.count)
     seen = columns.gather(random.integers(0, items, min(past, version.schema.history_length)))

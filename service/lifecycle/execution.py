@@ -1,4 +1,4 @@
-"""How a version is computed: in which precision, on which processor; and why not otherwise."""
+"""Chooses the precision and the processor that a version is computed with."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What the settings ask for."""
+    """The choice that the settings ask for."""
 
     precision: PrecisionChoice = "fp32"
     provider: ProviderChoice = "cpu"
 
     def open(self, bundle: Bundle, vnni: Callable[[], bool] | None = None) -> FoldedModel:
-        """The bundle's graphs, as asked. BundleError, or ProviderError, where that is impossible.
+        """Open the bundle's graphs. BundleError or ProviderError if the choice is impossible.
 
-        ``auto`` takes int8 with the gate passed, VNNI here, and the gate's own arithmetic; and the
-        GPU if a session starts there. What was chosen is logged, with the reason.
+        ``auto`` takes int8 if its gate passed, this processor has VNNI, and results equal the
+        gate's; and the GPU if a session starts there. The choice is logged with its reason.
         """
-        # int8 runs on the CPU alone, so whoever insists on it has no use for a GPU that may be had.
+        # int8 runs on the CPU only: forced with provider=auto, it decides for the CPU.
         wanted = "cpu" if (self.precision, self.provider) == ("int8", "auto") else self.provider
         placement = place(bundle.graph("item_tower"), wanted, 1)
         if placement.fallback is not None:
@@ -67,14 +67,14 @@ class Execution:
         if not gate.passed:
             return "fp32", "its int8 ranker did not pass its gate"
         if placement.provider == "cuda":
-            return "fp32", "int8 runs on the CPU alone"
+            return "fp32", "int8 runs on the CPU only"
         if not vnni():
             return "fp32", "this processor has no VNNI"
-        return "int8", "its gate is passed, and this processor has VNNI"
+        return "int8", "its gate passed, and this processor has VNNI"
 
 
 def has_vnni(cpu_info: Path = CPU_INFO) -> bool:
-    """Whether every processor of this machine multiplies int8 at full speed, and exactly."""
+    """Whether every processor here has int8 dot products (VNNI): fast, and without overflow."""
     try:
         lines = cpu_info.read_text().splitlines()
     except OSError:
@@ -84,7 +84,7 @@ def has_vnni(cpu_info: Path = CPU_INFO) -> bool:
 
 
 def _log(bundle: Bundle, model: FoldedModel, reason: str, gate: QuantisationGate | None) -> None:
-    told = {
+    fields: dict[str, object] = {
         "model_version": bundle.version,
         "precision": model.precision,
         "provider": model.placement.provider,
@@ -93,9 +93,9 @@ def _log(bundle: Bundle, model: FoldedModel, reason: str, gate: QuantisationGate
     if model.precision == "int8" and gate is not None and not gate.passed:
         logger.warning(
             "int8 was forced past its gate",
-            **told,
+            **fields,
             delta_auc=gate.delta_auc,
             mean_abs_delta_p=gate.mean_abs_delta_p,
         )
     else:
-        logger.info("precision", **told)
+        logger.info("precision", **fields)

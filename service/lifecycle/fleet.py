@@ -1,11 +1,10 @@
-"""The processes that share a feature store serve the same version.
+"""Makes all processes that share a feature store serve the same versions.
 
-What is wanted is one note in the store; each process looks at it twice a second, does as it says
-in its turn, and keeps a note of its own about how that went. A process that cannot do it says so
-and goes on serving what it has.
+The desired state is a note in the store. Each process polls it, reconciles in its turn, and writes
+a report. A process that cannot reconcile reports the fault and keeps serving what it has.
 
-    fleet/NAME/wanted       what every process should serve, and by whose call
-    fleet/NAME/process/K    one process: who it is, what it serves, what it last did, when
+    fleet/NAME/wanted       the desired state, and the process that set it
+    fleet/NAME/process/K    the report of the process in place K
 """
 
 from __future__ import annotations
@@ -37,21 +36,21 @@ from service.observability.background import count, failed, keep
 from service.observability.logs import logger
 from service.settings import Settings
 
-PATIENT = StoreOptions(budget_ms=5_000)  # nobody waits for an answer yet
+PATIENT = StoreOptions(budget_ms=5_000)  # at the start, before requests
 LOOK_EVERY_S = 0.5
 REPORT_EVERY_S = 10.0
-AGAIN_S = 2.0  # between looks whether what failed here may succeed now
-FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0  # before it is tried again although nothing changed
-TURN_S = 120.0  # that a process waits for each one before it, at most
+AGAIN_S = 2.0  # between checks whether a failed change may succeed now
+FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0  # before a retry with unchanged bundles
+TURN_S = 120.0  # at most, for each process with a lower place
 PLACES = 64
 
 
 @dataclass(slots=True)
 class _Failed:
-    """What could not be done here."""
+    """A desired state that this process could not reach."""
 
     id: str
-    marks: list[str] | None  # of the folders it would have been loaded from, if they can be read
+    marks: list[str] | None  # of the bundles to load, if they can be read
     wait_s: float
     at: float  # ``monotonic``
     looked_at: float = 0.0
@@ -62,7 +61,7 @@ def _marks(folders: list[FoundBundle]) -> list[str]:
 
 
 class Fleet:
-    """This process among the others. Without a name it is alone."""
+    """This process as a member of a fleet. Without a fleet name it does nothing."""
 
     def __init__(self, settings: Settings, store: FeatureStore, manager: ModelManager) -> None:
         self._name, self._store, self._manager = settings.fleet, store, manager
@@ -73,7 +72,7 @@ class Fleet:
             pid=pid,
             mark=mark_of_this_process(),
         )
-        self._notes, self._sightings = Notes(), LivenessTracker()
+        self._notes, self._liveness = Notes(), LivenessTracker()
         self._failed: _Failed | None = None
         self._place: int | None = None
         self._leads = not self._name
@@ -82,7 +81,7 @@ class Fleet:
 
     @staticmethod
     async def wanted(settings: Settings) -> str | None:
-        """The version that the fleet serves, for a process that starts. StoreError."""
+        """Return the active version of the fleet, for a process that starts. StoreError."""
         if not settings.fleet:
             return None
         store = await connect(settings.store, options=PATIENT)
@@ -97,11 +96,11 @@ class Fleet:
             self._task = keep("fleet", self._follow)
 
     def leads(self) -> bool:
-        """Whether this process decides what is followed: the first of those alive."""
+        """Whether this process watches the models folder: the live one in the lowest place does."""
         return self._leads
 
     async def publish(self) -> None:
-        """What this process serves is what all shall serve. StoreFailure: it cannot be said."""
+        """Make what this process serves the desired state. StoreFailure if it cannot be written."""
         if not self._name:
             return
         wanted = DesiredState(
@@ -114,15 +113,15 @@ class Fleet:
             if self._place is not None:
                 await self._write_report(self._place)
         except StoreError as error:
-            logger.error("the fleet was not told", reason=str(error))
+            logger.error("fleet: desired state not written", reason=str(error))
             raise StoreFailure(
-                "done in this process, but the others were not told: the feature store did not "
-                "answer; repeat the call",
+                "done in this process only: the feature store did not answer, and the rest of the "
+                "fleet was not notified; repeat the call",
                 headers={"Retry-After": "1"},
             ) from error
 
     async def reports(self) -> list[Report]:
-        """Every process that is alive, by place. StoreError."""
+        """Return the reports of live processes, by place. StoreError."""
         return [report for _, report, alive in await self._places() if alive]
 
     async def close(self) -> None:
@@ -132,7 +131,7 @@ class Fleet:
             try:
                 await self._store.put_note(self._key(self._place), None)
             except StoreError as error:
-                logger.warning("fleet: not signed off", reason=str(error))
+                logger.warning("fleet: report not removed", reason=str(error))
 
     async def _follow(self) -> None:
         reported, silent = 0.0, False
@@ -143,23 +142,23 @@ class Fleet:
                     reported = time.monotonic()
                 done = self._me.done
                 wanted = await self._read(f"fleet/{self._name}/wanted", DesiredState)
-                # What was read may be older than what this process was told meanwhile.
+                # The note may be older than a change by this process meanwhile.
                 if (
                     wanted is not None
                     and (wanted.id != done or await self._may_succeed_now(wanted))
                     and self._me.done == done
                 ):
-                    await self._do(wanted)
+                    await self._reconcile(wanted)
                 silent = False
             except StoreError as error:
                 if not silent:
                     logger.warning("fleet: the store does not answer", reason=str(error))
                 silent = True
-            except Exception:  # the next look may do better
+            except Exception:
                 failed("fleet", "fleet: failed")
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _do(self, wanted: DesiredState) -> None:
+    async def _reconcile(self, wanted: DesiredState) -> None:
         manager, done = self._manager, self._me.done
         folders: list[FoundBundle] | None = None
         try:
@@ -175,14 +174,14 @@ class Fleet:
             self._me.fault = self._failed = None
         except ServiceError as error:
             self._note_failure(wanted, folders, error.detail)
-            logger.error("fleet: not done here", reason=error.detail)
+            logger.error("fleet: desired state not reached", reason=error.detail)
         except BundleError as error:  # the models folder cannot be read
             self._note_failure(wanted, folders, str(error))
             count("fleet")
-            logger.error("fleet: not done here", reason=str(error))
-        except Exception:  # it would be the same at every look
+            logger.error("fleet: desired state not reached", reason=str(error))
+        except Exception:  # retried with a back-off, like the others
             self._note_failure(wanted, folders, "an unexpected error; it has been logged")
-            failed("fleet", "fleet: not done here")
+            failed("fleet", "fleet: desired state not reached")
         self._me.done = wanted.id
         await self._report()
 
@@ -196,7 +195,7 @@ class Fleet:
         self._me.fault = fault
 
     async def _may_succeed_now(self, wanted: DesiredState) -> bool:
-        """Of what failed here: the bundles have changed and are whole, or it is long ago."""
+        """Whether to retry: the bundles have changed and are complete, or the back-off is over."""
         failure, now = self._failed, time.monotonic()
         if failure is None or failure.id != wanted.id or now < failure.looked_at + AGAIN_S:
             return False
@@ -210,7 +209,7 @@ class Fleet:
         return _marks(folders) != failure.marks or now > failure.at + failure.wait_s
 
     async def _folders(self, wanted: DesiredState) -> list[FoundBundle]:
-        """Those of the versions that have to be loaded for it, as far as they are there."""
+        """Look up the bundles that have to be loaded, as far as they exist."""
         needed = self._needed(wanted)
         if not needed:
             return []
@@ -223,7 +222,7 @@ class Fleet:
         return named - set(self._manager.registry.loaded())
 
     async def _turn(self, wanted: DesiredState) -> None:
-        """Wait until those before us have done it, so that not all load at once."""
+        """Wait for processes in lower places, so that not all load at once."""
         began = time.monotonic()
         while True:
             before = [
@@ -237,7 +236,7 @@ class Fleet:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _report(self) -> None:
-        """Say what we serve; take a place first, or another one if somebody else has ours."""
+        """Write this process's report, and take a free place if it has none or lost its own."""
         places = {k: report for k, report, alive in await self._places() if alive}
         if self._place is None or places.get(self._place, self._me).id != self._me.id:
             self._place = next((k for k in range(PLACES) if k not in places), None)
@@ -253,10 +252,10 @@ class Fleet:
         await self._store.put_note(self._key(place), self._me.model_dump_json().encode())
 
     async def _places(self) -> list[tuple[int, Report, bool]]:
-        """Place, report, and whether its process is alive."""
+        """Return place, report and whether its process is alive."""
         found = await asyncio.gather(*(self._read(self._key(k), Report) for k in range(PLACES)))
         return [
-            (place, report, self._sightings.is_alive(place, report))
+            (place, report, self._liveness.is_alive(place, report))
             for place, report in enumerate(found)
             if report is not None
         ]

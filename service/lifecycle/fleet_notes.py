@@ -1,5 +1,4 @@
-"""The notes by which the processes of a fleet tell each other: what they look like, and which of
-them are of processes that still run."""
+"""Defines and reads the notes of a fleet, and tells which processes are alive."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from service.artifacts.owner import boot_id, started
 from service.observability.logs import logger
 
 M = TypeVar("M", bound=BaseModel)
-GONE_AFTER_S = 35.0  # without a change of its report, under our eyes
+GONE_AFTER_S = 35.0  # without a change of the report, by this process's clock
 MOST_BYTES = 65_536  # of a note
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(max_length=512)]
@@ -27,7 +26,7 @@ Text = Annotated[str, Field(max_length=16_384)]
 
 
 class _Note(BaseModel):
-    """What is not known is not obeyed in part: another release may mean something by it."""
+    """Rejects unknown fields: another release may require that they are honoured."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -43,10 +42,10 @@ class Share(_Note):
 
 
 class DesiredState(_Note):
-    """What every process of a fleet should serve."""
+    """What every process of the fleet should serve."""
 
     id: Name
-    by: Name  # the process that was told
+    by: Name  # the process that set it
     active: Served
     previous: Served | None = None
     canary: Share | None = None
@@ -55,32 +54,32 @@ class DesiredState(_Note):
 
 
 class Report(BaseModel):
-    """One process, in its own words."""
+    """The report that one process writes."""
 
     id: Name
     host: Name
     pid: int
-    mark: Name = ""  # where its number is its own, and when it began
+    mark: Name = ""  # pid namespace and start time
     active: Name | None = None
-    done: Name | None = None  # the id of what it last did, or could not do
+    done: Name | None = None  # id of the last desired state, reached or not
     fault: Text | None = None
     at: float = 0.0  # seconds since 1970 by its own clock, for earlier releases
 
 
 @dataclass(slots=True)
 class Notes:
-    """Reads notes; one that cannot be read is told once and left aside."""
+    """Reads notes. An unreadable one is logged once and ignored."""
 
-    _told: dict[str, bytes] = field(default_factory=dict)  # note -> digest of what it was
+    _logged: dict[str, bytes] = field(default_factory=dict)  # note -> digest of its content
 
     async def get(self, store: FeatureStore, note: str, kind: type[M]) -> M | None:
-        """From the store. StoreError, but not where that note alone cannot be read."""
+        """Read a note from the store. StoreError, unless only this note cannot be read."""
         try:
             content = await store.get_note(note)
         except StoreRefused as error:
             if not error.of_one_key:
                 raise
-            self._leave_aside(note, str(error).encode(), str(error))
+            self._ignore(note, str(error).encode(), str(error))
             return None
         return self.read(note, content, kind)
 
@@ -92,26 +91,26 @@ class Notes:
                 raise ValueError(f"{len(content):,} bytes, and at most {MOST_BYTES:,} are read")
             found = kind.model_validate_json(content)
         except ValueError as error:  # of another release, or damaged
-            self._leave_aside(note, content, _reason(error))
+            self._ignore(note, content, _reason(error))
             return None
-        self._told.pop(note, None)
+        self._logged.pop(note, None)
         return found
 
-    def _leave_aside(self, note: str, content: bytes, reason: str) -> None:
+    def _ignore(self, note: str, content: bytes, reason: str) -> None:
         digest = hashlib.sha256(content).digest()
-        if self._told.get(note) != digest:
-            self._told[note] = digest
-            logger.error("fleet: a note is left aside", note=note, reason=reason)
+        if self._logged.get(note) != digest:
+            self._logged[note] = digest
+            logger.error("fleet: note ignored", note=note, reason=reason)
 
 
 @dataclass(slots=True)
 class LivenessTracker:
-    """When each report last changed, by this process's own clock: those of hosts differ."""
+    """Remembers when each report last changed, by this process's clock: clocks of hosts differ."""
 
     _seen: dict[int, tuple[Report, float]] = field(default_factory=dict)  # by place
 
     def is_alive(self, place: int, report: Report) -> bool:
-        """Whether its process runs: asked of this machine, or because the report changes."""
+        """Whether a process runs: known for this machine, else by changes of its report."""
         now = monotonic()
         before, at = self._seen.get(place, (None, now))
         if before != report:
@@ -128,7 +127,7 @@ def mark_of_this_process() -> str:
 
 @lru_cache(maxsize=1)
 def _here() -> str:
-    """Where process numbers mean the same as here: this boot of the machine, this container."""
+    """Identify this pid namespace: the boot of the machine, and the container."""
     try:
         return f"{boot_id()}:{os.readlink('/proc/self/ns/pid')}"
     except OSError:

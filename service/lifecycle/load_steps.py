@@ -1,7 +1,6 @@
-"""Turns a verified bundle into a version that can answer: graphs, item table, warm-up, golden test.
+"""Turns a verified bundle into a version that can answer: graphs, table, warm-up, golden answers.
 
-The steps run in one low-priority thread. Items are derived in small slices, because each slice
-holds the GIL.
+Runs in one low-priority thread. Items are derived in small slices: each holds the GIL.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import Protocol, TypeVar
 
@@ -31,6 +29,7 @@ from service.lifecycle.catalog import State
 from service.lifecycle.execution import Execution
 from service.models.loaded_model import LoadedModel
 from service.observability.logs import logger
+from service.settings import Settings
 
 T = TypeVar("T")
 ROOM = 1.25  # table capacity per stored item, for items added later,
@@ -57,120 +56,124 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """What a load needs besides the bundle."""
+class LoadSteps:
+    """One load. ``run`` blocks; the store is opened on an event loop of the loading thread."""
 
-    store: str  # URL; opened anew, on the loading thread's own event loop
-    most_items: int
+    bundle: Bundle
+    settings: Settings
     shapes: list[tuple[int, int]]  # (candidates in a chunk, history items) to warm up with
+    progress: Progress
     stop: threading.Event
-    tables: Path | None = None  # folder of tables that this machine's processes share
-    execution: Execution = field(default_factory=Execution)
     # Called as soon as the table exists, empty or shared: item changes must reach it from then on.
-    has_table: Callable[[LoadedModel], None] = lambda _: None
+    has_table: Callable[[LoadedModel], None]
 
-
-def load(bundle: Bundle, options: LoadOptions, progress: Progress) -> LoadedModel:
-    """Run all steps. Blocks. BundleError, StoreError or Stopped."""
-    progress.enter(State.LOADING, "opening the graphs")
-    model = options.execution.open(bundle)
-    version = asyncio.run(_filled(bundle, model, options, progress))
-    progress.enter(State.WARMING, "warming up")
-    warm(version, options.shapes)
-    progress.enter(State.VERIFYING, "verifying against the golden answers")
-    verify(bundle, model)
-    return version
-
-
-async def _filled(
-    bundle: Bundle, model: FoldedModel, options: LoadOptions, progress: Progress
-) -> LoadedModel:
-    store = await feature_store.connect(options.store, model.schema, options=PATIENT)
-    try:
-        items = await store.count_items()
-        capacity = min(options.most_items, int(items * ROOM) + LEAST_ROOM)
-        progress.enter(State.LOADING, "filling the item table", items)
-        if options.tables is None:
-            version = LoadedModel(model, ItemTable(model.schema, capacity))
-            options.has_table(version)
-            await _fill(version, store, options, progress)
-            return version
-        path = table_path(options.tables, bundle, options.store)
-        file = TableFile(path, model.schema, capacity)
-        version = LoadedModel(model, ItemTable(model.schema, file.capacity, file.memory, file))
-        options.has_table(version)
-        while not file.filled:
-            with file.filling() as ours:
-                if ours:
-                    await _fill(version, store, options, progress)
-                    file.fill_is_done()
-            if options.stop.is_set():
-                raise Stopped
-            await asyncio.sleep(LOOK_EVERY_S)
-        if version.table.cursor is None:
-            _when_free(version.table.joined, options)
-            logger.info("item table shared", model_version=version.name, items=version.table.count)
-        return version
-    finally:
-        await store.close()
-
-
-async def _fill(
-    version: LoadedModel, store: FeatureStore, options: LoadOptions, progress: Progress
-) -> None:
-    table = version.table
-    _when_free(table.joined, options)  # drops what a process that died here had half written
-    if table.cursor is None:
-        table.cursor = (await store.changes(None)).cursor  # changes are followed from here
-    await fill(version, store, options, progress)
-
-
-async def fill(
-    version: LoadedModel, store: FeatureStore, options: LoadOptions, progress: Progress
-) -> None:
-    """Derive every stored item into the table and report progress."""
-    began = told = perf_counter()
-    unreadable = seen = 0
-    table = version.table
-    epoch = table.epoch
-    async for batch in store.scan_items(SCANNED):
-        for start in range(0, len(batch.ids), SLICE):
-            part = slice(start, start + SLICE)
-            unreadable += _when_free(partial(_insert, version, batch, part, epoch), options)
-            if options.stop.is_set():
-                raise Stopped
-        epoch = table.epoch
-        seen += len(batch.ids)
-        progress.advance(len(batch.ids))
-        if perf_counter() - told > LOG_EVERY_S:
-            told = perf_counter()
-            logger.info("filling the item table", model_version=version.name, items=seen)
-    logger.info(
-        "item table filled",
-        model_version=version.name,
-        items=table.count,
-        megabytes=round(table.count * table.bytes_per_item / 1e6, 1),
-        seconds=round(perf_counter() - began, 2),
-    )
-    if unreadable:
-        logger.warning("items with damaged records or numbers too large", items=unreadable)
-    if table.refused:
-        logger.warning(
-            "item table full: the rest is fetched and derived by each request",
-            refused=table.refused,
-            capacity=table.capacity,
-            remedy="raise QIN_MAX_TABLE_ITEMS",
+    def run(self) -> LoadedModel:
+        """Raises BundleError, StoreError or Stopped."""
+        self.progress.enter(State.LOADING, "opening the graphs")
+        model = Execution(self.settings.precision, self.settings.provider).open(self.bundle)
+        version = asyncio.run(self._with_table(model))
+        self.progress.enter(State.WARMING, "warming up")
+        self._warm(version)
+        self.progress.enter(State.VERIFYING, "verifying against the golden answers")
+        difference = check_golden(self.bundle, model)  # BundleError beyond the export's tolerance
+        logger.info(
+            "verified",
+            model_version=version.name,
+            golden_answers=difference.cases,
+            max_abs_error=difference.max_abs_error,
         )
+        return version
 
-
-def _when_free(change: Callable[[], T], options: LoadOptions) -> T:
-    """Retry a change of the table until its lock is free. Raises Stopped."""
-    while True:
+    async def _with_table(self, model: FoldedModel) -> LoadedModel:
+        settings, schema = self.settings, model.schema
+        store = await feature_store.connect(settings.store, schema, options=PATIENT)
         try:
-            return change()
-        except TableBusy:
-            if options.stop.is_set():
-                raise Stopped from None
+            items = await store.count_items()
+            capacity = min(settings.max_table_items, int(items * ROOM) + LEAST_ROOM)
+            self.progress.enter(State.LOADING, "filling the item table", items)
+            if settings.table_folder is None:
+                version = LoadedModel(model, ItemTable(schema, capacity))
+                self.has_table(version)
+                await self._fill(version, store)
+                return version
+            path = table_path(settings.table_folder, self.bundle, settings.store)
+            file = TableFile(path, schema, capacity)
+            version = LoadedModel(model, ItemTable(schema, file.capacity, file.memory, file))
+            self.has_table(version)
+            while not file.filled:
+                with file.filling() as ours:
+                    if ours:
+                        await self._fill(version, store)
+                        file.fill_is_done()
+                self._check_stop()
+                await asyncio.sleep(LOOK_EVERY_S)
+            table = version.table
+            if table.cursor is None:
+                self._when_free(table.joined)
+                logger.info("item table shared", model_version=version.name, items=table.count)
+            return version
+        finally:
+            await store.close()
+
+    async def _fill(self, version: LoadedModel, store: FeatureStore) -> None:
+        """Derive every stored item into the table."""
+        table = version.table
+        self._when_free(table.joined)  # drops what a process that died here had half written
+        if table.cursor is None:
+            table.cursor = (await store.changes(None)).cursor  # changes are followed from here
+        began = logged = perf_counter()
+        unreadable = seen = 0
+        epoch = table.epoch
+        async for batch in store.scan_items(SCANNED):
+            for start in range(0, len(batch.ids), SLICE):
+                part = slice(start, start + SLICE)
+                unreadable += self._when_free(partial(_insert, version, batch, part, epoch))
+                self._check_stop()
+            epoch = table.epoch
+            seen += len(batch.ids)
+            self.progress.advance(len(batch.ids))
+            if perf_counter() - logged > LOG_EVERY_S:
+                logged = perf_counter()
+                logger.info("filling the item table", model_version=version.name, items=seen)
+        logger.info(
+            "item table filled",
+            model_version=version.name,
+            items=table.count,
+            megabytes=round(table.count * table.bytes_per_item / 1e6, 1),
+            seconds=round(perf_counter() - began, 2),
+        )
+        if unreadable:
+            logger.warning("items with damaged records or numbers too large", items=unreadable)
+        if table.refused:
+            logger.warning(
+                "item table full: the rest is fetched and derived by each request",
+                refused=table.refused,
+                capacity=table.capacity,
+                remedy="raise QIN_MAX_TABLE_ITEMS",
+            )
+
+    def _when_free(self, change: Callable[[], T]) -> T:
+        """Retry a change of the table until its lock is free."""
+        while True:
+            try:
+                return change()
+            except TableBusy:
+                self._check_stop()
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
+
+    def _warm(self, version: LoadedModel) -> None:
+        """Run the graphs at the shapes of recent requests, on rows of the table."""
+        random, model, columns = np.random.default_rng(0), version.model, version.table.columns
+        items = max(1, version.table.count)
+        for candidates, past in self.shapes * WARM_ROUNDS:
+            history = model.history(columns.gather(random.integers(0, items, past)).vector)
+            asked = columns.gather(random.integers(0, items, candidates))
+            model.rank(asked, history)
+            if model.precision == "int8":
+                model.exact(asked, history)  # top-k uses both
 
 
 def _insert(version: LoadedModel, batch: ItemBatch, part: slice, epoch: Epoch) -> int:
@@ -199,27 +202,3 @@ class RecentShapes:
         last = len(seen) - 1
         places = sorted({round(last * i / (SHAPES_TRIED - 1)) for i in range(SHAPES_TRIED)})
         return [seen[place] for place in places]
-
-
-def warm(version: LoadedModel, shapes: list[tuple[int, int]]) -> None:
-    """Run the graphs at the shapes of recent requests, on rows of the table."""
-    random = np.random.default_rng(0)
-    items = max(1, version.table.count)
-    for candidates, past in shapes * WARM_ROUNDS:
-        seen = version.table.columns.gather(random.integers(0, items, past))
-        history = version.model.history(seen.vector)
-        asked = version.table.columns.gather(random.integers(0, items, candidates))
-        version.model.rank(asked, history)
-        if version.model.precision == "int8":
-            version.model.exact(asked, history)  # top-k uses both
-
-
-def verify(bundle: Bundle, model: FoldedModel) -> None:
-    """Compare with the golden answers. BundleError beyond the export's tolerance."""
-    difference = check_golden(bundle, model)
-    logger.info(
-        "verified",
-        model_version=bundle.version,
-        golden_answers=difference.cases,
-        max_abs_error=difference.max_abs_error,
-    )

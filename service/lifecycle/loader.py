@@ -24,10 +24,8 @@ from service.artifacts.persisted_state import Copy, Loading
 from service.artifacts.sandbox import SandboxLimits
 from service.engine.niceness import LOWEST, add_niceness
 from service.errors import Conflict, ModelRefused, UnknownVersion
-from service.lifecycle import load_steps
 from service.lifecycle.catalog import IN_MEMORY, ModelCatalog, ModelEntry, State
-from service.lifecycle.execution import Execution
-from service.lifecycle.load_steps import LoadOptions, RecentShapes, Stopped
+from service.lifecycle.load_steps import LoadSteps, RecentShapes, Stopped
 from service.lifecycle.memory_budget import MemoryBudget
 from service.lifecycle.readiness import Readiness
 from service.lifecycle.unloader import Unloader
@@ -47,6 +45,10 @@ class LoadProgress:
 
     entry: ModelEntry
     readiness: Readiness | None = None  # of the first load, before anything is served
+
+    @property
+    def is_first(self) -> bool:
+        return self.readiness is not None
 
     def enter(self, state: State, step: str, total: int = 0) -> None:
         self.entry.enter(state, step)
@@ -68,12 +70,13 @@ class Loader:
         copies: LocalCopies,
         policy: ImportPolicy,
         metrics: Metrics,
+        before_ready: Callable[[LoadedModel], Awaitable[None]],
     ) -> None:
+        """``before_ready`` is awaited for each loaded version right before it can answer."""
         settings = catalog.settings
         self._catalog, self._unloader, self._metrics = catalog, unloader, metrics
-        self._copies, self._policy = copies, policy
+        self._copies, self._policy, self._before_ready = copies, policy, before_ready
         self._limits = SandboxLimits(settings.inspection_memory_mb << 20, settings.inspection_s)
-        self._execution = Execution(settings.precision, settings.provider)
         self._memory = MemoryBudget(catalog, unloader)
         self._one_at_a_time = asyncio.Lock()
         self._under_way: dict[str, asyncio.Task[ModelEntry]] = {}
@@ -83,7 +86,6 @@ class Loader:
         self._stop = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self.shapes = RecentShapes()
-        self.before_ready: Callable[[LoadedModel], Awaitable[None]] | None = None
 
     def is_loading(self, name: str) -> bool:
         return name in self._under_way
@@ -168,12 +170,8 @@ class Loader:
         entry, bundle, copy = progress.entry, imported.bundle, imported.copy
         entry.digest, entry.signer = copy.digest, imported.signer
         entry.created = bundle.manifest.created
-        settings, registry, state = (
-            self._catalog.settings,
-            self._catalog.registry,
-            self._copies.state,
-        )
-        first, opened = progress.readiness is not None, list[LoadedModel]()
+        settings, registry = self._catalog.settings, self._catalog.registry
+        state, opened, first = self._copies.state, list[LoadedModel](), progress.is_first
         loading = Loading.by_this_process(copy)
         if first:  # a service starts even where nothing can be written
             lost = "a crash during this load will not be noticed"
@@ -187,16 +185,9 @@ class Loader:
 
         try:
             await self._prove(imported, progress)
-            options = LoadOptions(
-                settings.store,
-                settings.max_table_items,
-                self.shapes.typical(bundle.schema.history_length, settings.chunk_candidates),
-                self._stop,
-                settings.table_folder,
-                self._execution,
-                has_table,
-            )
-            version = await self._run(first, load_steps.load, bundle, options, progress)
+            shapes = self.shapes.typical(bundle.schema.history_length, settings.chunk_candidates)
+            steps = LoadSteps(bundle, settings, shapes, progress, self._stop, has_table)
+            version = await self._run(first, steps.run)
             settle()
             return version
         except BaseException:
@@ -208,7 +199,7 @@ class Loader:
 
     async def _prove(self, imported: ImportedBundle, progress: LoadProgress) -> None:
         """Verify the bundle in the sandbox, unless that was done before. BundleError or Stopped."""
-        bundle, first = imported.bundle, progress.readiness is not None
+        bundle, first = imported.bundle, progress.is_first
         if sandbox.is_proved(bundle):
             return
         progress.enter(State.LOADING, "verifying it in the sandbox")
@@ -236,8 +227,7 @@ class Loader:
         """Apply the item changes made during the load, then let the version answer."""
         registry = self._catalog.registry
         try:
-            if self.before_ready is not None:
-                await self.before_ready(version)
+            await self._before_ready(version)
             entry.version = version
             entry.enter(State.READY)
             registry.add(version)

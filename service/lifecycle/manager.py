@@ -1,6 +1,6 @@
-"""The verbs: load, activate, canary, shadow, promote, rollback, unload. Each may be repeated.
+"""Implements the model operations: load, activate, canary, shadow, promote, rollback, unload.
 
-A load takes its time in the background; a switch is one reference that changes on the event loop,
+Each is idempotent. Loads run in the background; a switch changes one reference on the event loop,
 so a switch or a rollback never waits for a load.
 """
 
@@ -26,49 +26,47 @@ from service.observability.metrics import Metrics
 
 
 class ModelManager:
-    """What may be done with the versions of a catalog. On the event loop alone."""
+    """Changes which versions are loaded, and their roles. Used on the event loop only."""
 
     def __init__(
-        self, catalog: ModelCatalog, copies: LocalCopies, policy: ImportPolicy, metrics: Metrics
+        self,
+        catalog: ModelCatalog,
+        copies: LocalCopies,
+        policy: ImportPolicy,
+        metrics: Metrics,
+        before_ready: Callable[[LoadedModel], Awaitable[None]],
     ) -> None:
         self.catalog, self.registry, self.shadow = catalog, catalog.registry, catalog.shadow
         self._metrics, self._state = metrics, copies.state
         settings = catalog.settings
         self._unloader = Unloader(catalog)
-        self._loader = Loader(catalog, self._unloader, copies, policy, metrics)
-        self.shapes = self._loader.shapes  # of recent requests
+        self._loader = Loader(catalog, self._unloader, copies, policy, metrics, before_ready)
+        self.load, self.shapes = self._loader.load, self._loader.shapes
         bounds = Bounds(
             settings.rollback_window_s, settings.rollback_error_rate, settings.rollback_p99_ratio
         )
         self.monitor = RollbackMonitor(
-            catalog.registry, bounds, self._take_back, settings.chunk_candidates
+            catalog.registry, bounds, self._roll_back, settings.chunk_candidates
         )
         self._unloader.on_begin = self.monitor.forget
         self._persisting = asyncio.Lock()
         self._was_active: set[str] = set()
-        self._promoted: str | None = None  # by the last promotion; repeating it changes nothing
-        self._taken_back: str | None = None  # by the last rollback; likewise
-        self.on_own_switch: Callable[[], Awaitable[None]] | None = None  # nobody asked for it
-
-    def before_ready(self, catch_up: Callable[[LoadedModel], Awaitable[None]]) -> None:
-        """What is awaited of a loaded version right before it may answer."""
-        self._loader.before_ready = catch_up
+        self._promoted: str | None = None  # by the last promotion, in case it is repeated
+        self._rolled_back: str | None = None  # by the last rollback, likewise
+        # Awaited after an automatic rollback.
+        self.on_own_switch: Callable[[], Awaitable[None]] | None = None
 
     async def start(self, imported: ImportedBundle, readiness: Readiness) -> None:
-        """The first version. BundleError or StoreError."""
+        """Load and activate the first version. BundleError or StoreError."""
         self._switch(await self._loader.load_first(imported, readiness), "start")
         await self._persist()
 
-    async def load(self, name: str) -> ModelEntry:
-        """Ready to be switched to; the old version goes on answering. ModelRefused says why not."""
-        return await self._loader.load(name)
-
     async def activate(self, name: str, kind: str = "activate") -> ModelEntry:
-        """Loaded if need be, then it answers everybody."""
+        """Switch to a version, loading it first if necessary."""
         self._refuse_if_pinned(name)
         entry, old = await self.load(name), self.registry.active
         if entry.version is None:
-            raise Conflict(f"version {name}: {entry.state.value} since; ask again")
+            raise Conflict(f"version {name}: {entry.state.value} meanwhile; repeat the call")
         if entry.version is not old:
             self._switch(entry, kind)
             if old is not None:
@@ -77,26 +75,26 @@ class ModelManager:
         return entry
 
     async def rollback(self, violation: str | None = None) -> ModelEntry:
-        """Back to the version before. At once when it is in memory; repeated, it stays there."""
+        """Switch back to the previous version, at once if it is in memory."""
         bad, back = self.catalog.active(), self.catalog.previous
         if back is None:
-            if self._taken_back is not None:
+            if self._rolled_back is not None:
                 return bad
-            raise Conflict("there is no version before this one to go back to")
+            raise Conflict("there is no previous version to roll back to")
         self._refuse_if_pinned(back.version)
         entry = self.catalog.entry(back.version)
         if entry.version is None:
             entry = await self._loader.load(back.version, back)
         self._switch(entry, "automatic_rollback" if violation else "rollback")
-        self._taken_back = bad.name
+        self._rolled_back = bad.name
         self.catalog.previous = self.registry.previous = None
         if violation is not None:
-            self._unloader.begin(bad, State.FAILED, f"taken back: {violation}")
+            self._unloader.begin(bad, State.FAILED, f"rolled back: {violation}")
         await self._persist()
         return entry
 
     async def canary(self, name: str, share: float) -> ModelEntry:
-        """This share of the users is answered by it; 0 ends that."""
+        """Answer this share of the users with a version; 0 ends the canary."""
         entry = await self._second(name, share)
         if share and entry.version is not None:
             self.registry.canary = Canary(entry.version, share, seed_of(entry.name))
@@ -106,7 +104,7 @@ class ModelManager:
         return entry
 
     async def set_shadow(self, name: str, share: float) -> ModelEntry:
-        """It scores a copy of this share of the requests and answers nobody; 0 ends that."""
+        """Score a copy of this share of the requests with a version; 0 ends the shadow."""
         entry = await self._second(name, share)
         if share and entry.version is not None:
             self.shadow.begin(entry.version, share)
@@ -115,7 +113,7 @@ class ModelManager:
         return entry
 
     async def promote(self) -> ModelEntry:
-        """The canary, or else the shadow, becomes active."""
+        """Activate the canary, or else the shadow."""
         chosen = self.registry.canary.version if self.registry.canary else self.shadow.version
         if chosen is None:
             if self.catalog.active().name != self._promoted:
@@ -126,12 +124,12 @@ class ModelManager:
         return entry
 
     async def unload(self, name: str) -> ModelEntry:
-        """Out of memory, when its last answer is given."""
+        """Free a version after its last answer."""
         entry = await self.catalog.known(name)
         if entry.state is State.ACTIVE:
             raise Conflict(f"version {name}: active; activate another one first")
         if self._loader.is_loading(entry.name):
-            raise Conflict(f"version {name}: being loaded; unload it when that has ended")
+            raise Conflict(f"version {name}: being loaded; unload it afterwards")
         if entry.version is not None:
             self._unloader.begin(entry, State.UNLOADED)
         elif entry.state is State.FAILED:
@@ -144,7 +142,7 @@ class ModelManager:
         active, previous = Copy(**wanted["active"]), wanted["previous"]
         entry = await self.load(active.version)
         if entry.digest != active.digest:
-            raise Conflict(f"version {entry.name}: here with other content than in the fleet")
+            raise Conflict(f"version {entry.name}: its content differs from the fleet's")
         await self.activate(active.version, "fleet")
         self.catalog.previous = Copy(**previous) if previous else None
         if previous is None:
@@ -171,13 +169,13 @@ class ModelManager:
         self._unloader.close()
 
     def _switch(self, entry: ModelEntry, kind: str) -> None:
-        """The switch itself. Nothing here waits."""
+        """Switch the active version. Never waits."""
         assert entry.version is not None
         registry, old = self.registry, self.registry.active
         registry.activate(entry.version)
         entry.enter(State.ACTIVE)
         self._was_active.add(entry.name)
-        self._taken_back = self._promoted = None
+        self._rolled_back = self._promoted = None
         if old is not None:
             before = self.catalog.entries[old.name]
             before.enter(State.READY)
@@ -203,19 +201,21 @@ class ModelManager:
                 self._unloader.begin(self.catalog.entries[version.name], State.UNLOADED)
 
     async def _second(self, name: str, share: float) -> ModelEntry:
-        """A version beside the active one; in memory if it gets a share."""
+        """Return a version other than the active one, loaded if it gets a share."""
         if not share:
             return await self.catalog.known(name)
         entry = await self.load(name)
         if entry.state is not State.READY:
-            raise Conflict(f"version {name}: {entry.state.value}; this takes a second version")
+            raise Conflict(
+                f"version {name}: {entry.state.value}; name a version other than the active one"
+            )
         return entry
 
-    async def _take_back(self, bad: LoadedModel, violation: str) -> None:
+    async def _roll_back(self, bad: LoadedModel, violation: str) -> None:
         if bad is not self.registry.active:
             return
-        logger.error("taken back", model_version=bad.name, reason=violation)
-        del bad  # so that it can be freed
+        logger.error("rolling back", model_version=bad.name, reason=violation)
+        del bad  # it is freed during the rollback
         await self.rollback(violation)
         if self.on_own_switch is not None:
             await self.on_own_switch()
@@ -230,7 +230,7 @@ class ModelManager:
             raise Conflict(f"version {pinned} is pinned (QIN_MODEL_POLICY)")
 
     async def _persist(self) -> None:
-        """What a restart serves."""
+        """Save what a restart serves."""
         async with self._persisting:
             active, previous = self.catalog.active(), self.catalog.previous
             copy = Copy(version=active.name, digest=active.digest or "")

@@ -1,4 +1,4 @@
-"""Is there room in memory for another version?"""
+"""Checks that another version fits into memory."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from service.lifecycle.unloader import Unloader
 from service.observability.logs import logger
 from service.observability.memory import available_bytes
 
-HEADROOM = 1.1  # of the memory a version is expected to take
-INDEX_BYTES = 65  # of an item in the table beside its numbers, at most
+HEADROOM = 1.1  # per expected byte of a version
+INDEX_BYTES = 65  # of an item in the table besides its numbers, at most
 
 
 class MemoryBudget:
-    """Lets the version before go when that makes room; what serves or may serve stays."""
+    """Unloads the previous version if that makes room; versions with another role stay."""
 
     def __init__(self, catalog: ModelCatalog, unloader: Unloader) -> None:
         self._catalog, self._unloader = catalog, unloader
 
     async def make_room(self, bundle: Bundle) -> None:
-        """Conflict when there is none."""
+        """Make room for a bundle. Conflict if there is none."""
         registry, most = self._catalog.registry, self._catalog.settings.max_loaded_versions
-        if len(registry.loaded()) >= most and not await self._let_previous_go():
+        if len(registry.loaded()) >= most and not await self._unload_previous():
             raise Conflict(
                 f"{', '.join(registry.loaded())} are in memory and at most {most} may be "
                 "(QIN_MAX_LOADED_VERSIONS): unload one"
             )
         wanted, free = self._expected_bytes(bundle), available_bytes()
-        if free is not None and wanted > free and await self._let_previous_go():
-            logger.warning("the version before was let go to make room", wanted_bytes=wanted)
+        if wanted > free and await self._unload_previous():
+            logger.warning("previous version unloaded to free memory", wanted_bytes=wanted)
             free = available_bytes()
-        if free is not None and wanted > free:
+        if wanted > free:
             raise Conflict(
                 f"about {wanted >> 20:,} MiB are needed and {free >> 20:,} MiB are free: unload a "
                 "version, or give the process more memory"
             )
 
-    async def _let_previous_go(self) -> bool:
+    async def _unload_previous(self) -> bool:
         registry, shadow = self._catalog.registry, self._catalog.shadow
         if registry.previous is None or registry.previous is shadow.version:
             return False
@@ -49,7 +49,7 @@ class MemoryBudget:
         return True
 
     def _expected_bytes(self, bundle: Bundle) -> int:
-        """Its files, and a table as full as the one now in use."""
+        """Add up its files, and a table with as many items as the active one."""
         files = sum(record.size for record in bundle.manifest.files.values())
         active, schema = self._catalog.registry.active, bundle.schema
         items = active.table.count if active else 0

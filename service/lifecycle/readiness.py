@@ -1,4 +1,4 @@
-"""Whether the service may be sent traffic, and what it still waits for."""
+"""Tracks whether the service can take traffic, and what it waits for."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from service.engine.engine import Engine
 from service.errors import DeadlinePassed
 from service.models.loaded_model import LoadedModel
 
-PROOF_S = 60.0  # for a first score, on a machine that is busy
+FIRST_SCORE_WITHIN_S = 60.0  # on a busy machine
 
 
 @dataclass(slots=True)
 class Readiness:
-    """Ready means loaded, verified against the bundle's golden answers, filled and warmed."""
+    """Ready means: bundle verified against its golden answers, table filled, graphs warmed up."""
 
     step: str = "starting"
     done: int = 0  # items, while the table is being filled
     total: int = 0
     ready: bool = False
-    draining: bool = False  # told to stop; still answering, so that balancers notice first
+    draining: bool = False  # still answering, until load balancers have noticed
 
     @property
     def waiting_for(self) -> str:
@@ -34,7 +34,7 @@ class Readiness:
 
 
 async def prove(engine: Engine, version: LoadedModel) -> None:
-    """Score once through the engine's threads. TimeoutError when no score comes of it."""
+    """Score once through all threads of the engine. TimeoutError after a minute."""
     rows: list[HistoryRows] = []
     candidates = engine.threads * engine.chunk
 
@@ -48,8 +48,8 @@ async def prove(engine: Engine, version: LoadedModel) -> None:
         version.model.rank(asked, rows[0])
 
     try:
-        await engine.run(rank, candidates, perf_counter() + PROOF_S, read_history)
+        await engine.run(rank, candidates, perf_counter() + FIRST_SCORE_WITHIN_S, read_history)
     except DeadlinePassed:
-        waits = engine.waiting_for or "its threads do not come to it"
-        raise TimeoutError(f"no first score within {PROOF_S:g} s: {waits}") from None
+        waits = engine.waiting_for or "its threads are busy"
+        raise TimeoutError(f"no first score within {FIRST_SCORE_WITHIN_S:g} s: {waits}") from None
     engine.begin_counts()

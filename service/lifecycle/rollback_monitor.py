@@ -1,4 +1,4 @@
-"""Watches a new version through its first minutes, and says when it must be taken back."""
+"""Monitors a new version during its first minutes and triggers its rollback."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from service.observability.logs import logger
 from service.observability.version_stats import KINDS, shape_of
 
 LOOK_EVERY_S = 0.25
-FEWEST_FAILURES = 5  # one bad request is no reason
-FEWEST_ANSWERS = 459  # that show a p99 with 99% confidence (none over it)
-FEWEST_ALIKE = 100  # of one kind, for its p99 to be compared with
+FEWEST_FAILURES = 5  # more than a few bad requests
+FEWEST_ANSWERS = 459  # for a p99 with 99% confidence, if none exceeds it
+FEWEST_ALIKE = 100  # answers of one kind, for its p99 to be a reference
 FEWEST_SLOW = 10
-LEAST_MS = 2.0  # of difference: below it a ratio of two p99 is noise
-SHAPES = 4  # that two versions are compared on
-AGAIN_S = 10.0  # after a comparison that showed nothing; then twice as long each time
+LEAST_MS = 2.0  # difference below which a ratio of two p99 is noise
+SHAPES = 4  # to compare two versions on
+AGAIN_S = 10.0  # after a comparison that confirmed nothing; doubled each time
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a new version may do worse."""
+    """How much worse a new version may be."""
 
-    window_s: float  # 0: it is not watched
+    window_s: float  # 0: no monitoring
     error_rate: float
-    p99_ratio: float  # to the p99 of the version before; 0: not looked at
+    p99_ratio: float  # to the p99 of the previous version; 0: not checked
 
 
 @dataclass(frozen=True, slots=True)
 class Slowness:
-    """What looks slow: it may be the version, or what is asked of it."""
+    """A suspected slowdown, by the version or by its requests."""
 
     reason: str
-    shapes: tuple[Shape, ...]  # of the requests that were
-    by_deadlines: bool = False  # which waiting may be to blame for
+    shapes: tuple[Shape, ...]  # of the slow requests
+    by_deadlines: bool = False  # which queueing may cause as well
 
 
 class RollbackWindow:
-    """One new version beside the one it replaced, from the switch on.
+    """Compares a new version with the one it replaced, from the switch on.
 
-    A p99 is compared with that of requests of the same kind alone, so that longer lists or
-    histories than before are no slowness.
+    Each p99 is compared for requests of one kind (size of list and history), so that larger
+    requests do not count as a slowdown.
     """
 
     def __init__(self, new: LoadedModel, old: LoadedModel, bounds: Bounds) -> None:
@@ -72,7 +72,7 @@ class RollbackWindow:
         return monotonic() - self._began > self._bounds.window_s
 
     def violation(self) -> str | None:
-        """Of its failures; None while they are within bounds."""
+        """Describe a failure rate beyond the bounds; None while it is within."""
         stats, most = self.version.stats, self._bounds.error_rate
         asked = stats.since_mark + stats.failures
         if stats.failures < FEWEST_FAILURES or stats.failures <= most * asked:
@@ -80,18 +80,18 @@ class RollbackWindow:
         return f"{stats.failures} of {asked} answers failed (limit {most:.2%})"
 
     def slowness(self) -> Slowness | None:
-        """None while its times are like those of the version before, or cannot be compared."""
+        """Describe a slowdown; None while times are as before, or cannot be compared."""
         if not self._limits or monotonic() < self._again_at:
             return None
         return self._slow_answers() or self._expired()
 
     def postpone(self) -> None:
-        """``slowness`` is looked at again later, and later each time: a comparison costs time."""
+        """Back off before ``slowness`` is checked again: comparisons cost time."""
         self._again_at = monotonic() + AGAIN_S * 2**self._compared
         self._compared += 1
 
     def is_slower(self, comparison: Comparison) -> bool:
-        """Whether a comparison confirms it."""
+        """Whether a comparison confirms the slowdown."""
         return comparison.is_slower(self._bounds.p99_ratio)
 
     def _slow_answers(self) -> Slowness | None:
@@ -106,7 +106,7 @@ class RollbackWindow:
         kind = Counter(kinds[slow].tolist()).most_common(1)[0][0]
         alike, (candidates, history) = seconds[kinds == kind], shape_of(kind)
         return Slowness(
-            f"{count} of {len(kinds)} answers took longer than the p99 of their kind may be; of "
+            f"{count} of {len(kinds)} answers took longer than the limit of their kind; with "
             f"about {candidates} candidates and a history of {history}: p99 "
             f"{1e3 * float(np.quantile(alike, 0.99)):.1f} ms (limit "
             f"{1e3 * self._limits[kind]:.1f} ms)",
@@ -132,29 +132,29 @@ def _commonest(kinds: Iterable[int]) -> tuple[Shape, ...]:
 
 
 class RollbackMonitor:
-    """Looks at the newest version a few times a second while its window lasts."""
+    """Checks the newest version a few times a second until its window ends."""
 
     def __init__(
         self,
         registry: ModelRegistry,
         bounds: Bounds,
-        take_back: Callable[[LoadedModel, str], Awaitable[None]],
+        roll_back: Callable[[LoadedModel, str], Awaitable[None]],
         chunk: int = 128,
     ) -> None:
         """``chunk``: the most candidates in one call of the graphs."""
-        self._registry, self._bounds, self._take_back = registry, bounds, take_back
+        self._registry, self._bounds, self._roll_back = registry, bounds, roll_back
         self._chunk = chunk
-        self._watch: RollbackWindow | None = None
+        self._window: RollbackWindow | None = None
         self._comparing: asyncio.Task[None] | None = None
         self._task = keep("model_guard", self._look)
 
     def begin(self, new: LoadedModel, old: LoadedModel) -> None:
-        """``new`` has just taken the place of ``old``."""
-        self._watch = RollbackWindow(new, old, self._bounds)
+        """Start monitoring ``new``, which has just replaced ``old``."""
+        self._window = RollbackWindow(new, old, self._bounds)
 
     def forget(self, version: LoadedModel) -> None:
-        if self._watch is not None and self._watch.version is version:
-            self._watch = None
+        if self._window is not None and self._window.version is version:
+            self._window = None
 
     def close(self) -> None:
         self._task.cancel()
@@ -164,53 +164,53 @@ class RollbackMonitor:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            watch = self._watch
-            if watch is None:
+            window = self._window
+            if window is None:
                 continue
-            if watch.over or watch.version is not self._registry.active:
-                self._watch = None
-            elif (violation := watch.violation()) is not None:
-                await self._end(watch, violation)
-            elif self._comparing is None and (slowness := watch.slowness()) is not None:
-                await self._judge(watch, slowness)
-            del watch  # so that its version can be freed
+            if window.over or window.version is not self._registry.active:
+                self._window = None
+            elif (violation := window.violation()) is not None:
+                await self._end(window, violation)
+            elif self._comparing is None and (slowness := window.slowness()) is not None:
+                await self._judge(window, slowness)
+            del window  # it would keep its version in memory
 
-    async def _end(self, watch: RollbackWindow, violation: str) -> None:
-        if watch is not self._watch:
+    async def _end(self, window: RollbackWindow, violation: str) -> None:
+        if window is not self._window:
             return
-        self._watch = None
-        bad = watch.version
-        del watch
+        self._window = None
+        bad = window.version
+        del window
         try:
-            taking_back = self._take_back(bad, violation)
+            rolling_back = self._roll_back(bad, violation)
             del bad
-            await taking_back
-        except Exception:  # there is nothing to go back to, or the fleet cannot be told
+            await rolling_back
+        except Exception:  # no previous version, or the fleet was not notified
             failed("model_guard", "automatic rollback failed")
 
-    async def _judge(self, watch: RollbackWindow, slowness: Slowness) -> None:
-        """Beside the version before, if that is in memory; else by the numbers alone."""
+    async def _judge(self, window: RollbackWindow, slowness: Slowness) -> None:
+        """Compare with the previous version if it is in memory; otherwise decide by the numbers."""
         previous = self._registry.previous
-        if previous is None or previous.name != watch.before:
+        if previous is None or previous.name != window.before:
             if not slowness.by_deadlines:
-                await self._end(watch, slowness.reason)
+                await self._end(window, slowness.reason)
             return
-        watch.postpone()
-        self._comparing = begin("model_guard", self._compare(watch, previous, slowness))
+        window.postpone()
+        self._comparing = begin("model_guard", self._compare(window, previous, slowness))
 
-    async def _compare(self, watch: RollbackWindow, old: LoadedModel, slowness: Slowness) -> None:
+    async def _compare(self, window: RollbackWindow, old: LoadedModel, slowness: Slowness) -> None:
         try:
             shapes = [(min(count, self._chunk), past) for count, past in slowness.shapes]
-            found = await asyncio.to_thread(compare, watch.version, old, shapes)
+            found = await asyncio.to_thread(compare, window.version, old, shapes)
         finally:
             del old
             self._comparing = None
-        if watch.is_slower(found):
-            await self._end(watch, f"{slowness.reason}; {found}")
-        elif watch is self._watch:
+        if window.is_slower(found):
+            await self._end(window, f"{slowness.reason}; {found}")
+        elif window is self._window:
             logger.info(
-                "slower than the version before was, which is as slow now: not taken back",
-                model_version=watch.version.name,
+                "slower than before, but so is the previous version now: not rolled back",
+                model_version=window.version.name,
                 reason=slowness.reason,
                 compared=str(found),
             )

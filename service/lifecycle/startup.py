@@ -1,4 +1,4 @@
-"""Which version a service begins with."""
+"""Chooses the version that a service starts with."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from service.artifacts.persisted_state import Copy
 from service.artifacts.repository import ModelRepository, age
 from service.observability.logs import logger
 
-Source = tuple[str, Callable[[], ImportedBundle]]  # a version, and how to take it in
+Source = tuple[str, Callable[[], ImportedBundle]]  # a version, and a function that imports it
 
 
 @dataclass
 class StartupVersions:
-    """The versions that a service may begin with, best first.
+    """Offers the versions that a service may start with, best first.
 
-    Pinned or alone: that one. Else what the fleet serves, what was active last, what was before
-    it, and then the newest. Each that cannot be begun with is passed over, and that is said: in the
-    log, in the list of versions, and in /readyz.
+    A pinned or single version is the only one. Otherwise: the fleet's version, the one that was
+    active last, its predecessor, then the newest. Versions that cannot be used are passed over,
+    which the log, the list of versions and /readyz report.
     """
 
     repository: ModelRepository
     copies: LocalCopies
     policy: ImportPolicy
     pinned: str | None = None
-    wanted: str | None = None  # by the fleet
+    wanted: str | None = None  # what the fleet serves
     passed_over: dict[str, str] = field(default_factory=dict)  # version -> reason
     refused: dict[str, str] = field(default_factory=dict)  # version -> mark of its folder
 
     def __post_init__(self) -> None:
         self._sources = self._in_order()
-        self._newest: dict[str, FoundBundle] = {}  # by which the newest were chosen
+        self._newest: dict[str, FoundBundle] = {}  # as they were when chosen
 
     @property
     def is_chosen(self) -> bool:
-        """There is no other to begin with: it was named."""
+        """Whether the version was named, so that there is no other."""
         return self.repository.single or self.pinned is not None
 
     def next(self) -> ImportedBundle:
-        """Take in the next one that can be. Blocks. BundleError when there is none left."""
+        """Import the next usable version. Blocks. BundleError if none is left."""
         for version, take in self._sources:
             try:
                 return take()
@@ -56,22 +56,22 @@ class StartupVersions:
         raise BundleError(self._nothing())
 
     def pass_over(self, version: str, reason: str) -> None:
-        """This one cannot be begun with."""
+        """Record that a version cannot be used, and why."""
         self.passed_over.setdefault(version, reason)
         if version in self._newest:
             self.refused[version] = self._newest[version].mark
-        logger.error("passed over: not begun with", model_version=version, reason=reason)
+        logger.error("passed over at start", model_version=version, reason=reason)
 
     def hold_to(self, schema: FeatureSchema) -> None:
-        """From now on only bundles for this store's schema come in."""
+        """Import only bundles for this store's schema from now on."""
         self.policy = replace(self.policy, store_schema=schema)
 
     def begun_with(self, imported: ImportedBundle) -> None:
-        """It answers. What was there and is no newer is not followed."""
+        """Record the version that was started with: only newer ones are followed."""
         found = self._newest.get(imported.copy.version)
         if found is not None:
             self.copies.state.try_update(
-                "it may be followed after a rollback",
+                "this version may be followed again after a rollback",
                 followed=found.version,
                 followed_created=found.created,
             )
@@ -80,11 +80,13 @@ class StartupVersions:
         state, repository = self.copies.state.read(), self.repository
         if state.loading is not None and state.loading.is_interrupted():
             logger.error(
-                "a process ended while it loaded this version; it is not followed again by itself",
+                "a process was killed while loading this version; it is not followed again",
                 model_version=state.loading.version,
             )
             state = self.copies.state.try_update(
-                "it may be followed again", loading=None, interrupted=state.loading.version
+                "this version may be followed again",
+                loading=None,
+                interrupted=state.loading.version,
             )
         if self.is_chosen:
             version = self.pinned or next(iter(repository.versions()), repository.path.name)
@@ -94,7 +96,7 @@ class StartupVersions:
             yield self.wanted, partial(self._from_folder, self.wanted)
         for copy in (state.active, state.previous):
             if copy is not None:
-                yield copy.version, partial(self._recall, copy)
+                yield copy.version, partial(self._reopen, copy)
         self._newest = {found.version: found for found in repository.newest_first()}
         last = self._newest.get(state.interrupted or "")
         for found in sorted(repository.versions().values(), key=_unknown_first):
@@ -104,17 +106,17 @@ class StartupVersions:
                 yield found.version, partial(self._from_folder, found.version)
             else:
                 self.pass_over(found.version, found.fault or found.arriving or found.ahead or "")
-        if last is not None:  # a process died of it, but there is nothing else to serve
+        if last is not None:  # the last resort: its load has killed a process
             yield last.version, partial(self._from_folder, last.version)
 
-    def _recall(self, copy: Copy) -> ImportedBundle:
-        """From the private copy, or else from the models folder."""
+    def _reopen(self, copy: Copy) -> ImportedBundle:
+        """Open the local copy, or import from the models folder if it is damaged."""
         try:
             return reopen_copy(copy, self.copies, self.policy)
         except BundleError as error:
             if self.repository.folder(copy.version) is None:
                 raise
-            logger.error("private copy not used", model_version=copy.version, reason=str(error))
+            logger.error("local copy not used", model_version=copy.version, reason=str(error))
             return self._from_folder(copy.version)
 
     def _from_folder(self, version: str) -> ImportedBundle:
@@ -129,11 +131,11 @@ class StartupVersions:
         if not self.passed_over:
             return self.repository.nothing()
         first, *others = self.passed_over.values()
-        also = f" (and so with {len(others)} more: see the log)" if others else ""
+        also = f" (and {len(others)} more: see the log)" if others else ""
         return f"{first}{also}"
 
 
 def _unknown_first(found: FoundBundle) -> tuple[bool, float, str]:
-    """The newest first, after those whose date is not known: they might be newer."""
+    """Sort newest first, after bundles of unknown date: they may be newer."""
     seconds, name = age(found)
     return found.created is not None, -seconds, name

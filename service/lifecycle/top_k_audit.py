@@ -61,7 +61,7 @@ class TopKAudit:
         self._metrics.rechecks.labels(result).inc()
 
     async def _compare(self, sample: _Sample) -> str:
-        exact, given = sample.ranking.anew(), sample.ranking.scores
+        exact, given = sample.ranking.unscored(), sample.ranking.scores
         deadline = self._worker.deadline()
         await self._worker.engine.run(exact.rank_exactly, len(exact.known), deadline)
         was, truly = best(given, sample.k), best(exact.scores, sample.k)

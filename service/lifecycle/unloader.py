@@ -1,4 +1,4 @@
-"""The end of a version: its last answers given, its memory back with the system."""
+"""Unloads versions: waits for their last answers, then returns their memory to the system."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from service.observability.background import begin
 from service.observability.logs import logger
 from service.observability.memory import trim
 
-PATIENCE_S = 5.0  # for threads that still run a chunk for a request that was cut short
-LOOKING_S = 0.02
+FREED_WITHIN_S = 5.0  # threads may still run a chunk of a request that was cut short
+POLL_S = 0.02
 
 
 class Unloader:
-    """Takes versions out of the catalog, one task each."""
+    """Unloads each version in a task of its own."""
 
     def __init__(self, catalog: ModelCatalog) -> None:
         self._catalog = catalog
@@ -28,7 +28,7 @@ class Unloader:
         self.on_begin: Callable[[LoadedModel], None] = lambda version: None
 
     def begin(self, entry: ModelEntry, after: State, reason: str | None = None) -> None:
-        """No new request gets it; ``after`` its last answer it is freed and enters that state."""
+        """Take a version out of service; then free it and enter state ``after``."""
         version, entry.version = entry.version, None
         if version is None:
             return
@@ -59,27 +59,27 @@ class Unloader:
             entry.enter(after, reason=reason)
 
     async def _free(self, name: str, box: list[LoadedModel]) -> None:
-        """``box`` holds the only reference that is left, and is emptied.
+        """Drop the last reference, which ``box`` holds, and wait until the model is freed.
 
-        That happens in a thread of normal priority: it holds the interpreter for up to a few
-        milliseconds, and a quiet thread would be kept waiting with it in its hands.
+        In a thread of normal priority: freeing holds the GIL for a few milliseconds, and a
+        low-priority thread could be descheduled while holding it.
         """
         await self._catalog.registry.drained(box[0])
         model = weakref.ref(box[0].model)
         await asyncio.to_thread(box.clear)
-        await _gone(name, model)
+        await _freed(name, model)
         await asyncio.to_thread(trim)
         logger.info("unloaded", model_version=name)
 
 
-async def _gone(name: str, model: weakref.ref[FoldedModel]) -> None:
+async def _freed(name: str, model: weakref.ref[FoldedModel]) -> None:
     began = perf_counter()
     while model() is not None:
-        if perf_counter() - began > PATIENCE_S:
-            gc.unfreeze()  # it was settled among what stays
+        if perf_counter() - began > FREED_WITHIN_S:
+            gc.unfreeze()  # ``settle`` froze it
             gc.collect()
             gc.freeze()
             if model() is not None:
-                logger.error("unloaded, but something still holds it", model_version=name)
+                logger.error("unloaded, but its memory is still referenced", model_version=name)
             return
-        await asyncio.sleep(LOOKING_S)
+        await asyncio.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""The policy ``newest``: what is published is loaded, proved and switched to."""
+"""Implements the policy ``newest``: loads and activates each newly published version."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from service.errors import ServiceError
 from service.observability.background import count, failed
 from service.observability.logs import logger
 
-TOLD_AFTER_S = 300.0  # without a change of an incomplete bundle
-FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0  # before what failed for another reason is tried again
+INCOMPLETE_AFTER_S = 300.0  # without a change
+FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0  # before a retry, where the bundle is not at fault
 LOST = "this version may be followed again after a restart"
 Activate = Callable[[str, str], Awaitable[object]]
 
@@ -30,11 +30,11 @@ class _Tried:
 
 
 class RepositoryWatcher:
-    """Looks at the models folder every few seconds, and activates the newest version that can be.
+    """Polls the models folder and activates the newest version that can be loaded.
 
-    A rollback to an older one, or an activation by hand, stays until something newer than what was
-    followed last is published. A version that is refused is tried again when its folder changes; it
-    is in the way of no other.
+    A rollback or a manual activation stays until a version is published that is newer than the
+    last one followed. A refused version is tried again when its folder changes, and does not block
+    others.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class RepositoryWatcher:
         active: Callable[[], str | None] = lambda: None,
         refused: Mapping[str, str] | None = None,
     ) -> None:
-        """``active``: the version that answers. ``refused``: marks that the start passed over."""
+        """``active`` returns the active version; ``refused``: marks of bundles refused at start."""
         self._repository, self._state = repository, state
         self._activate, self._every_s, self._active = activate, every_s, active
         self._tried: dict[str, _Tried] = {}
-        self._refused = {} if refused is None else refused  # a start may still add to it
-        self._followed: datetime | None = None  # as ``followed_created``, should that be lost
-        self._told: dict[str, str] = {}  # version -> what was logged of it
-        self._unreadable: str | None = None  # why the models folder could not be read last
+        self._refused = {} if refused is None else refused  # still added to during the start
+        self._followed: datetime | None = None  # ``followed_created``, in case it cannot be saved
+        self._logged: dict[str, str] = {}  # version -> what was last logged about it
+        self._unreadable: str | None = None  # the last error of the models folder
         self.left_aside = 0  # newer versions, at the last look
 
     async def follow(self, leads: Callable[[], bool]) -> None:
-        """For ever. ``leads``: whether this process decides for its fleet."""
+        """Run forever. ``leads``: whether this process decides for its fleet."""
         while True:
             await asyncio.sleep(self._every_s)
             try:
@@ -77,7 +77,7 @@ class RepositoryWatcher:
                 failed("model_follow", "looking for a newer version failed")
 
     def _look(self) -> list[FoundBundle]:
-        """What is newer than what was followed last and may be tried now, the newest first."""
+        """List versions newer than the last one followed that may be tried now, newest first."""
         versions, chosen = self._repository.versions(), []
         newer = self._newer(versions)
         for found in newer:
@@ -85,15 +85,15 @@ class RepositoryWatcher:
             if reason is None:
                 chosen.append(found)
         self.left_aside = len(newer) - len(chosen)
-        for gone in (self._tried.keys() | self._told.keys()) - versions.keys():
+        for gone in (self._tried.keys() | self._logged.keys()) - versions.keys():
             self._tried.pop(gone, None)
-            self._told.pop(gone, None)
+            self._logged.pop(gone, None)
         return chosen
 
     def _newer(self, versions: Mapping[str, FoundBundle]) -> list[FoundBundle]:
         state = self._state.read()
         last = self._followed or state.followed_created
-        for name in (state.followed, self._active()):  # of a release that kept the name alone
+        for name in (state.followed, self._active()):  # earlier releases saved no date
             known = versions.get(name or "")
             if last is None and known is not None and not known.ahead:
                 last = known.created
@@ -106,37 +106,39 @@ class RepositoryWatcher:
         return sorted(newer, key=age, reverse=True)
 
     def _not_now(self, found: FoundBundle) -> str | None:
-        """Why it is not tried at this look; the log says so once."""
+        """Return why a version is not tried now, and log it once."""
         tried = self._tried.get(found.version)
         if tried is None and found.version in self._refused:
             tried = self._tried[found.version] = _Tried(self._refused[found.version])
         if found.fault is not None:
-            self._tell(found, "not followed", found.fault)
+            self._log_once(found, "not followed", found.fault)
         elif found.arriving is not None:
-            what = "incomplete" if found.quiet_s > TOLD_AFTER_S else "arriving"
-            self._tell(found, what, found.arriving, found.lacks)
+            what = "incomplete" if found.quiet_s > INCOMPLETE_AFTER_S else "arriving"
+            self._log_once(found, what, found.arriving, found.lacks)
         elif found.ahead is not None:
-            self._tell(found, "not followed yet", found.ahead, "ahead")
+            self._log_once(found, "not followed yet", found.ahead, "ahead")
         elif tried is not None and tried.mark == found.mark:
             if tried.again_at is None or monotonic() < tried.again_at:
                 return "refused"
             return None
         elif not found.settled and not self._repository.digests_fit(found.version):
-            self._tell(found, "arriving", "some of its files are not what the manifest says yet")
+            self._log_once(found, "arriving", "some files do not match the manifest yet")
         else:
             return None
         return "left aside"
 
-    def _tell(self, found: FoundBundle, what: str, reason: str, same: str | None = None) -> None:
-        told = f"{what}: {same or reason}"
-        if self._told.get(found.version) == told:
+    def _log_once(
+        self, found: FoundBundle, what: str, reason: str, same: str | None = None
+    ) -> None:
+        message = f"{what}: {same or reason}"
+        if self._logged.get(found.version) == message:
             return
-        self._told[found.version] = told
+        self._logged[found.version] = message
         log = logger.info if what == "arriving" else logger.warning
         log(what, model_version=found.version, reason=reason)
 
     async def _try(self, found: FoundBundle) -> bool:
-        """Whether it answers now."""
+        """Activate a version. Returns whether that succeeded."""
         logger.info("following the newest version", model_version=found.version)
         try:
             await self._activate(found.version, "follow")
@@ -155,17 +157,17 @@ class RepositoryWatcher:
         return True
 
     def _note(self, found: FoundBundle, error: ServiceError) -> None:
-        """It is not tried at every look: a bundle that is refused stays so while it is the same;
-        without memory, disk or store it is tried again later, and less and less often."""
+        """Set when to retry: after a change of the folder, or after a back-off if the cause was
+        a lack of memory, disk or store."""
         before = self._tried.get(found.version)
         tried = self._tried[found.version] = _Tried(found.mark)
-        if _is_the_bundles(error):
+        if _is_fault_of_bundle(error):
             return
         if before is not None and before.mark == found.mark:
             tried.wait_s = min(2 * before.wait_s, LONGEST_WAIT_S)
         tried.again_at = monotonic() + tried.wait_s
 
 
-def _is_the_bundles(error: ServiceError) -> bool:
+def _is_fault_of_bundle(error: ServiceError) -> bool:
     cause = error.__cause__
     return isinstance(cause, BundleError) and not isinstance(cause.__cause__, OSError)

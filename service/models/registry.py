@@ -1,4 +1,4 @@
-"""Loaded model versions. A request takes one at its start and uses no other to its end."""
+"""Registry of loaded model versions, and leases that keep one in memory for a request."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Literal
 from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
 from service.models.loaded_model import LoadedModel
 
-ACTIVE = "active"  # the alias of whichever version answers by default
-PREVIOUS = "previous"  # and of the one that did before
+ACTIVE = "active"  # alias of the version that answers by default
+PREVIOUS = "previous"  # alias of the one that did before
 ALIASES = (ACTIVE, PREVIOUS)
 Role = Literal["active", "canary", "named"]
 ROLES: tuple[Role, ...] = ("active", "canary", "named")
@@ -22,19 +22,19 @@ WORD = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A share of the users who are answered by another version."""
+    """A version that answers a share of the users."""
 
     version: LoadedModel
     share: float
     seed: int  # of the version's name: another canary takes other users
 
     def takes(self, user_id: int) -> bool:
-        """The same answer for the same user everywhere and always; a larger share only adds."""
+        """Whether it answers this user, alike in every process; a larger share only adds users."""
         return mix(user_id ^ self.seed) < self.share * WORD
 
 
 class ModelRegistry:
-    """Which versions can answer, by what names, and for whom. Used on the event loop alone."""
+    """Loaded versions by name, alias and role. On the event loop alone."""
 
     def __init__(self) -> None:
         self.active: LoadedModel | None = None
@@ -46,11 +46,11 @@ class ModelRegistry:
         self._idle: dict[LoadedModel, asyncio.Future[None]] = {}
 
     def add(self, version: LoadedModel) -> None:
-        """From now on it answers whoever asks for it by name."""
+        """Make the version available by its name."""
         self._loaded[version.name] = version
 
     def activate(self, version: LoadedModel) -> None:
-        """One reference changes; requests under way keep the one they took."""
+        """Switch to ``version``. Requests under way keep the one they took."""
         if version is self.active:
             return
         self.add(version)
@@ -59,7 +59,7 @@ class ModelRegistry:
             self.canary = None
 
     def remove(self, version: LoadedModel) -> None:
-        """No new request gets it; those under way keep it (see ``drained``)."""
+        """Give it to no new request; those under way keep it (see ``drained``)."""
         assert version is not self.active
         if self._loaded.get(version.name) is version:
             del self._loaded[version.name]
@@ -69,7 +69,7 @@ class ModelRegistry:
             self.canary = None
 
     async def drained(self, version: LoadedModel) -> None:
-        """Until the last request that took it has ended; each has a deadline."""
+        """Wait until the last request that took it has ended; each has a deadline."""
         if self._under_way[version]:
             self._idle[version] = asyncio.get_running_loop().create_future()
             await self._idle[version]
@@ -77,7 +77,7 @@ class ModelRegistry:
         self._under_way.pop(version, None)
 
     def under_way(self, version: LoadedModel) -> int:
-        """Requests that took it and have not ended."""
+        """Number of requests that took it and have not ended."""
         return self._under_way[version]
 
     def loaded(self) -> list[str]:
@@ -87,7 +87,7 @@ class ModelRegistry:
         return list(self._loaded.values())
 
     def resolve(self, asked: str | None, user_id: int | None = None) -> tuple[LoadedModel, Role]:
-        """Who answers, by name, alias or user. UnknownVersion lists what there is."""
+        """Choose a version by name, alias or user. UnknownVersion lists those loaded."""
         if self.active is None:
             raise NotReady("the model is still being loaded", headers={"Retry-After": "1"})
         if asked is None:
@@ -103,7 +103,7 @@ class ModelRegistry:
         return found, "named"
 
     def lease(self, asked: str | None, user_id: int | None = None) -> Lease:
-        """``with versions.lease(…) as version``: it is not freed, and how it went is kept."""
+        """``with registry.lease(…) as version``: keep it in memory, and count the outcome."""
         version, role = self.resolve(asked, user_id)
         return Lease(self, version, role)
 
@@ -142,7 +142,7 @@ class Lease:
 
 
 def is_the_models_fault(error: Exception) -> bool:
-    """Neither the caller's nor the store's: an unexpected error, or no number for an answer."""
+    """Whether ``error`` is neither the caller's nor the store's: unexpected, or a ModelFault."""
     return isinstance(error, ModelFault) or not isinstance(error, ServiceError)
 
 
@@ -151,7 +151,7 @@ def seed_of(name: str) -> int:
 
 
 def mix(word: int) -> int:
-    """64 bits in, 64 well-mixed bits out (the finaliser of SplitMix64)."""
+    """Mix 64 bits (the finaliser of SplitMix64)."""
     word = (word + 0x9E3779B97F4A7C15) & WORD
     word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & WORD
     word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & WORD

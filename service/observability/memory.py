@@ -5,16 +5,15 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
+import psutil
+
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def available_bytes() -> int | None:
-    """Memory this process may still allocate: of the system, or of its container if that is less.
-
-    None if neither can be read.
-    """
-    bounds = [bound for bound in (_of_system(), _of_container()) if bound is not None]
-    return min(bounds, default=None)
+def available_bytes() -> int:
+    """Memory this process may still allocate: of the system, or of its container if less."""
+    system, container = int(psutil.virtual_memory().available), _of_container()
+    return system if container is None else min(system, container)
 
 
 def trim() -> None:
@@ -22,16 +21,6 @@ def trim() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):  # not in musl, which keeps none
         libc.malloc_trim(0)
-
-
-def _of_system() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
 
 
 def _of_container() -> int | None:

@@ -1,4 +1,4 @@
-"""Why a candidate scored as it did: the history items that its pooled interest came from."""
+"""Explains candidates by the history items that their pooled interest came from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOTHING = ROW % (b"", b"")
 class Explanations:
     """For some candidates of a request; filled in chunk by chunk.
 
-    E candidates to explain, G distinct history items, T ≤ G of them told of.
+    E candidates to explain, G distinct history items, T ≤ G of them listed.
     """
 
     def __init__(self, candidates: Positions, past: Ids, top: int) -> None:
@@ -31,15 +31,14 @@ class Explanations:
         self._rows = [NOTHING] * len(candidates)  # JSON
 
     def add(self, start: int, end: int, found: Influence) -> None:
-        """In an engine thread, where the JSON is written as well: 5,000 candidates' would keep the
-        event loop for 50 ms."""
+        """Add a chunk. Writes its JSON, too, because it is called on an engine thread."""
         counts = np.count_nonzero(found.share > 0, axis=1)  # the first of each row
         for top in np.unique(counts[counts > 0]).tolist():
             rows = np.flatnonzero(counts == top)
             ids = _written(self._items[found.position[rows, :top]])
             shares = _written(found.share[rows, :top])
-            for row, named, told in zip(rows.tolist(), ids, shares, strict=True):
-                self._rows[start + row] = ROW % (named, told)
+            for row, named, weights in zip(rows.tolist(), ids, shares, strict=True):
+                self._rows[start + row] = ROW % (named, weights)
 
     def as_json(self, chosen: Positions) -> list[orjson.Fragment | None]:
         """One for each of the chosen candidates, None for those without a score."""

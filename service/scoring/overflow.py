@@ -1,8 +1,8 @@
-"""Which items of a request make its scores overflow.
+"""Finds the items of a request that make its scores overflow.
 
-An item that does so beside typical ones is found when it is derived (``FoldedModel.scorable``) and
-never comes here. What is left are large items that meet: in an answer the larger side of such a
-pair is unreadable, and the others are scored without it.
+An item that overflows with typical ones is rejected when it is derived (``FoldedModel.scorable``).
+This is about pairs of large items: the larger one becomes unreadable, and the other candidates are
+scored without it.
 
 Shapes: H history items, of which L are known; C candidates; B of them without a number for a score.
 """
@@ -32,7 +32,7 @@ async def culprits(ranking: Ranking, history: int, run: ScoringRun) -> Positions
     bad = ranking.overflown  # (B,)
     if not len(bad):
         if model.precision == "fp32" and len(before):
-            raise ModelFault(FAULT)  # the same question has got two answers
+            raise ModelFault(FAULT)  # the same input gave two different results
         return bad
     alone = await _beside(ranking, np.empty(0, np.int64), bad, run)
     size = magnitude(ranking.vectors(bad))
@@ -49,7 +49,7 @@ async def culprits(ranking: Ranking, history: int, run: ScoringRun) -> Positions
 
 
 async def _too_many(ranking: Ranking, order: Positions, tried: Positions, run: ScoringRun) -> int:
-    """How many of the history, in this order, have to go until these candidates have scores."""
+    """Bisect how much of the history, in this order, to leave out so that these have scores."""
     fails, works = 0, len(order)  # none gone; all gone
     gone = 1  # mostly it is one
     while works - fails > 1:
@@ -63,7 +63,7 @@ async def _too_many(ranking: Ranking, order: Positions, tried: Positions, run: S
 
 
 async def _beside(ranking: Ranking, kept: Positions, chosen: Positions, run: ScoringRun) -> Floats:
-    """float32 scores of these candidates beside a part of the history: places in ``past``."""
+    """Score these candidates in float32 with a part of the history: places in ``past``."""
     vectors, scores = ranking.past_vectors()[kept], np.empty(len(chosen), np.float32)
     rows: list[HistoryRows] = []
 

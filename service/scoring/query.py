@@ -1,4 +1,4 @@
-"""What is asked, as arrays: the wire formats end here and scoring begins."""
+"""A scoring request as arrays, independent of the wire format."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class ScoreQuery:
 
     @property
     def explained(self) -> int:
-        """How many candidates, at most."""
+        """Number of candidates to explain, at most."""
         if self.explain is None:
             return 0
         count = len(self.candidates)
         return count if self.top_k is None else min(self.top_k, count)
 
     def checked_history(self, schema: FeatureSchema) -> Ids | None:
-        """The inline history, if the model can read all of it."""
+        """The inline history. InvalidField when it is longer than the model reads."""
         longest = schema.history_length
         if self.history is not None and len(self.history) > longest:
             raise InvalidField.of(
@@ -44,7 +44,7 @@ class ScoreQuery:
         return self.history
 
     def overrides(self, schema: FeatureSchema) -> Overrides:
-        """The context columns given, checked against the model's own features."""
+        """The given context columns, checked against the model's features."""
         if not self.context:
             return []
         columns = {feature.name: column for column, feature in enumerate(schema.context)}

@@ -1,4 +1,4 @@
-"""One request's candidates against its user's history: what engine threads do for it.
+"""Scores one request's candidates against its user's history, on engine threads.
 
 Shapes: H history items, C candidates, K ≤ C of them known, L ≤ H of the history known;
 D item-vector width, X network width, F context features.
@@ -54,12 +54,12 @@ class Ranking:
         self._rows = self.model.history(self.past_vectors())
 
     def rank(self, start: int, end: int) -> None:
-        """In the model's own precision."""
+        """Score in the model's own precision."""
         chosen = self.known[start:end]
         self.scores[chosen] = self.model.rank(self._items(chosen), self.rows)
 
     def rank_exactly(self, start: int, end: int) -> None:
-        """In float32."""
+        """Score in float32."""
         chosen = self.known[start:end]
         self.scores[chosen] = self.model.exact(self._items(chosen), self.rows)
 
@@ -103,8 +103,8 @@ class Ranking:
         found = self.model.explain(self._items(chosen), self.rows, into.top, into.same)
         into.add(start, end, found)
 
-    def anew(self) -> Ranking:
-        """The same candidates and history, nothing scored yet."""
+    def unscored(self) -> Ranking:
+        """A ranking of the same candidates and history, with nothing scored."""
         other = Ranking(self.items, self._history, self._overrides, self.model)
         other._rows = self._rows
         return other
@@ -171,7 +171,7 @@ class ScoringRun:
 
 @lru_cache(maxsize=64)
 def _all(count: int) -> Positions:
-    """0, 1, …: lists of a few lengths come again and again."""
+    """0, 1, …: cached, because few lengths are common."""
     positions = np.arange(count)
     positions.flags.writeable = False
     return positions

@@ -1,4 +1,4 @@
-"""What is answered, as arrays, and its JSON."""
+"""The result of scoring as arrays, and its JSON."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreResult:
-    """Scores in the order asked, and what was not ordinary about them."""
+    """Scores in the order of the candidates, and which items were missing, damaged or cold."""
 
     candidates: Ids  # (C,)
     scores: Floats  # (C,) probabilities; NaN where there is no readable record
     history: Ids  # (H,)
-    # What was found, and no more of it: an answer may outlive its version and its request.
+    # Not the items themselves: a result may outlive its version and its request.
     statuses: SomeStatus  # (H + C,)
     cold: Mask  # (C,)
     history_lost: bool = False  # the store did not say what it is: scored with an empty one
@@ -115,5 +115,5 @@ def best(scores: Floats, k: int) -> Positions:
 
 
 def _distinct(ids: Ids) -> list[int]:
-    """Each once: candidates as they were asked for, history items newest first."""
+    """Each id once, in the order of its first occurrence."""
     return list(dict.fromkeys(ids.tolist()))

@@ -1,8 +1,8 @@
-"""The k best of a list, exactly, at the price of int8.
+"""Finds the exact k best of a list at nearly the cost of int8.
 
-Everything is scored in int8; what its error bound cannot rule out of the k best is scored again in
-float32. The error of those is then known: should one be beyond the bound, the bound does not hold
-for this list and all of it is scored in float32.
+All candidates are scored in int8; those that its error bound cannot rule out of the k best are
+scored again in float32. If the error of one of them exceeds the bound, the bound does not hold for
+this list, and all of it is scored in float32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from service.scoring.ranking import Positions, Ranking, ScoringRun
 
 
 async def rank_best(ranking: Ranking, k: int, run: ScoringRun, metrics: Metrics) -> None:
-    """Score whatever may be among the k best, in float32; the others keep NaN for a score."""
+    """Score in float32 what may be among the k best; the others keep NaN for a score."""
     known, bound = ranking.known, ranking.model.logit_bound
     if 2 * k > len(known) or not ranking.model.has_shortlists:  # see ``shortlist``
         await run.run(ranking.rank_exactly, len(known))

@@ -13,7 +13,7 @@ import pytest
 from loadtest.analysis.results import summarise
 from loadtest.generator.runner import Load, execute
 from loadtest.generator.workload import Workload
-from loadtest.oracle.bundle import BundleOracle, OracleError
+from loadtest.oracle.bundle_oracle import BundleOracle, OracleError
 from loadtest.oracle.oracle import UnknownVersion, check_run
 from tests.service.process import Service, serving
 from tests.service.world import World, make_world
@@ -113,7 +113,7 @@ def test_the_oracle_names_and_passes_over_a_bad_bundle(world: World, tmp_path: P
     (models / "cut" / "manifest.json").write_text("{")  # "odd": its manifest names another folder
     judge = BundleOracle(models, world.store)
     assert judge.versions == (good,)
-    named = " ".join(map(str, judge.passed_over))
+    named = " ".join(map(str, judge.skipped))
     assert f"{models / 'cut'}/manifest.json" in named
     assert f"{models / 'odd'}/manifest.json" in named
     assert judge.scores(good, {"user_id": 1, "candidates": world.ids[:3].tolist()}).shape == (3,)

@@ -43,5 +43,5 @@ async def ask(state: ServiceState, **body: Any) -> httpx.Response:
         return await client.post("/v1/score", json=body)
 
 
-def metric(state: ServiceState, name: str, **labels: str) -> float:
+def metric(state: ServiceState, name: str, /, **labels: str) -> float:
     return state.metrics.registry.get_sample_value(name, labels) or 0.0

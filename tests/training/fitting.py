@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from tests.training.worlds import SIZES, small_rows
+from training.data_parallel import process_group
 from training.fit import fit
-from training.processes import processes
 from training.recipe import Recipe
 
 RECIPE = Recipe(
@@ -24,13 +24,13 @@ RECIPE = Recipe(
 
 def run(out: Path, recipe: Recipe = RECIPE, delay: float = 0.0) -> None:
     """Train; ``delay`` seconds are slept at each step, so that a kill hits the middle."""
-    with processes() as peers:
+    with process_group() as group:
         fit(
             small_rows(1000, seed=1),
             small_rows(300, seed=2),
             recipe,
             out,
-            peers,
+            group,
             lambda what, done, total: time.sleep(delay),
         )
 

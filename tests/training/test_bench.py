@@ -34,7 +34,7 @@ SIZES = QINSizes(attention_width=16, layers=2, rows=3)
 def test_figures_are_whole_and_finite() -> None:
     seen: list[tuple[str, int, int]] = []
     figures = run(
-        batch=9, repeats=2, schema=SCHEMA, sizes=SIZES, announce=lambda *step: seen.append(step)
+        batch=9, repeats=2, schema=SCHEMA, sizes=SIZES, on_progress=lambda *step: seen.append(step)
     )
     numbers = [v for v in figures.values() if isinstance(v, float)]
     assert all(math.isfinite(v) and v >= 0 for v in numbers)

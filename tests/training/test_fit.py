@@ -126,12 +126,12 @@ def test_other_data_of_the_same_size_are_not_gone_on_with() -> None:
     assert small_rows(300, seed=2).digest != small_rows(300, seed=3).digest
 
 
-def fit_with(recipe: Recipe, out: Path, announce) -> None:  # type: ignore[no-untyped-def]
+def fit_with(recipe: Recipe, out: Path, on_progress) -> None:  # type: ignore[no-untyped-def]
+    from training.data_parallel import process_group
     from training.fit import fit
-    from training.processes import processes
 
-    with processes() as peers:
-        fit(small_rows(1000, seed=1), small_rows(300, seed=2), recipe, out, peers, announce)
+    with process_group() as group:
+        fit(small_rows(1000, seed=1), small_rows(300, seed=2), recipe, out, group, on_progress)
 
 
 def test_the_regulariser_covers_every_embedding_table_and_the_content_projection() -> None:

@@ -16,7 +16,7 @@ from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSch
 from training import operations
 from training.bench import in_float64, without_dropout
 from training.operations import Dropout, interest, linear
-from training.published import Positions, PublishedQIN
+from training.published_qin import Positions, PublishedQIN
 from training.qin import QIN, Batch, QINSizes
 
 widths = st.integers(1, 6)

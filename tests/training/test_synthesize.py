@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from feature_store.schema import FeatureSchema
 from training import synthesize as synthesis
+from training.click_model import ClickModel, plant_items
 from training.dataset import Data, open_data
 from training.metrics import auc
 from training.synthesize import SIZES, SynthesisError, SynthesisSizes, Truth, synthesize
-from training.taste import Taste, plant_items
 
 SMALL = SynthesisSizes(train=60_001, valid=8_001, test=4_003, items=600, tags=50, history=12)
 TINY = SynthesisSizes(train=101, valid=21, test=22, items=40, tags=9, embedding=6, history=5)
@@ -96,7 +96,7 @@ def test_small_sizes_over_several_blocks_are_written_whole(
 ) -> None:
     monkeypatch.setattr(synthesis, "BLOCK_USERS", 4)
     told: list[tuple[str, int, int]] = []
-    synthesize(tmp_path, TINY, announce=lambda *step: told.append(step))
+    synthesize(tmp_path, TINY, on_progress=lambda *step: told.append(step))
     assert pq.read_metadata(tmp_path / "train.parquet").num_row_groups == 7  # 26 users by 4
     assert len(column(tmp_path / "train.parquet", "label")) == TINY.train
     assert [step for step in told if step[1] == step[2]] == [
@@ -194,11 +194,11 @@ def test_content_and_tags_tell_of_an_items_neighbours_in_part() -> None:
 
 def test_a_click_is_likelier_where_history_and_candidate_are_alike() -> None:
     items = plant_items(np.random.default_rng(0), 300, 60, 5, 8)
-    taste = Taste(items, 10, np.random.default_rng(1))
-    users = taste.new_users(np.random.default_rng(2), 500)
+    clicks = ClickModel(items, 10, np.random.default_rng(1))
+    users = clicks.new_users(np.random.default_rng(2), 500)
     interest = items.latent[users.history].sum(1)
     everything = np.tile(np.arange(1, 301), (500, 1))
-    p = taste.probability(users.history, everything)
+    p = clicks.probability(users.history, everything)
     alike = interest @ items.latent[1:].T
     popular = np.tile(items.popularity[1:], (500, 1))
     long = (users.history > 0).sum(1) == 10
@@ -211,8 +211,8 @@ def test_a_click_is_likelier_where_history_and_candidate_are_alike() -> None:
 
 def test_interests_drift() -> None:
     items = plant_items(np.random.default_rng(0), 300, 60, 5, 8)
-    taste = Taste(items, 40, np.random.default_rng(1))
-    users = taste.new_users(np.random.default_rng(2), 3000)
+    clicks = ClickModel(items, 40, np.random.default_rng(1))
+    users = clicks.new_users(np.random.default_rng(2), 3000)
     full = users.history[(users.history > 0).all(1)]
     v = items.latent[full]
     near = (v[:, -1] * v[:, -2]).sum(1).mean()
@@ -225,9 +225,9 @@ def test_the_best_auc_is_that_of_the_true_probability(data: Data, folder: Path) 
     items = plant_items(
         np.random.default_rng([3, synthesis.ITEMS]), SMALL.items, SMALL.tags, 5, SMALL.embedding
     )
-    taste = Taste(items, SMALL.history, np.random.default_rng([3, synthesis.TASTE]))
+    clicks = ClickModel(items, SMALL.history, np.random.default_rng([3, synthesis.CLICKS]))
     valid = data.valid
-    p = taste.probability(
+    p = clicks.probability(
         np.asarray(valid.history, np.int64), np.asarray(valid.target, np.int64)[:, None]
     )[:, 0]
     assert truth["best_auc_valid"] == pytest.approx(auc(p, valid.label), abs=1e-12)
@@ -269,7 +269,7 @@ def test_a_synthesis_that_fails_leaves_the_files_that_were_there(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        synthesize(tmp_path, TINY, seed=2, announce=fail)
+        synthesize(tmp_path, TINY, seed=2, on_progress=fail)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 

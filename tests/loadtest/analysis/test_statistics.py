@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from loadtest.analysis.queueing import md1_response, md1_waiting, queue_response
 from loadtest.analysis.statistics import block_bootstrap, percentile, percentiles
-from loadtest.analysis.theory import md1_response, md1_waiting, queue_response
 
 SAMPLES = arrays.arrays(
     np.float64, st.integers(1, 300), elements=st.floats(0, 100, allow_nan=False)

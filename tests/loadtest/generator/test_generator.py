@@ -216,7 +216,7 @@ def test_the_raw_rows_explain_every_unsent_request(quick_stub: StubProcess) -> N
 
         _thread.interrupt_main()
 
-    with execute(small_load(quick_stub.url, seconds=3.0), beside=stop) as run:
+    with execute(small_load(quick_stub.url, seconds=3.0), background=stop) as run:
         result = summarise(run)
         unsent = run.columns.bucket == Bucket.UNSENT
         assert (run.columns.reason[unsent] == Reason.STOPPED).all()

@@ -19,10 +19,10 @@ import feature_store
 from feature_store.schema import Categorical, FeatureSchema
 from loadtest.experiments.stub_process import StubProcess
 from loadtest.experiments.swap import Admin
+from loadtest.generator.candidate_counts import CandidateCounts, CandidateCountsError
 from loadtest.generator.columns import Bucket
 from loadtest.generator.population import PopulationError, Zipf, read_ids
 from loadtest.generator.runner import Load, execute
-from loadtest.generator.sizes import Sizes, SizesError
 from loadtest.generator.workload import EVENT, SCORE, Bank, Workload
 from loadtest.target import Target, TargetError
 
@@ -67,20 +67,20 @@ def test_a_list_longer_than_the_catalogue_is_refused() -> None:
 
 def test_lengths_follow_their_distribution() -> None:
     rng = np.random.default_rng(0)
-    assert set(Sizes("64").draw(rng, 10)) == {64}
-    uniform = Sizes("10..20").draw(rng, 5000)
+    assert set(CandidateCounts("64").draw(rng, 10)) == {64}
+    uniform = CandidateCounts("10..20").draw(rng, 5000)
     assert (uniform.min(), uniform.max()) == (10, 20)
-    mixed = Sizes("50@0.9,5000@0.1").draw(rng, 20_000)
+    mixed = CandidateCounts("50@0.9,5000@0.1").draw(rng, 20_000)
     assert np.mean(mixed == 5000) == pytest.approx(0.1, abs=0.01)
-    skewed = Sizes("lognormal:100:0.5:400").draw(rng, 20_000)
+    skewed = CandidateCounts("lognormal:100:0.5:400").draw(rng, 20_000)
     assert np.median(skewed) == pytest.approx(100, rel=0.03)
     assert skewed.max() <= 400
 
 
 @pytest.mark.parametrize("text", ["", "0", "a", "9..", "lognormal:5", "5@x", "lognormal:0:1"])
 def test_an_unreadable_distribution_shows_the_forms(text: str) -> None:
-    with pytest.raises(SizesError, match="candidates"):
-        Sizes(text).draw(np.random.default_rng(0), 10)
+    with pytest.raises(CandidateCountsError, match="candidates"):
+        CandidateCounts(text).draw(np.random.default_rng(0), 10)
 
 
 def test_requests_follow_from_the_seed_and_carry_what_was_asked_for() -> None:

@@ -15,11 +15,11 @@ from loadtest.generator.runner import Load, execute
 from loadtest.generator.workload import Workload
 from loadtest.oracle.oracle import (
     TOLERANCE,
-    StubOracle,
     UnknownVersion,
     check_run,
     worst_difference,
 )
+from loadtest.oracle.stub_oracle import StubOracle
 
 NAN = float("nan")
 

@@ -10,13 +10,14 @@ import pytest
 
 from loadtest.analysis.results import summarise
 from loadtest.analysis.slo import Slo
-from loadtest.cli.studies import made_with
+from loadtest.cli.experiments import made_with
 from loadtest.experiments.process import resident_mib
-from loadtest.experiments.soak import Watch
+from loadtest.experiments.soak import ResourceMonitor
 from loadtest.experiments.stub_process import StubProcess
 from loadtest.generator.runner import Load, execute
 from loadtest.generator.workload import Workload
-from loadtest.report import pages, report
+from loadtest.report import experiments as pages
+from loadtest.report.page import write_run
 from tests.loadtest.browser import picture, probe
 
 LOAD = Load("http://127.0.0.1:1", rate=100, seconds=5, workload=Workload(candidates="8"))
@@ -29,11 +30,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with StubProcess(service="exponential:6ms", servers=1, queue=8, fail_every=40) as stub:
         workload = Workload(candidates="8", distinct=100)
         load = Load(stub.url, rate=150, seconds=3, warmup=0.2, workload=workload, stages=True)
-        watch = Watch(stub.pid, every=0.1)
-        with execute(load, beside=watch) as run:
+        watch = ResourceMonitor(stub.pid, every=0.1)
+        with execute(load, background=watch) as run:
             result = summarise(run, [Slo.parse("p99=40ms"), Slo.parse("p50=9ms")])
             soak = watch.judge(settle=0.2, growth=0.5, more_descriptors=64)
-            report.write_run(path, run, result, [pages.soak_section(soak)])
+            write_run(path, run, result, [pages.soak_section(soak)])
     return path
 
 

@@ -79,8 +79,11 @@ def test_other_weights_in_the_same_graph_are_refused(copied: Bundle) -> None:
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (ranker, "ranker.onnx: does not fit the manifest's schema: campaign is not known; "),
-        (history_tower, r"history_tower\.onnx: .*rows is \('tensor\(float\)', \['L', 28\]\) and"),
+        (ranker, "ranker.onnx: does not fit the manifest's schema: campaign is unknown; "),
+        (
+            history_tower,
+            r"history_tower\.onnx: .*rows is \('tensor\(float\)', \['L', 28\]\) instead of",
+        ),
     ],
 )
 def test_a_graph_of_another_schema_is_refused_naming_the_inputs(
@@ -137,9 +140,12 @@ def all_empty(arrays: dict[str, NDArray[Any]]) -> None:
         (lambda a: cut(a, 0), "probability: 0 golden answers"),
         (lambda a: cut(a, 3), r"probability: 48 golden answers, and the manifest says \d+ "),
         (lambda a: a.update(context=a["context"][:, :1]), "context: 1 columns, and the manifest"),
-        (lambda a: a.update(context=a["context"][:, 0]), "context: 1-dimensional int32 is not"),
+        (lambda a: a.update(context=a["context"][:, 0]), "context: unexpected 1-dimensional int32"),
         (lambda a: a.update(candidates=a["candidates"][1:]), r"candidates: \d+ rows for \d+ "),
-        (lambda a: a.update(names=a["names"][1:]), r"history_offsets: \d+ for \d+ requests, not"),
+        (
+            lambda a: a.update(names=a["names"][1:]),
+            r"history_offsets: \d+ offsets for \d+ requests",
+        ),
         (lambda a: a["history_offsets"].__setitem__(0, 1), r"history_offsets: 1 to \d+, not 0"),
         (lambda a: a["history_offsets"].__setitem__(2, 10**6), r"history_offsets: request 2 has -"),
         (lambda a: a["candidate_offsets"].__setitem__(1, 0), "request 0 has 0 items"),
@@ -167,7 +173,7 @@ def test_graphs_with_a_smaller_table_than_the_manifests_are_refused_in_one_line(
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
-    assert "mine: its graphs fail at the golden questions" in line
+    assert "mine: its graphs fail on the golden requests" in line
     assert line.endswith("`python -m model_export build`")
 
 

@@ -149,11 +149,11 @@ def test_everything_that_does_not_fit_is_told_at_once() -> None:
     with pytest.raises(BundleError) as refused:
         import_network(state, SLOTS, HISTORY, "QIN.model")
     told = str(refused.value)
-    assert "QIN.model: 7 keys are not those" in told
+    assert "QIN.model: 7 keys do not fit" in told
     for line in (
         "attention_layers.W_k.weight: missing, (10, 16) expected",
         "qnn.norm.2.running_var: missing, (44) expected",
-        "qnn.extra.weight: not known",
+        "qnn.extra.weight: unknown",
         "qnn.layer.1.linear.0.weight: (176, 43) instead of (176, 44)",
         "qnn.fc.bias: torch.float64 instead of torch.float32",
         "qnn.norm.0.bias: holds NaN or infinity",

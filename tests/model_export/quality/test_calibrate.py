@@ -151,7 +151,7 @@ def test_calibrate_as_a_command(
     options = ("--data", "x", "--out", str(models), "--negative-sampling-rate", "0.5")
     done = CliRunner().invoke(app, ["calibrate", str(tmp_path / "c"), *options])
     assert done.exit_code == 0, done.stderr
-    assert "of whose negatives 0.5 were kept" in done.stdout
+    assert "with 0.5 of the negatives" in done.stdout
     published = newest(models)
     assert published.manifest.calibration.negative_sampling_rate == 0.5
     assert (published.path / PICTURE).read_bytes().startswith(b"\x89PNG")

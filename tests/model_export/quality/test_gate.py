@@ -112,7 +112,7 @@ def test_what_does_not_pass_is_not_published_and_leaves_nothing(
     monkeypatch.setattr(
         ranker, "per_column", lambda w: (lambda q, s: (q // 32 * 32, s))(*honest(w))
     )
-    with pytest.raises(GateError, match=r"int8 changes too much on random rows.*--force"):
+    with pytest.raises(GateError, match=r"int8 differs too much on random rows.*--force"):
         build(network, tmp_path, version="v", int8=Int8(held_out))
     assert list(tmp_path.iterdir()) == []
     announced: list[str] = []
@@ -155,7 +155,7 @@ def test_another_arithmetic_than_the_gates_is_noticed(quantised: Bundle) -> None
     recorded = quantised.manifest.quantisation
     assert check_same_int8(model, golden, recorded) == golden_logit_error(model, golden)
     elsewhere = recorded.model_copy(update={"golden_logit_error": recorded.golden_logit_error / 10})
-    with pytest.raises(BundleError, match="this processor computes it otherwise"):
+    with pytest.raises(BundleError, match="this processor computes it differently"):
         check_same_int8(model, golden, elsewhere)
 
 
@@ -203,7 +203,7 @@ def test_a_list_is_filled_with_items_in_their_own_contexts(held_out: HeldOut) ->
 
 def test_rows_that_cannot_judge_are_refused(held_out: HeldOut, tmp_path: Path) -> None:
     rows = held_out.rows
-    for label, message in ((np.nan, "no column 'label'"), (1.0, "labels of one kind only")):
+    for label, message in ((np.nan, "no column 'label'"), (1.0, "labels of one class only")):
         with pytest.raises(BundleError, match=message):
             HeldOut.of(dataclasses.replace(rows, label=np.full(len(rows), label, np.float32)), "x")
     with pytest.raises(BundleError, match=r"held-out data: .*item_info\.parquet"):

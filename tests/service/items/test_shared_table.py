@@ -27,7 +27,7 @@ from model_export.build import build
 from service.items.hash_index import ABSENT
 from service.items.table import ItemTable
 from service.lifecycle import item_refresh
-from service.lifecycle import load_steps as loading
+from service.lifecycle.load_steps import LoadSteps
 from service.state import ServiceState
 from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.lifecycle.test_item_refresh import until
@@ -184,7 +184,7 @@ async def test_a_version_that_is_being_loaded_learns_of_what_is_written_meanwhil
     async with opened(small_world, **more) as state:
         expected = [await at_level(state, item, 9) for item in (elsewhere, here)]
         build(small_world.network, small_world.models, version="small-2")
-        loop, warm, changes = asyncio.get_running_loop(), loading.warm, state.store.changes
+        loop, warm, changes = asyncio.get_running_loop(), LoadSteps._warm, state.store.changes
 
         async def change_elsewhere() -> None:
             store = await connect(small_world.store, small_world.schema)
@@ -201,7 +201,7 @@ async def test_a_version_that_is_being_loaded_learns_of_what_is_written_meanwhil
                 assert (await patch(state, here, 9)).status_code == 204
             return found
 
-        monkeypatch.setattr(loading, "warm", changed_while_warmed_up)
+        monkeypatch.setattr(LoadSteps, "_warm", changed_while_warmed_up)
         monkeypatch.setattr(state.store, "changes", changed_after_the_look)
         await state.manager.activate("small-2")
         assert state.registry.active is not None

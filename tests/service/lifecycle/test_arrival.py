@@ -24,7 +24,7 @@ from service.artifacts.local_copies import LocalCopies
 from service.artifacts.repository import ModelRepository
 from service.errors import ModelRefused, StoreFailure
 from service.lifecycle.startup import StartupVersions
-from service.lifecycle.watcher import TOLD_AFTER_S, RepositoryWatcher
+from service.lifecycle.watcher import INCOMPLETE_AFTER_S, RepositoryWatcher
 from service.observability.background import failures
 from tests.service.lifecycle import hostile
 from tests.service.lifecycle.conftest import two_versions
@@ -186,7 +186,7 @@ async def test_what_stays_incomplete_is_told_once_and_followed_all_the_same(
     with capture_logs() as logs:
         for _ in range(5):
             assert await following.look() == []
-            clock.now += TOLD_AFTER_S
+            clock.now += INCOMPLETE_AFTER_S
     said = [(line["event"], line["reason"]) for line in logs]
     assert said[0] == ("arriving", "golden.npz is missing")
     assert said[1][0] == "incomplete"
@@ -471,7 +471,7 @@ def test_a_service_starts_beside_bad_bundles_and_follows_what_arrives(
         until(lambda: client.get("/readyz").json()["model_version"] == "small-3")
         log = service.log.read_text()
         assert log.count('"not followed"') <= 2  # once each, of what cannot be read
-        assert "passed over: not begun with" in log
+        assert "passed over at start" in log
         assert "Traceback" not in log
 
 

@@ -52,7 +52,7 @@ def test_auto_takes_int8_with_gate_and_vnni_alone(
 ) -> None:
     auto = Execution("auto")
     for bundle, vnni, precision, reason in (
-        (passed, yes, "int8", "its gate is passed, and this processor has VNNI"),
+        (passed, yes, "int8", "its gate passed, and this processor has VNNI"),
         (passed, no, "fp32", "this processor has no VNNI"),
         (quantised.bundle, yes, "fp32", "its int8 ranker did not pass its gate"),
         (world.bundle, yes, "fp32", "the bundle has no int8 ranker"),

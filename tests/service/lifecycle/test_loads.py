@@ -10,8 +10,7 @@ import pytest
 from model_export.bundle.errors import BundleError
 from service.artifacts.local_copies import LocalCopies
 from service.errors import Conflict, ModelRefused
-from service.lifecycle import load_steps as loading
-from service.lifecycle import memory_budget as room
+from service.lifecycle import load_steps, memory_budget
 from service.lifecycle.catalog import ModelEntry
 from service.server.listener import poll_until
 from service.settings import Settings
@@ -75,7 +74,7 @@ async def test_golden_answers_that_differ_in_the_service_alone_are_refused(
         def differ(*given: object) -> None:
             raise BundleError("golden answers: differ by 0.3")
 
-        monkeypatch.setattr(loading, "check_golden", differ)
+        monkeypatch.setattr(load_steps, "check_golden", differ)
         with pytest.raises(ModelRefused, match=r"differ by 0\.3"):
             await state.manager.activate("small-1")
         assert state.manager.catalog.entry("small-1").state == "failed"
@@ -110,7 +109,7 @@ async def test_without_memory_for_it_nothing_is_loaded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(world, **ALONE) as state:
-        monkeypatch.setattr(room, "available_bytes", lambda: 1000)
+        monkeypatch.setattr(memory_budget, "available_bytes", lambda: 1000)
         with pytest.raises(ModelRefused, match="MiB are needed and 0 MiB are free: unload a"):
             await state.manager.load("small-1")
         assert await serves(state, "small-2")

@@ -204,7 +204,7 @@ def test_a_note_that_cannot_be_read_is_left_aside_and_told_once(content: bytes) 
     with capture_logs() as logs:
         for _ in range(3):
             assert notes.read("wanted", content, DesiredState) is None
-    assert [line["event"] for line in logs] == ["fleet: a note is left aside"]
+    assert [line["event"] for line in logs] == ["fleet: note ignored"]
     assert len(logs[0]["reason"]) < 500
     assert notes.read("wanted", orjson.dumps(GOOD), DesiredState) is not None
 

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from feature_store.contract import MAX_ID
 from model_export.bundle.errors import BundleError
 from model_export.bundle.rank_correlation import kendall_tau
-from service.artifacts import importer as intake
-from service.artifacts import sandbox
+from service.artifacts import importer, sandbox
 from service.artifacts.importer import ImportPolicy, import_bundle
 from service.artifacts.local_copies import LocalCopies
 from service.artifacts.sandbox import SandboxLimits
@@ -101,7 +100,7 @@ def test_a_version_as_good_as_the_one_before_is_kept() -> None:
     assert watch.slowness() is None
 
 
-def test_too_many_failures_are_a_complaint_with_its_numbers() -> None:
+def test_too_many_failures_are_a_violation_with_its_numbers() -> None:
     old, new = tallied(*[0.01] * 1000), tallied(*[0.01] * 5, failures=90)
     watch = RollbackWindow(new, old, BOUNDS)
     assert watch.violation() is None  # what it did before it was switched to does not count
@@ -294,7 +293,6 @@ def test_shapes_are_a_few_of_those_seen_from_smallest_to_largest() -> None:
 
 def test_the_memory_there_is_is_read() -> None:
     free = memory.available_bytes()
-    assert free is not None
     assert 0 < free < 2**50
 
 
@@ -312,7 +310,7 @@ def test_a_full_disk_is_a_refusal_that_leaves_nothing(
         target.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
-    monkeypatch.setattr(intake, "_copy_file", full)
+    monkeypatch.setattr(importer, "_copy_file", full)
     with pytest.raises(BundleError, match=r"No space left on device; make room there or set QIN_"):
         import_bundle(world.bundle.path, copies, ImportPolicy(2**40))
     assert list((copies.path / "incoming").iterdir()) == []

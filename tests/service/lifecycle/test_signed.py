@@ -87,7 +87,7 @@ def a_link_for_a_signature(folder: Path, keys: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (unsigned, "manifest.sig: not found, and unsigned is refused"),
+        (unsigned, "manifest.sig: not found, and a signature is required"),
         (signed_by_another, "not a signature of manifest.json by a known key"),
         (changed_after_signing, "not a signature of manifest.json by a known key"),
         (signed_elsewhere, "not a signature of manifest.json by a known key"),

@@ -135,7 +135,7 @@ async def test_what_slows_every_version_takes_none_back(
             if (comparing := state.manager.monitor._comparing) is not None:
                 await comparing
         assert state.registry.active is entry.version
-        assert [line for line in logs if "not taken back" in line["event"]]
+        assert [line for line in logs if "not rolled back" in line["event"]]
 
 
 async def test_batch_requests_and_long_lists_after_a_switch_take_no_version_back(

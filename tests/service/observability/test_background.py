@@ -268,7 +268,7 @@ async def test_a_service_is_not_ready_once_an_engine_thread_has_ended_for_good(
 async def test_a_service_whose_engine_gives_no_score_does_not_start(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readiness, "PROOF_S", 0.2)
+    monkeypatch.setattr(readiness, "FIRST_SCORE_WITHIN_S", 0.2)
     monkeypatch.setattr(Engine, "_serve", lambda self: None)
     with pytest.raises(TimeoutError, match=r"no first score within 0.2 s: engine threads: 1 of 1"):
         async with opened(world):

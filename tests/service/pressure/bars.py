@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.analysis.theory import md1_response
+from loadtest.analysis.queueing import md1_response
 from tests.service.pressure.bench import Bench, Outcome
 
 Json = dict[str, Any]

@@ -14,8 +14,8 @@ from tests.service.process import serving
 from tests.service.world import make_world, on_another_store
 from tests.training.worlds import SIZES, SMALL, small_rows
 from training import checkpoint
+from training.data_parallel import process_group
 from training.fit import fit
-from training.processes import processes
 from training.recipe import Recipe
 
 LONG = SMALL.model_copy(update={"history_length": MAX_HISTORY})
@@ -25,9 +25,9 @@ BOUNDED, FULL, OVERFULL = 3, 4, 5  # users
 
 def test_2048_clicks_are_learned_from_stored_and_served(tmp_path: Path) -> None:
     assert MAX_HISTORY == 2048
-    with processes() as peers:
+    with process_group() as group:
         rows = small_rows(200, seed=1, schema=LONG), small_rows(100, seed=2, schema=LONG)
-        fit(*rows, RECIPE, tmp_path / "checkpoint", peers)
+        fit(*rows, RECIPE, tmp_path / "checkpoint", group)
     network = checkpoint.load(tmp_path / "checkpoint")
     made = make_world(tmp_path / "world", items=60, users=2, network=network)
     assert made.bundle.schema.history_length == 2048

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.api.oip import request_cache as plan
+from service.api.oip import request_cache
 from service.api.oip.inputs import query_of
 from service.api.oip.request_cache import LONGEST_KEPT, MOST_KEPT, RequestCache
 from service.errors import InvalidField
@@ -22,13 +22,13 @@ def header(count: int, **members: object) -> bytes:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Every JSON that was really read."""
     seen: list[bytes] = []
-    truly = plan._read
+    truly = request_cache._read
 
-    def noted(given: bytes, most_candidates: int) -> plan.Plan:
+    def noted(given: bytes, most_candidates: int) -> request_cache.ParsedRequest:
         seen.append(given)
         return truly(given, most_candidates)
 
-    monkeypatch.setattr(plan, "_read", noted)
+    monkeypatch.setattr(request_cache, "_read", noted)
     return seen
 
 

@@ -1,4 +1,4 @@
-"""One self-contained page: the verdict first, then what it rests on. Readable on a phone."""
+"""Renders reports as self-contained HTML pages: verdict, charts, tables, environment."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_page(
     sections: Sequence[Section],
     result: Json,
 ) -> None:
-    """Any command's report: what differs is passed in, what it was made with is the same."""
+    """Write a page; command line and environment are taken from ``result``."""
     text = resources.files("loadtest.report").joinpath("report.html.j2").read_text("utf-8")
     page = jinja2.Environment(autoescape=True).from_string(text)
     path.write_text(
@@ -64,7 +64,7 @@ def write_page(
 
 
 def write_run(path: Path, run: Run, result: Json, extra: Sequence[Section] = ()) -> None:
-    """The report of ``run``; ``extra`` sections come after the timeline."""
+    """Write the report of a run; ``extra`` sections follow the timeline."""
     write_page(
         path,
         title=f"Load test of {run.load.url}",
@@ -111,7 +111,7 @@ def stage_section(stages: Json) -> Section:
     notes = [
         f"The slowest 1% took {stages['slowest_1_percent_from_ms']:.2f} ms or more; most of it "
         f"went to {stages['owner_of_slowest']}.",
-        "waiting: before the request was sent. network: what the server did not see.",
+        "waiting: before the send. network: not measured by the server.",
     ]
     if off is not None:
         notes.append(f"The server's stages differ from its own total by {100 * off:.1f}%.")

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 
 from loadtest.analysis.slo import Slo
+from loadtest.cli.experiments import changed
 from loadtest.cli.options import LoadOptions
-from loadtest.cli.studies import changed
 from loadtest.experiments import search as searching
 from loadtest.experiments.compare import ORDER, _effect, sentences
 from loadtest.experiments.process import ProcessGone, descriptors, resident_mib
 from loadtest.experiments.search import CURVE, Search
-from loadtest.experiments.soak import Watch
+from loadtest.experiments.soak import ResourceMonitor
 from loadtest.experiments.stub_process import StubProcess
 from loadtest.experiments.swap import Admin, Swapper, judge
 from loadtest.generator.runner import Load, RunError, execute
 from loadtest.generator.workload import Workload
-from loadtest.oracle.oracle import StubOracle, check_run
+from loadtest.oracle.oracle import check_run
+from loadtest.oracle.stub_oracle import StubOracle
 
 SMALL = Workload(users="1..50", items="1..200", candidates="4", distinct=200)
 
@@ -122,7 +123,7 @@ def test_swaps_under_load_are_counted_and_their_answers_checked() -> None:
             Admin(stub.admin_url, "guess").activate("stub-1")
         load = Load(stub.url, rate=200, seconds=4, warmup=0, workload=SMALL, keep_answers=True)
         swapper = Swapper(admin, ["stub-1", "stub-2"], 6, begin=1.5, end=3.0, pid=stub.pid)
-        with execute(load, beside=swapper) as run:
+        with execute(load, background=swapper) as run:
             found = judge(run, swapper, check_run(run, StubOracle()))
     assert stub.counts["activations"] - 2 == found["swaps"] == 6
     assert (found["errors"], found["mixed_versions"], found["wrong_scores"]) == (0, 0, 0)
@@ -146,7 +147,7 @@ def test_a_refused_activation_is_an_error() -> None:
     with StubProcess(service="constant:1ms", servers=0, admin_port=0) as stub:
         load = Load(stub.url, rate=50, seconds=1, warmup=0, workload=SMALL)
         swapper = Swapper(Admin(stub.admin_url), ["stub-1", "absent"], 2, begin=0.1, end=0.9)
-        with execute(load, beside=swapper) as run:
+        with execute(load, background=swapper) as run:
             found = judge(run, swapper, None)
     assert found["errors"] == 1
     assert "404" in found["refused_activations"][0]
@@ -155,8 +156,8 @@ def test_a_refused_activation_is_an_error() -> None:
 def test_memory_and_descriptors_are_those_of_the_process(quick_stub: StubProcess) -> None:
     before = descriptors(quick_stub.pid)
     load = Load(quick_stub.url, rate=100, seconds=1.5, warmup=0, workload=SMALL)
-    watch = Watch(quick_stub.pid, every=0.1)
-    with execute(load, beside=watch):
+    watch = ResourceMonitor(quick_stub.pid, every=0.1)
+    with execute(load, background=watch):
         pass
     assert resident_mib(quick_stub.pid) > 5
     assert max(sample["descriptors"] for sample in watch.samples) >= before + 8
@@ -176,9 +177,11 @@ def test_a_leak_is_told_from_a_wobble() -> None:
             }
             for n in range(100)
         ]
-        return Watch(1, samples=samples).judge(settle=0.2, growth=0.05, more_descriptors=16)
+        return ResourceMonitor(1, samples=samples).judge(
+            settle=0.2, growth=0.05, more_descriptors=16
+        )
 
     assert watched(0.0, 0)["passed"]
     assert "memory" in watched(0.2, 0)["because"]
     assert "descriptors" in watched(0.0, 60)["because"]
-    assert not Watch(1).judge(settle=0.2, growth=0.05, more_descriptors=16)["passed"]
+    assert not ResourceMonitor(1).judge(settle=0.2, growth=0.05, more_descriptors=16)["passed"]

@@ -1,4 +1,4 @@
-"""What a run leaves behind for other tools: HDR histogram logs and the raw columns."""
+"""Exports a run for other tools: HDR histogram logs and a parquet file of its rows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ if TYPE_CHECKING:
     from loadtest.generator.runner import Run
 
 LOWEST_US, HIGHEST_US, DIGITS = 1, 3_600_000_000, 3
-INTERVAL = 1.0  # seconds a line of the log
+INTERVAL = 1.0  # seconds per line of the log
 
 
 def write_hdr_log(run: Run, clock: NDArray[np.float64], path: Path) -> None:
-    """A compressed histogram a second of ``clock``, one of the run's, in microseconds.
-
-    Any HdrHistogram log reader takes it (HistogramLogAnalyzer, hdr-plot …).
-    """
+    """Write a histogram per second of ``clock``, in microseconds, as an HdrHistogram log."""
     at = run.columns.at[run.measured]
     begin = 1e3 * run.started.timestamp()
     with path.open("w", encoding="utf-8") as file:
@@ -31,7 +28,7 @@ def write_hdr_log(run: Run, clock: NDArray[np.float64], path: Path) -> None:
         writer.output_comment("[values in microseconds, the longest of an interval in ms]")
         writer.output_log_format_version()
         writer.output_base_time(begin)
-        # The library's own output_start_time fails on any date
+        # The library's output_start_time raises for any date
         writer.output_comment(f"[StartTime: {begin / 1e3:f} (seconds since epoch), {run.started}]")
         writer.output_legend()
         for second in range(int(at[-1] / INTERVAL) + 1):
@@ -44,7 +41,7 @@ def write_hdr_log(run: Run, clock: NDArray[np.float64], path: Path) -> None:
 
 
 def histogram_of(seconds: NDArray[np.float64]) -> HdrHistogram:
-    """Three significant digits, a microsecond to an hour."""
+    """Build a histogram from a microsecond to an hour, with three significant digits."""
     histogram = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
     micros = np.clip(np.rint(1e6 * seconds[~np.isnan(seconds)]), LOWEST_US, HIGHEST_US)
     for value, count in zip(*np.unique(micros.astype(np.int64), return_counts=True), strict=True):
@@ -53,7 +50,7 @@ def histogram_of(seconds: NDArray[np.float64]) -> HdrHistogram:
 
 
 def write_columns(run: Run, path: Path) -> None:
-    """A row per scheduled request, warm-up marked, clocks in seconds from the start."""
+    """Write a row per scheduled request; clocks in seconds from the start of the run."""
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -1,4 +1,4 @@
-"""``search``, ``compare``, ``swap`` and ``soak``: questions that take more than one number."""
+"""Implements ``search``, ``compare``, ``swap`` and ``soak``."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from loadtest.cli.terminal import (
     Slos,
     Store,
     console,
-    keep,
-    keep_json,
+    exit_on_error,
     oracle_of,
     print_json,
-    refusals,
     say,
     slos_of,
+    write_json,
+    write_results,
 )
 from loadtest.experiments.compare import Comparison, sentences
 from loadtest.experiments.process import resident_mib
 from loadtest.experiments.search import Search
-from loadtest.experiments.soak import Watch
+from loadtest.experiments.soak import ResourceMonitor
 from loadtest.experiments.swap import Admin, Swapper
 from loadtest.experiments.swap import judge as judge_swaps
 from loadtest.generator.runner import Load, execute
 from loadtest.oracle.oracle import check_run
-from loadtest.report import pages
+from loadtest.report import experiments as pages
 from loadtest.report.summary import EXIT_CODES, show
 
 Json = dict[str, Any]
@@ -52,11 +52,11 @@ def search(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the largest rate that meets the target, and draw what lies around it.
+    """Find the largest rate that meets the target (the knee), and measure rates around it.
 
-    Starts at --rate; a step lasts --duration.
+    Starts at --rate; a step takes --duration.
     """
-    with refusals():
+    with exit_on_error():
         load = options.load()
         result = {
             **Search(load, Slo.parse(slo), precision, say).run(),
@@ -67,7 +67,7 @@ def search(
             f"{result['confirmations']} times; {result['first_miss_per_s']:.1f}/s did not"
         )
         if out is not None:
-            keep_json(out, result)
+            write_json(out, result)
             pages.write_search(out / "report.html", result)
         if as_json:
             print_json(result)
@@ -77,19 +77,19 @@ def search(
 def compare(
     options: LoadOptions,
     *,
-    against: Annotated[str | None, typer.Option(help="B's address; as A's if not given.")] = None,
+    against: Annotated[str | None, typer.Option(help="URL of B; default: that of A.")] = None,
     change: Annotated[
-        list[str], typer.Option(help="B's setting, e.g. candidates=512; repeat.")
+        list[str], typer.Option(help="Setting of B, e.g. candidates=512; repeatable.")
     ] = [],  # noqa: B006 - typer copies it
-    rounds: Annotated[int, typer.Option(min=3, max=50, help="Of A B A' A' B A.")] = 4,
+    rounds: Annotated[int, typer.Option(min=3, max=50, help="Rounds of A B A' A' B A.")] = 4,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two services or settings, interleaved, with A against itself as the control.
 
-    A segment lasts --duration.
+    A segment takes --duration.
     """
-    with refusals():
+    with exit_on_error():
         a = options.load()
         b = changed(options, against, change).load()
         result = {**Comparison(a, b, rounds, say).run(), **made_with(a)}
@@ -97,7 +97,7 @@ def compare(
         for line in sentences(result["effects"]):
             say(line)
         if out is not None:
-            keep_json(out, result)
+            write_json(out, result)
             pages.write_comparison(out / "report.html", result)
         if as_json:
             print_json(result)
@@ -107,14 +107,15 @@ def compare(
 def swap(
     options: LoadOptions,
     *,
-    admin: Annotated[str, typer.Option(help="The admin API.")] = "http://127.0.0.1:8001",
+    admin: Annotated[str, typer.Option(help="URL of the admin API.")] = "http://127.0.0.1:8001",
     admin_token: Annotated[str, typer.Option(envvar="QIN_ADMIN_TOKEN")] = "",
     version: Annotated[
-        list[str], typer.Option(help="Activated in turn, the one now active first; repeat.")
+        list[str],
+        typer.Option(help="To activate, in turn; repeatable; default: the active and one more."),
     ] = [],  # noqa: B006 - typer copies it
-    swaps: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 20,
+    swaps: Annotated[int, typer.Option(min=1, max=10_000, help="Number of activations.")] = 20,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Unload and load each one again before its turn.")
+        bool, typer.Option("--fresh", help="Unload and load each version before its activation.")
     ] = False,
     pid: Pid = None,
     slo: Slos = [],  # noqa: B006 - typer copies it
@@ -123,26 +124,26 @@ def swap(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Swap models while a load runs: what is lost, mixed, wrong or late?
+    """Swap models under load; count lost, mixed and wrong answers and compare latency.
 
-    The first fifth and the last tenth of --duration go without swaps, to compare with.
+    The first fifth and the last tenth of --duration have no swaps, for comparison.
     """
-    with refusals():
+    with exit_on_error():
         judge, load = oracle_of(oracle, store), options.load()
         load = replace(load, keep_answers=judge is not None)
         api = Admin(admin, admin_token, load.allow_remote)
         versions = version or api.versions()[:2]
         if len(versions) < 2:
-            raise ValueError(f"version: swapping takes two versions, there is {versions}")
+            raise ValueError(f"version: two versions are required, found {versions}")
         begin, end = (load.warmup + share * load.seconds for share in (0.2, 0.9))
         swapper = Swapper(api, versions, swaps, begin, end, pid, fresh)
-        with live(console, "swap") as watch, execute(load, watch=watch, beside=swapper) as run:
+        with live(console, "swap") as watch, execute(load, watch=watch, background=swapper) as run:
             checked = None if judge is None else check_run(run, judge)
             result = summarise(run, slos_of(slo), checked)
             result["swap"] = judge_swaps(run, swapper, checked)
             show(console, result)
             say(pages.swap_sentence(result["swap"]))
-            keep(out, run, result, [pages.swap_section(run, result["swap"])])
+            write_results(out, run, result, [pages.swap_section(run, result["swap"])])
         if as_json:
             print_json(result)
         found = result["swap"]
@@ -155,22 +156,22 @@ def swap(
 def soak(
     options: LoadOptions,
     *,
-    pid: Annotated[int, typer.Option(help="The service's process; its children count too.")],
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
-    settle: Annotated[float, typer.Option(min=0, max=0.9, help="Share of the run before.")] = 0.2,
-    growth: Annotated[float, typer.Option(help="Of memory, allowed after that.")] = 0.05,
-    more_descriptors: Annotated[int, typer.Option(help="Allowed after that.")] = 16,
+    pid: Annotated[int, typer.Option(help="Process id of the service; its children are included.")],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between samples.")] = 1.0,
+    settle: Annotated[float, typer.Option(min=0, max=0.9, help="Share not judged.")] = 0.2,
+    growth: Annotated[float, typer.Option(help="Allowed growth of memory, a share.")] = 0.05,
+    more_descriptors: Annotated[int, typer.Option(help="Allowed growth of open descriptors.")] = 16,
     slo: Slos = [],  # noqa: B006 - typer copies it
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Watch memory and descriptors of the service while a load lasts."""
-    with refusals():
-        resident_mib(pid)  # a wrong pid is said before the load, not after it
-        watcher = Watch(pid, every)
+    """Check that memory and descriptors of the service stay steady under load."""
+    with exit_on_error():
+        resident_mib(pid)  # a wrong pid is an error before the load
+        watcher = ResourceMonitor(pid, every)
         with (
             live(console, "soak") as watch,
-            execute(options.load(), watch=watch, beside=watcher) as run,
+            execute(options.load(), watch=watch, background=watcher) as run,
         ):
             result = summarise(run, slos_of(slo))
             result["soak"] = watcher.judge(
@@ -178,7 +179,7 @@ def soak(
             )
             show(console, result)
             say(pages.soak_sentence(result["soak"]))
-            keep(out, run, result, [pages.soak_section(result["soak"])])
+            write_results(out, run, result, [pages.soak_section(result["soak"])])
         if as_json:
             print_json(result)
         code = EXIT_CODES[result["verdict"]]
@@ -186,7 +187,7 @@ def soak(
 
 
 def changed(options: LoadOptions, url: str | None, changes: list[str]) -> LoadOptions:
-    """B's options: A's, with another address or other settings. ValueError names what is amiss."""
+    """Build B's options: A's with another URL or other settings."""
     kinds = {field.name: type(getattr(options, field.name)) for field in fields(LoadOptions)}
     new: dict[str, Any] = {} if url is None else {"url": url}
     for text in changes:
@@ -204,12 +205,12 @@ def changed(options: LoadOptions, url: str | None, changes: list[str]) -> LoadOp
         else:
             new[name] = kinds[name](value)
     if not new:
-        raise ValueError("compare: B is A; give --against or --change")
+        raise ValueError("compare: B equals A; give --against or --change")
     return replace(options, **new)
 
 
 def made_with(load: Load) -> Json:
-    """What every result carries beside its numbers."""
+    """Settings, environment, command line and time, for a result."""
     return {
         "settings": environment.describe(load),
         "environment": environment.machine(),

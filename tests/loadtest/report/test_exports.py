@@ -14,7 +14,7 @@ from loadtest.analysis.statistics import percentile
 from loadtest.experiments.stub_process import StubProcess
 from loadtest.generator.runner import Load, Run, execute
 from loadtest.generator.workload import Workload
-from loadtest.report.records import DIGITS, HIGHEST_US, LOWEST_US, write_columns, write_hdr_log
+from loadtest.report.exports import DIGITS, HIGHEST_US, LOWEST_US, write_columns, write_hdr_log
 
 
 def test_hdr_logs_and_columns_hold_what_was_measured(

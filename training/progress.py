@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-Announce = Callable[[str, int, int], None]  # what, done, of how many
+OnProgress = Callable[[str, int, int], None]  # what, done, of how many
 
 
-def silent(what: str, done: int, total: int) -> None:
+def no_progress(what: str, done: int, total: int) -> None:
     """For callers without a screen."""

@@ -85,7 +85,7 @@ def plant_items(rng: np.random.Generator, count: int, tags: int, slots: int, siz
     )
 
 
-class Taste:
+class ClickModel:
     """Who clicks what, over a catalogue."""
 
     def __init__(self, items: Items, history_length: int, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""What queues must do, by calculation: the yardsticks that ``self-check`` measures against."""
+"""Computes response times of queues: the expected values of ``self-check``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Times = NDArray[np.float64]
 
 
 def md1_response(q: float, rate: float, service: float) -> float:
-    """The q-quantile of the time in an M/D/1 system (Poisson arrivals, constant service), seconds.
+    """Compute the q-quantile of M/D/1 response time (Poisson arrivals, constant service), seconds.
 
     The waiting time's distribution is Erlang's (1909), as in Tijms, A First Course in Stochastic
     Models, 9.4: P(W ≤ x) = (1 − ρ) Σ_k (λ(kD − x))ᵏ/k! · e^{−λ(kD − x)} over k ≤ x/D.
@@ -25,7 +25,7 @@ def md1_response(q: float, rate: float, service: float) -> float:
 
 
 def md1_waiting(x: float, rate: float, service: float) -> float:
-    """P(W ≤ x). fsum keeps the alternating series exact enough as far as x = 40 D at ρ = 0.7."""
+    """Compute P(W ≤ x). fsum keeps the alternating series exact enough to x = 40 D at ρ = 0.7."""
     terms = []
     for k in range(int(x / service) + 1):
         ahead = rate * (x - k * service)
@@ -40,10 +40,10 @@ def md1_waiting(x: float, rate: float, service: float) -> float:
 def queue_response(
     at: Times, service: float, servers: int, stall: tuple[float, float] | None = None
 ) -> Times:
-    """(n,) time in a first-come queue of ``servers`` with constant service, for these arrivals.
+    """Simulate a first-come queue of ``servers`` with constant service: (n,) response times.
 
-    During ``stall`` (from, until) the world stands still: what is in service ends when it is over,
-    what begins within it is served after it.
+    During ``stall`` (from, until) all servers pause: service in progress ends with the stall,
+    service that would begin within it starts after it.
     """
     free = [0.0] * servers
     response = np.empty_like(at)

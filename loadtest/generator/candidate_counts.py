@@ -1,4 +1,4 @@
-"""How many candidates a request carries: a fixed number or a distribution of it."""
+"""Draws the number of candidates per request: fixed or from a distribution."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from numpy.typing import NDArray
 LONGEST = 100_000
 
 
-class SizesError(ValueError):
-    """A distribution that cannot be read; the message shows the forms there are."""
+class CandidateCountsError(ValueError):
+    """A malformed distribution; the message lists the forms."""
 
 
 @dataclass(frozen=True)
-class Sizes:
+class CandidateCounts:
     """``64`` | ``10..500`` | ``lognormal:MEDIAN:SIGMA[:MOST]`` | ``50@0.9,5000@0.1``"""
 
     text: str
 
     def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-        """(count,) list lengths, each at least 1. SizesError when ``text`` is none of the forms."""
+        """Draw (count,) counts, each at least 1; CandidateCountsError for a malformed text."""
         try:
             lengths = self._draw(rng, count)
         except (ValueError, IndexError) as error:
-            raise SizesError(f"candidates: {self.text!r} is none of {Sizes.__doc__}") from error
+            raise CandidateCountsError(
+                f"candidates: {self.text!r} is none of {CandidateCounts.__doc__}"
+            ) from error
         if lengths.min(initial=1) < 1 or lengths.max(initial=1) > LONGEST:
-            raise SizesError(f"candidates: {self.text!r} leaves the range 1 … {LONGEST:,}")
+            raise CandidateCountsError(
+                f"candidates: {self.text!r} is outside the range 1 … {LONGEST:,}"
+            )
         return lengths
 
     def _draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Reports of the studies: the shared page with their own figures."""
+"""Writes the reports of search and comparison, and the sections of swap and soak."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtest.experiments.compare import sentences
 from loadtest.report import figures
-from loadtest.report.report import Row, Section, milliseconds, write_page
+from loadtest.report.page import Row, Section, milliseconds, write_page
 
 if TYPE_CHECKING:
     from loadtest.generator.runner import Run
@@ -76,7 +76,7 @@ def write_comparison(path: Path, result: Json) -> None:
                 figures.intervals(result["effects"]),
                 notes=[
                     f"{len(result['rounds'])} rounds of {' '.join(result['order'])}; A' is A "
-                    "again, so its ratio shows what is noise."
+                    "again: its ratio is the noise."
                 ],
             ),
             Section(
@@ -102,7 +102,7 @@ def write_comparison(path: Path, result: Json) -> None:
 
 
 def swap_sentence(found: Json) -> str:
-    """What a swap cost, in one line."""
+    """Summarise errors and latency of swaps in one line."""
     first = found["activation_to_first_answer_ms"]
     waited = "–" if first is None else f"{first['p50']:.1f} ms, at worst {first['max']:.1f} ms"
     return (
@@ -114,7 +114,7 @@ def swap_sentence(found: Json) -> str:
 
 
 def swap_section(run: Run, found: Json) -> Section:
-    """Swaps drawn over the p99 of every 100 ms."""
+    """Build the section with swaps marked over latency per 100 ms."""
     marks = [(swap["asked_s"], f"to {swap['version']}") for swap in found["each"]]
     notes = [swap_sentence(found)]
     if found["memory_ratio"] is not None:
@@ -122,7 +122,7 @@ def swap_section(run: Run, found: Json) -> Section:
             f"Resident memory {found['resident_mib_after_5']:.0f} MiB after 5 swaps, "
             f"{found['resident_mib_after_all']:.0f} MiB after all."
         )
-    notes += [f"Refused: {line}" for line in found["refused_activations"][:5]]
+    notes += [f"Failed: {line}" for line in found["refused_activations"][:5]]
     return Section(
         "Swaps over latency (ms)", figures.timeline(run, bin_s=0.1, marks=marks), notes=notes
     )

@@ -1,7 +1,7 @@
-"""The offline answer of a bundle: its own graphs, the store's own records, one request at a time.
+"""Computes the offline answer of a bundle from its graphs and the feature store.
 
-No chunks, no item table, no threads: the shortest way from a request to its scores, so that what
-the service adds for speed is checked against something that has none of it.
+One request at a time, without chunks, item table or threads, so that the service's optimisations
+are checked against code that has none.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 from loadtest.oracle.oracle import Scores, UnknownVersion
 
-if TYPE_CHECKING:  # a load without an oracle does without them
+if TYPE_CHECKING:  # loaded only with --oracle
     from feature_store import FeatureStore
     from model_export.bundle.bundle import Bundle
     from model_export.bundle.runtime import FoldedModel
 
 
 class OracleError(ValueError):
-    """An oracle that cannot be had; the message names the file and the remedy."""
+    """No usable bundle at a path; the message names the remedy."""
 
 
 class BundleOracle:
-    """``path``: a bundle, or a folder of bundles. ``store``: where histories and items are."""
+    """The offline answers of a bundle, or of all bundles in a folder, over one feature store."""
 
     def __init__(self, path: Path, store: str) -> None:
         from feature_store.errors import StoreMismatch
@@ -36,24 +36,24 @@ class BundleOracle:
         self._loop = asyncio.new_event_loop()
         self._store: FeatureStore
         self._models: dict[str, FoldedModel] = {}
-        self.passed_over: list[Exception] = []  # why bundles of the folder are not used
+        self.skipped: list[Exception] = []  # errors of bundles that are not used
         self._histories: dict[int, NDArray[np.int64]] = {}
         if (path / "manifest.json").exists():
-            self._take(Bundle.open(path), store)
+            self._load(Bundle.open(path), store)
         else:
-            for bundle in usable(path, self.passed_over.append):
+            for bundle in usable(path, self.skipped.append):
                 try:
-                    self._take(bundle, store)
+                    self._load(bundle, store)
                 except (BundleError, StoreMismatch) as error:
-                    self.passed_over.append(error)
+                    self.skipped.append(error)
         if not self._models:
             self._loop.close()
-            why = f" that can be used: {self.passed_over[0]}" if self.passed_over else ""
+            why = f" that can be used: {self.skipped[0]}" if self.skipped else ""
             raise OracleError(f"oracle: {path} holds no bundle{why} (python -m model_export build)")
         self.versions = tuple(self._models)
 
-    def _take(self, bundle: Bundle, store: str) -> None:
-        """BundleError, or StoreMismatch for one that is not for this store."""
+    def _load(self, bundle: Bundle, store: str) -> None:
+        """Load a model. BundleError, or StoreMismatch if it was written for another store."""
         import feature_store
         from feature_store.errors import StoreMismatch
         from model_export.bundle.runtime import FoldedModel
@@ -82,13 +82,13 @@ class BundleOracle:
         return scores
 
     def _known(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.void]]:
-        """Which of them the store knows (N,), and the records of those."""
+        """Look ids up: which the store has (N,), and their records."""
         batch = self._loop.run_until_complete(self._store.items(ids))
         found = batch.status == 0
         return found, batch.rows[found]
 
     def _history(self, request: dict[str, Any], length: int) -> NDArray[np.int64]:
-        """The newest ``length`` items; their order does not matter to the network."""
+        """Read the newest ``length`` items; the network does not depend on their order."""
         if request.get("history") is not None:
             return np.array(request["history"], np.int64)[-length:]
         user = request["user_id"]
@@ -100,7 +100,7 @@ class BundleOracle:
     def _context(
         self, model: Any, request: dict[str, Any], known: NDArray[np.bool_], rows: NDArray[np.void]
     ) -> NDArray[np.int32]:
-        """(C, context features): the request's own where it gives them, else the items'."""
+        """Build (C, context features) from the request, else from the item records."""
         given = request.get("context") or {}
         columns = [
             np.array(given[feature.name], np.int32)[known]

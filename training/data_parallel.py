@@ -22,20 +22,20 @@ from training.qin import QIN, QuadraticLayer
 
 
 @contextmanager
-def processes() -> Iterator[Processes]:
-    """This process's place among its peers: alone, unless torchrun says otherwise."""
+def process_group() -> Iterator[ProcessGroup]:
+    """This process's place among its group: alone, unless torchrun says otherwise."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Processes(rank=0, count=1)
+        yield ProcessGroup(rank=0, count=1)
         return
     distributed.init_process_group("gloo")
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
+        yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
 
 
-class Processes:
-    """``count`` peers, of which this one is ``rank``."""
+class ProcessGroup:
+    """``count`` group, of which this one is ``rank``."""
 
     def __init__(self, rank: int, count: int) -> None:
         self.rank, self.count = rank, count
@@ -50,7 +50,7 @@ class Processes:
         return np.array_split(rows, self.count)[self.rank]
 
     def join(self, network: QIN) -> None:
-        """Make the network one with its peers': same weights, batch norm over all of them."""
+        """Make the network one with its group': same weights, batch norm over all of them."""
         if self.count == 1:
             return
         for tensor in network.state_dict().values():

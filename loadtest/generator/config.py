@@ -1,4 +1,4 @@
-"""What the parent tells its generators: one JSON file in the run's scratch folder."""
+"""Configuration of generator processes: one JSON file in the run's scratch folder."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import orjson
 
 from loadtest.generator.columns import Columns
 
-PLAN, COLUMNS, STOP, ANSWERS = "plan.json", "columns", "stop", "answers.{number}"
+CONFIG, COLUMNS, STOP, ANSWERS = "generator.json", "columns", "stop", "answers.{number}"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Where to send, how, and what to keep. Times in seconds."""
+class GeneratorConfig:
+    """Addresses, limits and what to record. Times in seconds."""
 
     folder: str
     host: str  # an address
     port: int
     requests: int
-    events_host: str | None = None  # where clicks go, if elsewhere
+    events_host: str | None = None  # for clicks, if not ``host``
     events_port: int = 0
     generators: int = 1
     cores: tuple[int, ...] = ()
@@ -31,16 +31,16 @@ class Plan:
     timeout_s: float = 5.0
     stages: bool = False
     keep_answers: bool = False
-    stall_every: int = 0  # self-check only: after so many sends …
-    stall_s: float = 0.0  # … the generator is held up for so long
+    stall_every: int = 0  # self-check only: after each so many sends …
+    stall_s: float = 0.0  # … block the generator for so long
 
     def write(self) -> None:
-        Path(self.folder, PLAN).write_bytes(orjson.dumps(asdict(self)))
+        Path(self.folder, CONFIG).write_bytes(orjson.dumps(asdict(self)))
         Path(self.folder, STOP).write_bytes(b"\0")
 
     @classmethod
-    def read(cls, folder: Path) -> Plan:
-        content = orjson.loads((folder / PLAN).read_bytes())
+    def read(cls, folder: Path) -> GeneratorConfig:
+        content = orjson.loads((folder / CONFIG).read_bytes())
         return cls(**{**content, "cores": tuple(content["cores"])})
 
     def columns(self, *, create: bool = False) -> Columns:
@@ -51,6 +51,6 @@ class Plan:
         return Path(self.folder, ANSWERS.format(number=number))
 
     def stop_flag(self) -> mmap.mmap:
-        """One shared byte; anything but zero means: send nothing more."""
+        """Map one shared byte; non-zero stops all sending."""
         with Path(self.folder, STOP).open("r+b") as file:
             return mmap.mmap(file.fileno(), 1)

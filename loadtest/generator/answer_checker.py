@@ -1,7 +1,7 @@
-"""Is the answer the document that was asked for? Looked at while nothing is due.
+"""Validates answers against their requests while no request is due.
 
-Here only what the answer shows by itself; whether its scores are *right* is the oracle's question,
-asked after the run from the answers kept in a file.
+Checks form only: ids, ranges, order, versions. The oracle compares scores with the offline answer
+after the run, from the answers kept in a file.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import orjson
 
 from loadtest.analysis.stages import parse_server_timing
 from loadtest.generator.columns import STAGES, Bucket, Columns, Reason
-from loadtest.generator.plan import Plan
+from loadtest.generator.config import GeneratorConfig
 from loadtest.generator.workload import SCORE, Bank
 
 
 class AnswerChecker:
-    """Moves answers that are not what they should be from OK to WRONG, and notes what they say."""
+    """Moves malformed answers from OK to WRONG; records versions, server stages and scores."""
 
-    def __init__(self, plan: Plan, bank: Bank, columns: Columns, number: int) -> None:
-        self._bank, self._columns, self._stages = bank, columns, plan.stages
-        self._file = plan.answers(number).open("wb") if plan.keep_answers else None
+    def __init__(self, config: GeneratorConfig, bank: Bank, columns: Columns, number: int) -> None:
+        self._bank, self._columns, self._stages = bank, columns, config.stages
+        self._file = config.answers(number).open("wb") if config.keep_answers else None
         self._written = 0
         self.versions: list[str] = []
         self.stages: list[str] = []
@@ -71,7 +71,7 @@ class AnswerChecker:
 
 
 def fits(asked: dict[str, Any], ids: list[int], scores: list[float | None]) -> bool:
-    """Parallel arrays over what was asked, in its order, or the best ``top_k`` of it."""
+    """Whether the arrays cover the candidates in order, or ``top_k`` of them by falling score."""
     if len(ids) != len(scores):
         return False
     if not all(score is None or (0.0 <= score <= 1.0) for score in scores):
