@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from model_export.bundle.vectors import Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)

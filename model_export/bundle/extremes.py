@@ -13,12 +13,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feature_store.schema import FeatureSchema
-from model_export.bundle.vectors import Candidates, Floats, HistoryRows, ItemVectors
+from model_export.bundle.vectors import Candidates, Floats, HistoryRows, ItemVectors, Mask
 
-Mask = NDArray[np.bool_]
 PROBES = 16  # typical candidates
 SENSELESS_LOGIT = 1e15  # far beyond any meaningful logit, and far from overflow
 MOST_SCALE = 2.0**64

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Positions = NDArray[np.int64]
+from model_export.bundle.vectors import Floats, Positions
+
 MARGIN = 1.5  # factor on the worst error measured: other data may exceed it
 SIGMOID_ERROR = 5e-7  # of a float32 probability: those of closer logits may swap or tie
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
+Positions = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 class Candidates(Protocol):

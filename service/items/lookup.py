@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, Ids
+from model_export.bundle.vectors import Mask, Positions
 from service.admission.admission import Permit
 from service.admission.charge import Charge
 from service.context import StageTimer
@@ -17,7 +17,7 @@ from service.errors import StoreFailure
 from service.items.fetcher import Fetched, ItemFetcher, SomeStatus, Status, each_status
 from service.items.hash_index import ABSENT
 from service.items.store_client import StoreReader
-from service.items.table import DerivedItems, Generations, ItemTable, Positions, Slots
+from service.items.table import DerivedItems, Generations, ItemTable, Slots
 
 AT_ONCE = 512  # items that one round trip brings
 
@@ -31,7 +31,7 @@ class ItemLookup:
     slot: Slots  # (N,) into ``table``; ABSENT when fetched, or not found
     generation: Generations  # (N,) of the slots
     missed: Positions  # (M,) not in the table: see ``fetch_missed``
-    cold: NDArray[np.bool_]  # (N,) found, but the model has no identity for it
+    cold: Mask  # (N,) found, but the model has no identity for it
     # (N,) FOUND | MISSING | CORRUPT; what could not be asked for counts as CORRUPT.
     status: SomeStatus = None
     place: Slots | None = None  # (N,) into ``fetched``

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
+from model_export.bundle.vectors import Floats, Indices, Positions
 from service.items.hash_index import BUCKET, EMPTY, HashIndex, random_multiplier
 
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int32]
-Slots = NDArray[np.int64]
+Slots = Positions
 FREE = -1  # in ``ids``
 COUNT, CLOCK_HAND, WRITING, FILLED, SLOTS, FORMAT, FIRST, SECOND, CURSOR = range(9)
 HEADER_WORDS = (

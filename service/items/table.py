@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
+from model_export.bundle.vectors import Positions
 from service.items.hash_index import ABSENT
 from service.items.memory import (
     CHANGES,
@@ -40,7 +41,6 @@ from service.items.table_lock import STORES_IN_ORDER, Others, TableBusy, TableLo
 __all__ = ["DerivedItems", "Epoch", "ItemTable", "Slots", "StaleSlots", "TableBusy"]
 
 Generations = NDArray[np.int64]
-Positions = NDArray[np.int64]
 Epoch = NDArray[np.int64]  # the change counters at one time
 SWEEP = 16_384  # slots the hand looks at in one step
 WITHIN_S = 2.0  # that a writer waits for the others

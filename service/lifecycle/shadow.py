@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model_export.bundle.rank_correlation import kendall_tau
+from model_export.bundle.top_k import best
+from model_export.bundle.vectors import Floats
 from service.context import StageTimer
 from service.items.store_client import StoreReader
 from service.lifecycle.background import SampledWorker
@@ -21,10 +22,9 @@ from service.observability.logs import logger
 from service.observability.metrics import Metrics
 from service.scoring.pipeline import ScoringPipeline
 from service.scoring.query import ScoreQuery
-from service.scoring.result import ScoreResult, best
+from service.scoring.result import ScoreResult
 
 TOP = 20  # candidates whose order is compared
-Floats = NDArray[np.float32]
 
 
 @dataclass(slots=True)

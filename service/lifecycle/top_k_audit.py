@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model_export.bundle.top_k import best
 from service.items.table import StaleSlots
 from service.lifecycle.background import SampledWorker
 from service.models.loaded_model import LoadedModel
@@ -19,7 +20,6 @@ from service.observability.background import failed
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
 from service.scoring.ranking import Ranking
-from service.scoring.result import best
 
 
 @dataclass(frozen=True, slots=True, eq=False)

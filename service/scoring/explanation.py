@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from model_export.bundle.explain import Influence
+from model_export.bundle.vectors import Positions
 
-Floats = NDArray[np.float32]
-Positions = NDArray[np.int64]
 ROW = b'{"item_ids":[%b],"shares":[%b]}'
 NOTHING = ROW % (b"", b"")
 

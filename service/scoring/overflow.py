@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from model_export.bundle.extremes import magnitude
-from model_export.bundle.vectors import HistoryRows
+from model_export.bundle.vectors import Floats, HistoryRows, Positions
 from service.errors import ModelFault
-from service.scoring.ranking import Floats, Positions, Ranking, ScoringRun
+from service.scoring.ranking import Ranking, ScoringRun
 
 TRIED = 64  # candidates that a shorter history is tried with
 FAULT = "the model answered with a score that is not a number"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from feature_store.contract import FOUND, Ids
+from model_export.bundle.top_k import best
 from service.admission.admission import Permit
 from service.admission.charge import Charge
 from service.admission.loop_budget import LoopBudget
@@ -30,7 +31,7 @@ from service.scoring.explanation import Explanations
 from service.scoring.overflow import culprits
 from service.scoring.query import Overrides, ScoreQuery
 from service.scoring.ranking import Ranking, ScoringRun
-from service.scoring.result import ScoreResult, best
+from service.scoring.result import ScoreResult
 from service.scoring.top_k import rank_best
 
 EMPTY = np.empty(0, np.int64)  # a history

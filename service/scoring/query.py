@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
+from model_export.bundle.vectors import Indices
 from service.errors import InvalidField
 
-Indices = NDArray[np.int32]
 Overrides = list[tuple[int, Indices]]  # (context column, (C,) values)
 
 

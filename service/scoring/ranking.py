@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import FOUND
 from model_export.bundle.runtime import FoldedModel
-from model_export.bundle.vectors import Candidates, HistoryRows, ItemVectors
+from model_export.bundle.vectors import Candidates, Floats, HistoryRows, ItemVectors, Positions
 from service.admission.admission import Permit
 from service.context import HasPriority, Priority, StageTimer
 from service.engine.engine import Engine, Job, Prepare, Run
@@ -21,9 +21,6 @@ from service.items.lookup import ItemLookup
 from service.items.table import DerivedItems
 from service.scoring.explanation import Explanations
 from service.scoring.query import Overrides
-
-Floats = NDArray[np.float32]
-Positions = NDArray[np.int64]
 
 
 class Ranking:

@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids
+from model_export.bundle.top_k import best
+from model_export.bundle.vectors import Floats, Mask
 from service.items.fetcher import SomeStatus, Status, each_status
 from service.scoring.explanation import Explanations
-
-Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,13 +102,6 @@ class ScoreResult:
     @property
     def history_dropped(self) -> int:
         return 0 if self.complete else int(np.count_nonzero(self.history_status))
-
-
-def best(scores: Floats, k: int) -> Positions:
-    """Positions of the k best, best first; ties keep the order asked; NaN is left out."""
-    ranked = np.flatnonzero(~np.isnan(scores))
-    order = np.argsort(-scores[ranked], kind="stable")
-    return ranked[order[:k]]
 
 
 def _distinct(ids: Ids) -> list[int]:

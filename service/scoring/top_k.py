@@ -12,8 +12,9 @@ from functools import partial
 import numpy as np
 
 from model_export.bundle.top_k import out_of_bound, shortlist
+from model_export.bundle.vectors import Positions
 from service.observability.metrics import Metrics
-from service.scoring.ranking import Positions, Ranking, ScoringRun
+from service.scoring.ranking import Ranking, ScoringRun
 
 
 async def rank_best(ranking: Ranking, k: int, run: ScoringRun, metrics: Metrics) -> None:

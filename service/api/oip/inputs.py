@@ -15,9 +15,10 @@ import numpy as np
 
 from feature_store.contract import MAX_ID, Ids
 from feature_store.schema import MAX_HISTORY
+from model_export.bundle.vectors import Indices
 from service.api.oip.message import InferRequest, InputTensor
 from service.errors import InvalidField
-from service.scoring.query import Indices, ScoreQuery
+from service.scoring.query import ScoreQuery
 
 USER, ITEMS, HISTORY = "user_id", "item_id", "history"
 DATATYPE, LITTLE_ENDIAN, BYTES = "INT64", np.dtype("<i8"), 8

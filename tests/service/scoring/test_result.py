@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.contract import CORRUPT, FOUND, MISSING
-from service.scoring.result import best
+from model_export.bundle.top_k import best
 from tests.service.answers import answer as answer_of
 
 scores = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, float("nan")]), max_size=40)
