@@ -1,4 +1,4 @@
-"""From a request's raw bytes to a ``ScoreRequest``, or to a 4xx that names the field."""
+"""Reads and validates request bodies; errors are 4xx that name the field."""
 
 from __future__ import annotations
 
@@ -42,11 +42,10 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The most that a valid JSON body of a route can hold.
+    """Bounds on what a valid JSON body of a route can hold.
 
-    Counted at the speed of memory, before anything is parsed: what parsing costs, and above all
-    what telling of faults costs, grows with what a body holds, and half a million values in a
-    megabyte are 50 ms of the event loop.
+    Counted before parsing, because parsing and above all reporting faults take time in proportion
+    to the number of values.
     """
 
     values: int  # one comma follows each, but for the last of its list or object
@@ -73,7 +72,7 @@ class Contents:
 
 
 def body_at_hand(ctx: RequestContext, limit: int) -> bytes | None:
-    """The whole body, if it is here and as it is, which is nearly always so. TooLarge."""
+    """The body, if all of it is here and it is not encoded, as is usual. TooLarge."""
     if ctx.connection is None or b"content-encoding" in ctx.headers:
         return None
     body = ctx.connection.whole_body()
@@ -90,7 +89,7 @@ async def read_body(
     *,
     encoded: bool = False,
 ) -> bytes:
-    """The whole body, at most ``limit`` bytes; nothing beyond the limit is kept or waited for.
+    """Read the whole body, at most ``limit`` bytes. TooLarge as soon as there are more.
 
     DeadlinePassed when it is not here by ``deadline`` (``perf_counter``). ``encoded``: the caller
     undoes its Content-Encoding.

@@ -1,4 +1,4 @@
-"""Every request that is neither a probe nor scoring passes the loop's budget here."""
+"""ASGI middleware that charges requests to the loop's budget, but for probes and scoring."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WRITING = frozenset({"POST", "PUT", "PATCH"})
 
 
 def kind_of(path: str) -> str | None:
-    """As which it is charged; None for a probe."""
+    """The kind under which a path is charged; None for a probe."""
     if path in PROBES:
         return None
     if path == EVENTS:

@@ -1,10 +1,8 @@
-"""The first look at a request: whether there is room for it, before anything is done for it.
+"""Admission gate: refuses scoring requests when there is no room, before their bodies are read.
 
-Under pressure most requests end here, so this is an ASGI layer outside of routing, nothing of the
-body has been read, and the document that most of them get is written beforehand but for their ids.
-What is let in goes to its handler at once: the framework's way there costs more than half of what
-else Python does for an answer (``python -m tests.service.measure_oip``), and the routes it would
-choose from are known here.
+Under overload most requests end here, so it is an ASGI layer outside of routing, and the refusal is
+rendered beforehand but for the request id. Admitted requests go to their handlers directly, because
+the framework's routing costs more than half of all other Python work of an answer.
 """
 
 from __future__ import annotations
@@ -72,7 +70,7 @@ class AdmissionGate:
             large = ctx.announced > LARGE
             if not self._admission.has_room(ctx.priority):
                 self._admission.count_refused(ctx.priority)
-                if large:  # which is read, to be thrown away
+                if large:  # it will be read and discarded
                     await self._budget.refused(LONG, unread=ctx.announced)
                 if ctx.route == SCORE:
                     await self._overload[ctx.priority].answer(ctx, send)
@@ -91,13 +89,13 @@ class AdmissionGate:
 
 
 async def behind_the_gate(request: Request) -> Response:
-    """What the framework has for a scoring route, to document it. Only a path that is not quite the
-    route's comes here (``/v1/score%0A``)."""
+    """Placeholder that documents a scoring route. Reached only by paths that differ slightly
+    (``/v1/score%0A``)."""
     raise HTTPException(404)
 
 
 def scoring_route(path: str) -> tuple[str, Mapping[str, str]] | None:
-    """Which scoring route a path is, and what its braces stand for."""
+    """The scoring route of a path, and its path parameters."""
     return _kept_route(path) if len(path) <= LONGEST_KEPT else _route(path)
 
 
@@ -116,7 +114,7 @@ _kept_route = lru_cache(maxsize=256)(_route)  # clients ask for the same few aga
 
 
 class OverloadResponse:
-    """The refusal, as a problem document."""
+    """A 429 as a problem document, rendered beforehand but for the request id."""
 
     def __init__(self, error: ServiceError) -> None:
         problem = problem_of(error)

@@ -1,4 +1,4 @@
-"""An answer in one piece whose headers are as they are sent: nothing is made of them any more."""
+"""A response whose headers are already encoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RawHeaders = Iterable[tuple[bytes, bytes]]  # names in lower case
 
 
 class RawResponse:
-    """200. Starlette's ``Response`` would encode its headers for every answer."""
+    """200 with a whole body. Starlette's ``Response`` would encode the headers for every answer."""
 
     __slots__ = ("body", "headers")
 

@@ -11,7 +11,7 @@ from schemathesis.core.failures import Failure
 from schemathesis.openapi.checks import RejectedPositiveData
 
 from feature_store.contract import MAX_ID
-from service.api.oip.binary import LENGTH_HEADER
+from service.api.oip.message import LENGTH_HEADER
 
 OF_TENSORS = re.compile(
     r'"inputs\..*: (Field required|given more than once|data or binary_data_size'

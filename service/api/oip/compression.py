@@ -1,8 +1,8 @@
-"""gzip and deflate of whole bodies, both ways; what comes in stays within the body limit inflated.
+"""gzip and deflate of whole bodies, in and out. The body limit holds for the inflated request, too.
 
-An answer is compressed for a client that asks for it: one that names one coding, or refuses the
-plain one. A list of codings is a library's habit, not a wish: float32 scores hardly shrink, and
-compressing them costs more than sending them. (Plain is always allowed: RFC 9110, 12.5.3.)
+An answer is compressed for a client that names one coding only, or refuses the identity. A list of
+codings is what libraries send by default: float32 scores hardly shrink, and compressing them costs
+more than sending them. (Plain is always allowed: RFC 9110, 12.5.3.)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def read_inflated(
     body = await read_body(ctx, request, limit, deadline, encoded=True)
     if encoding == PLAIN:
         return body
-    ctx.inflated = limit  # of what is refused
+    ctx.inflated = limit  # unless it can be inflated
     inflated = inflate(body, encoding, limit)
     ctx.inflated = len(inflated)
     return inflated
@@ -45,7 +45,7 @@ async def read_inflated(
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     stream = zlib.decompressobj(WINDOW[encoding])
     try:
-        inflated = stream.decompress(body, limit + 1)  # never more, whatever is announced
+        inflated = stream.decompress(body, limit + 1)  # bounds memory
     except zlib.error as error:
         raise Malformed(f"body: not {encoding}") from error
     if len(inflated) > limit:
@@ -65,7 +65,7 @@ def deflate(body: bytes, encoding: str) -> bytes:
 
 
 def wanted_encoding(accepted: str | None) -> str:
-    """What to answer with, by the Accept-Encoding header."""
+    """Choose the answer's coding by the Accept-Encoding header."""
     if accepted is None:
         return PLAIN
     weights = _weights(accepted)

@@ -1,4 +1,4 @@
-"""The protocol's inference: tensors to a question, and an answer to tensors."""
+"""Inference by the protocol: from tensors to a query, and from its result to tensors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from starlette.types import ASGIApp
 from service.api.body import body_at_hand, deadline_seconds
 from service.api.gate import INFER, INFER_VERSION, LARGE, Handler, behind_the_gate
 from service.api.inference import infer
-from service.api.oip.binary import json_length
 from service.api.oip.compression import PLAIN, deflate, read_inflated, wanted_encoding
 from service.api.oip.inputs import query_of
-from service.api.oip.naming import asked_version
+from service.api.oip.message import json_length
 from service.api.oip.openapi import infer_documented, parameters_of
 from service.api.oip.outputs import response
 from service.api.oip.parameters import seconds_allowed
 from service.api.oip.request_cache import RequestCache
+from service.api.oip.routes import asked_version
 from service.api.responses import RawResponse
 from service.context import Priority, RequestContext
 from service.state import ServiceState
@@ -34,7 +34,7 @@ def infer_handler(state: ServiceState) -> Handler:
         asked = asked_version(state, request)
         body = body_at_hand(ctx, settings.max_body_bytes)
         if body is None:
-            # Until the body says what it may take.
+            # The body may set a shorter deadline.
             longest = deadline_seconds(ctx, settings.max_deadline_ms, settings.max_deadline_ms)
             last = ctx.timer.started + longest
             body = await read_inflated(ctx, request, settings.max_body_bytes, last)
@@ -46,7 +46,7 @@ def infer_handler(state: ServiceState) -> Handler:
         parsed = cache.read(body[:start])
         query = query_of(parsed.inputs, body, start)
         seconds = seconds_allowed(parsed.timeout_us, ctx, settings)
-        if parsed.batch:  # as X-Priority may say too
+        if parsed.batch:  # or X-Priority
             ctx.priority = Priority.BATCH
         deadline = ctx.timer.started + seconds
         version, result = await infer(state, ctx, query, asked, deadline)

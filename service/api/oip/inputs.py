@@ -1,8 +1,7 @@
-"""From a request's input tensors to a question.
+"""From a request's input tensors to a ``ScoreQuery``.
 
-What is asked of them (which there are, of what type and length) is in the JSON and checked with it,
-once for all requests that have the same. The ids are in the blobs: read together, in place
-(``np.frombuffer``), and never Python integers.
+Names, types and shapes are in the JSON and checked with it, once for all requests that have the
+same. The ids are in the blobs, read together and in place (``np.frombuffer``).
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ class InputSpec:
         return self.values if self.values is not None else numbers[self.at : self.at + self.count]
 
     def after(self) -> int:
-        """Numbers up to its end."""
+        """Numbers in the blobs up to its end."""
         return self.at if self.values is not None else self.at + self.count
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All of a request's, in the order of their blobs."""
+    """All inputs of a request, in the order of their blobs."""
 
     user: InputSpec
     items: InputSpec
@@ -76,12 +75,11 @@ class Inputs:
 
     @property
     def in_blobs(self) -> bool:
-        """All of their values."""
+        """Whether all values are in blobs."""
         return all(one.values is None for one in self.all)
 
     def numbers(self, body: bytes, start: int) -> Ids:
-        """What the blobs hold, which are all of ``body[start:]``: nothing of it is left over, and
-        nothing beyond its end is read."""
+        """Read the blobs, which must be exactly ``body[start:]``."""
         count = self.all[-1].after()
         if len(body) - start != count * BYTES:
             self._refuse(len(body) - start)
@@ -167,7 +165,7 @@ def _user(values: Ids) -> int:
 
 
 def _within(name: str, values: Ids, most: int | None = None) -> Ids:
-    """Not negative, and at most ``most``: one look at the array, unless there is a fault."""
+    """Check that values are within 0 and ``most``, in one pass unless there is a fault."""
     # Without its sign a negative number is a huge one. (Of the ways to the largest, this is the
     # one that has least to set up.)
     limit, words = MAX_ID if most is None else most, values.view(np.uint64)

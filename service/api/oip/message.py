@@ -1,4 +1,7 @@
-"""The JSON of an inference request, checked as it is read; what depends on the model is not."""
+"""Parses the JSON of an inference request, whose tensors may follow as binary data.
+
+What depends on the model is checked later.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 from feature_store.schema import MAX_HISTORY
 from service.api.body import Contents, refuse_repeated, strings_in, validate
 from service.api.score_schema import MOST_CONTEXT_FEATURES
+from service.errors import InvalidHeader
 
+LENGTH_HEADER = "Inference-Header-Content-Length"
+BINARY, JSON = "application/octet-stream", "application/json"
 MOST_INPUTS = MOST_CONTEXT_FEATURES + 3  # and user_id, item_id, history
 # Twice the quotation marks of a request that has all inputs, with room for foreign parameters.
 MOST_QUOTES = 4096
@@ -23,8 +29,8 @@ Parameters = Annotated[
 
 
 class Part(BaseModel):
-    """Clients put more into a request than the protocol has (say the model's name): kept, so that
-    the answer can say that it was not looked at."""
+    """Keeps members that the protocol does not have (say the model's name), so that the answer can
+    list them as ignored."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -72,7 +78,7 @@ class InferRequest(Part):
 
 
 def contents_of_infer(candidates: int, features: int) -> Contents:
-    """With so many candidates at most, and context features in the schema."""
+    """Bounds for so many candidates and context features."""
     return Contents.of(candidates * (1 + features) + MAX_HISTORY, MOST_QUOTES)
 
 
@@ -91,3 +97,14 @@ def _strings(message: InferRequest) -> int:
         count += len(part.model_fields_set) + 1  # its own name
         count += strings_in(part.parameters or {}) + sum(map(strings_in, part.unknown.values()))
     return count + len(message.inputs)  # data types
+
+
+def json_length(length: str | None, size: int) -> int:
+    """Number of bytes of JSON in a body of ``size``; all of them without the header."""
+    if length is None:
+        return size
+    if not (length.isascii() and length.isdecimal() and len(length) < 20):
+        raise InvalidHeader.of(LENGTH_HEADER, detail="one number of bytes")
+    if int(length) > size:
+        raise InvalidHeader.of(LENGTH_HEADER, detail=f"{length} bytes of a body that has {size}")
+    return int(length)

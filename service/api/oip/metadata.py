@@ -1,4 +1,4 @@
-"""What the server, the model and its tensors are, in the protocol's words."""
+"""Metadata of server, model and tensors, as the protocol defines them."""
 
 from __future__ import annotations
 

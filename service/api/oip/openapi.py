@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.oip.binary import BINARY, JSON, LENGTH_HEADER
-from service.api.oip.message import InferRequest
+from service.api.oip.message import BINARY, JSON, LENGTH_HEADER, InferRequest
 from service.api.score_schema import REQUEST_HEADERS
 from service.state import ServiceState
 
@@ -75,7 +74,7 @@ def parameters_of(path: str, state: ServiceState) -> list[dict[str, Any]]:
 
 
 def infer_documented(parameters: list[dict[str, Any]]) -> dict[str, Any]:
-    """What ``app.post`` is told of the routes of inference."""
+    """Arguments of ``app.post`` for the inference routes."""
     blobs = {"schema": {"type": "string", "format": "binary"}}
     schema = InferRequest.model_json_schema()
     json = {"schema": _inlined(schema, schema.pop("$defs")), "example": EXAMPLE}

@@ -1,7 +1,7 @@
-"""From an answer to the outputs asked for, as JSON or blobs.
+"""From a ``ScoreResult`` to the requested outputs, as JSON or blobs.
 
-``score`` (FP32) cannot say null, so an item without a readable record is 0 there and false in
-``known``; how many there are, and whatever else was not ordinary, is in the answer's parameters.
+``score`` (FP32) has no null: an item without a readable record is 0 there and false in ``known``.
+The parameters count such items, cold items and what else the answer had to do without.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import orjson
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING
-from service.api.oip.binary import BINARY as BINARY_TYPE
-from service.api.oip.binary import JSON, LENGTH_HEADER
 from service.api.oip.inputs import SIZE
-from service.api.oip.message import InferRequest, RequestedOutput
+from service.api.oip.message import BINARY as BINARY_TYPE
+from service.api.oip.message import JSON, LENGTH_HEADER, InferRequest, RequestedOutput
 from service.api.responses import RawHeaders
 from service.errors import InvalidField
 from service.scoring.result import ScoreResult
@@ -34,14 +33,14 @@ UNSUPPORTED = ("classification", "shared_memory_region")
 
 
 class OutputSpec(NamedTuple):
-    """One output, and how."""
+    """A requested output, and whether its values are binary."""
 
     name: str
     binary: bool
 
 
 def wanted_outputs(message: InferRequest) -> list[OutputSpec]:
-    """In the order asked; all as declared when none is named."""
+    """Requested outputs in their order; all when none is named."""
     everywhere = _flag(message.given(), BINARY_ALL, False)
     if not message.outputs:
         return [OutputSpec(name, everywhere) for name in DATATYPES]
@@ -97,7 +96,7 @@ def response(
 
 @lru_cache(maxsize=256)
 def _all_blobs(wanted: tuple[OutputSpec, ...], count: int) -> orjson.Fragment:
-    """The JSON of outputs none of whose values are in it: the same time after time."""
+    """The JSON of outputs whose values are all in blobs; it repeats, so it is cached."""
     return orjson.Fragment(orjson.dumps([_tensor(output, count) for output in wanted]))
 
 
@@ -131,7 +130,7 @@ def _little(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _notes(answer: ScoreResult, ignored: Sequence[str]) -> dict[str, bool | int | str]:
-    """What was not ordinary, as ``/v1/score`` lists it; the protocol has no lists, so counted."""
+    """Count what ``/v1/score`` lists: parameters of the protocol cannot be lists."""
     notes: dict[str, bool | int | str] = {
         "cold_user": answer.cold_user,
         "cold_items": answer.cold_count,

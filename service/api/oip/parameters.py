@@ -1,4 +1,4 @@
-"""Parameters of a request: those that mean something here, those refused, those ignored by name."""
+"""Parameters of a request: supported, refused, and ignored ones, whose names are returned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def timeout_us(message: InferRequest) -> int:
 
 
 def is_batch(message: InferRequest) -> bool:
-    """``priority`` 1 is the highest and 0 says nothing: from 2 on it is batch."""
+    """Whether ``priority`` is 2 or more; 1 is the highest, 0 the default."""
     return _whole_number(message, PRIORITY) > 1
 
 
@@ -40,14 +40,14 @@ def seconds_allowed(microseconds: int, ctx: RequestContext, settings: Settings) 
 
 
 def refuse_sequences(message: InferRequest) -> None:
-    """A client that relies on state between requests would be answered wrongly."""
+    """Refuse sequences: a client that relies on state between requests would get wrong answers."""
     for name in SEQUENCES:
         if message.given().get(name):
             raise InvalidField.of("parameters", name, detail="there are no sequences here")
 
 
 def ignored(message: InferRequest) -> list[str]:
-    """Names that were not looked at, each once, so that none is ignored silently."""
+    """Names of ignored members and parameters, each once."""
     found = dict.fromkeys(name[:MOST_LETTERS] for name in _unknown(message))
     return list(found)[:MOST_NAMES]
 

@@ -17,8 +17,8 @@ from model_export.bundle.errors import BundleError
 from service.access.admin import Access
 from service.api.admin_commands import AdminCommands
 from service.api.body import Contents, parse_object, read_body
-from service.api.oip.naming import asked_version
 from service.api.oip.openapi import errors, parameters_of
+from service.api.oip.routes import asked_version
 from service.context import context_of
 from service.errors import Conflict, InvalidField, UnknownVersion
 from service.lifecycle.catalog import IN_MEMORY, UNDER_WAY, ModelEntry, State

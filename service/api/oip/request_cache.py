@@ -1,7 +1,7 @@
-"""What the JSON of a request asks for, checked once.
+"""Caches parsed requests by the bytes of their JSON.
 
-Where ids come as blobs, a client's JSON is the same in request after request (names, shapes,
-sizes), so what was made of it is kept by its bytes: a second one costs a hash.
+Where ids come as blobs, a client sends the same JSON (names, shapes, sizes) again and again: a hit
+costs a hash.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_KEPT, LONGEST_KEPT = 256, 2048  # plans, and bytes of JSON of each
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """All of a request but the values in its blobs. Shared between requests: nobody changes it."""
+    """A request without the values in its blobs. Immutable, because requests share it."""
 
     id: str | None
     inputs: Inputs
@@ -30,12 +30,12 @@ class ParsedRequest:
 
     @property
     def comes_again(self) -> bool:
-        """Nothing in it is of one request alone."""
+        """Whether another request may have the same JSON."""
         return self.id is None and self.inputs.in_blobs
 
 
 class RequestCache:
-    """Those that come again, the newest of them."""
+    """Keeps the newest requests whose JSON may come again."""
 
     def __init__(self, most_candidates: int, features: int = MOST_CONTEXT_FEATURES) -> None:
         """``features``: the context features that there are."""

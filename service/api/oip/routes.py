@@ -1,4 +1,4 @@
-"""The protocol's routes on the public port that tell of the server and its model."""
+"""The protocol's read-only routes: health, metadata, configuration and statistics."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from fastapi import FastAPI
 from starlette.requests import Request
 
 from service.api.oip.metadata import model_config, model_metadata, server_metadata
-from service.api.oip.naming import asked_version
 from service.api.oip.openapi import errors, parameters_of
 from service.api.oip.stats import statistics
+from service.errors import UnknownModel, UnknownVersion
 from service.models.loaded_model import LoadedModel
 from service.state import ServiceState
 
 Handler = Callable[[Request], Awaitable[dict[str, Any]]]
+LONGEST_VERSION = 64  # characters
 
 
 def add_oip(app: FastAPI, state: ServiceState) -> None:
@@ -88,3 +89,13 @@ def _look(app: FastAPI, state: ServiceState, path: str, summary: str, handler: H
             responses=errors(404, 500, 503),
             openapi_extra={"parameters": parameters_of(prefix, state)},
         )(handler)
+
+
+def asked_version(state: ServiceState, request: Request) -> str | None:
+    """The version or alias in the path. UnknownModel, UnknownVersion."""
+    model, version = request.path_params["model"], request.path_params.get("version")
+    if model != state.settings.model_name:
+        raise UnknownModel(f"the only model is {state.settings.model_name!r}")
+    if version is not None and len(version) > LONGEST_VERSION:
+        raise UnknownVersion(f"no version has a name of {len(version)} letters")
+    return version

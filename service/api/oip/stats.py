@@ -1,6 +1,6 @@
-"""The statistics extension: counts and times of each version, read from what ``/metrics`` shows.
+"""The statistics extension: counts and times of each version, read from ``/metrics``.
 
-So both agree, and with several processes both add up all of them.
+So both agree, and both add up all processes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Sums = dict[tuple[str, ...], float]  # by metric, version and label
 
 
 async def statistics(state: ServiceState, names: list[str]) -> dict[str, Any]:
-    """Of these versions."""
+    """Statistics of these versions."""
     sums = _read(await state.exporter.render())
     return {"model_stats": [_of(state.settings.model_name, name, sums) for name in names]}
 
@@ -59,6 +59,6 @@ def _read(exposition: bytes) -> Sums:
 
 
 def _labels(labels: dict[str, str]) -> list[str]:
-    """The version first."""
+    """Label values, the version first."""
     others = [value for name, value in labels.items() if name != "version"]
     return [labels["version"], *others]

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from service.api.oip import infer, outputs
-from service.api.oip.binary import LENGTH_HEADER
+from service.api.oip.message import LENGTH_HEADER
 from service.api.oip.outputs import DATATYPES, OutputSpec, response
 from service.scoring.result import ScoreResult
 from tests.service.answers import answer as answer_of
