@@ -9,6 +9,7 @@ Reads the project's Markdown files and reports, a line each with file and line n
 - a decision that has not the form that ``docs/decisions/README.md`` describes;
 - a room with more of the words that ``docs/prose.py`` counts than it may have (``--prose`` prints
   the table of rooms);
+- a map of the rooms that is not what ``tests/rooms_map.py`` writes;
 - tables of settings that are not what ``docs/settings_table.py`` writes.
 """
 
@@ -117,6 +118,8 @@ def faults() -> Iterator[str]:
     configuration = settings_table.PAGE.read_text()
     if configuration != settings_table.page(configuration):
         yield "docs/configuration.md: not the settings there are; run python docs/settings_table.py"
+    sys.path.insert(0, str(ROOT))
+    yield from importlib.import_module("tests.rooms_map").faults()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for path in markdown_files():
         for number, line in enumerate(path.read_text().splitlines(), start=1):

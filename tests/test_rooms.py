@@ -88,7 +88,6 @@ LONG_UNTIL_SPLIT: frozenset[str] = frozenset()
 SAYS = ("import", "Start")
 UNSAID_UNTIL_WRITTEN: frozenset[str] = frozenset(
     {
-        "service/__init__.py",
         "training/__init__.py",
     }
 )

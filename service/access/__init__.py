@@ -1,5 +1,5 @@
-"""Who may do what: tokens and keys, hosts, origins, the audit log of administrators.
+"""Checks who may do what: tokens, API keys, Host and Origin; logs administrators' requests.
 
-May import context, observability, errors, settings.
+May import observability, context, settings, errors.
 Start reading at ``middleware``.
 """

@@ -1,5 +1,5 @@
-"""Decides what is let in: scoring by its forecast time, other work by the event loop's time.
+"""Decides what is let in: scoring by forecast service time, other work by event-loop time.
 
-May import engine, observability, context, errors.
+May import engine, observability, context, settings, errors.
 Start reading at ``admission.Admission.enter``.
 """

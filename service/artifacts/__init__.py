@@ -1,5 +1,5 @@
-"""Bundles on disk: where they arrive, how they are copied, checked and tried in a sandbox.
+"""Imports bundles from disk: copies, verifies and tries them in a sandbox.
 
-May import observability, errors, settings.
+May import observability, context, settings, errors.
 Start reading at ``importer``.
 """

@@ -1,5 +1,5 @@
-"""Commands beside ``serve``: models of a running service, an example request.
+"""Implements the commands beside ``serve``: models of a running service, an example request.
 
-May import client and settings.
+May import client, observability, context, settings, errors.
 Start reading at ``models``.
 """

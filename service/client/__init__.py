@@ -1,7 +1,7 @@
-"""The Python client of the service, blocking and asyncio.
+"""Calls the service from Python, blocking or with asyncio.
 
 May import nothing of the service.
-Start reading in ``client``: ``Client.score``.
+Start reading at ``client``: ``Client.score``.
 """
 
 from service.client.client import AsyncClient, Client

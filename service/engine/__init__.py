@@ -1,5 +1,5 @@
-"""Threads that compute, and the queue of what waits for them, by priority and in turns.
+"""Runs graphs on threads, from a queue with priorities and round robin within each.
 
-May import context, errors, observability.
+May import observability, context, settings, errors.
 Start reading at ``engine.Engine.run``.
 """

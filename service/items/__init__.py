@@ -1,5 +1,5 @@
-"""Item vectors: the table they are kept in, its index, and how missing ones are fetched.
+"""Holds item vectors: the table, its index, and the fetching of what is missing.
 
-May import admission, engine, observability, context, errors, settings.
+May import admission, engine, observability, context, settings, errors.
 Start reading at ``lookup``, then ``table``.
 """

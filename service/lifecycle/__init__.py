@@ -1,5 +1,6 @@
-"""A model's life: load, switch, canary, shadow, rollback, fleet; and item changes.
+"""Manages versions: load, switch, canary, shadow, rollback, fleet; follows item changes.
 
-May import scoring, models, items, artifacts, engine, observability, context, errors, settings.
+May import scoring, models, items, artifacts, admission, engine, observability, context, settings,
+errors.
 Start reading at ``manager``.
 """

@@ -1,5 +1,5 @@
-"""Loaded models: versions, which one answers whom, and leases that keep one alive.
+"""Keeps loaded models: the registry, traffic split, and leases that keep one in memory.
 
-May import items, observability, errors.
+May import items, observability, context, settings, errors.
 Start reading at ``registry.ModelRegistry``.
 """

@@ -1,5 +1,5 @@
-"""Logs, metrics, traces, and the guard of background tasks and threads.
+"""Provides logs, metrics, traces, and supervision of background tasks and threads.
 
-May import errors and settings of the service alone.
+May import context, settings, errors.
 Start reading at ``metrics``.
 """

@@ -1,5 +1,5 @@
-"""One process or several: workers and their supervisor, signals, folders of their own.
+"""Runs one process or several: workers and their supervisor, signals, run folders.
 
-May import application, server, items, observability, settings, errors.
+May import application, state, server, items, observability, context, settings, errors.
 Start reading at ``run``, then ``supervisor``.
 """

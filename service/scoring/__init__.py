@@ -1,5 +1,5 @@
-"""The main path: a query, its history, its items, the ranking, the result.
+"""Scores a query, the main path: history, items, ranking, result.
 
-May import models, items, admission, engine, observability, context, errors.
+May import models, items, admission, engine, observability, context, settings, errors.
 Start reading at ``pipeline``.
 """

@@ -1,5 +1,5 @@
-"""HTTP/1.1: listening sockets, connections, framing and their limits. Knows no application.
+"""Serves HTTP/1.1: listening sockets, connections, framing and limits. Knows no application.
 
-May import observability, errors, settings.
+May import observability, context, settings, errors.
 Start reading at ``protocol``, then ``framing``.
 """
