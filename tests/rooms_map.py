@@ -44,7 +44,7 @@ def allowed(room: str) -> str:
     common = LOW if set(SERVICE[room]) >= LOW else {"service"}
     left, said = set(SERVICE[room]) - common, []
     for other in sorted(SERVICE, key=lambda other: -len(SERVICE[other])):
-        if other in left - UNSHOWN:
+        if other in left and other.rpartition(".")[0] not in left - {"service"}:
             below = set(SERVICE[other]) - common
             down = bool(below) and below <= set(SERVICE[room])
             left -= {other, *below} if down else {other}
@@ -67,7 +67,7 @@ def missaid() -> Iterator[str]:
         says = described(modules()[room])["imports"]
         but = re.match("every room but (.+)", says)
         listed = set(re.findall(r"\w+", (but[1] if but else says).replace(" and ", " ")))
-        mays = {short(other) for other in SERVICE[room]} - {"service"}
+        mays = {short(other).partition("/")[0] for other in SERVICE[room]} - {"service"}
         if but:
             mays = {short(other) for other in packages - set(SERVICE[room]) - {room}}
             mays = {name for name in mays if not name.startswith(short(room))}

@@ -1,5 +1,5 @@
 """Runs one process or several: workers and their supervisor, signals, run folders.
 
-May import application, state, server, items, observability, context, settings, errors.
+May import application, api, state, server, items, observability, context, settings, errors.
 Start reading at ``run``, then ``supervisor``.
 """
