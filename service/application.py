@@ -18,7 +18,6 @@ from service.admission.admission import Admission
 from service.admission.loop_budget import LoopBudget
 from service.artifacts.importer import ImportedBundle, ImportPolicy
 from service.artifacts.local_copies import LocalCopies
-from service.artifacts.private_directory import make_private
 from service.artifacts.repository import ModelRepository
 from service.engine.engine import Engine
 from service.items.shared_file import check_shared
@@ -37,6 +36,7 @@ from service.observability.event_loop import watched
 from service.observability.exporter import Worker, make_exporter
 from service.observability.metrics import Metrics
 from service.observability.model_metrics import expose_versions
+from service.private_directory import make_private
 from service.scoring.pipeline import ScoringPipeline
 from service.settings import Settings
 from service.state import ServiceState

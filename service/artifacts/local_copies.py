@@ -34,8 +34,8 @@ from service.artifacts.persisted_state import (
     locked,
     write_durably,
 )
-from service.artifacts.private_directory import make_private
 from service.observability.logs import logger
+from service.private_directory import make_private
 
 INCOMING_KEPT_S = 3600.0  # of a process on another host, which cannot be checked from here
 COPIES_KEPT_S = 3600.0  # unreferenced here: another process may be about to open one

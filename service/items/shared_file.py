@@ -32,9 +32,9 @@ from pathlib import Path
 from feature_store.schema import FeatureSchema
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.manifest import MANIFEST
-from service.artifacts.private_directory import make_private, open_private
 from service.items.memory import FILLED, FORMAT, SLOTS, TableMemory, size_of
 from service.items.table_lock import STORES_IN_ORDER
+from service.private_directory import make_private, open_private
 
 LAYOUT = 4  # grows when the arrays mean something else
 PRIVATE = 0o600

@@ -21,9 +21,9 @@ from service.items.hash_index import ABSENT
 from service.items.memory import CURSOR
 from service.items.shared_file import TableFile
 from service.items.table import ItemTable, StaleSlots
-from tests.service.artifacts.test_private_directory import another_user
 from tests.service.items.test_table import array, assert_same, items
 from tests.service.process import serving, start
+from tests.service.test_private_directory import another_user
 from tests.service.world import SMALL, World
 
 ROOM = 64

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.artifacts.private_directory import NotPrivate, make_private, open_private
+from service.private_directory import NotPrivate, make_private, open_private
 
 NOBODY = 65534
 SETTING = "QIN_PRIVATE"
