@@ -31,13 +31,7 @@ BUNDLE = "model_export.bundle"  # what runs without torch: all that these may im
 RUNTIME = ("service", "loadtest")
 
 # Room or file of ``service`` → those it may import besides itself, from the lowest up.
-BASE = {
-    "service",
-    "service.context",
-    "service.errors",
-    "service.private_directory",
-    "service.settings",
-}
+BASE = {"service", "service.context", "service.errors", "service.settings"}
 LOW = {*BASE, "service.observability"}
 MODELS = {*LOW, "service.admission", "service.engine", "service.items", "service.models"}
 CORE = {*MODELS, "service.artifacts", "service.lifecycle", "service.scoring"}
@@ -53,8 +47,8 @@ SERVICE = {
     "service.server": LOW,
     "service.engine": LOW,
     "service.admission": {*LOW, "service.engine"},
-    "service.artifacts": LOW,
-    "service.items": {*LOW, "service.admission", "service.engine"},
+    "service.artifacts": {*LOW, "service.private_directory"},
+    "service.items": {*LOW, "service.private_directory", "service.admission", "service.engine"},
     "service.models": {*LOW, "service.items"},
     "service.scoring": MODELS,
     "service.lifecycle": {*MODELS, "service.artifacts", "service.scoring"},
@@ -64,7 +58,13 @@ SERVICE = {
     # The two applications put the routes of both together.
     "service.api.admin": {*API, "service.api", "service.api.oip"},
     "service.api.app": {*API, "service.api", "service.api.oip"},
-    "service.application": {*API, "service.api", "service.api.admin", "service.api.app"},
+    "service.application": {
+        *API,
+        "service.private_directory",
+        "service.api",
+        "service.api.admin",
+        "service.api.app",
+    },
     "service.processes": {
         *LOW,
         "service.api.admin",  # both applications are given to the server

@@ -1,5 +1,5 @@
 """Imports bundles from disk: copies, verifies and tries them in a sandbox.
 
-May import observability, context, settings, errors.
+May import observability, private_directory, context, settings, errors.
 Start reading at ``importer``.
 """
