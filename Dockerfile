@@ -1,5 +1,5 @@
-# Two stages: what builds stays behind; what runs has no torch, no compiler and no root. Nothing is
-# written but below /tmp, so the root file system may be read-only.
+# Two stages: the image that runs has no build tools, no torch and no root user. The service writes
+# below /tmp alone, so the root file system may be read-only.
 FROM python:3.13-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/qin

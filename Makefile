@@ -7,21 +7,21 @@ BUNDLE ?= var/models
 
 py := $(VENV)/bin/python
 
-# HOST=… and PORT=… are the service's; without them QIN_HOST and QIN_PORT, or its defaults, are.
+# HOST=… and PORT=… override QIN_HOST and QIN_PORT.
 at := $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
-# What `make run` makes where it is not there yet; $(wildcard) is empty without a published bundle.
+# Made by `make run` if missing; $(wildcard) is empty without a published bundle.
 DATA       := var/data
 CHECKPOINT := var/checkpoints/demo
 published  := $(wildcard $(BUNDLE)/manifest.json $(BUNDLE)/*/manifest.json)
 
 .PHONY: help run demo setup setup-runtime serve test lint format bench fuzz pressure clean
 
-help:  ## what there is to make
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 16
 
-setup: $(VENV)/.ready  ## .venv with everything, pinned
-setup-runtime: $(VENV)/.ready-runtime  ## .venv with what serving needs, without torch
+setup: $(VENV)/.ready  ## create .venv with all pinned dependencies
+setup-runtime: $(VENV)/.ready-runtime  ## create .venv with what serving needs, without torch
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh tests/ensure_debian.sh python3-venv
@@ -35,7 +35,7 @@ $(VENV)/.ready-runtime: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[runtime]'
 	@touch $@
 
-run: setup $(if $(published),,demo) $(DATA)/valid.parquet  ## the main job: data, training, export, store; then serve and show an answer
+run: setup $(if $(published),,demo) $(DATA)/valid.parquet  ## make data, train, export, load the store; then serve and print a request with its answer
 	$(py) -m feature_store load $(STORE) --schema $(DATA)/schema.yaml \
 	  --items $(DATA)/item_info.parquet --items $(DATA)/item_feature.parquet \
 	  --histories $(DATA)/valid.parquet --histories $(DATA)/test.parquet
@@ -52,35 +52,35 @@ $(DATA)/valid.parquet: | setup
 $(CHECKPOINT)/config.json: | $(DATA)/valid.parquet
 	$(py) -m training fit $(DATA) --preset demo --out $(CHECKPOINT)
 
-serve: setup-runtime  ## serve BUNDLE=… with STORE=…; needs no torch
+serve: setup-runtime  ## serve BUNDLE=… with STORE=… (HOST=…, PORT=…); needs no torch
 	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at)
 
-test: setup lint  ## every test, and lint before it
+test: setup lint  ## run lint, then every test
 	sh tests/ensure_debian.sh redis-server redis-server
 	sh tests/ensure_debian.sh chromium chromium
 	$(py) -m pytest -n 2 --dist loadfile --reruns 2 -r R -m 'not alone'
 	$(py) -m pytest --reruns 2 -r R -m alone
 
-lint: setup  ## ruff (lint and format), mypy strict, the docs check
+lint: setup  ## run ruff (lint and format), mypy --strict, the docs check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(py) docs/check.py
 
-bench: setup  ## the bars of training and of the folded graphs, as JSON; writes docs/performance.md
+bench: setup  ## measure training and the folded graphs, as JSON; write docs/performance.md
 	$(py) -m training bench --json
 	$(py) -m model_export bench --json --report docs/performance.md
 	$(py) -m model_export bench-top-k --json
 
-fuzz: setup  ## 10,000 and more generated requests, every answer held to the OpenAPI document
+fuzz: setup  ## send at least 10,000 generated requests and check every answer against the OpenAPI document
 	$(py) -m tests.service.fuzz --cases 10000
 
-pressure: setup  ## the bars of a service that is asked for more than it has, as JSON (about ten minutes, two idle cores)
+pressure: setup  ## measure the service under overload, as JSON (ten minutes, two idle cores)
 	$(py) -m tests.service.pressure --json
 
-format: setup  ## let ruff rewrite what it can
+format: setup  ## let ruff format and fix
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-clean:  ## forget what `make run` made (data, checkpoints, bundles, stores)
+clean:  ## delete var/: data, checkpoints, bundles, stores
 	rm -rf var

@@ -1,6 +1,6 @@
 #!/bin/sh
-# ensure_debian.sh PACKAGE BINARY: tests against real programs need them to be there.
-# Installs the Debian package where that is allowed; otherwise stops with the one command to run.
+# ensure_debian.sh PACKAGE BINARY: installs the Debian package if BINARY is not on the PATH and
+# installing is allowed; otherwise prints the command to run, and fails.
 set -eu
 package=$1 binary=$2
 
@@ -20,8 +20,8 @@ command -v apt-get >/dev/null || {
     exit 1
 }
 echo "installing $package for the tests"
-$as_root apt-get update -qq || true  # an old package list may do
-# runlevel 1: a package that brings a service does not start it, nor take its port
+$as_root apt-get update -qq || true  # an outdated package list may be enough
+# runlevel 1: a package with a daemon does not start it, which would take its port
 $as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive $install >/dev/null || {
     echo "$package could not be installed; run:  sudo $install" >&2
     exit 1
