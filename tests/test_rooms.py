@@ -89,11 +89,7 @@ LONG_BY_NATURE = "service/settings.py"
 LONG_UNTIL_SPLIT: frozenset[str] = frozenset()
 
 SAYS = ("import", "Start")
-UNSAID_UNTIL_WRITTEN: frozenset[str] = frozenset(
-    {
-        "training/__init__.py",
-    }
-)
+UNSAID_UNTIL_WRITTEN: frozenset[str] = frozenset({})
 
 
 def against(table: Mapping[str, Iterable[str]], found: Iterable[Import]) -> list[Import]:

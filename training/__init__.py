@@ -1,7 +1,11 @@
-"""Learns: parquet files in, a Quadratic Interest Network checkpoint out."""
+"""Training: parquet files in, a checkpoint of the Quadratic Interest Network (QIN) out.
+
+May import ``feature_store``.
+Start reading at ``qin``, then ``fit``.
+"""
 
 import os
 
-# A waiting OpenMP thread sleeps instead of spinning. On cores shared with anything else, spinning
-# made an epoch of the demo take 3 min 30 s where sleeping takes 28 s. Read when torch is loaded.
+# Waiting OpenMP threads sleep instead of spinning, which is much slower where cores are shared with
+# other work. Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""``python -m training``: synthesize, fit, evaluate, bench."""
+"""Implements ``python -m training``: synthesize, fit, evaluate, bench."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.progress import OnProgress
 from training.recipe import PRESETS, Recipe
 
 app = typer.Typer(
-    help="Learns: parquet files in, a Quadratic Interest Network checkpoint out.",
+    help="Train the Quadratic Interest Network: parquet files in, a checkpoint out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,21 +45,13 @@ def synthesize(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write data in the challenge's files, with a planted taste; print the best AUC possible."""
+    """Write synthetic data in the challenge's format; print the best AUC that a model can reach."""
     from training.synthesis_sizes import SIZES
     from training.synthesize import synthesize as run
 
-    given = {
-        "train": train,
-        "valid": valid,
-        "test": test,
-        "items": items,
-        "tags": tags,
-        "embedding": embedding,
-        "history": history,
-    }
-    changed = {k: v for k, v in given.items() if v is not None}
-    with explained(), progress() as on_progress:
+    counts = given(train=train, valid=valid, test=test, items=items, tags=tags)
+    changed = counts | given(embedding=embedding, history=history)
+    with exit_on_error(), progress() as on_progress:
         sizes = dataclasses.replace(SIZES[preset], **changed)
         truth = run(out, sizes, seed, on_progress)
     if as_json:
@@ -80,14 +72,14 @@ def fit(
     schema: Annotated[
         Path | None, typer.Option(help="Feature schema; default DATA/schema.yaml, then MicroLens.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows per step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Adam's, at first.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order and dropout.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Initial rate of Adam.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, dropout.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per process.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train by a recipe. A run that was killed goes on after its last whole epoch."""
+    """Train by a recipe. An interrupted run resumes after its last complete epoch."""
     import torch
 
     from training.data_parallel import process_group
@@ -96,16 +88,10 @@ def fit(
 
     if threads:
         torch.set_num_threads(threads)
-    given = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-    }
-    with explained():
-        changed = {k: v for k, v in given.items() if v is not None}
+    changed = given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    with exit_on_error():
         recipe = Recipe.model_validate({**PRESETS[preset].model_dump(), **changed})
-    with explained(), process_group() as group, progress(group.first) as on_progress:
+    with exit_on_error(), process_group() as group, progress(group.first) as on_progress:
         opened = open_data(data, read_schema(data, schema), on_progress)
         metrics = run(opened.train, opened.valid, recipe, out, group, on_progress)
     if not group.first:
@@ -131,7 +117,7 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """AUC, logloss, per-user AUC and calibration on DATA/valid.parquet, whole and in slices."""
+    """Measure AUC, logloss, per-user AUC and calibration on DATA/valid.parquet, also by slice."""
     from training.dataset import open_data
     from training.evaluate import best_auc, share_of_the_possible
     from training.evaluate import evaluate as figures_of
@@ -139,7 +125,7 @@ def evaluate(
     from training.metrics import reliability
     from training.plots import reliability_plot
 
-    with explained(), progress() as on_progress:
+    with exit_on_error(), progress() as on_progress:
         network = checkpoint.load(folder)
         opened = open_data(data, network.schema, on_progress)
         scores = predict(network, opened.valid, on_progress=on_progress)
@@ -148,11 +134,12 @@ def evaluate(
     if best is not None:
         figures["best_auc"] = best
         figures["share_of_the_possible"] = share_of_the_possible(figures["auc"], best)
-    picture = reliability_plot({"valid": reliability(scores, opened.valid.label)})
-    with explained():
-        (plot or folder / "reliability.png").write_bytes(picture)
-    print(json.dumps(figures) if as_json else "", end="\n" if as_json else "")
-    if not as_json:
+    image = reliability_plot({"valid": reliability(scores, opened.valid.label)})
+    with exit_on_error():
+        (plot or folder / "reliability.png").write_bytes(image)
+    if as_json:
+        print(json.dumps(figures))
+    else:
         show(figures)
 
 
@@ -160,11 +147,11 @@ def evaluate(
 def bench(
     batch: Annotated[int, typer.Option(min=2, help="Rows.")] = 256,
     history: Annotated[int | None, typer.Option(min=1, help="History length L.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Interleaved turns.")] = 11,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats.")] = 11,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forward + backward at the paper's sizes, against the published formulation."""
+    """Time forward + backward at the paper's sizes, against the published formulation."""
     from training.bench import run
 
     with progress() as on_progress:
@@ -198,15 +185,20 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def read_schema(data: Path, given: Path | None) -> FeatureSchema:
-    """The one given, else the one beside the data, else MicroLens."""
+    """Read the schema given, else DATA/schema.yaml, else return MicroLens."""
     if given is None and not (data / "schema.yaml").exists():
         return FeatureSchema.microlens()
     return FeatureSchema.read(given or data / "schema.yaml")
 
 
+def given(**options: Any) -> dict[str, Any]:
+    """Drop options that are not given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 @contextmanager
-def explained() -> Iterator[None]:
-    """What a person can mend is a line, not a traceback."""
+def exit_on_error() -> Iterator[None]:
+    """Print an expected error as one line and exit with code 1."""
     from feature_store.parquet.columns import DataFileError
     from training.fit import FitError
     from training.synthesize import SynthesisError
@@ -221,20 +213,20 @@ def explained() -> Iterator[None]:
         FitError,
         OSError,
     ) as error:
-        refuse(str(error))
+        fail(str(error))
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        refuse("; ".join(faults))
+        fail("; ".join(faults))
 
 
-def refuse(message: str) -> NoReturn:
+def fail(message: str) -> NoReturn:
     screen.print(f"[red]error:[/red] {message}", highlight=False, soft_wrap=True)
     sys.exit(1)
 
 
 @contextmanager
 def progress(shown: bool = True) -> Iterator[OnProgress]:
-    """A bar per step: ``on_progress(what, done, of how many)``."""
+    """Yield a callback that draws a progress bar per step."""
     columns = (
         TextColumn("{task.description:<24}"),
         BarColumn(),
@@ -244,10 +236,10 @@ def progress(shown: bool = True) -> Iterator[OnProgress]:
     with Progress(*columns, console=screen, disable=not shown) as bars:
         tasks: dict[str, Any] = {}
 
-        def on_progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+        def on_progress(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total)
+            bars.update(tasks[step], completed=done, total=total)
 
         yield on_progress
 

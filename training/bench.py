@@ -1,14 +1,12 @@
-"""How much faster the reassociated network learns than the published formulation.
+"""Benchmarks training steps of the reassociated network against the published formulation.
 
-Both run forward + backward on the same weights and the same batch, in turns, in one process. The
-batch is made to be like the challenge's: full histories, and items drawn by a Zipf law, so that
-popular ones recur within a batch and the reassociated network embeds them once. (Which positions
-hold the same item is found while a batch is read, as the published loader gathers the features of
-every position: neither is timed.)
+Both run forward + backward on the same weights and batch, in turns, in one process. The batch
+resembles the challenge's: full histories of Zipf-distributed items, so that popular ones recur and
+the reassociated network embeds them once. Reading a batch (finding equal items; for the published
+loader, gathering the features of every position) is not timed.
 
-The arithmetic comes first: ``arithmetic_ratio`` is what the matrix products alone would give.
-``speedup_same_kernels`` has both multiply by the library torch takes for dense matrices;
-``speedup`` is the network as it is trained, its large products by oneDNN.
+``arithmetic_ratio`` compares the matrix products alone. ``speedup_same_kernels`` has both multiply
+by torch's default library; ``speedup`` is the network as trained, its large products by oneDNN.
 """
 
 from __future__ import annotations
@@ -29,13 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from feature_store.schema import Categorical, Dense, FeatureSchema
 from training.operations import Dropout
+from training.progress import OnProgress, no_progress
 from training.published_qin import Positions, PublishedQIN
 from training.qin import QIN, Batch, QINSizes
 
 ZIPF = 0.8  # popularity of the k-th item ~ k^-0.8
 WARM_UP = 2
-
-OnProgress = Callable[[str, int, int], None]  # what, done, of how many
 
 
 def run(
@@ -47,17 +44,16 @@ def run(
     schema: FeatureSchema | None = None,
     sizes: QINSizes | None = None,
     seed: int = 0,
-    on_progress: OnProgress = lambda what, done, total: None,
+    on_progress: OnProgress = no_progress,
 ) -> dict[str, Any]:
-    """Medians over ``repeats`` turns, in milliseconds, and what `make bench` judges.
+    """Measure medians over ``repeats`` turns, in milliseconds, and the figures of `make bench`.
 
     ``history`` defaults to the schema's length, the schema to MicroLens, ``threads`` to torch's
-    own choice. ``max_gradient_difference`` is the largest over the parameters of
-    max|g₁ − g₂| / max|g₁|, with dropout off (the two draw different masks) and batch statistics on.
-    It is taken in float64. In float32 about one in a million of the PReLUs' inputs lies so close
-    to zero that rounding decides its sign, and each moves a gradient visibly, whichever the order
-    of multiplication: ``float32_gradient_difference`` is the same between the two in float32, and
-    ``float32_rounding`` that of the published formulation to itself in float64.
+    choice. ``max_gradient_difference`` is the largest over the parameters of max|g₁ − g₂| /
+    max|g₁|, in float64, with dropout off (masks differ) and batch statistics on. In float32 a few
+    of the PReLUs' inputs are so close to zero that rounding decides their sign, which changes
+    gradients in either order of multiplication: ``float32_gradient_difference`` compares the two
+    in float32, ``float32_rounding`` the published formulation in float32 and float64.
     """
     schema = schema or FeatureSchema.microlens()
     with torch_threads(threads), torch.random.fork_rng(devices=[]):
@@ -68,7 +64,7 @@ def run(
         ours = Step(network, network, rows, rows.label)
         theirs = Step(network, published, positions, rows.label)
         differences = gradient_differences(network, rows)
-        with same_kernels():  # the counter does not know oneDNN's
+        with same_kernels():  # FlopCounterMode does not count oneDNN's
             ours_gflop, theirs_gflop = ours.gflop(), theirs.gflop()
         optimiser = torch.optim.Adam(network.parameters(), lr=0.0)
         median = medians(
@@ -102,7 +98,7 @@ def run(
 
 
 class Step:
-    """Forward and backward of one formulation over the parameters of ``network``."""
+    """Forward + backward of one formulation over the parameters of ``network``."""
 
     def __init__(self, network: QIN, formulation: nn.Module, rows: Any, label: Tensor) -> None:
         self.network, self.formulation, self.rows, self.label = network, formulation, rows, label
@@ -120,14 +116,14 @@ class Step:
         }
 
     def gflop(self) -> float:
-        """Of the matrix products, counted from their shapes as they are dispatched."""
+        """Count the operations of the matrix products, from the shapes dispatched."""
         with FlopCounterMode(display=False) as counter:
             self()
         return float(counter.get_total_flops()) / 1e9
 
 
 def gradient_differences(network: QIN, rows: Batch) -> dict[str, Any]:
-    """Between the formulations, in float64 and in float32, and what float32 alone does."""
+    """Compare gradients of the formulations in float64 and float32, and float32 with float64."""
     with without_dropout(network):
         float32 = _gradients(network, rows)
         exact = _gradients(copy.deepcopy(network).double(), in_float64(rows))
@@ -164,7 +160,7 @@ def in_float64(rows: Batch) -> Batch:
 def medians(
     works: dict[str, Callable[[], Any]], repeats: int, on_progress: OnProgress
 ) -> dict[str, float]:
-    """Milliseconds by name, the works taking turns so that a slow moment hits them all."""
+    """Measure milliseconds by name, in turns, so that disturbances affect all alike."""
     turns: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(-WARM_UP, repeats):
         for name, work in works.items():
@@ -178,7 +174,7 @@ def medians(
 
 @contextlib.contextmanager
 def same_kernels() -> Iterator[None]:
-    """The network multiplies by the library that the published formulation gets from torch."""
+    """Disable oneDNN: the network multiplies by torch's default library."""
     mkldnn, before = torch.backends.mkldnn, torch.backends.mkldnn.enabled
     try:
         mkldnn.enabled = False  # type: ignore[assignment]
@@ -211,7 +207,7 @@ def torch_threads(threads: int | None) -> Iterator[None]:
 
 
 def random_network(schema: FeatureSchema, sizes: QINSizes) -> QIN:
-    """In training mode, embeddings as large as trained ones: the published 1e-4 shows nothing."""
+    """Build a network in training mode, with embeddings as large as trained ones."""
     network = QIN(schema, sizes).train()
     with torch.no_grad():
         for module in network.modules():
@@ -222,7 +218,7 @@ def random_network(schema: FeatureSchema, sizes: QINSizes) -> QIN:
 
 
 def random_batch(schema: FeatureSchema, batch: int, history: int, seed: int) -> Batch:
-    """Full histories of Zipf-popular items from the identity feature's vocabulary."""
+    """Draw full histories of Zipf-distributed items from the identity feature's vocabulary."""
     random = np.random.default_rng(seed)
     identity = [f for f in schema.item if isinstance(f, Categorical) and f.name == schema.identity]
     catalogue = identity[0].vocabulary if identity else 10_000

@@ -1,4 +1,4 @@
-"""All items a network is trained on, found by id. Row 0 is the all-zero padding item."""
+"""Item catalogue of training: features by row, rows by id. Row 0 is the all-zero padding item."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("training")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """N items. In the challenge's files an item's id, row and embedding index are one number."""
+    """N items. In the challenge's files, id, row and embedding index of an item are equal."""
 
     schema: FeatureSchema
     ids: Ids  # (N + 1,) in the order of the file; ids[0] is 0
@@ -43,11 +43,11 @@ class Catalogue:
 
     @classmethod
     def read(cls, paths: list[Path], schema: FeatureSchema) -> Catalogue:
-        """The items of the first file and its parts (files with the same columns), further columns
-        joined from the others by id. What finds no item, or differs, is logged.
+        """Read items from the first file and its parts (files with the same columns); join further
+        columns from the others by id. Unmatched and differing rows are logged.
 
-        Raises DataFileError (file, row, column) for whatever a network cannot be trained on: an
-        index beyond its vocabulary, a vector of another size, NaN, an id given twice, no items.
+        Raises DataFileError (file, row, column) for an index beyond its vocabulary, a vector of
+        another size, NaN, a duplicate id, no items.
         """
         ids: list[Ids] = [np.zeros(1, np.int64)]
         rows: list[ItemRows] = [np.zeros(1, schema.item_dtype)]
@@ -56,7 +56,7 @@ class Catalogue:
             if (batch.ids == 0).any():
                 raise DataFileError(
                     f"{paths[0]}: item id 0 has features, but 0 is padding in a history: "
-                    "give that item another id"
+                    "use another id for that item"
                 )
             ids.append(batch.ids)
             rows.append(batch.rows)
@@ -67,13 +67,13 @@ class Catalogue:
         return cls(schema, np.concatenate(ids), np.concatenate(rows))
 
     def __len__(self) -> int:
-        """How many rows there are, the padding item's included."""
+        """Number of rows, the padding item included."""
         return len(self.ids)
 
     def row_of(self, ids: Ids) -> NDArray[np.int32]:
-        """The row of each id, 0 for 0 and −1 where there is no such item. Any shape."""
+        """Look up the row of each id: 0 for 0, −1 for an unknown item. Any shape."""
         known, row = self._by_id
-        if known[-1] == len(known) - 1:  # 0 … N without a gap: an id is its own place
+        if known[-1] == len(known) - 1:  # 0 … N without a gap: an id is its own position
             at = np.clip(ids, 0, len(known) - 1)
         else:
             at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
@@ -81,5 +81,5 @@ class Catalogue:
 
     @property
     def digest(self) -> str:
-        """Changes when an id gets another row."""
+        """Digest of ids and their rows."""
         return hashlib.sha256(self.ids.tobytes()).hexdigest()

@@ -1,9 +1,8 @@
-"""The challenge's parquet files, written column by column as they are published."""
+"""Writes parquet files in the challenge's format."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from training.click_model import Indices, Items
 
 
 def write_items(folder: Path, items: Items) -> None:
-    """``item_info`` (row number = item id, row 0 all zeros) and ``item_feature`` (without it)."""
+    """Write ``item_info`` (row number = item id, row 0 all zeros) and ``item_feature``."""
     ids = np.arange(len(items.tags))
     tags = _lists(items.tags)
     info = {
@@ -34,7 +33,7 @@ def write_items(folder: Path, items: Items) -> None:
 
 
 class RowFile:
-    """``train``, ``valid`` or ``test``, a row group at a time. ``test`` has ``ID`` for a label."""
+    """Writes ``train``, ``valid`` or ``test`` by row groups; ``test`` has ``ID`` for a label."""
 
     def __init__(self, path: Path, items: Items, *, labelled: bool) -> None:
         self._items, self._labelled, self._rows = items, labelled, 0
@@ -47,7 +46,7 @@ class RowFile:
     def write(
         self, user: Indices, history: Indices, target: Indices, label: NDArray[np.bool_]
     ) -> None:
-        """user (n,), history (n, L), target (n,), label (n,)."""
+        """Write user (n,), history (n, L), target (n,), label (n,)."""
         levels = self._items.levels[target]
         number = np.arange(self._rows, self._rows + len(user))
         last = label.astype(np.float64) if self._labelled else number
@@ -55,20 +54,12 @@ class RowFile:
         self._writer.write_table(pa.table(columns, schema=self._schema))
         self._rows += len(user)
 
-    def __enter__(self) -> RowFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._writer.close()
 
 
 def _lists(values: NDArray[np.generic]) -> pa.Array:
-    """(n, width) as n lists."""
+    """Convert (n, width) to n lists."""
     rows, width = values.shape
-    offsets = pa.array(np.arange(rows + 1) * width).cast(pa.int32())  # refused where too many
+    offsets = pa.array(np.arange(rows + 1) * width).cast(pa.int32())  # ArrowInvalid if too many
     return pa.ListArray.from_arrays(offsets, values.ravel())

@@ -1,7 +1,7 @@
-"""A checkpoint: a folder with the network's weights, what they mean, and how well they did.
+"""Saves and loads checkpoints: a folder with weights, schema, sizes and metrics.
 
 ``model.safetensors`` (fp32 tensors by name), ``config.json`` (schema and sizes) and
-``metrics.json``. Written under a temporary name and renamed: it is whole or absent.
+``metrics.json``. Written under a temporary name and renamed, so that it is complete or absent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
 
 
 class CheckpointError(ValueError):
-    """A folder that is not a checkpoint we can use; says which file and what to do."""
+    """An invalid checkpoint; the message names file and remedy."""
 
 
 class _Config(BaseModel):
@@ -40,13 +40,13 @@ def save(
     folder: Path,
     model: QIN,
     metrics: Mapping[str, Any],
-    pictures: Mapping[str, bytes] | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write the checkpoint, replacing the one that is there. ``pictures`` are extra files.
+    """Write a checkpoint, replacing an existing one.
 
     Raises CheckpointError, and writes nothing, when a weight or a metric is NaN or infinite.
     """
-    _refuse_unusable(model, metrics)
+    _check_finite(model, metrics)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -55,7 +55,7 @@ def save(
         config = _Config(feature_schema=model.schema, sizes=model.sizes)
         (partial / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
         (partial / METRICS).write_text(json.dumps(dict(metrics), indent=2, allow_nan=False) + "\n")
-        for name, content in (pictures or {}).items():
+        for name, content in (extra_files or {}).items():
             (partial / name).write_bytes(content)
         partial.chmod(0o755)
         _replace(partial, folder)
@@ -63,7 +63,7 @@ def save(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _refuse_unusable(model: QIN, metrics: Mapping[str, Any]) -> None:
+def _check_finite(model: QIN, metrics: Mapping[str, Any]) -> None:
     for name, tensor in model.state_dict().items():
         if not bool(tensor.isfinite().all()):
             raise CheckpointError(f"{name} holds NaN or infinity: training diverged")
@@ -74,7 +74,7 @@ def _refuse_unusable(model: QIN, metrics: Mapping[str, Any]) -> None:
 
 
 def _replace(partial: Path, folder: Path) -> None:
-    """Put ``partial`` where ``folder`` is; a folder with content cannot be renamed over."""
+    """Replace ``folder`` by ``partial``; a rename cannot replace a folder that is not empty."""
     if folder.exists():
         old = partial.with_name(partial.name + "-old")
         os.rename(folder, old)
@@ -85,7 +85,7 @@ def _replace(partial: Path, folder: Path) -> None:
 
 
 def load(folder: Path) -> QIN:
-    """The network, in eval mode. Raises CheckpointError naming the file and the fault."""
+    """Load a network in eval mode. Raises CheckpointError."""
     try:
         config = _Config.model_validate_json((folder / CONFIG).read_bytes())
         tensors = load_file(folder / WEIGHTS)
@@ -107,7 +107,7 @@ def load(folder: Path) -> QIN:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """What training measured. Raises CheckpointError if it cannot be read."""
+    """Read the metrics of training. Raises CheckpointError."""
     try:
         content = json.loads((folder / METRICS).read_bytes())
     except (OSError, ValueError) as error:

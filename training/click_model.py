@@ -1,16 +1,15 @@
-"""A planted taste: items, users and clicks whose probability is known exactly.
+"""Generates items, users and clicks from a click model whose probability is known exactly.
 
-An item has a latent vector v (K numbers, norm √K) and a popularity; its tags and its content
-embedding reveal v in part, its level buckets reveal the popularity in part. A user clicks through
-a history, step by step, out of an interest that drifts. Whether a candidate is then clicked
-depends only on what a model can be told, the history and the candidate:
+An item has a latent vector v (K numbers, norm √K) and a popularity; tags and content embedding are
+noisy functions of v, level buckets of the popularity. A user's history is clicked step by step with
+a drifting interest. The probability of a click on a candidate depends only on inputs of a model,
+the history and the candidate:
 
     interest = scale · Σ_j v_j / (n + S)                      over the n items of the history
     P(click) = σ(A · interest·v / √K  +  B · popularity  +  intercept)
 
-S shrinks the interest of those who have clicked little. ``scale`` and ``intercept``
-are fitted once: unit interests, and one click in four. So the AUC of P itself is the best any
-model could reach.
+S shrinks the interest of short histories. ``scale`` and ``intercept`` are fitted once, to unit
+interests and one click in four. The AUC of P itself is the best that any model can reach.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ LATENT = 4  # K
 AFFINITY, POPULARITY = 2.5, 1.0  # A, B
 POSITIVES = 0.25
 COLD_ITEMS, COLD_ROWS = 0.08, 0.05  # of the catalogue; of the rows that may show cold items
-PREFERENCE, CHOICES = 3.0, 8  # a click picks among so many items, this strongly by interest
-KEPT = 0.99  # of an interest's variance direction, from one click to the next
-SHRINKAGE = 6.0  # clicks' worth of not knowing
+PREFERENCE, CHOICES = 3.0, 8  # a click selects from so many items, by interest
+KEPT = 0.99  # correlation of interest from one click to the next
+SHRINKAGE = 6.0  # S, in clicks
 EMPTY, SHORT, SHORT_LENGTH = 0.03, 0.10, 4
 DRAWS = 1 << 20  # resolution of the popularity distribution
 STRETCH = 1.25
@@ -51,7 +50,7 @@ class Items:
 
 @dataclass(slots=True)
 class Users:
-    """Some users: what they like now and what they clicked, newest on the right."""
+    """Users: current interest and clicked items, newest on the right."""
 
     interest: Floats  # (U, K)
     history: Indices  # (U, L) 0 where there is none
@@ -61,7 +60,7 @@ class Users:
 
 
 def plant_items(rng: np.random.Generator, count: int, tags: int, slots: int, size: int) -> Items:
-    """``count`` items, tags 1 … ``tags``, content embeddings of ``size`` numbers."""
+    """Draw ``count`` items, tags 1 … ``tags``, content embeddings of ``size`` numbers."""
     latent = _directions(rng, count)
     share = np.arange(1, count + 1) ** -0.7  # a mild Zipf
     popularity = np.log(share)[rng.permutation(count)]
@@ -70,9 +69,7 @@ def plant_items(rng: np.random.Generator, count: int, tags: int, slots: int, siz
     cold[rng.permutation(count)[: max(1, round(COLD_ITEMS * count))]] = True
     reveal = rng.standard_normal((LATENT, size), np.float32) / np.sqrt(LATENT)
     content = latent @ reveal + 0.25 * rng.standard_normal((count, size), np.float32)
-    content *= rng.uniform(
-        1 / STRETCH, STRETCH, (count, 1)
-    )  # not normalised, as the challenge's are not
+    content *= rng.uniform(1 / STRETCH, STRETCH, (count, 1))  # norms vary, as the challenge's
     noisy = popularity[:, None] + 0.3 * rng.standard_normal((count, 2), np.float32)
     levels = 1 + noisy.argsort(0).argsort(0) * LEVELS // count
     return Items(
@@ -86,7 +83,7 @@ def plant_items(rng: np.random.Generator, count: int, tags: int, slots: int, siz
 
 
 class ClickModel:
-    """Who clicks what, over a catalogue."""
+    """Draws users, clicks and candidates over a catalogue, and computes P(click)."""
 
     def __init__(self, items: Items, history_length: int, rng: np.random.Generator) -> None:
         self.items, self.history_length = items, history_length
@@ -97,7 +94,7 @@ class ClickModel:
         self._calibrate(rng)
 
     def new_users(self, rng: np.random.Generator, count: int) -> Users:
-        """Users after their first clicks; some have few, some none."""
+        """Draw users with histories, some short, some empty."""
         users = Users(_normal(rng, count), np.zeros((count, self.history_length), np.int64))
         self.click(rng, users, self.history_length)
         longest = self.history_length
@@ -109,24 +106,22 @@ class ClickModel:
         return users
 
     def click(self, rng: np.random.Generator, users: Users, times: int) -> None:
-        """Each user clicks that many more items, by an interest that drifts meanwhile."""
+        """Append ``times`` clicks to each history, with drifting interest."""
         count = len(users.interest)
         latent = self.items.latent
         clicked = np.empty((count, times), np.int64)
         for step in range(times):
             offered = self._popular(rng, (count, CHOICES))
-            liking = latent[offered] @ users.interest[:, :, None]  # (U, choices, 1)
-            liking = liking[:, :, 0] * np.float32(PREFERENCE / np.sqrt(LATENT))
-            liking -= np.log(
-                rng.standard_exponential(liking.shape, np.float32) + TINY
-            )  # Gumbel noise
-            clicked[:, step] = offered[np.arange(count), liking.argmax(1)]
+            utility = latent[offered] @ users.interest[:, :, None]  # (U, choices, 1)
+            utility = utility[:, :, 0] * np.float32(PREFERENCE / np.sqrt(LATENT))
+            utility += _gumbel(rng, utility.shape)
+            clicked[:, step] = offered[np.arange(count), utility.argmax(1)]
             users.interest *= np.float32(KEPT)
             users.interest += np.float32(np.sqrt(1 - KEPT**2)) * _normal(rng, count)
         users.history = np.hstack([users.history, clicked])[:, -self.history_length :]
 
     def candidates(self, rng: np.random.Generator, users: int, rows: int, *, cold: bool) -> Indices:
-        """(users, rows) items to be judged, popular ones more often; a few cold ones if asked."""
+        """Draw (users, rows) items, popular ones more often; with ``cold``, a few cold ones."""
         target = self._popular(rng, (users, rows))
         if cold:
             shown = rng.random(target.shape) < COLD_ROWS
@@ -134,16 +129,16 @@ class ClickModel:
         return target
 
     def probability(self, history: Indices, target: Indices) -> NDArray[np.float64]:
-        """P(click) of targets (U, R) after histories (U, L)."""
+        """Compute P(click) of targets (U, R) after histories (U, L)."""
         affinity = self._interest(history)[:, None, :] * self.items.latent[target]
         logit = AFFINITY / np.sqrt(LATENT) * affinity.sum(2, dtype=np.float64)
         logit += POPULARITY * self.items.popularity[target] + self.intercept
         return _sigmoid(logit)
 
     def _interest(self, history: Indices) -> Floats:
-        """(U, K): the shrunken mean of the history's latent vectors."""
+        """Compute (U, K): the shrunken mean of the history's latent vectors."""
         total = np.zeros((len(history), LATENT), np.float32)
-        for clicked in history.T:  # a slot at a time, so that (U, L, K) is never held
+        for clicked in history.T:  # by slot, not to allocate (U, L, K)
             total += self.items.latent[clicked]
         clicks = np.count_nonzero(history, axis=1)[:, None]
         total *= (self.scale / (clicks + SHRINKAGE)).astype(np.float32)
@@ -162,7 +157,7 @@ class ClickModel:
                 low = self.intercept
 
     def _popular_first(self) -> Indices:
-        """(DRAWS,) warm items, each as often as it is popular: drawing is then one look-up."""
+        """Build (DRAWS,) warm items by popularity, so that drawing is one look-up."""
         share = np.arange(1, len(self._warm) + 1) ** -0.7
         order = self._warm[np.argsort(-self.items.popularity[self._warm], kind="stable")]
         cumulative = np.cumsum(share) / share.sum()
@@ -176,7 +171,7 @@ class ClickModel:
 
 
 def _tags(rng: np.random.Generator, latent: Floats, tags: int, slots: int) -> Indices:
-    """1 … ``slots`` tags an item: those near its latent vector, with some noise."""
+    """Draw 1 … ``slots`` tags per item, near its latent vector, with noise."""
     centres = _directions(rng, tags)
     used = rng.integers(1, slots + 1, len(latent))
     nearest = np.zeros((len(latent), slots), np.int64)
@@ -184,7 +179,7 @@ def _tags(rng: np.random.Generator, latent: Floats, tags: int, slots: int) -> In
     for first in range(0, len(latent), 4096):
         part = latent[first : first + 4096]
         near = part @ centres.T
-        near -= np.log(rng.standard_exponential(near.shape, np.float32) + TINY)  # Gumbel noise
+        near += _gumbel(rng, near.shape)
         nearest[first : first + 4096, slots - top :] = np.sort(
             np.argpartition(-near, top - 1, axis=1)[:, :top] + 1, axis=1
         )
@@ -196,6 +191,11 @@ def _directions(rng: np.random.Generator, count: int) -> Floats:
     vectors = _normal(rng, count)
     vectors *= np.float32(np.sqrt(LATENT)) / np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
+
+
+def _gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    noise: Floats = -np.log(rng.standard_exponential(shape, np.float32) + TINY)
+    return noise
 
 
 def _normal(rng: np.random.Generator, count: int) -> Floats:

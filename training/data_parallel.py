@@ -1,8 +1,8 @@
 """Data-parallel training over processes: ``torchrun --nproc-per-node=2 -m training fit …``.
 
-Every process holds the whole network and takes its share of each batch. Gradients are added up,
-and batch norm sees the whole batch (torch's SyncBatchNorm runs on GPUs alone), so that n processes
-compute what one would, up to rounding (and their own dropout masks).
+Every process holds the whole network and takes its share of each batch. Gradients are summed and
+batch norm covers the whole batch (torch's SyncBatchNorm requires GPUs), so that n processes compute
+the same as one, up to rounding and dropout masks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from training.qin import QIN, QuadraticLayer
 
 @contextmanager
 def process_group() -> Iterator[ProcessGroup]:
-    """This process's place among its group: alone, unless torchrun says otherwise."""
+    """Join the process group of torchrun (``WORLD_SIZE``), else yield a group of one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ProcessGroup(rank=0, count=1)
         return
@@ -35,22 +35,22 @@ def process_group() -> Iterator[ProcessGroup]:
 
 
 class ProcessGroup:
-    """``count`` group, of which this one is ``rank``."""
+    """A group of ``count`` processes, this one with ``rank``."""
 
     def __init__(self, rank: int, count: int) -> None:
         self.rank, self.count = rank, count
 
     @property
     def first(self) -> bool:
-        """The one that evaluates, prints and writes."""
+        """Whether this process evaluates, prints and writes."""
         return self.rank == 0
 
     def share(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process's part of a batch; sizes differ by one row at most."""
+        """Select this process's part of a batch; sizes differ by one row at most."""
         return np.array_split(rows, self.count)[self.rank]
 
     def join(self, network: QIN) -> None:
-        """Make the network one with its group': same weights, batch norm over all of them."""
+        """Broadcast the weights and make batch norm cover all processes."""
         if self.count == 1:
             return
         for tensor in network.state_dict().values():
@@ -60,14 +60,14 @@ class ProcessGroup:
             layer.norm = _SharedBatchNorm.of(layer.norm)
 
     def sum_gradients(self, network: nn.Module) -> None:
-        """Add up everyone's; each one's loss is its rows' share of the mean over the batch."""
+        """Sum gradients over processes; each loss is its rows' share of the batch's mean."""
         if self.count > 1:
             for parameter in network.parameters():
                 if parameter.grad is not None:
                     distributed.all_reduce(parameter.grad)
 
     def agree(self, value: float) -> float:
-        """The first process's number, in every process."""
+        """Broadcast the first process's number."""
         if self.count == 1:
             return value
         shared = torch.tensor(value, dtype=torch.float64)
@@ -76,11 +76,11 @@ class ProcessGroup:
 
 
 class _SharedBatchNorm(nn.BatchNorm1d):
-    """Batch norm whose batch is that of all processes together."""
+    """Batch norm over the batches of all processes."""
 
     @classmethod
     def of(cls, norm: nn.BatchNorm1d) -> _SharedBatchNorm:
-        """The same parameters and statistics under the other rule."""
+        """Convert a layer, sharing its parameters and statistics."""
         shared = cls(norm.num_features, eps=norm.eps, momentum=norm.momentum)
         shared.weight, shared.bias = norm.weight, norm.bias
         shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
@@ -109,7 +109,7 @@ class _SharedBatchNorm(nn.BatchNorm1d):
 
 
 class _Sum(Function):
-    """The sum over processes; its gradient is the sum of theirs."""
+    """Differentiable sum over processes; its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -123,6 +123,5 @@ class _Sum(Function):
 
 
 def _sum_over_processes(x: Tensor) -> Tensor:
-    """Differentiable, as ``distributed.all_reduce`` is not."""
     summed: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
     return summed

@@ -1,4 +1,4 @@
-"""A data folder, opened: the catalogue and the rows to train and validate on."""
+"""Opens a data folder: the item catalogue, and the rows for training and validation."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ def open_data(
     on_progress: OnProgress = no_progress,
     cache: Path | None = None,
 ) -> Data:
-    """``item_info``, ``train`` and ``valid`` of a data folder; ReaderError says what is amiss.
+    """Read ``item_info``, ``item_feature`` (if present), ``train`` and ``valid``.
 
-    ``item_feature.parquet`` is joined where there is one. The rows as arrays are kept in
-    ``cache``, by default ``.cache`` in the folder.
+    The rows are cached in ``cache``, by default ``.cache`` in the folder. Raises ReaderError.
     """
     info, more = folder / "item_info.parquet", folder / "item_feature.parquet"
     items = Catalogue.read([info, more] if more.exists() else [info], schema)
@@ -40,5 +39,5 @@ def open_data(
     )
     for name, rows in (("train", train), ("valid", valid)):
         if not rows.labelled:
-            raise ReaderError(f"{folder / name}.parquet: has no column 'label' to learn from")
+            raise ReaderError(f"{folder / name}.parquet: has no column 'label'")
     return Data(items, train, valid)

@@ -1,4 +1,4 @@
-"""Says how good a checkpoint is on held-out rows: ranking, calibration, and for whom."""
+"""Evaluates scores on held-out rows: ranking and calibration, overall and by slice."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Mask = NDArray[np.bool_]
 
 
 def evaluate(scores: NDArray[np.float32], rows: Rows, trained_on: Rows) -> dict[str, Any]:
-    """Every figure, as JSON knows it (a figure that cannot be had is None).
+    """Compute all figures for JSON; undefined ones are None.
 
-    scores (N,) probabilities for ``rows``; ``trained_on`` tells warm targets from cold ones.
+    scores (N,): probabilities for ``rows``; targets in ``trained_on`` are warm, others cold.
     """
     label = rows.label
     per_user, users = grouped_auc(scores, label, rows.user)
@@ -37,12 +37,12 @@ def evaluate(scores: NDArray[np.float32], rows: Rows, trained_on: Rows) -> dict[
 
 
 def share_of_the_possible(value: float, best: float) -> float:
-    """(AUC − 0.5) / (best AUC − 0.5): 0 is chance, 1 is what the data's own generator reaches."""
+    """(AUC − 0.5) / (best AUC − 0.5): 0 is chance, 1 the generating probability."""
     return (value - 0.5) / (best - 0.5)
 
 
 def best_auc(data: Path) -> float | None:
-    """What ``synthesize`` wrote down of its own truth; None for data that were not synthesised."""
+    """Read the best AUC of synthetic data; None for other data."""
     truth = data / "truth.json"
     return float(json.loads(truth.read_text())["best_auc_valid"]) if truth.exists() else None
 

@@ -1,7 +1,7 @@
-"""Trains a network by a recipe: epochs, early stop, and going on after a kill.
+"""Trains a network by a recipe: epochs, early stopping, resuming after a kill.
 
-Every epoch draws its order and its dropout from (seed, epoch) alone, so that a run resumed after
-any epoch ends with the very weights of a run that was never stopped.
+Each epoch draws its order and dropout from (seed, epoch) alone, so that a resumed run ends with the
+same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from training.recipe import Recipe
 
 
 class FitError(ValueError):
-    """Data or a stopped run that training cannot work with; says what to do."""
+    """Unusable data or resume state; the message names the remedy."""
 
 
 def fit(
@@ -42,10 +42,10 @@ def fit(
     group: ProcessGroup,
     on_progress: OnProgress = no_progress,
 ) -> dict[str, Any]:
-    """Train; the epoch with the best validation AUC becomes the checkpoint ``out``. Its metrics.
+    """Train, save the epoch with the best validation AUC as the checkpoint ``out``, return metrics.
 
-    Going on where a killed run stopped needs nothing: the state of the last whole epoch lies
-    beside ``out`` until the run is complete, and ``out`` is written then, at once.
+    Resumes a killed run: the state of the last complete epoch is kept next to ``out`` until the
+    run is complete and ``out`` is written.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
@@ -53,7 +53,7 @@ def fit(
     group.join(network)
     optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
     if not 0 < valid.label.sum() < len(valid):
-        raise FitError("valid.parquet has labels of one kind only: there is no AUC to improve")
+        raise FitError("valid.parquet has labels of one kind only: AUC is undefined")
     data = f"{train.digest} {valid.digest}"
     run = _Run(network, optimiser, recipe, data, out.with_name(f".{out.name}.resume.pt"))
     run.resume()
@@ -82,7 +82,7 @@ def fit(
         network.load_state_dict(run.best_weights)
         curve = learning_curve(run.history, run.best_epoch)
         checkpoint.save(out, network, run.metrics(), {"learning_curve.png": curve})
-        run.forget()
+        run.remove_state()
     return run.metrics()
 
 
@@ -92,7 +92,7 @@ def predict(
     batch_size: int = 4096,
     on_progress: OnProgress = no_progress,
 ) -> NDArray[np.float32]:
-    """(N,) click probabilities, in the order of the rows."""
+    """Predict (N,) click probabilities, in the order of the rows."""
     network.eval()
     scores = np.empty(len(rows), np.float32)
     with torch.inference_mode():
@@ -104,7 +104,7 @@ def predict(
 
 
 def _train_epoch(run: _Run, train: Rows, group: ProcessGroup, on_progress: OnProgress) -> float:
-    """One pass over the rows; the mean loss (of this process's share)."""
+    """Train on all rows once; return the mean loss of this process's share."""
     run.network.train()
     order = np.random.default_rng([run.recipe.seed, run.epoch]).permutation(len(train))
     seeds = np.random.SeedSequence([run.recipe.seed, run.epoch, group.rank])
@@ -119,7 +119,7 @@ def _train_epoch(run: _Run, train: Rows, group: ProcessGroup, on_progress: OnPro
 
 
 def _batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """All rows once. A last batch too small for batch norm joins the one before."""
+    """Split rows into batches. A last batch too small for batch norm joins the one before."""
     edges = list(range(0, len(order), size))
     if len(edges) > 1 and len(order) - edges[-1] < min(64, size):
         edges.pop()
@@ -130,7 +130,7 @@ def _batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]
 def _step(
     run: _Run, train: Rows, mine: NDArray[np.int64], batch_rows: int, group: ProcessGroup
 ) -> float:
-    """One step of the optimiser; the summed loss of this process's rows."""
+    """Take one step of the optimiser; return the summed loss of this process's rows."""
     loss = gradients(run.network, train.batch(mine), batch_rows, group)
     # The gradient of (λ/2)·‖W‖², added here rather than through the loss: one pass, not three.
     for weight in regularised(run.network):
@@ -142,7 +142,7 @@ def _step(
 
 
 def gradients(network: QIN, mine: Batch, batch_rows: int, group: ProcessGroup) -> float:
-    """Set every gradient to that of the mean loss over the whole batch, ours and our group'.
+    """Set gradients of the mean loss over the batch of all processes.
 
     Returns the summed loss of ``mine``, this process's part of the ``batch_rows``.
     """
@@ -154,14 +154,14 @@ def gradients(network: QIN, mine: Batch, batch_rows: int, group: ProcessGroup) -
 
 
 def regularised(network: QIN) -> list[nn.Parameter]:
-    """All embedding tables and the content projection P."""
+    """Select all embedding tables and the content projection P."""
     items: ItemVector = network.item_vector
     modules = [*items.embedding.values(), *network.context.values()]
     return [p for module in modules for p in module.parameters()]
 
 
 class _Run:
-    """Where training stands: what a resumed run needs, no more."""
+    """State of a training run, saved after each epoch."""
 
     def __init__(
         self, network: QIN, optimiser: torch.optim.Adam, recipe: Recipe, data: str, state: Path
@@ -185,7 +185,7 @@ class _Run:
         return float(self.optimiser.param_groups[0]["lr"])
 
     def judge(self, value: float) -> None:
-        """Remember the weights of the best epoch; without improvement, the learning rate falls."""
+        """Keep the weights of the best epoch; without improvement, lower the learning rate."""
         if value > self.best:
             self.best, self.best_epoch, self.stale = value, self.epoch, 0
             self.best_weights = copy.deepcopy(self.network.state_dict())
@@ -206,7 +206,7 @@ class _Run:
         }
 
     def save(self) -> None:
-        """Whole or absent, as everything on disk."""
+        """Write the state atomically."""
         partial = self.state.with_suffix(".partial")
         content = {
             "identity": self.identity,
@@ -220,19 +220,19 @@ class _Run:
         os.replace(partial, self.state)
 
     def resume(self) -> None:
-        """Take up the state of the last whole epoch, if a run was stopped here."""
+        """Restore the state of an interrupted run, if any."""
         if not self.state.exists():
             return
         try:
             content = torch.load(self.state, weights_only=True)
-            theirs = content["identity"]
+            saved = content["identity"]
         except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise FitError(f"{self.state}: damaged; remove it to begin anew") from error
-        other = [name for name, ours in self.identity.items() if theirs.get(name) != ours]
+            raise FitError(f"{self.state}: damaged; remove it to start over") from error
+        other = [name for name, ours in self.identity.items() if saved.get(name) != ours]
         if other:
             raise FitError(
                 f"{self.state}: a run with another {' and '.join(other)} was stopped here; "
-                "finish it with its own options, or remove this file to begin anew"
+                "finish it with its own options, or remove this file to start over"
             )
         self.network.load_state_dict(content["network"])
         self.best_weights = content["best"]
@@ -240,5 +240,5 @@ class _Run:
         self.epoch, self.best_epoch, self.best, self.stale = content["standing"]
         self.history = content["history"]
 
-    def forget(self) -> None:
+    def remove_state(self) -> None:
         self.state.unlink(missing_ok=True)

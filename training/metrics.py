@@ -1,4 +1,4 @@
-"""How good are the probabilities: ranking (AUC) and calibration (logloss, ECE)."""
+"""Computes metrics of probabilities: ranking (AUC) and calibration (logloss, ECE)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Weights = NDArray[np.float64]  # how many rows each row stands for
 def auc(scores: Scores, labels: Labels) -> float:
     """Probability that a random positive outranks a random negative; a tie counts half.
 
-    NaN when one of the classes is absent: there is nothing to rank.
+    NaN when one of the classes is absent.
     """
     positive = np.asarray(labels, np.float64) > 0.5
     positives, negatives = int(positive.sum()), int((~positive).sum())
@@ -70,7 +70,7 @@ class Reliability:
 def reliability(
     probabilities: Scores, labels: Labels, bins: int = 20, weights: Weights | None = None
 ) -> Reliability:
-    """Bins of (nearly) equal count of rows, so that every one of them says something."""
+    """Compute bins of (nearly) equal count of rows."""
     p, y = np.asarray(probabilities, np.float64), np.asarray(labels, np.float64)
     w = np.ones_like(p) if weights is None else weights
     order = np.argsort(p, kind="stable")

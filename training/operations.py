@@ -1,7 +1,7 @@
-"""Operations of the network written for a CPU's memory; each docstring has the plain formula.
+"""Operations of the network that reduce memory traffic; each docstring has the plain formula.
 
-Values and gradients are the formula's, up to the order of additions. What is saved is traffic:
-autograd's own path through the history writes (B, L, D) four times and more.
+Values and gradients are the formula's, up to the order of additions. Autograd's path through the
+history would write (B, L, D) four times or more.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BLOCK_BYTES = 4 * 2**20  # of history vectors in work at once: they stay in the cache
+BLOCK_BYTES = 4 * 2**20  # of history vectors per block, to stay in the cache
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    """``layer(x)`` for x (B, inputs), by oneDNN where it can.
+    """Compute ``layer(x)`` for x (B, inputs), by oneDNN if available.
 
-    torch multiplies dense float32 matrices by MKL, which on an AMD processor took twice as long
-    (`bench` prints both: ``speedup`` and ``speedup_same_kernels``).
+    torch multiplies dense float32 matrices by MKL, which is slower on AMD processors (`bench`
+    prints both: ``speedup`` and ``speedup_same_kernels``).
     """
     if x.device.type == "cpu" and x.dtype == torch.float32 and _onednn():
         return F.linear(x.to_mkldnn(), layer.weight, layer.bias).to_dense()
@@ -35,14 +35,14 @@ def _onednn() -> bool:
 def interest(query: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
     """Σ_j ReLU(q·s_j) s_j over the history s_j = vectors[index_j], index 0 left out.
 
-    query (B, D), vectors (U, D), index (B, L) int64 -> (B, D). Works through the rows in blocks:
-    neither the history's vectors (B, L, D) nor their gradient is ever whole in memory.
+    query (B, D), vectors (U, D), index (B, L) int64 -> (B, D). Processes rows in blocks: neither
+    the history's vectors (B, L, D) nor their gradient is materialised as a whole.
     """
     return _Interest.apply(query, vectors, index)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Dropout(nn.Module):
-    """``nn.Dropout`` whose mask takes 32 random bits an element, three times as fast on a CPU."""
+    """``nn.Dropout`` with 32 random bits per element, faster on a CPU."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _Interest(torch.autograd.Function):
         query, vectors, index, weights = ctx.saved_tensors
         of_vectors, of_query = torch.zeros_like(vectors), []
         for j, q, weight, g in _blocks(vectors, index, query, weights, gradient):
-            history = F.embedding(j, vectors)  # (b, L, D), looked up again: cheaper than kept
+            history = F.embedding(j, vectors)  # (b, L, D), gathered again: cheaper than stored
             of_score = _dot(g, history) * (weight > 0)  # (b, L)
             of_query.append(_weighted_sum(of_score, history))
             left, right = torch.stack([weight, of_score], 2), torch.stack([g, q], 1)
@@ -87,7 +87,7 @@ class _Interest(torch.autograd.Function):
 
 
 def _blocks(vectors: Tensor, index: Tensor, *parts: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """index (B, L) and ``parts`` (B, …), cut into blocks of as many rows as fit in work."""
+    """Split index (B, L) and ``parts`` (B, …) into blocks of at most ``BLOCK_BYTES``."""
     row_bytes = index.shape[1] * vectors.shape[1] * vectors.element_size()
     rows = max(1, BLOCK_BYTES // max(1, row_bytes))
     parts = (index, *parts)

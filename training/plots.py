@@ -1,4 +1,4 @@
-"""The two pictures that training and calibration leave beside their numbers."""
+"""Draws the learning curve and the reliability plot as PNG."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLUE, ORANGE, GREY = "#1f5fbf", "#d9730d", "#9aa0a6"
 
 
 def learning_curve(epochs: Sequence[dict[str, Any]], best_epoch: int) -> bytes:
-    """A PNG: loss and validation AUC by epoch; the epoch that was kept is marked."""
+    """Plot loss and validation AUC by epoch, with the best epoch marked."""
     number = [e["epoch"] for e in epochs]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     left.plot(number, [e["train_loss"] for e in epochs], color=BLUE, marker="o", label="training")
@@ -46,7 +46,7 @@ def learning_curve(epochs: Sequence[dict[str, Any]], best_epoch: int) -> bytes:
 
 
 def reliability_plot(plots: dict[str, Reliability]) -> bytes:
-    """A PNG: observed click rate against predicted probability; on the diagonal, they agree."""
+    """Plot observed click rate against predicted probability."""
     figure, axes = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
     for (name, plot), colour in zip(plots.items(), (BLUE, ORANGE), strict=False):

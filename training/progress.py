@@ -1,11 +1,11 @@
-"""How long work tells how far it has come."""
+"""Defines the progress callback of long operations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-OnProgress = Callable[[str, int, int], None]  # what, done, of how many
+OnProgress = Callable[[str, int, int], None]  # step, done, total
 
 
-def no_progress(what: str, done: int, total: int) -> None:
-    """For callers without a screen."""
+def no_progress(step: str, done: int, total: int) -> None:
+    """Ignore progress."""

@@ -1,8 +1,8 @@
-"""The network as published (``QIN_variety_v9`` run by FuxiCTR): the yardstick of `bench`.
+"""The network as published (``QIN_variety_v9`` run by FuxiCTR): the baseline of `bench`.
 
-The same operations in the same order: every position of every row looks its item up and projects
-its content embedding, and the attention projects every history item to a key and a value. Nothing
-is slowed down on purpose. The parameters are those of a given ``QIN``, not copies of them.
+The same operations in the same order: every position of every row looks up its item and projects
+its content embedding, and the attention projects every history item to a key and a value. The
+parameters are shared with a given ``QIN``.
 
 Shapes: B rows, L history slots, D item-vector width, A attention width, R rows per layer, X width.
 """
@@ -21,7 +21,7 @@ from training.qin import QIN, Batch, ItemVector, QuadraticLayer, TargetAttention
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """What the published loader feeds: the features of every position, the target's last."""
+    """Input as of the published loader: features of every position, the target last."""
 
     items: dict[str, Tensor]  # feature name -> (B·(L+1),) | (B·(L+1), slots) | (B·(L+1), size)
     mask: Tensor  # (B, L) float32, 1 for a real history slot
@@ -29,7 +29,7 @@ class Positions:
 
     @classmethod
     def of(cls, batch: Batch) -> Positions:
-        """The same rows without the knowledge of which positions hold the same item."""
+        """Gather the features of every position of a batch."""
         index = torch.cat([batch.history, batch.target.unsqueeze(1)], dim=1).flatten()
         dtype = next((v.dtype for v in batch.items.values() if v.is_floating_point()), None)
         mask = (batch.history != 0).to(dtype or torch.get_default_dtype())
@@ -45,7 +45,7 @@ class PublishedQIN(nn.Module):
         self.network = network
 
     def forward(self, positions: Positions) -> Tensor:
-        """Positions in, one logit a row out, (B,)."""
+        """Positions in, one logit per row out, (B,)."""
         network, mask = self.network, positions.mask
         vectors = _item_vectors(network.item_vector, positions.items)  # (B·(L+1), D)
         vectors = vectors.view(len(mask), mask.shape[1] + 1, -1)

@@ -1,13 +1,13 @@
-"""The challenge's row files (train, valid, test), streamed into memory-mapped integer arrays.
+"""Reads the challenge's row files (train, valid, test) into memory-mapped arrays.
 
-A file is read once, in batches, into a folder of ``.npy`` files; the next call maps that folder.
-Its name says what it was made from (the file's size and time, the schema, the catalogue's ids), so
-that nothing stale is used; it is written under another name and renamed, so it is whole or absent.
+A file is read once, in batches, into a folder of ``.npy`` files; later calls map that folder. Its
+name is derived from the sources (the file's size and time, the schema, the catalogue's ids), so
+that no stale data is used; it is written under another name and renamed: complete or absent.
 
 Columns: ``user_id``, ``item_seq`` (item ids, as many in every row, 0-padded on the left, newest
-last), ``item_id`` (the candidate), one per context feature, and ``label``; a file to be predicted
-has ``ID`` in place of the label. Of an ``item_seq`` wider than the schema's history length the
-newest are kept; a narrower one is padded on the left.
+last), ``item_id`` (the candidate), one per context feature, and ``label``, or ``ID`` in a file to
+predict. An ``item_seq`` is cut to the newest items, or padded on the left, to the schema's history
+length.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_rows(
     cache: Path,
     on_progress: OnProgress = no_progress,
 ) -> Rows:
-    """The rows of ``path``, from ``cache`` if they were read before.
+    """Read the rows of ``path``, from ``cache`` if they were read before.
 
     Raises ReaderError, naming the file, the row (counted from 0) and the column, for: a column
     that is missing or of another type, histories of different widths, an item that is not in the
@@ -62,12 +62,12 @@ def read_rows(
         raise ReaderError(f"{path}: holds no rows")
     folder = cache / _name(path, items)
     if not folder.exists():
-        _forget_older(folder)
+        _remove_stale(folder)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
         except OSError as error:
-            raise ReaderError(f"{cache}: cannot keep the rows of {path} there: {error}") from error
+            raise ReaderError(f"{cache}: cannot keep the rows of {path}: {error}") from error
         try:
             _Reader(table, items).read_into(partial, on_progress)
             _publish(partial, folder)
@@ -78,7 +78,7 @@ def read_rows(
 
 
 class _Reader:
-    """One pass over one file."""
+    """Reads one file once."""
 
     def __init__(self, table: ParquetTable, items: Catalogue) -> None:
         self.table, self.items, self.schema = table, items, items.schema
@@ -161,7 +161,7 @@ class _Reader:
         return label
 
     def _items(self, first: int, column: str, ids: Ids) -> NDArray[np.int32]:
-        """Catalogue rows of ids (E,), as many to each row of the file."""
+        """Look up catalogue rows of ids (E,), the same number for each row of the file."""
         found = self.items.row_of(ids)
         for at in np.flatnonzero(found < 0)[:1]:
             per_row = self.width if column == SEQUENCE and self.width else 1
@@ -186,7 +186,7 @@ def _array(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> NDArra
 
 
 def _name(path: Path, items: Catalogue) -> str:
-    """FILE-SOURCE-MEANING: the file as it is now, and what its numbers were taken to mean."""
+    """Name the cache folder: FILE-SOURCE-MEANING (schema, catalogue and format)."""
     found = path.stat()
     source = _short(str(path.resolve()), str(found.st_size), str(found.st_mtime_ns))
     meaning = _short(str(FORMAT), items.schema.model_dump_json(), items.digest)
@@ -197,8 +197,8 @@ def _short(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _forget_older(folder: Path) -> None:
-    """Remove what was made from earlier contents of the same file."""
+def _remove_stale(folder: Path) -> None:
+    """Remove folders of earlier contents of the same file."""
     stem, source, _ = folder.name.rsplit("-", 2)
     for other in folder.parent.glob(f"{stem}-{'?' * 16}-{'?' * 16}"):
         if other.name.rsplit("-", 2)[1] != source:
@@ -210,5 +210,5 @@ def _publish(partial: Path, folder: Path) -> None:
     try:
         os.rename(partial, folder)
     except OSError:
-        if not folder.exists():  # else another process was faster, with the same content
+        if not folder.exists():  # else another process published the same content
             raise

@@ -1,4 +1,4 @@
-"""How a network is trained: every number of the published recipe, by name."""
+"""Hyperparameters of training: the published recipe and presets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Recipe(BaseModel):
 
 PRESETS = {
     "published": Recipe(),
-    # Half a minute on two cores: small layers, small batches, little to regularise.
+    # Small layers and batches, for two cores.
     "demo": Recipe(
         sizes=QINSizes(attention_width=64, layers=2, rows=2, dropout=0.1),
         learning_rate=3e-3,

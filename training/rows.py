@@ -1,4 +1,4 @@
-"""Training rows as arrays that may be far larger than memory, and batches of them."""
+"""Training rows as memory-mapped arrays, and batches of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.qin import Batch
 
 @dataclass(frozen=True)
 class Rows:
-    """n rows, memory-mapped. Items are rows of the catalogue, 0 where there is none."""
+    """n rows, memory-mapped, may exceed memory. Items are rows of the catalogue, 0 for none."""
 
     items: Catalogue
     user: NDArray[np.int64]  # (n,)
@@ -35,7 +35,7 @@ class Rows:
 
     @property
     def digest(self) -> str:
-        """Tells these rows from others of the same number: users, targets and labels."""
+        """Digest of users, targets and labels."""
         columns = (self.user, self.target, self.label)
         return hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()[:16]
 
@@ -43,7 +43,7 @@ class Rows:
         return len(self.target)
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
-        """The chosen rows over their distinct items, in the order chosen."""
+        """Build a batch of the chosen rows over their distinct items, in the order chosen."""
         target = torch.from_numpy(self.target[chosen]).long()
         history = torch.from_numpy(self.history[chosen]).long()
         used = torch.zeros(len(self.items), dtype=torch.bool)

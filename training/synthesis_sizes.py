@@ -1,4 +1,4 @@
-"""How much data to make, and the schema that follows from it."""
+"""Sizes of synthetic data, and the schema that follows from them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from training.click_model import LEVELS
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class SynthesisSizes:
-    """How much to make. Users have four rows each. The defaults are the demo's."""
+    """Sizes of a synthetic data folder. The defaults are the demo's."""
 
-    train: int = Field(default=400_000, ge=4, description="rows to learn from")
-    valid: int = Field(default=20_000, ge=4, description="rows to validate on")
+    train: int = Field(default=400_000, ge=4, description="training rows")
+    valid: int = Field(default=20_000, ge=4, description="validation rows")
     test: int = Field(default=20_000, ge=4, description="rows without labels")
     items: int = Field(default=2_000, ge=10, le=2**31 - 2)
     tags: int = Field(default=200, ge=1, le=2**31 - 2)
@@ -26,7 +26,7 @@ class SynthesisSizes:
 
     @property
     def schema(self) -> FeatureSchema:
-        """The challenge's features in these sizes; at the challenge's own, its very schema."""
+        """The challenge's features in these sizes; for the challenge's sizes, its own schema."""
         width, levels = self.item_width, LEVELS + 1
         schema = FeatureSchema(
             name="synthetic",

@@ -1,8 +1,8 @@
-"""Writes a data folder in the challenge's own format, with a planted taste of known probability.
+"""Writes synthetic data in the challenge's format, from a click model of known probability.
 
 ``train``, ``valid``, ``test``, ``item_info`` and ``item_feature`` parquet with the challenge's
-columns and types (without the BERT and CLIP embeddings of ``item_feature``, which no network here
-reads), ``schema.yaml``, and ``truth.json`` with the best AUC that any model could reach.
+columns and types (without the unused BERT and CLIP embeddings of ``item_feature``),
+``schema.yaml``, and ``truth.json`` with the best AUC that any model can reach.
 The same seed and sizes give the same rows.
 """
 
@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,19 +30,19 @@ __all__ = ["SIZES", "SynthesisError", "SynthesisSizes", "Truth", "synthesize"]
 
 ROWS_PER_USER = 4
 BLOCK_USERS = 8192  # drawn and written together: one row group
-RETURNING = 0.5  # of the users of valid and test, whom train has seen before
-LATER_CLICKS = 4  # of a returning user, since then
+RETURNING = 0.5  # share of users of valid and test that are also in train
+LATER_CLICKS = 4  # of a returning user since train
 SPLITS = ("train", "valid", "test")
 ITEMS, CLICKS, ROWS = range(3)  # streams of random numbers
 
 
 class SynthesisError(ValueError):
-    """Sizes of which no best AUC can be told."""
+    """Sizes for which the best AUC is undefined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is known of the data because it was made. Written as ``truth.json``."""
+    """Ground truth of synthetic data, written as ``truth.json``."""
 
     best_auc_valid: float  # of the generating probability itself
     best_auc_test: float
@@ -56,7 +57,7 @@ def synthesize(
     seed: int = 0,
     on_progress: OnProgress = no_progress,
 ) -> Truth:
-    """Write the files into ``out``, replacing those that are there; what is known of them."""
+    """Write the files into ``out``, replacing existing ones; return the ground truth."""
     sizes = sizes or SIZES["demo"]
     schema = sizes.schema
     out.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ def synthesize(
         )
         (partial / "schema.yaml").write_text(schema.to_yaml(), encoding="utf-8")
         (partial / "truth.json").write_text(json.dumps(asdict(truth), indent=2) + "\n")
-        (out / "truth.json").unlink(missing_ok=True)  # never beside rows it does not tell of
+        (out / "truth.json").unlink(missing_ok=True)  # never with rows of another run
         for name in sorted(os.listdir(partial), key=lambda name: name == "truth.json"):
             os.replace(partial / name, out / name)
         return truth
@@ -96,7 +97,7 @@ def synthesize(
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Some users and the candidates each was shown."""
+    """Some users and their candidates."""
 
     number: Indices  # (U,) of the user, from 0
     history: Indices  # (U, L)
@@ -107,7 +108,7 @@ class _Block:
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """One of train, valid and test. A block is the same whenever it is drawn."""
+    """One of train, valid and test; drawing a block is deterministic."""
 
     clicks: ClickModel
     sizes: SynthesisSizes
@@ -141,7 +142,7 @@ class _Split:
         return rng, self.clicks.new_users(rng, count)
 
     def _return(self, rng: np.random.Generator, block: int, users: Users, number: Indices) -> None:
-        """Put users of train, some clicks later, in place of some new ones."""
+        """Replace some new users by users of train, some clicks later."""
         train = _Split(self.clicks, self.sizes, "train", self.seed)
         origin = block % -(-train.users // BLOCK_USERS)
         _, before = train._new_users(origin)
@@ -153,7 +154,7 @@ class _Split:
 
     @property
     def _first_number(self) -> int:
-        """After the users of the splits before."""
+        """Number of users in the splits before."""
         before = SPLITS[: SPLITS.index(self.name)]
         return sum(_Split(self.clicks, self.sizes, split, self.seed).users for split in before)
 
@@ -161,10 +162,10 @@ class _Split:
 def _write(
     path: Path, split: _Split, on_progress: OnProgress
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The split as a file; (n,) the probability and the label of every row."""
+    """Write a split; return probability and label of every row, (n,) each."""
     probability, label = np.empty(split.rows), np.empty(split.rows, bool)
     done = 0
-    with RowFile(path, split.clicks.items, labelled=split.name != "test") as file:
+    with closing(RowFile(path, split.clicks.items, labelled=split.name != "test")) as file:
         for block in split.blocks():
             part = slice(done, min(done + block.target.size, split.rows))
             count = part.stop - part.start  # the last user may have fewer rows than the others
@@ -185,7 +186,7 @@ def _best_auc(split: str, probability: NDArray[np.float64], label: NDArray[np.bo
 
 
 def _user_id(number: Indices, seed: int) -> Indices:
-    """Sparse 63-bit ids: a bijection of 0 … 2⁶³−1 (odd multipliers and xor-shifts, as splitmix)."""
+    """Map to sparse 63-bit ids: a bijection of 0 … 2⁶³−1 (multiply and xor-shift, as splitmix)."""
     mask = np.uint64(2**63 - 1)
     mixed = number.astype(np.uint64) + np.uint64(seed * 0x1E3779B97F4A7C15 & int(mask))
     for shift, factor in ((30, 0x3F58476D1CE4E5B9), (27, 0x14D049BB133111EB), (31, 1)):
