@@ -20,12 +20,11 @@ from service.access.admin import Access
 from service.api.admin_commands import AdminCommands, Command
 from service.api.body import Contents, read_body, validate
 from service.api.budget import LoopBudgetMiddleware
-from service.api.docs_page import add_docs
 from service.api.middleware import RequestContextMiddleware
 from service.api.oip.repository import add_repository
 from service.api.oip.routes import add_statistics
 from service.api.openapi import problem
-from service.api.operations import add_metrics
+from service.api.operations import add_docs, add_metrics
 from service.api.problems import answer_problem
 from service.api.writes import add_writes
 from service.context import context_of
@@ -80,7 +79,7 @@ def create_admin(state: ServiceState) -> ASGIApp:
 def _add_looking(app: FastAPI, state: ServiceState) -> None:
     access = Access(state.settings)
 
-    @app.get("/admin/models", summary="Every version, its state, and who serves what")
+    @app.get("/admin/models", summary="Every version, its state and roles")
     async def models(request: Request) -> dict[str, Any]:
         access.check(request)
         content = {**state.manager.catalog.roles(), "models": await state.manager.catalog.listing()}
@@ -136,10 +135,12 @@ def _add_verbs(app: FastAPI, state: ServiceState) -> None:
             handler
         )
 
-    route("load", "Prove it and bring it into memory", manager.load)
-    route("activate", "Answer everybody with it; loaded first if need be", manager.activate)
-    route("unload", "Out of memory, when its last answer is given", manager.unload)
+    route("load", "Verify it and load it into memory", manager.load)
+    route("activate", "Make it the active version; loads it if necessary", manager.activate)
+    route("unload", "Unload it once its last answer has been given", manager.unload)
     route_with_share("canary", "Answer a share of the users with it", manager.canary)
     route_with_share("shadow", "Let it score a copy of a share of the requests", manager.set_shadow)
-    route_of_all("promote", "The canary, or else the shadow, becomes active", manager.promote)
-    route_of_all("rollback", "Back to the version before", manager.rollback)
+    route_of_all(
+        "promote", "Make the canary, or else the shadow, the active version", manager.promote
+    )
+    route_of_all("rollback", "Go back to the previous version", manager.rollback)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,15 +13,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.access.middleware import guarded
 from service.admission.loop_budget import FAULTS
 from service.api.budget import LoopBudgetMiddleware
-from service.api.docs_page import add_docs
 from service.api.gate import INFER, INFER_VERSION, SCORE, AdmissionGate
 from service.api.middleware import RequestContextMiddleware
 from service.api.oip.infer import document_infer, infer_handler
 from service.api.oip.openapi import error_document
 from service.api.oip.routes import add_oip
-from service.api.openapi import problem
 from service.api.openapi_access import document_access
-from service.api.operations import add_metrics
+from service.api.operations import add_docs, add_metrics, add_probes
 from service.api.problems import answer_problem, answer_refusal, problem_of
 from service.api.score import document_score, score_handler
 from service.api.writes import add_item_reads, add_writes
@@ -54,7 +51,7 @@ def create_app(state: ServiceState) -> ASGIApp:
     add_oip(app, state)
     add_item_reads(app, state)
     add_writes(app, state)
-    _add_operations(app, state)
+    add_probes(app, state)
     add_docs(app)
     if state.settings.metrics_on == "service":
         add_metrics(app, state)
@@ -118,31 +115,3 @@ def error_response(state: ServiceState) -> Callable[[ServiceError], Response]:
         return response
 
     return respond
-
-
-def _add_operations(app: FastAPI, state: ServiceState) -> None:
-    @app.head("/livez", include_in_schema=False)
-    @app.get("/livez", summary="The process answers")
-    async def live() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @app.head("/readyz", include_in_schema=False)
-    @app.get(
-        "/readyz",
-        summary="Loaded, verified against the bundle's own golden answers, filled and warmed",
-        responses={503: problem()},
-    )
-    async def ready() -> dict[str, Any]:
-        active, reachable = state.ready(), state.reader.reachable
-        return {
-            "status": "ready",
-            "store": "reachable" if reachable else "unreachable",
-            "degraded": [] if reachable else ["history"],
-            "model_version": active.name,
-            "passed_over": sorted(state.startup.passed_over),
-            "items": active.table.count,
-            "item_capacity": active.table.capacity,
-            "precision": active.model.precision,
-            "provider": active.model.placement.provider,
-            "provider_fallback": active.model.placement.fallback,
-        }

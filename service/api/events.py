@@ -66,7 +66,7 @@ class Rejected(BaseModel):
 
 
 class EventsAnswer(BaseModel):
-    """What became of the events; every one that is not in `rejected` is in the store."""
+    """Result of the append: all events but those in `rejected` are in the store."""
 
     model_config = ConfigDict(extra="forbid")
 

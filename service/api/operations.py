@@ -1,11 +1,50 @@
-"""``GET /metrics``, at the service's port or at the admin API's."""
+"""Operational routes: probes, ``GET /metrics``, and the API page at ``GET /docs``."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from service.api.openapi import problem
 from service.state import ServiceState
+
+PAGE = Path(__file__).with_name("docs_page.html").read_bytes()
+# The page runs its own script only and connects to this service only.
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def add_probes(app: FastAPI, state: ServiceState) -> None:
+    @app.head("/livez", include_in_schema=False)
+    @app.get("/livez", summary="The process answers")
+    async def live() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.head("/readyz", include_in_schema=False)
+    @app.get(
+        "/readyz",
+        summary="Loaded, verified against the bundle's own golden answers, filled and warmed",
+        responses={503: problem()},
+    )
+    async def ready() -> dict[str, Any]:
+        active, reachable = state.ready(), state.reader.reachable
+        return {
+            "status": "ready",
+            "store": "reachable" if reachable else "unreachable",
+            "degraded": [] if reachable else ["history"],
+            "model_version": active.name,
+            "passed_over": sorted(state.startup.passed_over),
+            "items": active.table.count,
+            "item_capacity": active.table.capacity,
+            "precision": active.model.precision,
+            "provider": active.model.placement.provider,
+            "provider_fallback": active.model.placement.fallback,
+        }
 
 
 def add_metrics(app: FastAPI, state: ServiceState) -> None:
@@ -19,3 +58,11 @@ def add_metrics(app: FastAPI, state: ServiceState) -> None:
     async def metrics() -> Response:
         content = await state.exporter.render()
         return Response(content, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+def add_docs(app: FastAPI) -> None:
+    @app.head("/docs", include_in_schema=False)
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+        return Response(PAGE, media_type="text/html", headers=headers)

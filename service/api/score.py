@@ -72,7 +72,7 @@ def query_of(asked: ScoreRequest) -> ScoreQuery:
 
 
 def contents_of_score(candidates: int, features: int) -> Contents:
-    """With so many candidates at most, and context features in the schema."""
+    """Bounds for so many candidates and context features."""
     return Contents.of(candidates * (1 + features) + MAX_HISTORY, MOST_QUOTES)
 
 
@@ -83,6 +83,7 @@ def document_score(app: FastAPI, state: ServiceState) -> None:
         SCORE,
         name="score",
         summary="Score a candidate list for a user",
+        description="Click probabilities, from the user's stored or given history.",
         response_model=ScoreAnswer,
         responses={
             200: {

@@ -1,4 +1,4 @@
-"""The wire format of ``POST /v1/score``: what is asked, and what is answered."""
+"""Schemas of ``POST /v1/score``: request, answer and problem document, with examples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Candidates = Annotated[
 
 
 class ScoreRequest(BaseModel):
-    """Who is asked about, and which items."""
+    """A user and the candidates to score."""
 
     # Strict: 1.0, "1" and true are not the integer 1.
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -88,7 +88,7 @@ class Explanation(BaseModel):
 
 
 class ScoreAnswer(BaseModel):
-    """Documents the answer; it is written straight from arrays (``service.scoring.pipeline``)."""
+    """Scores and what was unusual about the items, in parallel arrays."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -125,7 +125,7 @@ class ScoreAnswer(BaseModel):
 
 
 class ProblemDocument(BaseModel):
-    """RFC 9457, as ``application/problem+json``."""
+    """RFC 9457, as `application/problem+json`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -190,7 +190,7 @@ REQUEST_HEADERS = [
     ),
     _header(
         "X-Priority",
-        "Who goes first where there is not room for all: `batch` yields.",
+        "Class of the request. Under load `batch` waits for `online`, and is refused first.",
         type="string",
         enum=["online", "batch"],
         default="online",

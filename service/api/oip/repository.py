@@ -68,7 +68,7 @@ def add_repository(app: FastAPI, state: ServiceState) -> None:
         extra = {"parameters": parameters_of(path, state)}
         for name, summary, handler in (
             ("load", "The newest version becomes active; one that is named is loaded", load),
-            ("unload", "Out of memory, when its last answer is given", unload),
+            ("unload", "Unload it once its last answer has been given", unload),
         ):
             app.post(f"{path}/{name}", summary=summary, responses=REFUSALS, openapi_extra=extra)(
                 handler

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.api.docs_page import PAGE
+from service.api.operations import PAGE
 from tests.service.process import Service
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
