@@ -31,13 +31,7 @@ BUNDLE = "model_export.bundle"  # what runs without torch: all that these may im
 RUNTIME = ("service", "loadtest")
 
 # Room or file of ``service`` → those it may import besides itself, from the lowest up.
-BASE = {
-    "service",
-    "service.context",
-    "service.errors",
-    "service.private_directory",
-    "service.settings",
-}
+BASE = {"service", "service.context", "service.errors", "service.settings"}
 LOW = {*BASE, "service.observability"}
 MODELS = {*LOW, "service.admission", "service.engine", "service.items", "service.models"}
 CORE = {*MODELS, "service.artifacts", "service.lifecycle", "service.scoring"}
