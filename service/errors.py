@@ -1,31 +1,31 @@
-"""Everything the service refuses or fails with: one tree, each with its status.
+"""All errors of the service: one tree, each with its HTTP status.
 
     ServiceError
-    ├── NotHttp              400  not HTTP/1.1 either
+    ├── NotHttp              400  not HTTP/1.1
     ├── Malformed            400  not JSON
-    ├── InvalidHeader        400  a header that says what it cannot
-    ├── Unauthorised         401  no token or API key, or a wrong one
-    ├── Forbidden            403  not at this port, or a browser's request for another site
+    ├── InvalidHeader        400  a header has an invalid value
+    ├── Unauthorised         401  token or API key missing or wrong
+    ├── Forbidden            403  wrong port, host or origin
     ├── UnknownModel         404
     ├── UnknownVersion       404
     ├── UnknownItem          404
-    ├── RequestTimeout       408  it did not arrive in time
-    ├── Conflict             409  not in this state of affairs
+    ├── RequestTimeout       408  the request was not received in time
+    ├── Conflict             409  conflicts with the current state
     ├── TooLarge             413
     ├── UnsupportedEncoding  415
-    ├── UnsupportedMediaType 415  a write that is not said to be JSON
-    ├── ClientGone           499  nobody is left to answer (nginx's number for it)
-    ├── InvalidField         422  JSON, but not what was asked for
-    ├── ModelRefused         422  a version that may not come in
-    ├── OverCapacity         429  more than can be answered in time
+    ├── UnsupportedMediaType 415  a write without Content-Type application/json
+    ├── ClientGone           499  the client closed the connection (nginx's status)
+    ├── InvalidField         422  valid JSON with invalid values
+    ├── ModelRefused         422  the bundle fails a check
+    ├── OverCapacity         429  overload
     ├── HeadersTooLarge      431
-    ├── UnsupportedTransferEncoding 501  not chunked
+    ├── UnsupportedTransferEncoding 501  other than chunked
     ├── NotReady             503
     ├── StoreFailure         503
-    ├── NotConfirmed         503  written, but not in every answer yet
+    ├── NotConfirmed         503  written, but not visible in every process
     ├── DeadlinePassed       504
-    ├── ModelFault           500  the model answered with something that is no probability
-    └── ItemUnreadable       500  the store's record of it is damaged
+    ├── ModelFault           500  the model's output is not a probability
+    └── ItemUnreadable       500  the stored record is corrupt
 
 Each becomes an RFC 9457 problem document in ``service.api.problems``.
 """
@@ -36,7 +36,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-MOST_FIELD = 80  # characters of a field's name that are repeated
+MOST_FIELD = 80  # characters of a field's name in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,14 @@ class Fault:
 
     @classmethod
     def at(cls, path: Sequence[str | int], detail: str) -> Fault:
-        """Names may be the caller's own, so they are kept short and printable."""
+        """Names may come from the caller: they are shortened and made printable."""
         name = ".".join(str(part) for part in path) or "body"
         readable = "".join(c if c.isprintable() else "�" for c in name[:MOST_FIELD])
         return cls(readable if len(name) <= MOST_FIELD else f"{readable}…", detail)
 
 
 class ServiceError(Exception):
-    """Base of the tree. ``detail`` is for the caller and holds nothing internal."""
+    """Base of the tree. ``detail`` is sent to the caller: nothing internal."""
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal"
@@ -75,7 +75,7 @@ class ServiceError(Exception):
 
 
 class NotHttp(ServiceError):
-    status, slug, title = 400, "not-http", "This is not HTTP/1.1"
+    status, slug, title = 400, "not-http", "Not an HTTP/1.1 request"
 
 
 class Malformed(ServiceError):
@@ -83,7 +83,7 @@ class Malformed(ServiceError):
 
 
 class InvalidHeader(ServiceError):
-    status, slug, title = 400, "invalid-header", "A header is not valid"
+    status, slug, title = 400, "invalid-header", "Invalid header"
 
     @classmethod
     def of(cls, name: str, detail: str) -> InvalidHeader:
@@ -91,7 +91,7 @@ class InvalidHeader(ServiceError):
 
 
 class Unauthorised(ServiceError):
-    status, slug, title = 401, "unauthorised", "A token or key is missing or wrong"
+    status, slug, title = 401, "unauthorised", "Missing or invalid token or key"
 
 
 class Forbidden(ServiceError):
@@ -99,31 +99,31 @@ class Forbidden(ServiceError):
 
 
 class UnknownModel(ServiceError):
-    status, slug, title = 404, "unknown-model", "There is no such model"
+    status, slug, title = 404, "unknown-model", "Model not found"
 
 
 class UnknownVersion(ServiceError):
-    status, slug, title = 404, "unknown-version", "This model version is not loaded"
+    status, slug, title = 404, "unknown-version", "Model version not loaded"
 
 
 class UnknownItem(ServiceError):
-    status, slug, title = 404, "unknown-item", "The store has no such item"
+    status, slug, title = 404, "unknown-item", "Item not found"
 
 
 class RequestTimeout(ServiceError):
-    status, slug, title = 408, "request-timeout", "The request took too long to arrive"
+    status, slug, title = 408, "request-timeout", "Request timeout"
 
 
 class Conflict(ServiceError):
-    status, slug, title = 409, "conflict", "Not as things are now"
+    status, slug, title = 409, "conflict", "Conflicts with the current state"
 
 
 class TooLarge(ServiceError):
-    status, slug, title = 413, "too-large", "The body is too large"
+    status, slug, title = 413, "too-large", "Body too large"
 
     @classmethod
     def beyond(cls, limit: int) -> TooLarge:
-        """What is left of the body is not read, so the connection cannot be used again."""
+        """The rest of the body is not read, so the connection must close."""
         return cls(
             f"the body is larger than {limit} bytes",
             headers={"Connection": "close"},
@@ -132,19 +132,19 @@ class TooLarge(ServiceError):
 
 
 class UnsupportedEncoding(ServiceError):
-    status, slug, title = 415, "unsupported-encoding", "Content-Encoding is not understood"
+    status, slug, title = 415, "unsupported-encoding", "Unsupported Content-Encoding"
 
 
 class UnsupportedMediaType(ServiceError):
-    status, slug, title = 415, "unsupported-media-type", "Content-Type is not application/json"
+    status, slug, title = 415, "unsupported-media-type", "Content-Type must be application/json"
 
 
 class ClientGone(ServiceError):
-    status, slug, title = 499, "client-gone", "The client went away"
+    status, slug, title = 499, "client-gone", "Client closed the connection"
 
 
 class InvalidField(ServiceError):
-    status, slug, title = 422, "invalid-field", "The request is not valid"
+    status, slug, title = 422, "invalid-field", "Invalid request"
 
     @classmethod
     def of(cls, *path: str | int, detail: str) -> InvalidField:
@@ -153,44 +153,44 @@ class InvalidField(ServiceError):
 
 
 class ModelRefused(ServiceError):
-    status, slug, title = 422, "model-refused", "The version is refused"
+    status, slug, title = 422, "model-refused", "Model version refused"
 
 
 class OverCapacity(ServiceError):
-    status, slug, title = 429, "over-capacity", "More than can be answered in time"
+    status, slug, title = 429, "over-capacity", "Too many requests"
 
 
 class HeadersTooLarge(ServiceError):
-    status, slug, title = 431, "headers-too-large", "The headers are too large"
+    status, slug, title = 431, "headers-too-large", "Request headers too large"
 
 
 class UnsupportedTransferEncoding(ServiceError):
     status, slug = 501, "unsupported-transfer-encoding"
-    title = "Transfer-Encoding is not understood"
+    title = "Unsupported Transfer-Encoding"
 
 
 class NotReady(ServiceError):
-    status, slug, title = 503, "not-ready", "Not ready yet"
+    status, slug, title = 503, "not-ready", "Not ready"
 
 
 class StoreFailure(ServiceError):
-    status, slug, title = 503, "store-unavailable", "The feature store does not answer"
+    status, slug, title = 503, "store-unavailable", "Feature store unavailable"
 
 
 class NotConfirmed(ServiceError):
-    status, slug, title = 503, "not-confirmed", "Written, but not in every answer yet"
+    status, slug, title = 503, "not-confirmed", "Written, but not visible in every process yet"
 
 
 class DeadlinePassed(ServiceError):
-    status, slug, title = 504, "deadline-passed", "The deadline passed"
+    status, slug, title = 504, "deadline-passed", "Deadline exceeded"
 
 
 class ModelFault(ServiceError):
-    status, slug, title = 500, "model-fault", "The model failed"
+    status, slug, title = 500, "model-fault", "Model failure"
 
 
 class ItemUnreadable(ServiceError):
-    status, slug, title = 500, "unreadable-item", "The stored item is damaged"
+    status, slug, title = 500, "unreadable-item", "Stored item is corrupt"
 
 
 def tree(base: type[ServiceError] = ServiceError) -> list[type[ServiceError]]:

@@ -1,7 +1,7 @@
-"""Every setting of the service: one frozen object, one field per environment variable.
+"""The settings of the service: one frozen object, one field per environment variable.
 
 ``QIN_DEADLINE_MS=250`` sets ``deadline_ms``. Units are in the names. The tables in
-docs/configuration.md are made from this file.
+docs/configuration.md are generated from this file.
 """
 
 from __future__ import annotations
@@ -20,121 +20,122 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "QIN_"
 Place = Literal["auto", "service", "admin", "off"]
-TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")  # what a header can hold after "Bearer "
+TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")  # valid after "Bearer "
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 CALLER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
 class Settings(BaseSettings):
-    """What an operator may decide. Defaults are safe."""
+    """Settings from environment variables. Defaults are safe."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     bundle: Path = Field(
         default=Path("var/models"),
-        description="The bundle to serve, or a folder of bundles: then the newest.",
+        description="Bundle to serve, or a folder of bundles, of which the newest is served.",
     )
     store: str = Field(
-        default="lmdb://var/store", description="Where user histories and item features are."
+        default="lmdb://var/store",
+        description="URL of the feature store: user histories and item features.",
     )
     store_timeout_ms: float = Field(
         default=20,
         gt=0,
         le=60_000,
-        description="What one request may spend on the store: connecting, waiting, reading, trying "
-        "again.",
+        description="Time that one request may spend on the store, retries included.",
     )
     store_write_timeout_ms: float = Field(
         default=500,
         gt=0,
         le=60_000,
-        description="How long a write waits for its turn in LMDB, whose lock another process may "
-        "hold; then 503, and it is not made. QIN_STORE_TIMEOUT_MS counts where it is longer.",
+        description="Time that a write waits for LMDB's write lock; then 503, and nothing is "
+        "written. QIN_STORE_TIMEOUT_MS applies if it is longer.",
     )
     item_reread_s: float = Field(
         default=3600,
         ge=0,
-        description="Every item is read from the store again within so long, so that a change that "
-        "was not announced is seen; 0: never.",
+        description="Interval at which every item is read again from the store, to find changes "
+        "that were not announced; 0: never.",
     )
     on_store_failure: Literal["degrade", "fail"] = Field(
         default="degrade",
-        description="degrade: answer from what is in memory, with an empty history; fail: 503.",
+        description="degrade: answer from memory with an empty history; fail: answer 503.",
     )
     store_wait_replicas: int = Field(
         default=0,
         ge=0,
-        description="Redis replicas that must have an event before it is acknowledged.",
+        description="Redis replicas that must confirm an event before it is acknowledged.",
     )
     history_ttl_s: int = Field(
         default=90 * 86_400,
         ge=1,
-        description="A Redis history to which nothing was appended for so long is forgotten.",
+        description="Time after its last append at which a history in Redis expires.",
     )
     idempotency_ttl_s: int = Field(
-        default=86_400, ge=1, description="How long an event's key is remembered."
+        default=86_400, ge=1, description="Time for which an event's idempotency key is kept."
     )
     max_events: int = Field(
-        default=1000, ge=1, le=100_000, description="Most events one request may hold."
+        default=1000, ge=1, le=100_000, description="Maximum events per request."
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks one.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; 0: any free port."
+    )
     writes_on: Place = Field(
         default="auto",
-        description="Where items are written (PUT, PATCH, DELETE): service, admin (behind its "
-        "token), off; auto: service on a loopback address, elsewhere admin with a token and off "
-        "without one.",
+        description="Port that accepts item writes (PUT, PATCH, DELETE): service, admin (with its "
+        "token) or off; auto: service on a loopback address, otherwise admin if it has a token, "
+        "otherwise off.",
     )
     events_on: Place = Field(
-        default="auto", description="Where clicks are taken (POST /v1/events), likewise."
+        default="auto", description="Port that accepts clicks (POST /v1/events), likewise."
     )
     api_keys: SecretStr | None = Field(
         default=None,
-        description="NAME:KEY, several separated by spaces; then all but the probes and the page "
-        "/docs ask for one. The name goes into log and metrics.",
+        description="NAME:KEY, several separated by spaces. If set, every path but the probes and "
+        "/docs requires a key; its name appears in log and metrics.",
     )
     allowed_hosts: str | None = Field(
         default=None,
-        description="Names that a Host header may have beside the service's own, separated by "
-        "spaces; *: any. Looked at on a loopback address, elsewhere only where this is set.",
+        description="Host names allowed besides the service's own, separated by spaces; *: any. "
+        "Checked on a loopback address, elsewhere only if set.",
     )
     cors_origins: str | None = Field(
         default=None,
-        description="Origins (https://shop.example) whose pages may call the service, separated by "
-        "spaces.",
+        description="Origins allowed to call the service from browsers (https://shop.example), "
+        "separated by spaces.",
     )
 
     model_name: str = Field(
         default="qin",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        description="What the model is called in the Open Inference Protocol (/v2/models/NAME).",
+        description="Model name in the Open Inference Protocol (/v2/models/NAME).",
     )
 
     workers: int = Field(
         default=1,
         ge=1,
         le=64,
-        description="Processes that answer. They share the item tables, and one that ends is "
-        "replaced.",
+        description="Worker processes. They share the item tables; one that exits is replaced.",
     )
     threads: int = Field(
         default=0,
         ge=0,
         le=1024,
-        description="Engine threads of each process; 0 shares the cores there are among them.",
+        description="Engine threads per worker; 0: the number of cores divided by workers.",
     )
     chunk_candidates: int = Field(
         default=128,
         ge=1,
         le=65536,
-        description="Most candidates scored in one turn, before another request gets the thread.",
+        description="Maximum candidates scored at a time before another request gets the thread.",
     )
     min_chunk_candidates: int = Field(
         default=64,
         ge=1,
         le=65536,
-        description="A list is spread over idle threads down to pieces of this size.",
+        description="Minimum size of the pieces in which a list is spread over idle threads.",
     )
     engine_niceness: int = Field(
         default=10,
@@ -147,205 +148,204 @@ class Settings(BaseSettings):
         default=50,
         gt=0,
         le=600_000,
-        description="Under pressure: what the slowest 1% of short requests may take; what would "
-        "be later is refused.",
+        description="p99 target of short requests; a request forecast to exceed it gets 429.",
     )
     precision: Literal["fp32", "int8", "auto"] = Field(
         default="fp32",
-        description="auto: int8 where the bundle has it, its gate is passed and this processor has "
-        "VNNI.",
+        description="auto: int8 on processors with VNNI, if the bundle has it and passed its gate.",
     )
     provider: Literal["cpu", "cuda", "auto"] = Field(
         default="cpu",
-        description="Where the ranker runs; auto: on the GPU if it can, and /readyz says if not.",
+        description="Where the ranker runs; auto: on a usable GPU, else on the CPU (see /readyz).",
     )
     top_k_recheck: float = Field(
         default=0.01,
         ge=0,
         le=1,
-        description="Share of the top-k answers made with int8 that are made again in full.",
+        description="Share of int8 top-k answers that are verified by a full pass.",
     )
     max_candidates: int = Field(
-        default=5000, ge=1, le=100_000, description="Longest list one request may ask for."
+        default=5000, ge=1, le=100_000, description="Maximum candidates per request."
     )
     max_body_bytes: int = Field(
-        default=1_048_576, ge=1024, description="Largest request body; beyond it 413."
+        default=1_048_576, ge=1024, description="Maximum request body; larger ones get 413."
     )
     deadline_ms: float = Field(
-        default=1000, gt=0, le=600_000, description="Time for one answer when none is asked for."
+        default=1000, gt=0, le=600_000, description="Deadline of a request without X-Deadline-Ms."
     )
     max_deadline_ms: float = Field(
-        default=10_000, gt=0, le=600_000, description="Longest X-Deadline-Ms taken; more is 400."
+        default=10_000,
+        gt=0,
+        le=600_000,
+        description="Maximum X-Deadline-Ms; higher values get 400.",
     )
     max_table_items: int = Field(
         default=2_000_000,
         ge=0,
-        description="Most items kept ready in memory; others are fetched by each request.",
+        description="Maximum items in the item table; others are fetched by each request.",
     )
     table_folder: Path | None = Field(
         default=None,
-        description="Folder, best in memory (/dev/shm/qin), of item tables that the processes of "
-        "this machine share; without it each has its own.",
+        description="Folder of item tables shared by the processes of this machine, best in memory "
+        "(/dev/shm/qin); by default each service has its own.",
     )
 
     model_policy: str = Field(
         default="newest",
         pattern=r"^(newest|manual|pin:[A-Za-z0-9][A-Za-z0-9._-]{0,63})$",
-        description="newest: what is published is loaded and switched to; manual: only when told; "
-        "pin:VERSION: that one and no other.",
+        description="newest: load and activate each new version; manual: only by command; "
+        "pin:VERSION: serve this version only.",
     )
     follow_every_s: float = Field(
-        default=5, gt=0, description="How often the folder is looked at for something newer."
+        default=5,
+        gt=0,
+        description="Interval at which the models folder is checked for new versions.",
     )
     private: Path = Field(
         default=Path("var/private"),
-        description="Where bundles are copied to before they are checked and served; and what is "
-        "remembered of the active one.",
+        description="Folder for checked copies of bundles and for state that survives restarts.",
     )
     public_key: Path | None = Field(
         default=None,
-        description="PEM file of Ed25519 public keys; then only bundles signed by one are served.",
+        description="PEM file of Ed25519 public keys; if set, bundles must be signed by one.",
     )
     max_bundle_bytes: int = Field(
-        default=16 * 2**30, ge=1, description="Largest bundle taken in, all its files together."
+        default=16 * 2**30, ge=1, description="Maximum total size of a bundle's files."
     )
     inspection_s: int = Field(
         default=120,
         ge=1,
-        description="Processor time a new bundle gets, in a child process, to prove itself.",
+        description="Processor time limit of the sandbox process that checks a new bundle.",
     )
     inspection_memory_mb: int = Field(
         default=4096,
         ge=512,
-        description="Memory it gets there, beside three times its own size.",
+        description="Memory limit of the sandbox, in addition to three times the bundle's size.",
     )
     max_loaded_versions: int = Field(
-        default=4, ge=2, le=64, description="Versions in memory at a time."
+        default=4, ge=2, le=64, description="Maximum versions in memory."
     )
     keep_previous: bool = Field(
         default=True,
-        description="Keep the version before in memory, so that a rollback is immediate.",
+        description="Keep the previous version in memory for an immediate rollback.",
     )
     rollback_window_s: float = Field(
         default=300,
         ge=0,
-        description="How long a new version is watched, and taken back if it is bad; 0: never.",
+        description="Time after activation in which a bad version is rolled back; 0: never.",
     )
     rollback_error_rate: float = Field(
-        default=0.01, ge=0, le=1, description="Share of its answers that may fail meanwhile."
+        default=0.01, ge=0, le=1, description="Maximum share of failed answers in that time."
     )
     rollback_p99_ratio: float = Field(
         default=3.0,
         ge=0,
-        description="How much slower than the one before its p99 may be; 0: not looked at.",
+        description="Maximum ratio of its p99 to that of the previous version; 0: not checked.",
     )
     fleet: str = Field(
         default="default",
         pattern=r"^[a-z0-9-]{0,32}$",
-        description="Processes of one store and fleet serve the same version; empty: alone.",
+        description="Services with the same store and fleet serve the same version; empty: none.",
     )
 
     admin_host: str = Field(
-        default="127.0.0.1", description="Address of the admin API; not loopback takes a token."
+        default="127.0.0.1",
+        description="Address of the admin API; other than loopback requires a token.",
     )
     admin_port: int = Field(
-        default=8001, ge=0, le=65535, description="Port of the admin API; 0 picks one."
+        default=8001, ge=0, le=65535, description="Port of the admin API; 0: any free port."
     )
     admin_token: SecretStr | None = Field(
         default=None,
-        description="TOKEN, or several as NAME:TOKEN separated by spaces; the name goes into the "
-        "log.",
+        description="TOKEN, or several as NAME:TOKEN separated by spaces; names appear in the log.",
     )
 
     max_header_bytes: int = Field(
         default=16_384,
         ge=1024,
         le=262_144,
-        description="Most bytes of a request line and headers together; beyond it 431.",
+        description="Maximum bytes of request line and headers; more get 431.",
     )
     max_headers: int = Field(
-        default=100, ge=10, le=10_000, description="Most headers of a request; beyond it 431."
+        default=100, ge=10, le=10_000, description="Maximum headers of a request; more get 431."
     )
     headers_timeout_ms: float = Field(
         default=3500,
         gt=0,
-        description="Time for a request's headers, from connecting or from its first byte; then "
-        "408.",
+        description="Timeout for a request's headers, from connecting or its first byte; then 408.",
     )
     body_timeout_ms: float = Field(
-        default=3500, gt=0, description="Time for a request's body after its headers; then 408."
+        default=3500, gt=0, description="Timeout for a request's body after its headers; then 408."
     )
     answer_timeout_ms: float = Field(
-        default=5000, gt=0, description="Time a client has to take its answer."
+        default=5000, gt=0, description="Timeout for a client to read its answer."
     )
-    keep_alive_s: int = Field(
-        default=75, ge=1, description="How long an idle connection is kept open."
-    )
+    keep_alive_s: int = Field(default=75, ge=1, description="Timeout of idle connections.")
     max_idle_connections: int = Field(
         default=2000,
         ge=1,
-        description="Most connections between two requests; the one longest idle is closed.",
+        description="Maximum idle connections; beyond it the oldest is closed.",
     )
     max_receiving_connections: int = Field(
         default=1000,
         ge=1,
-        description="Most connections that send headers, and as many that send bodies; the slowest "
-        "is closed.",
+        description="Maximum connections sending headers, and as many sending bodies; beyond it "
+        "the oldest is closed.",
     )
     max_receiving_bytes: int = Field(
         default=64 * 2**20,
         ge=0,
-        description="Most bytes of unfinished bodies in memory, of all connections of a port (one "
-        "body is always taken); beyond it, of those that hold much, the slowest gets 429.",
+        description="Maximum bytes of incomplete bodies in memory per port (at least one body); "
+        "beyond it the oldest of the larger ones gets 429.",
     )
     max_in_flight_connections: int = Field(
-        default=1000, ge=1, description="Most connections that wait for an answer; beyond it 429."
+        default=1000, ge=1, description="Maximum concurrent requests; more get 429."
     )
     drain_notice_s: float = Field(
         default=3,
         ge=0,
-        description="How long a SIGTERM is answered with 503 at /readyz and with service as usual, "
-        "so that balancers notice.",
+        description="Time after SIGTERM in which /readyz answers 503 and requests are served, so "
+        "that load balancers notice.",
     )
     shutdown_grace_s: float = Field(
-        default=9, ge=0, description="How long a stop may take, its notice included."
+        default=9, ge=0, description="Maximum time of a shutdown, QIN_DRAIN_NOTICE_S included."
     )
 
     log_format: Literal["auto", "json", "pretty"] = Field(
-        default="auto", description="auto is pretty in a terminal and JSON otherwise."
+        default="auto", description="auto: pretty in a terminal, otherwise JSON."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe line that is written."
+        default="info", description="Minimum severity."
     )
     log_slow_ms: float = Field(
-        default=250, ge=0, description="Requests slower than this are logged, with their stages."
+        default=250, ge=0, description="Requests slower than this are logged with their stages."
     )
     log_sample: float = Field(
-        default=0.0, ge=0, le=1, description="Share of ordinary requests that are logged too."
+        default=0.0, ge=0, le=1, description="Share of other requests that are logged."
     )
     log_users: Literal["hashed", "plain"] = Field(
-        default="hashed", description="How a user's id appears in the log."
+        default="hashed", description="Form of user ids in the log."
     )
     log_user_key: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description="Key of hashed ids; without it each process makes one of its own.",
+        description="Key of hashed ids; by default random in each process.",
     )
     trace_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^/\s]+/\S+$",
-        description="Where OpenTelemetry spans are sent by OTLP over HTTP "
-        "(http://collector:4318/v1/traces); takes the extra tracing.",
+        description="OTLP/HTTP endpoint for OpenTelemetry spans (http://collector:4318/v1/traces); "
+        "requires the extra tracing.",
     )
     trace_sample: float = Field(
         default=0.01,
         ge=0,
         le=1,
-        description="Share of requests traced where the caller's traceparent does not decide.",
+        description="Share of requests traced if the caller's traceparent does not decide.",
     )
     metrics_on: Literal["service", "admin"] = Field(
         default="service",
-        description="At whose port GET /metrics and /v2/models/…/stats are.",
+        description="Port of GET /metrics and /v2/models/…/stats.",
     )
 
     @property
@@ -358,8 +358,8 @@ class Settings(BaseSettings):
         tokens = admin_tokens(self.admin_token)
         if not tokens and not is_loopback(self.admin_host):
             raise ValueError(
-                f"{PREFIX}ADMIN_TOKEN: needed, because {PREFIX}ADMIN_HOST {self.admin_host} can "
-                "be reached from other machines"
+                f"{PREFIX}ADMIN_TOKEN: required, because {PREFIX}ADMIN_HOST {self.admin_host} is "
+                "reachable from other machines"
             )
         return self
 
@@ -367,7 +367,7 @@ class Settings(BaseSettings):
     def _tracing_is_installed(self) -> Settings:
         if self.trace_url and find_spec("opentelemetry.exporter") is None:
             raise ValueError(
-                f"{PREFIX}TRACE_URL: takes the extra tracing: pip install 'qin-serving[tracing]'"
+                f"{PREFIX}TRACE_URL: requires the extra tracing: pip install 'qin-serving[tracing]'"
             )
         return self
 
@@ -375,7 +375,7 @@ class Settings(BaseSettings):
     def _notice_is_within_grace(self) -> Settings:
         if self.drain_notice_s > self.shutdown_grace_s:
             raise ValueError(
-                f"{PREFIX}DRAIN_NOTICE_S {self.drain_notice_s:g}: at most "
+                f"{PREFIX}DRAIN_NOTICE_S: {self.drain_notice_s:g} exceeds "
                 f"{PREFIX}SHUTDOWN_GRACE_S, {self.shutdown_grace_s:g}"
             )
         return self
@@ -384,7 +384,7 @@ class Settings(BaseSettings):
     def _workers_agree(self) -> Settings:
         if self.workers > 1 and not self.fleet:
             raise ValueError(
-                f"{PREFIX}FLEET: needed with several workers, which serve the same version by it"
+                f"{PREFIX}FLEET: required with several workers, to serve the same version"
             )
         return self
 
@@ -393,17 +393,17 @@ class Settings(BaseSettings):
         host_names(self.allowed_hosts), origins(self.cors_origins)
         admin = {token for _, token in admin_tokens(self.admin_token)}
         if any(key in admin for _, key in api_keys(self.api_keys)):
-            raise ValueError(f"{PREFIX}API_KEYS: a key that is also in {PREFIX}ADMIN_TOKEN")
+            raise ValueError(f"{PREFIX}API_KEYS: a key must not be in {PREFIX}ADMIN_TOKEN")
         return self
 
     @property
     def writes_at(self) -> Place:
-        """Where items are written, once auto is decided."""
+        """Port of item writes, with auto resolved."""
         return self._placed(self.writes_on)
 
     @property
     def events_at(self) -> Place:
-        """Where clicks are taken, once auto is decided."""
+        """Port of events, with auto resolved."""
         return self._placed(self.events_on)
 
     def _placed(self, place: Place) -> Place:
@@ -419,7 +419,7 @@ class Settings(BaseSettings):
 
 
 def admin_tokens(given: SecretStr | None) -> list[tuple[str, str]]:
-    """(name, token) of each. ValueError for one that is too short or holds what a header cannot."""
+    """Pairs of name and token. ValueError for an invalid token."""
     found = []
     for entry in given.get_secret_value().split() if given else ():
         name, _, token = entry.rpartition(":")
@@ -428,7 +428,7 @@ def admin_tokens(given: SecretStr | None) -> list[tuple[str, str]]:
 
 
 def api_keys(given: SecretStr | None) -> list[tuple[str, str]]:
-    """(name, key) of each; a name may have several. ValueError repeats no key."""
+    """Pairs of name and key; a name may have several. ValueError does not show keys."""
     found: dict[str, str] = {}
     for entry in given.get_secret_value().split() if given else ():
         name, _, key = entry.rpartition(":")
@@ -450,13 +450,13 @@ def _checked(variable: str, token: str) -> str:
 
 
 def host_names(given: str | None) -> frozenset[str]:
-    """As ``host_of`` has them, or *. ValueError names the entry at fault."""
+    """Names as ``host_of`` returns them, or *. ValueError names the invalid entry."""
     found = set()
     for entry in (given or "").split():
         name = "*" if entry == "*" else host_of(entry)
         if name is None or re.search(r":\d*$", entry):
             raise ValueError(
-                f"{PREFIX}ALLOWED_HOSTS: {entry!r} should look like scores.example or [fd00::7], "
+                f"{PREFIX}ALLOWED_HOSTS: {entry!r} must be like scores.example or [fd00::7], "
                 "without scheme and port"
             )
         found.add(name)
@@ -464,7 +464,7 @@ def host_names(given: str | None) -> frozenset[str]:
 
 
 def host_of(header: str) -> str | None:
-    """The name or address in a Host header, in its one form; None where there is none."""
+    """The name or address in a Host header, in canonical form; None if there is none."""
     found = HOST.fullmatch(header.lower())
     if not found:
         return None
@@ -475,7 +475,7 @@ def host_of(header: str) -> str | None:
 
 
 def origins(given: str | None) -> frozenset[str]:
-    """As browsers write them. ValueError names the entry at fault."""
+    """Origins as browsers send them. ValueError names the invalid entry."""
     return frozenset(_origin(entry) for entry in (given or "").split())
 
 
@@ -483,14 +483,14 @@ def _origin(entry: str) -> str:
     scheme, _, authority = entry.lower().removesuffix("/").partition("://")
     if scheme not in DEFAULT_PORTS or host_of(authority) is None:
         raise ValueError(
-            f"{PREFIX}CORS_ORIGINS: {entry!r} should look like https://shop.example or "
+            f"{PREFIX}CORS_ORIGINS: {entry!r} must be like https://shop.example or "
             "http://127.0.0.1:3000"
         )
     return f"{scheme}://{authority.removesuffix(DEFAULT_PORTS[scheme])}"
 
 
 def canonical_address(text: str) -> str | None:
-    """An IP address in its one form, IPv4 in IPv6 as IPv4; None for anything else."""
+    """An IP address in canonical form, IPv4-mapped IPv6 as IPv4; otherwise None."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -499,7 +499,7 @@ def canonical_address(text: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on ``host``, an address or a name."""
+    """Whether ``host``, an address or a name, is reachable from this machine only."""
     if host == "localhost":
         return True
     address = canonical_address(host)
@@ -508,16 +508,16 @@ def is_loopback(host: str) -> bool:
     return _resolves_to_loopback(host)
 
 
-@lru_cache(maxsize=16)  # decided once; ``door.bind`` refuses another outcome
+@lru_cache(maxsize=16)  # resolved once; ``listener.bind`` refuses another result
 def _resolves_to_loopback(name: str) -> bool:
     try:
         found = {str(at[4][0]) for at in socket.getaddrinfo(name, 0)} if name else set()
     except (OSError, UnicodeError):
-        return False  # listening on it will say so
+        return False  # binding will fail
     return bool(found) and all(is_loopback(address) for address in found)
 
 
 def unknown_variables(environment: dict[str, str]) -> list[str]:
-    """Variables with our prefix that set nothing: misspelt, or another release's."""
+    """Variables with the prefix that are not settings: misspelt, or of another release."""
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     return sorted(v for v in environment if v.startswith(PREFIX) and v.upper() not in known)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import re
 from collections import Counter
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NoReturn, TypeVar
 
-import numpy as np
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
 from service.api.score_schema import ScoreRequest
@@ -30,7 +27,6 @@ from service.errors import (
 )
 
 MOST_FAULTS = 5  # told of; a hostile body may hold a million
-LOCATED = 262_144  # bytes; in a larger body the place of a syntax error is its line and column
 DIGITS_A_VALUE = 20  # more than any integer of 63 bits has
 SPARE_DIGITS = 32_768  # for names and strings, which may be all escapes
 DIGITS = b"0123456789"
@@ -138,7 +134,7 @@ def validate(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        _refuse(body, error)
+        _refuse(error)
 
 
 def parse_object(body: bytes, contents: Contents) -> dict[str, Any]:
@@ -154,7 +150,7 @@ def read_object(body: bytes, contents: Contents) -> dict[str, Any]:
     try:
         return OBJECT.validate_json(body)
     except ValidationError as error:
-        _refuse(body, error)
+        _refuse(error)
 
 
 def refuse_repeated(body: bytes, strings: int) -> None:
@@ -196,66 +192,16 @@ def deadline_seconds(ctx: RequestContext, default_ms: float, longest_ms: float) 
     return milliseconds / 1e3
 
 
-def _refuse(body: bytes, error: ValidationError) -> NoReturn:
+def _refuse(error: ValidationError) -> NoReturn:
     found = error.errors(include_url=False, include_context=False, include_input=False)
     if found[0]["type"] == "json_invalid":
-        message = found[0]["msg"]
-        fault = Fault.at(_place_of_syntax_error(body, message), message)
-        raise Malformed(f"{fault.field}: {message}", faults=[fault])
+        fault = Fault.at((), found[0]["msg"])  # with line and column
+        raise Malformed(f"{fault.field}: {fault.detail}", faults=[fault])
     faults = [Fault.at(e["loc"], e["msg"]) for e in found[:MOST_FAULTS]]
     detail = f"{faults[0].field}: {faults[0].detail}"
     if len(found) > 1:
         detail += f" (and {len(found) - 1} more)"
     raise InvalidField(detail, faults=faults)
-
-
-MARK = "\x01here"
-TAIL = 256  # bytes, more than any escape: the search from every start in a run costs its square
-BROKEN_OFF = re.compile(rb'((\\[^\\]{0,6})+"?|[\x00-\x1f]+)$')  # escapes, control characters
-
-
-def _place_of_syntax_error(body: bytes, message: str) -> tuple[int | str, ...]:
-    """The path to where the JSON breaks off; empty when it is in no field.
-
-    What precedes the fault is read again as far as it goes, with a mark in the fault's place, as a
-    value or as the rest of a string; the mark's path is the field.
-    """
-    position = re.search(r"line (\d+) column (\d+)$", message)
-    if position is None or len(body) > LOCATED:
-        return ()
-    line, column = int(position[1]), int(position[2])
-    prefix = body[: _start_of_line(body, line) + max(column - 1, 0)]
-    mark = json.dumps(MARK).encode()
-    number = prefix.rstrip(b"+-.0123456789eE")
-    nested = number.rstrip(b"[{ \t\r\n")  # too deep: its outermost value
-    string = prefix[:-TAIL] + BROKEN_OFF.sub(b"", prefix[-TAIL:])
-    for attempt in (number + mark, nested + mark, string + mark[1:]):
-        try:
-            known = from_json(attempt, allow_partial=True)
-        except ValueError:
-            continue
-        path = _path_to_mark(known)
-        if path:
-            return path
-    return ()
-
-
-def _start_of_line(body: bytes, line: int) -> int:
-    """``line`` counts from 1."""
-    if line == 1:
-        return 0
-    ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n"))
-    return int(ends[line - 2]) + 1
-
-
-def _path_to_mark(value: Any) -> tuple[int | str, ...]:
-    """Along the last members, where the mark must be; empty if it is not there."""
-    path: list[int | str] = []
-    while isinstance(value, list | dict) and value:
-        last: int | str = len(value) - 1 if isinstance(value, list) else next(reversed(value))
-        path.append(last)
-        value = value[last]  # type: ignore[index]
-    return tuple(path) if isinstance(value, str) and value.endswith(MARK) else ()
 
 
 def _refuse_duplicate_names(request: ScoreRequest, body: bytes) -> None:

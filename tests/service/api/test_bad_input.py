@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from contextlib import suppress
 from typing import Any
@@ -23,7 +24,7 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "empty body": (b"", 400, "body"),
     "not JSON": (b"user_id=1", 400, "body"),
     "two documents": (b"{%s}{}" % GOOD, 400, "body"),
-    "cut short": (b'{"user_id":1,"candidates":[1,2', 400, "candidates.1"),
+    "cut short": (b'{"user_id":1,"candidates":[1,2', 400, "body"),
     "a list": (b"[]", 422, "body"),
     "null": (b"null", 422, "body"),
     "no user": (b'{"candidates":[1]}', 422, "user_id"),
@@ -38,13 +39,13 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "true is no integer": (b'{"user_id":true,"candidates":[1]}', 422, "user_id"),
     "a string": (b'{"user_id":"1","candidates":[1]}', 422, "user_id"),
     "null item": (b'{"user_id":1,"candidates":[null]}', 422, "candidates.0"),
-    "10,000 digits, user": (b'{"user_id":%s,"candidates":[1]}' % DIGITS, 400, "user_id"),
-    "10,000 digits, item": (b'{"user_id":1,"candidates":[1,%s]}' % DIGITS, 400, "candidates.1"),
-    "10,000 digits, history": (b'{%s,"history":[%s]}' % (GOOD, DIGITS), 400, "history.0"),
+    "10,000 digits, user": (b'{"user_id":%s,"candidates":[1]}' % DIGITS, 400, "body"),
+    "10,000 digits, item": (b'{"user_id":1,"candidates":[1,%s]}' % DIGITS, 400, "body"),
+    "10,000 digits, history": (b'{%s,"history":[%s]}' % (GOOD, DIGITS), 400, "body"),
     "10,000 digits, context": (
         b'{%s,"context":{"likes_level":[%s]}}' % (GOOD, DIGITS),
         400,
-        "context.likes_level.0",
+        "body",
     ),
     "NaN": (b'{"user_id":NaN,"candidates":[1]}', 422, "user_id"),
     "Infinity": (b'{"user_id":1,"candidates":[Infinity]}', 422, "candidates.0"),
@@ -68,11 +69,11 @@ BAD: dict[str, tuple[bytes, int, str]] = {
         422,
         "user_id",
     ),
-    "bad UTF-8 in a value": (b'{%s,"model_version":"\xff"}' % GOOD, 400, "model_version"),
+    "bad UTF-8 in a value": (b'{%s,"model_version":"\xff"}' % GOOD, 400, "body"),
     "bad UTF-8 in a name": (b'{%s,"\xff":1}' % GOOD, 400, "body"),
-    "half a surrogate": (b'{%s,"model_version":"\\ud800"}' % GOOD, 400, "model_version"),
-    "a line break in a string": (b'{%s,"model_version":"a\n"}' % GOOD, 400, "model_version"),
-    "depth 100,000": (b'{"user_id":1,"candidates":%s' % (b"[" * 100_000), 400, "candidates"),
+    "half a surrogate": (b'{%s,"model_version":"\\ud800"}' % GOOD, 400, "body"),
+    "a line break in a string": (b'{%s,"model_version":"a\n"}' % GOOD, 400, "body"),
+    "depth 100,000": (b'{"user_id":1,"candidates":%s' % (b"[" * 100_000), 400, "body"),
     "depth 100,000 of objects": (b'{"a":' * 100_000, 422, "body"),
     "unknown context": (b'{%s,"context":{"mood":[1]}}' % GOOD, 422, "context.mood"),
     "context too short": (
@@ -106,6 +107,7 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "unknown version": (b'{%s,"model_version":"no"}' % GOOD, 404, "model_version"),
     "too large": (b'{%s,"history":[%s1]}' % (GOOD, b"1," * 1_000_000), 413, ""),
 }
+COLUMNS = {"cut short": 30, "not JSON": 1, "half a surrogate": 54, "two documents": 31}
 
 
 def assert_problem(answer: httpx.Response) -> dict[str, Any]:
@@ -124,6 +126,12 @@ def test_bad_input_is_refused_by_the_name_of_its_field(client: httpx.Client, nam
     answer = client.post("/v1/score", content=body)
     content = assert_problem(answer)
     assert (answer.status_code, content.get("field", "")) == (status, field)
+    if status == 400:  # then the place is in the text
+        place = re.search(r"at line (?:1|2) column (\d+)$", content["detail"])
+        assert place is not None
+        assert int(place[1]) <= len(body)
+        if name in COLUMNS:
+            assert int(place[1]) == COLUMNS[name]
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "nan", "inf", "soon", "", "1e9"])

@@ -90,10 +90,11 @@ def test_nothing_valid_is_refused_however_it_is_written(indent: int | None) -> N
         assert len(parse(MODEL, body, SCORE).candidates) == MOST
 
 
-def test_of_a_body_of_ordinary_size_the_place_is_named() -> None:
+def test_the_place_of_a_fault_is_named() -> None:
     with pytest.raises(Malformed) as refused:
         parse(MODEL, b"\n\n" + BEGUN + b"1,\n" * 4000 + b"x", SCORE)
-    assert refused.value.faults[0].field == "candidates.4000"
+    assert refused.value.faults[0].field == "body"
+    assert "at line 4003 column 1" in refused.value.detail
     with pytest.raises(InvalidField) as invalid:
         parse(MODEL, BEGUN + b"1," * MOST + b"1]}", SCORE)
     assert invalid.value.faults[0].field == "candidates"

@@ -128,7 +128,7 @@ def test_other_machines_are_let_in_with_a_token_only(host: str) -> None:
     ended = start("--bundle", "none", QIN_ADMIN_HOST=host)
     assert ended.process.wait(30) == 2
     said = ended.log.read_text()
-    assert f"QIN_ADMIN_TOKEN: needed, because QIN_ADMIN_HOST {host}" in said
+    assert f"QIN_ADMIN_TOKEN: required, because QIN_ADMIN_HOST {host}" in said
     ended.remove()
 
 

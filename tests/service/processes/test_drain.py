@@ -264,5 +264,5 @@ async def test_a_closing_listener_refuses_at_once_and_keeps_who_is_in_the_queue(
 
 
 def test_a_notice_beyond_the_grace_time_is_refused() -> None:
-    with pytest.raises(ValueError, match="QIN_DRAIN_NOTICE_S 8: at most QIN_SHUTDOWN_GRACE_S, 5"):
+    with pytest.raises(ValueError, match="QIN_DRAIN_NOTICE_S: 8 exceeds QIN_SHUTDOWN_GRACE_S, 5"):
         Settings(drain_notice_s=8, shutdown_grace_s=5)
