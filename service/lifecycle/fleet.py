@@ -26,7 +26,6 @@ from service.errors import Conflict, ServiceError, StoreFailure
 from service.lifecycle.fleet_notes import (
     DesiredState,
     LivenessTracker,
-    M,
     Notes,
     Report,
     mark_of_this_process,
@@ -65,6 +64,7 @@ class Fleet:
 
     def __init__(self, settings: Settings, store: FeatureStore, manager: ModelManager) -> None:
         self._name, self._store, self._manager = settings.fleet, store, manager
+        self._wanted = f"fleet/{self._name}/wanted"  # the note
         host, pid = socket.gethostname(), os.getpid()
         self._me = Report(
             id=f"{host}:{pid}:{secrets.token_hex(4)}",
@@ -72,7 +72,7 @@ class Fleet:
             pid=pid,
             mark=mark_of_this_process(),
         )
-        self._notes, self._liveness = Notes(), LivenessTracker()
+        self._notes, self._liveness = Notes(store), LivenessTracker()
         self._failed: _Failed | None = None
         self._place: int | None = None
         self._leads = not self._name
@@ -86,7 +86,7 @@ class Fleet:
             return None
         store = await connect(settings.store, options=PATIENT)
         try:
-            wanted = await Notes().get(store, f"fleet/{settings.fleet}/wanted", DesiredState)
+            wanted = await Notes(store).get(f"fleet/{settings.fleet}/wanted", DesiredState)
             return wanted.active.version if wanted else None
         finally:
             await store.close()
@@ -107,8 +107,7 @@ class Fleet:
             id=secrets.token_hex(8), by=self._me.id, **self._manager.catalog.desired_state()
         )
         try:
-            note = f"fleet/{self._name}/wanted"
-            await self._store.put_note(note, wanted.model_dump_json().encode())
+            await self._store.put_note(self._wanted, wanted.model_dump_json().encode())
             self._me.done, self._me.fault = wanted.id, None
             if self._place is not None:
                 await self._write_report(self._place)
@@ -141,7 +140,7 @@ class Fleet:
                     await self._report()
                     reported = time.monotonic()
                 done = self._me.done
-                wanted = await self._read(f"fleet/{self._name}/wanted", DesiredState)
+                wanted = await self._notes.get(self._wanted, DesiredState)
                 # The note may be older than a change by this process meanwhile.
                 if (
                     wanted is not None
@@ -253,15 +252,14 @@ class Fleet:
 
     async def _places(self) -> list[tuple[int, Report, bool]]:
         """Return place, report and whether its process is alive."""
-        found = await asyncio.gather(*(self._read(self._key(k), Report) for k in range(PLACES)))
+        found = await asyncio.gather(
+            *(self._notes.get(self._key(k), Report) for k in range(PLACES))
+        )
         return [
             (place, report, self._liveness.is_alive(place, report))
             for place, report in enumerate(found)
             if report is not None
         ]
-
-    async def _read(self, note: str, kind: type[M]) -> M | None:
-        return await self._notes.get(self._store, note, kind)
 
     def _key(self, place: int) -> str:
         return f"fleet/{self._name}/process/{place}"

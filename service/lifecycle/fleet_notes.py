@@ -70,12 +70,13 @@ class Report(BaseModel):
 class Notes:
     """Reads notes. An unreadable one is logged once and ignored."""
 
+    store: FeatureStore
     _logged: dict[str, bytes] = field(default_factory=dict)  # note -> digest of its content
 
-    async def get(self, store: FeatureStore, note: str, kind: type[M]) -> M | None:
+    async def get(self, note: str, kind: type[M]) -> M | None:
         """Read a note from the store. StoreError, unless only this note cannot be read."""
         try:
-            content = await store.get_note(note)
+            content = await self.store.get_note(note)
         except StoreRefused as error:
             if not error.of_one_key:
                 raise

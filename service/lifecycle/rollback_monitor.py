@@ -10,7 +10,7 @@ from time import monotonic
 
 import numpy as np
 
-from service.lifecycle.comparison import Comparison, Shape, compare
+from service.lifecycle.comparison import Shape, compare
 from service.models.loaded_model import LoadedModel
 from service.models.registry import ModelRegistry
 from service.observability.background import begin, failed, keep
@@ -89,10 +89,6 @@ class RollbackWindow:
         """Back off before ``slowness`` is checked again: comparisons cost time."""
         self._again_at = monotonic() + AGAIN_S * 2**self._compared
         self._compared += 1
-
-    def is_slower(self, comparison: Comparison) -> bool:
-        """Whether a comparison confirms the slowdown."""
-        return comparison.is_slower(self._bounds.p99_ratio)
 
     def _slow_answers(self) -> Slowness | None:
         kinds, seconds = self.version.stats.latest()
@@ -205,7 +201,7 @@ class RollbackMonitor:
         finally:
             del old
             self._comparing = None
-        if window.is_slower(found):
+        if found.is_slower(self._bounds.p99_ratio):
             await self._end(window, f"{slowness.reason}; {found}")
         elif window is self._window:
             logger.info(

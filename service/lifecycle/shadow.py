@@ -114,11 +114,7 @@ class Shadow:
         current = self._current
         if current is None:
             return None
-        return {
-            "version": current.version.name,
-            "share": current.share,
-            **current.stats.as_json(),
-        }
+        return {"version": current.version.name, "share": current.share, **current.stats.as_json()}
 
     async def close(self) -> None:
         self._current = None

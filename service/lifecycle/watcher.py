@@ -149,10 +149,7 @@ class RepositoryWatcher:
         self._followed = found.created
         self._tried.pop(found.version, None)
         await asyncio.to_thread(
-            self._state.try_update,
-            LOST,
-            followed=found.version,
-            followed_created=found.created,
+            self._state.try_update, LOST, followed=found.version, followed_created=found.created
         )
         return True
 

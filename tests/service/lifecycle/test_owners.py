@@ -200,7 +200,7 @@ BAD = [
 
 @pytest.mark.parametrize("content", BAD)
 def test_a_note_that_cannot_be_read_is_left_aside_and_told_once(content: bytes) -> None:
-    notes = Notes()
+    notes = Notes(SimpleNamespace())  # type: ignore[arg-type]
     with capture_logs() as logs:
         for _ in range(3):
             assert notes.read("wanted", content, DesiredState) is None
