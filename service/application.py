@@ -1,4 +1,4 @@
-"""Everything the service is made of, built in one place and taken down in reverse."""
+"""Composition root: builds the parts of the service, and takes them down in reverse."""
 
 from __future__ import annotations
 

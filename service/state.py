@@ -90,12 +90,12 @@ class ServiceState:
 
     @property
     def scores(self) -> bool:
-        """Loaded, not about to stop, and with all its engine threads."""
+        """Whether it is loaded, not draining, and has all its engine threads."""
         readiness = self.readiness
         return readiness.ready and not readiness.draining and not self.engine.waiting_for
 
     def ready(self) -> LoadedModel:
-        """Who answers. NotReady when the service should not be sent traffic."""
+        """The active version. NotReady when the service should not be sent traffic."""
         readiness, active = self.readiness, self.registry.active
         waiting_for = "" if readiness.ready else readiness.waiting_for
         if readiness.draining:
@@ -112,7 +112,7 @@ class ServiceState:
         return active
 
     async def follow(self) -> None:
-        """What is newest in the models folder, for ever, if that is the policy."""
+        """Follow the newest version in the models folder, if that is the policy."""
         settings, repository = self.settings, self.manager.catalog.repository
         if settings.model_policy != "newest" or repository.single:
             return

@@ -1,4 +1,4 @@
-"""One request's place in the loop's budget."""
+"""A request's charge to the loop's budget."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def over_capacity() -> OverCapacity:
 
 
 class Charge:
-    """Held while a request's work waits or runs, and told what it took."""
+    """Held while a request's work waits or runs; counts the time that it took."""
 
     __slots__ = ("_asked", "_budget", "_kind", "_predicted", "_size", "_took", "_within")
 
@@ -25,8 +25,11 @@ class Charge:
         self._asked = self._within = False
 
     async def enter(self, size: int = 0, deadline: float = math.inf) -> None:
-        """Once the body of so many bytes is here: a slow client takes no place. (Of kind ``missed``
-        it is ids.) Waits for a turn; OverCapacity where too much waits already, DeadlinePassed."""
+        """Wait for a turn. OverCapacity where too much waits already, DeadlinePassed.
+
+        ``size``: bytes of the body, which must be here, so that a slow client takes no place; for
+        ``missed``, ids.
+        """
         budget, kind = self._budget, self._kind
         self._asked = True
         self._size, self._predicted = size, budget.predict(kind, size)
@@ -39,11 +42,11 @@ class Charge:
         await self.turn(deadline)
 
     async def turn(self, deadline: float = math.inf) -> None:
-        """Before each further slice of work. DeadlinePassed if it is not to be had by then."""
+        """Wait for a turn before each further slice of work. DeadlinePassed."""
         await self._budget.turn(deadline)
 
     async def turned_away(self, size: int) -> None:
-        """Refused before a place was asked for: the answer is to be written afterwards."""
+        """Delay the answer of a request that is refused before ``enter``."""
         if not self._asked:
             await self._budget.turned_away(size)
 

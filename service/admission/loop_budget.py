@@ -1,10 +1,9 @@
-"""Bounds the event loop's time for what is no scoring, so that scoring keeps its latency.
+"""Bounds the event loop's time for other work than scoring, so that scoring keeps its latency.
 
-Where no scoring request has come for a while, any such work may run. Beside scoring it gets a share
-of what scoring, and other processes, leave of the processor, as a token bucket of seconds: work
-waits for its turn, a slice at a time, in the order of its coming. What waits is bounded in
-predicted seconds for each kind; the surplus is refused. A refused caller is kept waiting for a
-moment, because one that comes back at once would cost as much by its refusals.
+Without scoring requests any such work may run. During scoring it gets a share of the processor time
+that scoring and other processes leave, as a token bucket of seconds: work waits for its turn, slice
+by slice, first come, first served. Each kind's waiting work is bounded in predicted seconds; more
+is refused. Refusals are delayed, because immediate retries would cost as much again.
 """
 
 from __future__ import annotations
@@ -23,34 +22,32 @@ from service.observability.metrics import Metrics
 
 SHARE = 0.1  # of what scoring leaves
 LEAST_SHARE = 0.05  # of the loop, when scoring leaves nothing
-FAULTS_SHARE = 0.5  # of that again: for bodies that a scoring route refuses
+FAULTS_SHARE = 0.5  # of that: for bodies that a scoring route refuses
 BURST_S = 0.005  # of loop time that may be spent at once
 FAULTS_BURST_S = 0.02
-WINDOW_S = 0.1  # over which it is measured what scoring takes
+WINDOW_S = 0.1  # over which the time of scoring is measured
 QUIET_S = 0.05  # without a scoring request
 LOOK_EVERY_S = 0.002  # for a turn
 MOST_WAITING_S = 0.05  # of loop time predicted, of each kind
 FIRST_GUESS_S, FIRST_GUESS_A_BYTE_S = 0.5e-3, 30e-9
 FIRST_GUESS_AN_ID_S = 3e-6  # of missed ones
-SMALL = 512  # bytes, or ids: below, a request's time is not its size's
+SMALL = 512  # bytes, or ids: below, the time does not depend on the size
 PACE = 0.1  # weight of the newest measurement
 RECEIVED_A_BYTE_S = 1.5e-9  # before a request is seen
 REFUSAL_S = 0.2e-3
 REFUSED_A_UNIT_S = (2e-9, 0.2e-6)  # a byte that was read, an id that was looked up
 FAULT_S, FAULT_A_BYTE_S = 0.4e-3, 4e-9
-# A refusal's answer waits for a moment, and so long after the one before that refusals together
-# take a share of the loop: the longest they may, and no more of them than this share of the
-# requests that may be in flight, or others would find no room.
+# Delay of a refusal; up to LONGEST_S where refusals would take over REFUSALS_SHARE of the loop.
+# At most IN_FLIGHT_SHARE of the requests in flight are delayed, so that others find room.
 HELD_S, LONGEST_S, REFUSALS_SHARE, IN_FLIGHT_SHARE = 0.05, 1.0, 0.04, 0.25
-# A bucket's debt is never more than is paid back in so long, or a flood would keep others out for
-# minutes after its end.
+# Bound on a bucket's debt, or a flood would keep others out for minutes after its end.
 MOST_OWED_S = 5.0
 KINDS = ("events", "items", "metrics", "stats", "other", "explain", "missed", "long")
 FAULTS = "faults"
 
 
 class Bucket:
-    """Seconds that may be spent; in debt they have been spent beforehand."""
+    """Token bucket of seconds; its level may be negative."""
 
     def __init__(self, burst: float) -> None:
         self.level = self._burst = burst
@@ -63,7 +60,7 @@ class Bucket:
 
 
 class RunDelay:
-    """How long this thread has waited for a processor, as Linux counts it."""
+    """How long this thread has waited for a processor (Linux schedstat)."""
 
     def __init__(self) -> None:
         self._path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
@@ -76,7 +73,7 @@ class RunDelay:
 
 
 class LoopBudget:
-    """On the event loop alone."""
+    """The budget of one process. On the event loop alone."""
 
     def __init__(
         self,
@@ -85,7 +82,7 @@ class LoopBudget:
         workers: int = 1,
         most_in_flight: int = 1000,
     ) -> None:
-        """``scored``: how many scoring requests were ever let in; None while one is under way.
+        """``scored``: number of scoring requests admitted so far; None while one is under way.
         ``workers`` share the cores. ``most_in_flight``: requests that may wait for an answer."""
         self._scored, self._known, self._scored_at = scored, scored(), -math.inf
         self._run_delay = RunDelay()
@@ -113,7 +110,7 @@ class LoopBudget:
         return self._fixed[kind] + (size * self._a_byte[kind] if size > SMALL else 0.0)
 
     def has_room(self, kind: str, predicted: float = 0.0) -> bool:
-        """One is let in however much it costs, if none of its kind waits."""
+        """Whether more of a kind may wait; always, if none of it does."""
         waiting = self._waiting[kind]
         return waiting <= 0 or waiting + predicted <= MOST_WAITING_S
 
@@ -175,13 +172,13 @@ class LoopBudget:
             raise too_late() from None
 
     async def one_at_a_time(self) -> None:
-        """Wait for the turn of a large body to be parsed: one in each round of the event loop, so
-        that what arrives meanwhile, a probe for example, is answered between two of them."""
+        """Wait until a large body may be parsed: one in each iteration of the event loop, so that
+        other requests, a probe for example, are answered in between."""
         async with self._large:
             await asyncio.sleep(0)
 
     async def refused(self, kind: str, cost: float = REFUSAL_S, unread: int = 0) -> None:
-        """Count a refusal that takes the loop so long; its answer is to be written afterwards.
+        """Count a refusal that costs the loop so much, and delay its answer.
 
         ``unread``: bytes that the client has announced, and may send all the same.
         """
@@ -190,8 +187,8 @@ class LoopBudget:
         await self._put_off(cost + unread * RECEIVED_A_BYTE_S)
 
     async def turned_away(self, size: int) -> None:
-        """A caller is refused for what its headers say, before its body of so many bytes is read:
-        beside scoring the answer waits likewise. What others may spend is not touched."""
+        """During scoring, delay a refusal for the headers of a request with a body of ``size``.
+        Not charged to other work."""
         if self.is_quiet:
             return
         cost = REFUSAL_S + size * RECEIVED_A_BYTE_S
@@ -200,7 +197,7 @@ class LoopBudget:
         await self._put_off(cost)
 
     async def _put_off(self, cost: float) -> None:
-        """Until refusals together take no more than their share."""
+        """Wait until refusals together take no more than their share."""
         if self._held >= self._most_held:
             return
         now = monotonic()
@@ -209,7 +206,7 @@ class LoopBudget:
         await self._hold(due - now)
 
     async def _hold(self, seconds: float) -> None:
-        """Keep an answer back."""
+        """Delay an answer."""
         self._held += 1
         try:
             await asyncio.sleep(seconds)
@@ -217,7 +214,7 @@ class LoopBudget:
             self._held -= 1
 
     async def fault(self, size: int) -> None:
-        """A scoring route refuses a body of so many bytes: the answer waits until that is paid."""
+        """Charge a body of so many bytes that a scoring route refuses, and delay the answer."""
         self._fill()
         bucket, cost = self._faults, FAULT_S + size * FAULT_A_BYTE_S
         bucket.level -= cost
@@ -231,7 +228,7 @@ class LoopBudget:
 
     @property
     def takes_faults(self) -> bool:
-        """Whether large bodies should be read at all: not where refused ones are yet to be paid."""
+        """Whether large bodies should be read: not while refused ones are in debt."""
         if self._faults.level >= 0:
             return True
         self._fill()
@@ -247,8 +244,8 @@ class LoopBudget:
         self._faults.fill(now, self._rate * FAULTS_SHARE)
 
     def _measure(self, now: float) -> None:
-        """What scoring takes of the loop, with what the loop waited for a processor, or of all
-        cores; and so what there is to be shared."""
+        """Measure scoring's share of the loop (with waiting for a processor) or of all cores. Set
+        the rate from the remainder."""
         began, processor, loop = self._window
         if now - began < WINDOW_S:
             return

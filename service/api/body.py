@@ -129,8 +129,7 @@ def parse(model: type[ScoreRequest], body: bytes, contents: Contents) -> ScoreRe
 
 
 def validate(model: type[M], body: bytes) -> M:
-    """Validate the bytes themselves. What they may hold, and whether a name is given twice, is the
-    caller's to check."""
+    """Validate JSON. The caller checks ``Contents`` and repeated names."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -138,14 +137,14 @@ def validate(model: type[M], body: bytes) -> M:
 
 
 def parse_object(body: bytes, contents: Contents) -> dict[str, Any]:
-    """A JSON object whose members are checked later; no name in it is given twice."""
+    """Parse a JSON object without repeated names. Its members are checked later."""
     found = read_object(body, contents)
     refuse_repeated(body, strings_in(found))
     return found
 
 
 def read_object(body: bytes, contents: Contents) -> dict[str, Any]:
-    """A JSON object of which nothing is checked yet: see ``refuse_repeated``."""
+    """Parse a JSON object; see ``refuse_repeated``."""
     contents.check(body)
     try:
         return OBJECT.validate_json(body)
@@ -154,16 +153,16 @@ def read_object(body: bytes, contents: Contents) -> dict[str, Any]:
 
 
 def refuse_repeated(body: bytes, strings: int) -> None:
-    """InvalidField if a name is given twice in this valid JSON, of which so many strings are left.
+    """Raise InvalidField if a name is repeated in this valid JSON, which parsed to so many strings.
 
-    They have two quotation marks each; others tell of a name given twice, or of an escape.
+    Each string has two quotation marks; more of them mean a repeated name, or an escape.
     """
     if body.count(b'"') != 2 * strings:
         read_unique(body)
 
 
 def strings_in(value: Any) -> int:
-    """Names and values that are strings, at any depth."""
+    """Number of names and string values, at any depth."""
     match value:
         case str():
             return 1
@@ -177,7 +176,7 @@ def strings_in(value: Any) -> int:
 
 
 def deadline_seconds(ctx: RequestContext, default_ms: float, longest_ms: float) -> float:
-    """How long this answer may take, from X-Deadline-Ms or the default."""
+    """Seconds that the answer may take, by X-Deadline-Ms or the default."""
     given = ctx.headers.get(b"x-deadline-ms")
     if given is None:
         return default_ms / 1e3

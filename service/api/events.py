@@ -1,4 +1,4 @@
-"""``POST /v1/events``: clicks into the store, one or a batch, visible to the very next score."""
+"""``POST /v1/events``: appends clicks, one or a batch, visible to the next score."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Outcome:
     rejected: list[Rejected] = field(default_factory=list)
 
     def status(self) -> int:
-        """200 when every event is in the store, 207 when some are not. Raises when none is."""
+        """200 when all events are in the store, 207 when some are. Raises when none is."""
         taken = self.applied + len(self.repeated)
         if not self.rejected:
             return 200
@@ -122,8 +122,8 @@ class Outcome:
 
 
 class Events:
-    """Checks events one by one and appends those that are right: in slices, between which the event
-    loop does what else there is to do, so that a batch of a thousand delays no other."""
+    """Validates events one by one and appends the valid ones, in slices, so that a large batch does
+    not delay other requests."""
 
     def __init__(self, store: StoreReader, metrics: Metrics, most: int) -> None:
         self._store, self._metrics, self.most = store, metrics, most
@@ -131,7 +131,7 @@ class Events:
 
     @property
     def contents(self) -> Contents:
-        """The most that a valid body may hold: names, keys, and ids."""
+        """Bounds of a valid body."""
         names = 1 + 4 * self.most
         return Contents.of(self.most * (self._longest + 4), 4 * names)
 
@@ -164,7 +164,7 @@ class Events:
         return outcome
 
     async def _append(self, right: Sequence[tuple[int, Append]], outcome: Outcome) -> None:
-        """In one round trip. A failure of all is the request's, unless others are in the store."""
+        """Append in one round trip. Raises StoreFailure unless earlier events are in the store."""
         indexes = [index for index, _ in right]
         results: Sequence[bool | StoreError]
         try:
@@ -177,16 +177,16 @@ class Events:
 
     def _batch(self, body: dict[str, Any]) -> list[Any]:
         if extra := [name for name in body if name != BATCH]:
-            raise InvalidField.of(extra[0], detail="beside `events` there is nothing else")
+            raise InvalidField.of(extra[0], detail="`events` must be the only member")
         events = body[BATCH]
         if not isinstance(events, list) or not 1 <= len(events) <= self.most:
             raise InvalidField.of(BATCH, detail=f"a list of 1 to {self.most} events")
         return events
 
     def _checked(self, index: int, given: Any, outcome: Outcome) -> Append | None:
-        """What is to be appended, or a note of what is wrong."""
+        """The event to append; None after it has been rejected."""
         path = () if outcome.alone else (BATCH, index)
-        if isinstance(given, dict) and len(given) > len(FIELDS):  # and told of it at once
+        if isinstance(given, dict) and len(given) > len(FIELDS):  # cheaper than validation
             name = next(name for name in given if name not in FIELDS)
             return self._reject(index, (*path, name), "Extra inputs are not permitted", outcome)
         try:

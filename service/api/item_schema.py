@@ -1,4 +1,4 @@
-"""What bodies look like, as JSON Schema: the very limits that are checked.
+"""JSON Schema of the bodies of events and items, with the limits that are checked.
 
 ``/v1/score`` has its own from pydantic; these depend on the store's feature schema.
 """
@@ -18,7 +18,7 @@ NULL: Json = {"type": "null"}
 
 
 def item(schema: FeatureSchema, *, whole: bool) -> Json:
-    """An item's features by name: every one of them, or those that change."""
+    """An item's features by name: all of them, or those that change."""
     properties = {f.name: _feature(f, schema) for f in (*schema.item, *schema.context)}
     members = {"required": list(properties)} if whole else {"minProperties": 1}
     return {

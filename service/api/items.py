@@ -1,4 +1,4 @@
-"""``/v1/items/{item_id}``: an item's features by their names in the schema, read and written."""
+"""``/v1/items/{item_id}``: reads and writes an item's features by name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from service.items.store_client import StoreReader
 from service.lifecycle.item_refresh import ItemRefresher
 
 Values = dict[str, Any]  # feature -> value
-DIGITS_A_NUMBER = 64  # some write far more of them than a number has
+DIGITS_A_NUMBER = 64  # clients may write more digits than a float has
 
 
 class CatalogueItems:
-    """Reads and writes items. What is written, the next answer of every process that shares the
-    item table knows; that of any other process within a second."""
+    """Reads and writes items. A write is visible to the next answer of each process that shares the
+    item table, and in other processes within a second."""
 
     def __init__(self, store: StoreReader, refresher: ItemRefresher) -> None:
         self._store, self._refresher = store, refresher
@@ -30,7 +30,7 @@ class CatalogueItems:
 
     @property
     def contents(self) -> Contents:
-        """The most that a valid body may hold."""
+        """Bounds of a valid body."""
         features = (*self._schema.item, *self._schema.context)
         values = sum(_values_of(feature) for feature in features)
         return Contents.of(values, 4 * (len(features) + 16), DIGITS_A_NUMBER)
@@ -45,14 +45,14 @@ class CatalogueItems:
         return values_of(self._schema, batch.rows)
 
     async def put(self, item_id: int, values: Values) -> None:
-        """Every feature must be given."""
+        """Replace an item. Every feature must be given."""
         with _named():
             row = item_row(self._schema, values)
         async with self._refresher.writing(_one(item_id)):
             await self._store.put_item(_one(item_id), row)
 
     async def patch(self, item_id: int, values: Values) -> None:
-        """Only the features that are given change."""
+        """Change the given features."""
         if not values:
             raise InvalidField.of("body", detail="give at least one feature")
         with _named():  # before the store is asked
@@ -74,7 +74,7 @@ class CatalogueItems:
 
 
 def item_id_of(text: str) -> int:
-    """From the path. InvalidField."""
+    """Parse the id in the path. InvalidField."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 19 and int(text) <= MAX_ID):
         raise InvalidField.of("item_id", detail=f"an integer in 0 … {MAX_ID}")
     return int(text)
@@ -93,7 +93,7 @@ def values_of(schema: FeatureSchema, rows: ItemRows) -> Values:
 
 
 def example_of(schema: FeatureSchema) -> Values:
-    """An item for the documentation: every feature at zero."""
+    """An example for the documentation, with every feature 0."""
     return values_of(schema, np.zeros(1, schema.item_dtype))
 
 
@@ -112,7 +112,7 @@ def _one(item_id: int) -> Ids:
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """A feature's fault as the request's."""
+    """Raise a feature's error as InvalidField."""
     try:
         yield
     except ItemValueError as error:

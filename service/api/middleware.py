@@ -59,8 +59,8 @@ class RequestContextMiddleware:
             if ctx.problem is None:
                 raise
         finally:
-            # An idle connection holds the context of its last request: let go of what is large, and
-            # of the cycle, which holds the scope.
+            # An idle connection keeps the context of its last request: drop large objects, and the
+            # connection, which refers to the scope.
             after, ctx.after_answer, ctx.connection = ctx.after_answer, None, None
             self._observe(ctx, scope)
             if answered and after is not None:

@@ -1,7 +1,7 @@
-"""The routes that write, events and items' features, and the one that reads an item back.
+"""Routes of events and items.
 
-Settings say at which port each of the two kinds is: ``QIN_EVENTS_ON`` and ``QIN_WRITES_ON``. The
-public port refuses what is elsewhere or off, and says so.
+``QIN_EVENTS_ON`` and ``QIN_WRITES_ON`` choose the port of each. The public port refuses what is at
+the admin port or off, and says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import WithJsonSchema
 
 from service.access.admin import Access
 from service.access.audit import audited
-from service.api import item_schema as body_schemas
+from service.api import item_schema
 from service.api.body import parse_object, read_body
 from service.api.events import EVENT_EXAMPLES, Events, EventsAnswer
 from service.api.items import CatalogueItems, example_of, item_id_of
@@ -27,24 +27,23 @@ from service.observability.exposition import Turn, at_once
 from service.settings import PREFIX, Place
 from service.state import ServiceState
 
-ItemId = Annotated[str, WithJsonSchema(body_schemas.ITEM_ID)]  # read by ``item_id_of``
+ItemId = Annotated[str, WithJsonSchema(item_schema.ITEM_ID)]  # read by ``item_id_of``
 EVENTS, ITEM = "/v1/events", "/v1/items/{item_id}"
 JSON = "application/json"
-# Of threads beside the event loop, with the embedded store: a click stored, an item stored and
-# derived again.
+# Time of other threads, with the embedded store: to store a click; to store and derive an item.
 EVENT_S, ITEM_S = 10e-6, 0.7e-3
 Responses = dict[int | str, dict[str, Any]]
 REFUSALS: Responses = {status: problem() for status in (400, 413, 415, 422, 429, 500, 503)}
 UNKNOWN: Responses = {404: problem()}
 ADMIN: Responses = {401: problem(), 403: problem()}
-# Around a write, named by what it does; what is put into the dict goes into the admin log.
+# Context manager around a write, given its action; members put into the dict are logged.
 Record = Callable[[Request, str], AbstractContextManager[dict[str, object]]]
 
 
 def add_writes(app: FastAPI, state: ServiceState, admin: Access | None = None) -> None:
-    """Those that are at this port: the admin API's, with its ``admin`` access, or the public one.
+    """Add the write routes of this port: the admin port's with ``admin``, else the public one's.
 
-    Each asks for that access before it reads a body, and is recorded in the admin log.
+    At the admin port access is checked before the body is read, and each write is logged.
     """
     here = "service" if admin is None else "admin"
     record = _unrecorded if admin is None else _recorded_by(admin)
@@ -86,7 +85,7 @@ def _add_events(app: FastAPI, state: ServiceState, record: Record, more: Respons
             **more,
         },
         openapi_extra=_json_body(
-            body_schemas.events(state.store.schema, events.most), EVENT_EXAMPLES
+            item_schema.events(state.store.schema, events.most), EVENT_EXAMPLES
         ),
     )
     async def append(request: Request) -> Response:
@@ -106,8 +105,8 @@ def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Response
     limit = state.settings.max_body_bytes
     schema = state.store.schema
     example = {"every feature": {"value": example_of(schema)}}
-    whole = _json_body(body_schemas.item(schema, whole=True), example)
-    some = _json_body(body_schemas.item(schema, whole=False), example)
+    whole = _json_body(item_schema.item(schema, whole=True), example)
+    some = _json_body(item_schema.item(schema, whole=False), example)
 
     contents = items.contents
 
@@ -158,12 +157,12 @@ def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Response
 
 
 def _refuse(app: FastAPI, method: str, path: str, why: str) -> None:
-    """A route that is not at this port; its body is not read."""
+    """Add a route that answers 403 without reading the body."""
 
     async def refused(request: Request) -> Response:
         raise Forbidden(why)
 
-    item_id = {"name": "item_id", "in": "path", "required": True, "schema": body_schemas.ITEM_ID}
+    item_id = {"name": "item_id", "in": "path", "required": True, "schema": item_schema.ITEM_ID}
     app.api_route(
         path,
         methods=[method],
@@ -175,7 +174,7 @@ def _refuse(app: FastAPI, method: str, path: str, why: str) -> None:
 
 
 def _elsewhere(what: str, variable: str, chosen: Place, decided: Place) -> str:
-    """Why they are not at the public port, and the setting that decides it."""
+    """Explain why they are not at the public port, and which setting decides it."""
     because = ""
     if chosen == "auto":
         tokens = "an admin token" if decided == "admin" else "no admin token"
@@ -185,7 +184,7 @@ def _elsewhere(what: str, variable: str, chosen: Place, decided: Place) -> str:
 
 
 def _require_json(request: Request) -> None:
-    """A page of another site may send any other type without asking first (a CORS preflight)."""
+    """Refuse other types: a page of another site may send those without a CORS preflight."""
     given = context_of(request.scope).headers.get(b"content-type", b"")
     if given.partition(b";")[0].strip().lower() != JSON.encode():
         raise UnsupportedMediaType(f"send Content-Type: {JSON}")
@@ -196,7 +195,7 @@ def _unrecorded(request: Request, action: str) -> AbstractContextManager[dict[st
 
 
 def _recorded_by(admin: Access) -> Record:
-    """The admin API's check, and its line in the admin log; whose token it was goes into both."""
+    """Check admin access and log the write, with the name of the token."""
 
     @contextmanager
     def record(request: Request, action: str) -> Iterator[dict[str, object]]:
@@ -208,7 +207,7 @@ def _recorded_by(admin: Access) -> Record:
 
 
 async def read_charged(request: Request, limit: int) -> bytes:
-    """The whole body, for which there is a place in the loop's budget now."""
+    """Read the whole body, and wait for its turn in the loop's budget."""
     ctx = context_of(request.scope)
     body = await read_body(ctx, request, limit)
     if ctx.charge is not None:
@@ -217,13 +216,13 @@ async def read_charged(request: Request, limit: int) -> bytes:
 
 
 def _stored(ctx: RequestContext, seconds: float = ITEM_S) -> None:
-    """Charge what other threads do for a write."""
+    """Charge the time of other threads for a write."""
     if ctx.charge is not None:
         ctx.charge.spent(seconds)
 
 
 def turn_of(ctx: RequestContext) -> Turn:
-    """What to await between two slices of this request's work."""
+    """The function to await between two slices of this request's work."""
     return at_once if ctx.charge is None else ctx.charge.turn
 
 
