@@ -56,7 +56,7 @@ async def test_a_verb_is_not_undone_by_what_was_read_before_it(
         await state.fleet.publish()
         slow = Slow(state.store)
         monkeypatch.setattr(state.manager, "reconcile", reconcile)
-        monkeypatch.setattr(state.fleet, "_store", slow)
+        monkeypatch.setattr(state.fleet._notes, "store", slow)
         await slow.read.wait()
         await state.fleet.publish()
         slow.arrive.set()
