@@ -20,6 +20,7 @@ from service.access.admin import Access
 from service.api.admin_commands import AdminCommands, Command
 from service.api.body import Contents, read_body, validate
 from service.api.budget import LoopBudgetMiddleware
+from service.api.descriptions import describe
 from service.api.middleware import RequestContextMiddleware
 from service.api.oip.repository import add_repository
 from service.api.oip.routes import add_statistics
@@ -72,6 +73,7 @@ def create_admin(state: ServiceState) -> ASGIApp:
     if state.settings.metrics_on == "admin":
         add_metrics(app, state)  # without a token: it tells no more than it did in public
         add_statistics(app, state)
+    describe(app)
     budgeted = LoopBudgetMiddleware(app, state.budget, others=False)
     return RequestContextMiddleware(budgeted, state.settings, state.metrics, state.traces)
 
@@ -91,7 +93,7 @@ def _add_looking(app: FastAPI, state: ServiceState) -> None:
                 content["processes"], content["fleet_fault"] = [], str(error)
         return content
 
-    @app.get("/admin/models/{version}", summary="One version", responses=REFUSALS)
+    @app.get("/admin/models/{version}", summary="One version and its state", responses=REFUSALS)
     async def model(request: Request, version: Name) -> dict[str, Any]:
         access.check(request)
         return state.manager.catalog.describe(await state.manager.catalog.known(version))

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.access.middleware import guarded
 from service.admission.loop_budget import FAULTS
 from service.api.budget import LoopBudgetMiddleware
+from service.api.descriptions import describe
 from service.api.gate import INFER, INFER_VERSION, SCORE, AdmissionGate
 from service.api.middleware import RequestContextMiddleware
 from service.api.oip.infer import document_infer, infer_handler
@@ -38,7 +39,7 @@ def create_app(state: ServiceState) -> ASGIApp:
     """
     app = FastAPI(
         title="QIN Serving",
-        description="A user and a candidate list in, click probabilities out.",
+        description="Predicts click probabilities for a user and a list of candidates.",
         version="1",
         docs_url=None,
         redoc_url=None,
@@ -55,6 +56,7 @@ def create_app(state: ServiceState) -> ASGIApp:
     add_docs(app)
     if state.settings.metrics_on == "service":
         add_metrics(app, state)
+    describe(app)
     infer = infer_handler(state)
     scoring = {SCORE: score_handler(state), INFER: infer, INFER_VERSION: infer}
     document_access(app, state.settings, error_document())

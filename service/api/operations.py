@@ -21,14 +21,14 @@ POLICY = (
 
 def add_probes(app: FastAPI, state: ServiceState) -> None:
     @app.head("/livez", include_in_schema=False)
-    @app.get("/livez", summary="The process answers")
+    @app.get("/livez", summary="Liveness")
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
     @app.head("/readyz", include_in_schema=False)
     @app.get(
         "/readyz",
-        summary="Loaded, verified against the bundle's own golden answers, filled and warmed",
+        summary="Readiness",
         responses={503: problem()},
     )
     async def ready() -> dict[str, Any]:
@@ -51,7 +51,7 @@ def add_metrics(app: FastAPI, state: ServiceState) -> None:
     @app.head("/metrics", include_in_schema=False)
     @app.get(
         "/metrics",
-        summary="For Prometheus",
+        summary="Metrics for Prometheus",
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )

@@ -83,7 +83,6 @@ def document_score(app: FastAPI, state: ServiceState) -> None:
         SCORE,
         name="score",
         summary="Score a candidate list for a user",
-        description="Click probabilities, from the user's stored or given history.",
         response_model=ScoreAnswer,
         responses={
             200: {

@@ -65,7 +65,7 @@ def add_writes(app: FastAPI, state: ServiceState, admin: Access | None = None) -
 def add_item_reads(app: FastAPI, state: ServiceState) -> None:
     items = CatalogueItems(state.reader, state.refresher)
 
-    @app.get(ITEM, summary="An item's features", responses={**REFUSALS, **UNKNOWN})
+    @app.get(ITEM, summary="Read an item", responses={**REFUSALS, **UNKNOWN})
     async def read(item_id: ItemId) -> Response:
         found = await items.read(item_id_of(item_id))
         return Response(orjson.dumps(found), media_type=JSON)
@@ -77,7 +77,7 @@ def _add_events(app: FastAPI, state: ServiceState, record: Record, more: Respons
 
     @app.post(
         EVENTS,
-        summary="Append clicks, which the very next score sees",
+        summary="Append clicks",
         response_model=EventsAnswer,
         responses={
             207: {"model": EventsAnswer, "description": "Some are taken, some in `rejected`."},
@@ -116,7 +116,7 @@ def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Response
 
     @app.put(
         ITEM,
-        summary="Put an item whole",
+        summary="Create or replace an item",
         status_code=204,
         responses={**REFUSALS, **more},
         openapi_extra=whole,

@@ -23,7 +23,6 @@ from service.api.responses import RawResponse
 from service.context import Priority, RequestContext
 from service.state import ServiceState
 
-DESCRIPTION = "Inference by the Open Inference Protocol v2, with tensors as JSON or binary data."
 VARY = (b"vary", b"Accept-Encoding")
 
 
@@ -70,6 +69,4 @@ def document_infer(app: FastAPI, state: ServiceState) -> None:
     for path in (INFER, INFER_VERSION):
         documented = infer_documented(parameters_of(path, state))
         summary = "Score a candidate list for a user"
-        app.post(path, name="infer", summary=summary, description=DESCRIPTION, **documented)(
-            behind_the_gate
-        )
+        app.post(path, name="infer", summary=summary, **documented)(behind_the_gate)

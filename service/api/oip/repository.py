@@ -36,7 +36,7 @@ def add_repository(app: FastAPI, state: ServiceState) -> None:
 
     @app.post(
         "/v2/repository/index",
-        summary="Every version there is; {'ready': true}: those that answer",
+        summary="List the versions",
         responses=REFUSALS,
     )
     async def index(request: Request) -> list[dict[str, str]]:
@@ -67,8 +67,8 @@ def add_repository(app: FastAPI, state: ServiceState) -> None:
     for path in (MODEL, VERSION):
         extra = {"parameters": parameters_of(path, state)}
         for name, summary, handler in (
-            ("load", "The newest version becomes active; one that is named is loaded", load),
-            ("unload", "Unload it once its last answer has been given", unload),
+            ("load", "Load a version", load),
+            ("unload", "Unload a version", unload),
         ):
             app.post(f"{path}/{name}", summary=summary, responses=REFUSALS, openapi_extra=extra)(
                 handler

@@ -28,11 +28,11 @@ def add_oip(app: FastAPI, state: ServiceState) -> None:
 
 
 def _add_health(app: FastAPI, state: ServiceState) -> None:
-    @app.get("/v2/health/live", summary="The process answers")
+    @app.get("/v2/health/live", summary="Liveness")
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @app.get("/v2/health/ready", summary="As /readyz", responses=errors(503))
+    @app.get("/v2/health/ready", summary="Readiness", responses=errors(503))
     async def ready() -> dict[str, bool]:
         state.ready()
         return {"ready": True}
@@ -45,7 +45,7 @@ def _add_looking(app: FastAPI, state: ServiceState) -> None:
     def version_of(request: Request) -> LoadedModel:
         return registry.resolve(asked_version(state, request))[0]
 
-    @app.get("/v2", summary="The server")
+    @app.get("/v2", summary="Server metadata")
     async def server() -> dict[str, Any]:
         return server_metadata()
 
@@ -60,9 +60,9 @@ def _add_looking(app: FastAPI, state: ServiceState) -> None:
     async def config(request: Request) -> dict[str, Any]:
         return model_config(settings, version_of(request))
 
-    _look(app, state, "", "The model and its tensors", metadata)
-    _look(app, state, "/ready", "In memory, and as /readyz", ready)
-    _look(app, state, "/config", "Its configuration, as Triton has it", config)
+    _look(app, state, "", "Model metadata", metadata)
+    _look(app, state, "/ready", "Model readiness", ready)
+    _look(app, state, "/config", "Model configuration", config)
 
 
 def add_statistics(app: FastAPI, state: ServiceState) -> None:
@@ -78,7 +78,7 @@ def add_statistics(app: FastAPI, state: ServiceState) -> None:
         names = registry.loaded() if asked is None else [registry.resolve(asked)[0].name]
         return await statistics(state, names)
 
-    _look(app, state, "/stats", "Its statistics", stats)
+    _look(app, state, "/stats", "Model statistics", stats)
 
 
 def _look(app: FastAPI, state: ServiceState, path: str, summary: str, handler: Handler) -> None:
