@@ -51,8 +51,14 @@ def _without_secrets(arguments: Sequence[str]) -> list[str]:
     return shown
 
 
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def provenance(load: Load, started: datetime | None = None) -> dict[str, Any]:
+    """Return what a result was measured with: settings, machine, command line and time."""
+    return {
+        "settings": describe(load),
+        "environment": machine(),
+        "command": command(),
+        "started": (started or datetime.now(UTC)).isoformat(timespec="seconds"),
+    }
 
 
 def describe(load: Load) -> dict[str, Any]:

@@ -77,10 +77,7 @@ def summarise(run: Run, slos: Sequence[Slo] = (), oracle: OracleReport | None = 
         "stages": stage_breakdown(run),
         "generators": run.generators,
         "interrupted_after_s": run.interrupted_at,
-        "settings": environment.describe(run.load),
-        "environment": environment.machine(),
-        "command": environment.command(),
-        "started": run.started.isoformat(timespec="seconds"),
+        **environment.provenance(run.load, run.started),
     }
 
 

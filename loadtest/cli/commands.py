@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from loadtest.analysis.results import summarise
+from loadtest.analysis.slo import Slo
 from loadtest.cli.options import LoadOptions, with_load
 from loadtest.cli.progress import live
 from loadtest.cli.terminal import (
@@ -22,7 +23,6 @@ from loadtest.cli.terminal import (
     oracle_of,
     print_json,
     say,
-    slos_of,
     write_results,
 )
 from loadtest.generator.replay import write_log
@@ -43,7 +43,7 @@ def run(
 ) -> None:
     """Load the service at a rate, open loop, and compare its latency with targets."""
     with exit_on_error():
-        slos, judge = slos_of(slo), oracle_of(oracle, store)
+        slos, judge = [Slo.parse(text) for text in slo], oracle_of(oracle, store)
         load = replace(options.load(), keep_answers=judge is not None)
         with live(console, "run") as watch, execute(load, watch=watch) as finished:
             checked = None if judge is None else check_run(finished, judge)

@@ -25,7 +25,6 @@ from loadtest.cli.terminal import (
     oracle_of,
     print_json,
     say,
-    slos_of,
     write_json,
     write_results,
 )
@@ -35,7 +34,7 @@ from loadtest.experiments.search import Search
 from loadtest.experiments.soak import ResourceMonitor
 from loadtest.experiments.swap import Admin, Swapper
 from loadtest.experiments.swap import judge as judge_swaps
-from loadtest.generator.runner import Load, execute
+from loadtest.generator.runner import execute
 from loadtest.oracle.oracle import check_run
 from loadtest.report import experiments as pages
 from loadtest.report.summary import EXIT_CODES, show
@@ -58,10 +57,8 @@ def search(
     """
     with exit_on_error():
         load = options.load()
-        result = {
-            **Search(load, Slo.parse(slo), precision, say).run(),
-            **made_with(load),
-        }
+        found = Search(load, Slo.parse(slo), precision, say).run()
+        result = found | environment.provenance(load)
         say(
             f"[bold green]KNEE: {result['knee_per_s']:.1f} requests/s meet {slo}[/], confirmed "
             f"{result['confirmations']} times; {result['first_miss_per_s']:.1f}/s did not"
@@ -92,7 +89,7 @@ def compare(
     with exit_on_error():
         a = options.load()
         b = changed(options, against, change).load()
-        result = {**Comparison(a, b, rounds, say).run(), **made_with(a)}
+        result = Comparison(a, b, rounds, say).run() | environment.provenance(a)
         result["b"] = environment.describe(b)
         for line in sentences(result["effects"]):
             say(line)
@@ -129,8 +126,8 @@ def swap(
     The first fifth and the last tenth of --duration have no swaps, for comparison.
     """
     with exit_on_error():
-        judge, load = oracle_of(oracle, store), options.load()
-        load = replace(load, keep_answers=judge is not None)
+        slos, judge = [Slo.parse(text) for text in slo], oracle_of(oracle, store)
+        load = replace(options.load(), keep_answers=judge is not None)
         api = Admin(admin, admin_token, load.allow_remote)
         versions = version or api.versions()[:2]
         if len(versions) < 2:
@@ -139,7 +136,7 @@ def swap(
         swapper = Swapper(api, versions, swaps, begin, end, pid, fresh)
         with live(console, "swap") as watch, execute(load, watch=watch, background=swapper) as run:
             checked = None if judge is None else check_run(run, judge)
-            result = summarise(run, slos_of(slo), checked)
+            result = summarise(run, slos, checked)
             result["swap"] = judge_swaps(run, swapper, checked)
             show(console, result)
             say(pages.swap_sentence(result["swap"]))
@@ -167,13 +164,14 @@ def soak(
 ) -> None:
     """Check that memory and descriptors of the service stay steady under load."""
     with exit_on_error():
+        slos = [Slo.parse(text) for text in slo]
         resident_mib(pid)  # a wrong pid is an error before the load
         watcher = ResourceMonitor(pid, every)
         with (
             live(console, "soak") as watch,
             execute(options.load(), watch=watch, background=watcher) as run,
         ):
-            result = summarise(run, slos_of(slo))
+            result = summarise(run, slos)
             result["soak"] = watcher.judge(
                 settle=settle, growth=growth, more_descriptors=more_descriptors
             )
@@ -207,13 +205,3 @@ def changed(options: LoadOptions, url: str | None, changes: list[str]) -> LoadOp
     if not new:
         raise ValueError("compare: B equals A; give --against or --change")
     return replace(options, **new)
-
-
-def made_with(load: Load) -> Json:
-    """Settings, environment, command line and time, for a result."""
-    return {
-        "settings": environment.describe(load),
-        "environment": environment.machine(),
-        "command": environment.command(),
-        "started": environment.now(),
-    }

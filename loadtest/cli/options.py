@@ -114,17 +114,18 @@ def with_load(command: Callable[..., None]) -> Callable[..., None]:
     """Give ``command(options: LoadOptions, …)`` an option for each field of ``LoadOptions``."""
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     hints = get_type_hints(LoadOptions, include_extras=True)
+    defaults = {f.name: f.default for f in fields(LoadOptions)}
+    defaults |= {"url": inspect.Parameter.empty, "header": []}
     shared = [
         inspect.Parameter(
-            f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f), annotation=hints[f.name]
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name]
         )
-        for f in fields(LoadOptions)
+        for name, default in defaults.items()
     ]
-    names = {parameter.name for parameter in shared}
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
-        options = LoadOptions(**{name: values.pop(name) for name in names})
+        options = LoadOptions(**{name: values.pop(name) for name in defaults})
         command(options, **values)
 
     first, *others = shared
@@ -132,12 +133,6 @@ def with_load(command: Callable[..., None]) -> Callable[..., None]:
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
-
-
-def _default(option: Any) -> Any:
-    if option.name == "url":
-        return inspect.Parameter.empty
-    return [] if option.name == "header" else option.default
 
 
 def _cores(text: str) -> tuple[int, ...]:

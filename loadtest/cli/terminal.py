@@ -12,7 +12,6 @@ import orjson
 import typer
 from rich.console import Console
 
-from loadtest.analysis.slo import Slo
 from loadtest.generator.runner import Run, RunError
 from loadtest.oracle.bundle_oracle import BundleOracle
 from loadtest.oracle.oracle import Oracle
@@ -51,10 +50,6 @@ def say(line: str) -> None:
 def print_json(content: dict[str, Any]) -> None:
     sys.stdout.buffer.write(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
     sys.stdout.flush()
-
-
-def slos_of(texts: Sequence[str]) -> list[Slo]:
-    return [Slo.parse(text) for text in texts]
 
 
 def oracle_of(path: str | None, store: str | None) -> Oracle | None:

@@ -28,26 +28,6 @@ class State(Enum):
 class Connection:
     """A socket with the unsent rest of a request and the answer read so far."""
 
-    __slots__ = (
-        "_first",
-        "_keep_alive",
-        "_parser",
-        "_poller",
-        "_unsent",
-        "body",
-        "complete",
-        "fault",
-        "fd",
-        "idle_since",
-        "received_at",
-        "request",
-        "sock",
-        "state",
-        "status",
-        "timing",
-        "version",
-    )
-
     def __init__(self, poller: Poller, address: tuple[str, int], family: int) -> None:
         self._poller = poller
         self.sock = socket.socket(family, socket.SOCK_STREAM)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -131,12 +130,12 @@ def knee(points: Sequence[dict[str, Any]], knee_rate: float, limit_ms: float, sl
     """Chart latency against the offered rate, with the knee."""
     rate = [point["rate"] for point in points]
     names = {"p50": "c", "p99": "a", "p99.9": "d"}
-    values = {n: [_or_nan(point["latency_ms"][n]) for point in points] for n in names}
-    every = np.array([v for line in values.values() for v in line])
-    every = every[~np.isnan(every)]
+    values = {n: np.array([p["latency_ms"][n] for p in points], np.float64) for n in names}
+    every = np.concatenate(list(values.values()))  # None is NaN
+    low, high = float(np.nanmin(every)), max(float(np.nanmax(every)), limit_ms)
     return Chart(
         x=Scale(0, 1.05 * max(rate), title="requests a second, offered"),
-        y=Scale(0.8 * float(every.min()), 1.3 * max(float(every.max()), limit_ms), log=True),
+        y=Scale(0.8 * low, 1.3 * high, log=True),
         lines=[
             Line(n, style, rate, values[n], dots=True)
             for n, style in names.items()
@@ -175,22 +174,17 @@ def intervals(effects: dict[str, dict[str, Any]]) -> str:
         for edge in ("low", "high")
     ]
     low, high = min(0.95, *edges), max(1.05, *edges)
-    places = [number + offset for number in range(len(effects)) for offset in (0.35, 0.65)]
+    arms = (("b_over_a", "B over A", "a", 0.35), ("control", "A against itself", "e", 0.65))
     lines = []
-    for place, (effect, kind) in zip(
-        places,
-        ((effect, kind) for effect in effects.values() for kind in ("b_over_a", "control")),
-        strict=True,
-    ):
-        ratio = effect[kind]
-        style = "a" if kind == "b_over_a" else "e"
-        lines.append(Line(kind, style, [place, place], [ratio["low"], ratio["high"]]))
-        lines.append(Line(kind, style, [place], [ratio["ratio"]], dots=True))
-    named = {"b_over_a": "B over A", "control": "A against itself"}
+    for number, effect in enumerate(effects.values()):
+        for kind, name, style, offset in arms:
+            ratio, place = effect[kind], number + offset
+            lines.append(Line(name, style, [place, place], [ratio["low"], ratio["high"]]))
+            lines.append(Line(name, style, [place], [ratio["ratio"]], dots=True))
     return Chart(
         x=Scale(0, len(effects), ticks=[(n + 0.5, name) for n, name in enumerate(effects)]),
         y=Scale(low * 0.98, high * 1.02),
-        lines=[replace(line, name=named[line.name]) for line in lines],
+        lines=lines,
         levels=[(1.0, "no difference")],
         label="Ratios with their intervals",
     ).draw()
@@ -207,7 +201,3 @@ def memory(samples: Sequence[dict[str, Any]]) -> str:
         label="Resident memory over time",
         height=220,
     ).draw()
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value

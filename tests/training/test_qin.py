@@ -105,13 +105,13 @@ def gradients(network: QIN, logit: Tensor, label: Tensor) -> dict[str, Tensor]:
 @given(network=networks(), training=st.booleans())
 def test_logits_and_gradients_are_the_published_ones(network: QIN, training: bool) -> None:
     rows = random_rows(network.schema)
-    with without_dropout(network.train(training)):
-        expected = PublishedQIN(network)(Positions.of(rows))
-        found = network(rows)
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-        wanted = gradients(network, expected, rows.label)
-        for name, gradient in gradients(network, found, rows.label).items():
-            torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12, msg=name)
+    network = without_dropout(network.train(training))
+    expected = PublishedQIN(network)(Positions.of(rows))
+    found = network(rows)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    wanted = gradients(network, expected, rows.label)
+    for name, gradient in gradients(network, found, rows.label).items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12, msg=name)
 
 
 @settings(deadline=None, max_examples=20)

@@ -108,6 +108,15 @@ def test_what_cannot_be_run_is_refused_with_2_and_the_option(
     assert named in told.getvalue()
 
 
+@pytest.mark.parametrize("command", ["soak", "swap"])
+def test_a_malformed_target_is_an_error_before_the_load(command: str) -> None:
+    with StubProcess(service="constant:5ms", servers=0, admin_port=0) as stub:
+        own = {"soak": ["--pid", str(stub.pid)], "swap": ["--admin", stub.admin_url]}[command]
+        arguments = [command, stub.url, "--duration", "1s", "--warmup", "0", "--slo", "p99", *own]
+        done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, stub.counts.get("requests", 0)) == (2, 0)
+
+
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
 def test_it_is_stopped_cleanly_with_a_report_of_what_there_is(
     quick_stub: StubProcess, tmp_path: Path, word: signal.Signals

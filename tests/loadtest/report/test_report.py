@@ -10,7 +10,7 @@ import pytest
 
 from loadtest.analysis.results import summarise
 from loadtest.analysis.slo import Slo
-from loadtest.cli.experiments import made_with
+from loadtest.environment import provenance
 from loadtest.experiments.process import resident_mib
 from loadtest.experiments.soak import ResourceMonitor
 from loadtest.experiments.stub_process import StubProcess
@@ -55,7 +55,7 @@ def study_pages(folder: Path) -> dict[str, Path]:
         for rate in (25.0, 50.0, 100.0, 200.0)
     ]
     search = {
-        **made_with(LOAD),
+        **provenance(LOAD),
         "knee_per_s": 100.0,
         "first_miss_per_s": 105.0,
         "confirmations": 3,
@@ -71,8 +71,8 @@ def study_pages(folder: Path) -> dict[str, Path]:
     }
     segment = {"arm": "A", "latency_ms": latency, "buckets": {"ok": 10}}
     comparison = {
-        **made_with(LOAD),
-        "b": made_with(LOAD)["settings"],
+        **provenance(LOAD),
+        "b": provenance(LOAD)["settings"],
         "effects": effects,
         "rounds": [[segment] * 6] * 3,
         "order": ["A", "B"],
