@@ -15,6 +15,8 @@ from service.api.score_schema import ANSWER_EXAMPLE, REQUEST_EXAMPLES, ProblemDo
 from service.application import build_application
 from service.errors import tree
 from service.settings import Settings
+from tests.service.access.test_placement import admin_of
+from tests.service.in_process import client_of, opened
 from tests.service.world import World
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -93,6 +95,28 @@ def test_the_openapi_document_shows_the_request_with_its_limits(document: dict[s
     assert body["schema"]["required"] == ["user_id", "candidates"]
     assert body["schema"]["additionalProperties"] is False
     assert {"400", "404", "413", "422", "429", "503", "504"} <= post["responses"].keys()
+
+
+def documented_paths(text: str) -> set[str]:
+    """Paths that a page names, ``{}`` for each parameter; ``[…]`` may be left out."""
+    paths = set()
+    for found in re.findall(r"/[\w/.{}\[\]-]*", text):
+        for form in (re.sub(r"\[.*?\]", "", found), re.sub(r"[\[\]]", "", found)):
+            paths.add(re.sub(r"(?<=/)(\{\w+\}|qin|V)(?=/|$)", "{}", form))
+    return paths
+
+
+async def test_every_route_is_on_the_page_of_the_api(world: World) -> None:
+    page = documented_paths((DOCS / "http-api.md").read_text())
+    async with (
+        opened(world) as state,
+        client_of(state) as public,
+        admin_of(state) as admin,
+    ):
+        for client in (public, admin):
+            paths = (await client.get("/openapi.json")).json()["paths"]
+            assert len(paths) > 5
+            assert not sorted({re.sub(r"\{\w+\}", "{}", path) for path in paths} - page)
 
 
 @pytest.mark.parametrize("name", REQUEST_EXAMPLES)
