@@ -64,14 +64,14 @@ class Metrics:
         )
         self.request_seconds = Histogram(
             "qin_request_duration_seconds",
-            "From the request's first byte seen to its answer handed over, by route and outcome.",
+            "Time from a request's first byte to its answer, by route and outcome.",
             ["route", "outcome"],
             buckets=LATENCY,
             registry=registry,
         )
         self.stage_seconds = Histogram(
             "qin_stage_duration_seconds",
-            "Where the time of scoring requests went; the stages of a request sum to its total.",
+            "Time of scoring requests by stage; the stages of a request sum to its total.",
             ["stage", "outcome"],
             buckets=LATENCY,
             registry=registry,
@@ -90,7 +90,7 @@ class Metrics:
         )
         self.admission = Counter(
             "qin_admission",
-            "Scoring requests by class and outcome: admitted, or refused for want of room (429).",
+            "Scoring requests by class and outcome: admitted, or refused (429).",
             ["priority", "outcome"],
             registry=registry,
         )
@@ -103,7 +103,7 @@ class Metrics:
         )
         self.budget_seconds = Counter(
             "qin_budget_seconds",
-            "Time of the event loop that they took, refusals included.",
+            "Event-loop time of these requests, refusals included.",
             ["kind"],
             registry=registry,
         )
@@ -131,24 +131,24 @@ class Metrics:
         self.table_hits, self.table_misses = lookups.labels("hit"), lookups.labels("miss")
         self.table_moved = Counter(
             "qin_item_table_moved",
-            "Times rows were taken away from a request, which then looked its items up again.",
+            "Requests that looked their items up again, because rows had been evicted.",
             registry=registry,
         )
         self.events = Counter(
             "qin_events",
-            "Events, by what became of them: applied, repeated or rejected.",
+            "Events by result: applied, repeated or rejected.",
             ["result"],
             registry=registry,
         )
         self.degraded = Counter(
             "qin_degraded",
-            "Scored requests that had to do without something, in whole or in part.",
+            "Scored requests with a degraded input, by input.",
             ["what"],
             registry=registry,
         )
         self.cold_users = Counter(
             "qin_cold_users",
-            "Scored requests of users of whom no history was found or given.",
+            "Scored requests without a stored or given history.",
             registry=registry,
         )
         self.cold_items = Counter(
@@ -201,11 +201,11 @@ class Metrics:
         )
         self.model_load_stall = self._gauge(
             "qin_model_load_stall_seconds",
-            "The longest the event loop was kept waiting while the last version was loaded.",
+            "Longest stall of the event loop while the last version was loaded.",
             "max",
         )
         self.canary_share = self._gauge(
-            "qin_canary_share", "Share of the users answered by a canary.", "max"
+            "qin_canary_share", "Share of users served by a canary.", "max"
         )
         self.shadow = Counter(
             "qin_shadow_requests",
@@ -228,36 +228,34 @@ class Metrics:
             buckets=TAU,
             registry=registry,
         )
-        self.gc_pauses = GCPauses(
-            "qin_gc_pause_seconds", "Garbage collections, during which nothing else runs."
-        )
+        self.gc_pauses = GCPauses("qin_gc_pause_seconds", "Pauses by garbage collections.")
         registry.register(self.gc_pauses)
         self.loop_lag = Histogram(
             "qin_event_loop_lag_seconds",
-            "How late a timer of the event loop was, looked at 20 times a second.",
+            "Delay of a timer on the event loop, measured 20 times a second.",
             buckets=PAUSES,
             registry=registry,
         )
         self.connections = Gauge(
             "qin_connections",
-            "Open connections, by port and by what they are doing.",
+            "Open connections by port and state.",
             ["port", "state"],
             registry=registry,
         )
         self.connections_cut = Counter(
             "qin_connections_cut",
-            "Connections closed for being late, by what they were late with, or crowded out.",
+            "Connections closed by the server, by the state that timed out, or crowded: evicted.",
             ["why"],
             registry=registry,
         )
         self.rescored = Counter(
             "qin_top_k_rescored",
-            "Candidates that int8 could not rule out of the k best, scored again in float32.",
+            "Candidates scored again in float32: int8 could not exclude them from the top k.",
             registry=registry,
         )
         self.top_k_bound = Counter(
             "qin_top_k_out_of_bound",
-            "Lists whose int8 error was beyond the gate's bound: all of it scored in float32.",
+            "Lists scored in float32, because their int8 error exceeded the gate's bound.",
             registry=registry,
         )
         self.rechecks = Counter(
@@ -268,7 +266,7 @@ class Metrics:
         )
         registry.register(_BackgroundFailures())
         self._begin_at_zero()
-        build = Info("qin_build", "What is running.", registry=registry)
+        build = Info("qin_build", "Versions of the service and its libraries.", registry=registry)
         build.info(
             {
                 "version": version_of("qin-serving"),
@@ -334,6 +332,6 @@ class _BackgroundFailures(Collector):
     def _family(self) -> CounterMetricFamily:
         return CounterMetricFamily(
             "qin_background_failures",
-            "Errors of background tasks and threads, each logged and gone on from, by task.",
+            "Errors of background tasks and threads, by task. Each is logged.",
             labels=self._labelnames,
         )
