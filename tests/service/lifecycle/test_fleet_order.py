@@ -113,7 +113,8 @@ async def test_a_models_folder_that_cannot_be_read_is_told_once_and_waited_for(
     ):
         await first.manager.activate("small-1")
         await first.fleet.publish()
-        await until(lambda: other.ready().name == "small-1")
+        await until(lambda: other.fleet._me.done == first.fleet._me.done)  # all of it, not half
+        assert other.ready().name == "small-1"
         await other.manager.unload("small-2")
         os.rename(elsewhere, aside)
         os.symlink(elsewhere, elsewhere)  # a loop, which no user can read
