@@ -97,7 +97,7 @@ def written(path: Path) -> Iterator[None]:
         raise
 
 
-class Bar:
+class ProgressBar:
     """Progress bar on stderr: rows, rate and remaining time."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Bar:
             console=_stderr(),
         )
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         self._progress.start()
         return self
 

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from feature_store.cli.app import (
     AsJson,
-    Bar,
     HistoryFiles,
     IdColumn,
     ItemFiles,
+    ProgressBar,
     StoreUrl,
     opened,
     refusals,
@@ -91,7 +91,7 @@ async def _check(
         sources = [HistoryParquet(path) for path in histories]
         found.superseded = superseded(sources)
         found.warnings += [warning for source in sources for warning in source.warnings]
-        with Bar() as bar, written(differences), differences.open("wb") as file:
+        with ProgressBar() as bar, written(differences), differences.open("wb") as file:
             checks = []
             if items:
                 source = ItemParquet(items, store.schema, id_column=id_column)
@@ -149,7 +149,7 @@ async def _export(url: str, folder: Path, id_column: str) -> tuple[dict[str, int
     damaged: list[int] = []
     report = {"items": 0, "histories": 0, "histories_with_id_0": 0}
     async with opened(url) as store:
-        with Bar() as bar, written(folder):
+        with ProgressBar() as bar, written(folder):
             await asyncio.to_thread(_prepare, folder, store.schema.to_yaml())
             task = bar.task("items", await store.count_items())
             async for report["items"], bad in export_items(store, folder / ITEMS, id_column):

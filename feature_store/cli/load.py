@@ -14,10 +14,10 @@ from rich.console import Console
 from feature_store.cli.app import (
     PATIENCE_MS,
     AsJson,
-    Bar,
     HistoryFiles,
     IdColumn,
     ItemFiles,
+    ProgressBar,
     SchemaFile,
     StoreUrl,
     opened,
@@ -28,7 +28,7 @@ from feature_store.options import StoreOptions
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.histories import HistoryParquet
 from feature_store.parquet.items import ItemParquet
-from feature_store.parquet.load import Load, LoadReport, identity
+from feature_store.parquet.load import LoadJob, LoadReport, identity
 from feature_store.schema import FeatureSchema
 
 PROBED_ROWS = 1024
@@ -100,9 +100,9 @@ async def _load(
             item_source = ItemParquet(items, store.schema, id_column=id_column)
         sources = [HistoryParquet(path) for path in histories]
         mark = identity([*items, *histories], f"{len(items)} {id_column} {store.schema.layout}")
-        job = Load(store, item_source, sources, mark)
+        job = LoadJob(store, item_source, sources, mark)
         report = LoadReport(sources=mark) if restart else await job.resumed()
-        with Bar() as bar:
+        with ProgressBar() as bar:
             tasks = {
                 number: bar.task(
                     "items" if number == 0 else histories[number - 1].name,
@@ -121,10 +121,8 @@ async def _load(
 
 
 def _fitting(items: list[Path], schema: Path, id_column: str | None) -> ItemParquet:
-    """Open item files, before a store is created for their schema.
-
-    Raises DataFileError if none of the first rows fits the schema.
-    """
+    """Open item files. Raises DataFileError, before a store is created, if none of the first rows
+    fits the schema."""
     source = ItemParquet(items, FeatureSchema.read(schema), id_column=id_column)
     batch = next(source.batches(PROBED_ROWS), None)
     if batch is not None and batch.rejected and not len(batch.ids):

@@ -49,7 +49,7 @@ Advance = Callable[[int, int], None]  # (phase, row) -> None
 
 
 @dataclass(slots=True)
-class Load:
+class LoadJob:
     """Loads item files, then history files, into a store."""
 
     store: FeatureStore
@@ -72,7 +72,7 @@ class Load:
         return stopped if stopped.sources == self.sources else fresh
 
     async def run(self, report: LoadReport, rejects: Path, advance: Advance) -> LoadReport:
-        """Load the rest after ``report``. Writes a JSON line per rejected row to ``rejects``."""
+        """LoadJob the rest after ``report``. Writes a JSON line per rejected row to ``rejects``."""
         report.joined_to_nothing = self.items.joined_to_nothing if self.items else 0
         report.superseded = superseded(self.histories)
         with _Rejects(rejects, report.rejects_bytes) as rejected:

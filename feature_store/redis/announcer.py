@@ -71,9 +71,8 @@ class Announcer:
         """Append entries to the log; without ids, one empty entry."""
         starts = range(0, max(1, len(item_ids)), IDS_PER_CHANGE)
         parts = [item_ids[at : at + IDS_PER_CHANGE] for at in starts]
-        await self._client.bulk(
-            [self._layout.tell_changes(part, self._kept, field) for part in parts]
-        )
+        entries = [self._layout.tell_changes(part, self._kept, field) for part in parts]
+        await self._client.bulk(entries)
 
     async def close(self) -> None:
         """Retry pending announcements once, then drop them."""

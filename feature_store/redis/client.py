@@ -32,10 +32,8 @@ class RedisClient:
         return await self._nodes.call(commands, self._deadline(lane), lane=lane)
 
     async def all(self, commands: Sequence[Command], lane: int = REQUESTS) -> list[Reply]:
-        """Return a reply for every command; raise the first error.
-
-        Only errors of bulk commands name the key: a request's key identifies its user.
-        """
+        """Return all replies or raise the first error, with its key only in bulk: a request's key
+        identifies its user."""
         replies = await self.each(commands, lane)
         for at, reply in enumerate(replies):
             if isinstance(reply, StoreError):

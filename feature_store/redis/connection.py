@@ -42,11 +42,7 @@ class PipelinedConnection:
     """An open connection; ``lost`` is the error that ended it."""
 
     def __init__(
-        self,
-        connection: Connection,
-        place: str,
-        on_lost: Callable[[], None],
-        faults: FaultLog,
+        self, connection: Connection, place: str, on_lost: Callable[[], None], faults: FaultLog
     ) -> None:
         self.place = place
         self._faults = faults
@@ -82,9 +78,8 @@ class PipelinedConnection:
     async def send(self, commands: Sequence[Parts], deadline: float) -> list[Any]:
         """Return the replies; an error reply is an element of the list, not raised.
 
-        Raises StoreUnavailable past ``deadline`` (event-loop time), ConnectionLost when the
-        connection breaks. Either is ``unknown`` if the commands had been sent; otherwise they
-        never will be.
+        Raises StoreUnavailable past ``deadline`` (event-loop time), ConnectionLost on a broken
+        connection: ``unknown`` if the commands had been sent; otherwise they never will be.
         """
         if self.lost is not None:
             raise ConnectionLost(str(self.lost))

@@ -31,11 +31,7 @@ class RedisServer:
     """A server at one address, with one connection per lane."""
 
     def __init__(
-        self,
-        place: str,
-        connect: Callable[[], Connection],
-        budget_s: float,
-        faults: FaultLog,
+        self, place: str, connect: Callable[[], Connection], budget_s: float, faults: FaultLog
     ) -> None:
         self.place = place
         self._connect, self._budget_s = connect, budget_s

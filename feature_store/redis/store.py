@@ -93,10 +93,8 @@ class RedisStore:
         fields: Parts = ("format", STORE_FORMAT, "schema", text, "partitions", partitions)
         await self._client.one(Command(("HSET", key, *fields), key), BULK)
         if not await self._client.one(self._layout.last_change(), BULK):
-            kept = self._options.changes_kept
-            await self._client.one(
-                self._layout.tell_changes((), kept), BULK
-            )  # so that the log has an end from the start
+            first = self._layout.tell_changes((), self._options.changes_kept)
+            await self._client.one(first, BULK)  # so that the log has an end from the start
 
     async def history(self, user_id: int) -> Ids | None:
         user, length = checked_id(user_id, "user id"), self.schema.history_length
@@ -222,10 +220,8 @@ class RedisStore:
         ids = np.unique(checked_ids(item_ids, "item id"))
         if self._announcer is None:
             starts = range(0, len(ids), ITEMS_PER_SCRIPT)
-            kept, parts = (
-                self._options.changes_kept,
-                [ids[s : s + ITEMS_PER_SCRIPT] for s in starts],
-            )
+            kept = self._options.changes_kept
+            parts = [ids[s : s + ITEMS_PER_SCRIPT] for s in starts]
             deletions = [self._layout.delete_and_tell(part.tolist(), kept) for part in parts]
             return sum(await self._client.bulk(deletions, batch=PARTITIONS_PER_BATCH))
         commands = [

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from loadtest.generator.columns import Bucket
-
-if TYPE_CHECKING:
-    from loadtest.generator.runner import Run
+from loadtest.generator.runner import Run
 
 TOTAL = "total"  # name of the server's total
-
-
-def parse_server_timing(header: str) -> Iterator[tuple[str, float]]:
-    """Yield (stage, milliseconds) of each metric with a duration (W3C Server Timing)."""
-    for metric in header.split(","):
-        name, *parameters = (part.strip() for part in metric.split(";"))
-        for parameter in parameters:
-            key, _, value = parameter.partition("=")
-            if key.strip().lower() == "dur" and name:
-                yield name, float(value.strip().strip('"'))
 
 
 def stage_breakdown(run: Run) -> dict[str, Any] | None:

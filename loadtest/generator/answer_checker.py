@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import orjson
 
-from loadtest.analysis.stages import parse_server_timing
 from loadtest.generator.columns import STAGES, Bucket, Columns, Reason
 from loadtest.generator.config import GeneratorConfig
 from loadtest.generator.workload import SCORE, Bank
@@ -90,3 +90,13 @@ def _number(names: list[str], name: str) -> int:
     except ValueError:
         names.append(name)
         return len(names) - 1
+
+
+def parse_server_timing(header: str) -> Iterator[tuple[str, float]]:
+    """Yield (stage, milliseconds) of each metric with a duration (W3C Server Timing)."""
+    for metric in header.split(","):
+        name, *parameters = (part.strip() for part in metric.split(";"))
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key.strip().lower() == "dur" and name:
+                yield name, float(value.strip().strip('"'))

@@ -90,13 +90,13 @@ def bench_top_k(
         raise typer.BadParameter("give --bundle and --data together")
     with refusals():
         from model_export.bench.table import show_top_k
-        from model_export.bench.top_k import Question, run
+        from model_export.bench.top_k import ListShape, run
 
         opened, catalogue = _catalogue(bundle, data)
         with counted("bench-top-k") as announce:
             result = run(
                 FeatureSchema.microlens() if opened is None else opened.schema,
-                Question(k, candidates, history),
+                ListShape(k, candidates, history),
                 bundle=opened,
                 catalogue=catalogue,
                 lists=lists,

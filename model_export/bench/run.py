@@ -28,6 +28,7 @@ from model_export.bench.unfolded import Published
 from model_export.bench.work import work
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.rank_correlation import kendall_tau
+from training.progress import OnProgress, no_progress
 from training.qin import QIN
 
 TIMED = (
@@ -42,7 +43,6 @@ TIMED = (
     "item_tower",
     "history_tower",
 )
-Announce = Callable[[str, int, int], None]  # step, done, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def run(
     history: list[int],
     threads: int = 1,
     seconds: float = 1.0,
-    announce: Announce = lambda what, done, total: None,
+    announce: OnProgress = no_progress,
 ) -> dict[str, Any]:
     """Measure every list length at the first history length, others at 512 candidates only.
 
@@ -100,7 +100,7 @@ def run(
     }
 
 
-def _steps(total: int, announce: Announce) -> Callable[[str], None]:
+def _steps(total: int, announce: OnProgress) -> Callable[[str], None]:
     done = iter(range(total + 1))
     return lambda what: announce(what, next(done), total)
 

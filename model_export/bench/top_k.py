@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,24 +27,23 @@ from model_export.bundle.top_k import best, out_of_bound, shortlist
 from model_export.bundle.vectors import Floats
 from model_export.quality.random_network import calm, random_network
 from model_export.quality.random_rows import random_held_out
+from training.progress import OnProgress, no_progress
 from training.qin import QINSizes
 
 SMALL_WIDTH = 16  # of every embedding of the narrow network
 CALM = 0.5  # factor on the scale of every batch norm
 BAR = 1.8  # least speed-up over float32
 
-Announce = Callable[[str, int, int], None]  # step, done, total
-
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ListShape:
     k: int
     candidates: int
     history: int
 
 
 @dataclass(slots=True)
-class Seen:
+class Results:
     """Results of both variants over several lists."""
 
     different: int = 0
@@ -72,7 +70,7 @@ class Seen:
 
 def run(
     schema: FeatureSchema,
-    question: Question,
+    shape: ListShape,
     *,
     bundle: Bundle | None = None,
     catalogue: ItemRows | None = None,
@@ -80,7 +78,7 @@ def run(
     lists: int = 10_000,
     seconds: float = 20.0,
     threads: int = 1,
-    announce: Announce = lambda what, done, total: None,
+    announce: OnProgress = no_progress,
 ) -> dict[str, Any]:
     """``speed``: lists for ``seconds`` on ``bundle``, or on random weights at full size.
 
@@ -94,17 +92,17 @@ def run(
         if full is None:
             full, known = _random_bundle(schema, sizes, Path(folder))
         announce("speed", 1, 3)
-        speed = _contest(full, known, question, threads, lists=None, seconds=seconds)
+        speed = _contest(full, known, shape, threads, lists=None, seconds=seconds)
         announce(f"{lists} lists", 2, 3)
         small = QINSizes(attention_width=3 * SMALL_WIDTH)
         narrow, items = _random_bundle(_narrow(schema), small, Path(folder) / "narrow")
-        exactness = _contest(narrow, items, question, threads, lists=lists, seconds=seconds * 6)
+        exactness = _contest(narrow, items, shape, threads, lists=lists, seconds=seconds * 6)
         announce("done", 3, 3)
     different = speed["different"] + exactness["different"]
     return {
-        "k": question.k,
-        "candidates": question.candidates,
-        "history": question.history,
+        "k": shape.k,
+        "candidates": shape.candidates,
+        "history": shape.history,
         "threads": threads,
         "subject": f"bundle {bundle.version}" if bundle else f"random weights, {schema.name}",
         "speed": speed,
@@ -142,26 +140,26 @@ def _narrow(schema: FeatureSchema) -> FeatureSchema:
 def _contest(
     bundle: Bundle,
     catalogue: ItemRows | None,
-    question: Question,
+    shape: ListShape,
     threads: int,
     *,
     lists: int | None,
     seconds: float,
 ) -> dict[str, Any]:
     """Time lists for ``seconds``, at most ``lists`` of them."""
-    random, seen = np.random.default_rng(0), Seen()
+    random, results = np.random.default_rng(0), Results()
     items = random_items(bundle.schema, random) if catalogue is None else catalogue
     folded = Folded(bundle, threads, items)
     end = time.monotonic() + seconds
-    while (lists is None or len(seen.rescored) < lists) and time.monotonic() < end:
-        _ask(folded, question, random, seen)
-    return seen.figures(folded)
+    while (lists is None or len(results.rescored) < lists) and time.monotonic() < end:
+        _ask(folded, shape, random, results)
+    return results.figures(folded)
 
 
-def _ask(folded: Folded, question: Question, random: np.random.Generator, seen: Seen) -> None:
-    request = Request.random(question.candidates, question.history, random, len(folded.rows))
+def _ask(folded: Folded, shape: ListShape, random: np.random.Generator, results: Results) -> None:
+    request = Request.random(shape.candidates, shape.history, random, len(folded.rows))
     items, history = folded.prepare(request)
-    k, bound = question.k, folded.model.logit_bound
+    k, bound = shape.k, folded.model.logit_bound
     answers: dict[str, tuple[NDArray[np.int64], Floats]] = {}  # way -> positions, probabilities
 
     def in_full() -> None:
@@ -174,14 +172,14 @@ def _ask(folded: Folded, question: Question, random: np.random.Generator, seen: 
         chosen = shortlist(quick, k, bound)
         probability, logit = folded.rescored(items.take(chosen), history)
         if out_of_bound(quick[chosen], logit, bound):
-            seen.out_of_bound += 1
+            results.out_of_bound += 1
             chosen, probability = np.arange(len(quick)), folded.probabilities(items, history)
         found = best(probability, k)
         answers["int8"] = chosen[found], probability[found]
-        seen.rescored.append(len(chosen))
+        results.rescored.append(len(chosen))
 
-    for way, taken in ((in_full, seen.fp32_ms), (at_int8_price, seen.top_k_ms)):
+    for way, taken in ((in_full, results.fp32_ms), (at_int8_price, results.top_k_ms)):
         taken.append(milliseconds(way))
     (position, probability), (as_int8, rescored) = answers["fp32"], answers["int8"]
     same = np.array_equal(position, as_int8) and np.array_equal(probability, rescored)
-    seen.different += not same
+    results.different += not same

@@ -208,11 +208,8 @@ class FoldedModel:
     def _in_int8(
         self, session: Session, output: str, items: Candidates, history: HistoryRows
     ) -> Floats:
-        """Run in int8; candidates with huge logits in float32, and the others again.
-
-        The candidates of a call share one quantisation range of 255 steps, which such outliers
-        would use up.
-        """
+        """Run in int8; if logits are huge, those in float32 and the others again: the candidates of
+        a call share one quantisation range of 255 steps, which outliers use up."""
         outputs = ["logit"] if output == "logit" else [output, "logit"]
         answers = self._run_all(session, outputs, items, history)
         logit = answers[-1]
@@ -233,20 +230,12 @@ class FoldedModel:
         return self._int8
 
     def _run(
-        self,
-        session: Session,
-        output: str,
-        items: Candidates,
-        history: HistoryRows,
+        self, session: Session, output: str, items: Candidates, history: HistoryRows
     ) -> Floats:
         return self._run_all(session, [output], items, history)[0]
 
     def _run_all(
-        self,
-        session: Session,
-        outputs: list[str],
-        items: Candidates,
-        history: HistoryRows,
+        self, session: Session, outputs: list[str], items: Candidates, history: HistoryRows
     ) -> list[Floats]:
         if not len(items.vector):  # a convolution rejects an empty image
             none = np.zeros(0, np.float32), np.zeros((0, len(history.keys)), np.float32)

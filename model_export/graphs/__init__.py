@@ -1,5 +1,5 @@
 """Folds the network exactly and writes its ONNX graphs: towers and ranker.
 
-May import ``model_export.bundle``, ``training``.
+May import ``model_export.bundle``, ``feature_store`` and ``training``.
 Start reading at ``fold``.
 """

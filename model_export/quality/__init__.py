@@ -1,5 +1,5 @@
 """Measures a bundle's quality: golden answers, the int8 gate, calibration.
 
-May import ``model_export.bundle``, ``graphs``, ``training``.
+May import ``graphs``, ``bundle``, ``feature_store`` and ``training``.
 Start reading at ``gate``.
 """

@@ -6,7 +6,6 @@ are therefore padded with items of the catalogue to the length of a chunk in ser
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +24,10 @@ from training.metrics import auc, logloss
 MOST_LISTS = 10_000
 FILLED_LISTS, FILLED_TO = 256, 512
 Floats = NDArray[np.float64]
-Announce = Callable[[str, int, int], None]
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Logits:
     """Logits (C,) of every list, in float32 and in int8."""
 
     exact: list[Floats]
@@ -53,7 +51,7 @@ def measure(
     Raises GateError if it fails, unless ``forced``.
     """
     random, items = np.random.default_rng(0), held_out.rows.items
-    seen = _Seen([], [], [], [])
+    seen = _Logits([], [], [], [])
     for number, users in enumerate(held_out.lists(MOST_LISTS)):
         asked = users.filled(items, FILLED_TO, random) if number < FILLED_LISTS else users
         seen.add(*_logits(model, items, asked), asked.label)
@@ -80,7 +78,7 @@ def _logits(model: FoldedModel, items: Catalogue, asked: UserList) -> tuple[Floa
     )
 
 
-def _judged(seen: _Seen, data: str, forced: bool, golden_error: float) -> QuantisationGate:
+def _judged(seen: _Logits, data: str, forced: bool, golden_error: float) -> QuantisationGate:
     exact, quick = np.concatenate(seen.exact), np.concatenate(seen.quick)
     label = np.concatenate(seen.label)
     labelled = ~np.isnan(label)

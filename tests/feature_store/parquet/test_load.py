@@ -213,12 +213,12 @@ def test_missing_context_is_said(tmp_path: Path, store_url: str, files: list[Any
 
 SLOWLY = """
 import asyncio, sys
-from feature_store.parquet.load import Load
-put = Load._put
+from feature_store.parquet.load import LoadJob
+put = LoadJob._put
 async def slowly(self, batch, report):
     await put(self, batch, report)
     await asyncio.sleep(1)  # in the store, and not yet noted
-Load._put = slowly
+LoadJob._put = slowly
 from feature_store.__main__ import app
 app(sys.argv[1:])
 """

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from model_export.bench import top_k
-from model_export.bench.top_k import Question, run
+from model_export.bench.top_k import ListShape, run
 from tests.model_export.schemas import SMALL, SMALL_SIZES
 
 
 def contest(**options: Any) -> dict[str, Any]:
-    return run(SMALL, Question(5, 60, 8), sizes=SMALL_SIZES, lists=40, seconds=0.1, **options)
+    return run(SMALL, ListShape(5, 60, 8), sizes=SMALL_SIZES, lists=40, seconds=0.1, **options)
 
 
 def test_both_ways_answer_alike_and_are_timed() -> None:
