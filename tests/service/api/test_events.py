@@ -123,7 +123,7 @@ async def test_each_rejected_event_of_a_batch_has_its_reason_and_the_others_are_
 
 BAD_BODIES: list[tuple[Any, int, str]] = [
     (b"", 400, "body"),
-    (b'{"user_id": 1, "item_id": ', 400, "item_id"),
+    (b'{"user_id": 1, "item_id": ', 400, "body"),
     (b"[]", 422, "body"),
     ({"events": []}, 422, "events"),
     ({"events": [{"user_id": 1, "item_id": 1}] * 21}, 422, "events"),

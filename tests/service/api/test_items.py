@@ -133,13 +133,13 @@ async def test_an_item_put_whole_needs_every_feature(
     ("body", "status", "field"),
     [
         (b"", 400, "body"),
-        (b'{"likes_level": 1', 400, "likes_level"),
+        (b'{"likes_level": 1', 400, "body"),
         (b"[1]", 422, "body"),
         (b"{}", 422, "body"),
         (b'{"likes_level": 1, "likes_level": 2}', 422, "likes_level"),
         (b'{"content": [1e400, 0, 0, 0, 0, 0]}', 422, "content.0"),
         (b'{"content": [NaN, 0, 0, 0, 0, 0]}', 422, "content.0"),
-        (b'{"likes_level": ' + b"9" * 6000 + b"}", 400, "likes_level"),
+        (b'{"likes_level": ' + b"9" * 6000 + b"}", 400, "body"),
         (b'{"likes_level": ' + b"9" * 300 + b"}", 422, "likes_level"),
     ],
 )
