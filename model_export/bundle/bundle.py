@@ -79,10 +79,7 @@ class Bundle:
 
 
 def newest(models: Path | str) -> Bundle:
-    """The most recently created bundle of a models folder that can be used, opened and checked.
-
-    Others that are newer, or cannot be dated, are named in the log. BundleError: there is none.
-    """
+    """Open the newest usable bundle of a models folder; log unusable ones. Raises BundleError."""
     models = Path(models)
     faults: list[BundleError] = []
 
@@ -104,10 +101,7 @@ def newest(models: Path | str) -> Bundle:
 
 
 def usable(models: Path, passed_over: Callable[[BundleError], None]) -> Iterator[Bundle]:
-    """Every bundle of a models folder that can be opened, the newest first.
-
-    ``passed_over`` is told why of each other.
-    """
+    """Yield usable bundles, newest first; call ``passed_over`` with the error of each other."""
     found = []
     for folder in _bundle_folders(models):
         try:
@@ -134,7 +128,7 @@ def _may_hold_a_manifest(folder: Path) -> bool:
         os.lstat(folder / MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:  # closed to us: reading it says why
+    except OSError:  # no permission: reading it raises the error
         pass
     return True
 
