@@ -124,7 +124,7 @@ class RequestStats(Protocol):
 
 
 class LoopCharge(Protocol):
-    """A request's place in the event loop's budget: see ``service.admission.charge``."""
+    """A request's place in the event loop's budget: see ``service.admission.loop_charge``."""
 
     async def enter(self, size: int = 0, deadline: float = ...) -> None: ...
 

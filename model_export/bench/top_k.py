@@ -23,7 +23,8 @@ from model_export.bench.interleave import milliseconds
 from model_export.bench.request import Request, random_items
 from model_export.build import Int8, build
 from model_export.bundle.bundle import Bundle
-from model_export.bundle.top_k import best, out_of_bound, shortlist
+from model_export.bundle.shortlist import out_of_bound, shortlist
+from model_export.bundle.top_k import best
 from model_export.bundle.vectors import Floats
 from model_export.quality.random_network import calm, random_network
 from model_export.quality.random_rows import random_held_out

@@ -12,7 +12,7 @@ from model_export.bundle.errors import BundleError
 from model_export.bundle.golden import Golden
 from model_export.bundle.manifest import QuantisationGate
 from model_export.bundle.runtime import FoldedModel
-from model_export.bundle.top_k import MARGIN
+from model_export.bundle.shortlist import MARGIN
 
 ROUNDING = 1e-5  # of the logit: the difference of float32 between processors
 

@@ -1,15 +1,10 @@
-"""Exact top-k by int8: a shortlist by its error bound, to be rescored in float32."""
+"""The k best of a list of scores."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
 from model_export.bundle.vectors import Floats, Positions
-
-MARGIN = 1.5  # factor on the worst error measured: other data may exceed it
-SIGMOID_ERROR = 5e-7  # of a float32 probability: those of closer logits may swap or tie
 
 
 def best(score: Floats, k: int) -> Positions:
@@ -20,27 +15,3 @@ def best(score: Floats, k: int) -> Positions:
         threshold = np.partition(score[position], len(position) - k)[len(position) - k]
         position = position[score[position] >= threshold]
     return position[np.argsort(-score[position], kind="stable")[:k]]
-
-
-def shortlist(logit: Floats, k: int, bound: float) -> Positions:
-    """Positions, in list order, of every candidate that may be among the k best.
-
-    In the better half of the list, ``logit`` (C,) is off by at most e = ``bound`` × MARGIN;
-    ``out_of_bound`` checks that afterwards. So the k-th best float32 logit is at least the k-th
-    best of these − e, and a candidate that reaches it has at least that − e here: hence − 2e. In
-    between, the sigmoid adds its own error, as probabilities may tie where logits differ. The
-    worse half has no known bound, so all are returned if k reaches into it.
-    """
-    if 2 * k > len(logit) or np.isnan(logit).any():
-        return np.arange(len(logit))
-    error = MARGIN * bound
-    kth = float(np.partition(logit, len(logit) - k)[len(logit) - k]) - error
-    reach = 1 / (1 + math.exp(-min(max(kth, -700.0), 700.0))) - SIGMOID_ERROR
-    if reach <= 0:
-        return np.arange(len(logit))
-    return np.flatnonzero(logit >= math.log(reach / (1 - reach)) - error)
-
-
-def out_of_bound(logit: Floats, exact: Floats, bound: float) -> bool:
-    """Whether an int8 logit (S,) is off by more than ``shortlist`` assumes."""
-    return not bool((np.abs(logit - exact) <= MARGIN * bound).all())

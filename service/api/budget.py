@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.admission.charge import Charge, over_capacity
 from service.admission.loop_budget import LoopBudget
+from service.admission.loop_charge import Charge, over_capacity
 from service.api.gate import OverloadResponse
 from service.api.problems import answer_problem
 from service.context import PROBES, context_of

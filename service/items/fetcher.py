@@ -35,7 +35,7 @@ from service.observability.metered import measured
 
 if TYPE_CHECKING:
     from service.admission.admission import Permit
-    from service.admission.charge import Charge
+    from service.admission.loop_charge import Charge
 
 Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT
 SomeStatus = Status | None  # None: all FOUND, and in the table

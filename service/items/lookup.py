@@ -10,7 +10,7 @@ import numpy as np
 from feature_store.contract import CORRUPT, Ids
 from model_export.bundle.vectors import Mask, Positions
 from service.admission.admission import Permit
-from service.admission.charge import Charge
+from service.admission.loop_charge import Charge
 from service.context import StageTimer
 from service.engine.engine import Engine
 from service.errors import StoreFailure

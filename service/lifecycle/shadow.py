@@ -16,7 +16,7 @@ from model_export.bundle.top_k import best
 from model_export.bundle.vectors import Floats
 from service.context import StageTimer
 from service.items.store_client import StoreReader
-from service.lifecycle.background import SampledWorker
+from service.lifecycle.sampled_worker import SampledWorker
 from service.models.loaded_model import LoadedModel
 from service.observability.logs import logger
 from service.observability.metrics import Metrics

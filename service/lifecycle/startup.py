@@ -99,7 +99,7 @@ class StartupVersions:
                 yield copy.version, partial(self._reopen, copy)
         self._newest = {found.version: found for found in repository.newest_first()}
         last = self._newest.get(state.interrupted or "")
-        for found in sorted(repository.versions().values(), key=_unknown_first):
+        for found in sorted(repository.versions().values(), key=_unknown_first, reverse=True):
             if found.version in self.passed_over or found.version == (last and last.version):
                 continue
             if found.version in self._newest:
@@ -136,6 +136,5 @@ class StartupVersions:
 
 
 def _unknown_first(found: FoundBundle) -> tuple[bool, float, str]:
-    """Sort newest first, after bundles of unknown date: they may be newer."""
-    seconds, name = age(found)
-    return found.created is not None, -seconds, name
+    """Sort key of versions: as ``age``, but unknown dates last: they may be newer."""
+    return found.created is None, *age(found)

@@ -13,7 +13,7 @@ import numpy as np
 
 from model_export.bundle.top_k import best
 from service.items.table import StaleSlots
-from service.lifecycle.background import SampledWorker
+from service.lifecycle.sampled_worker import SampledWorker
 from service.models.loaded_model import LoadedModel
 from service.models.registry import ModelRegistry
 from service.observability.background import failed

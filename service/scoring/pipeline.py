@@ -15,8 +15,8 @@ import numpy as np
 from feature_store.contract import FOUND, Ids
 from model_export.bundle.top_k import best
 from service.admission.admission import Permit
-from service.admission.charge import Charge
 from service.admission.loop_budget import LoopBudget
+from service.admission.loop_charge import Charge
 from service.context import StageTimer
 from service.engine.engine import Engine, in_time
 from service.errors import StoreFailure

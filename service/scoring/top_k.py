@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from model_export.bundle.top_k import out_of_bound, shortlist
+from model_export.bundle.shortlist import out_of_bound, shortlist
 from model_export.bundle.vectors import Positions
 from service.observability.metrics import Metrics
 from service.scoring.ranking import Ranking, ScoringRun

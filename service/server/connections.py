@@ -22,9 +22,9 @@ from time import monotonic
 from typing import Protocol
 
 from service.observability.metrics import Metrics
+from service.server.lingering import LINGER_S
 from service.settings import Settings
 
-LINGER_S = 0.5
 # Frequent small sweeps, because refusing many connections at once would delay answers. The longer
 # the oldest connection is overdue, the more are closed, which spreads the end of a flood.
 SWEEP_EVERY_S = 0.005

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from service.errors import ServiceError
 from service.server.connections import ConnectionTracker
-from service.server.discarding import Discarding
+from service.server.lingering import Discarding
 from service.server.resets import Resets
 
 

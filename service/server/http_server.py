@@ -14,7 +14,7 @@ from service.observability.metrics import Metrics
 from service.server.connections import SWEEP_EVERY_S, ConnectionLimits, ConnectionTracker
 from service.server.context import Application, ServerContext
 from service.server.descriptors import connections_allowed
-from service.server.discarding import Discarding
+from service.server.lingering import Discarding
 from service.server.listener import poll_until
 from service.server.protocol import HttpProtocol
 from service.server.resets import Resets

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_export.bundle.top_k import MARGIN, best, out_of_bound, shortlist
+from model_export.bundle.shortlist import MARGIN, out_of_bound, shortlist
+from model_export.bundle.top_k import best
 
 
 @given(

@@ -484,3 +484,15 @@ def test_a_service_told_which_one_to_serve_does_not_serve_another(
     assert ended.process.wait(60) == 1
     assert "bytes, and the manifest says" in ended.log.read_text()
     ended.remove()
+
+
+def test_of_bundles_with_one_date_a_start_takes_what_a_load_without_a_version_takes(
+    models: Path, tmp_path: Path
+) -> None:
+    created = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    for folder in models.iterdir():
+        hostile.change_manifest(folder, created=created)
+    repository, copies = ModelRepository(models), LocalCopies(tmp_path / "copies", models)
+    copies.prepare()
+    startup = StartupVersions(repository, copies, ImportPolicy(2**40))
+    assert startup.next().copy.version == repository.newest().version == "small-2"

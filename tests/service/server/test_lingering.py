@@ -11,8 +11,9 @@ from time import monotonic
 import pytest
 
 from service.admission.loop_budget import LoopBudget
-from service.server import connections, discarding
-from service.server.discarding import Discarding
+from service.server import connections
+from service.server import lingering as discarding
+from service.server.lingering import Discarding
 from service.server.protocol import HttpProtocol
 from tests.service.engine_gate import FAR
 from tests.service.in_process import opened

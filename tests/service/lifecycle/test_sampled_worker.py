@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 
-from service.lifecycle.background import QUEUED, SampledWorker
+from service.lifecycle.sampled_worker import QUEUED, SampledWorker
 from service.server.listener import poll_until
 
 

@@ -12,6 +12,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Protocol
 
+LINGER_S = 0.5  # then the connection is closed
 SHARE = 0.04  # of the event loop
 A_READ_S, A_BYTE_S = 40e-6, 1.5e-9  # what a read takes
 LEAST_PAUSE_S = A_READ_S / SHARE  # which is also how long each waits for its client to send
