@@ -29,13 +29,6 @@ SENTENCE = 4
 DOCS = "docs"
 
 MOST = 0.5  # per 1,000 words
-# Temporary, until a room's prose is swept: then its line goes. To end empty, MOST for all.
-# About a tenth above the figures of the day, because shorter prose raises a room's share.
-CEILINGS = {
-    "model_export": 1.2,
-    "feature_store": 1.3,
-    "service": 2.8,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +95,8 @@ def counts(root: Path, rooms: Iterable[str], markdown: Iterable[Path]) -> dict[s
 def table(found: Mapping[str, Count]) -> str:
     total = sum(found.values(), Count())
     lines = [
-        f"{room:14}{count.words:9,}{count.avoided:9}{count.per_thousand:9.2f}{ceiling:9.2f}"
-        for room, count, ceiling in (
-            *((room, count, CEILINGS.get(room, MOST)) for room, count in found.items()),
-            ("total", total, MOST),
-        )
+        f"{room:14}{count.words:9,}{count.avoided:9}{count.per_thousand:9.2f}{MOST:9.2f}"
+        for room, count in (*found.items(), ("total", total))
     ]
     head = f"{'room':14}{'words':>9}{'avoided':>9}{'/1,000':>9}{'at most':>9}"
     return "\n".join([head, *lines])
@@ -114,9 +104,8 @@ def table(found: Mapping[str, Count]) -> str:
 
 def excesses(found: Mapping[str, Count]) -> Iterator[str]:
     for room, count in found.items():
-        most = CEILINGS.get(room, MOST)
-        if count.per_thousand > most:
+        if count.per_thousand > MOST:
             yield (
                 f"{room}: {count.per_thousand:.2f} avoided words per 1,000 (nobody, whoever …), "
-                f"at most {most}: see python docs/check.py --prose"
+                f"at most {MOST}: see python docs/check.py --prose"
             )

@@ -171,7 +171,7 @@ def _traces(settings: Settings) -> Traces | None:
 
 
 def _expose(state: ServiceState) -> None:
-    """Numbers that live elsewhere, read when scraped."""
+    """Expose numbers that other parts hold; they are read when scraped."""
     expose_versions(state.metrics, lambda: ((v.name, v.stats) for v in state.registry.all()))
     state.metrics.ready.set_function(lambda: float(state.scores))
     engine, registry = state.engine, state.registry
@@ -245,9 +245,7 @@ def _expose(state: ServiceState) -> None:
         lambda: of_table("not_kept"),
     )
     refresher, reader = state.refresher, state.reader
-    counter(
-        "qin_item_changes", "Items that the change log told of.", lambda: float(refresher.changed)
-    )
+    counter("qin_item_changes", "Items read from the change log.", lambda: float(refresher.changed))
     counter(
         "qin_item_changes_lost",
         "Times that the change log had lost changes, so that every item was read again.",

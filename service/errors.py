@@ -36,6 +36,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+MOST_FAULTS = 5  # in an answer; a hostile body may hold a million
 MOST_FIELD = 80  # characters of a field's name in an error
 
 

@@ -27,10 +27,6 @@ class Import:
     line: int
     module: str  # that is imported, by its dotted name
 
-    @property
-    def pair(self) -> tuple[str, str]:
-        return self.file, self.module
-
 
 @cache
 def modules() -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 An import counts wherever it stands: at module level, within a function, under ``TYPE_CHECKING``.
 It is of the module named, not of the packages that Python loads on the way to it.
-Lists named ``…_UNTIL_…`` hold today's exceptions. They only shrink: an entry that is no longer
-needed fails as well.
 """
 
 from __future__ import annotations
@@ -93,17 +91,10 @@ SERVICE = {
 
 TABLES = (ROOMS, SERVICE, STORE, EXPORT, LOADTEST)
 
-# Imports against the tables: (file, imported module).
-ALLOWED_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset()
-# Imports without which no circle between files is left.
-CIRCLES_UNTIL_CUT: frozenset[tuple[str, str]] = frozenset({})
-
 MOST_LINES = 370
 LONG_BY_NATURE = "service/settings.py"
-LONG_UNTIL_SPLIT: frozenset[str] = frozenset()
 
 SAYS = ("import", "Start")
-UNSAID_UNTIL_WRITTEN: frozenset[str] = frozenset({})
 
 
 def against(table: Mapping[str, Iterable[str]], found: Iterable[Import]) -> list[Import]:
@@ -168,20 +159,12 @@ def lines(found: Iterable[Import]) -> str:
 
 def test_rooms_import_as_the_tables_say() -> None:
     forbidden = [each for t in TABLES for each in against(t, imports())]
-    if (ROOT / "model_export/bundle").is_dir():
-        forbidden += beyond_the_bundle(imports())
-    more = [each for each in forbidden if each.pair not in ALLOWED_UNTIL_CUT]
-    assert not more, "imports that the tables do not allow:\n" + lines(more)
-    cut = ALLOWED_UNTIL_CUT - {each.pair for each in forbidden}
-    assert not cut, f"no longer needed in ALLOWED_UNTIL_CUT: {sorted(cut)}"
+    forbidden += beyond_the_bundle(imports())
+    assert not forbidden, "imports that the tables do not allow:\n" + lines(forbidden)
 
 
 def test_no_circle_between_files() -> None:
-    left = [each for each in imports() if each.pair not in CIRCLES_UNTIL_CUT]
-    assert not circles(left), "files that import each other"
-    for pair in CIRCLES_UNTIL_CUT:
-        again = [*left, *(each for each in imports() if each.pair == pair)]
-        assert circles(again), f"no longer needed in CIRCLES_UNTIL_CUT: {pair}"
+    assert not circles(imports()), "files that import each other"
 
 
 def test_every_file_of_the_service_lies_in_a_room() -> None:
@@ -200,9 +183,8 @@ def test_two_rooms_never_import_each_other() -> None:
 
 
 def test_no_file_is_longer_than_it_may_be() -> None:
-    long = {f for f in modules().values() if lines_of(f) > MOST_LINES} - {LONG_BY_NATURE}
-    assert not long - LONG_UNTIL_SPLIT, f"over {MOST_LINES} lines"
-    assert not LONG_UNTIL_SPLIT - long, "no longer needed in LONG_UNTIL_SPLIT"
+    long = {f for f in modules().values() if lines_of(f) > MOST_LINES}
+    assert long == {LONG_BY_NATURE}, f"over {MOST_LINES} lines"
 
 
 def test_every_room_says_what_it_may_import_and_where_to_start() -> None:
@@ -212,9 +194,7 @@ def test_every_room_says_what_it_may_import_and_where_to_start() -> None:
             said = ast.get_docstring(ast.parse((ROOT / file).read_text())) or ""
             if not all(word in said for word in SAYS) or said.startswith(("May", "Start")):
                 unsaid.add(file)
-    more = unsaid - UNSAID_UNTIL_WRITTEN
-    assert not more, f"their docstrings lack a purpose, or one of {SAYS}"
-    assert not UNSAID_UNTIL_WRITTEN - unsaid, "no longer needed in UNSAID_UNTIL_WRITTEN"
+    assert not unsaid, f"their docstrings lack a purpose, or one of {SAYS}"
 
 
 @pytest.mark.parametrize(

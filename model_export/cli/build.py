@@ -82,12 +82,12 @@ def tell_published(bundle: Bundle, as_json: bool) -> None:
     parity, gate = bundle.manifest.parity, bundle.manifest.quantisation
     calibration = bundle.manifest.calibration
     if as_json:
-        told = {"version": bundle.version, "path": str(bundle.path), **parity.model_dump()}
+        summary = {"version": bundle.version, "path": str(bundle.path), **parity.model_dump()}
         if calibration is not None:
-            told["calibration"] = calibration.model_dump()
+            summary["calibration"] = calibration.model_dump()
         if gate is not None:
-            told["quantisation"] = gate.model_dump()
-        print_json(told)
+            summary["quantisation"] = gate.model_dump()
+        print_json(summary)
         return
     typer.echo(
         f"published {bundle.path}: worst |Δp| {parity.max_abs_error:.2g} over {parity.cases} "

@@ -33,15 +33,15 @@ def import_fuxictr(
             slots = slots_of(items)
             network = import_network(state, slots, history, str(model))
             catalogue = Catalogue.read(items, network.schema)
-            told = {"imported_from": model.name, "items": len(catalogue) - 1}
-            checkpoint.save(out, network, told)
+            summary = {"imported_from": model.name, "items": len(catalogue) - 1}
+            checkpoint.save(out, network, summary)
         except (DataFileError, checkpoint.CheckpointError, OSError) as error:
             raise BundleError(str(error)) from error
         sizes = network.sizes
         parameters = sum(p.numel() for p in network.parameters())
         if as_json:
             print_json(
-                {"checkpoint": str(out), "parameters": parameters, **sizes.model_dump(), **told}
+                {"checkpoint": str(out), "parameters": parameters, **sizes.model_dump(), **summary}
             )
             return
         typer.echo(

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from service.api.score_schema import ScoreRequest
 from service.context import RequestContext
 from service.errors import (
+    MOST_FAULTS,
     ClientGone,
     DeadlinePassed,
     Fault,
@@ -26,7 +27,6 @@ from service.errors import (
     UnsupportedEncoding,
 )
 
-MOST_FAULTS = 5  # told of; a hostile body may hold a million
 DIGITS_A_VALUE = 20  # more than any integer of 63 bits has
 SPARE_DIGITS = 32_768  # for names and strings, which may be all escapes
 DIGITS = b"0123456789"
@@ -54,7 +54,7 @@ class Contents:
         return cls(values, quotes, values * digits_a_value + SPARE_DIGITS)
 
     def check(self, body: bytes) -> None:
-        """InvalidField when it holds more."""
+        """Raise InvalidField when it holds more."""
         if body.count(b'"') > self.quotes:
             raise InvalidField.of("body", detail="more names than any valid request has")
         if len(body) <= self.values:  # so are its commas
@@ -68,7 +68,7 @@ class Contents:
 
 
 def body_at_hand(ctx: RequestContext, limit: int) -> bytes | None:
-    """The body, if all of it is here and it is not encoded, as is usual. TooLarge."""
+    """Return the body, if all of it is here and it is not encoded, as is usual. TooLarge."""
     if ctx.connection is None or b"content-encoding" in ctx.headers:
         return None
     body = ctx.connection.whole_body()
@@ -121,7 +121,7 @@ async def _read(request: Request, limit: int) -> bytes:
 
 
 def parse(model: type[ScoreRequest], body: bytes, contents: Contents) -> ScoreRequest:
-    """Malformed or InvalidField name the place."""
+    """Parse and check a body. Malformed or InvalidField name the place."""
     contents.check(body)
     request = validate(model, body)
     _refuse_duplicate_names(request, body)
@@ -204,7 +204,7 @@ def _refuse(error: ValidationError) -> NoReturn:
 
 
 def _refuse_duplicate_names(request: ScoreRequest, body: bytes) -> None:
-    """A name given twice would silently win over the first.
+    """Refuse a name given twice, which would silently win over the first.
 
     A valid body has two quotation marks a name, two more for ``model_version``'s value, and none
     elsewhere, so counting them finds every repetition; only then is the body read once more.
@@ -214,7 +214,7 @@ def _refuse_duplicate_names(request: ScoreRequest, body: bytes) -> None:
 
 
 def read_unique(body: bytes) -> None:
-    """InvalidField if a name is given twice anywhere in this valid JSON."""
+    """Raise InvalidField if a name is given twice anywhere in this valid JSON."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen = dict(pairs)

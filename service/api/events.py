@@ -136,8 +136,8 @@ class Events:
         return Contents.of(self.most * (self._longest + 4), 4 * names)
 
     async def take(self, body: bytes, turn: Turn) -> Outcome:
-        """``turn`` is awaited between slices. Malformed, or InvalidField when the batch itself is
-        wrong."""
+        """Append the valid events; await ``turn`` between slices. Malformed, or InvalidField when
+        the batch itself is wrong."""
         found = read_object(body, self.contents)
         outcome = Outcome(alone=BATCH not in found)
         given = [found] if outcome.alone else self._batch(found)

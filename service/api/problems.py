@@ -19,11 +19,10 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service.context import context_of
-from service.errors import Fault, InvalidField, ServiceError, tree
+from service.errors import MOST_FAULTS, Fault, InvalidField, ServiceError, tree
 from service.observability.logs import logger
 
 MEDIA_TYPE = "application/problem+json"
-MOST_FAULTS = 5  # told of
 OIP_ROOT = "/v2"
 FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
 SLUGS = tuple(dict.fromkeys([*(e.slug for e in tree()), *FRAMEWORK.values(), "http-error"]))
@@ -31,7 +30,7 @@ SLUGS = tuple(dict.fromkeys([*(e.slug for e in tree()), *FRAMEWORK.values(), "ht
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What the document says. ``members`` are its extension members."""
+    """A problem document. ``members`` are its extension members."""
 
     status: int
     slug: str

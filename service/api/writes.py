@@ -89,13 +89,13 @@ def _add_events(app: FastAPI, state: ServiceState, record: Record, more: Respons
         ),
     )
     async def append(request: Request) -> Response:
-        with record(request, "events") as told:
+        with record(request, "events") as entry:
             _require_json(request)
             ctx = context_of(request.scope)
             body = await read_charged(request, limit)
             outcome = await events.take(body, turn_of(ctx))
             _stored(ctx, outcome.applied * EVENT_S)
-            told.update(applied=outcome.applied, rejected=len(outcome.rejected))
+            entry.update(applied=outcome.applied, rejected=len(outcome.rejected))
             status = outcome.status()
         return Response(outcome.json(ctx.request_id), status, media_type=JSON)
 
@@ -122,8 +122,8 @@ def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Response
         openapi_extra=whole,
     )
     async def put(item_id: ItemId, request: Request) -> Response:
-        with record(request, "put-item") as told:
-            told["item_id"] = chosen = item_id_of(item_id)
+        with record(request, "put-item") as entry:
+            entry["item_id"] = chosen = item_id_of(item_id)
             await items.put(chosen, await values(request))
             _stored(context_of(request.scope))
         return Response(status_code=204)
@@ -136,8 +136,8 @@ def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Response
         openapi_extra=some,
     )
     async def patch(item_id: ItemId, request: Request) -> Response:
-        with record(request, "patch-item") as told:
-            told["item_id"] = chosen = item_id_of(item_id)
+        with record(request, "patch-item") as entry:
+            entry["item_id"] = chosen = item_id_of(item_id)
             await items.patch(chosen, await values(request))
             _stored(context_of(request.scope))
         return Response(status_code=204)
@@ -149,8 +149,8 @@ def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Response
         responses={**REFUSALS, **UNKNOWN, **more},
     )
     async def delete(item_id: ItemId, request: Request) -> Response:
-        with record(request, "delete-item") as told:
-            told["item_id"] = chosen = item_id_of(item_id)
+        with record(request, "delete-item") as entry:
+            entry["item_id"] = chosen = item_id_of(item_id)
             await items.delete(chosen)
             _stored(context_of(request.scope))
         return Response(status_code=204)
@@ -199,9 +199,9 @@ def _recorded_by(admin: Access) -> Record:
 
     @contextmanager
     def record(request: Request, action: str) -> Iterator[dict[str, object]]:
-        with audited(request, action) as told:
-            told["who"] = context_of(request.scope).caller = admin.check(request)
-            yield told
+        with audited(request, action) as entry:
+            entry["who"] = context_of(request.scope).caller = admin.check(request)
+            yield entry
 
     return record
 

@@ -1,4 +1,4 @@
-"""Implements the commands beside ``serve``: models of a running service, an example request.
+"""Implements the commands other than ``serve``: models of a running service, an example request.
 
 May import client, observability, context, settings, errors.
 Start reading at ``models``.

@@ -61,7 +61,7 @@ class Ranking:
         self.scores[chosen] = self.model.exact(self._items(chosen), self.rows)
 
     def exactly(self, chosen: Positions, rows: HistoryRows) -> Floats:
-        """(·,) float32 probabilities of these candidates, beside any history."""
+        """(·,) float32 probabilities of these candidates, with any history."""
         return self.model.exact(self._items(chosen), rows)
 
     @property
@@ -140,7 +140,7 @@ class ScoringRun:
         self._job: Job | None = None
 
     def begin(self, prepare: Prepare) -> ScoringRun:
-        """Start anew: ``job`` counts the passes from here on."""
+        """Start over: ``job`` counts the passes from here on."""
         self._prepare, self._job = prepare, None
         return self
 

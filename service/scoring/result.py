@@ -26,7 +26,7 @@ class ScoreResult:
     # Not the items themselves: a result may outlive its version and its request.
     statuses: SomeStatus  # (H + C,)
     cold: Mask  # (C,)
-    history_lost: bool = False  # the store did not say what it is: scored with an empty one
+    history_lost: bool = False  # it could not be read: scored with an empty one
     explanations: Explanations | None = None  # where they were asked for
     cold_count: int = field(init=False)
     complete: bool = field(init=False)  # every item was in the table: none is missing or damaged
@@ -59,12 +59,12 @@ class ScoreResult:
         return each_status(self.statuses, len(self.history) + len(self.candidates))
 
     def json(self, model_version: str, request_id: str, top_k: int | None) -> bytes:
-        """Parallel arrays; a NaN is written as null."""
+        """Write parallel arrays; a NaN is null."""
         chosen = slice(None) if top_k is None else best(self.scores, top_k)
-        told: dict[str, Any] = {}
+        optional: dict[str, Any] = {}
         if self.explanations is not None:
             positions = np.arange(len(self.candidates))[chosen]
-            told["explanations"] = self.explanations.as_json(positions)
+            optional["explanations"] = self.explanations.as_json(positions)
         unusual: dict[str, list[int]] = {} if self.complete else self._unusual()
         return orjson.dumps(
             {
@@ -78,7 +78,7 @@ class ScoreResult:
                 "cold_items": _distinct(self.candidates[self.cold]) if self.cold_count else [],
                 "unknown_history": unusual.get("unknown_history", []),
                 "degraded": self.degraded,
-                **told,
+                **optional,
             },
             option=orjson.OPT_SERIALIZE_NUMPY,
         )

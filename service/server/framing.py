@@ -1,9 +1,9 @@
-"""Split the bytes of a connection into HTTP/1.1 requests (RFC 9112), strictly.
+"""Splits the bytes of a connection into HTTP/1.1 requests (RFC 9112), strictly.
 
 The only judge of where a message ends: ``Content-Length`` or ``Transfer-Encoding: chunked``, and no
 other header, ``Upgrade`` included. What two parsers might read differently is refused, and after a
 refusal no further byte is parsed: bare CR or LF, folded headers, whitespace before a colon,
-``Content-Length`` twice or beside ``Transfer-Encoding``. Trailers are checked and dropped.
+``Content-Length`` twice or with ``Transfer-Encoding``. Trailers are checked and dropped.
 
     RequestHead   method, target, headers, and how the body is framed
     Framing       fed with segments, calls its ``Receiver``; raises the ServiceError of a refusal
@@ -311,7 +311,7 @@ def body_length(headers: list[Header], given: dict[bytes, bytes]) -> int | None:
         if encoding.lower() != b"chunked":
             raise UnsupportedTransferEncoding("Transfer-Encoding: only chunked is understood")
         if length is not None:
-            raise NotHttp("Content-Length: not beside Transfer-Encoding")
+            raise NotHttp("Content-Length: not allowed with Transfer-Encoding")
         return None
     if length is None:
         return 0

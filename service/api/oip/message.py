@@ -83,7 +83,7 @@ def contents_of_infer(candidates: int, features: int) -> Contents:
 
 
 def read_message(header: bytes) -> InferRequest:
-    """Malformed or InvalidField name the place."""
+    """Parse and check a request. Malformed or InvalidField name the place."""
     message = validate(InferRequest, header)
     refuse_repeated(header, _strings(message))
     return message

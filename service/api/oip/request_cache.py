@@ -44,16 +44,16 @@ class RequestCache:
         self._kept: dict[bytes, ParsedRequest] = {}  # by their JSON
 
     def read(self, header: bytes) -> ParsedRequest:
-        """Malformed or InvalidField name the place; a refusal is not kept."""
-        plan = self._kept.get(header)
-        if plan is None:
+        """Return the parsed request. Malformed or InvalidField, which are not kept."""
+        parsed = self._kept.get(header)
+        if parsed is None:
             self._contents.check(header)
-            plan = _read(header, self._most_candidates)
-            if plan.comes_again and len(header) <= LONGEST_KEPT:
+            parsed = _read(header, self._most_candidates)
+            if parsed.comes_again and len(header) <= LONGEST_KEPT:
                 if len(self._kept) >= MOST_KEPT:
                     del self._kept[next(iter(self._kept))]
-                self._kept[header] = plan
-        return plan
+                self._kept[header] = parsed
+        return parsed
 
 
 def _read(header: bytes, most_candidates: int) -> ParsedRequest:

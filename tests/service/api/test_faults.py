@@ -190,9 +190,7 @@ async def test_a_history_of_unknown_items_is_not_a_cold_user(
     assert metric(state, "qin_cold_users_total") == 1
     async with client_of(state) as client:
         said = (await client.get("/metrics")).text
-    assert (
-        "# HELP qin_cold_users_total Scored requests of users of whom no history was found" in said
-    )
+    assert "# HELP qin_cold_users_total Scored requests without a stored or given history." in said
 
 
 async def test_every_request_is_observed_once_failures_included(state: ServiceState) -> None:
