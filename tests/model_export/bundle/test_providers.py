@@ -102,5 +102,5 @@ def test_a_gpu_answers_as_the_cpu_does(bundle: Bundle, model: FoldedModel) -> No
         for count in (1, 15, 16, 17, 200):
             request = random_request(model.schema, length=length, count=count, seed=length)
             np.testing.assert_allclose(folded(gpu, request), folded(model, request), atol=1e-5)
-    with pytest.raises(BundleError, match="run on the CPU alone"):
+    with pytest.raises(BundleError, match="runs on the CPU only"):
         FoldedModel(bundle, provider="cuda", precision="int8")

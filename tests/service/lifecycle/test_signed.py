@@ -113,7 +113,7 @@ def test_what_was_taken_in_unsigned_is_not_begun_with_once_there_is_a_key(
     options = ("--bundle", str(world.models), "--store", world.store)
     ended = start(*options, QIN_PUBLIC_KEY=str(keys / "trusted.pub"))
     assert ended.process.wait(30) == 1
-    assert "unsigned is refused" in ended.log.read_text()
+    assert "manifest.sig: not found, and a signature is required" in ended.log.read_text()
     ended.remove()
 
 

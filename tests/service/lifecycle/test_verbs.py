@@ -59,7 +59,7 @@ def test_an_unloaded_version_leaves_nothing_that_holds_it(swapping: Swapping) ->
         assert swapping.tell("small-2/unload").json()["state"] == "unloaded"
     said = swapping.service.log.read_text()
     assert '"event":"unloaded"' in said
-    assert "something still holds it" not in said
+    assert "its memory is still referenced" not in said
     gone = swapping.score(model_version="small-2")
     assert gone.status_code == 404
     assert gone.json()["loaded"] == ["small-1"]
@@ -185,7 +185,7 @@ def test_under_traffic_every_answer_is_of_the_version_it_names(swapping: Swappin
         thread.join()
     assert wrong == []
     assert min(seen[name] for name in swapping.networks) > 0
-    assert "something still holds it" not in swapping.service.log.read_text()
+    assert "its memory is still referenced" not in swapping.service.log.read_text()
 
 
 def test_a_load_does_not_wait_for_its_client(swapping: Swapping) -> None:
