@@ -102,9 +102,9 @@ def _do(admin: str, path: str, body: dict[str, Any] | None, as_json: bool) -> No
 
 
 def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The answer's JSON. Refused: the reason."""
+    """Return the JSON of the answer. AdminError: the reason."""
     if not admin.startswith(("http://", "https://")):
-        raise Refused(f"--admin: must be an HTTP URL such as {LOCAL}, got {admin!r}")
+        raise AdminError(f"--admin: must be an HTTP URL such as {LOCAL}, got {admin!r}")
     request = Request(  # noqa: S310 — http or https, as just checked
         f"{admin.rstrip('/')}/admin/models{path}",
         method=method,
@@ -117,14 +117,14 @@ def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None
         with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
             content: dict[str, Any] = orjson.loads(answer.read())
     except HTTPError as error:
-        raise Refused(_reason(error)) from None
+        raise AdminError(_reason(error)) from None
     except (URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
-        raise Refused(f"{admin}: no answer ({reason}); is the service running?") from None
+        raise AdminError(f"{admin}: no answer ({reason}); is the service running?") from None
     return content
 
 
-class Refused(Exception):
+class AdminError(Exception):
     """The service refused, or did not answer."""
 
 
@@ -200,7 +200,7 @@ def _refusals() -> Iterator[None]:
     """Report a refusal as one line on stderr and exit status 1."""
     try:
         yield
-    except Refused as error:
+    except AdminError as error:
         typer.echo(f"refused: {error}", err=True)
         raise typer.Exit(1) from None
 
