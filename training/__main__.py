@@ -28,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 screen = Console(stderr=True)
+if not screen.is_terminal:
+    screen.width = 200  # rich's 80 columns would wrap what a log or a file holds
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
 
 

@@ -109,12 +109,13 @@ def _train_epoch(run: _Run, train: Rows, group: ProcessGroup, on_progress: OnPro
     order = np.random.default_rng([run.recipe.seed, run.epoch]).permutation(len(train))
     seeds = np.random.SeedSequence([run.recipe.seed, run.epoch, group.rank])
     torch.manual_seed(int(seeds.generate_state(1)[0]))
+    what = f"epoch {run.epoch} of at most {run.recipe.epochs}"
     total, seen = 0.0, 0
     for rows in _batches(order, run.recipe.batch_size):
         mine = group.share(rows)
         total += _step(run, train, mine, len(rows), group)
         seen += len(mine)
-        on_progress(f"epoch {run.epoch}", min(seen * group.count, len(train)), len(train))
+        on_progress(what, min(seen * group.count, len(train)), len(train))
     return total / seen
 
 
@@ -232,7 +233,8 @@ class _Run:
         if other:
             raise FitError(
                 f"{self.state}: a run with another {' and '.join(other)} was stopped here; "
-                "finish it with its own options, or remove this file to start over"
+                "finish it with its own options, remove this file to start over, or give "
+                "another --out"
             )
         self.network.load_state_dict(content["network"])
         self.best_weights = content["best"]

@@ -152,11 +152,12 @@ def _tell(
         typer.echo(orjson.dumps(reported | {"warnings": warnings, "seconds": round(seconds, 3)}))
     else:
         cut = f" ({report.cut:,} of them truncated)" if report.cut else ""
-        later = ""
-        if report.superseded:
-            later = f", {report.superseded:,} history rows superseded by a later one of their user"
+        lost = report.history_rows - report.histories - report.superseded
+        lost_items = report.rejected - lost
+        refused = f" ({lost_items:,} rows rejected)" if lost_items else ""
         Console().print(
-            f"loaded {report.items:,} items and the histories of {report.histories:,} rows{cut} "
-            f"in {seconds:,.1f} s; {report.rejected:,} rows rejected{later}",
+            f"loaded {report.items:,} items{refused} and the histories of {report.histories:,} "
+            f"users{cut}, from {report.history_rows:,} rows; {report.superseded:,} superseded, "
+            f"{lost:,} rejected; in {seconds:,.1f} s",
             soft_wrap=True,
         )

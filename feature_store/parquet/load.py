@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -41,6 +41,7 @@ class LoadReport(BaseModel):
     joined_to_nothing: int = 0  # ids of further item files that are missing in the first
     differing: int = 0  # items with conflicting values in a column that several files have
     superseded: int = 0  # history rows followed by a later one of their user
+    history_rows: int = 0  # of all history files; histories + superseded + those rejected
     rejects_bytes: int = 0  # length of the file of rejected rows
 
 
@@ -75,6 +76,7 @@ class LoadJob:
         """LoadJob the rest after ``report``. Writes a JSON line per rejected row to ``rejects``."""
         report.joined_to_nothing = self.items.joined_to_nothing if self.items else 0
         report.superseded = superseded(self.histories)
+        report.history_rows = sum(source.rows for source in self.histories)
         with _Rejects(rejects, report.rejects_bytes) as rejected:
             for number, phase in enumerate(self.phases):
                 if phase is None or number < report.phase:
@@ -82,8 +84,10 @@ class LoadJob:
                 start = report.row if number == report.phase else 0
                 advance(number, start)
                 batches: Iterator[Batch] = phase.batches(BATCH_ROWS, start)
+                later = self.histories[number:] if number else ()
+                repeated = {user for other in later for user in other.users.tolist()}
                 async for batch in ahead(batches):
-                    await self._put(batch, report)
+                    await self._put(batch, report, repeated)
                     report.rejects_bytes = rejected.write(batch.rejected)
                     report.rejected += len(batch.rejected)
                     report.phase, report.row = number, batch.next_row
@@ -92,16 +96,18 @@ class LoadJob:
         await self.store.put_note(NOTE, None)
         return report
 
-    async def _put(self, batch: Batch, report: LoadReport) -> None:
+    async def _put(self, batch: Batch, report: LoadReport, repeated: Set[int]) -> None:
+        """Store a batch, without the histories of users ``repeated`` in a later file."""
         if isinstance(batch, ItemParquetBatch):
             await self.store.put_items(batch.ids, batch.rows)
             report.items += len(batch.ids)
             report.differing += batch.differing
         else:
-            await self.store.put_histories(batch.histories)
-            report.histories += len(batch.histories)
+            histories = {u: h for u, h in batch.histories.items() if u not in repeated}
+            await self.store.put_histories(histories)
+            report.histories += len(histories)
             longest = self.store.schema.history_length
-            report.cut += sum(len(history) > longest for history in batch.histories.values())
+            report.cut += sum(len(history) > longest for history in histories.values())
 
 
 def superseded(sources: Sequence[HistoryParquet]) -> int:

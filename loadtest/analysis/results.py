@@ -49,6 +49,10 @@ def summarise(run: Run, slos: Sequence[Slo] = (), oracle: OracleReport | None = 
         "buckets": {kind.name.lower(): int(np.sum(bucket == kind)) for kind in Bucket},
         "reasons": _counted(columns.reason[rows], Reason),
         "statuses": {str(k): v for k, v in _counted(columns.status[rows]).items() if k},
+        "candidates": {
+            "asked": int(columns.candidates[rows].sum()),
+            "unknown": int(columns.unknown[rows].sum()),
+        },
         "rate": {
             "scheduled_per_s": run.count / span,
             "achieved_per_s": _achieved(run),

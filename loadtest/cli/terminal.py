@@ -20,6 +20,8 @@ from loadtest.report import page
 from loadtest.report.exports import write_columns, write_hdr_log
 
 console = Console(stderr=True)
+if not console.is_terminal:
+    console.width = 200  # rich's 80 columns would wrap what a log or a file holds
 
 Slos = Annotated[list[str], typer.Option("--slo", help="Target, e.g. p99=25ms; repeatable.")]
 OneSlo = Annotated[str, typer.Option("--slo", help="Target, e.g. p99=25ms.")]

@@ -43,7 +43,8 @@ class AnswerChecker:
         try:
             answer = orjson.loads(body)
             ids, scores, version = answer["item_ids"], answer["scores"], answer["model_version"]
-            good = fits(self._bank.document(self._columns.entry[row]), ids, scores)
+            asked = self._bank.document(self._columns.entry[row])
+            good = fits(asked, ids, scores)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             return Reason.BODY
         if not good or not isinstance(version, str):
@@ -51,6 +52,9 @@ class AnswerChecker:
         self._columns.version[row] = _number(self.versions, version)
         if header and header.decode("latin-1") != version:
             return Reason.VERSION
+        if isinstance(unknown := answer.get("unknown_items"), list):
+            self._columns.candidates[row] = len(asked["candidates"])
+            self._columns.unknown[row] = len(unknown)
         if self._file is not None:
             self._columns.answer[row] = self._written
             self._written += self._file.write(len(ids).to_bytes(8, "little"))

@@ -63,6 +63,8 @@ FIELDS: list[tuple[str, str, tuple[int, ...]]] = [
     ("status", "u2", ()),
     ("version", "i2", ()),  # index into the generator's list of versions, −1 unknown
     ("opened", "u1", ()),  # 1: a connection was opened for it
+    ("candidates", "u4", ()),  # asked for, of an OK answer that lists its unknown ones
+    ("unknown", "u4", ()),  # of those
     ("answer", "i8", ()),  # offset in the generator's answer file, −1 none
 ]
 # Milliseconds, NaN where the server sent none
@@ -82,6 +84,8 @@ class Columns:
     status: NDArray[np.uint16]
     version: NDArray[np.int16]
     opened: NDArray[np.uint8]
+    candidates: NDArray[np.uint32]
+    unknown: NDArray[np.uint32]
     answer: NDArray[np.int64]
     stages: NDArray[np.float32]  # (N, STAGES), or (0, STAGES) when stages were not asked for
 

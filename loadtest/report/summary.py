@@ -79,6 +79,12 @@ def show(console: Console, result: dict[str, Any]) -> None:
         reasons = [f"{k.replace('_', ' ')} {v:,}" for k, v in result["reasons"].items()]
         statuses = [f"HTTP {k} {v:,}" for k, v in result["statuses"].items() if k[0] != "2"]
         console.print("reasons: " + ", ".join(reasons + statuses))
+    candidates = result["candidates"]
+    if candidates["unknown"]:
+        share = candidates["unknown"] / candidates["asked"]
+        console.print(
+            f"{share:.1%} of the candidates are unknown to the service: do --items name its store?"
+        )
     _show_oracle(console, result["oracle"])
     _show_stages(console, result["stages"])
 

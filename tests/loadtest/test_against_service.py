@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -9,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from loadtest.analysis.results import summarise
 from loadtest.generator.runner import Load, execute
 from loadtest.generator.workload import Workload
 from loadtest.oracle.bundle_oracle import BundleOracle, OracleError
 from loadtest.oracle.oracle import UnknownVersion, check_run
+from loadtest.report.summary import show
 from tests.service.process import Service, serving
 from tests.service.world import World, make_world
 
@@ -69,6 +72,14 @@ def test_every_score_is_the_offline_one(
     assert result["buckets"]["ok"] == result["requests"] == report.checked, result["statuses"]
     assert (report.wrong_scores, report.mixed_versions) == (0, 0)
     assert 0 < report.worst_error <= 1e-5
+    candidates = result["candidates"]
+    assert candidates["asked"] >= result["requests"]
+    assert (candidates["unknown"] > 0) == (name == "unknown items")
+    shown = io.StringIO()
+    show(Console(file=shown, width=200), result)
+    assert ("candidates are unknown to the service" in shown.getvalue()) == (
+        name == "unknown items"
+    )
     assert result["versions"] == {world.bundle.version: result["requests"]}
     assert result["stages"]["unaccounted_share"] <= 0.05
     assert "rank" in result["stages"]["mean_ms"]

@@ -36,6 +36,15 @@ def test_from_data_to_figures(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "c" / "reliability.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_line_is_whole_where_output_is_no_terminal(tmp_path: Path) -> None:
+    folder = tmp_path / ("a-long-name-" * 8)
+    made = training("synthesize", str(folder), *SIZES)
+    assert any(
+        line.startswith(f"{folder}: 2,000 training rows") and "on valid: 0." in line
+        for line in made.stderr.splitlines()
+    ), made.stderr
+
+
 def test_what_is_missing_is_one_line_and_not_a_traceback(data: Path, tmp_path: Path) -> None:
     for words in (
         ("fit", str(tmp_path), "--out", str(tmp_path / "c")),

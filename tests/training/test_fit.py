@@ -100,6 +100,12 @@ def epochs_done(state: Path) -> int:
     return int(torch.load(state, weights_only=True)["standing"][0])
 
 
+def test_progress_says_how_many_epochs_there_may_be(tmp_path: Path) -> None:
+    steps: set[str] = set()
+    fit_with(RECIPE, tmp_path / "c", lambda what, done, total: steps.add(what))
+    assert f"epoch 1 of at most {RECIPE.epochs}" in steps
+
+
 def test_a_stopped_run_with_another_recipe_is_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path / "c", RECIPE.model_copy(update={"epochs": 1}))
     recipe = RECIPE.model_copy(update={"seed": 4})
@@ -111,7 +117,9 @@ def test_a_stopped_run_with_another_recipe_is_refused_by_name(tmp_path: Path) ->
 
     with pytest.raises(KeyboardInterrupt):
         fit_with(RECIPE, tmp_path / "c", stop)
-    with pytest.raises(FitError, match=r"another recipe was stopped here.*remove this file"):
+    with pytest.raises(
+        FitError, match=r"another recipe was stopped here.*remove this file.*another --out"
+    ):
         fit_with(recipe, tmp_path / "c", lambda what, done, total: None)
 
 

@@ -347,7 +347,9 @@ def test_history_rows_that_a_later_one_supersedes_are_counted(
     later = write(tmp_path / "later.parquet", {"user_id": [2, 9], "item_seq": [[6], [7]]})
     arguments = [*files, "--histories", later]
     url = f"lmdb://{tmp_path / 'store'}"
-    assert json.loads(run("load", url, *arguments, "--json").stdout)["superseded"] == 2
-    assert "2 history rows superseded" in run("load", url, *arguments).stdout
+    loaded = json.loads(run("load", url, *arguments, "--json").stdout)
+    assert (loaded["histories"], loaded["superseded"], loaded["rejected"]) == (3, 2, 0)
+    line = run("load", url, *arguments).stdout
+    assert "the histories of 3 users, from 5 rows; 2 superseded, 0 rejected" in line
     told = json.loads(run("check", url, *arguments[2:6], "--histories", later, "--json").stdout)
     assert (told["superseded"], told["differences"]) == (2, 0)

@@ -48,6 +48,16 @@ def test_a_met_target_leaves_with_0_and_every_file(quick_stub: StubProcess, tmp_
     }  # fmt: skip
 
 
+def test_a_row_of_the_table_is_one_line_where_output_is_no_terminal(
+    quick_stub: StubProcess,
+) -> None:
+    done = loadtest("run", quick_stub.url, *QUICK, "--rate", "100", "--duration", "1s")
+    lines = done.stderr.decode().splitlines()
+    assert any(line.split()[0] == "ms" and line.split()[-1] == "max" for line in lines), lines
+    row = next(line for line in lines if line.startswith("response, from the schedule"))
+    assert len(row.split()) == 4 + 7, lines
+
+
 def test_no_secret_of_the_command_line_is_written_down(
     quick_stub: StubProcess, tmp_path: Path
 ) -> None:
