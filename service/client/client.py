@@ -19,7 +19,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from types import TracebackType
 from typing import TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
 
@@ -50,6 +49,7 @@ from service.client.transport import AsyncTransport, Transport
 __all__ = ["AsyncClient", "Client", "ClientError", "Late", "Refused", "Scores", "Unreachable"]
 
 T = TypeVar("T")
+C = TypeVar("C", Transport, AsyncTransport)
 
 
 class ClientOptions(TypedDict, total=False):
@@ -86,7 +86,12 @@ class _Settings:
         call = click_call(user_id, item_ids, key=key)
         return replace(call, headers={**call.headers, **self._events_key})
 
-    def _plan(self, call: Call, deadline_ms: float | None) -> Steps:
+    def _open(self, transport: Callable[[str], C]) -> tuple[C, C]:
+        """Return the transports of scores and of clicks: one if their URLs are equal."""
+        opened = transport(self.url)
+        return opened, opened if self.events_url == self.url else transport(self.events_url)
+
+    def _plan(self, call: Call, deadline_ms: float | None = None) -> Steps:
         milliseconds = self._deadline_ms if deadline_ms is None else deadline_ms
         if not milliseconds > 0:
             raise ValueError(f"deadline_ms: must be above 0, got {milliseconds!r}")
@@ -114,9 +119,7 @@ class Client(_Settings):
 
     def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(url, **options)
-        self._transport = Transport(self.url)
-        elsewhere = self.events_url != self.url
-        self._for_events = Transport(self.events_url) if elsewhere else self._transport
+        self._transport, self._for_events = self._open(Transport)
 
     def score(
         self,
@@ -128,7 +131,7 @@ class Client(_Settings):
     ) -> Scores:
         """Click probabilities (C,), in the order of ``item_ids``. Refused, Late, Unreachable."""
         call = score_call(self.model, user_id, item_ids, **options)
-        return self._run(call, read_scores, deadline_ms, self._transport)
+        return self._run(self._plan(call, deadline_ms), read_scores, self._transport)
 
     def click(
         self,
@@ -143,12 +146,12 @@ class Client(_Settings):
         Without a key, after Unreachable or Late it is unknown whether they were accepted.
         """
         call = self._click(user_id, item_ids, key)
-        return self._run(call, read_click, deadline_ms, self._for_events)
+        return self._run(self._plan(call, deadline_ms), read_click, self._for_events)
 
     def ready(self) -> bool:
         """Whether the service accepts requests."""
         try:
-            return self._run(ready_call(), lambda reply: True, None, self._transport)
+            return self._run(self._plan(ready_call()), lambda reply: True, self._transport)
         except ClientError:
             return False
 
@@ -159,22 +162,10 @@ class Client(_Settings):
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _run(
-        self,
-        call: Call,
-        read: Callable[[Reply], T],
-        deadline_ms: float | None,
-        transport: Transport,
-    ) -> T:
-        plan = self._plan(call, deadline_ms)
+    def _run(self, plan: Steps, read: Callable[[Reply], T], transport: Transport) -> T:
         step = next(plan)
         try:
             while True:
@@ -192,9 +183,7 @@ class AsyncClient(_Settings):
 
     def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(url, **options)
-        self._transport = AsyncTransport(self.url)
-        elsewhere = self.events_url != self.url
-        self._for_events = AsyncTransport(self.events_url) if elsewhere else self._transport
+        self._transport, self._for_events = self._open(AsyncTransport)
 
     async def score(
         self,
@@ -206,7 +195,7 @@ class AsyncClient(_Settings):
     ) -> Scores:
         """As ``Client.score``."""
         call = score_call(self.model, user_id, item_ids, **options)
-        return await self._run(call, read_scores, deadline_ms, self._transport)
+        return await self._run(self._plan(call, deadline_ms), read_scores, self._transport)
 
     async def click(
         self,
@@ -218,12 +207,12 @@ class AsyncClient(_Settings):
     ) -> bool:
         """As ``Client.click``."""
         call = self._click(user_id, item_ids, key)
-        return await self._run(call, read_click, deadline_ms, self._for_events)
+        return await self._run(self._plan(call, deadline_ms), read_click, self._for_events)
 
     async def ready(self) -> bool:
         """As ``Client.ready``."""
         try:
-            return await self._run(ready_call(), lambda reply: True, None, self._transport)
+            return await self._run(self._plan(ready_call()), lambda reply: True, self._transport)
         except ClientError:
             return False
 
@@ -234,22 +223,10 @@ class AsyncClient(_Settings):
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
-    async def _run(
-        self,
-        call: Call,
-        read: Callable[[Reply], T],
-        deadline_ms: float | None,
-        transport: AsyncTransport,
-    ) -> T:
-        plan = self._plan(call, deadline_ms)
+    async def _run(self, plan: Steps, read: Callable[[Reply], T], transport: AsyncTransport) -> T:
         step = next(plan)
         try:
             while True:
