@@ -22,8 +22,6 @@ ROOMS = {
     "model_export": {"feature_store", "training"},
     "service": {"feature_store", "model_export"},
     "loadtest": {"feature_store", "model_export"},  # knows the service by HTTP alone
-    "text": {"feature_store", "training"},
-    "batch": {"feature_store", "model_export", "service"},
 }
 BUNDLE = "model_export.bundle"  # what runs without torch: all that these may import of the export
 RUNTIME = ("service", "loadtest")

@@ -1,0 +1,5 @@
+"""The commands drive a service with two good versions, as the tests of the lifecycle do."""
+
+from tests.service.lifecycle.conftest import swapping
+
+__all__ = ["swapping"]
