@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import orjson
 
+from loadtest.experiments.search import Unsteady
 from service.admission.loop_budget import FAULTS, KINDS
 from tests.service.pressure.bars import SETTLE_S
-from tests.service.pressure.bench import GENERATOR, Bench
+from tests.service.pressure.bench import GENERATOR, Bench, Outcome
 from tests.service.pressure.callers import Called, calling, request_bytes
 from tests.service.world import World
 
 CALLERS = (1, 4, 32)
 MOST_RATIO, MOST_PROBE_S = 1.5, 0.05
+MOST_TRIES = 3  # of a run whose generator was late
 MEGABYTE, LONG = 1_000_000, 5000
 LIST = b'{"user_id":1,"candidates":['
 Json = dict[str, Any]
@@ -64,30 +67,40 @@ def requests_of(world: World) -> dict[str, list[bytes]]:
 def costly(
     bench: Bench, seconds: float, only: list[str], say: Callable[[str], None] = lambda _: None
 ) -> Json:
-    """Bar 5: every route and number of callers. A/A: half the knee alone, twice."""
+    """Bar 5: every route and number of callers, each route between two runs alone (A/A): the
+    machine's speed varies by half within minutes."""
     found: Json = {"rate_per_s": round(bench.knee / 2, 1)}
     everything = requests_of(bench.world)
     chosen = {name: everything[name] for name in (only or everything)}
-    p99s = [_alone(bench, seconds, 40), _alone(bench, seconds, 41)]
-    found["alone_p99_ms"] = p99s
-    alone = min(p99s)
-    found["a_a_ratio"] = round(max(p99s) / alone, 3)
+    p99s = [_alone(bench, seconds, 40)]
     for name, wire in chosen.items():
-        found[name] = {}
-        for callers in CALLERS:
-            before = _spent(bench)
-            with calling(bench.service.port, wire, callers, GENERATOR) as called:
-                run = bench.run([(bench.knee / 2, SETTLE_S + seconds)], seed=42)
-            spent = (_spent(bench) - before) / called.seconds
-            late = run.at >= SETTLE_S
-            p99 = run.ms(99, late & run.ok()) or float("inf")
-            row = found[name][str(callers)] = _row(p99, alone, run.counts(late), called)
-            row["loop_share"] = round(spent, 3)
+        beside = {callers: _beside(bench, seconds, wire, callers) for callers in CALLERS}
+        p99s.append(_alone(bench, seconds, 41))
+        pair = p99s[-2:]
+        alone = sum(pair) / 2
+        found[name] = {"alone_p99_ms": pair, "a_a_ratio": round(max(pair) / min(pair), 3)}
+        for callers, row in beside.items():
+            row["ratio"] = round(row["p99_ms"] / alone, 3)
+            row["met"] = row["met"] and row["ratio"] <= MOST_RATIO
+            found[name][str(callers)] = row
             say(f"{name} × {callers}: {row}")
-    rows = [row for part in chosen for row in found[part].values()]
+        say(f"alone: {pair}")
+    rows = [found[name][str(callers)] for name in chosen for callers in CALLERS]
+    found["a_a_ratio"] = round(max(p99s) / min(p99s), 3)
     found["worst_ratio"] = max(row["ratio"] for row in rows)
     found["worst_probe_ms"] = max(row["probe_max_ms"] for row in rows)
     return {**found, "met": all(row["met"] for row in rows)}
+
+
+def _beside(bench: Bench, seconds: float, wire: list[bytes], callers: int) -> Json:
+    """One row, whose ``met`` is without the ratio yet."""
+    before = _spent(bench)
+    with calling(bench.service.port, wire, callers, GENERATOR) as called:
+        run = _steady(bench, seconds, 42)
+    spent = (_spent(bench) - before) / called.seconds
+    late = run.at >= SETTLE_S
+    p99 = run.ms(99, late & run.ok()) or float("inf")
+    return {**_row(p99, run.counts(late), called), "loop_share": round(spent, 3)}
 
 
 def _spent(bench: Bench) -> float:
@@ -97,23 +110,30 @@ def _spent(bench: Bench) -> float:
 
 
 def _alone(bench: Bench, seconds: float, seed: int) -> float:
-    run = bench.run([(bench.knee / 2, SETTLE_S + seconds)], seed=seed)
+    run = _steady(bench, seconds, seed)
     p99 = run.ms(99, (run.at >= SETTLE_S) & run.ok())
     assert p99 is not None
     return p99
 
 
-def _row(p99: float, alone: float, counts: dict[str, int], called: Called) -> Json:
-    ratio, probe = p99 / alone, max(called.probes, default=0.0)
+def _steady(bench: Bench, seconds: float, seed: int) -> Outcome:
+    """Run at half the knee; again when the generator was late. Unsteady when it is each time."""
+    for _ in range(MOST_TRIES - 1):
+        with suppress(Unsteady):
+            return bench.run([(bench.knee / 2, SETTLE_S + seconds)], seed=seed)
+    return bench.run([(bench.knee / 2, SETTLE_S + seconds)], seed=seed)
+
+
+def _row(p99: float, counts: dict[str, int], called: Called) -> Json:
+    probe = max(called.probes, default=0.0)
     answered = counts["ok"] >= 0.99 * sum(counts.values())
     return {
         "p99_ms": p99,
-        "ratio": round(ratio, 3),
         "counts": {name: count for name, count in counts.items() if count},
         "statuses_per_s": {
             str(status): round(count / called.seconds, 1)
             for status, count in sorted(called.statuses.items())
         },
         "probe_max_ms": round(1e3 * probe, 1),
-        "met": ratio <= MOST_RATIO and probe <= MOST_PROBE_S and answered,
+        "met": probe <= MOST_PROBE_S and answered,
     }
