@@ -7,6 +7,7 @@ stored contexts and every level of overridden ones.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -90,6 +91,8 @@ def compare(world: World, client: httpx.Client, count: int, seed: int = 1) -> Pa
     parity = Parity()
     order = np.argsort(world.ids)
     for case in cases(world, count, seed):
+        if parity.cases % 100 == 0:
+            print(f"{parity.cases} of {count} cases", file=sys.stderr)
         answer = client.post("/v1/score", json=case.body())
         assert answer.status_code == 200, answer.text
         served = np.array(answer.json()["scores"], np.float64)
