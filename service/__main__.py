@@ -37,16 +37,14 @@ def service() -> None:
 @app.command()
 def serve(
     bundle: Annotated[
-        Path | None,
-        typer.Option(help="A bundle, or a folder: its newest bundle."),
+        Path | None, typer.Option(help="A bundle, or a folder: its newest bundle.")
     ] = None,
     store: Annotated[str | None, typer.Option(help="lmdb://PATH, redis://HOST, …")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
     threads: Annotated[
-        int | None,
-        typer.Option(help="Engine threads per worker; 0: cores divided by workers."),
+        int | None, typer.Option(help="Engine threads per worker; 0: cores divided by workers.")
     ] = None,
     example: Annotated[
         bool, typer.Option("--example", help="Once ready, print a request and its answer.")

@@ -235,9 +235,7 @@ def _expose(state: ServiceState) -> None:
         lambda: of_table("refused"),
     )
     counter(
-        "qin_item_table_evicted",
-        "Items that made room for others.",
-        lambda: of_table("evicted"),
+        "qin_item_table_evicted", "Items that made room for others.", lambda: of_table("evicted")
     )
     counter(
         "qin_item_table_not_kept",

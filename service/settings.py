@@ -226,8 +226,7 @@ class Settings(BaseSettings):
         default=4, ge=2, le=64, description="Maximum versions in memory."
     )
     keep_previous: bool = Field(
-        default=True,
-        description="Keep the previous version in memory for an immediate rollback.",
+        default=True, description="Keep the previous version in memory for an immediate rollback."
     )
     rollback_window_s: float = Field(
         default=300,
@@ -282,9 +281,7 @@ class Settings(BaseSettings):
     )
     keep_alive_s: int = Field(default=75, ge=1, description="Timeout of idle connections.")
     max_idle_connections: int = Field(
-        default=2000,
-        ge=1,
-        description="Maximum idle connections; beyond it the oldest is closed.",
+        default=2000, ge=1, description="Maximum idle connections; beyond it the oldest is closed."
     )
     max_receiving_connections: int = Field(
         default=1000,
@@ -344,8 +341,7 @@ class Settings(BaseSettings):
         description="Share of requests traced if the caller's traceparent does not decide.",
     )
     metrics_on: Literal["service", "admin"] = Field(
-        default="service",
-        description="Port of GET /metrics and /v2/models/…/stats.",
+        default="service", description="Port of GET /metrics and /v2/models/…/stats."
     )
 
     @property

@@ -87,10 +87,7 @@ def fit(
 
 
 def predict(
-    network: QIN,
-    rows: Rows,
-    batch_size: int = 4096,
-    on_progress: OnProgress = no_progress,
+    network: QIN, rows: Rows, batch_size: int = 4096, on_progress: OnProgress = no_progress
 ) -> NDArray[np.float32]:
     """Predict (N,) click probabilities, in the order of the rows."""
     network.eval()

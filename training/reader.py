@@ -45,10 +45,7 @@ BATCH_ROWS = 16_384
 
 
 def read_rows(
-    path: Path,
-    items: Catalogue,
-    cache: Path,
-    on_progress: OnProgress = no_progress,
+    path: Path, items: Catalogue, cache: Path, on_progress: OnProgress = no_progress
 ) -> Rows:
     """Read the rows of ``path``, from ``cache`` if they were read before.
 

@@ -74,11 +74,7 @@ class Golden:
             h = slice(self.history_offsets[i], self.history_offsets[i + 1])
             c = slice(self.candidate_offsets[i], self.candidate_offsets[i + 1])
             yield GoldenRequest(
-                str(name),
-                self.history[h],
-                self.candidates[c],
-                self.context[c],
-                self.probability[c],
+                str(name), self.history[h], self.candidates[c], self.context[c], self.probability[c]
             )
 
     def compare(self, model: Ranks) -> Difference:

@@ -16,8 +16,7 @@ def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's folder.")],
     data: Annotated[Path, typer.Option(help="Folder of held-out rows (valid.parquet) and items.")],
     negative_sampling_rate: Annotated[
-        float,
-        typer.Option(min=1e-6, max=1.0, help="Share of the negatives kept in the data."),
+        float, typer.Option(min=1e-6, max=1.0, help="Share of the negatives kept in the data.")
     ] = 1.0,
     out: Models = Path("var/models"),
     version: VersionName = None,

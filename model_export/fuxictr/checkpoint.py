@@ -60,10 +60,7 @@ def import_network(
             "was it saved by another model, or with other features?"
         )
     schema = _schema(sizes, slots, history_length)
-    network = QIN(
-        schema,
-        QINSizes(attention_width=sizes["A"], layers=layers, rows=sizes["R"]),
-    )
+    network = QIN(schema, QINSizes(attention_width=sizes["A"], layers=layers, rows=sizes["R"]))
     network.load_state_dict({_our_name(key): tensor for key, tensor in state.items()})
     return network.eval()
 

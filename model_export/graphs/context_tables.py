@@ -34,10 +34,7 @@ def context_tables(
     table: ContextTable | None = None
     for feature in features:
         alone = ContextTable(
-            (feature.feature.name,),
-            (feature.feature.vocabulary,),
-            feature.embedding,
-            feature.row,
+            (feature.feature.name,), (feature.feature.vocabulary,), feature.embedding, feature.row
         )
         if table is not None and len(table.row) * len(alone.row) <= joint_rows:
             table = _join(table, alone)

@@ -11,13 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.bearer import BearerTokens
 from service.access.hosts import HOST, OwnNames, named_hosts
-from service.access.origins import (
-    ORIGIN,
-    Origins,
-    answer_preflight,
-    is_preflight,
-    is_same_origin,
-)
+from service.access.origins import ORIGIN, Origins, answer_preflight, is_preflight, is_same_origin
 from service.context import PROBES, TARGET_HOST, RequestContext, context_of
 from service.errors import Forbidden, ServiceError, Unauthorised
 from service.observability.metrics import Metrics

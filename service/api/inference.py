@@ -24,11 +24,7 @@ PARSED_S = 0.1e-6  # a candidate
 
 
 async def infer(
-    state: ServiceState,
-    ctx: RequestContext,
-    query: ScoreQuery,
-    asked: str | None,
-    deadline: float,
+    state: ServiceState, ctx: RequestContext, query: ScoreQuery, asked: str | None, deadline: float
 ) -> tuple[str, ScoreResult]:
     """Score with the version ``asked`` for, or the one for this user; return its name, too.
 
@@ -62,11 +58,7 @@ async def infer(
 
 
 def _after(
-    state: ServiceState,
-    query: ScoreQuery,
-    result: ScoreResult,
-    permit: Permit,
-    stats: VersionStats,
+    state: ServiceState, query: ScoreQuery, result: ScoreResult, permit: Permit, stats: VersionStats
 ) -> None:
     """Learn from an answer that has been sent, count it, and perhaps score it by the shadow."""
     if permit.took is not None and permit.priority is Priority.ONLINE:

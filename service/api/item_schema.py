@@ -21,12 +21,7 @@ def item(schema: FeatureSchema, *, whole: bool) -> Json:
     """An item's features by name: all of them, or those that change."""
     properties = {f.name: _feature(f, schema) for f in (*schema.item, *schema.context)}
     members = {"required": list(properties)} if whole else {"minProperties": 1}
-    return {
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False,
-        **members,
-    }
+    return {"type": "object", "properties": properties, "additionalProperties": False, **members}
 
 
 def events(schema: FeatureSchema, most: int) -> Json:
@@ -74,10 +69,5 @@ def _feature(feature: Any, schema: FeatureSchema) -> Json:
         case Categorical():
             return INDEX
     number = {"type": "number", "minimum": -feature.most, "maximum": feature.most}
-    vector = {
-        "type": "array",
-        "items": number,
-        "minItems": feature.size,
-        "maxItems": feature.size,
-    }
+    vector = {"type": "array", "items": number, "minItems": feature.size, "maxItems": feature.size}
     return {"anyOf": [vector, number]} if feature.size == 1 else vector

@@ -26,11 +26,7 @@ def add_probes(app: FastAPI, state: ServiceState) -> None:
         return {"status": "alive"}
 
     @app.head("/readyz", include_in_schema=False)
-    @app.get(
-        "/readyz",
-        summary="Readiness",
-        responses={503: problem()},
-    )
+    @app.get("/readyz", summary="Readiness", responses={503: problem()})
     async def ready() -> dict[str, Any]:
         active, reachable = state.ready(), state.reader.reachable
         return {

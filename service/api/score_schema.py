@@ -49,8 +49,7 @@ class ScoreRequest(BaseModel):
         ),
     ] = None
     top_k: Annotated[
-        int | None,
-        Field(ge=1, le=MAX_ID, description="Answer only the k best, best first."),
+        int | None, Field(ge=1, le=MAX_ID, description="Answer only the k best, best first.")
     ] = None
     explain: Annotated[
         int | None,

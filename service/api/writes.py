@@ -143,10 +143,7 @@ def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Response
         return Response(status_code=204)
 
     @app.delete(
-        ITEM,
-        summary="Remove an item",
-        status_code=204,
-        responses={**REFUSALS, **UNKNOWN, **more},
+        ITEM, summary="Remove an item", status_code=204, responses={**REFUSALS, **UNKNOWN, **more}
     )
     async def delete(item_id: ItemId, request: Request) -> Response:
         with record(request, "delete-item") as entry:

@@ -155,12 +155,7 @@ class ItemFetcher:
                 del self._under_way[item]
 
     async def _bring(
-        self,
-        ids: Ids,
-        store: StoreReader,
-        engine: Engine,
-        epoch: Epoch,
-        permit: Permit | None,
+        self, ids: Ids, store: StoreReader, engine: Engine, epoch: Epoch, permit: Permit | None
     ) -> Fetched:
         """Read items in one round trip, derive and insert them."""
         table, mine = self._table, self._epoch

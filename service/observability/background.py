@@ -69,10 +69,7 @@ def failed(
 
 
 def begin(
-    name: TaskName,
-    work: Coroutine[Any, Any, T],
-    *,
-    expected: tuple[type[BaseException], ...] = (),
+    name: TaskName, work: Coroutine[Any, Any, T], *, expected: tuple[type[BaseException], ...] = ()
 ) -> asyncio.Task[T]:
     """Run ``work`` as a task. A failure is logged and counted, whether or not it is awaited.
     ``expected``: errors that are answers, not failures."""

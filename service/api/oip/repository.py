@@ -34,11 +34,7 @@ REFUSALS = errors(400, 401, 403, 404, 409, 413, 415, 503)
 def add_repository(app: FastAPI, state: ServiceState) -> None:
     manager, access, commands = state.manager, Access(state.settings), AdminCommands(state)
 
-    @app.post(
-        "/v2/repository/index",
-        summary="List the versions",
-        responses=REFUSALS,
-    )
+    @app.post("/v2/repository/index", summary="List the versions", responses=REFUSALS)
     async def index(request: Request) -> list[dict[str, str]]:
         access.check(request)
         only_ready = _flag(await _body(request), "ready")
