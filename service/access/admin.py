@@ -1,12 +1,17 @@
-"""Access to the admin API: by token, or without tokens from this machine only."""
+"""Access to the admin API, by token or without tokens from this machine only; its audit log."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
 
 from starlette.requests import Request
 
 from service.access.bearer import BearerTokens
 from service.access.hosts import is_local_name, named_hosts
-from service.errors import Forbidden, Unauthorised
+from service.errors import Forbidden, ServiceError, Unauthorised
+from service.observability.logs import logger
 from service.settings import Settings, admin_tokens
 
 
@@ -36,3 +41,19 @@ class Access:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return named
+
+
+@contextmanager
+def audited(request: Request, action: str, **fields: object) -> Iterator[dict[str, object]]:
+    """Log a line ``admin`` for the block: caller, outcome and what it puts into the dict."""
+    began, entry = perf_counter(), {"who": "nobody", "outcome": "failed", **fields}
+    try:
+        yield entry
+        entry["outcome"] = "done"
+    except ServiceError as error:
+        entry["outcome"] = error.slug
+        raise
+    finally:
+        address = request.client and request.client.host
+        ms = round(1e3 * (perf_counter() - began), 1)
+        logger.info("admin", address=address, action=action, ms=ms, **entry)

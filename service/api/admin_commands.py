@@ -7,8 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from service.access.admin import Access
-from service.access.audit import audited
+from service.access.admin import Access, audited
 from service.lifecycle.catalog import ModelEntry
 from service.state import ServiceState
 

@@ -14,8 +14,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import WithJsonSchema
 
-from service.access.admin import Access
-from service.access.audit import audited
+from service.access.admin import Access, audited
 from service.api import item_schema
 from service.api.body import parse_object, read_body
 from service.api.events import EVENT_EXAMPLES, Events, EventsAnswer
