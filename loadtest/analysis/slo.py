@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.analysis.early_stopping import CONFIDENCE, Judgement, judge
 from loadtest.analysis.statistics import enough_for
+from loadtest.analysis.verdict import CONFIDENCE, Judgement, judge
 from loadtest.units import seconds
 
 FORM = re.compile(r"^p(\d{1,2}(?:\.\d+)?)=(.+)$")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loadtest.analysis.early_stopping import needed
 from loadtest.analysis.results import summarise
 from loadtest.analysis.slo import Slo
+from loadtest.analysis.verdict import needed
 from loadtest.generator.runner import Load, RunError, execute
 
 CONFIRMATIONS = 3

@@ -27,9 +27,9 @@ from service.engine.engine import Engine
 from service.errors import DeadlinePassed, ServiceError
 from service.items.hash_index import ABSENT
 from service.items.item_tower import derive_into
-from service.items.memory import DerivedItems, Slots
 from service.items.store_client import StoreReader
 from service.items.table import Epoch, ItemTable
+from service.items.table_layout import DerivedItems, Slots
 from service.observability.background import begin
 from service.observability.metered import measured
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids, ItemRows
 from model_export.bundle.runtime import FoldedModel
-from service.items.memory import DerivedItems
+from service.items.table_layout import DerivedItems
 
 
 def derive(model: FoldedModel, rows: ItemRows) -> tuple[DerivedItems, NDArray[np.bool_]]:

@@ -8,7 +8,7 @@ in its place, so none ever begins with rows of another time. The folder is best 
 The folder is private (``private_directory``), and so is every file: what they hold is scored, and
 a file cut short would end every process that maps it.
 
-    VERSION-DIGEST.table   the arrays of ``service.items.memory``; users hold it shared
+    VERSION-DIGEST.table   the arrays of ``service.items.table_layout``; users hold it shared
     VERSION-DIGEST.write   locked by the process that writes to the table
     VERSION-DIGEST.fill    locked by the process that fills it
     opening                held while a file is looked for, made or removed
@@ -32,7 +32,7 @@ from pathlib import Path
 from feature_store.schema import FeatureSchema
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.manifest import MANIFEST
-from service.items.memory import FILLED, FORMAT, SLOTS, TableMemory, size_of
+from service.items.table_layout import FILLED, FORMAT, SLOTS, TableMemory, size_of
 from service.items.table_lock import STORES_IN_ORDER
 from service.private_directory import make_private, open_private
 

@@ -24,7 +24,7 @@ from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
 from model_export.bundle.vectors import Positions
 from service.items.hash_index import ABSENT
-from service.items.memory import (
+from service.items.table_layout import (
     CHANGES,
     CLOCK_HAND,
     COUNT,

@@ -12,8 +12,8 @@ from feature_store.contract import FOUND, FeatureStore, Ids, ItemBatch
 from service.items.hash_index import ABSENT
 from service.items.invalidation import Invalidation
 from service.items.item_tower import derive_into
-from service.items.memory import DerivedItems
 from service.items.table import Epoch, ItemTable
+from service.items.table_layout import DerivedItems
 from service.models.loaded_model import LoadedModel
 from service.models.registry import ModelRegistry
 

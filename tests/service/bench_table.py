@@ -25,8 +25,8 @@ from feature_store.schema import FeatureSchema
 from service.context import StageTimer
 from service.items.hash_index import HashIndex
 from service.items.item_tower import derive
-from service.items.memory import DerivedItems, size_of
 from service.items.table import ItemTable
+from service.items.table_layout import DerivedItems, size_of
 from service.models.loaded_model import LoadedModel
 from service.observability import logs
 from service.scoring.query import ScoreQuery

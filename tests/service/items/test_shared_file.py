@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from service.items import shared_file as table_file
 from service.items.hash_index import ABSENT
-from service.items.memory import CURSOR
 from service.items.shared_file import TableFile
 from service.items.table import ItemTable, StaleSlots
+from service.items.table_layout import CURSOR
 from tests.service.items.test_table import array, assert_same, items
 from tests.service.process import serving, start
 from tests.service.test_private_directory import another_user

@@ -20,8 +20,8 @@ from feature_store.schema import FeatureSchema
 from service.items import hash_index
 from service.items import table as item_table
 from service.items.hash_index import ABSENT, BUCKET, HashIndex
-from service.items.memory import DerivedItems, bytes_per_item, size_of
 from service.items.table import ItemTable, StaleSlots, TableBusy
+from service.items.table_layout import DerivedItems, bytes_per_item, size_of
 from tests.service.colliding import colliding
 from tests.service.world import SMALL
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.analysis.early_stopping import at_most, judge, needed
 from loadtest.analysis.slo import Slo, SloError
+from loadtest.analysis.verdict import at_most, judge, needed
 
 
 @pytest.mark.parametrize(("over", "requests"), [(0, 459), (1, 662), (5, 1307), (50, 6898)])
