@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceState:
-    """Built and taken down by ``service.application``."""
+    """Holds every part of a service that ``service.application`` builds and takes down."""
 
     settings: Settings
     metrics: Metrics

@@ -22,7 +22,7 @@ class Access:
         self._tokens = BearerTokens(admin_tokens(settings.admin_token))
 
     def check(self, request: Request) -> str:
-        """The caller's name for the audit log. Unauthorised or Forbidden."""
+        """Return the caller's name for the audit log. Unauthorised or Forbidden."""
         headers = request.headers
         if "origin" in headers:
             raise Forbidden("requests with an Origin header are not allowed")

@@ -22,7 +22,7 @@ class BearerTokens:
         return list(dict.fromkeys(name for name, _ in self._digests))
 
     def name_of(self, authorization: bytes) -> str | None:
-        """The name of the header's token, in a time that depends on no token."""
+        """Return the name of the header's token, in a time that depends on no token."""
         scheme, _, given = authorization.partition(b" ")
         digest, found = sha256(given.strip(b" ")).digest(), None
         for name, known in self._digests:

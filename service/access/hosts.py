@@ -13,12 +13,12 @@ HOST = b"host"
 
 
 def named_hosts(header: bytes | None, scope: Scope) -> list[bytes]:
-    """The hosts that a request names: in its Host header and in a target of absolute form."""
+    """List the hosts that a request names: in its Host header and in an absolute target."""
     return [host for host in (header, scope.get(TARGET_HOST)) if host is not None]
 
 
 def is_local_name(header: str) -> bool:
-    """Whether it is localhost or a loopback address, with any port (tunnels)."""
+    """Tell whether it is localhost or a loopback address, with any port (tunnels)."""
     name = host_of(header)
     if name is None:
         return False
@@ -44,5 +44,5 @@ class OwnNames:
 
 
 def authority(host: str) -> str:
-    """``host`` as the authority of a URL."""
+    """Write ``host`` as the authority of a URL."""
     return f"[{host}]" if ":" in host else host

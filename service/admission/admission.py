@@ -81,11 +81,11 @@ class Admission:
 
     @property
     def limit(self) -> float:
-        """Forecast, in seconds, up to which online requests are admitted."""
+        """Return the forecast, in seconds, up to which online requests are admitted."""
         return self._limit
 
     def forecast(self, priority: Priority = Priority.ONLINE) -> float:
-        """Seconds for which admitted requests keep the engine from a short list of this class."""
+        """Predict for how long (s) admitted requests keep the engine from a short list."""
         ahead = self._ahead[Priority.ONLINE]
         if priority is Priority.BATCH:
             ahead += self._ahead[Priority.BATCH]
@@ -134,7 +134,7 @@ class Admission:
         return sum(self._whole.values())
 
     def over_capacity(self, priority: Priority, detail: str = FULL) -> OverCapacity:
-        """The refusal; ``count_refused`` counts it."""
+        """Make the refusal; ``count_refused`` counts it."""
         after = str(RETRY_AFTER_S[priority])
         return OverCapacity(f"{detail}; try again later", headers={"Retry-After": after})
 

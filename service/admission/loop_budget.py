@@ -106,11 +106,11 @@ class LoopBudget:
         self._seconds = {kind: metrics.budget_seconds.labels(kind) for kind in kinds}
 
     def predict(self, kind: str, size: int = 0) -> float:
-        """Seconds of the loop for a body of so many bytes."""
+        """Predict the seconds of the loop that a body of so many bytes takes."""
         return self._fixed[kind] + (size * self._a_byte[kind] if size > SMALL else 0.0)
 
     def has_room(self, kind: str, predicted: float = 0.0) -> bool:
-        """Whether more of a kind may wait; always, if none of it does."""
+        """Tell whether more of a kind may wait; always, if none of it does."""
         waiting = self._waiting[kind]
         return waiting <= 0 or waiting + predicted <= MOST_WAITING_S
 
@@ -136,7 +136,7 @@ class LoopBudget:
 
     @contextmanager
     def measured(self, kind: str) -> Iterator[None]:
-        """The block is charged; nothing is awaited in it."""
+        """Charge the block, in which nothing is awaited."""
         began = thread_time()
         try:
             yield

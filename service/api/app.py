@@ -73,7 +73,7 @@ def public_application(state: ServiceState) -> Application:
 
 
 def _guarded(app: ASGIApp, state: ServiceState) -> ASGIApp:
-    """``app`` behind the access middleware."""
+    """Put ``app`` behind the access middleware."""
 
     def refuse(error: ServiceError) -> ASGIApp:
         async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +86,7 @@ def _guarded(app: ASGIApp, state: ServiceState) -> ASGIApp:
 
 
 def refusals(state: ServiceState, *, public: bool = False) -> Callable[[ServiceError], ASGIApp]:
-    """Applications for requests that the server refuses for what their headers say."""
+    """Make applications for requests that the server refuses for what their headers say."""
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         error = scope[REFUSAL]

@@ -103,8 +103,8 @@ def read_scores(reply: Reply) -> Scores:
 
 
 def click_call(user_id: int, item_ids: ArrayLike, *, key: str | None = None) -> Call:
-    """Clicks, oldest first. With a ``key`` the service applies them once, and they may be retried;
-    without one they are not retried once they may have arrived."""
+    """Build the call that sends clicks, oldest first. With a ``key`` the service applies them once
+    and it may be retried; without one it is not retried once it may have arrived."""
     content: dict[str, Any] = {"user_id": user_id, "item_ids": _int64("item_ids", item_ids)}
     if key is not None:
         content["key"] = key

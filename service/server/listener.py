@@ -88,7 +88,7 @@ class Listener:
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
-    """A listening socket. OSError names the setting."""
+    """Make a listening socket. OSError names the setting."""
     listener = bind(host, port, setting)
     try:
         start_listening(listener, setting)
@@ -99,7 +99,7 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
 
 
 def bind(host: str, port: int, setting: str) -> socket.socket:
-    """A bound socket, which refuses connections until ``start_listening``."""
+    """Bind a socket, which refuses connections until ``start_listening``."""
     listener = None
     try:
         (family, *_, address), *_ = socket.getaddrinfo(
@@ -122,7 +122,7 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
 
 
 def start_listening(listener: socket.socket, setting: str) -> None:
-    """OSError: another process listens there."""
+    """Accept connections. OSError: another process listens there."""
     try:
         listener.listen(BACKLOG)
     except OSError as error:
@@ -136,7 +136,7 @@ def _cannot_listen(address: str, setting: str, error: OSError) -> OSError:
 
 
 def url_of(listener: socket.socket) -> str:
-    """The URL at which this machine reaches it, also for port 0 and wildcard addresses."""
+    """Return the URL at which this machine reaches it, also for port 0 and wildcards."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 — only compared
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -34,7 +34,7 @@ LOGGER.addFilter(is_failure)
 
 
 class HttpProtocol(asyncio.Protocol):
-    """Made by ``HttpServer``; lives as long as its connection."""
+    """Serves one connection, for as long as it lives. Made by ``HttpServer``."""
 
     transport: asyncio.Transport
     flow: FlowControl
