@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from feature_store.contract import FeatureStore
+from feature_store.contract import FeatureStore, Ids
 from feature_store.parquet.columns import RejectedRow
 from feature_store.parquet.histories import HistoryParquet, HistoryParquetBatch
 from feature_store.parquet.items import ItemParquet, ItemParquetBatch
@@ -57,6 +58,7 @@ class LoadJob:
     items: ItemParquet | None
     histories: Sequence[HistoryParquet]
     sources: str  # ``identity`` of the files and options
+    later: Sequence[HistoryParquet] = ()  # files after the one that is being loaded
 
     @property
     def phases(self) -> list[ItemParquet | HistoryParquet | None]:
@@ -84,10 +86,9 @@ class LoadJob:
                 start = report.row if number == report.phase else 0
                 advance(number, start)
                 batches: Iterator[Batch] = phase.batches(BATCH_ROWS, start)
-                later = self.histories[number:] if number else ()
-                repeated = {user for other in later for user in other.users.tolist()}
+                self.later = self.histories[number:] if number else ()
                 async for batch in ahead(batches):
-                    await self._put(batch, report, repeated)
+                    await self._put(batch, report)
                     report.rejects_bytes = rejected.write(batch.rejected)
                     report.rejected += len(batch.rejected)
                     report.phase, report.row = number, batch.next_row
@@ -96,18 +97,29 @@ class LoadJob:
         await self.store.put_note(NOTE, None)
         return report
 
-    async def _put(self, batch: Batch, report: LoadReport, repeated: Set[int]) -> None:
-        """Store a batch, without the histories of users ``repeated`` in a later file."""
+    async def _put(self, batch: Batch, report: LoadReport) -> None:
+        """Store a batch, without the histories of users whom a later file has again."""
         if isinstance(batch, ItemParquetBatch):
             await self.store.put_items(batch.ids, batch.rows)
             report.items += len(batch.ids)
             report.differing += batch.differing
         else:
-            histories = {u: h for u, h in batch.histories.items() if u not in repeated}
+            users = np.fromiter(batch.histories, np.int64, len(batch.histories))
+            for source in self.later:
+                users = users[~_are_in(users, source.users)]
+            histories = {user: batch.histories[user] for user in users.tolist()}
             await self.store.put_histories(histories)
             report.histories += len(histories)
             longest = self.store.schema.history_length
             report.cut += sum(len(history) > longest for history in histories.values())
+
+
+def _are_in(users: Ids, known: Ids) -> NDArray[np.bool_]:
+    """Tell which users are among the ``known``, which are sorted."""
+    if not len(known):
+        return np.zeros(len(users), np.bool_)
+    found: NDArray[np.bool_] = known[np.searchsorted(known[:-1], users)] == users
+    return found
 
 
 def superseded(sources: Sequence[HistoryParquet]) -> int:
