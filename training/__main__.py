@@ -27,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-screen = Console(stderr=True)
+screen = Console(stderr=True, soft_wrap=True)
 if not screen.is_terminal:
     screen.width = 200  # rich's 80 columns would wrap what a log or a file holds
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
