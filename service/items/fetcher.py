@@ -2,7 +2,7 @@
 
 Single-flight: requests that miss the same item at the same time wait for the same fetch. A fetch
 belongs to no request: it goes on when the one that began it is gone, because others may wait for
-it. What the store has no record of is remembered too (a negative cache), or one unknown candidate
+it. What the store has no record of is remembered too (``negative_cache``), or one unknown candidate
 would cost every request a round trip.
 
 Neither outlives a change of the item by any process that shares the table: both bear the table's
@@ -15,7 +15,7 @@ import asyncio
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from service.engine.engine import Engine
 from service.errors import DeadlinePassed, ServiceError
 from service.items.hash_index import ABSENT
 from service.items.item_tower import derive_into
+from service.items.negative_cache import NEVER, NegativeCache, drop
 from service.items.store_client import StoreReader
 from service.items.table import Epoch, ItemTable
 from service.items.table_layout import DerivedItems, Slots
@@ -39,9 +40,7 @@ if TYPE_CHECKING:
 
 Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT
 SomeStatus = Status | None  # None: all FOUND, and in the table
-MOST_WITHOUT = 65_536  # ids remembered to have no readable record
 DERIVE_WITHIN_S = 30.0
-NEVER = None, -1  # fetched, or remembered
 
 
 def each_status(status: SomeStatus, count: int) -> Status:
@@ -68,8 +67,7 @@ class ItemFetcher:
     _model: FoldedModel
     _table: ItemTable
     _under_way: dict[int, tuple[asyncio.Task[Fetched], int]] = field(default_factory=dict)
-    # id -> MISSING | CORRUPT, and the count of changes; oldest first
-    _without: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _negative: NegativeCache = field(default_factory=NegativeCache)
     _epoch: int = 0
 
     async def fetch(
@@ -92,7 +90,7 @@ class ItemFetcher:
         tasks = set[asyncio.Task[Fetched]]()
         for item, count in zip(wanted.tolist(), counts, strict=True):
             task, begun = self._under_way.get(item, NEVER)
-            without, seen = self._without.get(item, NEVER)
+            without, seen = self._negative.get(item)
             if task is not None and begun == count:
                 tasks.add(task)
             elif without is not None and seen == count:
@@ -121,13 +119,13 @@ class ItemFetcher:
     def forget(self, ids: Ids) -> None:
         """Drop what is known or under way of items that have changed."""
         self._epoch += 1
-        _drop(self._without, ids)
-        _drop(self._under_way, ids)
+        self._negative.drop(ids)
+        drop(self._under_way, ids)
 
     def forget_unknown(self) -> None:
         """Clear the negative cache, when changes were lost."""
         self._epoch += 1
-        self._without.clear()
+        self._negative.clear()
 
     def _begin(
         self,
@@ -178,25 +176,12 @@ class ItemFetcher:
             if permit:
                 permit.derived(len(readable), job.busy)
         if self._epoch == mine:
-            self._remember(ids, status, table.counts(ids, epoch))
+            self._negative.keep(ids, status, table.counts(ids, epoch))
         place = np.full(len(ids), ABSENT)
         place[readable] = np.arange(len(readable))
         place[status != FOUND] = ABSENT
         items = DerivedItems.joined([parts[start] for start in sorted(parts)]) if parts else None
         return Fetched(ids, status, place, items, answered)
-
-    def _remember(self, ids: Ids, status: Status, counts: NDArray[np.int64]) -> None:
-        for at in np.flatnonzero(status != FOUND).tolist():
-            self._without[int(ids[at])] = int(status[at]), int(counts[at])
-        while len(self._without) > MOST_WITHOUT:
-            del self._without[next(iter(self._without))]
-
-
-def _drop(kept: dict[int, Any], ids: Ids) -> None:
-    """Iterate over the shorter of the two: a bulk load changes many items at once."""
-    gone = ids.tolist() if len(ids) <= len(kept) else set(kept) & set(ids.tolist()) if kept else ()
-    for item in gone:
-        kept.pop(item, None)
 
 
 def _nothing(known: list[tuple[int, int]]) -> Fetched:

@@ -6,6 +6,7 @@ costs a hash.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from service.api.oip.inputs import Inputs
@@ -41,7 +42,7 @@ class RequestCache:
         """``features``: the context features that there are."""
         self._most_candidates = most_candidates
         self._contents = contents_of_infer(most_candidates, features)
-        self._kept: dict[bytes, ParsedRequest] = {}  # by their JSON
+        self._kept: OrderedDict[bytes, ParsedRequest] = OrderedDict()  # by their JSON
 
     def read(self, header: bytes) -> ParsedRequest:
         """Return the parsed request. Malformed or InvalidField, which are not kept."""
@@ -51,7 +52,7 @@ class RequestCache:
             parsed = _read(header, self._most_candidates)
             if parsed.comes_again and len(header) <= LONGEST_KEPT:
                 if len(self._kept) >= MOST_KEPT:
-                    del self._kept[next(iter(self._kept))]
+                    self._kept.popitem(last=False)
                 self._kept[header] = parsed
         return parsed
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from feature_store.contract import Ids, ItemBatch
-from service.items import fetcher as fetches
+from service.items import negative_cache
 from service.items.hash_index import BUCKET
 from service.state import ServiceState
 from tests.service.cancellations import Truth, provoke
@@ -130,12 +130,12 @@ async def test_what_the_store_does_not_know_is_asked_for_once_until_it_changes(
 async def test_no_more_than_a_bounded_number_is_remembered_as_unknown(
     state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetches, "MOST_WITHOUT", 100)
+    monkeypatch.setattr(negative_cache, "CAPACITY", 100)
     for start in range(0, 1000, 250):
         unknown = [10**15 + start + n for n in range(250)]
         assert len((await ask(state, user_id=1, candidates=unknown)).json()["unknown_items"]) == 250
     assert state.registry.active is not None
-    assert len(state.registry.active.fetcher._without) == 100
+    assert len(state.registry.active.fetcher._negative) == 100
 
 
 async def test_an_item_that_changes_while_it_is_fetched_is_fetched_again(
