@@ -24,7 +24,7 @@ from model_export.bundle.manifest import (
     Training,
 )
 from model_export.bundle.runtime import FoldedModel
-from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.multiply_adds import multiply_adds
 from model_export.graphs.onnx_writer import GraphWriter
 from model_export.graphs.published import published

@@ -7,8 +7,10 @@ from dataclasses import replace
 from feature_store.faults import FaultLog
 from feature_store.options import StoreOptions
 from feature_store.redis.cluster import Cluster
+from feature_store.redis.sentinel import Sentinel
+from feature_store.redis.standalone import Standalone
 from feature_store.redis.store import RedisStore
-from feature_store.redis.topology import Sentinel, Standalone, Topology, place
+from feature_store.redis.topology import Topology, place
 from feature_store.redis.url import parse
 from feature_store.schema import FeatureSchema
 

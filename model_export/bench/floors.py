@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.onnx_writer import GraphWriter
 from model_export.graphs.quantise import per_column
 

@@ -17,7 +17,7 @@ from model_export.bundle.manifest import INT8
 from model_export.bundle.runtime import FoldedModel, Graphs, Precision
 from model_export.bundle.sessions import open_session
 from model_export.bundle.vectors import HistoryRows, ItemVectors
-from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.published import shared_user
 from model_export.graphs.ranker import ranker, ranker_int8
 from model_export.graphs.towers import context_tower, history_tower, item_tower

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from model_export.bench.floors import floors
-from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.multiply_adds import multiply_adds
 from model_export.graphs.onnx_writer import GraphWriter
 from model_export.graphs.published import published, shared_user

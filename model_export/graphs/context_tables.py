@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_export.graphs.fold import Matrix
-from model_export.graphs.folded import FoldedContext
+from model_export.graphs.folded_network import FoldedContext
+from model_export.graphs.folds import Matrix
 
 JOINT_ROWS = 1024  # times X floats: 4 MiB at the paper's width
 

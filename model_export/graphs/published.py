@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from model_export.graphs.fold import Matrix
+from model_export.graphs.folds import Matrix
 from model_export.graphs.onnx_writer import GraphWriter
 from training.qin import QIN, QuadraticLayer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.graphs.fold import Matrix, Vector
+from model_export.graphs.folds import Matrix, Vector
 
 LEVELS = 127  # symmetric: −128 is not used
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from model_export.graphs import blocks
 from model_export.graphs.context_tables import context_tables
-from model_export.graphs.folded import FoldedLayer, FoldedNetwork
+from model_export.graphs.folded_network import FoldedLayer, FoldedNetwork
 from model_export.graphs.onnx_writer import GraphWriter
 from model_export.graphs.quantise import per_column
 from model_export.graphs.towers import joint_index

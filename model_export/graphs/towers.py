@@ -11,7 +11,7 @@ import numpy as np
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from model_export.graphs.blocks import Block
 from model_export.graphs.context_tables import ContextTable, context_tables
-from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.onnx_writer import GraphWriter
 
 

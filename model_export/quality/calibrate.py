@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import Calibration
-from model_export.graphs import fold
+from model_export.graphs import folds as fold
 from model_export.quality.held_out import HeldOut
 from training.metrics import Reliability, logloss, reliability
 from training.plots import reliability_plot

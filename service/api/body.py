@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from service.api.score_schema import ScoreRequest
+from service.api.score_models import ScoreRequest
 from service.context import RequestContext
 from service.errors import (
     MOST_FAULTS,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from feature_store.contract import Append
 from feature_store.errors import StoreError, StoreUnavailable
 from service.api.body import Contents, read_object, refuse_repeated, strings_in
-from service.api.score_schema import Id
+from service.api.score_models import Id
 from service.errors import Fault, InvalidField, StoreFailure
 from service.items.store_client import StoreReader, describe
 from service.observability.exposition import Turn

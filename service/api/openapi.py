@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.api.problems import MEDIA_TYPE
-from service.api.score_schema import ProblemDocument
+from service.api.score_models import ProblemDocument
 
 
 def problem() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from service.api.gate import LARGE, SCORE, Handler, behind_the_gate
 from service.api.inference import EXPLAIN, infer
 from service.api.openapi import problem
 from service.api.responses import RawResponse
-from service.api.score_schema import (
+from service.api.score_models import (
     ANSWER_EXAMPLE,
     ANSWER_HEADERS,
     REQUEST_EXAMPLES,

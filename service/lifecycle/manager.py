@@ -19,8 +19,8 @@ from service.lifecycle.loader import Loader
 from service.lifecycle.readiness import Readiness
 from service.lifecycle.rollback_monitor import Bounds, RollbackMonitor
 from service.lifecycle.unloader import Unloader
+from service.models.canary import Canary, seed_of
 from service.models.loaded_model import LoadedModel
-from service.models.registry import Canary, seed_of
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
 

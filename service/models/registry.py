@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
-from hashlib import blake2b
 from types import TracebackType
 from typing import Literal
 
 from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
+from service.models.canary import Canary
 from service.models.loaded_model import LoadedModel
 
 ACTIVE = "active"  # alias of the version that answers by default
@@ -17,20 +16,6 @@ PREVIOUS = "previous"  # alias of the one that did before
 ALIASES = (ACTIVE, PREVIOUS)
 Role = Literal["active", "canary", "named"]
 ROLES: tuple[Role, ...] = ("active", "canary", "named")
-WORD = 2**64 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Canary:
-    """A version that answers a share of the users."""
-
-    version: LoadedModel
-    share: float
-    seed: int  # of the version's name: another canary takes other users
-
-    def takes(self, user_id: int) -> bool:
-        """Whether it answers this user, alike in every process; a larger share only adds users."""
-        return mix(user_id ^ self.seed) < self.share * WORD
 
 
 class ModelRegistry:
@@ -144,15 +129,3 @@ class Lease:
 def is_the_models_fault(error: Exception) -> bool:
     """Whether ``error`` is neither the caller's nor the store's: unexpected, or a ModelFault."""
     return isinstance(error, ModelFault) or not isinstance(error, ServiceError)
-
-
-def seed_of(name: str) -> int:
-    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
-
-
-def mix(word: int) -> int:
-    """Mix 64 bits (the finaliser of SplitMix64)."""
-    word = (word + 0x9E3779B97F4A7C15) & WORD
-    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & WORD
-    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & WORD
-    return word ^ (word >> 31)

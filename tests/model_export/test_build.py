@@ -14,8 +14,8 @@ from feature_store.schema import FeatureSchema
 from model_export.build import GATE, STEPS, build
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError, ParityError
-from model_export.graphs import fold
-from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs import folds as fold
+from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality.random_network import random_network
 from tests.model_export.schemas import SMALL, SMALL_SIZES
 from training.qin import QIN

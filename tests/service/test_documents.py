@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.api.problems import FRAMEWORK, SLUGS
-from service.api.score_schema import ANSWER_EXAMPLE, REQUEST_EXAMPLES, ProblemDocument, ScoreAnswer
+from service.api.score_models import ANSWER_EXAMPLE, REQUEST_EXAMPLES, ProblemDocument, ScoreAnswer
 from service.application import build_application
 from service.errors import tree
 from service.settings import Settings

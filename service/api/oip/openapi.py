@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.oip.message import BINARY, JSON, LENGTH_HEADER, InferRequest
-from service.api.score_schema import REQUEST_HEADERS
+from service.api.score_models import REQUEST_HEADERS
 from service.state import ServiceState
 
 EXAMPLE = {

@@ -13,7 +13,7 @@ from service.api.oip.inputs import Inputs
 from service.api.oip.message import contents_of_infer, read_message
 from service.api.oip.outputs import OutputSpec, wanted_outputs
 from service.api.oip.parameters import ignored, is_batch, refuse_sequences, timeout_us
-from service.api.score_schema import MOST_CONTEXT_FEATURES
+from service.api.score_models import MOST_CONTEXT_FEATURES
 
 MOST_KEPT, LONGEST_KEPT = 256, 2048  # plans, and bytes of JSON of each
 

@@ -17,7 +17,9 @@ from feature_store.errors import StoreError, StoreUnavailable
 from feature_store.faults import FaultLog, repeat
 from feature_store.redis.cluster import Cluster
 from feature_store.redis.replies import address_of, id_of, slots_of
-from feature_store.redis.topology import Command, Sentinel, Standalone
+from feature_store.redis.sentinel import Sentinel
+from feature_store.redis.standalone import Standalone
+from feature_store.redis.topology import Command
 from feature_store.redis.url import parse
 from tests.feature_store.redis_moves import migrating
 from tests.feature_store.redis_servers import ClusterGroup, Server, started, until

@@ -24,7 +24,7 @@ from model_export.bench.work import work
 from model_export.build import build
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
-from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality.random_network import random_network
 from tests.model_export.schemas import SMALL, SMALL_SIZES, WITHOUT_IDENTITY
 from training.qin import QIN

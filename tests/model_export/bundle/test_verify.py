@@ -17,7 +17,7 @@ from model_export.bundle.bundle import Bundle, digest
 from model_export.bundle.errors import BundleError, ParityError
 from model_export.bundle.manifest import GOLDEN, MANIFEST
 from model_export.bundle.verify import verify
-from model_export.graphs.folded import FoldedNetwork
+from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.ranker import ranker
 from model_export.graphs.towers import history_tower
 from model_export.quality.random_network import random_network

@@ -17,7 +17,7 @@ from model_export.build import build
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.runtime import FoldedModel
 from model_export.graphs.context_tables import context_tables
-from model_export.graphs.folded import FoldedContext
+from model_export.graphs.folded_network import FoldedContext
 from model_export.quality.random_network import random_network
 from tests.model_export.answers import folded, in_float64, random_request
 from tests.model_export.schemas import ALL, MANY_CONTEXTS, SMALL, SMALL_SIZES

@@ -13,7 +13,7 @@ from feature_store.contract import MAX_ID
 from service.api.body import Contents, parse, parse_object
 from service.api.oip.request_cache import RequestCache
 from service.api.score import contents_of_score
-from service.api.score_schema import score_request
+from service.api.score_models import score_request
 from service.errors import InvalidField, Malformed, ServiceError
 
 MOST = 5000  # candidates

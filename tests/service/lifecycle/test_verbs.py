@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.models.registry import Canary, seed_of
+from service.models.canary import Canary, seed_of
 from tests.service.lifecycle.conftest import Swapping
 from tests.service.lifecycle.hostile import copied
 from tests.service.parity import TOLERANCE

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from feature_store.contract import MAX_ID
 from service.errors import ModelFault, StoreFailure
+from service.models.canary import Canary, seed_of
 from service.models.loaded_model import LoadedModel
-from service.models.registry import Canary, ModelRegistry, seed_of
+from service.models.registry import ModelRegistry
 
 ids = st.integers(0, MAX_ID)
 

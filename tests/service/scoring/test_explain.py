@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.score_schema import ScoreAnswer
+from service.api.score_models import ScoreAnswer
 from tests.service.world import World
 
 USER = 11

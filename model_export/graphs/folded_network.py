@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from feature_store.schema import Categorical, FeatureSchema
-from model_export.graphs import fold
-from model_export.graphs.fold import Matrix, Vector
+from model_export.graphs import folds as fold
+from model_export.graphs.folds import Matrix, Vector
 from training.qin import QIN, QuadraticLayer
 
 

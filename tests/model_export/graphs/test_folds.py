@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from model_export.graphs import fold
+from model_export.graphs import folds as fold
 
 sizes = st.integers(1, 9)
 seeds = st.integers(0, 2**32 - 1)
