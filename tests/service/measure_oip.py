@@ -46,7 +46,7 @@ ENGINE = ("queue", "history", "rank")
 BAR_MS, BAR_RATIO, BAR_AGAINST = 0.3, 1.0, 1.05
 WARM = 50  # requests of each kind before any is counted
 CORES = os.sched_getaffinity(0)
-GROUPS, TURNS = 5, 20  # of processes; of each process
+GROUPS, TURNS = 6, 20  # of processes, of which each starts first in a third; of each process
 MAKE_WORLD = """
 import sys
 from pathlib import Path
@@ -185,13 +185,14 @@ def compare(folder: Path, ids: Ids, other: Path, count: int, *, anywhere: bool) 
     blocks = max(1, count // GROUPS // TURNS)
     ours, theirs = dict[str, str](), elsewhere(other)
     medians = []  # of each group: ours, theirs, theirs again
-    for _ in range(GROUPS):  # no process is as fast as the next one: where its memory is matters
+    for group in range(GROUPS):  # no process is as fast as the next: where its memory is matters
         took: tuple[list[float], ...] = ([], [], [])
         with ExitStack() as stack:
-            three = [
-                stack.enter_context(apart(models, store, anywhere=anywhere, **variables))
-                for variables in (ours, theirs, theirs)
-            ]
+            three = dict[int, Service]()
+            for place in range(3):  # nor is the first one to start as fast as the others
+                which = (group + place) % 3
+                at = apart(models, store, anywhere=anywhere, **(theirs if which else ours))
+                three[which] = stack.enter_context(at)
             for turn in range(TURNS):
                 for place in range(3):  # each comes first, second and last as often
                     which = (turn + place) % 3
