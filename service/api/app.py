@@ -19,6 +19,7 @@ from service.api.middleware import RequestContextMiddleware
 from service.api.oip.infer import document_infer, infer_handler
 from service.api.oip.openapi import error_document
 from service.api.oip.routes import add_oip
+from service.api.openapi import exact_bounds
 from service.api.openapi_access import document_access
 from service.api.operations import add_docs, add_metrics, add_probes
 from service.api.problems import answer_problem, answer_refusal, problem_of
@@ -59,6 +60,7 @@ def create_app(state: ServiceState) -> ASGIApp:
     describe(app)
     infer = infer_handler(state)
     scoring = {SCORE: score_handler(state), INFER: infer, INFER_VERSION: infer}
+    exact_bounds(app)
     document_access(app, state.settings, error_document())
     budgeted = LoopBudgetMiddleware(app, state.budget)
     gate = AdmissionGate(budgeted, state.admission, scoring, state.budget)

@@ -12,7 +12,7 @@ from feature_store.schema import Categorical, CategoricalList, FeatureSchema
 from service.api.events import BATCH, KEY_PATTERN
 
 Json = dict[str, Any]
-ITEM_ID: Json = {"type": "integer", "minimum": 0, "maximum": MAX_ID}
+ITEM_ID: Json = {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_ID}
 INDEX: Json = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
 NULL: Json = {"type": "null"}
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model
 from feature_store.contract import MAX_ID
 from feature_store.schema import MAX_HISTORY
 
-Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+INT64 = {"format": "int64"}  # generated clients take 32 bits without it
+Id = Annotated[int, Field(ge=0, le=MAX_ID, json_schema_extra=INT64)]
 Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 MOST_CONTEXT_FEATURES = 64
 MOST_EXPLAINED = 100
@@ -49,7 +50,8 @@ class ScoreRequest(BaseModel):
         ),
     ] = None
     top_k: Annotated[
-        int | None, Field(ge=1, le=MAX_ID, description="Answer only the k best, best first.")
+        Annotated[int, Field(ge=1, le=MAX_ID, json_schema_extra=INT64)] | None,
+        Field(description="Answer only the k best, best first."),
     ] = None
     explain: Annotated[
         int | None,
@@ -80,7 +82,7 @@ class Explanation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    item_ids: list[int]
+    item_ids: list[Id]
     shares: Annotated[
         list[float], Field(description="Of the pooled history; all of them sum to 1 at most.")
     ]
@@ -93,7 +95,7 @@ class ScoreAnswer(BaseModel):
 
     model_version: str
     request_id: str
-    item_ids: list[int]
+    item_ids: list[Id]
     scores: Annotated[
         list[float | None],
         Field(description="Parallel to `item_ids`; null where the item has no readable record."),
@@ -101,17 +103,17 @@ class ScoreAnswer(BaseModel):
     cold_user: Annotated[
         bool, Field(description="No history was found or given: scored with an empty one.")
     ]
-    unknown_items: Annotated[list[int], Field(description="Not in the store: score null.")]
+    unknown_items: Annotated[list[Id], Field(description="Not in the store: score null.")]
     unreadable_items: Annotated[
-        list[int],
+        list[Id],
         Field(description="Damaged in the store: score null, or left out of the history."),
     ]
     cold_items: Annotated[
-        list[int],
+        list[Id],
         Field(description="Newer than the model: scored from content with a zero id vector."),
     ]
     unknown_history: Annotated[
-        list[int],
+        list[Id],
         Field(description="History items that are not in the store, left out; newest first."),
     ]
     degraded: Annotated[

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from feature_store.schema import MAX_HISTORY
 from service.api.body import Contents, refuse_repeated, strings_in, validate
-from service.api.score_models import MOST_CONTEXT_FEATURES
+from service.api.score_models import INT64, MOST_CONTEXT_FEATURES
 from service.errors import InvalidHeader
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -21,7 +21,7 @@ MOST_INPUTS = MOST_CONTEXT_FEATURES + 3  # and user_id, item_id, history
 MOST_QUOTES = 4096
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
-Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, json_schema_extra=INT64)]
 Parameters = Annotated[
     dict[str, Any] | None,
     Field(description="Those that are not understood are named in the answer's `ignored`."),
@@ -39,7 +39,7 @@ class Part(BaseModel):
         return self.model_extra or {}
 
 
-Size = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Size = Annotated[int, Field(ge=0, le=2**63 - 1, json_schema_extra=INT64)]
 
 
 class InputTensor(Part):
