@@ -27,6 +27,6 @@ ENV PATH=/opt/qin/bin:$PATH \
 USER 10001:10001
 WORKDIR /srv
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=2s --start-period=120s \
-  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=1)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
+  CMD ["python", "-m", "service", "probe"]
 ENTRYPOINT ["python", "-m", "service", "serve"]

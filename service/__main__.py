@@ -11,22 +11,24 @@ from typing import Annotated, Any
 
 import typer
 import uvloop
-from pydantic import ValidationError
 
 from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from model_export.bundle.errors import BundleError
 from service.cli.example import show_example
 from service.cli.models import app as models
+from service.cli.probe import probe
+from service.cli.settings import settings_or_exit
 from service.observability import logs
 from service.observability.background import guard_process
 from service.observability.logs import logger
 from service.processes.channel import WorkerArgs
 from service.processes.run_folder import remove_left, run_folder
-from service.settings import PREFIX, Settings, api_keys, is_loopback, unknown_variables
+from service.settings import Settings, api_keys, is_loopback, unknown_variables
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(models, name="models")
+app.command()(probe)
 
 
 @app.callback()
@@ -63,7 +65,7 @@ def serve(
         "threads": threads,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    settings = _settings(given)
+    settings = settings_or_exit(given)
     logs.configure(settings.log_format, settings.log_level)
     for variable in unknown_variables(dict(os.environ)):
         logger.warning("unknown variable ignored", variable=variable)
@@ -90,19 +92,9 @@ def worker(args: str) -> None:
     """A worker process; started by ``serve --workers``."""
     from service.processes.worker import work
 
-    settings = _settings({})
+    settings = settings_or_exit({})
     logs.configure(settings.log_format, settings.log_level)
     _run(work(WorkerArgs.model_validate_json(args), settings, show_example))
-
-
-def _settings(given: dict[str, Any]) -> Settings:
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        for fault in error.errors():
-            name = "".join(f"{PREFIX}{field}: ".upper() for field in fault["loc"][:1])
-            typer.echo(name + fault["msg"], err=True)
-        raise typer.Exit(2) from None
 
 
 def _log_access(settings: Settings) -> None:

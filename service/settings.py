@@ -15,10 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "QIN_"
+ALONE = "alone"  # as QIN_FLEET: no fleet
 Place = Literal["auto", "service", "admin", "off"]
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")  # valid after "Bearer "
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -27,9 +28,11 @@ HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
 class Settings(BaseSettings):
-    """Settings from environment variables. Defaults are safe."""
+    """Settings from environment variables; an empty one is not set. Defaults are safe."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+    )
 
     bundle: Path = Field(
         default=Path("var/models"),
@@ -37,6 +40,7 @@ class Settings(BaseSettings):
     )
     store: str = Field(
         default="lmdb://var/store",
+        min_length=1,
         description="URL of the feature store: user histories and item features.",
     )
     store_timeout_ms: float = Field(
@@ -78,7 +82,7 @@ class Settings(BaseSettings):
     max_events: int = Field(
         default=1000, ge=1, le=100_000, description="Maximum events per request."
     )
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port to listen on; 0: any free port."
     )
@@ -244,7 +248,8 @@ class Settings(BaseSettings):
     fleet: str = Field(
         default="default",
         pattern=r"^[a-z0-9-]{0,32}$",
-        description="Services with the same store and fleet serve the same version; empty: none.",
+        description="Services with the same store and fleet serve the same version; alone: this "
+        "one follows no others.",
     )
 
     admin_host: str = Field(
@@ -349,6 +354,12 @@ class Settings(BaseSettings):
         kind, _, version = self.model_policy.partition(":")
         return version if kind == "pin" else None
 
+    @field_validator("fleet")
+    @classmethod
+    def _fleet_of_none(cls, name: str) -> str:
+        """Make the fleet empty if there is none."""
+        return "" if name == ALONE else name
+
     @model_validator(mode="after")
     def _admin_is_safe(self) -> Settings:
         tokens = admin_tokens(self.admin_token)
@@ -380,7 +391,7 @@ class Settings(BaseSettings):
     def _workers_agree(self) -> Settings:
         if self.workers > 1 and not self.fleet:
             raise ValueError(
-                f"{PREFIX}FLEET: required with several workers, to serve the same version"
+                f"{PREFIX}FLEET: several workers need one, to serve the same version; not {ALONE}"
             )
         return self
 

@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote
-from urllib.request import Request, urlopen
+from urllib.parse import quote, urlsplit
+from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 
 import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from service.settings import is_loopback
 
 app = typer.Typer(
     help="List, load, activate and roll back model versions of a running service.",
@@ -114,7 +116,7 @@ def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None
     if tokens := os.environ.get("QIN_ADMIN_TOKEN", "").split():
         request.add_header("Authorization", f"Bearer {tokens[0].rpartition(':')[2]}")
     try:
-        with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+        with _opener(admin).open(request, timeout=TIMEOUT_S) as answer:
             content: dict[str, Any] = orjson.loads(answer.read())
     except HTTPError as error:
         raise AdminError(_reason(error)) from None
@@ -122,6 +124,13 @@ def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None
         reason = getattr(error, "reason", error)
         raise AdminError(f"{admin}: no answer ({reason}); is the service running?") from None
     return content
+
+
+def _opener(url: str) -> OpenerDirector:
+    """An opener that uses the environment's proxies, but for this machine's own addresses."""
+    if is_loopback(urlsplit(url).hostname or ""):
+        return build_opener(ProxyHandler({}))
+    return build_opener()
 
 
 class AdminError(Exception):

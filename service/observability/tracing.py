@@ -34,7 +34,7 @@ class Traces:
     def __init__(self, processor: SpanProcessor, sample: float) -> None:
         resource = Resource.create(
             {
-                SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", "qin-serving"),
+                SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME") or "qin-serving",
                 SERVICE_VERSION: version_of("qin-serving"),
             }
         )

@@ -52,3 +52,18 @@ def test_what_is_refused_is_one_line_and_exit_status_1(swapping: Swapping) -> No
         assert done.returncode == 1
         assert reason in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_a_proxy_is_not_used_for_this_machine(swapping: Swapping) -> None:
+    proxies = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    done = run(swapping, "list", "--json", **proxies)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["active"]
+
+
+def test_a_proxy_is_used_for_other_machines(swapping: Swapping) -> None:
+    done = run(
+        swapping, "list", "--admin", "http://192.0.2.1:8001", http_proxy="http://127.0.0.1:9"
+    )
+    assert done.returncode == 1
+    assert "Connection refused" in done.stderr  # by the proxy

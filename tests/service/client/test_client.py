@@ -258,3 +258,13 @@ async def test_an_answer_that_is_none_is_an_error_of_the_clients_own(
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="url: "):
         Client(url)
+
+
+async def test_no_proxy_of_the_environment_is_used(
+    kind: Kind, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    client = kind(service.url, deadline_ms=PATIENT_MS)
+    assert await result_of(client.ready())
+    await result_of(client.close())

@@ -204,9 +204,9 @@ def test_others_that_cannot_start_are_tried_again_beside_the_one_that_answers(
 
 
 def test_workers_without_a_fleet_are_refused(world: World) -> None:
-    service = start("--bundle", str(world.models), "--workers", "2", QIN_FLEET="")
+    service = start("--bundle", str(world.models), "--workers", "2", QIN_FLEET="alone")
     assert service.process.wait(60) == 2
-    assert "QIN_FLEET: required with several workers" in service.log.read_text()
+    assert "QIN_FLEET: several workers need one" in service.log.read_text()
     service.remove()
 
 
