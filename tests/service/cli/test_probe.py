@@ -9,14 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.ports import free_port
 from tests.service.process import Service, serving
 from tests.service.world import World
 
 DOCKERFILE = (Path(__file__).parents[3] / "Dockerfile").read_text()
-PROXIES = {name: "http://127.0.0.1:9" for name in ("http_proxy", "HTTP_PROXY", "all_proxy")}
+PROXIES = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), "http://127.0.0.1:9")
 
 
 def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
