@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from service.api.ids import has_text
 from service.api.score_models import ScoreRequest
 from service.context import RequestContext
 from service.errors import (
@@ -47,15 +48,21 @@ class Contents:
     values: int  # one comma follows each, but for the last of its list or object
     quotes: int  # two a name and two a string
     digits: int  # a number of thousands costs their square
+    ids: int = 0  # that may be strings, of two quotation marks each
 
     @classmethod
-    def of(cls, values: int, quotes: int, digits_a_value: int = DIGITS_A_VALUE) -> Contents:
+    def of(
+        cls, values: int, quotes: int, digits_a_value: int = DIGITS_A_VALUE, *, ids: int = 0
+    ) -> Contents:
         values += quotes  # a name's value may be a number as well
-        return cls(values, quotes, values * digits_a_value + SPARE_DIGITS)
+        return cls(values, quotes, values * digits_a_value + SPARE_DIGITS, ids)
 
     def check(self, body: bytes) -> None:
         """Raise InvalidField when it holds more."""
-        if body.count(b'"') > self.quotes:
+        quotes = body.count(b'"')
+        if quotes > self.quotes and (
+            quotes > self.quotes + 2 * self.ids or body.count(b":") > self.quotes
+        ):
             raise InvalidField.of("body", detail="more names than any valid request has")
         if len(body) <= self.values:  # so are its commas
             return
@@ -120,10 +127,21 @@ async def _read(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def parse(model: type[ScoreRequest], body: bytes, contents: Contents) -> ScoreRequest:
-    """Parse and check a body. Malformed or InvalidField name the place."""
+def parse(
+    model: type[ScoreRequest],
+    body: bytes,
+    contents: Contents,
+    with_text: type[ScoreRequest] | None = None,
+) -> ScoreRequest:
+    """Parse and check a body: as ``with_text`` if some of its ids are strings, else as ``model``.
+    Malformed or InvalidField name the place."""
     contents.check(body)
-    request = validate(model, body)
+    try:
+        request = model.model_validate_json(body)
+    except ValidationError as error:
+        if with_text is None or not has_text(error):
+            _refuse(error)
+        request = validate(with_text, body)
     _refuse_duplicate_names(request, body)
     return request
 
@@ -207,7 +225,8 @@ def _refuse_duplicate_names(request: ScoreRequest, body: bytes) -> None:
     """Refuse a name given twice, which would silently win over the first.
 
     A valid body has two quotation marks a name, two more for ``model_version``'s value, and none
-    elsewhere, so counting them finds every repetition; only then is the body read once more.
+    elsewhere, so counting them finds every repetition; only then, or if ids are strings, is the
+    body read once more.
     """
     names = len(request.model_fields_set) + len(request.context)
     refuse_repeated(body, names + (request.model_version is not None))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from feature_store.contract import Append
 from feature_store.errors import StoreError, StoreUnavailable
 from service.api.body import Contents, read_object, refuse_repeated, strings_in
-from service.api.score_models import Id
+from service.api.ids import Id, NumberOrText, has_text
 from service.errors import Fault, InvalidField, StoreFailure
 from service.items.store_client import StoreReader, describe
 from service.observability.exposition import Turn
@@ -53,6 +53,14 @@ class Event(BaseModel):
         return [self.item_id] if self.item_id is not None else list(self.item_ids or ())
 
 
+class EventWithText(Event):
+    """``Event`` with ids as numbers or text; slower to check."""
+
+    user_id: NumberOrText
+    item_id: NumberOrText | None = None
+    item_ids: Annotated[list[NumberOrText] | None, FailFast(), Field(min_length=1)] = None
+
+
 FIELDS = frozenset(Event.model_fields)
 
 
@@ -83,6 +91,16 @@ EVENT_EXAMPLES: dict[str, Any] = {
     },
     "a batch": {"value": {"events": [{"user_id": 7, "item_id": 17}, {"user_id": 8, "item_id": 4}]}},
 }
+
+
+def event_of(given: Any) -> Event:
+    """Validate an event, whose ids may be strings. ValidationError."""
+    try:
+        return Event.model_validate(given)
+    except ValidationError as error:
+        if not has_text(error):
+            raise
+    return EventWithText.model_validate(given)
 
 
 @dataclass(slots=True)
@@ -133,7 +151,8 @@ class Events:
     def contents(self) -> Contents:
         """Bounds of a valid body."""
         names = 1 + 4 * self.most
-        return Contents.of(self.most * (self._longest + 4), 4 * names)
+        strings = 2 * names + self.most * (self._longest + 1)  # names, keys, and ids that are text
+        return Contents.of(self.most * (self._longest + 4), 2 * strings)
 
     async def take(self, body: bytes, turn: Turn) -> Outcome:
         """Append the valid events; await ``turn`` between slices. Malformed, or InvalidField when
@@ -190,7 +209,7 @@ class Events:
             name = next(name for name in given if name not in FIELDS)
             return self._reject(index, (*path, name), "Extra inputs are not permitted", outcome)
         try:
-            event = Event.model_validate(given)
+            event = event_of(given)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             return self._reject(index, (*path, *first["loc"]), first["msg"], outcome)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from feature_store.contract import MAX_ID
 from feature_store.schema import Categorical, CategoricalList, FeatureSchema
 from service.api.events import BATCH, KEY_PATTERN
+from service.api.ids import EITHER
 
 Json = dict[str, Any]
-ITEM_ID: Json = {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_ID}
 INDEX: Json = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
 NULL: Json = {"type": "null"}
 
@@ -28,12 +27,12 @@ def events(schema: FeatureSchema, most: int) -> Json:
     """One event or a batch; ``item_id`` or ``item_ids``, and the other absent or null."""
     several = {
         "type": "array",
-        "items": ITEM_ID,
+        "items": EITHER,
         "minItems": 1,
         "maxItems": schema.history_length,
         "description": "Several, oldest first, taken whole or not at all.",
     }
-    clicked = {**ITEM_ID, "description": "What was clicked."}
+    clicked = {**EITHER, "description": "What was clicked."}
     kinds = [
         _event("item_id", {"item_id": clicked, "item_ids": NULL}),
         _event("item_ids", {"item_id": NULL, "item_ids": several}),
@@ -56,7 +55,7 @@ def _event(required: str, clicks: Json) -> Json:
     }
     return {
         "type": "object",
-        "properties": {"user_id": {**ITEM_ID, "description": "Who clicked."}, **clicks, "key": key},
+        "properties": {"user_id": {**EITHER, "description": "Who clicked."}, **clicks, "key": key},
         "required": ["user_id", required],
         "additionalProperties": False,
     }

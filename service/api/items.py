@@ -12,6 +12,7 @@ from feature_store.contract import CORRUPT, FOUND, MAX_ID, Ids, ItemRows
 from feature_store.item_values import ItemValueError, item_row, set_values
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from service.api.body import Contents
+from service.api.ids import is_decimal
 from service.errors import InvalidField, ItemUnreadable, UnknownItem
 from service.items.store_client import StoreReader
 from service.lifecycle.item_refresh import ItemRefresher
@@ -75,7 +76,7 @@ class CatalogueItems:
 
 def item_id_of(text: str) -> int:
     """Parse the id in the path. InvalidField."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= 19 and int(text) <= MAX_ID):
+    if not (is_decimal(text) and int(text) <= MAX_ID):
         raise InvalidField.of("item_id", detail=f"an integer in 0 … {MAX_ID}")
     return int(text)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -22,6 +24,7 @@ from service.api.score_models import (
     ScoreRequest,
     deadline_header,
     score_request,
+    score_request_with_text,
 )
 from service.context import RequestContext
 from service.scoring.query import ScoreQuery
@@ -36,6 +39,7 @@ JSON = ((b"content-type", b"application/json"),)
 def score_handler(state: ServiceState) -> Handler:
     settings = state.settings
     model = score_request(settings.max_candidates)
+    with_text = score_request_with_text(settings.max_candidates)
     contents = contents_of_score(settings.max_candidates, len(state.store.schema.context))
 
     async def score(ctx: RequestContext, request: Request) -> ASGIApp:
@@ -45,15 +49,16 @@ def score_handler(state: ServiceState) -> Handler:
         if len(body) > LARGE:
             await state.budget.one_at_a_time()
         ctx.timer.lap("receive")
-        asked = parse(model, body, contents)
+        asked = parse(model, body, contents, with_text)
         query = query_of(asked)
         version, result = await infer(state, ctx, query, asked.model_version, deadline)
+        write = partial(result.json, version, ctx.request_id, asked.top_k, asked.ids_as_strings)
         if asked.explain is None:
-            content = result.json(version, ctx.request_id, asked.top_k)
+            content = write()
         else:
             await state.budget.turn(deadline)
             with state.budget.measured(EXPLAIN):
-                content = result.json(version, ctx.request_id, asked.top_k)
+                content = write()
         ctx.timer.lap("encode")
         return RawResponse(content, JSON)
 
@@ -68,17 +73,19 @@ def query_of(asked: ScoreRequest) -> ScoreQuery:
         context={name: np.array(v, np.int32) for name, v in asked.context.items()},
         top_k=asked.top_k,
         explain=asked.explain,
+        ids_as_strings=asked.ids_as_strings,
     )
 
 
 def contents_of_score(candidates: int, features: int) -> Contents:
     """Bounds for so many candidates and context features."""
-    return Contents.of(candidates * (1 + features) + MAX_HISTORY, MOST_QUOTES)
+    ids = 1 + candidates + MAX_HISTORY
+    return Contents.of(candidates * (1 + features) + MAX_HISTORY, MOST_QUOTES, ids=ids)
 
 
 def document_score(app: FastAPI, state: ServiceState) -> None:
     settings = state.settings
-    model = score_request(settings.max_candidates)
+    model = score_request_with_text(settings.max_candidates)
     app.post(
         SCORE,
         name="score",

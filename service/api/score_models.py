@@ -8,32 +8,22 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model
 
 from feature_store.contract import MAX_ID
 from feature_store.schema import MAX_HISTORY
+from service.api.ids import INT64, AnsweredId, Id, NumberOrText
 
-INT64 = {"format": "int64"}  # generated clients take 32 bits without it
-Id = Annotated[int, Field(ge=0, le=MAX_ID, json_schema_extra=INT64)]
 Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 MOST_CONTEXT_FEATURES = 64
 MOST_EXPLAINED = 100
-
-
-Candidates = Annotated[
-    list[Id],
-    FailFast(),
-    Field(
-        min_length=1,
-        description="Item ids to score; a duplicate is answered at each of its positions.",
-    ),
-]
+CANDIDATES = "Item ids to score; a duplicate is answered at each of its positions."
 
 
 class ScoreRequest(BaseModel):
     """A user and the candidates to score."""
 
-    # Strict: 1.0, "1" and true are not the integer 1.
+    # Strict: 1.0 and true are not the integer 1, and "1" is where ``NumberOrText`` says so.
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     user_id: Annotated[Id, Field(description="Whose history to read.")]
-    candidates: Candidates
+    candidates: Annotated[list[Id], FailFast(), Field(min_length=1, description=CANDIDATES)]
     context: Annotated[
         dict[str, Annotated[list[Index], FailFast()]],
         Field(
@@ -61,6 +51,9 @@ class ScoreRequest(BaseModel):
             description="So many history items per candidate that its interest came from.",
         ),
     ] = None
+    ids_as_strings: Annotated[
+        bool, Field(description="Give the ids of the answer as strings: JavaScript.")
+    ] = False
     model_version: Annotated[
         str | None,
         Field(
@@ -73,8 +66,25 @@ class ScoreRequest(BaseModel):
 
 def score_request(max_candidates: int) -> type[ScoreRequest]:
     """The request with this service's own limit, so that validation and OpenAPI agree on it."""
-    limited: Any = (Annotated[Candidates, Field(max_length=max_candidates)], ...)
-    return create_model("ScoreRequest", __base__=ScoreRequest, candidates=limited)
+    return _with_ids(Id, max_candidates)
+
+
+def score_request_with_text(max_candidates: int) -> type[ScoreRequest]:
+    """``score_request`` with ids as numbers or text, which OpenAPI describes; slower to check."""
+    return _with_ids(NumberOrText, max_candidates)
+
+
+def _with_ids(kind: Any, max_candidates: int) -> type[ScoreRequest]:
+    fields = ScoreRequest.model_fields
+    user, history = fields["user_id"].description, fields["history"].description
+    limits = Field(min_length=1, max_length=max_candidates, description=CANDIDATES)
+    longest = Field(max_length=MAX_HISTORY, description=history)
+    typed: dict[str, Any] = {
+        "user_id": (Annotated[kind, Field(description=user)], ...),
+        "candidates": (Annotated[list[kind], FailFast(), limits], ...),
+        "history": (Annotated[list[kind] | None, FailFast(), longest], None),
+    }
+    return create_model("ScoreRequest", __base__=ScoreRequest, **typed)
 
 
 class Explanation(BaseModel):
@@ -82,7 +92,7 @@ class Explanation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    item_ids: list[Id]
+    item_ids: list[AnsweredId]
     shares: Annotated[
         list[float], Field(description="Of the pooled history; all of them sum to 1 at most.")
     ]
@@ -95,7 +105,7 @@ class ScoreAnswer(BaseModel):
 
     model_version: str
     request_id: str
-    item_ids: list[Id]
+    item_ids: list[AnsweredId]
     scores: Annotated[
         list[float | None],
         Field(description="Parallel to `item_ids`; null where the item has no readable record."),
@@ -103,17 +113,17 @@ class ScoreAnswer(BaseModel):
     cold_user: Annotated[
         bool, Field(description="No history was found or given: scored with an empty one.")
     ]
-    unknown_items: Annotated[list[Id], Field(description="Not in the store: score null.")]
+    unknown_items: Annotated[list[AnsweredId], Field(description="Not in the store: score null.")]
     unreadable_items: Annotated[
-        list[Id],
+        list[AnsweredId],
         Field(description="Damaged in the store: score null, or left out of the history."),
     ]
     cold_items: Annotated[
-        list[Id],
+        list[AnsweredId],
         Field(description="Newer than the model: scored from content with a zero id vector."),
     ]
     unknown_history: Annotated[
-        list[Id],
+        list[AnsweredId],
         Field(description="History items that are not in the store, left out; newest first."),
     ]
     degraded: Annotated[
@@ -149,6 +159,9 @@ REQUEST_EXAMPLES: dict[str, Any] = {
     "the best three": {"value": {"user_id": 7, "candidates": [17, 4, 99, 23], "top_k": 3}},
     "the best two, and why": {
         "value": {"user_id": 7, "candidates": [17, 4, 99], "top_k": 2, "explain": 3}
+    },
+    "ids beyond 2^53 from JavaScript": {
+        "value": {"user_id": "7", "candidates": ["17", "4"], "ids_as_strings": True}
     },
     "own history and context": {
         "value": {

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import WithJsonSchema
 
 from service.access.admin import Access, audited
-from service.api import item_schema
+from service.api import ids, item_schema
 from service.api.body import parse_object, read_body
 from service.api.events import EVENT_EXAMPLES, Events, EventsAnswer
 from service.api.items import CatalogueItems, example_of, item_id_of
@@ -26,7 +26,7 @@ from service.observability.exposition import Turn, at_once
 from service.settings import PREFIX, Place
 from service.state import ServiceState
 
-ItemId = Annotated[str, WithJsonSchema(item_schema.ITEM_ID)]  # read by ``item_id_of``
+ItemId = Annotated[str, WithJsonSchema(ids.NUMBER)]  # read by ``item_id_of``
 EVENTS, ITEM = "/v1/events", "/v1/items/{item_id}"
 JSON = "application/json"
 # Time of other threads, with the embedded store: to store a click; to store and derive an item.
@@ -158,7 +158,7 @@ def _refuse(app: FastAPI, method: str, path: str, why: str) -> None:
     async def refused(request: Request) -> Response:
         raise Forbidden(why)
 
-    item_id = {"name": "item_id", "in": "path", "required": True, "schema": item_schema.ITEM_ID}
+    item_id = {"name": "item_id", "in": "path", "required": True, "schema": ids.NUMBER}
     app.api_route(
         path,
         methods=[method],

@@ -22,11 +22,14 @@ class Explanations:
     E candidates to explain, G distinct history items, T ≤ G of them listed.
     """
 
-    def __init__(self, candidates: Positions, past: Ids, top: int) -> None:
+    def __init__(
+        self, candidates: Positions, past: Ids, top: int, *, ids_as_strings: bool = False
+    ) -> None:
         """``candidates`` (E,) are positions in the request, ``past`` (L,) the history scored."""
         self.candidates = candidates
         self._items, self.same = np.unique(past, return_inverse=True)  # (G,), (L,) into them
         self.top = min(top, len(self._items))
+        self._ids_as_strings = ids_as_strings
         self._rows = [NOTHING] * len(candidates)  # JSON
 
     def add(self, start: int, end: int, found: Influence) -> None:
@@ -35,6 +38,8 @@ class Explanations:
         for top in np.unique(counts[counts > 0]).tolist():
             rows = np.flatnonzero(counts == top)
             ids = _written(self._items[found.position[rows, :top]])
+            if self._ids_as_strings:
+                ids = [b'"%b"' % row.replace(b",", b'","') for row in ids]
             shares = _written(found.share[rows, :top])
             for row, named, weights in zip(rows.tolist(), ids, shares, strict=True):
                 self._rows[start + row] = ROW % (named, weights)

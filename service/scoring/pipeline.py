@@ -199,7 +199,8 @@ class ScoringPipeline:
         assert query.explain is not None, "asked for"
         scores = ranking.scores
         chosen = best(scores, len(scores) if query.top_k is None else query.top_k)
-        explained = Explanations(chosen, history[ranking.past], query.explain)
+        past, text = history[ranking.past], query.ids_as_strings
+        explained = Explanations(chosen, past, query.explain, ids_as_strings=text)
         if len(chosen) and explained.top:
             chunk, priority = partial(ranking.explain, explained), run.priority
             job = await self.engine.run(chunk, len(chosen), run.deadline, priority=priority)

@@ -24,6 +24,7 @@ class ScoreQuery:
     context: dict[str, Indices] = field(default_factory=dict)  # feature -> (C,)
     top_k: int | None = None  # only the best are asked for
     explain: int | None = None  # and so many history items that a score came from
+    ids_as_strings: bool = False  # in explanations, which are written while scoring
 
     @property
     def explained(self) -> int:

@@ -15,6 +15,8 @@ from model_export.bundle.vectors import Floats, Mask
 from service.items.fetcher import SomeStatus, Status, each_status
 from service.scoring.explanation import Explanations
 
+ID_LISTS = ("item_ids", "unknown_items", "unreadable_items", "cold_items", "unknown_history")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreResult:
@@ -58,7 +60,13 @@ class ScoreResult:
     def _everywhere(self) -> Status:
         return each_status(self.statuses, len(self.history) + len(self.candidates))
 
-    def json(self, model_version: str, request_id: str, top_k: int | None) -> bytes:
+    def json(
+        self,
+        model_version: str,
+        request_id: str,
+        top_k: int | None,
+        ids_as_strings: bool = False,
+    ) -> bytes:
         """Write parallel arrays; a NaN is null."""
         chosen = slice(None) if top_k is None else best(self.scores, top_k)
         optional: dict[str, Any] = {}
@@ -66,22 +74,22 @@ class ScoreResult:
             positions = np.arange(len(self.candidates))[chosen]
             optional["explanations"] = self.explanations.as_json(positions)
         unusual: dict[str, list[int]] = {} if self.complete else self._unusual()
-        return orjson.dumps(
-            {
-                "model_version": model_version,
-                "request_id": request_id,
-                "item_ids": self.candidates[chosen],
-                "scores": self.scores[chosen],
-                "cold_user": self.cold_user,
-                "unknown_items": unusual.get("unknown_items", []),
-                "unreadable_items": unusual.get("unreadable_items", []),
-                "cold_items": _distinct(self.candidates[self.cold]) if self.cold_count else [],
-                "unknown_history": unusual.get("unknown_history", []),
-                "degraded": self.degraded,
-                **optional,
-            },
-            option=orjson.OPT_SERIALIZE_NUMPY,
-        )
+        members: dict[str, Any] = {
+            "model_version": model_version,
+            "request_id": request_id,
+            "item_ids": self.candidates[chosen],
+            "scores": self.scores[chosen],
+            "cold_user": self.cold_user,
+            "unknown_items": unusual.get("unknown_items", []),
+            "unreadable_items": unusual.get("unreadable_items", []),
+            "cold_items": _distinct(self.candidates[self.cold]) if self.cold_count else [],
+            "unknown_history": unusual.get("unknown_history", []),
+            "degraded": self.degraded,
+            **optional,
+        }
+        if ids_as_strings:
+            members |= {name: list(map(str, members[name])) for name in ID_LISTS}
+        return orjson.dumps(members, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def _unusual(self) -> dict[str, list[int]]:
         """Ids of the items that are missing or damaged."""

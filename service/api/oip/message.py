@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from feature_store.schema import MAX_HISTORY
 from service.api.body import Contents, refuse_repeated, strings_in, validate
-from service.api.score_models import INT64, MOST_CONTEXT_FEATURES
+from service.api.ids import INT64
+from service.api.score_models import MOST_CONTEXT_FEATURES
 from service.errors import InvalidHeader
 
 LENGTH_HEADER = "Inference-Header-Content-Length"

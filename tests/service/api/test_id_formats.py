@@ -3,6 +3,7 @@ Java, C# and Go need it: without a ``format`` they take 32 bits and overflow."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from feature_store.contract import MAX_ID
 from service.api.admin import create_admin
 from service.api.app import create_app
+from service.api.ids import TEXT
 from service.api.item_schema import INDEX
 from tests.service.in_process import opened
 from tests.service.world import World
@@ -78,3 +80,14 @@ async def test_every_integer_that_may_need_64_bits_says_so(world: World, port: s
     for name, schema in found:
         if name not in SMALL and schema.get("maximum", MAX_ID) > LARGEST_32:
             assert schema.get("format") == "int64", (name, schema)
+
+
+@pytest.mark.parametrize("number", [0, 7, 10**18 - 1, 10**18, 2**53 + 1, MAX_ID - 1, MAX_ID])
+def test_the_pattern_of_text_matches_every_id(number: int) -> None:
+    assert re.search(TEXT["pattern"], str(number))
+    assert re.search(TEXT["pattern"], f"{number:019d}")
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.0", " 1", "x", str(MAX_ID + 1), "9" * 19, "1" * 20])
+def test_the_pattern_of_text_matches_nothing_else(text: str) -> None:
+    assert not re.search(TEXT["pattern"], text)
