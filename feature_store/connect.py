@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from feature_store.contract import FeatureStore
@@ -11,9 +12,11 @@ from feature_store.schema import FeatureSchema
 
 REDIS_SCHEMES = frozenset(
     f"{protocol}{kind}"
-    for protocol in ("redis", "rediss")
+    for protocol in ("redis", "rediss", "valkey", "valkeys")
     for kind in ("", "+sentinel", "+cluster")
-)
+) | {"unix"}
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
+HOLDS_A_PASSWORD = re.compile(r"[@?#]|:(?!//)")
 
 
 async def connect(
@@ -44,11 +47,13 @@ async def connect(
         return await connect_redis(url, schema, options, create=create)
     raise StoreMismatch(
         f"{_shown(url)!r} is not a store URL; use lmdb://PATH, redis://HOST, rediss://HOST, "
-        "redis+sentinel://HOST,HOST/SERVICE or redis+cluster://HOST,HOST"
+        "redis+sentinel://HOST,HOST/SERVICE, redis+cluster://HOST,HOST or unix:///PATH"
     )
 
 
 def _shown(url: str) -> str:
-    """The URL without its credentials."""
-    scheme, separator, rest = url.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
+    """The URL, or no more than its scheme if it may hold a password."""
+    if not HOLDS_A_PASSWORD.search(url):
+        return url
+    scheme, separator, _ = url.partition("://")
+    return f"{scheme}://…" if separator and SCHEME.fullmatch(scheme) else "…"

@@ -74,4 +74,5 @@ def translate_all(replies: list[Any], place: str) -> list[Reply]:
 
 
 def place(address: Address) -> str:
-    return f"redis {address[0]}:{address[1]}"
+    host, port = address
+    return f"redis {host}:{port}" if port else f"redis {host}"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from redis.asyncio.connection import SSLConnection
 
 from feature_store import connect
-from feature_store.errors import StoreMismatch
+from feature_store.errors import StoreError, StoreMismatch
 from feature_store.redis.url import parse
+from tests.feature_store.redis_servers import standalone
+from tests.feature_store.samples import SHOP
 
 
 def test_one_server() -> None:
@@ -68,3 +72,87 @@ async def test_a_wrong_url_says_why_and_keeps_the_password(url: str, reason: str
 
 def test_a_url_shown_hides_the_password() -> None:
     assert "hush" not in repr(parse("redis://:hush@a"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hu#sh@a",
+        "redis://:hu/sh@a:6379/0",
+        "redis://user:hu/sh@a",
+        "redis://user:1/sh@a",
+        "redis://:hu?sh@a",
+        "redis://user:1?hu=sh@a",
+        "redis://user:1?sh@a",
+        "redis://:hu[sh@a",
+        "redis://:hu@m/sh@a",
+        "redis+sentinel://:hu/sh@a,b/main",
+        "unix://:hu/sh@/run/redis.sock",
+        "valkeys://:hu#sh@a",
+    ],
+)
+async def test_a_password_that_ends_too_early_is_to_be_encoded_and_not_shown(url: str) -> None:
+    with pytest.raises(StoreMismatch, match=r"percent-encode the password") as caught:
+        await connect(url)
+    assert "sh" not in str(caught.value).replace("password", "")
+    assert "hu" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "user:hush@a:6379",
+        "redis:/:hush@a",
+        "http://a?sentinel_password=hush",
+        "redis://user:hush",
+        "redis://:hush",
+        "unix://:hush/run/redis.sock",
+        "redis://:\N{DOUBLE EXCLAMATION MARK}hush\N{FULLWIDTH NUMBER SIGN}@a",
+    ],
+)
+async def test_no_part_of_a_url_that_is_none_is_shown_if_it_may_be_a_password(url: str) -> None:
+    with pytest.raises(StoreMismatch) as caught:
+        await connect(url)
+    assert "hush" not in str(caught.value)
+
+
+def test_an_encoded_password_is_read() -> None:
+    for url in ("redis://:s%23c%2Fr%3Ft%40@a", "unix://:s%23c%2Fr%3Ft%40@/run/redis.sock"):
+        parsed = parse(url)
+        assert parsed.connection(parsed.addresses[0])().password == "s#c/r?t@"
+
+
+def test_a_database_may_be_an_option() -> None:
+    for url in ("redis://a?db=3", "redis://a/3?db=3", "redis+sentinel://a/main?db=3"):
+        parsed = parse(url)
+        assert parsed.connection(("a", 1))().db == 3
+    assert parse("redis+cluster://a?db=0").kind == "cluster"
+    for url, reason in (
+        ("redis://a/1?db=2", "two databases"),
+        ("redis://a?db=x", "is no database number"),
+        ("redis+cluster://a?db=1", "is no database number"),
+    ):
+        with pytest.raises(StoreMismatch, match=reason):
+            parse(url)
+
+
+def test_valkey_is_another_name_for_redis() -> None:
+    assert parse("valkey://:p@a:1/2?prefix=x") == parse("redis://:p@a:1/2?prefix=x")
+    assert parse("valkeys+cluster://a,b") == parse("rediss+cluster://a,b")
+
+
+async def test_a_server_is_reached_by_its_socket(tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    url = f"unix://{path}?db=1&prefix=shop"
+    with standalone(tmp_path / "server", options=["--unixsocket", str(path)]) as server:
+        store = await connect(url, SHOP, create=True)
+        await store.append(1, [7])
+        await store.close()
+        reopened = await connect(url)
+        history = await reopened.history(1)
+        assert history is not None
+        assert history.tolist() == [7]
+        await reopened.close()
+        assert server.client(db=1).keys("*shop*")
+    with pytest.raises(StoreError, match=f"redis {path}: "):
+        await connect(url)
