@@ -10,18 +10,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from feature_store.schema import FeatureSchema
+from training.lfs_pointer import LFS_BYTES, lfs_fault
 from training.qin import QIN, QINSizes
 
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
+MOST_SHOWN = 4  # tensors that do not fit
 
 
 class CheckpointError(ValueError):
@@ -86,32 +89,65 @@ def _replace(partial: Path, folder: Path) -> None:
 
 def load(folder: Path) -> QIN:
     """Load a network in eval mode. Raises CheckpointError."""
-    try:
-        config = _Config.model_validate_json((folder / CONFIG).read_bytes())
-        tensors = load_file(folder / WEIGHTS)
-    except OSError as error:
+    if folder.is_file():
         raise CheckpointError(
-            f"{folder}: not a checkpoint: {error}; make one with `python -m training fit`"
-        ) from error
+            f"{folder}: a file, and a checkpoint is a folder; convert weights of FuxiCTR with "
+            "`python -m model_export import-fuxictr`"
+        )
+    try:
+        config = _Config.model_validate_json(_opened(folder / CONFIG).read_bytes())
     except ValidationError as error:
         faults = "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_url=False))
         raise CheckpointError(f"{folder / CONFIG}: {faults}") from error
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: damaged ({error}); train again") from error
-    model = QIN(config.feature_schema, config.sizes)
     try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: does not fit {CONFIG}: {error}") from error
+        tensors = load_file(_opened(folder / WEIGHTS))
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: damaged or truncated: copy the checkpoint again, or train again"
+        ) from error
+    model = QIN(config.feature_schema, config.sizes)
+    if misfits := list(_misfits(model.state_dict(), tensors)):
+        more = len(misfits) - MOST_SHOWN
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: does not fit {CONFIG}: {'; '.join(misfits[:MOST_SHOWN])}"
+            + (f"; and {more:,} more" if more > 0 else "")
+        )
+    model.load_state_dict(tensors)
     return model.eval()
+
+
+def _opened(path: Path) -> Path:
+    """Check that a file of a checkpoint can be read and is no Git LFS pointer."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(LFS_BYTES)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path.parent}: not a checkpoint: {path.name}: {error.strerror}; "
+            "make one with `python -m training fit`"
+        ) from error
+    if fault := lfs_fault(head):
+        raise CheckpointError(f"{path}: {fault}")
+    return path
+
+
+def _misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, tensor in expected.items():
+        if name not in found:
+            yield f"{name} is missing"
+        elif found[name].shape != tensor.shape:
+            yield f"{name} is {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
+        elif found[name].is_floating_point() != tensor.is_floating_point():
+            yield f"{name} is {found[name].dtype} instead of {tensor.dtype}"
+    yield from (f"{name} is unknown" for name in found if name not in expected)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """Read the metrics of training. Raises CheckpointError."""
     try:
-        content = json.loads((folder / METRICS).read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / METRICS}: {error}") from error
+        content = json.loads(_opened(folder / METRICS).read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{folder / METRICS}: not JSON; train again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{folder / METRICS}: not a JSON object")
     return content

@@ -23,12 +23,15 @@ def import_fuxictr(
     with refusals():
         from feature_store.parquet.columns import DataFileError
         from model_export.bundle.errors import BundleError
-        from model_export.fuxictr.checkpoint import import_network, read_state
+        from model_export.fuxictr.checkpoint import import_network
         from model_export.fuxictr.items import slots_of
+        from model_export.fuxictr.state_file import read_state
         from training import checkpoint
         from training.catalogue import Catalogue
 
-        state = read_state(model)
+        state, changes = read_state(model)
+        if changes:
+            typer.echo(f"{model}: {'; '.join(changes)}", err=True)
         try:
             slots = slots_of(items)
             network = import_network(state, slots, history, str(model))

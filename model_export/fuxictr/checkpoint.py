@@ -1,48 +1,30 @@
 """Imports the authors' checkpoints (FuxiCTR's ``.model``, a PyTorch state_dict).
 
 Every key is checked against a table of symbolic shapes. Sizes are decided by a majority of the
-tensors, so that a single odd one is reported; all missing, surplus and misshapen keys are reported
-together.
+tensors, so that a single odd one is reported. Missing, surplus and misshapen keys are reported
+together: counted, and the first few of each kind named.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from zipfile import BadZipFile
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from feature_store.schema import FeatureSchema
 from model_export.bundle.errors import BundleError
 from model_export.fuxictr.names import EMBEDDING, LAYERS, OURS, SHAPES, Dimension, layer_keys
+from model_export.fuxictr.state_file import shown
 from training.qin import QIN, QINSizes
 
 LAYER = re.compile(r"qnn\.(?:layer|norm|activation)\.(\d+)\.")
 MOST_LAYERS = 32
 NORM_COUNT = "num_batches_tracked"
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Load a state_dict with ``weights_only``: nothing in the file is executed."""
-    try:
-        with warnings.catch_warnings():  # of pickles, which are rejected
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, BadZipFile, pickle.UnpicklingError) as e:
-        reason = str(e).partition("\n")[0] or type(e).__name__
-        raise BundleError(
-            f"{path}: not a state_dict of weights only: {reason}; save it with "
-            "torch.save(model.state_dict(), path)"
-        ) from e
-    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise BundleError(f"{path}: not a mapping of names to tensors, so not a state_dict")
-    return dict(state)
+MOST_SHOWN = 3  # of each kind of fault
 
 
 def import_network(
@@ -54,13 +36,17 @@ def import_network(
     sizes = _sizes(state, expected)
     faults = list(_faults(state, expected, sizes))
     if faults:
-        listed = "\n  ".join(faults)
         raise BundleError(
-            f"{source}: {len(faults)} keys do not fit QIN_variety_v9:\n  {listed}\n"
+            f"{source}: {len(faults):,} keys do not fit QIN_variety_v9: {_listed(faults)}\n"
             "was it saved by another model, or with other features?"
         )
-    schema = _schema(sizes, slots, history_length)
-    network = QIN(schema, QINSizes(attention_width=sizes["A"], layers=layers, rows=sizes["R"]))
+    try:
+        schema = _schema(sizes, slots, history_length)
+        network = QIN(schema, QINSizes(attention_width=sizes["A"], layers=layers, rows=sizes["R"]))
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise BundleError(f"{source}: sizes beyond those served: {place}: {fault['msg']}") from None
     network.load_state_dict({_our_name(key): tensor for key, tensor in state.items()})
     return network.eval()
 
@@ -93,36 +79,50 @@ def _sizes(
     return sizes
 
 
+def _listed(faults: list[tuple[str, str]]) -> str:
+    """Count faults by kind, and list the first few of each."""
+    counts = Counter(kind for kind, _ in faults)
+    lines = []
+    for kind, count in counts.items():
+        lines += [line for of, line in faults if of == kind][:MOST_SHOWN]
+        if count > MOST_SHOWN:
+            lines.append(f"… and {count - MOST_SHOWN:,} more {kind}")
+    return ", ".join(f"{n:,} {kind}" for kind, n in counts.items()) + "\n  " + "\n  ".join(lines)
+
+
 def _faults(
     state: Mapping[str, Tensor],
     expected: Mapping[str, tuple[Dimension, ...]],
     sizes: Mapping[str, int],
-) -> Iterator[str]:
+) -> Iterator[tuple[str, str]]:
+    """Yield kind and description of each fault."""
     for key, shape in expected.items():
         wanted = tuple(sizes.get(d) if isinstance(d, str) else d for d in shape)
-        sizes_wanted = (
-            "(" + ", ".join("?" if size is None else f"{size:,}" for size in wanted) + ")"
-        )
         if key not in state:
-            yield f"{key}: missing, {sizes_wanted} expected"
+            yield "missing", f"{key}: missing, {_shape(wanted)} expected"
             continue
         tensor = state[key]
         fits = len(tensor.shape) == len(wanted) and all(
             size in (None, found) for size, found in zip(wanted, tensor.shape, strict=True)
         )
         kind = torch.int64 if key.endswith(NORM_COUNT) else torch.float32
-        if not fits:
-            found = "(" + ", ".join(f"{size:,}" for size in tensor.shape) + ")"
-            yield f"{key}: {found} instead of {sizes_wanted}"
+        if not fits or 0 in tensor.shape:
+            yield "misshapen", f"{key}: {_shape(tensor.shape)} instead of {_shape(wanted)}"
         elif tensor.dtype != kind:
-            yield f"{key}: {tensor.dtype} instead of {kind}"
+            yield "of another type", f"{key}: {tensor.dtype} instead of {kind}"
+        elif tensor.layout != torch.strided or tensor.is_meta:
+            yield "of another type", f"{key}: a sparse tensor, or one without values"
         elif not bool(tensor.isfinite().all()):
-            yield f"{key}: holds NaN or infinity"
+            yield "with values refused", f"{key}: holds NaN or infinity"
         elif key in EMBEDDING and bool(tensor[0].any()):
-            yield f"{key}: row 0 is padding and must be zero"
+            yield "with values refused", f"{key}: row 0 is padding and must be zero"
     for key in state:
         if key not in expected:
-            yield f"{key}: unknown"
+            yield "unknown", f"{shown(key)}: unknown"
+
+
+def _shape(sizes: Iterable[int | None]) -> str:
+    return "(" + ", ".join("?" if size is None else f"{size:,}" for size in sizes) + ")"
 
 
 def _schema(sizes: Mapping[str, int], slots: int, history_length: int) -> FeatureSchema:

@@ -10,6 +10,7 @@ Dimension = int | str  # a symbol has one size in all keys
 
 _TABLE = "embedding_layer.embedding_layer.embedding_layers"
 _CONTENT = "embedding_layer.embedding_layer.feature_encoders.item_emb_d128.weight"
+ROOTS = frozenset({"embedding_layer", "attention_layers", "qnn"})  # first parts of all keys
 LAYERS = 4  # default for a file without layer keys
 
 SHAPES: dict[str, tuple[Dimension, ...]] = {

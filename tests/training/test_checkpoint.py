@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.training.worlds import SIZES, SMALL
 from training import checkpoint
@@ -94,3 +96,39 @@ def test_metrics_that_cannot_be_read_are_an_error(network: QIN, tmp_path: Path) 
     (tmp_path / "mine" / "metrics.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"metrics\.json: not a JSON object"):
         checkpoint.read_metrics(tmp_path / "mine")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 77\n"
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "metrics.json"])
+def test_a_git_lfs_pointer_is_named_with_its_remedy(
+    network: QIN, tmp_path: Path, file: str
+) -> None:
+    checkpoint.save(tmp_path / "mine", network, {})
+    (tmp_path / "mine" / file).write_bytes(POINTER)
+    read = checkpoint.read_metrics if file == "metrics.json" else checkpoint.load
+    with pytest.raises(CheckpointError, match=rf"{file}: a Git LFS pointer to 77 .*git lfs pull"):
+        read(tmp_path / "mine")
+
+
+def test_weights_that_do_not_fit_are_a_few_names_and_no_words_of_pytorch(
+    network: QIN, tmp_path: Path
+) -> None:
+    checkpoint.save(tmp_path / "mine", network, {})
+    save_file({"other": torch.zeros(2)}, tmp_path / "mine" / "model.safetensors")
+    with pytest.raises(CheckpointError) as refused:
+        checkpoint.load(tmp_path / "mine")
+    told = str(refused.value)
+    assert re.search(r"does not fit config\.json: \S+ is missing; .*; and \d+ more$", told)
+    assert "state_dict" not in told
+    weights = {n: t.to(torch.int8) for n, t in network.state_dict().items()}
+    save_file(weights, tmp_path / "mine" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"is torch\.int8 instead of torch\.float32"):
+        checkpoint.load(tmp_path / "mine")
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "QIN.model").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"QIN\.model: a file.*import-fuxictr"):
+        checkpoint.load(tmp_path / "QIN.model")

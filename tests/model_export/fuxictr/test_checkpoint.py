@@ -18,7 +18,8 @@ from model_export.__main__ import app
 from model_export.build import build
 from model_export.bundle.errors import BundleError
 from model_export.bundle.runtime import FoldedModel
-from model_export.fuxictr.checkpoint import import_network, read_state
+from model_export.fuxictr.checkpoint import import_network
+from model_export.fuxictr.state_file import read_state
 from model_export.quality.golden_cases import network_answer, network_items
 from tests.model_export.naive_published import CONTENT, TABLE, probability
 from training import checkpoint
