@@ -1,10 +1,11 @@
-"""``python -m feature_store``: load, query, check and export a store."""
+"""``python -m feature_store``: load, query, check and export a store, and map ids."""
 
 from __future__ import annotations
 
 import typer
 
 from feature_store.cli.check import check, export
+from feature_store.cli.ids import ids
 from feature_store.cli.load import load
 from feature_store.cli.lookup import get_item, get_user, stats
 
@@ -14,7 +15,7 @@ app = typer.Typer(
     add_completion=False,
     help="Load, query, check and export user histories and item features.",
 )
-for command in (load, get_user, get_item, stats, check, export):
+for command in (load, get_user, get_item, stats, check, export, ids):
     app.command()(command)
 
 if __name__ == "__main__":
