@@ -8,6 +8,7 @@ from feature_store.cli.check import check, export
 from feature_store.cli.ids import ids
 from feature_store.cli.load import load
 from feature_store.cli.lookup import get_item, get_user, stats
+from feature_store.terminal import escape_unencodable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,4 +20,5 @@ for command in (load, get_user, get_item, stats, check, export, ids):
     app.command()(command)
 
 if __name__ == "__main__":
+    escape_unencodable()
     app(prog_name="python -m feature_store")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from feature_store.terminal import escape_unencodable
 from model_export.bench.cli import bench, bench_top_k
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.manifest import MANIFEST
@@ -101,4 +102,5 @@ def _signed(bundle: Bundle, public_key: Path | None) -> str:
 
 
 if __name__ == "__main__":
+    escape_unencodable()
     app()

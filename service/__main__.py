@@ -14,6 +14,7 @@ import uvloop
 
 from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
+from feature_store.terminal import escape_unencodable
 from model_export.bundle.errors import BundleError
 from service.cli.example import show_example
 from service.cli.models import app as models
@@ -121,4 +122,5 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
 
 
 if __name__ == "__main__":
+    escape_unencodable()
     app()

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from feature_store.schema import FeatureSchema, SchemaError
+from feature_store.terminal import escape_unencodable
 from training import checkpoint
 from training.progress import OnProgress
 from training.recipe import PRESETS, Recipe
@@ -247,4 +248,5 @@ def progress(shown: bool = True) -> Iterator[OnProgress]:
 
 
 if __name__ == "__main__":
+    escape_unencodable()
     app()

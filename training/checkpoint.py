@@ -56,7 +56,7 @@ def save(
         tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
         save_file(tensors, partial / WEIGHTS)
         config = _Config(feature_schema=model.schema, sizes=model.sizes)
-        (partial / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
+        (partial / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
         (partial / METRICS).write_text(json.dumps(dict(metrics), indent=2, allow_nan=False) + "\n")
         for name, content in (extra_files or {}).items():
             (partial / name).write_bytes(content)

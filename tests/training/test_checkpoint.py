@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,3 +135,19 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "QIN.model").write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"QIN\.model: a file.*import-fuxictr"):
         checkpoint.load(tmp_path / "QIN.model")
+
+
+def test_names_that_are_not_ascii_are_saved_in_any_locale(network: QIN, tmp_path: Path) -> None:
+    schema = SMALL.model_copy(update={"name": "Größe"})
+    checkpoint.save(tmp_path / "mine", QIN(schema, SIZES), {"data": "Größe"})
+    again = "import sys; from pathlib import Path; from training import checkpoint as c; "
+    again += "p, q = map(Path, sys.argv[1:]); c.save(q, c.load(p), c.read_metrics(p))"
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", again, str(tmp_path / "mine"), str(tmp_path / "copy")],
+        env=os.environ | locale,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.load(tmp_path / "copy").schema == schema

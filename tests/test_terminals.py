@@ -1,0 +1,57 @@
+"""Every command prints on a terminal that is not UTF-8; its output does not decide its status."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.rooms import TOP
+
+LOCALE = os.environ | {"LC_ALL": "C", "COLUMNS": "200"}
+NO_UTF8 = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # the locale's encoding for files too
+PRINTED_LAST = """
+import atexit, runpy, sys
+atexit.register(lambda: print("\\u0394p \\udcff"))
+sys.argv = [sys.argv[1], "--help"]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("room", TOP)
+def test_a_character_that_the_terminal_lacks_is_escaped(room: str, encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTED_LAST, room],
+        capture_output=True,
+        env=LOCALE | {"PYTHONIOENCODING": encoding},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(b"\n\\u0394p \\udcff\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_bundle_that_is_published_exits_0(encoding: str, tmp_path: Path) -> None:
+    schema = {
+        "name": "Größe in µm",
+        "history_length": 2,
+        "identity": "item_id",
+        "item": [{"name": "item_id", "kind": "categorical", "vocabulary": 5, "width": 4}],
+        "context": [{"name": "level", "kind": "categorical", "vocabulary": 3, "width": 4}],
+    }
+    (tmp_path / "schema.yaml").write_bytes(orjson.dumps(schema))
+    build = ["build", "--random", "--schema", "schema.yaml", "--out", "models", "--version", "1"]
+    for command in (build, ["verify", "models/1"], ["info", "models/1"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "model_export", *command],
+            capture_output=True,
+            cwd=tmp_path,
+            env=LOCALE | NO_UTF8 | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path.cwd())},
+        )
+        assert done.returncode == 0, done.stderr
+    assert "parity" in done.stdout.decode(encoding)
+    assert "\\u0394p" in done.stdout.decode(encoding)
