@@ -25,14 +25,16 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from feature_store.contract import MAX_ID, Ids
+from feature_store.parquet.arrays import is_number
 from feature_store.parquet.columns import (
     DataFileError,
-    ParquetTable,
     dense,
     integers,
     list_elements,
 )
 from feature_store.parquet.histories import RIGHT_PADDED
+from feature_store.parquet.parts import ParquetParts
+from feature_store.parquet.table import files_of
 from feature_store.schema import Categorical
 from training.catalogue import Catalogue
 from training.progress import OnProgress, no_progress
@@ -54,7 +56,7 @@ def read_rows(
     catalogue, a context index beyond its vocabulary, a null, NaN, a negative number, a label
     other than 0 and 1, a file without rows.
     """
-    table = ParquetTable(path)
+    table = ParquetParts.read(path)
     if not table.rows:
         raise ReaderError(f"{path}: holds no rows")
     folder = cache / _name(path, items)
@@ -66,7 +68,7 @@ def read_rows(
         except OSError as error:
             raise ReaderError(f"{cache}: cannot keep the rows of {path}: {error}") from error
         try:
-            _Reader(table, items).read_into(partial, on_progress)
+            _Reader(path, table, items).read_into(partial, on_progress)
             _publish(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -77,8 +79,8 @@ def read_rows(
 class _Reader:
     """Reads one file once."""
 
-    def __init__(self, table: ParquetTable, items: Catalogue) -> None:
-        self.table, self.items, self.schema = table, items, items.schema
+    def __init__(self, path: Path, table: ParquetParts, items: Catalogue) -> None:
+        self.path, self.table, self.items, self.schema = path, table, items, items.schema
         self.labelled = LABEL in table.columns or UNLABELLED not in table.columns
         self.columns = [USER, SEQUENCE, TARGET, *(f.name for f in self.schema.context)]
         if self.labelled:
@@ -95,7 +97,7 @@ class _Reader:
         context = _array(folder / "context.npy", np.int32, (rows, len(self.schema.context)))
         label = _array(folder / "label.npy", np.float32, (rows,))
         label[:] = np.nan
-        for first, columns in self.table.batches(self.columns, BATCH_ROWS):
+        for first, _, columns in self.table.batches(self.columns, BATCH_ROWS):
             count = len(columns[USER])
             part = slice(first, first + count)
             user[part] = self._user(first, columns[USER])
@@ -105,7 +107,7 @@ class _Reader:
                 context[part, i] = self._context(first, columns[feature.name], feature)
             if self.labelled:
                 label[part] = self._label(first, columns[LABEL])
-            on_progress(f"read {self.table.path.name}", part.stop, rows)
+            on_progress(f"read {self.path.name}", part.stop, rows)
 
     def _user(self, first: int, array: pa.Array) -> Ids:
         users = integers(array, self._place(USER), below=MAX_ID + 1, limit="beyond 63 bits")
@@ -148,7 +150,7 @@ class _Reader:
     def _label(self, first: int, array: pa.Array) -> NDArray[np.float32]:
         if pa.types.is_boolean(array.type):
             array = array.cast(pa.int8())
-        if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type)):
+        if not is_number(array.type):
             raise ReaderError(f"{self._place(LABEL)}: holds {array.type}, not numbers")
         column = dense(array, self._place(LABEL), size=1, dtype=np.dtype(np.float32))
         self._refuse(first, LABEL, column.faults)
@@ -171,10 +173,10 @@ class _Reader:
             raise self._fault(first + row, column, faults[row])
 
     def _fault(self, row: int, column: str, reason: str) -> ReaderError:
-        return ReaderError(f"{self.table.path}: row {row}, column {column}: {reason}")
+        return ReaderError(str(self.table.rejected(row, column, reason)))
 
     def _place(self, column: str) -> str:
-        return f"{self.table.path}: column {column}"
+        return f"{self.path}: column {column}"
 
 
 def _array(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -184,8 +186,12 @@ def _array(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> NDArra
 
 def _name(path: Path, items: Catalogue) -> str:
     """Name the cache folder: FILE-SOURCE-MEANING (schema, catalogue and format)."""
-    found = path.stat()
-    source = _short(str(path.resolve()), str(found.st_size), str(found.st_mtime_ns))
+    facts = [str(path.resolve())]
+    for file in files_of(path):
+        found = file.stat()
+        facts += [] if file == path else [str(file.relative_to(path))]
+        facts += [str(found.st_size), str(found.st_mtime_ns)]
+    source = _short(*facts)
     meaning = _short(str(FORMAT), items.schema.model_dump_json(), items.digest)
     return f"{path.stem}-{source}-{meaning}"
 

@@ -6,15 +6,14 @@ A fault of a whole file (missing, not parquet, a column absent or of another typ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from feature_store.parquet.arrays import is_list, is_number, numbers, plain, whole_numbers
 
 
 class DataFileError(ValueError):
@@ -46,56 +45,14 @@ class Column:
             self.faults.setdefault(row, reason)
 
 
-class ParquetTable:
-    """One parquet file, read column by column."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise DataFileError(f"{path}: not a plain file; copy it to one")
-        try:
-            self._file = pq.ParquetFile(path)
-        except (OSError, pa.ArrowException) as error:
-            raise DataFileError(f"{path}: not a readable parquet file: {error}") from error
-        self.columns = tuple(self._file.schema_arrow.names)
-        self.rows: int = self._file.metadata.num_rows
-
-    def require(self, column: str) -> None:
-        if column not in self.columns:
-            raise DataFileError(
-                f"{self.path}: has no column {column!r} (it has: {', '.join(self.columns)})"
-            )
-
-    def batches(
-        self, columns: Sequence[str], batch_size: int, start: int = 0
-    ) -> Iterator[tuple[int, dict[str, pa.Array]]]:
-        """(number of the first row, columns) from row ``start`` on; skips whole row groups."""
-        groups, first, row = [], 0, 0
-        for group in range(self._file.metadata.num_row_groups):
-            row += self._file.metadata.row_group(group).num_rows
-            if row > start:
-                groups.append(group)
-            else:
-                first = row
-        row = first
-        try:
-            for batch in self._file.iter_batches(batch_size, row_groups=groups, columns=columns):
-                skip = max(0, start - row)
-                if skip < batch.num_rows:
-                    part = batch.slice(skip)
-                    yield row + skip, {name: part.column(name) for name in columns}
-                row += batch.num_rows
-        except (OSError, pa.ArrowException) as error:
-            raise DataFileError(f"{self.path}: damaged after row {row}: {error}") from error
-
-
 def integers(array: pa.Array, source: str, *, below: int, limit: str) -> Column:
     """(N,) int64 in 0 … ``below`` − 1; ``limit`` describes the bound in messages."""
-    if not pa.types.is_integer(array.type):
+    # Text ids would be looked up here, before they are refused.
+    read = whole_numbers(array)
+    if read is None:
         raise DataFileError(f"{source}: holds {array.type}, not integers")
-    missing = array.is_null().to_numpy(zero_copy_only=False)
-    column = Column(_numbers(array))
-    column.reject(missing, "null")
+    column = Column(*read)
+    column.reject(array.is_null().to_numpy(zero_copy_only=False), "null")
     _reject_range(column, column.values, np.arange(len(array)), below, limit)
     column.values = column.values.astype(np.int64)
     return column
@@ -137,12 +94,13 @@ def dense(
 
     ``within``: the largest magnitude and its origin; by default the range of ``dtype``.
     """
-    if size == 1 and _is_number(array.type):
+    if size == 1 and is_number(array.type):
         array = pa.FixedSizeListArray.from_arrays(array, 1)
-    if not (_is_list(array.type) and _is_number(array.type.value_type)):
-        raise DataFileError(f"{source}: holds {array.type}, not lists of numbers")
     column = Column(np.zeros((len(array), size), dtype))
-    flat, rows, lengths = _flattened(array, column)
+    elements, rows, lengths = _flattened(array, column)
+    if elements is None or not is_number(elements.type):
+        raise DataFileError(f"{source}: holds {array.type}, not lists of numbers")
+    flat = numbers(elements.cast(pa.int64()) if pa.types.is_null(elements.type) else elements)
     for row in np.flatnonzero(lengths != size).tolist():
         column.faults.setdefault(row, f"{lengths[row]} values instead of {size}")
     whole = (lengths == size)[rows]
@@ -174,25 +132,36 @@ def _not_storable(value: np.generic, limit: str) -> str:
 def _integer_elements(
     array: pa.Array, source: str, column: Column, below: int, limit: str
 ) -> tuple[NDArray[np.generic], NDArray[np.intp], NDArray[np.int64]]:
-    if not (_is_list(array.type) and pa.types.is_integer(array.type.value_type)):
+    elements, rows, lengths = _flattened(array, column)
+    read = None if elements is None else whole_numbers(elements)
+    if read is None:
         raise DataFileError(f"{source}: holds {array.type}, not lists of integers")
-    flat, rows, lengths = _flattened(array, column)
+    flat, faults = read
+    for at, reason in faults.items():
+        column.faults.setdefault(int(rows[at]), reason)
     _reject_range(column, flat, rows, below, limit)
     return flat, rows, lengths
 
 
 def _flattened(
     array: pa.Array, column: Column
-) -> tuple[NDArray[np.generic], NDArray[np.intp], NDArray[np.int64]]:
-    """All elements (E,), the row each belongs to (E,), and the rows' lengths (N,)."""
+) -> tuple[pa.Array | None, NDArray[np.intp], NDArray[np.int64]]:
+    """All elements (E,), the row each belongs to (E,), and the rows' lengths (N,).
+
+    None for the elements: the column holds no lists. One without any value has the type null.
+    """
+    if pa.types.is_null(array.type):
+        array = array.cast(pa.list_(pa.null()))
+    if not is_list(array.type):
+        return None, np.zeros(0, np.intp), np.zeros(0, np.int64)
     missing = array.is_null().to_numpy(zero_copy_only=False)
     column.reject(missing, "null")
     lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
     rows = np.repeat(np.arange(len(array)), lengths)
-    elements = array.flatten()
+    elements = plain(array.flatten())
     if elements.null_count:
         column.reject(_rows_mask(rows[elements.is_null().to_numpy(False)], len(array)), "null")
-    return _numbers(elements), rows, lengths.astype(np.int64)
+    return elements, rows, lengths.astype(np.int64)
 
 
 def _reject_range(
@@ -210,18 +179,3 @@ def _rows_mask(rows: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
     mask = np.zeros(count, bool)
     mask[rows] = True
     return mask
-
-
-def _numbers(array: pa.Array) -> NDArray[np.generic]:
-    filled = array.fill_null(0) if array.null_count else array
-    values: NDArray[np.generic] = filled.to_numpy(zero_copy_only=False)
-    return values
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))

@@ -16,7 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_store.contract import MAX_ID, Ids
-from feature_store.parquet.columns import ParquetTable, RejectedRow, integers, list_elements
+from feature_store.parquet.columns import RejectedRow, integers, list_elements
+from feature_store.parquet.parts import ParquetParts
 
 USER, SEQUENCE = "user_id", "item_seq"
 RIGHT_PADDED = "ends in padding, which belongs on the left: the newest item is last"
@@ -43,17 +44,17 @@ class _Rows:
 
 
 class HistoryParquet:
-    """The histories of one file."""
+    """The histories of one file, or of the parts in a folder."""
 
     def __init__(self, path: Path) -> None:
-        self._table = ParquetTable(path)
+        self._table = ParquetParts.read(path)
         self._table.require(USER)
         self._table.require(SEQUENCE)
         self.warnings: list[str] = []
         inside = 0
         owners, sound = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for first, arrays in self._table.batches([USER, SEQUENCE], SURVEY_ROWS):
-            rows = self._read(arrays[USER], arrays[SEQUENCE])
+        for first, file, arrays in self._table.batches([USER, SEQUENCE], SURVEY_ROWS):
+            rows = self._read(file, arrays[USER], arrays[SEQUENCE])
             taken = np.delete(np.arange(len(rows.users)), list(rows.rejected))
             owners.append(rows.users[taken])
             sound.append(first + taken)
@@ -74,11 +75,13 @@ class HistoryParquet:
         return self._table.rows
 
     def batches(self, batch_size: int = 8192, start: int = 0) -> Iterator[HistoryParquetBatch]:
-        for first, arrays in self._table.batches([USER, SEQUENCE], batch_size, start):
-            yield self._batch(first, arrays[USER], arrays[SEQUENCE])
+        for first, file, arrays in self._table.batches([USER, SEQUENCE], batch_size, start):
+            yield self._batch(first, file, arrays[USER], arrays[SEQUENCE])
 
-    def _batch(self, first: int, users: pa.Array, sequences: pa.Array) -> HistoryParquetBatch:
-        rows = self._read(users, sequences)
+    def _batch(
+        self, first: int, file: Path, users: pa.Array, sequences: pa.Array
+    ) -> HistoryParquetBatch:
+        rows = self._read(file, users, sequences)
         counts = self._counts[first : first + len(users)].tolist()
         real = rows.items != 0
         newest_last = rows.items[real]
@@ -91,12 +94,10 @@ class HistoryParquet:
             )
             if counted
         }
-        path = str(self._table.path)
-        rejected = [RejectedRow(path, first + row, *why) for row, why in rows.rejected.items()]
+        rejected = [self._table.rejected(first + row, *why) for row, why in rows.rejected.items()]
         return HistoryParquetBatch(histories, rejected, first + len(users))
 
-    def _read(self, users: pa.Array, sequences: pa.Array) -> _Rows:
-        path = self._table.path
+    def _read(self, path: Path, users: pa.Array, sequences: pa.Array) -> _Rows:
         below, limit = MAX_ID + 1, "beyond 63 bits"
         owner = integers(users, f"{path}: column {USER}", below=below, limit=limit)
         items, row, faults = list_elements(

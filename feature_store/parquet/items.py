@@ -1,10 +1,11 @@
 """Reads item features from parquet files as batches of ids and stored item rows.
 
-Files with the same columns are parts: further rows. The first file and its parts give the items;
-other files (and their parts) give the columns that those lack, joined on the id column
-(``item_info.parquet`` and, for the level buckets, ``item_feature.parquet``). A column is named as
-its feature is. The id column is ``item_id`` where there is one, else the identity feature's own:
-ids are the caller's, while the embedding index is a feature, and the two may differ.
+Files with the same columns are parts: further rows; a folder is read as its parts. The first file
+and its parts give the items; other files (and their parts) give the columns that those lack, joined
+on the id column (``item_info.parquet`` and, for the level buckets, ``item_feature.parquet``). A
+column is named as its feature is. The id column is ``item_id`` where there is one, else the
+identity feature's own: ids are the caller's, while the embedding index is a feature, and the two
+may differ.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from feature_store.contract import MAX_ID, Ids, ItemRows
 from feature_store.parquet.columns import (
     Column,
     DataFileError,
-    ParquetTable,
     RejectedRow,
     dense,
     integer_lists,
@@ -28,6 +28,7 @@ from feature_store.parquet.columns import (
 )
 from feature_store.parquet.join import Digests, JoinedColumns, digests
 from feature_store.parquet.parts import ParquetParts, grouped
+from feature_store.parquet.table import ParquetTable, tables_of
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 
 Feature = Categorical | CategoricalList | Dense
@@ -78,12 +79,12 @@ class ItemParquet:
         self.schema = schema
         self.strict = strict
         self.warnings: list[str] = []
-        tables = [ParquetTable(path) for path in paths]
+        features = (*schema.item, *schema.context)
+        names = frozenset(feature.name for feature in features)
+        tables = [table for path in paths for table in tables_of(path, names)]
         self.id_column = id_column or _default_id_column(tables[0], schema)
         for table in tables:
             table.require(self.id_column)
-        features = (*schema.item, *schema.context)
-        names = frozenset(feature.name for feature in features)
         (here, self._main), *others = grouped(tables, names)
         self._here = [feature for feature in features if feature.name in here]
         lacking = [feature for feature in features if feature.name not in here]

@@ -23,6 +23,7 @@ from feature_store.contract import FeatureStore, Ids
 from feature_store.parquet.columns import RejectedRow
 from feature_store.parquet.histories import HistoryParquet, HistoryParquetBatch
 from feature_store.parquet.items import ItemParquet, ItemParquetBatch
+from feature_store.parquet.table import files_of
 
 T = TypeVar("T")
 NOTE = "load"
@@ -132,7 +133,7 @@ def superseded(sources: Sequence[HistoryParquet]) -> int:
 def identity(paths: Sequence[Path], options: str) -> str:
     """Digest of the files' names, sizes, modification times and parquet footers."""
     digest = hashlib.sha256(options.encode())
-    for path in paths:
+    for path in (file for source in paths for file in files_of(source)):
         stat = path.stat()
         with path.open("rb") as file:
             file.seek(max(0, stat.st_size - 65_536))

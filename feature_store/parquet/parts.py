@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from feature_store.parquet.columns import ParquetTable, RejectedRow
+from feature_store.parquet.columns import RejectedRow
+from feature_store.parquet.table import ParquetTable, tables_of
 
 
 class ParquetParts:
@@ -19,6 +20,20 @@ class ParquetParts:
         self._tables = tables
         self._starts = [0, *accumulate(table.rows for table in tables)]
         self.rows = self._starts[-1]
+
+    @classmethod
+    def read(cls, path: Path) -> ParquetParts:
+        """Open a file or a folder of parts."""
+        return cls(tables_of(path))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The first file's."""
+        return self._tables[0].columns
+
+    def require(self, column: str) -> None:
+        for table in self._tables:
+            table.require(column)
 
     @property
     def path(self) -> Path:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.parquet.columns import DataFileError, ParquetTable
+from feature_store.parquet.arrays import is_list
+from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.parts import ParquetParts
 
 TAGS = "item_tags"
 
@@ -15,13 +16,13 @@ TAGS = "item_tags"
 def slots_of(items: list[Path]) -> int:
     """The largest number of tags of an item. Raises DataFileError if no file has tags."""
     for path in items:
-        table = ParquetTable(path)
+        table = ParquetParts.read(path)
         if TAGS not in table.columns:
             continue
         most = 0
-        for _, columns in table.batches([TAGS], 65_536):
+        for _, _, columns in table.batches([TAGS], 65_536):
             tags = columns[TAGS]
-            if not (pa.types.is_list(tags.type) or pa.types.is_fixed_size_list(tags.type)):
+            if not is_list(tags.type):
                 raise DataFileError(f"{path}: column {TAGS}: holds {tags.type}, not lists")
             most = max(most, pc.max(pc.list_value_length(tags)).as_py() or 0)
         if not most:

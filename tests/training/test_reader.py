@@ -163,7 +163,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         "row 1, column item_id: 0 is padding, not an item",
     ),
     "null target": ({"item_id": pa.array([1, 2, 3, None])}, "row 3, column item_id: null"),
-    "fractional target": ({"item_id": pa.array([1.0] * 4)}, "column item_id: holds double"),
+    "fractional target": (
+        {"item_id": pa.array([1.0, 1.5, 1.0, 1.0])},
+        "row 1, column item_id: 1.5 is not a whole number",
+    ),
     "negative user": (
         {"user_id": pa.array([1, -2, 3, 4])},
         "row 1, column user_id: -2 is negative",

@@ -182,7 +182,7 @@ def test_an_index_beyond_the_vocabulary_is_cold_unless_strict(
 @pytest.mark.parametrize(
     ("column", "values", "what"),
     [
-        ("sku", [1.0] * COUNT, "double, not integers"),
+        ("sku", [True] * COUNT, "bool, not integers"),
         ("colours", [1] * COUNT, "int64, not lists of integers"),
         ("colours", [["red"]] * COUNT, "not lists of integers"),
         ("picture", ["a"] * COUNT, "string, not lists of numbers"),

@@ -1,0 +1,165 @@
+"""Opens parquet files, and folders of them, as other programs write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.parquet.arrays import plain
+from feature_store.parquet.columns import DataFileError
+
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+LFS_POINTER = b"version https://git-lfs"
+UNREADABLE = (OSError, ValueError, pa.ArrowException)  # ValueError: a name that is not UTF-8
+
+
+class ParquetTable:
+    """One parquet file, read column by column.
+
+    ``partition``: columns that the names of its folders have (``dt=2026-11-01``), unless the file
+    has them itself.
+    """
+
+    def __init__(self, path: Path, partition: Mapping[str, str | None] | None = None) -> None:
+        self.path = path
+        if path.exists() and not path.is_file():
+            raise DataFileError(f"{path}: not a plain file; copy it to one")
+        try:
+            self._file = pq.ParquetFile(path)
+            names = tuple(self._file.schema_arrow.names)
+        except UNREADABLE as error:
+            raise DataFileError(f"{path}: {_why_unreadable(path, error)}") from error
+        partition = partition or {}
+        self._partition = {name: partition[name] for name in partition if name not in names}
+        self.columns = (*names, *self._partition)
+        self.rows: int = self._file.metadata.num_rows
+
+    def require(self, column: str) -> None:
+        if column not in self.columns:
+            raise DataFileError(
+                f"{self.path}: has no column {column!r} (it has: {', '.join(self.columns)})"
+            )
+        if self.columns.count(column) > 1:
+            raise DataFileError(
+                f"{self.path}: column {column}: the file has it {self.columns.count(column)} "
+                "times; write it once"
+            )
+
+    def batches(
+        self, columns: Sequence[str], batch_size: int, start: int = 0
+    ) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+        """(number of the first row, columns) from row ``start`` on; skips whole row groups."""
+        for name in columns:
+            self.require(name)
+        groups, first, row = [], 0, 0
+        for group in range(self._file.metadata.num_row_groups):
+            row += self._file.metadata.row_group(group).num_rows
+            if row > start:
+                groups.append(group)
+            else:
+                first = row
+        row = first
+        own = [name for name in columns if name not in self._partition]
+        try:
+            for batch in self._file.iter_batches(batch_size, row_groups=groups, columns=own):
+                skip = max(0, start - row)
+                if skip < batch.num_rows:
+                    part = batch.slice(skip)
+                    arrays = {name: plain(part.column(name)) for name in own}
+                    arrays |= self._constants(columns, part.num_rows)
+                    yield row + skip, arrays
+                row += batch.num_rows
+        except UNREADABLE as error:
+            if isinstance(error, DataFileError):
+                raise
+            why = " ".join(str(error).split())
+            raise DataFileError(
+                f"{self.path}: columns {', '.join(own)}: cannot be read after row {row}: {why}"
+            ) from error
+
+    def _constants(self, columns: Sequence[str], rows: int) -> dict[str, pa.Array]:
+        """Columns of the folders' names: integers where all digits, else text."""
+        arrays = {}
+        for name in columns:
+            if name in self._partition:
+                value = self._partition[name]
+                digits = value is not None and value.isascii() and value.isdigit()
+                number = value is None or (digits and len(value or "") < 19)
+                scalar = pa.scalar(int(value) if number and value else value)
+                arrays[name] = pa.repeat(scalar, rows)
+        return arrays
+
+
+def tables_of(path: Path, alike: frozenset[str] = frozenset()) -> list[ParquetTable]:
+    """Open a parquet file, or the parts in a folder in the order of their names.
+
+    Parts are ``*.parquet`` or ``*.parq`` at any depth; names that begin with ``.`` or ``_`` are
+    other files, as for Spark and Hive (``_SUCCESS``, checksums). Without such names every other
+    file is a part. Raises DataFileError unless all parts have the same of the columns ``alike``.
+    """
+    if not path.is_dir():
+        return [ParquetTable(path)]
+    files = files_of(path)
+    if not files:
+        raise DataFileError(f"{path}: the folder has no parquet files")
+    tables = [ParquetTable(file, _partition(path, file)) for file in files]
+    first = tables[0]
+    for table in tables[1:]:
+        differing = sorted(alike & (set(table.columns) ^ set(first.columns)))
+        if differing:
+            raise DataFileError(
+                f"{table.path}: column {', '.join(differing)}: only in this file or only in "
+                f"{first.path}; the parts of a folder need the same columns"
+            )
+    return tables
+
+
+def files_of(path: Path) -> list[Path]:
+    """List the files of a source: the file itself, or the parts in a folder."""
+    if not path.is_dir():
+        return [path]
+    try:
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if not any(_is_hidden(name) for name in file.relative_to(path).parts)
+            and not file.is_dir()
+        )
+    except OSError as error:
+        raise DataFileError(f"{path}: the folder cannot be read: {error}") from error
+    named = [file for file in files if file.suffix in (".parquet", ".parq")]
+    return named or files
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
+def _partition(root: Path, file: Path) -> dict[str, str | None]:
+    """Read the columns in the names of the folders between ``root`` and ``file``."""
+    found: dict[str, str | None] = {}
+    for folder in file.relative_to(root).parts[:-1]:
+        name, equals, value = folder.partition("=")
+        if equals and name:
+            found[unquote(name)] = None if value == NULL_PARTITION else unquote(value)
+    return found
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    words = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError):
+        words = "no such file or folder"
+    elif isinstance(error, PermissionError):
+        words = "permission denied; make it readable for this user"
+    elif path.is_file():
+        with path.open("rb") as file:
+            head = file.read(len(LFS_POINTER))
+        if not head:
+            words = "it is empty"
+        elif head == LFS_POINTER:
+            words = "it is a Git LFS pointer; fetch the file with git lfs pull"
+    return f"not a readable parquet file: {words}"
