@@ -82,7 +82,11 @@ class Settings(BaseSettings):
     max_events: int = Field(
         default=1000, ge=1, le=100_000, description="Maximum events per request."
     )
-    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on. 0.0.0.0 is all of IPv4, :: all of IPv4 and IPv6.",
+    )
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port to listen on; 0: any free port."
     )

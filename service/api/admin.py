@@ -25,7 +25,7 @@ from service.api.middleware import RequestContextMiddleware
 from service.api.oip.repository import add_repository
 from service.api.oip.routes import add_statistics
 from service.api.openapi import exact_bounds, problem
-from service.api.operations import add_docs, add_metrics
+from service.api.operations import add_docs, add_head, add_metrics
 from service.api.problems import answer_problem
 from service.api.writes import add_writes
 from service.context import context_of
@@ -74,6 +74,7 @@ def create_admin(state: ServiceState) -> ASGIApp:
         add_metrics(app, state)  # without a token: it tells no more than it did in public
         add_statistics(app, state)
     describe(app)
+    add_head(app)
     exact_bounds(app)
     budgeted = LoopBudgetMiddleware(app, state.budget, others=False)
     return RequestContextMiddleware(budgeted, state.settings, state.metrics, state.traces)

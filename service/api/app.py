@@ -21,7 +21,7 @@ from service.api.oip.openapi import error_document
 from service.api.oip.routes import add_oip
 from service.api.openapi import exact_bounds
 from service.api.openapi_access import document_access
-from service.api.operations import add_docs, add_metrics, add_probes
+from service.api.operations import add_docs, add_head, add_metrics, add_probes
 from service.api.problems import answer_problem, answer_refusal, problem_of
 from service.api.score import document_score, score_handler
 from service.api.writes import add_item_reads, add_writes
@@ -58,6 +58,7 @@ def create_app(state: ServiceState) -> ASGIApp:
     if state.settings.metrics_on == "service":
         add_metrics(app, state)
     describe(app)
+    add_head(app)
     infer = infer_handler(state)
     scoring = {SCORE: score_handler(state), INFER: infer, INFER_VERSION: infer}
     exact_bounds(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import math
 from collections import Counter
@@ -33,6 +34,7 @@ SPARE_DIGITS = 32_768  # for names and strings, which may be all escapes
 DIGITS = b"0123456789"
 NUMBERS = frozenset({int, float})
 OBJECT = TypeAdapter(dict[str, Any])
+BOM = codecs.BOM_UTF8  # some writers begin with it; RFC 8259 lets a parser ignore it
 DEADLINE_HEADER = "X-Deadline-Ms"
 M = TypeVar("M", bound=BaseModel)
 
@@ -136,6 +138,7 @@ def parse(
     """Parse and check a body: as ``with_text`` if some of its ids are strings, else as ``model``.
     Malformed or InvalidField name the place."""
     contents.check(body)
+    body = body.removeprefix(BOM)
     try:
         request = model.model_validate_json(body)
     except ValidationError as error:
@@ -149,7 +152,7 @@ def parse(
 def validate(model: type[M], body: bytes) -> M:
     """Validate JSON. The caller checks ``Contents`` and repeated names."""
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body.removeprefix(BOM))
     except ValidationError as error:
         _refuse(error)
 
@@ -165,7 +168,7 @@ def read_object(body: bytes, contents: Contents) -> dict[str, Any]:
     """Parse a JSON object; see ``refuse_repeated``."""
     contents.check(body)
     try:
-        return OBJECT.validate_json(body)
+        return OBJECT.validate_json(body.removeprefix(BOM))
     except ValidationError as error:
         _refuse(error)
 

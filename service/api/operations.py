@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Response
+from fastapi.routing import APIRoute
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.api.openapi import problem
@@ -20,12 +21,10 @@ POLICY = (
 
 
 def add_probes(app: FastAPI, state: ServiceState) -> None:
-    @app.head("/livez", include_in_schema=False)
     @app.get("/livez", summary="Liveness")
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="Readiness", responses={503: problem()})
     async def ready() -> dict[str, Any]:
         active, reachable = state.ready(), state.reader.reachable
@@ -44,7 +43,6 @@ def add_probes(app: FastAPI, state: ServiceState) -> None:
 
 
 def add_metrics(app: FastAPI, state: ServiceState) -> None:
-    @app.head("/metrics", include_in_schema=False)
     @app.get(
         "/metrics",
         summary="Metrics for Prometheus",
@@ -57,8 +55,17 @@ def add_metrics(app: FastAPI, state: ServiceState) -> None:
 
 
 def add_docs(app: FastAPI) -> None:
-    @app.head("/docs", include_in_schema=False)
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
         return Response(PAGE, media_type="text/html", headers=headers)
+
+
+def add_head(app: FastAPI) -> None:
+    """Answer HEAD wherever GET is answered, as HTTP requires. Undocumented; the server sends no
+    body."""
+    for route in list(app.routes):
+        if isinstance(route, APIRoute) and "GET" in route.methods:
+            app.head(route.path, response_class=route.response_class, include_in_schema=False)(
+                route.endpoint
+            )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from service.observability.logs import logger
 from service.settings import is_loopback
 
+BOTH_FAMILIES = "::"  # as an address: every one of this machine, IPv4 too
 BACKLOG = 4096  # connections not yet accepted; the system's limit may be lower
 BURST = 2  # accepted per turn of the event loop, so that answers do not wait
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
@@ -111,7 +112,7 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != BOTH_FAMILIES))
         listener.bind(address[:2])
     except OSError as error:
         if listener is not None:
@@ -138,7 +139,7 @@ def _cannot_listen(address: str, setting: str, error: OSError) -> OSError:
 def url_of(listener: socket.socket) -> str:
     """Return the URL at which this machine reaches it, also for port 0 and wildcards."""
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 — only compared
+    host = {"0.0.0.0": "127.0.0.1", BOTH_FAMILIES: "::1"}.get(host, host)  # noqa: S104 — only compared
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

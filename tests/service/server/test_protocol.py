@@ -282,9 +282,34 @@ def test_healthy_requests_are_answered_beside_slow_ones(
             assert client.post("/v1/score", json=body).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-def test_head_says_what_get_would_without_a_body(client: httpx.Client, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/v1/items/{item}"),
+        *("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/qin"),
+        *("/v2/models/qin/ready", "/v2/models/qin/config", "/v2/models/qin/versions/small-1"),
+        *("/v2/models/qin/stats", "/v2/models/stats"),
+    ],
+)
+def test_head_says_what_get_would_without_a_body(
+    client: httpx.Client, world: World, path: str
+) -> None:
+    path = path.replace("{item}", str(world.ids[0]))
     answer = client.head(path)
     assert answer.status_code == client.get(path).status_code == 200
     assert answer.content == b""
     assert int(answer.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize("path", ["/admin/models", "/admin/models/small-1", "/docs"])
+def test_head_is_answered_at_the_admin_port(service: Service, path: str) -> None:
+    with service.admin() as admin:
+        answer = admin.head(path)
+        assert answer.status_code == admin.get(path).status_code == 200
+        assert answer.content == b""
+        assert int(answer.headers["content-length"]) > 0
+
+
+def test_head_is_not_in_the_document(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert not [path for path, operations in paths.items() if "head" in operations]
