@@ -65,7 +65,5 @@ def add_head(app: FastAPI) -> None:
     """Answer HEAD wherever GET is answered, as HTTP requires. Undocumented; the server sends no
     body."""
     for route in list(app.routes):
-        if isinstance(route, APIRoute) and "GET" in route.methods:
-            app.head(route.path, response_class=route.response_class, include_in_schema=False)(
-                route.endpoint
-            )
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            app.head(route.path, include_in_schema=False)(route.endpoint)
