@@ -17,3 +17,10 @@ class GateError(BundleError):
 
 class ProviderError(BundleError):
     """The graphs cannot run on the chosen execution provider."""
+
+
+def said(error: Exception) -> str:
+    """Quote the error of onnxruntime, or of another library, on one line: its words, which may
+    advise what does not apply here, are not to be taken for ours."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    return f'{kind} "{text[:300]}{"…" if text[300:] else ""}"' if text else kind

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import onnxruntime
 
-from model_export.bundle.errors import BundleError, ProviderError
+from model_export.bundle.errors import BundleError, ProviderError, said
 
 Provider = Literal["cpu", "cuda"]
 ProviderChoice = Literal["cpu", "cuda", "auto"]
@@ -52,11 +52,11 @@ def open_session(
     except Exception as error:  # onnxruntime's exceptions have no common base
         if provider == "cuda":
             raise ProviderError(
-                f"provider=cuda: {graph} cannot run there: {error}; "
+                f"provider=cuda: {graph} cannot run there: {said(error)}; "
                 "check the driver with nvidia-smi, or set provider=cpu"
             ) from error
         raise BundleError(
-            f"{graph}: onnxruntime {onnxruntime.__version__} cannot load it: {error}; "
+            f"{graph}: onnxruntime {onnxruntime.__version__} cannot load it: {said(error)}; "
             "rebuild the bundle with `python -m model_export build`"
         ) from error
     in_force = session.get_providers()[0]

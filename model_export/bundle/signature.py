@@ -77,7 +77,9 @@ def sign(bundle: Path, key: Path) -> str:
     except OSError as error:
         raise BundleError(f"{error.filename}: cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise BundleError(f"{key}: not an unencrypted PEM private key: {error}") from error
+        raise BundleError(
+            f"{key}: not an unencrypted PEM private key (openssl genpkey -algorithm ed25519)"
+        ) from error
     if not isinstance(private, Ed25519PrivateKey):
         raise BundleError(f"{key}: not an Ed25519 key (openssl genpkey -algorithm ed25519)")
     partial = bundle / f".{SIGNATURE}.{os.getpid()}.partial"
@@ -106,7 +108,7 @@ def _ed25519(path: Path, block: bytes) -> Ed25519PublicKey:
     try:
         key = load_pem_public_key(block)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise BundleError(f"{path}: not a PEM public key: {error}") from error
+        raise BundleError(f"{path}: not a PEM public key (openssl pkey -pubout)") from error
     if not isinstance(key, Ed25519PublicKey):
         raise BundleError(f"{path}: not an Ed25519 public key")
     return key
@@ -117,5 +119,5 @@ def _decoded(file: Path, signature: bytes) -> bytes:
         if len(signature) > MOST_BYTES:
             raise ValueError("too long")
         return base64.b64decode(signature.strip(), validate=True)
-    except (ValueError, binascii.Error) as error:
-        raise BundleError(f"{file}: not a signature in base64: {error}; {SIGN}") from None
+    except (ValueError, binascii.Error):
+        raise BundleError(f"{file}: not a signature in base64; {SIGN}") from None

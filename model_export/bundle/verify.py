@@ -9,7 +9,7 @@ import numpy as np
 
 from feature_store.schema import CategoricalList, Dense, FeatureSchema
 from model_export.bundle.bundle import REBUILD, Bundle
-from model_export.bundle.errors import BundleError, ParityError
+from model_export.bundle.errors import BundleError, ParityError, said
 from model_export.bundle.golden import Difference, Golden
 from model_export.bundle.int8_golden import golden_logit_error
 from model_export.bundle.manifest import GOLDEN, INT8, MANIFEST, TOLERANCE
@@ -35,7 +35,9 @@ def _check_int8_runs(bundle: Bundle, model: FoldedModel) -> None:
     try:
         error = golden_logit_error(model, bundle.golden())
     except Exception as failure:  # onnxruntime's own exceptions share no base but Exception
-        raise BundleError(f"{bundle.graph(INT8)}: fails while running: {failure}") from failure
+        raise BundleError(
+            f"{bundle.graph(INT8)}: fails while running: {said(failure)}"
+        ) from failure
     if not np.isfinite(error):
         raise BundleError(f"{bundle.graph(INT8)}: returns NaN or infinity; {REBUILD}")
 
@@ -63,10 +65,9 @@ def check_golden(bundle: Bundle, model: FoldedModel) -> Difference:
     try:
         difference = golden.compare(model)
     except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-        said = " ".join(str(error).split()) or type(error).__name__
         raise BundleError(
             f"{bundle.path}: its graphs fail on the golden requests, so they may not be those "
-            f"of its {MANIFEST}: {said}; {REBUILD}"
+            f"of its {MANIFEST}: {said(error)}; {REBUILD}"
         ) from error
     if not difference.max_abs_error <= TOLERANCE:
         raise ParityError(

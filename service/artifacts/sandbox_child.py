@@ -38,7 +38,7 @@ def main(path: str, memory_bytes: str, cpu_seconds: str, niceness: str) -> None:
     confine(int(memory_bytes), int(cpu_seconds), int(niceness))
     import orjson
 
-    from model_export.bundle.errors import BundleError, ParityError
+    from model_export.bundle.errors import BundleError, ParityError, said
     from model_export.bundle.verify import verify
 
     verdict: dict[str, object]
@@ -54,7 +54,7 @@ def main(path: str, memory_bytes: str, cpu_seconds: str, niceness: str) -> None:
     except (BundleError, MemoryError) as error:
         verdict = {"proved": False, "reason": str(error) or "out of memory"}
     except Exception as error:  # onnxruntime's errors have no other common base
-        verdict = {"proved": False, "reason": f"error while running: {error}"}
+        verdict = {"proved": False, "reason": f"error while running: {said(error)}"}
     verdict["niceness"] = os.getpriority(os.PRIO_PROCESS, 0)
     sys.stdout.buffer.write(orjson.dumps(verdict) + b"\n")
 
