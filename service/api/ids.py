@@ -43,8 +43,9 @@ def number_of(value: Any) -> Any:
 
 Id = Annotated[int, Field(ge=0, le=MAX_ID, json_schema_extra=INT64)]
 # Each value passes through Python: for requests that hold strings.
-NumberOrText = Annotated[Id, BeforeValidator(number_of), WithJsonSchema(EITHER)]
-AnsweredId = Annotated[int | str, WithJsonSchema(EITHER)]
+Bounded = Annotated[int, Field(ge=0, le=MAX_ID)]  # without a format, which strings have not
+NumberOrText = Annotated[Bounded, BeforeValidator(number_of), WithJsonSchema(EITHER)]
+AnsweredId = Annotated[int | str, WithJsonSchema({"anyOf": [NUMBER, {"type": "string"}]})]
 
 
 def has_text(error: ValidationError) -> bool:

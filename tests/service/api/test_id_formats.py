@@ -3,6 +3,7 @@ Java, C# and Go need it: without a ``format`` they take 32 bits and overflow."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -80,6 +81,15 @@ async def test_every_integer_that_may_need_64_bits_says_so(world: World, port: s
     for name, schema in found:
         if name not in SMALL and schema.get("maximum", MAX_ID) > LARGEST_32:
             assert schema.get("format") == "int64", (name, schema)
+
+
+@pytest.mark.parametrize("port", ["service", "admin"])
+async def test_the_format_is_of_integers_alone(world: World, port: str) -> None:
+    """Beside a choice of types it would be the strings' as well, which generators refuse."""
+    found = json.dumps(await document(world, port)).count('"int64"')
+    assert found == sum(
+        s.get("format") == "int64" for _, s in integers(await document(world, port))
+    )
 
 
 @pytest.mark.parametrize("number", [0, 7, 10**18 - 1, 10**18, 2**53 + 1, MAX_ID - 1, MAX_ID])
