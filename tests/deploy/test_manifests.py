@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from feature_store.redis.url import parse
 from service.settings import Settings, host_names
 from tests.deploy.queries import DEPLOY, ROOT
 
@@ -121,6 +122,29 @@ def test_what_takes_writes_from_other_machines_asks_who_they_are() -> None:
     ports = MANIFESTS["admin-service"]["spec"]["ports"]
     assert [(p["port"], p["targetPort"]) for p in ports] == [(int(SET["QIN_ADMIN_PORT"]), "admin")]
     assert MANIFESTS["admin-service"]["spec"].get("type", "ClusterIP") == "ClusterIP"
+
+
+def test_what_the_settings_ask_for_is_let_out() -> None:
+    """Name servers (a node's own cache too), the store's default ports, the trace example's."""
+    rules = MANIFESTS["network-policy"]["spec"]["egress"]
+    names, *others = rules
+    assert {(p["port"], p["protocol"]) for p in names["ports"]} == {(53, "UDP"), (53, "TCP")}
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in names["to"]
+    out = {p["port"] for rule in others if "to" not in rule for p in rule["ports"]}
+    asked = {parse(url).addresses[0][1] for url in ("redis://a", "redis+sentinel://a/main")}
+    described = str(Settings.model_fields["trace_url"].description)
+    collector = re.search(r"http://collector:(\d+)/", described)
+    assert collector is not None
+    assert out == asked | {int(collector[1])}
+
+
+def test_the_pods_memory_leaves_room_for_an_inspection() -> None:
+    """What a bundle's inspection may reserve is address space; the page says what it takes."""
+    limit = CONTAINER["resources"]["limits"]["memory"]
+    page = " ".join((ROOT / "docs/deploying.md").read_text().split())
+    megabytes = Settings.model_fields["inspection_memory_mb"].default
+    assert f"`QIN_INSPECTION_MEMORY_MB` ({megabytes:,} MB)" in page
+    assert f"the pod's limit ({limit})" in page
 
 
 def test_everything_selects_the_same_pods() -> None:
