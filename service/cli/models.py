@@ -105,6 +105,8 @@ def _do(admin: str, path: str, body: dict[str, Any] | None, as_json: bool) -> No
 
 def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the JSON of the answer. AdminError: the reason."""
+    if "@" in admin:  # not repeated: it may be a password
+        raise AdminError("--admin: no user name and password; QIN_ADMIN_TOKEN is the token")
     if not admin.startswith(("http://", "https://")):
         raise AdminError(f"--admin: must be an HTTP URL such as {LOCAL}, got {admin!r}")
     request = Request(  # noqa: S310 — http or https, as just checked

@@ -67,3 +67,11 @@ def test_a_proxy_is_used_for_other_machines(swapping: Swapping) -> None:
     )
     assert done.returncode == 1
     assert "Connection refused" in done.stderr  # by the proxy
+
+
+def test_a_password_in_the_url_is_refused_and_not_shown(swapping: Swapping) -> None:
+    done = run(swapping, "list", "--admin", "http://admin:hush@127.0.0.1:8001")
+    assert done.returncode == 1
+    assert "QIN_ADMIN_TOKEN is the token" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "hush" not in done.stderr
