@@ -51,7 +51,9 @@ def whole_numbers(array: pa.Array) -> tuple[NDArray[np.generic], dict[int, str]]
 
 
 def numbers(array: pa.Array) -> NDArray[np.generic]:
-    """Return (N,) values; nulls are 0."""
+    """Return (N,) values, decimals as doubles; nulls are 0."""
+    if pa.types.is_decimal(array.type) or pa.types.is_null(array.type):
+        array = array.cast(pa.float64())
     filled = array.fill_null(0) if array.null_count else array
     values: NDArray[np.generic] = filled.to_numpy(zero_copy_only=False)
     return values
@@ -65,7 +67,12 @@ def is_list(kind: pa.DataType) -> bool:
 def is_number(kind: pa.DataType) -> bool:
     """Whether a column of this type can hold numbers; null: a column without any value."""
     types = pa.types
-    return bool(types.is_floating(kind) or types.is_integer(kind) or types.is_null(kind))
+    return bool(
+        types.is_floating(kind)
+        or types.is_integer(kind)
+        or types.is_decimal(kind)
+        or types.is_null(kind)
+    )
 
 
 def _whole_floats(

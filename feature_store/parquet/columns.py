@@ -100,7 +100,7 @@ def dense(
     elements, rows, lengths = _flattened(array, column)
     if elements is None or not is_number(elements.type):
         raise DataFileError(f"{source}: holds {array.type}, not lists of numbers")
-    flat = numbers(elements.cast(pa.int64()) if pa.types.is_null(elements.type) else elements)
+    flat = numbers(elements)
     for row in np.flatnonzero(lengths != size).tolist():
         column.faults.setdefault(row, f"{lengths[row]} values instead of {size}")
     whole = (lengths == size)[rows]

@@ -78,8 +78,18 @@ class ParquetTable:
                 raise
             why = " ".join(str(error).split())
             raise DataFileError(
-                f"{self.path}: columns {', '.join(own)}: cannot be read after row {row}: {why}"
+                f"{self.path}: column {self._damaged(own)}: cannot be read after row {row}: {why}"
             ) from error
+
+    def _damaged(self, columns: Sequence[str]) -> str:
+        """Name the first column that cannot be read."""
+        for name in columns:
+            try:
+                for _ in self._file.iter_batches(columns=[name]):
+                    pass
+            except UNREADABLE:
+                return name
+        return ", ".join(columns)
 
     def _constants(self, columns: Sequence[str], rows: int) -> dict[str, pa.Array]:
         """Columns of the folders' names: integers where all digits, else text."""
