@@ -9,17 +9,15 @@ from pathlib import Path
 
 from feature_store.schema import FeatureSchema
 from model_export.bundle.bundle import Bundle, Staging, check_version, free_version, staged
-from model_export.bundle.errors import BundleError, ParityError
+from model_export.bundle.errors import BundleError
 from model_export.bundle.golden import Golden
 from model_export.bundle.manifest import (
     FORMAT,
     GOLDEN,
-    TOLERANCE,
     Calibration,
     Manifest,
     MultiplyAdds,
     NetworkSizes,
-    Parity,
     QuantisationGate,
     Training,
 )
@@ -31,8 +29,9 @@ from model_export.graphs.published import published
 from model_export.graphs.ranker import ranker, ranker_int8
 from model_export.graphs.towers import context_tower, history_tower, item_tower
 from model_export.quality.gate import measure
-from model_export.quality.golden_cases import golden_answers, informative
+from model_export.quality.golden_cases import golden_answers
 from model_export.quality.held_out import HeldOut
+from model_export.quality.parity import bounded, check_folds, check_rounding
 from training.qin import QIN
 
 FOLD = "fold the weights"
@@ -67,13 +66,14 @@ def build(
     int8: Int8 | None = None,
     calibration: Calibration | None = None,
     pictures: Mapping[str, bytes] | None = None,
+    accept_rounding: bool = False,
     announce: Callable[[str], None] = lambda step: None,
 ) -> Bundle:
     """Build and publish ``models/VERSION``.
 
     Raises ParityError, GateError or BundleError; then nothing is published. ``network`` in eval
-    mode, ``calibration`` folded into it before; ``pictures``: files to include; ``announce`` is
-    called with each of ``STEPS``.
+    mode, ``calibration`` folded into it before; ``pictures``: files to include; ``accept_rounding``
+    publishes errors of float32 beyond their bounds; ``announce`` is called with each of ``STEPS``.
     """
     schema, created = network.schema, datetime.now(UTC)
     _refuse_reserved_names(schema)
@@ -91,10 +91,17 @@ def build(
 
         announce(GOLDEN_ANSWERS)
         golden = golden_answers(network)
-        golden.save(staging.path / GOLDEN)
+        fold_error = check_folds(folded, golden, version)
 
         announce(COMPARE)
-        parity = check_parity(staging, golden)
+        golden, parity = check_rounding(
+            FoldedModel(staging),
+            bounded(folded, golden),
+            version,
+            fold_error=fold_error,
+            accept=accept_rounding,
+        )
+        golden.save(staging.path / GOLDEN)
         gate = None
         if int8 is not None:
             announce(GATE)
@@ -122,25 +129,6 @@ def build(
             files=staging.records(),
         )
         return staging.publish(manifest)
-
-
-def check_parity(staging: Staging, golden: Golden) -> Parity:
-    """Run the written graphs on every golden request. Raises ParityError beyond the tolerance."""
-    difference = golden.compare(FoldedModel(staging))
-    if not difference.max_abs_error <= TOLERANCE:
-        raise ParityError(
-            f"version {staging.version} is not published: a folded answer differs from the "
-            f"PyTorch network's by {difference.max_abs_error:.3g} (at most {TOLERANCE:g} is "
-            f"allowed); worst case: {difference.worst_case}. Causes: weights of extreme size, or a "
-            "defect in a fold; see the checkpoint's metrics first"
-        )
-    return Parity(
-        tolerance=TOLERANCE,
-        max_abs_error=difference.max_abs_error,
-        worst_case=difference.worst_case,
-        cases=difference.cases,
-        informative=informative(golden),
-    )
 
 
 def _through_the_gate(

@@ -31,13 +31,13 @@ from model_export.bundle import plain_files
 from model_export.bundle.errors import BundleError
 from model_export.bundle.golden import Golden
 from model_export.bundle.manifest import (
-    FORMAT,
     GOLDEN,
     MANIFEST,
     MOST_AHEAD,
     MOST_FILES,
     MOST_MANIFEST_BYTES,
     MOST_MANIFEST_VALUES,
+    READABLE,
     VERSION_PATTERN,
     FileRecord,
     Manifest,
@@ -156,10 +156,11 @@ def parse_manifest(path: Path, text: bytes) -> Manifest:
         content = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BundleError(f"{file}: not JSON: {error}; {REBUILD}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") not in READABLE:
         written = content.get("format") if isinstance(content, dict) else None
         raise BundleError(
-            f"{file}: format: {_shown(repr(written))}, and this release reads format {FORMAT}; "
+            f"{file}: format: {_shown(repr(written))}, and this release reads formats "
+            f"{' and '.join(map(str, READABLE))}; "
             "rebuild the bundle with this release, or serve it with the one that wrote it"
         )
     files = content.get("files")

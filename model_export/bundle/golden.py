@@ -1,4 +1,4 @@
-"""Golden answers: raw inputs and the PyTorch network's answers to them."""
+"""Golden answers: raw inputs, the PyTorch network's answers to them, and the error allowed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from feature_store.contract import ItemRows
 from feature_store.schema import MAX_HISTORY
 from model_export.bundle import npz
 from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import TOLERANCE
 
 # Limits far beyond an export's (hundreds of items, a few thousand answers).
 MOST_BYTES = 64 << 20
@@ -44,16 +45,18 @@ class GoldenRequest:
     history: NDArray[np.int32]  # (L,)
     candidates: NDArray[np.int32]  # (C,)
     context: NDArray[np.int32]  # (C, context features)
-    probability: NDArray[np.float32]  # (C,)
+    probability: NDArray[np.floating]  # (C,)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The largest error against the network's answers."""
+    """Errors against the network's answers. The worst case is the worst by its own bound."""
 
     max_abs_error: float
     worst_case: str
     cases: int
+    error: float  # of the worst case
+    bound: float  # of the worst case
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,35 +70,49 @@ class Golden:
     candidates: NDArray[np.int32]  # (ΣC,)
     candidate_offsets: NDArray[np.int64]  # (R + 1,)
     context: NDArray[np.int32]  # (ΣC, context features)
-    probability: NDArray[np.float32]  # (ΣC,)
+    probability: NDArray[np.floating]  # (ΣC,) float64; float32 in format 1
+    bound: NDArray[np.float64]  # (ΣC,) of the error of a float32 answer; 1e-5 in format 1
 
     def requests(self) -> Iterator[GoldenRequest]:
-        for i, name in enumerate(self.names):
-            h = slice(self.history_offsets[i], self.history_offsets[i + 1])
-            c = slice(self.candidate_offsets[i], self.candidate_offsets[i + 1])
-            yield GoldenRequest(
-                str(name), self.history[h], self.candidates[c], self.context[c], self.probability[c]
-            )
+        return map(self._request, range(len(self.names)))
+
+    def _request(self, i: int) -> GoldenRequest:
+        h = slice(self.history_offsets[i], self.history_offsets[i + 1])
+        c = slice(self.candidate_offsets[i], self.candidate_offsets[i + 1])
+        return GoldenRequest(
+            str(self.names[i]),
+            self.history[h],
+            self.candidates[c],
+            self.context[c],
+            self.probability[c],
+        )
 
     def compare(self, model: Ranks) -> Difference:
-        """Run ``model`` on every request; return the largest error. NaN counts as infinite."""
-        vectors = model.items(self.items)
-        worst, where = -1.0, ""
+        """Run ``model`` on every request; return the errors. NaN counts as infinite."""
+        vectors, answers = model.items(self.items), []
         for request in self.requests():
             history = model.history(vectors.vector[request.history])
             chosen = model.in_context(vectors.take(request.candidates), request.context)
-            answer = model.exact(chosen, history)
-            error = np.abs(answer.astype(np.float64) - request.probability)
-            error = np.where(np.isnan(error), np.inf, error)
-            i = int(error.argmax())
-            if error[i] > worst:
-                worst = float(error[i])
-                where = (
-                    f"{request.name}: candidate {i} of {len(error)}, history of "
-                    f"{len(request.history)}, context {request.context[i].tolist()}: "
-                    f"{answer[i]:.7f} against {request.probability[i]:.7f}"
-                )
-        return Difference(worst, where, len(self.probability))
+            answers.append(model.exact(chosen, history))
+        return self.difference(np.concatenate(answers))
+
+    def difference(self, answer: NDArray[np.floating]) -> Difference:
+        """Compare answers (ΣC,) with the network's. NaN counts as infinite."""
+        error = np.abs(answer.astype(np.float64) - self.probability)
+        error = np.where(np.isnan(error), np.inf, error)
+        worst = int((error / np.maximum(self.bound, 1e-300)).argmax())
+        i = int(np.searchsorted(self.candidate_offsets, worst, side="right")) - 1
+        request = self._request(i)
+        place, digits = worst - int(self.candidate_offsets[i]), 7 if answer.itemsize == 4 else 13
+        return Difference(
+            float(error.max()),
+            f"{request.name}: candidate {place} of {len(request.candidates)}, history of "
+            f"{len(request.history)}, context {request.context[place].tolist()}: "
+            f"{answer[worst]:.{digits}f} against {self.probability[worst]:.{digits}f}",
+            len(self.probability),
+            float(error[worst]),
+            float(self.bound[worst]),
+        )
 
     def save(self, path: Path) -> None:
         np.savez(path, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
@@ -105,7 +122,11 @@ class Golden:
         """Load golden answers. Raises BundleError for damaged or oversized ones: they are read in
         the serving process, whose memory has no limit of its own."""
         try:
-            golden = cls(**npz.read(path, (f.name for f in fields(cls)), MOST_BYTES))
+            arrays = npz.read(
+                path, (f.name for f in fields(cls)), MOST_BYTES, optional=frozenset({"bound"})
+            )
+            arrays.setdefault("bound", np.full(arrays["probability"].shape, TOLERANCE))
+            golden = cls(**arrays)
         except UNREADABLE as error:
             raise BundleError(
                 f"{path}: golden answers cannot be read: {error}; "
@@ -128,10 +149,12 @@ class Golden:
                 yield f"{name}: {len(getattr(self, name)):,}, at most {most:,} are allowed"
         if not len(self.probability):
             yield "probability: 0 golden answers, so nothing would be compared"
-        for name in ("candidates", "context"):
+        for name in ("candidates", "context", "bound"):
             if len(getattr(self, name)) != len(self.probability):
                 count = len(getattr(self, name))
                 yield f"{name}: {count} rows for {len(self.probability)} golden answers"
+        if not np.all((self.bound >= 0) & (self.bound < np.inf)):
+            yield "bound: negative or not finite"
         for name, offsets, positions, least, most in (
             ("history", self.history_offsets, self.history, 0, MAX_HISTORY),
             ("candidate", self.candidate_offsets, self.candidates, 1, MOST_CANDIDATES),
@@ -159,4 +182,5 @@ _LAYOUT = (
     ("candidate_offsets", 1, "i"),
     ("context", 2, "i"),
     ("probability", 1, "f"),
+    ("bound", 1, "f"),
 )

@@ -9,14 +9,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from feature_store.schema import FeatureSchema
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # 1: golden answers in float32, one tolerance for all
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"  # optional: Ed25519 over the manifest, in base64
 GOLDEN = "golden.npz"
 MOST_MANIFEST_BYTES, MOST_MANIFEST_VALUES = 1 << 20, 1 << 15
 MOST_AHEAD = timedelta(minutes=5)  # of ``created`` to this host's clock
 MOST_FILES = 64  # listed in a manifest; a bundle has at most 11
-TOLERANCE = 1e-5  # of a golden probability; beyond it nothing is published
+TOLERANCE = 1e-5  # of a golden probability; more is allowed where float32 rounds more
 GRAPHS = ("item_tower", "history_tower", "ranker")  # of every bundle
 CONTEXT_TOWER = "context_tower"  # if the schema has context features
 INT8 = "ranker.int8"  # if requested and passed by the gate
@@ -55,11 +56,13 @@ class Training(_Frozen):
 class Parity(_Frozen):
     """Error of the graphs against the PyTorch network, at the build."""
 
-    tolerance: float
+    tolerance: float  # largest bound of a golden answer
     max_abs_error: float  # on the probability
     worst_case: str
     cases: int
     informative: float  # share of golden probabilities between 0.02 and 0.98
+    fold_error: float | None = None  # of the folds in float64; None: format 1
+    rounding_accepted: bool = False  # published with --accept-rounding, beyond the bounds
 
 
 class Calibration(_Frozen):

@@ -25,15 +25,19 @@ MOST_DIRECTORY_BYTES = 16_384
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read(path: Path, names: Iterable[str], most_bytes: int) -> dict[str, NDArray[Any]]:
-    """Read the arrays ``names``, the only ones, of at most ``most_bytes`` on disk and inflated.
+def read(
+    path: Path, names: Iterable[str], most_bytes: int, optional: frozenset[str] = frozenset()
+) -> dict[str, NDArray[Any]]:
+    """Read the arrays ``names``, the only ones; ``optional`` may be absent. They take at most ``most_bytes`` on disk and inflated.
     Raises ValueError or BadZipFile, and OSError and BundleError as ``plain_files.read``."""
     content = plain_files.read(path, most_bytes)
     _check_directory(content)
     with ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
         expected = sorted(f"{name}.npy" for name in names)
-        if sorted(member.filename for member in members) != expected:
+        found = sorted(member.filename for member in members)
+        may_lack = {f"{name}.npy" for name in optional}
+        if found != [name for name in expected if name in found or name not in may_lack]:
             raise ValueError(f"holds other arrays than {', '.join(expected)}")
         size = sum(member.file_size for member in members)
         if size > most_bytes:

@@ -107,6 +107,11 @@ class FoldedModel:
             context[:, column] = rows[name]
         return ItemVectors(vector, row + self._share(context), context)
 
+    @property
+    def rounding_accepted(self) -> bool:
+        """Whether the bundle was published beyond the bounds of float32 rounding."""
+        return isinstance(self._bundle, Bundle) and self._bundle.manifest.parity.rounding_accepted
+
     @cached_property
     def extremes(self) -> Extremes:
         """Computed on first use. Raises BundleError if the golden answers cannot be read."""

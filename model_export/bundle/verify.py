@@ -12,7 +12,7 @@ from model_export.bundle.bundle import REBUILD, Bundle
 from model_export.bundle.errors import BundleError, ParityError, said
 from model_export.bundle.golden import Difference, Golden
 from model_export.bundle.int8_golden import golden_logit_error
-from model_export.bundle.manifest import GOLDEN, INT8, MANIFEST, TOLERANCE
+from model_export.bundle.manifest import GOLDEN, INT8, MANIFEST
 from model_export.bundle.runtime import FoldedModel
 
 Shape = list[str | int]
@@ -57,7 +57,7 @@ def check_signatures(bundle: Bundle, model: FoldedModel) -> None:
 
 
 def check_golden(bundle: Bundle, model: FoldedModel) -> Difference:
-    """Run every golden request. Raises ParityError beyond the tolerance, and BundleError if they
+    """Run every golden request. Raises ParityError beyond their bounds, and BundleError if they
     do not match the manifest or the graphs fail."""
     golden = bundle.golden()
     for fault in _misfits(bundle, golden):
@@ -69,10 +69,10 @@ def check_golden(bundle: Bundle, model: FoldedModel) -> Difference:
             f"{bundle.path}: its graphs fail on the golden requests, so they may not be those "
             f"of its {MANIFEST}: {said(error)}; {REBUILD}"
         ) from error
-    if not difference.max_abs_error <= TOLERANCE:
+    if not difference.error <= difference.bound:
         raise ParityError(
             f"{bundle.path}: an answer on this machine differs from the network's by "
-            f"{difference.max_abs_error:.3g} (at most {TOLERANCE:g} is allowed); worst case: "
+            f"{difference.error:.3g} (at most {difference.bound:.3g} is allowed); worst case: "
             f"{difference.worst_case}; do not serve it here: rebuild the bundle, and report the "
             "processor and the onnxruntime version if that does not help"
         )
@@ -93,6 +93,11 @@ def _misfits(bundle: Bundle, golden: Golden) -> Iterator[str]:
         yield (
             f"probability: {len(golden.probability)} golden answers, and the manifest says "
             f"{cases} (parity.cases)"
+        )
+    if not golden.bound.max() <= bundle.manifest.parity.tolerance:
+        yield (
+            f"bound: {golden.bound.max():.3g}, and the manifest says at most "
+            f"{bundle.manifest.parity.tolerance:.3g} (parity.tolerance)"
         )
 
 

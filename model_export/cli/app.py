@@ -31,6 +31,12 @@ WantsInt8 = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="With --int8: publish it even if the gate fails.")
 ]
+AcceptRounding = Annotated[
+    bool,
+    typer.Option(
+        "--accept-rounding", help="Publish answers that float32 rounds beyond their bounds."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from model_export.cli.app import AsJson, Force, Models, VersionName, WantsInt8, refusals, trained
+from model_export.cli.app import (
+    AcceptRounding,
+    AsJson,
+    Force,
+    Models,
+    VersionName,
+    WantsInt8,
+    refusals,
+    trained,
+)
 from model_export.cli.build import tell_published
 from model_export.cli.progress import steps
 
@@ -22,6 +31,7 @@ def calibrate(
     version: VersionName = None,
     int8: WantsInt8 = False,
     force: Force = False,
+    accept_rounding: AcceptRounding = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit Platt scaling on DATA, fold it into the last layer, and publish the bundle."""
@@ -48,6 +58,7 @@ def calibrate(
                 int8=Int8(held_out, force) if int8 else None,
                 calibration=found.calibration,
                 pictures={PICTURE: found.picture},
+                accept_rounding=accept_rounding,
                 announce=announce,
             )
         tell_published(bundle, as_json)

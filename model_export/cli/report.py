@@ -44,7 +44,9 @@ def print_info(bundle: Bundle, console: Console) -> None:
     table.add_row(
         "parity",
         f"worst |Δp| {parity.max_abs_error:.2g} over {parity.cases} golden answers "
-        f"(at most {parity.tolerance:g} is allowed)",
+        f"(at most {parity.tolerance:.2g} is allowed)"
+        + (f"; folds exact to {parity.fold_error:.2g}" if parity.fold_error is not None else "")
+        + ("; ROUNDING ACCEPTED beyond its bounds" if parity.rounding_accepted else ""),
     )
     table.add_row("calibration", calibration_in_words(manifest.calibration))
     table.add_row("int8", gate_in_words(manifest.quantisation))

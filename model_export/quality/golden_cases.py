@@ -1,7 +1,8 @@
-"""Makes golden answers: named hard cases, answered by the PyTorch network."""
+"""Makes golden answers: named hard cases, answered by the PyTorch network in float64."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from feature_store.contract import ItemRows
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from model_export.bundle.golden import Golden
+from model_export.bundle.manifest import TOLERANCE
 from training.qin import QIN, Batch
 
 ORDINARY = 96  # items of each kind in the pool
@@ -21,12 +23,12 @@ DENSE_SCALES = (1.0, 0.3, 0.1, 0.03, 0.01)
 
 
 def golden_answers(network: QIN, seed: int = 20242025) -> Golden:
-    """Make raw inputs and the network's float32 answers.
+    """Make raw inputs and the network's answers in float64.
 
     Dense inputs have the largest scale that does not saturate most answers at 0 or 1, where errors
     would vanish.
     """
-    attempts = []
+    network, attempts = copy.deepcopy(network).double().eval(), []
     for scale in DENSE_SCALES:
         golden = _answered(network, _Cases(network.schema, scale, seed))
         if informative(golden) >= 0.5:
@@ -148,7 +150,13 @@ class _Cases:
 
 def _answered(network: QIN, cases: _Cases) -> Golden:
     requests = cases.requests()
-    items = network_items(network.schema, cases.items)
+    items = {
+        name: value.double() if value.is_floating_point() else value
+        for name, value in network_items(network.schema, cases.items).items()
+    }
+    probability = np.concatenate(
+        [network_answer(network, items, r.history, r.candidates, r.context) for r in requests]
+    ).astype(np.float64)
     return Golden(
         items=cases.items,
         names=np.array([r.name for r in requests]),
@@ -157,9 +165,8 @@ def _answered(network: QIN, cases: _Cases) -> Golden:
         candidates=np.concatenate([r.candidates for r in requests]),
         candidate_offsets=np.cumsum([0, *(len(r.candidates) for r in requests)], dtype=np.int64),
         context=np.concatenate([r.context for r in requests]),
-        probability=np.concatenate(
-            [network_answer(network, items, r.history, r.candidates, r.context) for r in requests]
-        ),
+        probability=probability,
+        bound=np.full(len(probability), TOLERANCE),
     )
 
 
@@ -172,7 +179,7 @@ def network_items(schema: FeatureSchema, rows: ItemRows) -> dict[str, torch.Tens
         if isinstance(feature, Dense):
             tensors[feature.name] = torch.from_numpy(values.astype(np.float32))
         else:
-            tensors[feature.name] = _known(values, feature.vocabulary)
+            tensors[feature.name] = _tensor(values, feature.vocabulary)
     return tensors
 
 
@@ -182,13 +189,13 @@ def network_answer(
     history: NDArray[np.int32],
     candidates: NDArray[np.int32],
     context: NDArray[np.int32],
-) -> NDArray[np.float32]:
-    """(C,) probabilities of the network; positions refer to the rows of ``items``."""
+) -> NDArray[np.floating]:
+    """(C,) probabilities of the network, in its precision; positions are rows of ``items``."""
     count, full = len(candidates), network.schema.history_length
     slots = torch.zeros(count, full, dtype=torch.int64)  # (C, L), newest last
     if len(history):
         slots[:, -len(history) :] = torch.from_numpy(history.astype(np.int64)) + 1
-    levels = [_known(context[:, i], f.vocabulary) for i, f in enumerate(network.schema.context)]
+    levels = [_tensor(context[:, i], f.vocabulary) for i, f in enumerate(network.schema.context)]
     batch = Batch(
         items=items,
         target=torch.from_numpy(candidates.astype(np.int64)) + 1,
@@ -198,10 +205,14 @@ def network_answer(
     )
     assert not network.training, "golden answers need the network in eval mode"
     with torch.inference_mode():
-        answer: NDArray[np.float32] = torch.sigmoid(network(batch)).numpy()
+        answer: NDArray[np.floating] = torch.sigmoid(network(batch)).numpy()
     return answer
 
 
-def _known(values: NDArray[np.int32], vocabulary: int) -> torch.Tensor:
-    known = np.where((values > 0) & (values < vocabulary), values, 0)
-    return torch.from_numpy(known.astype(np.int64))
+def known(values: NDArray[np.int32], vocabulary: int) -> NDArray[np.int64]:
+    """Replace indices outside the vocabulary by 0."""
+    return np.where((values > 0) & (values < vocabulary), values, 0).astype(np.int64)
+
+
+def _tensor(values: NDArray[np.int32], vocabulary: int) -> torch.Tensor:
+    return torch.from_numpy(known(values, vocabulary))

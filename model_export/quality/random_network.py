@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from training.qin import QIN, Batch, QINSizes
@@ -24,6 +24,31 @@ def random_network(schema: FeatureSchema, sizes: QINSizes | None = None, seed: i
             _settle_items(network, batch)
             _settle_statistics(network, batch)
             _spread_logits(network, batch)
+    return network
+
+
+def ill_conditioned(
+    schema: FeatureSchema, sizes: QINSizes | None = None, seed: int = 0, *, spread: float = 1.0
+) -> QIN:
+    """Make a network whose statistics are not those of its inputs, so that its activations grow
+    and cancel: with ``spread`` 1 those of random initialisation, with less nearer to (0, 1)."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        network = QIN(schema, sizes).eval()
+        for module in network.modules():
+            match module:
+                case nn.Embedding():
+                    nn.init.normal_(module.weight, std=0.5)
+                    module.weight[0].zero_()
+                case nn.BatchNorm1d(
+                    running_mean=Tensor() as mean, running_var=Tensor() as variance
+                ):
+                    nn.init.normal_(mean, std=0.2 * spread)
+                    nn.init.uniform_(variance, 1 - 0.7 * spread, 1 + 1.3 * spread)
+                    nn.init.uniform_(module.weight, 1 - 0.5 * spread, 1 + 0.5 * spread)
+        scale = network(_random_batch(schema)).abs().median()
+        network.fc.weight.div_(scale)
+        network.fc.bias.div_(scale)
     return network
 
 

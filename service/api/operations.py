@@ -39,6 +39,7 @@ def add_probes(app: FastAPI, state: ServiceState) -> None:
             "precision": active.model.precision,
             "provider": active.model.placement.provider,
             "provider_fallback": active.model.placement.fallback,
+            "rounding_accepted": active.model.rounding_accepted,
         }
 
 

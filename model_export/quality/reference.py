@@ -1,0 +1,130 @@
+"""Evaluates the folded constants with numpy, by the formulas of the graphs.
+
+In float64 it checks the folds against the network; in float32, with sums in random orders, it
+estimates the rounding that a network's answers carry (docs/model-export.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.schema import Categorical, CategoricalList
+from model_export.bundle.golden import Golden
+from model_export.graphs.context_tables import ContextTable, context_tables
+from model_export.graphs.folded_network import FoldedNetwork
+from model_export.quality.golden_cases import known, network_items
+
+ORDERS = 8  # of the sums, in float32
+Array = NDArray[Any]  # float64 or float32
+Floats = NDArray[np.float64]
+
+
+def exact_answers(network: FoldedNetwork, golden: Golden) -> Floats:
+    """(ΣC,) probabilities of the folded constants in float64."""
+    return _Evaluation(network, np.dtype(np.float64)).answers(golden)
+
+
+def rounding(network: FoldedNetwork, golden: Golden, exact: Floats) -> Floats:
+    """(ΣC,) worst |Δp| of float32 from ``exact`` over ``ORDERS`` orders of summation."""
+    worst = np.zeros_like(exact)
+    for seed in range(ORDERS):
+        order = np.random.default_rng(seed)
+        rounded = _Evaluation(network, np.dtype(np.float32), order).answers(golden)
+        worst = np.maximum(worst, np.abs(rounded - exact))
+    return worst
+
+
+@dataclass(frozen=True, slots=True)
+class _Evaluation:
+    """Evaluates in ``dtype``; ``order`` permutes the terms of each matrix product."""
+
+    network: FoldedNetwork
+    dtype: np.dtype[Any]
+    order: np.random.Generator | None = None
+
+    def answers(self, golden: Golden) -> Floats:
+        network = self.network
+        vectors = self._vectors(golden)
+        rows = self._product(vectors, network.target_row.T) + self._of(network.row_bias)
+        tables = list(context_tables(network.context))
+        found = []
+        for request in golden.requests():
+            past, chosen = vectors[request.history], request.candidates
+            logit = self._logits(
+                vectors[chosen], rows[chosen], past, self._levels(tables, request.context)
+            )
+            with np.errstate(over="ignore"):
+                found.append(1 / (1 + np.exp(-logit)))
+        return np.concatenate(found).astype(np.float64)
+
+    def _logits(
+        self, target: Array, row: Array, past: Array, levels: list[tuple[ContextTable, Array]]
+    ) -> Array:
+        network = self.network
+        for table, index in levels:
+            row = row + self._of(table.row[index])
+        keys = self._product(past, network.keys.T)
+        values = self._product(past, network.values.T)
+        rows = self._product(past, network.history_rows.T)
+        weight = np.maximum(self._product(target, keys.T), 0)  # (C, L)
+        pool = self._product(weight, values) + target
+        embedded = [self._of(table.embedding[index]) for table, index in levels]
+        x = np.concatenate([*embedded, target, pool], axis=1)
+        h = self._product(weight, rows) + row
+        x = self._residual(x, h, network.first_offset, network.first_slope)
+        for layer in network.layers:
+            h = self._product(x, layer.weight.T) + self._of(layer.bias)
+            x = self._residual(x, h, layer.offset, layer.slope)
+        return self._product(x, network.fc) + self._of(network.bias)
+
+    def _residual(self, x: Array, h: Array, offset: Floats, slope: float) -> Array:
+        z = x * h + self._of(offset)
+        return x + np.where(z >= 0, z, self._of(slope) * z)
+
+    def _vectors(self, golden: Golden) -> Array:
+        schema, parts = self.network.schema, []
+        inputs = network_items(schema, golden.items)
+        for feature in schema.item:
+            value = inputs[feature.name].numpy()[1:]  # the network's first item is padding
+            table = self.network.item_tables[feature.name]
+            match feature:
+                case Categorical():
+                    parts.append(self._of(table[value]))
+                case CategoricalList():
+                    used = (value != 0).sum(1, keepdims=True) + self._of(1e-12)
+                    parts.append(self._of(table)[value].sum(axis=1) / self._of(used))
+                case _:
+                    parts.append(self._product(self._of(value), table.T))
+        return np.concatenate(parts, axis=1)
+
+    def _levels(
+        self, tables: list[ContextTable], context: NDArray[np.int32]
+    ) -> list[tuple[ContextTable, Array]]:
+        """Each table with its row for every candidate."""
+        names = [feature.name for feature in self.network.schema.context]
+        found = []
+        for table in tables:
+            levels = [
+                known(context[:, names.index(name)], vocabulary)
+                for name, vocabulary in zip(table.names, table.vocabularies, strict=True)
+            ]
+            steps = zip(levels[1:], table.vocabularies[1:], strict=True)
+            found.append(
+                (table, reduce(lambda index, step: index * step[1] + step[0], steps, levels[0]))
+            )
+        return found
+
+    def _product(self, a: Array, b: Array) -> Array:
+        a, b = self._of(a), self._of(b)
+        if self.order is not None:
+            order = self.order.permutation(len(b))
+            a, b = a[:, order], b[order]
+        return np.asarray(a @ b)
+
+    def _of(self, value: Array | float) -> Array:
+        return np.asarray(value, self.dtype)

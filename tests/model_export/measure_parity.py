@@ -1,0 +1,115 @@
+"""Publishes networks of every conditioning. ``python -m tests.model_export.measure_parity --json``.
+
+Every second network is one whose batch-norm statistics are not those of its inputs, of growing
+spread and depth. Into each one fold's defect of 1e-7 is planted in turn, which must be refused.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+import typer
+
+from feature_store.schema import FeatureSchema
+from model_export.build import build
+from model_export.bundle.errors import ParityError
+from model_export.bundle.runtime import FoldedModel
+from model_export.graphs.folded_network import FoldedNetwork
+from model_export.quality.golden_cases import golden_answers, network_answer, network_items
+from model_export.quality.parity import check_folds
+from model_export.quality.random_network import ill_conditioned, random_network
+from model_export.quality.reference import rounding
+from tests.model_export.quality import defects
+from tests.model_export.schemas import ALL
+from training.qin import QIN, QINSizes
+
+
+def rounds_beyond(schema: FeatureSchema, sizes: QINSizes, tolerance: float = 1e-5) -> QIN:
+    """The first ill-conditioned network whose float32 PyTorch is ``tolerance`` from float64."""
+    for seed in range(100):
+        network = ill_conditioned(schema, sizes, seed)
+        golden = golden_answers(network)
+        items = network_items(schema, golden.items)
+        answers = [
+            network_answer(network, items, r.history, r.candidates, r.context)
+            for r in golden.requests()
+        ]
+        if np.abs(np.concatenate(answers) - golden.probability).max() >= tolerance:
+            return network
+    raise AssertionError("no seed rounds so much")
+
+
+def network_of(number: int) -> QIN:
+    schema = ALL[number // 2 % len(ALL)]
+    sizes = QINSizes(attention_width=24, layers=1 + number // 8 % 5, rows=1 + number % 4)
+    if number % 2 == 0:
+        return random_network(schema, sizes, number)
+    return ill_conditioned(schema, sizes, number, spread=(1 + number // 8 % 4) / 4)
+
+
+def measured(networks: int) -> dict[str, Any]:
+    published = refused = beyond = planted = passed = 0
+    errors, folds, ratios, reasons = [], [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(networks):
+            network = network_of(number)
+            try:
+                bundle = build(network, Path(folder), version=f"v{number}")
+            except ParityError as error:
+                refused += 1
+                reasons.append(f"{number}: {error}")
+            else:
+                published += 1
+                errors.append(bundle.manifest.parity.max_abs_error)
+                folds.append(bundle.manifest.parity.fold_error or 0.0)
+                beyond += errors[-1] > 1e-5
+                ratios.append(_ratio(FoldedModel(bundle), network))
+            golden, honest = golden_answers(network), FoldedNetwork.of(network)
+            candidates = list(defects.tensors(honest))
+            name, defective = candidates[number % len(candidates)]
+            planted += 1
+            try:
+                check_folds(defective, golden, f"v{number}")
+            except ParityError:
+                continue
+            passed += 1
+            reasons.append(f"{number}: {name} with a defect")
+    return {
+        "networks": networks,
+        "published": published,
+        "refused": refused,
+        "beyond_1e_5": int(beyond),
+        "worst_error": max(errors),
+        "worst_fold_error": max(folds),
+        "worst_error_by_estimate": max(ratios),
+        "defects": planted,
+        "defects_published": passed,
+        "reasons": reasons,
+    }
+
+
+def _ratio(model: FoldedModel, network: QIN) -> float:
+    """Worst error by its rounding estimate, of the answers beyond a quarter of 1e-5."""
+    golden = golden_answers(network)
+    estimate = rounding(FoldedNetwork.of(network), golden, golden.probability)
+    found = replace(golden, bound=np.maximum(estimate, 2.5e-6)).compare(model)
+    return found.error / found.bound
+
+
+def main(
+    networks: Annotated[int, typer.Option(help="How many to publish.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
+) -> None:
+    result = measured(networks)
+    typer.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2) if as_json else str(result))
+    if result["refused"] or result["defects_published"]:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

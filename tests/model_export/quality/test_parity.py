@@ -1,0 +1,134 @@
+"""Publishing judges the folds in float64, and the float32 graphs by what float32 can give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from model_export.__main__ import app
+from model_export.build import build
+from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError, ParityError
+from model_export.bundle.manifest import TOLERANCE
+from model_export.bundle.verify import verify
+from model_export.graphs import folds as fold
+from model_export.graphs.folded_network import FoldedNetwork
+from model_export.quality import parity
+from model_export.quality.golden_cases import golden_answers
+from model_export.quality.parity import check_folds
+from model_export.quality.random_network import ill_conditioned, random_network
+from model_export.quality.reference import exact_answers
+from tests.model_export.measure_parity import measured, rounds_beyond
+from tests.model_export.quality import defects
+from tests.model_export.schemas import ALL, SMALL, SMALL_SIZES
+from training.qin import QIN, QINSizes
+
+FORMAT_1 = Path(__file__).parents[1] / "golden" / "format-1"
+
+
+@pytest.mark.parametrize("schema", ALL, ids=lambda schema: schema.name)
+def test_the_folds_are_exact_in_float64(schema) -> None:
+    for network in (random_network(schema, SMALL_SIZES), ill_conditioned(schema, SMALL_SIZES)):
+        golden = golden_answers(network)
+        assert golden.probability.dtype == np.float64
+        answers = exact_answers(FoldedNetwork.of(network), golden)
+        assert np.abs(answers - golden.probability).max() < 1e-12
+
+
+@pytest.mark.parametrize("name", defects.FOLDS)
+def test_a_defect_of_1e_7_in_a_fold_is_not_published(
+    name: str, network: QIN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fold, name, defects.of_a_fold(name))
+    with pytest.raises(ParityError, match=r"is not published: .*float64.*worst case: \w.*"):
+        build(network, tmp_path, version="v", accept_rounding=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_defect_of_1e_7_in_any_folded_tensor_is_refused(network: QIN) -> None:
+    golden, honest = golden_answers(network), FoldedNetwork.of(network)
+    check_folds(honest, golden, "v")
+    passed = []
+    for name, defective in defects.tensors(honest):
+        try:
+            check_folds(defective, golden, "v")
+        except ParityError:
+            continue
+        passed.append(name)
+    assert passed == []
+
+
+@pytest.fixture(scope="module")
+def rounding() -> QIN:
+    """A network whose float32 answers are more than 1e-5 from float64."""
+    return rounds_beyond(SMALL, QINSizes(attention_width=24, layers=4, rows=3))
+
+
+def test_a_network_that_float32_rounds_is_published_and_verified(
+    rounding: QIN, tmp_path: Path
+) -> None:
+    bundle = build(rounding, tmp_path)
+    assert bundle.manifest.format == 2
+    assert bundle.manifest.parity.max_abs_error > TOLERANCE
+    assert bundle.manifest.parity.fold_error is not None
+    assert bundle.manifest.parity.fold_error < 1e-11
+    assert not bundle.manifest.parity.rounding_accepted
+    assert bundle.golden().bound.max() == bundle.manifest.parity.tolerance
+    verify(bundle.path)
+
+
+def test_rounding_beyond_the_bounds_is_published_only_if_accepted(
+    network: QIN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "TOLERANCE", 0.0)
+    monkeypatch.setattr(parity, "MULTIPLE", 0.0)
+    with pytest.raises(ParityError, match=r"float32 differs .*publish it with --accept-rounding"):
+        build(network, tmp_path)
+    bundle = build(network, tmp_path, accept_rounding=True)
+    found = bundle.manifest.parity
+    assert found.rounding_accepted
+    assert found.tolerance == 2 * found.max_abs_error
+    verify(bundle.path)
+    shown = CliRunner().invoke(app, ["info", str(bundle.path)])
+    assert "ROUNDING ACCEPTED" in shown.output
+
+
+def test_bounds_wider_than_the_manifest_says_are_refused(bundle: Bundle) -> None:
+    from dataclasses import replace
+
+    from model_export.bundle.verify import _misfits
+
+    golden = replace(bundle.golden(), bound=bundle.golden().bound * 2)
+    assert [fault for fault in _misfits(bundle, golden) if "parity.tolerance" in fault]
+
+
+def test_a_bundle_of_format_1_is_verified_with_its_tolerance() -> None:
+    bundle, difference = verify(FORMAT_1)
+    assert bundle.manifest.format == 1
+    assert bundle.manifest.parity.fold_error is None
+    assert set(bundle.golden().bound) == {TOLERANCE}
+    assert difference.bound == TOLERANCE
+    shown = CliRunner().invoke(app, ["info", str(FORMAT_1)])
+    assert "format 1" in shown.output
+
+
+def test_networks_of_every_conditioning_are_judged_rightly() -> None:
+    result = measured(12)
+    assert result["networks"] == 12
+    assert result["refused"] == 0
+    assert result["defects_published"] == 0
+    assert result["beyond_1e_5"] > 0
+
+
+def test_an_infinite_bound_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from model_export.bundle.golden import Golden
+
+    golden = replace(bundle.golden(), bound=np.full(len(bundle.golden().bound), np.inf))
+    golden.save(tmp_path / "golden.npz")
+    with pytest.raises(BundleError, match="bound: negative or not finite"):
+        Golden.load(tmp_path / "golden.npz")
