@@ -149,12 +149,10 @@ class Golden:
                 yield f"{name}: {len(getattr(self, name)):,}, at most {most:,} are allowed"
         if not len(self.probability):
             yield "probability: 0 golden answers, so nothing would be compared"
-        for name in ("candidates", "context", "bound"):
+        for name in ("candidates", "context"):
             if len(getattr(self, name)) != len(self.probability):
                 count = len(getattr(self, name))
                 yield f"{name}: {count} rows for {len(self.probability)} golden answers"
-        if not np.all((self.bound >= 0) & (self.bound < np.inf)):
-            yield "bound: negative or not finite"
         for name, offsets, positions, least, most in (
             ("history", self.history_offsets, self.history, 0, MAX_HISTORY),
             ("candidate", self.candidate_offsets, self.candidates, 1, MOST_CANDIDATES),
@@ -170,6 +168,10 @@ class Golden:
                 yield f"{place}: request {i} has {counts[i]} items"
             for i in np.flatnonzero((positions < 0) | (positions >= len(self.items)))[:1]:
                 yield f"{name} {i}: position {positions[i]} of {len(self.items)} items"
+        if len(self.bound) != len(self.probability):
+            yield f"bound: {len(self.bound)} rows for {len(self.probability)} golden answers"
+        if not np.all((self.bound >= 0) & (self.bound < np.inf)):
+            yield "bound: negative or not finite"
 
 
 # array, number of dimensions, allowed kinds of dtype

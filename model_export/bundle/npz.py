@@ -28,8 +28,9 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 def read(
     path: Path, names: Iterable[str], most_bytes: int, optional: frozenset[str] = frozenset()
 ) -> dict[str, NDArray[Any]]:
-    """Read the arrays ``names``, the only ones; ``optional`` may be absent. They take at most ``most_bytes`` on disk and inflated.
-    Raises ValueError or BadZipFile, and OSError and BundleError as ``plain_files.read``."""
+    """Read the arrays ``names``, the only ones, of at most ``most_bytes`` on disk and inflated;
+    ``optional`` ones may be absent. Raises ValueError or BadZipFile,
+    and OSError and BundleError as ``plain_files.read``."""
     content = plain_files.read(path, most_bytes)
     _check_directory(content)
     with ZipFile(io.BytesIO(content)) as archive:

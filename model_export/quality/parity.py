@@ -38,7 +38,7 @@ def check_folds(folded: FoldedNetwork, golden: Golden, version: str) -> float:
 
 def bounded(folded: FoldedNetwork, golden: Golden) -> Golden:
     """Set each answer's bound: 1e-5, or 4 × the estimated rounding, at most 1e-3."""
-    estimate = rounding(folded, golden, golden.probability)
+    estimate = rounding(folded, golden, golden.probability.astype(np.float64))
     usable = np.where(np.isfinite(estimate), estimate, 0)
     return replace(golden, bound=np.clip(MULTIPLE * usable, TOLERANCE, MOST_ROUNDING))
 

@@ -6,6 +6,7 @@ estimates the rounding that a network's answers carry (docs/model-export.md).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -48,19 +49,20 @@ class _Evaluation:
     order: np.random.Generator | None = None
 
     def answers(self, golden: Golden) -> Floats:
+        with np.errstate(over="ignore", invalid="ignore"):  # non-finite answers are judged
+            return np.concatenate(list(self._answers(golden))).astype(np.float64)
+
+    def _answers(self, golden: Golden) -> Iterator[Array]:
         network = self.network
         vectors = self._vectors(golden)
         rows = self._product(vectors, network.target_row.T) + self._of(network.row_bias)
         tables = list(context_tables(network.context))
-        found = []
         for request in golden.requests():
             past, chosen = vectors[request.history], request.candidates
             logit = self._logits(
                 vectors[chosen], rows[chosen], past, self._levels(tables, request.context)
             )
-            with np.errstate(over="ignore"):
-                found.append(1 / (1 + np.exp(-logit)))
-        return np.concatenate(found).astype(np.float64)
+            yield 1 / (1 + np.exp(-logit))
 
     def _logits(
         self, target: Array, row: Array, past: Array, levels: list[tuple[ContextTable, Array]]
@@ -96,7 +98,8 @@ class _Evaluation:
                 case Categorical():
                     parts.append(self._of(table[value]))
                 case CategoricalList():
-                    used = (value != 0).sum(1, keepdims=True) + self._of(1e-12)
+                    # As in the network, a float32 count: 1e-12 only avoids 0 / 0.
+                    used = (value != 0).sum(1, keepdims=True).astype(np.float32) + np.float32(1e-12)
                     parts.append(self._of(table)[value].sum(axis=1) / self._of(used))
                 case _:
                     parts.append(self._product(self._of(value), table.T))

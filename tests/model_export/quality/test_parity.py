@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from model_export.__main__ import app
 from model_export.build import build
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError, ParityError
+from model_export.bundle.golden import Golden
 from model_export.bundle.manifest import TOLERANCE
-from model_export.bundle.verify import verify
+from model_export.bundle.verify import _misfits, verify
 from model_export.graphs import folds as fold
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality import parity
@@ -23,8 +25,8 @@ from model_export.quality.random_network import ill_conditioned, random_network
 from model_export.quality.reference import exact_answers
 from tests.model_export.measure_parity import measured, rounds_beyond
 from tests.model_export.quality import defects
-from tests.model_export.schemas import ALL, SMALL, SMALL_SIZES
-from training.qin import QIN, QINSizes
+from tests.model_export.schemas import ALL, SMALL_SIZES
+from training.qin import QIN
 
 FORMAT_1 = Path(__file__).parents[1] / "golden" / "format-1"
 
@@ -64,7 +66,7 @@ def test_a_defect_of_1e_7_in_any_folded_tensor_is_refused(network: QIN) -> None:
 @pytest.fixture(scope="module")
 def rounding() -> QIN:
     """A network whose float32 answers are more than 1e-5 from float64."""
-    return rounds_beyond(SMALL, QINSizes(attention_width=24, layers=4, rows=3))
+    return rounds_beyond()
 
 
 def test_a_network_that_float32_rounds_is_published_and_verified(
@@ -97,10 +99,6 @@ def test_rounding_beyond_the_bounds_is_published_only_if_accepted(
 
 
 def test_bounds_wider_than_the_manifest_says_are_refused(bundle: Bundle) -> None:
-    from dataclasses import replace
-
-    from model_export.bundle.verify import _misfits
-
     golden = replace(bundle.golden(), bound=bundle.golden().bound * 2)
     assert [fault for fault in _misfits(bundle, golden) if "parity.tolerance" in fault]
 
@@ -124,10 +122,6 @@ def test_networks_of_every_conditioning_are_judged_rightly() -> None:
 
 
 def test_an_infinite_bound_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from model_export.bundle.golden import Golden
-
     golden = replace(bundle.golden(), bound=np.full(len(bundle.golden().bound), np.inf))
     golden.save(tmp_path / "golden.npz")
     with pytest.raises(BundleError, match="bound: negative or not finite"):
