@@ -124,7 +124,7 @@ def cut(arrays: dict[str, NDArray[Any]], requests: int) -> None:
         arrays[f"{kind}_offsets"] = arrays[f"{kind}_offsets"][: requests + 1]
     arrays["names"] = arrays["names"][:requests]
     arrays["history"] = arrays["history"][: ends["history"]]
-    for name in ("candidates", "context", "probability"):
+    for name in ("candidates", "context", "probability", "bound"):
         arrays[name] = arrays[name][: ends["candidate"]]
 
 

@@ -138,6 +138,7 @@ async def test_readyz_says_what_it_computes_in(quantised: World, world: World) -
     for asked, precision, served in (("int8", "int8", quantised), ("auto", "fp32", world)):
         async with opened(served, precision=asked) as state, client_of(state) as client:
             ready = (await client.get("/readyz")).json()
+            assert ready["rounding_accepted"] is False
             assert (ready["precision"], ready["provider"]) == (precision, "cpu")
             assert ready["provider_fallback"] is None
             assert metric(state, "qin_provider_fallback") == 0
