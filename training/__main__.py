@@ -31,6 +31,10 @@ app = typer.Typer(
 screen = Console(stderr=True, soft_wrap=True)
 if not screen.is_terminal:
     screen.width = 200  # rich's 80 columns would wrap what a log or a file holds
+Cache = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Folder of the rows' cache; default DATA/.cache."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
 
 
@@ -80,6 +84,7 @@ def fit(
     learning_rate: Annotated[float | None, typer.Option(help="Initial rate of Adam.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, dropout.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per process.")] = None,
+    cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
     """Train by a recipe. An interrupted run resumes after its last complete epoch."""
@@ -95,7 +100,7 @@ def fit(
     with exit_on_error():
         recipe = Recipe.model_validate({**PRESETS[preset].model_dump(), **changed})
     with exit_on_error(), process_group() as group, progress(group.first) as on_progress:
-        opened = open_data(data, read_schema(data, schema), on_progress)
+        opened = open_data(data, read_schema(data, schema), on_progress, cache)
         metrics = run(opened.train, opened.valid, recipe, out, group, on_progress)
     if not group.first:
         return
@@ -118,10 +123,11 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="Reliability plot; default CHECKPOINT/reliability.png.")
     ] = None,
+    cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure AUC, logloss, per-user AUC and calibration on DATA/valid.parquet, also by slice."""
-    from training.dataset import open_data
+    from training.dataset import open_held_out
     from training.evaluate import best_auc, share_of_the_possible
     from training.evaluate import evaluate as figures_of
     from training.fit import predict
@@ -130,14 +136,15 @@ def evaluate(
 
     with exit_on_error(), progress() as on_progress:
         network = checkpoint.load(folder)
-        opened = open_data(data, network.schema, on_progress)
-        scores = predict(network, opened.valid, on_progress=on_progress)
-    figures = figures_of(scores, opened.valid, opened.train)
+        valid, train = open_held_out(data, network.schema, on_progress, cache)
+        scores = predict(network, valid, on_progress=on_progress)
+    figures = figures_of(scores, valid, train)
     best = best_auc(data)
     if best is not None:
         figures["best_auc"] = best
-        figures["share_of_the_possible"] = share_of_the_possible(figures["auc"], best)
-    image = reliability_plot({"valid": reliability(scores, opened.valid.label)})
+        if figures["auc"] is not None:
+            figures["share_of_the_possible"] = share_of_the_possible(figures["auc"], best)
+    image = reliability_plot({"valid": reliability(scores, valid.label)})
     with exit_on_error():
         (plot or folder / "reliability.png").write_bytes(image)
     if as_json:
@@ -180,7 +187,7 @@ def show(figures: dict[str, Any]) -> None:
     if figures["grouped_auc"] is not None:
         users = figures["users_with_both_classes"]
         screen.print(f"per-user AUC {figures['grouped_auc']:.4f} over {users:,} users")
-    if "best_auc" in figures:
+    if "share_of_the_possible" in figures:
         screen.print(
             f"best AUC any model could reach {figures['best_auc']:.4f}; "
             f"(AUC − 0.5) / (best − 0.5) = {figures['share_of_the_possible']:.3f}"

@@ -17,10 +17,11 @@ HISTORY_EDGES = (0, 1, 5, 9, 17, 33, 65, 129, 257, 513, 1025)  # lengths [edge, 
 Mask = NDArray[np.bool_]
 
 
-def evaluate(scores: NDArray[np.float32], rows: Rows, trained_on: Rows) -> dict[str, Any]:
+def evaluate(scores: NDArray[np.float32], rows: Rows, trained_on: Rows | None) -> dict[str, Any]:
     """Compute all figures for JSON; undefined ones are None.
 
-    scores (N,): probabilities for ``rows``; targets in ``trained_on`` are warm, others cold.
+    scores (N,): probabilities for ``rows``; targets in ``trained_on`` are warm, others cold;
+    without it there are no such slices.
     """
     label = rows.label
     per_user, users = grouped_auc(scores, label, rows.user)
@@ -57,10 +58,11 @@ def _figures(scores: NDArray[np.float32], label: NDArray[np.float32]) -> dict[st
     }
 
 
-def _slices(rows: Rows, trained_on: Rows) -> Iterator[tuple[str, Mask]]:
-    warm = np.isin(rows.target, np.unique(trained_on.target))
-    yield "warm item", warm
-    yield "cold item", ~warm
+def _slices(rows: Rows, trained_on: Rows | None) -> Iterator[tuple[str, Mask]]:
+    if trained_on is not None:
+        warm = np.isin(rows.target, np.unique(trained_on.target))
+        yield "warm item", warm
+        yield "cold item", ~warm
     length = (np.asarray(rows.history) != 0).sum(axis=1)
     for low, high in zip(HISTORY_EDGES, (*HISTORY_EDGES[1:], np.inf), strict=True):
         name = f"history {low}" if high == low + 1 else f"history {low}–{high - 1:.0f}"

@@ -66,7 +66,10 @@ def read_rows(
             cache.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
         except OSError as error:
-            raise ReaderError(f"{cache}: cannot keep the rows of {path}: {error}") from error
+            raise ReaderError(
+                f"{cache}: cannot keep the rows of {path}: {error}; "
+                "training takes another folder as --cache"
+            ) from error
         try:
             _Reader(path, table, items).read_into(partial, on_progress)
             _publish(partial, folder)

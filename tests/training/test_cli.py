@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,31 @@ def test_what_is_missing_is_one_line_and_not_a_traceback(data: Path, tmp_path: P
         assert failed.returncode == 1
         assert "error:" in failed.stderr
         assert "Traceback" not in failed.stderr
+
+
+def test_data_of_one_class_without_a_training_file_on_another_cache(
+    data: Path, tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+
+    folder, cache, out = tmp_path / "data", tmp_path / "cache", str(tmp_path / "c")
+    shutil.copytree(data, folder, ignore=shutil.ignore_patterns(".cache"))
+    train = pq.read_table(folder / "train.parquet")
+    clicked = train.filter(train["label"].to_numpy() == 1)
+    (folder / "train.parquet").unlink()
+    (folder / "train.parquet").mkdir()  # a folder of parts
+    pq.write_table(clicked.slice(0, 40), folder / "train.parquet" / "part-0.parquet")
+    pq.write_table(clicked.slice(40, 40), folder / "train.parquet" / "part-1.parquet")
+    (folder / "train.parquet" / "_SUCCESS").touch()
+    words = ("--preset", "demo", "--epochs", "1", "--out", out, "--cache", str(cache))
+    fitted = training("fit", str(folder), *words)
+    assert fitted.returncode == 0, fitted.stderr
+    assert "train.parquet: column label: 1 in every row" in fitted.stderr
+    shutil.rmtree(folder / "train.parquet")
+    evaluated = training("evaluate", out, str(folder), "--cache", str(cache), "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    slices = [part["slice"] for part in json.loads(evaluated.stdout)["slices"]]
+    assert slices
+    assert "warm item" not in slices
+    assert any(cache.iterdir())
+    assert not (folder / ".cache").exists()
