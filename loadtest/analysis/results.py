@@ -22,7 +22,7 @@ from loadtest.analysis.statistics import (
 from loadtest.generator.columns import Bucket, Reason
 from loadtest.generator.runner import Run
 from loadtest.generator.workload import SCORE
-from loadtest.oracle.oracle import OracleReport
+from loadtest.oracle.comparison import OracleReport
 from loadtest.units import human
 
 LAG_SHARE = 0.10  # of the target; more lag than this makes a run invalid

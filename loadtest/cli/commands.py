@@ -27,7 +27,7 @@ from loadtest.cli.terminal import (
 )
 from loadtest.generator.replay import write_log
 from loadtest.generator.runner import execute
-from loadtest.oracle.oracle import check_run
+from loadtest.oracle.comparison import check_run
 from loadtest.report.summary import EXIT_CODES, show
 
 

@@ -35,7 +35,7 @@ from loadtest.experiments.soak import ResourceMonitor
 from loadtest.experiments.swap import Admin, Swapper
 from loadtest.experiments.swap import judge as judge_swaps
 from loadtest.generator.runner import execute
-from loadtest.oracle.oracle import check_run
+from loadtest.oracle.comparison import check_run
 from loadtest.report import experiments as pages
 from loadtest.report.summary import EXIT_CODES, show
 

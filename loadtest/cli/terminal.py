@@ -14,7 +14,7 @@ from rich.console import Console
 
 from loadtest.generator.runner import Run, RunError
 from loadtest.oracle.bundle_oracle import BundleOracle
-from loadtest.oracle.oracle import Oracle
+from loadtest.oracle.comparison import Oracle
 from loadtest.oracle.stub_oracle import StubOracle
 from loadtest.report import page
 from loadtest.report.exports import write_columns, write_hdr_log

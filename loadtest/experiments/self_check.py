@@ -19,7 +19,7 @@ from loadtest.generator.poller import clock
 from loadtest.generator.runner import Load, execute
 from loadtest.generator.schedule import Arrivals
 from loadtest.generator.workload import Workload
-from loadtest.oracle.oracle import check_run
+from loadtest.oracle.comparison import check_run
 from loadtest.oracle.stub_oracle import StubOracle
 
 SMALL = Workload(users="1..500", items="1..2000", candidates="8", distinct=2000)

@@ -16,7 +16,7 @@ from loadtest.experiments.process import ProcessGone, resident_mib
 from loadtest.generator.columns import Bucket
 from loadtest.generator.poller import clock
 from loadtest.generator.runner import Run, RunError
-from loadtest.oracle.oracle import OracleReport
+from loadtest.oracle.comparison import OracleReport
 from loadtest.target import Target
 
 AROUND = 0.5  # seconds before an activation's request and after its response

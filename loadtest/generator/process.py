@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from loadtest.generator.answer_checker import AnswerChecker
+from loadtest.generator.answer_form import AnswerChecker
 from loadtest.generator.columns import Bucket, Columns, Reason
 from loadtest.generator.config import GeneratorConfig
 from loadtest.generator.connection import Connection, State

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.oracle.oracle import Scores, UnknownVersion
+from loadtest.oracle.comparison import Scores, UnknownVersion
 
 if TYPE_CHECKING:  # loaded only with --oracle
     from feature_store import FeatureStore

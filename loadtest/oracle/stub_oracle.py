@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.oracle.oracle import Scores, UnknownVersion
+from loadtest.oracle.comparison import Scores, UnknownVersion
 
 MIXER = np.uint64(0x9E3779B97F4A7C15)
 

@@ -12,6 +12,7 @@ count of changes from before the store was read, and are invalid once that has g
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 Status = NDArray[np.uint8]  # FOUND | MISSING | CORRUPT
 SomeStatus = Status | None  # None: all FOUND, and in the table
 DERIVE_WITHIN_S = 30.0
+BATCH = 512  # items that one round trip brings
 
 
 def each_status(status: SomeStatus, count: int) -> Status:
@@ -78,12 +80,30 @@ class ItemFetcher:
         deadline: float,
         permit: Permit | None = None,
         charge: Charge | None = None,
-    ) -> list[Fetched]:
-        """Fetch these items (distinct), in one or more parts; at most one is a new round trip.
+    ) -> AsyncIterator[Fetched]:
+        """Fetch these items (distinct), in parts, by a round trip for each ``BATCH`` of them.
 
-        Deriving them has the priority of ``permit``, and the loop's time is on ``charge``. Raises
-        StoreFailure when a part cannot be had, DeadlinePassed at ``deadline``.
+        Deriving them has the priority of ``permit``; the loop's time is on ``charge``, which waits
+        for its turn between two batches. Raises StoreFailure when a part cannot be had,
+        DeadlinePassed at ``deadline``.
         """
+        for start in range(0, len(wanted), BATCH):
+            if start and charge:
+                await charge.turn(deadline)
+            batch = wanted[start : start + BATCH]
+            for part in await self._fetch(batch, store, engine, deadline, permit, charge):
+                yield part
+
+    async def _fetch(
+        self,
+        wanted: Ids,
+        store: StoreReader,
+        engine: Engine,
+        deadline: float,
+        permit: Permit | None,
+        charge: Charge | None,
+    ) -> list[Fetched]:
+        """Fetch one batch, in one or more parts; at most one is a new round trip."""
         epoch = self._table.epoch
         counts = self._table.counts(wanted, epoch).tolist()
         known, fresh = list[tuple[int, int]](), list[int]()

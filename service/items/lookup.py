@@ -19,8 +19,6 @@ from service.items.hash_index import ABSENT
 from service.items.store_client import StoreReader
 from service.items.table import DerivedItems, Generations, ItemTable, Slots
 
-AT_ONCE = 512  # items that one round trip brings
-
 
 @dataclass(frozen=True, slots=True)
 class ItemLookup:
@@ -82,19 +80,15 @@ async def fetch_missed(
     permit: Permit | None = None,
     charge: Charge | None = None,
 ) -> ItemLookup:
-    """Fetch what ``found`` has missed, by a round trip to the store for each ``AT_ONCE`` items,
-    between which ``charge`` waits for its turn. Without all of it where the store fails."""
+    """Fetch what ``found`` has missed; without all of it where the store fails."""
     ids, missed, cold = found.ids, found.missed, found.cold
     cold[missed] = False
     wanted, position = np.unique(ids[missed], return_inverse=True)
     status, place = np.full(len(wanted), CORRUPT, np.uint8), np.full(len(wanted), ABSENT)
     parts, unreached = list[Fetched](), False
     try:
-        for start in range(0, len(wanted), AT_ONCE):
-            if start and charge:
-                await charge.turn(deadline)
-            some = wanted[start : start + AT_ONCE]
-            parts += await fetcher.fetch(some, store, engine, deadline, permit, charge)
+        async for part in fetcher.fetch(wanted, store, engine, deadline, permit, charge):
+            parts.append(part)
     except StoreFailure:
         if not store.may_do_without:
             raise

@@ -16,7 +16,7 @@ from loadtest.analysis.results import summarise
 from loadtest.generator.runner import Load, execute
 from loadtest.generator.workload import Workload
 from loadtest.oracle.bundle_oracle import BundleOracle, OracleError
-from loadtest.oracle.oracle import UnknownVersion, check_run
+from loadtest.oracle.comparison import UnknownVersion, check_run
 from loadtest.report.summary import show
 from tests.service.process import Service, serving
 from tests.service.world import World, make_world

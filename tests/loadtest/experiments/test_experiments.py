@@ -20,7 +20,7 @@ from loadtest.experiments.stub_process import StubProcess
 from loadtest.experiments.swap import Admin, Swapper, judge
 from loadtest.generator.runner import Load, RunError, execute
 from loadtest.generator.workload import Workload
-from loadtest.oracle.oracle import check_run
+from loadtest.oracle.comparison import check_run
 from loadtest.oracle.stub_oracle import StubOracle
 
 SMALL = Workload(users="1..50", items="1..200", candidates="4", distinct=200)

@@ -34,7 +34,7 @@ from service.api.budget import kind_of
 from service.api.events import SLICE, STORED, Events
 from service.api.gate import LARGE
 from service.context import PROBES, Priority
-from service.items.lookup import AT_ONCE
+from service.items.fetcher import BATCH
 from service.observability.exporter import ProcessExporter, ThrottledExporter
 from service.observability.metered import Metered
 from service.observability.metrics import Metrics
@@ -287,7 +287,7 @@ def full(state: ServiceState, kind: str) -> None:
 async def test_a_list_of_which_much_is_missed_waits_for_its_place_or_is_refused(
     state: ServiceState, world: World
 ) -> None:
-    few, many = [list(range(10**6, 10**6 + n)) for n in (FEW_MISSED, 2 * AT_ONCE + 1)]
+    few, many = [list(range(10**6, 10**6 + n)) for n in (FEW_MISSED, 2 * BATCH + 1)]
     async with client_of(state) as client:
 
         async def score(candidates: list[int], **more: int) -> httpx.Response:

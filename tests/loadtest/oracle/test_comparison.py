@@ -13,12 +13,7 @@ from loadtest.analysis.results import summarise
 from loadtest.experiments.stub_process import StubProcess
 from loadtest.generator.runner import Load, execute
 from loadtest.generator.workload import Workload
-from loadtest.oracle.oracle import (
-    TOLERANCE,
-    UnknownVersion,
-    check_run,
-    worst_difference,
-)
+from loadtest.oracle.comparison import TOLERANCE, UnknownVersion, check_run, worst_difference
 from loadtest.oracle.stub_oracle import StubOracle
 
 NAN = float("nan")
