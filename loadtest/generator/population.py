@@ -75,21 +75,27 @@ def _range(low: int, high: int, option: str) -> Ids:
 
 
 def _from_parquet(spec: str, option: str, column: str) -> Ids:
-    from pyarrow import ArrowException, parquet
+    from feature_store.parquet.columns import DataFileError, integers
+    from feature_store.parquet.parts import ParquetParts
 
     name, _, chosen = spec.partition(".parquet:")
-    path = Path(spec if not chosen else name + ".parquet")
+    path, column = Path(spec if not chosen else name + ".parquet"), chosen or column
+    found = [np.zeros(0, np.int64)]
     try:
-        table = parquet.read_table(path, columns=[chosen or column])
-    except (OSError, ArrowException) as error:
+        parts = ParquetParts.read(path)
+        parts.require(column)
+        for _, file, arrays in parts.batches([column], 262_144):
+            source = f"{file}: column {column}"
+            read = integers(arrays[column], source, below=2**63, limit="beyond 63 bits")
+            found.append(np.delete(read.values.astype(np.int64), list(read.faults)))
+    except DataFileError as error:
         raise PopulationError(
-            f"{option}: {path}, column {chosen or column!r}: {error} "
-            "(expected LOW..HIGH, COUNT, FILE.parquet[:COLUMN] or a store's URL)"
+            f"{option}: {error} (expected LOW..HIGH, COUNT, FILE.parquet[:COLUMN] or a store's URL)"
         ) from error
-    ids = np.unique(table.column(0).to_numpy())
-    ids = ids[ids > 0].astype(np.int64)  # 0 pads lists in the challenge's files
+    every = np.unique(np.concatenate(found))
+    ids: Ids = every[every > 0]  # 0 pads lists in the challenge's files
     if not ids.size:
-        raise PopulationError(f"{option}: {path}, column {chosen or column!r} holds no ids")
+        raise PopulationError(f"{option}: {path}, column {column!r} holds no ids")
     return ids
 
 

@@ -189,3 +189,13 @@ def test_users_and_items_come_from_a_store(tmp_path: Path) -> None:
 def test_an_address_it_does_not_understand_is_refused(url: str) -> None:
     with pytest.raises(TargetError, match="url"):
         Target.parse(url)
+
+
+def test_ids_that_are_text_are_refused_by_file_and_column(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "ids.parquet"
+    pq.write_table(pa.table({"item_id": ["a", "b"]}), path)
+    with pytest.raises(PopulationError, match=f"{path}: column item_id: holds string"):
+        read_ids(str(path), option="--items", column="item_id")
