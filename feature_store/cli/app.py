@@ -68,7 +68,7 @@ async def opened(
 ) -> AsyncIterator[FeatureStore]:
     """Open the store at ``url`` with the budget of a command."""
     read = FeatureSchema.read(schema) if schema else None
-    options = options or StoreOptions(budget_ms=PATIENCE_MS)
+    options = options or StoreOptions(budget_ms=PATIENCE_MS, read_only=not create)
     store = await connect(url, read, create=create and read is not None, options=options)
     try:
         yield store

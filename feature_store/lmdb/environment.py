@@ -39,15 +39,17 @@ DATABASES = ("meta", "items", "histories", "changes", "seen_keys", "seen_times",
 class LmdbEnvironment:
     """The databases of one store, read and written by short functions of a transaction."""
 
-    def __init__(self, path: Path, *, create: bool) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, create: bool, read_only: bool = False) -> None:
+        self.path, self.read_only = path, read_only
         self.users = 0
         self._reading = threading.Lock()
         self._writing = threading.Lock()
         with translated(self.path):
             on_disk = path / "data.mdb"
             size = max(FIRST_MAP_BYTES, on_disk.stat().st_size if on_disk.exists() else 0)
-            _reserve(path / "lock.mdb")
+            lock = not read_only or os.access(path / "lock.mdb", os.W_OK)
+            if not read_only:
+                _reserve(path / "lock.mdb")
             self._env = lmdb.open(
                 str(path),
                 map_size=size,
@@ -56,21 +58,25 @@ class LmdbEnvironment:
                 create=create,
                 mode=0o640,
                 readahead=False,
+                readonly=read_only,
+                lock=lock,
             )
-            self._env.reader_check()  # slots of readers that were killed
+            if lock:
+                self._env.reader_check()  # slots of readers that were killed
         self.db: dict[str, lmdb._Database] = {}
         self.opened: Future[None] = Future()
 
     def open_databases(self, create: bool) -> None:
-        """Open the databases, then complete ``opened``; waits for LMDB's write lock."""
+        """Open the databases, then complete ``opened``; waits for LMDB's write lock, unless they
+        are to be read alone."""
         try:
-            # In an explicit transaction: py-lmdb's own would hold the GIL while it waits for
-            # LMDB's write lock.
-            with translated(self.path), self._env.begin(write=True) as txn:
-                self.db = {
-                    name: self._env.open_db(name.encode(), txn=txn, create=create)
-                    for name in DATABASES
-                }
+            with translated(self.path):
+                if self.read_only:
+                    self.db = {
+                        name: self._env.open_db(name.encode(), create=False) for name in DATABASES
+                    }
+                else:
+                    self._open_for_writing(create)
         except StoreError as error:
             if isinstance(error.__cause__, lmdb.NotFoundError):
                 text = f"{self.path} is an LMDB environment but not a feature store"
@@ -80,6 +86,14 @@ class LmdbEnvironment:
             self.opened.set_exception(error)
         else:
             self.opened.set_result(None)
+
+    def _open_for_writing(self, create: bool) -> None:
+        # In an explicit transaction: py-lmdb's own would hold the GIL while it waits for LMDB's
+        # write lock.
+        with self._env.begin(write=True) as txn:
+            self.db = {
+                name: self._env.open_db(name.encode(), txn=txn, create=create) for name in DATABASES
+            }
 
     def get(self, key: bytes, db: lmdb._Database) -> bytes | None:
         """Read one record. Fast path of ``read``, for once per request."""
@@ -139,7 +153,9 @@ _open: dict[tuple[int, Path], LmdbEnvironment] = {}  # LMDB's own rule: one per 
 _opening = threading.RLock()
 
 
-def acquire(path: Path, *, create: bool, patience_s: float = OPENS_WITHIN_S) -> LmdbEnvironment:
+def acquire(
+    path: Path, *, create: bool, read_only: bool = False, patience_s: float = OPENS_WITHIN_S
+) -> LmdbEnvironment:
     """Return the environment at ``path``; every acquire needs one release.
 
     Raises StoreUnavailable if another process holds its write lock for ``patience_s``.
@@ -149,12 +165,15 @@ def acquire(path: Path, *, create: bool, patience_s: float = OPENS_WITHIN_S) -> 
         environment = _open.get(key)
         if environment is None:
             _prepare_folder(path, create)
-            environment = _open[key] = LmdbEnvironment(path.resolve(), create=create)
+            environment = LmdbEnvironment(path.resolve(), create=create, read_only=read_only)
+            _open[key] = environment
             # A daemon thread: it may be blocked for as long as another process holds the lock.
             opening = environment.open_databases
             threading.Thread(
                 target=opening, args=(create,), name="lmdb-opening", daemon=True
             ).start()
+        elif environment.read_only and not read_only:
+            raise StoreRefused(f"{path}: is open in this process for reading alone")
         environment.users += 1
     try:
         environment.opened.result(patience_s)
@@ -185,7 +204,12 @@ def _close_unused(environment: LmdbEnvironment) -> None:
 
 
 def _prepare_folder(path: Path, create: bool) -> None:
-    if (path / "data.mdb").exists():
+    if (data := path / "data.mdb").exists():
+        if not os.access(data, os.R_OK):
+            raise StoreRefused(
+                f"{data}: cannot be read by this user; stores are made with mode 0640, so that "
+                "the members of their group read them"
+            )
         return
     if not create:
         settled(str(path), None, None, create=False)

@@ -50,7 +50,8 @@ class LmdbStore:
         cls, path: Path, schema: FeatureSchema | None, options: StoreOptions, *, create: bool
     ) -> LmdbStore:
         """Open the store at ``path``. StoreMismatch names what differs from ``schema``."""
-        environment = acquire(path, create=create and schema is not None)
+        create_now = create and schema is not None
+        environment = acquire(path, create=create_now, read_only=options.read_only)
         try:
             chosen = settled(str(path), _read_schema(environment), schema, create=create)
             return cls(environment, chosen, options)

@@ -17,13 +17,13 @@ from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality.golden_cases import informative
 from model_export.quality.reference import exact_answers, rounding
 
-FOLD_TOLERANCE = 1e-9  # of a probability, in float64
+FOLD_TOLERANCE = 1e-10  # of a probability, in float64
 MULTIPLE = 4  # of the rounding estimate
 MOST_ROUNDING = 1e-3  # of a probability; beyond it rounding must be accepted
 
 
 def check_folds(folded: FoldedNetwork, golden: Golden, version: str) -> float:
-    """Return the worst |Δp| of the folded constants, in float64. Raises ParityError beyond 1e-9."""
+    """Return the worst |Δp| of the folded constants, in float64. ParityError beyond 1e-10."""
     bound = np.full(len(golden.probability), FOLD_TOLERANCE)
     found = replace(golden, bound=bound).difference(exact_answers(folded, golden))
     if not found.error <= FOLD_TOLERANCE:
