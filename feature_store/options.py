@@ -9,10 +9,6 @@ from dataclasses import dataclass
 class StoreOptions:
     """Options with the defaults of a serving process."""
 
-    read_only: bool = False
-    """Whether to open an LMDB store for reading alone: a read-only mount, or files of another
-    user. Where its lock file cannot be written, no process may write the store meanwhile."""
-
     budget_ms: float = 20.0
     """Time budget of one request: connecting, waiting for a connection, reading and retries. A
     loader's is seconds."""
@@ -38,6 +34,10 @@ class StoreOptions:
 
     wait_replicas: int = 0
     """Replicas that must have a click before it is acknowledged (Redis WAIT); 0 waits for none."""
+
+    read_only: bool = False
+    """Whether to open an LMDB store for reading alone: a read-only mount, or files of another
+    user. Where its lock file cannot be written, no process may write the store meanwhile."""
 
     @property
     def write_budget_s(self) -> float:
