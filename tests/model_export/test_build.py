@@ -48,7 +48,7 @@ def test_an_error_just_beyond_the_tolerance_is_enough_to_refuse(
     network: QIN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = FoldedNetwork.of(network)
-    for shift, published in ((1e-9, True), (1e-7, False)):
+    for shift, published in ((1e-10, True), (1e-9, False)):
         monkeypatch.setattr(
             FoldedNetwork,
             "of",
