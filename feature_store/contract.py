@@ -3,6 +3,9 @@
 Item ids and user ids are the caller's own: non-negative 63-bit integers, not necessarily dense.
 An id outside that range raises ValueError; every other failure is a
 ``feature_store.errors.StoreError``.
+
+A store of text ids keeps the numbers of the texts (``feature_store.text_ids``) and their texts, so
+that ids can be given back as they came. Its writes name the text of each new number.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 
 from feature_store.errors import StoreError
 from feature_store.schema import FeatureSchema
+from feature_store.text_ids import TextIds
 
 Ids = NDArray[np.int64]
 ItemRows = NDArray[np.void]  # (N,) of schema.item_dtype
@@ -40,6 +44,7 @@ class Append:
     user_id: int
     item_ids: Sequence[int]
     key: str | None = None  # idempotency key, per user: a repeat is not applied again
+    user_text: str | None = None  # store of text ids: the user's; written with the clicks
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class FeatureStore(Protocol):
     """User histories and item records."""
 
     schema: FeatureSchema
+    text_ids: TextIds | None  # None: ids are the caller's numbers
 
     async def history(self, user_id: int) -> Ids | None:
         """Return the user's item ids, newest first, at most ``history_length``; None if unknown."""
@@ -77,11 +83,16 @@ class FeatureStore(Protocol):
         The result of a failed append is its error; the others are applied.
         """
 
-    async def put_histories(self, histories: Mapping[int, Ids]) -> None:
-        """Replace whole histories, newest first; an empty one removes the user."""
+    async def put_histories(
+        self, histories: Mapping[int, Ids], texts: Mapping[int, str] | None = None
+    ) -> None:
+        """Replace whole histories, newest first; an empty one removes the user.
+
+        ``texts``: the users' text ids, written with their histories.
+        """
 
     async def delete_history(self, user_id: int) -> bool:
-        """Delete a user's history; return whether there was one."""
+        """Delete a user's history, and the text of its id; return whether there was a history."""
 
     def scan_histories(self, batch_size: int = 1024) -> AsyncIterator[dict[int, Ids]]:
         """Yield every history once, in batches, in any order; a damaged one raises."""
@@ -115,6 +126,19 @@ class FeatureStore(Protocol):
 
         Returns a long log in parts: call until there are no ids.
         """
+
+    async def name_items(self, texts: Mapping[int, str]) -> None:
+        """Keep the text ids of items, before the items are put or clicked on.
+
+        They stay when an item is deleted: histories may name it. TextCollision if one of the
+        numbers is another text's: then that one is not kept.
+        """
+
+    async def item_texts(self, item_ids: Ids) -> list[str | None]:
+        """Return the items' text ids, in one round trip; None for a number without one."""
+
+    async def user_texts(self, user_ids: Sequence[int]) -> list[str | None]:
+        """Return the users' text ids, in one round trip; None for a number without one."""
 
     async def fault(self, item_id: int) -> str | None:
         """Describe why an item's record is CORRUPT; None if it is sound or missing."""

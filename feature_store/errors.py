@@ -33,5 +33,15 @@ class StoreMismatch(StoreError):
     """The store was written for another schema or a newer format; a retry cannot succeed."""
 
 
+class TextCollision(StoreError):
+    """Two text ids have one number in this store: the second is refused; a retry cannot succeed."""
+
+    def __init__(self, what: str, number: int, kept: str, given: str) -> None:
+        super().__init__(
+            f"{what} {given!r} has the number {number}, which is that of {kept!r}: it cannot be in"
+            " this store; load into a new one, whose numbers differ"
+        )
+
+
 class StoreCorrupt(StoreError):
     """Stored bytes are damaged. Items are reported one by one in their batch instead."""

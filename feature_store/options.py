@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+IdKind = Literal["numeric", "mapped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class StoreOptions:
     read_only: bool = False
     """Whether to open an LMDB store for reading alone: a read-only mount, or files of another
     user. Where its lock file cannot be written, no process may write the store meanwhile."""
+
+    ids: IdKind | None = None
+    """Ids of a new store: ``numeric`` (the default) or ``mapped``, which are texts; fixed and
+    recorded when it is created. None takes a store as it is."""
 
     @property
     def write_budget_s(self) -> float:

@@ -7,6 +7,7 @@ excludes readers; a read is a memory look-up, so the readers' lock is held for m
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -34,13 +35,16 @@ MOST_READERS = 1024
 OPENS_WITHIN_S = 10.0
 LOCK_FILE_BYTES = 256 + 64 * MOST_READERS  # a header, and a line of the cache per reader
 DATABASES = ("meta", "items", "histories", "changes", "seen_keys", "seen_times", "notes")
+NAMES = "names"  # in a store of text ids: their texts
 
 
 class LmdbEnvironment:
     """The databases of one store, read and written by short functions of a transaction."""
 
-    def __init__(self, path: Path, *, create: bool, read_only: bool = False) -> None:
-        self.path, self.read_only = path, read_only
+    def __init__(
+        self, path: Path, *, create: bool, read_only: bool = False, names: bool = False
+    ) -> None:
+        self.path, self.read_only, self._names = path, read_only, names
         self.users = 0
         self._reading = threading.Lock()
         self._writing = threading.Lock()
@@ -53,7 +57,7 @@ class LmdbEnvironment:
             self._env = lmdb.open(
                 str(path),
                 map_size=size,
-                max_dbs=len(DATABASES),
+                max_dbs=len((*DATABASES, NAMES)),
                 max_readers=MOST_READERS,
                 create=create,
                 mode=0o640,
@@ -75,6 +79,8 @@ class LmdbEnvironment:
                     self.db = {
                         name: self._env.open_db(name.encode(), create=False) for name in DATABASES
                     }
+                    with contextlib.suppress(lmdb.NotFoundError):
+                        self.db[NAMES] = self._env.open_db(NAMES.encode(), create=False)
                 else:
                     self._open_for_writing(create)
         except StoreError as error:
@@ -94,6 +100,9 @@ class LmdbEnvironment:
             self.db = {
                 name: self._env.open_db(name.encode(), txn=txn, create=create) for name in DATABASES
             }
+            with contextlib.suppress(lmdb.NotFoundError):
+                names = create and self._names
+                self.db[NAMES] = self._env.open_db(NAMES.encode(), txn=txn, create=names)
 
     def get(self, key: bytes, db: lmdb._Database) -> bytes | None:
         """Read one record. Fast path of ``read``, for once per request."""
@@ -154,9 +163,16 @@ _opening = threading.RLock()
 
 
 def acquire(
-    path: Path, *, create: bool, read_only: bool = False, patience_s: float = OPENS_WITHIN_S
+    path: Path,
+    *,
+    create: bool,
+    read_only: bool = False,
+    names: bool = False,
+    patience_s: float = OPENS_WITHIN_S,
 ) -> LmdbEnvironment:
     """Return the environment at ``path``; every acquire needs one release.
+
+    ``names``: with ``create``, also create the database of a store of text ids.
 
     Raises StoreUnavailable if another process holds its write lock for ``patience_s``.
     """
@@ -165,7 +181,9 @@ def acquire(
         environment = _open.get(key)
         if environment is None:
             _prepare_folder(path, create)
-            environment = LmdbEnvironment(path.resolve(), create=create, read_only=read_only)
+            environment = LmdbEnvironment(
+                path.resolve(), create=create, read_only=read_only, names=names
+            )
             _open[key] = environment
             # A daemon thread: it may be blocked for as long as another process holds the lock.
             opening = environment.open_databases

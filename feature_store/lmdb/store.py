@@ -22,10 +22,12 @@ from feature_store.faults import FaultLog
 from feature_store.ids import checked_id, checked_ids
 from feature_store.lmdb.change_log import ChangeLog, SeenKeys
 from feature_store.lmdb.environment import LmdbEnvironment, Txn, acquire, release
+from feature_store.lmdb.names import ITEM, USER, Names
 from feature_store.lmdb.writer import LmdbWriter
 from feature_store.options import StoreOptions
 from feature_store.schema import FeatureSchema
-from feature_store.schema_record import STORE_FORMAT, parse, settled
+from feature_store.schema_record import format_of, parse, settled, settled_ids
+from feature_store.text_ids import TextIds
 
 T = TypeVar("T")
 _key = struct.Struct(">Q").pack  # big-endian, so that LMDB's order is the ids' order
@@ -35,14 +37,19 @@ class LmdbStore:
     """``feature_store.contract.FeatureStore`` in one folder."""
 
     def __init__(
-        self, environment: LmdbEnvironment, schema: FeatureSchema, options: StoreOptions
+        self,
+        environment: LmdbEnvironment,
+        schema: FeatureSchema,
+        text_ids: TextIds | None,
+        options: StoreOptions,
     ) -> None:
-        self.schema = schema
+        self.schema, self.text_ids = schema, text_ids
         self._environment: LmdbEnvironment | None = environment
         self._codec = ItemCodec(schema)
         self._faults = FaultLog()
         self._changes = ChangeLog(environment, options.changes_kept, self._faults)
         self._seen = SeenKeys(environment, options.idempotency_ttl_s)
+        self._names = Names(environment)
         self._writer = LmdbWriter(environment, options.write_budget_s)
 
     @classmethod
@@ -51,22 +58,30 @@ class LmdbStore:
     ) -> LmdbStore:
         """Open the store at ``path``. StoreMismatch names what differs from ``schema``."""
         create_now = create and schema is not None
-        environment = acquire(path, create=create_now, read_only=options.read_only)
+        names = options.ids == "mapped"
+        environment = acquire(path, create=create_now, read_only=options.read_only, names=names)
         try:
-            chosen = settled(str(path), _read_schema(environment), schema, create=create)
-            return cls(environment, chosen, options)
+            place, (version, text, key) = str(environment.path), _read_record(environment)
+            recorded = None if version is None or text is None else parse(place, version, text)
+            chosen = settled(place, recorded, schema, create=create)
+            ids = settled_ids(place, version, key, options.ids)
+            return cls(environment, chosen, ids, options)
         except BaseException:
             release(environment)
             raise
 
     async def record_schema(self) -> None:
-        """Record the schema and format in the store."""
+        """Record the format, schema and kind of ids in the store."""
         await self._write(self._record_schema)
 
     def _record_schema(self, txn: Txn) -> None:
         meta = self._env().db["meta"]
-        txn.put(b"format", str(STORE_FORMAT).encode(), db=meta)
+        txn.put(b"format", str(format_of(self.text_ids)).encode(), db=meta)
         txn.put(b"schema", self.schema.to_yaml().encode(), db=meta)
+        if self.text_ids is not None:
+            kept = txn.get(b"id_key", db=meta)  # another process may have just created the store
+            self.text_ids = self.text_ids if kept is None else TextIds(kept)
+            txn.put(b"id_key", self.text_ids.key, db=meta)
         self._changes.begin(txn)
 
     async def history(self, user_id: int) -> Ids | None:
@@ -113,6 +128,8 @@ class LmdbStore:
         def change(txn: Txn) -> bool:
             record = txn.get(_key(user), db=db)
             before = newest_first[:0] if record is None else decode_history(user, record)
+            if append.user_text is not None:
+                self._names.put(txn, USER, {user: append.user_text})
             if append.key is not None and not self._seen.first_time(txn, user, append.key):
                 return False
             after = np.concatenate([newest_first, before])[: self.schema.history_length]
@@ -122,27 +139,38 @@ class LmdbStore:
 
         return change
 
-    async def put_histories(self, histories: Mapping[int, Ids]) -> None:
-        env, pairs, emptied = self._env(), [], []
+    async def put_histories(
+        self, histories: Mapping[int, Ids], texts: Mapping[int, str] | None = None
+    ) -> None:
+        env, pairs, kept_users, emptied = self._env(), [], [], []
         for user_id, newest_first in sorted(histories.items()):
-            key = _key(checked_id(user_id, "user id"))
+            user = checked_id(user_id, "user id")
             kept = checked_ids(newest_first, "item id")[: self.schema.history_length]
             if len(kept):
-                pairs.append((key, encode_history(user_id, kept)))
+                pairs.append((_key(user), encode_history(user, kept)))
+                kept_users.append(user)
             else:
-                emptied.append(key)
+                emptied.append(user)
 
         def change(txn: Txn) -> None:
+            if texts:
+                self._names.put(txn, USER, {user: texts[user] for user in kept_users})
             with txn.cursor(env.db["histories"]) as cursor:
                 cursor.putmulti(pairs)
-            for key in emptied:
-                txn.delete(key, db=env.db["histories"])
+            for user in emptied:
+                self._names.delete(txn, USER, user)
+                txn.delete(_key(user), db=env.db["histories"])
 
         await self._write(change)
 
     async def delete_history(self, user_id: int) -> bool:
-        key, env = _key(checked_id(user_id, "user id")), self._env()
-        return await self._write(lambda txn: txn.delete(key, db=env.db["histories"]))
+        user, env = checked_id(user_id, "user id"), self._env()
+
+        def change(txn: Txn) -> bool:
+            self._names.delete(txn, USER, user)
+            return txn.delete(_key(user), db=env.db["histories"])
+
+        return await self._write(change)
 
     async def scan_histories(self, batch_size: int = 1024) -> AsyncIterator[dict[int, Ids]]:
         async for ids, records in self._scan("histories", batch_size):
@@ -205,6 +233,17 @@ class LmdbStore:
         self._env()
         return self._changes.since(cursor)
 
+    async def name_items(self, texts: Mapping[int, str]) -> None:
+        await self._write(lambda txn: self._names.put(txn, ITEM, texts))
+
+    async def item_texts(self, item_ids: Ids) -> list[str | None]:
+        self._env()
+        return self._names.texts(ITEM, item_ids.tolist())
+
+    async def user_texts(self, user_ids: Sequence[int]) -> list[str | None]:
+        self._env()
+        return self._names.texts(USER, user_ids)
+
     async def fault(self, item_id: int) -> str | None:
         key, env = _key(checked_id(item_id, "item id")), self._env()
         record = env.read(lambda txn: txn.get(key, db=env.db["items"]))
@@ -221,6 +260,7 @@ class LmdbStore:
                 if env.syncs
                 else "on disk when the kernel flushes it: a power cut loses the rest"
             ),
+            "ids": "numeric" if self.text_ids is None else "mapped",
             "item_record_bytes": self._codec.record_bytes,
         }
 
@@ -313,11 +353,7 @@ def _keys(ids: Ids) -> list[bytes]:
     return [packed[at : at + 8] for at in range(0, len(packed), 8)]
 
 
-def _read_schema(environment: LmdbEnvironment) -> FeatureSchema | None:
-    meta = environment.db["meta"]
-    version, text = environment.read(
-        lambda txn: (txn.get(b"format", db=meta), txn.get(b"schema", db=meta))
-    )
-    if version is None or text is None:
-        return None
-    return parse(str(environment.path), version, text)
+def _read_record(environment: LmdbEnvironment) -> list[bytes | None]:
+    """The recorded format, schema and key of text ids."""
+    meta, names = environment.db["meta"], (b"format", b"schema", b"id_key")
+    return environment.read(lambda txn: [txn.get(name, db=meta) for name in names])

@@ -11,7 +11,13 @@ import numpy as np
 
 from feature_store.codec import ItemCodec
 from feature_store.contract import MISSING, Append, Changes, Ids, ItemBatch, ItemRows
-from feature_store.errors import StoreCorrupt, StoreError, StoreRefused, StoreUnavailable
+from feature_store.errors import (
+    StoreCorrupt,
+    StoreError,
+    StoreMismatch,
+    StoreRefused,
+    StoreUnavailable,
+)
 from feature_store.faults import FaultLog
 from feature_store.ids import checked_id, checked_ids
 from feature_store.options import StoreOptions
@@ -25,7 +31,8 @@ from feature_store.redis.scan import scan_partition, scan_users
 from feature_store.redis.server import BULK, REQUESTS
 from feature_store.redis.topology import Command, Topology
 from feature_store.schema import FeatureSchema
-from feature_store.schema_record import STORE_FORMAT, parse, settled
+from feature_store.schema_record import format_of, parse, settled
+from feature_store.text_ids import TextIds
 
 ITEMS_PER_SCRIPT = 512
 PARTITIONS_PER_BATCH = 16
@@ -47,6 +54,7 @@ class RedisStore:
         kind: str,
     ) -> None:
         self.schema = schema
+        self.text_ids: TextIds | None = None
         self._faults = faults
         self._layout, self._options, self._kind = layout, options, kind
         self._client = RedisClient(nodes, options.budget_ms / 1e3, faults)
@@ -90,7 +98,14 @@ class RedisStore:
     async def _record_schema(self) -> None:
         key = meta_key(self._options.prefix)
         text, partitions = self.schema.to_yaml(), self._layout.partitions
-        fields: Parts = ("format", STORE_FORMAT, "schema", text, "partitions", partitions)
+        fields: Parts = (
+            "format",
+            format_of(self.text_ids),
+            "schema",
+            text,
+            "partitions",
+            partitions,
+        )
         await self._client.one(Command(("HSET", key, *fields), key), BULK)
         if not await self._client.one(self._layout.last_change(), BULK):
             first = self._layout.tell_changes((), self._options.changes_kept)
@@ -149,7 +164,9 @@ class RedisStore:
             results.append(failure or bool(applied))
         return results
 
-    async def put_histories(self, histories: Mapping[int, Ids]) -> None:
+    async def put_histories(
+        self, histories: Mapping[int, Ids], texts: Mapping[int, str] | None = None
+    ) -> None:
         length, commands = self.schema.history_length, []
         for user_id, newest_first in histories.items():
             user = checked_id(user_id, "user id")
@@ -292,6 +309,15 @@ class RedisStore:
         with parsing_reply("redis", "XREVRANGE"):
             end = last[0][0].decode() if last else "0-0"
         return Changes(end, np.zeros(0, np.int64), lost=cursor is not None)
+
+    async def name_items(self, texts: Mapping[int, str]) -> None:
+        raise StoreMismatch("redis: text ids are not kept yet")
+
+    async def item_texts(self, item_ids: Ids) -> list[str | None]:
+        return [None] * len(item_ids)
+
+    async def user_texts(self, user_ids: Sequence[int]) -> list[str | None]:
+        return [None] * len(user_ids)
 
     async def fault(self, item_id: int) -> str | None:
         key = self._layout.item(checked_id(item_id, "item id"))

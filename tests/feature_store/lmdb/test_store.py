@@ -195,7 +195,8 @@ async def test_a_damaged_record_is_told_and_the_rest_is_answered(path: Path) -> 
 @pytest.mark.parametrize(
     ("key", "value", "error", "reason"),
     [
-        (b"format", b"2", StoreMismatch, "store format 2, newer than this program's 1"),
+        (b"format", b"3", StoreMismatch, "store format 3, newer than this program's 2"),
+        (b"format", b"2", StoreCorrupt, "key of its text ids is damaged"),
         (b"format", b"one", StoreCorrupt, "format record is damaged"),
         (b"schema", b"\xff", StoreCorrupt, "schema record is damaged"),
         (b"schema", b"name: 3", StoreCorrupt, "schema record is damaged"),

@@ -1,0 +1,54 @@
+"""Numbers text ids: a store of text ids keeps 63-bit numbers, as any other, and their texts.
+
+The number of a text is a keyed BLAKE2b digest (RFC 7693), so it is found without asking the store,
+and is the same in every process. The key is random and recorded in the store: texts that share a
+number cannot be sought in advance. The store refuses a write that would give one number to two
+texts; a text that is not in the store is taken for one of N that are with probability N / 2⁶³.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Collection
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+KEY_BYTES = 16
+LONGEST = 128  # characters of a text id
+KEPT = 1 << 17  # numbers remembered by a process
+
+
+class TextIds:
+    """Numbers of one store's text ids."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.number = lru_cache(KEPT)(self._number)
+        """Return the text's number, 0 … 2⁶³−1. The text is taken as it is; ``checked_text``."""
+
+    def _number(self, text: str) -> int:
+        digest = hashlib.blake2b(text.encode(), digest_size=8, key=self.key).digest()
+        return int.from_bytes(digest, "big") >> 1
+
+    def numbers(self, texts: Collection[str]) -> NDArray[np.int64]:
+        """(N,) numbers of N texts, in their order."""
+        return np.fromiter(map(self.number, texts), np.int64, len(texts))
+
+
+def new_key() -> bytes:
+    """Draw the key of a new store."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def checked_text(text: str, what: str) -> str:
+    """Return the text id. Raises ValueError if it is empty, too long or not Unicode text."""
+    if not 1 <= len(text) <= LONGEST:
+        raise ValueError(f"{what}: {len(text)} characters instead of 1 to {LONGEST}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what}: not Unicode text (a lone surrogate)") from error
+    return text
