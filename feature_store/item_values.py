@@ -25,7 +25,7 @@ class ItemValueError(ValueError):
 def item_row(schema: FeatureSchema, values: Mapping[str, Any]) -> ItemRows:
     """Make a (1,) row; every feature of the schema, context included, must have a value."""
     row = np.zeros(1, schema.item_dtype)
-    for feature in (*schema.item, *schema.context):
+    for feature in schema.stored_item:
         if feature.name not in values:
             raise ItemValueError(feature.name, "is missing")
     set_values(schema, row, values)
@@ -34,7 +34,7 @@ def item_row(schema: FeatureSchema, values: Mapping[str, Any]) -> ItemRows:
 
 def set_values(schema: FeatureSchema, row: ItemRows, values: Mapping[str, Any]) -> None:
     """Write the features named in ``values`` into (1,) ``row``; on an error, none."""
-    features = {feature.name: feature for feature in (*schema.item, *schema.context)}
+    features = {feature.name: feature for feature in schema.stored_item}
     checked = {}
     for name, value in values.items():
         if name not in features:

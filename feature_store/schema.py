@@ -4,9 +4,13 @@ A schema is written in YAML (``schemas/microlens.yaml`` is the default one), car
 bundle and recorded in every store. Everything else derives its shapes from it:
 
 - ``item_vector_width`` D: item feature widths, concatenated in schema order;
-- ``context_width``: the candidate's context embeddings;
+- ``context_width``: the block c of user, request and candidate context embeddings, in that order;
 - ``network_width`` X = context_width + 2·D, the width of ``x = [c | t | pool]`` (paper, section 3);
-- ``item_dtype``: one stored item, a packed little-endian record.
+- ``item_dtype``, ``user_dtype``: one stored item, one stored user: packed little-endian records.
+
+A feature named under ``item`` and ``context`` is stored once and has one embedding table: it is a
+part of every item vector, the history's too, and of the candidate's c. An override in a request
+changes c alone.
 """
 
 from __future__ import annotations
@@ -106,7 +110,18 @@ class Dense(_Frozen):
         return content
 
 
-ItemFeature = Annotated[Categorical | CategoricalList | Dense, Field(discriminator="kind")]
+class Numeric(_Frozen):
+    """A number of the request, standardised by its mean and deviation in training, which the
+    network keeps, and projected to ``width``; a missing one is the mean."""
+
+    name: FeatureName
+    kind: Literal["numeric"]
+    width: Width
+
+
+Stored = Categorical | CategoricalList | Dense
+StoredFeature = Annotated[Stored, Field(discriminator="kind")]
+RequestFeature = Annotated[Categorical | Numeric, Field(discriminator="kind")]
 
 
 class FeatureSchema(_Frozen):
@@ -114,23 +129,45 @@ class FeatureSchema(_Frozen):
 
     name: str
     history_length: Annotated[int, Field(ge=1, le=MAX_HISTORY)]
-    item: Annotated[tuple[ItemFeature, ...], Field(min_length=1, strict=False)]
+    item: Annotated[tuple[StoredFeature, ...], Field(min_length=1, strict=False)]
     identity: str | None = None
     context: Annotated[tuple[Categorical, ...], Field(strict=False)] = ()
+    user: Annotated[tuple[StoredFeature, ...], Field(strict=False)] = ()
+    user_identity: str | None = None
+    request: Annotated[tuple[RequestFeature, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> FeatureSchema:
-        names = [f.name for f in (*self.item, *self.context)]
-        twice = sorted({n for n in names if names.count(n) > 1})
+        names = [f.name for f in (*self.stored_item, *self.user, *self.request)]
+        context = [f.name for f in self.context]
+        twice = sorted(
+            {n for n in names if names.count(n) > 1} | {n for n in context if context.count(n) > 1}
+        )
         if twice:
             raise ValueError(f"feature named more than once: {', '.join(twice)}")
-        categorical = [f.name for f in self.item if f.kind == "categorical"]
-        if self.identity is not None and self.identity not in categorical:
-            raise ValueError(
-                f"identity: {self.identity!r} is not a categorical item feature "
-                f"(there are: {', '.join(categorical) or 'none'})"
-            )
+        _check_identity("identity", self.identity, "item", self.item)
+        _check_identity("user_identity", self.user_identity, "user", self.user)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit user and request features where there are none: older releases reject them."""
+        content: dict[str, Any] = serialise(self)
+        for name in ("user", "user_identity", "request"):
+            if not content[name]:
+                del content[name]
+        return content
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Names of the features under both ``item`` and ``context``, where they are the same."""
+        return frozenset(f.name for f in self.context if f in self.item)
+
+    @property
+    def stored_item(self) -> tuple[Stored, ...]:
+        """The features of an item's record: its own, then its default context."""
+        shared = self.shared
+        return (*self.item, *(f for f in self.context if f.name not in shared))
 
     @property
     def item_vector_width(self) -> int:
@@ -138,8 +175,13 @@ class FeatureSchema(_Frozen):
         return sum(f.width for f in self.item)
 
     @property
+    def context_widths(self) -> tuple[int, ...]:
+        """Widths of the parts of c, in its order: user, request, context."""
+        return tuple(f.width for f in (*self.user, *self.request, *self.context))
+
+    @property
     def context_width(self) -> int:
-        return sum(f.width for f in self.context)
+        return sum(self.context_widths)
 
     @property
     def network_width(self) -> int:
@@ -149,24 +191,37 @@ class FeatureSchema(_Frozen):
     @functools.cached_property
     def item_dtype(self) -> np.dtype[np.void]:
         """One stored item: its features, then its default context, packed little-endian."""
-        fields: list[tuple[str, str] | tuple[str, str, tuple[int]]] = []
-        for feature in (*self.item, *self.context):
-            match feature:
-                case Categorical():
-                    fields.append((feature.name, "<i4"))
-                case CategoricalList():
-                    fields.append((feature.name, "<i4", (feature.slots,)))
-                case Dense():
-                    fields.append((feature.name, feature.dtype.str, (feature.size,)))
-        return np.dtype(fields)
+        return _record(self.stored_item)
+
+    @functools.cached_property
+    def user_dtype(self) -> np.dtype[np.void]:
+        """One stored user, packed little-endian; without fields where there are no features."""
+        return _record(self.user)
 
     @property
     def layout(self) -> str:
-        """The meaning of stored bytes, a line per feature; equal layouts are compatible."""
+        """The meaning of an item's bytes, a line per feature; equal layouts are compatible."""
         lines = [f"identity: {self.identity}"]
         lines += [f"item.{f.name}: {_layout(f)}" for f in self.item]
-        lines += [f"context.{f.name}: {_layout(f)}" for f in self.context]
+        context = self.stored_item[len(self.item) :]
+        lines += [f"context.{f.name}: {_layout(f)}" for f in context]
         return "\n".join(lines)
+
+    @property
+    def user_layout(self) -> str:
+        """The meaning of a user's bytes, a line per feature."""
+        return "\n".join(f"user.{f.name}: {_layout(f)}" for f in self.user)
+
+    def unserved_by(self, store: FeatureSchema) -> list[str]:
+        """List the features that ``store`` lacks, or keeps in another form.
+
+        A store serves any model all of whose features it holds, in any order and role: a
+        level may be context in one model and part of the item in the next.
+        """
+        return [
+            *_unserved("item", self.stored_item, store.stored_item),
+            *_unserved("user", self.user, store.user),
+        ]
 
     def layout_differences(self, other: FeatureSchema) -> list[str]:
         """List the features whose stored bytes mean something else in ``other``.
@@ -217,7 +272,40 @@ class FeatureSchema(_Frozen):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def _bounded(feature: ItemFeature, bounds: Mapping[str, float | None]) -> ItemFeature:
+def _check_identity(
+    what: str, identity: str | None, room: str, features: tuple[Stored, ...]
+) -> None:
+    categorical = [f.name for f in features if f.kind == "categorical"]
+    if identity is not None and identity not in categorical:
+        raise ValueError(
+            f"{what}: {identity!r} is not a categorical {room} feature "
+            f"(there are: {', '.join(categorical) or 'none'})"
+        )
+
+
+def _record(features: tuple[Stored, ...]) -> np.dtype[np.void]:
+    fields: list[tuple[str, str] | tuple[str, str, tuple[int]]] = []
+    for feature in features:
+        match feature:
+            case Categorical():
+                fields.append((feature.name, "<i4"))
+            case CategoricalList():
+                fields.append((feature.name, "<i4", (feature.slots,)))
+            case Dense():
+                fields.append((feature.name, feature.dtype.str, (feature.size,)))
+    return np.dtype(fields)
+
+
+def _unserved(room: str, wanted: tuple[Stored, ...], kept: tuple[Stored, ...]) -> Iterator[str]:
+    there = {f.name: _layout(f) for f in kept}
+    for feature in wanted:
+        if feature.name not in there:
+            yield f"{room}.{feature.name}: not in the store"
+        elif there[feature.name] != _layout(feature):
+            yield f"{room}.{feature.name}: {_layout(feature)} against {there[feature.name]}"
+
+
+def _bounded(feature: Stored, bounds: Mapping[str, float | None]) -> Stored:
     if not isinstance(feature, Dense):
         return feature
     given = [one for one in (feature.max_abs, bounds.get(feature.name)) if one is not None]
@@ -227,7 +315,7 @@ def _bounded(feature: ItemFeature, bounds: Mapping[str, float | None]) -> ItemFe
 def _layout_differences(ours: FeatureSchema, theirs: FeatureSchema) -> Iterator[str]:
     if ours.identity != theirs.identity:
         yield f"identity: {ours.identity!r} against {theirs.identity!r}"
-    for room in ("item", "context"):
+    for room in ("item", "context", "user"):
         mine = {f.name: f for f in getattr(ours, room)}
         other = {f.name: f for f in getattr(theirs, room)}
         for name in sorted(mine.keys() | other.keys()):

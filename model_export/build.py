@@ -154,7 +154,7 @@ def _count(
 
 
 def _refuse_reserved_names(schema: FeatureSchema) -> None:
-    taken = sorted({f.name for f in (*schema.item, *schema.context)} & RESERVED)
+    taken = sorted({f.name for f in schema.stored_item} & RESERVED)
     if taken:
         raise BundleError(
             f"schema: feature named {', '.join(taken)}: reserved by the graphs; "

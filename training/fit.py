@@ -26,7 +26,7 @@ from training.dataset import Rows
 from training.metrics import auc, logloss
 from training.plots import learning_curve
 from training.progress import OnProgress, no_progress
-from training.qin import QIN, Batch, ItemVector
+from training.qin import QIN, Batch
 from training.recipe import Recipe
 
 
@@ -152,10 +152,9 @@ def gradients(network: QIN, mine: Batch, batch_rows: int, group: ProcessGroup) -
 
 
 def regularised(network: QIN) -> list[nn.Parameter]:
-    """Select all embedding tables and the content projection P."""
-    items: ItemVector = network.item_vector
-    modules = [*items.embedding.values(), *network.context.values()]
-    return [p for module in modules for p in module.parameters()]
+    """Select all embedding tables and the projections of dense features, each once."""
+    rooms = (network.item_vector, network.context, network.user_vector, network.request_vector)
+    return list(dict.fromkeys(p for room in rooms for p in room.parameters()))
 
 
 class _Run:

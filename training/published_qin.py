@@ -9,14 +9,14 @@ Shapes: B rows, L history slots, D item-vector width, A attention width, R rows 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feature_store.schema import CategoricalList
-from training.qin import QIN, Batch, ItemVector, QuadraticLayer, TargetAttention
+from training.qin import QIN, Batch, FeatureVector, QuadraticLayer, TargetAttention
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Positions:
     items: dict[str, Tensor]  # feature name -> (B·(L+1),) | (B·(L+1), slots) | (B·(L+1), size)
     mask: Tensor  # (B, L) float32, 1 for a real history slot
     context: Tensor  # (B, context features) int64
+    user: dict[str, Tensor] = field(default_factory=dict)  # feature name -> (B, …)
+    request: dict[str, Tensor] = field(default_factory=dict)  # feature name -> (B,)
 
     @classmethod
     def of(cls, batch: Batch) -> Positions:
@@ -34,7 +36,8 @@ class Positions:
         dtype = next((v.dtype for v in batch.items.values() if v.is_floating_point()), None)
         mask = (batch.history != 0).to(dtype or torch.get_default_dtype())
         items = {name: value[index] for name, value in batch.items.items()}
-        return cls(items, mask, batch.context)
+        user = {n: v[batch.user] for n, v in batch.users.items() if batch.user is not None}
+        return cls(items, mask, batch.context, user, batch.request)
 
 
 class PublishedQIN(nn.Module):
@@ -47,23 +50,25 @@ class PublishedQIN(nn.Module):
     def forward(self, positions: Positions) -> Tensor:
         """Positions in, one logit per row out, (B,)."""
         network, mask = self.network, positions.mask
-        vectors = _item_vectors(network.item_vector, positions.items)  # (B·(L+1), D)
+        vectors = _vectors(network.item_vector, positions.items)  # (B·(L+1), D)
         vectors = vectors.view(len(mask), mask.shape[1] + 1, -1)
         target, history = vectors[:, -1], vectors[:, :-1]  # (B, D), (B, L, D)
         pool = _attention(network.attention, target, history, mask)  # (B, D)
-        embedded = [e(positions.context[:, i]) for i, e in enumerate(network.context.values())]
-        x = torch.cat([*embedded, target, pool], dim=1)  # (B, X)
+        rooms = ((network.user_vector, positions.user), (network.request_vector, positions.request))
+        c = [_vectors(vector, values) for vector, values in rooms if vector.features]
+        c += [e(positions.context[:, i]) for i, e in enumerate(network.context.values())]
+        x = torch.cat([*c, target, pool], dim=1)  # (B, X)
         for layer in network.layers:
             assert isinstance(layer, QuadraticLayer)
             x = _quadratic(layer, x)
         return network.fc(x).squeeze(1)  # type: ignore[no-any-return]
 
 
-def _item_vectors(item_vector: ItemVector, items: dict[str, Tensor]) -> Tensor:
+def _vectors(vector: FeatureVector, values: dict[str, Tensor]) -> Tensor:
     parts = []
-    for feature in item_vector.features:
-        value = items[feature.name]
-        embedded = item_vector.embedding[feature.name](value)
+    for feature in vector.features:
+        value = values[feature.name]
+        embedded = vector.embedding[feature.name](value)
         if isinstance(feature, CategoricalList):  # masked average pooling
             used = (value != 0).sum(dim=1, keepdim=True)
             embedded = embedded.sum(dim=1) / (used + 1e-12)

@@ -11,14 +11,22 @@ A attention width, X network width, R rows per quadratic layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
+from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema, Numeric
 from training.operations import Dropout, interest, linear
 
 
@@ -31,28 +39,63 @@ class QINSizes(BaseModel):
     layers: int = Field(default=4, ge=1, le=32)
     rows: int = Field(default=4, ge=1, le=64)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    output_bias: bool = Field(default=False, description="a bias in W_o, as in the level variant")
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit ``output_bias`` where there is none: older releases reject it."""
+        content: dict[str, Any] = serialise(self)
+        if not self.output_bias:
+            del content["output_bias"]
+        return content
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Training rows over their distinct items. Item 0 of ``items`` is the all-zero padding item."""
+    """Training rows over their distinct items and users.
+
+    Item 0 of ``items`` is the all-zero padding item, user 0 of ``users`` the unknown user.
+    """
 
     items: dict[str, Tensor]  # feature name -> (U,) | (U, slots) int64, (U, size) float32
     target: Tensor  # (B,) int64 into items
     history: Tensor  # (B, L) int64 into items, 0 where there is none
     context: Tensor  # (B, context features) int64
     label: Tensor  # (B,) float32
+    users: dict[str, Tensor] = field(default_factory=dict)  # as ``items``, (V, …)
+    user: Tensor | None = None  # (B,) int64 into users; where the schema has user features
+    request: dict[str, Tensor] = field(default_factory=dict)
+    """Feature name -> (B,): int64, 0 where missing; a ``Numeric`` float32, NaN where missing."""
 
 
-class ItemVector(nn.Module):
-    """Item features -> the concatenation of their embeddings, in schema order."""
+class Standardised(nn.Module):
+    """A number (N,) -> (N, width): its difference from the mean in deviations, projected."""
 
-    def __init__(self, schema: FeatureSchema) -> None:
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.features = schema.item
+        self.projection = nn.Linear(1, width, bias=False)
+        self.register_buffer("mean", torch.zeros(()))  # of the training rows; set before training
+        self.register_buffer("deviation", torch.ones(()))
+
+    def forward(self, value: Tensor) -> Tensor:
+        standard = (value - self.mean) / self.deviation
+        return self.projection(standard.nan_to_num(nan=0.0).unsqueeze(1))  # type: ignore[no-any-return]
+
+
+class FeatureVector(nn.Module):
+    """Features of items, users or requests -> their embeddings side by side, in schema order."""
+
+    def __init__(self, features: Sequence[Categorical | CategoricalList | Dense | Numeric]) -> None:
+        super().__init__()
+        self.features = tuple(features)
         self.embedding = nn.ModuleDict()
-        for feature in schema.item:
+        for feature in features:
             match feature:
+                case Numeric():
+                    self.embedding[feature.name] = Standardised(feature.width)
                 case Categorical() | CategoricalList():
                     table = nn.Embedding(feature.vocabulary, feature.width, padding_idx=0)
                     self.embedding[feature.name] = table
@@ -60,10 +103,11 @@ class ItemVector(nn.Module):
                     projection = nn.Linear(feature.size, feature.width, bias=False)
                     self.embedding[feature.name] = projection
 
-    def forward(self, items: dict[str, Tensor]) -> Tensor:
+    def forward(self, values: dict[str, Tensor]) -> Tensor:
+        """Feature name -> (N, …) in, (N, Σ width) out."""
         parts = []
         for feature in self.features:
-            value = items[feature.name]
+            value = values[feature.name]
             table = self.embedding[feature.name]
             if isinstance(feature, CategoricalList):  # masked mean over the slots in use
                 assert isinstance(table, nn.Embedding)
@@ -72,19 +116,19 @@ class ItemVector(nn.Module):
                 parts.append(total / (used + 1e-12))
             else:
                 parts.append(table(value))
-        return torch.cat(parts, dim=1)  # (U, D)
+        return torch.cat(parts, dim=1)
 
 
 class TargetAttention(nn.Module):
     """Adaptive sparse target attention: ReLU in place of softmax, one head, no bias, no dropout."""
 
-    def __init__(self, vector_width: int, attention_width: int) -> None:
+    def __init__(self, vector_width: int, attention_width: int, output_bias: bool = False) -> None:
         super().__init__()
         self.scale = attention_width**-0.5
         self.W_q = nn.Linear(vector_width, attention_width, bias=False)
         self.W_k = nn.Linear(vector_width, attention_width, bias=False)
         self.W_v = nn.Linear(vector_width, attention_width, bias=False)
-        self.W_o = nn.Linear(attention_width, vector_width, bias=False)
+        self.W_o = nn.Linear(attention_width, vector_width, bias=output_bias)
 
     def forward(self, target: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
         """target (B, D), vectors (U, D), index (B, L) into them, 0 for none -> pool (B, D)."""
@@ -117,11 +161,18 @@ class QIN(nn.Module):
         super().__init__()
         self.schema, self.sizes = schema, sizes or QINSizes()
         width = schema.network_width
-        self.item_vector = ItemVector(schema)
-        self.context = nn.ModuleDict(
-            {f.name: nn.Embedding(f.vocabulary, f.width, padding_idx=0) for f in schema.context}
+        self.user_vector = FeatureVector(schema.user)
+        self.request_vector = FeatureVector(schema.request)
+        self.item_vector = FeatureVector(schema.item)
+        self.context = nn.ModuleDict()
+        for feature in schema.context:
+            table = nn.Embedding(feature.vocabulary, feature.width, padding_idx=0)
+            if feature.name in schema.shared:
+                table = self.item_vector.embedding[feature.name]  # type: ignore[assignment]
+            self.context[feature.name] = table
+        self.attention = TargetAttention(
+            schema.item_vector_width, self.sizes.attention_width, self.sizes.output_bias
         )
-        self.attention = TargetAttention(schema.item_vector_width, self.sizes.attention_width)
         self.layers = nn.ModuleList(
             QuadraticLayer(width, self.sizes.rows, self.sizes.dropout)
             for _ in range(self.sizes.layers)
@@ -145,8 +196,20 @@ class QIN(nn.Module):
         vectors = self.item_vector(batch.items)  # (U, D)
         target = F.embedding(batch.target, vectors)  # (B, D)
         pool = self.attention(target, vectors, batch.history)  # (B, D)
-        embedded = [e(batch.context[:, i]) for i, e in enumerate(self.context.values())]
-        x = torch.cat([*embedded, target, pool], dim=1)  # (B, X) = [c | t | pool]
+        x = torch.cat(
+            [*self.context_vectors(batch), target, pool], dim=1
+        )  # (B, X) = [c | t | pool]
         for layer in self.layers:
             x = layer(x)
         return self.fc(x).squeeze(1)  # type: ignore[no-any-return]
+
+    def context_vectors(self, batch: Batch) -> list[Tensor]:
+        """Embed the parts of c: user, request, the candidate's context; each (B, width)."""
+        parts: list[Tensor] = []
+        if self.schema.user:
+            assert batch.user is not None, "the schema has user features"
+            parts.append(F.embedding(batch.user, self.user_vector(batch.users)))
+        if self.schema.request:
+            parts.append(self.request_vector(batch.request))
+        embedded = (e(batch.context[:, i]) for i, e in enumerate(self.context.values()))
+        return [*parts, *embedded]

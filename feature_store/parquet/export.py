@@ -61,7 +61,7 @@ async def export_histories(store: FeatureStore, path: Path) -> AsyncIterator[tup
 def _item_columns(schema: FeatureSchema, id_column: str) -> pa.Schema:
     """The id column, then the features except one of the same name."""
     columns = [(id_column, pa.int64())]
-    for feature in (*schema.item, *schema.context):
+    for feature in schema.stored_item:
         if feature.name == id_column:
             continue
         match feature:

@@ -79,7 +79,7 @@ class ItemParquet:
         self.schema = schema
         self.strict = strict
         self.warnings: list[str] = []
-        features = (*schema.item, *schema.context)
+        features = schema.stored_item
         names = frozenset(feature.name for feature in features)
         tables = [table for path in paths for table in tables_of(path, names)]
         self.id_column = id_column or _default_id_column(tables[0], schema)
@@ -183,7 +183,7 @@ class ItemParquet:
         columns that other files have, too."""
         taken = [feature for feature in lacking if feature.name in here]
         lacking[:] = [feature for feature in lacking if feature not in taken]
-        features = {f.name: f for f in (*self.schema.item, *self.schema.context)}
+        features = {f.name: f for f in self.schema.stored_item}
         others = here - {feature.name for feature in taken} - {self.id_column}
         shared = [features[name] for name in features if name in others]
         ids: list[Column] = []

@@ -41,7 +41,7 @@ class Request:
 def random_items(schema: FeatureSchema, random: np.random.Generator) -> ItemRows:
     """(ITEMS,) records with every list slot used and random context levels."""
     rows = np.zeros(ITEMS, schema.item_dtype)
-    for feature in (*schema.item, *schema.context):
+    for feature in schema.stored_item:
         shape = rows[feature.name].shape
         if feature.kind == "dense":
             rows[feature.name] = random.normal(0, 1, shape)

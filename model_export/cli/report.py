@@ -21,7 +21,7 @@ def print_info(bundle: Bundle, console: Console) -> None:
     table.add_row("trained as", _training(bundle))
     table.add_section()
     table.add_row("schema", schema.name)
-    for feature in (*schema.item, *schema.context):
+    for feature in schema.stored_item:
         role = "context" if feature in schema.context else "item"
         table.add_row(f"  {feature.name}", f"{role}, {_kind(feature)}, width {feature.width}")
     table.add_row("history", f"{schema.history_length} items at most")

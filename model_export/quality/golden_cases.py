@@ -89,7 +89,7 @@ class _Cases:
     def _ordinary(self, count: int, dense_scale: float) -> ItemRows:
         random = self.random
         rows = np.zeros(count, self.schema.item_dtype)
-        for feature in (*self.schema.item, *self.schema.context):
+        for feature in self.schema.stored_item:
             match feature:
                 case Categorical():
                     rows[feature.name] = random.integers(1, feature.vocabulary, count)

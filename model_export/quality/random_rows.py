@@ -40,7 +40,7 @@ def random_held_out(network: QIN, seed: int = 0) -> HeldOut:
 
 def _items(schema: FeatureSchema, random: np.random.Generator) -> ItemRows:
     rows = np.zeros(ITEMS + 1, schema.item_dtype)
-    for feature in (*schema.item, *schema.context):
+    for feature in schema.stored_item:
         match feature:
             case Categorical():
                 rows[feature.name] = random.integers(1, feature.vocabulary, ITEMS + 1)

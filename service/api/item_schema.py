@@ -18,7 +18,7 @@ NULL: Json = {"type": "null"}
 
 def item(schema: FeatureSchema, *, whole: bool) -> Json:
     """An item's features by name: all of them, or those that change."""
-    properties = {f.name: _feature(f, schema) for f in (*schema.item, *schema.context)}
+    properties = {f.name: _feature(f, schema) for f in schema.stored_item}
     members = {"required": list(properties)} if whole else {"minProperties": 1}
     return {"type": "object", "properties": properties, "additionalProperties": False, **members}
 

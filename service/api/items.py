@@ -32,7 +32,7 @@ class CatalogueItems:
     @property
     def contents(self) -> Contents:
         """Bounds of a valid body."""
-        features = (*self._schema.item, *self._schema.context)
+        features = self._schema.stored_item
         values = sum(_values_of(feature) for feature in features)
         return Contents.of(values, 4 * (len(features) + 16), DIGITS_A_NUMBER)
 
@@ -84,7 +84,7 @@ def item_id_of(text: str) -> int:
 def values_of(schema: FeatureSchema, rows: ItemRows) -> Values:
     """(1,) row as JSON values; a list without its padding."""
     values: Values = {}
-    for feature in (*schema.item, *schema.context):
+    for feature in schema.stored_item:
         value = rows[feature.name][0]
         if isinstance(feature, CategoricalList):
             values[feature.name] = value[value != 0].tolist()
