@@ -72,8 +72,9 @@ def build(
     """Build and publish ``models/VERSION``.
 
     Raises ParityError, GateError or BundleError; then nothing is published. ``network`` in eval
-    mode, ``calibration`` folded into it before; ``pictures``: files to include; ``accept_rounding``
-    publishes errors of float32 beyond their bounds; ``announce`` is called with each of ``STEPS``.
+    mode; ``calibration`` is folded into its last layer; ``pictures``: files to include;
+    ``accept_rounding`` publishes errors of float32 beyond their bounds; ``announce`` is called
+    with each of ``STEPS``.
     """
     schema, created = network.schema, datetime.now(UTC)
     _refuse_reserved_names(schema)
@@ -81,6 +82,8 @@ def build(
     with staged(models, version, schema) as staging:
         announce(FOLD)
         folded = FoldedNetwork.of(network)
+        if calibration is not None:
+            folded = folded.calibrated(calibration.slope, calibration.intercept)
 
         announce(WRITE)
         writers = (item_tower(folded), history_tower(folded), ranker(folded))
@@ -90,7 +93,7 @@ def build(
             context_tower(folded).save(staging.path)
 
         announce(GOLDEN_ANSWERS)
-        golden = golden_answers(network)
+        golden = golden_answers(network, calibration=calibration)
         fold_error = check_folds(folded, golden, version)
 
         announce(COMPARE)

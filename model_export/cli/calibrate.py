@@ -51,7 +51,7 @@ def calibrate(
             announce(scale)
             found = fit(network, held_out, negative_sampling_rate)
             bundle = build(
-                found.network,
+                network,
                 out,
                 version=version,
                 training=training,

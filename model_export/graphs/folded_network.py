@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor, nn
@@ -82,6 +82,11 @@ class FoldedNetwork:
             fc=_float64(network.fc.weight)[0],
             bias=float(network.fc.bias.detach()),
         )
+
+    def calibrated(self, slope: float, intercept: float) -> FoldedNetwork:
+        """Fold Platt scaling, the logit slope·logit + intercept, into the last layer."""
+        fc, bias = fold.calibration(self.fc, self.bias, slope, intercept)
+        return replace(self, fc=fc, bias=bias)
 
 
 def _fold_layer(layer: QuadraticLayer) -> FoldedLayer:

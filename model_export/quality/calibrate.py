@@ -9,7 +9,6 @@ Fitted on one half of the users, evaluated on the other.
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import Calibration
-from model_export.graphs import folds as fold
 from model_export.quality.held_out import HeldOut
 from training.metrics import Reliability, logloss, reliability
 from training.plots import reliability_plot
@@ -35,15 +33,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A calibrated network, and figures of the fit."""
+    """A calibration and the picture of its fit."""
 
-    network: QIN
     calibration: Calibration
     picture: bytes  # PNG: observed against predicted rates, before and after
 
 
 def calibrate(network: QIN, held_out: HeldOut, negative_sampling_rate: float = 1.0) -> Calibrated:
-    """Calibrate a copy of ``network`` (eval mode). Raises BundleError if no fit is possible."""
+    """Fit Platt scaling to ``network`` (eval mode). Raises BundleError if no fit is possible."""
     rows = held_out.rows
     logit, label = network_logits(network, rows), np.asarray(rows.label, np.float64)
     fitted, judged = _halves(rows, held_out.name)
@@ -69,9 +66,7 @@ def calibrate(network: QIN, held_out: HeldOut, negative_sampling_rate: float = 1
         logloss_before=logloss(before, y, weights),
         logloss_after=logloss(after, y, weights),
     )
-    return Calibrated(
-        with_last_layer(network, slope, intercept), calibration, reliability_plot(plots)
-    )
+    return Calibrated(calibration, reliability_plot(plots))
 
 
 def network_logits(network: QIN, rows: Rows) -> Floats:
@@ -108,21 +103,6 @@ def platt(logit: Floats, label: Floats) -> tuple[float, float]:
             "was not trained on"
         )
     return slope, intercept
-
-
-def with_last_layer(network: QIN, slope: float, intercept: float) -> QIN:
-    """Copy the network with the logit slope·logit + intercept."""
-    changed = copy.deepcopy(network)
-    weight, bias = fold.calibration(
-        network.fc.weight.detach().double().numpy(),
-        float(network.fc.bias.detach()),
-        slope,
-        intercept,
-    )
-    with torch.no_grad():
-        changed.fc.weight.copy_(torch.from_numpy(weight))
-        changed.fc.bias.fill_(bias)
-    return changed
 
 
 def _halves(rows: Rows, name: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

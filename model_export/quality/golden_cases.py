@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from feature_store.contract import ItemRows
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from model_export.bundle.golden import Golden
-from model_export.bundle.manifest import TOLERANCE
+from model_export.bundle.manifest import TOLERANCE, Calibration
 from training.qin import QIN, Batch
 
 ORDINARY = 96  # items of each kind in the pool
@@ -22,15 +22,17 @@ MOST_LEVELS = 256  # of one context feature; a larger vocabulary is sampled even
 DENSE_SCALES = (1.0, 0.3, 0.1, 0.03, 0.01)
 
 
-def golden_answers(network: QIN, seed: int = 20242025) -> Golden:
-    """Make raw inputs and the network's answers in float64.
+def golden_answers(
+    network: QIN, seed: int = 20242025, *, calibration: Calibration | None = None
+) -> Golden:
+    """Make raw inputs and the network's answers in float64, calibrated if ``calibration`` is given.
 
     Dense inputs have the largest scale that does not saturate most answers at 0 or 1, where errors
     would vanish.
     """
     network, attempts = copy.deepcopy(network).double().eval(), []
     for scale in DENSE_SCALES:
-        golden = _answered(network, _Cases(network.schema, scale, seed))
+        golden = _answered(network, _Cases(network.schema, scale, seed), calibration)
         if informative(golden) >= 0.5:
             return golden
         attempts.append(golden)
@@ -148,14 +150,17 @@ class _Cases:
         )
 
 
-def _answered(network: QIN, cases: _Cases) -> Golden:
+def _answered(network: QIN, cases: _Cases, calibration: Calibration | None) -> Golden:
     requests = cases.requests()
     items = {
         name: value.double() if value.is_floating_point() else value
         for name, value in network_items(network.schema, cases.items).items()
     }
     probability = np.concatenate(
-        [network_answer(network, items, r.history, r.candidates, r.context) for r in requests]
+        [
+            network_answer(network, items, r.history, r.candidates, r.context, calibration)
+            for r in requests
+        ]
     ).astype(np.float64)
     return Golden(
         items=cases.items,
@@ -189,6 +194,7 @@ def network_answer(
     history: NDArray[np.int32],
     candidates: NDArray[np.int32],
     context: NDArray[np.int32],
+    calibration: Calibration | None = None,
 ) -> NDArray[np.floating]:
     """(C,) probabilities of the network, in its precision; positions are rows of ``items``."""
     count, full = len(candidates), network.schema.history_length
@@ -205,7 +211,10 @@ def network_answer(
     )
     assert not network.training, "golden answers need the network in eval mode"
     with torch.inference_mode():
-        answer: NDArray[np.floating] = torch.sigmoid(network(batch)).numpy()
+        logit = network(batch)
+        if calibration is not None:
+            logit = calibration.slope * logit + calibration.intercept
+        answer: NDArray[np.floating] = torch.sigmoid(logit).numpy()
     return answer
 
 

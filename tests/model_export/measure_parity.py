@@ -2,15 +2,19 @@
 
 Every second network's batch-norm statistics are not those of its inputs, with growing spread and
 depth; every eighth is chosen because float32 PyTorch is 1e-5 from float64. Into one folded tensor
-of each a defect of 1e-7 is planted, which must be refused.
+of each, one fold and the fold of its calibration a defect of 1e-7 is planted in turn, which must be
+refused.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
+from unittest import mock
 
 import numpy as np
 import orjson
@@ -18,7 +22,10 @@ import typer
 
 from model_export.build import build
 from model_export.bundle.errors import ParityError
+from model_export.bundle.golden import Golden
+from model_export.bundle.manifest import Calibration
 from model_export.bundle.runtime import FoldedModel
+from model_export.graphs import folds as fold
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality.golden_cases import golden_answers, network_answer, network_items
 from model_export.quality.parity import check_folds
@@ -27,6 +34,19 @@ from model_export.quality.reference import rounding
 from tests.model_export.quality import defects
 from tests.model_export.schemas import ALL, SMALL
 from training.qin import QIN, QINSizes
+
+CALIBRATION = Calibration(
+    slope=0.7,
+    intercept=-0.3,
+    negative_sampling_rate=1.0,
+    data="none",
+    rows=0,
+    judged_rows=0,
+    ece_before=0.0,
+    ece_after=0.0,
+    logloss_before=0.0,
+    logloss_after=0.0,
+)
 
 
 def rounds_beyond(first_seed: int = 0, tolerance: float = 1e-5) -> QIN:
@@ -72,16 +92,16 @@ def measured(networks: int) -> dict[str, Any]:
                 folds.append(bundle.manifest.parity.fold_error or 0.0)
                 beyond += errors[-1] > 1e-5
                 ratios.append(_ratio(FoldedModel(bundle), network))
-            golden, honest = golden_answers(network), FoldedNetwork.of(network)
-            candidates = list(defects.tensors(honest))
-            name, defective = candidates[number % len(candidates)]
-            planted += 1
-            try:
-                check_folds(defective, golden, f"v{number}")
-            except ParityError:
-                continue
-            passed += 1
-            reasons.append(f"{number}: {name} with a defect")
+            golden = golden_answers(network, calibration=CALIBRATION)
+            check_folds(_folded(network), golden, f"v{number}")
+            for name, check in _defective(network, golden, number):
+                planted += 1
+                try:
+                    check()
+                except ParityError:
+                    continue
+                passed += 1
+                reasons.append(f"{number}: {name} with a defect")
     return {
         "networks": networks,
         "published": published,
@@ -94,6 +114,31 @@ def measured(networks: int) -> dict[str, Any]:
         "defects_published": passed,
         "reasons": reasons,
     }
+
+
+def _folded(network: QIN) -> FoldedNetwork:
+    return FoldedNetwork.of(network).calibrated(CALIBRATION.slope, CALIBRATION.intercept)
+
+
+def _defective(
+    network: QIN, golden: Golden, number: int
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """One folded tensor, one fold and the calibration's: a name, and what must be refused."""
+    tensors = list(defects.tensors(_folded(network)))
+    tensor, defective = tensors[number % len(tensors)]
+    yield tensor, lambda: check_folds(defective, golden, "v")
+    folds = [
+        (module, name)
+        for module, name in defects.FOLDS
+        if name != "_join" or len(network.schema.context) > 1  # of two context features
+    ]
+    for module, name in (folds[number % len(folds)], (fold, "calibration")):
+
+        def check(module: ModuleType = module, name: str = name) -> None:
+            with mock.patch.object(module, name, defects.of_a_fold(module, name)):
+                check_folds(_folded(network), golden, "v")
+
+        yield name, check
 
 
 def _ratio(model: FoldedModel, network: QIN) -> float:

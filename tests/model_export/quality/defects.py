@@ -1,18 +1,40 @@
-"""Plants a defect of 1e-7 into one fold, or into one folded tensor."""
+"""Plants a defect of 1e-7 into one fold or one folded tensor, or one of 1e-3 into a graph's block.
+
+Folds and blocks are listed from their modules, so that a new one is planted without being named.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from model_export.graphs import blocks, context_tables, towers
 from model_export.graphs import folds as fold
+from model_export.graphs.blocks import Block
 from model_export.graphs.folded_network import FoldedNetwork
 
 SIZE = 1e-7  # relative
-FOLDS = ("attention_keys", "attention_values", "rows", "batch_norm", "first_layer")
+BLOCK_SIZE = 1e-3  # relative: a smaller one may pass for float32 rounding
+
+
+def functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The functions defined in ``module``, by name."""
+    found = inspect.getmembers(module, inspect.isfunction)
+    return {name: value for name, value in found if value.__module__ == module.__name__}
+
+
+FOLDS = [(fold, name) for name in functions(fold)] + [(context_tables, "_join")]
+BLOCKS = [
+    (module, name)
+    for module in (blocks, towers)
+    for name, function in functions(module).items()
+    if function.__annotations__["return"] == "Block" and not name.startswith("_")
+]
 
 
 def grown(value: Any) -> Any:
@@ -23,13 +45,31 @@ def grown(value: Any) -> Any:
     if isinstance(value, tuple):
         parts = [grown(part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if not isinstance(value, np.ndarray | float):  # names, and counts of levels
+        return value
     return np.where(value == 0, SIZE, value * (1 + SIZE))[()]
 
 
-def of_a_fold(name: str) -> Callable[..., Any]:
+def of_a_fold(module: ModuleType, name: str) -> Callable[..., Any]:
     """The fold, with the defect in what it returns."""
-    honest = getattr(fold, name)
+    honest = getattr(module, name)
     return lambda *given, **named: grown(honest(*given, **named))
+
+
+def of_a_block(module: ModuleType, name: str, size: float = BLOCK_SIZE) -> Callable[..., Block]:
+    """The function that writes a block, with the defect in the block's first output."""
+    honest = getattr(module, name)
+
+    def planted(*given: Any, **named: Any) -> Block:
+        block = honest(*given, **named)
+        out = block.outputs[0]
+        for node in block._nodes:
+            for names in (node.input, node.output):
+                names[:] = ["honest" if name == out else name for name in names]
+        block.node("Mul", ["honest", block.node("Constant", [], "g", value_float=1 + size)], out)
+        return block
+
+    return planted
 
 
 def tensors(network: FoldedNetwork) -> Iterator[tuple[str, FoldedNetwork]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from pathlib import Path
@@ -17,8 +18,10 @@ from model_export.__main__ import app
 from model_export.build import build
 from model_export.bundle.bundle import newest
 from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import Calibration
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.verify import verify
+from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality.calibrate import PICTURE, Calibrated, calibrate, network_logits, platt
 from model_export.quality.held_out import HeldOut
 from model_export.quality.random_network import random_network
@@ -49,6 +52,16 @@ def calibrated(sure: QIN, held_out: HeldOut) -> Calibrated:
     return calibrate(sure, held_out)
 
 
+def folded(network: QIN, calibration: Calibration) -> QIN:
+    """The network with the last layer that a bundle with this calibration has."""
+    changed = copy.deepcopy(network)
+    last = FoldedNetwork.of(network).calibrated(calibration.slope, calibration.intercept)
+    with torch.no_grad():
+        changed.fc.weight.copy_(torch.from_numpy(last.fc[None]))
+        changed.fc.bias.fill_(last.bias)
+    return changed
+
+
 def test_the_error_falls_for_users_it_was_not_fitted_on(calibrated: Calibrated) -> None:
     found = calibrated.calibration
     assert found.slope == pytest.approx(1 / 3, abs=0.05)
@@ -60,7 +73,7 @@ def test_the_error_falls_for_users_it_was_not_fitted_on(calibrated: Calibrated) 
 
 def test_the_ranking_is_unchanged(calibrated: Calibrated, sure: QIN, held_out: HeldOut) -> None:
     before = network_logits(sure, held_out.rows)
-    after = network_logits(calibrated.network, held_out.rows)
+    after = network_logits(folded(sure, calibrated.calibration), held_out.rows)
     assert auc(before, held_out.rows.label) == auc(after, held_out.rows.label)
     order = np.argsort(before, kind="stable")
     apart = np.diff(before[order]) > 1e-5  # nearer ones may change in rounding
@@ -70,10 +83,10 @@ def test_the_ranking_is_unchanged(calibrated: Calibrated, sure: QIN, held_out: H
 
 
 def test_the_bundle_answers_with_it_and_says_so(
-    calibrated: Calibrated, held_out: HeldOut, tmp_path: Path
+    calibrated: Calibrated, sure: QIN, held_out: HeldOut, tmp_path: Path
 ) -> None:
     bundle = build(
-        calibrated.network,
+        sure,
         tmp_path,
         calibration=calibrated.calibration,
         pictures={PICTURE: calibrated.picture},
@@ -107,8 +120,8 @@ def test_a_known_share_of_negatives_is_put_right(network: QIN, held_out: HeldOut
     )
     assert found.calibration.slope == plain.calibration.slope
     truth = 1 / (1 + np.exp(-network_logits(network, rows)))
-    put_right = 1 / (1 + np.exp(-network_logits(found.network, rows)))
-    left_alone = 1 / (1 + np.exp(-network_logits(plain.network, rows)))
+    put_right = 1 / (1 + np.exp(-network_logits(folded(network, found.calibration), rows)))
+    left_alone = 1 / (1 + np.exp(-network_logits(folded(network, plain.calibration), rows)))
     assert np.abs(put_right - truth).mean() < 0.03 < np.abs(left_alone - truth).mean()
 
 

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from model_export.__main__ import app
-from model_export.build import build
+from model_export.build import Int8, build
 from model_export.bundle.bundle import Bundle
-from model_export.bundle.errors import BundleError, ParityError
+from model_export.bundle.errors import BundleError, GateError, ParityError
 from model_export.bundle.golden import Golden
 from model_export.bundle.manifest import TOLERANCE
 from model_export.bundle.verify import _misfits, verify
-from model_export.graphs import folds as fold
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality import parity
+from model_export.quality.calibrate import calibrate
 from model_export.quality.golden_cases import golden_answers
 from model_export.quality.parity import check_folds
 from model_export.quality.random_network import ill_conditioned, random_network
+from model_export.quality.random_rows import random_held_out
 from model_export.quality.reference import exact_answers
 from tests.model_export.measure_parity import measured, rounds_beyond
 from tests.model_export.quality import defects
-from tests.model_export.schemas import ALL, SMALL_SIZES
+from tests.model_export.schemas import ALL, MANY_CONTEXTS, SMALL, SMALL_SIZES
 from training.qin import QIN
 
 FORMAT_1 = Path(__file__).parents[1] / "golden" / "format-1"
+
+
+def _named(value: object) -> str:
+    return value.__name__.rpartition(".")[2] if isinstance(value, ModuleType) else str(value)
 
 
 @pytest.mark.parametrize("schema", ALL, ids=lambda schema: schema.name)
@@ -40,14 +46,35 @@ def test_the_folds_are_exact_in_float64(schema) -> None:
         assert np.abs(answers - golden.probability).max() < 1e-12
 
 
-@pytest.mark.parametrize("name", defects.FOLDS)
+@pytest.mark.parametrize(("module", "name"), defects.FOLDS, ids=_named)
 def test_a_defect_of_1e_7_in_a_fold_is_not_published(
-    name: str, network: QIN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType,
+    name: str,
+    network: QIN,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fold, name, defects.of_a_fold(name))
+    fitted = calibrate(network, random_held_out(network)).calibration
+    monkeypatch.setattr(module, name, defects.of_a_fold(module, name))
     with pytest.raises(ParityError, match=r"is not published: .*float64.*worst case: \w.*"):
-        build(network, tmp_path, version="v", accept_rounding=True)
+        build(network, tmp_path, version="v", calibration=fitted, accept_rounding=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("module", "name"), defects.BLOCKS, ids=_named)
+def test_a_defect_in_a_block_of_the_graphs_is_not_published(
+    module: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 1.0 if "int8" in name else defects.BLOCK_SIZE  # int8 is judged by its own gate
+    monkeypatch.setattr(module, name, defects.of_a_block(module, name, size))
+    refused = 0
+    for schema in (SMALL, MANY_CONTEXTS):  # candidates as pixels, and as rows
+        network = random_network(schema, SMALL_SIZES)
+        try:
+            build(network, tmp_path, int8=Int8(random_held_out(network)))
+        except (ParityError, GateError) as error:
+            refused += isinstance(error, GateError) == ("int8" in name)
+    assert refused
 
 
 def test_a_defect_of_1e_7_in_any_folded_tensor_is_refused(network: QIN) -> None:
