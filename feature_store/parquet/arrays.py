@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 # Largest magnitude up to which every whole number has an exact floating-point value.
@@ -57,6 +58,12 @@ def numbers(array: pa.Array) -> NDArray[np.generic]:
     filled = array.fill_null(0) if array.null_count else array
     values: NDArray[np.generic] = filled.to_numpy(zero_copy_only=False)
     return values
+
+
+def flattened(array: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Return all elements (E,) of lists, unwrapped, and the lists' lengths (N,): 0 of a null."""
+    lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+    return plain(array.flatten()), lengths.astype(np.int64)
 
 
 def is_list(kind: pa.DataType) -> bool:

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_store.parquet.arrays import is_list, is_number, numbers, plain, whole_numbers
+from feature_store.parquet.arrays import flattened, is_list, is_number, numbers, whole_numbers
 
 
 class DataFileError(ValueError):
@@ -156,12 +155,11 @@ def _flattened(
         return None, np.zeros(0, np.intp), np.zeros(0, np.int64)
     missing = array.is_null().to_numpy(zero_copy_only=False)
     column.reject(missing, "null")
-    lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+    elements, lengths = flattened(array)
     rows = np.repeat(np.arange(len(array)), lengths)
-    elements = plain(array.flatten())
     if elements.null_count:
         column.reject(_rows_mask(rows[elements.is_null().to_numpy(False)], len(array)), "null")
-    return elements, rows, lengths.astype(np.int64)
+    return elements, rows, lengths
 
 
 def _reject_range(

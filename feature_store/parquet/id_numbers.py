@@ -13,15 +13,18 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
-from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from feature_store.contract import MAX_ID, Ids
+from feature_store.parquet.arrays import flattened, is_list, is_number, plain
 from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.table import ParquetTable, tables_of
+from feature_store.parquet.texts import texts
 
 Method = Literal["mask", "sha256"]
 BATCH_ROWS = 65_536
@@ -44,25 +47,28 @@ class IdReport:
 
 
 class IdNumbers:
-    """The id columns of some parquet files, mapped by one method."""
+    """The id columns of parquet files, or folders of parts, mapped by one method."""
 
-    def __init__(self, files: Sequence[Path], columns: Sequence[str], method: Method) -> None:
+    def __init__(self, paths: Sequence[Path], columns: Sequence[str], method: Method) -> None:
         self._columns, self._method = columns, method
-        self._files = [(path, _opened(path)) for path in files]
-        found = {name for _, file in self._files for name in file.schema_arrow.names}
+        self._sources = [(path, tables_of(path)) for path in paths]
+        found = {name for _, table in self._tables() for name in table.columns}
         for name in columns:
             if name not in found:
-                raise DataFileError(f"{files[0]}: no given file has a column {name!r}")
-        self.rows: int = sum(file.metadata.num_rows for _, file in self._files)
+                raise DataFileError(f"{paths[0]}: no given file has a column {name!r}")
+
+    def _tables(self) -> Iterator[tuple[Path, ParquetTable]]:
+        for path, tables in self._sources:
+            yield from ((path, table) for table in tables)
 
     def report(self) -> IdReport:
         """Read all ids and count. DataFileError."""
         parts = [pa.array([], self._key_type)]
-        for path, file in self._files:
-            names = self._present(file)
-            for batch in _batches(path, file, names):
-                for name in names:
-                    keys = self._keys(_elements(batch.column(name)), f"{path}: column {name}")
+        for _, table in self._tables():
+            names = self._present(table)
+            for _, arrays in table.batches(names, BATCH_ROWS):
+                for name, array in arrays.items():
+                    keys, _ = self._keys(array, f"{table.path}: column {name}")
                     parts.append(pc.unique(keys.drop_null()))
             parts = [pc.unique(pa.chunked_array(parts))]
         keys = parts[0]
@@ -81,69 +87,76 @@ class IdNumbers:
         return report
 
     def write(self, folder: Path) -> list[Path]:
-        """Write a copy of each file, its id columns mapped to int64. DataFileError if it exists."""
+        """Write copies of the files, and of folders with their parts, id columns mapped to int64.
+
+        DataFileError if a copy exists.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        targets = [folder / path.name for path, _ in self._files]
+        targets = [folder / path.name for path, _ in self._sources]
         if len(set(targets)) < len(targets):
             raise DataFileError(f"{folder}: two of the files have the same name; write them apart")
         for target in targets:
             if target.exists():
                 raise DataFileError(f"{target}: exists; choose another folder")
-        for target, (path, file) in zip(targets, self._files, strict=True):
-            self._copy(path, file, target)
+        for path, table in self._tables():
+            target = folder / path.name / table.path.relative_to(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._copy(table, target)
         return targets
 
-    def _copy(self, path: Path, file: pq.ParquetFile, target: Path) -> None:
-        mapped, schema = self._present(file), file.schema_arrow
+    def _copy(self, table: ParquetTable, target: Path) -> None:
+        """Copy a file; its columns that are not ids keep their types."""
+        mapped, schema = self._present(table), table.schema.remove_metadata()
         for name in mapped:
             at = schema.get_field_index(name)
-            kind = pa.list_(pa.int64()) if _is_list(schema.field(at).type) else pa.int64()
-            schema = schema.set(at, pa.field(name, kind))
-        with pq.ParquetWriter(target, schema.remove_metadata()) as writer:
-            for batch in _batches(path, file, schema.names):
-                columns = [
-                    self._mapped(batch.column(n), f"{path}: column {n}")
-                    if n in mapped
-                    else batch.column(n)
-                    for n in schema.names
-                ]
-                writer.write_batch(
-                    pa.RecordBatch.from_arrays(columns, schema=schema.remove_metadata())
-                )
+            if at < 0:  # of a folder's name
+                schema = schema.append(pa.field(name, pa.int64()))
+                continue
+            lists = is_list(plain(pa.nulls(0, schema.field(at).type)).type)
+            schema = schema.set(at, pa.field(name, pa.list_(pa.int64()) if lists else pa.int64()))
+        with pq.ParquetWriter(target, schema) as writer:
+            for _, arrays in table.batches(schema.names, BATCH_ROWS, unwrap=False):
+                for name in mapped:
+                    source = f"{table.path}: column {name}"
+                    arrays[name] = self._mapped(plain(arrays[name]), source)
+                columns = [arrays[name] for name in schema.names]
+                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
     def _mapped(self, array: pa.Array, source: str) -> pa.Array:
-        keys = self._keys(_elements(array), source)
+        keys, lengths = self._keys(array, source)
         encoded = keys.dictionary_encode()
         numbers = pa.array(self._numbers(encoded.dictionary)).take(encoded.indices)
-        if not _is_list(array.type):
+        if lengths is None:
             return numbers
-        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
         return pa.ListArray.from_arrays(offsets, numbers, mask=array.is_null())
 
-    def _present(self, file: pq.ParquetFile) -> list[str]:
-        return [name for name in self._columns if name in file.schema_arrow.names]
+    def _present(self, table: ParquetTable) -> list[str]:
+        return [name for name in self._columns if name in table.columns]
 
     @property
     def _key_type(self) -> pa.DataType:
         return pa.uint64() if self._method == "mask" else pa.large_string()
 
-    def _keys(self, array: pa.Array, source: str) -> pa.Array:
-        """(E,) ids in the form that the method takes: the bits of integers, or texts."""
-        kind, types = array.type, pa.types
-        if types.is_dictionary(kind):
-            return self._keys(array.dictionary_decode(), source)
-        if types.is_integer(kind):
-            if self._method == "sha256":
-                return array.cast(pa.large_string())
-            return array if types.is_uint64(kind) else _bits(array)
-        if types.is_string(kind) or types.is_large_string(kind):
-            if self._method == "mask":
-                raise DataFileError(f"{source}: holds {kind}, not integers; use --method sha256")
-            return array.cast(pa.large_string())
-        if isinstance(kind, pa.UuidType) and self._method == "sha256":
-            return pa.array([_uuid(v) for v in array.storage.to_pylist()], pa.large_string())
-        raise DataFileError(f"{source}: holds {kind}, not ids of method {self._method}")
+    def _keys(self, array: pa.Array, source: str) -> tuple[pa.Array, NDArray[np.int64] | None]:
+        """(E,) ids in the form that the method takes: the bits of integers, or texts.
+
+        Then, if the column holds lists, their lengths.
+        """
+        elements, lengths = flattened(array) if is_list(array.type) else (array, None)
+        kind = elements.type
+        if self._method == "sha256":
+            read = texts(elements)
+            if read is None:
+                raise DataFileError(f"{source}: holds {kind}, not ids of method sha256")
+            for reason in read[1].values():
+                raise DataFileError(f"{source}: {reason}")
+            return read[0], lengths
+        if not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
+            no_ids = is_number(kind) or texts(elements[:0]) is None
+            hint = "" if no_ids else "; use --method sha256"
+            raise DataFileError(f"{source}: holds {kind}, not integers{hint}")
+        return (elements if pa.types.is_uint64(kind) else _bits(elements)), lengths
 
     def _numbers(self, keys: pa.Array) -> Ids:
         if self._method == "mask":
@@ -171,32 +184,9 @@ def hashed(text: str) -> int:
     return int.from_bytes(sha256(text.encode()).digest()[:8], "big") & MAX_ID
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataFileError(f"{path}: not a readable parquet file: {error}") from error
-
-
-def _batches(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from file.iter_batches(BATCH_ROWS, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise DataFileError(f"{path}: damaged: {error}") from error
-
-
 def _bits(array: pa.Array) -> pa.Array:
     """Signed integers as the unsigned ones of the same 64 bits."""
     return array.cast(pa.int64()).view(pa.uint64())
-
-
-def _elements(array: pa.Array) -> pa.Array:
-    return array.flatten() if _is_list(array.type) else array
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def _repeated(numbers: Ids) -> Ids:
@@ -207,7 +197,3 @@ def _repeated(numbers: Ids) -> Ids:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
-
-
-def _uuid(value: bytes | None) -> str | None:
-    return None if value is None else str(UUID(bytes=value))

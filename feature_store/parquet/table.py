@@ -49,10 +49,18 @@ class ParquetTable:
                 "times; write it once"
             )
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The file's own columns, without those of its folders' names."""
+        return self._file.schema_arrow
+
     def batches(
-        self, columns: Sequence[str], batch_size: int, start: int = 0
+        self, columns: Sequence[str], batch_size: int, start: int = 0, *, unwrap: bool = True
     ) -> Iterator[tuple[int, dict[str, pa.Array]]]:
-        """(number of the first row, columns) from row ``start`` on; skips whole row groups."""
+        """(number of the first row, columns) from row ``start`` on; skips whole row groups.
+
+        ``unwrap``: ``plain`` arrays; otherwise of the file's types.
+        """
         for name in columns:
             self.require(name)
         groups, first, row = [], 0, 0
@@ -69,7 +77,9 @@ class ParquetTable:
                 skip = max(0, start - row)
                 if skip < batch.num_rows:
                     part = batch.slice(skip)
-                    arrays = {name: plain(part.column(name)) for name in own}
+                    arrays = {name: part.column(name) for name in own}
+                    if unwrap:
+                        arrays = {name: plain(array) for name, array in arrays.items()}
                     arrays |= self._constants(columns, part.num_rows)
                     yield row + skip, arrays
                 row += batch.num_rows

@@ -86,6 +86,30 @@ def test_strings_and_uuids_are_hashed_as_any_client_can(tmp_path: Path) -> None:
     assert column(written, "seq") == [[0, sha("ann")], [None, sha("b/7")]]
 
 
+def test_folders_of_parts_are_read_and_copied_part_by_part(tmp_path: Path) -> None:
+    days = tmp_path / "days"
+    for day, users in {"01": [-1, 4], "02": [-3]}.items():
+        (days / f"dt={day}").mkdir(parents=True)
+        other = pa.array(["a"] * len(users)).dictionary_encode()
+        parquet(days / f"dt={day}" / "part-0.parquet", user_id=users, clicks=other)
+        (days / "_SUCCESS").touch()
+    (tmp_path / "shops" / "user_id=x").mkdir(parents=True)
+    parquet(tmp_path / "shops" / "user_id=x" / "p.parquet", item=pa.array([[7]]))
+    result = run("ids", days, "--column", "user_id", "--json", "--into", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert (json.loads(result.stdout)["ids"], json.loads(result.stdout)["outside"]) == (3, 2)
+    first = pq.read_table(tmp_path / "out" / "days" / "dt=01" / "part-0.parquet", partitioning=None)
+    assert first.column("user_id").to_pylist() == [SIGN - 1, 4]
+    assert pa.types.is_dictionary(first.schema.field("clicks").type)  # no id: kept as it was
+    assert column(tmp_path / "out" / "days" / "dt=02" / "part-0.parquet", "user_id") == [SIGN - 3]
+    options = ("--column", "user_id", "--method", "sha256", "--into", tmp_path / "out")
+    assert run("ids", tmp_path / "shops", *options).exit_code == 0
+    copied = pq.read_table(
+        tmp_path / "out" / "shops" / "user_id=x" / "p.parquet", partitioning=None
+    )
+    assert copied.to_pydict() == {"item": [[7]], "user_id": [sha("x")]}  # of the folder's name
+
+
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
