@@ -61,7 +61,7 @@ def _uuids(array: pa.Array) -> pa.Array:
     values = np.frombuffer(b"".join(raw.to_pylist()), np.uint8)
     characters: NDArray[np.uint8] = np.full((len(array), 36), ord("-"), np.uint8)
     characters[:, PLACES] = DIGITS[values].reshape(len(array), 32)
-    offsets = pa.py_buffer(np.arange(0, characters.size + 1, 36, np.int64))
+    offsets = pa.py_buffer(36 * np.arange(len(array) + 1, dtype=np.int64))
     whole = pa.Array.from_buffers(
         pa.large_string(), len(array), [None, offsets, pa.py_buffer(characters.tobytes())]
     )
