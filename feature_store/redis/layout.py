@@ -2,97 +2,32 @@
 
     qin:h:{7}          list     user 7's item ids, newest first; expires
     qin:k:{7}:abc      string   idempotency key abc of user 7 has been applied; expires
+    qin:ut:{7}         string   text ids: the text that user 7 stands for; expires with the history
     qin:i:{17}:81      string   item 81, an item record (81 mod 64 = 17)
+    qin:it:{17}:81     string   text ids: the text that item 81 stands for; stays
     qin:ids:{17}       set      ids of the items in partition 17
     qin:changes        stream   ids of items that were put or deleted, or soon will be; bounded
-    qin:meta           hash     format, schema, partitions
+    qin:meta           hash     format, schema, partitions; id_key: the key of text ids, 16 bytes
     qin:note:load      string   how far a load has come
 
-The part in braces is the cluster's hash tag: an item and its partition's set are in one slot, and
-so are a user's history and keys. Updates of several keys are scripts: atomic, in one round trip.
-On one server the script also appends to the change log; in a cluster
-``feature_store.redis.announcer`` does.
+The part in braces is the cluster's hash tag: items, their texts and their partition's set are in
+one slot, and so are a user's history, text and keys. Updates of several keys are scripts
+(``feature_store.redis.scripts``): atomic, in one round trip. On one server the script also appends
+to the change log; in a cluster ``feature_store.redis.announcer`` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from feature_store.contract import Append
+import numpy as np
+
+from feature_store.contract import Append, Ids
+from feature_store.redis import scripts
 from feature_store.redis.connection import Parts
 from feature_store.redis.replies import IDS, id_of
 from feature_store.redis.topology import Command
-
-# KEYS: history [, idempotency key]. ARGV: length, seconds, the key's seconds, oldest … newest.
-_APPEND = """
-if KEYS[2] and redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
-if ARGV[4] then
-  redis.call('LPUSH', KEYS[1], unpack(ARGV, 4))
-  redis.call('LTRIM', KEYS[1], 0, ARGV[1] - 1)
-  redis.call('EXPIRE', KEYS[1], ARGV[2])
-end
-if KEYS[2] then redis.call('SET', KEYS[2], '', 'EX', ARGV[3]) end
-return 1"""
-
-# KEYS: history. ARGV: seconds, newest … oldest.
-_REPLACE = """
-redis.call('DEL', KEYS[1])
-if ARGV[2] then
-  redis.call('RPUSH', KEYS[1], unpack(ARGV, 2))
-  redis.call('EXPIRE', KEYS[1], ARGV[1])
-end
-return 1"""
-
-# KEYS: the partition's set, items. ARGV: ids, then records, in the order of the items.
-_PUT = """
-local count = #KEYS - 1
-redis.call('SADD', KEYS[1], unpack(ARGV, 1, count))
-for at = 1, count do redis.call('SET', KEYS[at + 1], ARGV[count + at]) end
-return count"""
-
-# KEYS: the partition's set, items. ARGV: ids.
-_DELETE = """
-redis.call('SREM', KEYS[1], unpack(ARGV))
-return redis.call('DEL', unpack(KEYS, 2))"""
-
-# KEYS: item. ARGV: the record it must have, the record it gets.
-_SWAP = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
-return 1"""
-
-
-# The same for one server, which holds every key. The change log comes first: if appending to it
-# fails, the script stops and nothing is written.
-
-# KEYS: the change log, the items' sets, the items. ARGV: length of the log, ids in one text, ids,
-# records.
-_PUT_AND_TELL = """
-redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'ids', ARGV[2])
-local count = (#KEYS - 1) / 2
-for at = 1, count do
-  redis.call('SADD', KEYS[1 + at], ARGV[2 + at])
-  redis.call('SET', KEYS[1 + count + at], ARGV[2 + count + at])
-end
-return count"""
-
-# KEYS: the change log, the items' sets, the items. ARGV: length of the log, ids in one text, ids.
-_DELETE_AND_TELL = """
-redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'ids', ARGV[2])
-local count, gone = (#KEYS - 1) / 2, 0
-for at = 1, count do
-  redis.call('SREM', KEYS[1 + at], ARGV[2 + at])
-  gone = gone + redis.call('DEL', KEYS[1 + count + at])
-end
-return gone"""
-
-# KEYS: item, the change log. ARGV: the record it must have, the record it gets, length of the log,
-# the id.
-_SWAP_AND_TELL = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'ids', ARGV[4])
-redis.call('SET', KEYS[1], ARGV[2])
-return 1"""
 
 
 class Layout:
@@ -101,6 +36,7 @@ class Layout:
     def __init__(self, prefix: str, partitions: int) -> None:
         self._prefix = prefix
         self._items = [f"{prefix}:i:{{{n}}}:" for n in range(partitions)]
+        self._texts = [f"{prefix}:it:{{{n}}}:" for n in range(partitions)]
         self._sets = [f"{prefix}:ids:{{{n}}}".encode() for n in range(partitions)]
         self.partitions = partitions
         self.changes = f"{prefix}:changes".encode()
@@ -120,31 +56,93 @@ class Layout:
     def item(self, item_id: int) -> bytes:
         return f"{self._items[item_id % self.partitions]}{item_id}".encode()
 
+    def item_text(self, item_id: int) -> bytes:
+        return f"{self._texts[item_id % self.partitions]}{item_id}".encode()
+
+    def user_text(self, user_id: int) -> bytes:
+        return b"%b:ut:{%d}" % (self._prefix.encode(), user_id)
+
+    def by_partition(self, ids: Ids) -> Iterator[np.ndarray[Any, np.dtype[np.intp]]]:
+        """Group positions by partition."""
+        if not len(ids):
+            return
+        partition = ids % self.partitions
+        order = np.argsort(partition, kind="stable")
+        yield from np.split(order, np.flatnonzero(np.diff(partition[order])) + 1)
+
     def read_history(self, user_id: int, length: int) -> Command:
         key = self.history(user_id)
         return Command(("LRANGE", key, 0, length - 1), key)
 
     def append(self, append: Append, length: int, ttl_s: int, key_ttl_s: int) -> Command:
-        """Push ids oldest first, so that the newest ends up at the head."""
-        keys = [self.history(append.user_id)]
+        """Push ids oldest first, so that the newest ends up at the head.
+
+        Reply: whether they were; the text that is kept, if the append's is another.
+        """
+        keys, argv, script = (
+            [self.history(append.user_id)],
+            [length, ttl_s, key_ttl_s],
+            scripts.APPEND,
+        )
+        texts: Parts = ()
+        if append.user_text is not None:
+            keys.append(self.user_text(append.user_id))
+            texts, script = (append.user_text,), scripts.APPEND_WITH_TEXT
         if append.key is not None:
             keys.append(f"{self._prefix}:k:{{{append.user_id}}}:{append.key}".encode())
         ids = [int(item) for item in append.item_ids[-length:]]
-        parts: Parts = ("EVAL", _APPEND, len(keys), *keys, length, ttl_s, key_ttl_s, *ids)
+        parts: Parts = ("EVAL", script, len(keys), *keys, *argv, *texts, *ids)
         return Command(parts, keys[0], again=append.key is not None)
 
-    def replace_history(self, user_id: int, newest_first: Sequence[int], ttl_s: int) -> Command:
+    def replace_history(
+        self, user_id: int, newest_first: Sequence[int], ttl_s: int, text: str | None = None
+    ) -> Command:
+        """Replace a history, with the user's ``text`` if given.
+
+        Reply: 1; the text that is kept, if it is another.
+        """
         key = self.history(user_id)
-        return Command(("EVAL", _REPLACE, 1, key, ttl_s, *newest_first), key)
+        if text is None:
+            return Command(("EVAL", scripts.REPLACE, 1, key, ttl_s, *newest_first), key)
+        keys = (key, self.user_text(user_id))
+        return Command(
+            ("EVAL", scripts.REPLACE_WITH_TEXT, 2, *keys, ttl_s, text, *newest_first), key
+        )
+
+    def delete_history_and_text(self, user_id: int) -> Command:
+        """Reply: whether there was a history; of the fallback, a list that ends with it."""
+        history, text = self.history(user_id), self.user_text(user_id)
+        return Command(
+            ("EVAL", scripts.DELETE_WITH_TEXT, 2, history, text),
+            history,
+            per_key_fallback=lambda: [Command(("DEL", key), key) for key in (text, history)],
+        )
 
     def read_items(self, item_ids: Sequence[int]) -> Command:
         """Read records of items; in a cluster, of one partition."""
-        keys = [self.item(item) for item in item_ids]
+        return self.read_keys([self.item(item) for item in item_ids])
+
+    def read_keys(self, keys: Sequence[bytes]) -> Command:
+        """Read strings of one slot; without a cluster, of any."""
         return Command(
             ("MGET", *keys),
             keys[0],
             per_key_fallback=lambda: [Command(("GET", k), k) for k in keys],
         )
+
+    def keep_item_texts(self, item_ids: Sequence[int], texts: Sequence[str]) -> Command:
+        """Keep the texts of items that have none; in a cluster, of one partition.
+
+        Reply: it ends with what is now kept of each.
+        """
+        keys = [self.item_text(item) for item in item_ids]
+
+        def per_key_fallback() -> list[Command]:
+            kept = [Command(("SETNX", k, t), k) for k, t in zip(keys, texts, strict=True)]
+            return [*kept, *(Command(("GET", key), key) for key in keys)]
+
+        parts: Parts = ("EVAL", scripts.KEEP_TEXTS, len(keys), *keys, *texts)
+        return Command(parts, keys[0], per_key_fallback=per_key_fallback)
 
     def put_items(self, partition: int, item_ids: Sequence[int], records: list[bytes]) -> Command:
         index, keys = self._sets[partition], [self.item(item) for item in item_ids]
@@ -153,7 +151,7 @@ class Layout:
             sets = [Command(("SET", k, r), k) for k, r in zip(keys, records, strict=True)]
             return [Command(("SADD", index, *item_ids), index), *sets]
 
-        parts: Parts = ("EVAL", _PUT, len(keys) + 1, index, *keys, *item_ids, *records)
+        parts: Parts = ("EVAL", scripts.PUT, len(keys) + 1, index, *keys, *item_ids, *records)
         return Command(parts, index, per_key_fallback=per_key_fallback)
 
     def delete_items(self, partition: int, item_ids: Sequence[int]) -> Command:
@@ -164,28 +162,28 @@ class Layout:
             deletions = [Command(("DEL", key), key) for key in keys]
             return [*deletions, Command(("SREM", index, *item_ids), index)]
 
-        parts: Parts = ("EVAL", _DELETE, len(keys) + 1, index, *keys, *item_ids)
+        parts: Parts = ("EVAL", scripts.DELETE, len(keys) + 1, index, *keys, *item_ids)
         return Command(parts, index, per_key_fallback=per_key_fallback)
 
     def swap_item(self, item_id: int, before: bytes, after: bytes) -> Command:
         key = self.item(item_id)
-        return Command(("EVAL", _SWAP, 1, key, before, after), key, again=False)
+        return Command(("EVAL", scripts.SWAP, 1, key, before, after), key, again=False)
 
     def put_and_tell(self, item_ids: Sequence[int], records: list[bytes], kept: int) -> Command:
         keys, ids = self._all_keys(item_ids), " ".join(map(str, item_ids))
-        parts: Parts = ("EVAL", _PUT_AND_TELL, len(keys), *keys, kept, ids, *item_ids, *records)
-        return Command(parts, keys[0])
+        argv: Parts = (kept, ids, *item_ids, *records)
+        return Command(("EVAL", scripts.PUT_AND_TELL, len(keys), *keys, *argv), keys[0])
 
     def delete_and_tell(self, item_ids: Sequence[int], kept: int) -> Command:
         """Reply: how many existed."""
         keys, ids = self._all_keys(item_ids), " ".join(map(str, item_ids))
-        parts: Parts = ("EVAL", _DELETE_AND_TELL, len(keys), *keys, kept, ids, *item_ids)
+        parts: Parts = ("EVAL", scripts.DELETE_AND_TELL, len(keys), *keys, kept, ids, *item_ids)
         return Command(parts, keys[0])
 
     def swap_and_tell(self, item_id: int, before: bytes, after: bytes, kept: int) -> Command:
         key = self.item(item_id)
         argv: Parts = (before, after, kept, item_id)
-        parts: Parts = ("EVAL", _SWAP_AND_TELL, 2, key, self.changes, *argv)
+        parts: Parts = ("EVAL", scripts.SWAP_AND_TELL, 2, key, self.changes, *argv)
         return Command(parts, key, again=False)
 
     def _all_keys(self, item_ids: Sequence[int]) -> list[bytes]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import numpy as np
 
 from feature_store.codec import ItemCodec
-from feature_store.contract import MISSING, Append, Changes, Ids, ItemBatch, ItemRows
+from feature_store.contract import Append, Changes, Ids, ItemBatch, ItemRows
 from feature_store.errors import (
     StoreCorrupt,
     StoreError,
@@ -21,23 +19,21 @@ from feature_store.errors import (
 from feature_store.faults import FaultLog
 from feature_store.ids import checked_id, checked_ids
 from feature_store.options import StoreOptions
-from feature_store.redis.announcer import Announcer
 from feature_store.redis.client import BULK_PATIENCE_S, RedisClient, with_key
 from feature_store.redis.connection import Parts
 from feature_store.redis.durability import SETTINGS, durability, settings_of
+from feature_store.redis.items import ItemRecords
 from feature_store.redis.layout import Layout, meta_key
 from feature_store.redis.replies import change_batch, history_of, id_of, info_of, parsing_reply
-from feature_store.redis.scan import scan_partition, scan_users
+from feature_store.redis.scan import scan_users
 from feature_store.redis.server import BULK, REQUESTS
-from feature_store.redis.topology import Command, Topology
+from feature_store.redis.texts import Texts, collision
+from feature_store.redis.topology import Command, Reply, Topology
 from feature_store.schema import FeatureSchema
-from feature_store.schema_record import format_of, parse, settled
+from feature_store.schema_record import format_of, parse, settled, settled_ids
 from feature_store.text_ids import TextIds
 
-ITEMS_PER_SCRIPT = 512
-PARTITIONS_PER_BATCH = 16
 CHANGES_PER_ANSWER = 256
-PATCH_TRIES = 64
 MOST_PARTITIONS = 16_384  # as many as a cluster has slots
 
 
@@ -48,20 +44,23 @@ class RedisStore:
         self,
         nodes: Topology,
         schema: FeatureSchema,
+        text_ids: TextIds | None,
         layout: Layout,
         options: StoreOptions,
         faults: FaultLog,
         kind: str,
     ) -> None:
-        self.schema = schema
-        self.text_ids: TextIds | None = None
+        self.schema, self.text_ids = schema, text_ids
         self._faults = faults
         self._layout, self._options, self._kind = layout, options, kind
         self._client = RedisClient(nodes, options.budget_ms / 1e3, faults)
-        self._codec = ItemCodec(schema)
-        self._announcer: Announcer | None = None  # cluster only: else the scripts announce
-        if kind == "cluster":
-            self._announcer = Announcer(self._client, layout, options.changes_kept, faults)
+        self._codec, in_cluster = ItemCodec(schema), kind == "cluster"
+        self._items = ItemRecords(
+            self._client, layout, self._codec, options.changes_kept, in_cluster=in_cluster
+        )
+        self._texts: Texts | None = None
+        if text_ids is not None:
+            self._texts = Texts(self._client, layout, in_cluster=in_cluster)
 
     @classmethod
     async def open(
@@ -79,24 +78,29 @@ class RedisStore:
         await nodes.ready()
         key = meta_key(options.prefix)
         deadline = asyncio.get_running_loop().time() + BULK_PATIENCE_S
-        fields = Command(("HMGET", key, "format", "schema", "partitions"), key)
+        fields = Command(("HMGET", key, "format", "schema", "partitions", "id_key"), key)
         [reply] = await nodes.call([fields], deadline)
         if isinstance(reply, StoreError):
             raise with_key(reply, fields)
         with parsing_reply(place, "HMGET"):
-            version, text, partitions = reply
+            version, text, partitions, id_key = reply
         recorded = None if version is None or text is None else parse(place, version, text)
         chosen = settled(place, recorded, schema, create=create)
         count = options.partitions if recorded is None else id_of(partitions)
         if count is None or not 1 <= count <= MOST_PARTITIONS:
             raise StoreCorrupt(f"{place}: its partition count is damaged; load it again")
-        store = cls(nodes, chosen, Layout(options.prefix, count), options, faults, kind)
+        ids = settled_ids(place, None if recorded is None else version, id_key, options.ids)
+        store = cls(nodes, chosen, ids, Layout(options.prefix, count), options, faults, kind)
         if create and schema is not None:
             await store._record_schema()
         return store
 
     async def _record_schema(self) -> None:
         key = meta_key(self._options.prefix)
+        if self.text_ids is not None:  # another process may have just created the store
+            drawn = Command(("HSETNX", key, "id_key", self.text_ids.key), key)
+            kept = await self._client.bulk([drawn, Command(("HMGET", key, "id_key"), key)])
+            self.text_ids = TextIds(kept[1][0])
         text, partitions = self.schema.to_yaml(), self._layout.partitions
         fields: Parts = (
             "format",
@@ -131,20 +135,23 @@ class RedisStore:
 
     async def append_all(self, appends: Sequence[Append]) -> list[bool | StoreError]:
         commands = [self._append(append) for append in appends]
-        if not self._options.wait_replicas:
+        if self._options.wait_replicas:
+            replies = await self._replicated(commands)
+        else:
             replies = await self._client.each(commands)
-            return [r if isinstance(r, StoreError) else bool(r) for r in replies]
-        return await self._replicated(commands)
+        return [_applied(one, reply) for one, reply in zip(appends, replies, strict=True)]
 
     def _append(self, append: Append) -> Command:
         checked_id(append.user_id, "user id")
         checked_ids(append.item_ids, "item id")
+        if append.user_text is not None:
+            self._kept_texts()
         options = self._options
         return self._layout.append(
             append, self.schema.history_length, options.history_ttl_s, options.idempotency_ttl_s
         )
 
-    async def _replicated(self, commands: list[Command]) -> list[bool | StoreError]:
+    async def _replicated(self, commands: list[Command]) -> list[Reply]:
         """Append, each followed by its own WAIT; one on too few replicas is an error."""
         wanted, wait_ms = self._options.wait_replicas, max(1, int(self._options.budget_ms / 2))
         pairs = [
@@ -153,7 +160,7 @@ class RedisStore:
             for pair in (command, Command(("WAIT", wanted, wait_ms), command.key))
         ]
         replies = await self._client.each(pairs, BULK)
-        results: list[bool | StoreError] = []
+        results: list[Reply] = []
         for applied, copies in zip(replies[::2], replies[1::2], strict=True):
             failure = next((r for r in (applied, copies) if isinstance(r, StoreError)), None)
             if failure is None and copies < wanted:
@@ -161,23 +168,34 @@ class RedisStore:
                     f"the click is on only {copies} of {wanted} replicas: it may be lost",
                     unknown=True,
                 )
-            results.append(failure or bool(applied))
+            results.append(failure or applied)
         return results
 
     async def put_histories(
         self, histories: Mapping[int, Ids], texts: Mapping[int, str] | None = None
     ) -> None:
-        length, commands = self.schema.history_length, []
+        length, ttl_s, commands = self.schema.history_length, self._options.history_ttl_s, []
+        if texts:
+            self._kept_texts()
         for user_id, newest_first in histories.items():
             user = checked_id(user_id, "user id")
             kept = checked_ids(newest_first, "item id")[:length].tolist()
-            ttl_s = self._options.history_ttl_s
-            commands.append(self._layout.replace_history(user, kept, ttl_s))
-        await self._client.bulk(commands)
+            if not kept and self._texts is not None:
+                commands.append(self._layout.delete_history_and_text(user))
+            else:
+                text = texts[user] if texts else None
+                commands.append(self._layout.replace_history(user, kept, ttl_s, text))
+        for user, reply in zip(histories, await self._client.bulk(commands), strict=True):
+            if texts and isinstance(reply, bytes):
+                raise collision("user id", user, reply, texts[user])
 
     async def delete_history(self, user_id: int) -> bool:
-        key = self._layout.history(checked_id(user_id, "user id"))
-        return bool(await self._client.one(Command(("DEL", key), key)))
+        user = checked_id(user_id, "user id")
+        key = self._layout.history(user)
+        if self._texts is None:
+            return bool(await self._client.one(Command(("DEL", key), key)))
+        reply = await self._client.one(self._layout.delete_history_and_text(user))
+        return bool(reply[-1] if isinstance(reply, list) else reply)
 
     async def scan_histories(self, batch_size: int = 1024) -> AsyncIterator[dict[int, Ids]]:
         """Scan the whole keyspace of every server in steps: for operators, not for requests."""
@@ -192,107 +210,22 @@ class RedisStore:
         return sum([len(users) async for users in scan_users(self._client, self._layout)])
 
     async def items(self, item_ids: Ids) -> ItemBatch:
-        ids = checked_ids(item_ids, "item id")
-        return await self._read_items(ids, REQUESTS)
-
-    async def _read_items(self, ids: Ids, lane: int) -> ItemBatch:
-        groups = [np.arange(len(ids))] if self._kind != "cluster" else list(self._groups(ids))
-        groups = [group for group in groups if len(group)]
-        commands = [self._layout.read_items(ids[group].tolist()) for group in groups]
-        records: list[bytes | None] = [None] * len(ids)
-        for group, reply in zip(groups, await self._client.all(commands, lane), strict=True):
-            for at, record in zip(group.tolist(), reply, strict=True):
-                records[at] = record
-        return self._codec.decode(ids, records)
+        return await self._items.read(checked_ids(item_ids, "item id"))
 
     async def put_items(self, item_ids: Ids, rows: ItemRows) -> None:
-        ids = checked_ids(item_ids, "item id")
-        records = self._codec.encode(ids, rows)
-        kept, commands = self._options.changes_kept, []
-        if self._announcer is None:
-            for at in range(0, len(ids), ITEMS_PER_SCRIPT):
-                part = slice(at, at + ITEMS_PER_SCRIPT)
-                put = self._layout.put_and_tell(ids[part].tolist(), records[part], kept)
-                commands.append(put)
-            await self._client.bulk(commands, batch=PARTITIONS_PER_BATCH)
-            return
-        for group in self._groups(ids):
-            for cut in np.split(group, range(ITEMS_PER_SCRIPT, len(group), ITEMS_PER_SCRIPT)):
-                partition = int(ids[cut[0]]) % self._layout.partitions
-                chosen = [records[at] for at in cut.tolist()]
-                commands.append(self._layout.put_items(partition, ids[cut].tolist(), chosen))
-        async with self._announced(self._announcer, ids):
-            await self._client.bulk(commands, batch=PARTITIONS_PER_BATCH)
-
-    @asynccontextmanager
-    async def _announced(self, announcer: Announcer, ids: Ids) -> AsyncIterator[None]:
-        """Announce a write before and after; also after a failure, as it may be made in part."""
-        await announcer.before(ids.tolist())
-        try:
-            yield
-        finally:
-            await announcer.after(ids.tolist())
+        await self._items.put(checked_ids(item_ids, "item id"), rows)
 
     async def delete_items(self, item_ids: Ids) -> int:
-        ids = np.unique(checked_ids(item_ids, "item id"))
-        if self._announcer is None:
-            starts = range(0, len(ids), ITEMS_PER_SCRIPT)
-            kept = self._options.changes_kept
-            parts = [ids[s : s + ITEMS_PER_SCRIPT] for s in starts]
-            deletions = [self._layout.delete_and_tell(part.tolist(), kept) for part in parts]
-            return sum(await self._client.bulk(deletions, batch=PARTITIONS_PER_BATCH))
-        commands = [
-            self._layout.delete_items(
-                int(ids[group[0]]) % self._layout.partitions, ids[group].tolist()
-            )
-            for group in self._groups(ids)
-        ]
-        async with self._announced(self._announcer, ids):
-            replies = await self._client.bulk(commands, batch=PARTITIONS_PER_BATCH)
-        return sum(sum(r[:-1]) if isinstance(r, list) else int(r) for r in replies)
+        return await self._items.delete(np.unique(checked_ids(item_ids, "item id")))
 
     async def patch_item(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
-        ids, key = checked_ids([item_id], "item id"), self._layout.item(item_id)
-        for _ in range(PATCH_TRIES):
-            record = await self._client.one(Command(("GET", key), key))
-            if record is None:
-                return False
-            if fault := self._codec.fault(item_id, record):
-                raise StoreCorrupt(f"item {item_id}: {fault}; replace the whole item")
-            row = self._codec.decode(ids, [record]).rows
-            change(row)
-            after = self._codec.encode(ids, row)[0]
-            if self._announcer is None:
-                kept = self._options.changes_kept
-                swap = self._layout.swap_and_tell(item_id, record, after, kept)
-                swapped = await self._client.one(swap)
-            else:
-                async with self._announced(self._announcer, ids):
-                    swapped = await self._client.one(self._layout.swap_item(item_id, record, after))
-            if swapped:
-                return True
-        raise StoreUnavailable(f"item {item_id}: {PATCH_TRIES} concurrent changes; try again")
+        return await self._items.patch(item_id, change)
 
-    async def scan_items(self, batch_size: int = 4096) -> AsyncIterator[ItemBatch]:
-        pending: list[int] = []
-        for partition in range(self._layout.partitions):
-            async for found in scan_partition(self._client, self._layout, partition, batch_size):
-                pending += found
-                while len(pending) >= batch_size:
-                    yield await self._present(pending[:batch_size])
-                    del pending[:batch_size]
-        if pending:
-            yield await self._present(pending)
-
-    async def _present(self, item_ids: list[int]) -> ItemBatch:
-        """Read items, without those deleted meanwhile."""
-        batch = await self._read_items(np.array(item_ids, np.int64), BULK)
-        there = batch.status != MISSING
-        return ItemBatch(batch.ids[there], batch.rows[there], batch.status[there])
+    def scan_items(self, batch_size: int = 4096) -> AsyncIterator[ItemBatch]:
+        return self._items.scan(batch_size)
 
     async def count_items(self) -> int:
-        partitions = range(self._layout.partitions)
-        return sum(await self._client.bulk([self._layout.count_partition(n) for n in partitions]))
+        return await self._items.count()
 
     async def changes(self, cursor: str | None) -> Changes:
         if cursor is not None:
@@ -311,18 +244,25 @@ class RedisStore:
         return Changes(end, np.zeros(0, np.int64), lost=cursor is not None)
 
     async def name_items(self, texts: Mapping[int, str]) -> None:
-        raise StoreMismatch("redis: text ids are not kept yet")
+        await self._kept_texts().keep_items(texts)
+
+    def _kept_texts(self) -> Texts:
+        if self._texts is None:
+            raise StoreMismatch(
+                f"redis (prefix {self._options.prefix}): its ids are numeric: texts are not kept"
+            )
+        return self._texts
 
     async def item_texts(self, item_ids: Ids) -> list[str | None]:
-        return [None] * len(item_ids)
+        ids = checked_ids(item_ids, "item id")
+        return [None] * len(ids) if self._texts is None else await self._texts.of_items(ids)
 
     async def user_texts(self, user_ids: Sequence[int]) -> list[str | None]:
-        return [None] * len(user_ids)
+        users = [checked_id(user_id, "user id") for user_id in user_ids]
+        return [None] * len(users) if self._texts is None else await self._texts.of_users(users)
 
     async def fault(self, item_id: int) -> str | None:
-        key = self._layout.item(checked_id(item_id, "item id"))
-        record = await self._client.one(Command(("GET", key), key))
-        return None if record is None else self._codec.fault(item_id, record)
+        return await self._items.fault(checked_id(item_id, "item id"))
 
     async def describe(self) -> dict[str, str | int]:
         nodes, config = [], []
@@ -341,6 +281,7 @@ class RedisStore:
             **lasting,
             "prefix": self._options.prefix,
             "partitions": self._layout.partitions,
+            "ids": "numeric" if self.text_ids is None else "mapped",
             "item_record_bytes": self._codec.record_bytes,
         }
 
@@ -368,8 +309,7 @@ class RedisStore:
             await self._client.on(node, ("PING",), REQUESTS)
 
     async def close(self) -> None:
-        if self._announcer is not None:
-            await self._announcer.close()
+        await self._items.close()
         await self._client.close()
 
     @property
@@ -381,10 +321,9 @@ class RedisStore:
         """Names of the servers whose breaker is open."""
         return self._client.open_breakers
 
-    def _groups(self, ids: Ids) -> Iterator[np.ndarray[Any, np.dtype[np.intp]]]:
-        """Group positions by partition."""
-        if not len(ids):
-            return
-        partition = ids % self._layout.partitions
-        order = np.argsort(partition, kind="stable")
-        yield from np.split(order, np.flatnonzero(np.diff(partition[order])) + 1)
+
+def _applied(append: Append, reply: Reply) -> bool | StoreError:
+    """Return whether the clicks were added, or why not."""
+    if isinstance(reply, bytes) and append.user_text is not None:
+        return collision("user id", append.user_id, reply, append.user_text)
+    return reply if isinstance(reply, StoreError) else bool(reply)
