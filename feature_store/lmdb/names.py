@@ -19,12 +19,16 @@ class Names:
     def __init__(self, environment: LmdbEnvironment) -> None:
         self._environment = environment
 
-    def put(self, txn: Txn, kind: bytes, texts: Mapping[int, str]) -> None:
-        """Keep the texts. TextCollision, before any is written, names the first that is refused."""
+    def refuse_numeric(self) -> None:
+        """Raise StoreMismatch if the store's ids are numeric."""
         if NAMES not in self._environment.db:
             raise StoreMismatch(
                 f"{self._environment.path}: its ids are numeric: texts are not kept"
             )
+
+    def put(self, txn: Txn, kind: bytes, texts: Mapping[int, str]) -> None:
+        """Keep the texts. TextCollision, before any is written, names the first that is refused."""
+        self.refuse_numeric()
         db, fresh = self._environment.db[NAMES], []
         for number, text in sorted(texts.items()):
             key = _key(kind, number)

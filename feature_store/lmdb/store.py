@@ -124,11 +124,13 @@ class LmdbStore:
         user, env = checked_id(append.user_id, "user id"), self._env()
         newest_first = checked_ids(append.item_ids, "item id")[::-1]
         db = env.db["histories"]
+        if append.user_text is not None:
+            self._names.refuse_numeric()
 
         def change(txn: Txn) -> bool:
             record = txn.get(_key(user), db=db)
             before = newest_first[:0] if record is None else decode_history(user, record)
-            if append.user_text is not None:
+            if append.user_text is not None and len(newest_first):
                 self._names.put(txn, USER, {user: append.user_text})
             if append.key is not None and not self._seen.first_time(txn, user, append.key):
                 return False
