@@ -20,6 +20,7 @@ from service.artifacts.importer import ImportedBundle, ImportPolicy
 from service.artifacts.local_copies import LocalCopies
 from service.artifacts.repository import ModelRepository
 from service.engine.engine import Engine
+from service.items.item_texts import ItemTexts
 from service.items.shared_file import check_shared
 from service.items.store_client import StoreReader, store_options
 from service.lifecycle.catalog import ModelCatalog
@@ -103,6 +104,7 @@ async def build_application(
         metrics=metrics,
         store=store,
         reader=reader,
+        item_texts=ItemTexts(reader),
         refresher=refresher,
         engine=engine,
         admission=admission,

@@ -152,7 +152,7 @@ class RequestContext:
     model_version: str | None = None
     role: str | None = None  # in which that version answers: see ``registry.ROLES``
     stats: RequestStats | None = None  # of that version
-    user_id: int | None = None
+    user_id: int | str | None = None  # as the caller gave it
     candidates: int = 0
     after_answer: Callable[[], None] | None = None  # called once the answer has been sent
     charge: LoopCharge | None = None  # of the loop's budget, for what is no scoring

@@ -16,6 +16,7 @@ from service.artifacts.importer import ImportedBundle
 from service.artifacts.local_copies import LocalCopies
 from service.engine.engine import Engine
 from service.errors import NotReady
+from service.items.item_texts import ItemTexts
 from service.items.store_client import StoreReader
 from service.lifecycle.fleet import Fleet
 from service.lifecycle.item_refresh import ItemRefresher
@@ -45,6 +46,7 @@ class ServiceState:
     metrics: Metrics
     store: FeatureStore
     reader: StoreReader
+    item_texts: ItemTexts
     refresher: ItemRefresher
     engine: Engine
     admission: Admission

@@ -15,6 +15,7 @@ from service.admission.loop_budget import FAULTS
 from service.api.budget import LoopBudgetMiddleware
 from service.api.descriptions import describe
 from service.api.gate import INFER, INFER_VERSION, SCORE, AdmissionGate
+from service.api.id_kind import id_kind
 from service.api.middleware import RequestContextMiddleware
 from service.api.oip.infer import document_infer, infer_handler
 from service.api.oip.openapi import error_document
@@ -48,7 +49,8 @@ def create_app(state: ServiceState) -> ASGIApp:
     )
     for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_problem)
-    document_score(app, state)
+    ids = id_kind(state)
+    document_score(app, state, ids)
     document_infer(app, state)
     add_oip(app, state)
     add_item_reads(app, state)
@@ -60,7 +62,7 @@ def create_app(state: ServiceState) -> ASGIApp:
     describe(app)
     add_head(app)
     infer = infer_handler(state)
-    scoring = {SCORE: score_handler(state), INFER: infer, INFER_VERSION: infer}
+    scoring = {SCORE: score_handler(state, ids), INFER: infer, INFER_VERSION: infer}
     exact_bounds(app)
     document_access(app, state.settings, error_document())
     budgeted = LoopBudgetMiddleware(app, state.budget)

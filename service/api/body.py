@@ -76,6 +76,23 @@ class Contents:
                 raise InvalidField.of("body", detail="more digits than any valid request has")
 
 
+class TextContents(Contents):
+    """Bounds for bodies whose ids are texts, which may hold commas, digits and escapes: these are
+    not counted within strings."""
+
+    def check(self, body: bytes) -> None:
+        """Raise InvalidField when it holds more."""
+        quotes = self.quotes + 2 * self.ids
+        few = body.count(b'"') <= quotes and len(body) <= self.digits
+        if few and (len(body) <= self.values or body.count(b",") <= self.values):
+            return
+        if b"\\" in body:
+            body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+        if body.count(b'"') > quotes:
+            raise InvalidField.of("body", detail="more strings than any valid request has")
+        super().check(b"".join(body.split(b'"')[::2]))
+
+
 def body_at_hand(ctx: RequestContext, limit: int) -> bytes | None:
     """Return the body, if all of it is here and it is not encoded, as is usual. TooLarge."""
     if ctx.connection is None or b"content-encoding" in ctx.headers:
@@ -227,12 +244,15 @@ def _refuse(error: ValidationError) -> NoReturn:
 def _refuse_duplicate_names(request: ScoreRequest, body: bytes) -> None:
     """Refuse a name given twice, which would silently win over the first.
 
-    A valid body has two quotation marks a name, two more for ``model_version``'s value, and none
-    elsewhere, so counting them finds every repetition; only then, or if ids are strings, is the
-    body read once more.
+    A valid body has two quotation marks a name, two more for ``model_version``'s value and for
+    each text id, and none elsewhere, so counting them finds every repetition; only then, or if ids
+    that may be numbers are strings, is the body read once more.
     """
-    names = len(request.model_fields_set) + len(request.context)
-    refuse_repeated(body, names + (request.model_version is not None))
+    strings = len(request.model_fields_set) + len(request.context)
+    strings += request.model_version is not None
+    if request.ids_are_texts:
+        strings += 1 + len(request.candidates) + len(request.history or ())
+    refuse_repeated(body, strings)
 
 
 def read_unique(body: bytes) -> None:

@@ -31,7 +31,8 @@ async def infer(
     ``deadline`` is on ``perf_counter``. OverCapacity when there is no room, ClientGone when the
     client has disconnected.
     """
-    ctx.user_id, ctx.candidates = query.user_id, len(query.candidates)
+    ctx.user_id = query.user_id if query.user_text is None else query.user_text
+    ctx.candidates = len(query.candidates)
     lease = state.registry.lease(asked, query.user_id)
     name, stats = lease.version.name, lease.version.stats
     ctx.model_version, ctx.role, ctx.stats = name, lease.role, stats

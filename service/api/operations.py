@@ -31,6 +31,7 @@ def add_probes(app: FastAPI, state: ServiceState) -> None:
         return {
             "status": "ready",
             "store": "reachable" if reachable else "unreachable",
+            "ids": "numeric" if state.store.text_ids is None else "mapped",
             "degraded": [] if reachable else ["history"],
             "model_version": active.name,
             "passed_over": sorted(state.startup.passed_over),

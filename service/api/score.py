@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -12,22 +11,12 @@ from starlette.types import ASGIApp
 from feature_store.schema import MAX_HISTORY
 from service.api.body import Contents, deadline_seconds, parse, read_body
 from service.api.gate import LARGE, SCORE, Handler, behind_the_gate
+from service.api.id_kind import IdKind
 from service.api.inference import EXPLAIN, infer
 from service.api.openapi import problem
 from service.api.responses import RawResponse
-from service.api.score_models import (
-    ANSWER_EXAMPLE,
-    ANSWER_HEADERS,
-    REQUEST_EXAMPLES,
-    REQUEST_HEADERS,
-    ScoreAnswer,
-    ScoreRequest,
-    deadline_header,
-    score_request,
-    score_request_with_text,
-)
+from service.api.score_models import ANSWER_HEADERS, REQUEST_HEADERS, deadline_header
 from service.context import RequestContext
-from service.scoring.query import ScoreQuery
 from service.state import ServiceState
 
 # A valid body has two a name (seven of ours, 64 context features), two for ``model_version`` and as
@@ -36,11 +25,10 @@ MOST_QUOTES = 256
 JSON = ((b"content-type", b"application/json"),)
 
 
-def score_handler(state: ServiceState) -> Handler:
-    settings = state.settings
-    model = score_request(settings.max_candidates)
-    with_text = score_request_with_text(settings.max_candidates)
-    contents = contents_of_score(settings.max_candidates, len(state.store.schema.context))
+def score_handler(state: ServiceState, ids: IdKind) -> Handler:
+    settings, model, with_text = state.settings, ids.request, ids.request_with_text
+    features = len(state.store.schema.context)
+    contents = contents_of_score(settings.max_candidates, features, ids.contents)
 
     async def score(ctx: RequestContext, request: Request) -> ASGIApp:
         seconds = deadline_seconds(ctx, settings.deadline_ms, settings.max_deadline_ms)
@@ -50,9 +38,9 @@ def score_handler(state: ServiceState) -> Handler:
             await state.budget.one_at_a_time()
         ctx.timer.lap("receive")
         asked = parse(model, body, contents, with_text)
-        query = query_of(asked)
+        query = await ids.query(asked)
         version, result = await infer(state, ctx, query, asked.model_version, deadline)
-        write = partial(result.json, version, ctx.request_id, asked.top_k, asked.ids_as_strings)
+        write = partial(result.json, version, ctx.request_id, asked.top_k, query.texts)
         if asked.explain is None:
             content = write()
         else:
@@ -65,36 +53,25 @@ def score_handler(state: ServiceState) -> Handler:
     return score
 
 
-def query_of(asked: ScoreRequest) -> ScoreQuery:
-    return ScoreQuery(
-        user_id=asked.user_id,
-        candidates=np.array(asked.candidates, np.int64),
-        history=None if asked.history is None else np.array(asked.history[::-1], np.int64),
-        context={name: np.array(v, np.int32) for name, v in asked.context.items()},
-        top_k=asked.top_k,
-        explain=asked.explain,
-        ids_as_strings=asked.ids_as_strings,
-    )
-
-
-def contents_of_score(candidates: int, features: int) -> Contents:
+def contents_of_score(
+    candidates: int, features: int, contents: type[Contents] = Contents
+) -> Contents:
     """Bounds for so many candidates and context features."""
     ids = 1 + candidates + MAX_HISTORY
-    return Contents.of(candidates * (1 + features) + MAX_HISTORY, MOST_QUOTES, ids=ids)
+    return contents.of(candidates * (1 + features) + MAX_HISTORY, MOST_QUOTES, ids=ids)
 
 
-def document_score(app: FastAPI, state: ServiceState) -> None:
-    settings = state.settings
-    model = score_request_with_text(settings.max_candidates)
+def document_score(app: FastAPI, state: ServiceState, ids: IdKind) -> None:
+    settings, model = state.settings, ids.request_with_text or ids.request
     app.post(
         SCORE,
         name="score",
         summary="Score a candidate list for a user",
-        response_model=ScoreAnswer,
+        response_model=ids.answer,
         responses={
             200: {
                 "headers": ANSWER_HEADERS,
-                "content": {"application/json": {"example": ANSWER_EXAMPLE}},
+                "content": {"application/json": {"example": ids.answer_example}},
             },
             **{status: problem() for status in (400, 404, 413, 415, 422, 429, 500, 503, 504)},
         },
@@ -105,7 +82,7 @@ def document_score(app: FastAPI, state: ServiceState) -> None:
                 "content": {
                     "application/json": {
                         "schema": model.model_json_schema(),
-                        "examples": REQUEST_EXAMPLES,
+                        "examples": ids.request_examples,
                     }
                 },
             },

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model
 
 from feature_store.contract import MAX_ID
 from feature_store.schema import MAX_HISTORY
-from service.api.ids import INT64, AnsweredId, Id, NumberOrText
+from service.api.ids import INT64, AnsweredId, Id, MappedId, NumberOrText
 
 Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 MOST_CONTEXT_FEATURES = 64
@@ -21,6 +21,7 @@ class ScoreRequest(BaseModel):
 
     # Strict: 1.0 and true are not the integer 1, and "1" is where ``NumberOrText`` says so.
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    ids_are_texts: ClassVar[bool] = False
 
     user_id: Annotated[Id, Field(description="Whose history to read.")]
     candidates: Annotated[list[Id], FailFast(), Field(min_length=1, description=CANDIDATES)]
@@ -64,6 +65,12 @@ class ScoreRequest(BaseModel):
     ] = None
 
 
+class ScoreRequestOfTexts(ScoreRequest):
+    """The request where ids are texts; ``mapped_score_request`` types its ids."""
+
+    ids_are_texts: ClassVar[bool] = True
+
+
 def score_request(max_candidates: int) -> type[ScoreRequest]:
     """The request with this service's own limit, so that validation and OpenAPI agree on it."""
     return _with_ids(Id, max_candidates)
@@ -74,7 +81,14 @@ def score_request_with_text(max_candidates: int) -> type[ScoreRequest]:
     return _with_ids(NumberOrText, max_candidates)
 
 
-def _with_ids(kind: Any, max_candidates: int) -> type[ScoreRequest]:
+def mapped_score_request(max_candidates: int) -> type[ScoreRequest]:
+    """``score_request`` of a mapped store: its ids are ``str``."""
+    return _with_ids(MappedId, max_candidates, ScoreRequestOfTexts)
+
+
+def _with_ids(
+    kind: Any, max_candidates: int, base: type[ScoreRequest] = ScoreRequest
+) -> type[ScoreRequest]:
     fields = ScoreRequest.model_fields
     user, history = fields["user_id"].description, fields["history"].description
     limits = Field(min_length=1, max_length=max_candidates, description=CANDIDATES)
@@ -84,7 +98,7 @@ def _with_ids(kind: Any, max_candidates: int) -> type[ScoreRequest]:
         "candidates": (Annotated[list[kind], FailFast(), limits], ...),
         "history": (Annotated[list[kind] | None, FailFast(), longest], None),
     }
-    return create_model("ScoreRequest", __base__=ScoreRequest, **typed)
+    return create_model("ScoreRequest", __base__=base, **typed)
 
 
 class Explanation(BaseModel):
@@ -135,6 +149,19 @@ class ScoreAnswer(BaseModel):
     ] = None
 
 
+def mapped_score_answer() -> type[ScoreAnswer]:
+    """``ScoreAnswer`` of a mapped store, whose ids are texts."""
+    explanation = create_model("Explanation", __base__=Explanation, item_ids=(list[MappedId], ...))
+    typed: dict[str, Any] = {
+        name: (Annotated[list[MappedId], Field(description=field.description)], ...)
+        for name, field in ScoreAnswer.model_fields.items()
+        if field.annotation == list[AnsweredId]
+    }
+    why = Field(description=ScoreAnswer.model_fields["explanations"].description)
+    typed["explanations"] = (Annotated[list[explanation | None] | None, why], None)  # type: ignore[valid-type]
+    return create_model("ScoreAnswer", __base__=ScoreAnswer, **typed)
+
+
 class ProblemDocument(BaseModel):
     """RFC 9457, as `application/problem+json`."""
 
@@ -172,6 +199,20 @@ REQUEST_EXAMPLES: dict[str, Any] = {
         }
     },
 }
+MAPPED_EXAMPLES: dict[str, Any] = {
+    "stored history": {"value": {"user_id": "u-7", "candidates": ["sku:17", "sku:4"]}},
+    "the best two, and why": {
+        "value": {
+            "user_id": "6f9619ff-8b86-d011-b42d-00c04fc964ff",
+            "candidates": ["sku:17", "sku:4", "sku:99"],
+            "top_k": 2,
+            "explain": 3,
+        }
+    },
+    "own history": {
+        "value": {"user_id": "u-7", "candidates": ["sku:17"], "history": ["sku:5", "sku:9"]}
+    },
+}
 ANSWER_EXAMPLE: dict[str, Any] = {
     "model_version": "20261121T093000Z",
     "request_id": "5f0c2b7e9d4a4c53a8f1d0e6b7a3c291",
@@ -183,6 +224,11 @@ ANSWER_EXAMPLE: dict[str, Any] = {
     "cold_items": [],
     "unknown_history": [],
     "degraded": [],
+}
+MAPPED_ANSWER_EXAMPLE = {
+    **ANSWER_EXAMPLE,
+    "item_ids": ["sku:17", "sku:4", "sku:99"],
+    "unknown_items": ["sku:99"],
 }
 
 

@@ -61,6 +61,10 @@ class StoreReader:
                 self._failed("append", error)
         return results
 
+    async def item_texts(self, item_ids: Ids) -> list[str | None]:
+        """Text ids of items; None for a number without one."""
+        return await self._asked("item_texts", self.store.item_texts(item_ids))
+
     async def put_item(self, item_ids: Ids, rows: ItemRows) -> None:
         await self._asked("put_item", self.store.put_items(item_ids, rows))
 

@@ -72,10 +72,11 @@ class Users:
         self._key = blake2b(key, digest_size=KEY_BYTES).digest()  # a given key may have any length
         self._plain = settings.log_users == "plain"
 
-    def shown(self, user_id: int | None) -> str | int | None:
+    def shown(self, user_id: int | str | None) -> str | int | None:
         if user_id is None or self._plain:
             return user_id
-        return blake2b(user_id.to_bytes(8, "little"), digest_size=6, key=self._key).hexdigest()
+        plain = user_id.encode() if isinstance(user_id, str) else user_id.to_bytes(8, "little")
+        return blake2b(plain, digest_size=6, key=self._key).hexdigest()
 
 
 def _json(event: Any, **_: Any) -> str:

@@ -161,6 +161,11 @@ class Metrics:
             "History items left out because the store has no readable record of them.",
             registry=registry,
         )
+        self.items_unnamed = Counter(
+            "qin_items_unnamed",
+            "History items left out of an answer's ids because their text ids could not be read.",
+            registry=registry,
+        )
         self.store_seconds = Histogram(
             "qin_store_duration_seconds",
             "Store round trips, by operation.",

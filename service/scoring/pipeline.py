@@ -102,6 +102,9 @@ class ScoringPipeline:
             history_lost=stored is None,
             explanations=explained,
         )
+        if query.texts is not None and not result.complete:
+            await query.texts.read(history[result.history_status != FOUND])
+            timer.lap("store")
         in_time(deadline)
         return Scored(result, ranking)
 
@@ -199,8 +202,10 @@ class ScoringPipeline:
         assert query.explain is not None, "asked for"
         scores = ranking.scores
         chosen = best(scores, len(scores) if query.top_k is None else query.top_k)
-        past, text = history[ranking.past], query.ids_as_strings
-        explained = Explanations(chosen, past, query.explain, ids_as_strings=text)
+        if query.texts is not None:
+            await query.texts.read(history)
+            run.timer.lap("store")
+        explained = Explanations(chosen, history[ranking.past], query.explain, query.texts)
         if len(chosen) and explained.top:
             chunk, priority = partial(ranking.explain, explained), run.priority
             job = await self.engine.run(chunk, len(chosen), run.deadline, priority=priority)

@@ -10,6 +10,7 @@ from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema
 from model_export.bundle.vectors import Indices
 from service.errors import InvalidField
+from service.scoring.id_texts import IdTexts
 
 Overrides = list[tuple[int, Indices]]  # (context column, (C,) values)
 
@@ -24,7 +25,8 @@ class ScoreQuery:
     context: dict[str, Indices] = field(default_factory=dict)  # feature -> (C,)
     top_k: int | None = None  # only the best are asked for
     explain: int | None = None  # and so many history items that a score came from
-    ids_as_strings: bool = False  # in explanations, which are written while scoring
+    texts: IdTexts | None = None  # if the ids of the answer are strings
+    user_text: str | None = None  # the user's text id, if the store has such
 
     @property
     def explained(self) -> int:

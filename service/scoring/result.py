@@ -14,6 +14,7 @@ from model_export.bundle.top_k import best
 from model_export.bundle.vectors import Floats, Mask
 from service.items.fetcher import SomeStatus, Status, each_status
 from service.scoring.explanation import Explanations
+from service.scoring.id_texts import IdTexts
 
 ID_LISTS = ("item_ids", "unknown_items", "unreadable_items", "cold_items", "unknown_history")
 
@@ -65,9 +66,10 @@ class ScoreResult:
         model_version: str,
         request_id: str,
         top_k: int | None,
-        ids_as_strings: bool = False,
+        texts: IdTexts | None = None,
     ) -> bytes:
-        """Write parallel arrays; a NaN is null."""
+        """Write parallel arrays; a NaN is null. With ``texts`` ids are strings; a history item
+        without a text is left out."""
         chosen = slice(None) if top_k is None else best(self.scores, top_k)
         optional: dict[str, Any] = {}
         if self.explanations is not None:
@@ -87,8 +89,10 @@ class ScoreResult:
             "degraded": self.degraded,
             **optional,
         }
-        if ids_as_strings:
-            members |= {name: list(map(str, members[name])) for name in ID_LISTS}
+        if texts is not None:
+            members["item_ids"] = members["item_ids"].tolist()
+            for name in ID_LISTS:
+                members[name] = [text for text in texts.of(members[name]) if text is not None]
         return orjson.dumps(members, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def _unusual(self) -> dict[str, list[int]]:

@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from feature_store.contract import MAX_ID
-from service.api.body import Contents, parse, parse_object
+from service.api.body import Contents, TextContents, parse, parse_object
 from service.api.oip.request_cache import RequestCache
 from service.api.score import contents_of_score
-from service.api.score_models import score_request
+from service.api.score_models import mapped_score_request, score_request
 from service.errors import InvalidField, Malformed, ServiceError
 
 MOST = 5000  # candidates
 SCORE = contents_of_score(MOST, 2)
+TEXTS = contents_of_score(MOST, 2, TextContents)
 EVENTS = Contents.of(1000 * 68, 16_004)
 MODEL = score_request(MOST)
+MAPPED = mapped_score_request(MOST)
 LITTLE_S = 0.03  # of processor: parsing and telling of faults took 35 to 139 ms
 LARGE = 500_000
 BEGUN = b'{"user_id":1,"candidates":['
@@ -42,14 +44,20 @@ HOSTILE: dict[str, bytes] = {
     "a long number": BEGUN + b"1" * 2 * LARGE + b"]}",
     "an escaped name": b'{"user_id":1,"candidates":[1],"' + b"\\u0041" * 170_000 + b'":1}',
     "depth": b'{"user_id":1,"candidates":' + b"[" * LARGE,
+    "strings": BEGUN + b'"",' * (LARGE // 2) + b'""]}',
+    "escaped quotes": b'{"user_id":"' + b'\\"' * LARGE,
+    "commas in a string": b'{"user_id":"' + b"," * 2 * LARGE + b'"}',
+    "digits in a string": b'{"user_id":"' + b"7" * 2 * LARGE + b'"}',
     "backslashes": b'{"user_id":1,"candidates":["' + b"\\\\" * LARGE,
 }
 READ = {
     "long numbers",
     "an escaped name",
+    "digits in a string",
 }  # JSON with no more in it than a batch of events may have
 PARSERS: dict[str, Callable[[bytes], Any]] = {
     "score": lambda body: parse(MODEL, body, SCORE),
+    "texts": lambda body: parse(MAPPED, body, TEXTS),
     "infer": RequestCache(MOST, 2).read,
     "events": lambda body: parse_object(body, EVENTS),
 }
@@ -88,6 +96,22 @@ def written(indent: int | None = None) -> list[bytes]:
 def test_nothing_valid_is_refused_however_it_is_written(indent: int | None) -> None:
     for body in written(indent):
         assert len(parse(MODEL, body, SCORE).candidates) == MOST
+
+
+@pytest.mark.parametrize("characters", ["a", "é🎬", '"', '\\",:[{7', "\x00"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_no_valid_text_is_refused_for_what_it_holds(characters: str, ascii_only: bool) -> None:
+    text = (characters * 128)[:128]
+    body = {
+        "user_id": text,
+        "candidates": [text] * MOST,
+        "context": {name: [2**31 - 1] * MOST for name in ("likes_level", "views_level")},
+        "history": [text] * 2048,
+        "model_version": "v" * 64,
+    }
+    for indent in (None, 8):
+        written = json.dumps(body, indent=indent, ensure_ascii=ascii_only).encode()
+        assert len(parse(MAPPED, written, TEXTS).candidates) == MOST
 
 
 def test_the_place_of_a_fault_is_named() -> None:

@@ -1,0 +1,48 @@
+"""Texts of items, of a store of text ids: kept in the store, and cached by each process.
+
+The text of a number never changes, so that the cache is never stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from service.errors import StoreFailure
+from service.items.store_client import StoreReader
+
+MOST_CACHED = 1 << 16
+
+
+class ItemTexts:
+    """Reads and writes the texts, those that are not cached in one round trip."""
+
+    def __init__(self, store: StoreReader, most: int = MOST_CACHED) -> None:
+        self._store, self._most = store, most
+        self._cached: dict[int, str] = {}  # all of them in the store; oldest first
+
+    async def of(self, numbers: Sequence[int]) -> dict[int, str]:
+        """Return the texts of items. Numbers without one are left out and counted, as are those
+        that the store fails to answer, if the service may do without it (else StoreFailure)."""
+        cached = self._cached
+        found = {number: cached[number] for number in numbers if number in cached}
+        missing = list({number for number in numbers if number not in found})
+        if missing:
+            try:
+                texts = await self._store.item_texts(np.array(missing, np.int64))
+            except StoreFailure:
+                if not self._store.may_do_without:
+                    raise
+                texts = [None] * len(missing)
+            read = {n: text for n, text in zip(missing, texts, strict=True) if text is not None}
+            self._store.metrics.items_unnamed.inc(len(missing) - len(read))
+            self._cache(read)
+            found |= read
+        return found
+
+    def _cache(self, texts: Mapping[int, str]) -> None:
+        cached = self._cached
+        cached |= texts
+        for oldest in list(cached)[: max(0, len(cached) - self._most)]:
+            del cached[oldest]
