@@ -52,3 +52,8 @@ def checked_text(text: str, what: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"{what}: not Unicode text (a lone surrogate)") from error
     return text
+
+
+def shown(text: str) -> str:
+    """Return the text id for a line of output: quoted if it has spaces or cannot be printed."""
+    return text if text.isprintable() and not set(text) & set(" '\"\\") else repr(text)

@@ -24,12 +24,14 @@ from feature_store.cli.app import (
     refusals,
     written,
 )
-from feature_store.options import StoreOptions
+from feature_store.errors import StoreMismatch
+from feature_store.options import IdKind, StoreOptions
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.histories import HistoryParquet
 from feature_store.parquet.items import ItemParquet
 from feature_store.parquet.load import LoadJob, LoadReport, identity
 from feature_store.schema import FeatureSchema
+from feature_store.text_ids import TextIds, new_key
 
 PROBED_ROWS = 1024
 REPORTED = {
@@ -48,6 +50,10 @@ def load(
     rejects: Annotated[
         Path, typer.Option(metavar="FILE", help="Output file of rejected rows, as JSON lines.")
     ] = Path("rejected-rows.jsonl"),
+    ids: Annotated[
+        IdKind | None,
+        typer.Option(help="New store: kind of its ids; mapped ones are texts, such as UUIDs."),
+    ] = None,
     partitions: Annotated[
         int, typer.Option(min=1, max=16_384, help="Redis, new store: hash-tag partitions.")
     ] = StoreOptions().partitions,
@@ -64,7 +70,7 @@ def load(
     """
     if not items and not histories:
         raise typer.BadParameter("give --items, --histories or both")
-    options = StoreOptions(budget_ms=PATIENCE_MS, partitions=partitions)
+    options = StoreOptions(budget_ms=PATIENCE_MS, partitions=partitions, ids=ids)
     began = time.perf_counter()
     with refusals():
         loaded, warnings = asyncio.run(
@@ -94,11 +100,18 @@ async def _load(
     options: StoreOptions,
     restart: bool,
 ) -> tuple[LoadReport, list[str]]:
-    item_source = _fitting(items, schema, id_column) if items and schema else None
+    item_source: ItemParquet | None = None
+    if items and schema:
+        stand_in = TextIds(new_key()) if await _is_mapped(url, options.ids) else None
+        item_source = _fitting(items, schema, id_column, stand_in)
     async with opened(url, schema, create=True, options=options) as store:
         if items and item_source is None:
-            item_source = ItemParquet(items, store.schema, id_column=id_column)
-        sources = [HistoryParquet(path) for path in histories]
+            item_source = ItemParquet(
+                items, store.schema, id_column=id_column, text_ids=store.text_ids
+            )
+        elif item_source and store.text_ids:
+            item_source.renumber(store.text_ids)
+        sources = [HistoryParquet(path, store.text_ids) for path in histories]
         mark = identity([*items, *histories], f"{len(items)} {id_column} {store.schema.layout}")
         job = LoadJob(store, item_source, sources, mark)
         report = LoadReport(sources=mark) if restart else await job.resumed()
@@ -120,10 +133,23 @@ async def _load(
         return report, [*warnings, *(warning for h in sources for warning in h.warnings)]
 
 
-def _fitting(items: list[Path], schema: Path, id_column: str | None) -> ItemParquet:
+async def _is_mapped(url: str, wanted: IdKind | None) -> bool:
+    """Tell whether the store has text ids, or will have them."""
+    if wanted is not None:
+        return wanted == "mapped"
+    try:
+        async with opened(url) as store:
+            return store.text_ids is not None
+    except StoreMismatch:  # there is none yet
+        return False
+
+
+def _fitting(
+    items: list[Path], schema: Path, id_column: str | None, text_ids: TextIds | None
+) -> ItemParquet:
     """Open item files. Raises DataFileError, before a store is created, if none of the first rows
     fits the schema."""
-    source = ItemParquet(items, FeatureSchema.read(schema), id_column=id_column)
+    source = ItemParquet(items, FeatureSchema.read(schema), id_column=id_column, text_ids=text_ids)
     batch = next(source.batches(PROBED_ROWS), None)
     if batch is not None and batch.rejected and not len(batch.ids):
         raise DataFileError(

@@ -43,10 +43,15 @@ class Column:
         for row in np.flatnonzero(where).tolist():
             self.faults.setdefault(row, reason)
 
+    def reject_null_elements(self, elements: pa.Array, rows: NDArray[np.intp]) -> None:
+        """Reject rows (E,) of lists' elements that are null."""
+        if elements.null_count:
+            for row in np.unique(rows[elements.is_null().to_numpy(False)]).tolist():
+                self.faults.setdefault(row, "null")
+
 
 def integers(array: pa.Array, source: str, *, below: int, limit: str) -> Column:
     """(N,) int64 in 0 … ``below`` − 1; ``limit`` describes the bound in messages."""
-    # Text ids would be looked up here, before they are refused.
     read = whole_numbers(array)
     if read is None:
         raise DataFileError(f"{source}: holds {array.type}, not integers")
@@ -96,9 +101,10 @@ def dense(
     if size == 1 and is_number(array.type):
         array = pa.FixedSizeListArray.from_arrays(array, 1)
     column = Column(np.zeros((len(array), size), dtype))
-    elements, rows, lengths = _flattened(array, column)
+    elements, rows, lengths = lists(array, column)
     if elements is None or not is_number(elements.type):
         raise DataFileError(f"{source}: holds {array.type}, not lists of numbers")
+    column.reject_null_elements(elements, rows)
     flat = numbers(elements)
     for row in np.flatnonzero(lengths != size).tolist():
         column.faults.setdefault(row, f"{lengths[row]} values instead of {size}")
@@ -131,10 +137,11 @@ def _not_storable(value: np.generic, limit: str) -> str:
 def _integer_elements(
     array: pa.Array, source: str, column: Column, below: int, limit: str
 ) -> tuple[NDArray[np.generic], NDArray[np.intp], NDArray[np.int64]]:
-    elements, rows, lengths = _flattened(array, column)
+    elements, rows, lengths = lists(array, column)
     read = None if elements is None else whole_numbers(elements)
     if read is None:
         raise DataFileError(f"{source}: holds {array.type}, not lists of integers")
+    column.reject_null_elements(elements, rows)
     flat, faults = read
     for at, reason in faults.items():
         column.faults.setdefault(int(rows[at]), reason)
@@ -142,7 +149,7 @@ def _integer_elements(
     return flat, rows, lengths
 
 
-def _flattened(
+def lists(
     array: pa.Array, column: Column
 ) -> tuple[pa.Array | None, NDArray[np.intp], NDArray[np.int64]]:
     """All elements (E,), the row each belongs to (E,), and the rows' lengths (N,).
@@ -157,8 +164,6 @@ def _flattened(
     column.reject(missing, "null")
     elements, lengths = flattened(array)
     rows = np.repeat(np.arange(len(array)), lengths)
-    if elements.null_count:
-        column.reject(_rows_mask(rows[elements.is_null().to_numpy(False)], len(array)), "null")
     return elements, rows, lengths
 
 
@@ -171,9 +176,3 @@ def _reject_range(
         return
     for at in np.flatnonzero(flat >= below).tolist():  # type: ignore[operator]
         column.faults.setdefault(int(rows[at]), f"{flat[at]} is {limit}")
-
-
-def _rows_mask(rows: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
-    mask = np.zeros(count, bool)
-    mask[rows] = True
-    return mask

@@ -5,19 +5,20 @@ and its parts give the items; other files (and their parts) give the columns tha
 on the id column (``item_info.parquet`` and, for the level buckets, ``item_feature.parquet``). A
 column is named as its feature is. The id column is ``item_id`` where there is one, else the
 identity feature's own: ids are the caller's, while the embedding index is a feature, and the two
-may differ.
+may differ. For a mapped store the ids are texts; joins use their numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from feature_store.contract import MAX_ID, Ids, ItemRows
+from feature_store.contract import Ids, ItemRows
+from feature_store.parquet.arrays import is_number
 from feature_store.parquet.columns import (
     Column,
     DataFileError,
@@ -26,12 +27,15 @@ from feature_store.parquet.columns import (
     integer_lists,
     integers,
 )
+from feature_store.parquet.id_columns import IdColumn, IdReader
 from feature_store.parquet.join import Digests, JoinedColumns, digests
 from feature_store.parquet.parts import ParquetParts, grouped
 from feature_store.parquet.table import ParquetTable, tables_of
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
+from feature_store.text_ids import TextIds
 
 Feature = Categorical | CategoricalList | Dense
+SURVEY_ROWS = 65_536  # batch size of the passes before ``batches``
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class ItemParquetBatch:
     rejected: list[RejectedRow]
     next_row: int  # of the first files, to continue at
     differing: int = 0  # items with conflicting values in a column that several files have
+    texts: dict[int, str] = field(default_factory=dict)  # mapped store: of the ids
 
 
 def read_items(
@@ -63,7 +68,7 @@ class ItemParquet:
     The all-zero row of id 0 is padding and is skipped. Without ``strict``, an invalid row is
     reported in its batch (one of a further file in the first batch), and an index beyond the
     vocabulary is accepted (newer than the model: served as cold). With ``strict``, for training,
-    both raise DataFileError.
+    both raise DataFileError. ``text_ids``: those of a mapped store.
     """
 
     def __init__(
@@ -73,16 +78,19 @@ class ItemParquet:
         *,
         id_column: str | None = None,
         strict: bool = False,
+        text_ids: TextIds | None = None,
     ) -> None:
         if not paths:
             raise DataFileError("no item file was given")
         self.schema = schema
         self.strict = strict
+        self._reader = IdReader(text_ids)
         self.warnings: list[str] = []
         features = schema.stored_item
         names = frozenset(feature.name for feature in features)
         tables = [table for path in paths for table in tables_of(path, names)]
         self.id_column = id_column or _default_id_column(tables[0], schema)
+        self._id_is_a_feature = self.id_column in names
         for table in tables:
             table.require(self.id_column)
         (here, self._main), *others = grouped(tables, names)
@@ -98,6 +106,14 @@ class ItemParquet:
     def rows(self) -> int:
         """Rows of the first file and its parts."""
         return self._main.rows
+
+    def renumber(self, text_ids: TextIds) -> None:
+        """Use the numbers of another mapped store, made after the files were opened."""
+        self._reader = IdReader(text_ids)
+        for joined in self._joined:
+            batches = joined.parts.batches([self.id_column], SURVEY_ROWS)
+            columns = [self._ids(path, arrays[self.id_column]) for _, path, arrays in batches]
+            joined.renumber(np.concatenate([column.values for column in columns]))
 
     def batches(self, batch_size: int = 8192, start: int = 0) -> Iterator[ItemParquetBatch]:
         """Yield batches from row ``start`` of the first files. Completes ``warnings``."""
@@ -125,23 +141,24 @@ class ItemParquet:
     def _batch(self, first: int, path: Path, arrays: dict[str, pa.Array]) -> ItemParquetBatch:
         keys = self._ids(path, arrays[self.id_column])
         faults = {row: (self.id_column, reason) for row, reason in keys.faults.items()}
-        rows = np.zeros(len(keys.values), self.schema.item_dtype)
+        ids = keys.values
+        rows = np.zeros(len(ids), self.schema.item_dtype)
         for feature in self._here:
             column = self._column(feature, arrays[feature.name], f"{path}: column {feature.name}")
             rows[feature.name] = column.values.reshape(rows[feature.name].shape)
             for row, reason in column.faults.items():
                 faults.setdefault(row, (feature.name, reason))
-        ids: Ids = keys.values.astype(np.int64, copy=False)
         is_item = np.ones(len(ids), bool)
-        for row in np.flatnonzero(ids == 0).tolist():
+        for row in np.flatnonzero(ids == self._reader.zero).tolist():
             is_item[row] = any(rows[row].tobytes())
         for joined in self._joined:
-            for row, fault in joined.fill(rows, ids, is_item).items():
+            for row, fault in joined.fill(rows, keys, is_item).items():
                 faults.setdefault(row, fault)
         for row in np.flatnonzero(~is_item).tolist():  # a later file may have features of id 0
             is_item[row] = any(rows[row].tobytes())
-        for row in self._again[(self._again >= first) & (self._again < first + len(ids))].tolist():
-            faults.setdefault(row - first, (self.id_column, f"id {ids[row - first]} repeated"))
+        again = self._again[(self._again >= first) & (self._again < first + len(ids))] - first
+        for row in again.tolist():
+            faults.setdefault(row, (self.id_column, f"id {keys.shown(row)} repeated"))
         rejected = [
             self._main.rejected(first + row, column, reason)
             for row, (column, reason) in sorted(faults.items())
@@ -149,10 +166,11 @@ class ItemParquet:
         if self.strict and rejected:
             raise DataFileError(str(rejected[0]))
         is_item[list(faults)] = False
+        texts = keys.texts(np.concatenate([ids[is_item], ids[again]]))  # an equal number is seen
         next_row, ids, rows = first + len(ids), ids[is_item], rows[is_item]
         differing = [joined.compare(rows, ids) for joined in self._joined if joined.shared]
         count = int(np.logical_or.reduce(differing).sum()) if differing else 0
-        return ItemParquetBatch(ids, rows, rejected, next_row, count)
+        return ItemParquetBatch(ids, rows, rejected, next_row, count, texts)
 
     def _column(
         self, feature: Feature, array: pa.Array, source: str, *, compared: bool = False
@@ -172,9 +190,23 @@ class ItemParquet:
                     return integers(array, source, below=below, limit=limit)
                 return integer_lists(array, source, slots=feature.slots, below=below, limit=limit)
 
-    def _ids(self, path: Path, array: pa.Array) -> Column:
+    def _ids(self, path: Path, array: pa.Array) -> IdColumn:
         source = f"{path}: column {self.id_column}"
-        return integers(array, source, below=MAX_ID + 1, limit="beyond 63 bits")
+        if self._reader.text_ids and self._id_is_a_feature and not is_number(array.type):
+            raise DataFileError(
+                f"{source}: holds {array.type}, but the schema's feature {self.id_column} is an "
+                "integer, the index: write the ids to another column and name it by --id-column"
+            )
+        return self._reader.column(array, source)
+
+    def _shown(self, parts: ParquetParts, rows: Ids) -> dict[int, str]:
+        """Return the ids of some rows as messages show them."""
+        found: dict[int, str] = {}
+        for first, path, arrays in parts.batches([self.id_column], SURVEY_ROWS, min(rows)):
+            keys = self._ids(path, arrays[self.id_column])
+            here = rows[(rows >= first) & (rows < first + len(keys.values))]
+            found |= {row: keys.shown(row - first) for row in here.tolist()}
+        return found
 
     def _join(
         self, parts: ParquetParts, here: frozenset[str], lacking: list[Feature]
@@ -190,8 +222,9 @@ class ItemParquet:
         columns: dict[str, list[Column]] = {feature.name: [] for feature in taken}
         compared: dict[str, list[Digests]] = {feature.name: [] for feature in shared}
         wanted = list(dict.fromkeys([self.id_column, *sorted(here)]))
-        for _, path, arrays in parts.batches(wanted, 65_536):
-            ids.append(self._ids(path, arrays[self.id_column]))
+        for _, path, arrays in parts.batches(wanted, SURVEY_ROWS):
+            keys = self._ids(path, arrays[self.id_column])
+            ids.append(Column(keys.values, keys.faults))  # without the texts, for memory's sake
             for feature in taken:
                 source = f"{path}: column {feature.name}"
                 columns[feature.name].append(self._column(feature, arrays[feature.name], source))
@@ -200,7 +233,10 @@ class ItemParquet:
         context = [f.name for f in taken if f in self.schema.context]
         joined = JoinedColumns.of(parts, ids, columns, context, compared)
         if taken:  # else the files are unused and their faults do not matter
-            for row, reason in joined.rejected.items():
+            if len(joined.repeated):
+                shown = self._shown(parts, joined.repeated)
+                joined.rejected |= {row: f"id {text} repeated" for row, text in shown.items()}
+            for row, reason in sorted(joined.rejected.items()):
                 self._rejected.append(parts.rejected(row, self.id_column, reason))
         if self.strict and self._rejected:
             raise DataFileError(str(self._rejected[0]))
@@ -222,9 +258,12 @@ class ItemParquet:
 
     def _say_unjoined(self, joined: JoinedColumns, ids: Ids) -> int:
         """Count ids of the further files that are missing in the first; 0 is padding."""
-        unjoined = np.setdiff1d(joined.ids[joined.ids != 0], ids, assume_unique=True)
+        real = joined.ids[joined.ids != self._reader.zero]
+        unjoined = np.setdiff1d(real, ids, assume_unique=True)
         if len(unjoined):
-            shown = ", ".join(map(str, unjoined[:3].tolist()))
+            rows = joined.row[np.searchsorted(joined.ids, unjoined[:3])]
+            texts = self._shown(joined.parts, rows)
+            shown = ", ".join(texts[row] for row in rows.tolist())
             self.warnings.append(
                 f"{len(unjoined)} ids of {joined.parts} are not in {self._main}: not loaded "
                 f"({shown}{', …' if len(unjoined) > 3 else ''})"
@@ -246,7 +285,7 @@ class ItemParquet:
         for first, path, arrays in self._main.batches([self.id_column], 262_144):
             keys = self._ids(path, arrays[self.id_column])
             sound = np.delete(np.arange(len(keys.values)), list(keys.faults))
-            found.append(keys.values[sound].astype(np.int64, copy=False))
+            found.append(keys.values[sound])
             numbers.append(first + sound)
         every, rows = np.concatenate(found), np.concatenate(numbers)
         ids, at = np.unique(every, return_index=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import Ids, ItemRows
 from feature_store.parquet.columns import Column
+from feature_store.parquet.id_columns import IdColumn
 from feature_store.parquet.parts import ParquetParts
 
 Digests = NDArray[np.uint64]
@@ -24,6 +25,7 @@ class JoinedColumns:
     ids: Ids  # (M,) ascending, each once
     row: Ids  # (M,) row in the parts
     rejected: dict[int, str]  # row in the parts -> why its id is invalid
+    repeated: Ids  # rows in the parts whose id an earlier one has
     columns: dict[str, Column] = field(default_factory=dict)
     context: list[str] = field(default_factory=list)
     shared: dict[str, Digests] = field(default_factory=dict)  # (rows,) of columns of other files
@@ -45,27 +47,31 @@ class JoinedColumns:
         every: Ids = keys.values.astype(np.int64, copy=False)
         sound = np.delete(np.arange(len(every)), list(keys.faults))
         found, first = np.unique(every[sound], return_index=True)
-        rejected = dict(keys.faults)
-        for row in np.delete(sound, first).tolist():
-            rejected[row] = f"id {every[row]} repeated"
         return cls(
             parts,
             found,
             sound[first],
-            dict(sorted(rejected.items())),
+            keys.faults,
+            np.delete(sound, first),
             {name: _merged(of_it) for name, of_it in columns.items()},
             context,
             {name: np.concatenate([np.zeros(0, np.uint64), *d]) for name, d in shared.items()},
         )
 
+    def renumber(self, numbers: Ids) -> None:
+        """Give the ids other numbers: those of all rows in the parts."""
+        order = np.argsort(numbers[self.row])
+        self.row = self.row[order]
+        self.ids = numbers[self.row]
+
     def fill(
-        self, rows: ItemRows, ids: Ids, is_item: NDArray[np.bool_]
+        self, rows: ItemRows, keys: IdColumn, is_item: NDArray[np.bool_]
     ) -> dict[int, tuple[str, str]]:
         """Copy the columns into ``rows``. Returns row -> (column, reason) of faults."""
         faults: dict[int, tuple[str, str]] = {}
         if not self.columns:
             return faults
-        known, source = self._found(ids)
+        known, source = self._found(keys.values)
         for name, column in self.columns.items():
             rows[name][known] = column.values[source].reshape(rows[name][known].shape)
             if column.faults:
@@ -80,7 +86,7 @@ class JoinedColumns:
         needed = [name for name in self.columns if name not in self.context]
         if needed:
             for row in np.flatnonzero(absent).tolist():
-                faults.setdefault(row, (needed[0], f"id {ids[row]} is not in {self.parts}"))
+                faults.setdefault(row, (needed[0], f"id {keys.shown(row)} is not in {self.parts}"))
         elif self.context:
             self.context_defaulted += int(absent.sum())
         return faults

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -101,6 +101,7 @@ class LoadJob:
     async def _put(self, batch: Batch, report: LoadReport) -> None:
         """Store a batch, without the histories of users whom a later file has again."""
         if isinstance(batch, ItemParquetBatch):
+            await self._name_items(batch.texts)
             await self.store.put_items(batch.ids, batch.rows)
             report.items += len(batch.ids)
             report.differing += batch.differing
@@ -109,10 +110,16 @@ class LoadJob:
             for source in self.later:
                 users = users[~_are_in(users, source.users)]
             histories = {user: batch.histories[user] for user in users.tolist()}
-            await self.store.put_histories(histories)
+            texts = {user: batch.user_texts[user] for user in histories if batch.user_texts}
+            await self._name_items(batch.item_texts)
+            await self.store.put_histories(histories, texts)
             report.histories += len(histories)
             longest = self.store.schema.history_length
             report.cut += sum(len(history) > longest for history in histories.values())
+
+    async def _name_items(self, texts: Mapping[int, str]) -> None:
+        if texts:
+            await self.store.name_items(texts)
 
 
 def _are_in(users: Ids, known: Ids) -> NDArray[np.bool_]:

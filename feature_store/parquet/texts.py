@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_store.parquet.arrays import is_number, whole_numbers
@@ -56,7 +57,6 @@ def _unicode(array: pa.Array) -> tuple[pa.Array, dict[int, str]]:
 
 def _uuids(array: pa.Array) -> pa.Array:
     """(N,) texts of 16-byte values."""
-    missing = array.is_null().to_numpy(zero_copy_only=False)
     raw = array.fill_null(bytes(UUID_BYTES)).cast(pa.binary())
     values = np.frombuffer(b"".join(raw.to_pylist()), np.uint8)
     characters: NDArray[np.uint8] = np.full((len(array), 36), ord("-"), np.uint8)
@@ -65,6 +65,4 @@ def _uuids(array: pa.Array) -> pa.Array:
     whole = pa.Array.from_buffers(
         pa.large_string(), len(array), [None, offsets, pa.py_buffer(characters.tobytes())]
     )
-    if not array.null_count:
-        return whole
-    return pa.array(np.where(missing, None, whole.to_numpy(False)), pa.large_string())
+    return pc.if_else(array.is_valid(), whole, None)
