@@ -24,10 +24,19 @@ from feature_store.cli.app import (
 )
 from feature_store.errors import StoreError
 from feature_store.parquet.check import Comparison
-from feature_store.parquet.export import HISTORIES, ITEMS, SCHEMA, export_histories, export_items
+from feature_store.parquet.export import (
+    DAMAGED,
+    HISTORIES,
+    ITEMS,
+    SCHEMA,
+    WITHOUT_TEXT,
+    ExportReport,
+    StoreExport,
+)
 from feature_store.parquet.histories import HistoryParquet
 from feature_store.parquet.items import ItemParquet
 from feature_store.parquet.load import superseded
+from feature_store.parquet.stored_texts import printed
 
 DIFFERENT = 3  # exit code: differences, or records that could not be exported
 REPORTED = (
@@ -88,13 +97,15 @@ async def _check(
 ) -> Comparison:
     found = Comparison()
     async with opened(url) as store:
-        sources = [HistoryParquet(path) for path in histories]
+        sources = [HistoryParquet(path, store.text_ids) for path in histories]
         found.superseded = superseded(sources)
         found.warnings += [warning for source in sources for warning in source.warnings]
         with ProgressBar() as bar, written(differences), differences.open("wb") as file:
             checks = []
             if items:
-                source = ItemParquet(items, store.schema, id_column=id_column)
+                source = ItemParquet(
+                    items, store.schema, id_column=id_column, text_ids=store.text_ids
+                )
                 checks.append(("items", source.rows, found.check_items(store, source)))
             for at, history in enumerate(sources):
                 later = found.check_histories(store, history, sources[at + 1 :])
@@ -105,7 +116,8 @@ async def _check(
                 async for difference in check_of_it:
                     file.write(orjson.dumps(asdict(difference)) + b"\n")
                     if found.differences <= SHOWN and not quiet:
-                        bar.say(f"{difference.kind} {difference.id}: {difference.what}")
+                        identity = printed(store, difference.id)
+                        bar.say(f"{difference.kind} {identity}: {difference.what}")
                     bar.at(task, found.row)
                 bar.at(task, rows)
         try:
@@ -123,43 +135,48 @@ def export(
 ) -> None:
     """Write a store to parquet files that `load` reads, and its schema beside them.
 
-    Exit code: 0, complete; 3, without damaged records; 1, failed.
+    Exit code: 0, complete; 3, without damaged records or those whose text id is missing; 1,
+    failed.
     """
     with refusals():
-        report, damaged = asyncio.run(_export(store_url, folder, id_column))
+        report = asyncio.run(_export(store_url, folder, id_column))
     if as_json:
-        typer.echo(orjson.dumps(report))
+        typer.echo(orjson.dumps(report.as_json()))
     else:
         Console().print(
-            f"exported {report['items']:,} items and {report['histories']:,} histories to {folder}"
+            f"exported {report.items:,} items and {report.histories:,} histories to {folder}"
         )
-    if report["histories_with_id_0"]:
+    if report.histories_with_id_0:
         typer.echo(
-            f"warning: {report['histories_with_id_0']} histories hold item 0, which is padding in "
+            f"warning: {report.histories_with_id_0} histories hold item 0, which is padding in "
             f"{HISTORIES}: those clicks cannot be read back",
             err=True,
         )
-    if damaged:
-        shown = ", ".join(map(str, damaged[:SHOWN]))
-        typer.echo(f"{len(damaged)} damaged items left out: {shown}", err=True)
+    if report.without_text:
+        typer.echo(
+            f"warning: {report.without_text} items, users and clicks left out, whose numbers have "
+            f"no text in the store: {report.examples(WITHOUT_TEXT)}",
+            err=True,
+        )
+    if report.damaged:
+        typer.echo(f"{report.damaged} damaged items left out: {report.examples(DAMAGED)}", err=True)
+    if report.damaged or report.without_text:
         raise typer.Exit(DIFFERENT)
 
 
-async def _export(url: str, folder: Path, id_column: str) -> tuple[dict[str, int], list[int]]:
-    damaged: list[int] = []
-    report = {"items": 0, "histories": 0, "histories_with_id_0": 0}
+async def _export(url: str, folder: Path, id_column: str) -> ExportReport:
     async with opened(url) as store:
+        writing = StoreExport(store)
+        report = writing.report
         with ProgressBar() as bar, written(folder):
             await asyncio.to_thread(_prepare, folder, store.schema.to_yaml())
             task = bar.task("items", await store.count_items())
-            async for report["items"], bad in export_items(store, folder / ITEMS, id_column):
-                damaged += bad
-                bar.at(task, report["items"])
+            async for _ in writing.items(folder / ITEMS, id_column):
+                bar.at(task, report.items)
             task = bar.task("histories", await store.count_histories())
-            async for report["histories"], zeros in export_histories(store, folder / HISTORIES):
-                report["histories_with_id_0"] += len(zeros)
-                bar.at(task, report["histories"])
-    return report | {"damaged": len(damaged)}, damaged
+            async for _ in writing.histories(folder / HISTORIES):
+                bar.at(task, report.histories)
+    return report
 
 
 def _prepare(folder: Path, schema: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from feature_store.contract import FOUND, MISSING, FeatureStore, Ids, ItemBatch
 from feature_store.parquet.histories import HistoryParquet
 from feature_store.parquet.items import ItemParquet, ItemParquetBatch
 from feature_store.parquet.load import ahead
+from feature_store.parquet.stored_texts import Id, item_texts, named, user_texts
 
 BATCH_ROWS = 4096
 
@@ -20,7 +21,7 @@ class Difference:
     """One record that differs between the store and the files."""
 
     kind: str  # item | history
-    id: int
+    id: Id
     what: str
 
 
@@ -47,9 +48,10 @@ class Comparison:
         """Yield items that are missing or different in the store, then those in no file."""
         async for batch in ahead(source.batches(BATCH_ROWS)):
             stored = await store.items(batch.ids)
-            for difference in _item_differences(batch, stored):
+            kept = await item_texts(store, batch.ids)
+            for number, what in _item_differences(batch, stored, kept):
                 self.differences += 1
-                yield difference
+                yield Difference("item", batch.texts.get(number, number), what)
             self.items += len(batch.ids)
             self.rejected += len(batch.rejected)
             self.differing += batch.differing
@@ -59,7 +61,8 @@ class Comparison:
         self.warnings += source.warnings
         known = np.concatenate(self._seen) if self._seen else np.zeros(0, np.int64)
         async for found in store.scan_items():
-            for item in found.ids[~np.isin(found.ids, known)].tolist():
+            surplus = found.ids[~np.isin(found.ids, known)]
+            for item in named(surplus.tolist(), await item_texts(store, surplus)):
                 self.differences += 1
                 yield Difference("item", item, "in no file")
 
@@ -71,16 +74,26 @@ class Comparison:
         async for batch in ahead(source.batches(BATCH_ROWS)):
             expected = {u: h for u, h in batch.histories.items() if u not in overridden}
             found = await store.histories(list(expected))
+            clicks = [history for history in found if history is not None]
+            items = await item_texts(store, np.concatenate([np.zeros(0, np.int64), *clicks]))
+            users = await user_texts(store, list(expected))
             for (user, history), stored in zip(expected.items(), found, strict=True):
-                what = self._history(history[: store.schema.history_length], stored, store)
+                what = self._history(
+                    history[: store.schema.history_length], stored, store, items | batch.item_texts
+                )
+                if not what and stored is not None and store.text_ids is not None:
+                    what = _text_fault(batch.user_texts[user], users.get(user))
+                    what = what or _nameless(stored, items)
                 if what:
                     self.differences += 1
-                    yield Difference("history", user, what)
+                    yield Difference("history", batch.user_texts.get(user, user), what)
             self.histories += len(expected)
             self.rejected += len(batch.rejected)
             self.row = batch.next_row
 
-    def _history(self, expected: Ids, stored: Ids | None, store: FeatureStore) -> str | None:
+    def _history(
+        self, expected: Ids, stored: Ids | None, store: FeatureStore, texts: Mapping[int, str]
+    ) -> str | None:
         if stored is None:
             return "missing" if len(expected) else None
         if np.array_equal(stored, expected):
@@ -88,10 +101,13 @@ class Comparison:
         if _grown(stored, expected, store.schema.history_length):
             self.grown += 1
             return None
-        return f"{stored.tolist()} instead of {expected.tolist()}"
+        return f"{named(stored.tolist(), texts)} instead of {named(expected.tolist(), texts)}"
 
 
-def _item_differences(batch: ItemParquetBatch, stored: ItemBatch) -> Iterator[Difference]:
+def _item_differences(
+    batch: ItemParquetBatch, stored: ItemBatch, kept: Mapping[int, str]
+) -> Iterator[tuple[int, str]]:
+    """Yield number and difference; ``kept``: the text ids in the store."""
     names = batch.rows.dtype.names or ()
     same = stored.status == FOUND
     differing: dict[int, list[str]] = {}
@@ -103,9 +119,24 @@ def _item_differences(batch: ItemParquetBatch, stored: ItemBatch) -> Iterator[Di
             differing.setdefault(at, []).append(name)
     for at in np.flatnonzero(~same).tolist():
         what = "missing" if stored.status[at] == MISSING else "damaged"
-        yield Difference("item", int(batch.ids[at]), what)
+        yield int(batch.ids[at]), what
     for at, columns in sorted(differing.items()):
-        yield Difference("item", int(batch.ids[at]), f"different: {', '.join(columns)}")
+        yield int(batch.ids[at]), f"different: {', '.join(columns)}"
+    for number in batch.ids[same].tolist() if batch.texts else ():
+        fault = _text_fault(batch.texts[number], kept.get(number))
+        if fault:
+            yield number, fault
+
+
+def _text_fault(text: str, kept: str | None) -> str | None:
+    if kept is None:
+        return "its text is missing"
+    return None if kept == text else f"its text is {kept!r}"
+
+
+def _nameless(history: Ids, texts: Mapping[int, str]) -> str | None:
+    numbers = [number for number in history.tolist() if number not in texts]
+    return f"the texts of {numbers} are missing" if numbers else None
 
 
 def _grown(stored: Ids, expected: Ids, length: int) -> bool:

@@ -2,65 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from feature_store.contract import CORRUPT, FOUND, FeatureStore, ItemRows
+from feature_store.contract import CORRUPT, FOUND, FeatureStore, Ids, ItemRows
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.histories import SEQUENCE, USER
+from feature_store.parquet.stored_texts import Id, item_texts, named, printed, user_texts
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 
 ITEMS, HISTORIES, SCHEMA = "items.parquet", "histories.parquet", "schema.yaml"
+DAMAGED, WITHOUT_TEXT = "damaged", "without text"  # why a record is left out
+SHOWN = 20  # ids of each, in messages
 
 
-async def export_items(
-    store: FeatureStore, path: Path, id_column: str
-) -> AsyncIterator[tuple[int, list[int]]]:
-    """Write every item; yield (items written so far, ids of damaged ones) after each batch."""
-    schema = store.schema
-    written = 0
-    with _written(path, _item_columns(schema, id_column)) as writer:
-        async for batch in store.scan_items():
-            good = batch.status == FOUND
-            ids, rows = batch.ids[good], batch.rows[good]
-            if id_column in (rows.dtype.names or ()) and (rows[id_column] != ids).any():
-                raise DataFileError(
-                    f"{path}: items' ids differ from their feature {id_column!r}; "
-                    "name another id column with --id-column"
-                )
-            arrays = [pa.array(ids)] + [
-                _array(rows, name) for name in writer.schema.names if name != id_column
-            ]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=writer.schema))
-            written += len(ids)
-            yield written, batch.ids[batch.status == CORRUPT].tolist()
+@dataclass(slots=True)
+class ExportReport:
+    """Counts of an export."""
+
+    items: int = 0
+    histories: int = 0
+    histories_with_id_0: int = 0  # padding in such a file: those clicks cannot be read back
+    damaged: int = 0  # items left out
+    without_text: int = 0  # mapped store: items, users and clicks left out, whose text is missing
+    _examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, kind: str, ids: Iterable[str]) -> None:
+        """Remember the first ids of a kind that are left out."""
+        examples = self._examples.setdefault(kind, [])
+        examples += islice(ids, SHOWN - len(examples))
+
+    def examples(self, kind: str) -> str:
+        return ", ".join(self._examples.get(kind, []))
+
+    def as_json(self) -> dict[str, int]:
+        values = asdict(self)
+        return {name: value for name, value in values.items() if isinstance(value, int)}
 
 
-async def export_histories(store: FeatureStore, path: Path) -> AsyncIterator[tuple[int, list[int]]]:
-    """Write every history, newest last; yield (users so far, users whose history has an id 0).
+class StoreExport:
+    """Writes the items and the histories of a store, one file each."""
 
-    Id 0 is padding in such a file: those clicks cannot be read back.
-    """
-    written = 0
-    columns = pa.schema([(USER, pa.int64()), (SEQUENCE, pa.list_(pa.int64()))])
-    with _written(path, columns) as writer:
-        async for batch in store.scan_histories():
-            users, newest_last = list(batch), [ids[::-1] for ids in batch.values()]
-            arrays = [pa.array(users, pa.int64()), pa.array(newest_last, columns.field(1).type)]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=columns))
-            written += len(users)
-            yield written, [user for user, ids in batch.items() if not ids.all()]
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self.report = ExportReport()
+        self._id = pa.int64() if store.text_ids is None else pa.string()
+
+    async def items(self, path: Path, id_column: str) -> AsyncIterator[None]:
+        """Write every item, a batch at a time."""
+        columns = _item_columns(self._store.schema, id_column, self._id)
+        with _written(path, columns) as writer:
+            async for batch in self._store.scan_items():
+                texts = await item_texts(self._store, batch.ids)
+                damaged = batch.ids[batch.status == CORRUPT].tolist()
+                self.report.damaged += len(damaged)
+                self.report.leave_out(DAMAGED, self._printed(damaged, texts))
+                good = (batch.status == FOUND) & self._have_texts(batch.ids, texts)
+                self._leave_out_numbers(batch.ids[(batch.status == FOUND) & ~good].tolist())
+                ids, rows = named(batch.ids[good].tolist(), texts), batch.rows[good]
+                if id_column in (rows.dtype.names or ()) and ids != rows[id_column].tolist():
+                    raise DataFileError(
+                        f"{path}: items' ids differ from their feature {id_column!r}; "
+                        "name another id column with --id-column"
+                    )
+                arrays = [pa.array(ids, self._id)] + [
+                    _array(rows, name) for name in writer.schema.names if name != id_column
+                ]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=writer.schema))
+                self.report.items += len(ids)
+                yield
+
+    async def histories(self, path: Path) -> AsyncIterator[None]:
+        """Write every history, newest last, a batch at a time."""
+        columns = pa.schema([(USER, self._id), (SEQUENCE, pa.list_(self._id))])
+        with _written(path, columns) as writer:
+            async for batch in self._store.scan_histories():
+                users, newest_last = await self._named(batch)
+                arrays = [pa.array(users, self._id), pa.array(newest_last, columns.field(1).type)]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=columns))
+                self.report.histories += len(users)
+                if self._store.text_ids is None:
+                    self.report.histories_with_id_0 += sum(not i.all() for i in batch.values())
+                yield
+
+    async def _named(self, batch: Mapping[int, Ids]) -> tuple[list[Id], list[Any]]:
+        """Return users and their items, newest last; those without a text are left out."""
+        if self._store.text_ids is None:
+            return list(batch), [items[::-1] for items in batch.values()]
+        users = await user_texts(self._store, list(batch))
+        clicks = np.concatenate([np.zeros(0, np.int64), *batch.values()])
+        items = await item_texts(self._store, clicks)
+        self._leave_out_numbers([user for user in batch if user not in users])
+        self._leave_out_numbers(clicks[~self._have_texts(clicks, items)].tolist())
+        kept = [user for user in batch if user in users]
+        return named(kept, users), [
+            [items[item] for item in batch[user][::-1].tolist() if item in items] for user in kept
+        ]
+
+    def _have_texts(self, numbers: Ids, texts: Mapping[int, str]) -> NDArray[np.bool_]:
+        if self._store.text_ids is None:
+            return np.ones(len(numbers), np.bool_)
+        return np.isin(numbers, np.fromiter(texts, np.int64, len(texts)))
+
+    def _leave_out_numbers(self, numbers: Sequence[int]) -> None:
+        self.report.without_text += len(numbers)
+        self.report.leave_out(WITHOUT_TEXT, map(str, numbers))
+
+    def _printed(self, numbers: Sequence[int], texts: Mapping[int, str]) -> list[str]:
+        return [printed(self._store, identity) for identity in named(numbers, texts)]
 
 
-def _item_columns(schema: FeatureSchema, id_column: str) -> pa.Schema:
+def _item_columns(schema: FeatureSchema, id_column: str, id_type: pa.DataType) -> pa.Schema:
     """The id column, then the features except one of the same name."""
-    columns = [(id_column, pa.int64())]
+    columns = [(id_column, id_type)]
     for feature in schema.stored_item:
         if feature.name == id_column:
             continue
