@@ -1,12 +1,14 @@
-"""Parses and checks the address to load: loopback unless ``--allow-remote`` is given.
+"""Parses and checks the address to load: loopback unless ``--allow-remote`` is given; asks it.
 
 A name is resolved once, so that the address checked is the address connected to.
 """
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -53,3 +55,18 @@ class Target:
                 f"url: {host} is another machine; add --allow-remote if you may load it"
             )
         return cls(host, port, parts.path.rstrip("/"), url, address)
+
+    def call(
+        self, method: str, path: str, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        """Send one request without a body; return status and body. OSError without an answer."""
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=timeout)
+        try:
+            sent = {"Host": self.authority, **headers}
+            connection.request(method, self.prefix + path, headers=sent)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"no HTTP answer: {error!r}") from error
+        finally:
+            connection.close()

@@ -44,7 +44,7 @@ def run(
     """Load the service at a rate, open loop, and compare its latency with targets."""
     with exit_on_error():
         slos, judge = [Slo.parse(text) for text in slo], oracle_of(oracle, store)
-        load = replace(options.load(), keep_answers=judge is not None)
+        load = replace(options.for_service(), keep_answers=judge is not None)
         with live(console, "run") as watch, execute(load, watch=watch) as finished:
             checked = None if judge is None else check_run(finished, judge)
             result = summarise(finished, slos, checked)

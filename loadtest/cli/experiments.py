@@ -56,7 +56,7 @@ def search(
     Starts at --rate; a step takes --duration.
     """
     with exit_on_error():
-        load = options.load()
+        load = options.for_service()
         found = Search(load, Slo.parse(slo), precision, say).run()
         result = found | environment.provenance(load)
         say(
@@ -87,8 +87,8 @@ def compare(
     A segment takes --duration.
     """
     with exit_on_error():
-        a = options.load()
-        b = changed(options, against, change).load()
+        a = options.for_service()
+        b = changed(options, against, change).for_service()
         result = Comparison(a, b, rounds, say).run() | environment.provenance(a)
         result["b"] = environment.describe(b)
         for line in sentences(result["effects"]):
@@ -127,7 +127,7 @@ def swap(
     """
     with exit_on_error():
         slos, judge = [Slo.parse(text) for text in slo], oracle_of(oracle, store)
-        load = replace(options.load(), keep_answers=judge is not None)
+        load = replace(options.for_service(), keep_answers=judge is not None)
         api = Admin(admin, admin_token, load.allow_remote)
         versions = version or api.versions()[:2]
         if len(versions) < 2:
@@ -169,7 +169,7 @@ def soak(
         watcher = ResourceMonitor(pid, every)
         with (
             live(console, "soak") as watch,
-            execute(options.load(), watch=watch, background=watcher) as run,
+            execute(options.for_service(), watch=watch, background=watcher) as run,
         ):
             result = summarise(run, slos)
             result["soak"] = watcher.judge(

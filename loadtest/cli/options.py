@@ -9,15 +9,17 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from loadtest.generator.id_kind import id_kind
 from loadtest.generator.runner import Load
 from loadtest.generator.schedule import Arrivals
 from loadtest.generator.workload import Workload
+from loadtest.target import Target
 from loadtest.units import seconds
 
 
@@ -108,6 +110,12 @@ class LoadOptions:
             api_key=_key("api-key", self.api_key),
             events_key=_key("events-key", self.events_key),
         )
+
+    def for_service(self) -> Load:
+        """Build the load; the service is asked which kind of ids it takes."""
+        load = self.load()
+        target = Target.parse(load.url, allow_remote=load.allow_remote)
+        return replace(load, ids=id_kind(target, load.api_key))
 
 
 def with_load(command: Callable[..., None]) -> Callable[..., None]:

@@ -21,7 +21,7 @@ import numpy as np
 import orjson
 
 from loadtest.generator.poller import LONGEST_WAIT, READ, Poller, clock, request_realtime
-from loadtest.oracle.stub_oracle import stub_scores
+from loadtest.oracle.stub_oracle import stub_numbers, stub_scores
 from loadtest.units import seconds as parse_seconds
 
 REASONS = {200: "OK", 202: "Accepted", 401: "Unauthorized", 404: "Not Found", 429: "Too Many"}
@@ -232,7 +232,8 @@ class Stub:
     def _score(self, body: bytes, number: int, clocks: tuple[float, float, float] | None) -> bytes:
         settings, version = self.settings, self.version
         request = orjson.loads(body)
-        item_ids = np.array(request["candidates"], np.int64)
+        candidates = request["candidates"]
+        item_ids = stub_numbers(candidates)
         scores = stub_scores(version, request["user_id"], item_ids)
         if settings.lie_every and number % settings.lie_every == 0:
             self.counts["lies"] += 1
@@ -244,11 +245,11 @@ class Stub:
             scores[half:] = stub_scores(other, request["user_id"], item_ids[half:])
         if top_k := request.get("top_k"):
             best = np.argsort(-scores, kind="stable")[:top_k]
-            item_ids, scores = item_ids[best], scores[best]
+            candidates, scores = [candidates[place] for place in best.tolist()], scores[best]
         answer = {
             "model_version": version,
             "request_id": str(number),
-            "item_ids": item_ids.tolist(),
+            "item_ids": candidates,
             "scores": scores.tolist(),
             "cold_user": False,
             "unknown_items": [],

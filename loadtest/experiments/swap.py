@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import numpy as np
 import orjson
@@ -57,20 +56,14 @@ class Admin:
 
     def _call(self, method: str, path: str) -> Any:
         target = Target.parse(self.url, allow_remote=self.allow_remote)
-        connection = http.client.HTTPConnection(target.address, target.port, timeout=self.timeout)
-        headers = {"Host": target.authority}
-        if token := first_token(self.token):
-            headers["Authorization"] = f"Bearer {token}"
+        token = first_token(self.token)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            connection.request(method, urlsplit(self.url).path.rstrip("/") + path, headers=headers)
-            response = connection.getresponse()
-            body = response.read()
+            status, body = target.call(method, path, headers, self.timeout)
         except OSError as error:
             raise RunError(f"admin: {self.url} does not answer: {error}") from None
-        finally:
-            connection.close()
-        if not 200 <= response.status < 300:
-            raise RunError(f"admin: {method} {path}: {response.status} {body[:300]!r}")
+        if not 200 <= status < 300:
+            raise RunError(f"admin: {method} {path}: {status} {body[:300]!r}")
         return orjson.loads(body) if body else {}
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from loadtest.generator.columns import STAGES, Bucket, Columns, Reason
 from loadtest.generator.config import GeneratorConfig
@@ -25,6 +26,7 @@ class AnswerChecker:
     def __init__(self, config: GeneratorConfig, bank: Bank, columns: Columns, number: int) -> None:
         self._bank, self._columns, self._stages = bank, columns, config.stages
         self._file = config.answers(number).open("wb") if config.keep_answers else None
+        self._numeric = config.ids == "numeric"
         self._written = 0
         self.versions: list[str] = []
         self.stages: list[str] = []
@@ -45,6 +47,9 @@ class AnswerChecker:
             ids, scores, version = answer["item_ids"], answer["scores"], answer["model_version"]
             asked = self._bank.document(self._columns.entry[row])
             good = fits(asked, ids, scores)
+            if not good and self._numeric:
+                asked["candidates"] = as_answered(asked)
+                good = fits(asked, ids, scores)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             return Reason.BODY
         if not good or not isinstance(version, str):
@@ -58,7 +63,7 @@ class AnswerChecker:
         if self._file is not None:
             self._columns.answer[row] = self._written
             self._written += self._file.write(len(ids).to_bytes(8, "little"))
-            self._written += self._file.write(np.array(ids, "<i8").tobytes())
+            self._written += self._file.write(places(asked, ids).tobytes())
             self._written += self._file.write(np.array(scores, "<f8").tobytes())
         return Reason.NONE
 
@@ -74,7 +79,7 @@ class AnswerChecker:
             self._file.close()
 
 
-def fits(asked: dict[str, Any], ids: list[int], scores: list[float | None]) -> bool:
+def fits(asked: dict[str, Any], ids: Sequence[int | str], scores: list[float | None]) -> bool:
     """Whether the arrays cover the candidates in order, or ``top_k`` of them by falling score."""
     if len(ids) != len(scores):
         return False
@@ -86,6 +91,21 @@ def fits(asked: dict[str, Any], ids: list[int], scores: list[float | None]) -> b
     ranked = [math.nan if score is None else score for score in scores]
     falling = all(first >= second for first, second in itertools.pairwise(ranked))
     return falling and len(ids) <= top_k and set(ids) <= set(asked["candidates"])
+
+
+def as_answered(asked: dict[str, Any]) -> list[int | str]:
+    """Return the candidates as a service of numeric ids names them: as numbers, or as strings."""
+    numbers = map(int, asked["candidates"])
+    return list(map(str, numbers)) if asked.get("ids_as_strings") else list(numbers)
+
+
+def places(asked: dict[str, Any], ids: Sequence[int | str]) -> NDArray[np.uint32]:
+    """(N,) place of each id among the candidates: of a repeated one the first."""
+    if asked.get("top_k") is None:
+        return np.arange(len(ids), dtype="<u4")
+    candidates = asked["candidates"]
+    place = dict(zip(reversed(candidates), range(len(candidates) - 1, -1, -1), strict=True))
+    return np.array([place[id_] for id_ in ids], "<u4")
 
 
 def _number(names: list[str], name: str) -> int:

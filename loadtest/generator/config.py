@@ -31,6 +31,7 @@ class GeneratorConfig:
     timeout_s: float = 5.0
     stages: bool = False
     keep_answers: bool = False
+    ids: str | None = None  # the service's kind, if known
     stall_every: int = 0  # self-check only: after each so many sends …
     stall_s: float = 0.0  # … block the generator for so long
 

@@ -1,19 +1,27 @@
 """Draws user and item ids, Zipf-distributed, from a range, a parquet column or a store.
 
 Ids are shuffled (seeded), then rank r is drawn with probability ∝ r⁻ˢ: popularity does not depend
-on an id's number.
+on an id's number. Text ids are drawn by their places in one Arrow buffer.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from feature_store import FeatureStore
+
 Ids = NDArray[np.int64]
+Population: TypeAlias = "Ids | pa.LargeStringArray"  # (P,) numbers or texts
 RANGE = re.compile(r"^(\d+)\.\.(\d+)$")
 LARGEST = 50_000_000
 
@@ -26,13 +34,31 @@ class PopulationError(ValueError):
 class Zipf:
     """Ids by falling popularity, with their cumulative probabilities."""
 
-    ids: Ids  # (P,)
+    ids: Ids  # (P,) numbers, or places in ``texts``
     cumulative: NDArray[np.float64]  # (P,)
+    texts: pa.LargeStringArray | None = None
+    as_texts: bool = False  # name numbers by their decimal texts
 
     @classmethod
-    def over(cls, ids: Ids, exponent: float, rng: np.random.Generator) -> Zipf:
-        weights = np.arange(1, ids.size + 1, dtype=np.float64) ** -exponent
-        return cls(rng.permutation(ids), np.cumsum(weights) / weights.sum())
+    def over(
+        cls,
+        ids: Population,
+        exponent: float,
+        rng: np.random.Generator,
+        *,
+        as_texts: bool = False,
+    ) -> Zipf:
+        texts = None if isinstance(ids, np.ndarray) else ids
+        places = ids if isinstance(ids, np.ndarray) else np.arange(len(ids))
+        weights = np.arange(1, places.size + 1, dtype=np.float64) ** -exponent
+        cumulative = np.cumsum(weights) / weights.sum()
+        return cls(rng.permutation(places), cumulative, texts, as_texts)
+
+    def named(self, drawn: Ids) -> list[int | str]:
+        """Name drawn ids as a request does: by number or by text."""
+        if self.texts is not None:
+            return list(self.texts.take(drawn).to_pylist())
+        return list(map(str, drawn.tolist())) if self.as_texts else list(drawn.tolist())
 
     def draw(self, rng: np.random.Generator, count: int) -> Ids:
         """Draw (count,) ids with replacement."""
@@ -55,8 +81,11 @@ class Zipf:
         return np.concatenate([found, rng.choice(rest, count - found.size, replace=False)])
 
 
-def read_ids(spec: str, *, option: str, column: str) -> Ids:
-    """Read (P,) ids of ``LOW..HIGH``, ``COUNT``, ``FILE.parquet[:COLUMN]`` or a store's URL."""
+def read_ids(spec: str, *, option: str, column: str) -> Population:
+    """Read (P,) ids of ``LOW..HIGH``, ``COUNT``, ``FILE.parquet[:COLUMN]`` or a store's URL.
+
+    Those of a mapped store are texts.
+    """
     if spec.isdigit():
         return _range(1, int(spec), option)
     if match := RANGE.match(spec):
@@ -99,28 +128,54 @@ def _from_parquet(spec: str, option: str, column: str) -> Ids:
     return ids
 
 
-def _from_store(url: str, option: str, column: str) -> Ids:
-    """Scan all items of a store, or all users with a history."""
+def _from_store(url: str, option: str, column: str) -> Population:
+    """Scan all items of a store, or all users with a history; their texts if it is mapped."""
     import asyncio
 
     import feature_store
 
-    async def scan() -> list[Ids]:
+    async def scan() -> list[Population]:
         store = await feature_store.connect(url)
         try:
-            if column == "item_id":
-                return [batch.ids async for batch in store.scan_items()]
-            return [np.array(list(users), np.int64) async for users in store.scan_histories()]
+            return [batch async for batch in _scanned(store, column)]
         finally:
             await store.close()
 
-    batches = asyncio.run(scan())
-    if not batches:
+    found = _distinct(asyncio.run(scan()))
+    if not len(found):
         raise PopulationError(
             f"{option}: {url} holds no {column.removesuffix('_id')}s "
             "(python -m feature_store load …)"
         )
-    return np.sort(np.concatenate(batches))
+    return found
+
+
+async def _scanned(store: FeatureStore, column: str) -> AsyncIterator[Population]:
+    """Yield ids in batches; in a mapped store the texts of those that have one."""
+    import pyarrow as pa
+
+    def arrow(texts: list[str | None]) -> pa.LargeStringArray:
+        return pa.array(texts, pa.large_string()).drop_null()
+
+    if column == "item_id":
+        async for batch in store.scan_items():
+            ids = batch.ids
+            yield ids if store.text_ids is None else arrow(await store.item_texts(ids))
+    else:
+        async for histories in store.scan_histories():
+            users = np.array(list(histories), np.int64)
+            yield users if store.text_ids is None else arrow(await store.user_texts(users.tolist()))
+
+
+def _distinct(batches: list[Population]) -> Population:
+    """Join the batches, sorted: the order of a file or scan does not matter."""
+    if not batches or isinstance(batches[0], np.ndarray):
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *batches]))
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = pc.unique(pa.chunked_array(batches))
+    return texts.take(pc.sort_indices(texts))
 
 
 def _first_seen(ids: Ids) -> Ids:

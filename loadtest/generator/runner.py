@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -26,6 +26,9 @@ from loadtest.generator.replay import read_log
 from loadtest.generator.schedule import Arrivals, Times
 from loadtest.generator.workload import Bank, Destination, Workload
 from loadtest.target import Target
+
+if TYPE_CHECKING:
+    from feature_store.options import IdKind
 
 LEAD = 0.15  # seconds from sending generators the start time to that time
 READY = 60.0  # seconds for a generator to load the bank and connect
@@ -61,18 +64,19 @@ class Load:
     events_key: str = ""  # for clicks; default: the API key
     stall_every: int = 0
     stall_s: float = 0.0
+    ids: IdKind | None = None  # the service's, if known: ``id_kind``
 
     def schedule(self) -> tuple[Times, list[tuple[int, dict[str, Any]]]]:
         """Compute send times, warm-up included, and the bodies to send in turn."""
         if self.replay is not None:
-            return read_log(self.replay, speed=self.speed)
+            return read_log(self.replay, speed=self.speed, ids=self.ids)
         times = self.arrivals.times(self.rate, self.seconds, self.seed) + self.warmup
         if self.warmup:
             early = Arrivals().times(self.rate, self.warmup, self.seed + 1)
             times = np.concatenate([early, times])
         if not times.size:
             raise RunError(f"rate {self.rate:g}/s for {self.seconds:g} s schedules no request")
-        return times, self.workload.documents(times.size, self.seed)
+        return times, self.workload.documents(times.size, self.seed, self.ids)
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,7 @@ def _config(
         timeout_s=load.timeout,
         stages=load.stages,
         keep_answers=load.keep_answers,
+        ids=load.ids,
         stall_every=load.stall_every,
         stall_s=load.stall_s,
     )

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from loadtest.generator.candidate_counts import CandidateCounts
-from loadtest.generator.population import Zipf, read_ids
+from loadtest.generator.population import Population, PopulationError, Zipf, read_ids
+
+if TYPE_CHECKING:
+    from feature_store.options import IdKind
 
 SCORE, EVENT = 0, 1
+NOUNS = ("numbers", "texts")
 PATHS = {SCORE: "/v1/score", EVENT: "/v1/events"}
 
 
@@ -38,43 +42,64 @@ class Workload:
     distinct: int = 10_000  # prepared requests
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def documents(self, requests: int, seed: int) -> list[tuple[int, dict[str, Any]]]:
-        """Draw (kind, body) of ``min(requests, distinct)`` requests."""
+    def documents(
+        self, requests: int, seed: int, ids: IdKind | None = None
+    ) -> list[tuple[int, dict[str, Any]]]:
+        """Draw (kind, body) of ``min(requests, distinct)`` requests; ``ids``: the service's."""
         rng = np.random.default_rng([seed, 1])
-        users = Zipf.over(
-            read_ids(self.users, option="users", column="user_id"), self.user_zipf, rng
-        )
-        items = Zipf.over(
-            read_ids(self.items, option="items", column="item_id"), self.item_zipf, rng
-        )
+        populations = {
+            option: read_ids(getattr(self, option), option=option, column=column)
+            for option, column in (("users", "user_id"), ("items", "item_id"))
+        }
+        as_texts = self._as_texts(populations, ids)
+        users = Zipf.over(populations["users"], self.user_zipf, rng, as_texts=as_texts)
+        items = Zipf.over(populations["items"], self.item_zipf, rng, as_texts=as_texts)
         count = max(1, min(requests, self.distinct))
         lengths = CandidateCounts(self.candidates).draw(rng, count)
-        drawn = users.draw(rng, count)
+        drawn = users.named(users.draw(rng, count))
         is_event = rng.random(count) < self.events
         return [
-            (EVENT, self._event(int(user), items, rng))
+            (EVENT, self._event(user, items, rng))
             if event
-            else (SCORE, self._score(int(user), int(length), items, rng))
+            else (SCORE, self._score(user, int(length), items, rng))
             for user, length, event in zip(drawn, lengths, is_event, strict=True)
         ]
 
+    def _as_texts(self, populations: Mapping[str, Population], ids: IdKind | None) -> bool:
+        """Whether ids are sent as texts: if the service's are, else if a population's are.
+
+        Numbers of a range or a file are then their decimal texts. PopulationError for texts where
+        numbers are wanted, and for a store of the other kind.
+        """
+        texts = {option: not isinstance(found, np.ndarray) for option, found in populations.items()}
+        wanted = any(texts.values()) if ids is None else ids == "mapped"
+        for option, is_text in texts.items():
+            spec = getattr(self, option)
+            if is_text != wanted and (is_text or "://" in spec):
+                whose = "the service" if ids else "items" if option == "users" else "users"
+                raise PopulationError(
+                    f"{option}: the ids of {spec} are {NOUNS[is_text]}, "
+                    f"those of {whose} are {NOUNS[wanted]}"
+                )
+        return wanted
+
     def _score(
-        self, user: int, length: int, items: Zipf, rng: np.random.Generator
+        self, user: int | str, length: int, items: Zipf, rng: np.random.Generator
     ) -> dict[str, Any]:
         body: dict[str, Any] = {
             "user_id": user,
-            "candidates": items.draw_distinct(rng, length).tolist(),
+            "candidates": items.named(items.draw_distinct(rng, length)),
         }
         if self.inline_history:
-            body["history"] = items.draw(rng, self.inline_history).tolist()
+            body["history"] = items.named(items.draw(rng, self.inline_history))
         if self.top_k is not None:
             body["top_k"] = self.top_k
         if self.model_version is not None:
             body["model_version"] = self.model_version
         return body
 
-    def _event(self, user: int, items: Zipf, rng: np.random.Generator) -> dict[str, Any]:
-        return {"user_id": user, "item_id": int(items.draw(rng, 1)[0])}
+    def _event(self, user: int | str, items: Zipf, rng: np.random.Generator) -> dict[str, Any]:
+        return {"user_id": user, "item_id": items.named(items.draw(rng, 1))[0]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ are checked against code that has none.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ class BundleOracle:
         self._store: FeatureStore
         self._models: dict[str, FoldedModel] = {}
         self.skipped: list[Exception] = []  # errors of bundles that are not used
-        self._histories: dict[int, NDArray[np.int64]] = {}
+        self._histories: dict[int | str, NDArray[np.int64]] = {}
         if (path / "manifest.json").exists():
             self._load(Bundle.open(path), store)
         else:
@@ -70,7 +71,7 @@ class BundleOracle:
         if version not in self._models:
             raise UnknownVersion(version)
         model = self._models[version]
-        candidates = np.array(request["candidates"], np.int64)
+        candidates = self._numbers(request["candidates"])
         known, rows = self._known(candidates)
         scores = np.full(candidates.size, np.nan)
         if known.any():
@@ -81,6 +82,12 @@ class BundleOracle:
             scores[known] = model.exact(model.in_context(items, context), history)
         return scores
 
+    def _numbers(self, ids: Sequence[int | str]) -> NDArray[np.int64]:
+        """(N,) the store's numbers of a request's ids; those of a numeric store may be strings."""
+        if self._store.text_ids is not None:
+            return self._store.text_ids.numbers(list(map(str, ids)))
+        return np.array(list(map(int, ids)), np.int64)
+
     def _known(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.void]]:
         """Look ids up: which the store has (N,), and their records."""
         batch = self._loop.run_until_complete(self._store.items(ids))
@@ -90,10 +97,11 @@ class BundleOracle:
     def _history(self, request: dict[str, Any], length: int) -> NDArray[np.int64]:
         """Read the newest ``length`` items; the network does not depend on their order."""
         if request.get("history") is not None:
-            return np.array(request["history"], np.int64)[-length:]
+            return self._numbers(request["history"])[-length:]
         user = request["user_id"]
         if user not in self._histories:
-            stored = self._loop.run_until_complete(self._store.history(user))
+            number = int(self._numbers([user])[0])
+            stored = self._loop.run_until_complete(self._store.history(number))
             self._histories[user] = np.array([] if stored is None else stored, np.int64)[:length]
         return self._histories[user]
 

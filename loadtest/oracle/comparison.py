@@ -72,11 +72,11 @@ def check_run(
             if request["user_id"] in changing:
                 report.unchecked += row >= run.first
                 continue
-            ids, scores = _read_answer(files[row % len(files)], int(run.columns.answer[row]))
-            worst = worst_difference(request, expected, ids, scores)
+            places, scores = _read_answer(files[row % len(files)], int(run.columns.answer[row]))
+            worst = worst_difference(request, expected, places, scores)
             reason = Reason.NONE
             if not worst <= TOLERANCE:
-                mixed = _is_mixed(oracle, request, ids, scores)
+                mixed = _is_mixed(oracle, request, scores)
                 reason = Reason.MIXED if mixed else Reason.SCORES
                 run.columns.bucket[row], run.columns.reason[row] = Bucket.WRONG, reason
             if row >= run.first:
@@ -98,20 +98,17 @@ def _offline(oracle: Oracle, version: str, request: dict[str, Any], report: Orac
 
 
 def worst_difference(
-    request: dict[str, Any], expected: Scores, ids: NDArray[np.int64], scores: Scores
+    request: dict[str, Any], expected: Scores, places: NDArray[np.uint32], scores: Scores
 ) -> float:
     """Compute the largest |score − offline|; infinite when only one side has a score, or when
-    ``top_k`` omits a better candidate than it returns."""
-    candidates = np.array(request["candidates"], np.int64)
+    ``top_k`` omits a better candidate than it returns. ``places``: of the scores' candidates."""
     if request.get("top_k") is None:
         wanted = expected
     else:
-        place = np.argsort(candidates, kind="stable")
-        found = place[np.searchsorted(candidates, ids, sorter=place)]
-        wanted = expected[found]
+        wanted = expected[places]
         known = expected[~np.isnan(expected)]
         best = np.sort(known)[::-1][: request["top_k"]]
-        if best.size != ids.size:
+        if best.size != places.size:
             return float("inf")
         if best.size and np.abs(np.sort(wanted)[::-1] - best).max() > TOLERANCE:
             return float("inf")
@@ -121,9 +118,7 @@ def worst_difference(
     return float(np.nanmax(difference)) if (~np.isnan(difference)).any() else 0.0
 
 
-def _is_mixed(
-    oracle: Oracle, request: dict[str, Any], ids: NDArray[np.int64], scores: Scores
-) -> bool:
+def _is_mixed(oracle: Oracle, request: dict[str, Any], scores: Scores) -> bool:
     """Whether each score is some version's, but no single version gives them all."""
     if request.get("top_k") is not None:
         return False  # the other version's top k may differ
@@ -133,13 +128,13 @@ def _is_mixed(
     return bool(same.any(axis=0).all() and not same.all(axis=1).any())
 
 
-def _users_with_events(run: Run) -> set[int]:
+def _users_with_events(run: Run) -> set[int | str]:
     entries = np.flatnonzero(run.bank.kind == EVENT)
     return {run.bank.document(int(entry))["user_id"] for entry in entries}
 
 
-def _read_answer(file: Any, offset: int) -> tuple[NDArray[np.int64], Scores]:
+def _read_answer(file: Any, offset: int) -> tuple[NDArray[np.uint32], Scores]:
     file.seek(offset)
     count = int.from_bytes(file.read(8), "little")
-    ids = np.frombuffer(file.read(8 * count), "<i8")
-    return ids, np.frombuffer(file.read(8 * count), "<f8")
+    places = np.frombuffer(file.read(4 * count), "<u4")
+    return places, np.frombuffer(file.read(8 * count), "<f8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +15,16 @@ from loadtest.oracle.comparison import Scores, UnknownVersion
 MIXER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def stub_scores(version: str, user_id: int, item_ids: NDArray[np.int64]) -> Scores:
+def stub_numbers(ids: Sequence[int | str]) -> NDArray[np.int64]:
+    """(N,) numbers of a request's ids; a text's is its checksum."""
+    if ids and isinstance(ids[0], str):
+        return np.array([zlib.crc32(str(text).encode()) for text in ids], np.int64)
+    return np.array(ids, np.int64)
+
+
+def stub_scores(version: str, user_id: int | str, item_ids: NDArray[np.int64]) -> Scores:
     """Hash version, user and items to (C,) scores in [0, 1)."""
+    (user_id,) = stub_numbers([user_id]).tolist()
     name = np.uint64(int.from_bytes(version.encode()[-8:], "little"))
     with np.errstate(over="ignore"):
         mixed = (item_ids.astype(np.uint64) + name) * MIXER ^ np.uint64(user_id)
@@ -32,4 +42,4 @@ class StubOracle:
     def scores(self, version: str, request: dict[str, Any]) -> Scores:
         if version not in self.versions:
             raise UnknownVersion(version)
-        return stub_scores(version, request["user_id"], np.array(request["candidates"], np.int64))
+        return stub_scores(version, request["user_id"], stub_numbers(request["candidates"]))
