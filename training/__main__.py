@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from feature_store.schema import FeatureSchema, SchemaError
 from feature_store.terminal import escape_unencodable
-from training import checkpoint
-from training.progress import OnProgress
-from training.recipe import PRESETS, Recipe
+from training.cli import recipe as recipes
+from training.cli.console import (
+    AsJson,
+    Cache,
+    SchemaFile,
+    exit_on_error,
+    given,
+    progress,
+    read_schema,
+    screen,
+)
+from training.cli.recipe import Preset, RecipeFile, Settings
+from training.recipe_files import resolve
 
 app = typer.Typer(
     help="Train the Quadratic Interest Network: parquet files in, a checkpoint out.",
@@ -28,14 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-screen = Console(stderr=True, soft_wrap=True)
-if not screen.is_terminal:
-    screen.width = 200  # rich's 80 columns would wrap what a log or a file holds
-Cache = Annotated[
-    Path | None,
-    typer.Option(metavar="FOLDER", help="Folder of the rows' cache; default DATA/.cache."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
+app.add_typer(recipes.app, name="recipe")
 
 
 @app.command()
@@ -75,10 +71,10 @@ def synthesize(
 def fit(
     data: Annotated[Path, typer.Argument(help="Folder with train, valid, item_info parquet.")],
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
-    preset: Annotated[Literal["published", "demo"], typer.Option(help="Recipe.")] = "published",
-    schema: Annotated[
-        Path | None, typer.Option(help="Feature schema; default DATA/schema.yaml, then MicroLens.")
-    ] = None,
+    preset: Preset = "published",
+    recipe: RecipeFile = None,
+    settings: Settings = None,
+    schema: SchemaFile = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Initial rate of Adam.")] = None,
@@ -87,7 +83,14 @@ def fit(
     cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train by a recipe. An interrupted run resumes after its last complete epoch."""
+    """Train by a recipe. An interrupted run resumes after its last complete epoch.
+
+    Of the recipe's numbers, later sources win: --preset, --recipe, --set, --epochs and the like.
+    """
+    changed = given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    with exit_on_error():
+        resolved = resolve(preset, recipe, settings or (), changed)
+
     import torch
 
     from training.data_parallel import process_group
@@ -96,12 +99,11 @@ def fit(
 
     if threads:
         torch.set_num_threads(threads)
-    changed = given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    with exit_on_error():
-        recipe = Recipe.model_validate({**PRESETS[preset].model_dump(), **changed})
     with exit_on_error(), process_group() as group, progress(group.first) as on_progress:
         opened = open_data(data, read_schema(data, schema), on_progress, cache)
-        metrics = run(opened.train, opened.valid, recipe, out, group, on_progress)
+        if group.first:
+            recipes.show_resolved(resolved)
+        metrics = run(opened.train, opened.valid, resolved, out, group, on_progress)
     if not group.first:
         return
     if as_json:
@@ -127,6 +129,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure AUC, logloss, per-user AUC and calibration on DATA/valid.parquet, also by slice."""
+    from training import checkpoint
     from training.dataset import open_held_out
     from training.evaluate import best_auc, share_of_the_possible
     from training.evaluate import evaluate as figures_of
@@ -192,66 +195,6 @@ def show(figures: dict[str, Any]) -> None:
             f"best AUC any model could reach {figures['best_auc']:.4f}; "
             f"(AUC − 0.5) / (best − 0.5) = {figures['share_of_the_possible']:.3f}"
         )
-
-
-def read_schema(data: Path, given: Path | None) -> FeatureSchema:
-    """Read the schema given, else DATA/schema.yaml, else return MicroLens."""
-    if given is None and not (data / "schema.yaml").exists():
-        return FeatureSchema.microlens()
-    return FeatureSchema.read(given or data / "schema.yaml")
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """Drop options that are not given."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-@contextmanager
-def exit_on_error() -> Iterator[None]:
-    """Print an expected error as one line and exit with code 1."""
-    from feature_store.parquet.columns import DataFileError
-    from training.fit import FitError
-    from training.synthesize import SynthesisError
-
-    try:
-        yield
-    except (
-        SchemaError,
-        DataFileError,
-        SynthesisError,
-        checkpoint.CheckpointError,
-        FitError,
-        OSError,
-    ) as error:
-        fail(str(error))
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        fail("; ".join(faults))
-
-
-def fail(message: str) -> NoReturn:
-    screen.print(f"[red]error:[/red] {message}", highlight=False, soft_wrap=True)
-    sys.exit(1)
-
-
-@contextmanager
-def progress(shown: bool = True) -> Iterator[OnProgress]:
-    """Yield a callback that draws a progress bar per step."""
-    columns = (
-        TextColumn("{task.description:<24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=screen, disable=not shown) as bars:
-        tasks: dict[str, Any] = {}
-
-        def on_progress(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bars.add_task(step, total=total)
-            bars.update(tasks[step], completed=done, total=total)
-
-        yield on_progress
 
 
 if __name__ == "__main__":

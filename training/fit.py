@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 import os
-import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -49,9 +49,17 @@ def fit(
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    network = QIN(train.schema, recipe.sizes)
+    network = QIN(train.schema, recipe.sizes, recipe.initial)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm1d):
+            layer.momentum = recipe.norm_momentum
     group.join(network)
-    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    optimiser = torch.optim.Adam(
+        network.parameters(),
+        lr=recipe.learning_rate,
+        betas=(recipe.adam.beta1, recipe.adam.beta2),
+        eps=recipe.adam.epsilon,
+    )
     if not 0 < valid.label.sum() < len(valid):
         raise FitError("valid.parquet has labels of one kind only: AUC is undefined")
     data = f"{train.digest} {valid.digest}"
@@ -108,7 +116,7 @@ def _train_epoch(run: _Run, train: Rows, group: ProcessGroup, on_progress: OnPro
     torch.manual_seed(int(seeds.generate_state(1)[0]))
     what = f"epoch {run.epoch} of at most {run.recipe.epochs}"
     total, seen = 0.0, 0
-    for rows in _batches(order, run.recipe.batch_size):
+    for rows in _batches(order, run.recipe.batch_size, run.recipe.smallest_batch):
         mine = group.share(rows)
         total += _step(run, train, mine, len(rows), group)
         seen += len(mine)
@@ -116,10 +124,10 @@ def _train_epoch(run: _Run, train: Rows, group: ProcessGroup, on_progress: OnPro
     return total / seen
 
 
-def _batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+def _batches(order: NDArray[np.int64], size: int, smallest: int) -> Iterator[NDArray[np.int64]]:
     """Split rows into batches. A last batch too small for batch norm joins the one before."""
     edges = list(range(0, len(order), size))
-    if len(edges) > 1 and len(order) - edges[-1] < min(64, size):
+    if len(edges) > 1 and len(order) - edges[-1] < min(smallest, size):
         edges.pop()
     for start, end in zip(edges, [*edges[1:], len(order)], strict=True):
         yield order[start:end]
@@ -223,7 +231,9 @@ class _Run:
         try:
             content = torch.load(self.state, weights_only=True)
             saved = content["identity"]
-        except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            # A run that an earlier release stopped lacks names of this one: their defaults.
+            saved["recipe"] = Recipe.model_validate_json(saved["recipe"]).model_dump_json()
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, UnpicklingError) as error:
             raise FitError(f"{self.state}: damaged; remove it to start over") from error
         other = [name for name, ours in self.identity.items() if saved.get(name) != ours]
         if other:

@@ -13,41 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema, Numeric
 from training.operations import Dropout, interest, linear
-
-
-class QINSizes(BaseModel):
-    """What the schema does not fix. The defaults are the paper's winning sizes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    attention_width: int = Field(default=768, ge=1, le=8192)
-    layers: int = Field(default=4, ge=1, le=32)
-    rows: int = Field(default=4, ge=1, le=64)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    output_bias: bool = Field(default=False, description="a bias in W_o, as in the level variant")
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit ``output_bias`` where there is none: older releases reject it."""
-        content: dict[str, Any] = serialise(self)
-        if not self.output_bias:
-            del content["output_bias"]
-        return content
+from training.recipe import InitialWeights
+from training.sizes import QINSizes as QINSizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +131,12 @@ class QuadraticLayer(nn.Module):
 class QIN(nn.Module):
     """The whole network: a batch in, one logit a row out."""
 
-    def __init__(self, schema: FeatureSchema, sizes: QINSizes | None = None) -> None:
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        sizes: QINSizes | None = None,
+        initial: InitialWeights | None = None,
+    ) -> None:
         super().__init__()
         self.schema, self.sizes = schema, sizes or QINSizes()
         width = schema.network_width
@@ -178,19 +157,21 @@ class QIN(nn.Module):
             for _ in range(self.sizes.layers)
         )
         self.fc = nn.Linear(width, 1)
-        self.reset_parameters()
+        self.reset_parameters(initial or InitialWeights())
 
-    def reset_parameters(self) -> None:
-        """Published initialisation: embeddings N(0, 1e-4), linears Xavier normal with zero bias."""
+    def reset_parameters(self, initial: InitialWeights) -> None:
+        """Draw embeddings from a normal distribution, linears Xavier normal with zero bias."""
         for module in self.modules():
             if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=1e-4)
+                nn.init.normal_(module.weight, std=initial.embedding_deviation)
                 with torch.no_grad():
                     module.weight[0].zero_()  # row 0 is padding
             elif isinstance(module, nn.Linear):
-                nn.init.xavier_normal_(module.weight)
+                nn.init.xavier_normal_(module.weight, gain=initial.linear_gain)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.PReLU):
+                nn.init.constant_(module.weight, initial.prelu_slope)
 
     def forward(self, batch: Batch) -> Tensor:
         vectors = self.item_vector(batch.items)  # (U, D)

@@ -1,42 +1,87 @@
-"""Hyperparameters of training: the published recipe and presets."""
+"""Hyperparameters of training. Every number that changes the trained weights is here by name."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Iterator
 
-from training.qin import QINSizes
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from training.sizes import QINSizes
+
+_NUMBERS = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Adam(BaseModel):
+    """Adam's constants; its rate is ``learning_rate``."""
+
+    model_config = _NUMBERS
+
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the mean gradient")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of the mean square")
+    epsilon: float = Field(default=1e-8, gt=0, le=1, description="added to the root of the square")
+
+
+class InitialWeights(BaseModel):
+    """Weights before training; biases are zero."""
+
+    model_config = _NUMBERS
+
+    embedding_deviation: float = Field(
+        default=1e-4, ge=0, le=10, description="standard deviation of embedding tables"
+    )
+    linear_gain: float = Field(
+        default=1.0, gt=0, le=100, description="Xavier normal: times √(2 / (inputs + outputs))"
+    )
+    prelu_slope: float = Field(default=0.25, ge=-10, le=10, description="of PReLU below zero")
 
 
 class Recipe(BaseModel):
     """The defaults are the published recipe (arXiv 2504.17699, its public configuration)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _NUMBERS
 
     sizes: QINSizes = QINSizes()
-    learning_rate: float = Field(default=2e-3, gt=0)
-    batch_size: int = Field(default=8192, ge=1)
-    embedding_regulariser: float = Field(
-        default=2e-4, ge=0, description="λ of (λ/2)·‖W‖² over all embedding tables and P"
+    learning_rate: float = Field(default=2e-3, gt=0, le=10, description="first rate of Adam")
+    batch_size: int = Field(default=8192, ge=1, le=2**24, description="rows per step")
+    smallest_batch: int = Field(
+        default=64, ge=1, le=2**24, description="a last batch of fewer rows joins the one before"
     )
-    gradient_clip: float = Field(default=10.0, gt=0, description="largest norm of all gradients")
+    embedding_regulariser: float = Field(
+        default=2e-4, ge=0, le=1e3, description="λ of (λ/2)·‖W‖² over all embedding tables and P"
+    )
+    gradient_clip: float = Field(
+        default=10.0, gt=0, le=1e9, description="largest norm of all gradients"
+    )
     learning_rate_factor: float = Field(
         default=0.5, gt=0, le=1, description="applied after each epoch without improvement"
     )
-    learning_rate_floor: float = Field(default=1e-6, gt=0)
-    patience: int = Field(default=8, ge=1, description="epochs without improvement before the end")
-    epochs: int = Field(default=100, ge=1)
-    seed: int = Field(default=20242025, ge=0)
+    learning_rate_floor: float = Field(
+        default=1e-6, gt=0, le=10, description="rate below which it is not reduced"
+    )
+    norm_momentum: float = Field(
+        default=0.1, gt=0, le=1, description="share of a batch in batch norm's statistics"
+    )
+    patience: int = Field(
+        default=8, ge=1, le=10**6, description="epochs without improvement before the end"
+    )
+    epochs: int = Field(default=100, ge=1, le=10**6, description="most epochs")
+    seed: int = Field(default=20242025, ge=0, lt=2**63, description="of weights, order, dropout")
+    adam: Adam = Adam()
+    initial: InitialWeights = InitialWeights()
 
 
-PRESETS = {
-    "published": Recipe(),
-    # Small layers and batches, for two cores.
-    "demo": Recipe(
-        sizes=QINSizes(attention_width=64, layers=2, rows=2, dropout=0.1),
-        learning_rate=3e-3,
-        batch_size=2048,
-        embedding_regulariser=1e-5,
-        patience=2,
-        epochs=5,
-    ),
-}
+def fields(
+    model: BaseModel, prefix: str = ""
+) -> Iterator[tuple[str, FieldInfo, object | BaseModel]]:
+    """Yield (dotted name, field, value) of every group and number, groups before their numbers."""
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        yield prefix + name, field, value
+        if isinstance(value, BaseModel):
+            yield from fields(value, f"{prefix}{name}.")
+
+
+def get(recipe: Recipe, name: str) -> object:
+    """Return the number of a dotted name."""
+    return next(value for known, _, value in fields(recipe) if known == name)

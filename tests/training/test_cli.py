@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,24 @@ def test_from_data_to_figures(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "c" / "reliability.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_recipe_is_printed_at_start_and_a_checkpoint_repeats_its_run(
+    data: Path, tmp_path: Path
+) -> None:
+    words = ("--preset", "demo", "--set", "sizes.rows=3", "--set", "epochs=9", "--epochs", "1")
+    first = training("fit", str(data), *words, "--threads", "1", "--out", str(tmp_path / "a"))
+    assert first.returncode == 0, first.stderr
+    shown = training("recipe", "show", str(tmp_path / "a"))
+    assert shown.stdout in first.stderr
+    assert re.search(r"^  rows: 3 .*^epochs: 1 ", shown.stdout, re.DOTALL | re.MULTILINE)
+    for out, recipe in (("b", tmp_path / "a"), ("c", tmp_path / "copy.yaml")):
+        (tmp_path / "copy.yaml").write_text(shown.stdout)
+        words = ("--recipe", str(recipe), "--threads", "1", "--out", str(tmp_path / out))
+        again = training("fit", str(data), *words)
+        assert again.returncode == 0, again.stderr
+        weights = [(tmp_path / each / "model.safetensors").read_bytes() for each in ("a", out)]
+        assert weights[0] == weights[1]
+
+
 def test_a_line_is_whole_where_output_is_no_terminal(tmp_path: Path) -> None:
     folder = tmp_path / ("a-long-name-" * 8)
     made = training("synthesize", str(folder), *SIZES)
@@ -50,6 +69,8 @@ def test_what_is_missing_is_one_line_and_not_a_traceback(data: Path, tmp_path: P
     for words in (
         ("fit", str(tmp_path), "--out", str(tmp_path / "c")),
         ("fit", str(data), "--out", str(tmp_path / "c"), "--learning-rate", "nan"),
+        ("fit", str(data), "--out", str(tmp_path / "c"), "--set", "sizes.rowz=3"),
+        ("recipe", "show", str(tmp_path / "nothing.yaml")),
         ("evaluate", str(tmp_path / "nothing"), str(data)),
         ("synthesize", str(tmp_path / "new"), "--history", "999999"),
         ("synthesize", "/dev/null/out"),

@@ -17,7 +17,8 @@ from training import checkpoint
 from training.fit import FitError, predict, regularised
 from training.metrics import auc
 from training.qin import QIN
-from training.recipe import PRESETS, Recipe
+from training.recipe import Recipe
+from training.recipe_files import preset
 
 PROGRAM = [sys.executable, "-m", "tests.training.fitting"]
 
@@ -27,17 +28,21 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_default_recipe_is_the_published_one() -> None:
-    assert PRESETS["published"].model_dump() == {
+    assert preset("published").model_dump() == {
         "sizes": {"attention_width": 768, "layers": 4, "rows": 4, "dropout": 0.1},
         "learning_rate": 2e-3,
         "batch_size": 8192,
+        "smallest_batch": 64,
         "embedding_regulariser": 2e-4,
         "gradient_clip": 10.0,
         "learning_rate_factor": 0.5,
         "learning_rate_floor": 1e-6,
+        "norm_momentum": 0.1,
         "patience": 8,
         "epochs": 100,
         "seed": 20242025,
+        "adam": {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+        "initial": {"embedding_deviation": 1e-4, "linear_gain": 1.0, "prelu_slope": 0.25},
     }
 
 
