@@ -115,7 +115,7 @@ class LoadOptions:
         """Build the load; the service is asked which kind of ids it takes."""
         load = self.load()
         target = Target.parse(load.url, allow_remote=load.allow_remote)
-        return replace(load, ids=id_kind(target, load.api_key))
+        return replace(load, ids=id_kind(target))
 
 
 def with_load(command: Callable[..., None]) -> Callable[..., None]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from feature_store import FeatureStore
+    from feature_store.options import IdKind
 
 Ids = NDArray[np.int64]
 Population: TypeAlias = "Ids | pa.LargeStringArray"  # (P,) numbers or texts
@@ -81,10 +82,10 @@ class Zipf:
         return np.concatenate([found, rng.choice(rest, count - found.size, replace=False)])
 
 
-def read_ids(spec: str, *, option: str, column: str) -> Population:
+def read_ids(spec: str, *, option: str, column: str, ids: IdKind | None = None) -> Population:
     """Read (P,) ids of ``LOW..HIGH``, ``COUNT``, ``FILE.parquet[:COLUMN]`` or a store's URL.
 
-    Those of a mapped store are texts.
+    Those of a mapped store or a text column are texts, and with ``ids`` "mapped" of every column.
     """
     if spec.isdigit():
         return _range(1, int(spec), option)
@@ -92,7 +93,7 @@ def read_ids(spec: str, *, option: str, column: str) -> Population:
         return _range(int(match[1]), int(match[2]), option)
     if "://" in spec:
         return _from_store(spec, option, column)
-    return _from_parquet(spec, option, column)
+    return _from_parquet(spec, option, column, ids)
 
 
 def _range(low: int, high: int, option: str) -> Ids:
@@ -103,29 +104,51 @@ def _range(low: int, high: int, option: str) -> Ids:
     return np.arange(low, high + 1, dtype=np.int64)
 
 
-def _from_parquet(spec: str, option: str, column: str) -> Ids:
-    from feature_store.parquet.columns import DataFileError, integers
+def _from_parquet(spec: str, option: str, column: str, ids: IdKind | None) -> Population:
+    from feature_store.parquet.columns import DataFileError
     from feature_store.parquet.parts import ParquetParts
 
     name, _, chosen = spec.partition(".parquet:")
     path, column = Path(spec if not chosen else name + ".parquet"), chosen or column
-    found = [np.zeros(0, np.int64)]
+    found: list[Population] = []
     try:
         parts = ParquetParts.read(path)
         parts.require(column)
         for _, file, arrays in parts.batches([column], 262_144):
-            source = f"{file}: column {column}"
-            read = integers(arrays[column], source, below=2**63, limit="beyond 63 bits")
-            found.append(np.delete(read.values.astype(np.int64), list(read.faults)))
+            found.append(_of_column(arrays[column], f"{file}: column {column}", ids))
+        every = _distinct(found)
     except DataFileError as error:
         raise PopulationError(
             f"{option}: {error} (expected LOW..HIGH, COUNT, FILE.parquet[:COLUMN] or a store's URL)"
         ) from error
-    every = np.unique(np.concatenate(found))
-    ids: Ids = every[every > 0]  # 0 pads lists in the challenge's files
-    if not ids.size:
+    if not len(every):
         raise PopulationError(f"{option}: {path}, column {column!r} holds no ids")
-    return ids
+    return every
+
+
+def _of_column(array: pa.Array, source: str, ids: IdKind | None) -> Population:
+    """Read a batch's ids without nulls, faults and the number 0, which pads the challenge's lists.
+
+    DataFileError if the column holds no ids.
+    """
+    import pyarrow.compute as pc
+
+    from feature_store.parquet.arrays import is_number
+    from feature_store.parquet.columns import DataFileError, integers
+    from feature_store.parquet.texts import texts
+    from feature_store.text_ids import LONGEST
+
+    if ids != "mapped" and is_number(array.type):
+        read = integers(array, source, below=2**63, limit="beyond 63 bits")
+        numbers = np.delete(read.values.astype(np.int64), list(read.faults))
+        return numbers[numbers > 0]
+    found = texts(array)
+    if found is None:
+        raise DataFileError(f"{source}: holds {array.type}, not ids")
+    named = pc.unique(found[0].drop_null())
+    length = pc.utf8_length(named)
+    named = named.filter(pc.and_(pc.greater(length, 0), pc.less_equal(length, LONGEST)))
+    return named.filter(pc.not_equal(named, "0")) if is_number(array.type) else named
 
 
 def _from_store(url: str, option: str, column: str) -> Population:
@@ -169,12 +192,17 @@ async def _scanned(store: FeatureStore, column: str) -> AsyncIterator[Population
 
 def _distinct(batches: list[Population]) -> Population:
     """Join the batches, sorted: the order of a file or scan does not matter."""
-    if not batches or isinstance(batches[0], np.ndarray):
+    batches = [batch for batch in batches if len(batch)]
+    if all(isinstance(batch, np.ndarray) for batch in batches):
         return np.unique(np.concatenate([np.zeros(0, np.int64), *batches]))
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    texts = pc.unique(pa.chunked_array(batches))
+    chunks = [
+        pa.array(batch).cast(pa.large_string()) if isinstance(batch, np.ndarray) else batch
+        for batch in batches  # numbers in some parts of a folder: their decimal texts
+    ]
+    texts = pc.unique(pa.chunked_array(chunks))
     return texts.take(pc.sort_indices(texts))
 
 

@@ -48,7 +48,7 @@ class Workload:
         """Draw (kind, body) of ``min(requests, distinct)`` requests; ``ids``: the service's."""
         rng = np.random.default_rng([seed, 1])
         populations = {
-            option: read_ids(getattr(self, option), option=option, column=column)
+            option: read_ids(getattr(self, option), option=option, column=column, ids=ids)
             for option, column in (("users", "user_id"), ("items", "item_id"))
         }
         as_texts = self._as_texts(populations, ids)

@@ -7,10 +7,13 @@ import io
 import os
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -87,6 +90,42 @@ def test_users_and_items_of_a_mapped_store_are_drawn_by_their_texts(mapped: str)
     asked = [item for body in scores for item in (*body["candidates"], *body["history"])]
     assert set(asked) == set(ITEMS)
     assert all(len(set(body["candidates"])) == len(body["candidates"]) for body in scores)
+
+
+UUID_TEXT = "a3bb189e-8bf9-3886-9912-ace4e6543002"
+LONG = "x" * 129
+COLUMNS = {
+    "strings": (pa.array(["b", "a", None, "", LONG, "0", "b"]), ["0", "a", "b"]),
+    "large strings": (pa.array(["b"], pa.large_string()), ["b"]),
+    "views": (pa.array(["a"], pa.string_view()), ["a"]),
+    "a dictionary": (pa.array(["b", "a", "b", None]).dictionary_encode(), ["a", "b"]),
+    "16 bytes": (pa.array([UUID(UUID_TEXT).bytes, None], pa.binary(16)), [UUID_TEXT]),
+    "UUIDs": (pa.array([UUID(UUID_TEXT).bytes], pa.uuid()), [UUID_TEXT]),
+    "numbers": (pa.array([17, 0, None, 4]), [4, 17]),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_text_columns_of_parquet_are_ids(name: str, tmp_path: Path) -> None:
+    column, expected = COLUMNS[name]
+    parquet.write_table(pa.table({"item_id": column}), tmp_path / "items.parquet")
+    file = str(tmp_path / "items.parquet")
+    assert read_ids(file, option="items", column="item_id").tolist() == expected
+
+
+def test_signed_integers_are_texts_of_a_mapped_store_as_its_load_reads_them(tmp_path: Path) -> None:
+    file = str(tmp_path / "items.parquet")
+    parquet.write_table(pa.table({"item_id": [-5, 7, 0, None]}), file)
+    assert read_ids(file, option="items", column="item_id").tolist() == [7]
+    drawn = Workload(users="1", items=file, candidates="2", distinct=1).documents(1, 1, "mapped")
+    assert sorted(drawn[0][1]["candidates"]) == ["-5", "7"]
+
+
+def test_a_folder_of_texts_in_one_part_and_numbers_in_another_is_texts(tmp_path: Path) -> None:
+    for name, ids in (("1", [3, 4]), ("2", ["4", "b"]), ("3", [None])):
+        parquet.write_table(pa.table({"item_id": ids}), tmp_path / f"part-{name}.parquet")
+    found = read_ids(str(tmp_path), option="items", column="item_id").tolist()
+    assert found == ["3", "4", "b"]
 
 
 def test_numbers_beside_texts_are_sent_as_decimal_texts(mapped: str) -> None:
@@ -174,33 +213,18 @@ def test_a_log_of_texts_is_replayed_with_repeats_and_unknown_texts(tmp_path: Pat
     assert (report.checked, report.wrong_scores) == (20, 0)
 
 
-METADATA = {"inputs": [{"name": "item_id", "datatype": "BYTES"}, {"name": "user_id"}]}
-
-
-def metadata(datatype: str) -> dict[str, Any]:
-    return {"inputs": [{"name": "user_id", "datatype": datatype, "shape": [1]}]}
-
-
-def document(model: str) -> dict[str, Any]:
-    named = {"name": "model", "schema": {"enum": [model]}}
-    operation = {"post": {"parameters": [{"name": "X", "schema": {}}, named]}}
-    return {"paths": {"/v2/models/{model}/infer": operation}}
-
-
 @pytest.mark.parametrize(
     ("answers", "found"),
     [
-        ({"/v2/models/qin": metadata("INT64")}, "numeric"),
-        ({"/v2/models/qin": metadata("BYTES")}, "mapped"),
-        ({"/openapi.json": document("shop"), "/v2/models/shop": metadata("BYTES")}, "mapped"),
-        ({"/v2/models/qin": METADATA}, None),
-        ({"/v2/models/qin": []}, None),
+        ({"/readyz": {"status": "ready", "ids": "numeric"}}, "numeric"),
+        ({"/readyz": {"status": "ready", "ids": "mapped"}}, "mapped"),
+        ({"/readyz": {"status": "ready"}}, None),
+        ({"/readyz": {"ids": ["mapped"]}}, None),
+        ({"/readyz": "mapped"}, None),
         ({}, None),
     ],
 )
-def test_the_kind_of_ids_is_in_the_services_metadata(
-    answers: dict[str, Any], found: str | None
-) -> None:
+def test_a_service_says_which_ids_it_takes(answers: dict[str, Any], found: str | None) -> None:
     with canned(answers) as url:
         assert id_kind(Target.parse(url)) == found
 
@@ -214,7 +238,7 @@ def test_a_load_whose_ids_do_not_fit_the_service_is_refused_before_it_begins(
     versions = ["--version", "a", "--version", "b"]
     pid, change = ["--pid", str(os.getpid())], ["--change", "top_k=2"]
     own = {"soak": pid, "swap": versions, "compare": change}.get(command, [])
-    with canned({"/v2/models/qin": metadata("INT64")}) as url:
+    with canned({"/readyz": {"ids": "numeric"}}) as url:
         done = CliRunner().invoke(app, [command, url, "--users", mapped, "--duration", "1s", *own])
     assert done.exit_code == 2, done.output
     expected = f"error: users: the ids of {mapped} are texts, those of the service are numbers"
@@ -224,7 +248,7 @@ def test_a_load_whose_ids_do_not_fit_the_service_is_refused_before_it_begins(
 def test_a_wrong_id_in_an_answer_is_found(mapped: str) -> None:
     answer = {"model_version": "v", "item_ids": ["sku-4", "sku-71"], "scores": [0.5, 0.5]}
     workload = Workload(users=mapped, items="1..2", candidates="2", distinct=4)
-    with canned({"/v2/models/qin": metadata("BYTES"), "/v1/score": answer}) as url:
+    with canned({"/readyz": {"ids": "mapped"}, "/v1/score": answer}) as url:
         load = Load(url, rate=20, seconds=0.5, warmup=0, workload=workload, keep_answers=True)
         with execute(load) as run:
             reasons = set(run.columns.reason.tolist())

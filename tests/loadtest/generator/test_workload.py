@@ -191,11 +191,8 @@ def test_an_address_it_does_not_understand_is_refused(url: str) -> None:
         Target.parse(url)
 
 
-def test_ids_that_are_text_are_refused_by_file_and_column(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def test_a_column_that_holds_no_ids_is_refused_by_file_and_column(tmp_path: Path) -> None:
     path = tmp_path / "ids.parquet"
-    pq.write_table(pa.table({"item_id": ["a", "b"]}), path)
-    with pytest.raises(PopulationError, match=f"{path}: column item_id: holds string"):
+    parquet.write_table(pa.table({"item_id": [True, False]}), path)
+    with pytest.raises(PopulationError, match=f"{path}: column item_id: holds bool, not ids"):
         read_ids(str(path), option="--items", column="item_id")
