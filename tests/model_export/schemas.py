@@ -65,4 +65,21 @@ context:
     source="many-contexts",
 )
 
+# X = 400. Not among ALL: its networks are large.
+WIDE = FeatureSchema.from_yaml(
+    """
+name: wide
+history_length: 64
+item:
+  - {name: item_id, kind: categorical, vocabulary: 2000, width: 50}
+  - {name: item_tags, kind: categorical_list, vocabulary: 300, slots: 5, width: 50}
+  - {name: content, kind: dense, size: 128, width: 50}
+identity: item_id
+context:
+  - {name: likes_level, vocabulary: 11, width: 50}
+  - {name: views_level, vocabulary: 11, width: 50}
+""",
+    source="wide",
+)
+
 ALL = (SMALL, IDENTITY_ONLY, WITHOUT_IDENTITY, MANY_CONTEXTS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from model_export.__main__ import app
@@ -25,10 +27,11 @@ from model_export.quality.parity import check_folds
 from model_export.quality.random_network import ill_conditioned, random_network
 from model_export.quality.random_rows import random_held_out
 from model_export.quality.reference import exact_answers
-from tests.model_export.measure_parity import measured, rounds_beyond
+from model_export.quality.reference import rounding as rounding_of
+from tests.model_export.measure_parity import float32_answers, measured, rounds_beyond
 from tests.model_export.quality import defects
-from tests.model_export.schemas import ALL, MANY_CONTEXTS, SMALL, SMALL_SIZES
-from training.qin import QIN
+from tests.model_export.schemas import ALL, MANY_CONTEXTS, SMALL, SMALL_SIZES, WIDE
+from training.qin import QIN, QINSizes
 
 FORMAT_1 = Path(__file__).parents[1] / "golden" / "format-1"
 
@@ -107,6 +110,55 @@ def test_a_network_that_float32_rounds_is_published_and_verified(
     assert not bundle.manifest.parity.rounding_accepted
     assert bundle.golden().bound.max() == bundle.manifest.parity.tolerance
     verify(bundle.path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: several wait for each other on a busy machine, 20 times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def wide() -> QIN:
+    """3 layers of X = 400, R = 3, logits up to 1.2e5: PyTorch's float32 is 7e-5 from float64."""
+    sizes = QINSizes(attention_width=400, layers=3, rows=3)
+    return ill_conditioned(WIDE, sizes, seed=48)
+
+
+@pytest.fixture(scope="module")
+def wide_bundle(wide: QIN, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return build(wide, tmp_path_factory.mktemp("wide"))
+
+
+def test_a_wide_network_of_random_initialisation_is_published_within_what_float32_gives_it(
+    wide: QIN, wide_bundle: Bundle
+) -> None:
+    golden = golden_answers(wide)
+    assert np.abs(float32_answers(wide, golden) - golden.probability).max() > TOLERANCE
+    bounds, found = wide_bundle.golden().bound, wide_bundle.manifest.parity
+    estimate = rounding_of(FoldedNetwork.of(wide), golden, golden.probability)
+    np.testing.assert_array_equal(
+        bounds, np.clip(parity.MULTIPLE * estimate, TOLERANCE, parity.MOST_ROUNDING)
+    )
+    assert TOLERANCE < found.tolerance == bounds.max() < parity.MOST_ROUNDING
+    assert found.max_abs_error <= found.tolerance
+    assert found.fold_error is not None
+    assert found.fold_error < 1e-11
+    assert not found.rounding_accepted
+    verify(wide_bundle.path)
+
+
+def test_a_wide_network_is_refused_with_half_of_what_it_needs(
+    wide: QIN, wide_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "TOLERANCE", wide_bundle.manifest.parity.max_abs_error / 2)
+    monkeypatch.setattr(parity, "MULTIPLE", 0.0)
+    with pytest.raises(ParityError, match=r"in float32 differs from .*--accept-rounding"):
+        build(wide, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rounding_beyond_the_bounds_is_published_only_if_accepted(
