@@ -64,8 +64,11 @@ class Texts:
         replies = await self._client.all([self._layout.read_keys(keys) for keys in slots])
         with parsing_reply("redis", "MGET"):
             return [
-                [None if text is None else text.decode(errors="replace") for text in reply]
-                for reply in replies
+                [
+                    None if text is None else text.decode(errors="replace")
+                    for _, text in zip(keys, reply, strict=True)
+                ]
+                for keys, reply in zip(slots, replies, strict=True)
             ]
 
     def _groups(self, ids: Ids) -> list[np.ndarray[Any, np.dtype[np.intp]]]:
