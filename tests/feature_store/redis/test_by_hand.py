@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from feature_store.contract import Append
 from feature_store.schema import FeatureSchema
 from tests.feature_store.redis_servers import Server, standalone
 from tests.feature_store.samples import SHOP, ids, random_rows
@@ -25,14 +26,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+def type_in(server: Server, start: str) -> str:
+    [line] = [line for line in LINES if line.startswith(start)]
+    return server.cli(*shlex.split(line))
+
+
 async def test_every_documented_line_does_what_it_says(server: Server) -> None:
     store = await connect(f"redis://127.0.0.1:{server.port}", SHOP, create=True)
     await store.append(7, [3, 4])
     await store.put_items(ids(17, 81), random_rows(SHOP, 2))
 
     def typed(start: str) -> str:
-        [line] = [line for line in LINES if line.startswith(start)]
-        return server.cli(*shlex.split(line))
+        return type_in(server, start)
 
     assert typed("LRANGE").split() == ["4", "3"]
     assert typed("LPUSH").strip() == "3"
@@ -48,6 +53,17 @@ async def test_every_documented_line_does_what_it_says(server: Server) -> None:
     assert typed("DEL").strip() == "1"
     assert await store.history(7) is None
     assert (
-        len(LINES) == 8
+        len(LINES) == 9
     )  # or a new line is not tried here (ACL: service/lifecycle/test_permissions)
+    await store.close()
+
+
+async def test_the_documented_lines_read_and_forget_text_ids(server: Server) -> None:
+    store = await connect(f"redis://127.0.0.1:{server.port}", SHOP, create=True, ids="mapped")
+    await store.name_items({81: "sku-81"})
+    await store.append_all([Append(7, [81], user_text="ada")])
+    assert type_in(server, "GET").strip() == "sku-81"
+    assert await store.user_texts([7]) == ["ada"]
+    assert type_in(server, "DEL").strip() == "2"
+    assert await store.user_texts([7]) == [None]
     await store.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +26,12 @@ from feature_store.redis.replies import UnexpectedReply
 from tests.feature_store.fault_proxy import Fault, proxied
 from tests.feature_store.redis.test_layout import calls, prefix_of
 from tests.feature_store.redis_moves import migrating, move
-from tests.feature_store.redis_servers import ClusterGroup, SentinelGroup, Server
-from tests.feature_store.samples import SHOP, ids
+from tests.feature_store.redis_servers import ClusterGroup, SentinelGroup, Server, standalone
+from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.scripted_redis import scripted
 from tests.feature_store.stores import connect
 
+PAGE = (Path(__file__).parents[3] / "docs" / "feature-store.md").read_text()
 WITHIN_S = 20.0
 INSIDE = {"get", "setnx", "rpush"}  # commands of scripts; nothing here sends them by themselves
 
@@ -149,6 +152,7 @@ async def test_texts_in_a_slot_on_the_move_are_kept_and_read(
     assert isinstance(refused, StoreUnavailable)
     assert not refused.unknown
     assert await store.delete_history(17)
+    assert not await store.delete_history(17)
     assert await store.user_texts([17]) == [None]
 
     finish()
@@ -242,4 +246,25 @@ async def test_an_odd_reply_to_texts_is_a_store_error(odd: object) -> None:
             await store.item_texts(ids(3))
         with pytest.raises(UnexpectedReply):
             await store.user_texts([3])
+        await store.close()
+
+
+async def test_a_writer_of_a_mapped_store_needs_no_more_than_is_documented(tmp_path: Path) -> None:
+    [listed] = re.findall(r"A user that may only serve needs: (.*?; with the)", PAGE, re.S)
+    commands = [name.lower() for name in re.findall(r"`([A-Z ]+)`", listed)]
+    with standalone(tmp_path / "redis") as server:
+        plain = server.client()
+        allowed = [f"+{command.replace(' ', '|')}" for command in commands]
+        plain.execute_command("ACL", "SETUSER", "writer", "on", ">PASSWORD", "~qin:*", *allowed)
+        url = f"redis://writer:PASSWORD@127.0.0.1:{server.port}"
+        store = await connect(url, SHOP, create=True, ids="mapped")
+        await store.name_items({3: "three"})
+        await store.put_items(ids(3), random_rows(SHOP, 1))
+        await store.append_all([Append(7, [3], "k", user_text="ada")])
+        await store.put_histories({8: ids(3), 9: ids()}, {8: "bob"})
+        assert await store.user_texts([7, 8]) == ["ada", "bob"]
+        assert await store.item_texts(ids(3)) == ["three"]
+        assert await store.delete_history(8)
+        assert await store.delete_items(ids(3)) == 1
+        assert plain.acl_log() == []
         await store.close()
