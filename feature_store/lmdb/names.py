@@ -14,14 +14,17 @@ _key = struct.Struct(">cQ").pack
 
 
 class Names:
-    """Reads and writes the texts, in the caller's transaction."""
+    """Reads and writes the texts, in the caller's transaction; of a numeric store, none.
 
-    def __init__(self, environment: LmdbEnvironment) -> None:
-        self._environment = environment
+    A load of texts that a numeric store refused may have made their database.
+    """
+
+    def __init__(self, environment: LmdbEnvironment, *, mapped: bool) -> None:
+        self._environment, self._mapped = environment, mapped
 
     def refuse_numeric(self) -> None:
         """Raise StoreMismatch if the store's ids are numeric."""
-        if NAMES not in self._environment.db:
+        if not self._mapped:
             raise StoreMismatch(
                 f"{self._environment.path}: its ids are numeric: texts are not kept"
             )
@@ -41,12 +44,12 @@ class Names:
             cursor.putmulti(fresh)
 
     def delete(self, txn: Txn, kind: bytes, number: int) -> None:
-        if NAMES in self._environment.db:
+        if self._mapped:
             txn.delete(_key(kind, number), db=self._environment.db[NAMES])
 
     def texts(self, kind: bytes, numbers: Sequence[int]) -> list[str | None]:
         """Return the text of each number; None for one without."""
-        if NAMES not in self._environment.db:
+        if not self._mapped:
             return [None] * len(numbers)
         db, keys = self._environment.db[NAMES], [_key(kind, number) for number in numbers]
         found = self._environment.read(lambda txn: [txn.get(key, db=db) for key in keys])

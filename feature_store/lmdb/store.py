@@ -49,7 +49,7 @@ class LmdbStore:
         self._faults = FaultLog()
         self._changes = ChangeLog(environment, options.changes_kept, self._faults)
         self._seen = SeenKeys(environment, options.idempotency_ttl_s)
-        self._names = Names(environment)
+        self._names = Names(environment, mapped=text_ids is not None)
         self._writer = LmdbWriter(environment, options.write_budget_s)
 
     @classmethod

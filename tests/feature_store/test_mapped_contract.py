@@ -253,6 +253,21 @@ async def test_a_numeric_store_keeps_no_texts(store_url: str, store: FeatureStor
     assert (await store.describe())["ids"] == "numeric"
 
 
+async def test_a_refused_load_of_texts_leaves_a_numeric_store_numeric(
+    store_url: str, store: FeatureStore
+) -> None:
+    await store.close()
+    with pytest.raises(StoreMismatch, match="ids are numeric, not mapped"):
+        await connect(store_url, SHOP, create=True, ids="mapped")
+    again = await connect(store_url, SHOP)
+    assert again.text_ids is None
+    with pytest.raises(StoreMismatch, match="ids are numeric: texts are not kept"):
+        await again.name_items({7: "seven"})
+    assert await again.item_texts(ids(7)) == [None]
+    await again.delete_history(7)
+    await again.close()
+
+
 async def test_a_closed_store_reads_and_keeps_no_texts(mapped: FeatureStore) -> None:
     await mapped.close()
     for call in (

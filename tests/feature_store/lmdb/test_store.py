@@ -16,7 +16,7 @@ from feature_store import connect
 from feature_store.contract import CORRUPT, FOUND, Append
 from feature_store.errors import StoreCorrupt, StoreError, StoreMismatch, StoreRefused
 from feature_store.lmdb.change_log import SeenKeys
-from feature_store.lmdb.environment import FIRST_MAP_BYTES, acquire, release
+from feature_store.lmdb.environment import DATABASES, FIRST_MAP_BYTES, acquire, release
 from feature_store.options import StoreOptions
 from feature_store.schema import FeatureSchema
 from tests.feature_store.samples import SHOP, ids, random_rows
@@ -190,6 +190,16 @@ async def test_a_damaged_record_is_told_and_the_rest_is_answered(path: Path) -> 
     await store.put_items(ids(2), random_rows(SHOP, 1))
     assert (await store.items(ids(2))).status.tolist() == [FOUND]
     await store.close()
+
+
+async def test_a_numeric_store_is_recorded_as_earlier_releases_do(path: Path) -> None:
+    await (await connect(f"lmdb://{path}", SHOP, create=True)).close()
+    with lmdb.open(str(path), max_dbs=8) as environment, environment.begin() as txn:
+        assert set(txn.cursor().iternext(values=False)) == {name.encode() for name in DATABASES}
+        meta = environment.open_db(b"meta", txn=txn, create=False)
+        record = dict(txn.cursor(meta).iternext())
+    assert record[b"format"] == b"1"
+    assert b"id_key" not in record
 
 
 @pytest.mark.parametrize(

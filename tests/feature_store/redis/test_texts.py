@@ -14,7 +14,7 @@ import pytest
 from redis.crc import key_slot
 
 from feature_store import FeatureStore
-from feature_store.contract import Append
+from feature_store.contract import FOUND, Append
 from feature_store.errors import (
     StoreCorrupt,
     StoreError,
@@ -24,6 +24,7 @@ from feature_store.errors import (
 )
 from feature_store.redis.replies import UnexpectedReply
 from tests.feature_store.fault_proxy import Fault, proxied
+from tests.feature_store.golden_records import GOLDEN
 from tests.feature_store.redis.test_layout import calls, prefix_of
 from tests.feature_store.redis_moves import migrating, move
 from tests.feature_store.redis_servers import ClusterGroup, SentinelGroup, Server, standalone
@@ -70,6 +71,21 @@ async def test_a_numeric_store_is_recorded_as_earlier_releases_do(
     await (await connect(redis_url, SHOP, create=True)).close()
     meta = redis.client().hgetall(f"{prefix_of(redis_url)}:meta")
     assert meta == {b"format": b"1", b"schema": SHOP.to_yaml().encode(), b"partitions": b"64"}
+
+
+async def test_a_store_of_an_earlier_release_is_numeric(redis: Server, redis_url: str) -> None:
+    plain, prefix, golden = redis.client(), prefix_of(redis_url), GOLDEN / "v1"
+    schema = (golden / "schema.yaml").read_text()
+    plain.hset(f"{prefix}:meta", mapping={"format": 1, "schema": schema, "partitions": 64})
+    plain.set(f"{prefix}:i:{{1}}:1", (golden / "item-1.bin").read_bytes())
+    plain.rpush(f"{prefix}:h:{{7}}", 3, 2, 1)
+    store = await connect(redis_url)
+    assert store.text_ids is None
+    assert (await store.items(ids(1))).status.tolist() == [FOUND]
+    found = await store.history(7)
+    assert found is not None
+    assert found.tolist() == [3, 2, 1]
+    await store.close()
 
 
 async def test_a_users_text_expires_with_the_history_and_an_items_stays(
