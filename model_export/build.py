@@ -14,6 +14,7 @@ from model_export.bundle.golden import Golden
 from model_export.bundle.manifest import (
     FORMAT,
     GOLDEN,
+    PLAIN_FORMAT,
     Calibration,
     Manifest,
     MultiplyAdds,
@@ -28,6 +29,7 @@ from model_export.graphs.onnx_writer import GraphWriter
 from model_export.graphs.published import published
 from model_export.graphs.ranker import ranker, ranker_int8
 from model_export.graphs.towers import context_tower, history_tower, item_tower
+from model_export.graphs.user_tower import save_tables, user_tower
 from model_export.quality.gate import measure
 from model_export.quality.golden_cases import golden_answers
 from model_export.quality.held_out import HeldOut
@@ -91,6 +93,11 @@ def build(
             writer.save(staging.path)
         if schema.context:
             context_tower(folded).save(staging.path)
+        users = None
+        if folded.user is not None:
+            users = user_tower(folded)
+            users.save(staging.path)
+            save_tables(folded, staging.path)
 
         announce(GOLDEN_ANSWERS)
         golden = golden_answers(network, calibration=calibration)
@@ -114,7 +121,7 @@ def build(
         for name, content in (pictures or {}).items():
             (staging.path / name).write_bytes(content)
         manifest = Manifest(
-            format=FORMAT,
+            format=_format(network),
             version=version,
             created=created,
             feature_schema=schema,
@@ -122,10 +129,11 @@ def build(
                 attention_width=network.sizes.attention_width,
                 layers=network.sizes.layers,
                 rows=network.sizes.rows,
+                output_bias=network.sizes.output_bias,
             ),
             parameters=sum(p.numel() for p in network.parameters()),
             training=training or Training(),
-            multiply_adds=_count(network, *writers),
+            multiply_adds=_count(network, *writers, users),
             parity=parity,
             calibration=calibration,
             quantisation=gate,
@@ -143,8 +151,19 @@ def _through_the_gate(
     return measure(model, int8.held_out, golden, int8.force)
 
 
+def _format(network: QIN) -> int:
+    """The earliest format that has what this network needs."""
+    schema = network.schema
+    more = schema.user or schema.request or schema.shared or network.sizes.output_bias
+    return FORMAT if more else PLAIN_FORMAT
+
+
 def _count(
-    network: QIN, items: GraphWriter, histories: GraphWriter, candidates: GraphWriter
+    network: QIN,
+    items: GraphWriter,
+    histories: GraphWriter,
+    candidates: GraphWriter,
+    users: GraphWriter | None,
 ) -> MultiplyAdds:
     full = network.schema.history_length
     return MultiplyAdds(
@@ -153,11 +172,16 @@ def _count(
         published_candidate=multiply_adds(published(network).model(), {"C": 1, "L": full}),
         item=multiply_adds(items.model(), {"N": 1}),
         history_item=multiply_adds(histories.model(), {"L": 1}),
+        user=0 if users is None else multiply_adds(users.model(), {"N": 1}),
     )
 
 
 def _refuse_reserved_names(schema: FeatureSchema) -> None:
-    taken = sorted({f.name for f in schema.stored_item} & RESERVED)
+    names, reserved = {f.name for f in schema.stored_item}, RESERVED
+    if schema.user or schema.request:
+        names |= {f.name for f in (*schema.user, *schema.request)}
+        reserved |= {"user", "user_row"}
+    taken = sorted(names & reserved)
     if taken:
         raise BundleError(
             f"schema: feature named {', '.join(taken)}: reserved by the graphs; "

@@ -4,6 +4,8 @@ models/20261121T093000Z/
     manifest.json                       metadata; sizes and digests of the other files
     item_tower.onnx      .weights       features -> item vector, first-layer row
     context_tower.onnx   .weights       context levels -> their share of the row
+    user_tower.onnx      .weights       user and request features -> their vector and row (optional)
+    NAME.table.npy                      a large table of user or request features (optional)
     history_tower.onnx   .weights       item vectors -> keys, values, rows
     ranker.onnx          .weights       candidates × history × context -> probability
     ranker.int8.onnx     .weights       the same with int8 products (optional)
@@ -160,7 +162,7 @@ def parse_manifest(path: Path, text: bytes) -> Manifest:
         written = content.get("format") if isinstance(content, dict) else None
         raise BundleError(
             f"{file}: format: {_shown(repr(written))}, and this release reads formats "
-            f"{' and '.join(map(str, READABLE))}; "
+            f"{READABLE[0]} to {READABLE[-1]}; "
             "rebuild the bundle with this release, or serve it with the one that wrote it"
         )
     files = content.get("files")

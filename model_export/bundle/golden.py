@@ -22,6 +22,7 @@ from model_export.bundle.manifest import TOLERANCE
 MOST_BYTES = 64 << 20
 MOST_ITEMS, MOST_REQUESTS = 16_384, 16_384
 MOST_CANDIDATES = 1024  # of one request
+OPTIONAL = frozenset({"bound", "users", "user", "features"})  # absent from earlier formats
 UNREADABLE = (
     OSError, EOFError, TypeError, ValueError, KeyError, MemoryError, NotImplementedError,
     RuntimeError, SyntaxError, BadZipFile, ZlibError,
@@ -34,7 +35,8 @@ class Ranks(Protocol):
     def items(self, rows: ItemRows) -> Any: ...
     def history(self, vector: NDArray[np.float32]) -> Any: ...
     def in_context(self, items: Any, context: NDArray[np.int32]) -> Any: ...
-    def exact(self, items: Any, history: Any) -> NDArray[np.float32]: ...
+    def user(self, record: Any, request: Any) -> Any: ...
+    def exact(self, items: Any, history: Any, user: Any) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class GoldenRequest:
     candidates: NDArray[np.int32]  # (C,)
     context: NDArray[np.int32]  # (C, context features)
     probability: NDArray[np.floating]  # (C,)
+    user: NDArray[np.void] | None  # (1,) of schema.user_dtype; None for no record
+    features: dict[str, float]  # the request's, by name: missing is 0, or NaN
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,9 @@ class Golden:
     context: NDArray[np.int32]  # (ΣC, context features)
     probability: NDArray[np.floating]  # (ΣC,) float64; float32 in format 1
     bound: NDArray[np.float64]  # (ΣC,) of the error of a float32 answer; 1e-5 in format 1
+    users: NDArray[np.void] | None = None  # (V,) of schema.user_dtype, where it has user features
+    user: NDArray[np.int32] | None = None  # (R,) rows of ``users``; −1: no record
+    features: NDArray[np.void] | None = None  # (R,) a field per request feature, where there are
 
     def requests(self) -> Iterator[GoldenRequest]:
         return map(self._request, range(len(self.names)))
@@ -85,7 +92,14 @@ class Golden:
             self.candidates[c],
             self.context[c],
             self.probability[c],
+            self._user(i),
+            {} if self.features is None else by_name(self.features[i]),
         )
+
+    def _user(self, i: int) -> NDArray[np.void] | None:
+        if self.users is None or self.user is None or self.user[i] < 0:
+            return None
+        return self.users[self.user[i] :][:1]
 
     def compare(self, model: Ranks) -> Difference:
         """Run ``model`` on every request; return the errors. NaN counts as infinite."""
@@ -93,7 +107,8 @@ class Golden:
         for request in self.requests():
             history = model.history(vectors.vector[request.history])
             chosen = model.in_context(vectors.take(request.candidates), request.context)
-            answers.append(model.exact(chosen, history))
+            user = model.user(request.user, request.features)
+            answers.append(model.exact(chosen, history, user))
         return self.difference(np.concatenate(answers))
 
     def difference(self, answer: NDArray[np.floating]) -> Difference:
@@ -115,16 +130,16 @@ class Golden:
         )
 
     def save(self, path: Path) -> None:
-        np.savez(path, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays = {name: array for name, array in arrays.items() if array is not None}
+        np.savez(path, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Golden:
         """Load golden answers. Raises BundleError for damaged or oversized ones: they are read in
         the serving process, whose memory has no limit of its own."""
         try:
-            arrays = npz.read(
-                path, (f.name for f in fields(cls)), MOST_BYTES, optional=frozenset({"bound"})
-            )
+            arrays = npz.read(path, (f.name for f in fields(cls)), MOST_BYTES, OPTIONAL)
             arrays.setdefault("bound", np.full(arrays["probability"].shape, TOLERANCE))
             golden = cls(**arrays)
         except UNREADABLE as error:
@@ -142,6 +157,8 @@ class Golden:
         """Yield faults in order: later checks rely on the earlier ones."""
         for name, dimensions, kinds in _LAYOUT:
             array = getattr(self, name)
+            if array is None:
+                continue
             if array.ndim != dimensions or array.dtype.kind not in kinds:
                 yield f"{name}: unexpected {array.ndim}-dimensional {array.dtype}"
         for name, most in (("items", MOST_ITEMS), ("names", MOST_REQUESTS)):
@@ -168,10 +185,28 @@ class Golden:
                 yield f"{place}: request {i} has {counts[i]} items"
             for i in np.flatnonzero((positions < 0) | (positions >= len(self.items)))[:1]:
                 yield f"{name} {i}: position {positions[i]} of {len(self.items)} items"
+        yield from self._user_faults()
         if len(self.bound) != len(self.probability):
             yield f"bound: {len(self.bound)} rows for {len(self.probability)} golden answers"
         if not np.all((self.bound >= 0) & (self.bound < np.inf)):
             yield "bound: negative or not finite"
+
+    def _user_faults(self) -> Iterator[str]:
+        if (self.users is None) != (self.user is None):
+            yield "users and user: one of them without the other"
+        for name, array in (("user", self.user), ("features", self.features)):
+            if array is not None and len(array) != len(self.names):
+                yield f"{name}: {len(array)} rows for {len(self.names)} requests"
+        if self.users is not None and self.user is not None:
+            if len(self.users) > MOST_REQUESTS:
+                yield f"users: {len(self.users):,}, at most {MOST_REQUESTS:,} are allowed"
+            for i in np.flatnonzero((self.user < -1) | (self.user >= len(self.users)))[:1]:
+                yield f"user {i}: position {self.user[i]} of {len(self.users)} users"
+
+
+def by_name(row: Any) -> dict[str, float]:
+    """One record's values by field."""
+    return {name: row[name].item() for name in row.dtype.names or ()}
 
 
 # array, number of dimensions, allowed kinds of dtype
@@ -185,4 +220,7 @@ _LAYOUT = (
     ("context", 2, "i"),
     ("probability", 1, "f"),
     ("bound", 1, "f"),
+    ("users", 1, "V"),
+    ("user", 1, "i"),
+    ("features", 1, "V"),
 )

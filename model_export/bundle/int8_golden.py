@@ -11,9 +11,10 @@ import numpy as np
 from model_export.bundle.errors import BundleError
 from model_export.bundle.golden import Golden
 from model_export.bundle.manifest import QuantisationGate
-from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.runtime import FoldedModel, Precision
 from model_export.bundle.shortlist import MARGIN
 
+PRECISIONS: tuple[Precision, Precision] = ("int8", "fp32")
 ROUNDING = 1e-5  # of the logit: the difference of float32 between processors
 
 
@@ -23,7 +24,9 @@ def golden_logit_error(model: FoldedModel, golden: Golden) -> float:
     for request in golden.requests():
         history = model.history(vectors.vector[request.history])
         asked = model.in_context(vectors.take(request.candidates), request.context)
-        apart = model.logits(asked, history, "int8") - model.logits(asked, history, "fp32")
+        user = model.user(request.user, request.features)
+        quick, exact = (model.logits(asked, history, p, user) for p in PRECISIONS)
+        apart = quick - exact
         worst = max(worst, float(np.nan_to_num(np.abs(apart), nan=np.inf).max()))
     return worst
 

@@ -5,21 +5,31 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from feature_store.schema import FeatureSchema
 
-FORMAT = 2
-READABLE = (1, FORMAT)  # 1: golden answers in float32, one tolerance for all
+# 1: golden answers in float32, one tolerance for all. 3: user or request features, features of item
+# and context, or a bias in W_o; written only for those, so that earlier releases read the others.
+PLAIN_FORMAT, FORMAT = 2, 3
+READABLE = (1, PLAIN_FORMAT, FORMAT)
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"  # optional: Ed25519 over the manifest, in base64
 GOLDEN = "golden.npz"
 MOST_MANIFEST_BYTES, MOST_MANIFEST_VALUES = 1 << 20, 1 << 15
 MOST_AHEAD = timedelta(minutes=5)  # of ``created`` to this host's clock
-MOST_FILES = 64  # listed in a manifest; a bundle has at most 11
+MOST_FILES = 64  # listed in a manifest; a bundle has at most 13 and a file per large table of users
 TOLERANCE = 1e-5  # of a golden probability; more is allowed where float32 rounds more
 GRAPHS = ("item_tower", "history_tower", "ranker")  # of every bundle
 CONTEXT_TOWER = "context_tower"  # if the schema has context features
+USER_TOWER = "user_tower"  # if the schema has user or request features
 INT8 = "ranker.int8"  # if requested and passed by the gate
 MOST_DELTA_AUC, MOST_MEAN_DELTA_P = 1e-4, 1e-3  # limits of the int8 gate, on held-out data
 
@@ -43,6 +53,15 @@ class NetworkSizes(_Frozen):
     attention_width: int
     layers: int
     rows: int
+    output_bias: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit ``output_bias`` where there is none: earlier releases reject it."""
+        content: dict[str, Any] = serialise(self)
+        if not self.output_bias:
+            del content["output_bias"]
+        return content
 
 
 class Training(_Frozen):
@@ -114,6 +133,15 @@ class MultiplyAdds(_Frozen):
     published_candidate: int  # one candidate through the network as published
     item: int  # once per item and model version
     history_item: int  # once per history item and request
+    user: int = 0  # once per request: user and request features
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit ``user`` where there is none: earlier releases reject it."""
+        content: dict[str, Any] = serialise(self)
+        if not self.user:
+            del content["user"]
+        return content
 
 
 class Manifest(_Frozen):
@@ -134,5 +162,17 @@ class Manifest(_Frozen):
     def graphs(self) -> tuple[str, ...]:
         """Names of this bundle's graphs."""
         context = (CONTEXT_TOWER,) if self.feature_schema.context else ()
+        user = (USER_TOWER,) if self.feature_schema.user or self.feature_schema.request else ()
         int8 = (INT8,) if self.quantisation else ()
-        return (*GRAPHS, *context, *int8)
+        return (*GRAPHS, *context, *user, *int8)
+
+    @property
+    def mapped(self) -> frozenset[str]:
+        """Names of the user and request features whose tables are files of their own."""
+        features = (*self.feature_schema.user, *self.feature_schema.request)
+        return frozenset(f.name for f in features if table_file(f.name) in self.files)
+
+
+def table_file(feature: str) -> str:
+    """The file of a user or request feature's table: float32 (vocabulary, width)."""
+    return f"{feature}.table.npy"

@@ -20,10 +20,19 @@ from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from model_export.bundle.explain import Influence, strongest
 from model_export.bundle.extremes import Extremes
-from model_export.bundle.manifest import INT8
+from model_export.bundle.manifest import INT8, USER_TOWER
 from model_export.bundle.sessions import Placement, ProviderChoice, open_session, place
 from model_export.bundle.size_buckets import BucketedSession
-from model_export.bundle.vectors import Candidates, Floats, HistoryRows, Indices, ItemVectors
+from model_export.bundle.user_tower import UserRows, UserTower, Value
+from model_export.bundle.vectors import (
+    Candidates,
+    Floats,
+    HistoryRows,
+    Indices,
+    ItemVectors,
+    UserRow,
+    known,
+)
 
 Precision = Literal["fp32", "int8"]
 Session: TypeAlias = onnxruntime.InferenceSession | BucketedSession
@@ -70,6 +79,8 @@ class FoldedModel:
         self._context_tower = (
             open_session(bundle.graph("context_tower"), threads) if self.schema.context else None
         )
+        has_user = self.schema.user or self.schema.request
+        self._user_tower = UserTower(bundle, threads) if has_user else None
         ranker = open_session(bundle.graph("ranker"), threads, where, tf32=tf32)
         self._ranker: Session = ranker
         if where == "cuda":
@@ -100,7 +111,7 @@ class FoldedModel:
             if isinstance(feature, Dense):
                 feeds[feature.name] = np.ascontiguousarray(values, np.float32)
             else:
-                feeds[feature.name] = _known(values, feature.vocabulary)
+                feeds[feature.name] = known(values, feature.vocabulary)
         vector, row = self._item_tower.run(["vector", "row"], feeds)
         context = np.empty((len(rows), len(self.schema.context)), np.int32)
         for column, name in enumerate(f.name for f in self.schema.context):
@@ -157,31 +168,54 @@ class FoldedModel:
         """Run the history tower on (L, D) item vectors, in any order; L may be 0."""
         return HistoryRows(*self._history_tower.run(["keys", "values", "rows"], {"vector": vector}))
 
-    def rank(self, items: Candidates, history: HistoryRows) -> Floats:
-        """Candidates (C), each in the context it carries, and a history -> probability (C,).
+    def user(
+        self, record: UserRows | None = None, request: Mapping[str, Value] | None = None
+    ) -> UserRow | None:
+        """Run the user tower, once per request; None for a schema without user and request
+        features.
 
-        One call is one chunk: split long lists before. Unknown context indices become 0. In the
-        model's own precision; ``logits`` and ``exact`` choose theirs.
+        ``record``: (1,) of ``schema.user_dtype``, None for an unknown user. ``request``: values by
+        name of request features; one that is absent, None, NaN or of an unknown index is missing.
         """
-        return _bounded(self._in_precision(self.precision, "probability", items, history))
+        if self._user_tower is None:
+            return None
+        if record is None and not request:
+            return self._user_tower.unknown
+        return self._user_tower.row(record, request or {})
 
-    def exact(self, items: Candidates, history: HistoryRows) -> Floats:
+    def rank(self, items: Candidates, history: HistoryRows, user: UserRow | None = None) -> Floats:
+        """Candidates (C), each in the context it carries, a history, a user -> probability (C,).
+
+        One call is one chunk: split long lists before. Unknown context indices become 0. ``user``
+        None, here and below: no user or request feature is known. In the model's own precision;
+        ``logits`` and ``exact`` choose theirs.
+        """
+        return _bounded(self._in_precision(self.precision, "probability", items, history, user))
+
+    def exact(self, items: Candidates, history: HistoryRows, user: UserRow | None = None) -> Floats:
         """As ``rank``, always in float32."""
-        return _bounded(self._run(self._ranker, "probability", items, history))
+        return _bounded(self._run(self._ranker, "probability", items, history, user))
 
-    def rescore(self, items: ItemVectors, history: HistoryRows) -> tuple[Floats, Floats]:
+    def rescore(
+        self, items: ItemVectors, history: HistoryRows, user: UserRow | None = None
+    ) -> tuple[Floats, Floats]:
         """float32 probability (C,) and logit (C,), bit-identical to those of a longer list."""
         count = len(items)
         # The runtime uses another kernel for a single row, which may differ in the last bit.
         pair = items.take(np.zeros(2, np.int64)) if count == 1 else items
-        probability, logit = self._run_all(self._ranker, ["probability", "logit"], pair, history)
+        outputs = ["probability", "logit"]
+        probability, logit = self._run_all(self._ranker, outputs, pair, history, user)
         return _bounded(probability[:count]), logit[:count]
 
     def logits(
-        self, items: Candidates, history: HistoryRows, precision: Precision = "fp32"
+        self,
+        items: Candidates,
+        history: HistoryRows,
+        precision: Precision = "fp32",
+        user: UserRow | None = None,
     ) -> Floats:
         """As ``rank``, before the sigmoid."""
-        return self._in_precision(precision, "logit", items, history)
+        return self._in_precision(precision, "logit", items, history, user)
 
     @property
     def has_shortlists(self) -> bool:
@@ -194,29 +228,40 @@ class FoldedModel:
         history: HistoryRows,
         top: int,
         same: NDArray[np.int64] | None = None,
+        user: UserRow | None = None,
     ) -> Influence:
         """Per candidate, the ``top`` history items with the largest share of the pooled vector.
 
         ``same`` (L,): see ``explain.strongest``.
         """
-        attention: Floats = self._run(self._ranker, "attention", items, history)
+        attention: Floats = self._run(self._ranker, "attention", items, history, user)
         return strongest(attention, history.values, top, same)
 
     def _in_precision(
-        self, precision: Precision, output: str, items: Candidates, history: HistoryRows
+        self,
+        precision: Precision,
+        output: str,
+        items: Candidates,
+        history: HistoryRows,
+        user: UserRow | None,
     ) -> Floats:
         session = self._chosen(precision)
         if precision == "fp32":
-            return self._run(session, output, items, history)
-        return self._in_int8(session, output, items, history)
+            return self._run(session, output, items, history, user)
+        return self._in_int8(session, output, items, history, user)
 
     def _in_int8(
-        self, session: Session, output: str, items: Candidates, history: HistoryRows
+        self,
+        session: Session,
+        output: str,
+        items: Candidates,
+        history: HistoryRows,
+        user: UserRow | None,
     ) -> Floats:
         """Run in int8; if logits are huge, those in float32 and the others again: the candidates of
         a call share one quantisation range of 255 steps, which outliers use up."""
         outputs = ["logit"] if output == "logit" else [output, "logit"]
-        answers = self._run_all(session, outputs, items, history)
+        answers = self._run_all(session, outputs, items, history, user)
         logit = answers[-1]
         apart = ~(np.abs(logit) <= UNUSUAL_LOGIT)  # NaN too
         if not apart.any():
@@ -224,7 +269,7 @@ class FoldedModel:
         found, ranker = np.empty(len(logit), np.float32), self._ranker
         for chosen, run in ((apart, ranker), (~apart, session)):
             part = ItemVectors(items.vector[chosen], items.row[chosen], items.context[chosen])
-            found[chosen] = self._run(run, output, part, history)
+            found[chosen] = self._run(run, output, part, history, user)
         return found
 
     def _chosen(self, precision: Precision) -> Session:
@@ -235,20 +280,32 @@ class FoldedModel:
         return self._int8
 
     def _run(
-        self, session: Session, output: str, items: Candidates, history: HistoryRows
+        self,
+        session: Session,
+        output: str,
+        items: Candidates,
+        history: HistoryRows,
+        user: UserRow | None,
     ) -> Floats:
-        return self._run_all(session, [output], items, history)[0]
+        return self._run_all(session, [output], items, history, user)[0]
 
     def _run_all(
-        self, session: Session, outputs: list[str], items: Candidates, history: HistoryRows
+        self,
+        session: Session,
+        outputs: list[str],
+        items: Candidates,
+        history: HistoryRows,
+        user: UserRow | None,
     ) -> list[Floats]:
         if not len(items.vector):  # a convolution rejects an empty image
             none = np.zeros(0, np.float32), np.zeros((0, len(history.keys)), np.float32)
             return [none[output == "attention"] for output in outputs]
-        answers: list[Floats] = session.run(outputs, self.feeds(items, history))
+        answers: list[Floats] = session.run(outputs, self.feeds(items, history, user))
         return answers
 
-    def feeds(self, items: Candidates, history: HistoryRows) -> dict[str, NDArray[Any]]:
+    def feeds(
+        self, items: Candidates, history: HistoryRows, user: UserRow | None = None
+    ) -> dict[str, NDArray[Any]]:
         """The ranker's inputs by name."""
         feeds: dict[str, NDArray[Any]] = {
             "vector": items.vector,
@@ -257,19 +314,23 @@ class FoldedModel:
             "history_values": history.values,
             "history_rows": history.rows,
         }
+        if self._user_tower is not None:
+            known_user = user or self._user_tower.unknown
+            feeds["user"], feeds["user_row"] = known_user.vector, known_user.row
         feeds.update(self._levels(items.context))
         return feeds
 
     def _levels(self, context: Indices) -> Mapping[str, Indices]:
         """One contiguous (N,) array per context feature."""
         features = enumerate(self.schema.context)
-        return {f.name: _known(context[:, column], f.vocabulary) for column, f in features}
+        return {f.name: known(context[:, column], f.vocabulary) for column, f in features}
 
     def signatures(self) -> dict[str, dict[str, tuple[str, list[Any]]]]:
         """graph -> input or output name -> (type, shape), as loaded."""
         sessions = {
             "item_tower": self._item_tower,
             "context_tower": self._context_tower,
+            USER_TOWER: self._user_tower and self._user_tower.session,
             "history_tower": self._history_tower,
             "ranker": self._ranker,
             INT8: self._int8,
@@ -284,10 +345,3 @@ class FoldedModel:
 def _bounded(probability: Floats) -> Floats:
     """Clip in place: the runtime's sigmoid is approximate, 1.0000001 at some logits near 18."""
     return np.clip(probability, 0, 1, out=probability)
-
-
-def _known(indices: NDArray[Any], vocabulary: int) -> Indices:
-    """Contiguous int32; indices beyond the vocabulary become 0, the padding row."""
-    levels = np.ascontiguousarray(indices, np.int32)
-    beyond = levels.view(np.uint32) >= vocabulary  # negative ones, too
-    return np.where(beyond, np.int32(0), levels) if beyond.any() else levels

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from feature_store.schema import CategoricalList, Dense, FeatureSchema
+from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema, Numeric
 from model_export.bundle.bundle import REBUILD, Bundle
 from model_export.bundle.errors import BundleError, ParityError, said
 from model_export.bundle.golden import Difference, Golden
 from model_export.bundle.int8_golden import golden_logit_error
-from model_export.bundle.manifest import GOLDEN, INT8, MANIFEST
+from model_export.bundle.manifest import GOLDEN, INT8, MANIFEST, USER_TOWER
 from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.vectors import request_dtype
 
 Shape = list[str | int]
 Signature = dict[str, tuple[str, Shape]]  # input or output name -> (element type, shape)
@@ -45,7 +46,7 @@ def _check_int8_runs(bundle: Bundle, model: FoldedModel) -> None:
 def check_signatures(bundle: Bundle, model: FoldedModel) -> None:
     """Check names, types and shapes of every graph's inputs and outputs against the schema."""
     known: dict[str, Signature] = model.signatures()
-    expectations = signatures(bundle.schema)
+    expectations = signatures(bundle.schema, bundle.manifest.mapped)
     for graph, found in known.items():
         expected = expectations[graph]
         faults = list(_differences(expected, found))
@@ -89,6 +90,14 @@ def _misfits(bundle: Bundle, golden: Golden) -> Iterator[str]:
             f"context: {golden.context.shape[1]} columns, and the manifest's schema has "
             f"{len(schema.context)} context features"
         )
+    if (golden.users is None) == bool(schema.user) or (
+        golden.users is not None and golden.users.dtype != schema.user_dtype
+    ):
+        yield "users: not of the manifest's schema"
+    if (golden.features is None) == bool(schema.request) or (
+        golden.features is not None and golden.features.dtype != request_dtype(schema)
+    ):
+        yield "features: not of the manifest's schema"
     if len(golden.probability) != cases:
         yield (
             f"probability: {len(golden.probability)} golden answers, and the manifest says "
@@ -101,31 +110,52 @@ def _misfits(bundle: Bundle, golden: Golden) -> Iterator[str]:
         )
 
 
-def signatures(schema: FeatureSchema) -> dict[str, Signature]:
-    """Inputs and outputs of each graph under ``schema``."""
+def signatures(schema: FeatureSchema, mapped: frozenset[str] = frozenset()) -> dict[str, Signature]:
+    """Inputs and outputs of each graph under ``schema``; ``mapped``: features whose tables are
+    files of their own."""
     D, X = schema.item_vector_width, schema.network_width
-    items: Signature = {}
-    for feature in schema.item:
-        match feature:
-            case Dense():
-                items[feature.name] = ("tensor(float)", ["N", feature.size])
-            case CategoricalList():
-                items[feature.name] = ("tensor(int32)", ["N", feature.slots])
-            case _:
-                items[feature.name] = ("tensor(int32)", ["N"])
+    W = sum(f.width for f in (*schema.user, *schema.request))
+    items = _inputs(schema.item)
+    users: Signature = {}
+    for feature in (*schema.user, *schema.request):
+        if feature.name in mapped:
+            users[f"{feature.name}.vector"] = ("tensor(float)", ["N", feature.width])
+        else:
+            users |= _inputs([feature])
     ranker = (
         _levels(schema, "C")
         | _floats(vector=["C", D], row=["C", X])
         | _floats(history_keys=["L", D], history_values=["L", D], history_rows=["L", X])
         | _floats(probability=["C"], logit=["C"], attention=["C", "L"])
     )
+    if users:
+        ranker |= _floats(user=[1, W], user_row=[1, X])
+        users |= _floats(user=["N", W], user_row=["N", X])
     return {
         "item_tower": items | _floats(vector=["N", D], row=["N", X]),
         "context_tower": _levels(schema, "N") | _floats(share=["N", X]),
+        USER_TOWER: users,
         "history_tower": _floats(vector=["L", D], keys=["L", D], values=["L", D], rows=["L", X]),
         "ranker": ranker,
         INT8: ranker,
     }
+
+
+def _inputs(
+    features: Sequence[Categorical | CategoricalList | Dense | Numeric],
+) -> Signature:
+    found: Signature = {}
+    for feature in features:
+        match feature:
+            case Dense():
+                found[feature.name] = ("tensor(float)", ["N", feature.size])
+            case CategoricalList():
+                found[feature.name] = ("tensor(int32)", ["N", feature.slots])
+            case Numeric():
+                found[feature.name] = ("tensor(float)", ["N"])
+            case _:
+                found[feature.name] = ("tensor(int32)", ["N"])
+    return found
 
 
 def _levels(schema: FeatureSchema, dimension: str) -> Signature:

@@ -87,6 +87,35 @@ def target_attention() -> Block:
     return block
 
 
+def target_attention_biased() -> Block:
+    """As ``target_attention``, with bias (1, D) -> also weight_one (C, L+1), its last column 1."""
+    block = Block(
+        "TargetAttention",
+        ["target", "keys", "values", "bias"],
+        ["pool", "weight", "weight_one"],
+        "Adaptive sparse target attention: a = ReLU(t·k); pool = Σ a v + t + b_o, the bias as one "
+        "value more, of attention 1.",
+    )
+    score = block.node("Gemm", ["target", "keys"], "score", transB=1)  # (C, L)
+    weight_one = _with_one(block, block.node("Relu", [score], "weight"))
+    more = block.node("Concat", ["values", "bias"], "values_bias", axis=0)  # (L+1, D)
+    block.node("Gemm", [weight_one, more, "target"], "pool")  # (C, D)
+    return block
+
+
+def column_of_ones() -> Block:
+    """weight (C, L) -> weight_one (C, L+1), its last column 1."""
+    block = Block("WithOne", ["weight"], ["weight_one"], "The attention, and a column of ones.")
+    _with_one(block, "weight")
+    return block
+
+
+def _with_one(block: Block, weight: str) -> str:
+    pads = block.integers([0, 0, 0, 1], "pads")  # one column after the last
+    one = block.node("Constant", [], "one", value_float=1.0)
+    return block.node("Pad", [weight, pads, one], "weight_one")
+
+
 def first_layer() -> Block:
     """x (C, X), weight (C, L), rows (L, X), row (C, X), offset (X) -> out (C, X)."""
     block = Block(
@@ -99,6 +128,35 @@ def first_layer() -> Block:
     )
     block.node("Gemm", ["weight", "rows", "row"], "h")
     _row_major_tail(block)
+    return block
+
+
+def first_layer_of_user() -> Block:
+    """As ``first_layer``, with weight_one (C, L+1) and user_row (1, X).
+
+    The user's row is one row of history more, of attention 1: an addition would be another pass
+    over (C, X).
+    """
+    block = Block(
+        "FirstQuadraticLayer",
+        ["x", "weight_one", "rows", "user_row", "row", "offset"],
+        ["out"],
+        "A quadratic layer whose product is split by input block: h = Σ a w + u + row, the rows "
+        "of the history's items, of the user and the request, and of the candidate itself.",
+        ("slope",),
+    )
+    more = block.node("Concat", ["rows", "user_row"], "rows_user", axis=0)  # (L+1, X)
+    block.node("Gemm", ["weight_one", more, "row"], "h")
+    _row_major_tail(block)
+    return block
+
+
+def user_of_each() -> Block:
+    """weight_one (C, L+1), whose last column is 1, and user (1, W) -> out (C, W)."""
+    block = Block("UserOfEach", ["weight_one", "user"], ["out"], "The user, for every candidate.")
+    last, end = block.integers([-1], "last"), block.integers([2**31], "end")
+    ones = block.node("Slice", ["weight_one", last, end, block.integers([1], "axis")], "ones")
+    block.node("Mul", [ones, "user"], "out")
     return block
 
 

@@ -72,6 +72,23 @@ def first_layer(A0: Matrix, context_widths: Sequence[int], vector_width: int) ->
     return FirstLayer(tuple(context), target + pooled, pooled)
 
 
+def user_row(blocks: Sequence[Matrix]) -> Matrix:
+    """One (X, width) a user or request feature -> (X, Σ width): ``M [u | r]``, A₀'s product with
+    the user's and the request's part of c, is one row per request."""
+    return np.concatenate(blocks, axis=1)
+
+
+def standardised(P: Matrix, deviation: float) -> Vector:
+    """(width, 1), σ -> (width,): ``(n − μ) w`` is P's projection of (n − μ) / σ."""
+    weight: Vector = P[:, 0] / deviation
+    return weight
+
+
+def output_bias(pooled: Matrix, b_o: Vector, b: Vector) -> Vector:
+    """(X, D), (D,), (X,) -> (X,): with pool = Σ a_j v_j + t + b_o, A₀p·b_o joins the bias."""
+    return b + pooled @ b_o
+
+
 def calibration(fc: Vector, bias: float, p: float, q: float) -> tuple[Vector, float]:
     """Platt scaling sigmoid(p·logit + q), where logit = fc·x + bias."""
     return fc * p, bias * p + q

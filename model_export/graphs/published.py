@@ -2,7 +2,7 @@
 
 As published, every candidate has its own copy of the history (C, L, D); with the user's side
 shared, all use one history (L, D). Both project history items to keys and values, and keep the R
-rows of each quadratic layer.
+rows of each quadratic layer. The embeddings of user and request features are an input of both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from training.qin import QIN, QuadraticLayer
 
 
 def published(network: QIN) -> GraphWriter:
-    """target (C, D), history (C, L, D), mask (C, L), context (C) -> probability (C)."""
+    """target (C, D), history (C, L, D), mask (C, L), user (C, W), context (C) -> probability."""
     schema, attention = network.schema, network.attention
     D = schema.item_vector_width
     g = GraphWriter("published", "The network as published (arXiv 2504.17699), nothing folded.")
@@ -42,7 +42,7 @@ def published(network: QIN) -> GraphWriter:
 
 
 def shared_user(network: QIN) -> GraphWriter:
-    """target (C, D), one history (L, D), context (C) -> probability (C)."""
+    """target (C, D), one history (L, D), user (C, W), context (C) -> probability (C)."""
     D, attention = network.schema.item_vector_width, network.attention
     g = GraphWriter("shared_user", "As published, but the user's history is projected once.")
     target = g.input("vector", "float32", ["C", D])
@@ -60,8 +60,11 @@ def shared_user(network: QIN) -> GraphWriter:
 
 
 def _context(g: GraphWriter, network: QIN) -> list[str]:
+    schema = network.schema
     embedded = []
-    for feature in network.schema.context:
+    if features := (*schema.user, *schema.request):
+        embedded.append(g.input("user", "float32", ["C", sum(f.width for f in features)]))
+    for feature in schema.context:
         g.input(feature.name, "int32", ["C"])
         table = g.constant(f"{feature.name}.table", _table(network.context, feature.name))
         embedded.append(g.node("Gather", [table, feature.name], f"{feature.name}.vector"))
@@ -72,8 +75,8 @@ def _from_interest(
     g: GraphWriter, network: QIN, embedded: list[str], target: str, interest: str
 ) -> None:
     """interest (C, A), before W_o -> the pool, the quadratic layers, ``probability`` (C)."""
-    W_o = network.attention.W_o.weight
-    pool = g.node("Add", [_linear(g, "W_o", interest, W_o), target], "pool")
+    W_o = network.attention.W_o
+    pool = g.node("Add", [_linear(g, "W_o", interest, W_o.weight, W_o.bias), target], "pool")
     x = g.node("Concat", [*embedded, target, pool], "x", axis=1)  # (C, X)
     for number, layer in enumerate(network.layers):
         assert isinstance(layer, QuadraticLayer)

@@ -6,7 +6,7 @@ C candidates, L history items; D item-vector width, X network width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -62,13 +62,20 @@ def _ranker(network: FoldedNetwork, name: str, form: Products) -> GraphWriter:
     values = g.input("history_values", "float32", ["L", D])
     rows = g.input("history_rows", "float32", ["L", X])
 
-    pool, weight = g.call(
-        blocks.target_attention(), [target, keys, values], ["pool", "attention"]
-    )  # (C, D), (C, L)
-    x = g.node("Concat", [*_context(g, network), target, pool], "layer0.x", axis=1)  # (C, X)
+    user = _user(g, network)
+
+    pool, weight, weight_one = _attention(g, network, [target, keys, values])
+    embedded = _context(g, network)
+    if user:
+        each = g.call(blocks.user_of_each(), [weight_one, user.vector], ["user.each"])
+        embedded = each + embedded
+    x = g.node("Concat", [*embedded, target, pool], "layer0.x", axis=1)  # (C, X)
     offset = g.constant("layer0.offset", network.first_offset)
-    inputs = [x, weight, rows, row, offset]
-    (x,) = g.call(blocks.first_layer(), inputs, ["layer0.out"], slope=network.first_slope)
+    block, inputs = blocks.first_layer(), [x, weight, rows, row, offset]
+    if user:
+        block = blocks.first_layer_of_user()
+        inputs = [x, weight_one, rows, user.row, row, offset]
+    (x,) = g.call(block, inputs, ["layer0.out"], slope=network.first_slope)
 
     x = form.enter(g, x)
     for number, layer in enumerate(network.layers, start=1):
@@ -79,6 +86,35 @@ def _ranker(network: FoldedNetwork, name: str, form: Products) -> GraphWriter:
     g.output("logit", "float32", ["C"])
     g.output("attention", "float32", ["C", "L"])
     return g
+
+
+class _User(NamedTuple):
+    vector: str  # (1, W)
+    row: str  # (1, X)
+
+
+def _user(g: GraphWriter, network: FoldedNetwork) -> _User | None:
+    """Add the user's inputs, where the schema has user or request features."""
+    if network.user is None:
+        return None
+    X, W = network.user.row.shape
+    return _User(
+        g.input("user", "float32", [1, W]),
+        g.input("user_row", "float32", [1, X]),
+    )
+
+
+def _attention(g: GraphWriter, network: FoldedNetwork, inputs: list[str]) -> list[str]:
+    """pool (C, D), attention (C, L) and, where a bias or a user needs it, that with a one."""
+    outputs = ["pool", "attention"]  # (C, D), (C, L)
+    if network.output_bias is not None:
+        bias = g.constant("attention.bias", network.output_bias[None])
+        block = blocks.target_attention_biased()
+        return g.call(block, [*inputs, bias], [*outputs, "attention.one"])
+    g.call(blocks.target_attention(), inputs, outputs)
+    if network.user is None:
+        return [*outputs, ""]
+    return outputs + g.call(blocks.column_of_ones(), ["attention"], ["attention.one"])
 
 
 def _context(g: GraphWriter, network: FoldedNetwork) -> list[str]:

@@ -57,14 +57,14 @@ def item_vector(schema: FeatureSchema) -> Block:
             case Categorical():
                 parts.append(block.node("Gather", inputs, out))
             case CategoricalList():
-                parts.append(_masked_mean(block, name))
+                parts.append(masked_mean(block, name))
             case Dense():
                 parts.append(block.node("MatMul", inputs[::-1], out))
     block.node("Concat", parts, "vector", axis=1)  # (N, D)
     return block
 
 
-def _masked_mean(block: Block, name: str) -> str:
+def masked_mean(block: Block, name: str) -> str:
     """Sum over the slots in use / (their count + 1e-12); row 0 of the table is zero."""
     slots = block.integers([1], f"{name}.slots")
     embedded = block.node("Gather", [f"{name}.weight", name], f"{name}.embedded")  # (N, S, w)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from feature_store.contract import ItemRows
-from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
-from model_export.bundle.golden import Golden
+from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema, Numeric
+from model_export.bundle.golden import Golden, by_name
 from model_export.bundle.manifest import TOLERANCE, Calibration
+from model_export.quality.golden_users import GoldenUsers
+from model_export.quality.random_records import records
 from training.qin import QIN, Batch
 
 ORDINARY = 96  # items of each kind in the pool
 SPECIAL = 8
 CANDIDATES = 16
 MOST_LEVELS = 256  # of one context feature; a larger vocabulary is sampled evenly
+NONE: Mapping[str, float] = {}
 DENSE_SCALES = (1.0, 0.3, 0.1, 0.03, 0.01)
 
 
@@ -32,7 +37,7 @@ def golden_answers(
     """
     network, attempts = copy.deepcopy(network).double().eval(), []
     for scale in DENSE_SCALES:
-        golden = _answered(network, _Cases(network.schema, scale, seed), calibration)
+        golden = _answered(network, _Cases(network, scale, seed), calibration)
         if informative(golden) >= 0.5:
             return golden
         attempts.append(golden)
@@ -50,13 +55,16 @@ class _Request:
     history: NDArray[np.int32]
     candidates: NDArray[np.int32]
     context: NDArray[np.int32]
+    user: int  # row of the pool's users
+    features: NDArray[np.void]  # (1,) of ``request_dtype``
 
 
 class _Cases:
     """A pool of ordinary and odd items, and requests over them."""
 
-    def __init__(self, schema: FeatureSchema, dense_scale: float, seed: int) -> None:
-        self.schema, self.random = schema, np.random.default_rng(seed)
+    def __init__(self, network: QIN, dense_scale: float, seed: int) -> None:
+        self.schema, self.random = network.schema, np.random.default_rng(seed)
+        self.users = GoldenUsers(network, dense_scale, seed)
         self.kinds: dict[str, NDArray[np.int32]] = {}
         pool: list[ItemRows] = []
         for kind, rows in self._items(dense_scale):
@@ -89,20 +97,8 @@ class _Cases:
         return kinds
 
     def _ordinary(self, count: int, dense_scale: float) -> ItemRows:
-        random = self.random
-        rows = np.zeros(count, self.schema.item_dtype)
-        for feature in self.schema.stored_item:
-            match feature:
-                case Categorical():
-                    rows[feature.name] = random.integers(1, feature.vocabulary, count)
-                case CategoricalList():
-                    indices = random.integers(1, feature.vocabulary, (count, feature.slots))
-                    in_use = random.integers(1, feature.slots, count, endpoint=True)
-                    padding = np.arange(feature.slots) < feature.slots - in_use[:, None]
-                    rows[feature.name] = np.where(padding, 0, indices)
-                case Dense():
-                    rows[feature.name] = random.normal(0, dense_scale, (count, feature.size))
-        return rows
+        schema = self.schema
+        return records(schema.stored_item, schema.item_dtype, count, dense_scale, self.random)
 
     def requests(self) -> list[_Request]:
         full = self.schema.history_length
@@ -122,7 +118,14 @@ class _Cases:
                 request = self._request(name, full // 2, count=len(values))
                 request.context[:, column] = values
                 found.append(request)
+        for name, user, features in self.users.cases():
+            request = self._request(name, full // 2)
+            found.append(replace(request, user=user, features=features))
         return found
+
+    def record(self, request: _Request) -> NDArray[np.void] | None:
+        """(1,) the request's user, None for no record."""
+        return None if request.user < 0 else self.users.users[request.user :][:1]
 
     def _request(
         self,
@@ -147,6 +150,7 @@ class _Cases:
             random.choice(history, length).astype(np.int32),
             candidates.astype(np.int32),
             np.array(context, np.int32).reshape(len(context), len(candidates)).T.copy(),
+            *self.users.some(),
         )
 
 
@@ -158,10 +162,20 @@ def _answered(network: QIN, cases: _Cases, calibration: Calibration | None) -> G
     }
     probability = np.concatenate(
         [
-            network_answer(network, items, r.history, r.candidates, r.context, calibration)
+            network_answer(
+                network,
+                items,
+                r.history,
+                r.candidates,
+                r.context,
+                calibration,
+                user=cases.record(r),
+                features=by_name(r.features[0]),
+            )
             for r in requests
         ]
     ).astype(np.float64)
+    schema = network.schema
     return Golden(
         items=cases.items,
         names=np.array([r.name for r in requests]),
@@ -172,15 +186,24 @@ def _answered(network: QIN, cases: _Cases, calibration: Calibration | None) -> G
         context=np.concatenate([r.context for r in requests]),
         probability=probability,
         bound=np.full(len(probability), TOLERANCE),
+        users=cases.users.users if schema.user else None,
+        user=np.array([r.user for r in requests], np.int32) if schema.user else None,
+        features=np.concatenate([r.features for r in requests]) if schema.request else None,
     )
 
 
 def network_items(schema: FeatureSchema, rows: ItemRows) -> dict[str, torch.Tensor]:
     """Make the network's item inputs: padding, then ``rows``; unknown indices become 0."""
     padded = np.concatenate([np.zeros(1, schema.item_dtype), rows])
+    return _tensors(schema.item, padded)
+
+
+def _tensors(
+    features: Iterable[Categorical | CategoricalList | Dense], rows: NDArray[np.void]
+) -> dict[str, torch.Tensor]:
     tensors = {}
-    for feature in schema.item:
-        values = padded[feature.name]
+    for feature in features:
+        values = rows[feature.name]
         if isinstance(feature, Dense):
             tensors[feature.name] = torch.from_numpy(values.astype(np.float32))
         else:
@@ -195,8 +218,15 @@ def network_answer(
     candidates: NDArray[np.int32],
     context: NDArray[np.int32],
     calibration: Calibration | None = None,
+    *,
+    user: NDArray[np.void] | None = None,
+    features: Mapping[str, float] = NONE,
 ) -> NDArray[np.floating]:
-    """(C,) probabilities of the network, in its precision; positions are rows of ``items``."""
+    """(C,) probabilities of the network, in its precision; positions are rows of ``items``.
+
+    ``user``: (1,) of ``schema.user_dtype``, None for no record; ``features``: of the
+    request, by name; missing where there is none.
+    """
     count, full = len(candidates), network.schema.history_length
     slots = torch.zeros(count, full, dtype=torch.int64)  # (C, L), newest last
     if len(history):
@@ -208,6 +238,7 @@ def network_answer(
         history=slots,
         context=torch.stack(levels, 1) if levels else torch.zeros(count, 0, dtype=torch.int64),
         label=torch.zeros(count),
+        **_of_user(network, user, features, count),
     )
     assert not network.training, "golden answers need the network in eval mode"
     with torch.inference_mode():
@@ -216,6 +247,33 @@ def network_answer(
             logit = calibration.slope * logit + calibration.intercept
         answer: NDArray[np.floating] = torch.sigmoid(logit).numpy()
     return answer
+
+
+def _of_user(
+    network: QIN, user: NDArray[np.void] | None, features: Mapping[str, float], count: int
+) -> dict[str, Any]:
+    """The fields of a ``Batch`` for the user and the request, the same in all its rows."""
+    schema, dtype = network.schema, network.fc.weight.dtype
+    found: dict[str, Any] = {}
+    if schema.user:
+        rows = np.zeros(2, schema.user_dtype)  # row 0: no record
+        if user is not None:
+            for name in rows.dtype.names or ():
+                rows[name][1] = user[name][0]
+        tensors = _tensors(schema.user, rows).items()
+        found["users"] = {n: v.to(dtype) if v.is_floating_point() else v for n, v in tensors}
+        found["user"] = torch.full((count,), int(user is not None))
+    if schema.request:
+        found["request"] = {}
+    for feature in schema.request:
+        if isinstance(feature, Numeric):
+            number = features.get(feature.name, np.nan)
+            value = torch.full((count,), number, dtype=dtype)
+        else:
+            index = np.array([features.get(feature.name, 0)], np.int32)
+            value = _tensor(index, feature.vocabulary).expand(count)
+        found["request"][feature.name] = value
+    return found
 
 
 def known(values: NDArray[np.int32], vocabulary: int) -> NDArray[np.int64]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
-from training.qin import QIN, Batch, QINSizes
+from training.qin import QIN, Batch, QINSizes, Standardised
 
 EMBEDDING_SCALE = 0.3
-ITEMS, ROWS = 256, 512  # of the batch for the statistics
+ITEMS, USERS, ROWS = 256, 64, 512  # of the batch for the statistics
 LOGIT_SPREAD, LOGIT_MEAN = 1.2, -1.0  # of the logits: probabilities spread over (0, 1)
 
 
@@ -20,7 +22,7 @@ def random_network(schema: FeatureSchema, sizes: QINSizes | None = None, seed: i
         network = QIN(schema, sizes).eval()
         with torch.no_grad():
             _randomise(network)
-            batch = _random_batch(schema)
+            batch = _random_batch(network)
             _settle_items(network, batch)
             _settle_statistics(network, batch)
             _spread_logits(network, batch)
@@ -46,7 +48,7 @@ def ill_conditioned(
                     nn.init.normal_(mean, std=0.2 * spread)
                     nn.init.uniform_(variance, 1 - 0.7 * spread, 1 + 1.3 * spread)
                     nn.init.uniform_(module.weight, 1 - 0.5 * spread, 1 + 0.5 * spread)
-        scale = network(_random_batch(schema)).abs().median()
+        scale = network(_random_batch(network)).abs().median()
         network.fc.weight.div_(scale)
         network.fc.bias.div_(scale)
     return network
@@ -59,7 +61,7 @@ def calm(network: QIN, scale: float, seed: int = 0) -> None:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm1d):
                 module.weight.mul_(scale)
-        batch = _random_batch(network.schema)
+        batch = _random_batch(network)
         _settle_statistics(network, batch)
         _spread_logits(network, batch)
 
@@ -67,6 +69,9 @@ def calm(network: QIN, scale: float, seed: int = 0) -> None:
 def _randomise(network: QIN) -> None:
     for module in network.modules():
         match module:
+            case Standardised():
+                nn.init.normal_(module.mean, std=3.0)
+                nn.init.uniform_(module.deviation, 0.5, 2.0)
             case nn.Embedding():
                 nn.init.normal_(module.weight, std=EMBEDDING_SCALE)
                 module.weight[0].zero_()
@@ -88,6 +93,11 @@ def _settle_items(network: QIN, batch: Batch) -> None:
             projection = network.item_vector.embedding[feature.name]
             assert isinstance(projection, nn.Linear)
             projection.weight.mul_(EMBEDDING_SCALE / projection(batch.items[feature.name]).std())
+    for feature in network.schema.user:
+        if isinstance(feature, Dense):
+            projection = network.user_vector.embedding[feature.name]
+            assert isinstance(projection, nn.Linear)
+            projection.weight.mul_(EMBEDDING_SCALE / projection(batch.users[feature.name]).std())
     vectors = network.item_vector(batch.items)
     target = vectors[batch.target]
     interest = network.attention(target, vectors, batch.history) - target
@@ -118,20 +128,10 @@ def _spread_logits(network: QIN, batch: Batch) -> None:
     network.fc.bias.copy_((network.fc.bias - logits.mean()) * scale + LOGIT_MEAN)
 
 
-def _random_batch(schema: FeatureSchema) -> Batch:
-    items = {}
-    for feature in schema.item:
-        match feature:
-            case Categorical():
-                items[feature.name] = torch.randint(feature.vocabulary, (ITEMS + 1,))
-            case CategoricalList():
-                indices = torch.randint(feature.vocabulary, (ITEMS + 1, feature.slots))
-                items[feature.name] = indices * (torch.rand(indices.shape) < 0.7)
-            case Dense():
-                items[feature.name] = torch.randn(ITEMS + 1, feature.size)
-        items[feature.name][0] = 0
-    return Batch(
-        items=items,
+def _random_batch(network: QIN) -> Batch:
+    schema = network.schema
+    batch = Batch(
+        items=_random_records(schema.item, ITEMS + 1),
         target=torch.randint(1, ITEMS + 1, (ROWS,)),
         history=torch.randint(0, ITEMS + 1, (ROWS, schema.history_length)),
         context=torch.stack([torch.randint(f.vocabulary, (ROWS,)) for f in schema.context], 1)
@@ -139,3 +139,32 @@ def _random_batch(schema: FeatureSchema) -> Batch:
         else torch.zeros(ROWS, 0, dtype=torch.int64),
         label=torch.zeros(ROWS),
     )
+    request = {}
+    for feature in schema.request:
+        number = network.request_vector.embedding[feature.name]
+        if isinstance(number, Standardised):
+            request[feature.name] = number.mean + number.deviation * torch.randn(ROWS)
+        elif isinstance(feature, Categorical):
+            request[feature.name] = torch.randint(feature.vocabulary, (ROWS,))
+    if not schema.user:
+        return replace(batch, request=request)
+    users = _random_records(schema.user, USERS + 1)
+    return replace(batch, users=users, user=torch.randint(0, USERS + 1, (ROWS,)), request=request)
+
+
+def _random_records(
+    features: tuple[Categorical | CategoricalList | Dense, ...], count: int
+) -> dict[str, Tensor]:
+    """Records of items or users by feature, the first one all zero."""
+    found = {}
+    for feature in features:
+        match feature:
+            case Categorical():
+                found[feature.name] = torch.randint(feature.vocabulary, (count,))
+            case CategoricalList():
+                indices = torch.randint(feature.vocabulary, (count, feature.slots))
+                found[feature.name] = indices * (torch.rand(indices.shape) < 0.7)
+            case Dense():
+                found[feature.name] = torch.randn(count, feature.size)
+        found[feature.name][0] = 0
+    return found

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.schema import Categorical, CategoricalList
-from model_export.bundle.golden import Golden
+from feature_store.schema import Categorical, CategoricalList, Dense, Numeric
+from model_export.bundle.golden import Golden, GoldenRequest
 from model_export.graphs.context_tables import ContextTable, context_tables
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality.golden_cases import known, network_items
@@ -60,14 +60,25 @@ class _Evaluation:
         for request in golden.requests():
             past, chosen = vectors[request.history], request.candidates
             logit = self._logits(
-                vectors[chosen], rows[chosen], past, self._levels(tables, request.context)
+                vectors[chosen],
+                rows[chosen],
+                past,
+                self._levels(tables, request.context),
+                self._user(request),
             )
             yield 1 / (1 + np.exp(-logit))
 
     def _logits(
-        self, target: Array, row: Array, past: Array, levels: list[tuple[ContextTable, Array]]
+        self,
+        target: Array,
+        row: Array,
+        past: Array,
+        levels: list[tuple[ContextTable, Array]],
+        user: Array,
     ) -> Array:
         network = self.network
+        if network.user is not None:
+            row = row + self._product(user, network.user.row.T)
         for table, index in levels:
             row = row + self._of(table.row[index])
         keys = self._product(past, network.keys.T)
@@ -75,7 +86,10 @@ class _Evaluation:
         rows = self._product(past, network.history_rows.T)
         weight = np.maximum(self._product(target, keys.T), 0)  # (C, L)
         pool = self._product(weight, values) + target
+        if network.output_bias is not None:
+            pool = pool + self._of(network.output_bias)
         embedded = [self._of(table.embedding[index]) for table, index in levels]
+        embedded.insert(0, np.repeat(user, len(target), axis=0))
         x = np.concatenate([*embedded, target, pool], axis=1)
         h = self._product(weight, rows) + row
         x = self._residual(x, h, network.first_offset, network.first_slope)
@@ -89,21 +103,50 @@ class _Evaluation:
         return x + np.where(z >= 0, z, self._of(slope) * z)
 
     def _vectors(self, golden: Golden) -> Array:
-        schema, parts = self.network.schema, []
-        inputs = network_items(schema, golden.items)
-        for feature in schema.item:
-            value = inputs[feature.name].numpy()[1:]  # the network's first item is padding
-            table = self.network.item_tables[feature.name]
-            match feature:
-                case Categorical():
-                    parts.append(self._of(table[value]))
-                case CategoricalList():
-                    # As in the network, a float32 count: 1e-12 only avoids 0 / 0.
-                    used = (value != 0).sum(1, keepdims=True).astype(np.float32) + np.float32(1e-12)
-                    parts.append(self._of(table)[value].sum(axis=1) / self._of(used))
-                case _:
-                    parts.append(self._product(self._of(value), table.T))
+        schema, inputs = self.network.schema, network_items(self.network.schema, golden.items)
+        tables = self.network.item_tables
+        parts = [
+            self._embedded(feature, tables[feature.name], inputs[feature.name].numpy()[1:])
+            for feature in schema.item  # the network's first item is padding
+        ]
         return np.concatenate(parts, axis=1)
+
+    def _user(self, request: GoldenRequest) -> Array:
+        """(1, W) embeddings of the user and the request."""
+        schema, user = self.network.schema, self.network.user
+        parts = [np.zeros((1, 0), self.dtype)]
+        if user is None:
+            return parts[0]
+        record = np.zeros(1, schema.user_dtype) if request.user is None else request.user
+        for feature in schema.user:
+            value = record[feature.name]
+            if not isinstance(feature, Dense):
+                value = known(value, feature.vocabulary)
+            parts.append(self._embedded(feature, user.tables[feature.name], value))
+        for wanted in schema.request:
+            given, table = request.features[wanted.name], user.tables[wanted.name]
+            if isinstance(wanted, Numeric):
+                mean = user.means[wanted.name]
+                number = mean if np.isnan(given) else given
+                parts.append(((self._of(number) - self._of(mean)) * self._of(table))[None])
+            else:
+                index = known(np.array([given], np.int32), wanted.vocabulary)
+                parts.append(self._embedded(wanted, table, index))
+        return np.concatenate(parts, axis=1)
+
+    def _embedded(
+        self, feature: Categorical | CategoricalList | Dense, table: Array, value: Array
+    ) -> Array:
+        """(N, …) -> (N, width)."""
+        match feature:
+            case Categorical():
+                return self._of(table[value])
+            case CategoricalList():
+                # As in the network, a float32 count: 1e-12 only avoids 0 / 0.
+                used = (value != 0).sum(1, keepdims=True).astype(np.float32) + np.float32(1e-12)
+                return np.asarray(self._of(table[value]).sum(axis=1) / self._of(used))
+            case _:
+                return self._product(self._of(value), table.T)
 
     def _levels(
         self, tables: list[ContextTable], context: NDArray[np.int32]

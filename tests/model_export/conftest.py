@@ -11,7 +11,7 @@ from model_export.build import build
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.runtime import FoldedModel
 from model_export.quality.random_network import random_network
-from tests.model_export.schemas import SMALL, SMALL_SIZES
+from tests.model_export.schemas import LEVELS, LEVELS_SIZES, SMALL, SMALL_SIZES
 from training.qin import QIN
 
 # A busy machine makes a slow example, not a wrong one.
@@ -22,6 +22,12 @@ settings.load_profile("unhurried")
 @pytest.fixture(scope="session")
 def network() -> QIN:
     return random_network(SMALL, SMALL_SIZES, seed=1)
+
+
+@pytest.fixture(scope="session")
+def levels() -> QIN:
+    """With user, request and shared features, and a bias in W_o."""
+    return random_network(LEVELS, LEVELS_SIZES, seed=1)
 
 
 @pytest.fixture(scope="session")

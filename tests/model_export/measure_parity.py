@@ -65,7 +65,9 @@ def float32_answers(network: QIN, golden: Golden) -> NDArray[np.floating]:
     """(ΣC,) probabilities of PyTorch in float32."""
     items = network_items(network.schema, golden.items)
     answers = [
-        network_answer(network, items, r.history, r.candidates, r.context)
+        network_answer(
+            network, items, r.history, r.candidates, r.context, user=r.user, features=r.features
+        )
         for r in golden.requests()
     ]
     return np.concatenate(answers)
@@ -75,7 +77,12 @@ def network_of(number: int) -> QIN:
     if number % 8 == 3:
         return rounds_beyond(25 * (number // 8))
     schema = ALL[number // 2 % len(ALL)]
-    sizes = QINSizes(attention_width=24, layers=1 + number // 8 % 5, rows=1 + number % 4)
+    sizes = QINSizes(
+        attention_width=24,
+        layers=1 + number // 8 % 5,
+        rows=1 + number % 4,
+        output_bias=number % 3 == 0,
+    )
     if number % 2 == 0:
         return random_network(schema, sizes, number)
     return ill_conditioned(schema, sizes, number, spread=(1 + number // 8 % 4) / 4)
@@ -133,11 +140,14 @@ def _defective(
     tensors = list(defects.tensors(_folded(network)))
     tensor, defective = tensors[number % len(tensors)]
     yield tensor, lambda: check_folds(defective, golden, "v")
-    folds = [
-        (module, name)
-        for module, name in defects.FOLDS
-        if name != "_join" or len(network.schema.context) > 1  # of two context features
-    ]
+    schema = network.schema
+    applied = {
+        "_join": len(schema.context) > 1,  # of two context features
+        "output_bias": network.sizes.output_bias,
+        "user_row": bool(schema.user or schema.request),
+        "standardised": any(feature.kind == "numeric" for feature in schema.request),
+    }
+    folds = [(module, name) for module, name in defects.FOLDS if applied.get(name, True)]
     for module, name in (folds[number % len(folds)], (fold, "calibration")):
 
         def check(module: ModuleType = module, name: str = name) -> None:

@@ -82,4 +82,53 @@ context:
     source="wide",
 )
 
-ALL = (SMALL, IDENTITY_ONLY, WITHOUT_IDENTITY, MANY_CONTEXTS)
+LEVELS = FeatureSchema.from_yaml(
+    """
+name: levels
+history_length: 6
+user:
+  - {name: user_id, kind: categorical, vocabulary: 70001, width: 4}
+  - {name: country, kind: categorical, vocabulary: 5, width: 3}
+  - {name: followed, kind: categorical_list, vocabulary: 90000, slots: 3, width: 3}
+  - {name: likes, kind: categorical_list, vocabulary: 9, slots: 2, width: 2}
+  - {name: taste, kind: dense, size: 4, width: 3, storage: float16}
+user_identity: user_id
+request:
+  - {name: device, kind: categorical, vocabulary: 4, width: 2}
+  - {name: hour, kind: numeric, width: 2}
+item:
+  - {name: likes_level, kind: categorical, vocabulary: 11, width: 4}
+  - {name: item_id, kind: categorical, vocabulary: 40, width: 4}
+  - {name: content, kind: dense, size: 5, width: 6}
+identity: item_id
+context:
+  - {name: likes_level, vocabulary: 11, width: 4}
+  - {name: slot, vocabulary: 3, width: 2}
+""",
+    source="levels",
+)
+LEVELS_SIZES = QINSizes(attention_width=24, layers=3, rows=2, output_bias=True)
+
+REQUEST_ONLY = FeatureSchema.from_yaml(
+    """
+name: request-only
+history_length: 3
+request: [{name: hour, kind: numeric, width: 3}]
+item: [{name: item_id, kind: categorical, vocabulary: 9, width: 5}]
+""",
+    source="request-only",
+)
+
+USER_ONLY = FeatureSchema.from_yaml(
+    """
+name: user-only
+history_length: 3
+user: [{name: user_id, kind: categorical, vocabulary: 300, width: 6}]
+user_identity: user_id
+item: [{name: item_id, kind: categorical, vocabulary: 9, width: 5}]
+context: [{name: slot, vocabulary: 3, width: 16}]
+""",
+    source="user-only",
+)
+
+ALL = (SMALL, IDENTITY_ONLY, WITHOUT_IDENTITY, MANY_CONTEXTS, LEVELS, REQUEST_ONLY, USER_ONLY)

@@ -66,7 +66,7 @@ def test_a_missing_file_is_named(copied: Bundle) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format=3), "format: 3, and this release reads formats 1 and 2"),
+        (lambda m: m.update(format=4), "format: 4, and this release reads formats 1 to 3"),
         (lambda m: m.pop("format"), "format: None"),
         (lambda m: m.update(version="other"), "version: 'other' in a folder named 'mine'"),
         (lambda m: m.update(version="../mine"), "version: String should match pattern"),

@@ -54,10 +54,10 @@ def test_saved_answers_read_back_the_same(golden: Golden, bundle: Bundle, tmp_pa
 def test_a_nan_is_infinitely_far(golden: Golden, model: FoldedModel) -> None:
     asked = 0
 
-    def exact(items, history):
+    def exact(items, history, user):
         nonlocal asked
         asked += 1
-        answer = model.exact(items, history)
+        answer = model.exact(items, history, user)
         if asked == 3:
             answer[-1] = np.nan
         return answer
@@ -67,6 +67,7 @@ def test_a_nan_is_infinitely_far(golden: Golden, model: FoldedModel) -> None:
             items=model.items,
             history=model.history,
             in_context=model.in_context,
+            user=model.user,
             exact=exact,
         )
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from model_export.graphs import blocks, context_tables, towers
+from model_export.graphs import blocks, context_tables, towers, user_tower
 from model_export.graphs import folds as fold
 from model_export.graphs.blocks import Block
 from model_export.graphs.folded_network import FoldedNetwork
@@ -31,7 +31,7 @@ def functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
 FOLDS = [(fold, name) for name in functions(fold)] + [(context_tables, "_join")]
 BLOCKS = [
     (module, name)
-    for module in (blocks, towers)
+    for module in (blocks, towers, user_tower)
     for name, function in functions(module).items()
     if function.__annotations__["return"] == "Block" and not name.startswith("_")
 ]
@@ -42,6 +42,8 @@ def grown(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         changes = {f.name: grown(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **changes)
+    if isinstance(value, dict):
+        return {name: grown(part) for name, part in value.items()}
     if isinstance(value, tuple):
         parts = [grown(part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
@@ -81,6 +83,15 @@ def tensors(network: FoldedNetwork) -> Iterator[tuple[str, FoldedNetwork]]:
     for name, table in network.item_tables.items():
         tables = network.item_tables | {name: grown(table)}
         yield f"item_tables.{name}", _with(network, "item_tables", tables)
+    if network.output_bias is not None:
+        yield "output_bias", _with(network, "output_bias", grown(network.output_bias))
+    if (user := network.user) is not None:
+        for name, table in user.tables.items():
+            tables = user.tables | {name: grown(table)}
+            yield f"user.tables.{name}", _with(network, "user", _with(user, "tables", tables))
+        for field in ("means", "row"):
+            changed = _with(user, field, grown(getattr(user, field)))
+            yield f"user.{field}", _with(network, "user", changed)
     for kind in ("context", "layers"):
         parts = getattr(network, kind)
         for number, part in enumerate(parts):

@@ -21,16 +21,29 @@ from model_export.bundle.manifest import TOLERANCE
 from model_export.bundle.verify import _misfits, verify
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality import parity
-from model_export.quality.calibrate import calibrate
 from model_export.quality.golden_cases import golden_answers
 from model_export.quality.parity import check_folds
 from model_export.quality.random_network import ill_conditioned, random_network
 from model_export.quality.random_rows import random_held_out
 from model_export.quality.reference import exact_answers
 from model_export.quality.reference import rounding as rounding_of
-from tests.model_export.measure_parity import float32_answers, measured, rounds_beyond
+from tests.model_export.measure_parity import (
+    CALIBRATION,
+    float32_answers,
+    measured,
+    rounds_beyond,
+)
 from tests.model_export.quality import defects
-from tests.model_export.schemas import ALL, MANY_CONTEXTS, SMALL, SMALL_SIZES, WIDE
+from tests.model_export.schemas import (
+    ALL,
+    LEVELS,
+    LEVELS_SIZES,
+    MANY_CONTEXTS,
+    SMALL,
+    SMALL_SIZES,
+    USER_ONLY,
+    WIDE,
+)
 from training.qin import QIN, QINSizes
 
 FORMAT_1 = Path(__file__).parents[1] / "golden" / "format-1"
@@ -42,7 +55,11 @@ def _named(value: object) -> str:
 
 @pytest.mark.parametrize("schema", ALL, ids=lambda schema: schema.name)
 def test_the_folds_are_exact_in_float64(schema) -> None:
-    for network in (random_network(schema, SMALL_SIZES), ill_conditioned(schema, SMALL_SIZES)):
+    for network in (
+        random_network(schema, SMALL_SIZES),
+        ill_conditioned(schema, SMALL_SIZES),
+        random_network(schema, LEVELS_SIZES),  # with a bias in W_o
+    ):
         golden = golden_answers(network)
         assert golden.probability.dtype == np.float64
         answers = exact_answers(FoldedNetwork.of(network), golden)
@@ -53,14 +70,13 @@ def test_the_folds_are_exact_in_float64(schema) -> None:
 def test_a_defect_of_1e_7_in_a_fold_is_not_published(
     module: ModuleType,
     name: str,
-    network: QIN,
+    levels: QIN,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fitted = calibrate(network, random_held_out(network)).calibration
     monkeypatch.setattr(module, name, defects.of_a_fold(module, name))
     with pytest.raises(ParityError, match=r"is not published: .*float64.*worst case: \w.*"):
-        build(network, tmp_path, version="v", calibration=fitted, accept_rounding=True)
+        build(levels, tmp_path, version="v", calibration=CALIBRATION, accept_rounding=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -71,16 +87,27 @@ def test_a_defect_in_a_block_of_the_graphs_is_not_published(
     size = 1.0 if "int8" in name else defects.BLOCK_SIZE  # int8 is judged by its own gate
     monkeypatch.setattr(module, name, defects.of_a_block(module, name, size))
     refused = 0
-    for schema in (SMALL, MANY_CONTEXTS):  # candidates as pixels, and as rows
-        network = random_network(schema, SMALL_SIZES)
+    # Candidates as pixels, and as rows; with users, without and with a bias in W_o.
+    for schema, sizes in (
+        (SMALL, SMALL_SIZES),
+        (MANY_CONTEXTS, SMALL_SIZES),
+        (USER_ONLY, SMALL_SIZES),
+        (LEVELS, LEVELS_SIZES),
+    ):
+        network = random_network(schema, sizes)
+        plain = not (schema.user or schema.request)
         try:
-            build(network, tmp_path, int8=Int8(random_held_out(network)))
+            build(network, tmp_path, int8=Int8(random_held_out(network)) if plain else None)
         except (ParityError, GateError) as error:
             refused += isinstance(error, GateError) == ("int8" in name)
     assert refused
 
 
-def test_a_defect_of_1e_7_in_any_folded_tensor_is_refused(network: QIN) -> None:
+@pytest.mark.parametrize("kind", ["network", "levels"])
+def test_a_defect_of_1e_7_in_any_folded_tensor_is_refused(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    network = request.getfixturevalue(kind)
     golden, honest = golden_answers(network), FoldedNetwork.of(network)
     check_folds(honest, golden, "v")
     passed = []
