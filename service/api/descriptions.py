@@ -51,5 +51,5 @@ def describe(app: FastAPI) -> None:
     """Describe every documented operation. KeyError names one without a description."""
     for route in app.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
-            path = route.path.replace("/versions/{version}", "")
+            path = route.path_format.replace("/versions/{version}", "")
             route.description = DESCRIPTIONS[f"{''.join(route.methods or ())} {path}"]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from feature_store.contract import Append
-from feature_store.errors import StoreError, StoreUnavailable
+from feature_store.errors import StoreError, StoreUnavailable, TextCollision
 from service.api.body import Contents, read_object, refuse_repeated, strings_in
-from service.api.ids import Id, NumberOrText, has_text
+from service.api.event_models import Event
+from service.api.id_kind import COLLISION, Click, IdKind
 from service.errors import Fault, InvalidField, StoreFailure
+from service.items.item_texts import NamedItem
 from service.items.store_client import StoreReader, describe
 from service.observability.exposition import Turn
 from service.observability.metrics import Metrics
@@ -21,44 +22,6 @@ from service.observability.metrics import Metrics
 BATCH = "events"
 SLICE = 64  # events checked at a time, some 0.3 ms
 STORED = 128  # events that one round trip takes to the store
-KEY_PATTERN = "^[!-~]{1,128}$"
-
-
-class Event(BaseModel):
-    """Clicks of one user."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    user_id: Annotated[Id, Field(description="Who clicked.")]
-    item_id: Annotated[Id | None, Field(description="What was clicked.")] = None
-    item_ids: Annotated[
-        list[Id] | None,
-        FailFast(),
-        Field(
-            min_length=1,
-            description="Instead of `item_id`: several, oldest first, taken whole or not at all.",
-        ),
-    ] = None
-    key: Annotated[
-        str | None,
-        Field(
-            pattern=KEY_PATTERN,
-            description="Idempotency key, of this user alone: an event whose key was seen is not "
-            "taken again.",
-        ),
-    ] = None
-
-    @property
-    def clicked(self) -> list[int]:
-        return [self.item_id] if self.item_id is not None else list(self.item_ids or ())
-
-
-class EventWithText(Event):
-    """``Event`` with ids as numbers or text; slower to check."""
-
-    user_id: NumberOrText
-    item_id: NumberOrText | None = None
-    item_ids: Annotated[list[NumberOrText] | None, FailFast(), Field(min_length=1)] = None
 
 
 FIELDS = frozenset(Event.model_fields)
@@ -82,25 +45,6 @@ class EventsAnswer(BaseModel):
     applied: Annotated[int, Field(description="Events taken.")]
     repeated: Annotated[list[int], Field(description="Indexes of those whose key was seen before.")]
     rejected: list[Rejected]
-
-
-EVENT_EXAMPLES: dict[str, Any] = {
-    "a click": {"value": {"user_id": 7, "item_id": 17}},
-    "several, oldest first, safe to send again": {
-        "value": {"user_id": 7, "item_ids": [17, 4], "key": "session-81-3"}
-    },
-    "a batch": {"value": {"events": [{"user_id": 7, "item_id": 17}, {"user_id": 8, "item_id": 4}]}},
-}
-
-
-def event_of(given: Any) -> Event:
-    """Validate an event, whose ids may be strings. ValidationError."""
-    try:
-        return Event.model_validate(given)
-    except ValidationError as error:
-        if not has_text(error):
-            raise
-    return EventWithText.model_validate(given)
 
 
 @dataclass(slots=True)
@@ -143,8 +87,8 @@ class Events:
     """Validates events one by one and appends the valid ones, in slices, so that a large batch does
     not delay other requests."""
 
-    def __init__(self, store: StoreReader, metrics: Metrics, most: int) -> None:
-        self._store, self._metrics, self.most = store, metrics, most
+    def __init__(self, store: StoreReader, metrics: Metrics, most: int, ids: IdKind) -> None:
+        self._store, self._metrics, self.most, self._ids = store, metrics, most, ids
         self._longest = store.store.schema.history_length
 
     @property
@@ -152,7 +96,7 @@ class Events:
         """Bounds of a valid body."""
         names = 1 + 4 * self.most
         strings = 2 * names + self.most * (self._longest + 1)  # names, keys, and ids that are text
-        return Contents.of(self.most * (self._longest + 4), 2 * strings)
+        return self._ids.contents.of(self.most * (self._longest + 4), 2 * strings)
 
     async def take(self, body: bytes, turn: Turn) -> Outcome:
         """Append the valid events; await ``turn`` between slices. Malformed, or InvalidField when
@@ -160,15 +104,15 @@ class Events:
         found = read_object(body, self.contents)
         outcome = Outcome(alone=BATCH not in found)
         given = [found] if outcome.alone else self._batch(found)
-        right, strings = list[tuple[int, Append]](), int(not outcome.alone)
+        right, strings = list[tuple[int, Click]](), int(not outcome.alone)
         for start in range(0, len(given), SLICE):
             if start:
                 await turn()
             for index, event in enumerate(given[start : start + SLICE], start):
                 strings += strings_in(event)
-                append = self._checked(index, event, outcome)
-                if append is not None:
-                    right.append((index, append))
+                click = self._checked(index, event, outcome)
+                if click is not None:
+                    right.append((index, click))
         refuse_repeated(body, strings)
         for start in range(0, len(right), STORED):
             if start:
@@ -182,17 +126,33 @@ class Events:
             self._metrics.events.labels(result).inc(count)
         return outcome
 
-    async def _append(self, right: Sequence[tuple[int, Append]], outcome: Outcome) -> None:
-        """Append in one round trip. Raises StoreFailure unless earlier events are in the store."""
-        indexes = [index for index, _ in right]
+    async def _append(self, right: Sequence[tuple[int, Click]], outcome: Outcome) -> None:
+        """Append in one round trip, after another one for items whose text ids are new to this
+        process. Raises StoreFailure unless earlier events are in the store."""
         results: Sequence[bool | StoreError]
         try:
-            results = await self._store.append_all([append for _, append in right])
+            refused = await self._ids.name([text for _, click in right for text in click.texts])
+            if refused:
+                right = self._without(refused, right, outcome)
+            results = await self._store.append_all([click.append for _, click in right])
         except StoreFailure:
             if not outcome.applied and not outcome.repeated:
                 raise
             results = [StoreUnavailable("not asked")] * len(right)
-        self._note(indexes, results, outcome)
+        for (index, _), result in zip(right, results, strict=True):
+            self._note(index, result, outcome)
+
+    def _without(
+        self, refused: Set[NamedItem], right: Sequence[tuple[int, Click]], outcome: Outcome
+    ) -> list[tuple[int, Click]]:
+        """Reject the clicks on items whose texts are refused; return the others."""
+        kept = []
+        for index, click in right:
+            if refused.isdisjoint(click.texts):
+                kept.append((index, click))
+            else:
+                self._reject(index, (*_path(index, outcome), click.field), COLLISION, outcome)
+        return kept
 
     def _batch(self, body: dict[str, Any]) -> list[Any]:
         if extra := [name for name in body if name != BATCH]:
@@ -202,14 +162,14 @@ class Events:
             raise InvalidField.of(BATCH, detail=f"a list of 1 to {self.most} events")
         return events
 
-    def _checked(self, index: int, given: Any, outcome: Outcome) -> Append | None:
-        """The event to append; None after it has been rejected."""
-        path = () if outcome.alone else (BATCH, index)
+    def _checked(self, index: int, given: Any, outcome: Outcome) -> Click | None:
+        """The click to append; None after it has been rejected."""
+        path = _path(index, outcome)
         if isinstance(given, dict) and len(given) > len(FIELDS):  # cheaper than validation
             name = next(name for name in given if name not in FIELDS)
             return self._reject(index, (*path, name), "Extra inputs are not permitted", outcome)
         try:
-            event = event_of(given)
+            event = self._ids.event(given)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             return self._reject(index, (*path, *first["loc"]), first["msg"], outcome)
@@ -220,7 +180,7 @@ class Events:
         if len(event.clicked) > self._longest:
             detail = f"at most {self._longest} items, which is all a history keeps"
             return self._reject(index, (*path, "item_ids"), detail, outcome)
-        return Append(event.user_id, event.clicked, event.key)
+        return self._ids.click(event)
 
     @staticmethod
     def _reject(index: int, path: Sequence[str | int], detail: str, outcome: Outcome) -> None:
@@ -229,17 +189,18 @@ class Events:
             Rejected(index=index, problem=InvalidField.slug, field=fault.field, detail=fault.detail)
         )
 
-    @staticmethod
-    def _note(
-        indexes: Sequence[int], results: Sequence[bool | StoreError], outcome: Outcome
-    ) -> None:
-        for index, result in zip(indexes, results, strict=True):
-            if isinstance(result, StoreError):
-                detail = describe(result)
-                outcome.rejected.append(
-                    Rejected(index=index, problem=StoreFailure.slug, detail=detail)
-                )
-            elif result:
-                outcome.applied += 1
-            else:
-                outcome.repeated.append(index)
+    def _note(self, index: int, result: bool | StoreError, outcome: Outcome) -> None:
+        if isinstance(result, TextCollision):
+            self._reject(index, (*_path(index, outcome), "user_id"), COLLISION, outcome)
+        elif isinstance(result, StoreError):
+            detail = describe(result)
+            outcome.rejected.append(Rejected(index=index, problem=StoreFailure.slug, detail=detail))
+        elif result:
+            outcome.applied += 1
+        else:
+            outcome.repeated.append(index)
+
+
+def _path(index: int, outcome: Outcome) -> tuple[str | int, ...]:
+    """Of an event in its body."""
+    return () if outcome.alone else (BATCH, index)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from feature_store.schema import Categorical, CategoricalList, FeatureSchema
-from service.api.events import BATCH, KEY_PATTERN
-from service.api.ids import EITHER
+from service.api.event_models import KEY_PATTERN
+from service.api.events import BATCH
 
 Json = dict[str, Any]
 INDEX: Json = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
@@ -23,19 +23,19 @@ def item(schema: FeatureSchema, *, whole: bool) -> Json:
     return {"type": "object", "properties": properties, "additionalProperties": False, **members}
 
 
-def events(schema: FeatureSchema, most: int) -> Json:
+def events(schema: FeatureSchema, most: int, id_schema: Json) -> Json:
     """One event or a batch; ``item_id`` or ``item_ids``, and the other absent or null."""
     several = {
         "type": "array",
-        "items": EITHER,
+        "items": id_schema,
         "minItems": 1,
         "maxItems": schema.history_length,
         "description": "Several, oldest first, taken whole or not at all.",
     }
-    clicked = {**EITHER, "description": "What was clicked."}
+    clicked = {**id_schema, "description": "What was clicked."}
     kinds = [
-        _event("item_id", {"item_id": clicked, "item_ids": NULL}),
-        _event("item_ids", {"item_id": NULL, "item_ids": several}),
+        _event("item_id", id_schema, {"item_id": clicked, "item_ids": NULL}),
+        _event("item_ids", id_schema, {"item_id": NULL, "item_ids": several}),
     ]
     many = {"type": "array", "items": {"oneOf": kinds}, "minItems": 1, "maxItems": most}
     batch = {
@@ -47,7 +47,7 @@ def events(schema: FeatureSchema, most: int) -> Json:
     return {"oneOf": [*kinds, batch]}
 
 
-def _event(required: str, clicks: Json) -> Json:
+def _event(required: str, id_schema: Json, clicks: Json) -> Json:
     key = {
         "anyOf": [{"type": "string", "pattern": KEY_PATTERN}, NULL],
         "description": "Idempotency key, of this user alone: an event whose key was seen is not "
@@ -55,7 +55,11 @@ def _event(required: str, clicks: Json) -> Json:
     }
     return {
         "type": "object",
-        "properties": {"user_id": {**EITHER, "description": "Who clicked."}, **clicks, "key": key},
+        "properties": {
+            "user_id": {**id_schema, "description": "Who clicked."},
+            **clicks,
+            "key": key,
+        },
         "required": ["user_id", required],
         "additionalProperties": False,
     }

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from feature_store.contract import CORRUPT, FOUND, MAX_ID, Ids, ItemRows
+from feature_store.contract import CORRUPT, FOUND, Ids, ItemRows
 from feature_store.item_values import ItemValueError, item_row, set_values
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from service.api.body import Contents
-from service.api.ids import is_decimal
+from service.api.id_kind import COLLISION, IdKind, Item
 from service.errors import InvalidField, ItemUnreadable, UnknownItem
 from service.items.store_client import StoreReader
 from service.lifecycle.item_refresh import ItemRefresher
@@ -25,8 +25,8 @@ class CatalogueItems:
     """Reads and writes items. A write is visible to the next answer of each process that shares the
     item table, and in other processes within a second."""
 
-    def __init__(self, store: StoreReader, refresher: ItemRefresher) -> None:
-        self._store, self._refresher = store, refresher
+    def __init__(self, store: StoreReader, refresher: ItemRefresher, ids: IdKind) -> None:
+        self._store, self._refresher, self._ids = store, refresher, ids
         self._schema = store.store.schema
 
     @property
@@ -36,23 +36,25 @@ class CatalogueItems:
         values = sum(_values_of(feature) for feature in features)
         return Contents.of(values, 4 * (len(features) + 16), DIGITS_A_NUMBER)
 
-    async def read(self, item_id: int) -> Values:
-        batch = await self._store.items(_one(item_id))
+    async def read(self, item: Item) -> Values:
+        batch = await self._store.items(_one(item.number))
         if batch.status[0] == CORRUPT:
-            why = await self._store.store.fault(item_id)
-            raise ItemUnreadable(f"item {item_id}: {why}; PUT it whole")
+            why = await self._store.store.fault(item.number)
+            raise ItemUnreadable(f"item {item.given!r}: {why}; PUT it whole")
         if batch.status[0] != FOUND:
-            raise UnknownItem(f"item {item_id}: not in the store")
+            raise UnknownItem(f"item {item.given!r}: not in the store")
         return values_of(self._schema, batch.rows)
 
-    async def put(self, item_id: int, values: Values) -> None:
+    async def put(self, item: Item, values: Values) -> None:
         """Replace an item. Every feature must be given."""
         with _named():
             row = item_row(self._schema, values)
-        async with self._refresher.writing(_one(item_id)):
-            await self._store.put_item(_one(item_id), row)
+        if isinstance(item.given, str) and await self._ids.name([(item.number, item.given)]):
+            raise InvalidField.of("item_id", detail=COLLISION)
+        async with self._refresher.writing(_one(item.number)):
+            await self._store.put_item(_one(item.number), row)
 
-    async def patch(self, item_id: int, values: Values) -> None:
+    async def patch(self, item: Item, values: Values) -> None:
         """Change the given features."""
         if not values:
             raise InvalidField.of("body", detail="give at least one feature")
@@ -62,23 +64,16 @@ class CatalogueItems:
         def change(row: ItemRows) -> None:
             set_values(self._schema, row, values)
 
-        async with self._refresher.writing(_one(item_id)):
-            found = await self._store.patch_item(item_id, change)
+        async with self._refresher.writing(_one(item.number)):
+            found = await self._store.patch_item(item.number, change)
         if not found:
-            raise UnknownItem(f"item {item_id}: not in the store; PUT it whole")
+            raise UnknownItem(f"item {item.given!r}: not in the store; PUT it whole")
 
-    async def delete(self, item_id: int) -> None:
-        async with self._refresher.writing(_one(item_id)):
-            existed = await self._store.delete_item(_one(item_id))
+    async def delete(self, item: Item) -> None:
+        async with self._refresher.writing(_one(item.number)):
+            existed = await self._store.delete_item(_one(item.number))
         if not existed:
-            raise UnknownItem(f"item {item_id}: not in the store")
-
-
-def item_id_of(text: str) -> int:
-    """Parse the id in the path. InvalidField."""
-    if not (is_decimal(text) and int(text) <= MAX_ID):
-        raise InvalidField.of("item_id", detail=f"an integer in 0 … {MAX_ID}")
-    return int(text)
+            raise UnknownItem(f"item {item.given!r}: not in the store")
 
 
 def values_of(schema: FeatureSchema, rows: ItemRows) -> Values:
@@ -107,8 +102,8 @@ def _values_of(feature: Categorical | CategoricalList | Dense) -> int:
     return 1
 
 
-def _one(item_id: int) -> Ids:
-    return np.array([item_id], np.int64)
+def _one(number: int) -> Ids:
+    return np.array([number], np.int64)
 
 
 @contextmanager

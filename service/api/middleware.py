@@ -72,7 +72,7 @@ class RequestContextMiddleware:
             ctx.status = GONE  # cancelled before there was an answer
         if timer.ended == timer.started:
             timer.end()
-        matched: str = getattr(scope.get("route"), "path", UNMATCHED)
+        matched: str = getattr(scope.get("route"), "path_format", UNMATCHED)
         route = ctx.route or matched
         outcome = "ok" if ctx.status < 400 else "refused" if ctx.status < 500 else "failed"
         series[metrics.requests, route, ctx.status].inc()

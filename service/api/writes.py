@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import WithJsonSchema
 
 from service.access.admin import Access, audited
-from service.api import ids, item_schema
+from service.api import item_schema
 from service.api.body import parse_object, read_body
-from service.api.events import EVENT_EXAMPLES, Events, EventsAnswer
-from service.api.items import CatalogueItems, example_of, item_id_of
+from service.api.events import Events, EventsAnswer
+from service.api.id_kind import IdKind, id_kind
+from service.api.items import CatalogueItems, example_of
 from service.api.openapi import problem
 from service.context import RequestContext, context_of
 from service.errors import Forbidden, UnsupportedMediaType
@@ -26,8 +26,7 @@ from service.observability.exposition import Turn, at_once
 from service.settings import PREFIX, Place
 from service.state import ServiceState
 
-ItemId = Annotated[str, WithJsonSchema(ids.NUMBER)]  # read by ``item_id_of``
-EVENTS, ITEM = "/v1/events", "/v1/items/{item_id}"
+EVENTS = "/v1/events"
 JSON = "application/json"
 # Time of other threads, with the embedded store: to store a click; to store and derive an item.
 EVENT_S, ITEM_S = 10e-6, 0.7e-3
@@ -47,31 +46,39 @@ def add_writes(app: FastAPI, state: ServiceState, admin: Access | None = None) -
     here = "service" if admin is None else "admin"
     record = _unrecorded if admin is None else _recorded_by(admin)
     more = {} if admin is None else ADMIN
-    settings = state.settings
+    settings, ids = state.settings, id_kind(state)
     if settings.events_at == here:
-        _add_events(app, state, record, more)
+        _add_events(app, state, ids, record, more)
     elif admin is None:
         why = _elsewhere("events", "EVENTS_ON", settings.events_on, settings.events_at)
         _refuse(app, "POST", EVENTS, why)
     if settings.writes_at == here:
-        _add_items(app, state, record, more)
+        _add_items(app, state, ids, record, more)
     elif admin is None:
         why = _elsewhere("item writes", "WRITES_ON", settings.writes_on, settings.writes_at)
         for method in ("PUT", "PATCH", "DELETE"):
-            _refuse(app, method, ITEM, why)
+            _refuse(app, method, ids.item_path, why, _in_path(ids))
 
 
 def add_item_reads(app: FastAPI, state: ServiceState) -> None:
-    items = CatalogueItems(state.reader, state.refresher)
+    ids = id_kind(state)
+    items = CatalogueItems(state.reader, state.refresher, ids)
 
-    @app.get(ITEM, summary="Read an item", responses={**REFUSALS, **UNKNOWN})
-    async def read(item_id: ItemId) -> Response:
-        found = await items.read(item_id_of(item_id))
+    @app.get(
+        ids.item_path,
+        summary="Read an item",
+        responses={**REFUSALS, **UNKNOWN},
+        openapi_extra=_in_path(ids),
+    )
+    async def read(request: Request) -> Response:
+        found = await items.read(ids.item(request))
         return Response(orjson.dumps(found), media_type=JSON)
 
 
-def _add_events(app: FastAPI, state: ServiceState, record: Record, more: Responses) -> None:
-    events = Events(state.reader, state.metrics, state.settings.max_events)
+def _add_events(
+    app: FastAPI, state: ServiceState, ids: IdKind, record: Record, more: Responses
+) -> None:
+    events = Events(state.reader, state.metrics, state.settings.max_events, ids)
     limit = state.settings.max_body_bytes
 
     @app.post(
@@ -84,7 +91,7 @@ def _add_events(app: FastAPI, state: ServiceState, record: Record, more: Respons
             **more,
         },
         openapi_extra=_json_body(
-            item_schema.events(state.store.schema, events.most), EVENT_EXAMPLES
+            item_schema.events(state.store.schema, events.most, ids.in_body), ids.event_examples
         ),
     )
     async def append(request: Request) -> Response:
@@ -99,13 +106,16 @@ def _add_events(app: FastAPI, state: ServiceState, record: Record, more: Respons
         return Response(outcome.json(ctx.request_id), status, media_type=JSON)
 
 
-def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Responses) -> None:
-    items = CatalogueItems(state.reader, state.refresher)
+def _add_items(
+    app: FastAPI, state: ServiceState, ids: IdKind, record: Record, more: Responses
+) -> None:
+    items = CatalogueItems(state.reader, state.refresher, ids)
     limit = state.settings.max_body_bytes
     schema = state.store.schema
     example = {"every feature": {"value": example_of(schema)}}
-    whole = _json_body(item_schema.item(schema, whole=True), example)
-    some = _json_body(item_schema.item(schema, whole=False), example)
+    in_path = _in_path(ids)
+    whole = in_path | _json_body(item_schema.item(schema, whole=True), example)
+    some = in_path | _json_body(item_schema.item(schema, whole=False), example)
 
     contents = items.contents
 
@@ -114,58 +124,66 @@ def _add_items(app: FastAPI, state: ServiceState, record: Record, more: Response
         return parse_object(await read_charged(request, limit), contents)
 
     @app.put(
-        ITEM,
+        ids.item_path,
         summary="Create or replace an item",
         status_code=204,
         responses={**REFUSALS, **more},
         openapi_extra=whole,
     )
-    async def put(item_id: ItemId, request: Request) -> Response:
+    async def put(request: Request) -> Response:
         with record(request, "put-item") as entry:
-            entry["item_id"] = chosen = item_id_of(item_id)
-            await items.put(chosen, await values(request))
+            item = ids.item(request)
+            entry["item_id"] = item.given
+            await items.put(item, await values(request))
             _stored(context_of(request.scope))
         return Response(status_code=204)
 
     @app.patch(
-        ITEM,
+        ids.item_path,
         summary="Change some of an item's features",
         status_code=204,
         responses={**REFUSALS, **UNKNOWN, **more},
         openapi_extra=some,
     )
-    async def patch(item_id: ItemId, request: Request) -> Response:
+    async def patch(request: Request) -> Response:
         with record(request, "patch-item") as entry:
-            entry["item_id"] = chosen = item_id_of(item_id)
-            await items.patch(chosen, await values(request))
+            item = ids.item(request)
+            entry["item_id"] = item.given
+            await items.patch(item, await values(request))
             _stored(context_of(request.scope))
         return Response(status_code=204)
 
     @app.delete(
-        ITEM, summary="Remove an item", status_code=204, responses={**REFUSALS, **UNKNOWN, **more}
+        ids.item_path,
+        summary="Remove an item",
+        status_code=204,
+        responses={**REFUSALS, **UNKNOWN, **more},
+        openapi_extra=in_path,
     )
-    async def delete(item_id: ItemId, request: Request) -> Response:
+    async def delete(request: Request) -> Response:
         with record(request, "delete-item") as entry:
-            entry["item_id"] = chosen = item_id_of(item_id)
-            await items.delete(chosen)
+            item = ids.item(request)
+            entry["item_id"] = item.given
+            await items.delete(item)
             _stored(context_of(request.scope))
         return Response(status_code=204)
 
 
-def _refuse(app: FastAPI, method: str, path: str, why: str) -> None:
+def _refuse(
+    app: FastAPI, method: str, path: str, why: str, extra: dict[str, Any] | None = None
+) -> None:
     """Add a route that answers 403 without reading the body."""
 
     async def refused(request: Request) -> Response:
         raise Forbidden(why)
 
-    item_id = {"name": "item_id", "in": "path", "required": True, "schema": ids.NUMBER}
     app.api_route(
         path,
         methods=[method],
         summary=f"Not at this port: {why}",
         status_code=403,
         responses={403: problem()},
-        openapi_extra={"parameters": [item_id]} if "{item_id}" in path else None,
+        openapi_extra=extra,
     )(refused)
 
 
@@ -220,6 +238,12 @@ def _stored(ctx: RequestContext, seconds: float = ITEM_S) -> None:
 def turn_of(ctx: RequestContext) -> Turn:
     """The function to await between two slices of this request's work."""
     return at_once if ctx.charge is None else ctx.charge.turn
+
+
+def _in_path(ids: IdKind) -> dict[str, Any]:
+    """The path parameter that ``ids.item`` reads."""
+    item_id = {"name": "item_id", "in": "path", "required": True, "schema": ids.in_path}
+    return {"parameters": [item_id]}
 
 
 def _json_body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:

@@ -5,14 +5,16 @@ The text of a number never changes, so that the cache is never stale.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from feature_store.errors import TextCollision
 from service.errors import StoreFailure
 from service.items.store_client import StoreReader
 
 MOST_CACHED = 1 << 16
+NamedItem = tuple[int, str]  # number and text
 
 
 class ItemTexts:
@@ -40,6 +42,34 @@ class ItemTexts:
             self._cache(read)
             found |= read
         return found
+
+    async def name(self, items: Iterable[NamedItem]) -> set[NamedItem]:
+        """Keep the texts of items. Returns those that are refused, because their numbers are other
+        texts'. StoreFailure."""
+        fresh, refused = dict[int, str](), set[NamedItem]()
+        for number, text in items:
+            if self._cached.get(number) != text and fresh.setdefault(number, text) != text:
+                refused.add((number, text))
+        while fresh:
+            try:
+                await self._store.name_items(fresh)
+            except TextCollision as error:
+                kept = await self._store.item_texts(np.array(list(fresh), np.int64))
+                others = {
+                    (number, text)
+                    for (number, text), there in zip(fresh.items(), kept, strict=True)
+                    if there not in (None, text)
+                }
+                if not others:
+                    raise self._store.failure(error) from error
+                refused |= others
+                fresh = {
+                    number: text for number, text in fresh.items() if (number, text) not in others
+                }
+            else:
+                self._cache(fresh)
+                break
+        return refused
 
     def _cache(self, texts: Mapping[int, str]) -> None:
         cached = self._cached

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
 from feature_store.contract import Append, Changes, FeatureStore, Ids, ItemBatch, ItemRows
-from feature_store.errors import StoreCorrupt, StoreError, StoreFull, StoreRefused, StoreUnavailable
+from feature_store.errors import (
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+    TextCollision,
+)
 from feature_store.options import StoreOptions
 from service.errors import ItemUnreadable, StoreFailure
 from service.observability.fast_metrics import Histogram
@@ -17,6 +24,7 @@ from service.observability.metrics import Metrics
 from service.settings import Settings
 
 T = TypeVar("T")
+COLLISION = "two text ids have one number: the second is refused"
 LOG_EVERY_S = 1.0  # while it fails
 LOG_LATER_EVERY_S, LOG_LATER_AFTER_S = 60.0, 10.0
 
@@ -65,6 +73,10 @@ class StoreReader:
         """Text ids of items; None for a number without one."""
         return await self._asked("item_texts", self.store.item_texts(item_ids))
 
+    async def name_items(self, texts: Mapping[int, str]) -> None:
+        """Keep the text ids of items. TextCollision."""
+        await self._asked("name_items", self.store.name_items(texts))
+
     async def put_item(self, item_ids: Ids, rows: ItemRows) -> None:
         await self._asked("put_item", self.store.put_items(item_ids, rows))
 
@@ -83,6 +95,8 @@ class StoreReader:
             answered = await answer
         except StoreError as error:
             self._failed(operation, error)
+            if isinstance(error, TextCollision):
+                raise
             if isinstance(error, StoreCorrupt) and operation == "patch_item":
                 raise ItemUnreadable("its record is damaged; PUT it whole") from error
             raise self.failure(error) from error
@@ -110,9 +124,9 @@ class StoreReader:
         failing.unlogged += 1
         every_s = LOG_EVERY_S if now - failing.since < LOG_LATER_AFTER_S else LOG_LATER_EVERY_S
         if now - failing.logged_at >= every_s:
-            logger.error(
-                "store failed", operation=operation, reason=str(error), times=failing.unlogged
-            )
+            # Of a collision the message has text ids: a user's is not for the log.
+            reason = COLLISION if isinstance(error, TextCollision) else str(error)
+            logger.error("store failed", operation=operation, reason=reason, times=failing.unlogged)
             failing.unlogged, failing.logged_at = 0, now
 
 

@@ -33,6 +33,7 @@ from service.api import writes
 from service.api.budget import kind_of
 from service.api.events import SLICE, STORED, Events
 from service.api.gate import LARGE
+from service.api.id_kind import id_kind
 from service.context import PROBES, Priority
 from service.items.fetcher import BATCH
 from service.observability.exporter import ProcessExporter, ThrottledExporter
@@ -139,7 +140,8 @@ async def test_a_batch_gives_way_between_its_slices(state: ServiceState) -> None
         turns += 1
 
     batch = {"events": [{"user_id": n, "item_ids": [1, 2, 3]} for n in range(1000)]}
-    outcome = await Events(state.reader, state.metrics, 1000).take(orjson.dumps(batch), turn)
+    events = Events(state.reader, state.metrics, 1000, id_kind(state))
+    outcome = await events.take(orjson.dumps(batch), turn)
     assert outcome.applied == 1000
     assert turns == 1000 // SLICE + 1000 // STORED
 

@@ -12,7 +12,8 @@ import pytest
 
 from feature_store.contract import Append
 from feature_store.errors import StoreError, StoreUnavailable
-from service.api.events import EVENT_EXAMPLES, EventsAnswer
+from service.api.event_models import EVENT_EXAMPLES
+from service.api.events import EventsAnswer
 from service.state import ServiceState
 from tests.service.in_process import client_of, metric, opened
 from tests.service.world import World, make_world
