@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from training.cli.console import (
     screen,
 )
 from training.cli.recipe import Preset, RecipeFile, Settings
+from training.epoch_log import TensorBoard, no_log
 from training.recipe_files import resolve
 
 app = typer.Typer(
@@ -80,6 +82,9 @@ def fit(
     learning_rate: Annotated[float | None, typer.Option(help="Initial rate of Adam.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, dropout.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per process.")] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write TensorBoard events.")
+    ] = None,
     cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,6 +95,7 @@ def fit(
     changed = given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     with exit_on_error():
         resolved = resolve(preset, recipe, settings or (), changed)
+        board = TensorBoard(tensorboard, resolved) if tensorboard else None
 
     import torch
 
@@ -103,7 +109,10 @@ def fit(
         opened = open_data(data, read_schema(data, schema), on_progress, cache)
         if group.first:
             recipes.show_resolved(resolved)
-        metrics = run(opened.train, opened.valid, resolved, out, group, on_progress)
+        with closing(board) if board else nullcontext():
+            metrics = run(
+                opened.train, opened.valid, resolved, out, group, on_progress, board or no_log
+            )
     if not group.first:
         return
     if as_json:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from training import checkpoint
 from training.data_parallel import ProcessGroup
 from training.dataset import Rows
+from training.epoch_log import JSON_LINES, JsonLines, OnEpoch, no_log
 from training.metrics import auc, logloss
 from training.plots import learning_curve
 from training.progress import OnProgress, no_progress
@@ -41,11 +42,12 @@ def fit(
     out: Path,
     group: ProcessGroup,
     on_progress: OnProgress = no_progress,
+    on_epoch: OnEpoch = no_log,
 ) -> dict[str, Any]:
     """Train, save the epoch with the best validation AUC as the checkpoint ``out``, return metrics.
 
     Resumes a killed run: the state of the last complete epoch is kept next to ``out`` until the
-    run is complete and ``out`` is written.
+    run is complete and ``out`` is written. So are the epochs' metrics, ``OUT.metrics.jsonl``.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
@@ -65,6 +67,8 @@ def fit(
     data = f"{train.digest} {valid.digest}"
     run = _Run(network, optimiser, recipe, data, out.with_name(f".{out.name}.resume.pt"))
     run.resume()
+    if group.first:
+        lines = JsonLines(out.with_name(f"{out.name}.{JSON_LINES}"), run.history)
     while not run.over:
         started = time.monotonic()
         run.epoch += 1
@@ -86,10 +90,14 @@ def fit(
                 }
             )
             run.save()
+            lines.append(run.history[-1])
+            on_epoch(run.history)
     if group.first:
         network.load_state_dict(run.best_weights)
         curve = learning_curve(run.history, run.best_epoch)
-        checkpoint.save(out, network, run.metrics(), {"learning_curve.png": curve})
+        files = {"learning_curve.png": curve, JSON_LINES: lines.content}
+        checkpoint.save(out, network, run.metrics(), files)
+        lines.remove()
         run.remove_state()
     return run.metrics()
 

@@ -11,9 +11,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from feature_store.schema import FeatureSchema, SchemaError
+from training.epoch_log import TensorBoardMissingError
 from training.progress import OnProgress
 from training.recipe_files import RecipeError
 
@@ -47,7 +49,7 @@ def exit_on_error() -> Iterator[None]:
     """Print an expected error as one line and exit with code 1."""
     try:
         yield
-    except (RecipeError, SchemaError, OSError) as error:
+    except (RecipeError, SchemaError, TensorBoardMissingError, OSError) as error:
         fail(str(error))
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
@@ -64,7 +66,7 @@ def exit_on_error() -> Iterator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    screen.print(f"[red]error:[/red] {message}", highlight=False, soft_wrap=True)
+    screen.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(1)
 
 
