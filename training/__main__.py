@@ -17,6 +17,7 @@ from training.cli.console import (
     AsJson,
     Cache,
     SchemaFile,
+    Users,
     exit_on_error,
     given,
     progress,
@@ -85,6 +86,7 @@ def fit(
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write TensorBoard events.")
     ] = None,
+    users: Users = None,
     cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
@@ -106,7 +108,9 @@ def fit(
     if threads:
         torch.set_num_threads(threads)
     with exit_on_error(), process_group() as group, progress(group.first) as on_progress:
-        opened = open_data(data, read_schema(data, schema), on_progress, cache)
+        opened = open_data(
+            data, read_schema(data, schema), on_progress, cache, users, resolved.user_min_count
+        )
         if group.first:
             recipes.show_resolved(resolved)
         with closing(board) if board else nullcontext():
@@ -134,6 +138,7 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="Reliability plot; default CHECKPOINT/reliability.png.")
     ] = None,
+    users: Users = None,
     cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
@@ -148,7 +153,8 @@ def evaluate(
 
     with exit_on_error(), progress() as on_progress:
         network = checkpoint.load(folder)
-        valid, train = open_held_out(data, network.schema, on_progress, cache)
+        index = folder / checkpoint.USER_INDEX
+        valid, train = open_held_out(data, network.schema, on_progress, cache, users, index)
         scores = predict(network, valid, on_progress=on_progress)
     figures = figures_of(scores, valid, train)
     best = best_auc(data)

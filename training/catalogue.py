@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,9 +16,19 @@ from torch import Tensor
 from feature_store.contract import Ids, ItemRows
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.items import ItemParquet
-from feature_store.schema import Dense, FeatureSchema
+from feature_store.schema import Dense, FeatureSchema, Stored
 
 logger = logging.getLogger("training")
+
+
+def feature_tensors(features: Sequence[Stored], rows: NDArray[np.void]) -> dict[str, Tensor]:
+    """Convert records to a tensor per feature: int64 indices, float32 vectors."""
+    return {
+        f.name: torch.from_numpy(
+            rows[f.name].astype(np.float32 if isinstance(f, Dense) else np.int64)
+        )
+        for f in features
+    }
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,7 @@ class Catalogue:
     def __post_init__(self) -> None:
         order = np.argsort(self.ids, kind="stable")
         object.__setattr__(self, "_by_id", (self.ids[order], order.astype(np.int32)))
-        tensors = {
-            f.name: torch.from_numpy(
-                self.rows[f.name].astype(np.float32 if isinstance(f, Dense) else np.int64)
-            )
-            for f in self.schema.item
-        }
+        tensors = feature_tensors(self.schema.item, self.rows)
         object.__setattr__(self, "tensors", tensors)
 
     @classmethod

@@ -24,6 +24,7 @@ from training.lfs_pointer import LFS_BYTES, lfs_fault
 from training.qin import QIN, QINSizes
 
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
+USER_INDEX = "user_index.parquet"  # a users file, where training found the users' indices
 MOST_SHOWN = 4  # tensors that do not fit
 
 
@@ -53,7 +54,12 @@ def save(
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+        again = {f"context.{name}.weight" for name in model.schema.shared}
+        tensors = {
+            name: t.detach().cpu().contiguous()
+            for name, t in model.state_dict().items()
+            if name not in again
+        }
         save_file(tensors, partial / WEIGHTS)
         config = _Config(feature_schema=model.schema, sizes=model.sizes)
         (partial / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
@@ -106,6 +112,10 @@ def load(folder: Path) -> QIN:
             f"{folder / WEIGHTS}: damaged or truncated: copy the checkpoint again, or train again"
         ) from error
     model = QIN(config.feature_schema, config.sizes)
+    for name in model.schema.shared:  # one table: written once
+        table = tensors.get(f"item_vector.embedding.{name}.weight")
+        if table is not None:
+            tensors[f"context.{name}.weight"] = table
     if misfits := list(_misfits(model.state_dict(), tensors)):
         more = len(misfits) - MOST_SHOWN
         raise CheckpointError(

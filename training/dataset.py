@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from feature_store.schema import FeatureSchema
+from feature_store.parquet.parts import ParquetParts
+from feature_store.schema import Categorical, FeatureSchema
 from training.catalogue import Catalogue
 from training.progress import OnProgress, no_progress
 from training.reader import ReaderError, read_rows
 from training.rows import Rows
+from training.users import UserTable
 
 __all__ = ["Data", "ReaderError", "Rows", "open_data", "open_held_out"]
 logger = logging.getLogger("training")
@@ -28,16 +31,31 @@ def open_data(
     schema: FeatureSchema,
     on_progress: OnProgress = no_progress,
     cache: Path | None = None,
+    users: Path | None = None,
+    min_count: int = 1,
 ) -> Data:
-    """Read ``item_info``, ``item_feature`` (if present), ``train`` and ``valid``.
+    """Read ``item_info``, ``item_feature``, ``user_info`` (if present), ``train`` and ``valid``.
 
-    The rows are cached in ``cache``, by default ``.cache`` in the folder. Raises ReaderError.
+    The rows are cached in ``cache``, by default ``.cache`` in the folder. ``users`` is another
+    users file. In the training rows, users of fewer than ``min_count`` rows are unknown; the
+    index of each user is found from the training rows where no column has it. Raises ReaderError.
     """
-    items = _catalogue(folder, schema)
-    train, valid = (
-        _labelled(folder, name, items, on_progress, cache) for name in ("train", "valid")
+    items = catalogue(folder, schema)
+    tables = user_tables(folder, schema, users)
+    identity = _identity(schema)
+    unassigned = identity is not None and not (
+        any(identity in table.features for table in tables)
+        or identity.name in ParquetParts.read(_file(folder, "train")).columns
     )
-    return Data(items, train, valid)
+    if identity and unassigned:
+        tables.append(UserTable.unassigned(identity))
+    train = _labelled(folder, "train", items, on_progress, cache, tables)
+    if identity and train.users and unassigned:
+        tables[-1] = UserTable.assign(identity, train.users, min_count)
+        train = replace(train, users=train.users.with_index(identity, tables[-1]))
+    elif identity and train.users and min_count > 1:
+        train = replace(train, users=train.users.without_rare(identity, min_count))
+    return Data(items, train, _labelled(folder, "valid", items, on_progress, cache, tables))
 
 
 def open_held_out(
@@ -45,25 +63,58 @@ def open_held_out(
     schema: FeatureSchema,
     on_progress: OnProgress = no_progress,
     cache: Path | None = None,
+    users: Path | None = None,
+    index: Path | None = None,
 ) -> tuple[Rows, Rows | None]:
-    """Read ``valid``, and ``train`` where the folder has it. See ``open_data``."""
-    items = _catalogue(folder, schema)
-    valid = _labelled(folder, "valid", items, on_progress, cache)
+    """Read ``valid``, and ``train`` where the folder has it. See ``open_data``.
+
+    ``index`` is a further users file, for features that the first lacks; it may be absent.
+    """
+    items = catalogue(folder, schema)
+    tables = user_tables(folder, schema, users, index)
+    valid = _labelled(folder, "valid", items, on_progress, cache, tables)
     if not _file(folder, "train").exists():
         return valid, None
-    return valid, _labelled(folder, "train", items, on_progress, cache)
+    return valid, _labelled(folder, "train", items, on_progress, cache, tables)
 
 
-def _catalogue(folder: Path, schema: FeatureSchema) -> Catalogue:
+def user_tables(
+    folder: Path, schema: FeatureSchema, users: Path | None = None, index: Path | None = None
+) -> list[UserTable]:
+    """Read the users file, named or ``user_info.parquet`` of the folder, and the indices."""
+    if not schema.user:
+        return []
+    found = users or (folder / "user_info.parquet")
+    tables = [UserTable.read(found, schema)] if users or found.exists() else []
+    if index is not None and index.exists():
+        given = {f.name for table in tables for f in table.features}
+        tables.append(UserTable.read(index, schema, given))
+    return tables
+
+
+def _identity(schema: FeatureSchema) -> Categorical | None:
+    for feature in schema.user:
+        if isinstance(feature, Categorical) and feature.name == schema.user_identity:
+            return feature
+    return None
+
+
+def catalogue(folder: Path, schema: FeatureSchema) -> Catalogue:
+    """Read the items of a data folder."""
     info, more = folder / "item_info.parquet", folder / "item_feature.parquet"
     return Catalogue.read([info, more] if more.exists() else [info], schema)
 
 
 def _labelled(
-    folder: Path, name: str, items: Catalogue, on_progress: OnProgress, cache: Path | None
+    folder: Path,
+    name: str,
+    items: Catalogue,
+    on_progress: OnProgress,
+    cache: Path | None,
+    tables: Sequence[UserTable],
 ) -> Rows:
     file = _file(folder, name)
-    rows = read_rows(file, items, cache or folder / ".cache", on_progress)
+    rows = read_rows(file, items, cache or folder / ".cache", on_progress, tables)
     if not rows.labelled:
         raise ReaderError(f"{file}: has no column 'label'")
     if rows.label.min() == rows.label.max():

@@ -20,8 +20,8 @@ Mask = NDArray[np.bool_]
 def evaluate(scores: NDArray[np.float32], rows: Rows, trained_on: Rows | None) -> dict[str, Any]:
     """Compute all figures for JSON; undefined ones are None.
 
-    scores (N,): probabilities for ``rows``; targets in ``trained_on`` are warm, others cold;
-    without it there are no such slices.
+    scores (N,): probabilities for ``rows``; targets in ``trained_on`` are warm, others cold, and
+    its users known, others new; without it there are no such slices.
     """
     label = rows.label
     per_user, users = grouped_auc(scores, label, rows.user)
@@ -63,6 +63,10 @@ def _slices(rows: Rows, trained_on: Rows | None) -> Iterator[tuple[str, Mask]]:
         warm = np.isin(rows.target, np.unique(trained_on.target))
         yield "warm item", warm
         yield "cold item", ~warm
+        if rows.schema.user:
+            known = np.isin(rows.user, np.unique(trained_on.user))
+            yield "known user", known
+            yield "new user", ~known
     length = (np.asarray(rows.history) != 0).sum(axis=1)
     for low, high in zip(HISTORY_EDGES, (*HISTORY_EDGES[1:], np.inf), strict=True):
         name = f"history {low}" if high == low + 1 else f"history {low}–{high - 1:.0f}"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from feature_store.schema import Categorical, Numeric
 from training import checkpoint
 from training.data_parallel import ProcessGroup
 from training.dataset import Rows
@@ -27,7 +28,7 @@ from training.epoch_log import JSON_LINES, JsonLines, OnEpoch, no_log
 from training.metrics import auc, logloss
 from training.plots import learning_curve
 from training.progress import OnProgress, no_progress
-from training.qin import QIN, Batch
+from training.qin import QIN, Batch, Standardised
 from training.recipe import Recipe
 
 
@@ -55,6 +56,7 @@ def fit(
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm1d):
             layer.momentum = recipe.norm_momentum
+    fit_to_rows(network, train)
     group.join(network)
     optimiser = torch.optim.Adam(
         network.parameters(),
@@ -96,10 +98,35 @@ def fit(
         network.load_state_dict(run.best_weights)
         curve = learning_curve(run.history, run.best_epoch)
         files = {"learning_curve.png": curve, JSON_LINES: lines.content}
+        if train.users and train.users.assigned:
+            files[checkpoint.USER_INDEX] = train.users.assigned.parquet()
         checkpoint.save(out, network, run.metrics(), files)
         lines.remove()
         run.remove_state()
     return run.metrics()
+
+
+def fit_to_rows(network: QIN, train: Rows) -> None:
+    """Set what the training rows alone determine, before training.
+
+    Mean and deviation of each numeric feature, over the rows that have it; rows of the users'
+    identity without training rows are zero, as is that of the unknown user.
+    """
+    for feature in network.schema.request:
+        if isinstance(feature, Numeric) and train.request is not None:
+            values = train.request[feature.name].astype(np.float64)
+            values = values[~np.isnan(values)]
+            standardised = network.request_vector.embedding[feature.name]
+            assert isinstance(standardised, Standardised)
+            standardised.mean.fill_(values.mean() if len(values) else 0.0)
+            standardised.deviation.fill_((values.std() if len(values) else 0.0) or 1.0)
+    for user in network.schema.user:
+        if user.name == network.schema.user_identity and train.users is not None:
+            assert isinstance(user, Categorical)
+            table = network.user_vector.embedding[user.name]
+            assert isinstance(table, nn.Embedding)
+            with torch.no_grad():
+                table.weight[train.users.rows_per_index(user) == 0] = 0.0
 
 
 def predict(

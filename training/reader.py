@@ -5,27 +5,27 @@ name is derived from the sources (the file's size and time, the schema, the cata
 that no stale data is used; it is written under another name and renamed: complete or absent.
 
 Columns: ``user_id``, ``item_seq`` (item ids, as many in every row, 0-padded on the left, newest
-last), ``item_id`` (the candidate), one per context feature, and ``label``, or ``ID`` in a file to
-predict. An ``item_seq`` is cut to the newest items, or padded on the left, to the schema's history
-length.
+last), ``item_id`` (the candidate), one per context feature, one per request feature (a null is a
+missing value, as is NaN of a numeric one), one per user feature that no table of users has, and
+``label``, or ``ID`` in a file to predict. An ``item_seq`` is cut to the newest items, or padded on
+the left, to the schema's history length.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
+import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from feature_store.contract import MAX_ID, Ids
-from feature_store.parquet.arrays import is_number
+from feature_store.parquet.arrays import is_number, numbers
 from feature_store.parquet.columns import (
     DataFileError,
     dense,
@@ -33,23 +33,31 @@ from feature_store.parquet.columns import (
     list_elements,
 )
 from feature_store.parquet.histories import RIGHT_PADDED
+from feature_store.parquet.items import feature_column
 from feature_store.parquet.parts import ParquetParts
-from feature_store.parquet.table import files_of
-from feature_store.schema import Categorical
+from feature_store.schema import Categorical, FeatureSchema, Numeric, RequestFeature, Stored
 from training.catalogue import Catalogue
 from training.progress import OnProgress, no_progress
+from training.row_cache import cache_name, new_array, publish, remove_stale
 from training.rows import Rows
+from training.users import ID, USER, DistinctUsers, RowUsers, UserTable
 
+logger = logging.getLogger("training")
 ReaderError = DataFileError
-USER, SEQUENCE, TARGET, LABEL, UNLABELLED = "user_id", "item_seq", "item_id", "label", "ID"
-FORMAT = 1  # of the cached arrays
+SEQUENCE, TARGET, LABEL, UNLABELLED = "item_seq", "item_id", "label", "ID"
 BATCH_ROWS = 16_384
 
 
 def read_rows(
-    path: Path, items: Catalogue, cache: Path, on_progress: OnProgress = no_progress
+    path: Path,
+    items: Catalogue,
+    cache: Path,
+    on_progress: OnProgress = no_progress,
+    tables: Sequence[UserTable] = (),
 ) -> Rows:
     """Read the rows of ``path``, from ``cache`` if they were read before.
+
+    ``tables`` have user features by user id; the schema's others are columns of the rows.
 
     Raises ReaderError, naming the file, the row (counted from 0) and the column, for: a column
     that is missing or of another type, histories of different widths, an item that is not in the
@@ -59,9 +67,10 @@ def read_rows(
     table = ParquetParts.read(path)
     if not table.rows:
         raise ReaderError(f"{path}: holds no rows")
-    folder = cache / _name(path, items)
+    reader = _Reader(path, table, items, tables)
+    folder = cache / cache_name(path, items, reader.user_columns)
     if not folder.exists():
-        _remove_stale(folder)
+        remove_stale(folder)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
@@ -71,21 +80,46 @@ def read_rows(
                 "training takes another folder as --cache"
             ) from error
         try:
-            _Reader(path, table, items).read_into(partial, on_progress)
-            _publish(partial, folder)
+            reader.read_into(partial, on_progress)
+            publish(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    names = ("user", "history", "target", "context", "label")
-    return Rows(items, *(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
+
+    def mapped(name: str) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r")
+        return array
+
+    users = None
+    if items.schema.user:
+        distinct, row = np.load(folder / "users.npy"), mapped("user_row")
+        users, unknown = RowUsers.of(items.schema, distinct, row, tables)
+        for source, count in unknown.items():
+            if count and source != USER:
+                logger.warning("warning: %d users of %s are not in %s", count, path, source)
+    return Rows(
+        items,
+        user=mapped("user"),
+        history=mapped("history"),
+        target=mapped("target"),
+        context=mapped("context"),
+        label=mapped("label"),
+        request=mapped("request") if items.schema.request else None,
+        users=users,
+    )
 
 
 class _Reader:
     """Reads one file once."""
 
-    def __init__(self, path: Path, table: ParquetParts, items: Catalogue) -> None:
+    def __init__(
+        self, path: Path, table: ParquetParts, items: Catalogue, tables: Sequence[UserTable]
+    ) -> None:
         self.path, self.table, self.items, self.schema = path, table, items, items.schema
         self.labelled = LABEL in table.columns or UNLABELLED not in table.columns
-        self.columns = [USER, SEQUENCE, TARGET, *(f.name for f in self.schema.context)]
+        self.user_columns = self._user_columns(tables)
+        features = (*self.schema.context, *self.schema.request, *self.user_columns)
+        columns = [USER, SEQUENCE, TARGET, *(f.name for f in features)]
+        self.columns = list(dict.fromkeys(columns))
         if self.labelled:
             self.columns.append(LABEL)
         for column in self.columns:
@@ -94,12 +128,20 @@ class _Reader:
 
     def read_into(self, folder: Path, on_progress: OnProgress) -> None:
         rows, length = self.table.rows, self.schema.history_length
-        user = _array(folder / "user.npy", np.int64, (rows,))
-        history = _array(folder / "history.npy", np.int32, (rows, length))
-        target = _array(folder / "target.npy", np.int32, (rows,))
-        context = _array(folder / "context.npy", np.int32, (rows, len(self.schema.context)))
-        label = _array(folder / "label.npy", np.float32, (rows,))
+        user = new_array(folder / "user.npy", np.int64, (rows,))
+        history = new_array(folder / "history.npy", np.int32, (rows, length))
+        target = new_array(folder / "target.npy", np.int32, (rows,))
+        context = new_array(folder / "context.npy", np.int32, (rows, len(self.schema.context)))
+        label = new_array(folder / "label.npy", np.float32, (rows,))
         label[:] = np.nan
+        request = [
+            (f.name, "<f4" if isinstance(f, Numeric) else "<i4") for f in self.schema.request
+        ]
+        if request:
+            asked = new_array(folder / "request.npy", np.dtype(request), (rows,))
+        if self.schema.user:
+            user_row = new_array(folder / "user_row.npy", np.int32, (rows,))
+        distinct = DistinctUsers(self.user_columns, self.schema)
         for first, _, columns in self.table.batches(self.columns, BATCH_ROWS):
             count = len(columns[USER])
             part = slice(first, first + count)
@@ -108,9 +150,71 @@ class _Reader:
             target[part] = self._target(first, columns[TARGET])
             for i, feature in enumerate(self.schema.context):
                 context[part, i] = self._context(first, columns[feature.name], feature)
+            for wanted in self.schema.request:
+                asked[wanted.name][part] = self._request(first, columns[wanted.name], wanted)
+            if self.schema.user:
+                user_row[part] = distinct.add(self._users(first, user[part], columns, distinct))
             if self.labelled:
                 label[part] = self._label(first, columns[LABEL])
             on_progress(f"read {self.path.name}", part.stop, rows)
+        if self.schema.user:
+            np.save(folder / "users.npy", distinct.records)
+
+    def _user_columns(self, tables: Sequence[UserTable]) -> list[Stored]:
+        """Select the user features to be read from the rows."""
+        given = {f.name: table.source for table in tables for f in table.features}
+        for name in given:
+            if name in self.table.columns and USER not in (name, given[name]):
+                logger.warning(
+                    "warning: %s: column %s: not read; %s has it, too", self.path, name, given[name]
+                )
+        wanted = [f for f in self.schema.user if f.name not in given]
+        files = ", ".join(sorted({table.source for table in tables} - {USER}))
+        for name in (f.name for f in wanted if f.name not in self.table.columns):
+            raise ReaderError(
+                f"{self.path}: has no column {name!r}, and "
+                + (f"{files} has none, either" if files else "there is no users file")
+                + ": a user feature is a column of either"
+            )
+        return wanted
+
+    def _users(
+        self,
+        first: int,
+        ids: Ids,
+        columns: dict[str, pa.Array],
+        distinct: DistinctUsers,
+    ) -> NDArray[np.void]:
+        """Read user id and user features of rows (N,) as records."""
+        records = np.zeros(len(ids), distinct.dtype)
+        records[ID] = ids
+        for feature in self.user_columns:
+            place = self._place(feature.name)
+            column = feature_column(feature, columns[feature.name], place, known=True)
+            self._refuse(first, feature.name, column.faults)
+            records[feature.name] = column.values.reshape(records[feature.name].shape)
+        return records
+
+    def _request(self, first: int, array: pa.Array, feature: RequestFeature) -> NDArray[Any]:
+        """Read a request feature (N,); missing: 0, of a numeric one NaN."""
+        missing = array.is_null().to_numpy(zero_copy_only=False)
+        if isinstance(feature, Categorical):
+            limit = f"not in the vocabulary of {feature.vocabulary}"
+            place = self._place(feature.name)
+            column = integers(array, place, below=feature.vocabulary, limit=limit)
+            faults = {row: why for row, why in column.faults.items() if not missing[row]}
+            self._refuse(first, feature.name, faults)
+            return column.values
+        if not is_number(array.type):
+            raise ReaderError(f"{self._place(feature.name)}: holds {array.type}, not numbers")
+        given = numbers(array).astype(np.float64)
+        with np.errstate(over="ignore"):
+            values = given.astype(np.float32)
+        for row in np.flatnonzero(np.isinf(values))[:1]:
+            why = "infinite" if np.isinf(given[row]) else f"{given[row]:g} is beyond float32"
+            raise self._fault(first + row, feature.name, why)
+        values[missing] = np.nan
+        return values
 
     def _user(self, first: int, array: pa.Array) -> Ids:
         users = integers(array, self._place(USER), below=MAX_ID + 1, limit="beyond 63 bits")
@@ -182,39 +286,6 @@ class _Reader:
         return f"{self.path}: column {column}"
 
 
-def _array(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
-    array: NDArray[Any] = open_memmap(path, mode="w+", dtype=kind, shape=shape)
-    return array
-
-
-def _name(path: Path, items: Catalogue) -> str:
-    """Name the cache folder: FILE-SOURCE-MEANING (schema, catalogue and format)."""
-    facts = [str(path.resolve())]
-    for file in files_of(path):
-        found = file.stat()
-        facts += [] if file == path else [str(file.relative_to(path))]
-        facts += [str(found.st_size), str(found.st_mtime_ns)]
-    source = _short(*facts)
-    meaning = _short(str(FORMAT), items.schema.model_dump_json(), items.digest)
-    return f"{path.stem}-{source}-{meaning}"
-
-
-def _short(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove folders of earlier contents of the same file."""
-    stem, source, _ = folder.name.rsplit("-", 2)
-    for other in folder.parent.glob(f"{stem}-{'?' * 16}-{'?' * 16}"):
-        if other.name.rsplit("-", 2)[1] != source:
-            shutil.rmtree(other, ignore_errors=True)
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    partial.chmod(0o755)
-    try:
-        os.rename(partial, folder)
-    except OSError:
-        if not folder.exists():  # else another process published the same content
-            raise
+def _request_dtype(schema: FeatureSchema) -> np.dtype[np.void]:
+    kinds = [(f.name, "<f4" if isinstance(f, Numeric) else "<i4") for f in schema.request]
+    return np.dtype(kinds)

@@ -67,6 +67,9 @@ class Recipe(BaseModel):
     )
     epochs: int = Field(default=100, ge=1, le=10**6, description="most epochs")
     seed: int = Field(default=20242025, ge=0, lt=2**63, description="of weights, order, dropout")
+    user_min_count: int = Field(
+        default=1, ge=1, le=2**31, description="training rows below which a user is unknown"
+    )
     adam: Adam = Adam()
     initial: InitialWeights = InitialWeights()
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from feature_store.schema import FeatureSchema
+from feature_store.schema import FeatureSchema, Numeric
 from training.catalogue import Catalogue
 from training.qin import Batch
+from training.users import RowUsers
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Rows:
     target: NDArray[np.int32]  # (n,)
     context: NDArray[np.int32]  # (n, context features) in schema order
     label: NDArray[np.float32]  # (n,) 0 or 1; NaN throughout in a file without labels
+    request: NDArray[np.void] | None = None  # (n,) a field per request feature; NaN where missing
+    users: RowUsers | None = None  # where the schema has user features
 
     @property
     def schema(self) -> FeatureSchema:
@@ -35,15 +40,19 @@ class Rows:
 
     @property
     def digest(self) -> str:
-        """Digest of users, targets and labels."""
-        columns = (self.user, self.target, self.label)
+        """Digest of users, targets, labels, user and request features."""
+        columns: list[NDArray[Any]] = [self.user, self.target, self.label]
+        if self.request is not None:
+            columns.append(self.request)
+        if self.users is not None:
+            columns += [self.users.row, *(t.numpy() for t in self.users.tensors.values())]
         return hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.target)
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
-        """Build a batch of the chosen rows over their distinct items, in the order chosen."""
+        """Build a batch of the chosen rows, in that order, over their distinct items and users."""
         target = torch.from_numpy(self.target[chosen]).long()
         history = torch.from_numpy(self.history[chosen]).long()
         used = torch.zeros(len(self.items), dtype=torch.bool)
@@ -52,10 +61,26 @@ class Rows:
         used[history.view(-1)] = True
         distinct = used.nonzero().squeeze(1)
         position = used.cumsum(0) - 1
+        users, user = ({}, None) if self.users is None else self.users.batch(chosen)
         return Batch(
             items={name: values[distinct] for name, values in self.items.tensors.items()},
             target=position[target],
             history=position[history],
             context=torch.from_numpy(self.context[chosen]).long(),
             label=torch.from_numpy(self.label[chosen]),
+            users=users,
+            user=user,
+            request=self._request(chosen),
         )
+
+    def _request(self, chosen: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Gather the request features of rows, (B,) each."""
+        if self.request is None:
+            return {}
+        rows = self.request[chosen]
+        return {
+            f.name: torch.from_numpy(
+                rows[f.name].astype(np.float32 if isinstance(f, Numeric) else np.int64)
+            )
+            for f in self.schema.request
+        }

@@ -176,19 +176,7 @@ class ItemParquet:
         self, feature: Feature, array: pa.Array, source: str, *, compared: bool = False
     ) -> Column:
         """Read a column. ``compared``: not used, so indices are not checked."""
-        match feature:
-            case Dense():
-                within = feature.most, feature.limit
-                size, dtype = feature.size, feature.dtype
-                return dense(array, source, size=size, dtype=dtype, within=within)
-            case Categorical() | CategoricalList():
-                below, limit = 2**31, "beyond int32"
-                if self.strict and not compared:
-                    below = feature.vocabulary
-                    limit = f"not in the vocabulary of {below}"
-                if isinstance(feature, Categorical):
-                    return integers(array, source, below=below, limit=limit)
-                return integer_lists(array, source, slots=feature.slots, below=below, limit=limit)
+        return feature_column(feature, array, source, known=self.strict and not compared)
 
     def _ids(self, path: Path, array: pa.Array) -> IdColumn:
         source = f"{path}: column {self.id_column}"
@@ -292,6 +280,22 @@ class ItemParquet:
         again = np.ones(len(every), np.bool_)
         again[at] = False
         return ids, rows[again]
+
+
+def feature_column(feature: Feature, array: pa.Array, source: str, *, known: bool) -> Column:
+    """Read a feature's values; ``known``: an index must be in the vocabulary."""
+    match feature:
+        case Dense():
+            within = feature.most, feature.limit
+            return dense(array, source, size=feature.size, dtype=feature.dtype, within=within)
+        case Categorical() | CategoricalList():
+            below, limit = 2**31, "beyond int32"
+            if known:
+                below = feature.vocabulary
+                limit = f"not in the vocabulary of {below}"
+            if isinstance(feature, Categorical):
+                return integers(array, source, below=below, limit=limit)
+            return integer_lists(array, source, slots=feature.slots, below=below, limit=limit)
 
 
 def _default_id_column(table: ParquetTable, schema: FeatureSchema) -> str:

@@ -43,6 +43,7 @@ def test_the_default_recipe_is_the_published_one() -> None:
         "seed": 20242025,
         "adam": {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
         "initial": {"embedding_deviation": 1e-4, "linear_gain": 1.0, "prelu_slope": 0.25},
+        "user_min_count": 1,
     }
 
 

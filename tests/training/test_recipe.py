@@ -143,12 +143,13 @@ CHANGED = {
 }
 OF_THE_SHAPE = {"sizes.attention_width", "sizes.layers", "sizes.rows", "sizes.output_bias"}
 OF_LATER_EPOCHS = {"learning_rate_factor", "learning_rate_floor", "patience", "epochs"}
+OF_USERS = {"user_min_count"}  # see test_users.py
 
 
 def test_every_number_is_known_to_these_tests() -> None:
     groups = {"sizes", "adam", "initial"}
     names = {name for name, _, _ in fields(Recipe())} - groups
-    assert names == CHANGED.keys() | OF_THE_SHAPE | OF_LATER_EPOCHS
+    assert names == CHANGED.keys() | OF_THE_SHAPE | OF_LATER_EPOCHS | OF_USERS
 
 
 def weights(out: Path, *settings: str) -> dict[str, torch.Tensor]:

@@ -26,6 +26,10 @@ Cache = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Folder of the rows' cache; default DATA/.cache."),
 ]
+Users = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Users file; default DATA/user_info.parquet, if present."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
 SchemaFile = Annotated[
     Path | None, typer.Option(help="Feature schema; default DATA/schema.yaml, then MicroLens.")
