@@ -236,15 +236,16 @@ class LmdbStore:
         return self._changes.since(cursor)
 
     async def name_items(self, texts: Mapping[int, str]) -> None:
+        checked_ids(list(texts), "item id")
         await self._write(lambda txn: self._names.put(txn, ITEM, texts))
 
     async def item_texts(self, item_ids: Ids) -> list[str | None]:
         self._env()
-        return self._names.texts(ITEM, item_ids.tolist())
+        return self._names.texts(ITEM, checked_ids(item_ids, "item id").tolist())
 
     async def user_texts(self, user_ids: Sequence[int]) -> list[str | None]:
         self._env()
-        return self._names.texts(USER, user_ids)
+        return self._names.texts(USER, [checked_id(user, "user id") for user in user_ids])
 
     async def fault(self, item_id: int) -> str | None:
         key, env = _key(checked_id(item_id, "item id")), self._env()

@@ -9,6 +9,7 @@ import numpy as np
 
 from feature_store.contract import Ids
 from feature_store.errors import TextCollision
+from feature_store.ids import checked_ids
 from feature_store.redis.client import RedisClient
 from feature_store.redis.layout import Layout
 from feature_store.redis.replies import parsing_reply
@@ -25,7 +26,7 @@ class Texts:
 
     async def keep_items(self, texts: Mapping[int, str]) -> None:
         """Keep items' texts. TextCollision names one that is refused; the others are kept."""
-        numbers = np.fromiter(texts, np.int64, len(texts))
+        numbers = checked_ids(list(texts), "item id")
         parts = [
             numbers[group[at : at + TEXTS_PER_SCRIPT]].tolist()
             for group in self._groups(numbers)

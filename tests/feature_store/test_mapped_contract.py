@@ -268,6 +268,17 @@ async def test_a_refused_load_of_texts_leaves_a_numeric_store_numeric(
     await again.close()
 
 
+@pytest.mark.parametrize("wrong", [-1, 2**63])
+async def test_numbers_out_of_range_are_refused(mapped: FeatureStore, wrong: int) -> None:
+    with pytest.raises(ValueError, match="item id"):
+        await mapped.name_items({7: "seven", wrong: "wrong"})
+    with pytest.raises(ValueError, match="item id"):
+        await mapped.item_texts(np.array([7, wrong], np.uint64 if wrong > 0 else np.int64))
+    with pytest.raises(ValueError, match="user id"):
+        await mapped.user_texts([7, wrong])
+    assert await mapped.item_texts(ids(7)) == [None]
+
+
 async def test_a_closed_store_reads_and_keeps_no_texts(mapped: FeatureStore) -> None:
     await mapped.close()
     for call in (
