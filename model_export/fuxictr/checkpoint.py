@@ -17,7 +17,16 @@ from torch import Tensor
 
 from feature_store.schema import FeatureSchema
 from model_export.bundle.errors import BundleError
-from model_export.fuxictr.names import EMBEDDING, LAYERS, OURS, SHAPES, Dimension, layer_keys
+from model_export.fuxictr.names import (
+    LAYERS,
+    LEVELS,
+    OURS,
+    PUBLISHED,
+    TABLE,
+    Dimension,
+    Variant,
+    layer_keys,
+)
 from model_export.fuxictr.state_file import shown
 from training.qin import QIN, QINSizes
 
@@ -32,23 +41,45 @@ def import_network(
 ) -> QIN:
     """Build the network, in eval mode. Raises BundleError listing all faults."""
     layers = _layer_count(state)
-    expected = SHAPES | {k: s for n in range(layers) for k, s in layer_keys(n).items()}
-    sizes = _sizes(state, expected)
-    faults = list(_faults(state, expected, sizes))
+    # The variant is the one that more of the tensors fit.
+    judged = [_judge(state, variant, layers) for variant in (PUBLISHED, LEVELS)]
+    variant, sizes, faults = min(judged, key=lambda one: len(one[2]))
     if faults:
         raise BundleError(
-            f"{source}: {len(faults):,} keys do not fit QIN_variety_v9: {_listed(faults)}\n"
+            f"{source}: {len(faults):,} keys do not fit {variant.name}: {_listed(faults)}\n"
             "was it saved by another model, or with other features?"
         )
     try:
-        schema = _schema(sizes, slots, history_length)
-        network = QIN(schema, QINSizes(attention_width=sizes["A"], layers=layers, rows=sizes["R"]))
+        schema = _schema(variant, sizes, slots, history_length)
+        network = QIN(
+            schema,
+            QINSizes(
+                attention_width=sizes["A"],
+                layers=layers,
+                rows=sizes["R"],
+                output_bias=variant.has_levels,
+            ),
+        )
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, fault["loc"]))
         raise BundleError(f"{source}: sizes beyond those served: {place}: {fault['msg']}") from None
-    network.load_state_dict({_our_name(key): tensor for key, tensor in state.items()})
+    tensors = {_our_name(key): tensor for key, tensor in state.items()}
+    for name in schema.shared:  # one table under two names
+        tensors[f"item_vector.embedding.{name}.weight"] = tensors[f"context.{name}.weight"]
+    network.load_state_dict(tensors)
     return network.eval()
+
+
+def _judge(
+    state: Mapping[str, Tensor], variant: Variant, layers: int
+) -> tuple[Variant, dict[str, int], list[tuple[str, str]]]:
+    """The variant, its sizes by the tensors, and their faults."""
+    expected = dict(variant.shapes)
+    for number in range(layers):
+        expected |= layer_keys(number)
+    sizes = _sizes(state, expected, variant)
+    return variant, sizes, list(_faults(state, expected, sizes))
 
 
 def _layer_count(state: Mapping[str, Tensor]) -> int:
@@ -58,7 +89,7 @@ def _layer_count(state: Mapping[str, Tensor]) -> int:
 
 
 def _sizes(
-    state: Mapping[str, Tensor], expected: Mapping[str, tuple[Dimension, ...]]
+    state: Mapping[str, Tensor], expected: Mapping[str, tuple[Dimension, ...]], variant: Variant
 ) -> dict[str, int]:
     """Decide each symbol's size by majority. D and X follow from the widths."""
     votes: dict[str, Counter[int]] = {}
@@ -71,8 +102,7 @@ def _sizes(
                 votes.setdefault(symbol, Counter())[size] += 1
     sizes = {symbol: found.most_common(1)[0][0] for symbol, found in votes.items()}
     if {"E", "P"} <= sizes.keys():
-        sizes["D"] = 2 * sizes["E"] + sizes["P"]
-        sizes["X"] = 2 * sizes["E"] + 2 * sizes["D"]
+        sizes |= variant.widths(sizes["E"], sizes["P"])
     if {"RX", "X"} <= sizes.keys() and sizes["X"]:
         sizes["R"] = max(1, round(sizes["RX"] / sizes["X"]))
         sizes["RX"] = sizes["R"] * sizes["X"]
@@ -114,7 +144,7 @@ def _faults(
             yield "of another type", f"{key}: a sparse tensor, or one without values"
         elif not bool(tensor.isfinite().all()):
             yield "with values refused", f"{key}: holds NaN or infinity"
-        elif key in EMBEDDING and bool(tensor[0].any()):
+        elif key.startswith(TABLE) and bool(tensor[0].any()):
             yield "with values refused", f"{key}: row 0 is padding and must be zero"
     for key in state:
         if key not in expected:
@@ -125,28 +155,35 @@ def _shape(sizes: Iterable[int | None]) -> str:
     return "(" + ", ".join("?" if size is None else f"{size:,}" for size in sizes) + ")"
 
 
-def _schema(sizes: Mapping[str, int], slots: int, history_length: int) -> FeatureSchema:
+def _schema(
+    variant: Variant, sizes: Mapping[str, int], slots: int, history_length: int
+) -> FeatureSchema:
     """MicroLens' features in the authors' order, at the checkpoint's sizes."""
     width = sizes["E"]
-    dense = {"kind": "dense", "size": sizes["C"], "width": sizes["P"]}
+    levels = [
+        _categorical("likes_level", sizes["likes"], width),
+        _categorical("views_level", sizes["views"], width),
+    ]
+    tags = _categorical("item_tags", sizes["tags"], width)
+    content = {"name": "item_emb_d128", "kind": "dense", "size": sizes["C"], "width": sizes["P"]}
+    item = [
+        _categorical("item_id", sizes["items"], width),
+        {**tags, "kind": "categorical_list", "slots": slots},
+        content,
+    ]
+    user: dict[str, object] = {}
+    if variant.has_levels:
+        item = levels + item
+        user["user"] = [_categorical("user_id", sizes["users"], width)]
+        user["user_identity"] = "user_id"
     return FeatureSchema.model_validate(
         {
-            "name": "microlens-1m",
+            "name": "microlens-1m-levels" if variant.has_levels else "microlens-1m",
             "history_length": history_length,
-            "item": [
-                _categorical("item_id", sizes["items"], width),
-                {
-                    **_categorical("item_tags", sizes["tags"], width),
-                    "kind": "categorical_list",
-                    "slots": slots,
-                },
-                {"name": "item_emb_d128", **dense},
-            ],
+            **user,
+            "item": item,
             "identity": "item_id",
-            "context": [
-                _categorical("likes_level", sizes["likes"], width),
-                _categorical("views_level", sizes["views"], width),
-            ],
+            "context": levels,
         }
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 
 TABLE = "embedding_layer.embedding_layer.embedding_layers"
 CONTENT = "embedding_layer.embedding_layer.feature_encoders.item_emb_d128.weight"
+USER = f"{TABLE}.user_id.weight"  # of the level variant alone
 Item = Mapping[str, Any]  # item_id, item_tags (slots,), item_emb_d128 (size,), likes_level, …
 
 
@@ -22,11 +23,19 @@ def item_vector(w: Mapping[str, np.ndarray], item: Item) -> np.ndarray:
         mean = mean + tag
     mean = mean / (len(tags) + 1e-12)
     content = w[CONTENT] @ np.asarray(item["item_emb_d128"], float)
-    return np.concatenate([w[f"{TABLE}.item_id.weight"][item["item_id"]], mean, content])
+    parts = [w[f"{TABLE}.item_id.weight"][item["item_id"]], mean, content]
+    return np.concatenate([*levels(w, item), *parts] if USER in w else parts)
 
 
-def probability(w: Mapping[str, np.ndarray], candidate: Item, history: Sequence[Item]) -> float:
-    """One candidate, one history (padding left out: its attention is nothing)."""
+def levels(w: Mapping[str, np.ndarray], item: Item) -> list[np.ndarray]:
+    return [w[f"{TABLE}.{name}.weight"][item[name]] for name in ("likes_level", "views_level")]
+
+
+def probability(
+    w: Mapping[str, np.ndarray], candidate: Item, history: Sequence[Item], user: int = 0
+) -> float:
+    """One candidate, one history (padding left out: its attention is nothing), and in the level
+    variant one user."""
     target = item_vector(w, candidate)
     query = w["attention_layers.W_q.weight"] @ target
     mixed = np.zeros(len(query))
@@ -36,14 +45,9 @@ def probability(w: Mapping[str, np.ndarray], candidate: Item, history: Sequence[
         score = max(0.0, float(query @ key) / math.sqrt(len(query)))
         mixed = mixed + score * (w["attention_layers.W_v.weight"] @ vector)
     pooled = w["attention_layers.W_o.weight"] @ mixed + target
-    x = np.concatenate(
-        [
-            w[f"{TABLE}.likes_level.weight"][candidate["likes_level"]],
-            w[f"{TABLE}.views_level.weight"][candidate["views_level"]],
-            target,
-            pooled,
-        ]
-    )
+    pooled = pooled + w.get("attention_layers.W_o.bias", 0.0)
+    own = [w[USER][user]] if USER in w else []
+    x = np.concatenate([*own, *levels(w, candidate), target, pooled])
     number = 0
     while f"qnn.layer.{number}.linear.0.weight" in w:
         h = w[f"qnn.layer.{number}.linear.0.weight"] @ x + w[f"qnn.layer.{number}.linear.0.bias"]

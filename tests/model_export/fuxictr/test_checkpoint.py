@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from feature_store.schema import FeatureSchema
 from model_export.__main__ import app
 from model_export.build import build
 from model_export.bundle.errors import BundleError
@@ -21,18 +22,25 @@ from model_export.bundle.runtime import FoldedModel
 from model_export.fuxictr.checkpoint import import_network
 from model_export.fuxictr.state_file import read_state
 from model_export.quality.golden_cases import network_answer, network_items
-from tests.model_export.naive_published import CONTENT, TABLE, probability
+from tests.model_export.naive_published import CONTENT, TABLE, USER, probability
 from training import checkpoint
 
 ITEMS, TAGS, LEVELS, SLOTS, HISTORY = 40, 15, 11, 5, 6
 
 
 def their_state(
-    E: int = 6, P: int = 4, C: int = 4, A: int = 10, layers: int = 4, R: int = 4, seed: int = 0
+    E: int = 6,
+    P: int = 4,
+    C: int = 4,
+    A: int = 10,
+    layers: int = 4,
+    R: int = 4,
+    seed: int = 0,
+    users: int = 0,
 ) -> dict[str, Tensor]:
-    """As FuxiCTR saves it, at small sizes."""
-    D = 2 * E + P
-    X = 2 * E + 2 * D
+    """As FuxiCTR saves it, at small sizes; with ``users`` in the level variant."""
+    D = (4 if users else 2) * E + P
+    X = (3 if users else 2) * E + 2 * D
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, scale: float = 0.3) -> Tensor:
@@ -49,6 +57,9 @@ def their_state(
         "attention_layers.W_v.weight": normal(A, D),
         "attention_layers.W_o.weight": normal(D, A),
     }
+    if users:
+        state[USER] = normal(users, E)
+        state["attention_layers.W_o.bias"] = normal(D)
     for name in [n for n in state if n.startswith(TABLE)]:
         state[name][0] = 0
     for n in range(layers):
@@ -97,8 +108,26 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize(
     "sizes",
-    [{}, {"E": 3, "P": 5, "A": 7, "layers": 2, "R": 3}, {"layers": 1, "R": 1}, {"layers": 6}],
-    ids=["as published", "other widths", "one row", "six layers"],
+    [
+        {},
+        {"E": 3, "P": 5, "A": 7, "layers": 2, "R": 3},
+        {"layers": 1, "R": 1},
+        {"layers": 6},
+        {"users": 31, "R": 3},
+        {"users": 7, "E": 3, "P": 5, "A": 7, "layers": 2, "R": 2},
+        {"users": 2, "E": 5, "P": 2, "layers": 1, "R": 1},
+        {"users": 97, "layers": 6, "A": 33},
+    ],
+    ids=[
+        "as published",
+        "other widths",
+        "one row",
+        "six layers",
+        "levels",
+        "levels of other widths",
+        "levels of one row",
+        "levels of six layers",
+    ],
 )
 def test_answers_are_those_of_the_published_forward(
     sizes: dict[str, int], table: Path, tmp_path: Path
@@ -115,6 +144,8 @@ def test_answers_are_those_of_the_published_forward(
     network = checkpoint.load(out)
     assert (network.schema.history_length, network.schema.item[1].slots) == (HISTORY, SLOTS)
 
+    users = sizes.get("users", 0)
+    assert [f.name for f in network.schema.user] == ["user_id"] * bool(users)
     weights = {name: tensor.double().numpy() for name, tensor in state.items()}
     catalogue = pq.read_table(table).to_pylist()
     rows = np.zeros(ITEMS, network.schema.item_dtype)
@@ -123,19 +154,24 @@ def test_answers_are_those_of_the_published_forward(
     random = np.random.default_rng(2)
     model = FoldedModel(build(network, tmp_path / "models"))
     for length in range(HISTORY + 1):
+        user, number = np.zeros(1, network.schema.user_dtype), length % users if users else 0
+        if users:
+            user["user_id"] = number if length % 2 else users + number  # odd ones are unknown
+            number *= length % 2
         history = random.integers(0, ITEMS, length).astype(np.int32)
         candidates = random.integers(0, ITEMS, 5).astype(np.int32)
         context = np.stack([rows[n][candidates] for n in ("likes_level", "views_level")], 1)
         expected = [
-            probability(weights, catalogue[c + 1], [catalogue[h + 1] for h in history])
+            probability(weights, catalogue[c + 1], [catalogue[h + 1] for h in history], number)
             for c in candidates
         ]
         ours = network_answer(
-            network, network_items(network.schema, rows), history, candidates, context
+            network, network_items(network.schema, rows), history, candidates, context, user=user
         )
         np.testing.assert_allclose(ours, expected, atol=1e-5)
         vectors = model.items(rows)
-        served = model.rank(vectors.take(candidates), model.history(vectors.vector[history]))
+        past = model.history(vectors.vector[history])
+        served = model.rank(vectors.take(candidates), past, model.user(user))
         np.testing.assert_allclose(served, expected, atol=1e-5)
 
 
@@ -161,6 +197,42 @@ def test_everything_that_does_not_fit_is_told_at_once() -> None:
         f"{TABLE}.item_id.weight: row 0 is padding and must be zero",
     ):
         assert f"\n  {line}\n" in told
+
+
+@pytest.mark.parametrize(
+    ("lacking", "fault"),
+    [
+        (USER, r"users and levels: 1 missing\n  .*user_id\.weight: missing, \(\?, 6\) expected"),
+        ("attention_layers.W_o.bias", r"users and levels: 1 missing\n  .*W_o\.bias: missing"),
+        ("qnn.fc.bias", r"users and levels: 1 missing\n  qnn\.fc\.bias"),
+    ],
+)
+def test_the_nearest_variant_is_named(lacking: str, fault: str) -> None:
+    state = their_state(users=9)
+    del state[lacking]
+    with pytest.raises(BundleError, match=r"x: 1 keys do not fit QIN_variety_v9 with " + fault):
+        import_network(state, SLOTS, HISTORY, "x")
+
+
+def test_a_user_of_index_0_must_be_no_user() -> None:
+    state = their_state(users=9)
+    state[USER][0, 2] = 1e-4
+    with pytest.raises(BundleError, match=r"user_id\.weight: row 0 is padding and must be zero"):
+        import_network(state, SLOTS, HISTORY, "x")
+
+
+def test_the_authors_level_variant_has_the_schema_that_is_shipped() -> None:
+    text = Path("feature_store/schemas/microlens-levels.yaml").read_text("utf-8")
+    shipped = FeatureSchema.from_yaml(text, source="microlens-levels.yaml")
+    assert (shipped.item_vector_width, shipped.network_width) == (640, 1664)
+    network = import_network(their_state(users=9), SLOTS, 64, "x")
+    kinds = ("user", "item", "context")
+    for kind in kinds:
+        ours, theirs = (getattr(schema, kind) for schema in (shipped, network.schema))
+        assert [(f.name, f.kind) for f in ours] == [(f.name, f.kind) for f in theirs]
+    assert shipped.user_identity == network.schema.user_identity == "user_id"
+    assert shipped.shared == network.schema.shared == {"likes_level", "views_level"}
+    assert shipped.name == network.schema.name
 
 
 def test_a_missing_layer_in_the_middle_is_missing_and_not_taken_for_the_end() -> None:
