@@ -26,7 +26,7 @@ def ranker_costs(
     of every candidate requested, as ``explain`` does.
     """
     items, history = folded.prepare(request)
-    feeds = folded.model.feeds(items, history)
+    feeds = folded.model.feeds(items, history, folded.user)
     graph = folder.graph("ranker")
     written = open_session(graph, threads)
     flat, mute = _flat(graph), _mute(graph)
@@ -78,7 +78,7 @@ def catalogue_costs(folded: Folded, request: Request, seconds: float) -> dict[st
     def from_table(size: int) -> Run:
         table = folded.items.take(np.arange(size) % ITEMS)
         chosen = random.integers(0, size, len(request.candidates))
-        return lambda: folded.model.exact(table.take(chosen), history)
+        return lambda: folded.model.exact(table.take(chosen), history, folded.user)
 
     timed = medians({str(size): from_table(size) for size in CATALOGUES}, seconds)
     small, large = (timed[str(size)].ms for size in CATALOGUES)

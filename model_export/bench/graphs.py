@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from feature_store.schema import FeatureSchema
 from model_export.bench.floors import FLOORS, floors
 from model_export.bench.interleave import Run
-from model_export.bench.request import CHUNK, Request
+from model_export.bench.request import CHUNK, Request, known_user
 from model_export.bundle.manifest import INT8
 from model_export.bundle.runtime import FoldedModel, Graphs, Precision
 from model_export.bundle.sessions import open_session
-from model_export.bundle.vectors import HistoryRows, ItemVectors
+from model_export.bundle.vectors import HistoryRows, ItemVectors, UserRow
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.published import shared_user
 from model_export.graphs.ranker import ranker, ranker_int8
 from model_export.graphs.towers import context_tower, history_tower, item_tower
+from model_export.graphs.user_tower import save_tables, user_tower
 from training.qin import QIN
 
 Floats = NDArray[np.float32]
@@ -49,6 +50,9 @@ def write_graphs(network: QIN, path: Path) -> Folder:
     writers = [item_tower(folded), history_tower(folded), ranker(folded), ranker_int8(folded)]
     if network.schema.context:
         writers.append(context_tower(folded))
+    if folded.user is not None:
+        writers.append(user_tower(folded))
+        save_tables(folded, path)
     for writer in (*writers, shared_user(network), *floors(folded)):
         writer.save(path)
     return Folder(path, network.schema)
@@ -63,6 +67,7 @@ class Folded:
         self.model = FoldedModel(graphs, threads=threads, precision="int8" if has_int8 else "fp32")
         self.precisions: tuple[Precision, ...] = ("fp32", "int8") if has_int8 else ("fp32",)
         self.rows, self.items = rows, self.model.items(rows)
+        self.user = self.model.user(*known_user(graphs.schema))  # of every request
 
     def prepare(self, request: Request) -> tuple[ItemVectors, HistoryRows]:
         past = self.items.vector[request.history]
@@ -71,16 +76,18 @@ class Folded:
     def logits(self, items: ItemVectors, history: HistoryRows, precision: Precision) -> Floats:
         """(C,), in chunks, as in the service."""
         return np.concatenate(
-            [self.model.logits(part, history, precision) for part in chunks(items)]
+            [self.model.logits(part, history, precision, self.user) for part in chunks(items)]
         )
 
     def probabilities(self, items: ItemVectors, history: HistoryRows) -> Floats:
         """(C,) in float32, in chunks."""
-        return np.concatenate([self.model.exact(part, history) for part in chunks(items)])
+        return np.concatenate(
+            [self.model.exact(part, history, self.user) for part in chunks(items)]
+        )
 
     def rescored(self, items: ItemVectors, history: HistoryRows) -> tuple[Floats, Floats]:
         """float32 probability (C,) and logit (C,), in chunks."""
-        parts = [self.model.rescore(part, history) for part in chunks(items)]
+        parts = [self.model.rescore(part, history, self.user) for part in chunks(items)]
         probability, logit = zip(*parts, strict=True)
         return np.concatenate(probability), np.concatenate(logit)
 
@@ -123,11 +130,13 @@ class SharedUser:
         self.names = [feature.name for feature in folder.schema.context]
         self.session = open_session(folder.graph("shared_user"), threads)
 
-    def run(self, items: ItemVectors, history: Floats) -> Run:
-        """items (C), history (L, D): vectors of the same network."""
+    def run(self, items: ItemVectors, history: Floats, user: UserRow | None) -> Run:
+        """items (C), history (L, D), user: of the same network."""
         feeds = []
         for part in chunks(items):
             feed: dict[str, NDArray[Any]] = {"vector": part.vector, "history": history}
+            if user is not None:
+                feed["user"] = user.vector.repeat(len(part), 0)
             for column, name in enumerate(self.names):
                 feed[name] = np.ascontiguousarray(part.context[:, column])
             feeds.append(feed)

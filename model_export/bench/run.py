@@ -148,7 +148,9 @@ class _Bench:
         return {
             "eager": self.published.eager(request),
             "plain_onnx": self.published.exported(request, plain, self.threads),
-            "shared_user_onnx": self.shared.run(items, self.own.items.vector[request.history]),
+            "shared_user_onnx": self.shared.run(
+                items, self.own.items.vector[request.history], self.own.user
+            ),
             **self.folded.runs(request),
             **self.floors.runs(len(request.candidates)),
         }

@@ -132,8 +132,8 @@ def _narrow(schema: FeatureSchema) -> FeatureSchema:
     narrow = {"width": SMALL_WIDTH}
     return schema.model_copy(
         update={
-            "item": tuple(feature.model_copy(update=narrow) for feature in schema.item),
-            "context": tuple(feature.model_copy(update=narrow) for feature in schema.context),
+            room: tuple(feature.model_copy(update=narrow) for feature in getattr(schema, room))
+            for room in ("item", "context", "user", "request")
         }
     )
 

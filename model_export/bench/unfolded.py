@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from feature_store.contract import ItemRows
 from model_export.bench.interleave import Run
-from model_export.bench.request import Request
+from model_export.bench.request import Request, known_user
 from model_export.bundle.sessions import open_session
-from model_export.quality.golden_cases import network_answer, network_items
+from model_export.quality.golden_cases import network_answer, network_items, user_inputs
 from training.published_qin import Positions, PublishedQIN
 from training.qin import QIN, Batch
 
@@ -29,6 +29,7 @@ class Published:
         """``rows``: the items that requests refer to by position."""
         self.network = network
         self.inputs = network_items(network.schema, rows)
+        self.user, self.features = known_user(network.schema)
         names = [feature.name for feature in network.schema.context]
         self.context = np.stack([rows[name] for name in names], 1) if names else _none(len(rows))
 
@@ -46,10 +47,11 @@ class Published:
         """Export with PyTorch, traced for the shapes of ``request``."""
         sessions, feeds = {}, []
         for positions in self._parts(request):
-            inputs = (*positions.items.values(), positions.mask, positions.context)
-            names = [*positions.items, "mask", "context"]
+            own = positions.user | positions.request
+            inputs = (*positions.items.values(), *own.values(), positions.mask, positions.context)
+            names = [*positions.items, *own, "mask", "context"]
             if len(positions.mask) not in sessions:
-                module = _Exportable(self.network, list(positions.items))
+                module = _Exportable(self.network, positions)
                 _export(module, inputs, names, file)
                 sessions[len(positions.mask)] = open_session(file, threads)
             session = sessions[len(positions.mask)]
@@ -63,7 +65,15 @@ class Published:
         exact = copy.deepcopy(self.network).double().eval()
         items = {n: v.double() if v.is_floating_point() else v for n, v in self.inputs.items()}
         answers = [
-            network_answer(exact, items, part.history, part.candidates, self._levels(part))
+            network_answer(
+                exact,
+                items,
+                part.history,
+                part.candidates,
+                self._levels(part),
+                user=self.user,
+                features=self.features,
+            )
             for part in request.parts(POSITIONS // len(request.history))
         ]
         return np.concatenate(answers).astype(np.float64)
@@ -81,6 +91,7 @@ class Published:
             history=past.expand(count, -1),
             context=torch.from_numpy(self._levels(request).astype(np.int64)),
             label=torch.zeros(count),
+            **user_inputs(self.network, self.user, self.features, count),
         )
 
     def _levels(self, request: Request) -> NDArray[np.int32]:
@@ -95,15 +106,21 @@ def _none(count: int) -> NDArray[np.int32]:
 class _Exportable(nn.Module):
     """The published formulation with plain tensors as arguments."""
 
-    def __init__(self, network: QIN, names: list[str]) -> None:
+    def __init__(self, network: QIN, example: Positions) -> None:
         super().__init__()
-        self.published, self.names = PublishedQIN(network), names
+        self.published = PublishedQIN(network)
+        self.items, self.user, self.request = map(
+            list, (example.items, example.user, example.request)
+        )
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Tensor:
         *values, mask, context = inputs
-        items = dict(zip(self.names, values, strict=True))
-        return torch.sigmoid(self.published(Positions(items, mask, context)))
+        left = iter(values)
+        items, user, request = (
+            {name: next(left) for name in names} for names in (self.items, self.user, self.request)
+        )
+        return torch.sigmoid(self.published(Positions(items, mask, context, user, request)))
 
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], file: Path) -> None:

@@ -238,7 +238,7 @@ def network_answer(
         history=slots,
         context=torch.stack(levels, 1) if levels else torch.zeros(count, 0, dtype=torch.int64),
         label=torch.zeros(count),
-        **_of_user(network, user, features, count),
+        **user_inputs(network, user, features, count),
     )
     assert not network.training, "golden answers need the network in eval mode"
     with torch.inference_mode():
@@ -249,7 +249,7 @@ def network_answer(
     return answer
 
 
-def _of_user(
+def user_inputs(
     network: QIN, user: NDArray[np.void] | None, features: Mapping[str, float], count: int
 ) -> dict[str, Any]:
     """The fields of a ``Batch`` for the user and the request, the same in all its rows."""

@@ -26,7 +26,14 @@ from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality.random_network import random_network
-from tests.model_export.schemas import SMALL, SMALL_SIZES, WITHOUT_IDENTITY
+from tests.model_export.schemas import (
+    LEVELS,
+    LEVELS_SIZES,
+    SMALL,
+    SMALL_SIZES,
+    USER_ONLY,
+    WITHOUT_IDENTITY,
+)
 from training.qin import QIN
 
 
@@ -59,8 +66,9 @@ def test_every_variant_of_every_case_is_timed(result: dict[str, Any]) -> None:
 
 
 def test_every_variant_answers_as_the_network(tmp_path: Path) -> None:
-    for schema in (SMALL, WITHOUT_IDENTITY):
-        network = random_network(schema, SMALL_SIZES, seed=4)
+    for schema in (SMALL, WITHOUT_IDENTITY, LEVELS, USER_ONLY):
+        sizes = LEVELS_SIZES if schema is LEVELS else SMALL_SIZES
+        network = random_network(schema, sizes, seed=4)
         random = np.random.default_rng(1)
         rows = random_items(schema, random)
         request = Request.random(7, schema.history_length, random)
@@ -71,9 +79,9 @@ def test_every_variant_answers_as_the_network(tmp_path: Path) -> None:
         answers = {
             "eager": unfolded.eager(request)()[0].numpy(),
             "plain": unfolded.exported(request, tmp_path / "plain.onnx", 1)()[0][0],
-            "shared": SharedUser(folder, 1).run(items, folded.items.vector[request.history])()[0][
-                0
-            ],
+            "shared": SharedUser(folder, 1).run(
+                items, folded.items.vector[request.history], folded.user
+            )()[0][0],
             "folded": 1 / (1 + np.exp(-folded.logits(items, history, "fp32"))),
         }
         for name, answer in answers.items():
