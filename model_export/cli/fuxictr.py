@@ -19,7 +19,7 @@ def import_fuxictr(
     history: Annotated[int, typer.Option(min=1, help="Longest history it was trained on.")] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a QIN_variety_v9 checkpoint of any embedding_dim, num_layers and num_row."""
+    """Convert a QIN_variety_v9 checkpoint, with or without users and levels, of any sizes."""
     with refusals():
         from feature_store.parquet.columns import DataFileError
         from model_export.bundle.errors import BundleError

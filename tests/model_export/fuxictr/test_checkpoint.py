@@ -142,7 +142,7 @@ def test_answers_are_those_of_the_published_forward(
     floats = [t for name, t in state.items() if not name.endswith(("_mean", "_var", "_tracked"))]
     assert orjson.loads(told)["parameters"] == sum(t.numel() for t in floats)
     network = checkpoint.load(out)
-    assert (network.schema.history_length, network.schema.item[1].slots) == (HISTORY, SLOTS)
+    assert (network.schema.history_length, network.schema.item[-2].slots) == (HISTORY, SLOTS)
 
     users = sizes.get("users", 0)
     assert [f.name for f in network.schema.user] == ["user_id"] * bool(users)
