@@ -17,6 +17,7 @@ from service.api.descriptions import describe
 from service.api.gate import INFER, INFER_VERSION, SCORE, AdmissionGate
 from service.api.id_kind import id_kind
 from service.api.middleware import RequestContextMiddleware
+from service.api.oip.id_tensors import id_tensors
 from service.api.oip.infer import document_infer, infer_handler
 from service.api.oip.openapi import error_document
 from service.api.oip.routes import add_oip
@@ -50,9 +51,10 @@ def create_app(state: ServiceState) -> ASGIApp:
     for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_problem)
     ids = id_kind(state)
+    tensors = id_tensors(ids)
     document_score(app, state, ids)
-    document_infer(app, state)
-    add_oip(app, state)
+    document_infer(app, state, tensors)
+    add_oip(app, state, tensors.datatype)
     add_item_reads(app, state)
     add_writes(app, state)
     add_probes(app, state)
@@ -61,7 +63,7 @@ def create_app(state: ServiceState) -> ASGIApp:
         add_metrics(app, state)
     describe(app)
     add_head(app)
-    infer = infer_handler(state)
+    infer = infer_handler(state, tensors)
     scoring = {SCORE: score_handler(state, ids), INFER: infer, INFER_VERSION: infer}
     exact_bounds(app)
     document_access(app, state.settings, error_document())

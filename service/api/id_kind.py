@@ -185,6 +185,9 @@ class MappedIds:
         """Keep the texts of items, before they are put or clicked on. Returns those refused."""
         return await self._texts.name(items)
 
+    def number(self, text: str) -> int:
+        return self._text_ids.number(text)
+
     async def numbers(self, texts: Sequence[str]) -> Ids:
         """(N,) numbers of N texts."""
         if len(texts) <= SLICE:

@@ -11,6 +11,7 @@ import pytest
 
 from feature_store import connect
 from feature_store.contract import FOUND
+from tests.service.mapped_world import MappedWorld, make_mapped
 from tests.service.process import Service, serving
 from tests.service.world import World, make_world
 
@@ -69,4 +70,23 @@ def service(world: World) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def client(service: Service) -> Iterator[httpx.Client]:
     with service.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def mapped(world: World, tmp_path_factory: pytest.TempPathFactory) -> MappedWorld:
+    """The shared world's items and users, their ids texts. Its items are only read."""
+    return make_mapped(world, tmp_path_factory.mktemp("mapped"))
+
+
+@pytest.fixture(scope="session")
+def mapped_service(mapped: MappedWorld) -> Iterator[Service]:
+    with serving(mapped.models, mapped.store) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def texts(mapped_service: Service) -> Iterator[httpx.Client]:
+    """Client of the service whose ids are texts."""
+    with mapped_service.client() as client:
         yield client

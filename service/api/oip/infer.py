@@ -12,7 +12,7 @@ from service.api.body import body_at_hand, deadline_seconds
 from service.api.gate import INFER, INFER_VERSION, LARGE, Handler, behind_the_gate
 from service.api.inference import infer
 from service.api.oip.compression import PLAIN, deflate, read_inflated, wanted_encoding
-from service.api.oip.inputs import query_of
+from service.api.oip.id_tensors import IdTensors
 from service.api.oip.message import json_length
 from service.api.oip.openapi import infer_documented, parameters_of
 from service.api.oip.outputs import response
@@ -26,9 +26,9 @@ from service.state import ServiceState
 VARY = (b"vary", b"Accept-Encoding")
 
 
-def infer_handler(state: ServiceState) -> Handler:
+def infer_handler(state: ServiceState, tensors: IdTensors) -> Handler:
     settings = state.settings
-    cache = RequestCache(settings.max_candidates, len(state.store.schema.context))
+    cache = RequestCache(settings.max_candidates, len(state.store.schema.context), tensors)
 
     async def handle(ctx: RequestContext, request: Request) -> ASGIApp:
         asked = asked_version(state, request)
@@ -44,7 +44,7 @@ def infer_handler(state: ServiceState) -> Handler:
         ctx.timer.lap("receive")
 
         parsed = cache.read(body[:start])
-        query = query_of(parsed.inputs, body, start)
+        query = await parsed.inputs.query(body, start)
         seconds = seconds_allowed(parsed.timeout_us, ctx, settings)
         if parsed.batch:  # or X-Priority
             ctx.priority = Priority.BATCH
@@ -65,8 +65,8 @@ def infer_handler(state: ServiceState) -> Handler:
     return handle
 
 
-def document_infer(app: FastAPI, state: ServiceState) -> None:
+def document_infer(app: FastAPI, state: ServiceState, tensors: IdTensors) -> None:
     for path in (INFER, INFER_VERSION):
-        documented = infer_documented(parameters_of(path, state))
+        documented = infer_documented(parameters_of(path, state), tensors)
         summary = "Score a candidate list for a user"
         app.post(path, name="infer", summary=summary, **documented)(behind_the_gate)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,19 @@ DATATYPE, LITTLE_ENDIAN, BYTES = "INT64", np.dtype("<i8"), 8
 SIZE = "binary_data_size"
 UNSUPPORTED = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 LARGEST_INDEX = 2**31 - 1
+
+
+Spec = TypeVar("Spec")
+
+
+class Sized(Protocol):
+    """An input of shape [count]."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def count(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +78,12 @@ class Inputs:
             one = found[tensor.name] = _declared(tensor, numbers)
             numbers = one.after()
         everything = tuple(found.values())
-        user, items = (_required(name, found.pop(name, None)) for name in (USER, ITEMS))
+        user, items = (required(name, found.pop(name, None)) for name in (USER, ITEMS))
         history = found.pop(HISTORY, None)
-        _sized(user, 1, 1)
-        _sized(items, 1, most_candidates)
+        sized(user, 1, 1)
+        sized(items, 1, most_candidates)
         if history is not None:
-            _sized(history, 0, MAX_HISTORY)
+            sized(history, 0, MAX_HISTORY)
         return cls(user, items, history, tuple(found.values()), everything)
 
     @property
@@ -84,6 +97,10 @@ class Inputs:
         if len(body) - start != count * BYTES:
             self._refuse(len(body) - start)
         return np.frombuffer(body[start:], LITTLE_ENDIAN, count)  # cut off, so that it is aligned
+
+    async def query(self, body: bytes, start: int) -> ScoreQuery:
+        """``body[start:]`` holds the blobs. InvalidField names the tensor."""
+        return query_of(self, body, start)
 
     def _refuse(self, size: int) -> NoReturn:
         for one in self.all:
@@ -100,10 +117,10 @@ def query_of(inputs: Inputs, body: bytes, start: int) -> ScoreQuery:
     """``body[start:]`` holds the blobs. InvalidField names the tensor."""
     numbers, history = inputs.numbers(body, start), None
     if inputs.history is not None:
-        history = _within(HISTORY, inputs.history.read(numbers))[::-1]  # newest first
+        history = within(HISTORY, inputs.history.read(numbers))[::-1]  # newest first
     return ScoreQuery(
         user_id=_user(inputs.user.read(numbers)),
-        candidates=_within(ITEMS, inputs.items.read(numbers)),
+        candidates=within(ITEMS, inputs.items.read(numbers)),
         history=history,
         context=_context(inputs.context, numbers) if inputs.context else {},
     )
@@ -111,7 +128,7 @@ def query_of(inputs: Inputs, body: bytes, start: int) -> ScoreQuery:
 
 def _context(columns: Sequence[InputSpec], numbers: Ids) -> dict[str, Indices]:
     return {
-        one.name: _within(one.name, one.read(numbers), LARGEST_INDEX).astype(np.int32)
+        one.name: within(one.name, one.read(numbers), LARGEST_INDEX).astype(np.int32)
         for one in columns
     }
 
@@ -120,12 +137,7 @@ def _declared(tensor: InputTensor, at: int) -> InputSpec:
     name, parameters = tensor.name, tensor.parameters or {}
     if tensor.datatype != DATATYPE:
         raise InvalidField.of("inputs", name, "datatype", detail=f"{DATATYPE}, as all inputs are")
-    if len(tensor.shape) != 1:
-        raise InvalidField.of("inputs", name, "shape", detail="one dimension, as all inputs have")
-    for parameter in UNSUPPORTED:
-        if parameter in parameters:
-            raise InvalidField.of("inputs", name, parameter, detail="there is no shared memory")
-    count, size = tensor.shape[0], parameters.get(SIZE)
+    count, size = check_shape(tensor), parameters.get(SIZE)
     if size is None:
         return InputSpec(name, count, _from_json(tensor, count), at)
     if tensor.data is not None:
@@ -134,6 +146,18 @@ def _declared(tensor: InputTensor, at: int) -> InputSpec:
         wanted = f"{count * BYTES} bytes, for shape [{count}] of {DATATYPE}"
         raise InvalidField.of("inputs", name, SIZE, detail=wanted)
     return InputSpec(name, count, None, at)
+
+
+def check_shape(tensor: InputTensor) -> int:
+    """Return how many values there are. InvalidField."""
+    if len(tensor.shape) != 1:
+        detail = "one dimension, as all inputs have"
+        raise InvalidField.of("inputs", tensor.name, "shape", detail=detail)
+    for parameter in UNSUPPORTED:
+        if parameter in (tensor.parameters or {}):
+            detail = "there is no shared memory"
+            raise InvalidField.of("inputs", tensor.name, parameter, detail=detail)
+    return tensor.shape[0]
 
 
 def _from_json(tensor: InputTensor, count: int) -> Ids:
@@ -145,13 +169,13 @@ def _from_json(tensor: InputTensor, count: int) -> Ids:
     return np.array(tensor.data, np.int64)
 
 
-def _required(name: str, declared: InputSpec | None) -> InputSpec:
+def required(name: str, declared: Spec | None) -> Spec:
     if declared is None:
         raise InvalidField.of("inputs", name, detail="Field required")
     return declared
 
 
-def _sized(declared: InputSpec, least: int, most: int) -> None:
+def sized(declared: Sized, least: int, most: int) -> None:
     if not least <= declared.count <= most:
         wanted = f"{least}" if least == most else f"{least} to {most}"
         raise InvalidField.of("inputs", declared.name, "shape", detail=f"{wanted} of them")
@@ -160,11 +184,11 @@ def _sized(declared: InputSpec, least: int, most: int) -> None:
 def _user(values: Ids) -> int:
     user_id: int = values.item(0)
     if user_id < 0:
-        _within(USER, values)  # says so
+        within(USER, values)  # says so
     return user_id
 
 
-def _within(name: str, values: Ids, most: int | None = None) -> Ids:
+def within(name: str, values: Ids, most: int | None = None) -> Ids:
     """Check that values are within 0 and ``most``, in one pass unless there is a fault."""
     # Without its sign a negative number is a huge one. (Of the ways to the largest, this is the
     # one that has least to set up.)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
 from feature_store.schema import MAX_HISTORY
-from service.api.body import Contents, refuse_repeated, strings_in, validate
-from service.api.ids import INT64
+from service.api.body import Contents, TextContents, refuse_repeated, strings_in, validate
+from service.api.ids import INT64, MAPPED
 from service.api.score_models import MOST_CONTEXT_FEATURES
 from service.errors import InvalidHeader
 
@@ -23,6 +23,9 @@ MOST_QUOTES = 4096
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, json_schema_extra=INT64)]
+TEXTS = "BYTES"  # datatype
+ITEMS = ({"type": "integer", **INT64}, MAPPED)  # JSON Schema of data
+NULL = {"type": "null"}
 Parameters = Annotated[
     dict[str, Any] | None,
     Field(description="Those that are not understood are named in the answer's `ignored`."),
@@ -59,6 +62,24 @@ class InputTensor(Part):
     ] = None
 
 
+class TextInputTensor(InputTensor):
+    """Of a mapped store: ids are BYTES, context features INT64."""
+
+    datatype: Annotated[
+        str,
+        Field(
+            max_length=16,
+            json_schema_extra={"enum": ["BYTES", "INT64"]},
+            description="BYTES of ids, INT64 of context features.",
+        ),
+    ]
+    data: Annotated[
+        list[Any] | None,
+        WithJsonSchema({"anyOf": [*({"type": "array", "items": i} for i in ITEMS), NULL]}),
+        Field(description="Unless there is a binary_data_size."),
+    ] = None  # checked by ``text_inputs``
+
+
 class RequestedOutput(Part):
     name: Name
     parameters: Parameters = None
@@ -78,14 +99,23 @@ class InferRequest(Part):
         return self.parameters or {}
 
 
-def contents_of_infer(candidates: int, features: int) -> Contents:
+class TextInferRequest(InferRequest):
+    """Of a mapped store."""
+
+    inputs: Annotated[  # type: ignore[assignment]
+        list[TextInputTensor], Field(min_length=1, max_length=MOST_INPUTS)
+    ]
+
+
+def contents_of_infer(candidates: int, features: int, kind: type[Contents] = Contents) -> Contents:
     """Bounds for so many candidates and context features."""
-    return Contents.of(candidates * (1 + features) + MAX_HISTORY, MOST_QUOTES)
+    values, ids = candidates * (1 + features) + MAX_HISTORY, 1 + candidates + MAX_HISTORY
+    return kind.of(values, MOST_QUOTES, ids=ids if kind is TextContents else 0)
 
 
-def read_message(header: bytes) -> InferRequest:
+def read_message(header: bytes, model: type[InferRequest] = InferRequest) -> InferRequest:
     """Parse and check a request. Malformed or InvalidField name the place."""
-    message = validate(InferRequest, header)
+    message = validate(model, header)
     refuse_repeated(header, _strings(message))
     return message
 
@@ -97,6 +127,7 @@ def _strings(message: InferRequest) -> int:
     for part in (*message.inputs, *(message.outputs or ())):
         count += len(part.model_fields_set) + 1  # its own name
         count += strings_in(part.parameters or {}) + sum(map(strings_in, part.unknown.values()))
+    count += sum(len(t.data or ()) for t in message.inputs if t.datatype == TEXTS)
     return count + len(message.inputs)  # data types
 
 

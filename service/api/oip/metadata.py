@@ -17,6 +17,7 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
+CONFIGURED = {"BYTES": "STRING"}  # what Triton's configuration calls it
 PLATFORM, ANY = "onnxruntime_onnx", -1
 
 
@@ -25,14 +26,16 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "qin-serving", "version": version, "extensions": EXTENSIONS}
 
 
-def model_metadata(settings: Settings, version: LoadedModel, versions: list[str]) -> dict[str, Any]:
+def model_metadata(
+    settings: Settings, version: LoadedModel, versions: list[str], id_type: str
+) -> dict[str, Any]:
     return {
         "name": settings.model_name,
         "versions": versions,
         "platform": PLATFORM,
         "inputs": [
-            {"name": name, "datatype": DATATYPE, "shape": shape}
-            for name, shape in _inputs(version).items()
+            {"name": name, "datatype": datatype, "shape": shape}
+            for name, (datatype, shape) in _inputs(version, id_type).items()
         ],
         "outputs": [
             {"name": name, "datatype": datatype, "shape": [ANY]}
@@ -41,7 +44,7 @@ def model_metadata(settings: Settings, version: LoadedModel, versions: list[str]
     }
 
 
-def model_config(settings: Settings, version: LoadedModel) -> dict[str, Any]:
+def model_config(settings: Settings, version: LoadedModel, id_type: str) -> dict[str, Any]:
     """Triton's ``ModelConfig``, as far as it applies; limits of this service as ``parameters``."""
     limits = {
         "max_candidates": settings.max_candidates,
@@ -57,11 +60,11 @@ def model_config(settings: Settings, version: LoadedModel) -> dict[str, Any]:
         "input": [
             {
                 "name": name,
-                "data_type": f"TYPE_{DATATYPE}",
+                "data_type": f"TYPE_{CONFIGURED.get(datatype, datatype)}",
                 "dims": shape,
                 "optional": name not in (USER, ITEMS),
             }
-            for name, shape in _inputs(version).items()
+            for name, (datatype, shape) in _inputs(version, id_type).items()
         ],
         "output": [
             {"name": name, "data_type": f"TYPE_{datatype}", "dims": [ANY]}
@@ -72,6 +75,7 @@ def model_config(settings: Settings, version: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _inputs(version: LoadedModel) -> dict[str, list[int]]:
-    context = [feature.name for feature in version.schema.context]
-    return {USER: [1], ITEMS: [ANY], HISTORY: [ANY], **{name: [ANY] for name in context}}
+def _inputs(version: LoadedModel, id_type: str) -> dict[str, tuple[str, list[int]]]:
+    """Type and shape of each."""
+    ids = {USER: (id_type, [1]), ITEMS: (id_type, [ANY]), HISTORY: (id_type, [ANY])}
+    return ids | {feature.name: (DATATYPE, [ANY]) for feature in version.schema.context}

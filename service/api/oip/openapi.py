@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.oip.message import BINARY, JSON, LENGTH_HEADER, InferRequest
+from service.api.oip.id_tensors import IdTensors
+from service.api.oip.message import BINARY, JSON, LENGTH_HEADER, TEXTS
 from service.api.score_models import REQUEST_HEADERS
 from service.state import ServiceState
 
@@ -14,6 +15,13 @@ EXAMPLE = {
     "inputs": [
         {"name": "user_id", "shape": [1], "datatype": "INT64", "data": [7]},
         {"name": "item_id", "shape": [3], "datatype": "INT64", "data": [17, 4, 99]},
+    ]
+}
+
+TEXT_EXAMPLE = {
+    "inputs": [
+        {"name": "user_id", "shape": [1], "datatype": TEXTS, "data": ["u-7"]},
+        {"name": "item_id", "shape": [2], "datatype": TEXTS, "data": ["sku:17", "sku:4"]},
     ]
 }
 
@@ -73,11 +81,12 @@ def parameters_of(path: str, state: ServiceState) -> list[dict[str, Any]]:
     ]
 
 
-def infer_documented(parameters: list[dict[str, Any]]) -> dict[str, Any]:
+def infer_documented(parameters: list[dict[str, Any]], tensors: IdTensors) -> dict[str, Any]:
     """Arguments of ``app.post`` for the inference routes."""
     blobs = {"schema": {"type": "string", "format": "binary"}}
-    schema = InferRequest.model_json_schema()
-    json = {"schema": _inlined(schema, schema.pop("$defs")), "example": EXAMPLE}
+    schema = tensors.message.model_json_schema()
+    example = TEXT_EXAMPLE if tensors.datatype == TEXTS else EXAMPLE
+    json = {"schema": _inlined(schema, schema.pop("$defs")), "example": example}
     length = {"name": LENGTH_HEADER, "in": "header", "schema": {"type": "string"}}
     length["description"] = "Bytes of JSON before the tensors' own."
     return {

@@ -19,12 +19,12 @@ Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 LONGEST_VERSION = 64  # characters
 
 
-def add_oip(app: FastAPI, state: ServiceState) -> None:
+def add_oip(app: FastAPI, state: ServiceState, id_type: str) -> None:
     """All but inference: see ``oip.infer``."""
     _add_health(app, state)
     if state.settings.metrics_on == "service":
         add_statistics(app, state)  # before the model's name takes their path
-    _add_looking(app, state)
+    _add_looking(app, state, id_type)
 
 
 def _add_health(app: FastAPI, state: ServiceState) -> None:
@@ -38,7 +38,7 @@ def _add_health(app: FastAPI, state: ServiceState) -> None:
         return {"ready": True}
 
 
-def _add_looking(app: FastAPI, state: ServiceState) -> None:
+def _add_looking(app: FastAPI, state: ServiceState, id_type: str) -> None:
     """Metadata, readiness and configuration of the model and its versions."""
     settings, registry = state.settings, state.registry
 
@@ -50,7 +50,7 @@ def _add_looking(app: FastAPI, state: ServiceState) -> None:
         return server_metadata()
 
     async def metadata(request: Request) -> dict[str, Any]:
-        return model_metadata(settings, version_of(request), registry.loaded())
+        return model_metadata(settings, version_of(request), registry.loaded(), id_type)
 
     async def ready(request: Request) -> dict[str, Any]:
         version_of(request)
@@ -58,7 +58,7 @@ def _add_looking(app: FastAPI, state: ServiceState) -> None:
         return {"name": settings.model_name, "ready": True}
 
     async def config(request: Request) -> dict[str, Any]:
-        return model_config(settings, version_of(request))
+        return model_config(settings, version_of(request), id_type)
 
     _look(app, state, "", "Model metadata", metadata)
     _look(app, state, "/ready", "Model readiness", ready)

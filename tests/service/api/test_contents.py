@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from time import thread_time
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 
 from feature_store.contract import MAX_ID
 from service.api.body import Contents, TextContents, parse, parse_object
+from service.api.oip.id_tensors import IdTensors
+from service.api.oip.message import TextInferRequest
 from service.api.oip.request_cache import RequestCache
+from service.api.oip.text_inputs import TextInputs
 from service.api.score import contents_of_score
 from service.api.score_models import mapped_score_request, score_request
 from service.errors import InvalidField, Malformed, ServiceError
@@ -22,6 +26,7 @@ TEXTS = contents_of_score(MOST, 2, TextContents)
 EVENTS = Contents.of(1000 * 68, 16_004)
 MODEL = score_request(MOST)
 MAPPED = mapped_score_request(MOST)
+NO_IDS: Any = None  # nothing comes as far as the ids
 LITTLE_S = 0.03  # of processor: parsing and telling of faults took 35 to 139 ms
 LARGE = 500_000
 BEGUN = b'{"user_id":1,"candidates":['
@@ -55,10 +60,12 @@ READ = {
     "an escaped name",
     "digits in a string",
 }  # JSON with no more in it than a batch of events may have
+TENSORS = IdTensors("BYTES", TextContents, TextInferRequest, partial(TextInputs.of, NO_IDS))
 PARSERS: dict[str, Callable[[bytes], Any]] = {
     "score": lambda body: parse(MODEL, body, SCORE),
     "texts": lambda body: parse(MAPPED, body, TEXTS),
     "infer": RequestCache(MOST, 2).read,
+    "text tensors": RequestCache(MOST, 2, TENSORS).read,
     "events": lambda body: parse_object(body, EVENTS),
 }
 

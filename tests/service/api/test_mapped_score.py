@@ -4,7 +4,6 @@ the same items, and answers give the request's own texts."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -16,23 +15,12 @@ from feature_store.errors import StoreUnavailable
 from service.api.ids import NO_TEXT
 from service.api.inference import infer
 from tests.service.in_process import ask, client_of, metric, opened
-from tests.service.mapped_world import MappedWorld, make_mapped, text_of
+from tests.service.mapped_world import MappedWorld, text_of
 from tests.service.process import serving
 from tests.service.world import World
 
 USER = 11
 LONGEST = "🎬" * 128
-
-
-@pytest.fixture(scope="module")
-def mapped(world: World, tmp_path_factory: pytest.TempPathFactory) -> MappedWorld:
-    return make_mapped(world, tmp_path_factory.mktemp("mapped"))
-
-
-@pytest.fixture(scope="module")
-def texts(mapped: MappedWorld) -> Iterator[httpx.Client]:
-    with serving(mapped.models, mapped.store) as service, service.client() as client:
-        yield client
 
 
 def scored(client: httpx.Client, **body: Any) -> dict[str, Any]:

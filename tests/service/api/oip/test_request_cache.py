@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -24,9 +26,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     truly = request_cache._read
 
-    def noted(given: bytes, most_candidates: int) -> request_cache.ParsedRequest:
+    def noted(given: bytes, *bounds: Any) -> request_cache.ParsedRequest:
         seen.append(given)
-        return truly(given, most_candidates)
+        return truly(given, *bounds)
 
     monkeypatch.setattr(request_cache, "_read", noted)
     return seen
