@@ -42,8 +42,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Load the service at a rate, open loop, and compare its latency with targets."""
-    with exit_on_error():
-        slos, judge = [Slo.parse(text) for text in slo], oracle_of(oracle, store)
+    with exit_on_error(), oracle_of(oracle, store) as judge:
+        slos = [Slo.parse(text) for text in slo]
         load = replace(options.for_service(), keep_answers=judge is not None)
         with live(console, "run") as watch, execute(load, watch=watch) as finished:
             checked = None if judge is None else check_run(finished, judge)

@@ -125,8 +125,8 @@ def swap(
 
     The first fifth and the last tenth of --duration have no swaps, for comparison.
     """
-    with exit_on_error():
-        slos, judge = [Slo.parse(text) for text in slo], oracle_of(oracle, store)
+    with exit_on_error(), oracle_of(oracle, store) as judge:
+        slos = [Slo.parse(text) for text in slo]
         load = replace(options.for_service(), keep_answers=judge is not None)
         api = Admin(admin, admin_token, load.allow_remote)
         versions = version or api.versions()[:2]

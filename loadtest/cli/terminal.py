@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from loadtest.generator.runner import Run, RunError
-from loadtest.oracle.bundle_oracle import BundleOracle
+from loadtest.oracle.bundle_oracle import BundleOracle, OracleError
 from loadtest.oracle.comparison import Oracle
 from loadtest.oracle.stub_oracle import StubOracle
 from loadtest.report import page
@@ -54,18 +54,24 @@ def print_json(content: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def oracle_of(path: str | None, store: str | None) -> Oracle | None:
-    """Open the oracle: ``stub``, or the path of a bundle or a folder of bundles."""
-    if path is None:
-        return None
-    if path == "stub":
-        return StubOracle()
+@contextlib.contextmanager
+def oracle_of(path: str | None, store: str | None) -> Iterator[Oracle | None]:
+    """Open the oracle for the block: ``stub``, or the path of a bundle or a folder of bundles."""
+    if path is None or path == "stub":
+        yield StubOracle() if path else None
+        return
     if store is None:
         raise ValueError("oracle: --store is required: the feature store of the service")
-    oracle = BundleOracle(Path(path), store)
-    for error in oracle.skipped:
-        say(f"oracle: skipped: {error}")
-    return oracle
+    from feature_store.errors import StoreError
+    from model_export.bundle.errors import BundleError
+
+    try:
+        with contextlib.closing(BundleOracle(Path(path), store)) as oracle:
+            for skipped in oracle.skipped:
+                say(f"oracle: skipped: {skipped}")
+            yield oracle
+    except (StoreError, BundleError) as error:
+        raise OracleError(f"oracle: {error}") from error
 
 
 def write_results(

@@ -25,6 +25,7 @@ Ids = NDArray[np.int64]
 Population: TypeAlias = "Ids | pa.LargeStringArray"  # (P,) numbers or texts
 RANGE = re.compile(r"^(\d+)\.\.(\d+)$")
 LARGEST = 50_000_000
+PATIENCE_MS = 5_000.0  # of a store's request: nothing waits for it
 
 
 class PopulationError(ValueError):
@@ -156,15 +157,20 @@ def _from_store(url: str, option: str, column: str) -> Population:
     import asyncio
 
     import feature_store
+    from feature_store.errors import StoreError
+    from feature_store.options import StoreOptions
 
     async def scan() -> list[Population]:
-        store = await feature_store.connect(url)
+        store = await feature_store.connect(url, options=StoreOptions(budget_ms=PATIENCE_MS))
         try:
             return [batch async for batch in _scanned(store, column)]
         finally:
             await store.close()
 
-    found = _distinct(asyncio.run(scan()))
+    try:
+        found = _distinct(asyncio.run(scan()))
+    except StoreError as error:
+        raise PopulationError(f"{option}: {error}") from error
     if not len(found):
         raise PopulationError(
             f"{option}: {url} holds no {column.removesuffix('_id')}s "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtest.generator.population import PATIENCE_MS
 from loadtest.oracle.comparison import Scores, UnknownVersion
 
 if TYPE_CHECKING:  # loaded only with --oracle
@@ -57,11 +58,13 @@ class BundleOracle:
         """Load a model. BundleError, or StoreMismatch if it was written for another store."""
         import feature_store
         from feature_store.errors import StoreMismatch
+        from feature_store.options import StoreOptions
         from model_export.bundle.runtime import FoldedModel
 
         model = FoldedModel(bundle)
         if not self._models:
-            connecting = feature_store.connect(store, bundle.schema)
+            options = StoreOptions(budget_ms=PATIENCE_MS)
+            connecting = feature_store.connect(store, bundle.schema, options=options)
             self._store = self._loop.run_until_complete(connecting)
         elif found := bundle.schema.layout_differences(self._store.schema):
             raise StoreMismatch(f"{bundle.path}: written for another schema: {'; '.join(found)}")

@@ -5,19 +5,24 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from loadtest.analysis.results import summarise
+from loadtest.generator.id_kind import id_kind
 from loadtest.generator.runner import Load, execute
 from loadtest.generator.workload import Workload
 from loadtest.oracle.bundle_oracle import BundleOracle, OracleError
 from loadtest.oracle.comparison import UnknownVersion, check_run
 from loadtest.report.summary import show
+from loadtest.target import Target
 from tests.service.process import Service, serving
 from tests.service.world import World, make_world
 
@@ -85,6 +90,28 @@ def test_every_score_is_the_offline_one(
     assert "rank" in result["stages"]["mean_ms"]
 
 
+def test_recorded_decimal_strings_are_compared_whichever_form_the_answer_has(
+    world: World, service: Service, oracle: BundleOracle, tmp_path: Path
+) -> None:
+    items = [str(number) for number in (*world.ids[:9].tolist(), world.ids[0])]
+    bodies: list[dict[str, Any]] = [
+        {"user_id": "3", "candidates": items},
+        {"user_id": 3, "candidates": items, "ids_as_strings": True},
+        {"user_id": "3", "candidates": world.ids[:9].tolist(), "ids_as_strings": True},
+        {"user_id": "3", "candidates": items, "top_k": 4, "history": ["4", *items[:2]]},
+        {"user_id": "3", "candidates": ["007", *items], "top_k": 4, "ids_as_strings": True},
+    ]
+    log = tmp_path / "log"
+    lines = [json.dumps({"at": n / 20, **body}) for n, body in enumerate(4 * bodies)]
+    log.write_text("\n".join(lines))
+    ids = id_kind(Target.parse(service.url))
+    assert ids == "numeric"
+    with execute(Load(service.url, replay=log, keep_answers=True, ids=ids)) as run:
+        report = check_run(run, oracle)
+        result = summarise(run, [], report)
+    assert result["buckets"]["ok"] == report.checked == len(lines), result["reasons"]
+
+
 def test_clicks_go_where_they_are_taken_with_a_key_of_their_own(
     world: World, tmp_path: Path
 ) -> None:
@@ -114,6 +141,17 @@ def test_the_oracle_says_what_it_lacks(world: World, oracle: BundleOracle, tmp_p
         oracle.scores("other", {"user_id": 1, "candidates": [1]})
     with pytest.raises(OracleError, match="no bundle"):
         BundleOracle(tmp_path, world.store)
+
+
+def test_a_store_that_the_oracle_cannot_open_is_an_error_of_one_line(world: World) -> None:
+    bundle = world.models / world.bundle.version
+    for path in (world.models, bundle):
+        arguments = ["--oracle", str(path), "--store", "redis://127.0.0.1:1"]
+        line = [sys.executable, "-m", "loadtest", "run", "http://127.0.0.1:1", *arguments]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: oracle: redis 127.0.0.1:1: ")
+        assert "Traceback" not in done.stderr
 
 
 def test_the_oracle_names_and_passes_over_a_bad_bundle(world: World, tmp_path: Path) -> None:

@@ -57,7 +57,11 @@ class MappedWorld:
 
 
 def make_mapped(world: World, folder: Path) -> MappedWorld:
-    url = f"lmdb://{folder / 'mapped'}"
+    return mapped_in(world, f"lmdb://{folder / 'mapped'}")
+
+
+def mapped_in(world: World, url: str) -> MappedWorld:
+    """Put the world by text ids into a new store at ``url``."""
     return MappedWorld(world, url, asyncio.run(_load(world, url)))
 
 

@@ -106,6 +106,8 @@ def test_wrong_answers_leave_with_1_whatever_the_target() -> None:
         (["http://127.0.0.1:1", "--oracle", "somewhere"], "--store"),
         (["http://127.0.0.1:1", "--generator-cores", "a"], "generator-cores"),
         (["http://127.0.0.1:1", "--replay", "none.jsonl"], "replay"),
+        (["http://127.0.0.1:1", "--items", "lmdb:///no/store"], "items: /no/store: there is no"),
+        (["http://127.0.0.1:1", "--users", "redis://127.0.0.1:1"], "users: redis 127.0.0.1:1: "),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_2_and_the_option(
