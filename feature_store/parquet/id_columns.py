@@ -112,7 +112,7 @@ class IdReader:
         distinct = encoded.dictionary
         length = pc.utf8_length(distinct).to_numpy(zero_copy_only=False)
         wrong = (length < shortest) | (length > LONGEST)
-        numbers = self.text_ids.numbers(distinct.to_pylist())
+        numbers = self.text_ids.bulk_numbers(distinct.cast(pa.large_binary()).to_pylist())
         _refuse_collisions(numbers, distinct, source)
         padding = length == 0
         if not shortest and is_number(ids.type):
@@ -133,6 +133,8 @@ def _refuse_texts(kind: pa.DataType, array: pa.Array, source: str) -> None:
 
 
 def _refuse_collisions(numbers: Ids, distinct: pa.Array, source: str) -> None:
+    if (np.diff(np.sort(numbers)) != 0).all():
+        return
     order = np.argsort(numbers, kind="stable")
     for at in np.flatnonzero(np.diff(numbers[order]) == 0)[:1].tolist():
         first, second = (str(distinct[int(order[i])]) for i in (at, at + 1))
