@@ -124,7 +124,10 @@ def _as_list(array: pa.Array) -> pa.Array:
     starts = np.asarray(array.offsets)[:count]
     ends = np.cumsum(sizes)
     taken = np.arange(ends[-1] if count else 0) + np.repeat(starts - (ends - sizes), sizes)
-    values = array.values.take(pa.array(taken, pa.int64()))
+    values = array.values
+    if pa.types.is_string_view(values.type):  # pyarrow takes none of these
+        values = values.cast(pa.large_string())
+    values = values.take(pa.array(taken, pa.int64()))
     return pa.LargeListArray.from_arrays(
         pa.array(np.concatenate([[0], ends]), pa.int64()), values, mask=pa.array(missing)
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_store.parquet.arrays import plain
+from feature_store.parquet.arrays import is_list, plain
 from feature_store.parquet.columns import DataFileError
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -72,8 +73,12 @@ class ParquetTable:
                 first = row
         row = first
         own = [name for name in columns if name not in self._partition]
+        # Arrow reads lists of dictionaries (polars' categories) from one row group at a time.
+        runs = [[group] for group in groups] if self._has_lists_of_dictionaries(own) else [groups]
         try:
-            for batch in self._file.iter_batches(batch_size, row_groups=groups, columns=own):
+            for batch in chain.from_iterable(
+                self._file.iter_batches(batch_size, row_groups=run, columns=own) for run in runs
+            ):
                 skip = max(0, start - row)
                 if skip < batch.num_rows:
                     part = batch.slice(skip)
@@ -90,6 +95,10 @@ class ParquetTable:
             raise DataFileError(
                 f"{self.path}: column {self._damaged(own)}: cannot be read after row {row}: {why}"
             ) from error
+
+    def _has_lists_of_dictionaries(self, columns: Sequence[str]) -> bool:
+        kinds = [self.schema.field(name).type for name in columns]
+        return any(is_list(kind) and pa.types.is_dictionary(kind.value_type) for kind in kinds)
 
     def _damaged(self, columns: Sequence[str]) -> str:
         """Name the first column that cannot be read."""

@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.feature_store.parquet.other_writers import compare
+from tests.feature_store.parquet.other_tables import CONTENTS, compare, content_of
 
 
 def main() -> int:
@@ -24,6 +24,7 @@ def main() -> int:
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
     outcomes: Counter[str] = Counter(equal=0, refused=0, wrong=0)
+    by_content = {content: Counter(outcomes) for content in CONTENTS}
     faults = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(given.first, given.first + given.tables):
@@ -31,10 +32,11 @@ def main() -> int:
             room.mkdir()
             result = compare(seed, room)
             outcomes[result.outcome] += 1
+            by_content[content_of(seed)][result.outcome] += 1
             if result.outcome == "wrong":
                 faults.append(result.what)
             shutil.rmtree(room)
-    report = {"tables": given.tables, **outcomes, "faults": faults[:10]}
+    report = {"tables": given.tables, **outcomes, **by_content, "faults": faults[:10]}
     print(json.dumps(report) if given.json else "\n".join(f"{k}: {v}" for k, v in report.items()))
     return 1 if outcomes["wrong"] else 0
 

@@ -9,12 +9,10 @@ import pytest
 pytest.importorskip("polars")
 pytest.importorskip("duckdb")
 
-from tests.feature_store.parquet.other_writers import LAYOUTS, WRITERS, compare
-
-ROUND = len(WRITERS) * len(LAYOUTS)
+from tests.feature_store.parquet.other_tables import ROUND, compare, content_of
 
 
-@pytest.mark.parametrize("first", range(0, 10 * ROUND, ROUND))
+@pytest.mark.parametrize("first", range(0, 20 * ROUND, ROUND), ids=content_of)
 def test_tables_of_other_writers_are_read_equal_or_refused_by_name(
     tmp_path: Path, first: int
 ) -> None:
