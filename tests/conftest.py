@@ -1,8 +1,13 @@
 """What every test process wants, whichever room it tests."""
 
+import os
 import signal
 
 import pytest
+
+# Before numpy is loaded: several threads of small products wait for each other on a busy machine,
+# ten times as long as one takes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import training  # noqa: F401 — decides how OpenMP waits, before anything loads torch
 from tests.redis_fixtures import (  # noqa: F401 — for every room

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from model_export.__main__ import app
@@ -137,15 +135,6 @@ def test_a_network_that_float32_rounds_is_published_and_verified(
     assert not bundle.manifest.parity.rounding_accepted
     assert bundle.golden().bound.max() == bundle.manifest.parity.tolerance
     verify(bundle.path)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread: several wait for each other on a busy machine, 20 times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
