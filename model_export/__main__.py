@@ -15,7 +15,8 @@ from model_export.bundle.manifest import MANIFEST
 from model_export.bundle.signature import PublicKeys, read_signature
 from model_export.bundle.signature import sign as sign_bundle
 from model_export.bundle.verify import verify as verify_bundle
-from model_export.cli.app import AsJson, BundlePath, print_json, refusals
+from model_export.cli import options
+from model_export.cli.app import print_json, refusals
 from model_export.cli.build import build
 from model_export.cli.calibrate import calibrate
 from model_export.cli.fuxictr import import_fuxictr
@@ -35,11 +36,11 @@ app.command()(bench_top_k)
 
 @app.command()
 def verify(
-    bundle: BundlePath,
+    bundle: options.BundlePath,
     public_key: Annotated[
         Path | None, typer.Option(help="PEM file; require a signature by a key in it.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Verify digests, signature, schema, inputs and outputs, and golden answers, without torch."""
     with refusals():
@@ -65,9 +66,9 @@ def verify(
 
 @app.command()
 def sign(
-    bundle: BundlePath,
+    bundle: options.BundlePath,
     key: Annotated[Path, typer.Option(help="Ed25519 private key, PEM.")],
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Sign the manifest, and with it every file it lists; services verify it (QIN_PUBLIC_KEY)."""
     with refusals():
@@ -80,7 +81,7 @@ def sign(
 
 
 @app.command()
-def info(bundle: BundlePath, as_json: AsJson = False) -> None:
+def info(bundle: options.BundlePath, as_json: options.AsJson = False) -> None:
     """Show a bundle's schema, sizes, work per candidate, parity and files."""
     with refusals():
         opened = Bundle.open(bundle)

@@ -76,8 +76,8 @@ def read_rows(
             partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
         except OSError as error:
             raise ReaderError(
-                f"{cache}: cannot keep the rows of {path}: {error}; "
-                "training takes another folder as --cache"
+                f"{cache}: cannot keep the rows of {path}: {error.strerror}; "
+                "give another folder as --cache"
             ) from error
         try:
             reader.read_into(partial, on_progress)

@@ -12,7 +12,8 @@ from feature_store.contract import ItemRows
 from feature_store.schema import FeatureSchema
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
-from model_export.cli.app import AsJson, print_json, refusals, trained
+from model_export.cli import options
+from model_export.cli.app import print_json, refusals, trained
 from model_export.cli.progress import counted
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def bench(
     report: Annotated[
         Path | None, typer.Option(help="Write table and plot into this page.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Benchmark published, shared-user and folded networks and their lower bound, interleaved."""
     if sum(given is not None for given in (bundle, checkpoint, schema)) > 1:
@@ -83,7 +84,7 @@ def bench_top_k(
     data: Annotated[
         Path | None, typer.Option(help="With --bundle: data folder to draw items from.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Benchmark exact top-k: int8 with a rescored shortlist against all in float32."""
     if (bundle is None) != (data is None):
@@ -113,12 +114,12 @@ def bench_top_k(
 def _catalogue(bundle: Path | None, data: Path | None) -> tuple[Bundle | None, ItemRows | None]:
     if bundle is None or data is None:
         return None, None
-    from model_export.quality.held_out import HeldOut
+    from model_export.quality.held_out import read_items
 
     opened = Bundle.open(bundle)
     if opened.manifest.quantisation is None:
         raise BundleError(f"{opened.path}: holds no int8 ranker; build it with --int8")
-    return opened, HeldOut.read(data, opened.schema).rows.items.rows[1:]
+    return opened, read_items(data, opened.schema).rows[1:]
 
 
 def _subject(bundle: Path | None, checkpoint: Path | None, schema: Path | None) -> Subject:

@@ -1,4 +1,4 @@
-"""Shared by the commands: options, error messages, and the networks to export."""
+"""Shared by the commands: error messages, and the networks to export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import orjson
 import typer
@@ -19,25 +19,6 @@ from model_export.bundle.manifest import Training
 if TYPE_CHECKING:
     from model_export.build import Int8
     from training.qin import QIN
-
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
-Models = Annotated[Path, typer.Option("--out", help="Models folder; the bundle is OUT/VERSION.")]
-VersionName = Annotated[
-    str | None, typer.Option("--version", help="Name of the bundle; the time in UTC by default.")
-]
-WantsInt8 = Annotated[
-    bool, typer.Option("--int8", help="Add an int8 ranker if it passes its gate on DATA.")
-]
-Force = Annotated[
-    bool, typer.Option("--force", help="With --int8: publish it even if the gate fails.")
-]
-AcceptRounding = Annotated[
-    bool,
-    typer.Option(
-        "--accept-rounding", help="Publish answers that float32 rounds beyond their bounds."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 @contextmanager
@@ -79,7 +60,7 @@ def untrained(schema: Path | None, seed: int) -> QIN:
     )
 
 
-def wanted_int8(network: QIN, data: Path | None, force: bool) -> Int8:
+def wanted_int8(network: QIN, data: Path | None, force: bool, cache: Path | None = None) -> Int8:
     """The int8 gate on the rows of ``data``; for a random network, on random rows."""
     from model_export.build import Int8
     from model_export.quality.held_out import HeldOut
@@ -87,4 +68,4 @@ def wanted_int8(network: QIN, data: Path | None, force: bool) -> Int8:
 
     if data is None:
         return Int8(random_held_out(network), force)
-    return Int8(HeldOut.read(data, network.schema), force)
+    return Int8(HeldOut.read(data, network.schema, cache), force)

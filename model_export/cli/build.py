@@ -9,19 +9,8 @@ import typer
 
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.manifest import Training
-from model_export.cli.app import (
-    AcceptRounding,
-    AsJson,
-    Force,
-    Models,
-    VersionName,
-    WantsInt8,
-    print_json,
-    refusals,
-    trained,
-    untrained,
-    wanted_int8,
-)
+from model_export.cli import options
+from model_export.cli.app import print_json, refusals, trained, untrained, wanted_int8
 from model_export.cli.progress import steps
 from model_export.cli.report import calibration_in_words, gate_in_words
 
@@ -30,15 +19,16 @@ def build(
     checkpoint: Annotated[
         Path | None, typer.Argument(metavar="[CHECKPOINT]", help="A checkpoint's folder.")
     ] = None,
-    out: Models = Path("var/models"),
-    version: VersionName = None,
-    int8: WantsInt8 = False,
+    out: options.Models = Path("var/models"),
+    version: options.VersionName = None,
+    int8: options.WantsInt8 = False,
     data: Annotated[
         Path | None,
         typer.Option(help="With --int8: folder of held-out rows (valid.parquet) and items."),
     ] = None,
-    force: Force = False,
-    accept_rounding: AcceptRounding = False,
+    cache: options.Cache = None,
+    force: options.Force = False,
+    accept_rounding: options.AcceptRounding = False,
     random: Annotated[
         bool, typer.Option("--random", help="Random weights instead of a checkpoint.")
     ] = False,
@@ -46,7 +36,7 @@ def build(
         Path | None, typer.Option(help="With --random: schema file (MicroLens by default).")
     ] = None,
     seed: Annotated[int, typer.Option(help="With --random.")] = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Fold CHECKPOINT and publish it; fails if an answer is off by more than float32 rounding."""
     if (checkpoint is None) != random:
@@ -57,6 +47,8 @@ def build(
         )
     if not int8 and (force or data):
         raise typer.BadParameter("--data and --force require --int8")
+    if cache is not None and data is None:
+        raise typer.BadParameter("--cache requires --data")
     with refusals():
         from model_export.build import STEPS
         from model_export.build import build as build_bundle
@@ -73,7 +65,7 @@ def build(
                 out,
                 version=version,
                 training=training,
-                int8=wanted_int8(network, data, force) if int8 else None,
+                int8=wanted_int8(network, data, force, cache) if int8 else None,
                 accept_rounding=accept_rounding,
                 announce=announce,
             )

@@ -7,16 +7,8 @@ from typing import Annotated
 
 import typer
 
-from model_export.cli.app import (
-    AcceptRounding,
-    AsJson,
-    Force,
-    Models,
-    VersionName,
-    WantsInt8,
-    refusals,
-    trained,
-)
+from model_export.cli import options
+from model_export.cli.app import refusals, trained
 from model_export.cli.build import tell_published
 from model_export.cli.progress import steps
 
@@ -24,15 +16,16 @@ from model_export.cli.progress import steps
 def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's folder.")],
     data: Annotated[Path, typer.Option(help="Folder of held-out rows (valid.parquet) and items.")],
+    cache: options.Cache = None,
     negative_sampling_rate: Annotated[
         float, typer.Option(min=1e-6, max=1.0, help="Share of the negatives kept in the data.")
     ] = 1.0,
-    out: Models = Path("var/models"),
-    version: VersionName = None,
-    int8: WantsInt8 = False,
-    force: Force = False,
-    accept_rounding: AcceptRounding = False,
-    as_json: AsJson = False,
+    out: options.Models = Path("var/models"),
+    version: options.VersionName = None,
+    int8: options.WantsInt8 = False,
+    force: options.Force = False,
+    accept_rounding: options.AcceptRounding = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Fit Platt scaling on DATA, fold it into the last layer, and publish the bundle."""
     if force and not int8:
@@ -47,7 +40,7 @@ def calibrate(
         with steps((load, scale, *STEPS)) as announce:
             announce(load)
             network, training = trained(checkpoint)
-            held_out = HeldOut.read(data, network.schema)
+            held_out = HeldOut.read(data, network.schema, cache)
             announce(scale)
             found = fit(network, held_out, negative_sampling_rate)
             bundle = build(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from model_export.cli.app import AsJson, print_json, refusals
+from model_export.cli import options
+from model_export.cli.app import print_json, refusals
 
 
 def import_fuxictr(
@@ -17,7 +18,7 @@ def import_fuxictr(
     ],
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
     history: Annotated[int, typer.Option(min=1, help="Longest history it was trained on.")] = 64,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Convert a QIN_variety_v9 checkpoint, with or without users and levels, of any sizes."""
     with refusals():

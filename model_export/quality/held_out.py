@@ -13,6 +13,7 @@ from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema
 from model_export.bundle.errors import BundleError
 from training.catalogue import Catalogue
+from training.dataset import catalogue
 from training.reader import read_rows
 from training.rows import Rows
 
@@ -43,6 +44,14 @@ class UserList:
         )
 
 
+def read_items(folder: Path, schema: FeatureSchema) -> Catalogue:
+    """Read the items of a data folder. Raises BundleError for invalid data."""
+    try:
+        return catalogue(folder, schema)
+    except (DataFileError, OSError) as error:
+        raise BundleError(f"held-out data: {error}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class HeldOut:
     """Labelled rows outside of the training data."""
@@ -51,12 +60,14 @@ class HeldOut:
     name: str
 
     @classmethod
-    def read(cls, folder: Path, schema: FeatureSchema) -> HeldOut:
-        """Read ``valid.parquet`` of a data folder. Raises BundleError for invalid data."""
-        info, more = folder / "item_info.parquet", folder / "item_feature.parquet"
+    def read(cls, folder: Path, schema: FeatureSchema, cache: Path | None = None) -> HeldOut:
+        """Read ``valid.parquet`` of a data folder. Raises BundleError for invalid data.
+
+        The rows are cached in ``cache``, by default ``.cache`` in the folder.
+        """
+        items = read_items(folder, schema)
         try:
-            items = Catalogue.read([info, more] if more.exists() else [info], schema)
-            rows = read_rows(folder / FILE, items, folder / ".cache")
+            rows = read_rows(folder / FILE, items, cache or folder / ".cache")
         except (DataFileError, OSError) as error:
             raise BundleError(f"held-out data: {error}") from error
         return cls.of(rows, f"{folder.resolve().name}/{FILE}")
