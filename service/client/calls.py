@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 from urllib.parse import quote
 
 import numpy as np
@@ -18,12 +18,13 @@ BINARY, JSON = "application/octet-stream", "application/json"
 SIZE = "binary_data_size"
 OUTPUTS = ("score", "known")
 DTYPES = {"FP32": np.dtype("<f4"), "BOOL": np.dtype(np.bool_)}
+Ids = ArrayLike | Sequence[str]  # integers; strings where the service's ids are texts
 
 
 class Options(TypedDict, total=False):
     """Optional parts of a score call."""
 
-    history: ArrayLike  # item ids, oldest first, instead of the stored history
+    history: Ids  # item ids, oldest first, instead of the stored history
     context: Mapping[str, ArrayLike]  # feature -> one value per item
     model_version: str  # by this version (or `active`, `previous`) only
     priority: Literal["online", "batch"]
@@ -41,38 +42,63 @@ class Scores:
     notes: Mapping[str, Any]  # cold user, unknown items, …: see docs/http-api.md
 
 
+class Tensor(NamedTuple):
+    """An input of shape [size]."""
+
+    datatype: str
+    size: int
+    content: bytes
+
+    @classmethod
+    def numbers(cls, name: str, values: ArrayLike) -> Tensor:
+        array = _int64(name, values)
+        return cls("INT64", len(array), array.tobytes())
+
+    @classmethod
+    def ids(cls, user_id: int | str, name: str, values: Any) -> Tensor:
+        """Of the kind that the user's id is: numbers, or texts, each after its length."""
+        if not isinstance(user_id, str):
+            return cls.numbers(name, values)
+        encoded = [text.encode() for text in _texts(name, values)]
+        content = b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
+        return cls("BYTES", len(encoded), content)
+
+
 def score_call(
     model: str,
-    user_id: int,
-    item_ids: ArrayLike,
+    user_id: int | str,
+    item_ids: Ids,
     *,
-    history: ArrayLike | None = None,
+    history: Ids | None = None,
     context: Mapping[str, ArrayLike] | None = None,
     model_version: str | None = None,
     priority: str | None = None,
     request_id: str | None = None,
 ) -> Call:
     """ValueError or TypeError for invalid arguments."""
-    tensors = {"user_id": _int64("user_id", [user_id]), "item_id": _int64("item_ids", item_ids)}
+    tensors = {
+        "user_id": Tensor.ids(user_id, "user_id", [user_id]),
+        "item_id": Tensor.ids(user_id, "item_ids", item_ids),
+    }
     if history is not None:
-        tensors["history"] = _int64("history", history)
+        tensors["history"] = Tensor.ids(user_id, "history", history)
     if taken := {"user_id", "item_id", "history"} & set(context or {}):
         raise ValueError(f"context: {', '.join(sorted(taken))} cannot be context features")
-    tensors |= {name: _int64(name, values) for name, values in (context or {}).items()}
+    tensors |= {name: Tensor.numbers(name, values) for name, values in (context or {}).items()}
     header = {
         "inputs": [
             {
                 "name": name,
-                "shape": [len(values)],
-                "datatype": "INT64",
-                "parameters": {SIZE: values.nbytes},
+                "shape": [tensor.size],
+                "datatype": tensor.datatype,
+                "parameters": {SIZE: len(tensor.content)},
             }
-            for name, values in tensors.items()
+            for name, tensor in tensors.items()
         ],
         "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in OUTPUTS],
     }
     content = orjson.dumps(header)
-    body = b"".join([content, *(values.tobytes() for values in tensors.values())])
+    body = b"".join([content, *(tensor.content for tensor in tensors.values())])
     headers = {"Content-Type": BINARY, LENGTH_HEADER: str(len(content))}
     if priority is not None:
         headers["X-Priority"] = priority
@@ -102,10 +128,11 @@ def read_scores(reply: Reply) -> Scores:
         raise ClientError(f"invalid answer: {error!r}") from error
 
 
-def click_call(user_id: int, item_ids: ArrayLike, *, key: str | None = None) -> Call:
+def click_call(user_id: int | str, item_ids: Ids, *, key: str | None = None) -> Call:
     """Build the call that sends clicks, oldest first. With a ``key`` the service applies them once
     and it may be retried; without one it is not retried once it may have arrived."""
-    content: dict[str, Any] = {"user_id": user_id, "item_ids": _int64("item_ids", item_ids)}
+    read: Callable[[str, Any], Any] = _texts if isinstance(user_id, str) else _int64
+    content: dict[str, Any] = {"user_id": user_id, "item_ids": read("item_ids", item_ids)}
     if key is not None:
         content["key"] = key
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -126,3 +153,10 @@ def _int64(name: str, values: ArrayLike) -> NDArray[np.int64]:
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"{name}: must be a list of integers")
     return np.ascontiguousarray(array, dtype="<i8")
+
+
+def _texts(name: str, values: Any) -> list[str]:
+    texts = None if isinstance(values, str) else list(values)
+    if texts is None or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{name}: must be a list of strings, as user_id is one")
+    return [str(text) for text in texts]  # of numpy's own type, too

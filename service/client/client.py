@@ -8,6 +8,8 @@
 environment. If clicks are accepted at the admin port, ``events_url`` and ``events_key`` are that
 port's URL and token.
 
+Where the service's ids are texts, users and items are given as strings.
+
 ``AsyncClient`` is the same with ``await``. Both keep connections alive, end each call by its
 deadline, and retry only what is safe to repeat (``service.client.retry``).
 """
@@ -20,11 +22,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypedDict, TypeVar, Unpack
-from urllib.parse import urlsplit
 
-from numpy.typing import ArrayLike
-
+from service.client.address import Address
 from service.client.calls import (
+    Ids,
     Options,
     Scores,
     click_call,
@@ -75,14 +76,16 @@ class _Settings:
         events_url: str | None = None,
         events_key: str | None = None,
     ) -> None:
-        self.url, self.model = _checked("url", url), model
-        self.events_url = self.url if events_url is None else _checked("events_url", events_url)
+        address, self.model = Address.parse("url", url), model
+        events = address if events_url is None else Address.parse("events_url", events_url)
+        self.url, self.events_url = address.url, events.url
         self._deadline_ms, self._retries = deadline_ms, retries
         key = os.environ.get("QIN_API_KEY") if api_key is None else api_key
-        self._key = _bearer("api_key", key)
-        self._events_key = _bearer("events_key", key if events_key is None else events_key)
+        self._key = {**address.headers, **_bearer("api_key", key)}
+        bearer = _bearer("events_key", key if events_key is None else events_key)
+        self._events_key = {**events.headers, **bearer}
 
-    def _click(self, user_id: int, item_ids: ArrayLike, key: str | None) -> Call:
+    def _click(self, user_id: int | str, item_ids: Ids, key: str | None) -> Call:
         call = click_call(user_id, item_ids, key=key)
         return replace(call, headers={**call.headers, **self._events_key})
 
@@ -97,13 +100,6 @@ class _Settings:
             raise ValueError(f"deadline_ms: must be above 0, got {milliseconds!r}")
         keyed = replace(call, headers={**self._key, **call.headers})
         return retry(keyed, milliseconds / 1e3, self._retries)
-
-
-def _checked(name: str, url: str) -> str:
-    at = urlsplit(url)
-    if at.scheme not in ("http", "https") or not at.hostname or at.query or at.fragment:
-        raise ValueError(f"{name}: must be http://HOST[:PORT][/PREFIX], got {url!r}")
-    return url.rstrip("/")
 
 
 def _bearer(name: str, key: str | None) -> dict[str, str]:
@@ -123,8 +119,8 @@ class Client(_Settings):
 
     def score(
         self,
-        user_id: int,
-        item_ids: ArrayLike,
+        user_id: int | str,
+        item_ids: Ids,
         *,
         deadline_ms: float | None = None,
         **options: Unpack[Options],
@@ -135,8 +131,8 @@ class Client(_Settings):
 
     def click(
         self,
-        user_id: int,
-        item_ids: ArrayLike,
+        user_id: int | str,
+        item_ids: Ids,
         *,
         key: str | None = None,
         deadline_ms: float | None = None,
@@ -187,8 +183,8 @@ class AsyncClient(_Settings):
 
     async def score(
         self,
-        user_id: int,
-        item_ids: ArrayLike,
+        user_id: int | str,
+        item_ids: Ids,
         *,
         deadline_ms: float | None = None,
         **options: Unpack[Options],
@@ -199,8 +195,8 @@ class AsyncClient(_Settings):
 
     async def click(
         self,
-        user_id: int,
-        item_ids: ArrayLike,
+        user_id: int | str,
+        item_ids: Ids,
         *,
         key: str | None = None,
         deadline_ms: float | None = None,
