@@ -40,7 +40,7 @@ app.add_typer(recipes.app, name="recipe")
 @app.command()
 def synthesize(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    preset: Annotated[Literal["demo", "challenge"], typer.Option(help="Sizes.")] = "demo",
+    preset: Annotated[Literal["demo", "taste", "challenge"], typer.Option(help="Sizes.")] = "demo",
     train: Annotated[int | None, typer.Option(min=4, help="Rows.")] = None,
     valid: Annotated[int | None, typer.Option(min=4, help="Rows.")] = None,
     test: Annotated[int | None, typer.Option(min=4, help="Rows.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,25 +33,37 @@ def write_items(folder: Path, items: Items) -> None:
     pq.write_table(pa.table(feature), folder / "item_feature.parquet", compression="zstd")
 
 
+def write_users(folder: Path, ids: Indices, index: Indices, country: Indices) -> None:
+    """Write ``user_info``, (U,) each; an index of 0 is none."""
+    users = {"user_id": pa.array(ids), "user_index": pa.array(index), "country": pa.array(country)}
+    pq.write_table(pa.table(users), folder / "user_info.parquet", compression="zstd")
+
+
 class RowFile:
     """Writes ``train``, ``valid`` or ``test`` by row groups; ``test`` has ``ID`` for a label."""
 
-    def __init__(self, path: Path, items: Items, *, labelled: bool) -> None:
+    def __init__(self, path: Path, items: Items, *, labelled: bool, requests: bool = False) -> None:
         self._items, self._labelled, self._rows = items, labelled, 0
         numbers = ("user_id", "item_seq", "item_id", "likes_level", "views_level")
         kinds = {name: pa.int64() for name in numbers} | {"item_seq": pa.list_(pa.int64())}
+        kinds |= {"device": pa.int64(), "hour": pa.float32()} if requests else {}
         kinds |= {"label": pa.float64()} if labelled else {"ID": pa.int64()}
         self._schema = pa.schema(list(kinds.items()))
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def write(
-        self, user: Indices, history: Indices, target: Indices, label: NDArray[np.bool_]
+        self,
+        user: Indices,
+        history: Indices,
+        target: Indices,
+        label: NDArray[np.bool_],
+        requests: Sequence[pa.Array] = (),
     ) -> None:
-        """Write user (n,), history (n, L), target (n,), label (n,)."""
+        """Write user (n,), history (n, L), target (n,), label (n,); device and hour (n,)."""
         levels = self._items.levels[target]
         number = np.arange(self._rows, self._rows + len(user))
         last = label.astype(np.float64) if self._labelled else number
-        columns = [user, _lists(history), target, levels[:, 0], levels[:, 1], last]
+        columns = [user, _lists(history), target, levels[:, 0], levels[:, 1], *requests, last]
         self._writer.write_table(pa.table(columns, schema=self._schema))
         self._rows += len(user)
 

@@ -130,10 +130,15 @@ class ClickModel:
 
     def probability(self, history: Indices, target: Indices) -> NDArray[np.float64]:
         """Compute P(click) of targets (U, R) after histories (U, L)."""
+        return sigmoid(self.logit(history, target))
+
+    def logit(self, history: Indices, target: Indices) -> NDArray[np.float64]:
+        """Compute the logit of P(click), (U, R)."""
         affinity = self._interest(history)[:, None, :] * self.items.latent[target]
+        logit: NDArray[np.float64]
         logit = AFFINITY / np.sqrt(LATENT) * affinity.sum(2, dtype=np.float64)
         logit += POPULARITY * self.items.popularity[target] + self.intercept
-        return _sigmoid(logit)
+        return logit
 
     def _interest(self, history: Indices) -> Floats:
         """Compute (U, K): the shrunken mean of the history's latent vectors."""
@@ -202,7 +207,7 @@ def _normal(rng: np.random.Generator, count: int) -> Floats:
     return rng.standard_normal((count, LATENT), np.float32)
 
 
-def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float64]:
+def sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(-logit))
 
 

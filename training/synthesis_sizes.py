@@ -5,8 +5,18 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from feature_store.schema import MAX_HISTORY, Categorical, CategoricalList, Dense, FeatureSchema
+from feature_store.schema import (
+    MAX_HISTORY,
+    Categorical,
+    CategoricalList,
+    Dense,
+    FeatureSchema,
+    Numeric,
+)
 from training.click_model import LEVELS
+from training.taste import COUNTRIES, DEVICES
+
+USER_INDEX = "user_index"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -23,16 +33,55 @@ class SynthesisSizes:
     history: int = Field(default=32, ge=1, le=MAX_HISTORY, description="longest history")
     item_width: int = Field(default=16, ge=1, le=4096, description="of each item feature")
     context_width: int = Field(default=8, ge=1, le=4096, description="of each level")
+    rows_per_user: int = Field(default=4, ge=1, description="in the training rows")
+    taste: bool = Field(default=False, description="clicks depend on user and request, too")
+    user_width: int = Field(default=8, ge=1, le=4096, description="of each of their features")
+
+    @property
+    def train_users(self) -> int:
+        return -(-self.train // self.rows_per_user)
 
     @property
     def schema(self) -> FeatureSchema:
-        """The challenge's features in these sizes; for the challenge's sizes, its own schema."""
-        width, levels = self.item_width, LEVELS + 1
-        schema = FeatureSchema(
+        """The challenge's features in these sizes; for the challenge's sizes, its own schema.
+
+        With ``taste``, user and request features, too, and levels that history items carry.
+        """
+        schema = self.plain_schema
+        if self.taste:
+            width = self.user_width
+            return FeatureSchema(
+                **{name: getattr(schema, name) for name in FeatureSchema.model_fields}
+                | {
+                    "user": (
+                        Categorical(name=USER_INDEX, vocabulary=self.train_users + 1, width=width),
+                        Categorical(name="country", vocabulary=COUNTRIES + 1, width=width),
+                    ),
+                    "user_identity": USER_INDEX,
+                    "request": (
+                        Categorical(name="device", vocabulary=DEVICES + 1, width=width),
+                        Numeric(name="hour", kind="numeric", width=width),
+                    ),
+                }
+            )
+        challenge = FeatureSchema.microlens()
+        same = schema.model_copy(update={"name": challenge.name}) == challenge
+        return challenge if same else schema
+
+    @property
+    def plain_schema(self) -> FeatureSchema:
+        """The schema without user and request features."""
+        width = self.item_width
+        levels = tuple(
+            Categorical(name=name, vocabulary=LEVELS + 1, width=self.context_width)
+            for name in ("likes_level", "views_level")
+        )
+        return FeatureSchema(
             name="synthetic",
             history_length=self.history,
             identity="item_id",
             item=(
+                *(levels if self.taste else ()),
                 Categorical(name="item_id", vocabulary=self.items + 1, width=width),
                 CategoricalList(
                     name="item_tags",
@@ -43,18 +92,13 @@ class SynthesisSizes:
                 ),
                 Dense(name="item_emb_d128", kind="dense", size=self.embedding, width=width),
             ),
-            context=(
-                Categorical(name="likes_level", vocabulary=levels, width=self.context_width),
-                Categorical(name="views_level", vocabulary=levels, width=self.context_width),
-            ),
+            context=levels,
         )
-        challenge = FeatureSchema.microlens()
-        same = schema.model_copy(update={"name": challenge.name}) == challenge
-        return challenge if same else schema
 
 
 SIZES = {
     "demo": SynthesisSizes(),
+    "taste": SynthesisSizes(taste=True, rows_per_user=40),
     "challenge": SynthesisSizes(
         train=3_600_000,
         valid=10_000,

@@ -2,7 +2,8 @@
 
 ``train``, ``valid``, ``test``, ``item_info`` and ``item_feature`` parquet with the challenge's
 columns and types (without the unused BERT and CLIP embeddings of ``item_feature``),
-``schema.yaml``, and ``truth.json`` with the best AUC that any model can reach.
+``schema.yaml``, and ``truth.json`` with the best AUC that any model can reach. With ``taste``,
+also ``user_info``, columns of requests, and ``plain.yaml``, the schema without their features.
 The same seed and sizes give the same rows.
 """
 
@@ -20,20 +21,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.challenge_files import RowFile, write_items
-from training.click_model import ClickModel, Indices, Users, plant_items
+from training.challenge_files import RowFile, write_items, write_users
+from training.click_model import ClickModel, Indices, Users, plant_items, sigmoid
 from training.metrics import auc
 from training.progress import OnProgress, no_progress
 from training.synthesis_sizes import SIZES, SynthesisSizes
+from training.taste import Requests, Taste
 
 __all__ = ["SIZES", "SynthesisError", "SynthesisSizes", "Truth", "synthesize"]
 
-ROWS_PER_USER = 4
+ROWS_PER_USER = 4  # of valid and test
 BLOCK_USERS = 8192  # drawn and written together: one row group
 RETURNING = 0.5  # share of users of valid and test that are also in train
 LATER_CLICKS = 4  # of a returning user since train
 SPLITS = ("train", "valid", "test")
-ITEMS, CLICKS, ROWS = range(3)  # streams of random numbers
+ITEMS, CLICKS, ROWS, TASTE, REQUESTS = range(5)  # streams of random numbers
 
 
 class SynthesisError(ValueError):
@@ -49,6 +51,7 @@ class Truth:
     positives_train: float  # share
     seed: int
     sizes: SynthesisSizes
+    best_auc_valid_without_features: float | None = None  # of user and request
 
 
 def synthesize(
@@ -72,18 +75,29 @@ def synthesize(
         )
         clicks = ClickModel(items, sizes.history, np.random.default_rng([seed, CLICKS]))
         write_items(partial, items)
+        taste = _taste(clicks, sizes, seed) if sizes.taste else None
+        splits = [_Split(clicks, sizes, split, seed, taste) for split in SPLITS]
         made = {
-            split: _write(
-                partial / f"{split}.parquet", _Split(clicks, sizes, split, seed), on_progress
-            )
-            for split in SPLITS
+            split.name: _write(partial / f"{split.name}.parquet", split, on_progress)
+            for split in splits
         }
+        without = None
+        if taste:
+            number = np.arange(len(taste.country))
+            index = np.where(number < taste.known, number + 1, 0)
+            write_users(partial, _user_id(number, seed), index, taste.country)
+            plain = sizes.plain_schema.to_yaml()
+            (partial / "plain.yaml").write_text(plain, encoding="utf-8")
+            rows = made["valid"]
+            best = taste.without_features(rows.logit, items.latent[rows.target])
+            without = auc(best, rows.label)
         truth = Truth(
-            best_auc_valid=_best_auc("valid", *made["valid"]),
-            best_auc_test=_best_auc("test", *made["test"]),
-            positives_train=float(made["train"][1].mean()),
+            best_auc_valid=made["valid"].best_auc("valid"),
+            best_auc_test=made["test"].best_auc("test"),
+            positives_train=float(made["train"].label.mean()),
             seed=seed,
             sizes=sizes,
+            best_auc_valid_without_features=without,
         )
         (partial / "schema.yaml").write_text(schema.to_yaml(), encoding="utf-8")
         (partial / "truth.json").write_text(json.dumps(asdict(truth), indent=2) + "\n")
@@ -102,8 +116,26 @@ class _Block:
     number: Indices  # (U,) of the user, from 0
     history: Indices  # (U, L)
     target: Indices  # (U, rows per user)
-    probability: NDArray[np.float64]  # (U, rows per user)
+    logit: NDArray[np.float64]  # (U, rows per user) of the click model
+    best: NDArray[np.float64]  # (U, rows per user) the best prediction
     label: NDArray[np.bool_]  # (U, rows per user)
+    requests: Requests | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What is known of the rows of a file, (n,) each."""
+
+    target: Indices
+    logit: NDArray[np.float64]
+    best: NDArray[np.float64]
+    label: NDArray[np.bool_]
+
+    def best_auc(self, split: str) -> float:
+        if self.label.all() or not self.label.any():
+            rows = len(self.label)
+            raise SynthesisError(f"{split}: {rows} rows have but one label; make more of them")
+        return auc(self.best, self.label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +146,11 @@ class _Split:
     sizes: SynthesisSizes
     name: str
     seed: int
+    taste: Taste | None = None
+
+    @property
+    def rows_per_user(self) -> int:
+        return self.sizes.rows_per_user if self.name == "train" else ROWS_PER_USER
 
     @property
     def rows(self) -> int:
@@ -121,7 +158,7 @@ class _Split:
 
     @property
     def users(self) -> int:
-        return -(-self.rows // ROWS_PER_USER)
+        return -(-self.rows // self.rows_per_user)
 
     def blocks(self) -> Iterator[_Block]:
         for block in range(-(-self.users // BLOCK_USERS)):
@@ -131,10 +168,17 @@ class _Split:
                 number += self._first_number
                 self._return(rng, block, users, number)
             cold = self.name != "train"
-            target = self.clicks.candidates(rng, len(number), ROWS_PER_USER, cold=cold)
-            probability = self.clicks.probability(users.history, target)
-            label = rng.random(probability.shape) < probability
-            yield _Block(number, users.history, target, probability, label)
+            target = self.clicks.candidates(rng, len(number), self.rows_per_user, cold=cold)
+            logit = self.clicks.logit(users.history, target)
+            requests, probability, best = None, sigmoid(logit), sigmoid(logit)
+            if self.taste:
+                stream = [self.seed, REQUESTS, SPLITS.index(self.name), block]
+                requests = Requests.draw(np.random.default_rng(stream), target.shape)
+                latent = self.clicks.items.latent[target]
+                tasted = self.taste.logit(logit, number, latent, requests)
+                probability, best = sigmoid(tasted), self.taste.best(tasted, number)
+            label = rng.random(target.shape) < probability
+            yield _Block(number, users.history, target, logit, best, label, requests)
 
     def _new_users(self, block: int) -> tuple[np.random.Generator, Users]:
         rng = np.random.default_rng([self.seed, ROWS, SPLITS.index(self.name), block])
@@ -159,30 +203,40 @@ class _Split:
         return sum(_Split(self.clicks, self.sizes, split, self.seed).users for split in before)
 
 
-def _write(
-    path: Path, split: _Split, on_progress: OnProgress
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Write a split; return probability and label of every row, (n,) each."""
-    probability, label = np.empty(split.rows), np.empty(split.rows, bool)
-    done = 0
-    with closing(RowFile(path, split.clicks.items, labelled=split.name != "test")) as file:
+def _taste(clicks: ClickModel, sizes: SynthesisSizes, seed: int) -> Taste:
+    """Draw the taste of all users; one click in four, as without it."""
+    rng = np.random.default_rng([seed, TASTE])
+    users = sum(_Split(clicks, sizes, split, seed).users for split in SPLITS)
+    taste = Taste(rng, users, sizes.train_users)
+    sample = clicks.new_users(rng, 8192)
+    target = clicks.candidates(rng, 8192, 8, cold=False)
+    requests = Requests.draw(rng, target.shape)
+    logit = clicks.logit(sample.history, target)
+    number = rng.integers(0, users, 8192)
+    taste.calibrate(taste.logit(logit, number, clicks.items.latent[target], requests))
+    return taste
+
+
+def _write(path: Path, split: _Split, on_progress: OnProgress) -> _Written:
+    """Write a split; return what is known of its rows."""
+    rows = split.rows
+    logit, best, label = np.empty(rows), np.empty(rows), np.empty(rows, bool)
+    written = _Written(np.empty(rows, np.int64), logit, best, label)
+    done, each = 0, split.rows_per_user
+    labelled, requests = split.name != "test", split.taste is not None
+    with closing(RowFile(path, split.clicks.items, labelled=labelled, requests=requests)) as file:
         for block in split.blocks():
-            part = slice(done, min(done + block.target.size, split.rows))
+            part = slice(done, min(done + block.target.size, rows))
             count = part.stop - part.start  # the last user may have fewer rows than the others
-            probability[part] = block.probability.ravel()[:count]
-            label[part] = block.label.ravel()[:count]
-            user = np.repeat(_user_id(block.number, split.seed), ROWS_PER_USER)[:count]
-            history = np.repeat(block.history, ROWS_PER_USER, axis=0)[:count]
-            file.write(user, history, block.target.ravel()[:count], label[part])
+            for name in ("target", "logit", "best", "label"):
+                getattr(written, name)[part] = getattr(block, name).ravel()[:count]
+            user = np.repeat(_user_id(block.number, split.seed), each)[:count]
+            history = np.repeat(block.history, each, axis=0)[:count]
+            asked = block.requests.columns(count) if block.requests else ()
+            file.write(user, history, written.target[part], label[part], asked)
             done = part.stop
-            on_progress(f"write {path.name}", done, split.rows)
-    return probability, label
-
-
-def _best_auc(split: str, probability: NDArray[np.float64], label: NDArray[np.bool_]) -> float:
-    if label.all() or not label.any():
-        raise SynthesisError(f"{split}: {len(label)} rows have but one label; make more of them")
-    return auc(probability, label)
+            on_progress(f"write {path.name}", done, rows)
+    return written
 
 
 def _user_id(number: Indices, seed: int) -> Indices:
