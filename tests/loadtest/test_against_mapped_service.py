@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
 
 from loadtest.analysis.results import summarise
 from loadtest.generator.columns import Reason
 from loadtest.generator.runner import Load, execute
-from loadtest.generator.workload import Workload
+from loadtest.generator.workload import EVENT, Workload
 from loadtest.oracle.bundle_oracle import BundleOracle
 from loadtest.oracle.comparison import check_run
 from tests.feature_store.redis_servers import Server
@@ -28,11 +29,10 @@ from tests.service.world import make_world
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A mapped world, the URL of a service of it, and its oracle."""
+    """A mapped world, and the URL of a service of it."""
 
     world: MappedWorld
     url: str
-    oracle: BundleOracle
 
     def workload(self, **options: Any) -> Workload:
         store = self.world.store
@@ -58,9 +58,15 @@ def served(
         url = f"redis://127.0.0.1:{server.port}?prefix=t{uuid4().hex}"
     world = mapped_in(make_world(folder), url)
     with serving(world.models, world.store, QIN_STORE_TIMEOUT_MS="5000") as service:
-        oracle = BundleOracle(world.models, world.store)
-        yield Served(world, service.url, oracle)
-        oracle.close()
+        yield Served(world, service.url)
+
+
+@pytest.fixture
+def oracle(served: Served) -> Iterator[BundleOracle]:
+    """One for each test: it keeps the histories that it has read."""
+    offline = BundleOracle(served.world.models, served.world.store)
+    yield offline
+    offline.close()
 
 
 WORKLOADS: dict[str, dict[str, Any]] = {
@@ -72,9 +78,11 @@ WORKLOADS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_every_score_of_texts_is_the_offline_one(name: str, served: Served) -> None:
+def test_every_score_of_texts_is_the_offline_one(
+    name: str, served: Served, oracle: BundleOracle
+) -> None:
     with execute(served.load(served.workload(**WORKLOADS[name]))) as run:
-        report = check_run(run, served.oracle)
+        report = check_run(run, oracle)
         result = summarise(run, [], report)
     assert result["buckets"]["ok"] == result["requests"] == report.checked, result["statuses"]
     assert (report.wrong_scores, report.mixed_versions, report.unchecked) == (0, 0, 0)
@@ -82,7 +90,32 @@ def test_every_score_of_texts_is_the_offline_one(name: str, served: Served) -> N
     assert (result["candidates"]["unknown"] > 0) == (name == "texts that are unknown")
 
 
-def test_a_wrong_text_and_a_wrong_score_are_found_answer_by_answer(served: Served) -> None:
+def test_clicks_of_texts_are_stored_and_later_scores_are_the_offline_ones(
+    served: Served, oracle: BundleOracle
+) -> None:
+    users = "1..60"  # texts of users, some of them new
+    mixed = served.workload(users=users, candidates="1..50", events=0.1)
+    with execute(served.load(mixed)) as run:
+        report = check_run(run, oracle)
+        result = summarise(run, [], report)
+        entries = np.flatnonzero(run.bank.kind == EVENT).tolist()
+        clicks = [run.bank.document(entry) for entry in entries]
+    assert result["buckets"]["ok"] == result["requests"], result["statuses"]
+    assert report.checked + report.unchecked == result["requests"] - result["events"]
+    assert report.wrong_scores == 0 < min(report.checked, report.unchecked, result["events"])
+    with execute(served.load(replace(mixed, events=0.0))) as run:
+        report = check_run(run, oracle)
+    assert (report.checked, report.wrong_scores) == (run.count, 0)
+    asked = {"user_id": clicks[-1]["user_id"], "candidates": served.world.items[:5]}
+    (version,) = oracle.versions
+    found = oracle.scores(version, asked)
+    without = oracle.scores(version, {**asked, "history": []})
+    assert np.abs(found - without).max() > 1e-6
+
+
+def test_a_wrong_text_and_a_wrong_score_are_found_answer_by_answer(
+    served: Served, oracle: BundleOracle
+) -> None:
     def other_text(answer: dict[str, Any]) -> None:
         answer["item_ids"][-1] += "?"
 
@@ -93,7 +126,7 @@ def test_a_wrong_text_and_a_wrong_score_are_found_answer_by_answer(served: Serve
         with falsified(served.url, change, every=9) as (url, edited):
             load = served.load(served.workload(candidates="5..20"), url, seconds=2, warmup=0)
             with execute(load) as run:
-                check_run(run, served.oracle)
+                check_run(run, oracle)
                 result = summarise(run, [])
         assert len(edited) > 5
         assert result["reasons"] == {reason.name.lower(): len(edited)}
