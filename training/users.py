@@ -150,6 +150,13 @@ class RowUsers:
         index = self.tensors[identity.name]
         return torch.bincount(index, weights=rows, minlength=identity.vocabulary)
 
+    def record(self, schema: FeatureSchema, number: int) -> NDArray[np.void]:
+        """One user as a store keeps it, (1,) of ``schema.user_dtype``."""
+        found = np.zeros(1, schema.user_dtype)
+        for name, values in self.tensors.items():
+            found[name] = values[number].numpy()
+        return found
+
     def batch(self, chosen: NDArray[np.int64]) -> tuple[dict[str, Tensor], Tensor]:
         """Gather the distinct users of the chosen rows, the unknown one first, and each row's."""
         row = torch.from_numpy(self.row[chosen]).long()

@@ -18,6 +18,7 @@ from model_export.bundle.manifest import Training
 
 if TYPE_CHECKING:
     from model_export.build import Int8
+    from model_export.quality.held_out import HeldOut
     from training.qin import QIN
 
 
@@ -60,12 +61,29 @@ def untrained(schema: Path | None, seed: int) -> QIN:
     )
 
 
-def wanted_int8(network: QIN, data: Path | None, force: bool, cache: Path | None = None) -> Int8:
+def wanted_int8(
+    network: QIN,
+    data: Path | None,
+    force: bool,
+    checkpoint: Path | None = None,
+    cache: Path | None = None,
+    users: Path | None = None,
+) -> Int8:
     """The int8 gate on the rows of ``data``; for a random network, on random rows."""
     from model_export.build import Int8
-    from model_export.quality.held_out import HeldOut
     from model_export.quality.random_rows import random_held_out
 
     if data is None:
         return Int8(random_held_out(network), force)
-    return Int8(HeldOut.read(data, network.schema, cache), force)
+    return Int8(held_out(network, data, checkpoint, cache, users), force)
+
+
+def held_out(
+    network: QIN, data: Path, checkpoint: Path | None, cache: Path | None, users: Path | None
+) -> HeldOut:
+    """The rows of ``data``; users of its users file or of ``users``, else of the checkpoint's."""
+    from model_export.quality.held_out import HeldOut
+    from training.checkpoint import USER_INDEX
+
+    index = None if checkpoint is None else checkpoint / USER_INDEX
+    return HeldOut.read(data, network.schema, cache, users, index)

@@ -27,6 +27,7 @@ def build(
         typer.Option(help="With --int8: folder of held-out rows (valid.parquet) and items."),
     ] = None,
     cache: options.Cache = None,
+    users: options.Users = None,
     force: options.Force = False,
     accept_rounding: options.AcceptRounding = False,
     random: Annotated[
@@ -47,8 +48,8 @@ def build(
         )
     if not int8 and (force or data):
         raise typer.BadParameter("--data and --force require --int8")
-    if cache is not None and data is None:
-        raise typer.BadParameter("--cache requires --data")
+    if (cache or users) and data is None:
+        raise typer.BadParameter("--cache and --users require --data")
     with refusals():
         from model_export.build import STEPS
         from model_export.build import build as build_bundle
@@ -65,7 +66,7 @@ def build(
                 out,
                 version=version,
                 training=training,
-                int8=wanted_int8(network, data, force, cache) if int8 else None,
+                int8=wanted_int8(network, data, force, checkpoint, cache, users) if int8 else None,
                 accept_rounding=accept_rounding,
                 announce=announce,
             )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from model_export.cli import options
-from model_export.cli.app import refusals, trained
+from model_export.cli.app import held_out, refusals, trained
 from model_export.cli.build import tell_published
 from model_export.cli.progress import steps
 
@@ -17,6 +17,7 @@ def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's folder.")],
     data: Annotated[Path, typer.Option(help="Folder of held-out rows (valid.parquet) and items.")],
     cache: options.Cache = None,
+    users: options.Users = None,
     negative_sampling_rate: Annotated[
         float, typer.Option(min=1e-6, max=1.0, help="Share of the negatives kept in the data.")
     ] = 1.0,
@@ -34,21 +35,20 @@ def calibrate(
         from model_export.build import STEPS, Int8, build
         from model_export.quality.calibrate import PICTURE
         from model_export.quality.calibrate import calibrate as fit
-        from model_export.quality.held_out import HeldOut
 
         load, scale = "load network and data", "fit the calibration"
         with steps((load, scale, *STEPS)) as announce:
             announce(load)
             network, training = trained(checkpoint)
-            held_out = HeldOut.read(data, network.schema, cache)
+            rows = held_out(network, data, checkpoint, cache, users)
             announce(scale)
-            found = fit(network, held_out, negative_sampling_rate)
+            found = fit(network, rows, negative_sampling_rate)
             bundle = build(
                 network,
                 out,
                 version=version,
                 training=training,
-                int8=Int8(held_out, force) if int8 else None,
+                int8=Int8(rows, force) if int8 else None,
                 calibration=found.calibration,
                 pictures={PICTURE: found.picture},
                 accept_rounding=accept_rounding,

@@ -29,3 +29,7 @@ Cache = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Folder of the rows' cache; default DATA/.cache."),
 ]
+Users = Annotated[
+    Path | None,
+    typer.Option(help="Users file (parquet); default DATA/user_info.parquet, if it exists."),
+]

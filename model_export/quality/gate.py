@@ -72,9 +72,10 @@ def _logits(model: FoldedModel, items: Catalogue, asked: UserList) -> tuple[Floa
     past, candidates = np.split(place, [len(asked.history)])
     history = model.history(vectors.vector[past])
     chosen = model.in_context(vectors.take(candidates), asked.context)
+    user = model.user(asked.user, asked.request)
     return (
-        model.logits(chosen, history, "fp32").astype(np.float64),
-        model.logits(chosen, history, "int8").astype(np.float64),
+        model.logits(chosen, history, "fp32", user).astype(np.float64),
+        model.logits(chosen, history, "int8", user).astype(np.float64),
     )
 
 

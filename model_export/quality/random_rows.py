@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 
 from feature_store.contract import ItemRows
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
+from model_export.bundle.vectors import request_dtype
 from model_export.quality.held_out import HeldOut
-from training.catalogue import Catalogue
-from training.qin import QIN
+from model_export.quality.random_records import records
+from training.catalogue import Catalogue, feature_tensors
+from training.qin import QIN, Standardised
 from training.rows import Rows
+from training.users import RowUsers
 
 ITEMS, USERS, CANDIDATES = 2_000, 500, 4
 NAME = "random rows, labelled by the network's own probabilities"
@@ -32,10 +35,41 @@ def random_held_out(network: QIN, seed: int = 0) -> HeldOut:
         target=random.integers(1, ITEMS + 1, count, np.int32),
         context=_levels(schema, count, random),
         label=np.zeros(count, np.float32),
+        request=_requests(network, count) if schema.request else None,
+        users=_users(schema, count) if schema.user else None,
     )
     probability = np.concatenate([_probability(network, rows, part) for part in _parts(count)])
     rows.label[:] = random.random(count) < probability
     return HeldOut.of(rows, NAME)
+
+
+def _users(schema: FeatureSchema, count: int) -> RowUsers:
+    """A user for each list, every fifth unknown."""
+    random = np.random.default_rng(1)  # draws nothing from that of the items
+    pool = records(schema.user, schema.user_dtype, USERS + 1, 1.0, random)
+    pool[0] = np.zeros((), schema.user_dtype)
+    number = np.arange(1, USERS + 1, dtype=np.int32)
+    number[::5] = 0
+    return RowUsers(
+        np.arange(USERS + 1),
+        np.repeat(number, count // USERS),
+        feature_tensors(schema.user, pool),
+    )
+
+
+def _requests(network: QIN, count: int) -> NDArray[np.void]:
+    """Features of each list's request, every fifth of a feature missing."""
+    random, schema = np.random.default_rng(2), network.schema
+    found = np.zeros(USERS, request_dtype(schema))
+    for feature in schema.request:
+        number = network.request_vector.embedding[feature.name]
+        if isinstance(number, Standardised):
+            found[feature.name] = random.normal(float(number.mean), float(number.deviation), USERS)
+        elif isinstance(feature, Categorical):
+            found[feature.name] = random.integers(1, feature.vocabulary, USERS)
+        missing = np.nan if isinstance(number, Standardised) else 0
+        found[feature.name][random.random(USERS) < 0.2] = missing
+    return np.repeat(found, count // USERS)
 
 
 def _items(schema: FeatureSchema, random: np.random.Generator) -> ItemRows:

@@ -159,9 +159,7 @@ def test_calibrate_as_a_command(
     sure: QIN, held_out: HeldOut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint.save(tmp_path / "c", sure, {})
-    monkeypatch.setattr(
-        HeldOut, "read", lambda folder, schema, cache: held_out
-    )  # read in test_cli_int8
+    monkeypatch.setattr(HeldOut, "read", lambda *_: held_out)  # read in test_cli_int8
     models = tmp_path / "models"
     options = ("--data", "x", "--out", str(models), "--negative-sampling-rate", "0.5")
     done = CliRunner().invoke(app, ["calibrate", str(tmp_path / "c"), *options])

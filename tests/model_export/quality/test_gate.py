@@ -19,11 +19,12 @@ from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.verify import verify
 from model_export.graphs import ranker
 from model_export.quality import gate
+from model_export.quality.calibrate import calibrate
 from model_export.quality.held_out import HeldOut, UserList
 from model_export.quality.random_network import random_network
 from model_export.quality.random_rows import random_held_out
-from tests.model_export.answers import random_request
-from tests.model_export.schemas import SMALL, SMALL_SIZES
+from tests.model_export.answers import candidates, in_float64, random_request, user_of
+from tests.model_export.schemas import LEVELS, SMALL, SMALL_SIZES
 from training.qin import QIN
 
 
@@ -184,6 +185,44 @@ def test_one_users_histories_are_not_mixed(held_out: HeldOut) -> None:
     assert len(lists) == 501
     assert sorted(len(users.candidates) for users in lists[:2]) == [1, 3]
     assert sorted(len(users.history) for users in lists[:2]) == [0, np.count_nonzero(history[0])]
+
+
+def test_a_list_has_one_user_and_one_request(levels: QIN) -> None:
+    rows = random_held_out(levels).rows
+    assert rows.request is not None
+    assert rows.users is not None
+    request = rows.request.copy()
+    request["hour"][0] = 99.0  # the first row of its list, asked apart from the others
+    lists = list(HeldOut(dataclasses.replace(rows, request=request), "x").lists(10_000))
+    apart = [one for one in lists if one.request["hour"] == 99.0]
+    assert [len(one.candidates) for one in apart] == [1]
+    lengths = sorted(len(one.candidates) for one in lists)
+    assert lengths == [1, 3, *[4] * 499]  # lists without an hour, too: NaN equals itself
+    assert sum(bool(np.isnan(one.request["hour"])) for one in lists) > 50
+    for one in lists:
+        assert one.user is not None
+        assert one.user.dtype == levels.schema.user_dtype
+    kept = {one.user["taste"].tobytes() for one in lists if one.user is not None}
+    assert len(kept) > 300
+
+
+def test_a_network_with_users_passes_its_gate_and_is_calibrated(
+    levels: QIN, tmp_path: Path
+) -> None:
+    held_out = random_held_out(levels)
+    fitted = calibrate(levels, held_out).calibration
+    bundle = build(levels, tmp_path, int8=Int8(held_out, force=True), calibration=fitted)
+    verify(bundle.path)
+    model = FoldedModel(bundle, precision="int8")
+    request = random_request(LEVELS, length=5, count=20)
+    vectors = candidates(model, request)
+    past = model.history(model.items(request.items).vector[request.history])
+    user = user_of(model, request)
+    quick, exact = (model.logits(vectors, past, p, user) for p in ("int8", "fp32"))
+    assert 0 < np.abs(quick - exact).max() < 0.2
+    raw = in_float64(levels, request)
+    logit = fitted.slope * np.log(raw / (1 - raw)) + fitted.intercept
+    np.testing.assert_allclose(exact, logit, atol=1e-4)
 
 
 def test_a_list_is_filled_with_items_in_their_own_contexts(held_out: HeldOut) -> None:

@@ -93,9 +93,8 @@ def test_a_defect_in_a_block_of_the_graphs_is_not_published(
         (LEVELS, LEVELS_SIZES),
     ):
         network = random_network(schema, sizes)
-        plain = not (schema.user or schema.request)
         try:
-            build(network, tmp_path, int8=Int8(random_held_out(network)) if plain else None)
+            build(network, tmp_path, int8=Int8(random_held_out(network)))
         except (ParityError, GateError) as error:
             refused += isinstance(error, GateError) == ("int8" in name)
     assert refused
