@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from zlib import crc32
 
 import numpy as np
+from numpy.lib.recfunctions import require_fields
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Ids, ItemBatch, ItemRows
@@ -46,7 +47,7 @@ class ItemCodec:
         records = np.empty((count, size), np.uint8)
         records[:, :8] = np.frombuffer(self._prefix.tobytes(), np.uint8)
         records[:, 8:_HEADER] = _bytes_of(item_ids.astype("<i8", copy=False))
-        records[:, _HEADER:-_CRC] = _bytes_of(rows.astype(self.dtype, copy=False))
+        records[:, _HEADER:-_CRC] = _bytes_of(by_name(rows, self.dtype))
         unchecked = records.reshape(-1).data
         crcs = [crc32(unchecked[at : at + size - _CRC]) for at in range(0, count * size, size)]
         records[:, -_CRC:] = _bytes_of(np.array(crcs, "<u4"))
@@ -106,6 +107,17 @@ def decode_history(user_id: int, record: bytes) -> Ids:
     if len(record) != _HEADER + 8 * count + _CRC or crc32(record) != _INTACT or owner != user_id:
         raise StoreCorrupt(f"history of user {user_id}: damaged record; load it again")
     return np.frombuffer(record, "<i8", count, _HEADER)
+
+
+def by_name(rows: NDArray[np.void], dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """Return rows as ``dtype``, field by field: another schema may have them in another order.
+
+    A field that ``rows`` lack is 0.
+    """
+    if rows.dtype == dtype:
+        return rows
+    converted: NDArray[np.void] = require_fields(rows, dtype)
+    return converted
 
 
 def _bytes_of(values: NDArray[np.generic]) -> NDArray[np.uint8]:

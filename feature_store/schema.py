@@ -216,26 +216,22 @@ class FeatureSchema(_Frozen):
         """List the features that ``store`` lacks, or keeps in another form.
 
         A store serves any model all of whose features it holds, in any order and role: a
-        level may be context in one model and part of the item in the next.
+        level may be context in one model and part of the item in the next. Widths and vocabulary
+        sizes belong to a model, not to stored bytes: a catalogue grows between trainings, and an
+        index beyond a model's vocabulary is served as cold. ``max_abs`` changes no stored bytes,
+        either.
         """
         return [
             *_unserved("item", self.stored_item, store.stored_item),
             *_unserved("user", self.user, store.user),
         ]
 
-    def layout_differences(self, other: FeatureSchema) -> list[str]:
-        """List the features whose stored bytes mean something else in ``other``.
-
-        Widths and vocabulary sizes belong to a model, not to stored bytes: a catalogue grows
-        between trainings, and an index beyond a model's vocabulary is served as cold. ``max_abs``
-        does not change stored bytes, either.
-        """
-        return list(_layout_differences(self, other))
-
     def within(self, other: FeatureSchema) -> FeatureSchema:
         """This schema with the smaller ``max_abs`` of both per feature."""
-        bounds = {f.name: f.max_abs for f in other.item if isinstance(f, Dense)}
-        return self.model_copy(update={"item": tuple(_bounded(f, bounds) for f in self.item)})
+        stored = (*other.item, *other.user)
+        bounds = {f.name: f.max_abs for f in stored if isinstance(f, Dense)}
+        item, user = (tuple(_bounded(f, bounds) for f in room) for room in (self.item, self.user))
+        return self.model_copy(update={"item": item, "user": user})
 
     @classmethod
     def read(cls, path: Path) -> FeatureSchema:
@@ -310,21 +306,6 @@ def _bounded(feature: Stored, bounds: Mapping[str, float | None]) -> Stored:
         return feature
     given = [one for one in (feature.max_abs, bounds.get(feature.name)) if one is not None]
     return feature.model_copy(update={"max_abs": min(given, default=None)})
-
-
-def _layout_differences(ours: FeatureSchema, theirs: FeatureSchema) -> Iterator[str]:
-    if ours.identity != theirs.identity:
-        yield f"identity: {ours.identity!r} against {theirs.identity!r}"
-    for room in ("item", "context", "user"):
-        mine = {f.name: f for f in getattr(ours, room)}
-        other = {f.name: f for f in getattr(theirs, room)}
-        for name in sorted(mine.keys() | other.keys()):
-            if name not in mine or name not in other:
-                yield f"{room}.{name}: only on one side"
-            elif _layout(mine[name]) != _layout(other[name]):
-                yield f"{room}.{name}: {_layout(mine[name])} against {_layout(other[name])}"
-        if not set(mine) ^ set(other) and list(mine) != list(other):
-            yield f"{room}: order {list(mine)} against {list(other)}"
 
 
 def _layout(feature: Categorical | CategoricalList | Dense) -> str:

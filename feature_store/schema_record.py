@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from feature_store.errors import StoreCorrupt, StoreMismatch
 from feature_store.options import IdKind
-from feature_store.schema import FeatureSchema, SchemaError
+from feature_store.schema import Categorical, FeatureSchema, SchemaError
 from feature_store.text_ids import KEY_BYTES, TextIds, new_key
 
-NUMERIC_FORMAT, MAPPED_FORMAT = 1, 2  # releases before text ids refuse a store that has them
-STORE_FORMAT = MAPPED_FORMAT
+# Earlier releases refuse what they cannot read: 2 and 4 are stores of text ids, 3 and 4 stores of
+# user features.
+MAPPED, USERS = 1, 2  # added to format 1
+STORE_FORMAT = 1 + MAPPED + USERS
 
 
 def parse(place: str, version: bytes, text: bytes) -> FeatureSchema:
@@ -29,27 +31,84 @@ def parse(place: str, version: bytes, text: bytes) -> FeatureSchema:
 def settled(
     place: str, recorded: FeatureSchema | None, ours: FeatureSchema | None, *, create: bool
 ) -> FeatureSchema:
-    """Choose the schema to use. Raises StoreMismatch if there is none, or two that conflict."""
+    """Choose the schema to use: that of the records, with the sizes of ``ours``.
+
+    Raises StoreMismatch if there is none, or if ``ours`` cannot be served or loaded.
+    """
     if recorded is None and not (create and ours):
         raise StoreMismatch(
             f"{place}: there is no feature store; create one with "
             "`python -m feature_store load` or correct the URL"
         )
-    if recorded and ours and (differences := ours.layout_differences(recorded)):
+    if recorded is None:
+        assert ours is not None
+        return _stored(ours)
+    if ours is None:
+        return recorded
+    if differences := _conflicts(ours, recorded, create):
         raise StoreMismatch(
             f"{place}: written for another schema (expected against stored): "
             + "; ".join(differences)
         )
-    if ours and recorded and not create:  # a load's schema replaces the recorded one
-        return ours.within(recorded)
-    chosen = ours or recorded
-    assert chosen is not None
-    return chosen
+    adopted = _adopted(ours, recorded)
+    return adopted if create else adopted.within(recorded)
 
 
-def format_of(text_ids: TextIds | None) -> int:
+def _conflicts(ours: FeatureSchema, recorded: FeatureSchema, create: bool) -> list[str]:
+    """List what keeps the store from serving ``ours``; from being loaded with it, if ``create``.
+
+    A load writes whole items, so it has every item feature; it may add user features.
+    """
+    if not create:
+        return ours.unserved_by(recorded)
+    users, items = ({f.name for f in fs} for fs in (recorded.user, ours.stored_item))
+    known = ours.model_copy(update={"user": tuple(f for f in ours.user if f.name in users)})
+    differences = known.unserved_by(recorded)
+    if ours.identity != recorded.identity:
+        differences.insert(0, f"identity: {ours.identity!r} against {recorded.identity!r}")
+    alone = (f.name for f in recorded.stored_item if f.name not in items)
+    return [*differences, *(f"item.{name}: in the store alone" for name in alone)]
+
+
+def _adopted(ours: FeatureSchema, recorded: FeatureSchema) -> FeatureSchema:
+    """The recorded schema with the sizes of ``ours`` and its further user features.
+
+    Roles and order of the item features stay: records have their layout.
+    """
+    items = {f.name: f for f in ours.stored_item}
+    users = {f.name: f for f in (*recorded.user, *ours.user)}  # the recorded come first
+    return FeatureSchema(
+        name=ours.name,
+        history_length=ours.history_length,
+        item=tuple(items.get(f.name, f) for f in recorded.item),
+        identity=recorded.identity,
+        context=tuple(
+            c for f in recorded.context if isinstance(c := items.get(f.name, f), Categorical)
+        ),
+        user=tuple(users.values()),
+        user_identity=ours.user_identity or recorded.user_identity,
+    )
+
+
+def _stored(schema: FeatureSchema) -> FeatureSchema:
+    """The stored part of a schema: no request features, and none twice.
+
+    Its record layout is the same, and without user features earlier releases read it.
+    """
+    return FeatureSchema(
+        name=schema.name,
+        history_length=schema.history_length,
+        item=schema.item,
+        identity=schema.identity,
+        context=tuple(f for f in schema.context if f.name not in schema.shared),
+        user=schema.user,
+        user_identity=schema.user_identity,
+    )
+
+
+def format_of(schema: FeatureSchema, text_ids: TextIds | None) -> int:
     """The format to record."""
-    return NUMERIC_FORMAT if text_ids is None else MAPPED_FORMAT
+    return 1 + MAPPED * (text_ids is not None) + USERS * bool(schema.user)
 
 
 def settled_ids(
@@ -63,7 +122,7 @@ def settled_ids(
     """
     if version is None:
         return TextIds(new_key()) if wanted == "mapped" else None
-    recorded: IdKind = "mapped" if int(version) == MAPPED_FORMAT else "numeric"
+    recorded: IdKind = "mapped" if int(version) - 1 & MAPPED else "numeric"
     if wanted not in (None, recorded):
         raise StoreMismatch(
             f"{place}: its ids are {recorded}, not {wanted}, which cannot be changed; "

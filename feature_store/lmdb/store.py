@@ -76,7 +76,7 @@ class LmdbStore:
 
     def _record_schema(self, txn: Txn) -> None:
         meta = self._env().db["meta"]
-        txn.put(b"format", str(format_of(self.text_ids)).encode(), db=meta)
+        txn.put(b"format", str(format_of(self.schema, self.text_ids)).encode(), db=meta)
         txn.put(b"schema", self.schema.to_yaml().encode(), db=meta)
         if self.text_ids is not None:
             kept = txn.get(b"id_key", db=meta)  # another process may have just created the store

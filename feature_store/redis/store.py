@@ -104,7 +104,7 @@ class RedisStore:
         text, partitions = self.schema.to_yaml(), self._layout.partitions
         fields: Parts = (
             "format",
-            format_of(self.text_ids),
+            format_of(self.schema, self.text_ids),
             "schema",
             text,
             "partitions",

@@ -66,7 +66,7 @@ class BundleOracle:
             options = StoreOptions(budget_ms=PATIENCE_MS)
             connecting = feature_store.connect(store, bundle.schema, options=options)
             self._store = self._loop.run_until_complete(connecting)
-        elif found := bundle.schema.layout_differences(self._store.schema):
+        elif found := bundle.schema.unserved_by(self._store.schema):
             raise StoreMismatch(f"{bundle.path}: written for another schema: {'; '.join(found)}")
         self._models[model.version] = model
 

@@ -27,7 +27,7 @@ JSON = ((b"content-type", b"application/json"),)
 
 def score_handler(state: ServiceState, ids: IdKind) -> Handler:
     settings, model, with_text = state.settings, ids.request, ids.request_with_text
-    features = len(state.store.schema.context)
+    features = len(state.store.schema.stored_item)
     contents = contents_of_score(settings.max_candidates, features, ids.contents)
 
     async def score(ctx: RequestContext, request: Request) -> ASGIApp:

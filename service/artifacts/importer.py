@@ -135,7 +135,7 @@ def _check(folder: Path, manifest: Manifest, names: set[str], policy: ImportPoli
 def _check_schema(folder: Path, manifest: Manifest, policy: ImportPolicy) -> None:
     if policy.store_schema is None:
         return
-    differences = manifest.feature_schema.layout_differences(policy.store_schema)
+    differences = manifest.feature_schema.unserved_by(policy.store_schema)
     if differences:
         raise BundleError(
             f"{folder / MANIFEST}: feature_schema: not the store's (the bundle's against the "

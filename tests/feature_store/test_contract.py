@@ -348,7 +348,7 @@ async def test_another_layout_is_refused_with_its_features_named(
         with pytest.raises(StoreMismatch) as caught:
             await connect(store_url, other, create=create)
         assert "item.colours: categorical_list of 4 slots" in str(caught.value)
-        assert "item.cost: only on one side" in str(caught.value)
+        assert "item.cost: not in the store" in str(caught.value)
 
 
 async def test_a_grown_vocabulary_is_no_other_layout(store_url: str, store: FeatureStore) -> None:

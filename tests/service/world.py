@@ -102,7 +102,7 @@ def make_world(
         for user in (*range(1, users), 2**63 - 1)
     }
     url = f"lmdb://{folder / 'store'}"
-    asyncio.run(_load(url, schema, ids, rows, histories))
+    asyncio.run(load(url, schema, ids, rows, histories))
     return World(network, folder / "models", bundle, url, ids, rows, histories)
 
 
@@ -130,7 +130,7 @@ def make_rows(schema: FeatureSchema, count: int, random: np.random.Generator) ->
     return rows
 
 
-async def _load(
+async def load(
     url: str, schema: FeatureSchema, ids: Ids, rows: ItemRows, histories: dict[int, Ids]
 ) -> None:
     patient = StoreOptions(budget_ms=5_000)
@@ -142,5 +142,5 @@ async def _load(
 
 def on_another_store(world: World, url: str) -> World:
     """The same world, its items and histories in the store at ``url``."""
-    asyncio.run(_load(url, world.schema, world.ids, world.rows, world.users))
+    asyncio.run(load(url, world.schema, world.ids, world.rows, world.users))
     return replace(world, store=url)

@@ -28,7 +28,7 @@ VARY = (b"vary", b"Accept-Encoding")
 
 def infer_handler(state: ServiceState, tensors: IdTensors) -> Handler:
     settings = state.settings
-    cache = RequestCache(settings.max_candidates, len(state.store.schema.context), tensors)
+    cache = RequestCache(settings.max_candidates, len(state.store.schema.stored_item), tensors)
 
     async def handle(ctx: RequestContext, request: Request) -> ASGIApp:
         asked = asked_version(state, request)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import numpy as np
 import pytest
 
+from feature_store.codec import by_name
 from feature_store.contract import Ids
 from model_export.build import build
 from model_export.quality.random_network import random_network
@@ -29,15 +30,9 @@ class Swapping:
     admin: httpx.Client
 
     def answer(self, version: str, user: int, candidates: Ids) -> np.ndarray:
-        world = World(
-            self.networks[version],
-            self.world.models,
-            self.world.bundle,
-            self.world.store,
-            self.world.ids,
-            self.world.rows,
-            self.world.users,
-        )
+        network = self.networks[version]
+        rows = by_name(self.world.rows, network.schema.item_dtype)
+        world = replace(self.world, network=network, rows=rows)
         history = self.world.users.get(user, np.empty(0, np.int64))
         return world.answer(history, candidates)
 
