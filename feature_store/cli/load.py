@@ -101,9 +101,14 @@ async def _load(
     restart: bool,
 ) -> tuple[LoadReport, list[str]]:
     item_source: ItemParquet | None = None
-    if items and schema:
-        stand_in = TextIds(new_key()) if await _is_mapped(url, options.ids) else None
-        item_source = _fitting(items, schema, id_column, stand_in)
+    if schema:
+        kind = await _kind_of_ids(url)
+        if options.ids in (None, kind or options.ids):  # else the store is refused below
+            stand_in = TextIds(new_key()) if "mapped" in (kind, options.ids) else None
+            if items:
+                item_source = _fitting(items, schema, id_column, stand_in)
+            for path in histories:
+                HistoryParquet.probe(path, stand_in)
     async with opened(url, schema, create=True, options=options) as store:
         if items and item_source is None:
             item_source = ItemParquet(
@@ -133,15 +138,13 @@ async def _load(
         return report, [*warnings, *(warning for h in sources for warning in h.warnings)]
 
 
-async def _is_mapped(url: str, wanted: IdKind | None) -> bool:
-    """Tell whether the store has text ids, or will have them."""
-    if wanted is not None:
-        return wanted == "mapped"
+async def _kind_of_ids(url: str) -> IdKind | None:
+    """Return the kind of a store's ids; None if there is no store yet."""
     try:
         async with opened(url) as store:
-            return store.text_ids is not None
-    except StoreMismatch:  # there is none yet
-        return False
+            return "numeric" if store.text_ids is None else "mapped"
+    except StoreMismatch:
+        return None
 
 
 def _fitting(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,14 @@ class HistoryParquet:
         self.users, from_the_end = np.unique(every[::-1], return_index=True)
         self._counts = np.zeros(self.rows, bool)  # rows that are their user's last valid one
         self._counts[row[len(row) - 1 - from_the_end]] = True
+
+    @staticmethod
+    def probe(path: Path, text_ids: TextIds | None) -> None:
+        """Raise DataFileError if the columns are missing or, in the first row, of other types."""
+        table, reader = ParquetParts.read(path), IdReader(text_ids)
+        for _, file, arrays in islice(table.batches([USER, SEQUENCE], 1), 1):
+            reader.column(arrays[USER], f"{file}: column {USER}")
+            reader.lists(arrays[SEQUENCE], f"{file}: column {SEQUENCE}")
 
     @property
     def rows(self) -> int:

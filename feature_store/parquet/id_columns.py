@@ -36,8 +36,8 @@ class IdColumn:
         """Return the texts of these of the ids; none in a numeric store."""
         if self.names is None:
             return {}
-        every = self.names.texts
-        return {number: every[number] for number in np.unique(numbers).tolist()}
+        every, used = self.names.texts, np.unique(numbers).tolist()
+        return every if len(used) == len(every) else {number: every[number] for number in used}
 
     def shown(self, at: int) -> str:
         """Return the id at a position, for messages."""

@@ -95,15 +95,22 @@ def test_the_kind_of_ids_is_the_stores(
     assert run("load", store_url, *schema, *sources).exit_code == 0
     assert run("load", store_url, *schema[:2], *sources).exit_code == 0  # --schema alone
     assert run("load", store_url, *sources).exit_code == 0
-    refused = run("load", store_url, *schema[:2], "--ids", "numeric", *sources[2:])
-    assert refused.exit_code == 1
-    assert "its ids are mapped, not numeric" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+    for given in (sources, sources[2:]):
+        refused = run("load", store_url, *schema[:2], "--ids", "numeric", *given)
+        assert refused.exit_code == 1
+        assert "its ids are mapped, not numeric" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
     numeric = f"lmdb://{tmp_path / 'numeric'}"
     for given in (sources, sources[2:]):
         refused = run("load", numeric, *schema[:2], *given)
         assert (refused.exit_code, len(refused.stderr.splitlines())) == (1, 1)
         assert "not integers; a store made with `load --ids mapped` takes texts" in refused.stderr
+    assert not (tmp_path / "numeric").exists()  # a store of the wrong kind could not be mended
+    users = write(tmp_path / "numbers.parquet", {"user_id": [1], "item_seq": [[2]]})
+    assert run("load", numeric, *schema[:2], "--histories", users).exit_code == 0
+    refused = run("load", numeric, *schema, *sources)
+    assert "its ids are numeric, not mapped" in refused.stderr
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (1, 1)
 
 
 @pytest.mark.parametrize(
