@@ -89,6 +89,28 @@ def test_what_is_not_there_is_exit_code_4(store_url: str, files: list[Any]) -> N
     assert "item 9 is not in the store" in item.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("abc", "valid integer"),
+        ("", "valid integer"),
+        ("-5", "greater than or equal to 0"),
+        (str(2**63), "less than or equal to"),
+    ],
+)
+def test_an_id_of_a_numeric_store_is_a_number(
+    tmp_path: Path, files: list[Any], given: str, reason: str
+) -> None:
+    url = f"lmdb://{tmp_path / 'store'}"
+    assert run("load", url, *files).exit_code == 0
+    for command, name in (("get-user", "user_id"), ("get-item", "item_id")):
+        refused = run(command, "--", url, given)
+        assert refused.exit_code == 2
+        words = " ".join(refused.stderr.replace("│", " ").split())
+        assert f"Invalid value for '{name}'" in words
+        assert reason in words
+
+
 def test_no_store_is_one_line_and_a_remedy(store_url: str) -> None:
     asked = run("stats", store_url)
     assert asked.exit_code == 1
