@@ -33,6 +33,8 @@ from pydantic import (
     model_validator,
 )
 
+from feature_store.wording import worded
+
 MAX_HISTORY = 2048
 FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -239,7 +241,7 @@ class FeatureSchema(_Frozen):
         try:
             return cls.from_yaml(path.read_text(encoding="utf-8"), source=str(path))
         except (OSError, UnicodeDecodeError) as error:
-            raise SchemaError(f"{path}: cannot be read: {error}") from error
+            raise SchemaError(f"{path}: cannot be read: {worded(error)}") from error
 
     @classmethod
     def microlens(cls) -> FeatureSchema:
@@ -254,15 +256,11 @@ class FeatureSchema(_Frozen):
         try:
             content = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise SchemaError(f"{source}: not YAML: {error}") from error
+            raise SchemaError(f"{source}: {worded(error)}") from error
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            faults = [
-                f"{'.'.join(str(part) for part in e['loc']) or 'schema'}: {e['msg']}"
-                for e in error.errors(include_url=False)
-            ]
-            raise SchemaError(f"{source}: " + "; ".join(faults)) from error
+            raise SchemaError(f"{source}: {worded(error)}") from error
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

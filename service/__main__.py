@@ -15,6 +15,7 @@ import uvloop
 from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
 from feature_store.terminal import escape_unencodable
+from feature_store.wording import with_file
 from model_export.bundle.errors import BundleError
 from service.cli.example import show_example
 from service.cli.models import app as models
@@ -117,7 +118,7 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
             guard_process(runner.get_loop())
             runner.run(serving)
     except (BundleError, StoreError, SchemaError, OSError) as error:
-        typer.echo(f"cannot serve: {error}", err=True)
+        typer.echo(f"cannot serve: {with_file(error)}", err=True)
         raise typer.Exit(1) from None
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from feature_store.schema import FeatureSchema
+from feature_store.wording import worded
 from training.lfs_pointer import LFS_BYTES, lfs_fault
 from training.qin import QIN, QINSizes
 
@@ -103,8 +104,7 @@ def load(folder: Path) -> QIN:
     try:
         config = _Config.model_validate_json(_opened(folder / CONFIG).read_bytes())
     except ValidationError as error:
-        faults = "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_url=False))
-        raise CheckpointError(f"{folder / CONFIG}: {faults}") from error
+        raise CheckpointError(f"{folder / CONFIG}: {worded(error)}") from error
     try:
         tensors = load_file(_opened(folder / WEIGHTS))
     except SafetensorError as error:

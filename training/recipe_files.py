@@ -17,19 +17,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from feature_store.wording import details, reason, worded
 from training.recipe import Recipe, fields
 
 CHECKPOINT_FILE = "metrics.json"  # of a checkpoint, where its recipe is kept
 COMMENT_COLUMN = 36
-_KINDS = {"int": "not an integer", "float": "not a number", "bool": "neither true nor false"}
-_BOUNDS = {
-    "greater_than": "must be above {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be below {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "finite_number": "not finite",
-    "literal_error": "must be {expected}",
-}
 
 
 class RecipeError(ValueError):
@@ -82,10 +74,10 @@ def changed(recipe: Recipe, given: Iterable[Given]) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         faults = []
-        for fault in error.errors(include_url=False):
+        for fault in details(error):
             name = ".".join(map(str, fault["loc"]))
             place = latest[name].place if name in latest else name
-            faults.append(f"{place}: {_reason(fault)}")
+            faults.append(f"{place}: {reason(fault)}")
         raise RecipeError("; ".join(faults)) from error
 
 
@@ -116,8 +108,7 @@ def _given_by_file(path: Path) -> Iterator[Given]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise RecipeError(f"{path}: {reason}") from error
+        raise RecipeError(f"{path}: {worded(error)}") from error
     if path.name != CHECKPOINT_FILE:
         return _given_by_yaml(text, str(path))
     try:
@@ -132,7 +123,7 @@ def _given_by_yaml(text: str, source: str) -> Iterator[Given]:
     try:
         root = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
-        raise RecipeError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{source}: {worded(error)}") from error
     if root is None:
         return iter(())
     if not isinstance(root, yaml.MappingNode):
@@ -179,9 +170,3 @@ def nearest(name: str) -> str:
         for n in known
     }
     return max(known, key=lambda n: similarity[n])
-
-
-def _reason(fault: Mapping[str, Any]) -> str:
-    if bound := _BOUNDS.get(fault["type"]):
-        return bound.format(**fault.get("ctx", {}))
-    return str(_KINDS.get(fault["type"].partition("_")[0], fault["msg"]))

@@ -27,6 +27,7 @@ from feature_store.errors import (
 )
 from feature_store.lmdb.errors import FULL, translated
 from feature_store.schema_record import settled
+from feature_store.wording import worded
 
 T = TypeVar("T")
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
@@ -222,7 +223,15 @@ def _close_unused(environment: LmdbEnvironment) -> None:
 
 
 def _prepare_folder(path: Path, create: bool) -> None:
-    if (data := path / "data.mdb").exists():
+    data = path / "data.mdb"
+    try:
+        there = data.exists()
+    except PermissionError as error:
+        raise StoreRefused(
+            f"{data}: cannot be read by this user: a folder on the way there may not be entered; "
+            "let its group enter it (chmod g+x)"
+        ) from error
+    if there:
         if not os.access(data, os.R_OK):
             raise StoreRefused(
                 f"{data}: cannot be read by this user; stores are made with mode 0640, so that "
@@ -237,8 +246,8 @@ def _prepare_folder(path: Path, create: bool) -> None:
             raise StoreMismatch(f"{path}: holds other files; a new store needs an empty folder")
     except OSError as error:
         if error.errno in FULL:
-            raise StoreFull(f"{path}: the disk is full: {error}") from error
-        raise StoreRefused(f"{path}: cannot be created: {error}") from error
+            raise StoreFull(f"{path}: {worded(error)}") from error
+        raise StoreRefused(f"{path}: cannot be created: {worded(error)}") from error
 
 
 def _reserve(lock_file: Path) -> None:

@@ -29,6 +29,7 @@ import orjson
 from pydantic import ValidationError
 
 from feature_store.schema import FeatureSchema
+from feature_store.wording import details, place, reason
 from model_export.bundle import plain_files
 from model_export.bundle.errors import BundleError
 from model_export.bundle.golden import Golden
@@ -171,9 +172,8 @@ def parse_manifest(path: Path, text: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = _shown(".".join(str(part) for part in first["loc"]))
-        raise BundleError(f"{file}: {place}: {first['msg']}; {REBUILD}") from None
+        first = details(error)[0]
+        raise BundleError(f"{file}: {_shown(place(first))}{reason(first)}; {REBUILD}") from None
     missing = sorted(required(manifest) - manifest.files.keys())
     if missing:
         raise BundleError(f"{file}: files: {', '.join(missing)} not listed; {REBUILD}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from feature_store.contract import ItemRows
 from feature_store.schema import MAX_HISTORY
 from model_export.bundle import npz
-from model_export.bundle.errors import BundleError
+from model_export.bundle.errors import BundleError, said
 from model_export.bundle.manifest import TOLERANCE
 
 # Limits far beyond an export's (hundreds of items, a few thousand answers).
@@ -144,7 +144,7 @@ class Golden:
             golden = cls(**arrays)
         except UNREADABLE as error:
             raise BundleError(
-                f"{path}: golden answers cannot be read: {error}; "
+                f"{path}: golden answers cannot be read: {said(error)}; "
                 "rebuild the bundle with `python -m model_export build`"
             ) from error
         for fault in golden._faults():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema, Numeric
 from model_export.bundle.bundle import REBUILD
-from model_export.bundle.errors import BundleError
+from model_export.bundle.errors import BundleError, said
 from model_export.bundle.manifest import USER_TOWER, table_file
 from model_export.bundle.sessions import open_session
 from model_export.bundle.vectors import Floats, Indices, UserRow, known
@@ -114,7 +114,7 @@ def _opened(file: Path, feature: Categorical | CategoricalList) -> Floats:
     try:
         table = np.load(file, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{file}: cannot be mapped: {error}; {REBUILD}") from error
+        raise BundleError(f"{file}: cannot be mapped: {said(error)}; {REBUILD}") from error
     if not isinstance(table, np.ndarray) or table.dtype != np.dtype("<f4") or table.shape != shape:
         raise BundleError(f"{file}: not a table of {shape} float32; {REBUILD}")
     return table.view(np.ndarray)  # of the same pages

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema
+from feature_store.wording import with_file
 from model_export.bundle.errors import BundleError
 from model_export.bundle.golden import by_name
 from training.catalogue import Catalogue
@@ -52,7 +53,7 @@ def read_items(folder: Path, schema: FeatureSchema) -> Catalogue:
     try:
         return catalogue(folder, schema)
     except (DataFileError, OSError) as error:
-        raise BundleError(f"held-out data: {error}") from error
+        raise BundleError(f"held-out data: {with_file(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class HeldOut:
             tables = user_tables(folder, schema, users, index)
             rows = read_rows(folder / FILE, items, cache or folder / ".cache", tables=tables)
         except (DataFileError, OSError) as error:
-            raise BundleError(f"held-out data: {error}") from error
+            raise BundleError(f"held-out data: {with_file(error)}") from error
         return cls.of(rows, f"{folder.resolve().name}/{FILE}")
 
     @classmethod

@@ -18,6 +18,7 @@ from time import monotonic
 
 import orjson
 
+from feature_store.wording import with_file
 from model_export.bundle import plain_files
 from model_export.bundle.bundle import parse_manifest
 from model_export.bundle.errors import BundleError
@@ -141,7 +142,7 @@ def _read(folder: Path, files: dict[str, os.stat_result]) -> FoundBundle | None:
     except orjson.JSONDecodeError as error:
         return FoundBundle(folder.name, lacks=f"{MANIFEST} is not JSON, or breaks off: {error}")
     except (BundleError, OSError) as error:
-        return FoundBundle(folder.name, fault=str(error))
+        return FoundBundle(folder.name, fault=with_file(error))
     lacks = _lacks(manifest, files)
     fault = next((_not_plain(folder, n, s) for n, s in files.items() if not _is_plain(s)), None)
     return FoundBundle(folder.name, manifest.created, fault, lacks)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from feature_store.wording import worded
 from model_export.bundle import plain_files
 from model_export.bundle.errors import BundleError
 from service.artifacts.owner import Owner
@@ -116,7 +117,7 @@ class LocalCopies:
                 if folder.name not in kept and folder.stat().st_mtime < oldest:
                     shutil.rmtree(folder)
             except OSError as error:  # harmless; tried again next time
-                logger.warning("old copy not removed", path=str(folder), reason=str(error))
+                logger.warning("old copy not removed", path=str(folder), reason=worded(error))
 
     def touch(self, digest: str) -> None:
         os.utime(self._copies / digest)
@@ -149,8 +150,8 @@ class LocalCopies:
             return {}
         except (BundleError, ValidationError) as error:
             raise BundleError(
-                f"{self._versions}: cannot be read: {error}; restore it, or remove it to forget "
-                "which content each version had"
+                f"{self._versions}: cannot be read: {worded(error)}; restore it, or remove it to "
+                "forget which content each version had"
             ) from error
 
     def _now(self) -> float:

@@ -25,6 +25,7 @@ from pydantic import (
     field_validator,
 )
 
+from feature_store.wording import worded
 from model_export.bundle import plain_files
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import Version
@@ -96,7 +97,7 @@ class StateFile:
             return PersistedState()
         except (BundleError, ValidationError) as error:
             logger.error(
-                "state not read: starting as if new", path=str(self._file), reason=str(error)
+                "state not read: starting as if new", path=str(self._file), reason=worded(error)
             )
             return PersistedState()
 

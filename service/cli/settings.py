@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from pydantic import ValidationError
 
+from feature_store.wording import details, reason
 from service.settings import PREFIX, Settings
 
 
@@ -16,7 +17,7 @@ def settings_or_exit(options: dict[str, Any]) -> Settings:
     try:
         return Settings(**options)
     except ValidationError as error:
-        for fault in error.errors():
+        for fault in details(error):
             name = "".join(f"{PREFIX}{field}: ".upper() for field in fault["loc"][:1])
-            typer.echo(name + fault["msg"], err=True)
+            typer.echo(name + reason(fault), err=True)
         raise typer.Exit(2) from None

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreRefused
+from feature_store.wording import details, place, reason
 from model_export.bundle.manifest import Version
 from service.artifacts.owner import boot_id, started
 from service.observability.logs import logger
@@ -137,6 +138,6 @@ def _here() -> str:
 
 def _reason(error: ValueError) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        first = details(error)[0]
+        return place(first) + reason(first)
     return str(error)

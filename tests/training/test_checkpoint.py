@@ -64,7 +64,8 @@ def test_saving_again_replaces_and_a_refused_save_leaves_what_was(
     [
         ("config.json", None, r"not a checkpoint.*config\.json.*training fit"),
         ("model.safetensors", None, r"not a checkpoint.*model\.safetensors"),
-        ("config.json", b"{}", r"config\.json: .*feature_schema"),
+        ("config.json", b"{}", r"config\.json: feature_schema: missing; sizes: missing"),
+        ("config.json", b"{", r"config\.json: not JSON: EOF"),
         ("model.safetensors", b"short", r"model\.safetensors: damaged"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_setting_that_cannot_be_is_one_line_with_its_place(setting: str, compl
         ("epochs: [1, 2]", "line 1: epochs: a list, not a number"),
         ("a: &a {b: *a}", "line 1: a: unknown name"),
         ("- epochs", "not a mapping of names to numbers"),
-        ("epochs: {", "not YAML: while parsing"),
+        ("epochs: {", "not YAML: line 1, column 10: while parsing"),
     ],
 )
 def test_a_file_that_cannot_be_is_one_line_with_its_line(

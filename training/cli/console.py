@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from feature_store.schema import FeatureSchema, SchemaError
+from feature_store.wording import with_file
 from training.epoch_log import TensorBoardMissingError
 from training.progress import OnProgress
 from training.recipe_files import RecipeError
@@ -53,11 +54,8 @@ def exit_on_error() -> Iterator[None]:
     """Print an expected error as one line and exit with code 1."""
     try:
         yield
-    except (RecipeError, SchemaError, TensorBoardMissingError, OSError) as error:
-        fail(str(error))
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        fail("; ".join(faults))
+    except (RecipeError, SchemaError, TensorBoardMissingError, OSError, ValidationError) as error:
+        fail(with_file(error))
     except ValueError as error:
         from feature_store.parquet.columns import DataFileError
         from training.checkpoint import CheckpointError

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from feature_store.errors import StoreRefused
 from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.stores import connect
+from tests.service import unprivileged
 
 MOUNTED = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
 READ_ONLY = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", MOUNTED)
@@ -55,3 +59,35 @@ async def test_opened_for_reading_alone_it_refuses_writes(tmp_path: Path) -> Non
     again = await connect(url)
     assert (await again.history(7)).tolist() == [2, 1]
     await again.close()
+
+
+@pytest.mark.parametrize(
+    ("closed", "mode", "reason"),
+    [
+        ("store/data.mdb", 0o000, "cannot be read by this user; stores are made with mode 0640"),
+        (
+            "store",
+            0o600,
+            "cannot be read by this user: a folder on the way there may not be entered",
+        ),
+    ],
+)
+def test_files_that_the_user_may_not_read_are_one_line_with_the_remedy(
+    closed: str, mode: int, reason: str
+) -> None:
+    try:
+        under = unprivileged.under() or (sys.executable,)
+    except unprivileged.Cannot as error:
+        pytest.skip(str(error))
+    # Not below tmp_path, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as folder:
+        url = asyncio.run(filled(Path(folder)))
+        Path(folder).chmod(0o755)
+        (Path(folder) / closed).chmod(mode)
+        environment = {**os.environ, "PYTHONPATH": unprivileged.LIBRARIES}
+        command = [*under, "-m", "feature_store", "stats", url]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        (Path(folder) / closed).chmod(0o700)
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith(f"error: {folder}/store/data.mdb: {reason}")
+    assert done.stdout == ""

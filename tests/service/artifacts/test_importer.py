@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog
 
 from model_export.bundle.errors import BundleError
 from service.artifacts import importer
@@ -60,3 +61,15 @@ def test_what_is_remembered_survives_and_a_damaged_memory_is_a_new_beginning(
     assert LocalCopies(copies.path.parent, world.models).state.read().active == copy
     (copies.path / "state.json").write_bytes(b"{")
     assert copies.state.read().active is None
+
+
+def test_a_damaged_memory_is_named_in_our_words(copies: LocalCopies, world: World) -> None:
+    (copies.path / "state.json").write_text('{"active": {"version": 3}}')
+    with structlog.testing.capture_logs() as lines:
+        copies.state.read()
+    assert [line["reason"] for line in lines] == [
+        "active.version: not text; active.digest: missing"
+    ]
+    (copies.path / "versions.json").write_text('{"small-1": 3}')
+    with pytest.raises(BundleError, match=r"cannot be read: small-1: not text; restore it"):
+        import_bundle(world.bundle.path, copies, ImportPolicy(2**40))
