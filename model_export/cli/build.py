@@ -48,8 +48,9 @@ def build(
         )
     if not int8 and (force or data):
         raise typer.BadParameter("--data and --force require --int8")
-    if (cache or users) and data is None:
-        raise typer.BadParameter("--cache and --users require --data")
+    for option, given in (("--cache", cache), ("--users", users)):
+        if given is not None and data is None:
+            raise typer.BadParameter(f"{option} requires --data")
     with refusals():
         from model_export.build import STEPS
         from model_export.build import build as build_bundle

@@ -32,10 +32,14 @@ def levels(w: Mapping[str, np.ndarray], item: Item) -> list[np.ndarray]:
 
 
 def probability(
-    w: Mapping[str, np.ndarray], candidate: Item, history: Sequence[Item], user: int = 0
+    w: Mapping[str, np.ndarray],
+    candidate: Item,
+    history: Sequence[Item],
+    user: int = 0,
+    context: Item | None = None,
 ) -> float:
     """One candidate, one history (padding left out: its attention is nothing), and in the level
-    variant one user."""
+    variant one user. ``context`` replaces the candidate's own levels in its own block."""
     target = item_vector(w, candidate)
     query = w["attention_layers.W_q.weight"] @ target
     mixed = np.zeros(len(query))
@@ -47,7 +51,7 @@ def probability(
     pooled = w["attention_layers.W_o.weight"] @ mixed + target
     pooled = pooled + w.get("attention_layers.W_o.bias", 0.0)
     own = [w[USER][user]] if USER in w else []
-    x = np.concatenate([*own, *levels(w, candidate), target, pooled])
+    x = np.concatenate([*own, *levels(w, context or candidate), target, pooled])
     number = 0
     while f"qnn.layer.{number}.linear.0.weight" in w:
         h = w[f"qnn.layer.{number}.linear.0.weight"] @ x + w[f"qnn.layer.{number}.linear.0.bias"]
