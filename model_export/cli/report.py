@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.table import Table
 
-from feature_store.schema import Categorical, CategoricalList, Dense
+from feature_store.schema import (
+    Categorical,
+    CategoricalList,
+    Dense,
+    FeatureSchema,
+    Numeric,
+    Stored,
+)
 from model_export.bundle.bundle import Bundle
-from model_export.bundle.manifest import Calibration, QuantisationGate
+from model_export.bundle.manifest import Calibration, QuantisationGate, table_file
 
 
 def print_info(bundle: Bundle, console: Console) -> None:
@@ -21,8 +30,7 @@ def print_info(bundle: Bundle, console: Console) -> None:
     table.add_row("trained as", _training(bundle))
     table.add_section()
     table.add_row("schema", schema.name)
-    for feature in schema.stored_item:
-        role = "context" if feature in schema.context else "item"
+    for feature, role in _roles(schema):
         table.add_row(f"  {feature.name}", f"{role}, {_kind(feature)}, width {feature.width}")
     table.add_row("history", f"{schema.history_length} items at most")
     table.add_row(
@@ -39,6 +47,12 @@ def print_info(bundle: Bundle, console: Console) -> None:
     )
     table.add_row("", f"{work.history_item:,} per history item and request")
     table.add_row("", f"{work.item:,} per item, once per model version")
+    if work.user:
+        table.add_row("", f"{work.user:,} per request: user and request features")
+    if manifest.mapped:
+        mapped = sum(manifest.files[table_file(name)].size for name in manifest.mapped)
+        names = ", ".join(sorted(manifest.mapped))
+        table.add_row("mapped tables", f"{_size(mapped)}, one copy per machine: {names}")
     table.add_section()
     parity = manifest.parity
     table.add_row(
@@ -56,6 +70,17 @@ def print_info(bundle: Bundle, console: Console) -> None:
     console.print(table)
 
 
+def _roles(schema: FeatureSchema) -> Iterator[tuple[Stored | Numeric, str]]:
+    """Every feature once, with its roles."""
+    for feature in schema.user:
+        identity = ", identity" if feature.name == schema.user_identity else ""
+        yield feature, f"user{identity}"
+    yield from ((feature, "request") for feature in schema.request)
+    for feature in schema.stored_item:
+        roles = ["item"] if feature in schema.item else []
+        yield feature, " and ".join(roles + ["context"] * (feature in schema.context))
+
+
 def _training(bundle: Bundle) -> str:
     training = bundle.manifest.training
     if training.checkpoint is None:
@@ -68,8 +93,10 @@ def _training(bundle: Bundle) -> str:
     return f"{training.checkpoint}" + (f" ({figures})" if figures else "")
 
 
-def _kind(feature: Categorical | CategoricalList | Dense) -> str:
+def _kind(feature: Stored | Numeric) -> str:
     match feature:
+        case Numeric():
+            return "number"
         case Categorical():
             return f"categorical, {feature.vocabulary:,} values"
         case CategoricalList():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from typer.testing import CliRunner
 
 from feature_store.schema import FeatureSchema
+from model_export.__main__ import app
 from model_export.build import build
 from model_export.bundle.bundle import Bundle, read_manifest
 from model_export.bundle.errors import BundleError
@@ -164,6 +167,20 @@ def test_the_bundle_is_of_a_format_that_earlier_releases_refuse(published: Bundl
     assert manifest.multiply_adds.user > 0
     assert manifest.sizes.output_bias
     verify(published.path)
+
+
+def test_info_shows_features_by_role_and_their_cost(published: Bundle) -> None:
+    shown = CliRunner().invoke(app, ["info", str(published.path)], env={"COLUMNS": "200"}).output
+    for line in (
+        r"  user_id +user, identity, categorical, 70,001 values, width 4",
+        r"  taste +user, dense, 4 × float16, width 3",
+        r"  hour +request, number, width 2",
+        r"  likes_level +item and context, categorical, 11 values, width 4",
+        r"  slot +context, categorical, 3 values, width 2",
+        rf"{published.manifest.multiply_adds.user:,} per request: user and request features",
+        r"mapped tables +2\.1 MiB, one copy per machine: followed, user_id",
+    ):
+        assert re.search(line, shown), line
 
 
 def test_golden_answers_know_every_way_of_not_being_known(levels: QIN) -> None:
