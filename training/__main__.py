@@ -195,6 +195,40 @@ def bench(
         screen.print(table)
 
 
+@app.command()
+def bench_users(
+    users: Annotated[list[int] | None, typer.Option(min=1, help="May be repeated.")] = None,
+    preset: Preset = "demo",
+    settings: Settings = None,
+    batch: Annotated[int, typer.Option(min=2, help="Rows.")] = 2048,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats.")] = 21,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a training step with few and with many users, 1,000 and 1,000,000 by default."""
+    with exit_on_error():
+        recipe = resolve(preset, None, settings or (), {})
+
+    from training.bench_users import run
+
+    with progress() as on_progress:
+        figures = run(
+            users or [1000, 1_000_000],
+            recipe,
+            batch=batch,
+            repeats=repeats,
+            threads=threads,
+            published=preset == "published",
+            on_progress=on_progress,
+        )
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        for count, value in figures["step_ms"].items():
+            screen.print(f"{int(count):,} users: {value:.1f} ms a step")
+        screen.print(f"ratio: {figures['ratio']:.3f}")
+
+
 def show(figures: dict[str, Any]) -> None:
     table = Table("slice", "rows", "positives", "AUC", "logloss", "ECE")
     for part in ({"slice": "all", **figures}, *figures["slices"]):

@@ -15,7 +15,7 @@ import contextlib
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from feature_store.schema import Categorical, Dense, FeatureSchema
+from feature_store.schema import Categorical, Dense, FeatureSchema, Numeric, Stored
 from training.operations import Dropout
 from training.progress import OnProgress, no_progress
 from training.published_qin import Positions, PublishedQIN
@@ -153,8 +153,11 @@ def _largest_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -
 
 
 def in_float64(rows: Batch) -> Batch:
-    items = {n: v.double() if v.is_floating_point() else v for n, v in rows.items.items()}
-    return replace(rows, items=items, label=rows.label.double())
+    items, users, request = (
+        {n: v.double() if v.is_floating_point() else v for n, v in values.items()}
+        for values in (rows.items, rows.users, rows.request)
+    )
+    return replace(rows, items=items, users=users, request=request, label=rows.label.double())
 
 
 def medians(
@@ -224,19 +227,10 @@ def random_batch(schema: FeatureSchema, batch: int, history: int, seed: int) -> 
     )
     distinct, place = np.unique(drawn, return_inverse=True)
     index = torch.from_numpy(1 + place.reshape(drawn.shape))  # item 0 is the padding item
-    items: dict[str, Tensor] = {}
-    for feature in schema.item:
-        value: Any
-        if isinstance(feature, Dense):
-            value = random.standard_normal((len(distinct) + 1, feature.size), np.float32)
-        elif isinstance(feature, Categorical):
-            value = random.integers(1, feature.vocabulary, len(distinct) + 1)
-            if feature.name == schema.identity:
-                value[1:] = distinct
-        else:
-            value = random.integers(0, feature.vocabulary, (len(distinct) + 1, feature.slots))
-        value[0] = 0
-        items[feature.name] = torch.from_numpy(value)
+    items = _random_values(schema.item, len(distinct), random)
+    if identity:
+        items[identity[0].name][1:] = torch.from_numpy(distinct)
+    users = _random_values(schema.user, batch, random)
     context = [random.integers(1, f.vocabulary, batch) for f in schema.context]
     return Batch(
         items=items,
@@ -244,4 +238,28 @@ def random_batch(schema: FeatureSchema, batch: int, history: int, seed: int) -> 
         history=index[:, :-1].contiguous(),
         context=torch.from_numpy(np.array(context, np.int64).reshape(len(context), batch).T.copy()),
         label=torch.from_numpy((random.random(batch) < 0.25).astype(np.float32)),
+        users=users,
+        user=torch.arange(1, batch + 1) if users else None,
+        request={n: v[1:] for n, v in _random_values(schema.request, batch, random).items()},
     )
+
+
+def _random_values(
+    features: Sequence[Stored | Numeric], count: int, random: np.random.Generator
+) -> dict[str, Tensor]:
+    """Draw (count + 1, …) by feature; row 0 is padding and zero."""
+    values: dict[str, Tensor] = {}
+    for feature in features:
+        value: Any
+        match feature:
+            case Numeric():
+                value = random.standard_normal(count + 1, np.float32)
+            case Dense():
+                value = random.standard_normal((count + 1, feature.size), np.float32)
+            case Categorical():
+                value = random.integers(1, feature.vocabulary, count + 1)
+            case _:
+                value = random.integers(0, feature.vocabulary, (count + 1, feature.slots))
+        value[0] = 0
+        values[feature.name] = torch.from_numpy(value)
+    return values

@@ -64,6 +64,8 @@ class ProcessGroup:
         if self.count > 1:
             for parameter in network.parameters():
                 if parameter.grad is not None:
+                    if parameter.grad.is_sparse:
+                        parameter.grad = parameter.grad.coalesce()
                     distributed.all_reduce(parameter.grad)
 
     def agree(self, value: float) -> float:

@@ -86,7 +86,9 @@ class FeatureVector(nn.Module):
             if isinstance(feature, CategoricalList):  # masked mean over the slots in use
                 assert isinstance(table, nn.Embedding)
                 used = (value != 0).sum(dim=1, keepdim=True)  # (U, 1)
-                total = F.embedding_bag(value, table.weight, mode="sum", padding_idx=0)
+                total = F.embedding_bag(
+                    value, table.weight, mode="sum", padding_idx=0, sparse=table.sparse
+                )
                 parts.append(total / (used + 1e-12))
             else:
                 parts.append(table(value))

@@ -70,6 +70,12 @@ class Recipe(BaseModel):
     user_min_count: int = Field(
         default=1, ge=1, le=2**31, description="training rows below which a user is unknown"
     )
+    touched_rows_above: int = Field(
+        default=100_000,
+        ge=0,
+        le=2**31,
+        description="of more rows, a user table is updated by a batch's rows alone",
+    )
     adam: Adam = Adam()
     initial: InitialWeights = InitialWeights()
 

@@ -11,8 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from feature_store.schema import FeatureSchema
+from training import bench_users
 from training.bench import random_batch, random_network, run, same_kernels
 from training.qin import QINSizes
+from training.recipe import Recipe
 
 SCHEMA = FeatureSchema.from_yaml(
     """
@@ -44,6 +46,33 @@ def test_figures_are_whole_and_finite() -> None:
     assert figures["max_gradient_difference"] < 1e-9
     assert figures["worst_parameter"] in dict(random_network(SCHEMA, SIZES).named_parameters())
     assert seen[-1] == ("turns", 2, 2)
+
+
+def test_gradients_agree_with_user_and_request_features() -> None:
+    more = {
+        "user": [
+            {"name": "who", "kind": "categorical", "vocabulary": 30, "width": 3},
+            {"name": "taste", "kind": "dense", "size": 4, "width": 3},
+        ],
+        "request": [
+            {"name": "device", "kind": "categorical", "vocabulary": 4, "width": 2},
+            {"name": "hour", "kind": "numeric", "width": 2},
+        ],
+    }
+    schema = FeatureSchema.model_validate(SCHEMA.model_dump() | more)
+    figures = run(batch=9, repeats=1, schema=schema, sizes=SIZES)
+    assert figures["max_gradient_difference"] < 1e-9
+
+
+def test_steps_with_few_and_with_many_users_are_timed_and_compared() -> None:
+    sizes = QINSizes(attention_width=16, layers=1, rows=2)
+    recipe = Recipe(sizes=sizes, touched_rows_above=1000)
+    figures = bench_users.run([10, 2000], recipe, batch=64, repeats=2)
+    assert figures["step_ms"].keys() == {"10", "2000"}
+    assert figures["ratio"] == figures["step_ms"]["2000"] / figures["step_ms"]["10"]
+    width = 8
+    assert figures["parameters"]["2000"] - figures["parameters"]["10"] == 1990 * width
+    assert json.loads(json.dumps(figures)) == figures
 
 
 def test_flop_are_those_of_the_shapes() -> None:

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from tests.training.fitting import RECIPE, run
 from tests.training.worlds import SIZES, SMALL, small_rows
 from training import checkpoint
-from training.fit import FitError, predict, regularised
+from training.fit import FitError, predict
 from training.metrics import auc
+from training.optimiser import regularised
 from training.qin import QIN
 from training.recipe import Recipe
 from training.recipe_files import preset
@@ -44,6 +45,7 @@ def test_the_default_recipe_is_the_published_one() -> None:
         "adam": {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
         "initial": {"embedding_deviation": 1e-4, "linear_gain": 1.0, "prelu_slope": 0.25},
         "user_min_count": 1,
+        "touched_rows_above": 100_000,
     }
 
 
@@ -174,10 +176,11 @@ def by_processes(count: int, module: str, *words: str) -> None:
     subprocess.run(command, check=True, env=environment, timeout=120)
 
 
-def test_two_processes_find_the_gradients_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("users", [[], ["users"]])
+def test_two_processes_find_the_gradients_of_one(tmp_path: Path, users: list[str]) -> None:
     """Uneven shares included: batch norm and the mean are those of the whole batch."""
     for count in (1, 2):
-        by_processes(count, "one_step", str(tmp_path / str(count)))
+        by_processes(count, "one_step", str(tmp_path / str(count)), *users)
     one, two = (load_file(tmp_path / str(count)) for count in (1, 2))
     assert one.keys() == two.keys()
     for name, tensor in one.items():

@@ -143,7 +143,7 @@ CHANGED = {
 }
 OF_THE_SHAPE = {"sizes.attention_width", "sizes.layers", "sizes.rows", "sizes.output_bias"}
 OF_LATER_EPOCHS = {"learning_rate_factor", "learning_rate_floor", "patience", "epochs"}
-OF_USERS = {"user_min_count"}  # see test_users.py
+OF_USERS = {"user_min_count", "touched_rows_above"}  # see test_users.py, test_optimiser.py
 
 
 def test_every_number_is_known_to_these_tests() -> None:

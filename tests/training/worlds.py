@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from feature_store.schema import FeatureSchema
 from training.catalogue import Catalogue
 from training.qin import QINSizes
 from training.rows import Rows
+from training.users import RowUsers
 
 SIZES = QINSizes(attention_width=12, layers=2, rows=3)
 
@@ -48,3 +51,23 @@ def small_rows(count: int, seed: int, schema: FeatureSchema = SMALL) -> Rows:
         context=rng.integers(0, 11, (count, 2)).astype(np.int32),
         label=(rng.random(count) < np.where(target % 3 == 0, 0.8, 0.1)).astype(np.float32),
     )
+
+
+def small_rows_of_users(count: int, seed: int, users: int) -> Rows:
+    """Small rows of so many known users, and of some unknown ones."""
+    fields = SMALL.model_dump() | {
+        "user": [
+            {"name": "user_index", "kind": "categorical", "vocabulary": users + 1, "width": 4},
+            {"name": "likes", "kind": "categorical_list", "vocabulary": 9, "slots": 2, "width": 2},
+        ],
+        "user_identity": "user_index",
+    }
+    schema = FeatureSchema.model_validate(fields)
+    rows = small_rows(count, seed, schema)
+    rng = np.random.default_rng(seed)
+    distinct = np.zeros(users + 1, np.dtype([("ID", "<i8"), *schema.user_dtype.descr]))
+    distinct["ID"] = distinct["user_index"] = np.arange(users + 1)
+    distinct["likes"][1:] = np.random.default_rng(0).integers(0, 9, (users, 2))
+    row = rng.integers(0, users + 1, count).astype(np.int32)
+    of_rows, _ = RowUsers.of(schema, distinct, row, [])
+    return replace(rows, user=row.astype(np.int64), users=of_rows)
