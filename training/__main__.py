@@ -1,4 +1,4 @@
-"""Implements ``python -m training``: synthesize, fit, evaluate, bench."""
+"""Implements ``python -m training``: synthesize, fit, evaluate, bench, and those of ``cli``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from training.cli.console import (
     screen,
 )
 from training.cli.recipe import Preset, RecipeFile, Settings
+from training.cli.tune import tune
 from training.epoch_log import TensorBoard, no_log
 from training.recipe_files import resolve
 
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(recipes.app, name="recipe")
+app.command("tune")(tune)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from feature_store.wording import with_file
 from training.epoch_log import TensorBoardMissingError
 from training.progress import OnProgress
 from training.recipe_files import RecipeError
+from training.search_space import SearchError
 
 screen = Console(stderr=True, soft_wrap=True)
 if not screen.is_terminal:
@@ -54,7 +55,9 @@ def exit_on_error() -> Iterator[None]:
     """Print an expected error as one line and exit with code 1."""
     try:
         yield
-    except (RecipeError, SchemaError, TensorBoardMissingError, OSError, ValidationError) as error:
+    except (RecipeError, SchemaError, SearchError, TensorBoardMissingError) as error:
+        fail(str(error))
+    except (OSError, ValidationError) as error:
         fail(with_file(error))
     except ValueError as error:
         from feature_store.parquet.columns import DataFileError

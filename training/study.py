@@ -1,0 +1,88 @@
+"""A study: the trials of a search over recipes, kept in a folder by Optuna.
+
+``study.journal`` is Optuna's journal, a line per event. One process at a time works on a folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from training.search_space import SearchError
+
+JOURNAL, IDENTITY, FAILURE = "study.journal", "identity", "failure"
+
+
+@contextmanager
+def opened(folder: Path, identity: Mapping[str, str], prune: bool = True) -> Iterator[Study]:
+    """Open or begin the study of a folder. Raises SearchError.
+
+    ``identity`` is what all its trials share, by name. A trial that was interrupted is first in
+    the queue, with its numbers.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SearchError(f"{folder}: another process works on this study") from error
+        _repair(folder / JOURNAL)
+        study = optuna.create_study(
+            study_name="tune",
+            storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
+            pruner=_pruner(prune),
+            direction="maximize",
+            load_if_exists=True,
+        )
+        kept = study.user_attrs.get(IDENTITY) or dict(identity)
+        other = [name for name, ours in identity.items() if kept.get(name) != ours]
+        if other:
+            raise SearchError(
+                f"{folder}: a study with another {' and '.join(other)} is here; "
+                "go on with its own, or give another --out"
+            )
+        study.set_user_attr(IDENTITY, dict(identity))
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params)
+        yield study
+
+
+def finished(study: Study) -> list[FrozenTrial]:
+    """Trials that ended by themselves, in order: complete, pruned or diverged."""
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    trials = study.get_trials(states=(*ended, TrialState.FAIL))
+    return [t for t in trials if t.state in ended or FAILURE in t.user_attrs]
+
+
+def ask(study: Study, distributions: Mapping[str, Any], seed: int) -> Trial:
+    """Begin a trial. What it draws depends on the finished trials and the seed alone."""
+    study.sampler = TPESampler(seed=(seed + len(finished(study))) % 2**32)
+    return study.ask(dict(distributions))
+
+
+def _pruner(prune: bool) -> optuna.pruners.BasePruner:
+    """Prune by the median of other trials' epochs, from the second epoch and sixth trial on."""
+    if not prune:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+
+
+def _repair(journal: Path) -> None:
+    """Remove what a killed process leaves: a lock, and a last line cut short."""
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    if journal.exists():
+        whole = journal.read_bytes().rfind(b"\n") + 1
+        os.truncate(journal, whole)
