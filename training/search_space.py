@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from feature_store.wording import details, reason, worded
 from training.recipe import Recipe, get
 from training.recipe_files import Given, changed
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+
+READ_WITH_ROWS = {"user_min_count"}
 
 
 class SearchError(ValueError):
@@ -95,10 +98,8 @@ class SearchSpace:
             text = path.read_text("utf-8")
             root = yaml.compose(text, Loader=yaml.SafeLoader)
             content = yaml.safe_load(text)
-        except OSError as error:
-            raise SearchError(f"{path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SearchError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SearchError(f"{path}: {worded(error)}") from error
         if not isinstance(root, yaml.MappingNode) or not content:
             raise SearchError(f"{path}: not a mapping of the recipe's names to dimensions")
         names = [key.value for key, _ in root.value]
@@ -127,6 +128,8 @@ def recipe_of(base: Recipe, numbers: Mapping[str, Any]) -> Recipe:
 
 def _fitting(name: str, dimension: Range | Choice, base: Recipe, path: Path) -> Range | Choice:
     """Check that the recipe may have all of a dimension's values; give choices their type."""
+    if name in READ_WITH_ROWS:
+        raise SearchError(f"{path}: {name}: cannot vary: it applies as the rows are read")
     typed: list[Any] = []
     for value in dimension.extremes:
         place = f"{path}: {name}: {value}"
@@ -142,20 +145,14 @@ def _fitting(name: str, dimension: Range | Choice, base: Recipe, path: Path) -> 
 
 def _fault(error: ValidationError) -> str:
     """Describe the first fault in a line."""
-    fault = error.errors(include_url=False)[0]
+    fault = details(error)[0]
     name, *rest = (str(part) for part in fault["loc"])
     field = rest[-1] if len(rest) > 1 else ""
     match fault["type"]:
         case "union_tag_not_found" | "union_tag_invalid":
-            reason = "kind must be float, int or choice"
-        case "missing":
-            reason = f"{field} is missing"
-        case "extra_forbidden":
-            reason = f"{field} is unknown"
-        case "value_error":
-            reason = str(fault["ctx"]["error"])
+            said = "kind must be float, int or choice"
         case "too_short":
-            reason = "values holds fewer than two"
+            said = "values holds fewer than two"
         case _:
-            reason = f"{field}: {fault['input']!r} is not what it may hold".lstrip(": ")
-    return f"{name}: {reason}"
+            said = ": ".join(filter(None, (field, reason(fault))))
+    return f"{name}: {said}"

@@ -17,6 +17,7 @@ from training.cli.console import (
     AsJson,
     Cache,
     SchemaFile,
+    Users,
     exit_on_error,
     fail,
     progress,
@@ -48,6 +49,7 @@ def tune(
     settings: Settings = None,
     schema: SchemaFile = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    users: Users = None,
     cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
@@ -73,7 +75,9 @@ def tune(
         torch.set_num_threads(threads)
     stopped = False
     with exit_on_error(), progress() as on_progress:
-        opened = open_data(data, read_schema(data, schema), on_progress, cache)
+        opened = open_data(
+            data, read_schema(data, schema), on_progress, cache, users, base.user_min_count
+        )
         show_resolved(base)
         search = Search(dimensions, base, opened.train, opened.valid, prune)
         try:
