@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 def around(page: Path) -> tuple[str, str]:
     """Split the page at the markers; a missing page starts empty.
 
-    Raises BundleError for a page without markers.
+    Raises BundleError for a page without markers, or one that cannot be read or written.
     """
+    for place in (page.parent, page) if page.exists() else (page.parent,):  # the plot is beside it
+        if not os.access(place, os.R_OK | os.W_OK):
+            raise BundleError(f"{page}: cannot be written: no such folder, or no permission")
     text = page.read_text("utf-8") if page.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
     before, found, rest = text.partition(BEGIN)
     _, closed, after = rest.partition(END)

@@ -29,7 +29,8 @@ def opened(file: Path, folder: int | None = None) -> Iterator[tuple[int, os.stat
         raise
     except OSError as error:
         reason = "a symbolic link" if os.path.islink(file) else error.strerror
-        raise BundleError(f"{file}: cannot be opened: {reason}; {COPY_IT}") from None
+        remedy = "let this user read it" if isinstance(error, PermissionError) else COPY_IT
+        raise BundleError(f"{file}: cannot be opened: {reason}; {remedy}") from None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from model_export.graphs.ranker import ranker
 from model_export.graphs.towers import history_tower
 from model_export.quality.random_network import random_network
 from tests.model_export.schemas import MANY_CONTEXTS, SMALL, SMALL_SIZES
+from tests.service import unprivileged
 from training.qin import QIN
 
 BLOCKED = """
@@ -182,3 +186,30 @@ def test_a_moved_bundle_still_verifies(copied: Bundle, network: QIN, tmp_path: P
     elsewhere.mkdir()
     moved = copied.path.rename(elsewhere / copied.version)
     assert verify(moved)[1].max_abs_error < 1e-5
+
+
+@pytest.mark.parametrize("name", [MANIFEST, GOLDEN, "ranker.onnx"])
+def test_a_file_that_the_user_may_not_read_is_one_line_with_the_remedy(
+    bundle: Bundle, name: str
+) -> None:
+    try:
+        under = unprivileged.under() or (sys.executable,)
+    except unprivileged.Cannot as error:
+        pytest.skip(str(error))
+    # Not below tmp_path, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        copy = shutil.copytree(bundle.path, Path(folder) / bundle.version)
+        copy.chmod(0o755)
+        (copy / name).chmod(0)
+        done = subprocess.run(
+            [*under, "-m", "model_export", "verify", str(copy)],
+            env={**os.environ, "PYTHONPATH": unprivileged.LIBRARIES, "HOME": folder},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"error: {copy / name}: cannot be opened: Permission denied; let this user read it"
+    )

@@ -115,6 +115,15 @@ def test_the_bench_prints_json_and_writes_its_page(trained: Path, tmp_path: Path
     assert "performance.svg" in page.read_text()
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_measuring(tmp_path: Path) -> None:
+    page = tmp_path / "missing" / "performance.md"
+    refused = run("bench", "--seconds", "0.01", "--report", page)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines() == [
+        f"error: {page}: cannot be written: no such folder, or no permission"
+    ]
+
+
 @pytest.mark.parametrize("lengths", ["", "0", "8,x", "8,8", "-1"])
 def test_lengths_that_are_none_are_refused(lengths: str) -> None:
     refused = run("bench", "--candidates", lengths)
