@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import urllib.request
 
 import orjson
@@ -27,17 +28,23 @@ async def show_example(store: FeatureStore, url: str, key: str | None = None) ->
     body = orjson.dumps(request)
     answer = await asyncio.to_thread(_send, f"{url}/v1/score", body, key)
     with_key = f" {KEY}" if key else ""
-    typer.echo(f"\ncurl -s {url}/v1/score{with_key} -H '{JSON}' -d '{body.decode()}'\n\n{answer}\n")
+    data = shlex.quote(body.decode())
+    typer.echo(f"\ncurl -s {url}/v1/score{with_key} -H '{JSON}' -d {data}\n\n{answer}\n")
 
 
 async def _request(store: FeatureStore) -> dict[str, object] | None:
     """A user with a history, and some items; None if the store is empty."""
-    user = 0
+    user: int | str | None = 0
     async for histories in store.scan_histories(1):
         user = next(iter(histories))
         break
     async for batch in store.scan_items(CANDIDATES):
-        return {"user_id": user, "candidates": batch.ids[:CANDIDATES].tolist()}
+        ids = batch.ids[:CANDIDATES]
+        if store.text_ids is None:
+            return {"user_id": user, "candidates": ids.tolist()}
+        (user,) = await store.user_texts([user])
+        texts = [text for text in await store.item_texts(ids) if text is not None]
+        return {"user_id": user or "a new user", "candidates": texts}
     return None
 
 

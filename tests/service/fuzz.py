@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tests.service.mapped_world import make_mapped
 from tests.service.process import serving
 from tests.service.world import make_world
 
@@ -92,11 +93,13 @@ HOOKS = "tests.service.fuzz_hooks"
 def main(
     cases: Annotated[int, typer.Option(help="At least so many.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of the cases.")] = 1,
+    texts: Annotated[bool, typer.Option("--texts", help="Against a store of text ids.")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="world-") as name:
         world = make_world(Path(name))
-        with serving(world.models, world.store) as service:
+        store = make_mapped(world, Path(name)).store if texts else world.store
+        with serving(world.models, store) as service:
             outcome = fuzz(service.url, -(-cases // CASES_PER_EXAMPLE), seed)
     figures = asdict(outcome)
     said = figures.pop("said")

@@ -16,8 +16,10 @@ from service.api.oip.message import LENGTH_HEADER
 OF_TENSORS = re.compile(
     r'"inputs\..*: (Field required|given more than once|data or binary_data_size'
     r"|data and binary_data_size|[0-9]+ values for shape|[0-9]+ (to [0-9]+ )?of them"
-    r"|[0-9]+ bytes, for shape|binary_data_size is|there is no shared memory"
+    r"|([0-9]+ to )?[0-9]+ bytes, for shape|binary_data_size is|there is no shared memory"
     r"|Input should be 0 or more)"
+    # Where ids are texts, the tensor's name decides the type of its values.
+    r'|"inputs\.[^"]*\.(datatype: (BYTES: the ids|INT64")|data\.[0-9]+: )'
     r'|"outputs\.|"parameters\.|"context'
 )
 FROM_THE_MODEL = ("context", "history")  # fields whose limits depend on the version that answers

@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from feature_store.contract import MAX_ID
+from tests.service.mapped_world import MappedWorld, text_of
 from tests.service.world import World
 
 OPTIONS = ("--input-file-type", "openapi", "--openapi-scopes", "schemas", "paths")
@@ -22,9 +23,18 @@ KIND = ("--output-model-type", "pydantic_v2.BaseModel", "--formatters", "builtin
 
 @pytest.fixture(scope="module")
 def generated(client: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    return generated_from(client, tmp_path_factory.mktemp("generated"), "generated_client")
+
+
+@pytest.fixture(scope="module")
+def generated_of_texts(texts: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """From the document of a service whose ids are texts."""
+    return generated_from(texts, tmp_path_factory.mktemp("texts"), "generated_client_of_texts")
+
+
+def generated_from(client: httpx.Client, folder: Path, name: str) -> ModuleType:
     pytest.importorskip("datamodel_code_generator", reason="of the extra dev")
-    folder = tmp_path_factory.mktemp("generated")
-    document, code = folder / "openapi.json", folder / "generated_client.py"
+    document, code = folder / "openapi.json", folder / f"{name}.py"
     document.write_bytes(client.get("/openapi.json").content)
     files = ("--input", str(document), "--output", str(code))
     command = [sys.executable, "-m", "datamodel_code_generator", *files, *OPTIONS, *KIND]
@@ -84,3 +94,34 @@ def test_what_is_no_id_is_refused_before_it_is_sent(
 ) -> None:
     with pytest.raises(ValidationError):
         generated.V1ScorePostRequest(user_id=wrong, candidates=[1])
+
+
+def test_texts_are_scored_and_read(
+    generated_of_texts: ModuleType, mapped: MappedWorld, texts: httpx.Client
+) -> None:
+    items = [*mapped.items[:3], "never seen", "🎬" * 128]
+    request = generated_of_texts.V1ScorePostRequest(
+        user_id=text_of(3), candidates=items, history=mapped.items[3:6], explain=2
+    )
+    answer = texts.post("/v1/score", content=request.model_dump_json())
+    assert answer.status_code == 200, answer.text
+    found = generated_of_texts.ScoreAnswer.model_validate_json(answer.content).model_dump()
+    assert found["item_ids"] == items
+    assert found["unknown_items"] == items[3:]
+    assert any(explained and explained["item_ids"] for explained in found["explanations"])
+
+
+def test_a_click_of_texts_is_taken(generated_of_texts: ModuleType, texts: httpx.Client) -> None:
+    event = generated_of_texts.V1EventsPostRequest1(user_id="generated", item_id="é" * 128)
+    body = event.model_dump_json(exclude_none=True)
+    answer = texts.post("/v1/events", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200, answer.text
+    assert generated_of_texts.EventsAnswer.model_validate_json(answer.content).applied == 1
+
+
+@pytest.mark.parametrize("wrong", ["", "a" * 129, 7, None])
+def test_what_is_no_text_is_refused_before_it_is_sent(
+    generated_of_texts: ModuleType, wrong: object
+) -> None:
+    with pytest.raises(ValidationError):
+        generated_of_texts.V1ScorePostRequest(user_id=wrong, candidates=["a"])

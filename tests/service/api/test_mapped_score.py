@@ -13,8 +13,9 @@ import pytest
 from feature_store.contract import Ids
 from feature_store.errors import StoreUnavailable
 from service.api.ids import NO_TEXT
-from service.api.inference import infer
+from service.models.canary import Canary, seed_of
 from tests.service.in_process import ask, client_of, metric, opened
+from tests.service.live import until
 from tests.service.mapped_world import MappedWorld, text_of
 from tests.service.process import serving
 from tests.service.world import World
@@ -188,24 +189,6 @@ async def test_a_number_without_a_text_is_left_out_and_counted(
         assert metric(state, "qin_items_unnamed_total") == (count if failing else 1)
 
 
-async def test_the_log_shows_the_text_that_the_caller_sent(
-    mapped: MappedWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async with opened(mapped.numeric, store=mapped.store) as state:
-        asked: list[Any] = []
-
-        async def noting(state: Any, ctx: Any, *rest: Any) -> Any:
-            try:
-                return await infer(state, ctx, *rest)
-            finally:
-                asked.append(ctx.user_id)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("service.api.score.infer", noting)
-            await ask(state, user_id="ü 7", candidates=mapped.items[:1])
-        assert asked == ["ü 7"]
-
-
 @pytest.mark.parametrize("escaped", [False, True])
 def test_as_many_of_the_longest_texts_as_candidates_are_taken(
     mapped: MappedWorld, escaped: bool
@@ -238,3 +221,31 @@ async def test_the_document_describes_ids_as_texts(mapped: MappedWorld) -> None:
     lists = ("item_ids", "unknown_items", "unreadable_items", "cold_items", "unknown_history")
     assert all(answer[name]["items"] == text for name in lists)
     assert schemas["Explanation"]["properties"]["item_ids"]["items"] == text
+
+
+async def test_a_shadow_and_a_canary_score_the_same_users(mapped: MappedWorld) -> None:
+    async with opened(mapped.numeric, store=mapped.store) as state:
+        active = state.registry.active
+        assert active is not None
+        state.manager.shadow.begin(active, 1.0)
+        state.registry.canary = Canary(active, 1.0, seed_of("small-1"))
+        await ask(state, user_id=text_of(USER), candidates=mapped.items[:20], explain=2)
+        await until(lambda: metric(state, "qin_shadow_requests_total", outcome="scored"))
+        seen = state.manager.shadow.as_json()
+        assert seen is not None
+        assert (seen["failed"], seen["worst_abs_delta_p"]) == (0, 0.0)
+        assert metric(state, "qin_version_duration_seconds_count", role="canary", outcome="ok") == 1
+
+
+def test_the_log_has_the_callers_text_or_its_digest(mapped: MappedWorld) -> None:
+    for chosen, shown in (("plain", True), ("hashed", False)):
+        variables = {"QIN_LOG_USERS": chosen, "QIN_LOG_SAMPLE": "1", "QIN_LOG_FORMAT": "json"}
+        with serving(mapped.models, mapped.store, **variables) as service:
+            with service.client() as client:
+                for _ in range(2):
+                    scored(client, user_id="a-user-of-ours", candidates=["a"])
+            lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+        users = {line["user"] for line in lines if line["event"] == "score"}
+        assert len(users) == 1
+        assert (users == {"a-user-of-ours"}) is shown
+        assert ("a-user-of-ours" in json.dumps(lines)) is shown

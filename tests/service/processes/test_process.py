@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,6 +18,7 @@ import pytest
 
 from model_export.bundle.bundle import digest
 from model_export.bundle.manifest import GOLDEN, MANIFEST
+from tests.service.mapped_world import MappedWorld, text_of
 from tests.service.process import serving, start, wait_ready
 from tests.service.world import World, make_world
 
@@ -149,16 +150,23 @@ def test_help_needs_no_bundle() -> None:
     assert "--bundle" in done.stdout
 
 
-def test_an_example_is_shown_with_its_real_answer(world: World) -> None:
-    service = start("--bundle", str(world.models), "--store", world.store, "--example")
+@pytest.mark.parametrize("ids", ["numeric", "mapped"])
+def test_an_example_is_shown_with_its_real_answer(
+    world: World, mapped: MappedWorld, ids: str
+) -> None:
+    store = mapped.store if ids == "mapped" else world.store
+    service = start("--bundle", str(world.models), "--store", store, "--example")
     wait_ready(service)
     deadline = time.monotonic() + 60
     while "curl" not in (said := service.log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     service.stop()
     service.remove()
-    query = re.search(r"-d '(.*)'", said)
-    assert query is not None
+    (shown,) = [line for line in said.splitlines() if "curl" in line]
+    query = json.loads(shlex.split(shown)[-1])
     (answer,) = [line for line in said.splitlines() if '"scores"' in line]
-    assert json.loads(answer)["item_ids"] == json.loads(query[1])["candidates"]
+    assert json.loads(answer)["item_ids"] == query["candidates"]
+    assert json.loads(answer)["cold_user"] is False
+    if ids == "mapped":
+        assert query["user_id"] in map(text_of, world.users)
     assert f"curl -s {service.url}/v1/score" in said
