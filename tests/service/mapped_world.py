@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -56,16 +57,16 @@ class MappedWorld:
         return np.array([self.numbers[text] for text in texts], np.int64)
 
 
-def make_mapped(world: World, folder: Path) -> MappedWorld:
-    return mapped_in(world, f"lmdb://{folder / 'mapped'}")
+def make_mapped(world: World, folder: Path, text_of: Callable[[int], str] = text_of) -> MappedWorld:
+    return mapped_in(world, f"lmdb://{folder / 'mapped'}", text_of)
 
 
-def mapped_in(world: World, url: str) -> MappedWorld:
+def mapped_in(world: World, url: str, text_of: Callable[[int], str] = text_of) -> MappedWorld:
     """Put the world by text ids into a new store at ``url``."""
-    return MappedWorld(world, url, asyncio.run(_load(world, url)))
+    return MappedWorld(world, url, asyncio.run(_load(world, url, text_of)))
 
 
-async def _load(world: World, url: str) -> dict[str, int]:
+async def _load(world: World, url: str, text_of: Callable[[int], str]) -> dict[str, int]:
     options = StoreOptions(budget_ms=5_000, ids="mapped")
     store = await connect(url, world.schema, create=True, options=options)
     assert store.text_ids is not None
