@@ -156,7 +156,7 @@ class MappedIds:
             history = cast(list[str], asked.history)
             past = (await self.numbers(history))[::-1]
             given |= zip(past.tolist(), history[::-1], strict=True)
-        texts = StoredTexts(given, self._texts)
+        texts = StoredTexts(items, given, self._texts)
         return _query(asked, self._text_ids.number(user), candidates, past, texts, user)
 
     def event(self, given: Any) -> Event:

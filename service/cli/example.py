@@ -34,7 +34,7 @@ async def show_example(store: FeatureStore, url: str, key: str | None = None) ->
 
 async def _request(store: FeatureStore) -> dict[str, object] | None:
     """A user with a history, and some items; None if the store is empty."""
-    user: int | str | None = 0
+    user = 0
     async for histories in store.scan_histories(1):
         user = next(iter(histories))
         break
@@ -42,9 +42,9 @@ async def _request(store: FeatureStore) -> dict[str, object] | None:
         ids = batch.ids[:CANDIDATES]
         if store.text_ids is None:
             return {"user_id": user, "candidates": ids.tolist()}
-        (user,) = await store.user_texts([user])
+        (text,) = await store.user_texts([user])
         texts = [text for text in await store.item_texts(ids) if text is not None]
-        return {"user_id": user or "a new user", "candidates": texts}
+        return {"user_id": text or "a new user", "candidates": texts}
     return None
 
 

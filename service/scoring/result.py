@@ -16,7 +16,7 @@ from service.items.fetcher import SomeStatus, Status, each_status
 from service.scoring.explanation import Explanations
 from service.scoring.id_texts import IdTexts
 
-ID_LISTS = ("item_ids", "unknown_items", "unreadable_items", "cold_items", "unknown_history")
+ID_LISTS = ("unknown_items", "unreadable_items", "cold_items", "unknown_history")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,8 @@ class ScoreResult:
     ) -> bytes:
         """Write parallel arrays; a NaN is null. With ``texts`` ids are strings; a history item
         without a text is left out."""
-        chosen = slice(None) if top_k is None else best(self.scores, top_k)
+        first = None if top_k is None else best(self.scores, top_k)
+        chosen = slice(None) if first is None else first
         optional: dict[str, Any] = {}
         if self.explanations is not None:
             positions = np.arange(len(self.candidates))[chosen]
@@ -90,9 +91,9 @@ class ScoreResult:
             **optional,
         }
         if texts is not None:
-            members["item_ids"] = members["item_ids"].tolist()
             for name in ID_LISTS:
                 members[name] = [text for text in texts.of(members[name]) if text is not None]
+            members["item_ids"] = texts.candidates(self.candidates, first)
         return orjson.dumps(members, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def _unusual(self) -> dict[str, list[int]]:
