@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from feature_store.terminal import escape_unencodable
-from model_export.bench.cli import bench, bench_top_k
+from model_export.bench.cli import bench, bench_top_k, bench_user
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.manifest import MANIFEST
 from model_export.bundle.signature import PublicKeys, read_signature
@@ -32,6 +32,7 @@ app.command()(calibrate)
 app.command()(import_fuxictr)
 app.command()(bench)
 app.command()(bench_top_k)
+app.command()(bench_user)
 
 
 @app.command()

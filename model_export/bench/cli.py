@@ -1,4 +1,4 @@
-"""``python -m model_export bench`` and ``bench-top-k``."""
+"""``python -m model_export bench``, ``bench-top-k`` and ``bench-user``."""
 
 from __future__ import annotations
 
@@ -109,6 +109,26 @@ def bench_top_k(
             print_json(result)
         else:
             show_top_k(result, Console())
+
+
+def bench_user(
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates per request.")] = 512,
+    history: Annotated[int, typer.Option(min=1, help="Items per history.")] = 64,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Approximate time per variant.")] = 10.0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of both variants.")] = 1,
+    as_json: options.AsJson = False,
+) -> None:
+    """Benchmark user and request features against context features of the same widths."""
+    with refusals():
+        from model_export.bench.table import show_user
+        from model_export.bench.user import run
+
+        with counted("bench-user") as announce:
+            result = run(candidates, history, seconds, threads, announce=announce)
+        if as_json:
+            print_json(result)
+        else:
+            show_user(result, Console())
 
 
 def _catalogue(bundle: Path | None, data: Path | None) -> tuple[Bundle | None, ItemRows | None]:

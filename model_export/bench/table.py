@@ -49,3 +49,20 @@ def show_top_k(result: dict[str, Any], console: Console) -> None:
         f"narrow network (X = {exactness['network_width']}): {exactness['different']} of "
         f"{exactness['lists']:,} lists differ"
     )
+
+
+def show_user(result: dict[str, Any], console: Console) -> None:
+    """Print times and work of both networks, then the limits."""
+    console.print(
+        f"{result['candidates']} candidates, history of {result['history']}, X = "
+        f"{result['network_width']}, {result['threads']} thread(s)"
+    )
+    for name, label in (("context", "context features"), ("user", "user and request features")):
+        console.print(
+            f"{label}: ranker {result[f'{name}_ms']:.3f} ms (int8 {result[f'{name}_int8_ms']:.3f}),"
+            f" {result[f'{name}_multiply_adds']:,} multiply-adds per candidate"
+        )
+    console.print(f"user tower, once per request: {result['user_tower_ms']:.3f} ms")
+    for bar in result["bars"]:
+        verdict = "met" if bar["met"] else "MISSED"
+        console.print(f"{verdict:>6}  {bar['bar']}: {bar['value']:.4f} (limit {bar['limit']})")

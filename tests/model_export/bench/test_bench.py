@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_export.bench import page
+from feature_store.schema import FeatureSchema
+from model_export.bench import page, user
 from model_export.bench.bars import bars
 from model_export.bench.floors import floors
 from model_export.bench.graphs import Folded, SharedUser, write_graphs
@@ -219,3 +220,22 @@ def test_requests_draw_from_all_items() -> None:
     request = Request.random(20_000, 5, np.random.default_rng(0))
     assert len(np.unique(request.candidates)) > 0.9 * ITEMS
     assert [len(part.candidates) for part in request.parts(8000)] == [8000, 8000, 4000]
+
+
+def test_user_features_are_measured_against_context_features_of_the_same_width() -> None:
+    result = user.run(64, 5, 0.01, base=SMALL, sizes=SMALL_SIZES)
+    assert result["network_width"] == 256 + 2 * SMALL.item_vector_width
+    assert result["user_multiply_adds"] > result["context_multiply_adds"]
+    for name in ("context", "context_int8", "user", "user_int8", "user_tower"):
+        assert result[f"{name}_ms"] > 0
+    work, time = result["bars"]
+    assert work["value"] == result["user_multiply_adds"] / result["context_multiply_adds"]
+    assert work["met"]
+    assert time["value"] == result["user_ms"] / result["context_ms"]
+
+
+def test_at_the_papers_sizes_user_features_cost_one_hundredth_more_at_most() -> None:
+    schemas = user._schemas(FeatureSchema.microlens(), 64)
+    assert {schema.network_width for schema in schemas.values()} == {1024}
+    work = [user._work(random_network(schemas[room]), 64) for room in user.ROOMS]
+    assert work[1] <= 1.01 * work[0]

@@ -172,13 +172,13 @@ def test_the_bundle_is_of_a_format_that_earlier_releases_refuse(published: Bundl
 def test_info_shows_features_by_role_and_their_cost(published: Bundle) -> None:
     shown = CliRunner().invoke(app, ["info", str(published.path)], env={"COLUMNS": "200"}).output
     for line in (
-        r"  user_id +user, identity, categorical, 70,001 values, width 4",
-        r"  taste +user, dense, 4 × float16, width 3",
-        r"  hour +request, number, width 2",
-        r"  likes_level +item and context, categorical, 11 values, width 4",
-        r"  slot +context, categorical, 3 values, width 2",
+        r"  user_id +│ user, identity, categorical, 70,001 values, width 4",
+        r"  taste +│ user, dense, 4 × float16, width 3",
+        r"  hour +│ request, number, width 2",
+        r"  likes_level +│ item and context, categorical, 11 values, width 4",
+        r"  slot +│ context, categorical, 3 values, width 2",
         rf"{published.manifest.multiply_adds.user:,} per request: user and request features",
-        r"mapped tables +2\.1 MiB, one copy per machine: followed, user_id",
+        r"mapped tables +│ +2\.1 MiB, one copy per machine: followed, user_id",
     ):
         assert re.search(line, shown), line
 
