@@ -1,12 +1,13 @@
-"""Encodes and decodes stored records: items and packed histories, versioned, with checksums.
+"""Encodes and decodes stored records: items, users and packed histories, with format and checksum.
 
 An item record, little-endian:
 
     magic b"QI" | format u8 | 0 u8 | layout u32 | item id i64 | schema.item_dtype bytes | crc32 u32
 
 ``layout`` is the crc32 of ``schema.layout``. The id reveals a record stored under another item's
-key; the crc covers everything before it. A packed history (LMDB; Redis keeps a native list) is the
-same with ``b"QH"``, the user id, and int64 item ids, newest first.
+key; the crc covers everything before it. A user record is the same with ``b"QU"``, the user id and
+``schema.user_layout``. A packed history (LMDB; Redis keeps a native list) has ``b"QH"``, its length
+in place of ``layout``, the user id, and int64 item ids, newest first.
 
 Later codecs must read these records, too: ``tests/feature_store/golden``.
 """
@@ -20,33 +21,42 @@ import numpy as np
 from numpy.lib.recfunctions import require_fields
 from numpy.typing import NDArray
 
-from feature_store.contract import CORRUPT, FOUND, MISSING, Ids, ItemBatch, ItemRows
+from feature_store.contract import (
+    CORRUPT,
+    FOUND,
+    MISSING,
+    STALE,
+    Ids,
+    ItemBatch,
+    Rows,
+    UserBatch,
+)
 from feature_store.errors import StoreCorrupt
 from feature_store.schema import FeatureSchema
 
 FORMAT = 1
-_ITEM, _HISTORY = b"QI", b"QH"
+_ITEM, _USER, _HISTORY = b"QI", b"QU", b"QH"
 _HEADER = 16  # bytes before the body
 _CRC = 4  # bytes after it
 _INTACT = 0x2144DF1C  # the crc32 of any bytes followed by their own crc32
 
 
-class ItemCodec:
-    """Encodes and decodes batches of item records of one schema."""
+class RecordCodec:
+    """Encodes and decodes batches of records of one kind and layout."""
 
-    def __init__(self, schema: FeatureSchema) -> None:
-        self.dtype = schema.item_dtype
-        self.record_bytes = _HEADER + self.dtype.itemsize + _CRC
-        self._layout = crc32(schema.layout.encode()).to_bytes(4, "little")
-        self._prefix = np.frombuffer(_ITEM + bytes([FORMAT, 0]) + self._layout, "<u8")[0]
+    def __init__(self, magic: bytes, dtype: np.dtype[np.void], layout: str) -> None:
+        self.dtype = dtype
+        self.record_bytes = _HEADER + dtype.itemsize + _CRC
+        self._magic, self._layout = magic, crc32(layout.encode()).to_bytes(4, "little")
+        self._prefix = np.frombuffer(magic + bytes([FORMAT, 0]) + self._layout, "<u8")[0]
         self._blank = bytes(self.record_bytes)
 
-    def encode(self, item_ids: Ids, rows: ItemRows) -> list[bytes]:
+    def encode(self, ids: Ids, rows: Rows) -> list[bytes]:
         """Encode rows, one record each."""
-        size, count = self.record_bytes, len(item_ids)
+        size, count = self.record_bytes, len(ids)
         records = np.empty((count, size), np.uint8)
         records[:, :8] = np.frombuffer(self._prefix.tobytes(), np.uint8)
-        records[:, 8:_HEADER] = _bytes_of(item_ids.astype("<i8", copy=False))
+        records[:, 8:_HEADER] = _bytes_of(ids.astype("<i8", copy=False))
         records[:, _HEADER:-_CRC] = _bytes_of(by_name(rows, self.dtype))
         unchecked = records.reshape(-1).data
         crcs = [crc32(unchecked[at : at + size - _CRC]) for at in range(0, count * size, size)]
@@ -54,26 +64,32 @@ class ItemCodec:
         packed = records.tobytes()
         return [packed[at : at + size] for at in range(0, count * size, size)]
 
-    def decode(self, item_ids: Ids, records: Sequence[bytes | None]) -> ItemBatch:
-        """Decode records, in the order of ``item_ids``; a damaged one is CORRUPT, not raised."""
-        size, count = self.record_bytes, len(item_ids)
+    def decode_rows(
+        self, ids: Ids, records: Sequence[bytes | None]
+    ) -> tuple[Rows, NDArray[np.uint8]]:
+        """Decode records, in the order of ``ids``, to rows and their status.
+
+        A damaged one is CORRUPT, not raised.
+        """
+        size, count = self.record_bytes, len(ids)
         whole = [r if r is not None and len(r) == size else self._blank for r in records]
         table = np.frombuffer(b"".join(whole), np.uint8).reshape(count, size)
         head = np.ascontiguousarray(table[:, :_HEADER])
         good = np.fromiter(map(crc32, whole), np.uint32, count) == _INTACT
         good &= head[:, :8].copy().view("<u8")[:, 0] == self._prefix
-        good &= head[:, 8:].copy().view("<i8")[:, 0] == item_ids
+        good &= head[:, 8:].copy().view("<i8")[:, 0] == ids
         rows = table[:, _HEADER:-_CRC].copy().view(self.dtype).reshape(count)
         status = np.where(good, FOUND, CORRUPT).astype(np.uint8)
         if not good.all():
             rows[~good] = 0
             status[[record is None for record in records]] = MISSING
-        return ItemBatch(item_ids, rows, status)
+        return rows, status
 
-    def fault(self, item_id: int, record: bytes) -> str | None:
+    def fault(self, number: int, record: bytes) -> str | None:
         """Describe why a record is CORRUPT; None if it is sound."""
-        if len(record) < _HEADER or record[:2] != _ITEM:
-            return "not an item record"
+        what = "item" if self._magic == _ITEM else "user"
+        if len(record) < _HEADER or record[:2] != self._magic:
+            return f"not {'an' if what == 'item' else 'a'} {what} record"
         if record[2] > FORMAT:
             return f"format {record[2]} is newer than this program's {FORMAT}"
         if record[4:8] != self._layout:
@@ -82,9 +98,58 @@ class ItemCodec:
             return f"{len(record)} bytes instead of {self.record_bytes}"
         if crc32(record) != _INTACT:
             return "damaged: its checksum does not match"
-        if (stored := int.from_bytes(record[8:16], "little", signed=True)) != item_id:
-            return f"holds item {stored}"
+        if (stored := int.from_bytes(record[8:16], "little", signed=True)) != number:
+            return f"holds {what} {stored}"
         return None
+
+
+class ItemCodec(RecordCodec):
+    """Encodes and decodes batches of item records of one schema."""
+
+    def __init__(self, schema: FeatureSchema) -> None:
+        super().__init__(_ITEM, schema.item_dtype, schema.layout)
+
+    def decode(self, item_ids: Ids, records: Sequence[bytes | None]) -> ItemBatch:
+        return ItemBatch(item_ids, *self.decode_rows(item_ids, records))
+
+
+class UserCodec(RecordCodec):
+    """Encodes and decodes batches of user records of one schema.
+
+    A record written before further features were added to the store has a layout that the schema's
+    begins with; what it lacks is 0, the value of a missing index. One with features that this
+    schema does not have is STALE: the schema is to be read again.
+    """
+
+    def __init__(self, schema: FeatureSchema) -> None:
+        dtype, lines = schema.user_dtype, schema.user_layout.split("\n")
+        super().__init__(_USER, dtype, schema.user_layout)
+        fields = [(name, dtype[name]) for name in dtype.names or ()]
+        self._earlier = [
+            RecordCodec(_USER, np.dtype(fields[:count]), "\n".join(lines[:count]))
+            for count in range(len(fields) - 1, 0, -1)
+        ]
+
+    def decode(self, user_ids: Ids, records: Sequence[bytes | None]) -> UserBatch:
+        rows, status = self.decode_rows(user_ids, records)
+        for at in np.flatnonzero(status == CORRUPT).tolist():
+            record = records[at]
+            assert record is not None
+            one = user_ids[at : at + 1]
+            for codec in self._earlier:
+                row, found = codec.decode_rows(one, [record])
+                if found[0] == FOUND:
+                    rows[at], status[at] = by_name(row, self.dtype)[0], FOUND
+                    break
+            else:
+                owner = int.from_bytes(record[8:16], "little", signed=True)
+                if record[:2] == _USER and crc32(record) == _INTACT and owner == one[0]:
+                    status[at] = STALE
+        return UserBatch(user_ids, rows, status)
+
+    def fault(self, number: int, record: bytes) -> str | None:
+        faults = [codec.fault(number, record) for codec in self._earlier]
+        return None if None in faults else super().fault(number, record)
 
 
 def encode_history(user_id: int, newest_first: Ids) -> bytes:
@@ -109,14 +174,14 @@ def decode_history(user_id: int, record: bytes) -> Ids:
     return np.frombuffer(record, "<i8", count, _HEADER)
 
 
-def by_name(rows: NDArray[np.void], dtype: np.dtype[np.void]) -> NDArray[np.void]:
+def by_name(rows: Rows, dtype: np.dtype[np.void]) -> Rows:
     """Return rows as ``dtype``, field by field: another schema may have them in another order.
 
     A field that ``rows`` lack is 0.
     """
     if rows.dtype == dtype:
         return rows
-    converted: NDArray[np.void] = require_fields(rows, dtype)
+    converted: Rows = require_fields(rows, dtype)
     return converted
 
 

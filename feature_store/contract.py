@@ -22,9 +22,11 @@ from feature_store.schema import FeatureSchema
 from feature_store.text_ids import TextIds
 
 Ids = NDArray[np.int64]
-ItemRows = NDArray[np.void]  # (N,) of schema.item_dtype
+Rows = NDArray[np.void]
+ItemRows = Rows  # (N,) of schema.item_dtype
+UserRows = Rows  # (N,) of schema.user_dtype
 
-FOUND, MISSING, CORRUPT = 0, 1, 2
+FOUND, MISSING, CORRUPT, STALE = 0, 1, 2, 3
 MAX_ID = 2**63 - 1
 
 
@@ -35,6 +37,27 @@ class ItemBatch:
     ids: Ids  # (N,)
     rows: ItemRows  # (N,)
     status: NDArray[np.uint8]  # (N,) FOUND | MISSING | CORRUPT
+
+
+@dataclass(frozen=True, slots=True)
+class UserBatch:
+    """User records in the order requested. Rows that are not FOUND are all zero.
+
+    STALE: written with user features that were added to the store since its schema was read.
+    """
+
+    ids: Ids  # (N,)
+    rows: UserRows  # (N,)
+    status: NDArray[np.uint8]  # (N,) FOUND | MISSING | CORRUPT | STALE
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """What a store has of one user."""
+
+    history: Ids | None  # newest first; None: no clicks
+    row: UserRows  # (1,); all zero unless FOUND
+    status: int  # of the record: FOUND | MISSING | CORRUPT | STALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +83,7 @@ class Changes:
 
 
 class FeatureStore(Protocol):
-    """User histories and item records."""
+    """User histories and records, and item records."""
 
     schema: FeatureSchema
     text_ids: TextIds | None  # None: ids are the caller's numbers
@@ -86,19 +109,68 @@ class FeatureStore(Protocol):
     async def put_histories(
         self, histories: Mapping[int, Ids], texts: Mapping[int, str] | None = None
     ) -> None:
-        """Replace whole histories, newest first; an empty one removes the user.
+        """Replace whole histories, newest first; an empty one deletes the user's.
 
         ``texts``: the users' text ids, written with their histories.
         """
 
     async def delete_history(self, user_id: int) -> bool:
-        """Delete a user's history, and the text of its id; return whether there was a history."""
+        """Delete a user's history, and without a record the text of its id.
+
+        Returns whether there was a history.
+        """
 
     def scan_histories(self, batch_size: int = 1024) -> AsyncIterator[dict[int, Ids]]:
         """Yield every history once, in batches, in any order; a damaged one raises."""
 
     async def count_histories(self) -> int:
         """Count users with a history (exact for LMDB; elsewhere it may scan the store)."""
+
+    async def user(self, user_id: int) -> User:
+        """Return a user's history and record, in one round trip.
+
+        A damaged history raises; a damaged record is CORRUPT. The schema is read again, at most
+        once a second, when the record is STALE.
+        """
+
+    async def users(self, user_ids: Ids) -> UserBatch:
+        """Return records of these users, in one round trip per server."""
+
+    async def put_users(
+        self, user_ids: Ids, rows: UserRows, texts: Mapping[int, str] | None = None
+    ) -> None:
+        """Insert or replace whole records; the last one of a repeated id counts.
+
+        They do not expire. ``texts``: the users' text ids, all of them, written with the records
+        and kept as long. StoreMismatch if the schema has no user features.
+        """
+
+    async def patch_user(self, user_id: int, change: Callable[[UserRows], None]) -> bool:
+        """Edit the user's row as ``patch_item`` an item's; False if there is no record.
+
+        StoreCorrupt if it is CORRUPT or STALE.
+        """
+
+    async def delete_user(self, user_id: int) -> bool:
+        """Delete a user's record alone; return whether there was one."""
+
+    async def forget_user(self, user_id: int) -> bool:
+        """Erase a user: record, history, text id and idempotency keys.
+
+        Returns whether there was a record or a history.
+        """
+
+    def scan_users(self, batch_size: int = 4096) -> AsyncIterator[UserBatch]:
+        """Yield every user record once, in batches, in any order."""
+
+    async def count_users(self) -> int:
+        """Count user records (exact for LMDB; elsewhere it may scan the store)."""
+
+    async def user_fault(self, user_id: int) -> str | None:
+        """Describe why a user's record is CORRUPT or STALE; None if it is sound or missing."""
+
+    async def refresh_schema(self) -> FeatureSchema:
+        """Read the recorded schema again: a load may have added user features."""
 
     async def items(self, item_ids: Ids) -> ItemBatch:
         """Return records of these items, in one round trip where the backend can."""

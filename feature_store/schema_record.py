@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from feature_store.errors import StoreCorrupt, StoreMismatch
 from feature_store.options import IdKind
 from feature_store.schema import Categorical, FeatureSchema, SchemaError
@@ -11,6 +14,7 @@ from feature_store.text_ids import KEY_BYTES, TextIds, new_key
 # user features.
 MAPPED, USERS = 1, 2  # added to format 1
 STORE_FORMAT = 1 + MAPPED + USERS
+REFRESH_EVERY_S = 1.0
 
 
 def parse(place: str, version: bytes, text: bytes) -> FeatureSchema:
@@ -133,3 +137,17 @@ def settled_ids(
     if key is None or len(key) != KEY_BYTES:
         raise StoreCorrupt(f"{place}: the key of its text ids is damaged; load it again")
     return TextIds(key)
+
+
+class RefreshPace:
+    """Allows one refresh of the schema a second: a record may stay STALE."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < REFRESH_EVERY_S:
+            return False
+        self._last = now
+        return True

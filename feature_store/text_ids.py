@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from feature_store.errors import StoreMismatch
 
 KEY_BYTES = 16
 LONGEST = 128  # characters of a text id
@@ -62,6 +64,19 @@ def checked_text(text: str, what: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"{what}: not Unicode text (a lone surrogate)") from error
     return text
+
+
+def check_texts(
+    place: str, text_ids: TextIds | None, users: NDArray[np.int64], texts: Mapping[int, str] | None
+) -> None:
+    """Raise StoreMismatch if texts are given to a numeric store, ValueError if one is missing."""
+    if text_ids is None:
+        if texts:
+            raise StoreMismatch(f"{place}: its ids are numeric: texts are not kept")
+        return
+    for user in users.tolist():
+        if texts is None or user not in texts:
+            raise ValueError(f"user id {user}: its text is missing")
 
 
 def shown(text: str) -> str:

@@ -117,9 +117,18 @@ class SeenKeys:
         name = _key(user_id) + blake2b(key.encode(), digest_size=16).digest()
         if txn.get(name, db=self._keys) is not None:
             return False
-        txn.put(name, b"", db=self._keys)
-        txn.put(_key(int(now * 1e6)) + name, b"", db=self._times)
+        time_key = _key(int(now * 1e6)) + name
+        txn.put(name, time_key[:8], db=self._keys)
+        txn.put(time_key, b"", db=self._times)
         return True
+
+    def forget(self, txn: Txn, user_id: int) -> None:
+        """Delete the user's keys; the times of those that earlier releases wrote expire."""
+        user = _key(user_id)
+        with txn.cursor(self._keys) as cursor:
+            while cursor.set_range(user) and cursor.key()[:8] == user:
+                txn.delete(cursor.value() + cursor.key(), db=self._times)
+                cursor.delete()
 
     def _forget(self, txn: Txn, before: float) -> None:
         """Delete up to 8 expired keys: more than one call adds, so the log stays bounded."""

@@ -37,6 +37,7 @@ OPENS_WITHIN_S = 10.0
 LOCK_FILE_BYTES = 256 + 64 * MOST_READERS  # a header, and a line of the cache per reader
 DATABASES = ("meta", "items", "histories", "changes", "seen_keys", "seen_times", "notes")
 NAMES = "names"  # in a store of text ids: their texts
+USERS = "users"  # in a store of user features: their records
 
 
 class LmdbEnvironment:
@@ -58,7 +59,7 @@ class LmdbEnvironment:
             self._env = lmdb.open(
                 str(path),
                 map_size=size,
-                max_dbs=len((*DATABASES, NAMES)),
+                max_dbs=len((*DATABASES, NAMES, USERS)),
                 max_readers=MOST_READERS,
                 create=create,
                 mode=0o640,
@@ -80,8 +81,9 @@ class LmdbEnvironment:
                     self.db = {
                         name: self._env.open_db(name.encode(), create=False) for name in DATABASES
                     }
-                    with contextlib.suppress(lmdb.NotFoundError):
-                        self.db[NAMES] = self._env.open_db(NAMES.encode(), create=False)
+                    for name in (NAMES, USERS):
+                        with contextlib.suppress(lmdb.NotFoundError):
+                            self.db[name] = self._env.open_db(name.encode(), create=False)
                 else:
                     self._open_for_writing(create)
         except StoreError as error:
@@ -101,9 +103,21 @@ class LmdbEnvironment:
             self.db = {
                 name: self._env.open_db(name.encode(), txn=txn, create=create) for name in DATABASES
             }
-            with contextlib.suppress(lmdb.NotFoundError):
-                names = create and self._names
-                self.db[NAMES] = self._env.open_db(NAMES.encode(), txn=txn, create=names)
+            for name, made in ((NAMES, create and self._names), (USERS, False)):
+                with contextlib.suppress(lmdb.NotFoundError):
+                    self.db[name] = self._env.open_db(name.encode(), txn=txn, create=made)
+
+    def open_users(self, *, create: bool) -> None:
+        """Open the database of user records if it was made since; waits for LMDB's write lock."""
+        with translated(self.path), self._writing, contextlib.suppress(lmdb.NotFoundError):
+            if USERS in self.db:
+                return
+            if self.read_only:
+                self.db[USERS] = self._env.open_db(USERS.encode(), create=False)
+                return
+            with self._env.begin(write=True) as txn:
+                users = self._env.open_db(USERS.encode(), txn=txn, create=create)
+            self.db[USERS] = users  # valid once its transaction has been committed
 
     def get(self, key: bytes, db: lmdb._Database) -> bytes | None:
         """Read one record. Fast path of ``read``, for once per request."""

@@ -8,29 +8,40 @@ request beyond its budget.
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from feature_store.codec import ItemCodec, decode_history, encode_history
-from feature_store.contract import Append, Changes, Ids, ItemBatch, ItemRows
-from feature_store.errors import StoreCorrupt, StoreError, StoreUnavailable
+from feature_store.codec import decode_history, encode_history
+from feature_store.contract import (
+    STALE,
+    Append,
+    Changes,
+    Ids,
+    ItemBatch,
+    ItemRows,
+    User,
+    UserBatch,
+    UserRows,
+)
+from feature_store.errors import StoreError, StoreUnavailable
 from feature_store.faults import FaultLog
 from feature_store.ids import checked_id, checked_ids
 from feature_store.lmdb.change_log import ChangeLog, SeenKeys
-from feature_store.lmdb.environment import LmdbEnvironment, Txn, acquire, release
+from feature_store.lmdb.environment import USERS, LmdbEnvironment, Txn, acquire, release
+from feature_store.lmdb.items import ItemRecords
 from feature_store.lmdb.names import ITEM, USER, Names
+from feature_store.lmdb.records import key_of, scan
+from feature_store.lmdb.users import UserRecords
 from feature_store.lmdb.writer import LmdbWriter
 from feature_store.options import StoreOptions
 from feature_store.schema import FeatureSchema
-from feature_store.schema_record import format_of, parse, settled, settled_ids
-from feature_store.text_ids import TextIds
+from feature_store.schema_record import RefreshPace, format_of, parse, settled, settled_ids
+from feature_store.text_ids import TextIds, check_texts
 
 T = TypeVar("T")
-_key = struct.Struct(">Q").pack  # big-endian, so that LMDB's order is the ids' order
 
 
 class LmdbStore:
@@ -45,11 +56,13 @@ class LmdbStore:
     ) -> None:
         self.schema, self.text_ids = schema, text_ids
         self._environment: LmdbEnvironment | None = environment
-        self._codec = ItemCodec(schema)
         self._faults = FaultLog()
         self._changes = ChangeLog(environment, options.changes_kept, self._faults)
+        self._items = ItemRecords(environment, self._changes, schema)
         self._seen = SeenKeys(environment, options.idempotency_ttl_s)
         self._names = Names(environment, mapped=text_ids is not None)
+        self._users = UserRecords(environment, self._names, schema)
+        self._refresh = RefreshPace()
         self._writer = LmdbWriter(environment, options.write_budget_s)
 
     @classmethod
@@ -64,6 +77,8 @@ class LmdbStore:
             place, (version, text, key) = str(environment.path), _read_record(environment)
             recorded = None if version is None or text is None else parse(place, version, text)
             chosen = settled(place, recorded, schema, create=create)
+            if chosen.user and USERS not in environment.db:
+                environment.open_users(create=create_now)
             ids = settled_ids(place, version, key, options.ids)
             return cls(environment, chosen, ids, options)
         except BaseException:
@@ -86,7 +101,7 @@ class LmdbStore:
 
     async def history(self, user_id: int) -> Ids | None:
         user, env = checked_id(user_id, "user id"), self._env()
-        record = env.get(_key(user), env.db["histories"])
+        record = env.get(key_of(user), env.db["histories"])
         if record is None:
             return None
         return decode_history(user, record)[: self.schema.history_length]
@@ -95,7 +110,7 @@ class LmdbStore:
         users = [checked_id(user_id, "user id") for user_id in user_ids]
         env = self._env()
         db = env.db["histories"]
-        records = env.read(lambda txn: [txn.get(_key(user), db=db) for user in users])
+        records = env.read(lambda txn: [txn.get(key_of(user), db=db) for user in users])
         longest = self.schema.history_length
         return [
             None if record is None else decode_history(user, record)[:longest]
@@ -128,7 +143,7 @@ class LmdbStore:
             self._names.refuse_numeric()
 
         def change(txn: Txn) -> bool:
-            record = txn.get(_key(user), db=db)
+            record = txn.get(key_of(user), db=db)
             before = newest_first[:0] if record is None else decode_history(user, record)
             if append.user_text is not None and len(newest_first):
                 self._names.put(txn, USER, {user: append.user_text})
@@ -136,7 +151,7 @@ class LmdbStore:
                 return False
             after = np.concatenate([newest_first, before])[: self.schema.history_length]
             if len(after):
-                txn.put(_key(user), encode_history(user, after), db=db)
+                txn.put(key_of(user), encode_history(user, after), db=db)
             return True
 
         return change
@@ -149,7 +164,7 @@ class LmdbStore:
             user = checked_id(user_id, "user id")
             kept = checked_ids(newest_first, "item id")[: self.schema.history_length]
             if len(kept):
-                pairs.append((_key(user), encode_history(user, kept)))
+                pairs.append((key_of(user), encode_history(user, kept)))
                 kept_users.append(user)
             else:
                 emptied.append(user)
@@ -160,76 +175,89 @@ class LmdbStore:
             with txn.cursor(env.db["histories"]) as cursor:
                 cursor.putmulti(pairs)
             for user in emptied:
-                self._names.delete(txn, USER, user)
-                txn.delete(_key(user), db=env.db["histories"])
+                self._users.delete_history(txn, user)
 
         await self._write(change)
 
     async def delete_history(self, user_id: int) -> bool:
-        user, env = checked_id(user_id, "user id"), self._env()
-
-        def change(txn: Txn) -> bool:
-            self._names.delete(txn, USER, user)
-            return txn.delete(_key(user), db=env.db["histories"])
-
-        return await self._write(change)
+        user = checked_id(user_id, "user id")
+        return await self._write(lambda txn: self._users.delete_history(txn, user))
 
     async def scan_histories(self, batch_size: int = 1024) -> AsyncIterator[dict[int, Ids]]:
-        async for ids, records in self._scan("histories", batch_size):
+        async for ids, records in scan(self._env, "histories", batch_size):
             users = ids.tolist()
             yield {u: decode_history(u, r) for u, r in zip(users, records, strict=True)}
 
     async def count_histories(self) -> int:
         return self._count("histories")
 
+    async def user(self, user_id: int) -> User:
+        user = checked_id(user_id, "user id")
+        self._env()
+        found = self._users.read(user)
+        if found.status == STALE and self._refresh.due():
+            await self.refresh_schema()
+            found = self._users.read(user)
+        return found
+
+    async def users(self, user_ids: Ids) -> UserBatch:
+        self._env()
+        return self._users.read_all(checked_ids(user_ids, "user id"))
+
+    async def put_users(
+        self, user_ids: Ids, rows: UserRows, texts: Mapping[int, str] | None = None
+    ) -> None:
+        ids = checked_ids(user_ids, "user id")
+        check_texts(str(self._env().path), self.text_ids, ids, texts)
+        await self._write(self._users.putting(ids, rows, texts))
+
+    async def patch_user(self, user_id: int, change: Callable[[UserRows], None]) -> bool:
+        return await self._write(self._users.patching(checked_id(user_id, "user id"), change))
+
+    async def delete_user(self, user_id: int) -> bool:
+        user = checked_id(user_id, "user id")
+        return await self._write(lambda txn: self._users.delete(txn, user))
+
+    async def forget_user(self, user_id: int) -> bool:
+        user = checked_id(user_id, "user id")
+        return await self._write(lambda txn: self._users.forget(txn, user, self._seen))
+
+    async def scan_users(self, batch_size: int = 4096) -> AsyncIterator[UserBatch]:
+        codec = self._users.codec
+        if codec is not None and USERS in self._env().db:
+            async for ids, records in scan(self._env, USERS, batch_size):
+                yield await asyncio.to_thread(codec.decode, ids, records)
+
+    async def count_users(self) -> int:
+        return self._count(USERS) if USERS in self._env().db else 0
+
+    async def user_fault(self, user_id: int) -> str | None:
+        self._env()
+        return self._users.fault(checked_id(user_id, "user id"))
+
+    async def refresh_schema(self) -> FeatureSchema:
+        place, [version, text, _] = str(self._env().path), _read_record(self._env())
+        if version is not None and text is not None:
+            recorded = await asyncio.to_thread(parse, place, version, text)
+            if USERS not in self._env().db:
+                await asyncio.to_thread(self._env().open_users, create=False)
+            self.schema = settled(place, recorded, self.schema, create=False)
+            self._users.adopt(self.schema)
+        return self.schema
+
     async def items(self, item_ids: Ids) -> ItemBatch:
-        ids, env = checked_ids(item_ids, "item id"), self._env()
-        keys, db = _keys(ids), env.db["items"]
-        records = env.read(lambda txn: [txn.get(key, db=db) for key in keys])
-        return self._codec.decode(ids, records)
+        ids = checked_ids(item_ids, "item id")
+        self._env()
+        return self._items.read(ids)
 
     async def put_items(self, item_ids: Ids, rows: ItemRows) -> None:
-        ids, env = checked_ids(item_ids, "item id"), self._env()
-        order = np.argsort(ids, kind="stable")  # LMDB inserts in key order fastest
-        pairs = list(
-            zip(_keys(ids[order]), self._codec.encode(ids[order], rows[order]), strict=True)
-        )
-
-        def change(txn: Txn) -> None:
-            with txn.cursor(env.db["items"]) as cursor:
-                cursor.putmulti(pairs)
-            self._changes.add(txn, ids)
-
-        await self._write(change)
+        await self._write(self._items.putting(checked_ids(item_ids, "item id"), rows))
 
     async def delete_items(self, item_ids: Ids) -> int:
-        ids, env = checked_ids(item_ids, "item id"), self._env()
-        db = env.db["items"]
-
-        def change(txn: Txn) -> int:
-            gone = [at for at, key in enumerate(_keys(ids)) if txn.delete(key, db=db)]
-            self._changes.add(txn, ids[gone])
-            return len(gone)
-
-        return await self._write(change)
+        return await self._write(self._items.deleting(checked_ids(item_ids, "item id")))
 
     async def patch_item(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
-        ids, env = checked_ids([item_id], "item id"), self._env()
-        db, key = env.db["items"], _keys(ids)[0]
-
-        def patch(txn: Txn) -> bool:
-            record = txn.get(key, db=db)
-            if record is None:
-                return False
-            if fault := self._codec.fault(item_id, record):
-                raise StoreCorrupt(f"item {item_id}: {fault}; replace the whole item")
-            row = self._codec.decode(ids, [record]).rows
-            change(row)
-            txn.put(key, self._codec.encode(ids, row)[0], db=db)
-            self._changes.add(txn, ids)
-            return True
-
-        return await self._write(patch)
+        return await self._write(self._items.patching(checked_ids([item_id], "item id"), change))
 
     async def changes(self, cursor: str | None) -> Changes:
         self._env()
@@ -248,9 +276,8 @@ class LmdbStore:
         return self._names.texts(USER, [checked_id(user, "user id") for user in user_ids])
 
     async def fault(self, item_id: int) -> str | None:
-        key, env = _key(checked_id(item_id, "item id")), self._env()
-        record = env.read(lambda txn: txn.get(key, db=env.db["items"]))
-        return None if record is None else self._codec.fault(item_id, record)
+        self._env()
+        return self._items.fault(checked_ids([item_id], "item id"))
 
     async def describe(self) -> dict[str, str | int]:
         env = self._env()
@@ -264,12 +291,12 @@ class LmdbStore:
                 else "on disk when the kernel flushes it: a power cut loses the rest"
             ),
             "ids": "numeric" if self.text_ids is None else "mapped",
-            "item_record_bytes": self._codec.record_bytes,
+            "item_record_bytes": self._items.codec.record_bytes,
         }
 
     async def scan_items(self, batch_size: int = 4096) -> AsyncIterator[ItemBatch]:
-        async for ids, records in self._scan("items", batch_size):
-            yield await asyncio.to_thread(self._codec.decode, ids, records)
+        async for ids, records in scan(self._env, "items", batch_size):
+            yield await asyncio.to_thread(self._items.codec.decode, ids, records)
 
     async def count_items(self) -> int:
         return self._count("items")
@@ -318,24 +345,6 @@ class LmdbStore:
         self._env()
         return await self._writer.write(change)
 
-    async def _scan(self, database: str, batch_size: int) -> AsyncIterator[tuple[Ids, list[bytes]]]:
-        """Yield (ids, records) in id order, each batch from its own short read transaction."""
-        env, start = self._env(), _key(0)
-
-        def look(txn: Txn) -> list[tuple[bytes, bytes]]:
-            with txn.cursor(env.db[database]) as cursor:
-                found = cursor.set_range(start)
-                return (
-                    [pair for pair, _ in zip(cursor.iternext(), range(batch_size), strict=False)]
-                    if found
-                    else []
-                )
-
-        while pairs := await asyncio.to_thread(self._env().read, look):
-            keys = b"".join(key for key, _ in pairs)
-            yield np.frombuffer(keys, ">u8").astype(np.int64), [record for _, record in pairs]
-            start = pairs[-1][0] + b"\0"  # the first key after the last one seen
-
 
 async def connect_lmdb(
     path: Path, schema: FeatureSchema | None, options: StoreOptions, *, create: bool
@@ -349,11 +358,6 @@ async def connect_lmdb(
             await store.close()
             raise
     return store
-
-
-def _keys(ids: Ids) -> list[bytes]:
-    packed = ids.astype(">u8").tobytes()
-    return [packed[at : at + 8] for at in range(0, len(packed), 8)]
 
 
 def _read_record(environment: LmdbEnvironment) -> list[bytes | None]:

@@ -4,8 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from feature_store.errors import StoreRefused
+from feature_store.redis.client import RedisClient
+from feature_store.redis.replies import info_of, parsing_reply
+
 SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy")
 UNREADABLE = "cannot be read (CONFIG GET is not permitted)"
+
+
+async def facts_of_servers(client: RedisClient, wait_replicas: int) -> dict[str, str | int]:
+    """Facts about the servers that hold data, for operators."""
+    nodes, config = [], []
+    for node in range(client.masters):
+        with parsing_reply("redis", "INFO"):
+            nodes.append(info_of(await client.on(node, ("INFO",))))
+        config.append(await _config(client, node))
+    with parsing_reply("redis", "INFO"):
+        return {
+            "redis_version": nodes[0].get("redis_version", "?"),
+            "nodes": len(nodes),
+            "used_memory_bytes": sum(int(node.get("used_memory", "0")) for node in nodes),
+            **durability(nodes, config, wait_replicas),
+        }
+
+
+async def _config(client: RedisClient, node: int) -> dict[str, str] | None:
+    """Read settings of the ``node``-th server; None if CONFIG is not permitted."""
+    try:  # one name per call: before Redis 7 CONFIG GET takes one
+        found = [await client.on(node, ("CONFIG", "GET", name)) for name in SETTINGS]
+    except StoreRefused:
+        return None
+    parts = [settings_of(reply) for reply in found]
+    return {name: value for part in parts if part for name, value in part.items()}
 
 
 def settings_of(reply: object) -> dict[str, str] | None:

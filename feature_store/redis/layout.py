@@ -2,7 +2,10 @@
 
     qin:h:{7}          list     user 7's item ids, newest first; expires
     qin:k:{7}:abc      string   idempotency key abc of user 7 has been applied; expires
+    qin:ks:{7}         zset     user 7's idempotency keys, by the time they expire at; expires
+    qin:u:{7}          string   user 7's features, a user record
     qin:ut:{7}         string   text ids: the text that user 7 stands for; expires with the history
+                                unless there is a user record
     qin:i:{17}:81      string   item 81, an item record (81 mod 64 = 17)
     qin:it:{17}:81     string   text ids: the text that item 81 stands for; stays
     qin:ids:{17}       set      ids of the items in partition 17
@@ -11,7 +14,7 @@
     qin:note:load      string   how far a load has come
 
 The part in braces is the cluster's hash tag: items, their texts and their partition's set are in
-one slot, and so are a user's history, text and keys. Updates of several keys are scripts
+one slot, and so are a user's history, record, text and keys. Updates of several keys are scripts
 (``feature_store.redis.scripts``): atomic, in one round trip. On one server the script also appends
 to the change log; in a cluster ``feature_store.redis.announcer`` does.
 """
@@ -40,15 +43,23 @@ class Layout:
         self._sets = [f"{prefix}:ids:{{{n}}}".encode() for n in range(partitions)]
         self.partitions = partitions
         self.changes = f"{prefix}:changes".encode()
-        self.histories = f"{prefix}:h:{{*}}"  # the pattern of every history's key
+        self.histories = f"{prefix}:h:{{*}}"  # patterns: every history's key, every user record's
+        self.users = f"{prefix}:u:{{*}}"
 
     def history(self, user_id: int) -> bytes:
         return b"%b:h:{%d}" % (self._prefix.encode(), user_id)
 
-    def user_of(self, history_key: bytes) -> int | None:
-        """The user id in a history's key; None for a key of another program."""
-        user = id_of(history_key[history_key.rindex(b"{") + 1 : -1])
-        return user if user is not None and self.history(user) == history_key else None
+    def user(self, user_id: int) -> bytes:
+        return b"%b:u:{%d}" % (self._prefix.encode(), user_id)
+
+    def user_keys(self, user_id: int) -> bytes:
+        return b"%b:ks:{%d}" % (self._prefix.encode(), user_id)
+
+    def user_of(self, key: bytes) -> int | None:
+        """The user id in a history's or user record's key; None for a key of another program."""
+        user = id_of(key[key.rindex(b"{") + 1 : -1])
+        known = user is not None and key in (self.history(user), self.user(user))
+        return user if known else None
 
     def note(self, name: str) -> bytes:
         return f"{self._prefix}:note:{name}".encode()
@@ -89,7 +100,8 @@ class Layout:
             keys.append(self.user_text(append.user_id))
             texts, script = (append.user_text,), scripts.APPEND_WITH_TEXT
         if append.key is not None:
-            keys.append(f"{self._prefix}:k:{{{append.user_id}}}:{append.key}".encode())
+            key = f"{self._prefix}:k:{{{append.user_id}}}:{append.key}".encode()
+            keys += [key, self.user_keys(append.user_id)]
         ids = [int(item) for item in append.item_ids[-length:]]
         parts: Parts = ("EVAL", script, len(keys), *keys, *argv, *texts, *ids)
         return Command(parts, keys[0], again=append.key is not None)
@@ -115,7 +127,36 @@ class Layout:
         return Command(
             ("EVAL", scripts.DELETE_WITH_TEXT, 2, history, text),
             history,
-            per_key_fallback=lambda: [Command(("DEL", key), key) for key in (text, history)],
+            per_key_fallback=lambda: [
+                Command(("EVAL", scripts.DELETE_EXPIRING, 1, text), text),
+                Command(("DEL", history), history),
+            ],
+        )
+
+    def forget(self, user_id: int, idempotency: Sequence[bytes]) -> Command:
+        """Delete all that belongs to a user, with these of the user's idempotency keys.
+
+        Reply: whether there was a record, whether there was a history, how many of the keys are
+        left; of the fallback, a list that ends with them.
+        """
+        ours = f"{self._prefix}:k:{{{user_id}}}:".encode()
+        strings = [key for key in idempotency if key.startswith(ours)]
+        record, history = self.user(user_id), self.history(user_id)
+        text, keys = self.user_text(user_id), self.user_keys(user_id)
+
+        def per_key_fallback() -> list[Command]:
+            removed: list[Parts] = [("ZREM", keys, *idempotency)] if idempotency else []
+            deleted: list[Parts] = [("DEL", key) for key in (*strings, text, record, history)]
+            parts: list[Parts] = [*removed, *deleted, ("ZCARD", keys)]
+            return [Command(part, record) for part in parts]  # one slot
+
+        return Command(
+            (
+                *("EVAL", scripts.FORGET, 4 + len(strings), record, history, text, keys),
+                *(*strings, *idempotency),
+            ),
+            record,
+            per_key_fallback=per_key_fallback,
         )
 
     def read_items(self, item_ids: Sequence[int]) -> Command:

@@ -11,14 +11,14 @@ from feature_store.redis.server import BULK
 
 
 async def scan_users(
-    client: RedisClient, layout: Layout, batch_size: int = 4096
+    client: RedisClient, layout: Layout, pattern: str, batch_size: int = 4096
 ) -> AsyncIterator[list[int]]:
-    """Yield every user with a history; scans all keys of every server."""
+    """Yield every user with a key of the pattern; scans all keys of every server."""
     seen = set[int]()
     for node in range(client.masters):
         cursor = b"0"
         while True:
-            scan = ("SCAN", cursor, "MATCH", layout.histories, "COUNT", batch_size)
+            scan = ("SCAN", cursor, "MATCH", pattern, "COUNT", batch_size)
             cursor, keys = await client.on(node, scan)
             users = (layout.user_of(key) for key in keys)  # None for another program's keys
             fresh = {user for user in users if user is not None} - seen

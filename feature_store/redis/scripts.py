@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-# KEYS: history [, idempotency key]. ARGV: length, seconds, the key's seconds, oldest … newest.
-APPEND = """
+
+def _remember(key: str, keys: str) -> str:
+    """Set the idempotency key and enter it in the user's keys, without those that have expired.
+
+    ``pcall``: a Redis user that may not use the commands of sorted sets appends as before.
+    """
+    return f"""
+  redis.call('SET', {key}, '', 'EX', ARGV[3])
+  local now = redis.pcall('TIME')[1]
+  if now then
+    redis.pcall('ZREMRANGEBYSCORE', {keys}, '-inf', now)
+    redis.pcall('ZADD', {keys}, now + ARGV[3], {key})
+    redis.pcall('EXPIRE', {keys}, ARGV[3])
+  end"""
+
+
+# KEYS: history [, idempotency key, the user's keys]. ARGV: length, seconds, the key's seconds,
+# oldest … newest.
+APPEND = f"""
 if KEYS[2] and redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 if ARGV[4] then
   redis.call('LPUSH', KEYS[1], unpack(ARGV, 4))
   redis.call('LTRIM', KEYS[1], 0, ARGV[1] - 1)
   redis.call('EXPIRE', KEYS[1], ARGV[2])
 end
-if KEYS[2] then redis.call('SET', KEYS[2], '', 'EX', ARGV[3]) end
+if KEYS[2] then {_remember("KEYS[2]", "KEYS[3]")}
+end
 return 1"""
 
 # KEYS: history. ARGV: seconds, newest … oldest.
@@ -22,38 +40,73 @@ if ARGV[2] then
 end
 return 1"""
 
-# The same with the user's text, which expires with the history. The reply is the text that is kept,
-# if it is another: then nothing is written.
 
-# KEYS: history, text [, idempotency key]. ARGV: length, seconds, the key's seconds, text,
-# oldest … newest.
-APPEND_WITH_TEXT = """
+# The same with the user's text. It expires with the history, or, with a user record, not at all.
+# The reply is the text that is kept, if it is another: then nothing is written.
+
+
+def _keep_text(text: str, seconds: str) -> str:
+    return f"""
+  if not kept then redis.call('SET', KEYS[2], {text}, 'EX', {seconds})
+  elseif redis.call('TTL', KEYS[2]) ~= -1 then redis.call('EXPIRE', KEYS[2], {seconds}) end"""
+
+
+# KEYS: history, text [, idempotency key, the user's keys]. ARGV: length, seconds, the key's
+# seconds, text, oldest … newest.
+APPEND_WITH_TEXT = f"""
 local kept = redis.call('GET', KEYS[2])
 if kept and kept ~= ARGV[4] then return kept end
 if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 if ARGV[5] then
   redis.call('LPUSH', KEYS[1], unpack(ARGV, 5))
   redis.call('LTRIM', KEYS[1], 0, ARGV[1] - 1)
-  redis.call('EXPIRE', KEYS[1], ARGV[2])
-  redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[2])
+  redis.call('EXPIRE', KEYS[1], ARGV[2]) {_keep_text("ARGV[4]", "ARGV[2]")}
 end
-if KEYS[3] then redis.call('SET', KEYS[3], '', 'EX', ARGV[3]) end
+if KEYS[3] then {_remember("KEYS[3]", "KEYS[4]")}
+end
 return 1"""
 
 # KEYS: history, text. ARGV: seconds, text, newest … oldest; at least one.
-REPLACE_WITH_TEXT = """
+REPLACE_WITH_TEXT = f"""
 local kept = redis.call('GET', KEYS[2])
 if kept and kept ~= ARGV[2] then return kept end
 redis.call('DEL', KEYS[1])
 redis.call('RPUSH', KEYS[1], unpack(ARGV, 3))
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[1]) {_keep_text("ARGV[2]", "ARGV[1]")}
 return 1"""
+
+# KEYS: text.
+DELETE_EXPIRING = """
+if redis.call('TTL', KEYS[1]) == -1 then return 0 end
+return redis.call('DEL', KEYS[1])"""
 
 # KEYS: history, text.
 DELETE_WITH_TEXT = """
-redis.call('DEL', KEYS[2])
+if redis.call('TTL', KEYS[2]) ~= -1 then redis.call('DEL', KEYS[2]) end
 return redis.call('DEL', KEYS[1])"""
+
+# KEYS: user record, text. ARGV: record, text.
+PUT_USER_WITH_TEXT = """
+local kept = redis.call('GET', KEYS[2])
+if kept and kept ~= ARGV[2] then return kept end
+redis.call('SET', KEYS[1], ARGV[1])
+redis.call('SET', KEYS[2], ARGV[2])
+return 1"""
+
+# KEYS: user record, text, history. The text goes with the history.
+DELETE_USER_WITH_TEXT = """
+local seconds = redis.call('TTL', KEYS[3])
+if seconds == -2 then redis.call('DEL', KEYS[2])
+elseif seconds > 0 then redis.call('EXPIRE', KEYS[2], seconds) end
+return redis.call('DEL', KEYS[1])"""
+
+# KEYS: user record, history, text, the user's keys, idempotency keys. ARGV: members of the user's
+# keys. Reply: whether there was a record, whether there was a history, how many keys are left.
+FORGET = """
+for at = 5, #KEYS do redis.call('DEL', KEYS[at]) end
+if ARGV[1] then redis.call('ZREM', KEYS[4], unpack(ARGV)) end
+redis.call('DEL', KEYS[3])
+return {redis.call('DEL', KEYS[1]), redis.call('DEL', KEYS[2]), redis.call('ZCARD', KEYS[4])}"""
 
 # KEYS: texts of items. ARGV: the texts.
 KEEP_TEXTS = """

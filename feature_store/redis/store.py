@@ -8,12 +8,21 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import numpy as np
 
 from feature_store.codec import ItemCodec
-from feature_store.contract import Append, Changes, Ids, ItemBatch, ItemRows
+from feature_store.contract import (
+    STALE,
+    Append,
+    Changes,
+    Ids,
+    ItemBatch,
+    ItemRows,
+    User,
+    UserBatch,
+    UserRows,
+)
 from feature_store.errors import (
     StoreCorrupt,
     StoreError,
     StoreMismatch,
-    StoreRefused,
     StoreUnavailable,
 )
 from feature_store.faults import FaultLog
@@ -21,17 +30,18 @@ from feature_store.ids import checked_id, checked_ids
 from feature_store.options import StoreOptions
 from feature_store.redis.client import BULK_PATIENCE_S, RedisClient, with_key
 from feature_store.redis.connection import Parts
-from feature_store.redis.durability import SETTINGS, durability, settings_of
+from feature_store.redis.durability import facts_of_servers
 from feature_store.redis.items import ItemRecords
 from feature_store.redis.layout import Layout, meta_key
-from feature_store.redis.replies import change_batch, history_of, id_of, info_of, parsing_reply
+from feature_store.redis.replies import change_batch, history_of, id_of, parsing_reply
 from feature_store.redis.scan import scan_users
 from feature_store.redis.server import BULK, REQUESTS
 from feature_store.redis.texts import Texts, collision
 from feature_store.redis.topology import Command, Reply, Topology
+from feature_store.redis.users import UserRecords
 from feature_store.schema import FeatureSchema
-from feature_store.schema_record import format_of, parse, settled, settled_ids
-from feature_store.text_ids import TextIds
+from feature_store.schema_record import RefreshPace, format_of, parse, settled, settled_ids
+from feature_store.text_ids import TextIds, check_texts
 
 CHANGES_PER_ANSWER = 256
 MOST_PARTITIONS = 16_384  # as many as a cluster has slots
@@ -58,6 +68,8 @@ class RedisStore:
         self._items = ItemRecords(
             self._client, layout, self._codec, options.changes_kept, in_cluster=in_cluster
         )
+        self._users = UserRecords(self._client, layout, schema, options.history_ttl_s)
+        self._refresh = RefreshPace()
         self._texts: Texts | None = None
         if text_ids is not None:
             self._texts = Texts(self._client, layout, in_cluster=in_cluster)
@@ -101,15 +113,8 @@ class RedisStore:
             drawn = Command(("HSETNX", key, "id_key", self.text_ids.key), key)
             kept = await self._client.bulk([drawn, Command(("HMGET", key, "id_key"), key)])
             self.text_ids = TextIds(kept[1][0])
-        text, partitions = self.schema.to_yaml(), self._layout.partitions
-        fields: Parts = (
-            "format",
-            format_of(self.schema, self.text_ids),
-            "schema",
-            text,
-            "partitions",
-            partitions,
-        )
+        fields: Parts = ("format", format_of(self.schema, self.text_ids))
+        fields += ("schema", self.schema.to_yaml(), "partitions", self._layout.partitions)
         await self._client.one(Command(("HSET", key, *fields), key), BULK)
         if not await self._client.one(self._layout.last_change(), BULK):
             first = self._layout.tell_changes((), self._options.changes_kept)
@@ -199,7 +204,9 @@ class RedisStore:
 
     async def scan_histories(self, batch_size: int = 1024) -> AsyncIterator[dict[int, Ids]]:
         """Scan the whole keyspace of every server in steps: for operators, not for requests."""
-        async for users in scan_users(self._client, self._layout, batch_size):
+        async for users in scan_users(
+            self._client, self._layout, self._layout.histories, batch_size
+        ):
             length = self.schema.history_length
             replies = await self._client.bulk([self._layout.read_history(u, length) for u in users])
             found = zip(users, replies, strict=True)
@@ -207,7 +214,56 @@ class RedisStore:
             yield {user: ids for user, ids in histories.items() if ids is not None}
 
     async def count_histories(self) -> int:
-        return sum([len(users) async for users in scan_users(self._client, self._layout)])
+        found = scan_users(self._client, self._layout, self._layout.histories)
+        return sum([len(users) async for users in found])
+
+    async def user(self, user_id: int) -> User:
+        user = checked_id(user_id, "user id")
+        found = await self._users.read(user)
+        if found.status == STALE and self._refresh.due():
+            await self.refresh_schema()
+            found = await self._users.read(user)
+        return found
+
+    async def users(self, user_ids: Ids) -> UserBatch:
+        return await self._users.read_all(checked_ids(user_ids, "user id"))
+
+    async def put_users(
+        self, user_ids: Ids, rows: UserRows, texts: Mapping[int, str] | None = None
+    ) -> None:
+        ids = checked_ids(user_ids, "user id")
+        check_texts(f"redis (prefix {self._options.prefix})", self.text_ids, ids, texts)
+        await self._users.put(ids, rows, texts)
+
+    async def patch_user(self, user_id: int, change: Callable[[UserRows], None]) -> bool:
+        return await self._users.patch(checked_id(user_id, "user id"), change)
+
+    async def delete_user(self, user_id: int) -> bool:
+        user = checked_id(user_id, "user id")
+        return await self._users.delete(user, mapped=self.text_ids is not None)
+
+    async def forget_user(self, user_id: int) -> bool:
+        return await self._users.forget(checked_id(user_id, "user id"))
+
+    def scan_users(self, batch_size: int = 4096) -> AsyncIterator[UserBatch]:
+        return self._users.scan(batch_size)
+
+    async def count_users(self) -> int:
+        return await self._users.count()
+
+    async def user_fault(self, user_id: int) -> str | None:
+        return await self._users.fault(checked_id(user_id, "user id"))
+
+    async def refresh_schema(self) -> FeatureSchema:
+        key, place = meta_key(self._options.prefix), f"redis (prefix {self._options.prefix})"
+        reply = await self._client.one(Command(("HMGET", key, "format", "schema"), key))
+        with parsing_reply(place, "HMGET"):
+            version, text = reply
+        if version is not None and text is not None:
+            recorded = await asyncio.to_thread(parse, place, version, text)
+            self.schema = settled(place, recorded, self.schema, create=False)
+            self._users.adopt(self.schema)
+        return self.schema
 
     async def items(self, item_ids: Ids) -> ItemBatch:
         return await self._items.read(checked_ids(item_ids, "item id"))
@@ -265,34 +321,15 @@ class RedisStore:
         return await self._items.fault(checked_id(item_id, "item id"))
 
     async def describe(self) -> dict[str, str | int]:
-        nodes, config = [], []
-        for node in range(self._client.masters):
-            with parsing_reply("redis", "INFO"):
-                nodes.append(info_of(await self._client.on(node, ("INFO",))))
-            config.append(await self._config(node))
-        with parsing_reply("redis", "INFO"):
-            memory = sum(int(node.get("used_memory", "0")) for node in nodes)
-            lasting = durability(nodes, config, self._options.wait_replicas)
+        servers = await facts_of_servers(self._client, self._options.wait_replicas)
         return {
             "backend": f"redis {self._kind}".strip(),
-            "redis_version": nodes[0].get("redis_version", "?"),
-            "nodes": len(nodes),
-            "used_memory_bytes": memory,
-            **lasting,
+            **servers,
             "prefix": self._options.prefix,
             "partitions": self._layout.partitions,
             "ids": "numeric" if self.text_ids is None else "mapped",
             "item_record_bytes": self._codec.record_bytes,
         }
-
-    async def _config(self, node: int) -> dict[str, str] | None:
-        """Read settings of the ``node``-th server; None if CONFIG is not permitted."""
-        try:  # one name per call: before Redis 7 CONFIG GET takes one
-            found = [await self._client.on(node, ("CONFIG", "GET", name)) for name in SETTINGS]
-        except StoreRefused:
-            return None
-        parts = [settings_of(reply) for reply in found]
-        return {name: value for part in parts if part for name, value in part.items()}
 
     async def get_note(self, name: str) -> bytes | None:
         key = self._layout.note(name)

@@ -11,16 +11,40 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_store.codec import FORMAT, ItemCodec, encode_history
+from feature_store.codec import FORMAT, ItemCodec, UserCodec, encode_history
 from feature_store.contract import MAX_ID
 from tests.feature_store.samples import SHOP, ids, random_rows
+from tests.feature_store.user_samples import SCHEMA, user_rows
 
 GOLDEN = Path(__file__).parent / "golden"
 ITEM_IDS = ids(0, 1, 77_777_777_777, MAX_ID)
 HISTORIES = {0: ids(), 9: ids(5), 2**40: ids(3, 2, 1), MAX_ID: ids(MAX_ID, 0)}
 
 
+USERS = Path(__file__).parent / "golden_users"
+USER_IDS = ids(0, 7, MAX_ID)
+
+
 def main() -> None:
+    write_items()
+    write_users()
+
+
+def write_users() -> None:
+    folder = USERS / f"v{FORMAT}"
+    folder.mkdir(parents=True)
+    (folder / "schema.yaml").write_text(SCHEMA.to_yaml())
+    rows = user_rows(len(USER_IDS), seed=20_251_129)
+    for user, record in zip(USER_IDS, UserCodec(SCHEMA).encode(USER_IDS, rows), strict=True):
+        (folder / f"user-{user}.bin").write_bytes(record)
+    expected = {
+        str(user): {name: rows[name][at].tolist() for name in rows.dtype.names or ()}
+        for at, user in enumerate(USER_IDS.tolist())
+    }
+    (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+def write_items() -> None:
     folder = GOLDEN / f"v{FORMAT}"
     folder.mkdir(parents=True)
     (folder / "schema.yaml").write_text(SHOP.to_yaml())
