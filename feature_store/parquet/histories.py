@@ -120,8 +120,8 @@ class HistoryParquet:
             histories,
             [self._table.rejected(first + at, *why) for at, why in rows.rejected.items()],
             first + len(users),
-            rows.users.texts(rows.users.values[counts]),
-            rows.items.texts(newest_last[counts[row]]),
+            rows.users.texts(counts),
+            rows.items.texts(real & counts[rows.items.row]),
         )
 
     def _read(self, path: Path, users: pa.Array, sequences: pa.Array) -> _Rows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -30,31 +29,34 @@ class IdColumn:
     values: Ids  # (E,) numbers; in lists 0 is padding
     row: NDArray[np.intp]  # (E,) ascending: the row each belongs to
     faults: dict[int, str]  # row -> reason; its values are undefined
-    names: Names | None = None  # of a mapped store's
+    distinct: DistinctTexts | None = None  # of a mapped store's
 
-    def texts(self, numbers: Ids) -> dict[int, str]:
-        """Return the texts of these of the ids; none in a numeric store."""
-        if self.names is None:
-            return {}
-        every, used = self.names.texts, np.unique(numbers).tolist()
-        return every if len(used) == len(every) else {number: every[number] for number in used}
+    def texts(self, where: NDArray[np.bool_]) -> dict[int, str]:
+        """Return number and text of these ids (E,), none of them null; none in a numeric store."""
+        return {} if self.distinct is None else self.distinct.used(where)
 
     def shown(self, at: int) -> str:
         """Return the id at a position, for messages."""
-        number = int(self.values[at])
-        return str(number) if self.names is None else shown(self.names.texts.get(number, ""))
+        return str(self.values[at]) if self.distinct is None else self.distinct.shown(at)
 
 
-@dataclass
-class Names:
-    """The distinct texts of a batch."""
+@dataclass(frozen=True, slots=True)
+class DistinctTexts:
+    """The D distinct texts among E ids."""
 
     numbers: Ids  # (D,)
     array: pa.Array  # (D,)
+    index: NDArray[np.int64]  # (E,) which text each has; D of a null
 
-    @cached_property
-    def texts(self) -> dict[int, str]:
-        return dict(zip(self.numbers.tolist(), self.array.to_pylist(), strict=True))
+    def used(self, where: NDArray[np.bool_]) -> dict[int, str]:
+        used = np.zeros(len(self.numbers) + 1, np.bool_)
+        used[self.index[where]] = True
+        texts = self.array.filter(pa.array(used[:-1])).to_pylist()
+        return dict(zip(self.numbers[used[:-1]].tolist(), texts, strict=True))
+
+    def shown(self, at: int) -> str:
+        known = self.index[at] < len(self.numbers)
+        return shown(self.array[int(self.index[at])].as_py()) if known else "null"
 
 
 class IdReader:
@@ -74,7 +76,7 @@ class IdReader:
             return IdColumn(column.values.astype(np.int64, copy=False), row, column.faults)
         column = Column(np.zeros(0, np.int64))
         column.reject(array.is_null().to_numpy(zero_copy_only=False), "null")
-        return self._numbered(array, array, source, row, column.faults, shortest=1)
+        return self._numbered(array, array, source, row, column.faults, padded=False)
 
     def lists(self, array: pa.Array, source: str) -> IdColumn:
         """Read a list of ids per row. 0, and an empty or missing text, are padding."""
@@ -89,7 +91,7 @@ class IdReader:
             raise DataFileError(f"{source}: holds {array.type}, not lists of ids")
         if is_number(elements.type):
             column.reject_null_elements(elements, row)
-        return self._numbered(elements, array, source, row, column.faults, shortest=0)
+        return self._numbered(elements, array, source, row, column.faults, padded=True)
 
     def _numbered(
         self,
@@ -99,9 +101,9 @@ class IdReader:
         row: NDArray[np.intp],
         faults: dict[int, str],
         *,
-        shortest: int,
+        padded: bool,
     ) -> IdColumn:
-        """Number texts, each distinct one once. ``shortest``: 0 where "" is padding, as is 0."""
+        """Number texts, each distinct one once. ``padded``: 0 and "" are padding, not ids."""
         assert self.text_ids is not None
         read = texts(ids)
         if read is None:
@@ -111,18 +113,21 @@ class IdReader:
         encoded = read[0].dictionary_encode()
         distinct = encoded.dictionary
         length = pc.utf8_length(distinct).to_numpy(zero_copy_only=False)
-        wrong = (length < shortest) | (length > LONGEST)
-        numbers = self.text_ids.bulk_numbers(distinct.cast(pa.large_binary()).to_pylist())
+        wrong = (length > LONGEST) | ((length == 0) & (not padded))
+        if padded:  # items of histories come again in other batches: remembered
+            numbers = self.text_ids.numbers(distinct.to_pylist())
+        else:
+            numbers = self.text_ids.bulk_numbers(distinct.cast(pa.large_binary()).to_pylist())
         _refuse_collisions(numbers, distinct, source)
         padding = length == 0
-        if not shortest and is_number(ids.type):
+        if padded and is_number(ids.type):
             padding |= pc.equal(distinct, "0").to_numpy(zero_copy_only=False)
         of_ids = np.append(np.where(padding, 0, numbers), 0)  # and of a null
         index = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
         for at in np.flatnonzero(np.append(wrong, False)[index]).tolist():
             reason = f"{length[index[at]]} characters instead of 1 to {LONGEST}"
             faults.setdefault(int(row[at]), reason)
-        return IdColumn(of_ids[index], row, faults, Names(numbers, distinct))
+        return IdColumn(of_ids[index], row, faults, DistinctTexts(numbers, distinct, index))
 
 
 def _refuse_texts(kind: pa.DataType, array: pa.Array, source: str) -> None:

@@ -166,7 +166,9 @@ class ItemParquet:
         if self.strict and rejected:
             raise DataFileError(str(rejected[0]))
         is_item[list(faults)] = False
-        texts = keys.texts(np.concatenate([ids[is_item], ids[again]]))  # an equal number is seen
+        named = is_item.copy()
+        named[again] = True  # the store refuses another text of the same number
+        texts = keys.texts(named)
         next_row, ids, rows = first + len(ids), ids[is_item], rows[is_item]
         differing = [joined.compare(rows, ids) for joined in self._joined if joined.shared]
         count = int(np.logical_or.reduce(differing).sum()) if differing else 0

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -23,6 +23,7 @@ from feature_store.contract import FeatureStore, Ids
 from feature_store.parquet.columns import RejectedRow
 from feature_store.parquet.histories import HistoryParquet, HistoryParquetBatch
 from feature_store.parquet.items import ItemParquet, ItemParquetBatch
+from feature_store.parquet.named_items import NamedItems
 from feature_store.parquet.table import files_of
 
 T = TypeVar("T")
@@ -60,6 +61,10 @@ class LoadJob:
     histories: Sequence[HistoryParquet]
     sources: str  # ``identity`` of the files and options
     later: Sequence[HistoryParquet] = ()  # files after the one that is being loaded
+    named: NamedItems = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.named = NamedItems(self.store)
 
     @property
     def phases(self) -> list[ItemParquet | HistoryParquet | None]:
@@ -101,7 +106,7 @@ class LoadJob:
     async def _put(self, batch: Batch, report: LoadReport) -> None:
         """Store a batch, without the histories of users whom a later file has again."""
         if isinstance(batch, ItemParquetBatch):
-            await self._name_items(batch.texts)
+            await self.named.write(batch.texts)
             await self.store.put_items(batch.ids, batch.rows)
             report.items += len(batch.ids)
             report.differing += batch.differing
@@ -111,15 +116,11 @@ class LoadJob:
                 users = users[~_are_in(users, source.users)]
             histories = {user: batch.histories[user] for user in users.tolist()}
             texts = {user: batch.user_texts[user] for user in histories if batch.user_texts}
-            await self._name_items(batch.item_texts)
+            await self.named.write(batch.item_texts)
             await self.store.put_histories(histories, texts)
             report.histories += len(histories)
             longest = self.store.schema.history_length
             report.cut += sum(len(history) > longest for history in histories.values())
-
-    async def _name_items(self, texts: Mapping[int, str]) -> None:
-        if texts:
-            await self.store.name_items(texts)
 
 
 def _are_in(users: Ids, known: Ids) -> NDArray[np.bool_]:
