@@ -39,9 +39,9 @@ class LoadOptions:
         Path | None, typer.Option(help="Send a recorded log (see `plan`) instead.")
     ] = None
     speed: Annotated[float, typer.Option(help="Speed-up of a replay.")] = 1.0
-    users: Annotated[str, typer.Option(help="LOW..HIGH | COUNT | FILE.parquet[:COLUMN]")] = (
-        "1..10000"
-    )
+    users: Annotated[
+        str, typer.Option(help="LOW..HIGH | COUNT | FILE.parquet[:COLUMN] | store URL")
+    ] = "1..10000"
     items: Annotated[
         str, typer.Option(help="LOW..HIGH | COUNT | FILE.parquet[:COLUMN] | store URL")
     ] = "1..10000"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -40,6 +40,8 @@ class Zipf:
     cumulative: NDArray[np.float64]  # (P,)
     texts: pa.LargeStringArray | None = None
     as_texts: bool = False  # name numbers by their decimal texts
+    names: NDArray[np.object_] = field(default_factory=lambda: np.empty(0, object))
+    """(P,) texts that were drawn, others empty: requests share them, so each is in memory once."""
 
     @classmethod
     def over(
@@ -54,12 +56,16 @@ class Zipf:
         places = ids if isinstance(ids, np.ndarray) else np.arange(len(ids))
         weights = np.arange(1, places.size + 1, dtype=np.float64) ** -exponent
         cumulative = np.cumsum(weights) / weights.sum()
-        return cls(rng.permutation(places), cumulative, texts, as_texts)
+        names = np.full(places.size if texts is not None else 0, "", object)
+        return cls(rng.permutation(places), cumulative, texts, as_texts, names)
 
     def named(self, drawn: Ids) -> list[int | str]:
         """Name drawn ids as a request does: by number or by text."""
         if self.texts is not None:
-            return list(self.texts.take(drawn).to_pylist())
+            new = drawn[self.names[drawn] == ""]
+            if new.size:
+                self.names[new] = self.texts.take(new).to_pylist()
+            return list(self.names[drawn].tolist())
         return list(map(str, drawn.tolist())) if self.as_texts else list(drawn.tolist())
 
     def draw(self, rng: np.random.Generator, count: int) -> Ids:

@@ -42,7 +42,7 @@ class Served:
     def load(self, workload: Workload, url: str | None = None, **options: Any) -> Load:
         base = Load(
             url or self.url, rate=40, seconds=3, warmup=0.2, workload=workload, keep_answers=True,
-            ids="mapped",
+            ids="mapped", timeout=30,
         )  # fmt: skip
         return replace(base, **options)
 
@@ -57,7 +57,7 @@ def served(
         server: Server = request.getfixturevalue("redis")
         url = f"redis://127.0.0.1:{server.port}?prefix=t{uuid4().hex}"
     world = mapped_in(make_world(folder), url)
-    with serving(world.models, world.store, QIN_STORE_TIMEOUT_MS="5000") as service:
+    with serving(world.models, world.store, **PATIENT) as service:
         yield Served(world, service.url)
 
 
@@ -69,6 +69,8 @@ def oracle(served: Served) -> Iterator[BundleOracle]:
     offline.close()
 
 
+# A busy test machine is no fault of service and store.
+PATIENT = {"QIN_STORE_TIMEOUT_MS": "5000", "QIN_DEADLINE_MS": "10000"}
 WORKLOADS: dict[str, dict[str, Any]] = {
     "known items, stored histories": {},
     "texts that are unknown": {"items": "1..1600", "candidates": "60"},
@@ -84,7 +86,7 @@ def test_every_score_of_texts_is_the_offline_one(
     with execute(served.load(served.workload(**WORKLOADS[name]))) as run:
         report = check_run(run, oracle)
         result = summarise(run, [], report)
-    assert result["buckets"]["ok"] == result["requests"] == report.checked, result["statuses"]
+    assert result["buckets"]["ok"] == result["requests"] == report.checked, result["reasons"]
     assert (report.wrong_scores, report.mixed_versions, report.unchecked) == (0, 0, 0)
     assert 0 < report.worst_error <= 1e-5
     assert (result["candidates"]["unknown"] > 0) == (name == "texts that are unknown")
@@ -152,7 +154,8 @@ def test_a_log_is_planned_from_the_store_replayed_and_checked_by_command(
     asked = [json.loads(line) for line in log.read_text().splitlines()]
     assert {text for line in asked for text in line["candidates"]} <= set(served.world.items)
     checked = ["--oracle", str(served.world.models), "--store", store, "--json"]
-    result = json.loads(command("run", served.url, "--replay", str(log), *checked))
+    patient = ["--timeout", "30s", "--slo", "p50=10s"]  # late sends are no fault either
+    result = json.loads(command("run", served.url, "--replay", str(log), *checked, *patient))
     assert result["settings"]["ids"] == "mapped"
     assert result["buckets"]["ok"] == result["oracle"]["checked"] == len(asked)
     assert result["oracle"]["wrong_scores"] == 0

@@ -128,6 +128,12 @@ def test_a_folder_of_texts_in_one_part_and_numbers_in_another_is_texts(tmp_path:
     assert found == ["3", "4", "b"]
 
 
+def test_requests_share_the_texts_that_they_name(mapped: str) -> None:
+    documents = Workload(users="1", items=mapped, candidates="5", distinct=50).documents(50, seed=1)
+    named = [text for _, body in documents for text in body["candidates"]]
+    assert len({id(text) for text in named}) == len(ITEMS) < len(named)
+
+
 def test_numbers_beside_texts_are_sent_as_decimal_texts(mapped: str) -> None:
     beside = Workload(users="8..9", items=mapped, candidates="2").documents(50, seed=1)
     assert {body["user_id"] for _, body in beside} == {"8", "9"}
