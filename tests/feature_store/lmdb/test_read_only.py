@@ -76,7 +76,7 @@ def test_files_that_the_user_may_not_read_are_one_line_with_the_remedy(
     closed: str, mode: int, reason: str
 ) -> None:
     try:
-        under = unprivileged.under() or (sys.executable,)
+        under = unprivileged.under()
     except unprivileged.Cannot as error:
         pytest.skip(str(error))
     # Not below tmp_path, which only its owner may enter.
@@ -85,7 +85,7 @@ def test_files_that_the_user_may_not_read_are_one_line_with_the_remedy(
         Path(folder).chmod(0o755)
         (Path(folder) / closed).chmod(mode)
         environment = {**os.environ, "PYTHONPATH": unprivileged.LIBRARIES}
-        command = [*under, "-m", "feature_store", "stats", url]
+        command = [*under, sys.executable, "-m", "feature_store", "stats", url]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
         (Path(folder) / closed).chmod(0o700)
     assert done.returncode == 1

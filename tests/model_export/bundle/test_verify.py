@@ -193,7 +193,7 @@ def test_a_file_that_the_user_may_not_read_is_one_line_with_the_remedy(
     bundle: Bundle, name: str
 ) -> None:
     try:
-        under = unprivileged.under() or (sys.executable,)
+        under = unprivileged.under()
     except unprivileged.Cannot as error:
         pytest.skip(str(error))
     # Not below tmp_path, which only its owner may enter.
@@ -203,7 +203,7 @@ def test_a_file_that_the_user_may_not_read_is_one_line_with_the_remedy(
         copy.chmod(0o755)
         (copy / name).chmod(0)
         done = subprocess.run(
-            [*under, "-m", "model_export", "verify", str(copy)],
+            [*under, sys.executable, "-m", "model_export", "verify", str(copy)],
             env={**os.environ, "PYTHONPATH": unprivileged.LIBRARIES, "HOME": folder},
             capture_output=True,
             text=True,

@@ -89,7 +89,7 @@ def tensors(network: FoldedNetwork) -> Iterator[tuple[str, FoldedNetwork]]:
         for name, table in user.tables.items():
             tables = user.tables | {name: grown(table)}
             yield f"user.tables.{name}", _with(network, "user", _with(user, "tables", tables))
-        for field in ("means", "row"):
+        for field in ("means", "row") if user.means else ("row",):
             changed = _with(user, field, grown(getattr(user, field)))
             yield f"user.{field}", _with(network, "user", changed)
     for kind in ("context", "layers"):
