@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,12 @@ def import_fuxictr(
     ],
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
     history: Annotated[int, typer.Option(min=1, help="Longest history it was trained on.")] = 64,
+    users: Annotated[
+        Path | None,
+        typer.Option(
+            help="Users file (parquet: user_id, user_index), if indices are not the users' ids."
+        ),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Convert a QIN_variety_v9 checkpoint, with or without users and levels, of any sizes."""
@@ -27,6 +33,7 @@ def import_fuxictr(
         from model_export.fuxictr.checkpoint import import_network
         from model_export.fuxictr.items import slots_of
         from model_export.fuxictr.state_file import read_state
+        from model_export.fuxictr.users import INDEX, indices_of
         from training import checkpoint
         from training.catalogue import Catalogue
 
@@ -35,10 +42,16 @@ def import_fuxictr(
             typer.echo(f"{model}: {'; '.join(changes)}", err=True)
         try:
             slots = slots_of(items)
-            network = import_network(state, slots, history, str(model))
+            identity = "user_id" if users is None else INDEX
+            network = import_network(state, slots, history, str(model), identity)
             catalogue = Catalogue.read(items, network.schema)
-            summary = {"imported_from": model.name, "items": len(catalogue) - 1}
-            checkpoint.save(out, network, summary)
+            summary: dict[str, Any] = {"imported_from": model.name, "items": len(catalogue) - 1}
+            files = {}
+            if users is not None:
+                table = indices_of(users, network.schema)
+                summary["users"] = len(table.ids)
+                files[checkpoint.USER_INDEX] = table.parquet()
+            checkpoint.save(out, network, summary, files)
         except (DataFileError, checkpoint.CheckpointError, OSError) as error:
             raise BundleError(str(error)) from error
         sizes = network.sizes
@@ -52,4 +65,5 @@ def import_fuxictr(
             f"checkpoint: {out}: {parameters:,} parameters, {sizes.layers} quadratic layers of "
             f"{network.schema.network_width} with {sizes.rows} rows; its item table has "
             f"{len(catalogue) - 1:,} items"
+            + (f", and {out / checkpoint.USER_INDEX} {summary['users']:,} users" if users else "")
         )

@@ -37,9 +37,16 @@ MOST_SHOWN = 3  # of each kind of fault
 
 
 def import_network(
-    state: Mapping[str, Tensor], slots: int, history_length: int, source: str
+    state: Mapping[str, Tensor],
+    slots: int,
+    history_length: int,
+    source: str,
+    user: str = "user_id",
 ) -> QIN:
-    """Build the network, in eval mode. Raises BundleError listing all faults."""
+    """Build the network, in eval mode. Raises BundleError listing all faults.
+
+    ``user``: the name of the level variant's user feature.
+    """
     layers = _layer_count(state)
     # The variant is the one that more of the tensors fit.
     judged = [_judge(state, variant, layers) for variant in (PUBLISHED, LEVELS)]
@@ -50,7 +57,7 @@ def import_network(
             "was it saved by another model, or with other features?"
         )
     try:
-        schema = _schema(variant, sizes, slots, history_length)
+        schema = _schema(variant, sizes, slots, history_length, user)
         network = QIN(
             schema,
             QINSizes(
@@ -64,7 +71,7 @@ def import_network(
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, fault["loc"]))
         raise BundleError(f"{source}: sizes beyond those served: {place}: {fault['msg']}") from None
-    tensors = {_our_name(key): tensor for key, tensor in state.items()}
+    tensors = {_our_name(key, user): tensor for key, tensor in state.items()}
     for name in schema.shared:  # one table under two names
         tensors[f"item_vector.embedding.{name}.weight"] = tensors[f"context.{name}.weight"]
     network.load_state_dict(tensors)
@@ -156,7 +163,7 @@ def _shape(sizes: Iterable[int | None]) -> str:
 
 
 def _schema(
-    variant: Variant, sizes: Mapping[str, int], slots: int, history_length: int
+    variant: Variant, sizes: Mapping[str, int], slots: int, history_length: int, user: str
 ) -> FeatureSchema:
     """MicroLens' features in the authors' order, at the checkpoint's sizes."""
     width = sizes["E"]
@@ -171,16 +178,16 @@ def _schema(
         {**tags, "kind": "categorical_list", "slots": slots},
         content,
     ]
-    user: dict[str, object] = {}
+    users: dict[str, object] = {}
     if variant.has_levels:
         item = levels + item
-        user["user"] = [_categorical("user_id", sizes["users"], width)]
-        user["user_identity"] = "user_id"
+        users["user"] = [_categorical(user, sizes["users"], width)]
+        users["user_identity"] = user
     return FeatureSchema.model_validate(
         {
             "name": "microlens-1m-levels" if variant.has_levels else "microlens-1m",
             "history_length": history_length,
-            **user,
+            **users,
             "item": item,
             "identity": "item_id",
             "context": levels,
@@ -192,8 +199,8 @@ def _categorical(name: str, vocabulary: int, width: int) -> dict[str, object]:
     return {"name": name, "kind": "categorical", "vocabulary": vocabulary, "width": width}
 
 
-def _our_name(key: str) -> str:
+def _our_name(key: str, user: str) -> str:
     for pattern, ours in OURS:
         if re.fullmatch(pattern, key):
-            return re.sub(pattern, ours, key)
+            return re.sub(pattern, ours.format(user=user), key)
     raise AssertionError(key)

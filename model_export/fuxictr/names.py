@@ -78,7 +78,7 @@ def layer_keys(number: int) -> dict[str, tuple[Dimension, ...]]:
 OURS: tuple[tuple[str, str], ...] = (  # pattern of theirs -> ours
     (rf"{TABLE}\.(likes_level|views_level)\.weight", r"context.\1.weight"),
     (rf"{TABLE}\.(item_id|item_tags)\.weight", r"item_vector.embedding.\1.weight"),
-    (rf"{TABLE}\.user_id\.weight", "user_vector.embedding.user_id.weight"),
+    (rf"{TABLE}\.user_id\.weight", "user_vector.embedding.{user}.weight"),
     (_CONTENT, "item_vector.embedding.item_emb_d128.weight"),
     (r"attention_layers\.(W_[qkvo])\.(weight|bias)", r"attention.\1.\2"),
     (r"qnn\.layer\.(\d+)\.linear\.0\.(weight|bias)", r"layers.\1.linear.\2"),

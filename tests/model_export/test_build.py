@@ -17,7 +17,7 @@ from model_export.bundle.errors import BundleError, ParityError
 from model_export.graphs import folds as fold
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality.random_network import random_network
-from tests.model_export.schemas import SMALL, SMALL_SIZES
+from tests.model_export.schemas import LEVELS, LEVELS_SIZES, SMALL, SMALL_SIZES
 from training.qin import QIN
 
 SABOTAGE: dict[str, Callable[..., object]] = {
@@ -74,6 +74,15 @@ def test_a_feature_may_not_take_a_name_of_the_graphs(tmp_path: Path) -> None:
     schema = FeatureSchema.from_yaml(text, source="test")
     with pytest.raises(BundleError, match=r"feature named row, vector: .*rename"):
         build(random_network(schema, SMALL_SIZES), tmp_path)
+
+
+def test_user_and_user_row_are_names_of_the_graphs_where_there_are_users(tmp_path: Path) -> None:
+    plain = SMALL.to_yaml().replace("likes_level", "user").replace("views_level", "user_row")
+    build(random_network(FeatureSchema.from_yaml(plain, source="test"), SMALL_SIZES), tmp_path)
+    text = LEVELS.to_yaml().replace("country", "user").replace("slot\n", "user_row\n")
+    schema = FeatureSchema.from_yaml(text, source="test")
+    with pytest.raises(BundleError, match=r"feature named user, user_row: .*rename"):
+        build(random_network(schema, LEVELS_SIZES), tmp_path)
 
 
 def test_the_manifest_says_what_the_bundle_is(network: QIN, bundle: Bundle) -> None:
