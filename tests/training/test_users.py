@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from typer.testing import CliRunner, Result
 
 from feature_store.schema import FeatureSchema
 from training import checkpoint, row_cache
+from training.__main__ import app
 from training.data_parallel import process_group
 from training.dataset import Data, ReaderError, open_data, open_held_out
 from training.fit import FitError, fit, predict
@@ -378,3 +381,40 @@ def test_scores_depend_on_user_and_request(tmp_path: Path) -> None:
     batch.request["device"][2] = 0
     with torch.inference_mode():
         assert len(set(network(batch).tolist())) == 3
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_the_command_line_trains_and_evaluates_with_assigned_indices(tmp_path: Path) -> None:
+    trained(tmp_path)
+    (tmp_path / "schema.yaml").write_text(ALONE.to_yaml())
+    out = tmp_path / "by-command"
+    words = ("--preset", "demo", "--epochs", "1", "--set", "user_min_count=14", "--out", out)
+    assert run("fit", tmp_path, *words).exit_code == 0
+    index = pq.read_table(out / checkpoint.USER_INDEX)["user_id"].to_pylist()
+    assert 0 < len(index) < 20
+    found = run("evaluate", out, tmp_path, "--json")
+    assert found.exit_code == 0, found.output
+    slices = {part["slice"]: part["rows"] for part in json.loads(found.stdout)["slices"]}
+    assert (slices["known user"], slices["new user"]) == (3, 1)
+    (out / checkpoint.USER_INDEX).unlink()
+    refused = run("evaluate", out, tmp_path)
+    assert refused.exit_code == 1
+    assert "has no column 'who', and there is no users file" in refused.stderr
+
+
+def test_the_command_line_takes_a_users_file(tmp_path: Path) -> None:
+    folder_of(tmp_path, None, None, row_columns([IDS[2], 77, 5]))
+    (tmp_path / "schema.yaml").write_text(SCHEMA.to_yaml())
+    users, out = tmp_path / "named.parquet", tmp_path / "c"
+    pq.write_table(pa.table(user_columns(IDS)), users)
+    refused = run("fit", tmp_path, "--preset", "demo", "--out", out)
+    assert refused.exit_code == 1
+    assert "has no column 'who'" not in refused.stderr  # indices can be assigned
+    assert "has no column 'country', and there is no users file" in refused.stderr
+    words = ("fit", tmp_path, "--preset", "demo", "--epochs", "1", "--out", out)
+    assert run(*words, "--users", users).exit_code == 0
+    assert not (out / checkpoint.USER_INDEX).exists()
+    assert run("evaluate", out, tmp_path, "--users", users).exit_code == 0
