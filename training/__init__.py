@@ -4,8 +4,13 @@ May import ``feature_store``.
 Start reading at ``qin``, then ``fit``.
 """
 
+import logging
 import os
 
 # Waiting OpenMP threads sleep instead of spinning, which is much slower where cores are shared with
 # other work. Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Its warnings are advice on its own configuration, such as MPLCONFIGDIR where the home directory
+# cannot be written.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)

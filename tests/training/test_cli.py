@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -109,3 +110,15 @@ def test_data_of_one_class_without_a_training_file_on_another_cache(
     assert "warm item" not in slices
     assert any(cache.iterdir())
     assert not (folder / ".cache").exists()
+
+
+def test_a_home_that_cannot_be_written_brings_no_advice_of_a_library() -> None:
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("MPL", "XDG_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", "import training.plots, model_export.bench.picture"],
+        env={**environment, "HOME": "/dev/null"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
