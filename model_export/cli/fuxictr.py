@@ -32,12 +32,15 @@ def import_fuxictr(
         from model_export.bundle.errors import BundleError
         from model_export.fuxictr.checkpoint import import_network
         from model_export.fuxictr.items import slots_of
+        from model_export.fuxictr.names import USER
         from model_export.fuxictr.state_file import read_state
         from model_export.fuxictr.users import INDEX, indices_of
         from training import checkpoint
         from training.catalogue import Catalogue
 
         state, changes = read_state(model)
+        if USER in state and bool(state[USER][:1].any()):  # FuxiCTR's, without a padding_idx
+            changes.append("row 0 of user_id is not zero: unknown users are scored with it")
         if changes:
             typer.echo(f"{model}: {'; '.join(changes)}", err=True)
         try:

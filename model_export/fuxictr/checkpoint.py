@@ -23,6 +23,7 @@ from model_export.fuxictr.names import (
     OURS,
     PUBLISHED,
     TABLE,
+    USER,
     Dimension,
     Variant,
     layer_keys,
@@ -151,7 +152,7 @@ def _faults(
             yield "of another type", f"{key}: a sparse tensor, or one without values"
         elif not bool(tensor.isfinite().all()):
             yield "with values refused", f"{key}: holds NaN or infinity"
-        elif key.startswith(TABLE) and bool(tensor[0].any()):
+        elif key.startswith(TABLE) and key != USER and bool(tensor[0].any()):
             yield "with values refused", f"{key}: row 0 is padding and must be zero"
     for key in state:
         if key not in expected:

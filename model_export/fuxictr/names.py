@@ -31,8 +31,9 @@ _SHAPES: dict[str, tuple[Dimension, ...]] = {
     "qnn.fc.weight": (1, "X"),
     "qnn.fc.bias": (1,),
 }
+USER = f"{TABLE}.user_id.weight"
 _LEVELS: dict[str, tuple[Dimension, ...]] = {
-    f"{TABLE}.user_id.weight": ("users", "E"),
+    USER: ("users", "E"),
     "attention_layers.W_o.bias": ("D",),
 }
 

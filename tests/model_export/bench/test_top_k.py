@@ -9,7 +9,7 @@ import pytest
 
 from model_export.bench import top_k
 from model_export.bench.top_k import ListShape, run
-from tests.model_export.schemas import SMALL, SMALL_SIZES
+from tests.model_export.schemas import LEVELS, LEVELS_SIZES, SMALL, SMALL_SIZES
 
 
 def contest(**options: Any) -> dict[str, Any]:
@@ -27,6 +27,11 @@ def test_both_ways_answer_alike_and_are_timed() -> None:
     assert speed["speedup"] == speed["fp32_ms"] / speed["top_k_ms"]
     assert 5 <= exactness["rescored_median"] <= exactness["rescored_most"] <= 60
     assert [step[1:] for step in seen] == [(n, 3) for n in range(4)]
+
+
+def test_with_users_both_ways_answer_alike() -> None:
+    figures = run(LEVELS, ListShape(5, 60, 6), sizes=LEVELS_SIZES, lists=20, seconds=0.1)
+    assert figures["speed"]["different"] == figures["exactness"]["different"] == 0
 
 
 def test_a_shortlist_that_is_too_short_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

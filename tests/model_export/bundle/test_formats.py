@@ -27,8 +27,8 @@ def now(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return build(network, tmp_path_factory.mktemp("models"), version="format-2")
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_bundles_of_earlier_formats_are_verified(number: int) -> None:
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_bundles_of_every_format_are_verified(number: int) -> None:
     bundle, _ = verify(EARLIER / f"format-{number}")
     assert bundle.manifest.format == number
 

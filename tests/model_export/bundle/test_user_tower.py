@@ -15,7 +15,7 @@ from feature_store.schema import FeatureSchema
 from model_export.__main__ import app
 from model_export.build import build
 from model_export.bundle.bundle import Bundle, read_manifest
-from model_export.bundle.errors import BundleError
+from model_export.bundle.errors import BundleError, ParityError
 from model_export.bundle.manifest import FORMAT, table_file
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.verify import verify
@@ -158,6 +158,19 @@ def test_a_damaged_table_is_refused_by_name(damage: str, published: Bundle, tmp_
         FoldedModel(Bundle(copy, published.manifest))
     with pytest.raises(BundleError, match=r"user_id\.table\.npy"):
         verify(copy)
+
+
+def test_a_table_that_is_not_the_networks_is_not_published(
+    levels: QIN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shifted(file: Path, table: np.ndarray) -> None:
+        with file.open("wb") as out:
+            np.lib.format.write_array(out, np.roll(table, 1, axis=0))
+
+    monkeypatch.setattr(np, "save", shifted)
+    with pytest.raises(ParityError, match=r"is not published.*user"):
+        build(levels, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_bundle_is_of_a_format_that_earlier_releases_refuse(published: Bundle) -> None:

@@ -214,11 +214,24 @@ def test_the_nearest_variant_is_named(lacking: str, fault: str) -> None:
         import_network(state, SLOTS, HISTORY, "x")
 
 
-def test_a_user_of_index_0_must_be_no_user() -> None:
+def test_unknown_users_are_scored_with_row_0_as_it_was_trained(table: Path, tmp_path: Path) -> None:
     state = their_state(users=9)
-    state[USER][0, 2] = 1e-4
-    with pytest.raises(BundleError, match=r"user_id\.weight: row 0 is padding and must be zero"):
-        import_network(state, SLOTS, HISTORY, "x")
+    state[USER][0] = 1.5
+    torch.save(state, tmp_path / "QIN.model")
+    code, _, said = run(tmp_path / "QIN.model", "--items", table, "--out", tmp_path / "c")
+    assert code == 0
+    assert said.endswith("row 0 of user_id is not zero: unknown users are scored with it\n")
+    network = checkpoint.load(tmp_path / "c")
+    model = FoldedModel(build(network, tmp_path / "models"))
+    catalogue = pq.read_table(table).to_pylist()
+    rows = np.zeros(ITEMS, network.schema.item_dtype)
+    for name in rows.dtype.names or ():
+        rows[name] = [item[name] for item in catalogue[1:]]
+    vectors = model.items(rows)
+    served = model.rank(vectors.part(0, 5), model.history(vectors.vector[5:9]))
+    weights = {name: tensor.double().numpy() for name, tensor in state.items()}
+    expected = [probability(weights, catalogue[c + 1], catalogue[6:10]) for c in range(5)]
+    np.testing.assert_allclose(served, expected, atol=1e-5)
 
 
 def test_the_authors_level_variant_has_the_schema_that_is_shipped() -> None:
