@@ -48,6 +48,17 @@ HistoryFiles = Annotated[
         help="Parquet file with user_id and item_seq; a user's last row counts.",
     ),
 ]
+UserFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--users",
+        metavar="FILE",
+        help="Users parquet file: user_id and a column per user feature; repeat it as --items.",
+    ),
+]
+UserIdColumn = Annotated[
+    str | None, typer.Option(help="User id column of --users; by default user_id.")
+]
 IdColumn = Annotated[
     str | None,
     typer.Option(help="Item id column; by default item_id, else the identity feature's."),

@@ -18,10 +18,13 @@ from feature_store.cli.app import (
     ItemFiles,
     ProgressBar,
     StoreUrl,
+    UserFiles,
+    UserIdColumn,
     opened,
     refusals,
     written,
 )
+from feature_store.cli.load import SourceFiles
 from feature_store.errors import StoreError
 from feature_store.parquet.check import Comparison
 from feature_store.parquet.export import (
@@ -29,18 +32,18 @@ from feature_store.parquet.export import (
     HISTORIES,
     ITEMS,
     SCHEMA,
+    USERS,
     WITHOUT_TEXT,
     ExportReport,
     StoreExport,
 )
-from feature_store.parquet.histories import HistoryParquet
-from feature_store.parquet.items import ItemParquet
+from feature_store.parquet.histories import USER, HistoryParquet
 from feature_store.parquet.load import superseded
 from feature_store.parquet.stored_texts import printed
 
 DIFFERENT = 3  # exit code: differences, or records that could not be exported
 REPORTED = (
-    *("items", "histories", "grown", "rejected", "differences"),
+    *("items", "histories", "users", "grown", "rejected", "differences"),
     *("joined_to_nothing", "differing", "superseded", "warnings", "store"),
 )
 SHOWN = 20  # differences printed; the file has all
@@ -50,7 +53,9 @@ def check(
     store_url: StoreUrl,
     items: ItemFiles = None,
     histories: HistoryFiles = None,
+    users: UserFiles = None,
     id_column: IdColumn = None,
+    user_id_column: UserIdColumn = None,
     differences: Annotated[
         Path, typer.Option(metavar="FILE", help="Output file of differences, as JSON lines.")
     ] = Path("differences.jsonl"),
@@ -60,23 +65,23 @@ def check(
 
     Exit code: 0, equal; 3, different; 1, failed.
     """
-    if not items and not histories:
-        raise typer.BadParameter("give --items, --histories or both")
+    if not (items or histories or users):
+        raise typer.BadParameter("give --items, --histories or --users")
+    files = SourceFiles(items or [], histories or [], users or [], id_column, user_id_column)
     with refusals():
-        found = asyncio.run(
-            _check(store_url, items or [], histories or [], id_column, differences, as_json)
-        )
+        found = asyncio.run(_check(store_url, files, differences, as_json))
     report = {name: getattr(found, name) for name in REPORTED}
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if as_json:
         typer.echo(orjson.dumps(report))
     else:
+        of_users = f" and {found.users:,} user records" if users else ""
         click = found.store.get("acknowledged_click", "unknown")
         Console().print(f"an acknowledged click is {click}", soft_wrap=True, highlight=False)
         Console().print(
             f"checked {found.items:,} items and {found.histories:,} histories "
-            f"({found.grown:,} with clicks since): {found.differences:,} differences"
+            f"({found.grown:,} with clicks since){of_users}: {found.differences:,} differences"
         )
     if found.rejected:
         typer.echo(f"{found.rejected} rows of the files are invalid", err=True)
@@ -87,29 +92,23 @@ def check(
         raise typer.Exit(DIFFERENT)
 
 
-async def _check(
-    url: str,
-    items: list[Path],
-    histories: list[Path],
-    id_column: str | None,
-    differences: Path,
-    quiet: bool,
-) -> Comparison:
+async def _check(url: str, files: SourceFiles, differences: Path, quiet: bool) -> Comparison:
     found = Comparison()
     async with opened(url) as store:
-        sources = [HistoryParquet(path, store.text_ids) for path in histories]
+        sources = [HistoryParquet(path, store.text_ids) for path in files.histories]
         found.superseded = superseded(sources)
         found.warnings += [warning for source in sources for warning in source.warnings]
         with ProgressBar() as bar, written(differences), differences.open("wb") as file:
             checks = []
-            if items:
-                source = ItemParquet(
-                    items, store.schema, id_column=id_column, text_ids=store.text_ids
-                )
+            if files.items:
+                source = files.item_source(store.schema, store.text_ids)
                 checks.append(("items", source.rows, found.check_items(store, source)))
             for at, history in enumerate(sources):
                 later = found.check_histories(store, history, sources[at + 1 :])
-                checks.append((histories[at].name, history.rows, later))
+                checks.append((files.histories[at].name, history.rows, later))
+            if files.users:
+                source = files.user_source(store.schema, store.text_ids)
+                checks.append(("users", source.rows, found.check_users(store, source)))
             for name, rows, check_of_it in checks:
                 task = bar.task(name, rows)
                 bar.at(task, 0)
@@ -131,6 +130,9 @@ def export(
     store_url: StoreUrl,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Created if missing.")],
     id_column: Annotated[str, typer.Option(help="Name of the id column.")] = "item_id",
+    user_id_column: Annotated[
+        str, typer.Option(help="Name of the id column of users.parquet.")
+    ] = USER,
     as_json: AsJson = False,
 ) -> None:
     """Write a store to parquet files that `load` reads, and its schema beside them.
@@ -139,12 +141,14 @@ def export(
     failed.
     """
     with refusals():
-        report = asyncio.run(_export(store_url, folder, id_column))
+        report = asyncio.run(_export(store_url, folder, id_column, user_id_column))
     if as_json:
         typer.echo(orjson.dumps(report.as_json()))
     else:
+        of_users = f" and {report.users:,} user records" if report.users else ""
         Console().print(
-            f"exported {report.items:,} items and {report.histories:,} histories to {folder}"
+            f"exported {report.items:,} items and {report.histories:,} histories{of_users} to "
+            f"{folder}"
         )
     if report.histories_with_id_0:
         typer.echo(
@@ -159,12 +163,14 @@ def export(
             err=True,
         )
     if report.damaged:
-        typer.echo(f"{report.damaged} damaged items left out: {report.examples(DAMAGED)}", err=True)
+        typer.echo(
+            f"{report.damaged} damaged records left out: {report.examples(DAMAGED)}", err=True
+        )
     if report.damaged or report.without_text:
         raise typer.Exit(DIFFERENT)
 
 
-async def _export(url: str, folder: Path, id_column: str) -> ExportReport:
+async def _export(url: str, folder: Path, id_column: str, user_id_column: str) -> ExportReport:
     async with opened(url) as store:
         writing = StoreExport(store)
         report = writing.report
@@ -176,6 +182,10 @@ async def _export(url: str, folder: Path, id_column: str) -> ExportReport:
             task = bar.task("histories", await store.count_histories())
             async for _ in writing.histories(folder / HISTORIES):
                 bar.at(task, report.histories)
+            if store.schema.user:
+                task = bar.task("users", await store.count_users())
+                async for _ in writing.users(folder / USERS, user_id_column):
+                    bar.at(task, report.users)
     return report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,8 @@ from feature_store.cli.app import (
     ProgressBar,
     SchemaFile,
     StoreUrl,
+    UserFiles,
+    UserIdColumn,
     opened,
     refusals,
     written,
@@ -30,15 +33,40 @@ from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.histories import HistoryParquet
 from feature_store.parquet.items import ItemParquet
 from feature_store.parquet.load import LoadJob, LoadReport, identity
+from feature_store.parquet.users import user_parquet
 from feature_store.schema import FeatureSchema
 from feature_store.text_ids import TextIds, new_key
 
 PROBED_ROWS = 1024
 REPORTED = {
-    *("items", "histories", "cut", "rejected"),
+    *("items", "histories", "users", "cut", "rejected"),
     *("joined_to_nothing", "differing", "superseded"),
 }
 REJECTED = 3  # exit code: loaded, but rows were rejected
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """The files of a load."""
+
+    items: list[Path]
+    histories: list[Path]
+    users: list[Path]
+    id_column: str | None
+    user_id_column: str | None
+
+    def item_source(self, schema: FeatureSchema, text_ids: TextIds | None) -> ItemParquet:
+        return ItemParquet(self.items, schema, id_column=self.id_column, text_ids=text_ids)
+
+    def user_source(self, schema: FeatureSchema, text_ids: TextIds | None) -> ItemParquet:
+        return user_parquet(self.users, schema, id_column=self.user_id_column, text_ids=text_ids)
+
+    def mark(self, schema: FeatureSchema) -> str:
+        """Identify the files and what decides how they are read, for resuming."""
+        options = f"{len(self.items)} {self.id_column} {schema.layout}"
+        if self.users:
+            options += f" {len(self.users)} {self.user_id_column} {schema.user_layout}"
+        return identity([*self.items, *self.histories, *self.users], options)
 
 
 def load(
@@ -46,7 +74,9 @@ def load(
     schema: SchemaFile = None,
     items: ItemFiles = None,
     histories: HistoryFiles = None,
+    users: UserFiles = None,
     id_column: IdColumn = None,
+    user_id_column: UserIdColumn = None,
     rejects: Annotated[
         Path, typer.Option(metavar="FILE", help="Output file of rejected rows, as JSON lines.")
     ] = Path("rejected-rows.jsonl"),
@@ -62,14 +92,14 @@ def load(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Insert and replace items and histories; --schema creates a missing store.
+    """Insert and replace items, histories and user records; --schema creates a missing store.
 
     After an interruption, the same command resumes.
 
     Exit code: 0, complete; 3, without the rejected rows; 1, failed.
     """
-    if not items and not histories:
-        raise typer.BadParameter("give --items, --histories or both")
+    if not (items or histories or users):
+        raise typer.BadParameter("give --items, --histories or --users")
     options = StoreOptions(budget_ms=PATIENCE_MS, partitions=partitions, ids=ids)
     began = time.perf_counter()
     with refusals():
@@ -77,9 +107,7 @@ def load(
             _load(
                 store_url,
                 schema,
-                items or [],
-                histories or [],
-                id_column,
+                SourceFiles(items or [], histories or [], users or [], id_column, user_id_column),
                 rejects,
                 options,
                 restart,
@@ -93,9 +121,7 @@ def load(
 async def _load(
     url: str,
     schema: Path | None,
-    items: list[Path],
-    histories: list[Path],
-    id_column: str | None,
+    files: SourceFiles,
     rejects: Path,
     options: StoreOptions,
     restart: bool,
@@ -105,28 +131,28 @@ async def _load(
         kind = await _kind_of_ids(url)
         if options.ids in (None, kind or options.ids):  # else the store is refused below
             stand_in = TextIds(new_key()) if "mapped" in (kind, options.ids) else None
-            if items:
-                item_source = _fitting(items, schema, id_column, stand_in)
-            for path in histories:
+            read = FeatureSchema.read(schema)
+            if files.items:
+                item_source = files.item_source(read, stand_in)
+                _probe(item_source, schema)
+            if files.users:
+                _probe(files.user_source(read, stand_in), schema)
+            for path in files.histories:
                 HistoryParquet.probe(path, stand_in)
     async with opened(url, schema, create=True, options=options) as store:
-        if items and item_source is None:
-            item_source = ItemParquet(
-                items, store.schema, id_column=id_column, text_ids=store.text_ids
-            )
+        if files.items and item_source is None:
+            item_source = files.item_source(store.schema, store.text_ids)
         elif item_source and store.text_ids:
             item_source.renumber(store.text_ids)
-        sources = [HistoryParquet(path, store.text_ids) for path in histories]
-        mark = identity([*items, *histories], f"{len(items)} {id_column} {store.schema.layout}")
-        job = LoadJob(store, item_source, sources, mark)
+        user_source = files.user_source(store.schema, store.text_ids) if files.users else None
+        sources = [HistoryParquet(path, store.text_ids) for path in files.histories]
+        mark = files.mark(store.schema)
+        job = LoadJob(store, item_source, sources, mark, user_source)
         report = LoadReport(sources=mark) if restart else await job.resumed()
+        names = ["items", *(path.name for path in files.histories), "users"]
         with ProgressBar() as bar:
             tasks = {
-                number: bar.task(
-                    "items" if number == 0 else histories[number - 1].name,
-                    phase.rows,
-                    _done(report, number, phase.rows),
-                )
+                number: bar.task(names[number], phase.rows, _done(report, number, phase.rows))
                 for number, phase in enumerate(job.phases)
                 if phase is not None
             }
@@ -134,8 +160,8 @@ async def _load(
                 report = await job.run(
                     report, rejects, lambda phase, row: bar.at(tasks[phase], row)
                 )
-        warnings = item_source.warnings if item_source else []
-        return report, [*warnings, *(warning for h in sources for warning in h.warnings)]
+        opened_files = [item_source, *sources, user_source]
+        return report, [warning for one in opened_files if one for warning in one.warnings]
 
 
 async def _kind_of_ids(url: str) -> IdKind | None:
@@ -147,19 +173,14 @@ async def _kind_of_ids(url: str) -> IdKind | None:
         return None
 
 
-def _fitting(
-    items: list[Path], schema: Path, id_column: str | None, text_ids: TextIds | None
-) -> ItemParquet:
-    """Open item files. Raises DataFileError, before a store is created, if none of the first rows
-    fits the schema."""
-    source = ItemParquet(items, FeatureSchema.read(schema), id_column=id_column, text_ids=text_ids)
+def _probe(source: ItemParquet, schema: Path) -> None:
+    """Raise DataFileError, before a store is created, if none of the first rows fits the schema."""
     batch = next(source.batches(PROBED_ROWS), None)
     if batch is not None and batch.rejected and not len(batch.ids):
         raise DataFileError(
             f"{batch.rejected[0]}; none of the first {batch.next_row:,} rows fits {schema}: "
             "is it the schema of these files?"
         )
-    return source
 
 
 def _done(report: LoadReport, phase: int, rows: int) -> int:
@@ -182,11 +203,17 @@ def _tell(
     else:
         cut = f" ({report.cut:,} of them truncated)" if report.cut else ""
         lost = report.history_rows - report.histories - report.superseded
-        lost_items = report.rejected - lost
+        lost_items = report.rejected - report.rejected_users - lost
         refused = f" ({lost_items:,} rows rejected)" if lost_items else ""
         Console().print(
             f"loaded {report.items:,} items{refused} and the histories of {report.histories:,} "
             f"users{cut}, from {report.history_rows:,} rows; {report.superseded:,} superseded, "
-            f"{lost:,} rejected; in {seconds:,.1f} s",
+            f"{lost:,} rejected{_of_users(report)}; in {seconds:,.1f} s",
             soft_wrap=True,
         )
+
+
+def _of_users(report: LoadReport) -> str:
+    if not report.users and not report.rejected_users:
+        return ""
+    return f"; {report.users:,} user records ({report.rejected_users:,} rows rejected)"

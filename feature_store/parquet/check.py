@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from feature_store.contract import FOUND, MISSING, FeatureStore, Ids, ItemBatch
+from feature_store.contract import FOUND, MISSING, STALE, FeatureStore, Ids, ItemBatch, UserBatch
 from feature_store.parquet.histories import HistoryParquet
 from feature_store.parquet.items import ItemParquet, ItemParquetBatch
 from feature_store.parquet.load import ahead
 from feature_store.parquet.stored_texts import Id, item_texts, named, user_texts
 
 BATCH_ROWS = 4096
+ABSENT = {MISSING: "missing", STALE: "written with another schema"}
+RecordBatch = ItemBatch | UserBatch
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One record that differs between the store and the files."""
 
-    kind: str  # item | history
+    kind: str  # item | history | user
     id: Id
     what: str
 
@@ -31,40 +33,71 @@ class Comparison:
 
     items: int = 0
     histories: int = 0
+    users: int = 0  # user records
     grown: int = 0  # histories with later clicks: normal in a store in use
     rejected: int = 0  # invalid rows of the files
-    joined_to_nothing: int = 0  # ids of further item files that are missing in the first
-    differing: int = 0  # items with conflicting values in a column that several files have
+    joined_to_nothing: int = 0  # ids of further item or users files, missing in the first
+    differing: int = 0  # items, users with conflicting values in a column that several files have
     superseded: int = 0  # history rows followed by a later one of their user
     warnings: list[str] = field(default_factory=list)
     store: dict[str, str | int] = field(default_factory=dict)  # its ``describe``
     differences: int = 0
     row: int = 0  # progress in the current file
-    _seen: list[Ids] = field(default_factory=list)
 
     async def check_items(
         self, store: FeatureStore, source: ItemParquet
     ) -> AsyncIterator[Difference]:
         """Yield items that are missing or different in the store, then those in no file."""
+
+        async def texts(ids: Ids) -> dict[int, str]:
+            return await item_texts(store, ids)
+
+        scan = store.scan_items()
+        async for difference in self._records("item", source, store.items, texts, scan):
+            yield difference
+
+    async def check_users(
+        self, store: FeatureStore, source: ItemParquet
+    ) -> AsyncIterator[Difference]:
+        """Yield user records that are missing or different, then those in no file."""
+
+        async def texts(ids: Ids) -> dict[int, str]:
+            return await user_texts(store, ids.tolist())
+
+        scan = store.scan_users()
+        async for difference in self._records("user", source, store.users, texts, scan):
+            yield difference
+
+    async def _records(
+        self,
+        kind: str,
+        source: ItemParquet,
+        stored: Callable[[Ids], Awaitable[RecordBatch]],
+        texts: Callable[[Ids], Awaitable[dict[int, str]]],
+        scan: AsyncIterator[RecordBatch],
+    ) -> AsyncIterator[Difference]:
+        seen = [np.zeros(0, np.int64)]
         async for batch in ahead(source.batches(BATCH_ROWS)):
-            stored = await store.items(batch.ids)
-            kept = await item_texts(store, batch.ids)
-            for number, what in _item_differences(batch, stored, kept):
+            found, kept = await stored(batch.ids), await texts(batch.ids)
+            for number, what in _record_differences(batch, found, kept):
                 self.differences += 1
-                yield Difference("item", batch.texts.get(number, number), what)
-            self.items += len(batch.ids)
+                yield Difference(kind, batch.texts.get(number, number), what)
+            if kind == "item":
+                self.items += len(batch.ids)
+            else:
+                self.users += len(batch.ids)
             self.rejected += len(batch.rejected)
             self.differing += batch.differing
             self.row = batch.next_row
-            self._seen.append(batch.ids)
-        self.joined_to_nothing = source.joined_to_nothing
+            seen.append(batch.ids)
+        self.joined_to_nothing += source.joined_to_nothing
         self.warnings += source.warnings
-        known = np.concatenate(self._seen) if self._seen else np.zeros(0, np.int64)
-        async for found in store.scan_items():
-            surplus = found.ids[~np.isin(found.ids, known)]
-            for item in named(surplus.tolist(), await item_texts(store, surplus)):
+        known = np.concatenate(seen)
+        async for scanned in scan:
+            surplus = scanned.ids[~np.isin(scanned.ids, known)]
+            for identity in named(surplus.tolist(), await texts(surplus)):
                 self.differences += 1
-                yield Difference("item", item, "in no file")
+                yield Difference(kind, identity, "in no file")
 
     async def check_histories(
         self, store: FeatureStore, source: HistoryParquet, later: Sequence[HistoryParquet]
@@ -104,8 +137,8 @@ class Comparison:
         return f"{named(stored.tolist(), texts)} instead of {named(expected.tolist(), texts)}"
 
 
-def _item_differences(
-    batch: ItemParquetBatch, stored: ItemBatch, kept: Mapping[int, str]
+def _record_differences(
+    batch: ItemParquetBatch, stored: RecordBatch, kept: Mapping[int, str]
 ) -> Iterator[tuple[int, str]]:
     """Yield number and difference; ``kept``: the text ids in the store."""
     names = batch.rows.dtype.names or ()
@@ -118,8 +151,7 @@ def _item_differences(
         for at in np.flatnonzero(unequal & same).tolist():
             differing.setdefault(at, []).append(name)
     for at in np.flatnonzero(~same).tolist():
-        what = "missing" if stored.status[at] == MISSING else "damaged"
-        yield int(batch.ids[at]), what
+        yield int(batch.ids[at]), ABSENT.get(stored.status[at], "damaged")
     for at, columns in sorted(differing.items()):
         yield int(batch.ids[at]), f"different: {', '.join(columns)}"
     for number in batch.ids[same].tolist() if batch.texts else ():

@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_store.contract import CORRUPT, FOUND, FeatureStore, Ids, ItemRows
+from feature_store.contract import FOUND, MISSING, FeatureStore, Ids, ItemBatch, Rows, UserBatch
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.histories import SEQUENCE, USER
 from feature_store.parquet.stored_texts import Id, item_texts, named, printed, user_texts
-from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
+from feature_store.schema import Categorical, CategoricalList, Dense, Stored
 
-ITEMS, HISTORIES, SCHEMA = "items.parquet", "histories.parquet", "schema.yaml"
+ITEMS, HISTORIES, USERS = "items.parquet", "histories.parquet", "users.parquet"
+SCHEMA = "schema.yaml"
 DAMAGED, WITHOUT_TEXT = "damaged", "without text"  # why a record is left out
 SHOWN = 20  # ids of each, in messages
 
@@ -31,8 +32,9 @@ class ExportReport:
 
     items: int = 0
     histories: int = 0
+    users: int = 0  # user records
     histories_with_id_0: int = 0  # padding in such a file: those clicks cannot be read back
-    damaged: int = 0  # items left out
+    damaged: int = 0  # items and user records left out
     without_text: int = 0  # mapped store: items, users and clicks left out, whose text is missing
     _examples: dict[str, list[str]] = field(default_factory=dict)
 
@@ -50,7 +52,7 @@ class ExportReport:
 
 
 class StoreExport:
-    """Writes the items and the histories of a store, one file each."""
+    """Writes the items, the histories and the user records of a store, one file each."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
@@ -59,27 +61,49 @@ class StoreExport:
 
     async def items(self, path: Path, id_column: str) -> AsyncIterator[None]:
         """Write every item, a batch at a time."""
-        columns = _item_columns(self._store.schema, id_column, self._id)
+        columns = _columns(self._store.schema.stored_item, id_column, self._id)
         with _written(path, columns) as writer:
             async for batch in self._store.scan_items():
                 texts = await item_texts(self._store, batch.ids)
-                damaged = batch.ids[batch.status == CORRUPT].tolist()
-                self.report.damaged += len(damaged)
-                self.report.leave_out(DAMAGED, self._printed(damaged, texts))
-                good = (batch.status == FOUND) & self._have_texts(batch.ids, texts)
-                self._leave_out_numbers(batch.ids[(batch.status == FOUND) & ~good].tolist())
-                ids, rows = named(batch.ids[good].tolist(), texts), batch.rows[good]
-                if id_column in (rows.dtype.names or ()) and ids != rows[id_column].tolist():
-                    raise DataFileError(
-                        f"{path}: items' ids differ from their feature {id_column!r}; "
-                        "name another id column with --id-column"
-                    )
-                arrays = [pa.array(ids, self._id)] + [
-                    _array(rows, name) for name in writer.schema.names if name != id_column
-                ]
-                writer.write_table(pa.Table.from_arrays(arrays, schema=writer.schema))
-                self.report.items += len(ids)
+                self.report.items += self._write(writer, path, id_column, batch, texts)
                 yield
+
+    async def users(self, path: Path, id_column: str) -> AsyncIterator[None]:
+        """Write every user record, a batch at a time."""
+        columns = _columns(self._store.schema.user, id_column, self._id)
+        with _written(path, columns) as writer:
+            async for batch in self._store.scan_users():
+                texts = await user_texts(self._store, batch.ids.tolist())
+                self.report.users += self._write(writer, path, id_column, batch, texts)
+                yield
+
+    def _write(
+        self,
+        writer: pq.ParquetWriter,
+        path: Path,
+        id_column: str,
+        batch: ItemBatch | UserBatch,
+        texts: Mapping[int, str],
+    ) -> int:
+        """Write the sound records with an id; return how many."""
+        sound = batch.status == FOUND
+        damaged = batch.ids[~sound & (batch.status != MISSING)].tolist()
+        self.report.damaged += len(damaged)
+        self.report.leave_out(DAMAGED, self._printed(damaged, texts))
+        good = sound & self._have_texts(batch.ids, texts)
+        self._leave_out_numbers(batch.ids[sound & ~good].tolist())
+        ids, rows = named(batch.ids[good].tolist(), texts), batch.rows[good]
+        if id_column in (rows.dtype.names or ()) and ids != rows[id_column].tolist():
+            what, option = ("items", "") if isinstance(batch, ItemBatch) else ("users", "user-")
+            raise DataFileError(
+                f"{path}: {what}' ids differ from their feature {id_column!r}; "
+                f"name another id column with --{option}id-column"
+            )
+        arrays = [pa.array(ids, self._id)] + [
+            _array(rows, name) for name in writer.schema.names if name != id_column
+        ]
+        writer.write_table(pa.Table.from_arrays(arrays, schema=writer.schema))
+        return len(ids)
 
     async def histories(self, path: Path) -> AsyncIterator[None]:
         """Write every history, newest last, a batch at a time."""
@@ -121,10 +145,10 @@ class StoreExport:
         return [printed(self._store, identity) for identity in named(numbers, texts)]
 
 
-def _item_columns(schema: FeatureSchema, id_column: str, id_type: pa.DataType) -> pa.Schema:
+def _columns(features: Sequence[Stored], id_column: str, id_type: pa.DataType) -> pa.Schema:
     """The id column, then the features except one of the same name."""
     columns = [(id_column, id_type)]
-    for feature in schema.stored_item:
+    for feature in features:
         if feature.name == id_column:
             continue
         match feature:
@@ -137,7 +161,7 @@ def _item_columns(schema: FeatureSchema, id_column: str, id_type: pa.DataType) -
     return pa.schema(columns)
 
 
-def _array(rows: ItemRows, name: str) -> Any:
+def _array(rows: Rows, name: str) -> Any:
     values = np.ascontiguousarray(rows[name])
     if values.dtype.kind == "f":
         values = values.astype(np.float32)

@@ -68,7 +68,8 @@ class ItemParquet:
     The all-zero row of id 0 is padding and is skipped. Without ``strict``, an invalid row is
     reported in its batch (one of a further file in the first batch), and an index beyond the
     vocabulary is accepted (newer than the model: served as cold). With ``strict``, for training,
-    both raise DataFileError. ``text_ids``: those of a mapped store.
+    both raise DataFileError. ``text_ids``: those of a mapped store; ``id_option``: the option of
+    the id column, for messages.
     """
 
     def __init__(
@@ -79,12 +80,13 @@ class ItemParquet:
         id_column: str | None = None,
         strict: bool = False,
         text_ids: TextIds | None = None,
+        id_option: str = "--id-column",
     ) -> None:
         if not paths:
             raise DataFileError("no item file was given")
         self.schema = schema
         self.strict = strict
-        self._reader = IdReader(text_ids)
+        self._reader, self._id_option = IdReader(text_ids), id_option
         self.warnings: list[str] = []
         features = schema.stored_item
         names = frozenset(feature.name for feature in features)
@@ -185,7 +187,8 @@ class ItemParquet:
         if self._reader.text_ids and self._id_is_a_feature and not is_number(array.type):
             raise DataFileError(
                 f"{source}: holds {array.type}, but the schema's feature {self.id_column} is an "
-                "integer, the index: write the ids to another column and name it by --id-column"
+                "integer, the index: write the ids to another column and name it by "
+                f"{self._id_option}"
             )
         return self._reader.column(array, source)
 

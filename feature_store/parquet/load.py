@@ -35,14 +35,18 @@ class LoadReport(BaseModel):
     """Counts and progress of a load, to resume it with."""
 
     sources: str
-    phase: int = 0  # 0: items, 1…: the history files in the order given
+    phase: int = 0  # 0: items, 1…: the history files in the order given, then the users
     row: int = 0  # of that phase, to continue at
     items: int = 0
     histories: int = 0
+    users: int = 0  # user records
     cut: int = 0  # histories truncated to the schema's ``history_length``
     rejected: int = 0
-    joined_to_nothing: int = 0  # ids of further item files that are missing in the first
-    differing: int = 0  # items with conflicting values in a column that several files have
+    rejected_users: int = 0  # of these, rows of the users files
+    joined_to_nothing: int = 0  # ids of further item or users files, missing in the first
+    differing: int = (
+        0  # items and users with conflicting values in a column that several files have
+    )
     superseded: int = 0  # history rows followed by a later one of their user
     history_rows: int = 0  # of all history files; histories + superseded + those rejected
     rejects_bytes: int = 0  # length of the file of rejected rows
@@ -54,12 +58,13 @@ Advance = Callable[[int, int], None]  # (phase, row) -> None
 
 @dataclass(slots=True)
 class LoadJob:
-    """Loads item files, then history files, into a store."""
+    """Loads item files, then history files, then users files, into a store."""
 
     store: FeatureStore
     items: ItemParquet | None
     histories: Sequence[HistoryParquet]
     sources: str  # ``identity`` of the files and options
+    users: ItemParquet | None = None  # ``user_parquet``
     later: Sequence[HistoryParquet] = ()  # files after the one that is being loaded
     named: NamedItems = field(init=False)
 
@@ -68,7 +73,7 @@ class LoadJob:
 
     @property
     def phases(self) -> list[ItemParquet | HistoryParquet | None]:
-        return [self.items, *self.histories]
+        return [self.items, *self.histories, self.users]
 
     async def resumed(self) -> LoadReport:
         """The report of a stopped load of the same sources; else a new one."""
@@ -82,7 +87,8 @@ class LoadJob:
 
     async def run(self, report: LoadReport, rejects: Path, advance: Advance) -> LoadReport:
         """LoadJob the rest after ``report``. Writes a JSON line per rejected row to ``rejects``."""
-        report.joined_to_nothing = self.items.joined_to_nothing if self.items else 0
+        tables = [source for source in (self.items, self.users) if source is not None]
+        report.joined_to_nothing = sum(source.joined_to_nothing for source in tables)
         report.superseded = superseded(self.histories)
         report.history_rows = sum(source.rows for source in self.histories)
         with _Rejects(rejects, report.rejects_bytes) as rejected:
@@ -94,7 +100,10 @@ class LoadJob:
                 batches: Iterator[Batch] = phase.batches(BATCH_ROWS, start)
                 self.later = self.histories[number:] if number else ()
                 async for batch in ahead(batches):
-                    await self._put(batch, report)
+                    if phase is self.users and isinstance(batch, ItemParquetBatch):
+                        await self._put_users(batch, report)
+                    else:
+                        await self._put(batch, report)
                     report.rejects_bytes = rejected.write(batch.rejected)
                     report.rejected += len(batch.rejected)
                     report.phase, report.row = number, batch.next_row
@@ -102,6 +111,12 @@ class LoadJob:
                     advance(number, batch.next_row)
         await self.store.put_note(NOTE, None)
         return report
+
+    async def _put_users(self, batch: ItemParquetBatch, report: LoadReport) -> None:
+        await self.store.put_users(batch.ids, batch.rows, batch.texts)
+        report.users += len(batch.ids)
+        report.differing += batch.differing
+        report.rejected_users += len(batch.rejected)
 
     async def _put(self, batch: Batch, report: LoadReport) -> None:
         """Store a batch, without the histories of users whom a later file has again."""

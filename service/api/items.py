@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from feature_store.contract import CORRUPT, FOUND, Ids, ItemRows
-from feature_store.item_values import ItemValueError, item_row, set_values
+from feature_store.feature_values import FeatureValueError, item_row, set_values, values_of
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from service.api.body import Contents
 from service.api.id_kind import COLLISION, IdKind, Item
@@ -43,7 +43,7 @@ class CatalogueItems:
             raise ItemUnreadable(f"item {item.given!r}: {why}; PUT it whole")
         if batch.status[0] != FOUND:
             raise UnknownItem(f"item {item.given!r}: not in the store")
-        return values_of(self._schema, batch.rows)
+        return values_of(self._schema.stored_item, batch.rows)
 
     async def put(self, item: Item, values: Values) -> None:
         """Replace an item. Every feature must be given."""
@@ -59,10 +59,10 @@ class CatalogueItems:
         if not values:
             raise InvalidField.of("body", detail="give at least one feature")
         with _named():  # before the store is asked
-            set_values(self._schema, np.zeros(1, self._schema.item_dtype), values)
+            set_values(self._schema.stored_item, np.zeros(1, self._schema.item_dtype), values)
 
         def change(row: ItemRows) -> None:
-            set_values(self._schema, row, values)
+            set_values(self._schema.stored_item, row, values)
 
         async with self._refresher.writing(_one(item.number)):
             found = await self._store.patch_item(item.number, change)
@@ -76,21 +76,9 @@ class CatalogueItems:
             raise UnknownItem(f"item {item.given!r}: not in the store")
 
 
-def values_of(schema: FeatureSchema, rows: ItemRows) -> Values:
-    """(1,) row as JSON values; a list without its padding."""
-    values: Values = {}
-    for feature in schema.stored_item:
-        value = rows[feature.name][0]
-        if isinstance(feature, CategoricalList):
-            values[feature.name] = value[value != 0].tolist()
-        else:
-            values[feature.name] = value.tolist()
-    return values
-
-
 def example_of(schema: FeatureSchema) -> Values:
     """An example for the documentation, with every feature 0."""
-    return values_of(schema, np.zeros(1, schema.item_dtype))
+    return values_of(schema.stored_item, np.zeros(1, schema.item_dtype))
 
 
 def _values_of(feature: Categorical | CategoricalList | Dense) -> int:
@@ -111,5 +99,5 @@ def _named() -> Iterator[None]:
     """Raise a feature's error as InvalidField."""
     try:
         yield
-    except ItemValueError as error:
+    except FeatureValueError as error:
         raise InvalidField.of(*error.place, detail=error.reason) from None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feature_store.item_values import ItemValueError, item_row, set_values
+from feature_store.feature_values import FeatureValueError, item_row, set_values
 from tests.feature_store.samples import SHOP, bounded, random_rows
 
 WHOLE = {
@@ -31,7 +31,7 @@ def test_a_whole_item_becomes_a_row() -> None:
 
 @pytest.mark.parametrize("feature", WHOLE)
 def test_a_whole_item_needs_every_feature(feature: str) -> None:
-    with pytest.raises(ItemValueError, match=f"{feature}: is missing") as caught:
+    with pytest.raises(FeatureValueError, match=f"{feature}: is missing") as caught:
         item_row(SHOP, {name: value for name, value in WHOLE.items() if name != feature})
     assert caught.value.feature == feature
 
@@ -69,8 +69,8 @@ def test_a_whole_item_needs_every_feature(feature: str) -> None:
 def test_a_wrong_value_names_its_feature_and_changes_nothing(feature: str, value: Any) -> None:
     row = random_rows(SHOP, 1)
     before = row.tobytes()
-    with pytest.raises(ItemValueError) as caught:
-        set_values(SHOP, row, {"brand": 1, feature: value})
+    with pytest.raises(FeatureValueError) as caught:
+        set_values(SHOP.stored_item, row, {"brand": 1, feature: value})
     assert caught.value.feature == feature
     assert len(str(caught.value)) < 200
     assert row.tobytes() == before
@@ -90,8 +90,8 @@ def test_a_wrong_value_names_its_feature_and_changes_nothing(feature: str, value
 def test_a_wrong_element_of_a_list_is_named_by_its_place(
     feature: str, value: Any, place: tuple[str | int, ...]
 ) -> None:
-    with pytest.raises(ItemValueError) as caught:
-        set_values(SHOP, random_rows(SHOP, 1), {feature: value})
+    with pytest.raises(FeatureValueError) as caught:
+        set_values(SHOP.stored_item, random_rows(SHOP, 1), {feature: value})
     assert caught.value.place == place
     assert str(caught.value).startswith(".".join(map(str, place)) + ": ")
 
@@ -100,19 +100,21 @@ def test_a_wrong_element_of_a_list_is_named_by_its_place(
 def test_what_is_within_max_abs_is_taken(value: float) -> None:
     """Also what a stored value at the bound reads as: float16 rounds 0.3 up."""
     least = bounded(0.3 if abs(value) < 1 else 2.0)
-    set_values(least, random_rows(SHOP, 1), {"picture": [value] * 6})
+    set_values(least.stored_item, random_rows(SHOP, 1), {"picture": [value] * 6})
 
 
 @pytest.mark.parametrize("value", [2.01, -3, 1e300, float("nan"), float("-inf")])
 def test_what_is_beyond_max_abs_is_refused_by_its_name(value: float) -> None:
-    with pytest.raises(ItemValueError, match=r"^picture\.4: .* not finite within max_abs 2$"):
-        set_values(bounded(2), random_rows(SHOP, 1), {"picture": [0.5] * 4 + [value, 0.5]})
+    with pytest.raises(FeatureValueError, match=r"^picture\.4: .* not finite within max_abs 2$"):
+        set_values(
+            bounded(2).stored_item, random_rows(SHOP, 1), {"picture": [0.5] * 4 + [value, 0.5]}
+        )
 
 
 def test_only_what_is_named_is_changed() -> None:
     row = random_rows(SHOP, 1)
     before = row.copy()
-    set_values(SHOP, row, {"stock_level": 3})
+    set_values(SHOP.stored_item, row, {"stock_level": 3})
     assert row["stock_level"].tolist() == [3]
     before["stock_level"] = 3
     assert np.array_equal(row, before)

@@ -1,19 +1,19 @@
-"""Validates an item's features as JSON values and writes them into a stored row."""
+"""Converts features of an item or user between JSON values, which are validated, and a row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from feature_store.contract import ItemRows
-from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
+from feature_store.contract import ItemRows, Rows, UserRows
+from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema, Stored
 
 _MOST_INDEX = 2**31 - 1
 
 
-class ItemValueError(ValueError):
+class FeatureValueError(ValueError):
     """An invalid feature value. ``place`` is the feature, and the element of its list."""
 
     def __init__(self, feature: str, reason: str, *element: int) -> None:
@@ -24,24 +24,44 @@ class ItemValueError(ValueError):
 
 def item_row(schema: FeatureSchema, values: Mapping[str, Any]) -> ItemRows:
     """Make a (1,) row; every feature of the schema, context included, must have a value."""
-    row = np.zeros(1, schema.item_dtype)
-    for feature in schema.stored_item:
+    return _row(schema.stored_item, schema.item_dtype, values)
+
+
+def user_row(schema: FeatureSchema, values: Mapping[str, Any]) -> UserRows:
+    """Make a (1,) row; every user feature of the schema must have a value."""
+    return _row(schema.user, schema.user_dtype, values)
+
+
+def _row(features: Sequence[Stored], dtype: np.dtype[np.void], values: Mapping[str, Any]) -> Rows:
+    row = np.zeros(1, dtype)
+    for feature in features:
         if feature.name not in values:
-            raise ItemValueError(feature.name, "is missing")
-    set_values(schema, row, values)
+            raise FeatureValueError(feature.name, "is missing")
+    set_values(features, row, values)
     return row
 
 
-def set_values(schema: FeatureSchema, row: ItemRows, values: Mapping[str, Any]) -> None:
+def set_values(features: Sequence[Stored], row: Rows, values: Mapping[str, Any]) -> None:
     """Write the features named in ``values`` into (1,) ``row``; on an error, none."""
-    features = {feature.name: feature for feature in schema.stored_item}
+    named = {feature.name: feature for feature in features}
     checked = {}
     for name, value in values.items():
-        if name not in features:
-            raise ItemValueError(name, f"is no feature (there are: {', '.join(features)})")
-        checked[name] = _checked(features[name], value)
+        if name not in named:
+            raise FeatureValueError(name, f"is no feature (there are: {', '.join(named)})")
+        checked[name] = _checked(named[name], value)
     for name, value in checked.items():
         row[name] = value
+
+
+def values_of(features: Sequence[Stored], row: Rows) -> dict[str, Any]:
+    """(1,) row as JSON values by feature; a list without its padding."""
+    values: dict[str, Any] = {}
+    for feature in features:
+        value = row[feature.name][0]
+        if isinstance(feature, CategoricalList):
+            value = value[value != 0]
+        values[feature.name] = value.tolist()
+    return values
 
 
 def _checked(feature: Categorical | CategoricalList | Dense, value: Any) -> Any:
@@ -51,7 +71,7 @@ def _checked(feature: Categorical | CategoricalList | Dense, value: Any) -> Any:
             return _index(name, value)
         case CategoricalList():
             if not isinstance(value, list) or len(value) > feature.slots:
-                raise ItemValueError(name, f"is not a list of at most {feature.slots} integers")
+                raise FeatureValueError(name, f"is not a list of at most {feature.slots} integers")
             indices = [_index(name, one, at) for at, one in enumerate(value)]
             return [0] * (feature.slots - len(indices)) + indices
         case Dense():
@@ -59,23 +79,23 @@ def _checked(feature: Categorical | CategoricalList | Dense, value: Any) -> Any:
                 return [_number(feature, value)]
             vector = value
             if not isinstance(vector, list) or len(vector) != feature.size:
-                raise ItemValueError(name, f"is not a list of {feature.size} numbers")
+                raise FeatureValueError(name, f"is not a list of {feature.size} numbers")
             return [_number(feature, one, at) for at, one in enumerate(vector)]
 
 
 def _index(name: str, value: Any, *element: int) -> int:
     if type(value) is not int or not 0 <= value <= _MOST_INDEX:
         reason = f"{_shown(value)} is not an integer in 0 … {_MOST_INDEX}"
-        raise ItemValueError(name, reason, *element)
+        raise FeatureValueError(name, reason, *element)
     return value
 
 
 def _number(feature: Dense, value: Any, *element: int) -> float:
     if type(value) not in (int, float):
-        raise ItemValueError(feature.name, f"{_shown(value)} is not a number", *element)
+        raise FeatureValueError(feature.name, f"{_shown(value)} is not a number", *element)
     if not abs(value) <= feature.most:  # NaN too
         reason = f"{_shown(value)} is not finite within {feature.limit}"
-        raise ItemValueError(feature.name, reason, *element)
+        raise FeatureValueError(feature.name, reason, *element)
     return float(value)
 
 
