@@ -17,6 +17,7 @@ from training.cli.console import (
     AsJson,
     Cache,
     SchemaFile,
+    TimeUnit,
     Users,
     exit_on_error,
     given,
@@ -24,6 +25,7 @@ from training.cli.console import (
     read_schema,
     screen,
 )
+from training.cli.levels import levels
 from training.cli.recipe import Preset, RecipeFile, Settings
 from training.cli.tune import tune
 from training.epoch_log import TensorBoard, no_log
@@ -37,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(recipes.app, name="recipe")
 app.command("tune")(tune)
+app.command("levels")(levels)
 
 
 @app.command()
@@ -142,6 +145,7 @@ def evaluate(
     ] = None,
     users: Users = None,
     cache: Cache = None,
+    unit: TimeUnit = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure AUC, logloss, per-user AUC and calibration on DATA/valid.parquet, also by slice."""
@@ -150,6 +154,7 @@ def evaluate(
     from training.evaluate import best_auc, share_of_the_possible
     from training.evaluate import evaluate as figures_of
     from training.fit import predict
+    from training.leakage import static_levels
     from training.metrics import reliability
     from training.plots import reliability_plot
 
@@ -158,7 +163,11 @@ def evaluate(
         index = folder / checkpoint.USER_INDEX
         valid, train = open_held_out(data, network.schema, on_progress, cache, users, index)
         scores = predict(network, valid, on_progress=on_progress)
+        static = static_levels(data, valid, train, unit)
     figures = figures_of(scores, valid, train)
+    figures["static_levels"] = [dataclasses.asdict(level) for level in static]
+    for level in static:
+        screen.print(f"warning: {level}", markup=False)
     best = best_auc(data)
     if best is not None:
         figures["best_auc"] = best

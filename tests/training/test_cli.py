@@ -34,6 +34,9 @@ def test_from_data_to_figures(data: Path, tmp_path: Path) -> None:
     assert evaluated.returncode == 0, evaluated.stderr
     figures = json.loads(evaluated.stdout)
     assert figures["rows"] == 400
+    static = [level["feature"] for level in figures["static_levels"]]
+    assert static == ["likes_level", "views_level"]
+    assert "warning: likes_level: one level per item, from the rows, in rows" in evaluated.stderr
     best = json.loads((data / "truth.json").read_text())["best_auc_valid"]
     assert figures["share_of_the_possible"] == (figures["auc"] - 0.5) / (best - 0.5)
     assert (tmp_path / "c" / "reliability.png").read_bytes().startswith(b"\x89PNG")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -33,6 +33,10 @@ Users = Annotated[
     typer.Option(metavar="FILE", help="Users file; default DATA/user_info.parquet, if present."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
+TimeUnit = Annotated[
+    Literal["s", "ms", "us", "ns"] | None,
+    typer.Option("--unit", help="Of a column time that holds integers."),
+]
 SchemaFile = Annotated[
     Path | None, typer.Option(help="Feature schema; default DATA/schema.yaml, then MicroLens.")
 ]

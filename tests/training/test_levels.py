@@ -1,0 +1,167 @@
+"""Popularity levels by day against their definition in plain Python."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_store.parquet.columns import DataFileError
+from tests.training.test_cli import training
+from training.levels import Clicks, days_of, joined
+from training.levels_file import write_joined, write_levels
+
+DAY = 86_400
+Click = tuple[int, int]  # item, seconds
+
+
+def level(clicks: list[Click], item: int, day: int) -> int:
+    """The definition."""
+    counts: dict[int, int] = {}
+    for other, second in clicks:
+        if second // DAY < day:
+            counts[other] = counts.get(other, 0) + 1
+    if item not in counts:
+        return 0
+    fewer = [other for other in counts.values() if other < counts[item]]
+    return 1 + 10 * len(fewer) // len(counts)
+
+
+def clicks_of(clicks: list[Click]) -> Clicks:
+    ids, seconds = np.array(clicks, np.int64).reshape(-1, 2).T
+    items, item = np.unique(ids, return_inverse=True)
+    return Clicks(items, item.astype(np.int32), (seconds // DAY).astype(np.int32))
+
+
+click = st.tuples(st.integers(1, 30), st.integers(-3 * DAY, 9 * DAY))
+
+
+@given(st.lists(click, min_size=1, max_size=80), st.lists(click, max_size=40))
+def test_levels_are_those_of_the_definition(clicks: list[Click], rows: list[Click]) -> None:
+    made = clicks_of(clicks)
+    for day, levels in made.by_day():
+        assert levels.tolist() == [level(clicks, item, day) for item in made.items.tolist()]
+    ids, seconds = np.array(rows, np.int64).reshape(-1, 2).T
+    found = joined(made, ids, (seconds // DAY).astype(np.int32))
+    assert found.tolist() == [level(clicks, item, second // DAY) for item, second in rows]
+
+
+@given(st.lists(click, min_size=1, max_size=60), st.lists(click, max_size=60), st.integers(-2, 9))
+def test_no_click_of_a_day_or_later_counts_on_it(
+    clicks: list[Click], others: list[Click], day: int
+) -> None:
+    """Rows on a day have the same levels with other clicks from that day on."""
+    before = [click for click in clicks if click[1] // DAY < day]
+    ids, days = np.arange(1, 31), np.full(30, day, np.int32)
+    later = [(item, max(second, day * DAY)) for item, second in others]
+    found = [
+        joined(clicks_of(each), ids, days).tolist() for each in (clicks, before + later) if each
+    ]
+    assert all(each == found[0] for each in found)
+    if not before:
+        assert not any(found[0])
+
+
+def test_equal_counts_have_the_lowest_level_of_the_tie_and_ten_levels_are_used() -> None:
+    clicks = [(item, 0) for item in range(1, 21) for _ in range(max(4, item))]
+    levels = dict(clicks_of(clicks).by_day())[1].tolist()
+    assert levels == [1] * 4 + [3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10]
+
+
+def file_of(folder: Path, name: str, **columns: object) -> Path:
+    pq.write_table(pa.table(columns), folder / name)
+    return folder / name
+
+
+def test_a_row_per_item_and_day_with_a_click_before_it(tmp_path: Path) -> None:
+    times = pa.array([0, DAY, 4 * DAY + 5], pa.timestamp("s"))
+    file = file_of(tmp_path, "clicks.parquet", user_id=[7, 7, 8], item_id=[5, 3, 3], time=times)
+    write_levels(Clicks.read(file), tmp_path / "levels.parquet", "level")
+    day = datetime.date(1970, 1, 1)
+    rows = pq.read_table(tmp_path / "levels.parquet").to_pylist()
+    expected = [(5, 1, 1)]
+    for number in (2, 3, 4):  # days without clicks, too
+        expected += [(3, number, 1), (5, number, 1)]
+    expected += [(3, 5, 6), (5, 5, 1)]
+    assert [(r["item_id"], (r["day"] - day).days, r["level"]) for r in rows] == expected
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_rows_keep_their_columns_and_order(tmp_path: Path) -> None:
+    times = pa.array([0, DAY], pa.timestamp("s"))
+    clicks = Clicks.read(file_of(tmp_path, "clicks.parquet", item_id=[5, 3], time=times))
+    (tmp_path / "rows").mkdir()
+    for part, (ids, days) in enumerate([([3, 5, 9], [1, 1, 1]), ([3, 5], [99, 0])]):
+        at = pa.array([DAY * day for day in days], pa.timestamp("s"))
+        file_of(tmp_path / "rows", f"{part}.parquet", item_id=ids, time=at, text=["x"] * len(ids))
+    write_joined(clicks, tmp_path / "rows", tmp_path / "out.parquet", "likes_level", None)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["item_id", "time", "text", "likes_level"]
+    assert table["item_id"].to_pylist() == [3, 5, 9, 3, 5]
+    assert table["likes_level"].to_pylist() == [0, 1, 0, 1, 0]
+    with pytest.raises(DataFileError, match="has a column text already: give another --column"):
+        write_joined(clicks, tmp_path / "rows", tmp_path / "out.parquet", "text", None)
+
+
+@pytest.mark.parametrize(
+    ("times", "unit"),
+    [
+        (pa.array([-1, 0, DAY], pa.int64()), "s"),
+        (pa.array([-1, 0, DAY * 1000], pa.int64()), "ms"),
+        (pa.array([-1, 0, DAY * 10**6], pa.timestamp("us", tz="Asia/Tokyo")), None),
+        (pa.array([-1, 0, DAY * 10**9], pa.timestamp("ns")), None),
+        (pa.array([-1, 0, 1], pa.date32()), None),
+    ],
+)
+def test_times_are_utc_days_before_1970_too(times: pa.Array, unit: str | None) -> None:
+    assert days_of(times, "x", unit).tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "unit", "complaint"),
+    [
+        (
+            {"item_id": [1], "time": [1]},
+            None,
+            r"holds int64; name its unit: --unit s, ms, us or ns",
+        ),
+        ({"item_id": [1], "time": ["x"]}, None, r"column time: holds string, not times"),
+        ({"item_id": [1, 2], "time": [1, None]}, "s", r"row 1, column time: null"),
+        ({"item_id": [1, -2], "time": [1, 1]}, "s", r"row 1, column item_id: .*-2"),
+        ({"item_id": [1, 2], "time": [0, 10**15]}, "s", r"beyond the years .*see --unit"),
+        ({"item_id": [1, 2], "time": [0, 10**12]}, "s", r"spans 11,574,075 days: see --unit"),
+        ({"item_id": [1]}, "s", r"time"),
+        ({"item_id": pa.array([], pa.int64()), "time": pa.array([], pa.int64())}, "s", "no rows"),
+    ],
+)
+def test_clicks_that_cannot_be_are_named(
+    tmp_path: Path, columns: dict[str, object], unit: str | None, complaint: str
+) -> None:
+    with pytest.raises(DataFileError, match=complaint):
+        Clicks.read(file_of(tmp_path, "clicks.parquet", **columns), unit)
+
+
+def test_the_command_writes_levels_and_says_what(tmp_path: Path) -> None:
+    clicks = file_of(tmp_path, "c.parquet", user_id=[1, 1], item_id=[5, 3], time=[0, DAY])
+    out = tmp_path / "levels.parquet"
+    done = training("levels", str(clicks), "--out", str(out), "--unit", "s", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "rows": 3,
+        "items": 2,
+        "clicks": 2,
+        "first_day": "1970-01-01",
+        "last_day": "1970-01-02",
+    }
+    assert pq.read_metadata(out).num_rows == 3
+    refused = training("levels", str(clicks), "--out", str(out))
+    assert refused.returncode == 1
+    assert "--unit" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -1,0 +1,46 @@
+"""``python -m training levels``: popularity levels by day."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from training.cli.console import AsJson, TimeUnit, exit_on_error, progress, screen
+
+
+def levels(
+    clicks: Annotated[Path, typer.Argument(help="Parquet with user_id, item_id, time per click.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Parquet file to write.")],
+    rows: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Parquet with item_id and time; joins their levels."),
+    ] = None,
+    column: Annotated[str, typer.Option(help="Name of the level's column.")] = "level",
+    unit: TimeUnit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write popularity levels 1 to 10 of each day, of clicks before that day; 0 for none.
+
+    A row per item and day (UTC) with a click before it, or, with --rows, those rows with a column.
+    """
+    from training.levels import Clicks
+    from training.levels_file import write_joined, write_levels
+
+    with exit_on_error(), progress() as on_progress:
+        read = Clicks.read(clicks, unit, on_progress)
+        if rows is None:
+            written = write_levels(read, out, column, on_progress)
+        else:
+            written = write_joined(read, rows, out, column, unit, on_progress)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(written)))
+    else:
+        screen.print(
+            f"{out}: {written.rows:,} rows; {written.clicks:,} clicks of {written.items:,} items, "
+            f"{written.first_day} to {written.last_day}",
+            markup=False,
+        )

@@ -1,0 +1,109 @@
+"""Writes levels as parquet: a row per item and day, or a column joined to rows."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.table import files_of
+from training.levels import BATCH_ROWS, ITEM, Clicks, joined, read_days
+from training.progress import OnProgress, no_progress
+
+DAY = "day"
+GROUP_ROWS = 1_000_000  # per row group, at least
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a file of levels holds."""
+
+    rows: int
+    items: int
+    clicks: int
+    first_day: str
+    last_day: str
+
+
+def write_levels(
+    clicks: Clicks, out: Path, column: str, on_progress: OnProgress = no_progress
+) -> Written:
+    """Write ``item_id``, ``day`` and the level, for each item with a click before the day."""
+    schema = pa.schema([(ITEM, pa.int64()), (DAY, pa.date32()), (column, pa.int8())])
+    first, last = int(clicks.day.min()) + 1, int(clicks.day.max()) + 1
+    rows, waiting = 0, schema.empty_table()
+    with _whole(out) as partial, pq.ParquetWriter(partial, schema) as file:
+        for day, levels in clicks.by_day():
+            at = np.flatnonzero(levels)
+            days = np.full(len(at), day, np.int32)
+            part = [
+                pa.array(clicks.items[at]),
+                pa.array(days).cast(pa.date32()),
+                pa.array(levels[at]),
+            ]
+            waiting = pa.concat_tables([waiting, pa.table(part, schema=schema)])
+            rows += len(at)
+            if len(waiting) >= GROUP_ROWS or day == last:
+                file.write_table(waiting)
+                waiting = schema.empty_table()
+            on_progress("levels by day", day - first + 1, last - first + 1)
+    return _written(clicks, rows)
+
+
+def write_joined(
+    clicks: Clicks,
+    source: Path,
+    out: Path,
+    column: str,
+    unit: str | None,
+    on_progress: OnProgress = no_progress,
+) -> Written:
+    """Write the rows of ``source`` with the level of their item on their day as a column."""
+    levels = joined(clicks, *read_days(source, unit, on_progress))
+    files = files_of(source)
+    schema = pq.read_schema(files[0])
+    if column in schema.names:
+        raise DataFileError(f"{source}: has a column {column} already: give another --column")
+    start = 0
+    names = schema.names
+    with (
+        _whole(out) as partial,
+        pq.ParquetWriter(partial, schema.append(pa.field(column, pa.int8()))) as file,
+    ):
+        for path in files:
+            if pq.read_schema(path).remove_metadata() != schema.remove_metadata():
+                raise DataFileError(f"{path}: other columns than {files[0]}")
+            for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=names):
+                part = levels[start : start + len(batch)]
+                table = pa.Table.from_batches([batch]).append_column(column, pa.array(part))
+                file.write_table(table.cast(file.schema))
+                start += len(batch)
+                on_progress(f"write {out.name}", start, len(levels))
+    return _written(clicks, len(levels))
+
+
+def _written(clicks: Clicks, rows: int) -> Written:
+    ends = np.array([clicks.day.min(), clicks.day.max()]).astype("datetime64[D]")
+    return Written(rows, len(clicks.items), len(clicks.day), str(ends[0]), str(ends[1]))
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """Yield a path beside ``out`` that becomes ``out`` when all is written."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        Path(name).chmod(0o644)
+        os.replace(name, out)
+    finally:
+        Path(name).unlink(missing_ok=True)
