@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
 
 # Before numpy is loaded: several threads of small products wait for each other on a busy machine,
 # ten times as long as one takes.
@@ -21,6 +22,10 @@ from tests.redis_fixtures import (  # noqa: F401 — for every room
     store_url,
     tls,
 )
+
+# A busy machine makes a slow example, not a wrong one.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 # A shell starts what it puts in the background with SIGINT ignored, and children inherit that; the
 # tests of Ctrl-C need it delivered.

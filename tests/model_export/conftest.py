@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from model_export.build import build
 from model_export.bundle.bundle import Bundle
@@ -13,10 +12,6 @@ from model_export.bundle.runtime import FoldedModel
 from model_export.quality.random_network import random_network
 from tests.model_export.schemas import LEVELS, LEVELS_SIZES, SMALL, SMALL_SIZES
 from training.qin import QIN
-
-# A busy machine makes a slow example, not a wrong one.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
