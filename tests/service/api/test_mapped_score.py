@@ -151,11 +151,15 @@ async def test_stored_history_is_named_in_one_round_trip_and_cached(mapped: Mapp
             await state.store.delete_items(mapped.numbered([gone]))
         try:
             for _ in range(3):
+                assert (await ask(state, **body)).json()["unknown_history"] == [gone]
+            assert asked == [1]
+            state.item_texts._cached.clear()
+            for _ in range(3):
                 answer = (await ask(state, **body, explain=3)).json()
                 assert answer["unknown_history"] == [gone]
                 assert any(e["item_ids"] for e in answer["explanations"] if e)
-            assert len(asked) == 1
-            assert metric(state, "qin_store_duration_seconds_count", operation="item_texts") == 1
+            assert len(asked) == 2
+            assert metric(state, "qin_store_duration_seconds_count", operation="item_texts") == 2
         finally:
             row = mapped.numeric.rows[mapped.items.index(gone)]
             await state.store.put_items(mapped.numbered([gone]), row[np.newaxis])
