@@ -48,7 +48,8 @@ class RecordCodec:
         self.dtype = dtype
         self.record_bytes = _HEADER + dtype.itemsize + _CRC
         self._magic, self._layout = magic, crc32(layout.encode()).to_bytes(4, "little")
-        self._prefix = np.frombuffer(magic + bytes([FORMAT, 0]) + self._layout, "<u8")[0]
+        self._head = magic + bytes([FORMAT, 0]) + self._layout
+        self._prefix = np.frombuffer(self._head, "<u8")[0]
         self._blank = bytes(self.record_bytes)
 
     def encode(self, ids: Ids, rows: Rows) -> list[bytes]:
@@ -146,6 +147,20 @@ class UserCodec(RecordCodec):
                 if record[:2] == _USER and crc32(record) == _INTACT and owner == one[0]:
                     status[at] = STALE
         return UserBatch(user_ids, rows, status)
+
+    def decode_one(self, user_id: int, record: bytes | None) -> tuple[Rows, int]:
+        """Decode one record to a (1,) row and its status; for once per request."""
+        if record is None:
+            return np.zeros(1, self.dtype), MISSING
+        head = self._head + user_id.to_bytes(8, "little")
+        if (
+            len(record) == self.record_bytes
+            and record[:_HEADER] == head
+            and crc32(record) == _INTACT
+        ):
+            return np.frombuffer(record, self.dtype, 1, _HEADER).copy(), FOUND
+        batch = self.decode(np.array([user_id]), [record])
+        return batch.rows, int(batch.status[0])
 
     def fault(self, number: int, record: bytes) -> str | None:
         faults = [codec.fault(number, record) for codec in self._earlier]

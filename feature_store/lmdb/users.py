@@ -41,19 +41,16 @@ class UserRecords:
     def read(self, user: int) -> User:
         """Read history and record from one snapshot."""
         key, users = key_of(user), self._environment.db.get(USERS)
+        if users is None or self.codec is None:
+            packed = self._environment.get(key, self._histories)
+            return User(self._history(user, packed), np.zeros(1, self._dtype), MISSING)
+        packed, record = self._environment.read(
+            lambda txn: (txn.get(key, db=self._histories), txn.get(key, db=users))
+        )
+        return User(self._history(user, packed), *self.codec.decode_one(user, record))
 
-        def look(txn: Txn) -> tuple[bytes | None, bytes | None]:
-            history = txn.get(key, db=self._histories)
-            if users is None or self.codec is None:
-                return history, None
-            return history, txn.get(key, db=users)
-
-        packed, record = self._environment.read(look)
-        history = None if packed is None else decode_history(user, packed)[: self._longest]
-        if record is None or self.codec is None:
-            return User(history, np.zeros(1, self._dtype), MISSING)
-        batch = self.codec.decode(np.array([user]), [record])
-        return User(history, batch.rows, int(batch.status[0]))
+    def _history(self, user: int, record: bytes | None) -> Ids | None:
+        return None if record is None else decode_history(user, record)[: self._longest]
 
     def read_all(self, ids: Ids) -> UserBatch:
         users = self._environment.db.get(USERS)

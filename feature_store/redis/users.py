@@ -48,8 +48,8 @@ class UserRecords:
         history = history_of(user, reply)
         if self.codec is None:
             return User(history, np.zeros(1, self._dtype), MISSING)
-        batch = self.codec.decode(np.array([user]), _records(records))
-        return User(history, batch.rows, int(batch.status[0]))
+        [record] = _records(records)
+        return User(history, *self.codec.decode_one(user, record))
 
     async def read_all(self, ids: Ids, lane: int = REQUESTS) -> UserBatch:
         if self.codec is None:

@@ -40,6 +40,8 @@ def test_every_format_ever_written_is_still_read(folder: Path) -> None:
             assert batch.rows[name][0].tolist() == value
         if folder.name == f"v{FORMAT}":
             assert codec.encode(ids(int(user)), batch.rows) == [record]
+        row, status = codec.decode_one(int(user), record)
+        assert (row.tobytes(), status) == (batch.rows.tobytes(), FOUND)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,9 @@ def test_a_record_of_another_schema(features: tuple[dict[str, object], ...], sta
     [record] = UserCodec(schema).encode(ids(5), rows)
     batch = CODEC.decode(ids(4, 5, 6), [None, record, SOUND])
     assert batch.status.tolist() == [MISSING, status, CORRUPT]
+    for at, one in enumerate((None, record, SOUND)):
+        row, found = CODEC.decode_one(4 + at, one)
+        assert (row.tobytes(), found) == (batch.rows[at : at + 1].tobytes(), batch.status[at])
     for name in SCHEMA.user_dtype.names or ():
         known = status == FOUND and name in schema.user_dtype.names
         assert batch.rows[name][1].tobytes() == (
@@ -72,6 +77,7 @@ def test_any_flipped_bit_is_seen(bit: int) -> None:
     flipped = bytearray(SOUND)
     flipped[bit // 8] ^= 1 << bit % 8
     assert CODEC.decode(ids(5), [bytes(flipped)]).status.tolist() == [CORRUPT]
+    assert CODEC.decode_one(5, bytes(flipped))[1] == CORRUPT
     assert CODEC.fault(5, bytes(flipped))
 
 
