@@ -129,6 +129,8 @@ def bench_user(
             print_json(result)
         else:
             show_user(result, Console())
+        if not all(bar["met"] for bar in result["bars"]):
+            raise typer.Exit(1)
 
 
 def _catalogue(bundle: Path | None, data: Path | None) -> tuple[Bundle | None, ItemRows | None]:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from feature_store.schema import FeatureSchema
+from model_export.__main__ import app
 from model_export.bench import page, user
 from model_export.bench.bars import bars
 from model_export.bench.floors import floors
@@ -239,3 +241,16 @@ def test_at_the_papers_sizes_user_features_cost_one_hundredth_more_at_most() -> 
     assert {schema.network_width for schema in schemas.values()} == {1024}
     work = [user._work(random_network(schemas[room]), 64) for room in user.ROOMS]
     assert work[1] <= 1.01 * work[0]
+
+
+@pytest.mark.parametrize("met", [True, False])
+def test_bench_user_ends_by_its_bars(met: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = user.run(8, 2, 0.001, base=SMALL, sizes=SMALL_SIZES)
+    figures["bars"] = [bar | {"met": met} for bar in figures["bars"]]
+    monkeypatch.setattr(user, "run", lambda *_, **__: figures)
+    done = CliRunner().invoke(app, ["bench-user"])
+    assert done.exit_code == (0 if met else 1)
+    assert ("met" if met else "MISSED") in done.stdout
+    assert "user tower, once per request" in done.stdout
+    as_json = CliRunner().invoke(app, ["bench-user", "--json"])
+    assert json.loads(as_json.stdout) == figures
