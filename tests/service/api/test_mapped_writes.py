@@ -38,13 +38,13 @@ STRANGE = [
 
 
 @pytest.fixture
-def mapped(tmp_path: Path) -> MappedWorld:
+def own(tmp_path: Path) -> MappedWorld:
     return make_mapped(make_world(tmp_path, items=40, users=6), tmp_path)
 
 
 @pytest.fixture
-async def state(mapped: MappedWorld) -> AsyncIterator[ServiceState]:
-    async with opened(mapped.numeric, store=mapped.store) as state:
+async def state(own: MappedWorld) -> AsyncIterator[ServiceState]:
+    async with opened(own.numeric, store=own.store) as state:
         yield state
 
 
@@ -73,9 +73,9 @@ async def history(state: ServiceState, user: str) -> list[str | None]:
 
 
 async def test_clicks_are_stored_with_their_texts_and_scored(
-    mapped: MappedWorld, state: ServiceState, client: httpx.AsyncClient
+    own: MappedWorld, state: ServiceState, client: httpx.AsyncClient
 ) -> None:
-    items = mapped.items[:3]
+    items = own.items[:3]
     events = [
         {"user_id": "new user", "item_id": items[0]},
         {"user_id": "new user", "item_ids": [items[1], "not yet known"], "key": "k"},
@@ -86,7 +86,7 @@ async def test_clicks_are_stored_with_their_texts_and_scored(
     assert answer.status_code == 200, answer.text
     assert (answer.json()["applied"], answer.json()["repeated"]) == (3, [3])
     assert await history(state, "new user") == ["not yet known", items[1], items[0]]
-    assert await history(state, text_of(1)) == [items[2], *mapped.history(1)]
+    assert await history(state, text_of(1)) == [items[2], *own.history(1)]
     assert state.store.text_ids is not None
     number = state.store.text_ids.number("new user")
     assert await state.store.user_texts([number]) == ["new user"]
@@ -98,7 +98,7 @@ async def test_clicks_are_stored_with_their_texts_and_scored(
 
 
 async def test_a_text_is_named_once_by_a_process(
-    mapped: MappedWorld, state: ServiceState, client: httpx.AsyncClient
+    own: MappedWorld, state: ServiceState, client: httpx.AsyncClient
 ) -> None:
     event = {"user_id": "u", "item_ids": ["x", "y"]}
     for _ in range(3):
@@ -276,3 +276,11 @@ async def test_as_many_of_the_longest_texts_as_events_are_taken(
     answer = await client.post("/v1/events", json=sent)
     assert answer.status_code == 200, answer.text
     assert answer.json()["applied"] == 400
+
+
+@pytest.mark.parametrize("item", STRANGE)
+def test_the_real_server_passes_on_any_text_of_a_path(texts: httpx.Client, item: str) -> None:
+    url = f"/v1/items/{quote(item, safe='').replace('..', '%2E%2E')}"
+    answer = texts.get(url)
+    assert answer.status_code == 404, answer.text
+    assert answer.json()["detail"] == f"item {item!r}: not in the store"
