@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from feature_store.connect import connect
@@ -80,7 +81,12 @@ async def build_application(
     shadow = Shadow(reader, metrics, settings.chunk_candidates)
     audit = TopKAudit(registry, metrics, settings.top_k_recheck, settings.chunk_candidates)
     catalog = ModelCatalog(settings, repository, registry, shadow)
-    manager = ModelManager(catalog, copies, startup.policy, metrics, refresher.catch_up)
+
+    async def current_policy() -> ImportPolicy:
+        """User features may have been added to the store since the start."""
+        return replace(startup.policy, store_schema=await store.refresh_schema())
+
+    manager = ModelManager(catalog, copies, current_policy, metrics, refresher.catch_up)
     fleet = Fleet(settings, store, manager)
 
     async def activate(version: str, kind: str) -> None:

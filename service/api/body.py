@@ -248,7 +248,7 @@ def _refuse_duplicate_names(request: ScoreRequest, body: bytes) -> None:
     each text id, and none elsewhere, so counting them finds every repetition; only then, or if ids
     that may be numbers are strings, is the body read once more.
     """
-    strings = len(request.model_fields_set) + len(request.context)
+    strings = len(request.model_fields_set) + len(request.context) + len(request.features)
     strings += request.model_version is not None
     if request.ids_are_texts:
         strings += 1 + len(request.candidates) + len(request.history or ())

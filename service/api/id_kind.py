@@ -219,6 +219,7 @@ def _query(
     user_text: str | None = None,
 ) -> ScoreQuery:
     context: dict[str, Any] = {name: np.array(v, np.int32) for name, v in asked.context.items()}
+    explain, features = asked.explain, asked.features
     return ScoreQuery(
-        user_id, candidates, history, context, asked.top_k, asked.explain, texts, user_text
+        user_id, candidates, history, context, asked.top_k, explain, texts, user_text, features
     )

@@ -19,9 +19,9 @@ from service.api.score_models import ANSWER_HEADERS, REQUEST_HEADERS, deadline_h
 from service.context import RequestContext
 from service.state import ServiceState
 
-# A valid body has two a name (seven of ours, 64 context features), two for ``model_version`` and as
-# many again if that is all escapes.
-MOST_QUOTES = 256
+# A valid body has two a name (nine of ours, 64 context and 64 request features), two for
+# ``model_version`` and 64 more if that is all escapes.
+MOST_QUOTES = 352
 JSON = ((b"content-type", b"application/json"),)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model
+from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema, create_model
 
 from feature_store.contract import MAX_ID
 from feature_store.schema import MAX_HISTORY
 from service.api.ids import INT64, AnsweredId, Id, MappedId, NumberOrText
 
 Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
-MOST_CONTEXT_FEATURES = 64
+# Checked against the model's features, of which this module knows nothing.
+Value = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]})]
+MOST_CONTEXT_FEATURES = MOST_REQUEST_FEATURES = 64
 MOST_EXPLAINED = 100
 CANDIDATES = "Item ids to score; a duplicate is answered at each of its positions."
 
@@ -30,6 +32,14 @@ class ScoreRequest(BaseModel):
         Field(
             max_length=MOST_CONTEXT_FEATURES,
             description="Context feature -> one value per candidate, instead of the stored one.",
+        ),
+    ] = {}
+    features: Annotated[
+        dict[str, Value],
+        Field(
+            max_length=MOST_REQUEST_FEATURES,
+            description="Request feature -> an index, or a number. A missing one or null is the "
+            "model's default.",
         ),
     ] = {}
     history: Annotated[
@@ -141,8 +151,16 @@ class ScoreAnswer(BaseModel):
         Field(description="History items that are not in the store, left out; newest first."),
     ]
     degraded: Annotated[
-        list[str], Field(description="What the answer had to do without: `items`, `history`.")
+        list[str],
+        Field(description="What the answer had to do without: `items`, `history`, `user`."),
     ]
+    defaulted: Annotated[
+        list[str] | None,
+        Field(
+            description="User and request features without a known value, which count as missing. "
+            "Of models with such features alone."
+        ),
+    ] = None
     explanations: Annotated[
         list[Explanation | None] | None,
         Field(description="With `explain`: parallel to `item_ids`; null where the score is."),

@@ -133,15 +133,9 @@ def _check(folder: Path, manifest: Manifest, names: set[str], policy: ImportPoli
 
 
 def _check_schema(folder: Path, manifest: Manifest, policy: ImportPolicy) -> None:
-    schema = manifest.feature_schema
-    if unscored := [f.name for f in (*schema.user, *schema.request)]:
-        raise BundleError(
-            f"{folder / MANIFEST}: feature_schema: this service cannot score user and request "
-            f"features ({', '.join(unscored)}); publish a model without them"
-        )
     if policy.store_schema is None:
         return
-    differences = schema.unserved_by(policy.store_schema)
+    differences = manifest.feature_schema.unserved_by(policy.store_schema)
     if differences:
         raise BundleError(
             f"{folder / MANIFEST}: feature_schema: not the store's (the bundle's against the "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
-from feature_store.contract import Append, Changes, FeatureStore, Ids, ItemBatch, ItemRows
+from feature_store.contract import Append, Changes, FeatureStore, Ids, ItemBatch, ItemRows, User
 from feature_store.errors import (
     StoreCorrupt,
     StoreError,
@@ -54,6 +54,10 @@ class StoreReader:
     def history(self, user_id: int) -> Awaitable[Ids | None]:
         """(H,) item ids, newest first; None for a user never seen."""
         return self._asked("history", self.store.history(user_id))
+
+    async def user(self, user_id: int) -> User:
+        """A user's history and record."""
+        return await self._asked("user", self.store.user(user_id))
 
     async def items(self, item_ids: Ids) -> ItemBatch:
         return await self._asked("items", self.store.items(item_ids))

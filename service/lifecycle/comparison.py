@@ -78,6 +78,7 @@ def _score(version: LoadedModel, shape: Shape, random: np.random.Generator) -> f
     columns, items = version.table.columns, max(1, version.table.count)
     seen = columns.gather(random.integers(0, items, min(past, version.schema.history_length)))
     asked = columns.gather(random.integers(0, items, candidates))
+    model, record = version.model, np.zeros(1, version.schema.user_dtype)
     began = perf_counter()
-    version.model.rank(asked, version.model.history(seen.vector))
+    model.rank(asked, model.history(seen.vector), model.user(record))
     return perf_counter() - began

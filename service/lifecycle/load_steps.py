@@ -168,12 +168,14 @@ class LoadSteps:
         """Run the graphs at the shapes of recent requests, on rows of the table."""
         random, model, columns = np.random.default_rng(0), version.model, version.table.columns
         items = max(1, version.table.count)
+        record = np.zeros(1, model.schema.user_dtype)
         for candidates, past in self.shapes * WARM_ROUNDS:
             history = model.history(columns.gather(random.integers(0, items, past)).vector)
             asked = columns.gather(random.integers(0, items, candidates))
-            model.rank(asked, history)
+            user = model.user(record)
+            model.rank(asked, history, user)
             if model.precision == "int8":
-                model.exact(asked, history)  # top-k uses both
+                model.exact(asked, history, user)  # top-k uses both
 
 
 def _insert(version: LoadedModel, batch: ItemBatch, part: slice, epoch: Epoch) -> int:

@@ -68,7 +68,7 @@ class Loader:
         catalog: ModelCatalog,
         unloader: Unloader,
         copies: LocalCopies,
-        policy: ImportPolicy,
+        policy: Callable[[], Awaitable[ImportPolicy]],
         metrics: Metrics,
         before_ready: Callable[[LoadedModel], Awaitable[None]],
     ) -> None:
@@ -151,14 +151,14 @@ class Loader:
 
     async def _import(self, entry: ModelEntry, copy: Copy | None) -> ImportedBundle:
         if copy is not None:
-            return await self._run(False, reopen_copy, copy, self._copies, self._policy)
+            return await self._run(False, reopen_copy, copy, self._copies, await self._policy())
         repository = self._catalog.repository
         found = await asyncio.to_thread(repository.look, entry.name)
         entry.mark = found.mark if found else None
         folder = await asyncio.to_thread(repository.folder, entry.name)
         if folder is None:
             raise UnknownVersion(f"no longer in {repository.path}")
-        return await self._run(False, import_bundle, folder, self._copies, self._policy)
+        return await self._run(False, import_bundle, folder, self._copies, await self._policy())
 
     async def _prove_and_open(
         self, imported: ImportedBundle, progress: LoadProgress

@@ -32,7 +32,7 @@ class ModelManager:
         self,
         catalog: ModelCatalog,
         copies: LocalCopies,
-        policy: ImportPolicy,
+        policy: Callable[[], Awaitable[ImportPolicy]],
         metrics: Metrics,
         before_ready: Callable[[LoadedModel], Awaitable[None]],
     ) -> None:

@@ -104,7 +104,7 @@ class Shadow:
         current = self._current
         if current is None or random.random() >= current.share:
             return
-        if answer.history_lost:  # the shadow would be asked something else
+        if answer.history_lost or answer.user_lost:  # the shadow would be asked something else
             return
         if not self._worker.offer((current, query, answer)):
             current.stats.dropped += 1
@@ -136,6 +136,7 @@ class Shadow:
             query.candidates,
             answer.history[: current.version.schema.history_length],
             query.context,
+            features=query.features_known_to(current.version.schema),
         )
         deadline = self._worker.deadline()
         other, _ = await self._scoring.score(same, current.version, deadline, StageTimer())

@@ -22,9 +22,11 @@ class LoadedModel:
     fetcher: ItemFetcher = field(init=False)
     name: str = field(init=False)
     schema: FeatureSchema = field(init=False)
+    has_user: bool = field(init=False)  # user or request features
 
     def __post_init__(self) -> None:
         fill = partial(object.__setattr__, self)  # frozen
         fill("fetcher", ItemFetcher(self.model, self.table))
         fill("name", self.model.version)
         fill("schema", self.model.schema)
+        fill("has_user", bool(self.model.schema.user or self.model.schema.request))

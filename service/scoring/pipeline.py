@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feature_store.contract import FOUND, Ids
+from feature_store.contract import CORRUPT, FOUND, STALE, Ids
 from model_export.bundle.top_k import best
+from model_export.bundle.user_tower import Value
 from service.admission.admission import Permit
 from service.admission.loop_budget import LoopBudget
 from service.admission.loop_charge import Charge
@@ -33,6 +34,7 @@ from service.scoring.query import Overrides, ScoreQuery
 from service.scoring.ranking import Ranking, ScoringRun
 from service.scoring.result import ScoreResult
 from service.scoring.top_k import rank_best
+from service.scoring.user_features import UserFeatures
 
 EMPTY = np.empty(0, np.int64)  # a history
 OVERFLOW_ROUNDS = 2
@@ -70,10 +72,17 @@ class ScoringPipeline:
         """
         given = query.checked_history(version.schema)
         overrides = query.overrides(version.schema)
+        asked: dict[str, Value] | None = None
+        if version.has_user or query.features:
+            asked = query.request_features(version.schema)
         timer.lap("parse")
         in_time(deadline)
 
-        stored = given if given is not None else await self.read_history(query.user_id, version)
+        user: UserFeatures | None = None  # for a model with user or request features
+        if asked is not None:
+            stored, user = await self.read_user(query.user_id, given, asked, version)
+        else:
+            stored = given if given is not None else await self.read_history(query.user_id, version)
         history = EMPTY if stored is None else stored  # (H,)
         timer.lap("store")
 
@@ -86,13 +95,16 @@ class ScoringPipeline:
             if len(items.missed):
                 items = await self.fetch(items, len(history), version, run)
             try:
-                ranking = await self.rank(items, len(history), overrides, query, version, run)
+                ranking = await self.rank(items, len(history), overrides, query, version, run, user)
                 explained = None
                 if query.explain is not None:
                     explained = await self.explain(ranking, query, history, run)
                 break
             except StaleSlots:  # evicted meanwhile
                 self.metrics.table_moved.inc()
+        defaulted: tuple[str, ...] | None = None
+        if (user := ranking.user) is not None:
+            defaulted = await self._defaulted(user, version, run)
         result = ScoreResult(
             query.candidates,
             ranking.scores,
@@ -101,6 +113,8 @@ class ScoringPipeline:
             items.cold[len(history) :],
             history_lost=stored is None,
             explanations=explained,
+            user_lost=user is not None and user.is_lost,
+            defaulted=defaulted,
         )
         if query.texts is not None and not result.complete:
             await query.texts.read(history[result.history_status != FOUND])
@@ -120,6 +134,39 @@ class ScoringPipeline:
                 raise
             return None
         return EMPTY if stored is None else stored[: version.schema.history_length]
+
+    async def read_user(
+        self, user_id: int, given: Ids | None, asked: dict[str, Value], version: LoadedModel
+    ) -> tuple[Ids | None, UserFeatures]:
+        """Read history and record in one round trip; ``given`` is used instead of the history.
+
+        As ``read_history`` where the store fails. A model without user features has no record.
+        """
+        if not version.schema.user:
+            stored = given if given is not None else await self.read_history(user_id, version)
+            return stored, UserFeatures(None, asked)
+        try:
+            found = await self.store.user(user_id)
+        except StoreFailure:
+            if not self.store.may_do_without:
+                raise
+            return given, UserFeatures(None, asked, is_lost=True)
+        history = given
+        if history is None:
+            stored = found.history
+            history = EMPTY if stored is None else stored[: version.schema.history_length]
+        record = found.row if found.status == FOUND else None
+        return history, UserFeatures(record, asked, is_lost=found.status in (CORRUPT, STALE))
+
+    async def _defaulted(
+        self, user: UserFeatures, version: LoadedModel, run: ScoringRun
+    ) -> tuple[str, ...]:
+        """Features that the request was scored without. Of a request without known candidates the
+        tower has not run yet."""
+        if not user.has_row:
+            prepare = partial(user.prepare, version.model)
+            await self.engine.run(lambda *_: None, 1, run.deadline, prepare, run.priority)
+        return user.row(version.model).defaulted
 
     async def fetch(
         self, items: ItemLookup, history: int, version: LoadedModel, run: ScoringRun
@@ -157,21 +204,30 @@ class ScoringPipeline:
         query: ScoreQuery,
         version: LoadedModel,
         run: ScoringRun,
+        user: UserFeatures | None = None,
     ) -> Ranking:
         """Score every known candidate; with ``top_k``, at least those that may be among the best.
 
         Items that make scores overflow become unreadable, and the others are scored again without
-        them. ModelFault: see ``culprits``.
+        them; so does a user's record. InvalidField: a number of the request does. ModelFault: see
+        ``culprits``.
         """
-        ranking = Ranking(items, history, overrides, version.model)
+        ranking = Ranking(items, history, overrides, version.model, user)
         if await self._is_finite(ranking, query.top_k, run):
             return ranking
+        if user is not None and user.is_extreme(version.model):
+            fewer = Ranking(items, history, overrides, version.model, user.without_record())
+            if await self._is_finite(fewer, query.top_k, run):
+                return fewer
+            fewer = Ranking(items, history, overrides, version.model, user.unknown())
+            if await self._is_finite(fewer, query.top_k, run):
+                user.refuse_numbers()
         for _ in range(OVERFLOW_ROUNDS):
             out = await culprits(ranking, history, run)
             if not len(out):
                 return ranking
             items = items.without(out)
-            ranking = Ranking(items, history, overrides, version.model)
+            ranking = Ranking(items, history, overrides, version.model, user)
             if await self._is_finite(ranking, query.top_k, run):
                 return ranking
         ranking.scored = None

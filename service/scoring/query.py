@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from feature_store.contract import Ids
-from feature_store.schema import FeatureSchema
+from feature_store.schema import Categorical, FeatureSchema, Numeric
+from model_export.bundle.user_tower import Value
 from model_export.bundle.vectors import Indices
 from service.errors import InvalidField
 from service.scoring.id_texts import IdTexts
 
 Overrides = list[tuple[int, Indices]]  # (context column, (C,) values)
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +31,7 @@ class ScoreQuery:
     explain: int | None = None  # and so many history items that a score came from
     texts: IdTexts | None = None  # if the ids of the answer are strings
     user_text: str | None = None  # the user's text id, if the store has such
+    features: Mapping[str, Any] = field(default_factory=dict)  # of the request, by name
 
     @property
     def explained(self) -> int:
@@ -70,3 +75,40 @@ class ScoreQuery:
                 raise InvalidField.of("context", name, int(beyond[0]), detail=most)
             found.append((columns[name], values))
         return found
+
+    def request_features(self, schema: FeatureSchema) -> dict[str, Value]:
+        """The request features without those that are null. InvalidField names the first fault."""
+        wanted, found = {f.name: f for f in schema.request}, dict[str, Value]()
+        for name, value in self.features.items():
+            if name not in wanted:
+                known = ", ".join(wanted) or "none"
+                detail = f"no such request feature; there are: {known}"
+                raise InvalidField.of("features", name, detail=detail)
+            if fault := _fault(wanted[name], value):
+                raise InvalidField.of("features", name, detail=fault)
+            if value is not None:
+                found[name] = float(value) if isinstance(wanted[name], Numeric) else value
+        return found
+
+    def features_known_to(self, schema: FeatureSchema) -> dict[str, Any]:
+        """The request features that this model takes."""
+        wanted = {f.name: f for f in schema.request}
+        given = self.features.items()
+        return {n: v for n, v in given if n in wanted and _fault(wanted[n], v) is None}
+
+
+def _fault(feature: Categorical | Numeric, value: Any) -> str | None:
+    """Describe what is wrong with a request feature's value; a null is missing."""
+    if value is None:
+        return None
+    if isinstance(feature, Numeric):
+        if type(value) not in (int, float):
+            return "Input should be a valid number"
+        if not abs(value) <= LARGEST_NUMBER:  # NaN is not
+            return f"Input should be a finite number, at most {LARGEST_NUMBER:g} in magnitude"
+        return None
+    if type(value) is not int:
+        return "Input should be a valid integer"
+    if not 0 <= value < feature.vocabulary:
+        return f"Input should be 0 or more, at most {feature.vocabulary - 1}"
+    return None

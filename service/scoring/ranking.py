@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from feature_store.contract import FOUND
 from model_export.bundle.runtime import FoldedModel
-from model_export.bundle.vectors import Candidates, Floats, HistoryRows, ItemVectors, Positions
+from model_export.bundle.vectors import (
+    Candidates,
+    Floats,
+    HistoryRows,
+    ItemVectors,
+    Positions,
+    UserRow,
+)
 from service.admission.admission import Permit
 from service.context import HasPriority, Priority, StageTimer
 from service.engine.engine import Engine, Job, Prepare, Run
@@ -21,16 +28,23 @@ from service.items.lookup import ItemLookup
 from service.items.table import DerivedItems
 from service.scoring.explanation import Explanations
 from service.scoring.query import Overrides
+from service.scoring.user_features import UserFeatures
 
 
 class Ranking:
     """``read_history`` first, then any of the others, a chunk [start, end) at a time."""
 
     def __init__(
-        self, items: ItemLookup, history: int, overrides: Overrides, model: FoldedModel
+        self,
+        items: ItemLookup,
+        history: int,
+        overrides: Overrides,
+        model: FoldedModel,
+        user: UserFeatures | None = None,
     ) -> None:
-        """``items`` holds ``history`` items of the user, then the candidates."""
-        self.model = model
+        """``items`` holds ``history`` items of the user, then the candidates. ``user``: None for a
+        model without user and request features."""
+        self.model, self.user = model, user
         self.items, self._history, self._overrides = items, history, overrides
         candidates = len(items) - history
         self.past: Positions  # (L,)
@@ -46,23 +60,27 @@ class Ranking:
         if model.precision == "int8":
             self.logits: Floats = np.empty((2, candidates), np.float32)  # int8, float32: for top-k
         self._rows: HistoryRows | None = None
+        self._user_row: UserRow | None = None
 
     def read_history(self) -> None:
+        """Run the history tower, and the user tower if there is one."""
         self._rows = self.model.history(self.past_vectors())
+        if self.user is not None:
+            self._user_row = self.user.row(self.model)
 
     def rank(self, start: int, end: int) -> None:
         """Score in the model's own precision."""
         chosen = self.known[start:end]
-        self.scores[chosen] = self.model.rank(self._items(chosen), self.rows)
+        self.scores[chosen] = self.model.rank(self._items(chosen), self.rows, self._user_row)
 
     def rank_exactly(self, start: int, end: int) -> None:
         """Score in float32."""
         chosen = self.known[start:end]
-        self.scores[chosen] = self.model.exact(self._items(chosen), self.rows)
+        self.scores[chosen] = self.model.exact(self._items(chosen), self.rows, self._user_row)
 
     def exactly(self, chosen: Positions, rows: HistoryRows) -> Floats:
         """(·,) float32 probabilities of these candidates, with any history."""
-        return self.model.exact(self._items(chosen), rows)
+        return self.model.exact(self._items(chosen), rows, self._user_row)
 
     @property
     def is_shortlisted(self) -> bool:
@@ -86,24 +104,27 @@ class Ranking:
     def score_int8(self, start: int, end: int) -> None:
         """int8 logits alone, into ``logits[0]``."""
         chosen = self.known[start:end]
-        self.logits[0, chosen] = self.model.logits(self._items(chosen), self.rows, "int8")
+        items = self._items(chosen)
+        self.logits[0, chosen] = self.model.logits(items, self.rows, "int8", self._user_row)
 
     def rescore(self, chosen: Positions, start: int, end: int) -> None:
         """float32 scores and logits of these candidates."""
         part = chosen[start:end]
         items = self._items(part)
         vectors = ItemVectors(items.vector, items.row, items.context)
-        self.scores[part], self.logits[1, part] = self.model.rescore(vectors, self.rows)
+        found = self.model.rescore(vectors, self.rows, self._user_row)
+        self.scores[part], self.logits[1, part] = found
 
     def explain(self, into: Explanations, start: int, end: int) -> None:
         chosen = into.candidates[start:end]
-        found = self.model.explain(self._items(chosen), self.rows, into.top, into.same)
+        items = self._items(chosen)
+        found = self.model.explain(items, self.rows, into.top, into.same, self._user_row)
         into.add(start, end, found)
 
     def unscored(self) -> Ranking:
-        """A ranking of the same candidates and history, with nothing scored."""
-        other = Ranking(self.items, self._history, self._overrides, self.model)
-        other._rows = self._rows
+        """A ranking of the same candidates, history and user, with nothing scored."""
+        other = Ranking(self.items, self._history, self._overrides, self.model, self.user)
+        other._rows, other._user_row = self._rows, self._user_row
         return other
 
     @property

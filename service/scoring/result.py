@@ -31,6 +31,9 @@ class ScoreResult:
     cold: Mask  # (C,)
     history_lost: bool = False  # it could not be read: scored with an empty one
     explanations: Explanations | None = None  # where they were asked for
+    user_lost: bool = False  # the user's record could not be read: scored without
+    # User and request features without a known value; None for a model without such features.
+    defaulted: tuple[str, ...] | None = None
     cold_count: int = field(init=False)
     complete: bool = field(init=False)  # every item was in the table: none is missing or damaged
     # No history was found or given; not that the store did not say, or that none of its items is
@@ -46,7 +49,7 @@ class ScoreResult:
         fill("cold_user", len(self.history) == 0 and not lost)
         items = not complete and bool((self.status == CORRUPT).any())
         history = lost or (not complete and bool((self.history_status == CORRUPT).any()))
-        fill("degraded", ["items"] * items + ["history"] * history)
+        fill("degraded", ["items"] * items + ["history"] * history + ["user"] * self.user_lost)
 
     @property
     def status(self) -> Status:
@@ -73,6 +76,8 @@ class ScoreResult:
         first = None if top_k is None else best(self.scores, top_k)
         chosen = slice(None) if first is None else first
         optional: dict[str, Any] = {}
+        if self.defaulted is not None:
+            optional["defaulted"] = self.defaulted
         if self.explanations is not None:
             positions = np.arange(len(self.candidates))[chosen]
             optional["explanations"] = self.explanations.as_json(positions)

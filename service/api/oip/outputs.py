@@ -143,4 +143,6 @@ def _notes(answer: ScoreResult, ignored: Sequence[str]) -> dict[str, bool | int 
             "history_dropped": answer.history_dropped,
             "degraded": ", ".join(answer.degraded),
         }
+    if answer.defaulted:
+        notes["defaulted"] = ", ".join(answer.defaulted)
     return {name: note for name, note in notes.items() if note}
