@@ -9,15 +9,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from feature_store.schema import Categorical
-from model_export.build import build
 from model_export.bundle.errors import BundleError
-from model_export.quality.random_network import random_network
 from service.artifacts import importer
 from service.artifacts.importer import ImportPolicy, import_bundle
 from service.artifacts.local_copies import LocalCopies
 from tests.service.lifecycle import hostile
-from tests.service.world import SMALL, SMALL_SIZES, World
+from tests.service.world import World
 
 
 @pytest.fixture
@@ -46,17 +43,6 @@ def test_a_bundle_over_the_limit_is_refused_before_it_is_copied(
 ) -> None:
     with pytest.raises(BundleError, match="QIN_MAX_BUNDLE_BYTES"):
         import_bundle(world.bundle.path, copies, ImportPolicy(1000))
-
-
-def test_a_bundle_with_request_features_is_refused_by_their_names(
-    copies: LocalCopies, tmp_path: Path
-) -> None:
-    hour = Categorical(name="hour", vocabulary=25, width=4)
-    network = random_network(SMALL.model_copy(update={"request": (hour,)}), SMALL_SIZES)
-    bundle = build(network, tmp_path / "models")
-    with pytest.raises(BundleError, match=r"cannot score user and request features \(hour\)"):
-        import_bundle(bundle.path, copies, ImportPolicy(2**40))
-    assert list((copies.path / "copies").iterdir()) == []
 
 
 def test_a_damaged_private_copy_is_made_again(copies: LocalCopies, world: World) -> None:
