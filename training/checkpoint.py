@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from feature_store.lfs_pointer import LFS_BYTES, lfs_fault
 from feature_store.schema import FeatureSchema
 from feature_store.wording import worded
-from training.lfs_pointer import LFS_BYTES, lfs_fault
 from training.qin import QIN, QINSizes
 
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"

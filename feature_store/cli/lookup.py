@@ -19,6 +19,7 @@ from feature_store.cli.app import AsJson, StoreUrl, opened, refusals
 from feature_store.contract import CORRUPT, FOUND, MAX_ID, MISSING, FeatureStore, ItemRows
 from feature_store.parquet.stored_texts import Id, item_texts, named, printed
 from feature_store.text_ids import checked_text, shown
+from feature_store.wording import worded
 
 NOT_FOUND = 4  # exit code
 NUMBER: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=0, le=MAX_ID)])
@@ -162,7 +163,7 @@ def _checked(store: FeatureStore, text: str, name: str) -> tuple[Id, int]:
             return checked_text(text, "text id"), store.text_ids.number(text)
         number = NUMBER.validate_python(text)
     except ValidationError as error:
-        raise typer.BadParameter(error.errors()[0]["msg"], param_hint=f"'{name}'") from error
+        raise typer.BadParameter(worded(error), param_hint=f"'{name}'") from error
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=f"'{name}'") from error
     return number, number

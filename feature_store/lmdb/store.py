@@ -148,6 +148,8 @@ class LmdbStore:
             if append.user_text is not None and len(newest_first):
                 self._names.put(txn, USER, {user: append.user_text})
             if append.key is not None and not self._seen.first_time(txn, user, append.key):
+                if record is None:
+                    self._users.delete_history(txn, user)  # there is none: only the text goes
                 return False
             after = np.concatenate([newest_first, before])[: self.schema.history_length]
             if len(after):

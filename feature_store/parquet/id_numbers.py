@@ -168,7 +168,7 @@ class IdNumbers:
     def _outside(self, keys: pa.Array) -> int:
         if self._method == "mask":
             return int(np.count_nonzero(keys.to_numpy(zero_copy_only=False) > MAX_ID))
-        return sum(not (_is_number(text) and int(text) <= MAX_ID) for text in keys.to_pylist())
+        return sum(not _is_id(text) for text in keys.to_pylist())
 
     def _shown(self, key: int | str) -> str:
         """An id above 2⁶³−1 is as likely a negative one: both are named."""
@@ -195,5 +195,10 @@ def _repeated(numbers: Ids) -> Ids:
     return found
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+def _is_id(text: str) -> bool:
+    return (
+        len(text) <= len(str(MAX_ID))
+        and text.isascii()
+        and text.isdecimal()
+        and int(text) <= MAX_ID
+    )

@@ -31,6 +31,7 @@ class NamedItems:
             return
         fresh = numbers[~known]
         await self._store.name_items({number: texts[number] for number in fresh.tolist()})
-        every = np.concatenate([self._numbers, fresh])
-        self._numbers, first = np.unique(every, return_index=True)
-        self._hashes = np.concatenate([self._hashes, hashes[~known]])[first]
+        order = np.argsort(fresh)
+        place = np.searchsorted(self._numbers, fresh[order])
+        self._numbers = np.insert(self._numbers, place, fresh[order])
+        self._hashes = np.insert(self._hashes, place, hashes[~known][order])

@@ -10,11 +10,12 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.lfs_pointer import LFS_BYTES, lfs_fault
 from feature_store.parquet.arrays import is_list, plain
 from feature_store.parquet.columns import DataFileError
+from feature_store.wording import worded
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-LFS_POINTER = b"version https://git-lfs"
 UNREADABLE = (OSError, ValueError, pa.ArrowException)  # ValueError: a name that is not UTF-8
 
 
@@ -159,7 +160,7 @@ def files_of(path: Path) -> list[Path]:
             and not file.is_dir()
         )
     except OSError as error:
-        raise DataFileError(f"{path}: the folder cannot be read: {error}") from error
+        raise DataFileError(f"{path}: the folder cannot be read: {worded(error)}") from error
     named = [file for file in files if file.suffix in (".parquet", ".parq")]
     return named or files
 
@@ -186,9 +187,6 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         words = "permission denied; make it readable for this user"
     elif path.is_file():
         with path.open("rb") as file:
-            head = file.read(len(LFS_POINTER))
-        if not head:
-            words = "it is empty"
-        elif head == LFS_POINTER:
-            words = "it is a Git LFS pointer; fetch the file with git lfs pull"
+            head = file.read(LFS_BYTES)
+        words = lfs_fault(head) or words if head else "it is empty"
     return f"not a readable parquet file: {words}"

@@ -16,9 +16,9 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from torch import Tensor
 
+from feature_store.lfs_pointer import LFS_BYTES, lfs_fault
 from model_export.bundle.errors import BundleError
 from model_export.fuxictr.names import ROOTS
-from training.lfs_pointer import LFS_BYTES, lfs_fault
 
 # Names under which training scripts (Lightning: state_dict) keep the weights beside other state.
 HOLDERS = ("state_dict", "model_state_dict", "model")

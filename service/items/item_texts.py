@@ -5,6 +5,7 @@ The text of a number never changes, so that the cache is never stale.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -22,7 +23,8 @@ class ItemTexts:
 
     def __init__(self, store: StoreReader, most: int = MOST_CACHED) -> None:
         self._store, self._most = store, most
-        self._cached: dict[int, str] = {}  # all of them in the store; oldest first
+        # All of them in the store; oldest first. Not a dict: see ``NegativeCache``.
+        self._cached: OrderedDict[int, str] = OrderedDict()
 
     async def of(self, numbers: Sequence[int]) -> dict[int, str]:
         """Return the texts of items. Numbers without one are left out and counted, as are those
@@ -72,7 +74,6 @@ class ItemTexts:
         return refused
 
     def _cache(self, texts: Mapping[int, str]) -> None:
-        cached = self._cached
-        cached |= texts
-        for oldest in list(cached)[: max(0, len(cached) - self._most)]:
-            del cached[oldest]
+        self._cached.update(texts)
+        while len(self._cached) > self._most:
+            self._cached.popitem(last=False)

@@ -163,6 +163,14 @@ async def test_a_repeated_key_is_not_applied_again(mapped: FeatureStore) -> None
     assert await history(mapped, ids_of(mapped).number("ada")) == [2, 1]
 
 
+async def test_a_repeated_key_of_a_deleted_history_keeps_no_text(mapped: FeatureStore) -> None:
+    append = click(mapped, "ada", 1, key="a")
+    assert await mapped.append_all([append]) == [True]
+    assert await mapped.delete_history(append.user_id)
+    assert await mapped.append_all([append]) == [False]
+    assert await mapped.user_texts([append.user_id]) == [None]
+
+
 async def test_an_append_without_clicks_keeps_nothing(mapped: FeatureStore) -> None:
     assert await mapped.append_all([click(mapped, "ada")]) == [True]
     user = ids_of(mapped).number("ada")

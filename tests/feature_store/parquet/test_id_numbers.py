@@ -86,6 +86,14 @@ def test_strings_and_uuids_are_hashed_as_any_client_can(tmp_path: Path) -> None:
     assert column(written, "seq") == [[0, sha("ann")], [None, sha("b/7")]]
 
 
+def test_a_text_of_more_digits_than_an_int_may_have_is_counted_as_outside(tmp_path: Path) -> None:
+    ids = ["9" * 5000, str(2**63), str(2**63 - 1), "ann"]
+    source = parquet(tmp_path / "a.parquet", user=ids)
+    result = run("ids", source, "--column", "user", "--method", "sha256", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["outside"] == 3
+
+
 def test_folders_of_parts_are_read_and_copied_part_by_part(tmp_path: Path) -> None:
     days = tmp_path / "days"
     for day, users in {"01": [-1, 4], "02": [-3]}.items():

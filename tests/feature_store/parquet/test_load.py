@@ -92,10 +92,10 @@ def test_what_is_not_there_is_exit_code_4(store_url: str, files: list[Any]) -> N
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ("abc", "valid integer"),
-        ("", "valid integer"),
-        ("-5", "greater than or equal to 0"),
-        (str(2**63), "less than or equal to"),
+        ("abc", "not an integer"),
+        ("", "not an integer"),
+        ("-5", "must be at least 0"),
+        (str(2**63), f"must be at most {2**63 - 1}"),
     ],
 )
 def test_an_id_of_a_numeric_store_is_a_number(
@@ -109,6 +109,16 @@ def test_an_id_of_a_numeric_store_is_a_number(
         words = " ".join(refused.stderr.replace("│", " ").split())
         assert f"Invalid value for '{name}'" in words
         assert reason in words
+
+
+def test_an_error_of_the_system_is_the_file_and_the_reason(
+    tmp_path: Path, store_url: str, files: list[Any]
+) -> None:
+    assert run("load", store_url, *files).exit_code == 0
+    (tmp_path / "file").touch()
+    refused = run("export", store_url, tmp_path / "file" / "out")
+    assert refused.exit_code == 1
+    assert refused.stderr.strip() == f"error: {tmp_path / 'file' / 'out'}: Not a directory"
 
 
 def test_no_store_is_one_line_and_a_remedy(store_url: str) -> None:
