@@ -15,13 +15,23 @@ from typing import Any
 import optuna
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from training.search_space import SearchError
 
 JOURNAL, IDENTITY, FAILURE = "study.journal", "identity", "failure"
+
+
+class _NoLock(JournalFileSymlinkLock):
+    """No lock per line: the folder's is held. Optuna's fails if Ctrl-C arrives in its release."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
 
 
 @contextmanager
@@ -39,9 +49,10 @@ def opened(folder: Path, identity: Mapping[str, str], prune: bool = True) -> Ite
         except OSError as error:
             raise SearchError(f"{folder}: another process works on this study") from error
         _repair(folder / JOURNAL)
+        journal = str(folder / JOURNAL)
         study = optuna.create_study(
             study_name="tune",
-            storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
+            storage=JournalStorage(JournalFileBackend(journal, _NoLock(journal))),
             pruner=_pruner(prune),
             direction="maximize",
             load_if_exists=True,
@@ -81,8 +92,6 @@ def _pruner(prune: bool) -> optuna.pruners.BasePruner:
 
 
 def _repair(journal: Path) -> None:
-    """Remove what a killed process leaves: a lock, and a last line cut short."""
-    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    """Remove a last line that a killed process left cut short."""
     if journal.exists():
-        whole = journal.read_bytes().rfind(b"\n") + 1
-        os.truncate(journal, whole)
+        os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)

@@ -71,7 +71,7 @@ def tune(
     """
     with opened(folder, search.identity, search.prune) as study:
         rows = _written(study, search, folder)
-        deadline = time.monotonic() + timeout if timeout else float("inf")
+        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
         while len(rows) < trials and time.monotonic() < deadline:
             trial = ask(study, search.space.distributions(), search.base.seed)
             named = f"trial {len(rows) + 1} of {trials}"

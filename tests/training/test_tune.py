@@ -157,6 +157,7 @@ def test_a_time_that_is_over_ends_at_an_epoch_and_the_next_call_goes_on(tmp_path
 
     ended = [len(tune(search(), tmp_path, 2, timeout=0.01, on_progress=slow)) for _ in range(6)]
     assert ended == [0, 0, 1, 1, 1, 2]
+    assert len(tune(search(), tmp_path, 3, timeout=0)) == 2
     rows = tune(search(), tmp_path, 2)
     assert drawn(rows) == drawn(run(tmp_path / "whole", 2))
 
@@ -285,7 +286,7 @@ def test_the_commands_search_and_train_the_best_recipe(tmp_path: Path) -> None:
     finally:
         stopped.send_signal(signal.SIGINT)
         _, told = stopped.communicate(timeout=60)
-    assert stopped.returncode == 130
+    assert stopped.returncode == 130, told
     assert "0 of 20 trials; the same command goes on" in told
     assert "Traceback" not in told
 

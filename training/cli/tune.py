@@ -84,7 +84,8 @@ def tune(
             run(search, out, trials, timeout, on_progress)
         except KeyboardInterrupt:
             stopped = True
-    rows = report(search, out)
+    with exit_on_error():
+        rows = report(search, out)
     best = next((row for row in rows if row.best), None)
     if as_json:
         shown = [dataclasses.asdict(row) for row in rows]
