@@ -55,3 +55,19 @@ def test_a_bundle_that_is_published_exits_0(encoding: str, tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
     assert "parity" in done.stdout.decode(encoding)
     assert "\\u0394p" in done.stdout.decode(encoding)
+
+
+def test_a_folder_in_square_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
+    models = tmp_path / "a[" / "b]"
+    for command in (
+        ["build", "--random", "--version", "1", "--out", models],
+        ["info", models / "1"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "model_export", *map(str, command)],
+            capture_output=True,
+            text=True,
+            env=LOCALE,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "a[/b]/1" in done.stdout.replace("\n", "")

@@ -71,7 +71,8 @@ def synthesize(
         screen.print(
             f"{out}: {sizes.train:,} training rows, {sizes.items:,} items, "
             f"{truth.positives_train:.1%} positive; "
-            f"best AUC any model could reach on valid: {truth.best_auc_valid:.4f}"
+            f"best AUC any model could reach on valid: {truth.best_auc_valid:.4f}",
+            markup=False,
         )
 
 
@@ -133,7 +134,7 @@ def fit(
             mark = " ← kept" if e["epoch"] == metrics["best_epoch"] else ""
             table.add_row(f"{e['epoch']}{mark}", *figures, f"{e['seconds']:.1f}")
         screen.print(table)
-        screen.print(f"checkpoint: {out} ({metrics['seconds']:.0f} s of training)")
+        screen.print(f"checkpoint: {out} ({metrics['seconds']:.0f} s of training)", markup=False)
 
 
 @app.command()

@@ -114,7 +114,7 @@ class ProgressBar:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # a file's name
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),

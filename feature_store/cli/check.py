@@ -78,7 +78,7 @@ def check(
     else:
         of_users = f" and {found.users:,} user records" if users else ""
         click = found.store.get("acknowledged_click", "unknown")
-        Console().print(f"an acknowledged click is {click}", soft_wrap=True, highlight=False)
+        typer.echo(f"an acknowledged click is {click}")
         Console().print(
             f"checked {found.items:,} items and {found.histories:,} histories "
             f"({found.grown:,} with clicks since){of_users}: {found.differences:,} differences"
@@ -148,7 +148,9 @@ def export(
         of_users = f" and {report.users:,} user records" if report.users else ""
         Console().print(
             f"exported {report.items:,} items and {report.histories:,} histories{of_users} to "
-            f"{folder}"
+            f"{folder}",
+            markup=False,
+            soft_wrap=True,
         )
     if report.histories_with_id_0:
         typer.echo(

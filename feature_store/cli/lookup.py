@@ -152,7 +152,7 @@ def get_item(
 def _print_features(title: str, features: Mapping[str, Any]) -> None:
     table = Table("feature", "value", title=Text(title), title_justify="left")
     for name, value in features.items():
-        table.add_row(name, _short(value))
+        table.add_row(name, Text(_short(value)))
     Console().print(table)
 
 
@@ -190,7 +190,9 @@ def stats(store_url: StoreUrl, as_json: AsJson = False) -> None:
         return
     table = Table("", "", show_header=False)
     for name, value in values.items():
-        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else value)
+        table.add_row(
+            name.replace("_", " "), f"{value:,}" if isinstance(value, int) else Text(value)
+        )
     Console().print(table)
 
 

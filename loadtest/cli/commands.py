@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from loadtest.analysis.results import summarise
 from loadtest.analysis.slo import Slo
@@ -65,4 +66,4 @@ def plan(
     with exit_on_error():
         times, documents = options.load().schedule()
         write_log(out, times, documents)
-        say(f"{times.size:,} requests over {times[-1]:.1f} s in {out}")
+        say(f"{times.size:,} requests over {times[-1]:.1f} s in {escape(str(out))}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from loadtest.generator.runner import Run, RunError
 from loadtest.oracle.bundle_oracle import BundleOracle, OracleError
@@ -41,11 +42,12 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, RunError, OSError) as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from None
 
 
 def say(line: str) -> None:
+    """Print a line of rich's markup on stderr."""
     console.print(line, highlight=False)
 
 
@@ -68,7 +70,7 @@ def oracle_of(path: str | None, store: str | None) -> Iterator[Oracle | None]:
     try:
         with contextlib.closing(BundleOracle(Path(path), store)) as oracle:
             for skipped in oracle.skipped:
-                say(f"oracle: skipped: {skipped}")
+                say(f"oracle: skipped: {escape(str(skipped))}")
             yield oracle
     except (StoreError, BundleError) as error:
         raise OracleError(f"oracle: {error}") from error
@@ -86,7 +88,9 @@ def write_results(
     write_hdr_log(run, run.response(), out / "response.hlog")
     write_hdr_log(run, run.service(), out / "service.hlog")
     write_columns(run, out / "columns.parquet")
-    say(f"{out}/report.html, result.json, response.hlog, service.hlog, columns.parquet")
+    say(
+        f"{escape(str(out))}/report.html, result.json, response.hlog, service.hlog, columns.parquet"
+    )
 
 
 def write_json(out: Path, result: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from feature_store.schema import (
@@ -25,11 +26,11 @@ def print_info(bundle: Bundle, console: Console) -> None:
     table = Table(title=f"bundle {manifest.version}", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("folder", str(bundle.path))
+    table.add_row("folder", escape(str(bundle.path)))
     table.add_row("created", f"{manifest.created:%Y-%m-%d %H:%M:%S} UTC, format {manifest.format}")
-    table.add_row("trained as", _training(bundle))
+    table.add_row("trained as", escape(_training(bundle)))
     table.add_section()
-    table.add_row("schema", schema.name)
+    table.add_row("schema", escape(schema.name))
     for feature, role in _roles(schema):
         table.add_row(f"  {feature.name}", f"{role}, {_kind(feature)}, width {feature.width}")
     table.add_row("history", f"{schema.history_length} items at most")

@@ -168,7 +168,8 @@ def _show(content: dict[str, Any]) -> None:
     for process in content.get("processes", []):
         fault = f": {process['fault']}" if process["fault"] else ""
         console.print(
-            f"process {process['host']}:{process['pid']} serves {process['active']}{fault}"
+            f"process {process['host']}:{process['pid']} serves {process['active']}{fault}",
+            markup=False,
         )
 
 
@@ -183,7 +184,7 @@ def _row(model: dict[str, Any], content: dict[str, Any]) -> dict[str, Text | str
         "under way": f"{model['requests_under_way']:,}" if model["requests_under_way"] else "",
         "items": f"{model['items']:,}" if model["items"] else "",
         "load s": f"{model['load_seconds']:.1f}" if model["load_seconds"] else "",
-        "remark": model["reason"] or model["step"] or "",
+        "remark": Text(model["reason"] or model["step"] or ""),
     }
 
 

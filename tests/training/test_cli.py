@@ -61,7 +61,7 @@ def test_the_recipe_is_printed_at_start_and_a_checkpoint_repeats_its_run(
 
 
 def test_a_line_is_whole_where_output_is_no_terminal(tmp_path: Path) -> None:
-    folder = tmp_path / ("a-long-name-" * 8)
+    folder = tmp_path / ("a-[/b]-long-name-" * 8)
     made = training("synthesize", str(folder), *SIZES)
     assert any(
         line.startswith(f"{folder}: 2,000 training rows") and "on valid: 0." in line

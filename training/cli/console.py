@@ -83,7 +83,7 @@ def fail(message: str) -> NoReturn:
 def progress(shown: bool = True) -> Iterator[OnProgress]:
     """Yield a callback that draws a progress bar per step."""
     columns = (
-        TextColumn("{task.description:<24}"),
+        TextColumn("{task.description:<24}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),

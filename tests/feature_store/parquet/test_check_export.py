@@ -128,6 +128,15 @@ def test_a_store_can_be_exported_and_loaded_again(
     ]
 
 
+def test_a_folder_in_square_brackets_is_printed_as_it_is(
+    tmp_path: Path, store_url: str, sources: list[Any]
+) -> None:
+    folder = tmp_path / "[red]" / "a[" / "b]"
+    exported = run("export", store_url, folder)
+    assert exported.exit_code == 0, exported.output
+    assert str(folder) in exported.stdout.replace("\n", "")
+
+
 def test_an_id_column_that_is_a_feature_too_is_refused_where_they_differ(
     tmp_path: Path, store_url: str
 ) -> None:

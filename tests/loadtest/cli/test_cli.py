@@ -104,6 +104,8 @@ def test_wrong_answers_leave_with_1_whatever_the_target() -> None:
         (["http://127.0.0.1:1", "--duration", "100h"], "duration"),
         (["http://127.0.0.1:1", "--candidates", "x"], "candidates"),
         (["http://127.0.0.1:1", "--users", "none.parquet"], "users"),
+        (["http://127.0.0.1:1", "--users", "a[/b].parquet"], "users: a[/b].parquet"),
+        (["http://127.0.0.1:1", "--users", "a[b].parquet"], "users: a[b].parquet"),
         (["http://127.0.0.1:1", "--header", "x"], "header"),
         (["http://127.0.0.1:1", "--oracle", "somewhere"], "--store"),
         (["http://127.0.0.1:1", "--generator-cores", "a"], "generator-cores"),
