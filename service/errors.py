@@ -9,6 +9,7 @@
     ├── UnknownModel         404
     ├── UnknownVersion       404
     ├── UnknownItem          404
+    ├── UnknownUser          404
     ├── RequestTimeout       408  the request was not received in time
     ├── Conflict             409  conflicts with the current state
     ├── TooLarge             413
@@ -25,7 +26,8 @@
     ├── NotConfirmed         503  written, but not visible in every process
     ├── DeadlinePassed       504
     ├── ModelFault           500  the model's output is not a probability
-    └── ItemUnreadable       500  the stored record is corrupt
+    ├── ItemUnreadable       500  the stored record is corrupt
+    └── UserUnreadable       500  the stored record is corrupt
 
 Each becomes an RFC 9457 problem document in ``service.api.problems``.
 """
@@ -111,6 +113,10 @@ class UnknownItem(ServiceError):
     status, slug, title = 404, "unknown-item", "Item not found"
 
 
+class UnknownUser(ServiceError):
+    status, slug, title = 404, "unknown-user", "User not found"
+
+
 class RequestTimeout(ServiceError):
     status, slug, title = 408, "request-timeout", "Request timeout"
 
@@ -192,6 +198,10 @@ class ModelFault(ServiceError):
 
 class ItemUnreadable(ServiceError):
     status, slug, title = 500, "unreadable-item", "Stored item is corrupt"
+
+
+class UserUnreadable(ServiceError):
+    status, slug, title = 500, "unreadable-user", "Stored user is corrupt"
 
 
 def tree(base: type[ServiceError] = ServiceError) -> list[type[ServiceError]]:

@@ -13,7 +13,8 @@ from service.context import PROBES, context_of
 from service.errors import OverCapacity
 from service.observability.metered import Metered
 
-EVENTS, ITEMS, METRICS = "/v1/events", "/v1/items/", "/metrics"
+EVENTS, METRICS = "/v1/events", "/metrics"
+RECORDS = ("/v1/items/", "/v1/users/")
 MODELS, STATS = "/v2/models/", "/stats"
 WRITING = frozenset({"POST", "PUT", "PATCH"})
 
@@ -24,7 +25,7 @@ def kind_of(path: str) -> str | None:
         return None
     if path == EVENTS:
         return "events"
-    if path.startswith(ITEMS):
+    if path.startswith(RECORDS):
         return "items"
     if path == METRICS:
         return "metrics"

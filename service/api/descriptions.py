@@ -18,6 +18,9 @@ DESCRIPTIONS = {
     "PUT /v1/items/{item_id}": "Creates or replaces an item. Every feature is required.",
     "PATCH /v1/items/{item_id}": "Changes the given features and keeps the others.",
     "DELETE /v1/items/{item_id}": "Removes an item. As an unknown item it then has the score null.",
+    "PUT /v1/users/{user_id}": "Creates or replaces a user's record. Every feature is required.",
+    "PATCH /v1/users/{user_id}": "Changes the given features and keeps the others.",
+    "DELETE /v1/users/{user_id}": "Removes a user's record. The history stays.",
     "GET /livez": "Answers 200 while the event loop of the process runs.",
     "GET /readyz": "Answers 200 once a model is loaded, verified against its golden answers and "
     "warmed up; 503 before, and while the service shuts down.",

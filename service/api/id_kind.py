@@ -43,7 +43,7 @@ from service.state import ServiceState
 DECIMAL = DecimalTexts()
 ANY_TEXT = "text"  # path convertor
 SLICE = 1024  # texts numbered at a time: under a millisecond
-ITEMS = "/v1/items/"
+ITEMS, USERS = "/v1/items/", "/v1/users/"
 COLLISION = "its number in this store is another id's: it cannot be stored here"
 
 
@@ -57,7 +57,7 @@ register_url_convertor(ANY_TEXT, _AnyText())
 
 
 class Item(NamedTuple):
-    """The item in a path."""
+    """The item or the user in a path."""
 
     number: int
     given: int | str
@@ -80,7 +80,7 @@ class NumericIds:
     request_examples, answer_example = REQUEST_EXAMPLES, ANSWER_EXAMPLE
     event_examples = EVENT_EXAMPLES
     in_body, in_path = ids.EITHER, ids.NUMBER  # JSON Schema
-    item_path = f"{ITEMS}{{item_id}}"
+    item_path, user_path = f"{ITEMS}{{item_id}}", f"{USERS}{{user_id}}"
 
     def __init__(self, max_candidates: int) -> None:
         self._most = max_candidates
@@ -108,9 +108,17 @@ class NumericIds:
 
     def item(self, request: Request) -> Item:
         """Parse the id in the path. InvalidField."""
-        text: str = request.path_params["item_id"]
+        return self._parsed(request, "item_id")
+
+    def user(self, request: Request) -> Item:
+        """Parse the id in the path. InvalidField."""
+        return self._parsed(request, "user_id")
+
+    @staticmethod
+    def _parsed(request: Request, name: str) -> Item:
+        text: str = request.path_params[name]
         if not (ids.is_decimal(text) and int(text) <= MAX_ID):
-            raise InvalidField.of("item_id", detail=f"an integer in 0 … {MAX_ID}")
+            raise InvalidField.of(name, detail=f"an integer in 0 … {MAX_ID}")
         return Item(int(text), int(text))
 
     async def name(self, items: Iterable[NamedItem]) -> Set[NamedItem]:
@@ -129,6 +137,7 @@ class MappedIds:
     event_examples = MAPPED_EVENT_EXAMPLES
     in_body = in_path = ids.MAPPED
     item_path = f"{ITEMS}{{item_id:{ANY_TEXT}}}"
+    user_path = f"{USERS}{{user_id:{ANY_TEXT}}}"
 
     def __init__(
         self,
@@ -172,13 +181,20 @@ class MappedIds:
 
     def item(self, request: Request) -> Item:
         """Parse the id in the path, which may hold any character, percent-encoded. InvalidField."""
+        return self._parsed(request, ITEMS, "item_id")
+
+    def user(self, request: Request) -> Item:
+        """As ``item``, of a user."""
+        return self._parsed(request, USERS, "user_id")
+
+    def _parsed(self, request: Request, prefix: str, name: str) -> Item:
         path = unquote_to_bytes(request.scope["raw_path"])
         try:
-            text = path.removeprefix(ITEMS.encode()).decode()
+            text = path.removeprefix(prefix.encode()).decode()
         except UnicodeDecodeError:
-            raise InvalidField.of("item_id", detail="not UTF-8 once percent-decoded") from None
+            raise InvalidField.of(name, detail="not UTF-8 once percent-decoded") from None
         if not 1 <= len(text) <= LONGEST:
-            raise InvalidField.of("item_id", detail=ids.NO_TEXT)
+            raise InvalidField.of(name, detail=ids.NO_TEXT)
         return Item(self._text_ids.number(text), text)
 
     async def name(self, items: Iterable[NamedItem]) -> Set[NamedItem]:

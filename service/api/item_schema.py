@@ -1,13 +1,14 @@
-"""JSON Schema of the bodies of events and items, with the limits that are checked.
+"""JSON Schema of the bodies of events, items and users, with the limits that are checked.
 
 ``/v1/score`` has its own from pydantic; these depend on the store's feature schema.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from feature_store.schema import Categorical, CategoricalList, FeatureSchema
+from feature_store.schema import Categorical, CategoricalList, FeatureSchema, Stored
 from service.api.event_models import KEY_PATTERN
 from service.api.events import BATCH
 
@@ -18,7 +19,16 @@ NULL: Json = {"type": "null"}
 
 def item(schema: FeatureSchema, *, whole: bool) -> Json:
     """An item's features by name: all of them, or those that change."""
-    properties = {f.name: _feature(f, schema) for f in schema.stored_item}
+    return _record(schema.stored_item, whole=whole)
+
+
+def user(schema: FeatureSchema, *, whole: bool) -> Json:
+    """The same of a user."""
+    return _record(schema.user, whole=whole)
+
+
+def _record(features: Iterable[Stored], *, whole: bool) -> Json:
+    properties = {f.name: _feature(f) for f in features}
     members = {"required": list(properties)} if whole else {"minProperties": 1}
     return {"type": "object", "properties": properties, "additionalProperties": False, **members}
 
@@ -65,7 +75,7 @@ def _event(required: str, id_schema: Json, clicks: Json) -> Json:
     }
 
 
-def _feature(feature: Any, schema: FeatureSchema) -> Json:
+def _feature(feature: Any) -> Json:
     match feature:
         case CategoricalList():
             return {"type": "array", "items": INDEX, "maxItems": feature.slots}

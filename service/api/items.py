@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from feature_store.contract import CORRUPT, FOUND, Ids, ItemRows
 from feature_store.feature_values import FeatureValueError, item_row, set_values, values_of
-from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
+from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema, Stored
 from service.api.body import Contents
 from service.api.id_kind import COLLISION, IdKind, Item
 from service.errors import InvalidField, ItemUnreadable, UnknownItem
@@ -32,9 +32,7 @@ class CatalogueItems:
     @property
     def contents(self) -> Contents:
         """Bounds of a valid body."""
-        features = self._schema.stored_item
-        values = sum(_values_of(feature) for feature in features)
-        return Contents.of(values, 4 * (len(features) + 16), DIGITS_A_NUMBER)
+        return contents_of(self._schema.stored_item)
 
     async def read(self, item: Item) -> Values:
         batch = await self._store.items(_one(item.number))
@@ -47,7 +45,7 @@ class CatalogueItems:
 
     async def put(self, item: Item, values: Values) -> None:
         """Replace an item. Every feature must be given."""
-        with _named():
+        with naming_features():
             row = item_row(self._schema, values)
         if isinstance(item.given, str) and await self._ids.name([(item.number, item.given)]):
             raise InvalidField.of("item_id", detail=COLLISION)
@@ -58,7 +56,7 @@ class CatalogueItems:
         """Change the given features."""
         if not values:
             raise InvalidField.of("body", detail="give at least one feature")
-        with _named():  # before the store is asked
+        with naming_features():  # before the store is asked
             set_values(self._schema.stored_item, np.zeros(1, self._schema.item_dtype), values)
 
         def change(row: ItemRows) -> None:
@@ -74,6 +72,12 @@ class CatalogueItems:
             existed = await self._store.delete_item(_one(item.number))
         if not existed:
             raise UnknownItem(f"item {item.given!r}: not in the store")
+
+
+def contents_of(features: Collection[Stored]) -> Contents:
+    """Bounds of a valid body with these features."""
+    values = sum(_values_of(feature) for feature in features)
+    return Contents.of(values, 4 * (len(features) + 16), DIGITS_A_NUMBER)
 
 
 def example_of(schema: FeatureSchema) -> Values:
@@ -95,7 +99,7 @@ def _one(number: int) -> Ids:
 
 
 @contextmanager
-def _named() -> Iterator[None]:
+def naming_features() -> Iterator[None]:
     """Raise a feature's error as InvalidField."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Routes of events and items.
+"""Routes of events, items and users.
 
 ``QIN_EVENTS_ON`` and ``QIN_WRITES_ON`` choose the port of each. The public port refuses what is at
 the admin port or off, and says so.
@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import orjson
 from fastapi import FastAPI, Request, Response
 
 from service.access.admin import Access, audited
-from service.api import item_schema
-from service.api.body import parse_object, read_body
+from service.api import item_schema, users
+from service.api.body import Contents, parse_object, read_body
 from service.api.events import Events, EventsAnswer
-from service.api.id_kind import IdKind, id_kind
-from service.api.items import CatalogueItems, example_of
+from service.api.id_kind import IdKind, Item, id_kind
+from service.api.items import CatalogueItems, Values, example_of
 from service.api.openapi import problem
+from service.api.users import UserRecords
 from service.context import RequestContext, context_of
 from service.errors import Forbidden, UnsupportedMediaType
 from service.observability.exposition import Turn, at_once
@@ -53,11 +55,14 @@ def add_writes(app: FastAPI, state: ServiceState, admin: Access | None = None) -
         why = _elsewhere("events", "EVENTS_ON", settings.events_on, settings.events_at)
         _refuse(app, "POST", EVENTS, why)
     if settings.writes_at == here:
-        _add_items(app, state, ids, record, more)
+        for resource in _resources(state, ids):
+            _add_records(app, state, resource, record, more)
     elif admin is None:
-        why = _elsewhere("item writes", "WRITES_ON", settings.writes_on, settings.writes_at)
-        for method in ("PUT", "PATCH", "DELETE"):
-            _refuse(app, method, ids.item_path, why, _in_path(ids))
+        for resource in _resources(state, ids):
+            what = f"{resource.noun} writes"
+            why = _elsewhere(what, "WRITES_ON", settings.writes_on, settings.writes_at)
+            for method in ("PUT", "PATCH", "DELETE"):
+                _refuse(app, method, resource.path, why, resource.in_path)
 
 
 def add_item_reads(app: FastAPI, state: ServiceState) -> None:
@@ -68,7 +73,7 @@ def add_item_reads(app: FastAPI, state: ServiceState) -> None:
         ids.item_path,
         summary="Read an item",
         responses={**REFUSALS, **UNKNOWN},
-        openapi_extra=_in_path(ids),
+        openapi_extra=_in_path(ids, "item_id"),
     )
     async def read(request: Request) -> Response:
         found = await items.read(ids.item(request))
@@ -106,65 +111,116 @@ def _add_events(
         return Response(outcome.json(ctx.request_id), status, media_type=JSON)
 
 
-def _add_items(
-    app: FastAPI, state: ServiceState, ids: IdKind, record: Record, more: Responses
-) -> None:
-    items = CatalogueItems(state.reader, state.refresher, ids)
-    limit = state.settings.max_body_bytes
-    schema = state.store.schema
-    example = {"every feature": {"value": example_of(schema)}}
-    in_path = _in_path(ids)
-    whole = in_path | _json_body(item_schema.item(schema, whole=True), example)
-    some = in_path | _json_body(item_schema.item(schema, whole=False), example)
+class _Records(Protocol):
+    """Stored records, written by features by name."""
 
-    contents = items.contents
+    @property
+    def contents(self) -> Contents: ...
+    async def put(self, one: Item, values: Values, /) -> None: ...
+    async def patch(self, one: Item, values: Values, /) -> None: ...
+    async def delete(self, one: Item, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Resource:
+    """What ``PUT``, ``PATCH`` and ``DELETE`` of a path write."""
+
+    noun: str  # item or user
+    path: str
+    in_path: dict[str, Any]  # the path parameter
+    parse: Callable[[Request], Item]
+    records: _Records
+    whole: dict[str, Any]  # JSON Schema of the body of PUT, and
+    some: dict[str, Any]  # of PATCH
+    example: Values
+    summaries: tuple[str, str, str]
+    is_logged: bool = True  # its id is, at the admin port
+
+
+def _resources(state: ServiceState, ids: IdKind) -> Iterator[_Resource]:
+    """Items, and users where the store has user features."""
+    schema = state.store.schema
+    yield _Resource(
+        "item",
+        ids.item_path,
+        _in_path(ids, "item_id"),
+        ids.item,
+        CatalogueItems(state.reader, state.refresher, ids),
+        item_schema.item(schema, whole=True),
+        item_schema.item(schema, whole=False),
+        example_of(schema),
+        ("Create or replace an item", "Change some of an item's features", "Remove an item"),
+    )
+    if schema.user:
+        yield _Resource(
+            "user",
+            ids.user_path,
+            _in_path(ids, "user_id"),
+            ids.user,
+            UserRecords(state.reader),
+            item_schema.user(schema, whole=True),
+            item_schema.user(schema, whole=False),
+            users.example_of(schema),
+            ("Create or replace a user", "Change some of a user's features", "Remove a user"),
+            is_logged=False,  # personal
+        )
+
+
+def _add_records(
+    app: FastAPI, state: ServiceState, what: _Resource, record: Record, more: Responses
+) -> None:
+    records, limit = what.records, state.settings.max_body_bytes
+    example = {"every feature": {"value": what.example}}
+    contents, (putting, patching, deleting) = records.contents, what.summaries
 
     async def values(request: Request) -> dict[str, Any]:
         _require_json(request)
         return parse_object(await read_charged(request, limit), contents)
 
+    @contextmanager
+    def writing(request: Request, verb: str) -> Iterator[Item]:
+        with record(request, f"{verb}-{what.noun}") as entry:
+            one = what.parse(request)
+            if what.is_logged:
+                entry[f"{what.noun}_id"] = one.given
+            yield one
+
     @app.put(
-        ids.item_path,
-        summary="Create or replace an item",
+        what.path,
+        summary=putting,
         status_code=204,
         responses={**REFUSALS, **more},
-        openapi_extra=whole,
+        openapi_extra=what.in_path | _json_body(what.whole, example),
     )
     async def put(request: Request) -> Response:
-        with record(request, "put-item") as entry:
-            item = ids.item(request)
-            entry["item_id"] = item.given
-            await items.put(item, await values(request))
+        with writing(request, "put") as one:
+            await records.put(one, await values(request))
             _stored(context_of(request.scope))
         return Response(status_code=204)
 
     @app.patch(
-        ids.item_path,
-        summary="Change some of an item's features",
+        what.path,
+        summary=patching,
         status_code=204,
         responses={**REFUSALS, **UNKNOWN, **more},
-        openapi_extra=some,
+        openapi_extra=what.in_path | _json_body(what.some, example),
     )
     async def patch(request: Request) -> Response:
-        with record(request, "patch-item") as entry:
-            item = ids.item(request)
-            entry["item_id"] = item.given
-            await items.patch(item, await values(request))
+        with writing(request, "patch") as one:
+            await records.patch(one, await values(request))
             _stored(context_of(request.scope))
         return Response(status_code=204)
 
     @app.delete(
-        ids.item_path,
-        summary="Remove an item",
+        what.path,
+        summary=deleting,
         status_code=204,
         responses={**REFUSALS, **UNKNOWN, **more},
-        openapi_extra=in_path,
+        openapi_extra=what.in_path,
     )
     async def delete(request: Request) -> Response:
-        with record(request, "delete-item") as entry:
-            item = ids.item(request)
-            entry["item_id"] = item.given
-            await items.delete(item)
+        with writing(request, "delete") as one:
+            await records.delete(one)
             _stored(context_of(request.scope))
         return Response(status_code=204)
 
@@ -240,10 +296,10 @@ def turn_of(ctx: RequestContext) -> Turn:
     return at_once if ctx.charge is None else ctx.charge.turn
 
 
-def _in_path(ids: IdKind) -> dict[str, Any]:
-    """The path parameter that ``ids.item`` reads."""
-    item_id = {"name": "item_id", "in": "path", "required": True, "schema": ids.in_path}
-    return {"parameters": [item_id]}
+def _in_path(ids: IdKind, name: str) -> dict[str, Any]:
+    """The path parameter with the id."""
+    parameter = {"name": name, "in": "path", "required": True, "schema": ids.in_path}
+    return {"parameters": [parameter]}
 
 
 def _json_body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:

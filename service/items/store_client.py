@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
-from feature_store.contract import Append, Changes, FeatureStore, Ids, ItemBatch, ItemRows, User
+from feature_store.contract import (
+    Append,
+    Changes,
+    FeatureStore,
+    Ids,
+    ItemBatch,
+    ItemRows,
+    User,
+    UserRows,
+)
 from feature_store.errors import (
     StoreCorrupt,
     StoreError,
@@ -17,7 +26,7 @@ from feature_store.errors import (
     TextCollision,
 )
 from feature_store.options import StoreOptions
-from service.errors import ItemUnreadable, StoreFailure
+from service.errors import ItemUnreadable, StoreFailure, UserUnreadable
 from service.observability.fast_metrics import Histogram
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
@@ -90,6 +99,18 @@ class StoreReader:
     async def delete_item(self, item_ids: Ids) -> bool:
         return bool(await self._asked("delete_item", self.store.delete_items(item_ids)))
 
+    async def put_user(
+        self, user_ids: Ids, rows: UserRows, texts: Mapping[int, str] | None
+    ) -> None:
+        """Put records with the users' text ids, if they have such. TextCollision."""
+        await self._asked("put_user", self.store.put_users(user_ids, rows, texts))
+
+    async def patch_user(self, user_id: int, change: Callable[[UserRows], None]) -> bool:
+        return await self._asked("patch_user", self.store.patch_user(user_id, change))
+
+    async def delete_user(self, user_id: int) -> bool:
+        return await self._asked("delete_user", self.store.delete_user(user_id))
+
     def failure(self, error: StoreError | None = None) -> StoreFailure:
         return StoreFailure(describe(error), headers={"Retry-After": "1"})
 
@@ -103,6 +124,8 @@ class StoreReader:
                 raise
             if isinstance(error, StoreCorrupt) and operation == "patch_item":
                 raise ItemUnreadable("its record is damaged; PUT it whole") from error
+            if isinstance(error, StoreCorrupt) and operation == "patch_user":
+                raise UserUnreadable("its record is damaged; PUT it whole") from error
             raise self.failure(error) from error
         finally:
             self._took(operation, perf_counter() - began)
