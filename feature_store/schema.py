@@ -33,7 +33,7 @@ from pydantic import (
     model_validator,
 )
 
-from feature_store.wording import worded
+from feature_store.wording import reading_yaml, worded
 
 MAX_HISTORY = 2048
 FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -254,7 +254,8 @@ class FeatureSchema(_Frozen):
     @classmethod
     def from_yaml(cls, text: str, *, source: str) -> FeatureSchema:
         try:
-            content = yaml.safe_load(text)
+            with reading_yaml():
+                content = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise SchemaError(f"{source}: {worded(error)}") from error
         try:

@@ -1,4 +1,4 @@
-"""Prepares standard output of a command for terminals that are not UTF-8."""
+"""Prepares the output of commands for terminals."""
 
 from __future__ import annotations
 
@@ -11,3 +11,9 @@ def escape_unencodable() -> None:
     that did its work must not fail for a character in its report."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def printable(message: str) -> str:
+    """Escape what a terminal could take for a command, but for line ends: messages have names and
+    values of files, which anyone may have written."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)

@@ -6,6 +6,8 @@ programmer that calls it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -70,6 +72,18 @@ def worded(error: Exception) -> str:
             return error.strerror
         case _:
             return str(error)
+
+
+@contextmanager
+def reading_yaml() -> Iterator[None]:
+    """Raise YAMLError for what the library fails on otherwise: deep nesting, and values that are
+    not of the type that their form or tag names."""
+    try:
+        yield
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (AttributeError, ValueError) as error:
+        raise yaml.YAMLError("a value is not of the type that its form or tag names") from error
 
 
 def with_file(error: Exception) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+import yaml
 
 from tests.rooms import TOP
 
@@ -71,3 +72,37 @@ def test_a_folder_in_square_brackets_is_printed_as_it_is(tmp_path: Path) -> None
         )
         assert done.returncode == 0, done.stderr
         assert "a[/b]/1" in done.stdout.replace("\n", "")
+
+
+HOSTILE = "\x1b[2J\x07\x9b31m\u202e"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (
+            "feature_store",
+            "load",
+            "lmdb://{0}/store",
+            "--schema",
+            "{0}/schema.yaml",
+            "--items",
+            "x",
+        ),
+        ("training", "recipe", "show", "{0}/schema.yaml"),
+        ("model_export", "build", "--random", "--schema", "{0}/schema.yaml", "--out", "{0}/out"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_names_of_a_file_cannot_steer_the_terminal(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump({f"{HOSTILE}n": "1"}))
+    given = [part.format(tmp_path) for part in command]
+    done = subprocess.run(
+        [sys.executable, "-m", *given], capture_output=True, env=LOCALE | {"PYTHONUTF8": "1"}
+    )
+    error = done.stderr.decode()
+    assert done.returncode == 1
+    assert not set(HOSTILE[0] + HOSTILE[4:6] + HOSTILE[-1]) & set(error)
+    assert r"\x1b[2J\x07\x9b31m\u202en" in error

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from feature_store.wording import details, reason, worded
+from feature_store.wording import details, reading_yaml, reason, worded
 from training.recipe import Recipe, fields
 
 CHECKPOINT_FILE = "metrics.json"  # of a checkpoint, where its recipe is kept
@@ -113,7 +113,7 @@ def _given_by_file(path: Path) -> Iterator[Given]:
         return _given_by_yaml(text, str(path))
     try:
         kept = json.loads(text)["recipe"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise RecipeError(f"{path}: holds no recipe: not written by `training fit`") from error
     return _given_by_yaml(json.dumps(kept), str(path))
 
@@ -121,7 +121,8 @@ def _given_by_file(path: Path) -> Iterator[Given]:
 def _given_by_yaml(text: str, source: str) -> Iterator[Given]:
     """Read scalars as text: pydantic gives them the type of their name (YAML's 1e-3 is text)."""
     try:
-        root = yaml.compose(text, Loader=yaml.BaseLoader)
+        with reading_yaml():
+            root = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{source}: {worded(error)}") from error
     if root is None:

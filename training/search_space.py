@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from feature_store.wording import details, reason, worded
+from feature_store.wording import details, reading_yaml, reason, worded
 from training.recipe import Recipe, get
 from training.recipe_files import Given, changed
 
@@ -96,8 +96,9 @@ class SearchSpace:
         """Read a file and hold it against the recipe. Raises SearchError, RecipeError."""
         try:
             text = path.read_text("utf-8")
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-            content = yaml.safe_load(text)
+            with reading_yaml():
+                root = yaml.compose(text, Loader=yaml.SafeLoader)
+                content = yaml.safe_load(text)
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise SearchError(f"{path}: {worded(error)}") from error
         if not isinstance(root, yaml.MappingNode) or not content:

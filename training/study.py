@@ -49,14 +49,7 @@ def opened(folder: Path, identity: Mapping[str, str], prune: bool = True) -> Ite
         except OSError as error:
             raise SearchError(f"{folder}: another process works on this study") from error
         _repair(folder / JOURNAL)
-        journal = str(folder / JOURNAL)
-        study = optuna.create_study(
-            study_name="tune",
-            storage=JournalStorage(JournalFileBackend(journal, _NoLock(journal))),
-            pruner=_pruner(prune),
-            direction="maximize",
-            load_if_exists=True,
-        )
+        study = _study(folder / JOURNAL, prune)
         kept = study.user_attrs.get(IDENTITY) or dict(identity)
         other = [name for name, ours in identity.items() if kept.get(name) != ours]
         if other:
@@ -82,6 +75,23 @@ def ask(study: Study, distributions: Mapping[str, Any], seed: int) -> Trial:
     """Begin a trial. What it draws depends on the finished trials and the seed alone."""
     study.sampler = TPESampler(seed=(seed + len(finished(study))) % 2**32)
     return study.ask(dict(distributions))
+
+
+def _study(journal: Path, prune: bool) -> Study:
+    try:
+        return optuna.create_study(
+            study_name="tune",
+            storage=JournalStorage(JournalFileBackend(str(journal), _NoLock(str(journal)))),
+            pruner=_pruner(prune),
+            direction="maximize",
+            load_if_exists=True,
+        )
+    except OSError:
+        raise
+    except Exception as error:  # of a damaged line, nearly any
+        raise SearchError(
+            f"{journal}: damaged; restore it from a copy, or give another --out"
+        ) from error
 
 
 def _pruner(prune: bool) -> optuna.pruners.BasePruner:

@@ -26,6 +26,7 @@ from feature_store.errors import StoreError
 from feature_store.options import StoreOptions
 from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema, SchemaError
+from feature_store.terminal import printable
 from feature_store.wording import with_file
 
 PATIENCE_MS = 10_000.0  # store budget of a command; a request's is shorter
@@ -94,7 +95,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (StoreError, SchemaError, DataFileError, OSError) as error:
-        typer.echo(f"error: {with_file(error)}", err=True)
+        typer.echo(f"error: {printable(with_file(error))}", err=True)
         raise typer.Exit(1) from error
 
 

@@ -35,6 +35,7 @@ from feature_store.parquet.items import ItemParquet
 from feature_store.parquet.load import LoadJob, LoadReport, identity
 from feature_store.parquet.users import user_parquet
 from feature_store.schema import FeatureSchema
+from feature_store.terminal import printable
 from feature_store.text_ids import TextIds, new_key
 
 PROBED_ROWS = 1024
@@ -194,7 +195,7 @@ def _tell(
     report: LoadReport, warnings: list[str], rejects: Path, seconds: float, as_json: bool
 ) -> None:
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"warning: {printable(warning)}", err=True)
     if report.rejected:
         typer.echo(f"{report.rejected} rows rejected: see {rejects}", err=True)
     if as_json:

@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from feature_store.schema import FeatureSchema, SchemaError
+from feature_store.terminal import printable
 from model_export.bundle.bundle import digest
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import Training
@@ -28,7 +29,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (BundleError, SchemaError) as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         raise typer.Exit(1) from None
 
 

@@ -39,14 +39,15 @@ def import_fuxictr(
         from training.catalogue import Catalogue
 
         state, changes = read_state(model)
-        if USER in state and bool(state[USER][:1].any()):  # FuxiCTR's, without a padding_idx
-            changes.append("row 0 of user_id is not zero: unknown users are scored with it")
         if changes:
             typer.echo(f"{model}: {'; '.join(changes)}", err=True)
         try:
             slots = slots_of(items)
             identity = "user_id" if users is None else INDEX
             network = import_network(state, slots, history, str(model), identity)
+            if USER in state and bool(state[USER][0].any()):  # FuxiCTR's, without a padding_idx
+                told = "row 0 of user_id is not zero: unknown users are scored with it"
+                typer.echo(f"{model}: {told}", err=True)
             catalogue = Catalogue.read(items, network.schema)
             summary: dict[str, Any] = {"imported_from": model.name, "items": len(catalogue) - 1}
             files = {}

@@ -33,7 +33,7 @@ from training.qin import QIN, QINSizes
 
 LAYER = re.compile(r"qnn\.(?:layer|norm|activation)\.(\d+)\.")
 MOST_LAYERS = 32
-NORM_COUNT = "num_batches_tracked"
+NORM_COUNT, NORM_VARIANCE = "num_batches_tracked", "running_var"
 MOST_SHOWN = 3  # of each kind of fault
 
 
@@ -152,6 +152,8 @@ def _faults(
             yield "of another type", f"{key}: a sparse tensor, or one without values"
         elif not bool(tensor.isfinite().all()):
             yield "with values refused", f"{key}: holds NaN or infinity"
+        elif key.endswith(NORM_VARIANCE) and bool((tensor < 0).any()):
+            yield "with values refused", f"{key}: holds a negative variance"
         elif key.startswith(TABLE) and key != USER and bool(tensor[0].any()):
             yield "with values refused", f"{key}: row 0 is padding and must be zero"
     for key in state:

@@ -141,3 +141,18 @@ def test_a_schema_that_cannot_be_read_names_its_file_once(tmp_path: Path) -> Non
         with pytest.raises(SchemaError, match=rf"^{file}: {words}$") as caught:
             FeatureSchema.read(file)
         assert not [word for word in LIBRARY if word in str(caught.value)]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[" * 20_000, "nested too deeply"),
+        ("{a: " * 3_000, "nested too deeply"),
+        ("name: !!timestamp x", "a value is not of the type that its form or tag names"),
+        ("name: 2020-99-99", "a value is not of the type that its form or tag names"),
+        ("name: " + "9" * 5_000, "a value is not of the type that its form or tag names"),
+    ],
+)
+def test_a_schema_that_the_yaml_library_fails_on_is_refused(content: str, words: str) -> None:
+    with pytest.raises(SchemaError, match=rf"^s: not YAML: {words}$"):
+        FeatureSchema.from_yaml(content, source="s")

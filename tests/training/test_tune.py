@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -299,3 +300,32 @@ def test_without_the_extra_tune_is_refused_in_one_line(tmp_path: Path) -> None:
     assert refused.returncode == 1
     told = "error: tune: requires the extra tune: pip install 'qin-serving[tune]'"
     assert refused.stderr.splitlines() == [told]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"garbage", b"\0\0\0\0", b"\xff\xfe", b"", b"[]", b"{}", b'{"op_code": 99}', b"[" * 100_000],
+)
+def test_a_damaged_journal_is_refused_by_name(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_bytes(line + b"\n")
+    with (
+        pytest.raises(SearchError, match=rf"^{tmp_path / JOURNAL}: damaged; .* another --out$"),
+        opened(tmp_path, {}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 20_000, "{a: " * 3_000, "epochs: !!int x", "epochs: 2020-99-99"]
+)
+def test_a_space_that_the_yaml_library_fails_on_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"space\.yaml: not YAML: "):
+        space_of(text, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 20_000, "{a: " * 3_000])
+@pytest.mark.parametrize("name", ["recipe.yaml", "metrics.json"])
+def test_a_recipe_nested_too_deeply_is_refused(text: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RecipeError, match=re.escape(f"{tmp_path / name}: ")):
+        resolve(file=tmp_path / name)

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from feature_store.schema import FeatureSchema, SchemaError
+from feature_store.terminal import printable
 from feature_store.wording import with_file
 from training.epoch_log import TensorBoardMissingError
 from training.progress import OnProgress
@@ -75,7 +76,7 @@ def exit_on_error() -> Iterator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    screen.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
+    screen.print(f"[red]error:[/red] {escape(printable(message))}", highlight=False, soft_wrap=True)
     sys.exit(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -293,3 +294,25 @@ def test_items_beyond_the_checkpoints_vocabulary_are_refused(table: Path, tmp_pa
     assert "item_info.parquet" in error
     assert "item_id" in error
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "tensor", "fault"),
+    [
+        (USER, torch.tensor(1.0), r"\(\) instead of"),
+        (USER, torch.ones(9, 6).to_sparse(), "a sparse tensor, or one without values"),
+        (USER, torch.empty(9, 6, device="meta"), "a sparse tensor, or one without values"),
+        ("qnn.norm.0.running_var", torch.empty(0), "holds a negative variance"),
+    ],
+    ids=["scalar", "sparse", "meta", "variance"],
+)
+def test_tensors_that_no_training_leaves_are_refused_by_name(
+    key: str, tensor: Tensor, fault: str, table: Path, tmp_path: Path
+) -> None:
+    state = their_state(users=9)
+    if key != USER:
+        tensor = torch.full_like(state[key], -1)
+    torch.save(state | {key: tensor}, tmp_path / "QIN.model")
+    code, _, error = run(tmp_path / "QIN.model", "--items", table, "--out", tmp_path / "out")
+    assert code == 1
+    assert re.search(rf"{re.escape(key)}: {fault}", error)
