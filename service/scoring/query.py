@@ -59,9 +59,10 @@ class ScoreQuery:
         for name, values in self.context.items():
             if name not in columns:
                 known = ", ".join(columns) or "none"
-                raise InvalidField.of(
-                    "context", name, detail=f"no such context feature; there are: {known}"
-                )
+                detail = f"no such context feature; there are: {known}"
+                if any(name == feature.name for feature in schema.request):
+                    detail = "a request feature: give it in `features` of /v1/score"
+                raise InvalidField.of("context", name, detail=detail)
             if len(values) != len(self.candidates):
                 raise InvalidField.of(
                     "context",

@@ -172,6 +172,12 @@ async def test_from_plain_to_users_that_are_added_to_the_same_store(plain: World
             answer = (await ask(state, **asked | {"user_id": user}, features=FEATURES)).json()
             assert_allclose(answer["scores"], users.exact(user, items, FEATURES), atol=TOLERANCE)
             assert ("taste" in answer["defaulted"]) is (user == 5)
+        shadowed = metric(state, "qin_shadow_requests_total", outcome="scored")
+        await state.manager.set_shadow("small-1", 1.0)  # without the features that it does not have
+        assert (await ask(state, **asked, features=FEATURES)).status_code == 200
+        await until(
+            lambda: metric(state, "qin_shadow_requests_total", outcome="scored") == shadowed + 1
+        )
         await state.manager.rollback()
         after = (await ask(state, **asked)).json()
         assert {**after, "request_id": ""} == {**before, "request_id": ""}
