@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Annotated, Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
@@ -107,7 +108,7 @@ def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None
     """Return the JSON of the answer. AdminError: the reason."""
     if "@" in admin:  # not repeated: it may be a password
         raise AdminError("--admin: no user name and password; QIN_ADMIN_TOKEN is the token")
-    if not admin.startswith(("http://", "https://")):
+    if not _is_url(admin):
         raise AdminError(f"--admin: must be an HTTP URL such as {LOCAL}, got {admin!r}")
     request = Request(  # noqa: S310 — http or https, as just checked
         f"{admin.rstrip('/')}/admin/models{path}",
@@ -119,13 +120,25 @@ def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None
         request.add_header("Authorization", f"Bearer {tokens[0].rpartition(':')[2]}")
     try:
         with _opener(admin).open(request, timeout=TIMEOUT_S) as answer:
-            content: dict[str, Any] = orjson.loads(answer.read())
+            content = orjson.loads(answer.read())
     except HTTPError as error:
         raise AdminError(_reason(error)) from None
     except (URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise AdminError(f"{admin}: no answer ({reason}); is the service running?") from None
+    except (orjson.JSONDecodeError, HTTPException):
+        content = None
+    if not isinstance(content, dict):
+        raise AdminError(f"{admin}: is no admin API; --admin is the URL of QIN_ADMIN_PORT")
     return content
+
+
+def _is_url(admin: str) -> bool:
+    try:
+        at = urlsplit(admin)
+        return at.scheme in ("http", "https") and bool(at.hostname) and at.port != 0
+    except ValueError:  # of brackets or the port
+        return False
 
 
 def _opener(url: str) -> OpenerDirector:

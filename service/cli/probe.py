@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from feature_store.wording import worded
 from service.cli.settings import settings_or_exit
+from service.server.listener import reached_at
 from service.settings import PREFIX, Settings
 
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 — only compared
 PATIENCE_S = 2.0
 
 
@@ -29,7 +30,7 @@ def probe(
 
 def _fault(settings: Settings) -> str | None:
     """The reason why it is not ready."""
-    host, port = WILDCARDS.get(settings.host, settings.host), settings.port
+    host, port = reached_at(settings.host), settings.port
     if not port:
         return f"{PREFIX}PORT is 0: name the port with --port"
     connection = http.client.HTTPConnection(host, port, timeout=PATIENCE_S)
@@ -38,7 +39,7 @@ def _fault(settings: Settings) -> str | None:
         answer = connection.getresponse()
         body = answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        return f"{host}:{port}: {error!r}"
+        return f"{host}:{port}: {worded(error)}"
     finally:
         connection.close()
     return None if answer.status == 200 else f"{host}:{port}: {answer.status} {body}"

@@ -136,10 +136,15 @@ def _cannot_listen(address: str, setting: str, error: OSError) -> OSError:
     return OSError(f"{address}: {reason}; set {setting} (0 picks a free one)")
 
 
+def reached_at(host: str) -> str:
+    """Return the address at which this machine reaches a listener's: of a wildcard, loopback."""
+    return {"0.0.0.0": "127.0.0.1", BOTH_FAMILIES: "::1"}.get(host, host)  # noqa: S104 — only compared
+
+
 def url_of(listener: socket.socket) -> str:
     """Return the URL at which this machine reaches it, also for port 0 and wildcards."""
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", BOTH_FAMILIES: "::1"}.get(host, host)  # noqa: S104 — only compared
+    host = reached_at(host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from threading import Thread
+
+import pytest
 
 from tests.service.lifecycle.conftest import Swapping
 
@@ -47,11 +51,34 @@ def test_what_is_refused_is_one_line_and_exit_status_1(swapping: Swapping) -> No
         (("unload", "small-1"), "activate another one first"),
         (("list", "--admin", "http://127.0.0.1:1"), "is the service running?"),
         (("list", "--admin", "file:///etc/passwd"), "must be an HTTP URL such as http://"),
+        (("list", "--admin", "http://[::1"), "must be an HTTP URL such as http://"),
+        (("list", "--admin", "http://127.0.0.1:port"), "must be an HTTP URL such as http://"),
     ):
         done = run(swapping, *arguments)
         assert done.returncode == 1
         assert reason in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.0 200 OK\r\n\r\n<html>", b"HTTP/1.0 200 OK\r\n\r\n[1]", b"SSH-2.0\r\n"]
+)
+def test_an_answer_of_another_program_is_one_line(swapping: Swapping, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def reply() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        other = Thread(target=reply)
+        other.start()
+        done = run(swapping, "list", "--admin", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        other.join()
+    assert done.returncode == 1
+    assert "is no admin API" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_proxy_is_not_used_for_this_machine(swapping: Swapping) -> None:
