@@ -203,7 +203,7 @@ class FeatureStore(Protocol):
         """Keep the text ids of items, before the items are put or clicked on.
 
         They stay when an item is deleted: histories may name it. TextCollision if one of the
-        numbers is another text's: then that one is not kept.
+        numbers is another text's: that one is not kept, and others of the call may not be.
         """
 
     async def item_texts(self, item_ids: Ids) -> list[str | None]:

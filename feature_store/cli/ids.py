@@ -51,7 +51,8 @@ def ids(
         for example in report.examples:
             typer.echo(f"collision: {example}", err=True)
         remedy = "; --method sha256 maps them otherwise" if method == "mask" else ""
-        typer.echo(f"error: ids collide, nothing is written{remedy}", err=True)
+        nothing = "" if into is None else ", nothing is written"
+        typer.echo(f"error: ids collide{nothing}{remedy}", err=True)
         raise typer.Exit(COLLIDING)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from feature_store.contract import FOUND, MISSING, FeatureStore, Ids, ItemBatch,
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.histories import SEQUENCE, USER
 from feature_store.parquet.stored_texts import Id, item_texts, named, printed, user_texts
+from feature_store.parquet.whole_file import whole_file
 from feature_store.schema import Categorical, CategoricalList, Dense, Stored
 
 ITEMS, HISTORIES, USERS = "items.parquet", "histories.parquet", "users.parquet"
@@ -62,7 +62,7 @@ class StoreExport:
     async def items(self, path: Path, id_column: str) -> AsyncIterator[None]:
         """Write every item, a batch at a time."""
         columns = _columns(self._store.schema.stored_item, id_column, self._id)
-        with _written(path, columns) as writer:
+        with whole_file(path, columns) as writer:
             async for batch in self._store.scan_items():
                 texts = await item_texts(self._store, batch.ids)
                 self.report.items += self._write(writer, path, id_column, batch, texts)
@@ -71,7 +71,7 @@ class StoreExport:
     async def users(self, path: Path, id_column: str) -> AsyncIterator[None]:
         """Write every user record, a batch at a time."""
         columns = _columns(self._store.schema.user, id_column, self._id)
-        with _written(path, columns) as writer:
+        with whole_file(path, columns) as writer:
             async for batch in self._store.scan_users():
                 texts = await user_texts(self._store, batch.ids.tolist())
                 self.report.users += self._write(writer, path, id_column, batch, texts)
@@ -108,7 +108,7 @@ class StoreExport:
     async def histories(self, path: Path) -> AsyncIterator[None]:
         """Write every history, newest last, a batch at a time."""
         columns = pa.schema([(USER, self._id), (SEQUENCE, pa.list_(self._id))])
-        with _written(path, columns) as writer:
+        with whole_file(path, columns) as writer:
             async for batch in self._store.scan_histories():
                 users, newest_last = await self._named(batch)
                 arrays = [pa.array(users, self._id), pa.array(newest_last, columns.field(1).type)]
@@ -168,15 +168,3 @@ def _array(rows: Rows, name: str) -> Any:
     if values.ndim == 1:
         return pa.array(values)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-
-
-@contextmanager
-def _written(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Write a file atomically: complete or absent."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with pq.ParquetWriter(partial, columns) as writer:
-            yield writer
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -17,7 +17,6 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_store.contract import MAX_ID, Ids
@@ -25,6 +24,7 @@ from feature_store.parquet.arrays import flattened, is_list, is_number, plain
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.table import ParquetTable, tables_of
 from feature_store.parquet.texts import texts
+from feature_store.parquet.whole_file import whole_file
 
 Method = Literal["mask", "sha256"]
 BATCH_ROWS = 65_536
@@ -114,7 +114,7 @@ class IdNumbers:
                 continue
             lists = is_list(plain(pa.nulls(0, schema.field(at).type)).type)
             schema = schema.set(at, pa.field(name, pa.list_(pa.int64()) if lists else pa.int64()))
-        with pq.ParquetWriter(target, schema) as writer:
+        with whole_file(target, schema) as writer:
             for _, arrays in table.batches(schema.names, BATCH_ROWS, unwrap=False):
                 for name in mapped:
                     source = f"{table.path}: column {name}"

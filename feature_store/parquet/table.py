@@ -10,12 +10,14 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.contract import MAX_ID
 from feature_store.lfs_pointer import LFS_BYTES, lfs_fault
 from feature_store.parquet.arrays import is_list, plain
 from feature_store.parquet.columns import DataFileError
 from feature_store.wording import worded
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+DIGITS = len(str(MAX_ID))
 UNREADABLE = (OSError, ValueError, pa.ArrowException)  # ValueError: a name that is not UTF-8
 
 
@@ -118,8 +120,8 @@ class ParquetTable:
             if name in self._partition:
                 value = self._partition[name]
                 digits = value is not None and value.isascii() and value.isdigit()
-                number = value is None or (digits and len(value or "") < 19)
-                scalar = pa.scalar(int(value) if number and value else value)
+                number = digits and len(value or "") <= DIGITS and int(value or 0) <= MAX_ID
+                scalar = pa.scalar(int(value or 0) if number else value)
                 arrays[name] = pa.repeat(scalar, rows)
         return arrays
 

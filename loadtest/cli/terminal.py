@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from feature_store.wording import with_file
 from loadtest.generator.runner import Run, RunError
 from loadtest.oracle.bundle_oracle import BundleOracle, OracleError
 from loadtest.oracle.comparison import Oracle
@@ -42,7 +43,7 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, RunError, OSError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        console.print(f"[bold red]error:[/] {escape(with_file(error))}", highlight=False)
         raise typer.Exit(2) from None
 
 

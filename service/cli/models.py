@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from feature_store.wording import worded
 from service.settings import is_loopback
 
 app = typer.Typer(
@@ -125,6 +126,7 @@ def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None
         raise AdminError(_reason(error)) from None
     except (URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
+        reason = worded(reason) if isinstance(reason, OSError) else reason
         raise AdminError(f"{admin}: no answer ({reason}); is the service running?") from None
     except (orjson.JSONDecodeError, HTTPException):
         content = None

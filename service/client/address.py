@@ -28,7 +28,9 @@ class Address:
         plain = urlunsplit((at.scheme, host, at.path.rstrip("/"), "", ""))
         if not at_sign:
             return cls(plain, {})
-        return cls(plain, {"Authorization": f"Basic {b64encode(unquote(given).encode()).decode()}"})
+        user, _, password = given.partition(":")  # before unquoting: %3A is no separator
+        basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+        return cls(plain, {"Authorization": f"Basic {basic}"})
 
 
 def _split(url: str) -> SplitResult | None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feature_store.parquet.id_numbers import IdNumbers
 from tests.feature_store.parquet.test_load import run
 
 SIGN = 2**63
@@ -142,3 +143,20 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "exists; choose another folder" in result.stderr
     assert column(source, "user_id") == [-1]
+
+
+def test_a_copy_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = parquet(tmp_path / "a.parquet", user_id=[-1, 7])
+    method, calls = IdNumbers._mapped, iter([True])
+
+    def fail(*arguments: Any) -> Any:
+        if next(calls, False):
+            raise OSError(28, "No space left on device")
+        return method(*arguments)
+
+    monkeypatch.setattr(IdNumbers, "_mapped", fail)
+    options = ("ids", source, "--column", "user_id", "--into", tmp_path / "out")
+    assert run(*options).exit_code == 1
+    assert list((tmp_path / "out").iterdir()) == []
+    assert run(*options).exit_code == 0
+    assert column(tmp_path / "out" / "a.parquet", "user_id") == [SIGN - 1, 7]

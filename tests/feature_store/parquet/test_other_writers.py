@@ -86,6 +86,12 @@ def test_hive_partitions_are_read_and_their_names_are_columns(tmp_path: Path) ->
     assert histories(tmp_path / "by_user") == expected
 
 
+def test_the_largest_id_may_be_the_name_of_a_folder(tmp_path: Path) -> None:
+    table = user_table(user_id=[2**63 - 1, *list(USERS)[1:]])
+    pq.write_to_dataset(table, tmp_path / "by_user", partition_cols=["user_id"])
+    assert histories(tmp_path / "by_user")[2**63 - 1] == next(iter(USERS.values()))[::-1]
+
+
 def test_a_changed_part_is_another_source(tmp_path: Path) -> None:
     folder = spark_folder(tmp_path / "h", user_table())
     before = identity([folder], "")

@@ -7,6 +7,7 @@ import base64
 import pytest
 
 from service.client import Unreachable
+from service.client.address import Address
 from tests.ports import free_port
 from tests.service.client.test_client import PATIENT_MS, READY, Kind, kind, result_of
 from tests.service.scripted import scripted
@@ -46,6 +47,15 @@ def test_no_refusal_of_a_url_shows_its_credentials(kind: Kind, url: str) -> None
         assert "s3cret" not in str(error.value)
         assert error.value.__cause__ is None
         assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [("anna", b"anna:"), ("an%3Ana:s3", b"an:na:s3"), (":s3", b":s3"), ("anna:s:3", b"anna:s:3")],
+)
+def test_a_user_name_ends_at_the_first_colon_of_the_url(given: str, sent: bytes) -> None:
+    address = Address.parse("url", f"http://{given}@host")
+    assert address.headers == {"Authorization": f"Basic {base64.b64encode(sent).decode()}"}
 
 
 @pytest.mark.parametrize("key", [None, "a-key"])
