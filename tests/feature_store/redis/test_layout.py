@@ -10,7 +10,13 @@ from redis.crc import key_slot
 
 from feature_store.contract import CORRUPT, FOUND, MISSING, Append
 from feature_store.errors import StoreCorrupt, StoreMismatch, StoreUnavailable
-from tests.feature_store.redis_servers import ClusterGroup, SentinelGroup, Server
+from tests.feature_store.redis_servers import (
+    ClusterGroup,
+    SentinelGroup,
+    Server,
+    replicates,
+    until,
+)
 from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.stores import connect
 
@@ -187,6 +193,8 @@ async def test_a_store_this_program_cannot_read_says_why(
 async def test_an_append_can_wait_for_replicas(
     sentinels: SentinelGroup, redis_sentinel_url: str
 ) -> None:
+    servers = sentinels.master, sentinels.replica  # a busy machine may have changed their roles
+    until(lambda: any(map(replicates, servers)), "replication")
     safe = await connect(redis_sentinel_url, SHOP, create=True, wait_replicas=1)
     assert await safe.append(7, [1])
     assert await safe.append_all([Append(7, [2], "k"), Append(7, [2], "k")]) == [True, False]
