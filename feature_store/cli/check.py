@@ -27,6 +27,7 @@ from feature_store.cli.app import (
 from feature_store.cli.load import SourceFiles
 from feature_store.errors import StoreError
 from feature_store.parquet.check import Comparison
+from feature_store.parquet.clicked_items import ClickedItems
 from feature_store.parquet.export import (
     DAMAGED,
     HISTORIES,
@@ -44,7 +45,8 @@ from feature_store.parquet.stored_texts import printed
 DIFFERENT = 3  # exit code: differences, or records that could not be exported
 REPORTED = (
     *("items", "histories", "users", "grown", "rejected", "differences"),
-    *("joined_to_nothing", "differing", "superseded", "warnings", "store"),
+    *("joined_to_nothing", "differing", "clicked_items", "unknown_items", "superseded"),
+    *("warnings", "store"),
 )
 SHOWN = 20  # differences printed; the file has all
 
@@ -119,6 +121,10 @@ async def _check(url: str, files: SourceFiles, differences: Path, quiet: bool) -
                         bar.say(f"{difference.kind} {identity}: {difference.what}")
                     bar.at(task, found.row)
                 bar.at(task, rows)
+        clicked = ClickedItems(store)
+        await clicked.look_up(zip(files.histories, sources, strict=True))
+        found.clicked_items, found.unknown_items = clicked.distinct, clicked.unknown
+        found.warnings += clicked.warnings
         try:
             found.store = await store.describe()
         except StoreError as error:  # e.g. INFO is not permitted; the comparison stands

@@ -29,6 +29,7 @@ from feature_store.cli.app import (
 )
 from feature_store.errors import StoreMismatch
 from feature_store.options import IdKind, StoreOptions
+from feature_store.parquet.clicked_items import ClickedItems
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.histories import HistoryParquet
 from feature_store.parquet.items import ItemParquet
@@ -40,8 +41,8 @@ from feature_store.text_ids import TextIds, new_key
 
 PROBED_ROWS = 1024
 REPORTED = {
-    *("items", "histories", "users", "cut", "rejected"),
-    *("joined_to_nothing", "differing", "superseded"),
+    *("items", "histories", "users", "empty", "cut", "rejected"),
+    *("joined_to_nothing", "differing", "clicked_items", "unknown_items", "superseded"),
 }
 REJECTED = 3  # exit code: loaded, but rows were rejected
 
@@ -161,7 +162,10 @@ async def _load(
                 report = await job.run(
                     report, rejects, lambda phase, row: bar.at(tasks[phase], row)
                 )
-        opened_files = [item_source, *sources, user_source]
+        clicked = ClickedItems(store)
+        await clicked.look_up(zip(files.histories, sources, strict=True))
+        report.clicked_items, report.unknown_items = clicked.distinct, clicked.unknown
+        opened_files = [item_source, *sources, user_source, clicked]
         return report, [warning for one in opened_files if one for warning in one.warnings]
 
 
@@ -202,16 +206,22 @@ def _tell(
         reported = report.model_dump(include=REPORTED)
         typer.echo(orjson.dumps(reported | {"warnings": warnings, "seconds": round(seconds, 3)}))
     else:
-        cut = f" ({report.cut:,} of them truncated)" if report.cut else ""
         lost = report.history_rows - report.histories - report.superseded
         lost_items = report.rejected - report.rejected_users - lost
         refused = f" ({lost_items:,} rows rejected)" if lost_items else ""
         Console().print(
             f"loaded {report.items:,} items{refused} and the histories of {report.histories:,} "
-            f"users{cut}, from {report.history_rows:,} rows; {report.superseded:,} superseded, "
-            f"{lost:,} rejected{_of_users(report)}; in {seconds:,.1f} s",
+            f"users{_of_histories(report)}, from {report.history_rows:,} rows; "
+            f"{report.superseded:,} superseded, {lost:,} rejected{_of_users(report)}; "
+            f"in {seconds:,.1f} s",
             soft_wrap=True,
         )
+
+
+def _of_histories(report: LoadReport) -> str:
+    counts = {"truncated": report.cut, "empty, which are not kept": report.empty}
+    told = [f"{count:,} of them {what}" for what, count in counts.items() if count]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _of_users(report: LoadReport) -> str:

@@ -38,6 +38,8 @@ class Comparison:
     rejected: int = 0  # invalid rows of the files
     joined_to_nothing: int = 0  # ids of further item or users files, missing in the first
     differing: int = 0  # items, users with conflicting values in a column that several files have
+    clicked_items: int = 0  # distinct items of the first histories of each file
+    unknown_items: int = 0  # of these, no item of the store
     superseded: int = 0  # history rows followed by a later one of their user
     warnings: list[str] = field(default_factory=list)
     store: dict[str, str | int] = field(default_factory=dict)  # its ``describe``

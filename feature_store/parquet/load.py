@@ -40,6 +40,7 @@ class LoadReport(BaseModel):
     items: int = 0
     histories: int = 0
     users: int = 0  # user records
+    empty: int = 0  # histories without a click, which are not kept
     cut: int = 0  # histories truncated to the schema's ``history_length``
     rejected: int = 0
     rejected_users: int = 0  # of these, rows of the users files
@@ -47,6 +48,8 @@ class LoadReport(BaseModel):
     differing: int = (
         0  # items and users with conflicting values in a column that several files have
     )
+    clicked_items: int = 0  # distinct items of the first histories of each file
+    unknown_items: int = 0  # of these, no item of the store
     superseded: int = 0  # history rows followed by a later one of their user
     history_rows: int = 0  # of all history files; histories + superseded + those rejected
     rejects_bytes: int = 0  # length of the file of rejected rows
@@ -134,6 +137,7 @@ class LoadJob:
             await self.named.write(batch.item_texts)
             await self.store.put_histories(histories, texts)
             report.histories += len(histories)
+            report.empty += sum(not len(history) for history in histories.values())
             longest = self.store.schema.history_length
             report.cut += sum(len(history) > longest for history in histories.values())
 
