@@ -367,7 +367,8 @@ def test_what_finds_no_item_and_what_differs_is_told_by_load_and_check(
     for answer in (loaded, checked):
         told = json.loads(answer.stdout)
         assert (told["joined_to_nothing"], told["differing"]) == (1, 1)
-        assert len(told["warnings"]) == 2
+        assert len(told["warnings"]) == 3
+        assert "4 of the 4 items in the first 3 histories" in told["warnings"][-1]
         assert "1 ids of" in answer.stderr
         assert "1 items have another brand" in answer.stderr
 
