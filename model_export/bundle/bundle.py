@@ -105,17 +105,23 @@ def newest(models: Path | str) -> Bundle:
 
 def usable(models: Path, passed_over: Callable[[BundleError], None]) -> Iterator[Bundle]:
     """Yield usable bundles, newest first; call ``passed_over`` with the error of each other."""
+    for folder in _newest_first(models, passed_over):
+        try:
+            yield Bundle.open(folder)
+        except BundleError as error:
+            passed_over(error)
+
+
+def _newest_first(models: Path, passed_over: Callable[[BundleError], None]) -> list[Path]:
+    """List the bundles whose manifests can be read, without checking their other files."""
     found = []
     for folder in _bundle_folders(models):
         try:
             found.append((folder, read_manifest(folder)))
         except BundleError as error:
             passed_over(error)
-    for folder, _ in sorted(found, key=lambda one: (one[1].created, one[1].version), reverse=True):
-        try:
-            yield Bundle.open(folder)
-        except BundleError as error:
-            passed_over(error)
+    found.sort(key=lambda one: (one[1].created, one[1].version), reverse=True)
+    return [folder for folder, _ in found]
 
 
 def _bundle_folders(models: Path) -> list[Path]:
@@ -142,8 +148,20 @@ def read_manifest(path: Path) -> Manifest:
     try:
         content = plain_files.read(file, MOST_MANIFEST_BYTES)
     except FileNotFoundError:
+        if example := _an_example(path):
+            fault = f"{path}: a folder of bundles; name one of them, such as {example}"
+            raise BundleError(fault) from None
         raise BundleError(f"{file}: not found, so {path} is not a bundle; {REBUILD}") from None
     return parse_manifest(path, content)
+
+
+def _an_example(models: Path) -> Path | None:
+    """Return the newest bundle of a folder, else one that cannot be read; None without any."""
+    try:
+        folders = _bundle_folders(models)
+    except OSError:  # no permission to list it
+        return None
+    return next(iter([*_newest_first(models, lambda _: None), *reversed(folders)]), None)
 
 
 def parse_manifest(path: Path, text: bytes) -> Manifest:

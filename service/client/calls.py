@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict
 from urllib.parse import quote
@@ -57,9 +57,10 @@ class Tensor(NamedTuple):
     @classmethod
     def ids(cls, user_id: int | str, name: str, values: Any) -> Tensor:
         """Of the kind that the user's id is: numbers, or texts, each after its length."""
-        if not isinstance(user_id, str):
-            return cls.numbers(name, values)
-        encoded = [text.encode() for text in _texts(name, values)]
+        ids = _ids(user_id, name, values)
+        if not isinstance(ids, list):
+            return cls("INT64", len(ids), ids.tobytes())
+        encoded = [text.encode() for text in ids]
         content = b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
         return cls("BYTES", len(encoded), content)
 
@@ -131,8 +132,7 @@ def read_scores(reply: Reply) -> Scores:
 def click_call(user_id: int | str, item_ids: Ids, *, key: str | None = None) -> Call:
     """Build the call that sends clicks, oldest first. With a ``key`` the service applies them once
     and it may be retried; without one it is not retried once it may have arrived."""
-    read: Callable[[str, Any], Any] = _texts if isinstance(user_id, str) else _int64
-    content: dict[str, Any] = {"user_id": user_id, "item_ids": read("item_ids", item_ids)}
+    content: dict[str, Any] = {"user_id": user_id, "item_ids": _ids(user_id, "item_ids", item_ids)}
     if key is not None:
         content["key"] = key
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -148,15 +148,28 @@ def ready_call() -> Call:
     return Call("GET", "/readyz", b"", {}, safe=True)
 
 
+def _ids(user_id: int | str, name: str, values: Any) -> NDArray[np.int64] | list[str]:
+    """Numbers, or texts if the user's id is one. TypeError names both arguments."""
+    if isinstance(user_id, str):
+        texts = None if isinstance(values, str) else list(values)
+        if texts is None or not all(isinstance(text, str) for text in texts):
+            raise TypeError(
+                f"{name}: must be a list of strings, as user_id is one; "
+                "where ids are numbers, give both as integers"
+            )
+        return [str(text) for text in texts]  # of numpy's own type, too
+    if not isinstance(user_id, int | np.integer) or isinstance(user_id, bool):
+        raise TypeError("user_id: must be an integer or a string")
+    try:
+        return _int64(name, values)
+    except TypeError as error:
+        raise TypeError(
+            f"{error}, as user_id is one; where ids are texts, give both as strings"
+        ) from None
+
+
 def _int64(name: str, values: ArrayLike) -> NDArray[np.int64]:
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"{name}: must be a list of integers")
     return np.ascontiguousarray(array, dtype="<i8")
-
-
-def _texts(name: str, values: Any) -> list[str]:
-    texts = None if isinstance(values, str) else list(values)
-    if texts is None or not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"{name}: must be a list of strings, as user_id is one")
-    return [str(text) for text in texts]  # of numpy's own type, too

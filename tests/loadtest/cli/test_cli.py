@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 from loadtest.cli import terminal
 from loadtest.cli.app import app
 from loadtest.experiments.stub_process import StubProcess
+from tests.loadtest.canned import answering, canned
+from tests.ports import free_port
 
 QUICK = ("--candidates", "4", "--warmup", "0", "--distinct", "200")
 
@@ -119,9 +121,33 @@ def test_what_cannot_be_run_is_refused_with_2_and_the_option(
 ) -> None:
     told = io.StringIO()
     monkeypatch.setattr(terminal, "console", Console(file=told, width=1000))
-    done = CliRunner().invoke(app, ["run", *arguments])
+    with canned({}) as url:  # of a service: without one that is what is said
+        answering = [url if each == "http://127.0.0.1:1" else each for each in arguments]
+        done = CliRunner().invoke(app, ["run", *answering])
     assert done.exit_code == 2
     assert named in told.getvalue()
+
+
+@pytest.mark.parametrize("command", ["run", "search", "compare", "swap", "soak"])
+def test_a_service_that_refuses_connections_is_told_before_the_load(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = io.StringIO()
+    monkeypatch.setattr(terminal, "console", Console(file=told, width=1000))
+    versions = ["--version", "a", "--version", "b"]
+    pid, change = ["--pid", str(os.getpid())], ["--change", "top_k=2"]
+    own = {"soak": pid, "swap": versions, "compare": change}.get(command, [])
+    url = f"http://127.0.0.1:{free_port()}"
+    done = CliRunner().invoke(app, [command, url, *QUICK, "--duration", "2s", *own])
+    assert done.exit_code == 2, done.output
+    expected = f"error: {url}: connection refused; is the service running?"
+    assert told.getvalue().strip() == expected
+
+
+def test_a_service_that_is_not_ready_is_loaded() -> None:
+    with answering(lambda *asked: (503, b"{}")) as url:
+        code, result = run(url, "--duration", "1s", "--rate", "50", "--slo", "p99=80ms")
+    assert (code, result["verdict"]) == (1, "fail")
 
 
 @pytest.mark.parametrize("command", ["soak", "swap"])

@@ -100,6 +100,21 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
         Bundle.open(tmp_path)
 
 
+def test_a_folder_of_bundles_is_named_as_one_with_its_newest(network: QIN, tmp_path: Path) -> None:
+    for version in ("b", "c", "a"):
+        build(network, tmp_path, version=version)
+    (tmp_path / "c" / MANIFEST).write_text("{")
+    with pytest.raises(BundleError) as refused:
+        Bundle.open(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path}: a folder of bundles; name one of them, such as {tmp_path / 'a'}"
+    )
+    for good in "ab":
+        (tmp_path / good / MANIFEST).write_text("{")
+    with pytest.raises(BundleError, match=f"such as {tmp_path / 'c'}$"):
+        Bundle.open(tmp_path)
+
+
 def test_newest_goes_by_creation_and_not_by_name(network: QIN, tmp_path: Path) -> None:
     for version in ("b", "c", "a"):
         build(network, tmp_path, version=version)

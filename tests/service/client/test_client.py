@@ -122,6 +122,24 @@ async def test_what_is_no_list_of_integers_is_not_even_sent(ask: Ask, items: Any
         await ask("score", 3, items)
 
 
+@pytest.mark.parametrize(
+    ("method", "user", "ids", "message"),
+    [
+        ("score", 5, ["AB/12"], r"item_ids: must be a list of integers, as user_id is one; .*text"),
+        ("click", 5, ["AB/12"], r"item_ids: must be a list of integers, as user_id is one; .*text"),
+        ("score", "u-5", [12], r"item_ids: must be a list of strings, as user_id is one; .*number"),
+        ("click", "u-5", [12], r"item_ids: must be a list of strings, as user_id is one; .*number"),
+        ("score", 1.5, [12], "user_id: must be an integer or a string$"),
+        ("click", 1.5, [12], "user_id: must be an integer or a string$"),
+    ],
+)
+async def test_ids_of_two_kinds_are_named_both(
+    ask: Ask, method: str, user: Any, ids: Any, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        await ask(method, user, ids)
+
+
 async def test_a_deadline_that_passed_there_is_late_here(ask: Ask, world: World) -> None:
     with pytest.raises(Late):
         await ask("score", 3, np.resize(world.ids, 5000), deadline_ms=0.02)
