@@ -509,6 +509,11 @@ def canonical_address(text: str) -> str | None:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
+def reached_at(host: str) -> str:
+    """Return the address at which this machine reaches a listener's: of a wildcard, loopback."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 — only compared
+
+
 def is_loopback(host: str) -> bool:
     """Whether ``host``, an address or a name, is reachable from this machine only."""
     if host == "localhost":

@@ -9,8 +9,7 @@ import typer
 
 from feature_store.wording import worded
 from service.cli.settings import settings_or_exit
-from service.server.listener import reached_at
-from service.settings import PREFIX, Settings
+from service.settings import PREFIX, Settings, reached_at
 
 PATIENCE_S = 2.0
 

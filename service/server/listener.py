@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 
 from service.observability.logs import logger
-from service.settings import is_loopback
+from service.settings import is_loopback, reached_at
 
 BOTH_FAMILIES = "::"  # as an address: every one of this machine, IPv4 too
 BACKLOG = 4096  # connections not yet accepted; the system's limit may be lower
@@ -134,11 +134,6 @@ def start_listening(listener: socket.socket, setting: str) -> None:
 def _cannot_listen(address: str, setting: str, error: OSError) -> OSError:
     reason = str(error.strerror).partition(" (")[0]  # without repeating the address
     return OSError(f"{address}: {reason}; set {setting} (0 picks a free one)")
-
-
-def reached_at(host: str) -> str:
-    """Return the address at which this machine reaches a listener's: of a wildcard, loopback."""
-    return {"0.0.0.0": "127.0.0.1", BOTH_FAMILIES: "::1"}.get(host, host)  # noqa: S104 — only compared
 
 
 def url_of(listener: socket.socket) -> str:
