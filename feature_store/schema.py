@@ -297,7 +297,8 @@ def _unserved(room: str, wanted: tuple[Stored, ...], kept: tuple[Stored, ...]) -
         if feature.name not in there:
             yield f"{room}.{feature.name}: not in the store"
         elif there[feature.name] != _layout(feature):
-            yield f"{room}.{feature.name}: {_layout(feature)} against {there[feature.name]}"
+            pair = f"{_layout(feature)} against the store's {there[feature.name]}"
+            yield f"{room}.{feature.name}: {pair}"
 
 
 def _bounded(feature: Stored, bounds: Mapping[str, float | None]) -> Stored:

@@ -50,9 +50,10 @@ def settled(
     if ours is None:
         return recorded
     if differences := _conflicts(ours, recorded, create):
+        remedy = "load another store" if create else "use a store that was loaded"
         raise StoreMismatch(
-            f"{place}: written for another schema (expected against stored): "
-            + "; ".join(differences)
+            f"{place}: does not fit the schema {ours.name!r}: {'; '.join(differences)}; "
+            f"{remedy} with it (`python -m feature_store load STORE --schema FILE`)"
         )
     adopted = _adopted(ours, recorded)
     return adopted if create else adopted.within(recorded)
@@ -69,7 +70,9 @@ def _conflicts(ours: FeatureSchema, recorded: FeatureSchema, create: bool) -> li
     known = ours.model_copy(update={"user": tuple(f for f in ours.user if f.name in users)})
     differences = known.unserved_by(recorded)
     if ours.identity != recorded.identity:
-        differences.insert(0, f"identity: {ours.identity!r} against {recorded.identity!r}")
+        differences.insert(
+            0, f"identity: {ours.identity!r} against the store's {recorded.identity!r}"
+        )
     alone = (f.name for f in recorded.stored_item if f.name not in items)
     return [*differences, *(f"item.{name}: in the store alone" for name in alone)]
 

@@ -157,14 +157,15 @@ async def _first_and_its_store(
         try:
             store = await connect(settings.store, schema, options=options)
         except StoreMismatch as error:
-            if startup.is_chosen:
-                raise
             try:  # without a schema it answers, unless the fault is the store's own
                 await (await connect(settings.store, options=options)).close()
             except StoreError:
                 raise error from None
-            startup.pass_over(imported.copy.version, str(error))
-            mismatch = mismatch or error
+            version = imported.copy.version
+            mismatch = mismatch or StoreMismatch(f"bundle {version}: {error}")
+            if startup.is_chosen:
+                raise mismatch from None
+            startup.pass_over(version, str(error))
         else:
             startup.hold_to(store.schema)
             return imported, store

@@ -41,7 +41,11 @@ class BundleOracle:
         self.skipped: list[Exception] = []  # errors of bundles that are not used
         self._histories: dict[int | str, NDArray[np.int64]] = {}
         if (path / "manifest.json").exists():
-            self._load(Bundle.open(path), store)
+            try:
+                self._load(Bundle.open(path), store)
+            except BaseException:
+                self._loop.close()
+                raise
         else:
             for bundle in usable(path, self.skipped.append):
                 try:
@@ -65,9 +69,15 @@ class BundleOracle:
         if not self._models:
             options = StoreOptions(budget_ms=PATIENCE_MS)
             connecting = feature_store.connect(store, bundle.schema, options=options)
-            self._store = self._loop.run_until_complete(connecting)
+            try:
+                self._store = self._loop.run_until_complete(connecting)
+            except StoreMismatch as error:
+                raise StoreMismatch(f"bundle {bundle.version}: {error}") from None
         elif found := bundle.schema.unserved_by(self._store.schema):
-            raise StoreMismatch(f"{bundle.path}: written for another schema: {'; '.join(found)}")
+            raise StoreMismatch(
+                f"bundle {bundle.version}: the store does not fit its schema: {'; '.join(found)}; "
+                "use a store that was loaded with it"
+            )
         self._models[model.version] = model
 
     def scores(self, version: str, request: dict[str, Any]) -> Scores:

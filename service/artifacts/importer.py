@@ -138,8 +138,9 @@ def _check_schema(folder: Path, manifest: Manifest, policy: ImportPolicy) -> Non
     differences = manifest.feature_schema.unserved_by(policy.store_schema)
     if differences:
         raise BundleError(
-            f"{folder / MANIFEST}: feature_schema: not the store's (the bundle's against the "
-            f"store's): {'; '.join(differences)}; serve it with a store loaded for its schema"
+            f"{folder / MANIFEST}: feature_schema: not the store's: {'; '.join(differences)}; "
+            "use a store that was loaded with it "
+            "(`python -m feature_store load STORE --schema FILE`)"
         )
 
 

@@ -349,6 +349,8 @@ async def test_another_layout_is_refused_with_its_features_named(
             await connect(store_url, other, create=create)
         assert "item.colours: categorical_list of 4 slots" in str(caught.value)
         assert "item.cost: not in the store" in str(caught.value)
+        assert f"does not fit the schema {other.name!r}: " in str(caught.value)
+        assert "feature_store load STORE --schema FILE" in str(caught.value)
 
 
 async def test_a_grown_vocabulary_is_no_other_layout(store_url: str, store: FeatureStore) -> None:

@@ -91,9 +91,12 @@ async def test_a_load_adds_user_features_in_place(store: FeatureStore, store_url
     ("changes", "named"),
     [
         ({"item": [f.model_dump() for f in SHOP.item[:-1]]}, "item.price: in the store alone"),
-        ({"identity": None}, "identity: None against 'sku'"),
+        ({"identity": None}, "identity: None against the store's 'sku'"),
         ({"context": []}, "item.stock_level: in the store alone"),
-        ({"user": [TASTE | {"size": 5}]}, "user.taste: dense of 5 float32 against dense of 4"),
+        (
+            {"user": [TASTE | {"size": 5}]},
+            "user.taste: dense of 5 float32 against the store's dense of 4",
+        ),
     ],
 )
 async def test_a_load_with_other_features_is_refused(

@@ -86,7 +86,7 @@ def test_a_store_serves_models_whose_features_it_has_in_any_role_and_order() -> 
     ]
     other = schema_of(LEVELS.replace("size: 4", "size: 5"))
     assert other.unserved_by(levels) == [
-        "user.taste: dense of 5 float32 against dense of 4 float32"
+        "user.taste: dense of 5 float32 against the store's dense of 4 float32"
     ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model_export.bundle.errors import BundleError
@@ -211,3 +212,12 @@ def test_no_damage_to_a_file_ends_in_a_traceback(tmp_path: Path) -> None:
             with pytest.raises(BundleError) as refused:  # of two tensors, if they are read at all
                 import_network(read_state(file).tensors, SLOTS, HISTORY, "QIN.model")
             assert not PYTORCHS.search(str(refused.value))
+
+
+def test_a_safetensors_file_is_read_as_the_state_dict(tmp_path: Path) -> None:
+    state = their_state()
+    save_file(state, tmp_path / "QIN.safetensors")
+    found, changes = read_state(tmp_path / "QIN.safetensors")
+    assert not changes
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)

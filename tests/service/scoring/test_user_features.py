@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from feature_store import connect
-from feature_store.errors import StoreUnavailable
+from feature_store.errors import StoreMismatch, StoreUnavailable
 from feature_store.lmdb.environment import USERS, acquire, release
 from feature_store.options import StoreOptions
+from loadtest.oracle.bundle_oracle import BundleOracle
 from model_export.build import build
 from model_export.quality.random_network import random_network
 from service.errors import ModelRefused
@@ -140,6 +142,18 @@ async def test_int8_shortlists_and_their_audit_know_the_user(
         assert answer.json()["item_ids"] == items[best].tolist()
         assert_allclose(answer.json()["scores"], exact[best], atol=TOLERANCE)
         await until(lambda: metric(state, "qin_top_k_rechecks_total", result="equal") == 1)
+
+
+async def test_a_store_that_does_not_fit_the_named_bundle_is_refused_with_cause_and_remedy(
+    plain: World,
+) -> None:
+    other = build(random_network(LEVELLED, SIZES), plain.models.parent / "alone", version="levels")
+    refusal = r"^bundle levels: .*user\.country: not in the store.*`python -m feature_store load"
+    with pytest.raises(StoreMismatch, match=refusal):
+        async with opened(plain, bundle=other.path):
+            pass
+    with pytest.raises(StoreMismatch, match=refusal):
+        await asyncio.to_thread(BundleOracle, other.path, plain.store)
 
 
 async def test_from_plain_to_users_that_are_added_to_the_same_store(plain: World) -> None:
