@@ -89,3 +89,8 @@ class Catalogue:
     def digest(self) -> str:
         """Digest of ids and their rows."""
         return hashlib.sha256(self.ids.tobytes()).hexdigest()
+
+    @property
+    def features_digest(self) -> str:
+        """Digest of the items' features."""
+        return hashlib.sha256(self.rows.tobytes()).hexdigest()[:16]

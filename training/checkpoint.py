@@ -23,7 +23,9 @@ from feature_store.lfs_pointer import LFS_BYTES, lfs_fault
 from feature_store.schema import FeatureSchema
 from feature_store.wording import worded
 from training.qin import QIN, QINSizes
+from training.recipe import Recipe, differences
 
+DATA = "data"  # digest of a run's data, in the metrics
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
 USER_INDEX = "user_index.parquet"  # a users file, where training found the users' indices
 MOST_SHOWN = 4  # tensors that do not fit
@@ -39,6 +41,29 @@ class _Config(BaseModel):
     format: Literal[1] = 1
     feature_schema: FeatureSchema
     sizes: QINSizes
+
+
+def replaced(folder: Path, recipe: Recipe, schema: FeatureSchema, data: str) -> str:
+    """Describe what a run would replace in a folder; empty where it repeats the run of there."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return ""
+    try:
+        config = _Config.model_validate_json(_opened(folder / CONFIG).read_bytes())
+        metrics = read_metrics(folder)
+        kept = Recipe.model_validate(metrics.get("recipe"))
+    except (CheckpointError, ValidationError):
+        return "files that are no checkpoint"
+    other = []
+    if kept != recipe:
+        numbers = differences(kept.model_dump_json(), recipe.model_dump_json())
+        other.append(f"another recipe{numbers}")
+    if config.feature_schema != schema:
+        other.append("another schema")
+    if metrics.get(DATA, data) != data:
+        other.append("other data")
+    if other:
+        return f"the checkpoint of {' and '.join(other)}"
+    return "" if DATA in metrics else "a checkpoint without a record of its data"
 
 
 def save(

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from feature_store.parquet.parts import ParquetParts
-from feature_store.schema import Categorical, FeatureSchema
+from feature_store.parquet.table import tables_of
+from feature_store.schema import Categorical, Dense, FeatureSchema
 from training.catalogue import Catalogue
 from training.progress import OnProgress, no_progress
 from training.reader import ReaderError, read_rows
@@ -17,6 +21,7 @@ from training.users import UserTable
 
 __all__ = ["Data", "ReaderError", "Rows", "open_data", "open_held_out"]
 logger = logging.getLogger("training")
+LARGEST_MEAN_SQUARE = 100.0  # of a column of a dense feature, beyond which a warning names it
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ def open_data(
         train = replace(train, users=train.users.with_index(identity, tables[-1]))
     elif identity and train.users and min_count > 1:
         train = replace(train, users=train.users.without_rare(identity, min_count))
+    _warn_of_magnitudes(folder, train, tables)
     return Data(items, train, _labelled(folder, "valid", items, on_progress, cache, tables))
 
 
@@ -124,6 +130,38 @@ def _labelled(
             rows.label[0],
         )
     return rows
+
+
+def _warn_of_magnitudes(folder: Path, train: Rows, tables: Sequence[UserTable]) -> None:
+    """Name the dense features that a network is badly trained on unless they are scaled.
+
+    All items of the catalogue count, and the users of the training rows. A column's mean square
+    is mean² + deviation².
+    """
+    for feature in train.schema.item:
+        if isinstance(feature, Dense):
+            file = _file(folder, "item_info")
+            if feature.name not in tables_of(file)[0].columns:
+                file = _file(folder, "item_feature")
+            _warn_of_magnitude(feature, train.items.tensors[feature.name], str(file))
+    sources = {f.name: table.source for table in tables for f in table.features}
+    for feature in train.schema.user:
+        if isinstance(feature, Dense) and train.users:
+            source = sources.get(feature.name, str(_file(folder, "train")))
+            _warn_of_magnitude(feature, train.users.tensors[feature.name], source)
+
+
+def _warn_of_magnitude(feature: Dense, values: Tensor, source: str) -> None:
+    columns = values[1:].numpy()  # the first is padding, or the unknown user
+    squares = np.einsum("ij,ij->j", columns, columns, dtype=np.float64) / max(1, len(columns))
+    if (largest := squares.max()) > LARGEST_MEAN_SQUARE:
+        logger.warning(
+            "warning: %s: column %s: values of about %s (root mean square); dense features are "
+            "not scaled: divide them, in the store's files too",
+            source,
+            feature.name,
+            f"{largest**0.5:,.0f}",
+        )
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -7,6 +7,7 @@ same weights as an uninterrupted one.
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -30,7 +31,9 @@ from training.optimiser import Optimiser
 from training.plots import learning_curve
 from training.progress import OnProgress, no_progress
 from training.qin import QIN, Batch, Standardised
-from training.recipe import Recipe
+from training.recipe import Recipe, differences
+
+logger = logging.getLogger("training")
 
 
 class FitError(ValueError):
@@ -50,7 +53,13 @@ def fit(
 
     Resumes a killed run: the state of the last complete epoch is kept next to ``out`` until the
     run is complete and ``out`` is written. So are the epochs' metrics, ``OUT.metrics.jsonl``.
+    A warning names a checkpoint of another recipe, schema or data that ``out`` has.
     """
+    data = f"{train.digest} {valid.digest}"
+    kept_data = f"{data} {train.items.features_digest}"
+    there = checkpoint.replaced(out, recipe, train.schema, kept_data)
+    if there and group.first:
+        logger.warning("warning: %s: training replaces %s", out, there)
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     network = QIN(train.schema, recipe.sizes, recipe.initial)
@@ -62,7 +71,6 @@ def fit(
     optimiser = Optimiser(network, recipe)
     if not 0 < valid.label.sum() < len(valid):
         raise FitError("valid.parquet has labels of one kind only: AUC is undefined")
-    data = f"{train.digest} {valid.digest}"
     run = _Run(network, optimiser, recipe, data, out.with_name(f".{out.name}.resume.pt"))
     run.resume()
     if group.first:
@@ -96,7 +104,7 @@ def fit(
         files = {"learning_curve.png": curve, JSON_LINES: lines.content}
         if train.users and train.users.assigned:
             files[checkpoint.USER_INDEX] = train.users.assigned.parquet()
-        checkpoint.save(out, network, run.metrics(), files)
+        checkpoint.save(out, network, run.metrics() | {checkpoint.DATA: kept_data}, files)
         lines.remove()
         run.remove_state()
     return run.metrics()
@@ -256,9 +264,10 @@ class _Run:
             raise FitError(f"{self.state}: damaged; remove it to start over") from error
         other = [name for name, ours in self.identity.items() if saved.get(name) != ours]
         if other:
+            numbers = differences(saved["recipe"], self.identity["recipe"])
             raise FitError(
-                f"{self.state}: a run with another {' and '.join(other)} was stopped here; "
-                "finish it with its own options, remove this file to start over, or give "
+                f"{self.state}: a run with another {' and '.join(other)} was stopped here{numbers}"
+                "; finish it with its own options, remove this file to start over, or give "
                 "another --out"
             )
         self.network.load_state_dict(content["network"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from training.sizes import QINSizes
@@ -94,3 +94,21 @@ def fields(
 def get(recipe: Recipe, name: str) -> object:
     """Return the number of a dotted name."""
     return next(value for known, _, value in fields(recipe) if known == name)
+
+
+def differences(kept: str | None, given: str) -> str:
+    """Name the numbers in which two recipes (JSON) differ: `` (epochs 2, not 1)``, or nothing."""
+    try:
+        pairs = zip(
+            fields(Recipe.model_validate_json(kept or "")),
+            fields(Recipe.model_validate_json(given)),
+            strict=True,
+        )
+    except ValidationError:
+        return ""
+    named = [
+        f"{name} {old}, not {new}"
+        for (name, _, old), (_, _, new) in pairs
+        if old != new and not isinstance(old, BaseModel)
+    ]
+    return f" ({'; '.join(named)})" if named else ""

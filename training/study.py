@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from training.recipe import differences
 from training.search_space import SearchError
 
 JOURNAL, IDENTITY, FAILURE = "study.journal", "identity", "failure"
@@ -53,8 +54,11 @@ def opened(folder: Path, identity: Mapping[str, str], prune: bool = True) -> Ite
         kept = study.user_attrs.get(IDENTITY) or dict(identity)
         other = [name for name, ours in identity.items() if kept.get(name) != ours]
         if other:
+            numbers = (
+                differences(kept.get("recipe"), identity["recipe"]) if "recipe" in other else ""
+            )
             raise SearchError(
-                f"{folder}: a study with another {' and '.join(other)} is here; "
+                f"{folder}: a study with another {' and '.join(other)} is here{numbers}; "
                 "go on with its own, or give another --out"
             )
         study.set_user_attr(IDENTITY, dict(identity))

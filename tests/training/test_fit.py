@@ -126,7 +126,9 @@ def test_a_stopped_run_with_another_recipe_is_refused_by_name(tmp_path: Path) ->
     with pytest.raises(KeyboardInterrupt):
         fit_with(RECIPE, tmp_path / "c", stop)
     with pytest.raises(
-        FitError, match=r"another recipe was stopped here.*remove this file.*another --out"
+        FitError,
+        match=r"another recipe was stopped here \(seed 3, not 4\); "
+        r".*remove this file.*another --out",
     ):
         fit_with(recipe, tmp_path / "c", lambda what, done, total: None)
 

@@ -270,7 +270,7 @@ def test_the_commands_search_and_train_the_best_recipe(tmp_path: Path) -> None:
     assert json.loads(fitted.stdout)["valid_auc"] == content["best"]["valid_auc"]
     other = training(*words, "--trials", "3", "--set", "epochs=1")
     assert other.returncode == 1
-    assert "a study with another recipe is here" in other.stderr
+    assert "a study with another recipe is here (epochs 2, not 1); " in other.stderr
 
     long = ("--out", str(tmp_path / "long"), "--set", "epochs=1000")
     stopped = subprocess.Popen(
@@ -298,7 +298,10 @@ def test_without_the_extra_tune_is_refused_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, *words]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
-    told = "error: tune: requires the extra tune: pip install 'qin-serving[tune]'"
+    told = (
+        "error: tune: requires the extra tune: `make setup` in a clone, elsewhere "
+        "pip install -c constraints.txt 'qin-serving[tune]'"
+    )
     assert refused.stderr.splitlines() == [told]
 
 

@@ -58,7 +58,10 @@ def tune(
     Writes trials.csv, study.png and best.yaml, a file for `fit --recipe`, into the folder.
     """
     if importlib.util.find_spec("optuna") is None:
-        fail("tune: requires the extra tune: pip install 'qin-serving[tune]'")
+        fail(
+            "tune: requires the extra tune: `make setup` in a clone, elsewhere "
+            "pip install -c constraints.txt 'qin-serving[tune]'"
+        )
     from training.search_space import SearchSpace
 
     with exit_on_error():
