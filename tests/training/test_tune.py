@@ -166,16 +166,16 @@ def test_a_time_that_is_over_ends_at_an_epoch_and_the_next_call_goes_on(tmp_path
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"space": SearchSpace({"seed": Range(kind="int", low=1, high=9)})}, "space"),
-        ({"valid": small_rows(200, seed=3)}, "data"),
-        ({"base": BASE.model_copy(update={"epochs": 2})}, "recipe"),
+        ({"space": SearchSpace({"seed": Range(kind="int", low=1, high=9)})}, "space is here; "),
+        ({"valid": small_rows(200, seed=3)}, "data is here; "),
+        ({"base": BASE.model_copy(update={"epochs": 2})}, r"recipe is here \(epochs 3, not 2\); "),
     ],
 )
 def test_a_study_of_something_else_is_refused_by_name(
     tmp_path: Path, changes: dict[str, object], named: str
 ) -> None:
     run(tmp_path, 1)
-    with pytest.raises(SearchError, match=f"a study with another {named} is here; .*another --out"):
+    with pytest.raises(SearchError, match=f"a study with another {named}.*another --out"):
         tune(search(**changes), tmp_path, 2)
 
 
