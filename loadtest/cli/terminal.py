@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from feature_store.wording import with_file
 from loadtest.generator.runner import Run, RunError
 from loadtest.oracle.bundle_oracle import BundleOracle, OracleError
 from loadtest.oracle.comparison import Oracle
@@ -43,6 +42,8 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, RunError, OSError) as error:
+        from feature_store.wording import with_file
+
         console.print(f"[bold red]error:[/] {escape(with_file(error))}", highlight=False)
         raise typer.Exit(2) from None
 

@@ -40,7 +40,10 @@ def test_two_canaries_take_different_users() -> None:
 
 
 def version(name: str) -> LoadedModel:
-    return LoadedModel(SimpleNamespace(version=name, schema=None), SimpleNamespace())  # type: ignore[arg-type]
+    return LoadedModel(
+        SimpleNamespace(version=name, schema=SimpleNamespace(user=(), request=())),
+        SimpleNamespace(),
+    )  # type: ignore[arg-type]
 
 
 async def test_a_version_is_drained_when_its_last_request_ends() -> None:

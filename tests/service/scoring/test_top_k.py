@@ -108,8 +108,8 @@ async def answer_wrongly(
     model = state.registry.active.model
     honest = model.logits
 
-    def blind(items: Any, history: Any, precision: Any = "fp32") -> Any:
-        logits = honest(items, history, precision)
+    def blind(items: Any, history: Any, precision: Any = "fp32", user: Any = None) -> Any:
+        logits = honest(items, history, precision, user)
         logits[np.argmax(logits)] = -20.0
         return logits
 
