@@ -1,4 +1,4 @@
-"""The real service on mapped stores: every score is the offline one, whatever ids its texts are."""
+"""The real service on mapped stores: every score is the offline one, with texts of every kind."""
 
 from __future__ import annotations
 

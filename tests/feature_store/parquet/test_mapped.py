@@ -71,7 +71,7 @@ def test_items_and_histories_of_text_ids_are_loaded_and_looked_up(
     assert item["features"]["colours"] == ROWS["colours"][7].tolist()
     assert "item 'sku 7/ä'" in run("get-item", store_url, TEXTS[7]).stdout
     for command in ("get-user", "get-item"):
-        assert run(command, store_url, "nobody").exit_code == 4
+        assert run(command, store_url, "unknown").exit_code == 4
         refused = run(command, store_url, "x" * (LONGEST + 1))
         assert refused.exit_code == 2
         assert "129 characters" in refused.stderr

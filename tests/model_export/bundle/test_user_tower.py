@@ -1,4 +1,4 @@
-"""The user's side of a request: one row for all candidates, whatever is known of it."""
+"""The user's side of a request: one row for all candidates, with all, some or no features given."""
 
 from __future__ import annotations
 
