@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model_export.bundle.bundle import Bundle
+from model_export.bundle.manifest import table_file
 from service.errors import Conflict
 from service.lifecycle.catalog import ModelCatalog, State
 from service.lifecycle.unloader import Unloader
@@ -49,8 +50,15 @@ class MemoryBudget:
         return True
 
     def _expected_bytes(self, bundle: Bundle) -> int:
-        """Add up its files, and a table with as many items as the active one."""
-        files = sum(record.size for record in bundle.manifest.files.values())
+        """Add up its files, and a table with as many items as the active one.
+
+        Tables of users are mapped: the page cache holds them once for all workers, so each counts
+        its share.
+        """
+        manifest, workers = bundle.manifest, self._catalog.settings.workers
+        mapped = set(map(table_file, manifest.mapped))
+        sizes = ((name, record.size) for name, record in manifest.files.items())
+        files = sum(size // workers if name in mapped else size for name, size in sizes)
         active, schema = self._catalog.registry.active, bundle.schema
         items = active.table.count if active else 0
         numbers = schema.item_vector_width + schema.network_width + len(schema.context)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import table_file
 from service.artifacts.local_copies import LocalCopies
 from service.errors import Conflict, ModelRefused
 from service.lifecycle import load_steps, memory_budget
@@ -18,6 +20,7 @@ from service.state import ServiceState
 from tests.service.in_process import ask, opened
 from tests.service.lifecycle import hostile
 from tests.service.lifecycle.conftest import two_versions
+from tests.service.user_world import make_user_world
 from tests.service.world import World
 
 ALONE: dict[str, Any] = {"model_policy": "manual", "fleet": ""}
@@ -38,6 +41,14 @@ def world(published: World) -> World:
     copies = LocalCopies(Settings().private, published.models)
     (copies.path / "state.json").unlink(missing_ok=True)
     return published
+
+
+@pytest.fixture
+def with_users(tmp_path: Path) -> World:
+    """``small-1`` and the same as ``small-2``, with a table of users in a file of its own."""
+    world = make_user_world(tmp_path).world
+    hostile.copied(world.models / "small-1", "small-2")
+    return world
 
 
 async def serves(state: ServiceState, version: str) -> bool:
@@ -113,6 +124,25 @@ async def test_without_memory_for_it_nothing_is_loaded(
         with pytest.raises(ModelRefused, match="MiB are needed and 0 MiB are free: unload a"):
             await state.manager.load("small-1")
         assert await serves(state, "small-2")
+
+
+async def test_a_table_that_workers_map_together_is_counted_once_for_all(
+    with_users: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = with_users
+    manifest = world.bundle.manifest
+    assert manifest.mapped == {"user_id"}
+    table = manifest.files[table_file("user_id")].size
+    others = sum(record.size for record in manifest.files.values()) - table
+    free = int(1.1 * (others + 0.8 * table))  # enough for a quarter of it and a table of items
+    monkeypatch.setattr(memory_budget, "available_bytes", lambda: free)
+    for workers, fits in ((1, False), (4, True)):
+        async with opened(world, model_policy="manual", workers=workers) as state:
+            if fits:
+                await state.manager.load("small-1")
+            else:
+                with pytest.raises(ModelRefused, match="MiB are needed"):
+                    await state.manager.load("small-1")
 
 
 async def test_without_keeping_the_version_before_it_is_freed(world: World) -> None:
