@@ -152,12 +152,12 @@ class ItemParquet:
                 faults.setdefault(row, (feature.name, reason))
         is_item = np.ones(len(ids), bool)
         for row in np.flatnonzero(ids == self._reader.zero).tolist():
-            is_item[row] = any(rows[row].tobytes())
+            is_item[row] = _has_features(rows[row])
         for joined in self._joined:
             for row, fault in joined.fill(rows, keys, is_item).items():
                 faults.setdefault(row, fault)
         for row in np.flatnonzero(~is_item).tolist():  # a later file may have features of id 0
-            is_item[row] = any(rows[row].tobytes())
+            is_item[row] = _has_features(rows[row])
         again = self._again[(self._again >= first) & (self._again < first + len(ids))] - first
         for row in again.tolist():
             faults.setdefault(row, (self.id_column, f"id {keys.shown(row)} repeated"))
@@ -311,3 +311,8 @@ def _default_id_column(table: ParquetTable, schema: FeatureSchema) -> str:
         f"{table.path}: has no column item_id; name the id column "
         f"(it has: {', '.join(table.columns)})"
     )
+
+
+def _has_features(row: np.void) -> bool:
+    """Whether a value is not zero; a negative zero, as of 0 times a negative number, is zero."""
+    return any(np.any(row[name]) for name in row.dtype.names or ())

@@ -30,7 +30,7 @@ def import_fuxictr(
     with refusals():
         from feature_store.parquet.columns import DataFileError
         from model_export.bundle.errors import BundleError
-        from model_export.fuxictr.checkpoint import import_network
+        from model_export.fuxictr.checkpoint import import_network, order_warning
         from model_export.fuxictr.items import slots_of
         from model_export.fuxictr.names import USER
         from model_export.fuxictr.state_file import read_state
@@ -45,6 +45,8 @@ def import_fuxictr(
             slots = slots_of(items)
             identity = "user_id" if users is None else INDEX
             network = import_network(state, slots, history, str(model), identity)
+            if warning := order_warning(state):
+                typer.echo(f"{model}: {warning}", err=True)
             if USER in state and bool(state[USER][0].any()):  # FuxiCTR's, without a padding_idx
                 told = "row 0 of user_id is not zero: unknown users are scored with it"
                 typer.echo(f"{model}: {told}", err=True)

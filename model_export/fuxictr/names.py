@@ -14,8 +14,12 @@ from dataclasses import dataclass
 Dimension = int | str  # a symbol has one size in all keys
 
 TABLE = "embedding_layer.embedding_layer.embedding_layers"
+LEVEL_NAMES = ("likes_level", "views_level")
+FEATURES = ("user_id", *LEVEL_NAMES, "item_id", "item_tags")  # with tables, in the authors' order
+TABLES = frozenset(f"{TABLE}.{name}.weight" for name in FEATURES)
 _CONTENT = "embedding_layer.embedding_layer.feature_encoders.item_emb_d128.weight"
 ROOTS = frozenset({"embedding_layer", "attention_layers", "qnn"})  # first parts of all keys
+NORM_COUNT = "num_batches_tracked"  # of a batch norm, which no score uses
 LAYERS = 4  # default for a file without layer keys
 
 _SHAPES: dict[str, tuple[Dimension, ...]] = {
@@ -71,7 +75,7 @@ def layer_keys(number: int) -> dict[str, tuple[Dimension, ...]]:
         f"{norm}.bias": ("X",),
         f"{norm}.running_mean": ("X",),
         f"{norm}.running_var": ("X",),
-        f"{norm}.num_batches_tracked": (),
+        f"{norm}.{NORM_COUNT}": (),
         f"qnn.activation.{number}.weight": (1,),
     }
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from feature_store.lfs_pointer import LFS_BYTES, lfs_fault
 from model_export.bundle.errors import BundleError
-from model_export.fuxictr.names import ROOTS
+from model_export.fuxictr.names import NORM_COUNT, ROOTS
 
 # Names under which training scripts (Lightning: state_dict) keep the weights beside other state.
 HOLDERS = ("state_dict", "model_state_dict", "model")
@@ -152,7 +152,13 @@ def _renamed(path: Path, found: Mapping[str, Tensor], changes: list[str]) -> dic
 
 
 def _converted(tensors: dict[str, Tensor], changes: list[str]) -> dict[str, Tensor]:
-    """Convert floating-point tensors to float32."""
+    """Convert floating-point tensors to float32.
+
+    A count of batches that was converted with the weights becomes 0: no score uses it.
+    """
+    for key, tensor in tensors.items():
+        if key.endswith(NORM_COUNT) and tensor.is_floating_point():
+            tensors[key] = torch.zeros_like(tensor, dtype=torch.int64)
     others = [
         str(t.dtype).removeprefix("torch.")
         for t in tensors.values()

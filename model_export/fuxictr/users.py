@@ -18,4 +18,6 @@ def indices_of(path: Path, schema: FeatureSchema) -> UserTable:
     table = UserTable.read(path, schema)
     if not table.features:
         raise DataFileError(f"{path}: has no column {INDEX!r}: the index of each {USER}")
+    if not len(table.ids):
+        raise DataFileError(f"{path}: holds no users: import without --users to use ids as indices")
     return table

@@ -59,7 +59,7 @@ def their_state(
         "attention_layers.W_o.weight": normal(D, A),
     }
     if users:
-        state[USER] = normal(users, E)
+        state = {USER: normal(users, E)} | state  # in the order of the features
         state["attention_layers.W_o.bias"] = normal(D)
     for name in [n for n in state if n.startswith(TABLE)]:
         state[name][0] = 0
