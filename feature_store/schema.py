@@ -36,7 +36,8 @@ from pydantic import (
 from feature_store.wording import reading_yaml, worded
 
 MAX_HISTORY = 2048
-FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+FeatureName = Annotated[str, Field(pattern=NAME_PATTERN)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Vocabulary = Annotated[int, Field(ge=2, le=2**31 - 1)]
 

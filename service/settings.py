@@ -178,6 +178,11 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=1_048_576, ge=1024, description="Maximum request body; larger ones get 413."
     )
+    unknown_features: Literal["refuse", "ignore"] = Field(
+        default="refuse",
+        description="Request features that no version has that is or was loaded. refuse: 422; "
+        "ignore: left out, and named in the answer's `ignored`.",
+    )
     deadline_ms: float = Field(
         default=1000, gt=0, le=600_000, description="Deadline of a request without X-Deadline-Ms."
     )

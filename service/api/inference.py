@@ -48,7 +48,12 @@ async def infer(
         raise
     try:
         with permit, lease as version, CancelOnDisconnect(ctx.connection, permit.defer):
-            result, ranking = await state.scoring.score(query, version, deadline, ctx.timer, permit)
+            own = query
+            if query.features:
+                any_name = state.settings.unknown_features == "ignore"
+                elsewhere = state.registry.request_features
+                own = query.ignoring(version.request_features, elsewhere, any_name)
+            result, ranking = await state.scoring.score(own, version, deadline, ctx.timer, permit)
             if ranking.is_shortlisted and query.top_k is not None:
                 state.audit.offer(version, ranking, query.top_k)
     except DeadlinePassed:
@@ -73,6 +78,9 @@ def _after(
         metrics.cold_items.inc(result.cold_count)
     if result.cold_user:
         metrics.cold_users.inc()
+    for name in result.ignored:
+        kind = "other_version" if name in state.registry.request_features else "unknown"
+        metrics.ignored_features.labels(kind).inc()
     for what in result.degraded:
         metrics.degraded.labels(what).inc()
     if not result.complete:

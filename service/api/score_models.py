@@ -39,7 +39,7 @@ class ScoreRequest(BaseModel):
         Field(
             max_length=MOST_REQUEST_FEATURES,
             description="Request feature -> an index, or a number. A missing one or null is the "
-            "model's default.",
+            "model's default. One that only another loaded version has is left out: `ignored`.",
         ),
     ] = {}
     history: Annotated[
@@ -159,6 +159,13 @@ class ScoreAnswer(BaseModel):
         Field(
             description="User and request features without a known value, which count as missing. "
             "Of models with such features alone."
+        ),
+    ] = None
+    ignored: Annotated[
+        list[str] | None,
+        Field(
+            description="Request features that this version does not have, left out. "
+            "Absent if there are none."
         ),
     ] = None
     explanations: Annotated[

@@ -23,6 +23,7 @@ class LoadedModel:
     name: str = field(init=False)
     schema: FeatureSchema = field(init=False)
     has_user: bool = field(init=False)  # user or request features
+    request_features: frozenset[str] = field(init=False)  # their names
 
     def __post_init__(self) -> None:
         fill = partial(object.__setattr__, self)  # frozen
@@ -30,3 +31,4 @@ class LoadedModel:
         fill("name", self.model.version)
         fill("schema", self.model.schema)
         fill("has_user", bool(self.model.schema.user or self.model.schema.request))
+        fill("request_features", frozenset(f.name for f in self.model.schema.request))

@@ -25,6 +25,9 @@ class ModelRegistry:
         self.active: LoadedModel | None = None
         self.previous: LoadedModel | None = None  # while it is in memory
         self.canary: Canary | None = None
+        # Of all versions that are or were loaded: clients go on sending the features of a version
+        # that was rolled back automatically, here or elsewhere in the fleet, and unloaded.
+        self.request_features = set[str]()
         self.loading = set[LoadedModel]()  # not ready yet; changed by the loading thread
         self._loaded: dict[str, LoadedModel] = {}
         self._under_way: Counter[LoadedModel] = Counter()
@@ -33,6 +36,7 @@ class ModelRegistry:
     def add(self, version: LoadedModel) -> None:
         """Make the version available by its name."""
         self._loaded[version.name] = version
+        self.request_features |= version.request_features
 
     def activate(self, version: LoadedModel) -> None:
         """Switch to ``version``. Requests under way keep the one they took."""

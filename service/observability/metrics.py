@@ -146,6 +146,13 @@ class Metrics:
             ["what"],
             registry=registry,
         )
+        self.ignored_features = Counter(
+            "qin_ignored_features",
+            "Request features left out of a score, by kind: other_version, which another loaded "
+            "version has, or unknown (QIN_UNKNOWN_FEATURES).",
+            ["kind"],
+            registry=registry,
+        )
         self.cold_users = Counter(
             "qin_cold_users",
             "Scored requests without a stored or given history.",
@@ -299,6 +306,8 @@ class Metrics:
             self.model_swaps.labels(kind)
         for outcome in ("ready", "failed"):
             self.model_loads.labels(outcome)
+        for kind in ("other_version", "unknown"):
+            self.ignored_features.labels(kind)
         for outcome in ("scored", "dropped", "failed"):
             self.shadow.labels(outcome)
 

@@ -75,6 +75,7 @@ class ScoringPipeline:
         asked: dict[str, Value] | None = None
         if version.has_user or query.features:
             asked = query.request_features(version.schema)
+            asked = asked if version.has_user else None  # of a plain version all were left out
         timer.lap("parse")
         in_time(deadline)
 
@@ -115,6 +116,7 @@ class ScoringPipeline:
             explanations=explained,
             user_lost=user is not None and user.is_lost,
             defaulted=defaulted,
+            ignored=query.ignored,
         )
         if query.texts is not None and not result.complete:
             await query.texts.read(history[result.history_status != FOUND])

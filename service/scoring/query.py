@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from types import NoneType
+from typing import Any, Self
 
 import numpy as np
 
 from feature_store.contract import Ids
-from feature_store.schema import Categorical, FeatureSchema, Numeric
+from feature_store.schema import NAME_PATTERN, Categorical, FeatureSchema, Numeric
 from model_export.bundle.user_tower import Value
 from model_export.bundle.vectors import Indices
 from service.errors import InvalidField
 from service.scoring.id_texts import IdTexts
 
 Overrides = list[tuple[int, Indices]]  # (context column, (C,) values)
+FEATURE = re.compile(NAME_PATTERN.replace("$", r"\Z"))
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 
@@ -32,6 +35,7 @@ class ScoreQuery:
     texts: IdTexts | None = None  # if the ids of the answer are strings
     user_text: str | None = None  # the user's text id, if the store has such
     features: Mapping[str, Any] = field(default_factory=dict)  # of the request, by name
+    ignored: tuple[str, ...] = ()  # of these: the version that answers does not have them
 
     @property
     def explained(self) -> int:
@@ -81,6 +85,8 @@ class ScoreQuery:
         """The request features without those that are null. InvalidField names the first fault."""
         wanted, found = {f.name: f for f in schema.request}, dict[str, Value]()
         for name, value in self.features.items():
+            if name in self.ignored:
+                continue
             if name not in wanted:
                 known = ", ".join(wanted) or "none"
                 detail = f"no such request feature; there are: {known}"
@@ -90,6 +96,20 @@ class ScoreQuery:
             if value is not None:
                 found[name] = float(value) if isinstance(wanted[name], Numeric) else value
         return found
+
+    def ignoring(self, known: Collection[str], elsewhere: Collection[str], any_name: bool) -> Self:
+        """Leave out features that are not ``known``: those ``elsewhere``, or all of a valid name.
+        InvalidField if the value of one is none of any feature's."""
+        left_out = [
+            name
+            for name in self.features
+            if name not in known and (name in elsewhere or (any_name and FEATURE.match(name)))
+        ]
+        for name in left_out:
+            if type(self.features[name]) not in (int, float, NoneType):
+                detail = "Input should be a number or null"
+                raise InvalidField.of("features", name, detail=detail)
+        return replace(self, ignored=tuple(left_out)) if left_out else self
 
     def features_known_to(self, schema: FeatureSchema) -> dict[str, Any]:
         """The request features that this model takes."""

@@ -34,6 +34,7 @@ class ScoreResult:
     user_lost: bool = False  # the user's record could not be read: scored without
     # User and request features without a known value; None for a model without such features.
     defaulted: tuple[str, ...] | None = None
+    ignored: tuple[str, ...] = ()  # request features that the model does not have
     cold_count: int = field(init=False)
     complete: bool = field(init=False)  # every item was in the table: none is missing or damaged
     # No history was found or given; not that the store did not say, or that none of its items is
@@ -78,6 +79,8 @@ class ScoreResult:
         optional: dict[str, Any] = {}
         if self.defaulted is not None:
             optional["defaulted"] = self.defaulted
+        if self.ignored:
+            optional["ignored"] = self.ignored
         if self.explanations is not None:
             positions = np.arange(len(self.candidates))[chosen]
             optional["explanations"] = self.explanations.as_json(positions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from feature_store import connect
 from feature_store.contract import Ids, UserRows
 from feature_store.options import StoreOptions
 from feature_store.schema import FeatureSchema
+from model_export.build import build
 from model_export.quality.golden_cases import network_answer, network_items
+from model_export.quality.random_network import random_network
 from tests.service.mapped_world import MappedWorld, make_mapped, text_of
 from tests.service.world import World, make_world
 from training.qin import QIN, QINSizes
@@ -106,6 +108,20 @@ def make_user_world(folder: Path) -> UserWorld:
     rows = make_users(len(users), np.random.default_rng(5), LEVELLED)
     asyncio.run(put_users(world.store, dict(zip(users, np.split(rows, len(rows)), strict=True))))
     return UserWorld(world, dict(zip(users, np.split(rows, len(rows)), strict=True)))
+
+
+async def add_levels(plain: World, version: str = "levels-1") -> UserWorld:
+    """Add user features, records and a version that has them to the store and the models of a plain
+    world, as a deployment does."""
+    network, numbers = random_network(LEVELLED, SIZES), np.arange(1, 5)
+    rows = make_users(4, np.random.default_rng(3), LEVELLED)
+    options = StoreOptions(budget_ms=5_000)
+    store = await connect(plain.store, LEVELLED, create=True, options=options)
+    await store.put_users(numbers, rows)
+    await store.close()
+    build(network, plain.models, version=version)
+    records = dict(zip(numbers.tolist(), np.split(rows, 4), strict=True))
+    return UserWorld(replace(plain, network=network), records)
 
 
 async def put_users(url: str, records: Mapping[int, UserRows]) -> None:
