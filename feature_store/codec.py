@@ -31,7 +31,7 @@ from feature_store.contract import (
     Rows,
     UserBatch,
 )
-from feature_store.errors import StoreCorrupt
+from feature_store.errors import StoreCorrupt, StoreStale
 from feature_store.schema import FeatureSchema
 
 FORMAT = 1
@@ -161,6 +161,11 @@ class UserCodec(RecordCodec):
             return np.frombuffer(record, self.dtype, 1, _HEADER).copy(), FOUND
         batch = self.decode(np.array([user_id]), [record])
         return batch.rows, int(batch.status[0])
+
+    def unpatchable(self, user_id: int, record: bytes, status: int) -> StoreCorrupt:
+        """Return the error for a record that is CORRUPT or STALE."""
+        kind = StoreStale if status == STALE else StoreCorrupt
+        return kind(f"user {user_id}: {self.fault(user_id, record)}; replace the whole record")
 
     def fault(self, number: int, record: bytes) -> str | None:
         faults = [codec.fault(number, record) for codec in self._earlier]

@@ -58,6 +58,7 @@ class User:
     history: Ids | None  # newest first; None: no clicks
     row: UserRows  # (1,); all zero unless FOUND
     status: int  # of the record: FOUND | MISSING | CORRUPT | STALE
+    history_fault: StoreError | None = None  # the history is damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,8 @@ class FeatureStore(Protocol):
     async def user(self, user_id: int) -> User:
         """Return a user's history and record, in one round trip.
 
-        A damaged history raises; a damaged record is CORRUPT. The schema is read again, at most
-        once a second, when the record is STALE.
+        Damage costs what is damaged alone: the history is then ``history_fault``, the record
+        CORRUPT. The schema is read again, at most once a second, when the record is STALE.
         """
 
     async def users(self, user_ids: Ids) -> UserBatch:
@@ -148,7 +149,7 @@ class FeatureStore(Protocol):
     async def patch_user(self, user_id: int, change: Callable[[UserRows], None]) -> bool:
         """Edit the user's row as ``patch_item`` an item's; False if there is no record.
 
-        StoreCorrupt if it is CORRUPT or STALE.
+        StoreCorrupt if it is CORRUPT; StoreStale if it is STALE.
         """
 
     async def delete_user(self, user_id: int) -> bool:

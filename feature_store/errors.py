@@ -45,3 +45,7 @@ class TextCollision(StoreError):
 
 class StoreCorrupt(StoreError):
     """Stored bytes are damaged. Items are reported one by one in their batch instead."""
+
+
+class StoreStale(StoreCorrupt):
+    """A user record to be patched has features that the schema read earlier lacks."""

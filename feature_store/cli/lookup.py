@@ -72,6 +72,8 @@ async def _user(url: str, user_id: str) -> Found:
     async with opened(url) as store:
         identity, number = _checked(store, user_id, "user_id")
         user = await store.user(number)
+        if user.history_fault is not None:
+            raise user.history_fault
         fault = None
         if user.status not in (FOUND, MISSING):
             fault = await store.user_fault(number)

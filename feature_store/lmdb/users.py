@@ -42,15 +42,19 @@ class UserRecords:
         """Read history and record from one snapshot."""
         key, users = key_of(user), self._environment.db.get(USERS)
         if users is None or self.codec is None:
+            row, status = np.zeros(1, self._dtype), MISSING
             packed = self._environment.get(key, self._histories)
-            return User(self._history(user, packed), np.zeros(1, self._dtype), MISSING)
-        packed, record = self._environment.read(
-            lambda txn: (txn.get(key, db=self._histories), txn.get(key, db=users))
-        )
-        return User(self._history(user, packed), *self.codec.decode_one(user, record))
-
-    def _history(self, user: int, record: bytes | None) -> Ids | None:
-        return None if record is None else decode_history(user, record)[: self._longest]
+        else:
+            packed, record = self._environment.read(
+                lambda txn: (txn.get(key, db=self._histories), txn.get(key, db=users))
+            )
+            row, status = self.codec.decode_one(user, record)
+        if packed is None:
+            return User(None, row, status)
+        try:
+            return User(decode_history(user, packed)[: self._longest], row, status)
+        except StoreCorrupt as fault:
+            return User(None, row, status, fault)
 
     def read_all(self, ids: Ids) -> UserBatch:
         users = self._environment.db.get(USERS)
@@ -86,8 +90,7 @@ class UserRecords:
                 return False
             batch = codec.decode(ids, [record])
             if batch.status[0] != FOUND:
-                fault = codec.fault(user, record)
-                raise StoreCorrupt(f"user {user}: {fault}; replace the whole record")
+                raise codec.unpatchable(user, record, int(batch.status[0]))
             change(batch.rows)
             txn.put(key, codec.encode(ids, batch.rows)[0], db=db)
             return True

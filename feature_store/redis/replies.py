@@ -39,6 +39,8 @@ def history_of(user_id: int, reply: list[bytes]) -> Ids | None:
     """(H,) item ids, newest first; None for an absent list (a user never seen)."""
     if not reply:
         return None
+    if not isinstance(reply, list):
+        raise UnexpectedReply(f"redis: LRANGE was answered by {type(reply).__name__}")
     try:
         ids = np.array([int(item) for item in reply], np.int64)
     except (ValueError, OverflowError) as error:

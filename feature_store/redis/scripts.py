@@ -97,7 +97,7 @@ return 1"""
 DELETE_USER_WITH_TEXT = """
 local seconds = redis.call('TTL', KEYS[3])
 if seconds == -2 then redis.call('DEL', KEYS[2])
-elseif seconds > 0 then redis.call('EXPIRE', KEYS[2], seconds) end
+elseif seconds >= 0 then redis.call('EXPIRE', KEYS[2], math.max(seconds, 1)) end
 return redis.call('DEL', KEYS[1])"""
 
 # KEYS: user record, history, text, the user's keys, idempotency keys. ARGV: members of the user's

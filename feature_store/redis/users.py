@@ -7,8 +7,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import numpy as np
 
 from feature_store.codec import UserCodec
-from feature_store.contract import FOUND, MISSING, Ids, User, UserBatch, UserRows
-from feature_store.errors import StoreCorrupt, StoreMismatch, StoreUnavailable
+from feature_store.contract import CORRUPT, FOUND, MISSING, Ids, User, UserBatch, UserRows
+from feature_store.errors import (
+    StoreCorrupt,
+    StoreError,
+    StoreMismatch,
+    StoreRefused,
+    StoreUnavailable,
+)
 from feature_store.redis import scripts
 from feature_store.redis.client import RedisClient
 from feature_store.redis.connection import Parts
@@ -44,12 +50,18 @@ class UserRecords:
         commands = [self._layout.read_history(user, self._longest)]
         if self.codec is not None:
             commands.append(self._get(user))
-        reply, *records = await self._client.all(commands)
-        history = history_of(user, reply)
-        if self.codec is None:
-            return User(history, np.zeros(1, self._dtype), MISSING)
-        [record] = _records(records)
-        return User(history, *self.codec.decode_one(user, record))
+        reply, *records = await self._client.each(commands)
+        history: Ids | None = None
+        fault: StoreError | None = _of_one_key(reply)
+        if fault is None:
+            try:
+                history = history_of(user, reply)
+            except StoreCorrupt as damage:
+                fault = damage
+        if self.codec is None or _of_one_key(records[0]) is not None:
+            status = MISSING if self.codec is None else CORRUPT
+            return User(history, np.zeros(1, self._dtype), status, fault)
+        return User(history, *self.codec.decode_one(user, *_records(records)), fault)
 
     async def read_all(self, ids: Ids, lane: int = REQUESTS) -> UserBatch:
         if self.codec is None:
@@ -82,8 +94,7 @@ class UserRecords:
                 return False
             batch = codec.decode(ids, [record])
             if batch.status[0] != FOUND:
-                fault = codec.fault(user, record)
-                raise StoreCorrupt(f"user {user}: {fault}; replace the whole record")
+                raise codec.unpatchable(user, record, int(batch.status[0]))
             change(batch.rows)
             after = codec.encode(ids, batch.rows)[0]
             swap: Parts = ("EVAL", scripts.SWAP, 1, key, record, after)
@@ -151,6 +162,15 @@ class UserRecords:
                 " (load --schema)"
             )
         return self.codec
+
+
+def _of_one_key(reply: Reply) -> StoreRefused | None:
+    """Return an error that concerns its key alone, which has another type. Raises other errors."""
+    if isinstance(reply, StoreError):
+        if isinstance(reply, StoreRefused) and reply.of_one_key:
+            return reply
+        raise reply
+    return None
 
 
 def _records(replies: Sequence[Reply]) -> list[bytes | None]:

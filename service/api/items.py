@@ -29,8 +29,7 @@ class CatalogueItems:
         self._store, self._refresher, self._ids = store, refresher, ids
         self._schema = store.store.schema
 
-    @property
-    def contents(self) -> Contents:
+    async def contents(self) -> Contents:
         """Bounds of a valid body."""
         return contents_of(self._schema.stored_item)
 

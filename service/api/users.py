@@ -21,20 +21,15 @@ class UserRecords:
     def __init__(self, store: StoreReader) -> None:
         self._store = store
 
-    @property
-    def schema(self) -> FeatureSchema:
-        """A load may have added user features."""
-        return self._store.store.schema
-
-    @property
-    def contents(self) -> Contents:
+    async def contents(self) -> Contents:
         """Bounds of a valid body."""
-        return contents_of(self.schema.user)
+        return contents_of((await self._store.user_schema()).user)
 
     async def put(self, user: Item, values: Values) -> None:
         """Replace a record. Every feature must be given."""
+        schema = self._store.store.schema
         with naming_features():
-            row = user_row(self.schema, values)
+            row = user_row(schema, values)
         texts = {user.number: user.given} if isinstance(user.given, str) else None
         try:
             await self._store.put_user(np.array([user.number]), row, texts)
@@ -45,9 +40,10 @@ class UserRecords:
         """Change the given features."""
         if not values:
             raise InvalidField.of("body", detail="give at least one feature")
-        features = self.schema.user
+        schema = self._store.store.schema
+        features = schema.user
         with naming_features():  # before the store is asked
-            set_values(features, np.zeros(1, self.schema.user_dtype), values)
+            set_values(features, np.zeros(1, schema.user_dtype), values)
 
         def change(row: UserRows) -> None:
             set_values(features, row, values)

@@ -114,8 +114,7 @@ def _add_events(
 class _Records(Protocol):
     """Stored records, written by features by name."""
 
-    @property
-    def contents(self) -> Contents: ...
+    async def contents(self) -> Contents: ...
     async def put(self, one: Item, values: Values, /) -> None: ...
     async def patch(self, one: Item, values: Values, /) -> None: ...
     async def delete(self, one: Item, /) -> None: ...
@@ -171,11 +170,12 @@ def _add_records(
 ) -> None:
     records, limit = what.records, state.settings.max_body_bytes
     example = {"every feature": {"value": what.example}}
-    contents, (putting, patching, deleting) = records.contents, what.summaries
+    putting, patching, deleting = what.summaries
 
     async def values(request: Request) -> dict[str, Any]:
         _require_json(request)
-        return parse_object(await read_charged(request, limit), contents)
+        body = await read_charged(request, limit)
+        return parse_object(body, await records.contents())
 
     @contextmanager
     def writing(request: Request, verb: str) -> Iterator[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
@@ -22,10 +23,13 @@ from feature_store.errors import (
     StoreError,
     StoreFull,
     StoreRefused,
+    StoreStale,
     StoreUnavailable,
     TextCollision,
 )
 from feature_store.options import StoreOptions
+from feature_store.schema import FeatureSchema
+from feature_store.schema_record import RefreshPace
 from service.errors import ItemUnreadable, StoreFailure, UserUnreadable
 from service.observability.fast_metrics import Histogram
 from service.observability.logs import logger
@@ -33,6 +37,7 @@ from service.observability.metrics import Metrics
 from service.settings import Settings
 
 T = TypeVar("T")
+STALE = "its record has features added by a load that are not read yet; try again in a second"
 COLLISION = "two text ids have one number: the second is refused"
 LOG_EVERY_S = 1.0  # while it fails
 LOG_LATER_EVERY_S, LOG_LATER_AFTER_S = 60.0, 10.0
@@ -59,14 +64,26 @@ class StoreReader:
         self.reachable = True
         self._failing: dict[str, _Failing] = {}  # by operation
         self._seconds: dict[str, Histogram] = {}  # by operation
+        self._refresh = RefreshPace()
 
     def history(self, user_id: int) -> Awaitable[Ids | None]:
         """(H,) item ids, newest first; None for a user never seen."""
         return self._asked("history", self.store.history(user_id))
 
     async def user(self, user_id: int) -> User:
-        """A user's history and record."""
-        return await self._asked("user", self.store.user(user_id))
+        """A user's history and record. A damaged history is counted and logged as a failure."""
+        found = await self._asked("user", self.store.user(user_id))
+        if found.history_fault is not None:
+            self._failed("user", found.history_fault)
+        return found
+
+    async def user_schema(self) -> FeatureSchema:
+        """The store's schema, read again at most once a second: a load may have added user
+        features. As it was while the store fails."""
+        if self._refresh.due():
+            with suppress(StoreFailure):
+                return await self._asked("schema", self.store.refresh_schema())
+        return self.store.schema
 
     async def items(self, item_ids: Ids) -> ItemBatch:
         return await self._asked("items", self.store.items(item_ids))
@@ -124,6 +141,8 @@ class StoreReader:
                 raise
             if isinstance(error, StoreCorrupt) and operation == "patch_item":
                 raise ItemUnreadable("its record is damaged; PUT it whole") from error
+            if isinstance(error, StoreStale):
+                raise UserUnreadable(STALE) from error
             if isinstance(error, StoreCorrupt) and operation == "patch_user":
                 raise UserUnreadable("its record is damaged; PUT it whole") from error
             raise self.failure(error) from error

@@ -168,6 +168,12 @@ class Metrics:
             "History items left out because the store has no readable record of them.",
             registry=registry,
         )
+        self.users_unreadable = Counter(
+            "qin_users_unreadable",
+            "Requests scored without the user's record, by why: damaged, or stale.",
+            ["why"],
+            registry=registry,
+        )
         self.items_unnamed = Counter(
             "qin_items_unnamed",
             "History items left out of an answer's ids because their text ids could not be read.",

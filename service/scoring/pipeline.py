@@ -39,6 +39,7 @@ from service.scoring.user_features import UserFeatures
 EMPTY = np.empty(0, np.int64)  # a history
 OVERFLOW_ROUNDS = 2
 FEW_MISSED = 64
+UNREADABLE = {CORRUPT: "damaged", STALE: "stale"}  # status of a user's record -> why
 ATTEMPTS = 3  # the last one past the table, whose slots might be evicted again
 
 
@@ -142,7 +143,8 @@ class ScoringPipeline:
     ) -> tuple[Ids | None, UserFeatures]:
         """Read history and record in one round trip; ``given`` is used instead of the history.
 
-        As ``read_history`` where the store fails. A model without user features has no record.
+        As ``read_history`` where the store fails, or the history is damaged. A model without user
+        features has no record.
         """
         if not version.schema.user:
             stored = given if given is not None else await self.read_history(user_id, version)
@@ -154,11 +156,16 @@ class ScoringPipeline:
                 raise
             return given, UserFeatures(None, asked, is_lost=True)
         history = given
-        if history is None:
+        if history is None and found.history_fault is not None:
+            if not self.store.may_do_without:
+                raise self.store.failure(found.history_fault)
+        elif history is None:
             stored = found.history
             history = EMPTY if stored is None else stored[: version.schema.history_length]
         record = found.row if found.status == FOUND else None
-        return history, UserFeatures(record, asked, is_lost=found.status in (CORRUPT, STALE))
+        if found.status in UNREADABLE:
+            self.metrics.users_unreadable.labels(UNREADABLE[found.status]).inc()
+        return history, UserFeatures(record, asked, is_lost=found.status in UNREADABLE)
 
     async def _defaulted(
         self, user: UserFeatures, version: LoadedModel, run: ScoringRun

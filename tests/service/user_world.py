@@ -20,7 +20,7 @@ from model_export.build import build
 from model_export.quality.golden_cases import network_answer, network_items
 from model_export.quality.random_network import random_network
 from tests.service.mapped_world import MappedWorld, make_mapped, text_of
-from tests.service.world import World, make_world
+from tests.service.world import World, make_world, on_another_store
 from training.qin import QIN, QINSizes
 
 LEVELLED = FeatureSchema.from_yaml(
@@ -122,6 +122,13 @@ async def add_levels(plain: World, version: str = "levels-1") -> UserWorld:
     build(network, plain.models, version=version)
     records = dict(zip(numbers.tolist(), np.split(rows, 4), strict=True))
     return UserWorld(replace(plain, network=network), records)
+
+
+def on_store(users: UserWorld, url: str) -> UserWorld:
+    """The same, its items, histories and users in the store at ``url``."""
+    world = on_another_store(users.world, url)
+    asyncio.run(put_users(url, users.records))
+    return UserWorld(world, {user: row.copy() for user, row in users.records.items()})
 
 
 async def put_users(url: str, records: Mapping[int, UserRows]) -> None:

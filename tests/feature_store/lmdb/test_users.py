@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from feature_store.contract import FOUND, MISSING, Append
-from feature_store.errors import StoreRefused
+from feature_store.errors import StoreCorrupt, StoreRefused
 from feature_store.lmdb.environment import (
     DATABASES,
     NAMES,
@@ -16,6 +16,7 @@ from feature_store.lmdb.environment import (
     acquire,
     release,
 )
+from feature_store.lmdb.records import key_of
 from tests.feature_store.samples import SHOP, ids
 from tests.feature_store.stores import connect
 from tests.feature_store.user_samples import SCHEMA, user_rows
@@ -63,6 +64,20 @@ async def test_history_and_record_are_one_transaction(
     user = await store.user(7)
     assert (user.status, len(transactions)) == (FOUND, 1)
     assert user.history is not None
+    await store.close()
+
+
+async def test_a_damaged_history_costs_the_history_alone(tmp_path: Path) -> None:
+    store = await connect(f"lmdb://{tmp_path}", SCHEMA, create=True)
+    await store.put_users(ids(7), user_rows(1))
+    environment = acquire(tmp_path, create=False)
+    histories = environment.db["histories"]
+    environment.write(lambda txn: txn.put(key_of(7), b"noise", db=histories))
+    release(environment)
+    user = await store.user(7)
+    assert (user.status, user.row.tobytes()) == (FOUND, user_rows(1).tobytes())
+    assert user.history is None
+    assert isinstance(user.history_fault, StoreCorrupt)
     await store.close()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +13,11 @@ from redis.crc import key_slot
 
 from feature_store import FeatureStore
 from feature_store.contract import CORRUPT, FOUND, Append
-from feature_store.errors import StoreCorrupt
+from feature_store.errors import StoreCorrupt, StoreRefused
 from feature_store.redis.replies import UnexpectedReply
 from tests.feature_store.redis.test_layout import calls, prefix_of
 from tests.feature_store.redis_moves import migrating, move
-from tests.feature_store.redis_servers import ClusterGroup, Server, standalone
+from tests.feature_store.redis_servers import ClusterGroup, Server, standalone, until
 from tests.feature_store.samples import SHOP, ids
 from tests.feature_store.scripted_redis import scripted
 from tests.feature_store.stores import connect
@@ -81,6 +83,23 @@ async def test_a_text_expires_with_the_history_once_the_record_is_deleted(
     plain.expire(f"{prefix}:h:{{7}}", 500)
     assert await mapped.delete_user(7)
     assert 490 < plain.ttl(text) <= 500
+
+
+async def test_a_text_goes_with_a_history_that_is_about_to_expire(
+    redis: Server, redis_url: str, mapped: FeatureStore
+) -> None:
+    plain, prefix = redis.client(), prefix_of(redis_url)
+    text, history = f"{prefix}:ut:{{7}}", f"{prefix}:h:{{7}}"
+    await mapped.put_users(ids(7), user_rows(1), {7: "ada"})
+    async with asyncio.timeout(20):
+        while True:
+            await mapped.append_all([Append(7, [1], user_text="ada")])
+            plain.pexpire(history, 400)  # which TTL rounds to 0
+            assert await mapped.delete_user(7)
+            if plain.exists(history):
+                break
+            await mapped.put_users(ids(7), user_rows(1), {7: "ada"})
+    until(lambda: not plain.exists(text), "the text has expired", within_s=20)
 
 
 @pytest.mark.parametrize("user_text", [None, "ada"])
@@ -173,6 +192,32 @@ async def test_a_damaged_record_costs_the_record_alone(
         await store.patch_user(7, lambda row: None)
 
 
+@pytest.mark.parametrize("damage", [lambda r, k: r.rpush(k, "x"), lambda r, k: r.set(k, "x")])
+async def test_a_damaged_history_costs_the_history_alone(
+    redis: Server, redis_url: str, store: FeatureStore, damage: Callable[[Any, str], Any]
+) -> None:
+    await store.put_users(ids(7), user_rows(1))
+    damage(redis.client(), f"{prefix_of(redis_url)}:h:{{7}}")
+    user = await store.user(7)
+    assert (user.status, user.row.tobytes()) == (FOUND, user_rows(1).tobytes())
+    assert user.history is None
+    assert isinstance(user.history_fault, StoreCorrupt | StoreRefused)
+    with pytest.raises(type(user.history_fault)):
+        await store.history(7)
+
+
+async def test_a_record_of_another_type_costs_the_record_alone(
+    redis: Server, redis_url: str, store: FeatureStore
+) -> None:
+    await store.append(7, [1])
+    redis.client().rpush(f"{prefix_of(redis_url)}:u:{{7}}", "x")
+    user = await store.user(7)
+    assert user.history is not None
+    assert (user.status, user.history_fault) == (CORRUPT, None)
+    await store.put_users(ids(7), user_rows(1))
+    assert (await store.user(7)).status == FOUND
+
+
 @pytest.mark.parametrize("odd", [4, [4, 5], []])
 async def test_an_odd_reply_to_users_is_a_store_error(odd: object) -> None:
     record = [b"3", SCHEMA.to_yaml().encode(), b"64", None]
@@ -180,6 +225,8 @@ async def test_an_odd_reply_to_users_is_a_store_error(odd: object) -> None:
         store = await connect(f"redis://127.0.0.1:{port}", SCHEMA)
         with pytest.raises(UnexpectedReply):
             await store.users(ids(3))
+        with pytest.raises(UnexpectedReply):
+            await store.user(3)
         with pytest.raises(UnexpectedReply):
             await store.patch_user(3, lambda row: None)
         with pytest.raises(UnexpectedReply):

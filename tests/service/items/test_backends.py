@@ -94,17 +94,17 @@ async def test_a_steady_request_is_one_round_trip(
     is asked about once."""
     candidates = [*backed_world.ids[:20].tolist(), 10**12, 10**12 + 1]
     body = {"user_id": 3, "candidates": candidates}
-    servers = _servers(request, store_url)
+    servers = servers_of(request, store_url)
     async with opened(backed_world, fleet="") as state, client_of(state) as client:
         await state.refresher.close()  # only requests ask
         first = await client.post("/v1/score", json=body)
-        before, commands = _asked(state), _commands(servers)
+        before, commands = _asked(state), commands_of(servers)
         for _ in range(50):
             assert (await client.post("/v1/score", json=body)).json()["scores"] == (
                 first.json()["scores"]
             )
         assert _asked(state) == {"history": before["history"] + 50, "items": before["items"]}
-        assert _commands(servers) - commands == Counter({"lrange": 50} if servers else {})
+        assert commands_of(servers) - commands == Counter({"lrange": 50} if servers else {})
 
 
 def _asked(state: ServiceState) -> dict[str, float]:
@@ -112,7 +112,7 @@ def _asked(state: ServiceState) -> dict[str, float]:
     return {op: metric(state, name, operation=op) for op in ("history", "items")}
 
 
-def _servers(request: pytest.FixtureRequest, url: str) -> list[Server]:
+def servers_of(request: pytest.FixtureRequest, url: str) -> list[Server]:
     """Those that may be asked for a history; they count commands themselves. None for LMDB."""
     match url.partition("://")[0]:
         case "redis":
@@ -126,7 +126,7 @@ def _servers(request: pytest.FixtureRequest, url: str) -> list[Server]:
     return []
 
 
-def _commands(servers: list[Server]) -> Counter[str]:
+def commands_of(servers: list[Server]) -> Counter[str]:
     """What they were ever asked of their data."""
     counted = Counter[str]()
     for server in servers:
