@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -53,6 +54,7 @@ def summarise(run: Run, slos: Sequence[Slo] = (), oracle: OracleReport | None = 
             "asked": int(columns.candidates[rows].sum()),
             "unknown": int(columns.unknown[rows].sum()),
         },
+        "features": _features(run),
         "rate": {
             "scheduled_per_s": run.count / span,
             "achieved_per_s": _achieved(run),
@@ -83,6 +85,18 @@ def summarise(run: Run, slos: Sequence[Slo] = (), oracle: OracleReport | None = 
         "interrupted_after_s": run.interrupted_at,
         **environment.provenance(run.load, run.started),
     }
+
+
+def _features(run: Run) -> Json | None:
+    """Count the requests that give a value of each request feature; None if none gives any."""
+    bank, given, total = run.bank, Counter[str](), 0
+    times = np.bincount(run.columns.entry[run.measured], minlength=len(bank.wire)).tolist()
+    for entry, count in enumerate(times):
+        if count and b'"features":' in bank.wire[entry]:
+            values = bank.document(entry).get("features") or {}
+            given.update({name: count for name, value in values.items() if value is not None})
+            total += count
+    return {"requests": total, "given": dict(sorted(given.items()))} if total else None
 
 
 def _verdict(slo: Slo, bucket: NDArray[np.uint8], response: NDArray[np.float64]) -> Json:

@@ -198,6 +198,8 @@ def changed(options: LoadOptions, url: str | None, changes: list[str]) -> LoadOp
             new[name] = [*options.header, value]
         elif name == "top_k":
             new[name] = int(value)
+        elif name == "features":
+            new[name] = value
         elif kinds[name] is bool:
             new[name] = value.lower() in ("1", "true", "yes")
         else:

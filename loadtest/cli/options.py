@@ -53,6 +53,14 @@ class LoadOptions:
     events: Annotated[float, typer.Option(min=0, max=1, help="Share of clicks.")] = 0.0
     top_k: Annotated[int | None, typer.Option(min=1, help="Request the best k only.")] = None
     inline_history: Annotated[int, typer.Option(min=0, help="History items in the request.")] = 0
+    features: Annotated[
+        str | None,
+        typer.Option(help="Request features: bundle | folder of bundles | FILE.parquet"),
+    ] = None
+    missing: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of each feature, and of users, that is unknown."),
+    ] = 0.1
     distinct: Annotated[int, typer.Option(min=1, help="Distinct requests prepared.")] = 10_000
     events_url: Annotated[
         str | None, typer.Option(help="URL for clicks, if different: the admin port.")
@@ -96,6 +104,8 @@ class LoadOptions:
                 top_k=self.top_k,
                 inline_history=self.inline_history,
                 distinct=self.distinct,
+                features=self.features,
+                missing=self.missing,
                 headers=dict(map(_header, self.header)),
             ),
             replay=self.replay,

@@ -141,6 +141,7 @@ def judge(run: Run, swapper: Swapper, oracle: OracleReport | None) -> Json:
         "refused_activations": swapper.failures,
         "mixed_versions": oracle.mixed_versions if oracle else None,
         "wrong_scores": oracle.wrong_scores if oracle else None,
+        "wrong_features": oracle.wrong_features if oracle else None,
         "checked": oracle.checked if oracle else 0,
         "p99_around_swaps_ms": 1e3 * tail,
         "p99_without_ms": 1e3 * usual,

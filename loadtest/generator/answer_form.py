@@ -65,6 +65,8 @@ class AnswerChecker:
             self._written += self._file.write(len(ids).to_bytes(8, "little"))
             self._written += self._file.write(places(asked, ids).tobytes())
             self._written += self._file.write(np.array(scores, "<f8").tobytes())
+            notes = orjson.dumps([answer.get("defaulted"), answer.get("ignored")])
+            self._written += self._file.write(len(notes).to_bytes(8, "little") + notes)
         return Reason.NONE
 
     def _keep_stages(self, row: int, timing: bytes) -> None:

@@ -50,6 +50,7 @@ class Reason(IntEnum):
     VERSION = 11  # header and body name different versions
     SCORES = 12  # not the offline answer of the version it names
     MIXED = 13  # the scores of more than one version in one answer
+    FEATURES = 14  # `defaulted` or `ignored` are not the offline answer's
 
 
 FIELDS: list[tuple[str, str, tuple[int, ...]]] = [

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from loadtest.generator.candidate_counts import CandidateCounts
 from loadtest.generator.population import Population, PopulationError, Zipf, read_ids
+from loadtest.generator.request_features import STRANGERS, read_features
 
 if TYPE_CHECKING:
     from feature_store.options import IdKind
@@ -40,6 +41,8 @@ class Workload:
     inline_history: int = 0  # history items in the request; 0: the store's
     model_version: str | None = None
     distinct: int = 10_000  # prepared requests
+    features: str | None = None  # source of request features: ``read_features``
+    missing: float = 0.1  # with ``features``: share of each feature, and of users, left out
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def documents(
@@ -58,12 +61,34 @@ class Workload:
         lengths = CandidateCounts(self.candidates).draw(rng, count)
         drawn = users.named(users.draw(rng, count))
         is_event = rng.random(count) < self.events
-        return [
+        documents = [
             (EVENT, self._event(user, items, rng))
             if event
             else (SCORE, self._score(user, int(length), items, rng))
             for user, length, event in zip(drawn, lengths, is_event, strict=True)
         ]
+        if self.features is not None:
+            bodies = [body for kind, body in documents if kind == SCORE]
+            self._add_features(self.features, bodies, seed, as_texts)
+        return documents
+
+    def _add_features(
+        self, source: str, bodies: list[dict[str, Any]], seed: int, as_texts: bool
+    ) -> None:
+        """Add request features, and let a share of the users be ones that the store does not know.
+
+        Drawn apart: all else is as without them.
+        """
+        rng = np.random.default_rng([seed, 2])
+        drawn = read_features(source).draw(rng, len(bodies), self.missing)
+        strangers = rng.integers(*STRANGERS, len(bodies)).tolist()
+        is_stranger = rng.random(len(bodies)) < self.missing
+        for body, features, number, strange in zip(
+            bodies, drawn, strangers, is_stranger, strict=True
+        ):
+            body["features"] = features
+            if strange:
+                body["user_id"] = f"unknown-{number}" if as_texts else number
 
     def _as_texts(self, populations: Mapping[str, Population], ids: IdKind | None) -> bool:
         """Whether ids are sent as texts: if the service's are, else if a population's are.

@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.generator.population import PATIENCE_MS
-from loadtest.oracle.comparison import Scores, UnknownVersion
+from loadtest.oracle.comparison import Notes, Scores, UnknownVersion
 
 if TYPE_CHECKING:  # loaded only with --oracle
     from feature_store import FeatureStore
+    from feature_store.contract import User
     from model_export.bundle.bundle import Bundle
     from model_export.bundle.runtime import FoldedModel
+    from model_export.bundle.vectors import UserRow
 
 
 class OracleError(ValueError):
@@ -39,7 +41,7 @@ class BundleOracle:
         self._store: FeatureStore
         self._models: dict[str, FoldedModel] = {}
         self.skipped: list[Exception] = []  # errors of bundles that are not used
-        self._histories: dict[int | str, NDArray[np.int64]] = {}
+        self._users: dict[int | str, User] = {}
         if (path / "manifest.json").exists():
             try:
                 self._load(Bundle.open(path), store)
@@ -81,9 +83,7 @@ class BundleOracle:
         self._models[model.version] = model
 
     def scores(self, version: str, request: dict[str, Any]) -> Scores:
-        if version not in self._models:
-            raise UnknownVersion(version)
-        model = self._models[version]
+        model = self._model(version)
         candidates = self._numbers(request["candidates"])
         known, rows = self._known(candidates)
         scores = np.full(candidates.size, np.nan)
@@ -92,8 +92,30 @@ class BundleOracle:
             _, past = self._known(self._history(request, model.schema.history_length))
             history = model.history(model.items(past).vector)
             context = self._context(model, request, known, rows)
-            scores[known] = model.exact(model.in_context(items, context), history)
+            user = self._user_row(model, request)
+            scores[known] = model.exact(model.in_context(items, context), history, user)
         return scores
+
+    def notes(self, version: str, request: dict[str, Any]) -> Notes:
+        model = self._model(version)
+        names = {feature.name for feature in model.schema.request}
+        ignored = [name for name in request.get("features") or {} if name not in names]
+        user = self._user_row(model, request)
+        return Notes(None if user is None else list(user.defaulted), ignored or None)
+
+    def _model(self, version: str) -> FoldedModel:
+        if version not in self._models:
+            raise UnknownVersion(version)
+        return self._models[version]
+
+    def _user_row(self, model: FoldedModel, request: dict[str, Any]) -> UserRow | None:
+        """Run the user tower; None for a model without user and request features."""
+        if not (model.schema.user or model.schema.request):
+            return None
+        user, record = self._user(request["user_id"]), None
+        if model.schema.user and user.status == 0:
+            record = user.row
+        return model.user(record, request.get("features"))
 
     def _numbers(self, ids: Sequence[int | str]) -> NDArray[np.int64]:
         """(N,) the store's numbers of a request's ids; those of a numeric store may be strings."""
@@ -111,12 +133,15 @@ class BundleOracle:
         """Read the newest ``length`` items; the network does not depend on their order."""
         if request.get("history") is not None:
             return self._numbers(request["history"])[-length:]
-        user = request["user_id"]
-        if user not in self._histories:
+        stored = self._user(request["user_id"]).history
+        return np.array([] if stored is None else stored, np.int64)[:length]
+
+    def _user(self, user: int | str) -> User:
+        """Read a user's history and record, once."""
+        if user not in self._users:
             number = int(self._numbers([user])[0])
-            stored = self._loop.run_until_complete(self._store.history(number))
-            self._histories[user] = np.array([] if stored is None else stored, np.int64)[:length]
-        return self._histories[user]
+            self._users[user] = self._loop.run_until_complete(self._store.user(number))
+        return self._users[user]
 
     def _context(
         self, model: Any, request: dict[str, Any], known: NDArray[np.bool_], rows: NDArray[np.void]

@@ -7,11 +7,13 @@ equal (request, version) share one offline answer.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from loadtest.generator.columns import Bucket, Reason
@@ -26,6 +28,14 @@ class UnknownVersion(LookupError):
     """A version that the oracle does not have."""
 
 
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """Names of the features that an answer was given without; None where it has no such member."""
+
+    defaulted: list[str] | None = None  # without a value
+    ignored: list[str] | None = None  # that the version does not have
+
+
 class Oracle(Protocol):
     """Computes offline answers."""
 
@@ -34,6 +44,9 @@ class Oracle(Protocol):
 
     def scores(self, version: str, request: dict[str, Any]) -> Scores:
         """Score (C,) candidates, NaN for unknown items. Raises UnknownVersion."""
+
+    def notes(self, version: str, request: dict[str, Any]) -> Notes:
+        """Name the features without a value, or left out. Raises UnknownVersion."""
 
 
 @dataclass
@@ -45,8 +58,11 @@ class OracleReport:
     unchecked: int = 0
     wrong_scores: int = 0
     mixed_versions: int = 0
+    wrong_features: int = 0  # answers with right scores and wrong notes
     worst_error: float = 0.0
     unknown_versions: list[str] = field(default_factory=list)
+    defaulted: Counter[str] = field(default_factory=Counter)  # checked answers by feature
+    ignored: Counter[str] = field(default_factory=Counter)
 
 
 def check_run(
@@ -60,7 +76,7 @@ def check_run(
     order = np.lexsort((run.columns.version[rows], run.columns.entry[rows]))
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(path.open("rb")) for path in run.answers]
-        previous, expected, request = None, np.empty(0), {}
+        previous, expected, named, request = None, np.empty(0), Notes(), {}
         for done, row in enumerate(rows[order].tolist()):
             if on_progress is not None and done % 256 == 0:
                 on_progress(done, rows.size)
@@ -68,33 +84,43 @@ def check_run(
             version = run.versions[run.columns.version[row]]
             if previous != (entry, version):
                 previous, request = (entry, version), run.bank.document(entry)
-                expected = _offline(oracle, version, request, report)
+                expected, named = _offline(oracle, version, request, report)
             if request["user_id"] in changing:
                 report.unchecked += row >= run.first
                 continue
-            places, scores = _read_answer(files[row % len(files)], int(run.columns.answer[row]))
+            places, scores, notes = _read_answer(
+                files[row % len(files)], int(run.columns.answer[row])
+            )
             worst = worst_difference(request, expected, places, scores)
             reason = Reason.NONE
             if not worst <= TOLERANCE:
                 mixed = _is_mixed(oracle, request, scores)
                 reason = Reason.MIXED if mixed else Reason.SCORES
+            elif notes != named:
+                reason = Reason.FEATURES
+            if reason is not Reason.NONE:
                 run.columns.bucket[row], run.columns.reason[row] = Bucket.WRONG, reason
             if row >= run.first:
                 report.checked += 1
-                report.wrong_scores += reason is not Reason.NONE
+                report.wrong_scores += reason in (Reason.SCORES, Reason.MIXED)
                 report.mixed_versions += reason is Reason.MIXED
+                report.wrong_features += reason is Reason.FEATURES
                 report.worst_error = max(report.worst_error, worst)
+                report.defaulted.update(notes.defaulted or ())
+                report.ignored.update(notes.ignored or ())
     return report
 
 
-def _offline(oracle: Oracle, version: str, request: dict[str, Any], report: OracleReport) -> Scores:
+def _offline(
+    oracle: Oracle, version: str, request: dict[str, Any], report: OracleReport
+) -> tuple[Scores, Notes]:
     """Compute the offline answer; infinite scores, which match nothing, for an unknown version."""
     try:
-        return oracle.scores(version, request)
+        return oracle.scores(version, request), oracle.notes(version, request)
     except UnknownVersion:
         if version not in report.unknown_versions:
             report.unknown_versions.append(version)
-        return np.full(len(request["candidates"]), np.inf)
+        return np.full(len(request["candidates"]), np.inf), Notes()
 
 
 def worst_difference(
@@ -133,8 +159,10 @@ def _users_with_events(run: Run) -> set[int | str]:
     return {run.bank.document(int(entry))["user_id"] for entry in entries}
 
 
-def _read_answer(file: Any, offset: int) -> tuple[NDArray[np.uint32], Scores]:
+def _read_answer(file: Any, offset: int) -> tuple[NDArray[np.uint32], Scores, Notes]:
     file.seek(offset)
     count = int.from_bytes(file.read(8), "little")
     places = np.frombuffer(file.read(4 * count), "<u4")
-    return places, np.frombuffer(file.read(8 * count), "<f8")
+    scores = np.frombuffer(file.read(8 * count), "<f8")
+    length = int.from_bytes(file.read(8), "little")
+    return places, scores, Notes(*orjson.loads(file.read(length)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.oracle.comparison import Scores, UnknownVersion
+from loadtest.oracle.comparison import Notes, Scores, UnknownVersion
 
 MIXER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -43,3 +43,7 @@ class StubOracle:
         if version not in self.versions:
             raise UnknownVersion(version)
         return stub_scores(version, request["user_id"], stub_numbers(request["candidates"]))
+
+    def notes(self, version: str, request: dict[str, Any]) -> Notes:
+        """Of a stub that reads no features."""
+        return Notes()

@@ -85,8 +85,26 @@ def show(console: Console, result: dict[str, Any]) -> None:
         console.print(
             f"{share:.1%} of the candidates are unknown to the service: do --items name its store?"
         )
+    for line in features_given(result):
+        console.print(line)
     _show_oracle(console, result["oracle"])
     _show_stages(console, result["stages"])
+
+
+def features_given(result: dict[str, Any]) -> list[str]:
+    """Describe the request features sent, and what answers had to do without."""
+    found, lines, oracle = result["features"], list[str](), result["oracle"] or {}
+    if found is not None:
+        lines.append("request features sent: " + _shares(found["given"], found["requests"]))
+    for what, meaning in (("defaulted", "without a value"), ("ignored", "not the version's")):
+        if counts := oracle.get(what):
+            shares = _shares(counts, oracle["checked"])
+            lines.append(f"features {meaning}, of the answers checked: {shares}")
+    return lines
+
+
+def _shares(counts: dict[str, int], total: int) -> str:
+    return ", ".join(f"{name} {count / total:.1%}" for name, count in counts.items()) or "none"
 
 
 def _show_oracle(console: Console, oracle: dict[str, Any] | None) -> None:
@@ -94,6 +112,7 @@ def _show_oracle(console: Console, oracle: dict[str, Any] | None) -> None:
         console.print(
             f"scores checked {oracle['checked']:,}, wrong {oracle['wrong_scores']:,}, mixed "
             f"versions {oracle['mixed_versions']:,}, worst error {oracle['worst_error']:.2g}"
+            + (f", wrong features {oracle['wrong_features']:,}" if oracle["wrong_features"] else "")
             + (f", not checked {oracle['unchecked']:,}" if oracle["unchecked"] else "")
         )
 
