@@ -19,7 +19,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import yaml
@@ -200,6 +200,13 @@ class FeatureSchema(_Frozen):
     def user_dtype(self) -> np.dtype[np.void]:
         """One stored user, packed little-endian; without fields where there are no features."""
         return _record(self.user)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy without the cached record types: with ``update`` they may be others."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("item_dtype", "user_dtype"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     @property
     def layout(self) -> str:

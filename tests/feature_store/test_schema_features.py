@@ -46,6 +46,16 @@ def test_a_shared_feature_is_stored_once_and_counted_in_both_blocks() -> None:
     assert schema.network_width == 19 + 2 * 12
 
 
+def test_a_copy_with_other_features_has_their_record_types() -> None:
+    schema = schema_of(LEVELS)
+    assert schema.item_dtype.names == ("level", "id")  # read before the copy is made
+    assert schema.user_dtype.names == ("who", "likes", "taste")
+    copied = schema.model_copy(update={"user": schema.user[:1], "item": schema.item[1:]})
+    assert copied.item_dtype.names == ("id", "level")
+    assert copied.user_dtype.names == ("who",)
+    assert schema.model_copy(deep=True).item_dtype == schema.item_dtype
+
+
 def test_a_schema_without_user_and_request_features_is_written_as_before() -> None:
     text = schema_of(PLAIN).to_yaml()
     assert not any(word in text for word in ("user", "request"))
