@@ -13,6 +13,7 @@ from rich.table import Table
 
 from feature_store.terminal import escape_unencodable
 from training.cli import recipe as recipes
+from training.cli.compare import compare
 from training.cli.console import (
     AsJson,
     Cache,
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.add_typer(recipes.app, name="recipe")
 app.command("tune")(tune)
 app.command("levels")(levels)
+app.command("compare")(compare)
 
 
 @app.command()
@@ -164,12 +166,13 @@ def evaluate(
         index = folder / checkpoint.USER_INDEX
         valid, train = open_held_out(data, network.schema, on_progress, cache, users, index)
         scores = predict(network, valid, on_progress=on_progress)
-        static = static_levels(data, valid, train, unit)
+        best = best_auc(data)
+        # Synthetic levels are of a popularity that was drawn, and count no clicks.
+        static = static_levels(data, valid, train, unit) if best is None else []
     figures = figures_of(scores, valid, train)
     figures["static_levels"] = [dataclasses.asdict(level) for level in static]
     for level in static:
         screen.print(f"warning: {level}", markup=False)
-    best = best_auc(data)
     if best is not None:
         figures["best_auc"] = best
         if figures["auc"] is not None:

@@ -5,26 +5,35 @@ from __future__ import annotations
 import asyncio
 import shlex
 import urllib.request
+from collections.abc import Sequence
 
 import orjson
 import typer
 
 from feature_store.contract import FeatureStore
+from feature_store.schema import Numeric, RequestFeature
 
 CANDIDATES = 5
+NUMBER, INDEX = 12.0, 1  # of a request feature; every vocabulary has index 1
 JSON = "Content-Type: application/json"
 KEY = '-H "Authorization: Bearer $QIN_API_KEY"'
 
 
-async def show_example(store: FeatureStore, url: str, key: str | None = None) -> None:
+async def show_example(
+    store: FeatureStore, features: Sequence[RequestFeature], url: str, key: str | None = None
+) -> None:
     """Send a request for a user and items of ``store`` to ``url``; print both.
 
-    ``key``: an API key, which is not printed.
+    ``features``: request features of the model. ``key``: an API key, which is not printed.
     """
     request = await _request(store)
     if request is None:
         typer.echo("The store holds no items yet: python -m feature_store load --help")
         return
+    if features:
+        request["features"] = {
+            f.name: NUMBER if isinstance(f, Numeric) else INDEX for f in features
+        }
     body = orjson.dumps(request)
     answer = await asyncio.to_thread(_send, f"{url}/v1/score", body, key)
     with_key = f" {KEY}" if key else ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
 from typing import Protocol
 
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError
-from feature_store.schema import SchemaError
+from feature_store.schema import RequestFeature, SchemaError
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from service.api.admin import create_admin
@@ -30,8 +30,9 @@ from service.settings import Settings, api_keys
 from service.state import ServiceState
 
 CANNOT_START = (BundleError, StoreError, SchemaError, OSError)  # reported by ``__main__``
-# Shows a request and its answer: given the store, the service's URL and an API key.
-Example = Callable[[FeatureStore, str, str | None], Awaitable[None]]
+# Shows a request and its answer: given the store, the model's request features, the service's URL
+# and an API key.
+Example = Callable[[FeatureStore, Sequence[RequestFeature], str, str | None], Awaitable[None]]
 
 
 class ConnectionSource(Protocol):
@@ -126,7 +127,8 @@ async def _load(
     if example is not None:
         try:
             keys = api_keys(state.settings.api_keys)
-            await example(state.store, source.url, keys[0][1] if keys else None)
+            asked = state.registry.resolve(None)[0].schema.request
+            await example(state.store, asked, source.url, keys[0][1] if keys else None)
         except Exception:  # serving goes on
             failed("serving", "example request failed")
     await state.follow()

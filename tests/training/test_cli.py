@@ -34,12 +34,25 @@ def test_from_data_to_figures(data: Path, tmp_path: Path) -> None:
     assert evaluated.returncode == 0, evaluated.stderr
     figures = json.loads(evaluated.stdout)
     assert figures["rows"] == 400
-    static = [level["feature"] for level in figures["static_levels"]]
-    assert static == ["likes_level", "views_level"]
-    assert "warning: likes_level: one level per item, from the rows, in rows" in evaluated.stderr
+    assert figures["static_levels"] == []
+    assert "warning" not in fitted.stderr + evaluated.stderr
     best = json.loads((data / "truth.json").read_text())["best_auc_valid"]
     assert figures["share_of_the_possible"] == (figures["auc"] - 0.5) / (best - 0.5)
     assert (tmp_path / "c" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_static_levels_of_data_that_was_not_synthesized_are_a_warning(
+    data: Path, tmp_path: Path
+) -> None:
+    out, own = str(tmp_path / "c"), str(tmp_path / "data")
+    shutil.copytree(data, own, ignore=shutil.ignore_patterns(".cache", "truth.json"))
+    fitted = training("fit", own, "--preset", "demo", "--epochs", "1", "--out", out)
+    assert fitted.returncode == 0, fitted.stderr
+    evaluated = training("evaluate", out, own, "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    static = [level["feature"] for level in json.loads(evaluated.stdout)["static_levels"]]
+    assert static == ["likes_level", "views_level"]
+    assert "warning: likes_level: one level per item, from the rows, in rows" in evaluated.stderr
 
 
 def test_the_recipe_is_printed_at_start_and_a_checkpoint_repeats_its_run(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -20,6 +21,7 @@ from model_export.bundle.bundle import digest
 from model_export.bundle.manifest import GOLDEN, MANIFEST
 from tests.service.mapped_world import MappedWorld, text_of
 from tests.service.process import serving, start, wait_ready
+from tests.service.user_world import make_user_world
 from tests.service.world import World, make_world
 
 
@@ -154,19 +156,32 @@ def test_help_needs_no_bundle() -> None:
 def test_an_example_is_shown_with_its_real_answer(
     world: World, mapped: MappedWorld, ids: str
 ) -> None:
-    store = mapped.store if ids == "mapped" else world.store
-    service = start("--bundle", str(world.models), "--store", store, "--example")
+    query, answer = example(world.models, mapped.store if ids == "mapped" else world.store)
+    assert answer["item_ids"] == query["candidates"]
+    assert answer["cold_user"] is False
+    assert "features" not in query
+    if ids == "mapped":
+        assert query["user_id"] in map(text_of, world.users)
+
+
+def test_an_example_for_a_model_with_request_features_gives_them(tmp_path: Path) -> None:
+    world = make_user_world(tmp_path).world
+    query, answer = example(world.models, world.store)
+    assert query["features"] == {"device": 1, "hour": 12.0}
+    assert answer["item_ids"] == query["candidates"]
+    assert not {"device", "hour"} & set(answer["defaulted"])
+
+
+def example(models: Path, store: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The request that a service shows, and its answer."""
+    service = start("--bundle", str(models), "--store", store, "--example")
     wait_ready(service)
     deadline = time.monotonic() + 60
     while "curl" not in (said := service.log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     service.stop()
     service.remove()
-    (shown,) = [line for line in said.splitlines() if "curl" in line]
-    query = json.loads(shlex.split(shown)[-1])
-    (answer,) = [line for line in said.splitlines() if '"scores"' in line]
-    assert json.loads(answer)["item_ids"] == query["candidates"]
-    assert json.loads(answer)["cold_user"] is False
-    if ids == "mapped":
-        assert query["user_id"] in map(text_of, world.users)
     assert f"curl -s {service.url}/v1/score" in said
+    (shown,) = [line for line in said.splitlines() if "curl" in line]
+    (answer,) = [line for line in said.splitlines() if '"scores"' in line]
+    return json.loads(shlex.split(shown)[-1]), json.loads(answer)

@@ -1,0 +1,67 @@
+"""What features bring: two checkpoints, one trained without them, compared on the same rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from training.__main__ import app
+
+TINY = ("--train", "8000", "--valid", "2000", "--test", "40", "--items", "100")
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compared")
+    data, fit = folder / "data", ("--preset", "demo", "--epochs", "1", "--out")
+    plain = ("--schema", data / "plain.yaml")
+    for words in (
+        ("synthesize", data, "--preset", "taste", *TINY),
+        ("fit", data, *fit, folder / "taste"),
+        ("fit", data, *plain, *fit, folder / "plain"),
+        ("fit", data, *plain, "--set", "seed=1", *fit, folder / "other"),
+    ):
+        done = run(*words)
+        assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_auc_and_share_with_and_without_are_those_of_evaluate(folder: Path) -> None:
+    data = folder / "data"
+    done = run("compare", folder / "taste", folder / "plain", data, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["features"] == {"user": ["user_index", "country"], "request": ["device", "hour"]}
+    assert found["rows"] == 2000
+    for name, suffix, share in (
+        ("taste", "", "share_of_the_possible"),
+        ("plain", "_without", "share_without"),
+    ):
+        alone = json.loads(run("evaluate", folder / name, data, "--json").stdout.splitlines()[-1])
+        assert found[f"auc{suffix}"] == pytest.approx(alone["auc"], abs=1e-6)
+        assert found[share] == pytest.approx(alone["share_of_the_possible"], abs=1e-6)
+
+
+def test_two_lines_name_the_features_and_how_the_networks_were_trained(folder: Path) -> None:
+    done = run("compare", folder / "taste", folder / "plain", folder / "data")
+    first, second = done.stdout.splitlines()
+    assert first.startswith("user and request features (user_index, country, device, hour): AUC 0.")
+    assert first.endswith("two networks, trained by the same recipe, on 2,000 validation rows")
+    assert second.startswith("of the best possible AUC, 0.")
+    other = run("compare", folder / "taste", folder / "other", folder / "data")
+    assert "trained by different recipes (seed 20242025, not 1)" in other.stdout
+
+
+def test_checkpoints_that_do_not_differ_by_left_out_features_are_refused(folder: Path) -> None:
+    for first, second in (("plain", "taste"), ("plain", "other")):
+        refused = run("compare", folder / first, folder / second, folder / "data")
+        assert refused.exit_code == 1
+        assert f"{folder / second}: not a network of the features of" in refused.stderr
