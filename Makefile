@@ -12,10 +12,13 @@ at := $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 # Made by `make run` if missing; $(wildcard) is empty without a published bundle.
 DATA       := var/data
-CHECKPOINT := var/checkpoints/demo
+CHECKPOINT := var/checkpoints/taste
+PLAIN      := var/checkpoints/plain
+COMPARED   := var/checkpoints/compared.txt
+FIT        := --preset demo --epochs 2
 published  := $(wildcard $(BUNDLE)/manifest.json $(BUNDLE)/*/manifest.json)
 
-.PHONY: help run demo setup setup-runtime serve test lint format bench fuzz pressure clean
+.PHONY: help run demo bundle setup setup-runtime serve test lint format bench fuzz pressure clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 16
@@ -35,22 +38,32 @@ $(VENV)/.ready-runtime: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[runtime]'
 	@touch $@
 
-run: setup $(if $(published),,demo) $(DATA)/valid.parquet  ## make data, train, export, load the store; then serve and print a request with its answer
+run: setup $(if $(published),,bundle) $(DATA)/user_info.parquet  ## make data, train, export, load the store; then serve and print a request with its answer
 	$(py) -m feature_store load $(STORE) --schema $(DATA)/schema.yaml \
 	  --items $(DATA)/item_info.parquet --items $(DATA)/item_feature.parquet \
-	  --histories $(DATA)/valid.parquet --histories $(DATA)/test.parquet
+	  --histories $(DATA)/valid.parquet --histories $(DATA)/test.parquet --users $(DATA)/user_info.parquet
+	@test ! -f $(COMPARED) || cat $(COMPARED)
 	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at) --example
 
-demo: setup $(CHECKPOINT)/config.json  ## train on synthetic data and publish a bundle
+demo: bundle  ## train on synthetic data, with and without user and request features, and publish a bundle
+	@cat $(COMPARED)
+
+bundle: setup $(COMPARED)
 	$(py) -m training evaluate $(CHECKPOINT) $(DATA)
 	$(py) -m model_export build $(CHECKPOINT) --out $(BUNDLE)
 	for bundle in $(BUNDLE)/*/; do $(py) -m model_export verify "$$bundle" || exit 1; done
 
-$(DATA)/valid.parquet: | setup
-	$(py) -m training synthesize $(DATA) --preset demo
+$(DATA)/user_info.parquet: | setup
+	$(py) -m training synthesize $(DATA) --preset taste
 
-$(CHECKPOINT)/config.json: | $(DATA)/valid.parquet
-	$(py) -m training fit $(DATA) --preset demo --out $(CHECKPOINT)
+$(CHECKPOINT)/config.json: | $(DATA)/user_info.parquet
+	$(py) -m training fit $(DATA) $(FIT) --out $(CHECKPOINT)
+
+$(PLAIN)/config.json: | $(DATA)/user_info.parquet
+	$(py) -m training fit $(DATA) $(FIT) --schema $(DATA)/plain.yaml --out $(PLAIN)
+
+$(COMPARED): | $(CHECKPOINT)/config.json $(PLAIN)/config.json
+	$(py) -m training compare $(CHECKPOINT) $(PLAIN) $(DATA) > $@.partial && mv $@.partial $@
 
 serve: setup-runtime  ## serve BUNDLE=… with STORE=… (HOST=…, PORT=…); needs no torch
 	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -54,10 +56,10 @@ def test_two_lines_name_the_features_and_how_the_networks_were_trained(folder: P
     done = run("compare", folder / "taste", folder / "plain", folder / "data")
     first, second = done.stdout.splitlines()
     assert first.startswith("user and request features (user_index, country, device, hour): AUC 0.")
-    assert first.endswith("two networks, trained by the same recipe, on 2,000 validation rows")
+    assert f" without ({folder / 'plain'}, trained by the same recipe), on 2,000 val" in first
     assert second.startswith("of the best possible AUC, 0.")
     other = run("compare", folder / "taste", folder / "other", folder / "data")
-    assert "trained by different recipes (seed 20242025, not 1)" in other.stdout
+    assert "trained by another recipe (seed 1, not 20242025)" in other.stdout
 
 
 def test_checkpoints_that_do_not_differ_by_left_out_features_are_refused(folder: Path) -> None:
@@ -65,3 +67,13 @@ def test_checkpoints_that_do_not_differ_by_left_out_features_are_refused(folder:
         refused = run("compare", folder / first, folder / second, folder / "data")
         assert refused.exit_code == 1
         assert f"{folder / second}: not a network of the features of" in refused.stderr
+
+
+def test_rows_of_one_label_have_no_auc_to_compare(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(folder / "data", data, ignore=shutil.ignore_patterns(".cache"))
+    rows = pq.read_table(data / "valid.parquet")
+    pq.write_table(rows.filter(rows["label"].to_numpy() == 1), data / "valid.parquet")
+    refused = run("compare", folder / "taste", folder / "plain", data)
+    assert refused.exit_code == 1
+    assert "valid.parquet: column label: the same in every row" in refused.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +44,8 @@ def compare(
             index = each / checkpoint.USER_INDEX
             valid, _ = open_held_out(data, network.schema, on_progress, cache, users, index)
             found.append(auc(predict(network, valid, on_progress=on_progress), valid.label))
+        if isnan(found[0]):
+            fail(f"{data / 'valid.parquet'}: column label: the same in every row: there is no AUC")
     figures: dict[str, Any] = {"features": further, "rows": len(valid), "recipe": recipe}
     figures |= {"auc": found[0], "auc_without": found[1]}
     if (best := best_auc(data)) is not None:
@@ -54,8 +57,8 @@ def compare(
         return
     names = ", ".join(name for of_role in further.values() for name in of_role)
     print(
-        f"{' and '.join(further)} features ({names}): AUC {found[0]:.4f} with them, "
-        f"{found[1]:.4f} without; two networks, {recipe}, on {len(valid):,} validation rows"
+        f"{' and '.join(further)} features ({names}): AUC {found[0]:.4f} with them ({folder}), "
+        f"{found[1]:.4f} without ({without}, {recipe}), on {len(valid):,} validation rows"
     )
     if best is not None:
         print(
@@ -87,8 +90,6 @@ def _difference(folder: Path, other: Path) -> str:
     if None in kept:
         return "of unknown recipes"
     first, second = (Recipe.model_validate(each).model_dump_json() for each in kept)
-    return (
-        "trained by the same recipe"
-        if first == second
-        else (f"trained by different recipes{differences(first, second)}")
-    )
+    if first == second:
+        return "trained by the same recipe"
+    return f"trained by another recipe{differences(second, first)}"
