@@ -17,6 +17,7 @@ from training.catalogue import Catalogue
 from training.progress import OnProgress, no_progress
 from training.reader import ReaderError, read_rows
 from training.rows import Rows
+from training.user_ids import check_agreement
 from training.users import UserTable
 
 __all__ = ["Data", "ReaderError", "Rows", "open_data", "open_held_out"]
@@ -56,12 +57,15 @@ def open_data(
         tables.append(UserTable.unassigned(identity))
     train = _labelled(folder, "train", items, on_progress, cache, tables)
     if identity and train.users and unassigned:
-        tables[-1] = UserTable.assign(identity, train.users, min_count)
+        found = UserTable.assign(identity, train.users, min_count, train.user_texts)
+        tables[-1] = found.with_users_of(tables[:-1])
         train = replace(train, users=train.users.with_index(identity, tables[-1]))
     elif identity and train.users and min_count > 1:
         train = replace(train, users=train.users.without_rare(identity, min_count))
     _warn_of_magnitudes(folder, train, tables)
-    return Data(items, train, _labelled(folder, "valid", items, on_progress, cache, tables))
+    valid = _labelled(folder, "valid", items, on_progress, cache, tables)
+    _check_users(folder, train, valid)
+    return Data(items, train, valid)
 
 
 def open_held_out(
@@ -81,7 +85,14 @@ def open_held_out(
     valid = _labelled(folder, "valid", items, on_progress, cache, tables)
     if not _file(folder, "train").exists():
         return valid, None
-    return valid, _labelled(folder, "train", items, on_progress, cache, tables)
+    train = _labelled(folder, "train", items, on_progress, cache, tables)
+    _check_users(folder, train, valid)
+    return valid, train
+
+
+def _check_users(folder: Path, train: Rows, valid: Rows) -> None:
+    sources = [str(_file(folder, name)) for name in ("train", "valid")]
+    check_agreement(sources[0], train.user_texts, sources[1], valid.user_texts)
 
 
 def user_tables(

@@ -24,15 +24,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_store.contract import MAX_ID, Ids
+from feature_store.contract import Ids
 from feature_store.parquet.arrays import is_number, numbers
 from feature_store.parquet.columns import (
     DataFileError,
     dense,
     integers,
-    list_elements,
 )
 from feature_store.parquet.histories import RIGHT_PADDED
+from feature_store.parquet.id_columns import IdReader
 from feature_store.parquet.items import feature_column
 from feature_store.parquet.parts import ParquetParts
 from feature_store.schema import Categorical, FeatureSchema, Numeric, RequestFeature, Stored
@@ -40,11 +40,13 @@ from training.catalogue import Catalogue
 from training.progress import OnProgress, no_progress
 from training.row_cache import cache_name, new_array, publish, remove_stale
 from training.rows import Rows
-from training.users import ID, USER, DistinctUsers, RowUsers, UserTable
+from training.user_ids import USER, UserIdReader, UserTexts, check_agreement
+from training.users import ID, DistinctUsers, RowUsers, UserTable
 
 logger = logging.getLogger("training")
 ReaderError = DataFileError
 SEQUENCE, TARGET, LABEL, UNLABELLED = "item_seq", "item_id", "label", "ID"
+USER_TEXTS = "user_texts.parquet"  # of a cache whose user ids are texts
 BATCH_ROWS = 16_384
 
 
@@ -89,7 +91,10 @@ def read_rows(
         array: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r")
         return array
 
-    users = None
+    users, texts = None, UserTexts.read(folder / USER_TEXTS)
+    for other in tables:
+        if len(other.ids) and other.source != USER:
+            check_agreement(str(path), texts, other.source, other.texts)
     if items.schema.user:
         distinct, row = np.load(folder / "users.npy"), mapped("user_row")
         users, unknown = RowUsers.of(items.schema, distinct, row, tables)
@@ -105,6 +110,7 @@ def read_rows(
         label=mapped("label"),
         request=mapped("request") if items.schema.request else None,
         users=users,
+        user_texts=texts,
     )
 
 
@@ -124,6 +130,7 @@ class _Reader:
             self.columns.append(LABEL)
         for column in self.columns:
             table.require(column)
+        self._user_ids = UserIdReader(path, self.schema)
         self.width: int | None = None  # of item_seq, as the first row has it
 
     def read_into(self, folder: Path, on_progress: OnProgress) -> None:
@@ -159,6 +166,8 @@ class _Reader:
             on_progress(f"read {self.path.name}", part.stop, rows)
         if self.schema.user:
             np.save(folder / "users.npy", distinct.records)
+        if (texts := self._user_ids.texts) is not None:
+            texts.write(folder / USER_TEXTS)
 
     def _user_columns(self, tables: Sequence[UserTable]) -> list[Stored]:
         """Select the user features to be read from the rows."""
@@ -217,31 +226,29 @@ class _Reader:
         return values
 
     def _user(self, first: int, array: pa.Array) -> Ids:
-        users = integers(array, self._place(USER), below=MAX_ID + 1, limit="beyond 63 bits")
+        users = self._user_ids.column(array)
         self._refuse(first, USER, users.faults)
-        return users.values.astype(np.int64, copy=False)
+        return users.values
 
     def _target(self, first: int, array: pa.Array) -> NDArray[np.int32]:
-        ids = integers(array, self._place(TARGET), below=MAX_ID + 1, limit="beyond 63 bits")
+        ids = IdReader().column(array, self._place(TARGET))
         self._refuse(first, TARGET, ids.faults)
-        target = self._items(first, TARGET, ids.values.astype(np.int64, copy=False))
+        target = self._items(first, TARGET, ids.values)
         for row in np.flatnonzero(target == 0)[:1]:
             raise self._fault(first + row, TARGET, "0 is padding, not an item")
         return target
 
     def _history(self, first: int, array: pa.Array) -> NDArray[np.int32]:
-        ids, rows, faults = list_elements(
-            array, self._place(SEQUENCE), below=MAX_ID + 1, limit="beyond 63 bits"
-        )
-        self._refuse(first, SEQUENCE, faults)
-        widths = np.bincount(rows, minlength=len(array))
+        ids = IdReader().lists(array, self._place(SEQUENCE))
+        self._refuse(first, SEQUENCE, ids.faults)
+        widths = np.bincount(ids.row, minlength=len(array))
         self.width = int(widths[0]) if self.width is None else self.width
         for row in np.flatnonzero(widths != self.width)[:1]:
             reason = f"{widths[row]} items, but the rows before it have {self.width}"
             raise self._fault(first + row, SEQUENCE, reason)
         if not self.width:
             raise self._fault(first, SEQUENCE, "an empty list; a user without history has all 0")
-        history = self._items(first, SEQUENCE, ids).reshape(len(array), self.width)
+        history = self._items(first, SEQUENCE, ids.values).reshape(len(array), self.width)
         for row in np.flatnonzero((history[:, -1] == 0) & history.any(axis=1))[:1]:
             raise self._fault(first + row, SEQUENCE, RIGHT_PADDED)
         length = self.schema.history_length

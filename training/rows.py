@@ -14,6 +14,7 @@ from torch import Tensor
 from feature_store.schema import FeatureSchema, Numeric
 from training.catalogue import Catalogue
 from training.qin import Batch
+from training.user_ids import UserTexts
 from training.users import RowUsers
 
 
@@ -29,6 +30,7 @@ class Rows:
     label: NDArray[np.float32]  # (n,) 0 or 1; NaN throughout in a file without labels
     request: NDArray[np.void] | None = None  # (n,) a field per request feature; NaN where missing
     users: RowUsers | None = None  # where the schema has user features
+    user_texts: UserTexts | None = None  # of text ids, whose numbers ``user`` has
 
     @property
     def schema(self) -> FeatureSchema:

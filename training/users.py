@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
@@ -25,8 +26,8 @@ from feature_store.parquet.items import ItemParquet
 from feature_store.parquet.table import tables_of
 from feature_store.schema import Categorical, FeatureSchema, Stored
 from training.catalogue import feature_tensors
+from training.user_ids import USER, UserIdReader, UserTexts, refused_collisions
 
-USER = "user_id"
 ID = "ID"  # no feature has a name with capitals
 
 
@@ -38,6 +39,7 @@ class UserTable:
     features: tuple[Stored, ...]
     ids: Ids  # (U,) ascending
     rows: NDArray[np.void]  # (U,) a field per feature
+    texts: UserTexts | None = None  # of text ids
 
     @classmethod
     def read(cls, path: Path, schema: FeatureSchema, but: Container[str] = ()) -> UserTable:
@@ -51,12 +53,17 @@ class UserTable:
         features = tuple(f for f in schema.user if f.name in columns and f.name not in but)
         if not features:
             return cls(str(path), (), np.zeros(0, np.int64), np.zeros(0, np.dtype([])))
+        text_ids = UserIdReader(path, schema).text_ids
         alone = FeatureSchema(name=schema.name, history_length=1, item=features)
-        batches = list(ItemParquet([path], alone, id_column=USER, strict=True).batches())
+        with refused_collisions():
+            file = ItemParquet([path], alone, id_column=USER, strict=True, text_ids=text_ids)
+            batches = list(file.batches())
         ids = np.concatenate([np.zeros(0, np.int64), *(b.ids for b in batches)])
         rows = np.concatenate([np.zeros(0, alone.item_dtype), *(b.rows for b in batches)])
         order = np.argsort(ids)
-        return cls(str(path), features, ids[order], rows[order])
+        texts = {number: text for b in batches for number, text in b.texts.items()}
+        of_ids = UserTexts.of(texts) if text_ids else None
+        return cls(str(path), features, ids[order], rows[order], of_ids)
 
     @classmethod
     def unassigned(cls, identity: Categorical) -> UserTable:
@@ -64,8 +71,13 @@ class UserTable:
         return cls(USER, (identity,), np.zeros(0, np.int64), np.zeros(0, _index_dtype(identity)))
 
     @classmethod
-    def assign(cls, identity: Categorical, rows: RowUsers, min_count: int) -> UserTable:
-        """Assign indices 1, 2, … to users of at least ``min_count`` rows, by ascending id."""
+    def assign(
+        cls, identity: Categorical, rows: RowUsers, min_count: int, texts: UserTexts | None = None
+    ) -> UserTable:
+        """Assign indices 1, 2, … to users of at least ``min_count`` rows, by ascending id.
+
+        ``texts``: the ids of the rows' users, where they are texts.
+        """
         users, of_record = np.unique(rows.ids[1:], return_inverse=True)
         records = np.bincount(rows.row, minlength=len(rows.ids))[1:]
         counts = np.bincount(of_record, weights=records, minlength=len(users))
@@ -78,7 +90,17 @@ class UserTable:
             )
         index = np.zeros(len(kept), _index_dtype(identity))
         index[identity.name] = np.arange(1, len(kept) + 1)
-        return cls(USER, (identity,), kept, index)
+        if texts is not None:
+            index[identity.name] = pc.rank(texts.of_users(kept), tiebreaker="first").to_numpy()
+        return cls(USER, (identity,), kept, index, texts)
+
+    def with_users_of(self, others: Iterable[UserTable]) -> UserTable:
+        """Add the further users of other tables; their features are 0."""
+        tables = [self, *others]
+        ids = np.unique(np.concatenate([table.ids for table in tables]))
+        rows = np.zeros(len(ids), self.rows.dtype)
+        rows[np.searchsorted(ids, self.ids)] = self.rows
+        return replace(self, ids=ids, rows=rows, texts=UserTexts.joined(t.texts for t in tables))
 
     def fill(self, records: NDArray[np.void], ids: Ids) -> int:
         """Set the features of users (N,) in their records; return how many users are unknown."""
@@ -91,7 +113,7 @@ class UserTable:
 
     def parquet(self) -> bytes:
         """The table as a parquet file: a users file."""
-        columns = {USER: pa.array(self.ids)}
+        columns = {USER: self.texts.of_users(self.ids) if self.texts else pa.array(self.ids)}
         columns |= {f.name: pa.array(self.rows[f.name].tolist()) for f in self.features}
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(columns), sink, compression="zstd")

@@ -130,10 +130,15 @@ class IdReader:
         return IdColumn(of_ids[index], row, faults, DistinctTexts(numbers, distinct, index))
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds ids as texts."""
+    ids = plain(pa.nulls(0, kind))
+    return not is_number(ids.type) and texts(ids) is not None
+
+
 def _refuse_texts(kind: pa.DataType, array: pa.Array, source: str) -> None:
     """Name the remedy for text ids in a numeric store."""
-    ids = plain(pa.nulls(0, kind))
-    if not is_number(ids.type) and texts(ids) is not None:
+    if is_text(kind):
         raise DataFileError(f"{source}: holds {array.type}, not integers; {REMEDY}")
 
 
