@@ -38,7 +38,7 @@ async def connect(
     # Imported on demand: they are slow to import, and a child process that checks a bundle needs
     # neither.
     if scheme == "lmdb" and separator and rest:
-        from feature_store.lmdb.store import connect_lmdb
+        from feature_store.lmdb.connect import connect_lmdb
 
         return await connect_lmdb(Path(rest), schema, options, create=create)
     if scheme in REDIS_SCHEMES and separator and rest:

@@ -42,6 +42,7 @@ from feature_store.schema_record import RefreshPace, format_of, parse, settled, 
 from feature_store.text_ids import TextIds, check_texts
 
 T = TypeVar("T")
+RECORD = (b"format", b"schema", b"id_key")
 
 
 class LmdbStore:
@@ -53,7 +54,10 @@ class LmdbStore:
         schema: FeatureSchema,
         text_ids: TextIds | None,
         options: StoreOptions,
+        recorded: list[bytes | None],
     ) -> None:
+        """``recorded``: as ``_read_record`` read it."""
+        self._recorded = recorded
         self.schema, self.text_ids = schema, text_ids
         self._environment: LmdbEnvironment | None = environment
         self._faults = FaultLog()
@@ -74,30 +78,33 @@ class LmdbStore:
         names = options.ids == "mapped"
         environment = acquire(path, create=create_now, read_only=options.read_only, names=names)
         try:
-            place, (version, text, key) = str(environment.path), _read_record(environment)
+            place, found = str(environment.path), _read_record(environment)
+            version, text, key = found
             recorded = None if version is None or text is None else parse(place, version, text)
             chosen = settled(place, recorded, schema, create=create)
             if chosen.user and USERS not in environment.db:
                 environment.open_users(create=create_now)
             ids = settled_ids(place, version, key, options.ids)
-            return cls(environment, chosen, ids, options)
+            return cls(environment, chosen, ids, options, found)
         except BaseException:
             release(environment)
             raise
 
-    async def record_schema(self) -> None:
-        """Record the format, schema and kind of ids in the store."""
-        await self._write(self._record_schema)
+    async def record_schema(self) -> bool:
+        """Record the format, schema and kind of ids in the store; False if another process has
+        changed the record meanwhile."""
+        return await self._write(self._record_schema)
 
-    def _record_schema(self, txn: Txn) -> None:
+    def _record_schema(self, txn: Txn) -> bool:
         meta = self._env().db["meta"]
+        if [txn.get(name, db=meta) for name in RECORD] != self._recorded:
+            return False
         txn.put(b"format", str(format_of(self.schema, self.text_ids)).encode(), db=meta)
         txn.put(b"schema", self.schema.to_yaml().encode(), db=meta)
         if self.text_ids is not None:
-            kept = txn.get(b"id_key", db=meta)  # another process may have just created the store
-            self.text_ids = self.text_ids if kept is None else TextIds(kept)
             txn.put(b"id_key", self.text_ids.key, db=meta)
         self._changes.begin(txn)
+        return True
 
     async def history(self, user_id: int) -> Ids | None:
         user, env = checked_id(user_id, "user id"), self._env()
@@ -348,21 +355,7 @@ class LmdbStore:
         return await self._writer.write(change)
 
 
-async def connect_lmdb(
-    path: Path, schema: FeatureSchema | None, options: StoreOptions, *, create: bool
-) -> LmdbStore:
-    """Open the store, as ``feature_store.connect``."""
-    store = await asyncio.to_thread(LmdbStore.open, path, schema, options, create=create)
-    if create and schema is not None:
-        try:
-            await store.record_schema()
-        except BaseException:
-            await store.close()
-            raise
-    return store
-
-
 def _read_record(environment: LmdbEnvironment) -> list[bytes | None]:
     """The recorded format, schema and key of text ids."""
-    meta, names = environment.db["meta"], (b"format", b"schema", b"id_key")
-    return environment.read(lambda txn: [txn.get(name, db=meta) for name in names])
+    meta = environment.db["meta"]
+    return environment.read(lambda txn: [txn.get(name, db=meta) for name in RECORD])

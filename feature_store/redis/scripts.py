@@ -18,6 +18,12 @@ def _remember(key: str, keys: str) -> str:
   end"""
 
 
+# KEYS: metadata. ARGV: the schema it must have, or nothing; fields and values.
+RECORD = """
+if (redis.call('HMGET', KEYS[1], 'schema')[1] or '') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1"""
+
 # KEYS: history [, idempotency key, the user's keys]. ARGV: length, seconds, the key's seconds,
 # oldest … newest.
 APPEND = f"""

@@ -20,7 +20,6 @@ from feature_store.contract import (
     UserRows,
 )
 from feature_store.errors import (
-    StoreCorrupt,
     StoreError,
     StoreMismatch,
     StoreUnavailable,
@@ -28,23 +27,22 @@ from feature_store.errors import (
 from feature_store.faults import FaultLog
 from feature_store.ids import checked_id, checked_ids
 from feature_store.options import StoreOptions
-from feature_store.redis.client import BULK_PATIENCE_S, RedisClient, with_key
-from feature_store.redis.connection import Parts
+from feature_store.redis.client import RedisClient
 from feature_store.redis.durability import facts_of_servers
 from feature_store.redis.items import ItemRecords
 from feature_store.redis.layout import Layout, meta_key
-from feature_store.redis.replies import change_batch, history_of, id_of, parsing_reply
+from feature_store.redis.record import MetadataRecord, Recorded
+from feature_store.redis.replies import change_batch, history_of, parsing_reply
 from feature_store.redis.scan import scan_users
 from feature_store.redis.server import BULK, REQUESTS
 from feature_store.redis.texts import Texts, collision
 from feature_store.redis.topology import Command, Reply, Topology
 from feature_store.redis.users import UserRecords
 from feature_store.schema import FeatureSchema
-from feature_store.schema_record import RefreshPace, format_of, parse, settled, settled_ids
+from feature_store.schema_record import RefreshPace, settled, settled_ids
 from feature_store.text_ids import TextIds, check_texts
 
 CHANGES_PER_ANSWER = 256
-MOST_PARTITIONS = 16_384  # as many as a cluster has slots
 
 
 class RedisStore:
@@ -88,37 +86,24 @@ class RedisStore:
     ) -> RedisStore:
         """Open the store on ``nodes``. StoreMismatch names what differs from ``schema``."""
         await nodes.ready()
-        key = meta_key(options.prefix)
-        deadline = asyncio.get_running_loop().time() + BULK_PATIENCE_S
-        fields = Command(("HMGET", key, "format", "schema", "partitions", "id_key"), key)
-        [reply] = await nodes.call([fields], deadline)
-        if isinstance(reply, StoreError):
-            raise with_key(reply, fields)
-        with parsing_reply(place, "HMGET"):
-            version, text, partitions, id_key = reply
-        recorded = None if version is None or text is None else parse(place, version, text)
-        chosen = settled(place, recorded, schema, create=create)
-        count = options.partitions if recorded is None else id_of(partitions)
-        if count is None or not 1 <= count <= MOST_PARTITIONS:
-            raise StoreCorrupt(f"{place}: its partition count is damaged; load it again")
-        ids = settled_ids(place, None if recorded is None else version, id_key, options.ids)
+        record = MetadataRecord(nodes, options.prefix, place)
+        while True:  # until no other process has changed the record meanwhile
+            found = await record.read()
+            chosen = settled(place, found.parsed(place), schema, create=create)
+            count = found.partition_count(place, options.partitions)
+            version = None if found.is_missing else found.version
+            ids = settled_ids(place, version, found.id_key, options.ids)
+            if not create or schema is None or await record.replace(found, chosen, ids, count):
+                break
         store = cls(nodes, chosen, ids, Layout(options.prefix, count), options, faults, kind)
         if create and schema is not None:
-            await store._record_schema()
+            await store._begin_changes()
         return store
 
-    async def _record_schema(self) -> None:
-        key = meta_key(self._options.prefix)
-        if self.text_ids is not None:  # another process may have just created the store
-            drawn = Command(("HSETNX", key, "id_key", self.text_ids.key), key)
-            kept = await self._client.bulk([drawn, Command(("HMGET", key, "id_key"), key)])
-            self.text_ids = TextIds(kept[1][0])
-        fields: Parts = ("format", format_of(self.schema, self.text_ids))
-        fields += ("schema", self.schema.to_yaml(), "partitions", self._layout.partitions)
-        await self._client.one(Command(("HSET", key, *fields), key), BULK)
+    async def _begin_changes(self) -> None:
+        """Write the first entry of the change log, so that it has an end from the start."""
         if not await self._client.one(self._layout.last_change(), BULK):
-            first = self._layout.tell_changes((), self._options.changes_kept)
-            await self._client.one(first, BULK)  # so that the log has an end from the start
+            await self._client.one(self._layout.tell_changes((), self._options.changes_kept), BULK)
 
     async def history(self, user_id: int) -> Ids | None:
         user, length = checked_id(user_id, "user id"), self.schema.history_length
@@ -258,9 +243,8 @@ class RedisStore:
         key, place = meta_key(self._options.prefix), f"redis (prefix {self._options.prefix})"
         reply = await self._client.one(Command(("HMGET", key, "format", "schema"), key))
         with parsing_reply(place, "HMGET"):
-            version, text = reply
-        if version is not None and text is not None:
-            recorded = await asyncio.to_thread(parse, place, version, text)
+            found = Recorded(*reply)
+        if (recorded := await asyncio.to_thread(found.parsed, place)) is not None:
             self.schema = settled(place, recorded, self.schema, create=False)
             self._users.adopt(self.schema)
         return self.schema

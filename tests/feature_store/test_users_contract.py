@@ -11,9 +11,10 @@ import pytest
 from feature_store import FeatureStore
 from feature_store.contract import FOUND, MAX_ID, MISSING, STALE, UserRows
 from feature_store.errors import StoreCorrupt, StoreMismatch, StoreUnavailable, TextCollision
-from tests.feature_store.samples import SHOP, ids
+from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.stores import connect
 from tests.feature_store.user_samples import (
+    AGE,
     COUNTRY,
     DEVICE,
     LIKES,
@@ -228,6 +229,45 @@ async def test_features_added_by_another_process_are_seen(
     assert (await store.users(ids(8))).rows["device"].tolist() == [4]
     await store.put_users(ids(9), user_rows(1))  # a row of the schema before
     assert (await store.user(9)).row["country"] == user_rows(1)["country"]
+
+
+async def test_features_that_two_loads_add_at_once_are_all_kept(
+    store: FeatureStore, store_url: str
+) -> None:
+    with_device, with_age = with_users(COUNTRY, DEVICE), with_users(COUNTRY, AGE)
+    loaders = await asyncio.gather(
+        connect(store_url, with_device, create=True), connect(store_url, with_age, create=True)
+    )
+    for user, (loader, name) in enumerate(zip(loaders, ("device", "age"), strict=True)):
+        rows = np.zeros(1, loader.schema.user_dtype)
+        rows[name] = 3
+        await loader.put_users(ids(user), rows)
+        await loader.close()
+    reader = await connect(store_url)
+    assert {f.name for f in reader.schema.user} == {"country", "likes", "taste", "device", "age"}
+    batch = await reader.users(ids(0, 1))
+    assert batch.status.tolist() == [FOUND, FOUND]
+    assert (batch.rows["device"].tolist(), batch.rows["age"].tolist()) == ([3, 0], [0, 3])
+    await reader.close()
+
+
+async def test_two_that_make_a_store_at_once_agree_on_it(store_url: str) -> None:
+    turned = SCHEMA.model_copy(update={"item": SCHEMA.item[::-1], "user": SCHEMA.user[::-1]})
+    pair = await asyncio.gather(
+        *(connect(store_url, one, create=True, ids="mapped") for one in (SCHEMA, turned))
+    )
+    numbers = list[int]()
+    for store in pair:
+        assert store.text_ids is not None
+        numbers.append(store.text_ids.number("ada"))
+        await store.put_users(ids(numbers[-1]), user_rows(1), {numbers[-1]: "ada"})
+        await store.put_items(ids(3), random_rows(store.schema, 1))
+        for reader in pair:
+            assert (await reader.users(ids(numbers[0]))).status.tolist() == [FOUND]
+            assert (await reader.items(ids(3))).status.tolist() == [FOUND]
+    assert numbers[0] == numbers[1]
+    for store in pair:
+        await store.close()
 
 
 async def test_user_features_added_to_a_store_in_use_are_served_after_a_refresh(

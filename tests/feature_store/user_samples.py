@@ -10,6 +10,7 @@ from tests.feature_store.samples import SHOP
 
 COUNTRY = {"name": "country", "kind": "categorical", "vocabulary": 9, "width": 3}
 LIKES = {"name": "likes", "kind": "categorical_list", "vocabulary": 9, "slots": 3, "width": 2}
+AGE = {"name": "age", "kind": "categorical", "vocabulary": 100, "width": 2}
 DEVICE = {"name": "device", "kind": "categorical", "vocabulary": 5, "width": 2}
 TASTE = {"name": "taste", "kind": "dense", "size": 4, "width": 3, "storage": "float16"}
 
