@@ -14,6 +14,7 @@ from service.admission.loop_budget import REFUSAL_S
 from service.context import Priority, RequestContext
 from service.errors import DeadlinePassed, OverCapacity
 from service.observability.version_stats import VersionStats
+from service.scoring.feature_tensors import placed
 from service.scoring.query import ScoreQuery
 from service.scoring.result import ScoreResult
 from service.server.disconnect import CancelOnDisconnect
@@ -48,11 +49,11 @@ async def infer(
         raise
     try:
         with permit, lease as version, CancelOnDisconnect(ctx.connection, permit.defer):
-            own = query
-            if query.features:
+            own = placed(query, version.schema) if query.tensors else query
+            if own.features:
                 any_name = state.settings.unknown_features == "ignore"
                 elsewhere = state.registry.request_features
-                own = query.ignoring(version.request_features, elsewhere, any_name)
+                own = own.ignoring(version.request_features, elsewhere, any_name)
             result, ranking = await state.scoring.score(own, version, deadline, ctx.timer, permit)
             if ranking.is_shortlisted and query.top_k is not None:
                 state.audit.offer(version, ranking, query.top_k)

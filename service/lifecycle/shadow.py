@@ -20,6 +20,7 @@ from service.lifecycle.sampled_worker import SampledWorker
 from service.models.loaded_model import LoadedModel
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
+from service.scoring.feature_tensors import placed
 from service.scoring.pipeline import ScoringPipeline
 from service.scoring.query import ScoreQuery
 from service.scoring.result import ScoreResult
@@ -131,12 +132,14 @@ class Shadow:
                 logger.exception("shadow failed", model_version=current.version.name)
 
     async def _compare(self, current: _Shadowed, query: ScoreQuery, answer: ScoreResult) -> None:
+        schema = current.version.schema
+        query = placed(query, schema) if query.tensors else query
         same = ScoreQuery(  # with the history that was read for the answer
             query.user_id,
             query.candidates,
-            answer.history[: current.version.schema.history_length],
+            answer.history[: schema.history_length],
             query.context,
-            features=query.features_known_to(current.version.schema),
+            features=query.features_known_to(schema),
         )
         deadline = self._worker.deadline()
         other, _ = await self._scoring.score(same, current.version, deadline, StageTimer())

@@ -9,7 +9,7 @@ from functools import partial
 from service.api.body import Contents, TextContents
 from service.api.id_kind import IdKind, NumericIds
 from service.api.oip.inputs import DATATYPE, Inputs
-from service.api.oip.message import TEXTS, InferRequest, TextInferRequest
+from service.api.oip.message import TEXTS, InferRequest, MixedInferRequest, TextInferRequest
 from service.api.oip.text_inputs import TextInputs
 
 
@@ -21,12 +21,18 @@ class IdTensors:
     contents: type[Contents]
     message: type[InferRequest]
     inputs: Callable[[InferRequest, int], Inputs | TextInputs]
+    with_numbers: type[InferRequest] | None = None  # the message if some are FP32, if another
+
+    @property
+    def documented(self) -> type[InferRequest]:
+        return self.with_numbers or self.message
 
 
-NUMERIC = IdTensors(DATATYPE, Contents, InferRequest, Inputs.of)
+NUMERIC = IdTensors(DATATYPE, Contents, InferRequest, Inputs.of, MixedInferRequest)
 
 
 def id_tensors(ids: IdKind) -> IdTensors:
     if isinstance(ids, NumericIds):
         return NUMERIC
-    return IdTensors(TEXTS, TextContents, TextInferRequest, partial(TextInputs.of, ids))
+    of = partial(TextInputs.of, ids)
+    return IdTensors(TEXTS, TextContents, TextInferRequest, of)

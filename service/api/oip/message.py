@@ -5,31 +5,36 @@ What depends on the model is checked later.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
 from feature_store.schema import MAX_HISTORY
 from service.api.body import Contents, TextContents, refuse_repeated, strings_in, validate
 from service.api.ids import INT64, MAPPED
-from service.api.score_models import MOST_CONTEXT_FEATURES
+from service.api.score_models import MOST_CONTEXT_FEATURES, MOST_REQUEST_FEATURES
 from service.errors import InvalidHeader
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 BINARY, JSON = "application/octet-stream", "application/json"
-MOST_INPUTS = MOST_CONTEXT_FEATURES + 3  # and user_id, item_id, history
+# And user_id, item_id, history.
+MOST_INPUTS = MOST_CONTEXT_FEATURES + MOST_REQUEST_FEATURES + 3
 # Twice the quotation marks of a request that has all inputs, with room for foreign parameters.
 MOST_QUOTES = 4096
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, json_schema_extra=INT64)]
 TEXTS = "BYTES"  # datatype
-ITEMS = ({"type": "integer", **INT64}, MAPPED)  # JSON Schema of data
 NULL = {"type": "null"}
 Parameters = Annotated[
     dict[str, Any] | None,
     Field(description="Those that are not understood are named in the answer's `ignored`."),
 ]
+
+
+def _any_of(*items: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of lists of one of these, or null."""
+    return {"anyOf": [*({"type": "array", "items": one} for one in items), NULL]}
 
 
 class Part(BaseModel):
@@ -47,6 +52,8 @@ Size = Annotated[int, Field(ge=0, le=2**63 - 1, json_schema_extra=INT64)]
 
 
 class InputTensor(Part):
+    is_checked: ClassVar[bool] = True  # its data
+
     name: Name
     shape: Annotated[
         list[Size],
@@ -62,22 +69,42 @@ class InputTensor(Part):
     ] = None
 
 
-class TextInputTensor(InputTensor):
-    """Of a mapped store: ids are BYTES, context features INT64."""
+class MixedInputTensor(InputTensor):
+    """Of a request with FP32 tensors: the type of data is checked by its datatype, later."""
+
+    is_checked: ClassVar[bool] = False
 
     datatype: Annotated[
         str,
         Field(
             max_length=16,
-            json_schema_extra={"enum": ["BYTES", "INT64"]},
-            description="BYTES of ids, INT64 of context features.",
+            json_schema_extra={"enum": ["INT64", "FP32"]},
+            description="FP32 of numeric request features, INT64 of every other input.",
         ),
     ]
     data: Annotated[
         list[Any] | None,
-        WithJsonSchema({"anyOf": [*({"type": "array", "items": i} for i in ITEMS), NULL]}),
+        WithJsonSchema(_any_of({"type": "integer", **INT64}, {"type": "number"})),
         Field(description="Unless there is a binary_data_size."),
-    ] = None  # checked by ``text_inputs``
+    ] = None
+
+
+class TextInputTensor(MixedInputTensor):
+    """Of a mapped store: ids are BYTES."""
+
+    datatype: Annotated[
+        str,
+        Field(
+            max_length=16,
+            json_schema_extra={"enum": ["BYTES", "INT64", "FP32"]},
+            description="BYTES of ids, FP32 of numeric request features, INT64 of other features.",
+        ),
+    ]
+    data: Annotated[
+        list[Any] | None,
+        WithJsonSchema(_any_of({"type": "integer", **INT64}, {"type": "number"}, MAPPED)),
+        Field(description="Unless there is a binary_data_size."),
+    ] = None
 
 
 class RequestedOutput(Part):
@@ -97,6 +124,14 @@ class InferRequest(Part):
     def given(self) -> dict[str, Any]:
         """The parameters of the whole request."""
         return self.parameters or {}
+
+
+class MixedInferRequest(InferRequest):
+    """With FP32 tensors."""
+
+    inputs: Annotated[  # type: ignore[assignment]
+        list[MixedInputTensor], Field(min_length=1, max_length=MOST_INPUTS)
+    ]
 
 
 class TextInferRequest(InferRequest):

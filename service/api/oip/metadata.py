@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version as version_of
 from typing import Any
 
-from service.api.oip.inputs import DATATYPE, HISTORY, ITEMS, USER
+from feature_store.schema import Categorical, Numeric
+from service.api.oip.inputs import DATATYPE, HISTORY, IDS, ITEMS, NUMBER, USER
 from service.api.oip.outputs import DATATYPES
 from service.models.loaded_model import LoadedModel
 from service.settings import Settings
@@ -49,7 +50,11 @@ def model_config(settings: Settings, version: LoadedModel, id_type: str) -> dict
     limits = {
         "max_candidates": settings.max_candidates,
         "max_history": version.schema.history_length,
-        **{f"{f.name}_vocabulary": f.vocabulary for f in version.schema.context},
+        **{
+            f"{f.name}_vocabulary": f.vocabulary
+            for f in (*version.schema.context, *version.schema.request)
+            if isinstance(f, Categorical)
+        },
     }
     return {
         "name": settings.model_name,
@@ -78,4 +83,8 @@ def model_config(settings: Settings, version: LoadedModel, id_type: str) -> dict
 def _inputs(version: LoadedModel, id_type: str) -> dict[str, tuple[str, list[int]]]:
     """Type and shape of each."""
     ids = {USER: (id_type, [1]), ITEMS: (id_type, [ANY]), HISTORY: (id_type, [ANY])}
-    return ids | {feature.name: (DATATYPE, [ANY]) for feature in version.schema.context}
+    features = {feature.name: (DATATYPE, [ANY]) for feature in version.schema.context}
+    for feature in version.schema.request:
+        if feature.name not in IDS:
+            features[feature.name] = (NUMBER if isinstance(feature, Numeric) else DATATYPE, [1])
+    return ids | features

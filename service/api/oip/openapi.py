@@ -84,7 +84,7 @@ def parameters_of(path: str, state: ServiceState) -> list[dict[str, Any]]:
 def infer_documented(parameters: list[dict[str, Any]], tensors: IdTensors) -> dict[str, Any]:
     """Arguments of ``app.post`` for the inference routes."""
     blobs = {"schema": {"type": "string", "format": "binary"}}
-    schema = tensors.message.model_json_schema()
+    schema = tensors.documented.model_json_schema()
     example = TEXT_EXAMPLE if tensors.datatype == TEXTS else EXAMPLE
     json = {"schema": _inlined(schema, schema.pop("$defs")), "example": example}
     length = {"name": LENGTH_HEADER, "in": "header", "schema": {"type": "string"}}

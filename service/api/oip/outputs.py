@@ -15,7 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from feature_store.contract import CORRUPT, FOUND, MISSING
-from service.api.oip.inputs import SIZE
+from service.api.oip.checks import SIZE
 from service.api.oip.message import BINARY as BINARY_TYPE
 from service.api.oip.message import JSON, LENGTH_HEADER, InferRequest, RequestedOutput
 from service.api.responses import RawHeaders
@@ -134,7 +134,7 @@ def _notes(answer: ScoreResult, ignored: Sequence[str]) -> dict[str, bool | int 
     notes: dict[str, bool | int | str] = {
         "cold_user": answer.cold_user,
         "cold_items": answer.cold_count,
-        "ignored": ", ".join(ignored),
+        "ignored": ", ".join((*ignored, *answer.ignored)),
     }
     if not answer.complete or answer.history_lost:
         notes |= {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from service.api.body import deadline_seconds
-from service.api.oip.inputs import SIZE
+from service.api.oip.checks import SIZE
 from service.api.oip.message import InferRequest
 from service.api.oip.outputs import BINARY, BINARY_ALL
 from service.context import RequestContext

@@ -65,7 +65,8 @@ class RequestCache:
 
 
 def _read(header: bytes, most_candidates: int, tensors: IdTensors) -> ParsedRequest:
-    message = read_message(header, tensors.message)
+    mixed = b"FP" in header or b"\\u" in header  # FP32 may be written with escapes
+    message = read_message(header, tensors.documented if mixed else tensors.message)
     refuse_sequences(message)
     return ParsedRequest(
         id=message.id,

@@ -1,45 +1,54 @@
 """From a request's input tensors to a ``ScoreQuery`` where the store's ids are texts.
 
 Ids are BYTES: JSON strings, or a blob in which each text follows its length (4 bytes,
-little-endian). Context features are INT64, as in ``inputs``.
+little-endian). Context and request features are INT64 or FP32, as in ``inputs``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import unpack
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import ConfigDict, FailFast, TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter
 
-from feature_store.contract import Ids
 from feature_store.schema import MAX_HISTORY
 from feature_store.text_ids import LONGEST
-from model_export.bundle.vectors import Indices
 from service.api.id_kind import MappedIds
 from service.api.ids import NO_TEXT, MappedId
-from service.api.oip.inputs import BYTES as INT64_BYTES
-from service.api.oip.inputs import (
-    DATATYPE,
-    HISTORY,
-    ITEMS,
-    LARGEST_INDEX,
-    LITTLE_ENDIAN,
+from service.api.oip.checks import (
+    INTEGERS,
+    NUMBERS,
     SIZE,
-    USER,
     check_shape,
+    from_json,
     required,
     sized,
     within,
 )
-from service.api.oip.message import TEXTS, InferRequest, InputTensor, Int64
+from service.api.oip.inputs import (
+    BYTES,
+    DATATYPE,
+    HISTORY,
+    IDS,
+    ITEMS,
+    LARGEST_INDEX,
+    LITTLE_ENDIAN,
+    NUMBER,
+    NUMBER_BYTES,
+    USER,
+)
+from service.api.oip.message import TEXTS, InferRequest, InputTensor
 from service.errors import InvalidField
-from service.scoring.query import ScoreQuery
+from service.scoring.query import ScoreQuery, Tensor
 
 LENGTH_BYTES = 4
-IDS = frozenset({USER, ITEMS, HISTORY})
-TEXTS_IN_JSON = TypeAdapter(Annotated[list[MappedId], FailFast()])
-NUMBERS_IN_JSON = TypeAdapter(Annotated[list[Int64], FailFast()], config=ConfigDict(strict=True))
+KINDS: dict[str, TypeAdapter[Any]] = {
+    TEXTS: TypeAdapter(Annotated[list[MappedId], FailFast()]),
+    DATATYPE: INTEGERS,
+    NUMBER: NUMBERS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +60,21 @@ class TextSpec:
     values: list[Any] | None
     at: int = 0  # bytes of the blobs before it
     size: int = 0  # bytes of its blob
+    datatype: str = TEXTS
 
     def texts(self, blobs: bytes) -> list[str]:
         return self._unpacked(blobs) if self.values is None else self.values
 
-    def numbers(self, blobs: bytes) -> Ids:
-        if self.values is not None:
-            return np.array(self.values, np.int64)
-        return np.frombuffer(blobs[self.at : self.at + self.size], LITTLE_ENDIAN)
+    def feature(self, blobs: bytes) -> Tensor:
+        """Read a context or request feature."""
+        blob, values = blobs[self.at : self.at + self.size], self.values
+        if self.datatype == NUMBER:
+            number: float = unpack("<f", blob)[0] if values is None else values[0]
+            return number
+        numbers = (
+            np.frombuffer(blob, LITTLE_ENDIAN) if values is None else np.array(values, np.int64)
+        )
+        return within(self.name, numbers, LARGEST_INDEX).astype(np.int32)
 
     def _unpacked(self, blobs: bytes) -> list[str]:
         blob, at, found = blobs[self.at : self.at + self.size], 0, list[str]()
@@ -90,7 +106,7 @@ class TextInputs:
     user: TextSpec
     items: TextSpec
     history: TextSpec | None
-    context: tuple[TextSpec, ...]
+    features: tuple[TextSpec, ...]  # context and request features
     in_blobs: bool  # all values are
     size: int  # bytes of all blobs
 
@@ -107,10 +123,10 @@ class TextInputs:
         in_blobs = all(one.values is None for one in found.values())
         user, items = (required(name, found.pop(name, None)) for name in (USER, ITEMS))
         history = found.pop(HISTORY, None)
-        sized(user, 1, 1)
-        sized(items, 1, most_candidates)
+        sized(USER, user.count, 1, 1)
+        sized(ITEMS, items.count, 1, most_candidates)
         if history is not None:
-            sized(history, 0, MAX_HISTORY)
+            sized(HISTORY, history.count, 0, MAX_HISTORY)
         return cls(ids, user, items, history, tuple(found.values()), in_blobs, size)
 
     async def query(self, body: bytes, start: int) -> ScoreQuery:
@@ -127,47 +143,32 @@ class TextInputs:
             user_id=self.ids.number(user),
             candidates=await self.ids.numbers(self.items.texts(blobs)),
             history=history,
-            context={one.name: _indices(one, blobs) for one in self.context},
+            tensors={one.name: one.feature(blobs) for one in self.features},
             user_text=user,
         )
 
 
-def _indices(one: TextSpec, blobs: bytes) -> Indices:
-    return within(one.name, one.numbers(blobs), LARGEST_INDEX).astype(np.int32)
-
-
 def _declared(tensor: InputTensor, at: int) -> TextSpec:
-    name, wanted = tensor.name, TEXTS if tensor.name in IDS else DATATYPE
-    if tensor.datatype != wanted:
-        why = ": the ids of this store are texts" if wanted == TEXTS else ""
-        raise InvalidField.of("inputs", name, "datatype", detail=f"{wanted}{why}")
-    count, size = check_shape(tensor), (tensor.parameters or {}).get(SIZE)
+    name, datatype, parameters = tensor.name, tensor.datatype, tensor.parameters or {}
+    if name in IDS and datatype != TEXTS:
+        detail = f"{TEXTS}: the ids of this store are texts"
+        raise InvalidField.of("inputs", name, "datatype", detail=detail)
+    if name not in IDS and datatype not in (DATATYPE, NUMBER):
+        detail = f"{DATATYPE}, or {NUMBER} of a numeric request feature"
+        raise InvalidField.of("inputs", name, "datatype", detail=detail)
+    count, size = check_shape(tensor), parameters.get(SIZE)
+    if datatype == NUMBER:
+        sized(name, count, 1, 1)
     if size is None:
-        return TextSpec(name, count, _from_json(tensor, count, wanted), at)
+        values = from_json(tensor, count, KINDS[datatype])
+        return TextSpec(name, count, values, at, datatype=datatype)
     if tensor.data is not None:
         raise InvalidField.of("inputs", name, detail=f"data and {SIZE}: one of them")
-    least, most = count * INT64_BYTES, count * INT64_BYTES
-    if wanted == TEXTS:
+    least = most = count * (NUMBER_BYTES if datatype == NUMBER else BYTES)
+    if datatype == TEXTS:
         least, most = count * (LENGTH_BYTES + 1), count * (LENGTH_BYTES + 4 * LONGEST)
     if type(size) is not int or not least <= size <= most:
         number = f"{least} bytes" if least == most else f"{least} to {most} bytes"
-        detail = f"{number}, for shape [{count}] of {wanted}"
+        detail = f"{number}, for shape [{count}] of {datatype}"
         raise InvalidField.of("inputs", name, SIZE, detail=detail)
-    return TextSpec(name, count, None, at, size)
-
-
-def _from_json(tensor: InputTensor, count: int, datatype: str) -> list[Any]:
-    data: list[Any] | None = tensor.data
-    if data is None:
-        raise InvalidField.of("inputs", tensor.name, detail=f"data or {SIZE}: one of them")
-    if len(data) != count:
-        detail = f"{len(data)} values for shape [{count}]"
-        raise InvalidField.of("inputs", tensor.name, "data", detail=detail)
-    adapter: TypeAdapter[Any] = TEXTS_IN_JSON if datatype == TEXTS else NUMBERS_IN_JSON
-    try:
-        adapter.validate_python(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ("inputs", tensor.name, "data", *first["loc"])
-        raise InvalidField.of(*place, detail=first["msg"]) from None
-    return data
+    return TextSpec(name, count, None, at, size, datatype)

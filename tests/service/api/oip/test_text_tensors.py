@@ -179,7 +179,7 @@ def test_a_context_feature_stays_int64(mapped: MappedWorld, texts: httpx.Client)
 def test_the_numeric_store_refuses_bytes(client: httpx.Client) -> None:
     answer = sent(client, {"user_id": (1, blob(b"u")), "item_id": (1, blob(b"a"))})
     assert answer.status_code == 400
-    assert answer.json()["error"] == "inputs.user_id.datatype: INT64, as all inputs are"
+    assert answer.json()["error"] == "inputs.user_id.datatype: INT64, as ids are"
 
 
 def test_metadata_and_configuration_say_bytes(texts: httpx.Client) -> None:

@@ -30,6 +30,12 @@ def tensor(name: str, values: Ids, *, binary: bool) -> triton.InferInput:
     return made.set_data_from_numpy(values, binary_data=binary)
 
 
+def number_tensor(name: str, value: float, *, binary: bool) -> triton.InferInput:
+    """A numeric request feature."""
+    made = triton.InferInput(name, [1], "FP32")
+    return made.set_data_from_numpy(np.array([value], np.float32), binary_data=binary)
+
+
 def output(name: str, *, binary: bool) -> triton.InferRequestedOutput:
     return triton.InferRequestedOutput(name, binary_data=binary)
 
