@@ -11,8 +11,10 @@ from feature_store.schema import MAX_HISTORY
 from service.api.ids import INT64, AnsweredId, Id, MappedId, NumberOrText
 
 Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
-# Checked against the model's features, of which this module knows nothing.
-Value = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]})]
+# Checked against the model's features, of which this module knows nothing. Of "number" alone
+# generators make a float, and an index is none.
+VALUES = [{"type": kind} for kind in ("integer", "number", "null")]
+Value = Annotated[Any, WithJsonSchema({"anyOf": VALUES})]
 MOST_CONTEXT_FEATURES = MOST_REQUEST_FEATURES = 64
 MOST_EXPLAINED = 100
 CANDIDATES = "Item ids to score; a duplicate is answered at each of its positions."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
+from struct import pack
 from typing import Any, Literal, NamedTuple, TypedDict
 from urllib.parse import quote
 
@@ -21,11 +23,18 @@ DTYPES = {"FP32": np.dtype("<f4"), "BOOL": np.dtype(np.bool_)}
 Ids = ArrayLike | Sequence[str]  # integers; strings where the service's ids are texts
 
 
+# User feature -> a value as an item's: an integer, a list of them, or numbers.
+UserFeatures = Mapping[str, Any]
+# Request feature -> an index (int), or a number (float); None or NaN: missing.
+Features = Mapping[str, int | float | np.integer[Any] | np.floating[Any] | None]
+
+
 class Options(TypedDict, total=False):
     """Optional parts of a score call."""
 
     history: Ids  # item ids, oldest first, instead of the stored history
     context: Mapping[str, ArrayLike]  # feature -> one value per item
+    features: Features  # of the request
     model_version: str  # by this version (or `active`, `previous`) only
     priority: Literal["online", "batch"]
     request_id: str  # appears in the service's log
@@ -55,6 +64,17 @@ class Tensor(NamedTuple):
         return cls("INT64", len(array), array.tobytes())
 
     @classmethod
+    def feature(cls, name: str, value: Any) -> Tensor | None:
+        """Of a request feature: an index or a number. None if it is missing."""
+        if value is None or (isinstance(value, float | np.floating) and isnan(value)):
+            return None
+        if isinstance(value, int | np.integer) and not isinstance(value, bool):
+            return cls("INT64", 1, int(value).to_bytes(8, "little", signed=True))
+        if not isinstance(value, float | np.floating):
+            raise TypeError(f"features: {name}: must be an int (an index), a float or None")
+        return cls("FP32", 1, pack("<f", value))
+
+    @classmethod
     def ids(cls, user_id: int | str, name: str, values: Any) -> Tensor:
         """Of the kind that the user's id is: numbers, or texts, each after its length."""
         ids = _ids(user_id, name, values)
@@ -72,6 +92,7 @@ def score_call(
     *,
     history: Ids | None = None,
     context: Mapping[str, ArrayLike] | None = None,
+    features: Features | None = None,
     model_version: str | None = None,
     priority: str | None = None,
     request_id: str | None = None,
@@ -86,6 +107,15 @@ def score_call(
     if taken := {"user_id", "item_id", "history"} & set(context or {}):
         raise ValueError(f"context: {', '.join(sorted(taken))} cannot be context features")
     tensors |= {name: Tensor.numbers(name, values) for name, values in (context or {}).items()}
+    if taken := (features or {}).keys() & tensors:
+        raise ValueError(f"features: {', '.join(sorted(taken))} cannot be request features")
+    for name, value in (features or {}).items():
+        try:
+            tensor = Tensor.feature(name, value)
+        except OverflowError:
+            raise ValueError(f"features: {name}: beyond the range of its type") from None
+        if tensor is not None:
+            tensors[name] = tensor
     header = {
         "inputs": [
             {
@@ -142,6 +172,28 @@ def click_call(user_id: int | str, item_ids: Ids, *, key: str | None = None) -> 
 def read_click(reply: Reply) -> bool:
     """False: accepted before under the same key."""
     return bool(orjson.loads(reply.body)["applied"])
+
+
+def put_user_call(user_id: int | str, features: UserFeatures) -> Call:
+    return _user_call("PUT", user_id, features)
+
+
+def patch_user_call(user_id: int | str, features: UserFeatures) -> Call:
+    return _user_call("PATCH", user_id, features)
+
+
+def delete_user_call(user_id: int | str) -> Call:
+    return Call("DELETE", _user_path(user_id), b"", {}, safe=False)
+
+
+def _user_call(method: str, user_id: int | str, features: UserFeatures) -> Call:
+    body = orjson.dumps(features, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Call(method, _user_path(user_id), body, {"Content-Type": JSON}, safe=True)
+
+
+def _user_path(user_id: int | str) -> str:
+    _ids(user_id, "user_id", [user_id])
+    return f"/v1/users/{quote(str(user_id), safe='')}"
 
 
 def ready_call() -> Call:

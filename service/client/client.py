@@ -5,8 +5,8 @@
         best_first = np.argsort(-answer.scores)
 
 ``api_key`` is one of the service's (``QIN_API_KEYS``); by default ``QIN_API_KEY`` of the
-environment. If clicks are accepted at the admin port, ``events_url`` and ``events_key`` are that
-port's URL and token.
+environment. If clicks and user records are accepted at the admin port, ``events_url`` and
+``events_key`` are that port's URL and token.
 
 Where the service's ids are texts, users and items are given as strings.
 
@@ -25,10 +25,15 @@ from typing import TypedDict, TypeVar, Unpack
 
 from service.client.address import Address
 from service.client.calls import (
+    Features,
     Ids,
     Options,
     Scores,
+    UserFeatures,
     click_call,
+    delete_user_call,
+    patch_user_call,
+    put_user_call,
     read_click,
     read_scores,
     ready_call,
@@ -47,7 +52,17 @@ from service.client.retry import (
 )
 from service.client.transport import AsyncTransport, Transport
 
-__all__ = ["AsyncClient", "Client", "ClientError", "Late", "Refused", "Scores", "Unreachable"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "Features",
+    "Late",
+    "Refused",
+    "Scores",
+    "Unreachable",
+    "UserFeatures",
+]
 
 T = TypeVar("T")
 C = TypeVar("C", Transport, AsyncTransport)
@@ -60,8 +75,8 @@ class ClientOptions(TypedDict, total=False):
     deadline_ms: float  # of a whole call, with its retries; a call may have its own
     retries: int
     api_key: str | None
-    events_url: str | None  # for clicks, if elsewhere
-    events_key: str | None  # for clicks; by default the API key
+    events_url: str | None  # for clicks and user records, if elsewhere
+    events_key: str | None  # for these; by default the API key
 
 
 class _Settings:
@@ -85,12 +100,13 @@ class _Settings:
         bearer = _bearer("events_key", key if events_key is None else events_key)
         self._events_key = {**events.headers, **bearer}
 
-    def _click(self, user_id: int | str, item_ids: Ids, key: str | None) -> Call:
-        call = click_call(user_id, item_ids, key=key)
-        return replace(call, headers={**call.headers, **self._events_key})
+    def _write(self, call: Call, deadline_ms: float | None) -> Steps:
+        """Plan a call at ``events_url``."""
+        keyed = replace(call, headers={**call.headers, **self._events_key})
+        return self._plan(keyed, deadline_ms)
 
     def _open(self, transport: Callable[[str], C]) -> tuple[C, C]:
-        """Return the transports of scores and of clicks: one if their URLs are equal."""
+        """Return the transports of scores and of writes: one if their URLs are equal."""
         opened = transport(self.url)
         return opened, opened if self.events_url == self.url else transport(self.events_url)
 
@@ -100,6 +116,10 @@ class _Settings:
             raise ValueError(f"deadline_ms: must be above 0, got {milliseconds!r}")
         keyed = replace(call, headers={**self._key, **call.headers})
         return retry(keyed, milliseconds / 1e3, self._retries)
+
+
+def nothing(reply: Reply) -> None:
+    """Read an answer without a body."""
 
 
 def _bearer(name: str, key: str | None) -> dict[str, str]:
@@ -141,8 +161,27 @@ class Client(_Settings):
 
         Without a key, after Unreachable or Late it is unknown whether they were accepted.
         """
-        call = self._click(user_id, item_ids, key)
-        return self._run(self._plan(call, deadline_ms), read_click, self._for_events)
+        call = click_call(user_id, item_ids, key=key)
+        return self._run(self._write(call, deadline_ms), read_click, self._for_events)
+
+    def put_user(
+        self, user_id: int | str, features: UserFeatures, *, deadline_ms: float | None = None
+    ) -> None:
+        """Create or replace a user's record: every user feature, by name. Refused 422 names one."""
+        plan = self._write(put_user_call(user_id, features), deadline_ms)
+        self._run(plan, nothing, self._for_events)
+
+    def patch_user(
+        self, user_id: int | str, features: UserFeatures, *, deadline_ms: float | None = None
+    ) -> None:
+        """Change the given features of a user's record. Refused 404: there is none."""
+        plan = self._write(patch_user_call(user_id, features), deadline_ms)
+        self._run(plan, nothing, self._for_events)
+
+    def delete_user(self, user_id: int | str, *, deadline_ms: float | None = None) -> None:
+        """Remove a user's record; the history stays. Refused 404: there is none."""
+        plan = self._write(delete_user_call(user_id), deadline_ms)
+        self._run(plan, nothing, self._for_events)
 
     def ready(self) -> bool:
         """Whether the service accepts requests."""
@@ -202,8 +241,27 @@ class AsyncClient(_Settings):
         deadline_ms: float | None = None,
     ) -> bool:
         """As ``Client.click``."""
-        call = self._click(user_id, item_ids, key)
-        return await self._run(self._plan(call, deadline_ms), read_click, self._for_events)
+        call = click_call(user_id, item_ids, key=key)
+        return await self._run(self._write(call, deadline_ms), read_click, self._for_events)
+
+    async def put_user(
+        self, user_id: int | str, features: UserFeatures, *, deadline_ms: float | None = None
+    ) -> None:
+        """As ``Client.put_user``."""
+        plan = self._write(put_user_call(user_id, features), deadline_ms)
+        await self._run(plan, nothing, self._for_events)
+
+    async def patch_user(
+        self, user_id: int | str, features: UserFeatures, *, deadline_ms: float | None = None
+    ) -> None:
+        """As ``Client.patch_user``."""
+        plan = self._write(patch_user_call(user_id, features), deadline_ms)
+        await self._run(plan, nothing, self._for_events)
+
+    async def delete_user(self, user_id: int | str, *, deadline_ms: float | None = None) -> None:
+        """As ``Client.delete_user``."""
+        plan = self._write(delete_user_call(user_id), deadline_ms)
+        await self._run(plan, nothing, self._for_events)
 
     async def ready(self) -> bool:
         """As ``Client.ready``."""

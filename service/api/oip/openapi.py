@@ -85,8 +85,8 @@ def infer_documented(parameters: list[dict[str, Any]], tensors: IdTensors) -> di
     """Arguments of ``app.post`` for the inference routes."""
     blobs = {"schema": {"type": "string", "format": "binary"}}
     schema = tensors.documented.model_json_schema()
-    example = TEXT_EXAMPLE if tensors.datatype == TEXTS else EXAMPLE
-    json = {"schema": _inlined(schema, schema.pop("$defs")), "example": example}
+    inlined = _inlined(schema, schema.pop("$defs"))
+    json = {"schema": inlined, "examples": examples_of(tensors)}
     length = {"name": LENGTH_HEADER, "in": "header", "schema": {"type": "string"}}
     length["description"] = "Bytes of JSON before the tensors' own."
     return {
@@ -100,6 +100,11 @@ def infer_documented(parameters: list[dict[str, Any]], tensors: IdTensors) -> di
             "requestBody": {"required": True, "content": {JSON: json, BINARY: blobs}},
         },
     }
+
+
+def examples_of(tensors: IdTensors) -> dict[str, Any]:
+    example = TEXT_EXAMPLE if tensors.datatype == TEXTS else EXAMPLE
+    return {"stored history": {"value": example}}
 
 
 def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
