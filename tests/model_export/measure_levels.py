@@ -59,6 +59,10 @@ class Sizes:
     layers: int = 4
     rows: int = 3
 
+    @property
+    def user_table_bytes(self) -> int:
+        return self.users * self.E * 4
+
     def schema(self) -> FeatureSchema:
         content = FeatureSchema.read(SHIPPED).model_dump(mode="json")
         vocabulary = {
@@ -128,7 +132,7 @@ def measured(sizes: Sizes, cases: int, seed: int = 0) -> dict[str, Any]:
         **answered,
         "tolerance": TOLERANCE,
         "parity": bundle.manifest.parity.model_dump(),
-        "user_table_bytes": sizes.users * sizes.E * 4,
+        "user_table_bytes": sizes.user_table_bytes,
         "mapped": sorted(bundle.manifest.mapped),
         "memory_most_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "took_s": time.monotonic() - began,
