@@ -24,7 +24,10 @@ class PublishedForward:
     """D item vector, X network, C candidates, L history items."""
 
     def __init__(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.state = state
+        self.state = {  # embeddings become float64 row by row
+            name: tensor if name.startswith(TABLE) else tensor.astype(np.float64)
+            for name, tensor in state.items()
+        }
         self.layers = [k for k in state if k.startswith("qnn.layer.") and k.endswith(".weight")]
 
     def x(
@@ -32,13 +35,13 @@ class PublishedForward:
     ) -> Real:
         """(C, X): inputs of the first layer. ``levels`` (C,) replace the candidates' own in c."""
         target, past = self._items(candidates), self._items(history)  # (C, D), (L, D)
-        query = target @ self._real("attention_layers.W_q.weight").T
-        keys = past @ self._real("attention_layers.W_k.weight").T
+        query = target @ self.state["attention_layers.W_q.weight"].T
+        keys = past @ self.state["attention_layers.W_k.weight"].T
         weight = np.maximum(query @ keys.T / np.sqrt(query.shape[1]), 0)
-        mixed = weight @ (past @ self._real("attention_layers.W_v.weight").T)
-        pooled = mixed @ self._real("attention_layers.W_o.weight").T + target
+        mixed = weight @ (past @ self.state["attention_layers.W_v.weight"].T)
+        pooled = mixed @ self.state["attention_layers.W_o.weight"].T + target
         if "attention_layers.W_o.bias" in self.state:
-            pooled = pooled + self._real("attention_layers.W_o.bias")
+            pooled = pooled + self.state["attention_layers.W_o.bias"]
         own = {name: candidates[name] for name in LEVELS} | dict(levels)
         block = [self._table(name, own[name]) for name in LEVELS]
         if USER in self.state:
@@ -53,13 +56,13 @@ class PublishedForward:
         C, X = x.shape
         for number in range(len(self.layers)):
             linear, norm = f"qnn.layer.{number}.linear.0", f"qnn.norm.{number}"
-            h = x @ self._real(f"{linear}.weight").T + self._real(f"{linear}.bias")
+            h = x @ self.state[f"{linear}.weight"].T + self.state[f"{linear}.bias"]
             z = x * h.reshape(C, -1, X).sum(1)
-            deviation = np.sqrt(self._real(f"{norm}.running_var") + 1e-5)
-            z = (z - self._real(f"{norm}.running_mean")) / deviation
-            z = z * self._real(f"{norm}.weight") + self._real(f"{norm}.bias")
-            x = x + np.where(z > 0, z, self._real(f"qnn.activation.{number}.weight") * z)
-        logit = x @ self._real("qnn.fc.weight")[0] + self._real("qnn.fc.bias")
+            deviation = np.sqrt(self.state[f"{norm}.running_var"] + 1e-5)
+            z = (z - self.state[f"{norm}.running_mean"]) / deviation
+            z = z * self.state[f"{norm}.weight"] + self.state[f"{norm}.bias"]
+            x = x + np.where(z > 0, z, self.state[f"qnn.activation.{number}.weight"] * z)
+        logit = x @ self.state["qnn.fc.weight"][0] + self.state["qnn.fc.bias"]
         probability: Real = 1 / (1 + np.exp(-logit))
         return probability
 
@@ -67,7 +70,7 @@ class PublishedForward:
         tags = rows["item_tags"]
         used = (tags != 0).sum(1, keepdims=True)
         embedded = np.where((tags != 0)[:, :, None], self._table("item_tags", tags), 0.0)
-        content = np.asarray(rows["item_emb_d128"], np.float64) @ self._real(CONTENT).T
+        content = np.asarray(rows["item_emb_d128"], np.float64) @ self.state[CONTENT].T
         parts = [
             self._table("item_id", rows["item_id"]),
             embedded.sum(1) / (used + 1e-12),
@@ -79,6 +82,3 @@ class PublishedForward:
 
     def _table(self, name: str, index: NDArray[Any]) -> Real:
         return self.state[f"{TABLE}.{name}.weight"][index].astype(np.float64)
-
-    def _real(self, name: str) -> Real:
-        return self.state[name].astype(np.float64)

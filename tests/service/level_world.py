@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,11 +149,14 @@ class LevelWorld:
         return history
 
 
-def make_level_world(folder: Path, sizes: Sizes, seed: int = 0) -> LevelWorld:
+def make_level_world(
+    folder: Path, sizes: Sizes, seed: int = 0, announce: Callable[[str], None] = lambda step: None
+) -> LevelWorld:
     """Write a random network as their state_dict, import it with ``--users``, build it, and load
     items, histories and users by the command line."""
     random = np.random.default_rng(seed)
     output = {"attention_width": sizes.A, "layers": sizes.layers, "rows": sizes.rows}
+    announce("network and its state_dict")
     network = random_network(sizes.schema(), QINSizes(**output, output_bias=True), seed)
     parameters = sum(p.numel() for p in network.parameters())
     torch.save(their_state(network), folder / "QIN.model")
@@ -172,11 +175,13 @@ def make_level_world(folder: Path, sizes: Sizes, seed: int = 0) -> LevelWorld:
     pq.write_table(pa.table({"user_id": users, "user_index": index}), folder / "users.parquet")
 
     store = f"lmdb://{folder / 'store'}"
+    announce("import")
     _run(
         model_export.__main__.app, "import-fuxictr", folder / "QIN.model", "--out", folder / "c",
         "--items", folder / "items.parquet", "--users", folder / "users.parquet",
         "--history", sizes.history,
     )  # fmt: skip
+    announce("build")
     _run(model_export.__main__.app, "build", folder / "c", "--out", folder / "models")
     by_kind, records = _users(sizes, users)
     histories = _histories(sizes, rows, by_kind, random)
@@ -184,6 +189,7 @@ def make_level_world(folder: Path, sizes: Sizes, seed: int = 0) -> LevelWorld:
     pq.write_table(
         pa.table({"user_id": list(histories), "item_seq": seen}), folder / "histories.parquet"
     )
+    announce("load")
     _run(
         feature_store.__main__.app, "load", store, "--schema", folder / "schema.yaml",
         "--items", folder / "items.parquet", "--items", folder / "cold.parquet",

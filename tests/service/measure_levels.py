@@ -12,6 +12,7 @@ users, which all processes share: its pages count once (Pss) and none is a proce
 from __future__ import annotations
 
 import resource
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,7 +28,6 @@ import typer
 
 from model_export.graphs.user_tower import MAPPED_BYTES
 from tests.model_export.measure_levels import TOLERANCE, Sizes
-from tests.model_export.naive_published import TABLE as EMBEDDINGS
 from tests.model_export.naive_published import probability
 from tests.service.level_world import Case, LevelWorld, make_level_world
 from tests.service.process import START_TIMEOUT_S, serving
@@ -40,12 +40,18 @@ def measured(
     sizes: Sizes, requests: int, seed: int = 0, workers: tuple[int, ...] = (1, 2)
 ) -> dict[str, Any]:
     began = time.monotonic()
+
+    def announce(step: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s {step}", file=sys.stderr)
+
     with tempfile.TemporaryDirectory() as folder:
-        world = make_level_world(Path(folder), sizes, seed)
+        world = make_level_world(Path(folder), sizes, seed, announce)
+        announce("answers in float64")
         cases = list(world.cases(requests))
         expected = world.answers(cases)
         served = {}
         for count in workers:
+            announce(f"service of {count} workers")
             with ExitStack() as stack:
                 service = stack.enter_context(
                     serving(world.models, world.store, QIN_WORKERS=str(count))
@@ -62,6 +68,7 @@ def measured(
                     "mean_error": float(np.concatenate(errors).mean()),
                     **memory(service.process.pid),
                 }
+        announce("loops")
         return {
             "parameters": world.parameters,
             "requests": len(cases),
@@ -105,10 +112,7 @@ def wait_all_ready(pid: int, workers: int, sizes: Sizes) -> None:
 
 def by_loops(world: LevelWorld, cases: list[Case], expected: list[np.ndarray[Any, Any]]) -> float:
     """The worst difference of the forward to loops, over the first cases with a history."""
-    state = {
-        name: tensor if name.startswith(EMBEDDINGS) else tensor.astype(np.float64)
-        for name, tensor in world.forward.state.items()
-    }
+    state = world.forward.state
     worst, some = 0.0, [n for n, c in enumerate(cases) if len(c.history) and c.context]
     for number in some[:BY_LOOPS]:
         case = cases[number]
