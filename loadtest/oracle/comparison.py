@@ -61,8 +61,8 @@ class OracleReport:
     wrong_features: int = 0  # answers with right scores and wrong notes
     worst_error: float = 0.0
     unknown_versions: list[str] = field(default_factory=list)
-    defaulted: Counter[str] = field(default_factory=Counter)  # checked answers by feature
-    ignored: Counter[str] = field(default_factory=Counter)
+    defaulted: dict[str, int] = field(default_factory=dict)  # checked answers by feature
+    ignored: dict[str, int] = field(default_factory=dict)
 
 
 def check_run(
@@ -70,7 +70,7 @@ def check_run(
 ) -> OracleReport:
     """Check all kept answers; move wrong ones from OK to WRONG with a reason."""
     report = OracleReport()
-    changing = _users_with_events(run)
+    changing, defaulted, ignored = _users_with_events(run), Counter[str](), Counter[str]()
     rows = np.flatnonzero((run.columns.answer >= 0) & (run.columns.bucket == Bucket.OK))
     report.mixed_versions = int(np.sum(run.columns.reason[run.measured] == Reason.VERSION))
     order = np.lexsort((run.columns.version[rows], run.columns.entry[rows]))
@@ -106,8 +106,9 @@ def check_run(
                 report.mixed_versions += reason is Reason.MIXED
                 report.wrong_features += reason is Reason.FEATURES
                 report.worst_error = max(report.worst_error, worst)
-                report.defaulted.update(notes.defaulted or ())
-                report.ignored.update(notes.ignored or ())
+                defaulted.update(notes.defaulted or ())
+                ignored.update(notes.ignored or ())
+    report.defaulted, report.ignored = dict(defaulted), dict(ignored)
     return report
 
 

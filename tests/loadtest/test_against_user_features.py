@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from rich.console import Console
 
@@ -80,6 +81,8 @@ def test_every_score_and_every_missing_feature_is_the_offline_one(
     lines = [line for line in shown.getvalue().splitlines() if "features" in line]
     assert lines[0].startswith("request features sent: device ")
     assert lines[1].startswith("features without a value, of the answers checked: ")
+    assert f"hour {report.defaulted['hour'] / report.checked:.1%}" in lines[1]
+    assert orjson.loads(orjson.dumps(result))["oracle"]["defaulted"] == report.defaulted
     assert any(note.startswith("Request features sent: ") for note in bucket_section(result).notes)
 
 

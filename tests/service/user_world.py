@@ -110,17 +110,17 @@ def make_user_world(folder: Path) -> UserWorld:
     return UserWorld(world, dict(zip(users, np.split(rows, len(rows)), strict=True)))
 
 
-async def add_levels(plain: World, version: str = "levels-1") -> UserWorld:
+async def add_levels(plain: World, version: str = "levels-1", users: int = 4) -> UserWorld:
     """Add user features, records and a version that has them to the store and the models of a plain
     world, as a deployment does."""
-    network, numbers = random_network(LEVELLED, SIZES), np.arange(1, 5)
-    rows = make_users(4, np.random.default_rng(3), LEVELLED)
+    network, numbers = random_network(LEVELLED, SIZES), np.arange(1, users + 1)
+    rows = make_users(users, np.random.default_rng(3), LEVELLED)
     options = StoreOptions(budget_ms=5_000)
     store = await connect(plain.store, LEVELLED, create=True, options=options)
     await store.put_users(numbers, rows)
     await store.close()
     build(network, plain.models, version=version)
-    records = dict(zip(numbers.tolist(), np.split(rows, 4), strict=True))
+    records = dict(zip(numbers.tolist(), np.split(rows, users), strict=True))
     return UserWorld(replace(plain, network=network), records)
 
 
