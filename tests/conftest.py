@@ -6,9 +6,10 @@ import signal
 import pytest
 from hypothesis import settings
 
-# Before numpy is loaded: several threads of small products wait for each other on a busy machine,
-# ten times as long as one takes.
+# Before numpy and torch are loaded: several threads of small products wait for each other on a busy
+# machine, ten times as long as one takes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import training  # noqa: F401 — decides how OpenMP waits, before anything loads torch
 from tests.redis_fixtures import (  # noqa: F401 — for every room

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import copy
+import shutil
+import tempfile
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +41,7 @@ context:
 )
 SMALL_SIZES = QINSizes(attention_width=24, layers=3, rows=2)
 
+VERSION = "small-1"
 COLD_SHARE = 0.1  # of the items: no index, or one beyond the vocabulary
 SPARSE_SHARE = 0.2  # of the items: ids anywhere in 63 bits
 UNTAGGED_SHARE = 0.1
@@ -89,9 +95,10 @@ def make_world(
 ) -> World:
     """``network``: a trained one in place of random weights for ``schema`` and ``sizes``."""
     if network is None:
-        network = random_network(schema, sizes, seed)
+        network, bundle = random_published(schema, sizes, seed, folder / "models")
+    else:
+        bundle = build(network, folder / "models", version=VERSION)
     schema = network.schema
-    bundle = build(network, folder / "models", version="small-1")
     random = np.random.default_rng(seed)
     ids = random.permutation(np.arange(1, 2 * items))[:items]
     sparse = random.random(items) < SPARSE_SHARE
@@ -104,6 +111,25 @@ def make_world(
     url = f"lmdb://{folder / 'store'}"
     asyncio.run(load(url, schema, ids, rows, histories))
     return World(network, folder / "models", bundle, url, ids, rows, histories)
+
+
+def random_published(
+    schema: FeatureSchema, sizes: QINSizes, seed: int, models: Path, version: str = VERSION
+) -> tuple[QIN, Bundle]:
+    """A network of random weights and its bundle ``models/version``, built once per process."""
+    network, built = _built_once(schema, sizes, seed, version)
+    shutil.copytree(built, models / version)
+    return copy.deepcopy(network), Bundle.open(models / version)
+
+
+@cache
+def _built_once(
+    schema: FeatureSchema, sizes: QINSizes, seed: int, version: str
+) -> tuple[QIN, Path]:
+    folder = Path(tempfile.mkdtemp(prefix="built-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    network = random_network(schema, sizes, seed)
+    return network, build(network, folder, version=version).path
 
 
 def make_rows(schema: FeatureSchema, count: int, random: np.random.Generator) -> ItemRows:

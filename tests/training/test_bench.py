@@ -112,7 +112,7 @@ def test_the_batch_repeats_popular_items_and_embeds_them_once() -> None:
 
 def test_settings_of_torch_are_put_back() -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    run(batch=4, repeats=1, threads=1, schema=SCHEMA, sizes=SIZES)
+    run(batch=4, repeats=1, threads=threads + 1, schema=SCHEMA, sizes=SIZES)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
     with same_kernels():

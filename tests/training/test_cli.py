@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from training.__main__ import app
 
 SIZES = ["--train", "2000", "--valid", "400", "--test", "400", "--items", "100", "--history", "8"]
 
@@ -14,6 +18,15 @@ SIZES = ["--train", "2000", "--valid", "400", "--test", "400", "--items", "100",
 def training(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "training", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def in_process(*words: str) -> Result:
+    """The same without a process of its own: nothing waits for torch to be imported."""
+    before = torch.get_num_threads()
+    try:
+        return CliRunner().invoke(app, words)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +72,21 @@ def test_the_recipe_is_printed_at_start_and_a_checkpoint_repeats_its_run(
     data: Path, tmp_path: Path
 ) -> None:
     words = ("--preset", "demo", "--set", "sizes.rows=3", "--set", "epochs=9", "--epochs", "1")
-    first = training("fit", str(data), *words, "--threads", "1", "--out", str(tmp_path / "a"))
-    assert first.returncode == 0, first.stderr
-    shown = training("recipe", "show", str(tmp_path / "a"))
+    first = in_process("fit", str(data), *words, "--threads", "1", "--out", str(tmp_path / "a"))
+    assert first.exit_code == 0, first.output
+    shown = in_process("recipe", "show", str(tmp_path / "a"))
     assert shown.stdout in first.stderr
     assert re.search(r"^  rows: 3 .*^epochs: 1 ", shown.stdout, re.DOTALL | re.MULTILINE)
-    for out, recipe in (("b", tmp_path / "a"), ("c", tmp_path / "copy.yaml")):
-        (tmp_path / "copy.yaml").write_text(shown.stdout)
-        words = ("--recipe", str(recipe), "--threads", "1", "--out", str(tmp_path / out))
-        again = training("fit", str(data), *words)
-        assert again.returncode == 0, again.stderr
-        weights = [(tmp_path / each / "model.safetensors").read_bytes() for each in ("a", out)]
-        assert weights[0] == weights[1]
+    (tmp_path / "copy.yaml").write_text(shown.stdout)
+    words = ("fit", str(data), "--threads", "1", "--recipe")
+    again = training(*words, str(tmp_path / "a"), "--out", str(tmp_path / "b"))
+    assert again.returncode == 0, again.stderr
+    copied = in_process(*words, str(tmp_path / "copy.yaml"), "--out", str(tmp_path / "c"))
+    assert copied.exit_code == 0, copied.output
+    first_weights, *others = (
+        (tmp_path / out / "model.safetensors").read_bytes() for out in ("a", "b", "c")
+    )
+    assert others == [first_weights, first_weights]
 
 
 def test_a_line_is_whole_where_output_is_no_terminal(tmp_path: Path) -> None:
@@ -92,12 +108,17 @@ def test_what_is_missing_is_one_line_and_not_a_traceback(data: Path, tmp_path: P
         ("synthesize", str(tmp_path / "new"), "--history", "999999"),
         ("synthesize", "/dev/null/out"),
     ):
-        failed = training(*words)
-        assert failed.returncode == 1
+        failed = in_process(*words)
+        assert failed.exit_code == 1
+        assert isinstance(failed.exception, SystemExit)  # else a process prints a traceback
         assert "error:" in failed.stderr
         assert "Traceback" not in failed.stderr
         for words_of_a_library in ("Errno", "Input should", "Value error", "pydantic", "('"):
             assert words_of_a_library not in failed.stderr
+    process = training("recipe", "show", str(tmp_path / "nothing.yaml"))
+    assert process.returncode == 1
+    assert process.stderr.startswith("error:")
+    assert "Traceback" not in process.stderr
 
 
 def test_data_of_one_class_without_a_training_file_on_another_cache(
@@ -119,8 +140,8 @@ def test_data_of_one_class_without_a_training_file_on_another_cache(
     assert fitted.returncode == 0, fitted.stderr
     assert "train.parquet: column label: 1 in every row" in fitted.stderr
     shutil.rmtree(folder / "train.parquet")
-    evaluated = training("evaluate", out, str(folder), "--cache", str(cache), "--json")
-    assert evaluated.returncode == 0, evaluated.stderr
+    evaluated = in_process("evaluate", out, str(folder), "--cache", str(cache), "--json")
+    assert evaluated.exit_code == 0, evaluated.output
     slices = [part["slice"] for part in json.loads(evaluated.stdout)["slices"]]
     assert slices
     assert "warm item" not in slices

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.test_cli import training
+from tests.training.test_cli import in_process
 from tests.training.tuning import BASE, SPACE, run, search
 from tests.training.worlds import SMALL, small_rows
 from training.recipe import Recipe, get
@@ -251,25 +251,25 @@ def test_what_is_written_agrees_with_what_is_returned(tmp_path: Path) -> None:
 
 def test_the_commands_search_and_train_the_best_recipe(tmp_path: Path) -> None:
     sizes = ("--train", "2000", "--valid", "400", "--test", "40", "--items", "100")
-    made = training("synthesize", str(tmp_path / "data"), *sizes, "--history", "8")
-    assert made.returncode == 0, made.stderr
+    made = in_process("synthesize", str(tmp_path / "data"), *sizes, "--history", "8")
+    assert made.exit_code == 0, made.output
     (tmp_path / "space.yaml").write_text("learning_rate: {kind: float, low: 1e-3, high: 1e-1}\n")
     words = ("tune", str(tmp_path / "data"), "--space", str(tmp_path / "space.yaml"))
     words = (*words, "--out", str(tmp_path / "study"), "--preset", "demo", "--set", "epochs=2")
-    shown = training(*words, "--trials", "2", "--threads", "1")
-    assert shown.returncode == 0, shown.stderr
+    shown = in_process(*words, "--trials", "2", "--threads", "1")
+    assert shown.exit_code == 0, shown.output
     assert "← best" in shown.stderr
-    again = training(*words, "--trials", "3", "--threads", "1", "--json")
-    assert again.returncode == 0, again.stderr
+    again = in_process(*words, "--trials", "3", "--threads", "1", "--json")
+    assert again.exit_code == 0, again.output
     content = json.loads(again.stdout)
     assert [row["number"] for row in content["trials"]] == [1, 2, 3]
     best = tmp_path / "study" / "best.yaml"
     fit = ("fit", str(tmp_path / "data"), "--recipe", str(best), "--threads", "1", "--json")
-    fitted = training(*fit, "--out", str(tmp_path / "c"))
-    assert fitted.returncode == 0, fitted.stderr
+    fitted = in_process(*fit, "--out", str(tmp_path / "c"))
+    assert fitted.exit_code == 0, fitted.output
     assert json.loads(fitted.stdout)["valid_auc"] == content["best"]["valid_auc"]
-    other = training(*words, "--trials", "3", "--set", "epochs=1")
-    assert other.returncode == 1
+    other = in_process(*words, "--trials", "3", "--set", "epochs=1")
+    assert other.exit_code == 1
     assert "a study with another recipe is here (epochs 2, not 1); " in other.stderr
 
     long = ("--out", str(tmp_path / "long"), "--set", "epochs=1000")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 import pytest
+import pytest_asyncio
 
 from service.state import ServiceState
 from tests.service.in_process import opened
 from tests.service.live import listening
 from tests.service.wire import Response, responses
 from tests.service.world import World, make_world
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SHOP = "https://shop.example"
 PROBES = ["/livez", "/readyz", "/v2/health/live", "/v2/health/ready"]
@@ -23,6 +27,13 @@ FOREIGN = "evil.example"
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Of this file's own: it is attacked."""
     return make_world(tmp_path_factory.mktemp("browsers"), items=40, users=3)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def state(world: World) -> AsyncIterator[ServiceState]:
+    """On loopback, with no names and no pages listed."""
+    async with opened(world) as state:
+        yield state
 
 
 async def exchanged(port: int, sent: bytes) -> Response:
@@ -101,24 +112,22 @@ async def test_a_rebound_page_reads_writes_and_deletes_nothing(
     ],
 )
 async def test_only_own_names_are_answered_on_a_loopback_port(
-    world: World, line: str, headers: list[str], status: int
+    state: ServiceState, line: str, headers: list[str], status: int
 ) -> None:
-    async with opened(world) as state:
-        assert (await asked(state, line, *headers)).status == status
+    assert (await asked(state, line, *headers)).status == status
 
 
 async def test_a_host_in_the_request_target_is_looked_at_however_usual_the_header_is(
-    world: World,
+    state: ServiceState,
 ) -> None:
-    async with opened(world) as state, listening(state) as port:
+    async with listening(state) as port:
         for line, status in (("GET /v2", 200), ("GET http://evil.example/v2", 403)):
             answer = await exchanged(port, request(line, "Host: 127.0.0.1"))
             assert answer.status == status
 
 
-async def test_a_request_of_http_1_0_without_a_host_is_no_browsers(world: World) -> None:
-    async with opened(world) as state:
-        assert (await asked(state, "GET /v2", version="1.0")).status == 200
+async def test_a_request_of_http_1_0_without_a_host_is_no_browsers(state: ServiceState) -> None:
+    assert (await asked(state, "GET /v2", version="1.0")).status == 200
 
 
 async def test_beyond_loopback_any_name_is_answered_unless_names_are_given(world: World) -> None:
@@ -146,27 +155,27 @@ async def test_beyond_loopback_any_name_is_answered_unless_names_are_given(world
 )
 @pytest.mark.parametrize("content_type", ["text/plain", "application/json"])
 async def test_a_page_of_another_site_is_refused(
-    world: World, origins: list[str], content_type: str
+    state: ServiceState, world: World, origins: list[str], content_type: str
 ) -> None:
-    async with opened(world) as state:
-        before = str(await state.store.history(2))
-        heads = ["Host: 127.0.0.1:PORT", *origins, f"Content-Type: {content_type}"]
-        click = {"user_id": 2, "item_id": 1}
-        answer = await asked(state, "POST /v1/events", *heads, body=click)
-        assert answer.status == 403
-        assert b"QIN_CORS_ORIGINS" in answer.body
-        assert "access-control-allow-origin" not in answer.headers
-        assert str(await state.store.history(2)) == before
-        score = {"user_id": 2, "candidates": world.ids[:2].tolist()}
-        assert (await asked(state, "POST /v1/score", *heads, body=score)).status == 403
+    before = str(await state.store.history(2))
+    heads = ["Host: 127.0.0.1:PORT", *origins, f"Content-Type: {content_type}"]
+    click = {"user_id": 2, "item_id": 1}
+    answer = await asked(state, "POST /v1/events", *heads, body=click)
+    assert answer.status == 403
+    assert b"QIN_CORS_ORIGINS" in answer.body
+    assert "access-control-allow-origin" not in answer.headers
+    assert str(await state.store.history(2)) == before
+    score = {"user_id": 2, "candidates": world.ids[:2].tolist()}
+    assert (await asked(state, "POST /v1/score", *heads, body=score)).status == 403
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])  # TLS may end at a proxy in front
-async def test_the_services_own_page_may_call_it(world: World, scheme: str) -> None:
-    async with opened(world) as state:
-        heads = ["Host: localhost:PORT", f"Origin: {scheme}://localhost:PORT"]
-        body = {"user_id": 1, "candidates": world.ids[:2].tolist()}
-        assert (await asked(state, "POST /v1/score", *heads, body=body)).status == 200
+async def test_the_services_own_page_may_call_it(
+    state: ServiceState, world: World, scheme: str
+) -> None:
+    heads = ["Host: localhost:PORT", f"Origin: {scheme}://localhost:PORT"]
+    body = {"user_id": 1, "candidates": world.ids[:2].tolist()}
+    assert (await asked(state, "POST /v1/score", *heads, body=body)).status == 200
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])

@@ -11,11 +11,9 @@ import pytest
 
 from feature_store.codec import by_name
 from feature_store.contract import Ids
-from model_export.build import build
-from model_export.quality.random_network import random_network
 from tests.service.parity import TOLERANCE
 from tests.service.process import Service, serving
-from tests.service.world import SMALL, SMALL_SIZES, World, make_world
+from tests.service.world import SMALL, SMALL_SIZES, World, make_world, random_published
 from training.qin import QIN
 
 
@@ -66,8 +64,7 @@ class Swapping:
 def two_versions(folder) -> tuple[World, dict[str, QIN]]:  # type: ignore[no-untyped-def]
     """``small-1``, and ``small-2``, which is newer and answers otherwise."""
     world = make_world(folder)
-    other = random_network(SMALL, SMALL_SIZES, seed=99)
-    build(other, world.models, version="small-2")
+    other, _ = random_published(SMALL, SMALL_SIZES, 99, world.models, "small-2")
     return world, {"small-1": world.network, "small-2": other}
 
 
