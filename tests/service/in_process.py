@@ -21,7 +21,7 @@ PROVED: set[str] = set()  # digests of the bundles that this process has had ver
 
 @asynccontextmanager
 async def opened(world: World, **changed: Any) -> AsyncIterator[ServiceState]:
-    """Loaded and ready. The sandbox verifies a bundle the first time only, as at a restart."""
+    """Loaded and ready. In the shared private folder the sandbox verifies a bundle once."""
     chosen = {
         "bundle": world.models,
         "store": world.store,
@@ -32,7 +32,7 @@ async def opened(world: World, **changed: Any) -> AsyncIterator[ServiceState]:
     }
     async with build_application(Settings(**chosen)) as (state, bundle):
         digest = bundle.path.parent.name  # of a local copy
-        if digest in PROVED:
+        if digest in PROVED and "private" not in changed:
             sandbox.note_proved(bundle)
         await state.load(bundle)
         PROVED.add(digest)
