@@ -14,10 +14,10 @@ from service.access.middleware import guarded
 from service.admission.loop_budget import FAULTS
 from service.api.budget import LoopBudgetMiddleware
 from service.api.descriptions import describe
-from service.api.feature_examples import exemplify_features
 from service.api.gate import INFER, INFER_VERSION, SCORE, AdmissionGate
 from service.api.id_kind import id_kind
 from service.api.middleware import RequestContextMiddleware
+from service.api.oip.feature_examples import exemplify_features
 from service.api.oip.id_tensors import id_tensors
 from service.api.oip.infer import document_infer, infer_handler
 from service.api.oip.openapi import error_document

@@ -13,7 +13,11 @@ from service.api.ids import INT64, AnsweredId, Id, MappedId, NumberOrText
 Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 # Checked against the model's features, of which this module knows nothing. Of "number" alone
 # generators make a float, and an index is none.
-VALUES = [{"type": kind} for kind in ("integer", "number", "null")]
+VALUES = [
+    {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+    {"type": "number"},
+    {"type": "null"},
+]
 Value = Annotated[Any, WithJsonSchema({"anyOf": VALUES})]
 MOST_CONTEXT_FEATURES = MOST_REQUEST_FEATURES = 64
 MOST_EXPLAINED = 100
