@@ -15,6 +15,7 @@ DATA       := var/data
 CHECKPOINT := var/checkpoints/taste
 PLAIN      := var/checkpoints/plain
 COMPARED   := var/checkpoints/compared.txt
+SIZES      := --preset taste
 FIT        := --preset demo --epochs 2
 published  := $(wildcard $(BUNDLE)/manifest.json $(BUNDLE)/*/manifest.json)
 
@@ -54,7 +55,7 @@ bundle: setup $(COMPARED)
 	for bundle in $(BUNDLE)/*/; do $(py) -m model_export verify "$$bundle" || exit 1; done
 
 $(DATA)/user_info.parquet: | setup
-	$(py) -m training synthesize $(DATA) --preset taste
+	$(py) -m training synthesize $(DATA) $(SIZES)
 
 $(CHECKPOINT)/config.json: | $(DATA)/user_info.parquet
 	$(py) -m training fit $(DATA) $(FIT) --out $(CHECKPOINT)

@@ -1,0 +1,79 @@
+"""``make run``: from nothing to an answer, in small sizes; the next time nothing is trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SIZES = "--preset taste --train 4000 --valid 1000 --test 400 --items 60 --history 8"
+FIT = "--preset demo --epochs 1"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What the targets need of a clone, with this environment as its .venv."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    venv = tmp_path / ".venv"
+    venv.mkdir()
+    for part in Path(sys.prefix).iterdir():
+        if not part.name.startswith(".ready"):
+            (venv / part.name).symlink_to(part)
+    (venv / ".ready").touch()
+    return tmp_path
+
+
+def make_run(clone: Path, timeout: float) -> str:
+    """Run until the example's answer is printed, then stop it; return the output."""
+    log = clone / "run.log"
+    variables = {"PYTHONPATH": str(ROOT), "QIN_ADMIN_PORT": "0", "COLUMNS": "200"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["make", "run", "PORT=0", f"SIZES={SIZES}", f"FIT={FIT}"],
+            cwd=clone,
+            env={**os.environ, **variables},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + timeout
+        while '"scores"' not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+    return log.read_text()
+
+
+def test_make_run_tells_what_features_bring_and_asks_with_them(clone: Path) -> None:
+    first = make_run(clone, 240)
+    assert "warning" not in first.lower()
+    assert len(re.findall(r"-m training fit ", first)) == 2
+    said = re.compile(
+        r"^user and request features \(user_index, country, device, hour\): AUC 0\.\d+ with them .*"
+        r"trained by the same recipe.*\nof the best possible AUC, 0\.\d+, .* without\n",
+        re.MULTILINE,
+    )
+    (brought,) = said.findall(first)
+    (curl,) = [line for line in first.splitlines() if line.startswith("curl ")]
+    assert json.loads(shlex.split(curl)[-1])["features"] == {"device": 1, "hour": 12.0}
+    (answer,) = [line for line in first.splitlines() if '"scores"' in line]
+    assert json.loads(answer)["defaulted"] == []  # the store has the user's record
+    again = make_run(clone, 120)
+    assert said.findall(again) == [brought]
+    assert "-m training" not in again
