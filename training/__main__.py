@@ -30,6 +30,7 @@ from training.cli.levels import levels
 from training.cli.recipe import Preset, RecipeFile, Settings
 from training.cli.tune import tune
 from training.epoch_log import TensorBoard, no_log
+from training.output import writing
 from training.recipe_files import resolve
 
 app = typer.Typer(
@@ -64,7 +65,7 @@ def synthesize(
 
     counts = given(train=train, valid=valid, test=test, items=items, tags=tags)
     changed = counts | given(embedding=embedding, history=history)
-    with exit_on_error(), progress() as on_progress:
+    with exit_on_error(), writing(out), progress() as on_progress:
         sizes = dataclasses.replace(SIZES[preset], **changed)
         truth = run(out, sizes, seed, on_progress)
     if as_json:
@@ -178,8 +179,9 @@ def evaluate(
         if figures["auc"] is not None:
             figures["share_of_the_possible"] = share_of_the_possible(figures["auc"], best)
     image = reliability_plot({"valid": reliability(scores, valid.label)})
-    with exit_on_error():
-        (plot or folder / "reliability.png").write_bytes(image)
+    path = plot or folder / "reliability.png"
+    with exit_on_error(), writing(path):
+        path.write_bytes(image)
     if as_json:
         print(json.dumps(figures))
     else:

@@ -22,6 +22,7 @@ from torch import Tensor
 from feature_store.lfs_pointer import LFS_BYTES, lfs_fault
 from feature_store.schema import FeatureSchema
 from feature_store.wording import worded
+from training.output import writing
 from training.qin import QIN, QINSizes
 from training.recipe import Recipe, differences
 
@@ -41,6 +42,22 @@ class _Config(BaseModel):
     format: Literal[1] = 1
     feature_schema: FeatureSchema
     sizes: QINSizes
+
+
+def check_out(folder: Path) -> None:
+    """Raise CheckpointError where a checkpoint has no place, or would replace other files."""
+    if folder.name in ("", ".."):
+        raise CheckpointError(f"{folder}: a checkpoint needs a folder of its own, with a name")
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder}: is a file; give another --out")
+    if not folder.is_dir():
+        return
+    found = sorted(folder.iterdir())
+    if found and ((folder / WEIGHTS) not in found or any(path.is_dir() for path in found)):
+        raise CheckpointError(
+            f"{folder}: holds files that are no checkpoint ({found[0].name}, …), and a checkpoint "
+            "replaces the folder; give another --out"
+        )
 
 
 def replaced(folder: Path, recipe: Recipe, schema: FeatureSchema, data: str) -> str:
@@ -74,10 +91,19 @@ def save(
 ) -> None:
     """Write a checkpoint, replacing an existing one.
 
-    Raises CheckpointError, and writes nothing, when a weight or a metric is NaN or infinite.
+    Raises CheckpointError, and writes nothing, when a weight or a metric is NaN or infinite, or
+    when the folder holds other files; OSError when it cannot be written.
     """
+    check_out(folder)
     _check_finite(model, metrics)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        _write(folder.resolve(), model, metrics, extra_files or {})  # a link stays one
+
+
+def _write(
+    folder: Path, model: QIN, metrics: Mapping[str, Any], extra_files: Mapping[str, bytes]
+) -> None:
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         again = {f"context.{name}.weight" for name in model.schema.shared}
@@ -87,10 +113,11 @@ def save(
             if name not in again
         }
         save_file(tensors, partial / WEIGHTS)
+        (partial / WEIGHTS).chmod(0o644)  # safetensors: 0600
         config = _Config(feature_schema=model.schema, sizes=model.sizes)
         (partial / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
         (partial / METRICS).write_text(json.dumps(dict(metrics), indent=2, allow_nan=False) + "\n")
-        for name, content in (extra_files or {}).items():
+        for name, content in extra_files.items():
             (partial / name).write_bytes(content)
         partial.chmod(0o755)
         _replace(partial, folder)
@@ -98,10 +125,18 @@ def save(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def is_finite(model: QIN) -> bool:
+    """Whether every weight and statistic is finite: whether it can be saved."""
+    return next(_not_finite(model), None) is None
+
+
+def _not_finite(model: QIN) -> Iterator[str]:
+    return (n for n, tensor in model.state_dict().items() if not bool(tensor.isfinite().all()))
+
+
 def _check_finite(model: QIN, metrics: Mapping[str, Any]) -> None:
-    for name, tensor in model.state_dict().items():
-        if not bool(tensor.isfinite().all()):
-            raise CheckpointError(f"{name} holds NaN or infinity: training diverged")
+    for name in _not_finite(model):
+        raise CheckpointError(f"{name} holds NaN or infinity: training diverged")
     try:
         json.dumps(dict(metrics), allow_nan=False)
     except (TypeError, ValueError) as error:

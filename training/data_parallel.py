@@ -68,6 +68,14 @@ class ProcessGroup:
                         parameter.grad = parameter.grad.coalesce()
                     distributed.all_reduce(parameter.grad)
 
+    def sum(self, value: float) -> float:
+        """Sum a number over processes."""
+        if self.count == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        distributed.all_reduce(total)
+        return float(total)
+
     def agree(self, value: float) -> float:
         """Broadcast the first process's number."""
         if self.count == 1:

@@ -62,6 +62,13 @@ def open_data(
         train = replace(train, users=train.users.with_index(identity, tables[-1]))
     elif identity and train.users and min_count > 1:
         train = replace(train, users=train.users.without_rare(identity, min_count))
+    if identity and train.users and min_count > 1:
+        index = train.users.tensors[identity.name]
+        if not bool(index.any()):
+            logger.warning(
+                "warning: user_min_count %d: no user has as many training rows: all are unknown",
+                min_count,
+            )
     _warn_of_magnitudes(folder, train, tables)
     valid = _labelled(folder, "valid", items, on_progress, cache, tables)
     _check_users(folder, train, valid)

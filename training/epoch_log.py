@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from training.output import writing
 from training.recipe import Recipe
 from training.recipe_files import to_yaml
 
@@ -44,7 +45,7 @@ class JsonLines:
         path.write_bytes(b"".join(map(_line, epochs)))
 
     def append(self, epoch: Epoch) -> None:
-        with self.path.open("ab") as file:
+        with writing(self.path), self.path.open("ab") as file:
             file.write(_line(epoch))
 
     @property
@@ -65,8 +66,8 @@ class TensorBoard:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise TensorBoardMissingError(
-                "--tensorboard: requires the extra tensorboard: "
-                "pip install 'qin-serving[tensorboard]'"
+                "--tensorboard: requires the extra tensorboard: `make setup` in a clone, elsewhere "
+                "pip install -c constraints.txt 'qin-serving[tensorboard]'"
             )
         self.folder, self.recipe, self.written = folder, recipe, 0
         self._writer: SummaryWriter | None = None

@@ -43,9 +43,11 @@ def share_of_the_possible(value: float, best: float) -> float:
 
 
 def best_auc(data: Path) -> float | None:
-    """Read the best AUC of synthetic data; None for other data."""
-    truth = data / "truth.json"
-    return float(json.loads(truth.read_text())["best_auc_valid"]) if truth.exists() else None
+    """Read the best AUC of synthetic data; None for other data, or another ``truth.json``."""
+    try:
+        return float(json.loads((data / "truth.json").read_bytes())["best_auc_valid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _figures(scores: NDArray[np.float32], label: NDArray[np.float32]) -> dict[str, Any]:

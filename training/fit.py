@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -28,16 +29,23 @@ from training.dataset import Rows
 from training.epoch_log import JSON_LINES, JsonLines, OnEpoch, no_log
 from training.metrics import auc, logloss
 from training.optimiser import Optimiser
+from training.output import writing
 from training.plots import learning_curve
 from training.progress import OnProgress, no_progress
 from training.qin import QIN, Batch, Standardised
 from training.recipe import Recipe, differences
 
 logger = logging.getLogger("training")
+DAMAGED = (RuntimeError, LookupError, AttributeError, TypeError, ValueError, UnpicklingError)
+DIGESTS_OF_0_1 = 2  # in the identity of a run: of train's and valid's labels
 
 
 class FitError(ValueError):
     """Unusable data or resume state; the message names the remedy."""
+
+
+class DivergedError(FitError):
+    """Training diverged before its first epoch was complete."""
 
 
 def fit(
@@ -53,11 +61,14 @@ def fit(
 
     Resumes a killed run: the state of the last complete epoch is kept next to ``out`` until the
     run is complete and ``out`` is written. So are the epochs' metrics, ``OUT.metrics.jsonl``.
-    A warning names a checkpoint of another recipe, schema or data that ``out`` has.
+    A warning names a checkpoint of another recipe, schema or data that ``out`` has; other files
+    there are refused, since the checkpoint replaces the folder.
+
+    A run that diverges ends with its best epoch before. Raises DivergedError where there is none.
     """
-    data = f"{train.digest} {valid.digest}"
-    kept_data = f"{data} {train.items.features_digest}"
-    there = checkpoint.replaced(out, recipe, train.schema, kept_data)
+    checkpoint.check_out(out)
+    data = data_digests(train, valid)
+    there = checkpoint.replaced(out, recipe, train.schema, data)
     if there and group.first:
         logger.warning("warning: %s: training replaces %s", out, there)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +93,18 @@ def fit(
         scores = np.empty(0, np.float32)
         if group.first:
             scores = predict(network, valid, on_progress=on_progress)
-        value = group.agree(auc(scores, valid.label) if group.first else 0.0)
+        finite = math.isfinite(loss) and checkpoint.is_finite(network) and np.isfinite(scores).all()
+        measured = group.first and finite
+        value = group.agree(auc(scores, valid.label) if measured else math.nan)
+        if math.isnan(value):
+            told = f"training diverged in epoch {run.epoch}: loss or weights are NaN or infinite"
+            if not run.best_epoch:
+                if group.first:
+                    lines.remove()
+                raise DivergedError(f"{told}; give a lower learning_rate or gradient_clip")
+            if group.first:
+                logger.warning("warning: %s; epoch %d is kept", told, run.best_epoch)
+            break
         run.judge(value)
         if group.first:
             run.history.append(
@@ -104,10 +126,16 @@ def fit(
         files = {"learning_curve.png": curve, JSON_LINES: lines.content}
         if train.users and train.users.assigned:
             files[checkpoint.USER_INDEX] = train.users.assigned.parquet()
-        checkpoint.save(out, network, run.metrics() | {checkpoint.DATA: kept_data}, files)
+        checkpoint.save(out, network, run.metrics() | {checkpoint.DATA: data}, files)
         lines.remove()
         run.remove_state()
     return run.metrics()
+
+
+def data_digests(train: Rows, valid: Rows) -> str:
+    """Digests of all that a run reads: labels, users and requests, then histories and items."""
+    inputs = f"{train.input_digest} {valid.input_digest} {train.items.features_digest}"
+    return f"{train.digest} {valid.digest} {inputs}"
 
 
 def fit_to_rows(network: QIN, train: Rows) -> None:
@@ -148,7 +176,7 @@ def predict(
 
 
 def _train_epoch(run: _Run, train: Rows, group: ProcessGroup, on_progress: OnProgress) -> float:
-    """Train on all rows once; return the mean loss of this process's share."""
+    """Train on all rows once; return the mean loss, of all processes."""
     run.network.train()
     order = np.random.default_rng([run.recipe.seed, run.epoch]).permutation(len(train))
     seeds = np.random.SeedSequence([run.recipe.seed, run.epoch, group.rank])
@@ -160,7 +188,7 @@ def _train_epoch(run: _Run, train: Rows, group: ProcessGroup, on_progress: OnPro
         total += _step(run, train, mine, len(rows), group)
         seen += len(mine)
         on_progress(what, min(seen * group.count, len(train)), len(train))
-    return total / seen
+    return group.sum(total) / len(train)
 
 
 def _batches(order: NDArray[np.int64], size: int, smallest: int) -> Iterator[NDArray[np.int64]]:
@@ -224,8 +252,9 @@ class _Run:
             self.best_weights = copy.deepcopy(self.network.state_dict())
             return
         self.stale += 1
+        floor = min(self.recipe.learning_rate_floor, self.learning_rate)
         lower = self.learning_rate * self.recipe.learning_rate_factor
-        self.optimiser.learning_rate = max(lower, self.recipe.learning_rate_floor)
+        self.optimiser.learning_rate = max(lower, floor)
 
     def metrics(self) -> dict[str, Any]:
         best = next((e for e in self.history if e["epoch"] == self.best_epoch), {})
@@ -248,8 +277,13 @@ class _Run:
             "standing": [self.epoch, self.best_epoch, self.best, self.stale],
             "history": self.history,
         }
-        torch.save(content, partial)
-        os.replace(partial, self.state)
+        try:
+            with writing(self.state):
+                with partial.open("wb") as file:
+                    torch.save(content, file)
+                os.replace(partial, self.state)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def resume(self) -> None:
         """Restore the state of an interrupted run, if any."""
@@ -258,9 +292,12 @@ class _Run:
         try:
             content = torch.load(self.state, weights_only=True)
             saved = content["identity"]
-            # A run that an earlier release stopped lacks names of this one: their defaults.
+            # A run that an earlier release stopped lacks names of this one, their defaults, and
+            # digests of histories and items.
             saved["recipe"] = Recipe.model_validate_json(saved["recipe"]).model_dump_json()
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError, UnpicklingError) as error:
+            if len(saved["data"].split()) == DIGESTS_OF_0_1:
+                saved["data"] += " " + self.identity["data"].split(" ", DIGESTS_OF_0_1)[-1]
+        except (OSError, *DAMAGED) as error:
             raise FitError(f"{self.state}: damaged; remove it to start over") from error
         other = [name for name, ours in self.identity.items() if saved.get(name) != ours]
         if other:

@@ -25,6 +25,7 @@ ITEM, TIME = "item_id", "time"
 LEVELS = 10
 PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 MOST_DAYS = 36_525  # a hundred years: beyond it the unit of time is wrong
+MOST_DAY = np.iinfo(np.int32).max
 BATCH_ROWS = 65_536
 
 
@@ -116,14 +117,13 @@ def days_of(times: pa.Array, place: str, unit: str | None) -> NDArray[np.int32]:
     if pa.types.is_date(kind):
         return times.cast(pa.date32()).cast(pa.int32()).to_numpy()  # type: ignore[no-any-return]
     if pa.types.is_timestamp(kind):
-        unit, values = kind.unit, times.cast(pa.int64())
-    elif pa.types.is_integer(kind):
-        if unit is None:
-            raise DataFileError(f"{place}: holds {kind}; name its unit: --unit s, ms, us or ns")
-        values = times.cast(pa.int64())
-    else:
+        unit = kind.unit
+    elif not pa.types.is_integer(kind):
         raise DataFileError(f"{place}: holds {kind}, not times")
+    elif unit is None:
+        raise DataFileError(f"{place}: holds {kind}; name its unit: --unit s, ms, us or ns")
+    values = times if pa.types.is_uint64(kind) else times.cast(pa.int64())
     days: NDArray[Any] = values.to_numpy() // PER_DAY[unit]
-    if np.abs(days).max(initial=0) > np.iinfo(np.int32).max:
+    if len(days) and not -MOST_DAY <= int(days.min()) <= int(days.max()) <= MOST_DAY:
         raise DataFileError(f"{place}: beyond the years that a date can have: see --unit")
     return days.astype(np.int32)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.table import files_of
 from training.levels import BATCH_ROWS, ITEM, Clicks, joined, read_days
+from training.output import writing
 from training.progress import OnProgress, no_progress
 
 DAY = "day"
@@ -37,6 +38,8 @@ def write_levels(
     clicks: Clicks, out: Path, column: str, on_progress: OnProgress = no_progress
 ) -> Written:
     """Write ``item_id``, ``day`` and the level, for each item with a click before the day."""
+    if column in ("", ITEM, DAY):
+        raise DataFileError(f"--column {column}: the file has {ITEM}, {DAY} and a level's column")
     schema = pa.schema([(ITEM, pa.int64()), (DAY, pa.date32()), (column, pa.int8())])
     first, last = int(clicks.day.min()) + 1, int(clicks.day.max()) + 1
     rows, waiting = 0, schema.empty_table()
@@ -70,7 +73,7 @@ def write_joined(
     levels = joined(clicks, *read_days(source, unit, on_progress))
     files = files_of(source)
     schema = pq.read_schema(files[0])
-    if column in schema.names:
+    if column in ("", *schema.names):
         raise DataFileError(f"{source}: has a column {column} already: give another --column")
     start = 0
     names = schema.names
@@ -99,11 +102,12 @@ def _written(clicks: Clicks, rows: int) -> Written:
 def _whole(out: Path) -> Iterator[Path]:
     """Yield a path beside ``out`` that becomes ``out`` when all is written."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
-    os.close(handle)
-    try:
-        yield Path(name)
-        Path(name).chmod(0o644)
-        os.replace(name, out)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with writing(out):
+        handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
+        os.close(handle)
+        try:
+            yield Path(name)
+            Path(name).chmod(0o644)
+            os.replace(name, out)
+        finally:
+            Path(name).unlink(missing_ok=True)

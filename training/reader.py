@@ -35,7 +35,8 @@ from feature_store.parquet.histories import RIGHT_PADDED
 from feature_store.parquet.id_columns import IdReader
 from feature_store.parquet.items import feature_column
 from feature_store.parquet.parts import ParquetParts
-from feature_store.schema import Categorical, FeatureSchema, Numeric, RequestFeature, Stored
+from feature_store.schema import Categorical, Numeric, RequestFeature, Stored
+from feature_store.wording import worded
 from training.catalogue import Catalogue
 from training.progress import OnProgress, no_progress
 from training.row_cache import cache_name, new_array, publish, remove_stale
@@ -73,19 +74,20 @@ def read_rows(
     folder = cache / cache_name(path, items, reader.user_columns)
     if not folder.exists():
         remove_stale(folder)
+        partial = None
         try:
             cache.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
-        except OSError as error:
-            raise ReaderError(
-                f"{cache}: cannot keep the rows of {path}: {error.strerror}; "
-                "give another folder as --cache"
-            ) from error
-        try:
             reader.read_into(partial, on_progress)
             publish(partial, folder)
+        except OSError as error:
+            raise ReaderError(
+                f"{cache}: cannot keep the rows of {path}: {worded(error)}; "
+                "give another folder as --cache"
+            ) from error
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            if partial:
+                shutil.rmtree(partial, ignore_errors=True)
 
     def mapped(name: str) -> NDArray[Any]:
         array: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r")
@@ -165,7 +167,8 @@ class _Reader:
                 label[part] = self._label(first, columns[LABEL])
             on_progress(f"read {self.path.name}", part.stop, rows)
         if self.schema.user:
-            np.save(folder / "users.npy", distinct.records)
+            records = distinct.records
+            new_array(folder / "users.npy", records.dtype, records.shape)[:] = records
         if (texts := self._user_ids.texts) is not None:
             texts.write(folder / USER_TEXTS)
 
@@ -291,8 +294,3 @@ class _Reader:
 
     def _place(self, column: str) -> str:
         return f"{self.path}: column {column}"
-
-
-def _request_dtype(schema: FeatureSchema) -> np.dtype[np.void]:
-    kinds = [(f.name, "<f4" if isinstance(f, Numeric) else "<i4") for f in schema.request]
-    return np.dtype(kinds)

@@ -129,12 +129,17 @@ def _given_by_yaml(text: str, source: str) -> Iterator[Given]:
         return iter(())
     if not isinstance(root, yaml.MappingNode):
         raise RecipeError(f"{source}: not a mapping of names to numbers")
-    return _given_by_mapping(root, source, "")
+    return _given_by_mapping(root, source, "", set())
 
 
-def _given_by_mapping(mapping: yaml.MappingNode, source: str, prefix: str) -> Iterator[Given]:
-    seen = set()
+def _given_by_mapping(
+    mapping: yaml.MappingNode, source: str, prefix: str, seen: set[str]
+) -> Iterator[Given]:
+    """``seen``: names of the whole file; ``sizes.rows`` may be within ``sizes``, too."""
     for key, value in mapping.value:
+        if not isinstance(key, yaml.ScalarNode):
+            line = key.start_mark.line + 1
+            raise RecipeError(f"{source}: line {line}: a name that is not text")
         name = f"{prefix}{key.value}"
         place = f"{source}: line {key.start_mark.line + 1}: {name}"
         if name in seen:
@@ -142,7 +147,7 @@ def _given_by_mapping(mapping: yaml.MappingNode, source: str, prefix: str) -> It
         seen.add(name)
         if isinstance(value, yaml.MappingNode):
             _check_name(name, place, group=True)
-            yield from _given_by_mapping(value, source, f"{name}.")
+            yield from _given_by_mapping(value, source, f"{name}.", seen)
         elif isinstance(value, yaml.ScalarNode):
             yield Given(name, value.value, f"{place}: {value.value}")
         else:

@@ -23,7 +23,10 @@ FORMAT = 2  # of the arrays
 def new_array(
     path: Path, kind: type[np.generic] | np.dtype[np.void], shape: tuple[int, ...]
 ) -> NDArray[Any]:
+    """Map a new file; its blocks exist, since a write without one kills the process (SIGBUS)."""
     array: NDArray[Any] = open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
 

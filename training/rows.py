@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,12 @@ class Rows:
             columns.append(self.request)
         if self.users is not None:
             columns += [self.users.row, *(t.numpy() for t in self.users.tensors.values())]
-        return hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()[:16]
+        return _digest(columns)
+
+    @property
+    def input_digest(self) -> str:
+        """Digest of histories and context features."""
+        return _digest([self.history, self.context])
 
     def __len__(self) -> int:
         return len(self.target)
@@ -86,3 +92,10 @@ class Rows:
             )
             for f in self.schema.request
         }
+
+
+def _digest(columns: Iterable[NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).view(np.uint8).data)
+    return digest.hexdigest()[:16]

@@ -17,7 +17,7 @@ from training.checkpoint import CheckpointError
 from training.data_parallel import ProcessGroup
 from training.dataset import Rows
 from training.epoch_log import Epoch
-from training.fit import fit
+from training.fit import DivergedError, data_digests, fit
 from training.plots import study_plot
 from training.progress import OnProgress, no_progress
 from training.recipe import Recipe
@@ -51,7 +51,7 @@ class Search:
     def identity(self) -> dict[str, str]:
         return {
             "space": self.space.model_dump_json(),
-            "data": f"{self.train.digest} {self.valid.digest}",
+            "data": data_digests(self.train, self.valid),
             "recipe": self.base.model_dump_json(),
             "schema": self.train.schema.model_dump_json(),
         }
@@ -134,7 +134,7 @@ def _run(
         metrics = fit(search.train, search.valid, recipe, out, group, on_epoch=on_epoch)
     except _PrunedError:
         study.tell(trial, state=TrialState.PRUNED)
-    except CheckpointError as error:  # training diverged
+    except (CheckpointError, DivergedError) as error:
         trial.set_user_attr(FAILURE, str(error))
         study.tell(trial, state=TrialState.FAIL)
     else:

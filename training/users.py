@@ -145,11 +145,7 @@ class RowUsers:
         for name in distinct.dtype.names or ():
             if name != ID:
                 records[name] = distinct[name]
-        unknown = {
-            table.source: table.fill(records[1:], distinct[ID][1:])
-            for table in tables
-            if len(table.ids)
-        }
+        unknown = {table.source: table.fill(records[1:], distinct[ID][1:]) for table in tables}
         return cls(distinct[ID], row, feature_tensors(schema.user, records)), unknown
 
     def with_index(self, identity: Categorical, assigned: UserTable) -> RowUsers:

@@ -183,7 +183,7 @@ async def _export(url: str, folder: Path, id_column: str, user_id_column: str) -
         writing = StoreExport(store)
         report = writing.report
         with ProgressBar() as bar, written(folder):
-            await asyncio.to_thread(_prepare, folder, store.schema.to_yaml())
+            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             task = bar.task("items", await store.count_items())
             async for _ in writing.items(folder / ITEMS, id_column):
                 bar.at(task, report.items)
@@ -194,9 +194,6 @@ async def _export(url: str, folder: Path, id_column: str, user_id_column: str) -
                 task = bar.task("users", await store.count_users())
                 async for _ in writing.users(folder / USERS, user_id_column):
                     bar.at(task, report.users)
+            schema = store.schema.to_yaml().encode()
+            await asyncio.to_thread((folder / SCHEMA).write_bytes, schema)
     return report
-
-
-def _prepare(folder: Path, schema: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SCHEMA).write_text(schema, encoding="utf-8")

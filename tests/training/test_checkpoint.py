@@ -59,6 +59,37 @@ def test_saving_again_replaces_and_a_refused_save_leaves_what_was(
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
+def test_a_folder_of_other_files_is_refused_and_left(network: QIN, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train.parquet").write_bytes(b"rows")
+    with pytest.raises(CheckpointError, match=r"data: holds files that are no checkpoint .train"):
+        checkpoint.save(folder, network, {})
+    checkpoint.save(tmp_path / "kept", network, {})
+    (tmp_path / "kept" / "notes").mkdir()
+    with pytest.raises(CheckpointError, match="kept: holds files that are no checkpoint"):
+        checkpoint.save(tmp_path / "kept", network, {})
+    with pytest.raises(CheckpointError, match=r"train\.parquet: is a file; give another --out"):
+        checkpoint.save(folder / "train.parquet", network, {})
+    for path in (Path("/"), Path("."), tmp_path / ".."):
+        with pytest.raises(CheckpointError, match="needs a folder of its own"):
+            checkpoint.check_out(path)
+    assert (folder / "train.parquet").read_bytes() == b"rows"
+
+
+def test_a_link_to_a_checkpoint_stays_one(network: QIN, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "first", network, {"auc": 0.5})
+    (tmp_path / "latest").symlink_to("first")
+    checkpoint.save(tmp_path / "latest", network, {"auc": 0.6})
+    assert (tmp_path / "latest").is_symlink()
+    assert checkpoint.read_metrics(tmp_path / "first") == {"auc": 0.6}
+
+
+def test_files_of_a_checkpoint_may_be_read_by_others(network: QIN, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "mine", network, {})
+    assert {path.stat().st_mode & 0o444 for path in (tmp_path / "mine").iterdir()} == {0o444}
+
+
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [

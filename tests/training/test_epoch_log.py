@@ -95,5 +95,6 @@ def test_without_the_extra_tensorboard_is_refused_in_one_line_before_the_data_ar
     assert refused.returncode == 1
     assert refused.stderr.splitlines() == [
         "error: --tensorboard: requires the extra tensorboard: "
-        "pip install 'qin-serving[tensorboard]'"
+        "`make setup` in a clone, elsewhere "
+        "pip install -c constraints.txt 'qin-serving[tensorboard]'"
     ]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from safetensors.torch import load_file
 from tests.training.fitting import RECIPE, run
 from tests.training.worlds import SIZES, SMALL, small_rows
 from training import checkpoint
-from training.fit import FitError, predict
+from training import fit as module
+from training.checkpoint import CheckpointError
+from training.data_parallel import process_group
+from training.fit import DivergedError, FitError, fit, predict
 from training.metrics import auc
 from training.optimiser import regularised
 from training.qin import QIN
@@ -83,6 +87,56 @@ def test_the_learning_rate_has_a_floor(tmp_path: Path) -> None:
     assert min(rates) == pytest.approx(floor)
 
 
+def test_a_learning_rate_below_its_floor_is_not_raised(tmp_path: Path) -> None:
+    recipe = {"epochs": 12, "patience": 3, "learning_rate_floor": 1.0}
+    run(tmp_path / "c", RECIPE.model_copy(update=recipe))
+    epochs = checkpoint.read_metrics(tmp_path / "c")["epochs"]
+    assert {e["learning_rate"] for e in epochs} == {RECIPE.learning_rate}
+    assert len(epochs) > np.argmax([e["valid_auc"] for e in epochs]) + 1, "it was never to sink"
+
+
+def test_a_folder_of_other_files_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "train.parquet").touch()
+    steps: list[str] = []
+    with pytest.raises(CheckpointError, match="holds files that are no checkpoint"):
+        fit_with(RECIPE, tmp_path / "c", lambda what, done, total: steps.append(what))
+    assert steps == []
+    assert [path.name for path in tmp_path.rglob("*")] == ["c", "train.parquet"]
+
+
+def test_a_run_that_diverges_at_once_ends_there_and_leaves_nothing(tmp_path: Path) -> None:
+    recipe = {
+        "learning_rate": 10.0,
+        "gradient_clip": 1e9,
+        "initial": RECIPE.initial.model_copy(update={"linear_gain": 100.0}),
+    }
+    with pytest.raises(DivergedError, match=r"diverged in epoch 1: .* lower learning_rate"):
+        run(tmp_path / "c", RECIPE.model_copy(update=recipe))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_diverges_later_keeps_its_best_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    train_epoch = module._train_epoch
+
+    def diverging(run: module._Run, *rest: Any) -> float:
+        loss = train_epoch(run, *rest)
+        if run.epoch == 3:
+            with torch.no_grad():
+                run.network.fc.weight.fill_(float("nan"))
+        return loss
+
+    monkeypatch.setattr(module, "_train_epoch", diverging)
+    run(tmp_path / "c")
+    metrics = checkpoint.read_metrics(tmp_path / "c")
+    assert [e["epoch"] for e in metrics["epochs"]] == [1, 2]
+    kept = f"epoch {metrics['best_epoch']} is kept"
+    assert f"diverged in epoch 3: loss or weights are NaN or infinite; {kept}" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
 def test_a_run_killed_in_the_middle_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
     state = tmp_path / ".killed.resume.pt"
     process = subprocess.Popen([*PROGRAM, str(tmp_path / "killed"), "0.2", "0.05"])
@@ -144,10 +198,30 @@ def test_other_data_of_the_same_size_are_not_gone_on_with() -> None:
     assert small_rows(300, seed=2).digest != small_rows(300, seed=3).digest
 
 
-def fit_with(recipe: Recipe, out: Path, on_progress) -> None:  # type: ignore[no-untyped-def]
-    from training.data_parallel import process_group
-    from training.fit import fit
+@pytest.mark.parametrize("differs", ["history", "context", "item"])
+def test_a_stopped_run_of_other_histories_or_features_is_refused(
+    tmp_path: Path, differs: str
+) -> None:
+    state = tmp_path / ".c.resume.pt"
 
+    def stop(what: str, done: int, total: int) -> None:
+        if state.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_with(RECIPE, tmp_path / "c", stop)
+    train, valid = small_rows(1000, seed=1), small_rows(300, seed=2)
+    if differs == "history":
+        valid.history[5, -1] = 1 + valid.history[5, -1] % 30
+    elif differs == "context":
+        train.context[5, 1] = 1 + train.context[5, 1] % 10
+    else:
+        train.items.rows["item_emb_d128"][7, 0] += 1
+    with process_group() as group, pytest.raises(FitError, match="another data was stopped here"):
+        fit(train, valid, RECIPE, tmp_path / "c", group)
+
+
+def fit_with(recipe: Recipe, out: Path, on_progress) -> None:  # type: ignore[no-untyped-def]
     with process_group() as group:
         fit(small_rows(1000, seed=1), small_rows(300, seed=2), recipe, out, group, on_progress)
 
@@ -196,4 +270,6 @@ def test_two_processes_train_to_the_same_result_as_one(tmp_path: Path) -> None:
     rows = small_rows(300, seed=2)
     one, two = (predict(checkpoint.load(tmp_path / str(count)), rows) for count in (1, 2))
     np.testing.assert_allclose(two, one, atol=3e-2)
+    loss = [checkpoint.read_metrics(tmp_path / str(n))["epochs"][1]["train_loss"] for n in (1, 2)]
+    assert loss[1] == pytest.approx(loss[0], rel=1e-3), "of the rows of both"
     assert auc(two, rows.label) == pytest.approx(auc(one, rows.label), abs=5e-3)

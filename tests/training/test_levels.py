@@ -136,6 +136,11 @@ def test_times_are_utc_days_before_1970_too(times: pa.Array, unit: str | None) -
         ({"item_id": [1, 2], "time": [1, None]}, "s", r"row 1, column time: null"),
         ({"item_id": [1, -2], "time": [1, 1]}, "s", r"row 1, column item_id: .*-2"),
         ({"item_id": [1, 2], "time": [0, 10**15]}, "s", r"beyond the years .*see --unit"),
+        (
+            {"item_id": [1, 2], "time": pa.array([0, 2**63 + 5], pa.uint64())},
+            "s",
+            r"beyond the years .*see --unit",
+        ),
         ({"item_id": [1, 2], "time": [0, 10**12]}, "s", r"spans 11,574,075 days: see --unit"),
         ({"item_id": [1]}, "s", r"time"),
         ({"item_id": pa.array([], pa.int64()), "time": pa.array([], pa.int64())}, "s", "no rows"),
@@ -146,6 +151,13 @@ def test_clicks_that_cannot_be_are_named(
 ) -> None:
     with pytest.raises(DataFileError, match=complaint):
         Clicks.read(file_of(tmp_path, "clicks.parquet", **columns), unit)
+
+
+@pytest.mark.parametrize("column", ["", "item_id", "day"])
+def test_a_level_s_column_has_a_name_of_its_own(tmp_path: Path, column: str) -> None:
+    with pytest.raises(DataFileError, match=f"--column {column}: the file has item_id, day and"):
+        write_levels(clicks_of([(1, 0)]), tmp_path / "levels.parquet", column)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_writes_levels_and_says_what(tmp_path: Path) -> None:
@@ -161,6 +173,10 @@ def test_the_command_writes_levels_and_says_what(tmp_path: Path) -> None:
         "last_day": "1970-01-02",
     }
     assert pq.read_metadata(out).num_rows == 3
+    refused = training("levels", str(clicks), "--out", str(clicks), "--unit", "s")
+    assert refused.returncode == 1
+    assert f"--out {clicks}: has the clicks, which it would replace" in refused.stderr
+    assert pq.read_table(clicks).num_rows == 2
     refused = training("levels", str(clicks), "--out", str(out))
     assert refused.returncode == 1
     assert "--unit" in refused.stderr

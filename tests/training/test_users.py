@@ -137,6 +137,25 @@ def test_users_not_in_the_users_file_are_counted(
     assert "valid.parquet are not in" in caplog.text
 
 
+def test_a_users_file_without_users_is_not_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    none = {name: array[:0] for name, array in user_columns(IDS).items()}
+    with caplog.at_level(logging.WARNING, "training"):
+        open_data(folder_of(tmp_path, none), SCHEMA)
+    assert f"3 users of {tmp_path / 'train.parquet'} are not in" in caplog.text
+
+
+@pytest.mark.parametrize("indices", ["given", "assigned"])
+def test_training_rows_of_rare_users_alone_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, indices: str
+) -> None:
+    users = user_columns(IDS) if indices == "given" else None
+    with caplog.at_level(logging.WARNING, "training"):
+        open_data(folder_of(tmp_path, users), SCHEMA if users else ALONE, min_count=3)
+    assert "user_min_count 3: no user has as many training rows: all are unknown" in caplog.text
+
+
 def test_a_column_of_the_rows_is_read_per_row_where_the_users_file_lacks_it(tmp_path: Path) -> None:
     users = user_columns(IDS)
     del users["country"]

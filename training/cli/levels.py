@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from training.cli.console import AsJson, TimeUnit, exit_on_error, progress, screen
+from training.cli.console import AsJson, TimeUnit, exit_on_error, fail, progress, screen
 
 
 def levels(
@@ -30,6 +30,8 @@ def levels(
     from training.levels import Clicks
     from training.levels_file import write_joined, write_levels
 
+    if out.exists() and out.samefile(clicks):
+        fail(f"--out {out}: has the clicks, which it would replace; give another file")
     with exit_on_error(), progress() as on_progress:
         read = Clicks.read(clicks, unit, on_progress)
         if rows is None:

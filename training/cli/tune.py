@@ -25,6 +25,7 @@ from training.cli.console import (
     screen,
 )
 from training.cli.recipe import Preset, RecipeFile, Settings, show_resolved
+from training.output import writing
 from training.recipe_files import resolve
 
 if TYPE_CHECKING:
@@ -84,10 +85,11 @@ def tune(
         show_resolved(base)
         search = Search(dimensions, base, opened.train, opened.valid, prune)
         try:
-            run(search, out, trials, timeout, on_progress)
+            with writing(out):
+                run(search, out, trials, timeout, on_progress)
         except KeyboardInterrupt:
             stopped = True
-    with exit_on_error():
+    with exit_on_error(), writing(out):
         rows = report(search, out)
     best = next((row for row in rows if row.best), None)
     if as_json:

@@ -217,6 +217,7 @@ def test_the_index_of_a_user_may_have_the_name_of_the_id(
     refused = run("export", store_url, tmp_path / "out")
     assert "users' ids differ from their feature 'user_id'" in refused.stderr
     assert "--user-id-column" in refused.stderr
+    assert not (tmp_path / "out" / "schema.yaml").exists()  # the last of a whole export
     named = run("export", store_url, tmp_path / "out", "--user-id-column", "id")
     assert named.exit_code == 0, named.stderr
     texts = write(tmp_path / "t.parquet", {"user_id": ["ada", "bob"]})
