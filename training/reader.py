@@ -38,6 +38,7 @@ from feature_store.parquet.parts import ParquetParts
 from feature_store.schema import Categorical, Numeric, RequestFeature, Stored
 from feature_store.wording import worded
 from training.catalogue import Catalogue
+from training.output import writing
 from training.progress import OnProgress, no_progress
 from training.row_cache import cache_name, new_array, publish, remove_stale
 from training.rows import Rows
@@ -170,7 +171,8 @@ class _Reader:
             records = distinct.records
             new_array(folder / "users.npy", records.dtype, records.shape)[:] = records
         if (texts := self._user_ids.texts) is not None:
-            texts.write(folder / USER_TEXTS)
+            with writing(folder / USER_TEXTS):
+                texts.write(folder / USER_TEXTS)
 
     def _user_columns(self, tables: Sequence[UserTable]) -> list[Stored]:
         """Select the user features to be read from the rows."""
