@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from starlette.exceptions import HTTPException
 
 from feature_store.contract import UserRows
 from feature_store.errors import TextCollision
@@ -23,7 +24,14 @@ class UserRecords:
 
     async def contents(self) -> Contents:
         """Bounds of a valid body."""
-        return contents_of((await self._store.user_schema()).user)
+        return contents_of((await self._schema()).user)
+
+    async def _schema(self) -> FeatureSchema:
+        """The store's schema. HTTPException as of an unknown path if it has no user features."""
+        schema = await self._store.user_schema()
+        if not schema.user:
+            raise HTTPException(404)
+        return schema
 
     async def put(self, user: Item, values: Values) -> None:
         """Replace a record. Every feature must be given."""
@@ -53,6 +61,7 @@ class UserRecords:
 
     async def delete(self, user: Item) -> None:
         """Remove the record; the history stays."""
+        await self._schema()
         if not await self._store.delete_user(user.number):
             raise UnknownUser(f"user {user.given!r}: has no record")
 

@@ -62,7 +62,8 @@ def add_writes(app: FastAPI, state: ServiceState, admin: Access | None = None) -
             what = f"{resource.noun} writes"
             why = _elsewhere(what, "WRITES_ON", settings.writes_on, settings.writes_at)
             for method in ("PUT", "PATCH", "DELETE"):
-                _refuse(app, method, resource.path, why, resource.in_path)
+                documented = resource.is_documented
+                _refuse(app, method, resource.path, why, resource.in_path, documented=documented)
 
 
 def add_item_reads(app: FastAPI, state: ServiceState) -> None:
@@ -134,10 +135,12 @@ class _Resource:
     example: Values
     summaries: tuple[str, str, str]
     is_logged: bool = True  # its id is, at the admin port
+    is_documented: bool = True
 
 
 def _resources(state: ServiceState, ids: IdKind) -> Iterator[_Resource]:
-    """Items, and users where the store has user features."""
+    """Items and users. A load may add user features later: without them users are not documented,
+    and their path answers as an unknown one."""
     schema = state.store.schema
     yield _Resource(
         "item",
@@ -150,19 +153,19 @@ def _resources(state: ServiceState, ids: IdKind) -> Iterator[_Resource]:
         example_of(schema),
         ("Create or replace an item", "Change some of an item's features", "Remove an item"),
     )
-    if schema.user:
-        yield _Resource(
-            "user",
-            ids.user_path,
-            _in_path(ids, "user_id"),
-            ids.user,
-            UserRecords(state.reader),
-            item_schema.user(schema, whole=True),
-            item_schema.user(schema, whole=False),
-            users.example_of(schema),
-            ("Create or replace a user", "Change some of a user's features", "Remove a user"),
-            is_logged=False,  # personal
-        )
+    yield _Resource(
+        "user",
+        ids.user_path,
+        _in_path(ids, "user_id"),
+        ids.user,
+        UserRecords(state.reader),
+        item_schema.user(schema, whole=True),
+        item_schema.user(schema, whole=False),
+        users.example_of(schema),
+        ("Create or replace a user", "Change some of a user's features", "Remove a user"),
+        is_logged=False,  # personal
+        is_documented=bool(schema.user),
+    )
 
 
 def _add_records(
@@ -190,6 +193,7 @@ def _add_records(
         summary=putting,
         status_code=204,
         responses={**REFUSALS, **more},
+        include_in_schema=what.is_documented,
         openapi_extra=what.in_path | _json_body(what.whole, example),
     )
     async def put(request: Request) -> Response:
@@ -203,6 +207,7 @@ def _add_records(
         summary=patching,
         status_code=204,
         responses={**REFUSALS, **UNKNOWN, **more},
+        include_in_schema=what.is_documented,
         openapi_extra=what.in_path | _json_body(what.some, example),
     )
     async def patch(request: Request) -> Response:
@@ -216,6 +221,7 @@ def _add_records(
         summary=deleting,
         status_code=204,
         responses={**REFUSALS, **UNKNOWN, **more},
+        include_in_schema=what.is_documented,
         openapi_extra=what.in_path,
     )
     async def delete(request: Request) -> Response:
@@ -226,7 +232,13 @@ def _add_records(
 
 
 def _refuse(
-    app: FastAPI, method: str, path: str, why: str, extra: dict[str, Any] | None = None
+    app: FastAPI,
+    method: str,
+    path: str,
+    why: str,
+    extra: dict[str, Any] | None = None,
+    *,
+    documented: bool = True,
 ) -> None:
     """Add a route that answers 403 without reading the body."""
 
@@ -239,6 +251,7 @@ def _refuse(
         summary=f"Not at this port: {why}",
         status_code=403,
         responses={403: problem()},
+        include_in_schema=documented,
         openapi_extra=extra,
     )(refused)
 

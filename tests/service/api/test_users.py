@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from feature_store.contract import UserRows
 from feature_store.feature_values import user_row
 from feature_store.lmdb.environment import USERS, acquire, release
 from service.state import ServiceState
+from tests.feature_store.stores import connect
 from tests.service.in_process import client_of, opened
 from tests.service.mapped_world import MappedWorld, text_of
 from tests.service.parity import TOLERANCE
@@ -175,6 +177,27 @@ async def test_without_user_features_there_is_no_such_path(plain: World) -> None
         assert (await client.put(url(NEW), json={})).status_code == 404
         document = (await client.get("/openapi.json")).json()
         assert not any(path.startswith("/v1/users") for path in document["paths"])
+
+
+async def test_users_are_written_within_a_second_after_a_load_added_the_first_features(
+    plain: World,
+) -> None:
+    async with opened(plain) as state, client_of(state) as client:
+        for method in ("PUT", "PATCH", "DELETE"):
+            json = None if method == "DELETE" else {"country": 1}
+            answer = await client.request(method, url(NEW), json=json)
+            assert (answer.status_code, answer.json()["type"]) == (404, "urn:qin:problem:not-found")
+        loader = await connect(plain.store, LEVELLED, create=True)
+        async with asyncio.timeout(20):
+            while True:
+                if (await client.put(url(NEW), json=VALUES)).status_code == 204:
+                    break
+                await asyncio.sleep(0.05)
+        assert (await loader.user(NEW)).row.tobytes() == row().tobytes()
+        assert (await client.patch(url(NEW), json={"country": 2})).status_code == 204
+        assert (await loader.user(NEW)).row.tobytes() == row(country=2).tobytes()
+        assert (await client.delete(url(NEW))).status_code == 204
+        await loader.close()
 
 
 async def test_the_document_describes_users(client: httpx.AsyncClient) -> None:
