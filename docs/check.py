@@ -28,8 +28,8 @@ import settings_table
 import typer.main
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("training", "model_export", "feature_store", "service", "loadtest")
-PROSE_ROOMS = (*ROOMS, "text", "batch")
+ROOMS = ("training", "model_export", "feature_store", "service", "loadtest", "text")
+PROSE_ROOMS = (*ROOMS, "batch")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 MAKE = re.compile(r"(?:^|`|&& )make ([a-z][a-z-]*)", re.MULTILINE)
 TOP = "|".join((*ROOMS, "tests", "docs", "deploy"))

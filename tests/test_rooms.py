@@ -22,6 +22,7 @@ ROOMS = {
     "model_export": {"feature_store", "training"},
     "service": {"feature_store", "model_export"},
     "loadtest": {"feature_store", "model_export"},  # knows the service by HTTP alone
+    "text": {"feature_store", "training"},
 }
 BUNDLE = "model_export.bundle"  # what runs without torch: all that these may import of the export
 RUNTIME = ("service", "loadtest")
@@ -37,6 +38,11 @@ EXPORT["model_export.bench"] = set(EXPORT)
 LOADTEST: dict[str, set[str]] = {}
 for _room in ("generator", "oracle", "analysis", "experiments", "report", "cli"):
     LOADTEST[f"loadtest.{_room}"] = set(LOADTEST)  # each may import those before it
+# The corpus is read and built without torch, so without ``training``.
+TEXT: dict[str, set[str]] = {"training": set(), "text.corpus": set()}
+TEXT["text.encoder"] = {"training", "text.corpus"}
+TEXT["text.evaluate"] = {"text.corpus"}
+TEXT["text.cli"] = set(TEXT)
 
 # Room or file of ``service`` → those it may import besides itself, from the lowest up.
 BASE = {"service", "service.context", "service.errors", "service.settings"}
@@ -87,7 +93,7 @@ SERVICE = {
     "service.__main__": {*LOW, "service.application", "service.cli", "service.processes"},
 }
 
-TABLES = (ROOMS, SERVICE, STORE, EXPORT, LOADTEST)
+TABLES = (ROOMS, SERVICE, STORE, EXPORT, LOADTEST, TEXT)
 
 MOST_LINES = 370
 LONG_BY_NATURE = "service/settings.py"

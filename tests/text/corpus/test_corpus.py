@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from text.__main__ import app
+from text.corpus.corpus import Corpus
+from text.corpus.errors import CorpusError
+from text.corpus.tables import SCHEMAS
+
+
+def test_every_table_has_the_columns_of_its_schema(corpus: Corpus) -> None:
+    tables = {
+        "texts": corpus.texts(),
+        "pairs": corpus.pairs(),
+        "graded": corpus.graded(),
+        "labels": corpus.labels(),
+        "documents": corpus.documents("keywords"),
+        "queries": corpus.retrieval("keywords", "en").queries,
+    }
+    for name, table in tables.items():
+        assert table.schema.names == SCHEMAS[name].names
+        assert table.num_rows
+        assert (
+            sum(c["rows"] for c in corpus.about["counts"] if c["table"] == name)
+            == (corpus.about["tables"][name]["rows"])
+        )
+
+
+def test_tables_are_read_by_language_and_split(corpus: Corpus) -> None:
+    whole = corpus.texts().num_rows
+    parts = [
+        corpus.texts(lang, split).num_rows
+        for lang in corpus.languages
+        for split in ("train", "valid", "test")
+    ]
+    assert sum(parts) == whole
+    assert min(parts) > 0
+    assert set(corpus.pairs("en", "en", kind="title")["lang_b"].to_pylist()) == {"en"}
+
+
+def test_a_folder_that_is_no_corpus_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"no corpus: it has no corpus\.json; python -m text"):
+        Corpus.open(tmp_path)
+    (tmp_path / "corpus.json").write_text("{")
+    with pytest.raises(CorpusError, match=r"corpus\.json: not readable"):
+        Corpus.open(tmp_path)
+    (tmp_path / "corpus.json").write_text('{"format": 2}')
+    with pytest.raises(CorpusError, match="a corpus of format 2, not 1; build it again"):
+        Corpus.open(tmp_path)
+
+
+def test_a_missing_table_is_named(corpus: Corpus, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(corpus.folder, copy)
+    (copy / "pairs.parquet").unlink()
+    with pytest.raises(CorpusError, match=r"pairs\.parquet: not readable"):
+        Corpus.open(copy).pairs()
+
+
+def test_the_commands_build_and_describe_a_corpus(archives: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "corpus")
+    command = ["corpus", "build", out, "--languages", "en,de", "--archives", str(archives)]
+    built = CliRunner().invoke(app, [*command, "--sources", "packages,libreoffice-help", "--json"])
+    assert built.exit_code == 0, built.output
+    about = json.loads(built.stdout)
+    stats = CliRunner().invoke(app, ["corpus", "stats", out, "--json"])
+    assert json.loads(stats.stdout) == about | {"digest": Corpus.open(Path(out)).digest}
+    assert about["sources"]["libreoffice-help"]["licence"] == "MPL-2.0"
+    assert CliRunner().invoke(app, ["corpus", "stats", out]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stats", "nothing"], "no corpus"),
+        (["build", "out", "--from", "nothing"], "no such folder"),
+        (["build", "out", "--sources", "nothing"], "source 'nothing': none of packages"),
+    ],
+)
+def test_an_expected_error_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["corpus", *arguments])
+    assert done.exit_code == 1
+    assert message in done.output
+    assert not list(tmp_path.iterdir())

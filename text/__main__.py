@@ -1,0 +1,26 @@
+"""Implements ``python -m text``."""
+
+from __future__ import annotations
+
+import typer
+
+from feature_store.terminal import escape_unencodable
+from text.cli import corpus
+
+app = typer.Typer(
+    help="Train and evaluate bilingual text encoders, from corpora built of named packages.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(corpus.app, name="corpus")
+
+
+@app.callback()
+def main() -> None:
+    """Keep the command groups, however many there are."""
+
+
+if __name__ == "__main__":
+    escape_unencodable()
+    app()

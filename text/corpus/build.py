@@ -1,0 +1,151 @@
+"""Builds a corpus: downloads, reads, judges and writes. A corpus is whole or absent."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from text.corpus import debian, graded, own_files
+from text.corpus.archives import Archives
+from text.corpus.collection import Collection
+from text.corpus.corpus import FILE, FORMAT
+from text.corpus.entry import Entry
+from text.corpus.errors import CorpusError
+from text.corpus.pairs import PairWriter
+from text.corpus.progress import OnProgress, no_progress
+from text.corpus.sources import Source, wanted
+from text.corpus.split import SEED, SHARES
+from text.corpus.tables import Tables
+from text.corpus.tasks import Tasks
+
+TEMPORARY = ".tmp"
+
+
+def build(
+    out: Path,
+    languages: Sequence[str],
+    sources: dict[str, Source],
+    folders: Sequence[Path],
+    archives: Archives,
+    on_progress: OnProgress = no_progress,
+) -> dict[str, Any]:
+    """Build the corpus ``out`` and return what its ``corpus.json`` says. Raises CorpusError."""
+    if out.exists() and not (out / FILE).exists():
+        raise CorpusError(f"{out}: exists and is no corpus; give another name or delete it")
+    if not sources and not folders:
+        raise CorpusError("neither sources nor folders to build from")
+    absent = _download(sources, languages, archives, on_progress)
+    temporary = out.with_name(out.name + TEMPORARY)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        corpus = _build(temporary, languages, sources, folders, archives, on_progress)
+        corpus["absent_packages"] = absent
+        (temporary / FILE).write_bytes(orjson.dumps(corpus, option=orjson.OPT_INDENT_2))
+        shutil.rmtree(out, ignore_errors=True)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return corpus
+
+
+def _download(
+    sources: dict[str, Source],
+    languages: Sequence[str],
+    archives: Archives,
+    on_progress: OnProgress,
+) -> list[str]:
+    needed = wanted(sources.values(), languages)
+    if needed.missing(archives):
+        archives.folder.mkdir(parents=True, exist_ok=True)
+        debian.download(needed, archives, on_progress)
+    return needed.absent(archives)
+
+
+def _build(
+    folder: Path,
+    languages: Sequence[str],
+    sources: dict[str, Source],
+    folders: Sequence[Path],
+    archives: Archives,
+    on_progress: OnProgress,
+) -> dict[str, Any]:
+    path = folder / "collected.parquet"
+    collection = Collection(path)
+    described = {}
+    total = len(sources) + len(folders)
+    for number, (name, source) in enumerate(sources.items()):
+        on_progress("read", number, total)
+        before = len(archives.used)
+        _collect(collection, source.read(archives, languages))
+        used = [
+            {"package": each.package, "version": each.version, "sha256": each.sha256}
+            for each in dict.fromkeys(archives.used[before:])
+        ]
+        described[name] = {"licence": source.licence, "archives": used}
+    for number, own in enumerate(folders, start=len(sources)):
+        on_progress("read", number, total)
+        files: list[dict[str, str]] = []
+        _collect(collection, own_files.read(own, languages, files))
+        described[own_files.source_of(own)] = {"licence": "your own", "archives": files}
+    on_progress("read", total, total)
+    if not len(collection):
+        raise CorpusError("no texts: no source has any in " + ", ".join(languages))
+    refused = collection.refused
+    tables = _write(folder, languages, collection, on_progress)
+    files_written = tables.close()
+    path.unlink()
+    return {
+        "format": FORMAT,
+        "languages": list(languages),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "split": {"seed": SEED, "shares": SHARES},
+        "sources": described,
+        "tables": files_written,
+        "counts": _counts(tables),
+        "refused": _by_source(refused),
+    }
+
+
+def _collect(collection: Collection, entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        collection.add(entry)
+
+
+def _write(
+    folder: Path, languages: Sequence[str], collection: Collection, on_progress: OnProgress
+) -> Tables:
+    tables, total, done = Tables(folder), len(collection), 0
+    tasks = Tasks(tables, languages)
+    writer = PairWriter(tables, collection.judge(), collection.refused)
+    for entry, rows in collection.entries():
+        writer.add(entry, rows)
+        tasks.add(entry, rows)
+        if (done + len(rows)) // 10_000 > done // 10_000:
+            on_progress("write", done, total)
+        done += len(rows)
+    tasks.finish()
+    graded.write_pairs(tables, tasks.tagged, languages)
+    on_progress("write", total, total)
+    return tables
+
+
+def _counts(tables: Tables) -> list[dict[str, Any]]:
+    names = ("table", "source", "languages", "kind", "split")
+    return [
+        {**dict(zip(names, key, strict=True)), "rows": rows, "words": tables.words[key]}
+        for key, rows in sorted(tables.counts.items())
+    ]
+
+
+def _by_source(refused: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (source, reason), count in sorted(refused.items()):
+        found.setdefault(source, {})[reason] = count
+    return found

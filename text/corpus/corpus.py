@@ -1,0 +1,118 @@
+"""Reads a corpus: a folder of parquet tables and ``corpus.json``, which describes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from text.corpus.errors import CorpusError
+
+FILE = "corpus.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """A task: the queries of a split (id, text, relevant), and all documents (id, text, words)."""
+
+    task: str
+    lang: str
+    lang_documents: str
+    queries: pa.Table
+    documents: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A corpus on disk. Its methods return tables, with the columns of ``tables.SCHEMAS``."""
+
+    folder: Path
+    about: dict[str, Any]  # corpus.json
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a folder that ``corpus build`` wrote. Raises CorpusError."""
+        try:
+            about = orjson.loads((folder / FILE).read_bytes())
+        except FileNotFoundError:
+            raise CorpusError(
+                f"{folder}: no corpus: it has no {FILE}; python -m text corpus build writes one"
+            ) from None
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise CorpusError(f"{folder / FILE}: not readable: {error}") from error
+        found = about.get("format") if isinstance(about, dict) else None
+        if found != FORMAT:
+            raise CorpusError(f"{folder}: a corpus of format {found}, not {FORMAT}; build it again")
+        return cls(folder, about)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return tuple(self.about["languages"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of all tables: equal for equal contents."""
+        tables = self.about["tables"]
+        joined = "".join(tables[name]["sha256"] for name in sorted(tables))
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+    def texts(self, lang: str | None = None, split: str | None = None) -> pa.Table:
+        return self._read("texts", lang=lang, split=split)
+
+    def pairs(
+        self,
+        lang_a: str | None = None,
+        lang_b: str | None = None,
+        split: str | None = None,
+        kind: str | None = None,
+    ) -> pa.Table:
+        return self._read("pairs", lang_a=lang_a, lang_b=lang_b, split=split, kind=kind)
+
+    def graded(
+        self, lang_a: str | None = None, lang_b: str | None = None, split: str | None = None
+    ) -> pa.Table:
+        """Graded pairs; row n of one pair of languages has the packages of row n of another."""
+        return self._read("graded", lang_a=lang_a, lang_b=lang_b, split=split)
+
+    def labels(
+        self, task: str | None = None, lang: str | None = None, split: str | None = None
+    ) -> pa.Table:
+        return self._read("labels", task=task, lang=lang, split=split)
+
+    def documents(self, task: str, lang: str | None = None, split: str | None = None) -> pa.Table:
+        """Documents of a task; those of ``long`` belong to no queries."""
+        return self._read("documents", task=task, lang=lang, split=split)
+
+    def retrieval(
+        self, task: str, lang: str, lang_documents: str | None = None, split: str = "test"
+    ) -> Retrieval:
+        """The queries of a split, and the documents of the task in ``lang_documents``. Queries
+        whose relevant documents are not among them, in another language, are left out.
+        """
+        there = lang_documents or lang
+        documents = self.documents(task, there)
+        known = set(documents["id"].to_pylist())
+        queries = self._read("queries", task=task, lang=lang, split=split)
+        relevant: Sequence[Sequence[str]] = queries["relevant"].to_pylist()
+        mask = pa.array([bool(known.intersection(ids)) for ids in relevant], pa.bool_())
+        return Retrieval(task, lang, there, queries.filter(mask), documents)
+
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the retrieval tasks."""
+        column = pq.read_table(self.folder / "queries.parquet", columns=["task"])["task"]
+        return tuple(sorted(column.unique().to_pylist()))
+
+    def _read(self, table: str, **where: str | None) -> pa.Table:
+        path = self.folder / f"{table}.parquet"
+        filters = [(name, "=", value) for name, value in where.items() if value is not None]
+        try:
+            return pq.read_table(path, filters=filters or None)
+        except (OSError, pa.ArrowException) as error:
+            raise CorpusError(f"{path}: not readable: {error}") from error

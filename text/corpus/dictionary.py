@@ -1,0 +1,50 @@
+"""Reads the Ding dictionary (German-English): phrases and example sentences, no single words.
+
+``German; synonym | phrase :: English; synonym | phrase``: parts between bars are translations of
+each other, one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from text.corpus.archives import Archives
+from text.corpus.entry import Entry, Row
+
+SOURCE = "trans-de-en"
+LEAST_WORDS = 3  # of the longer side
+_SEMICOLON = re.compile(r";(?![^()]*\))")  # not within parentheses
+_REMARK = re.compile(r"\{[^}]*\}|\[[^\]]*\]|/[^/]*/|<[^>]*>")
+
+
+def read(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
+    """An entry a translation; empty if English or German is not wanted."""
+    if not {"de", "en"} <= set(languages):
+        return
+    for _, content in archives.files("trans-de-en", r"usr/share/trans/de-en"):
+        for number, line in enumerate(content.decode("utf-8", "replace").splitlines()):
+            if not line.startswith("#"):
+                for place, (german, english) in enumerate(translations(line)):
+                    if max(german.count(" "), english.count(" ")) < LEAST_WORDS - 1:
+                        continue
+                    texts = {"de": german, "en": english}
+                    rows = [Row("text", lang, texts[lang]) for lang in languages if lang in texts]
+                    yield Entry(SOURCE, f"{number}.{place}", f"{SOURCE}:{number}", rows)
+
+
+def translations(line: str) -> Iterator[tuple[str, str]]:
+    german, _, english = line.partition("::")
+    sides = [side.split("|") for side in (german, english)]
+    if len(sides[0]) != len(sides[1]):
+        return
+    for parts in zip(*sides, strict=True):
+        synonyms = [[_bare(text) for text in _SEMICOLON.split(part)] for part in parts]
+        if len(synonyms[0]) == len(synonyms[1]):
+            yield from zip(*synonyms, strict=True)
+        else:
+            yield synonyms[0][0], synonyms[1][0]
+
+
+def _bare(text: str) -> str:
+    return " ".join(_REMARK.sub(" ", text).split())
