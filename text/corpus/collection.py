@@ -40,12 +40,14 @@ _SCHEMA = pa.schema(
 
 
 class Judged(NamedTuple):
-    """A text of an entry, its number of words, its key, and what became of it."""
+    """A text of an entry, its number of words, what became of it, and the text that it repeats:
+    a number that equal and near texts share.
+    """
 
     row: Row
     words: int
-    key: int
     verdict: Verdict
+    repeated: int
 
 
 class Collection:
@@ -126,15 +128,15 @@ class Collection:
         minhashes = np.concatenate([done[1] for done in self._done])
         self._done.clear()
         keys, spaces, splits, ranks, comparable = numbers.T.copy()
-        self._keys, splits = keys, splits.astype(np.uint8)
-        self._verdicts = judge(
+        splits = splits.astype(np.uint8)
+        self._verdicts, self._repeated = judge(
             keys, spaces, minhashes, splits, ranks.astype(np.uint8), comparable.astype(bool)
         )
         return self._lines.union(keys[splits < SPLITS.index("train")].tolist())
 
     def entries(self) -> Iterator[tuple[Entry, list[Judged]]]:
         """Every entry again, in order, with a verdict on each of its texts."""
-        rows = zip(self._read(), self._keys.tolist(), self._verdicts.tolist(), strict=True)
+        rows = zip(self._read(), self._verdicts.tolist(), self._repeated.tolist(), strict=True)
         for _, group in groupby(rows, lambda each: cast("int", each[0][0])):
             yield self._entry(list(group))
 
@@ -145,8 +147,8 @@ class Collection:
     def _entry(self, rows: list[Any]) -> tuple[Entry, list[Judged]]:
         (_, source, id_, group, split, *_), _, _ = rows[0]
         judged = []
-        for (*_, part, lang, text, count, _), key, verdict in rows:
-            judged.append(Judged(Row(part, lang, text), count, key, Verdict(verdict)))
+        for (*_, part, lang, text, count, _), verdict, repeated in rows:
+            judged.append(Judged(Row(part, lang, text), count, Verdict(verdict), repeated))
         meta: dict[str, Any] = next((orjson.loads(m) for (*_, m), _, _ in rows if m), {})
         return Entry(source, id_, group, [each.row for each in judged], split, meta), judged
 

@@ -69,17 +69,26 @@ def judge(
     splits: NDArray[np.uint8],  # (N,) in the order in which they keep a text
     ranks: NDArray[np.uint8],  # (N,) within a split, the lowest rank keeps a text
     comparable: NDArray[np.bool_],  # (N,) compared for near-duplicates
-) -> NDArray[np.uint8]:
-    """A verdict for each text; of equal or near texts, the first is kept."""
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """A verdict for each text, and the text that it repeats, itself if none. Of equal or near
+    texts, the first is kept.
+    """
     verdicts = np.full(len(keys), Verdict.KEPT, np.uint8)
+    repeated = np.arange(len(keys))
     place = np.empty(len(keys), np.int64)
     place[np.lexsort((ranks, splits))] = np.arange(len(keys))  # stable: then by index
 
     order = np.lexsort((place, keys))
     heads = _heads(keys[order])
-    _mark(verdicts, order, order[heads], heads != np.arange(len(order)), splits, Verdict.DUPLICATE)
+    inside = heads != np.arange(len(order))
 
-    left = np.flatnonzero((verdicts == Verdict.KEPT) & comparable)
+    def mark(rows: NDArray[np.int64], others: NDArray[np.int64], verdict: Verdict) -> None:
+        found = np.where(splits[rows] == splits[others], verdict, Verdict.RECURS).astype(np.uint8)
+        repeated[rows] = np.where(found > verdicts[rows], others, repeated[rows])
+        verdicts[rows] = np.maximum(verdicts[rows], found)
+
+    mark(order[inside], order[heads[inside]], Verdict.DUPLICATE)
+    left = np.flatnonzero((repeated == np.arange(len(keys))) & comparable)
     rows = PERMUTATIONS // BANDS
     for band in range(BANDS):
         part = minhashes[left, band * rows : (band + 1) * rows].astype(np.uint64)
@@ -89,11 +98,12 @@ def judge(
         sort = np.lexsort((place[left], bucket))
         order, heads = left[sort], _heads(bucket[sort])
         for other in (order[heads], np.roll(order, 1)):  # the bucket's first, and the one before
-            inside = heads != np.arange(len(order))
-            alike = np.zeros(len(order), bool)
-            alike[inside] = (minhashes[order[inside]] == minhashes[other[inside]]).sum(1) >= SIMILAR
-            _mark(verdicts, order, other, alike, splits, Verdict.NEAR_DUPLICATE)
-    return verdicts
+            inside = np.flatnonzero(heads != np.arange(len(order)))
+            alike = (minhashes[order[inside]] == minhashes[other[inside]]).sum(1) >= SIMILAR
+            mark(order[inside[alike]], other[inside[alike]], Verdict.NEAR_DUPLICATE)
+    while (repeated[repeated] != repeated).any():  # of a text that repeats another one itself
+        repeated = repeated[repeated]
+    return verdicts, repeated
 
 
 def _heads(ordered: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -102,16 +112,3 @@ def _heads(ordered: NDArray[np.uint64]) -> NDArray[np.int64]:
     new[1:] = ordered[1:] != ordered[:-1]
     heads: NDArray[np.int64] = np.maximum.accumulate(np.where(new, np.arange(len(ordered)), 0))
     return heads
-
-
-def _mark(
-    verdicts: NDArray[np.uint8],
-    rows: NDArray[np.int64],
-    others: NDArray[np.int64],
-    where: NDArray[np.bool_],
-    splits: NDArray[np.uint8],
-    verdict: Verdict,
-) -> None:
-    rows, others = rows[where], others[where]
-    found = np.where(splits[rows] == splits[others], verdict, Verdict.RECURS).astype(np.uint8)
-    verdicts[rows] = np.maximum(verdicts[rows], found)

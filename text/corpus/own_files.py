@@ -33,6 +33,7 @@ from text.corpus.entry import Entry, Row, Split
 from text.corpus.errors import CorpusError
 from text.corpus.split import SPLITS, hash_of
 
+TINY = Path(__file__).with_name("tiny")  # a folder of files, for tests and the smallest preset
 _SPLITS: dict[str, Split] = {
     "train": "train", "dev": "valid", "valid": "valid", "validation": "valid", "test": "test"
 }  # fmt: skip

@@ -30,10 +30,11 @@ class PairWriter:
         self._tables = tables
         self._held_out = held_out
         self._refused = refused
+        self._seen: set[tuple[int, int]] = set()  # pairs of texts, equal and near ones alike
 
     def add(self, entry: Entry, judged: Sequence[Judged]) -> None:
         scored = "score" in entry.meta
-        for number, (row, count, _, verdict) in enumerate(judged):
+        for number, (row, count, verdict, _) in enumerate(judged):
             if row.part not in TEXTS:
                 continue
             if verdict is not Verdict.KEPT:
@@ -84,13 +85,13 @@ class PairWriter:
         return line_key(lang, line) in self._held_out
 
     def _usable(self, entry: Entry, a: Judged, b: Judged) -> bool:
-        """Not if a side recurs in another split, nor if both sides were there before."""
-        verdicts = (a.verdict, b.verdict)
-        if Verdict.RECURS in verdicts:
+        """Not if a side recurs in another split, nor if an equal or near pair was there before."""
+        if Verdict.RECURS in (a.verdict, b.verdict):
             reason = REASONS[Verdict.RECURS]
-        elif Verdict.KEPT not in verdicts:
-            reason = REASONS[max(verdicts)]
+        elif (a.repeated, b.repeated) in self._seen:
+            reason = REASONS[max(a.verdict, b.verdict)]
         else:
+            self._seen.add((a.repeated, b.repeated))
             return True
         self._refused[entry.source, f"pair: {reason}"] += 1
         return False

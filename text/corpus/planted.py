@@ -44,8 +44,7 @@ class Needles:
             self.fillers[lang] += text.split()
 
     def ask(self, relevant: Sequence[str], lang: str, query: str) -> None:
-        if len(relevant) == 1:
-            self.asked[lang].setdefault(relevant[0], []).append(query)
+        self.asked[lang].setdefault(relevant[0], []).append(query)
 
 
 def write(tables: Tables, needles: Needles) -> None:

@@ -120,7 +120,7 @@ class Tasks:
 
     def _given(self, entry: Entry, judged: Sequence[Judged]) -> None:
         """Queries and documents of a task of one's own."""
-        for row, count, _, _ in judged:
+        for row, count, *_ in judged:
             if row.part == "document":
                 self._document(entry.meta["task"], entry, row.lang, row.text, count)
                 self._needles.add(entry, row.lang, row.text, [])

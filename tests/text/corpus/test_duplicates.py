@@ -14,7 +14,7 @@ def verdicts(texts: list[str], splits: list[int] | None = None) -> list[Verdict]
     found = [words(text) for text in texts]
     keys = np.array([hash(" ".join(text)) % 2**64 for text in found], np.uint64)
     n = len(texts)
-    judged = judge(
+    judged, _ = judge(
         keys,
         np.zeros(n, np.uint64),
         signatures(found),
@@ -22,7 +22,7 @@ def verdicts(texts: list[str], splits: list[int] | None = None) -> list[Verdict]
         np.zeros(n, np.uint8),
         np.ones(n, bool),
     )
-    return [Verdict(v) for v in judged]
+    return [Verdict(verdict) for verdict in judged]
 
 
 @given(st.lists(st.sampled_from(["a b c d", "e f g h", "i j k l", "m n o p"]), min_size=1))
