@@ -37,7 +37,10 @@ from service.observability.metrics import Metrics
 from service.settings import Settings
 
 T = TypeVar("T")
-STALE = "its record has features added by a load that are not read yet; try again in a second"
+STALE = (
+    "its record has features that the schema of the store, as last read, lacks; try again in a "
+    "second, or PUT it whole"
+)
 COLLISION = "two text ids have one number: the second is refused"
 LOG_EVERY_S = 1.0  # while it fails
 LOG_LATER_EVERY_S, LOG_LATER_AFTER_S = 60.0, 10.0

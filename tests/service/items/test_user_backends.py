@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from feature_store.codec import UserCodec
 from feature_store.feature_values import set_values, user_row
 from feature_store.lmdb.environment import USERS, acquire, release
 from feature_store.schema import FeatureSchema
+from service.items.store_client import STALE
 from service.state import ServiceState
 from tests.feature_store.fault_proxy import Fault, proxied
 from tests.feature_store.redis_servers import Server
@@ -180,17 +182,38 @@ async def test_a_damaged_record_costs_the_record_alone_and_is_counted(
     await is_served(users, client, KNOWN)
 
 
-def damage(state: ServiceState, redis: Server, kind: str, database: str) -> None:
-    """Replace what the store has of KNOWN: in Redis by a key of another type."""
+@BOTH
+async def test_a_record_of_features_that_no_load_added_is_stale_until_it_is_replaced(
+    users: UserWorld, state: ServiceState, client: httpx.AsyncClient, redis: Server
+) -> None:
+    row = user_row(ADDED, VALUES | {"age": [0.0] * 100})
+    damage(state, redis, "u", USERS, UserCodec(ADDED).encode(np.array([KNOWN]), row)[0])
+    found = await scored(users, client, KNOWN)
+    assert found["degraded"] == ["user"]
+    assert metric(state, "qin_users_unreadable_total", why="stale") == 1
+    answer = await client.patch(f"/v1/users/{KNOWN}", json={"country": 1})
+    assert (answer.status_code, answer.json()["detail"]) == (500, STALE)
+    assert (await client.put(f"/v1/users/{KNOWN}", json=VALUES)).status_code == 204
+    users.records[KNOWN] = user_row(LEVELLED, VALUES)
+    await is_served(users, client, KNOWN)
+
+
+def damage(
+    state: ServiceState, redis: Server, kind: str, database: str, record: bytes | None = None
+) -> None:
+    """Replace what the store has of KNOWN; without ``record`` in Redis by a key of another type."""
     if (folder := state.settings.store.removeprefix("lmdb://")) != state.settings.store:
         environment = acquire(Path(folder), create=False)
-        db = environment.db[database]
-        environment.write(lambda txn: txn.put(struct.pack(">Q", KNOWN), b"nonsense", db=db))
+        db, kept = environment.db[database], record or b"nonsense"
+        environment.write(lambda txn: txn.put(struct.pack(">Q", KNOWN), kept, db=db))
         release(environment)
-    else:
-        key = f"{state.settings.store.partition('prefix=')[2]}:{kind}:{{{KNOWN}}}"
-        redis.client().delete(key)
+        return
+    key = f"{state.settings.store.partition('prefix=')[2]}:{kind}:{{{KNOWN}}}"
+    redis.client().delete(key)
+    if record is None:
         redis.client().hset(key, "of", "another program")
+    else:
+        redis.client().set(key, record)
 
 
 AGE = {"name": "age", "kind": "dense", "size": 100, "width": 2}
