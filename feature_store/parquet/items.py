@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from feature_store.contract import Ids, ItemRows
 from feature_store.parquet.arrays import is_number
@@ -65,11 +66,11 @@ def read_items(
 class ItemParquet:
     """The items of one or more parquet files.
 
-    The all-zero row of id 0 is padding and is skipped. Without ``strict``, an invalid row is
-    reported in its batch (one of a further file in the first batch), and an index beyond the
-    vocabulary is accepted (newer than the model: served as cold). With ``strict``, for training,
-    both raise DataFileError. ``text_ids``: those of a mapped store; ``id_option``: the option of
-    the id column, for messages.
+    With ``padded``, the all-zero row of id 0 is padding and is skipped. Without ``strict``, an
+    invalid row is reported in its batch (one of a further file in the first batch), and an index
+    beyond the vocabulary is accepted (newer than the model: served as cold). With ``strict``, for
+    training, both raise DataFileError. ``text_ids``: those of a mapped store; ``id_option``: the
+    option of the id column, for messages.
     """
 
     def __init__(
@@ -81,12 +82,13 @@ class ItemParquet:
         strict: bool = False,
         text_ids: TextIds | None = None,
         id_option: str = "--id-column",
+        padded: bool = True,
     ) -> None:
         if not paths:
             raise DataFileError("no item file was given")
         self.schema = schema
         self.strict = strict
-        self._reader, self._id_option = IdReader(text_ids), id_option
+        self._reader, self._id_option, self._padded = IdReader(text_ids), id_option, padded
         self.warnings: list[str] = []
         features = schema.stored_item
         names = frozenset(feature.name for feature in features)
@@ -151,7 +153,7 @@ class ItemParquet:
             for row, reason in column.faults.items():
                 faults.setdefault(row, (feature.name, reason))
         is_item = np.ones(len(ids), bool)
-        for row in np.flatnonzero(ids == self._reader.zero).tolist():
+        for row in np.flatnonzero(self._may_be_padding(ids)).tolist():
             is_item[row] = _has_features(rows[row])
         for joined in self._joined:
             for row, fault in joined.fill(rows, keys, is_item).items():
@@ -175,6 +177,10 @@ class ItemParquet:
         differing = [joined.compare(rows, ids) for joined in self._joined if joined.shared]
         count = int(np.logical_or.reduce(differing).sum()) if differing else 0
         return ItemParquetBatch(ids, rows, rejected, next_row, count, texts)
+
+    def _may_be_padding(self, ids: Ids) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (ids == self._reader.zero) & self._padded
+        return found
 
     def _column(
         self, feature: Feature, array: pa.Array, source: str, *, compared: bool = False
@@ -251,7 +257,7 @@ class ItemParquet:
 
     def _say_unjoined(self, joined: JoinedColumns, ids: Ids) -> int:
         """Count ids of the further files that are missing in the first; 0 is padding."""
-        real = joined.ids[joined.ids != self._reader.zero]
+        real = joined.ids[~self._may_be_padding(joined.ids)]
         unjoined = np.setdiff1d(real, ids, assume_unique=True)
         if len(unjoined):
             rows = joined.row[np.searchsorted(joined.ids, unjoined[:3])]

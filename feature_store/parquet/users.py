@@ -19,7 +19,8 @@ def user_parquet(
     id_column: str | None = None,
     text_ids: TextIds | None = None,
 ) -> ItemParquet:
-    """Open users files, by the rules of item files: parts, further columns, rejected rows.
+    """Open users files, by the rules of item files: parts, further columns, rejected rows. A user 0
+    is one as others are.
 
     Batches have rows of ``schema.user_dtype``. The id column is ``user_id`` by default; a feature
     of that name is read from it, too. DataFileError if the schema has no user features.
@@ -35,4 +36,5 @@ def user_parquet(
         id_column=id_column or USER,
         text_ids=text_ids,
         id_option="--user-id-column",
+        padded=False,
     )

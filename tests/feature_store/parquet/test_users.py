@@ -179,6 +179,19 @@ def test_an_export_is_loaded_again(tmp_path: Path, store_url: str, files: list[A
     assert asyncio.run(stored(again, *USERS)).tobytes() == user_rows(4).tobytes()
 
 
+def test_a_user_0_whose_features_are_0_is_a_user(
+    tmp_path: Path, store_url: str, files: list[Any]
+) -> None:
+    """In item files such a row is padding."""
+    users = write(tmp_path / "u.parquet", user_columns([0, 5], np.zeros(2, SCHEMA.user_dtype)))
+    loaded = run("load", store_url, *files[:-1], users, "--json")
+    assert json.loads(loaded.stdout)["users"] == 2
+    run("export", store_url, tmp_path / "out")
+    checked = run("check", store_url, "--users", tmp_path / "out" / "users.parquet", "--json")
+    assert json.loads(checked.stdout)["users"] == 2
+    assert checked.exit_code == 0
+
+
 def test_users_of_texts(tmp_path: Path, store_url: str, files: list[Any]) -> None:
     users = write(tmp_path / "u.parquet", user_columns(TEXTS, user_rows(4)))
     histories = write(tmp_path / "h.parquet", {"user_id": ["ada"], "item_seq": [["x", "y"]]})
