@@ -57,7 +57,7 @@ def import_network(
         )
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = _tensor_of(fault["loc"], variant.has_levels)
+        where = _origin_of(fault["loc"], variant.has_levels)
         raise BundleError(f"{source}: sizes beyond those served: {where}: {fault['msg']}") from None
     tensors = {_our_name(key, user): tensor for key, tensor in state.items()}
     for name in schema.shared:  # one table under two names
@@ -115,9 +115,13 @@ def order_warning(state: Mapping[str, Tensor]) -> str | None:
     )
 
 
-def _tensor_of(place: tuple[int | str, ...], has_levels: bool) -> str:
-    """The tensor that a field of the schema or of the sizes is read from."""
+def _origin_of(place: tuple[int | str, ...], has_levels: bool) -> str:
+    """What a field of the schema or of the sizes is read from: a tensor, or what was given."""
     match place:
+        case (*_, "slots"):
+            return "item_tags, the most of an item"
+        case ("history_length",):
+            return "--history"
         case ("user", *_):
             return USER
         case ("item", int(number), *_):

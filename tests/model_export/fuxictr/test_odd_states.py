@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from model_export.bundle.errors import BundleError
+from model_export.fuxictr.checkpoint import import_network
 from tests.model_export.fuxictr.test_checkpoint import run, table, their_state
 from tests.model_export.naive_published import CONTENT, TABLE, USER
 from training import checkpoint
@@ -112,6 +114,12 @@ def test_sizes_beyond_those_served_name_the_tensor(
     code, said = imported(level_state(**sizes), table, tmp_path)
     assert code == 1
     assert f"sizes beyond those served: {tensor}: Input should be less than" in said
+
+
+def test_sizes_that_are_not_of_a_tensor_say_where_they_are_from() -> None:
+    for slots, history, origin in ((1025, 5, "item_tags, the most"), (5, 2049, "--history: Input")):
+        with pytest.raises(BundleError, match=f"x: sizes beyond those served: {origin}"):
+            import_network(level_state(), slots, history, "x")
 
 
 def test_counts_of_batches_may_be_of_half_precision(table: Path, tmp_path: Path) -> None:
