@@ -35,7 +35,10 @@ def run(out: Path, recipe: Recipe = RECIPE, delay: float = 0.0) -> None:
         )
 
 
+def with_dropout(share: float) -> Recipe:
+    return RECIPE.model_copy(update={"sizes": SIZES.model_copy(update={"dropout": share})})
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    dropout = {"sizes": SIZES.model_copy(update={"dropout": float(sys.argv[2])})}
-    run(Path(sys.argv[1]), RECIPE.model_copy(update=dropout), delay=float(sys.argv[3]))
+    run(Path(sys.argv[1]), with_dropout(float(sys.argv[2])), delay=float(sys.argv[3]))

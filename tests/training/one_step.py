@@ -6,6 +6,7 @@ With ``users``, the table of users has sparse gradients.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,13 +21,11 @@ from training.recipe import Recipe
 
 BATCH = 101  # odd: shares differ
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+
+def one_step(out: Path, *, users: bool) -> None:
     with process_group() as group:
         torch.manual_seed(5 + group.rank)  # joining must make the weights one
-        rows = small_rows(BATCH, seed=1)
-        if sys.argv[2:] == ["users"]:
-            rows = small_rows_of_users(BATCH, seed=1, users=60)
+        rows = small_rows_of_users(BATCH, seed=1, users=60) if users else small_rows(BATCH, seed=1)
         network = QIN(rows.schema, SIZES.model_copy(update={"dropout": 0.0})).train()
         Optimiser(network, Recipe(touched_rows_above=50))
         for parameter in network.parameters():
@@ -41,4 +40,9 @@ if __name__ == "__main__":
                 if p.grad is not None
             }
             found |= {f"buffer.{name}": b.float() for name, b in network.named_buffers()}
-            save_file(found, sys.argv[1])
+            save_file(found, out)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    one_step(Path(sys.argv[1]), users=sys.argv[2:] == ["users"])

@@ -9,11 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.training.test_cli import in_process
 from tests.training.tuning import BASE, SPACE, run, search
@@ -24,15 +22,6 @@ from training.search_space import Choice, Range, SearchError, SearchSpace
 from training.study import JOURNAL, opened
 from training.trials_table import TrialRow
 from training.tune import report, tune
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads wait for each other on networks this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def space_of(text: str, folder: Path, base: Recipe | None = None) -> SearchSpace:
