@@ -22,23 +22,9 @@ from model_export.build import build
 from model_export.bundle.bundle import Bundle
 from model_export.quality.golden_cases import network_answer, network_items
 from model_export.quality.random_network import random_network
+from tests.service.small_schema import SMALL as SMALL
 from training.qin import QIN, QINSizes
 
-SMALL = FeatureSchema.from_yaml(
-    """
-name: small
-history_length: 12
-item:
-  - {name: item_id, kind: categorical, vocabulary: 500, width: 8}
-  - {name: item_tags, kind: categorical_list, vocabulary: 40, slots: 4, width: 8}
-  - {name: content, kind: dense, size: 6, width: 8, storage: float16}
-identity: item_id
-context:
-  - {name: likes_level, vocabulary: 11, width: 8}
-  - {name: views_level, vocabulary: 7, width: 8}
-""",
-    source="small",
-)
 SMALL_SIZES = QINSizes(attention_width=24, layers=3, rows=2)
 
 VERSION = "small-1"

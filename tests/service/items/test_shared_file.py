@@ -14,24 +14,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from service.items import shared_file as table_file
 from service.items.hash_index import ABSENT
 from service.items.shared_file import TableFile
-from service.items.table import ItemTable, StaleSlots
+from service.items.table import StaleSlots
 from service.items.table_layout import CURSOR
-from tests.service.items.test_table import array, assert_same, items
+from tests.service.items.shared_tables import (
+    ITEMS,
+    ROOM,
+    array,
+    assert_same,
+    items,
+    joined,
+    news,
+)
 from tests.service.process import serving, start
 from tests.service.test_private_directory import another_user
 from tests.service.world import SMALL, World
-
-ROOM = 64
-
-
-def joined(path: Path, room: int = ROOM) -> ItemTable:
-    file = TableFile(path, SMALL, room)
-    return ItemTable(SMALL, file.capacity, file.memory, file)
 
 
 def test_what_one_user_writes_the_other_reads(tmp_path: Path) -> None:
@@ -78,8 +78,7 @@ def test_what_a_killed_process_left_is_not_used_again(tmp_path: Path) -> None:
     program = """
 import os, signal, sys
 from pathlib import Path
-from tests.service.items.test_shared_file import joined
-from tests.service.items.test_table import array, items
+from tests.service.items.shared_tables import array, items, joined
 table = joined(Path(sys.argv[1]))
 table.insert(array([1]), items([1]))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -98,8 +97,7 @@ WRITER = """
 import sys
 import numpy as np
 from pathlib import Path
-from tests.service.items.test_shared_file import joined
-from tests.service.items.test_table import MOST_ID, array, items
+from tests.service.items.shared_tables import MOST_ID, array, items, joined
 table = joined(Path(sys.argv[1]))
 random = np.random.default_rng(int(sys.argv[2]))
 print("began", flush=True)
@@ -284,8 +282,7 @@ KEPT = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from tests.service.items.test_shared_file import ITEMS, joined, news
-from tests.service.items.test_table import array, items
+from tests.service.items.shared_tables import ITEMS, array, items, joined, news
 role, path, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 table, (stored, confirmed) = joined(path), news(path)
 random = np.random.default_rng(seed)
@@ -304,12 +301,6 @@ while True:
         confirmed[item] = stored[item]
         time.sleep(0.0005)
 """
-ITEMS = 60
-
-
-def news(path: Path) -> NDArray[np.int64]:
-    """(2, ITEMS): the change that each item's record is of, and the latest one confirmed."""
-    return np.memmap(path.with_suffix(".news"), np.int64, "r+", shape=(2, ITEMS))
 
 
 def test_no_reader_sees_an_older_row_than_was_confirmed_by_any_process(tmp_path: Path) -> None:

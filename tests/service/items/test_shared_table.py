@@ -289,7 +289,8 @@ def test_two_workers_never_answer_with_less_than_was_confirmed(small_world: Worl
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
-from tests.service.items.test_shared_file import SMALL, TableFile
+from service.items.shared_file import TableFile
+from tests.service.small_schema import SMALL
 file = TableFile(Path(sys.argv[1]), SMALL, 1)
 while not file.try_enter():
     pass

@@ -21,32 +21,10 @@ from service.items import hash_index
 from service.items import table as item_table
 from service.items.hash_index import ABSENT, BUCKET, HashIndex
 from service.items.table import ItemTable, StaleSlots, TableBusy
-from service.items.table_layout import DerivedItems, bytes_per_item, size_of
+from service.items.table_layout import bytes_per_item, size_of
 from tests.service.colliding import colliding
-from tests.service.world import SMALL
-
-MOST_ID = 300
-
-
-def items(ids: list[int], of_change: int | list[int] = 0) -> DerivedItems:
-    """Columns that tell whose they are, and since which change."""
-    changes = np.broadcast_to(np.array(of_change, np.int64), len(ids))
-    own = (np.array(ids, np.int64) % 1000 + 1000 * changes)[:, None]
-    return DerivedItems(
-        np.broadcast_to(own, (len(ids), SMALL.item_vector_width)).astype(np.float32),
-        np.broadcast_to(own + 0.5, (len(ids), SMALL.network_width)).astype(np.float32),
-        np.broadcast_to(own, (len(ids), len(SMALL.context))).astype(np.int32),
-        own[:, 0] % 2 == 1,
-    )
-
-
-def array(ids: list[int]) -> Ids:
-    return np.array(ids, np.int64)
-
-
-def assert_same(got: DerivedItems, expected: DerivedItems) -> None:
-    for mine, theirs in zip(got.columns(), expected.columns(), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+from tests.service.items.shared_tables import MOST_ID, array, assert_same, items
+from tests.service.small_schema import SMALL
 
 
 @given(st.lists(st.lists(st.integers(0, 300), max_size=40), max_size=8), st.integers(0, 120))
