@@ -91,7 +91,9 @@ def fit(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Initial rate of Adam.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order, dropout.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per process.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads per process.")
+    ] = None,
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write TensorBoard events.")
     ] = None,
@@ -193,7 +195,7 @@ def bench(
     batch: Annotated[int, typer.Option(min=2, help="Rows.")] = 256,
     history: Annotated[int | None, typer.Option(min=1, help="History length L.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats.")] = 11,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time forward + backward at the paper's sizes, against the published formulation."""
@@ -219,7 +221,7 @@ def bench_users(
     settings: Settings = None,
     batch: Annotated[int, typer.Option(min=2, help="Rows.")] = 2048,
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats.")] = 21,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time a training step with few and with many users, 1,000 and 1,000,000 by default."""

@@ -29,6 +29,7 @@ def import_fuxictr(
     """Convert a QIN_variety_v9 checkpoint, with or without users and levels, of any sizes."""
     with refusals():
         from feature_store.parquet.columns import DataFileError
+        from feature_store.wording import with_file
         from model_export.bundle.errors import BundleError
         from model_export.fuxictr.checkpoint import import_network, order_warning
         from model_export.fuxictr.items import slots_of
@@ -38,6 +39,10 @@ def import_fuxictr(
         from training import checkpoint
         from training.catalogue import Catalogue
 
+        try:
+            checkpoint.check_out(out)
+        except checkpoint.CheckpointError as error:
+            raise BundleError(str(error)) from error
         state, changes = read_state(model)
         if changes:
             typer.echo(f"{model}: {'; '.join(changes)}", err=True)
@@ -59,7 +64,7 @@ def import_fuxictr(
                 files[checkpoint.USER_INDEX] = table.parquet()
             checkpoint.save(out, network, summary, files)
         except (DataFileError, checkpoint.CheckpointError, OSError) as error:
-            raise BundleError(str(error)) from error
+            raise BundleError(with_file(error)) from error
         sizes = network.sizes
         parameters = sum(p.numel() for p in network.parameters())
         if as_json:

@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from training.__main__ import app
+from training.evaluate import best_auc
 
 SIZES = ["--train", "2000", "--valid", "400", "--test", "400", "--items", "100", "--history", "8"]
 
@@ -52,6 +53,18 @@ def test_from_data_to_figures(data: Path, tmp_path: Path) -> None:
     best = json.loads((data / "truth.json").read_text())["best_auc_valid"]
     assert figures["share_of_the_possible"] == (figures["auc"] - 0.5) / (best - 0.5)
     assert (tmp_path / "c" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_threads_beyond_what_a_machine_can_start_are_refused() -> None:
+    refused = in_process("fit", "data", "--out", "c", "--threads", "100000")
+    assert refused.exit_code == 2
+    assert "or equal to 1024" in refused.stderr
+
+
+@pytest.mark.parametrize("text", ["not JSON", "[]", '{"best_auc_valid": null}', "{}", "\xff"])
+def test_a_truth_of_another_tool_is_passed_over(text: str, tmp_path: Path) -> None:
+    (tmp_path / "truth.json").write_text(text, "latin-1")
+    assert best_auc(tmp_path) is None
 
 
 def test_static_levels_of_data_that_was_not_synthesized_are_a_warning(

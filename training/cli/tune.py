@@ -49,7 +49,7 @@ def tune(
     recipe: RecipeFile = None,
     settings: Settings = None,
     schema: SchemaFile = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
     users: Users = None,
     cache: Cache = None,
     as_json: AsJson = False,

@@ -107,6 +107,17 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
+def test_a_folder_of_other_files_is_refused_and_left(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    out.mkdir()
+    (out / "train.parquet").write_bytes(b"rows")
+    absent = tmp_path / "absent.model"
+    code, _, told = run(absent, "--items", tmp_path / "absent.parquet", "--out", out)
+    assert code == 1
+    assert told.startswith(f"error: {out}: holds files that are no checkpoint (train.parquet, …)")
+    assert (out / "train.parquet").read_bytes() == b"rows"
+
+
 @pytest.mark.parametrize(
     "sizes",
     [
