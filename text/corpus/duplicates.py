@@ -103,6 +103,7 @@ def judge(
             mark(order[inside[alike]], other[inside[alike]], Verdict.NEAR_DUPLICATE)
     while (repeated[repeated] != repeated).any():  # of a text that repeats another one itself
         repeated = repeated[repeated]
+    verdicts[splits[repeated] != splits] = Verdict.RECURS  # by way of others, too
     return verdicts, repeated
 
 

@@ -88,6 +88,16 @@ def test_a_near_text_of_another_split_recurs() -> None:
     assert verdicts([near, text], [2, 0]) == [Verdict.RECURS, Verdict.KEPT]
 
 
+def test_a_text_near_to_one_that_recurs_recurs() -> None:
+    """Else a training text would be two steps away from a test text, and its pair counted twice."""
+    text = list(WORDS[:100])
+    near = ["other" if n in (3, 13, 23, 33) else word for n, word in enumerate(text)]
+    second = ["other" if n in (43, 53, 63, 73) else word for n, word in enumerate(near)]
+    texts = [" ".join(each) for each in (text, near, second)]
+    assert verdicts([texts[0], texts[2]], [0, 2]) == [Verdict.KEPT, Verdict.KEPT]
+    assert verdicts(texts, [0, 2, 2]) == [Verdict.KEPT, Verdict.RECURS, Verdict.RECURS]
+
+
 def test_signatures_estimate_the_jaccard_similarity() -> None:
     random = np.random.default_rng(2)
     text = random.choice(WORDS, 400, replace=False).tolist()
