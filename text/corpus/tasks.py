@@ -17,7 +17,7 @@ from text.corpus.tables import Tables
 LONG_WORDS = 600  # about 1,000 tokens
 MASK = "…"
 MOST_COMMON = 50  # descriptions that have a word which still gives a name away
-FILL = 1_000  # documents of other splits, so that small corpora have pools to search in
+FILL = 1_000  # documents of the training split in a language: small corpora have pools, too
 MOST_LABELLED = 2_000  # texts of a task, language and split
 
 
@@ -40,7 +40,7 @@ class Tasks:
     _needles: planted.Needles = field(default_factory=planted.Needles)
     _described: list[_Described] = field(default_factory=list)
     _frequency: Counter[str] = field(default_factory=Counter)
-    _others: int = 0
+    _others: Counter[str] = field(default_factory=Counter)
     _labelled: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def add(self, entry: Entry, judged: Sequence[Judged]) -> None:
@@ -77,8 +77,9 @@ class Tasks:
         if len(kept) < min(2, len(self.languages)):
             return
         if entry.split == "train":
-            self._others += 1
-            if self._others > FILL:
+            kept = [lang for lang in kept if self._others[lang] < FILL]
+            self._others.update(kept)
+            if not kept:
                 return
         self._described.append(
             _Described(
