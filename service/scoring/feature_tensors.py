@@ -16,33 +16,26 @@ INDEX, NUMBER = "INT64", "FP32"  # datatypes
 
 def placed(query: ScoreQuery, schema: FeatureSchema) -> ScoreQuery:
     """Return the query with its tensors in ``context`` and ``features``. InvalidField names a
-    tensor whose type or shape is not that of the model's feature.
+    tensor whose type is not that of the model's feature.
 
-    A name that the schema does not have is a request feature if it has one value.
+    A name that the schema does not have is a request feature.
     """
     context, features = dict(query.context), dict(query.features)
     of_candidates = {feature.name for feature in schema.context}
     of_request = {feature.name: feature for feature in schema.request}
-    for name, tensor in query.tensors.items():
+    for name, tensor in (query.tensors or {}).items():
         wanted = of_request.get(name)
         if name in of_candidates:
             if not isinstance(tensor, np.ndarray):
                 raise _other_type(name, INDEX)
             context[name] = tensor
-        elif isinstance(wanted, Numeric) and isinstance(tensor, np.ndarray):
-            raise _other_type(name, NUMBER)
+        elif wanted is not None and isinstance(wanted, Numeric) is isinstance(tensor, np.ndarray):
+            raise _other_type(name, NUMBER if isinstance(wanted, Numeric) else INDEX)
         elif isinstance(tensor, np.ndarray):
-            if len(tensor) == 1:
-                features[name] = tensor.item()
-            elif wanted is not None:
-                raise InvalidField.of("inputs", name, "shape", detail="1 of them")
-            else:
-                context[name] = tensor
-        elif wanted is not None and not isinstance(wanted, Numeric):
-            raise _other_type(name, INDEX)
+            features[name] = tensor.item()
         else:
             features[name] = None if isnan(tensor) else tensor  # a tensor has no null
-    return replace(query, context=context, features=features, tensors={})
+    return replace(query, context=context, features=features, tensors=None)
 
 
 def _other_type(name: str, datatype: str) -> InvalidField:

@@ -17,7 +17,7 @@ from model_export.bundle.vectors import Indices
 from service.errors import InvalidField
 from service.scoring.id_texts import IdTexts
 
-Tensor = Indices | float  # (count,) of a categorical feature, or a number
+Tensor = Indices | float  # (1,) of a categorical feature, or a number
 Overrides = list[tuple[int, Indices]]  # (context column, (C,) values)
 FEATURE = re.compile(NAME_PATTERN.replace("$", r"\Z"))
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
@@ -36,8 +36,8 @@ class ScoreQuery:
     texts: IdTexts | None = None  # if the ids of the answer are strings
     user_text: str | None = None  # the user's text id, if the store has such
     features: Mapping[str, Any] = field(default_factory=dict)  # of the request, by name
-    # Of a protocol that does not tell them apart: features of context or request, by name.
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    # One value each, of a protocol that does not tell apart context and request: by name.
+    tensors: Mapping[str, Tensor] | None = None
     ignored: tuple[str, ...] = ()  # of these: the version that answers does not have them
 
     @property
@@ -68,7 +68,7 @@ class ScoreQuery:
                 known = ", ".join(columns) or "none"
                 detail = f"no such context feature; there are: {known}"
                 if any(name == feature.name for feature in schema.request):
-                    detail = "a request feature: give it in `features`"
+                    detail = "a request feature: one value, in `features` of /v1/score"
                 raise InvalidField.of("context", name, detail=detail)
             if len(values) != len(self.candidates):
                 raise InvalidField.of(

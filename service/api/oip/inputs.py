@@ -16,6 +16,7 @@ import numpy as np
 
 from feature_store.contract import Ids
 from feature_store.schema import MAX_HISTORY
+from model_export.bundle.vectors import Indices
 from service.api.oip.checks import (
     INTEGERS,
     NUMBERS,
@@ -70,7 +71,8 @@ class Inputs:
     user: InputSpec
     items: InputSpec
     history: InputSpec | None
-    features: tuple[InputSpec, ...]  # context and request features
+    context: tuple[InputSpec, ...]
+    single: tuple[InputSpec, ...]  # one value: of context or request, as the version has it
     all: tuple[InputSpec, ...]
     size: int  # bytes of all blobs
     count: int  # INT64 numbers in them
@@ -98,8 +100,9 @@ class Inputs:
         sized(ITEMS, items.count, 1, most_candidates)
         if history is not None:
             sized(HISTORY, history.count, 0, MAX_HISTORY)
-        features = tuple(found.values())
-        return cls(user, items, history, features, everything, size, count, tuple(cuts))
+        context = tuple(one for one in found.values() if one.count != 1)
+        single = tuple(one for one in found.values() if one.count == 1)
+        return cls(user, items, history, context, single, everything, size, count, tuple(cuts))
 
     @property
     def in_blobs(self) -> bool:
@@ -111,8 +114,9 @@ class Inputs:
         if len(body) - start != self.size:
             self._refuse(len(body) - start)
         blobs = body[start:]  # cut off, so that it is aligned
-        for at in reversed(self.cuts):
-            blobs = blobs[:at] + blobs[at + NUMBER_BYTES :]
+        if self.cuts:
+            for at in reversed(self.cuts):
+                blobs = blobs[:at] + blobs[at + NUMBER_BYTES :]
         return np.frombuffer(blobs, LITTLE_ENDIAN, self.count)
 
     async def query(self, body: bytes, start: int) -> ScoreQuery:
@@ -137,18 +141,25 @@ def query_of(inputs: Inputs, body: bytes, start: int) -> ScoreQuery:
         user_id=_user(inputs.user.read(numbers)),
         candidates=within(ITEMS, inputs.items.read(numbers)),
         history=history,
-        tensors=_features(inputs.features, numbers, body, start) if inputs.features else {},
+        context=_context(inputs.context, numbers) if inputs.context else {},
+        tensors=_single(inputs.single, numbers, body, start) if inputs.single else None,
     )
 
 
-def _features(
+def _context(columns: Sequence[InputSpec], numbers: Ids) -> dict[str, Indices]:
+    return {
+        one.name: within(one.name, one.read(numbers), LARGEST_INDEX).astype(np.int32)
+        for one in columns
+    }
+
+
+def _single(
     features: Sequence[InputSpec], numbers: Ids, body: bytes, start: int
 ) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for one in features:
         if one.width == BYTES:
-            values = within(one.name, one.read(numbers), LARGEST_INDEX)
-            found[one.name] = values.astype(np.int32)
+            found |= _context([one], numbers)
         elif one.number is not None:
             found[one.name] = one.number
         else:

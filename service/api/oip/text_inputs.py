@@ -7,7 +7,7 @@ little-endian). Context and request features are INT64 or FP32, as in ``inputs``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from struct import unpack
+from struct import unpack_from
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from pydantic import FailFast, TypeAdapter
 
 from feature_store.schema import MAX_HISTORY
 from feature_store.text_ids import LONGEST
+from model_export.bundle.vectors import Indices
 from service.api.id_kind import MappedIds
 from service.api.ids import NO_TEXT, MappedId
 from service.api.oip.checks import (
@@ -65,16 +66,20 @@ class TextSpec:
     def texts(self, blobs: bytes) -> list[str]:
         return self._unpacked(blobs) if self.values is None else self.values
 
-    def feature(self, blobs: bytes) -> Tensor:
-        """Read a context or request feature."""
-        blob, values = blobs[self.at : self.at + self.size], self.values
-        if self.datatype == NUMBER:
-            number: float = unpack("<f", blob)[0] if values is None else values[0]
-            return number
-        numbers = (
-            np.frombuffer(blob, LITTLE_ENDIAN) if values is None else np.array(values, np.int64)
-        )
+    def indices(self, blobs: bytes) -> Indices:
+        if self.values is not None:
+            numbers = np.array(self.values, np.int64)
+        else:
+            numbers = np.frombuffer(blobs[self.at : self.at + self.size], LITTLE_ENDIAN)
         return within(self.name, numbers, LARGEST_INDEX).astype(np.int32)
+
+    def feature(self, blobs: bytes) -> Tensor:
+        """Read a single value."""
+        if self.datatype != NUMBER:
+            return self.indices(blobs)
+        number: float
+        (number,) = unpack_from("<f", blobs, self.at) if self.values is None else self.values
+        return number
 
     def _unpacked(self, blobs: bytes) -> list[str]:
         blob, at, found = blobs[self.at : self.at + self.size], 0, list[str]()
@@ -143,7 +148,8 @@ class TextInputs:
             user_id=self.ids.number(user),
             candidates=await self.ids.numbers(self.items.texts(blobs)),
             history=history,
-            tensors={one.name: one.feature(blobs) for one in self.features},
+            context={one.name: one.indices(blobs) for one in self.features if one.count != 1},
+            tensors={one.name: one.feature(blobs) for one in self.features if one.count == 1},
             user_text=user,
         )
 
