@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,15 @@ def bundle(network: QIN, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return build(network, tmp_path_factory.mktemp("models"), version="small-1")
 
 
+@pytest.fixture(scope="session")
+def mine(network: QIN, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return build(network, tmp_path_factory.mktemp("mine"), version="mine")
+
+
 @pytest.fixture
-def copied(network: QIN, tmp_path: Path) -> Bundle:
+def copied(mine: Bundle, tmp_path: Path) -> Bundle:
     """A bundle of this test's own, to damage."""
-    return build(network, tmp_path / "models", version="mine")
+    return Bundle.open(shutil.copytree(mine.path, tmp_path / "models" / mine.version))
 
 
 @pytest.fixture(scope="session")
