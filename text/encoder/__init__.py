@@ -1,0 +1,1 @@
+"""Trains the text encoder: tokens, network, objectives, three stages, checkpoints (torch)."""

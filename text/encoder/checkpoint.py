@@ -1,0 +1,174 @@
+"""Saves and loads encoders in the published layout: a folder with weights, sizes and tokenizer.
+
+``model.safetensors`` (fp32, the published tensor names), ``config.json`` (the published keys),
+``tokenizer.json`` and, of a run of our own, ``training.json``. Written under a temporary name and
+renamed, so that it is complete or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from feature_store.wording import worded
+from text.encoder.jinabert import JinaBert, MaskedLanguageHead
+from text.encoder.sizes import EncoderSizes, Variant
+from text.tokenizer import PAD, TextTokenizer, TokenizerError
+
+WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.json", "training.json"
+HEAD = "cls."
+LONGEST = 8192
+MOST_SHOWN = 4
+
+_KEYS = {
+    "vocab_size": "vocabulary",
+    "hidden_size": "hidden",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "intermediate",
+    "type_vocab_size": "token_types",
+    "layer_norm_eps": "norm_epsilon",
+    "initializer_range": "initial_deviation",
+}
+
+
+class CheckpointError(ValueError):
+    """An invalid checkpoint; the message names file and remedy."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An encoder as read from its folder; ``head`` is the masked-language head, if kept."""
+
+    network: JinaBert
+    head: MaskedLanguageHead | None
+    tokenizer: TextTokenizer
+    training: Mapping[str, Any]
+
+
+def save(
+    folder: Path,
+    network: JinaBert,
+    head: MaskedLanguageHead | None,
+    tokenizer: TextTokenizer,
+    training: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint, replacing the folder's."""
+    tensors = dict(network.state_dict())
+    if head is not None:
+        tensors |= {f"{HEAD}{name}": tensor for name, tensor in head.state_dict().items()}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        new.chmod(0o755)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new / WEIGHTS)
+        _write(new / CONFIG, to_config(network.sizes))
+        _write(new / TRAINING, training)
+        tokenizer.save(new)
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a checkpoint. Raises CheckpointError."""
+    config = _read(folder / CONFIG)
+    path = folder / WEIGHTS
+    try:
+        tensors = load_file(path)
+        tokenizer = TextTokenizer.load(folder)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: {worded(error)}") from error
+    except TokenizerError as error:
+        raise CheckpointError(str(error)) from error
+    try:
+        sizes = from_config(config, variant_of(tensors))
+    except (ValidationError, KeyError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: {worded(error)}") from error
+    if tokenizer.vocabulary != sizes.vocabulary:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {tokenizer.vocabulary} tokens, "
+            f"{CONFIG} {sizes.vocabulary}: files of two checkpoints"
+        )
+    network, head = JinaBert(sizes), MaskedLanguageHead(sizes)
+    own = {name: x for name, x in tensors.items() if not name.startswith(HEAD)}
+    of_head = {name.removeprefix(HEAD): x for name, x in tensors.items() if name.startswith(HEAD)}
+    _fill(network, own, path)
+    if of_head:
+        _fill(head, of_head, path)
+    training = _read(folder / TRAINING) if (folder / TRAINING).exists() else {}
+    network.eval()
+    return Checkpoint(network, head.eval() if of_head else None, tokenizer, training)
+
+
+def variant_of(tensors: Mapping[str, Tensor]) -> Variant:
+    """Tell the variant by the tensors present: names in ``config.json`` change when it is saved."""
+    if any(".mlp.up_gated_layer." in name for name in tensors):
+        return "code"
+    return "qk_norm" if any(".layer_norm_q." in name for name in tensors) else "base"
+
+
+def to_config(sizes: EncoderSizes) -> dict[str, Any]:
+    """Return sizes by the published keys."""
+    return {published: getattr(sizes, own) for published, own in _KEYS.items()} | {
+        "architectures": ["JinaBertForMaskedLM"],
+        "attention_probs_dropout_prob": 0.0,
+        "attn_implementation": "torch",
+        "emb_pooler": "mean",
+        "feed_forward_type": "geglu" if sizes.activation == "gelu" else "reglu",
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "max_position_embeddings": LONGEST,
+        "model_type": "bert",
+        "pad_token_id": PAD,
+        "position_embedding_type": "alibi",
+    }
+
+
+def from_config(config: Mapping[str, Any], variant: Variant) -> EncoderSizes:
+    """Return the sizes of a published configuration. Raises ValidationError and KeyError."""
+    sizes = {own: config[published] for published, own in _KEYS.items() if published in config}
+    gate: Literal["gelu", "relu"] = "relu" if config["feed_forward_type"] == "reglu" else "gelu"
+    return EncoderSizes(variant=variant, activation=gate, **sizes)
+
+
+def _fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    wanted = module.state_dict()
+    faults = [f"{name} is missing" for name in wanted if name not in tensors]
+    faults += [f"{name} is foreign" for name in tensors if name not in wanted]
+    faults += [
+        f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if faults:
+        more = f" and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
+        raise CheckpointError(f"{path}: {'; '.join(faults[:MOST_SHOWN])}{more}")
+    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: {worded(error)}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return content

@@ -1,0 +1,154 @@
+"""Turns a corpus into the rows of the stages: tokens, families, scores, hard negatives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from text.corpus.corpus import Corpus
+from text.encoder.jinabert import JinaBert
+from text.encoder.stages import GradedRows, PairRows, QueryRows
+from text.encoder.vectors import embed
+from text.tokenizer import END, START, TextTokenizer, Tokens
+from training.progress import OnProgress, no_progress
+
+WHOLE = 1 << 20  # tokens of a text before it is cut into windows
+LEAST = 64  # rows of a kind; with fewer, a batch would repeat itself
+SKIPPED, MINED = 5, 40  # nearest passages left out (often right answers too), and taken
+
+
+def sampled_texts(corpus: Corpus, seed: int) -> list[str]:
+    """Return training texts for the tokenizer: as many characters of each language."""
+    texts = corpus.texts(split="train")
+    generator = np.random.default_rng(seed)
+    by_language = []
+    for lang in corpus.languages:
+        own = texts.filter(pc.equal(texts["lang"], lang))["text"].to_pylist()
+        by_language.append([own[i] for i in generator.permutation(len(own))])
+    least = min(sum(map(len, own)) for own in by_language)
+    chosen = []
+    for own in by_language:
+        taken = np.cumsum([len(text) for text in own])
+        chosen += own[: int(np.searchsorted(taken, least)) + 1]
+    return chosen
+
+
+def masked_rows(
+    corpus: Corpus, tokenizer: TextTokenizer, longest: int
+) -> tuple[Tokens, list[NDArray[np.int64]]]:
+    """Return training texts in windows of at most ``longest`` tokens, and each language's rows."""
+    texts = corpus.texts(split="train")
+    windows, owner = windows_of(tokenizer.encode(texts["text"].to_pylist(), WHOLE), longest)
+    langs = np.asarray(texts["lang"].to_pylist())[owner]
+    return windows, [np.flatnonzero(langs == lang) for lang in corpus.languages]
+
+
+def windows_of(tokens: Tokens, longest: int) -> tuple[Tokens, NDArray[np.int64]]:
+    """Cut texts into windows with special tokens of their own; return them and whose each is."""
+    room = longest - 2
+    ids, words, lengths, owner = [], [], [], []
+    for text in range(len(tokens)):
+        start, stop = int(tokens.offsets[text]) + 1, int(tokens.offsets[text + 1]) - 1
+        for at in range(start, stop, room):
+            part = slice(at, min(at + room, stop))
+            ids.append(np.concatenate(([START], tokens.ids[part], [END])).astype(np.int32))
+            words.append(np.concatenate(([-1], tokens.words[part], [-1])).astype(np.int32))
+            lengths.append(len(words[-1]))
+            owner.append(text)
+    empty = np.empty(0, np.int32)
+    offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
+    cut = Tokens(
+        np.concatenate(ids) if ids else empty, np.concatenate(words) if words else empty, offsets
+    )
+    return cut, np.asarray(owner, np.int64)
+
+
+def pair_rows(corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> list[PairRows]:
+    """Return training pairs by source, kind and languages; kinds of too few pairs are left out."""
+    pairs = corpus.pairs(split="train")
+    tokens, first, second = _tokenised(pairs, tokenizer, longest)
+    family = codes(pairs["group"])
+    rows = []
+    for chosen in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
+        row = pairs.slice(int(chosen[0]), 1).to_pylist()[0]
+        if len(np.unique(family[chosen])) >= LEAST:
+            is_parallel = row["lang_a"] != row["lang_b"] and row["kind"] == "translation"
+            rows.append(
+                PairRows(tokens, first[chosen], second[chosen], family[chosen], is_parallel)
+            )
+    return rows
+
+
+def graded_rows(corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> list[GradedRows]:
+    """Return graded training pairs by languages."""
+    graded = corpus.graded(split="train")
+    tokens, first, second = _tokenised(graded, tokenizer, longest)
+    scores = graded["score"].to_numpy().astype(np.float32)
+    return [
+        GradedRows(tokens, first[chosen], second[chosen], scores[chosen])
+        for chosen in _kinds(graded, ("lang_a", "lang_b"))
+        if len(np.unique(scores[chosen])) > 1
+    ]
+
+
+def query_rows(
+    corpus: Corpus,
+    tokenizer: TextTokenizer,
+    network: JinaBert,
+    longest: int,
+    on_progress: OnProgress = no_progress,
+) -> list[QueryRows]:
+    """Return training queries with hard negatives: near passages by the network's own vectors."""
+    rows = []
+    for task in corpus.retrieval_tasks(split="train"):
+        tokens = tokenizer.encode([*task.queries, *task.documents], longest)
+        vectors = embed(network, tokens, on_progress)
+        count = len(task.queries)
+        queries = np.repeat(np.arange(count), [len(own) for own in task.relevant])
+        passages = np.concatenate(task.relevant)
+        negatives = mine(vectors[:count], vectors[count:], task.relevant)[queries]
+        rows.append(QueryRows(tokens, queries, passages + count, negatives + count, queries))
+    return rows
+
+
+def mine(
+    queries: NDArray[np.float32], documents: NDArray[np.float32], relevant: list[NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """Return (N, M) documents near each query that are not relevant, the nearest left out."""
+    most = min(SKIPPED + MINED + max(map(len, relevant)), len(documents))
+    mined = np.empty((len(queries), max(1, most - SKIPPED - max(map(len, relevant)))), np.int64)
+    for start in range(0, len(queries), 1024):
+        scores = queries[start : start + 1024] @ documents.T
+        for row, own in enumerate(scores):
+            own[relevant[start + row]] = -np.inf
+            near = np.argpartition(-own, most - 1)[:most]
+            near = near[np.argsort(-own[near], kind="stable")]
+            mined[start + row] = near[SKIPPED:][: mined.shape[1]]
+    return mined
+
+
+def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Number the distinct values of a column."""
+    combined = column.combine_chunks().dictionary_encode()
+    return np.asarray(combined.indices.to_numpy(), np.int64)
+
+
+def _tokenised(
+    pairs: pa.Table, tokenizer: TextTokenizer, longest: int
+) -> tuple[Tokens, NDArray[np.int64], NDArray[np.int64]]:
+    """Tokenise each distinct text of pairs once; return the rows of both sides."""
+    both = pa.chunked_array([*pairs["text_a"].chunks, *pairs["text_b"].chunks], pa.string())
+    encoded = both.combine_chunks().dictionary_encode()
+    tokens = tokenizer.encode(encoded.dictionary.to_pylist(), longest)
+    rows = np.asarray(encoded.indices.to_numpy(), np.int64)
+    return tokens, rows[: len(pairs)], rows[len(pairs) :]
+
+
+def _kinds(table: pa.Table, names: tuple[str, ...]) -> list[NDArray[np.int64]]:
+    """Return the rows of each distinct combination, in order of their names."""
+    numbered = table.select(list(names)).append_column("row", pa.array(np.arange(len(table))))
+    grouped = numbered.group_by(list(names)).aggregate([("row", "list")])
+    grouped = grouped.sort_by([(name, "ascending") for name in names])
+    return [np.asarray(own, np.int64) for own in grouped["row_list"].to_pylist()]

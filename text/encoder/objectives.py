@@ -1,0 +1,71 @@
+"""Losses of the three stages, on cosine similarities s (arXiv 2402.17016, section 3).
+
+Rows of every matrix are texts' vectors, of any length; losses are means over the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Callable[..., Tensor]
+
+
+def info_nce(queries: Tensor, passages: Tensor, temperature: float) -> Tensor:
+    """−mean ln [e^{s(q_i,p_i)/τ} / Σ_j e^{s(q_i,p_j)/τ}] for (k, D), (k, D)."""
+    logits = _unit(queries) @ _unit(passages).T / temperature  # (k, k)
+    return F.cross_entropy(logits, torch.arange(len(logits)))
+
+
+def pairs(queries: Tensor, passages: Tensor, temperature: float) -> Tensor:
+    """Stage II: InfoNCE in both directions."""
+    there = info_nce(queries, passages, temperature)
+    return there + info_nce(passages, queries, temperature)
+
+
+def hard_negatives(
+    queries: Tensor, passages: Tensor, negatives: Tensor, temperature: float
+) -> Tensor:
+    """Stage III, retrieval: InfoNCE over all passages and all negatives (k, m, D) of the batch,
+    and InfoNCE of passages to queries without negatives.
+    """
+    q, p = _unit(queries), _unit(passages)
+    others = torch.cat([p, _unit(negatives).flatten(0, 1)])  # (k + k·m, D)
+    logits = q @ others.T / temperature
+    there = F.cross_entropy(logits, torch.arange(len(q)))
+    return there + info_nce(passages, queries, temperature)
+
+
+def correlation(first: Tensor, second: Tensor, scores: Tensor) -> Tensor:
+    """Stage III, similarity: −Pearson's correlation of cosines and given scores (k,).
+
+    Undefined where all scores are equal: ValueError.
+    """
+    cosine = (_unit(first) * _unit(second)).sum(-1)
+    c, t = cosine - cosine.mean(), scores - scores.mean()
+    if not bool(t.abs().max() > 0):
+        raise ValueError("the correlation of equal scores is undefined")
+    norms = (c.norm() * t.norm()).clamp_min(torch.finfo(c.dtype).tiny)
+    negative: Tensor = -(c * t).sum() / norms
+    return negative
+
+
+def squared_error(first: Tensor, second: Tensor, scores: Tensor) -> Tensor:
+    """Mean of (cosine − score)², the paper's alternative to the correlation."""
+    cosine = (_unit(first) * _unit(second)).sum(-1)
+    return F.mse_loss(cosine, scores)
+
+
+def matryoshka(
+    loss: Loss, widths: Sequence[int], vectors: Sequence[Tensor], *rest: object
+) -> Tensor:
+    """Mean of a loss over the first ``widths`` numbers of the vectors (Kusupati et al. 2022)."""
+    losses = [loss(*(each[..., :width] for each in vectors), *rest) for width in widths]
+    return torch.stack(losses).mean()
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x, dim=-1, eps=1e-12)

@@ -1,0 +1,133 @@
+"""Runs the steps of stages and keeps the state of a run, so that a killed one goes on.
+
+A resumed run ends with the same weights: every batch follows from the step, and the state holds
+weights, the optimiser's moments and the step, written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import nn
+
+from text.encoder import schedule
+from text.encoder.recipe import AdamW
+from text.encoder.stages import Stage
+from training.progress import OnProgress, no_progress
+
+logger = logging.getLogger("text")
+
+SAVE_SECONDS = 30.0
+
+
+class RunError(ValueError):
+    """A run that cannot go on; the message names cause and remedy."""
+
+
+@dataclass
+class Run:
+    """A run's weights, place and history; ``path`` keeps them while the run is not complete."""
+
+    modules: nn.Module
+    adam: AdamW
+    path: Path
+    identity: str  # of recipe and corpus: a state of another run is refused
+    on_progress: OnProgress = no_progress
+    save_seconds: float = SAVE_SECONDS
+    done: list[str] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._saved = self._read()
+        if self._saved is not None:
+            self.modules.load_state_dict(self._saved["weights"])
+            self.done, self.history = self._saved["done"], self._saved["history"]
+
+    def train(self, stage: Stage, after_save: Callable[[int], None] | None = None) -> None:
+        """Run a stage's steps, from where a kept state stopped; a stage done is passed over."""
+        if stage.name in self.done:
+            return
+        optimiser = schedule.optimiser(self.modules.named_parameters(), self.adam)
+        step = 0
+        if self._saved is not None and self._saved["stage"] == stage.name:
+            optimiser.load_state_dict(self._saved["optimiser"])
+            step = self._saved["step"]
+            logger.info("%s: resumed at step %s of %s", self.path, step, stage.steps)
+        self._saved = None
+        self.modules.train()
+        kept, losses, started = time.monotonic(), [], time.monotonic()
+        while step < stage.steps:
+            losses.append(self._step(stage, optimiser, step))
+            step += 1
+            if step % 50 == 0 or step == stage.steps:
+                entry = {"stage": stage.name, "step": step, "loss": sum(losses) / len(losses)}
+                self.history.append(entry | {"seconds": round(time.monotonic() - started, 2)})
+                losses = []
+            self.on_progress(stage.name, step, stage.steps)
+            if time.monotonic() - kept >= self.save_seconds and step % 50 == 0:
+                self._save(stage.name, step, optimiser)
+                kept = time.monotonic()
+        self.done.append(stage.name)
+        self._save("", 0, None)
+        self.modules.eval()
+
+    def remove(self) -> None:
+        """Delete the kept state, once the checkpoint is written."""
+        self.path.unlink(missing_ok=True)
+
+    def _step(self, stage: Stage, optimiser: torch.optim.AdamW, step: int) -> float:
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(step, stage.steps, stage.learning_rate, self.adam.warm_up)
+        optimiser.zero_grad(set_to_none=True)
+        loss = stage.loss(step)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise RunError(
+                f"stage {stage.name}, step {step}: the loss is {value}: "
+                f"lower {stage.name}.learning_rate"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.modules.parameters(), self.adam.gradient_clip)
+        optimiser.step()
+        return value
+
+    def _save(self, stage: str, step: int, optimiser: torch.optim.AdamW | None) -> None:
+        state = {
+            "identity": self.identity,
+            "weights": self.modules.state_dict(),
+            "optimiser": None if optimiser is None else optimiser.state_dict(),
+            "stage": stage,
+            "step": step,
+            "done": self.done,
+            "history": self.history,
+        }
+        new = self.path.with_name(self.path.name + ".new")
+        with new.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.path)
+
+    def _read(self) -> dict[str, Any] | None:
+        if not self.path.exists():
+            return None
+        try:
+            state = torch.load(self.path, weights_only=True)
+            kept = state["identity"]
+        except (OSError, UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+            raise RunError(f"{self.path}: not the state of a run; delete it to start") from error
+        if kept != self.identity:
+            raise RunError(
+                f"{self.path}: state of a run of another recipe or corpus; "
+                "give that run's recipe to resume it, or delete the file to start"
+            )
+        return dict(state)
