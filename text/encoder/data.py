@@ -8,7 +8,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from text.corpus.corpus import Corpus
+from text.encoder.batches import generator_of
 from text.encoder.jinabert import JinaBert
+from text.encoder.recipe import MultiTask
 from text.encoder.stages import GradedRows, PairRows, QueryRows
 from text.encoder.vectors import embed
 from text.tokenizer import END, START, TextTokenizer, Tokens
@@ -17,6 +19,8 @@ from training.progress import OnProgress, no_progress
 WHOLE = 1 << 20  # tokens of a text before it is cut into windows
 LEAST = 64  # rows of a kind; with fewer, a batch would repeat itself
 SKIPPED, MINED = 5, 40  # nearest passages left out (often right answers too), and taken
+FARTHER = 4.0  # beyond any difference of cosines
+BLOCK = 1024  # queries compared at a time
 
 
 def sampled_texts(corpus: Corpus, seed: int) -> list[str]:
@@ -97,35 +101,49 @@ def query_rows(
     corpus: Corpus,
     tokenizer: TextTokenizer,
     network: JinaBert,
-    longest: int,
+    recipe: MultiTask,
+    seed: int,
     on_progress: OnProgress = no_progress,
 ) -> list[QueryRows]:
-    """Return training queries with hard negatives: near passages by the network's own vectors."""
+    """Return training queries (titles, keywords) with hard negatives: passages with the same label
+    that are near by the network's own vectors.
+    """
+    pairs = corpus.pairs(split="train")
+    pairs = pairs.filter(pc.not_equal(pairs["kind"], "translation"))
     rows = []
-    for task in corpus.retrieval_tasks(split="train"):
-        tokens = tokenizer.encode([*task.queries, *task.documents], longest)
+    for own in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
+        chosen = generator_of(seed, "queries", len(rows)).permutation(own)[: recipe.queries]
+        kind = pairs.take(np.sort(chosen))
+        tokens, first, second = _tokenised(kind, tokenizer, recipe.longest)
+        family = codes(kind["group"])
+        if len(np.unique(family)) < LEAST:
+            continue
         vectors = embed(network, tokens, on_progress)
-        count = len(task.queries)
-        queries = np.repeat(np.arange(count), [len(own) for own in task.relevant])
-        passages = np.concatenate(task.relevant)
-        negatives = mine(vectors[:count], vectors[count:], task.relevant)[queries]
-        rows.append(QueryRows(tokens, queries, passages + count, negatives + count, queries))
+        negatives = mine(vectors, first, second, family, codes(kind["label"]))
+        rows.append(QueryRows(tokens, first, second, negatives, family))
     return rows
 
 
 def mine(
-    queries: NDArray[np.float32], documents: NDArray[np.float32], relevant: list[NDArray[np.int64]]
+    vectors: NDArray[np.float32],
+    queries: NDArray[np.int64],
+    passages: NDArray[np.int64],
+    family: NDArray[np.int64],
+    label: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Return (N, M) documents near each query that are not relevant, the nearest left out."""
-    most = min(SKIPPED + MINED + max(map(len, relevant)), len(documents))
-    mined = np.empty((len(queries), max(1, most - SKIPPED - max(map(len, relevant)))), np.int64)
-    for start in range(0, len(queries), 1024):
-        scores = queries[start : start + 1024] @ documents.T
-        for row, own in enumerate(scores):
-            own[relevant[start + row]] = -np.inf
-            near = np.argpartition(-own, most - 1)[:most]
+    """Return (N, MINED) passages near each query: of the same label where it has enough, of another
+    family, the nearest SKIPPED left out.
+    """
+    mined = np.empty((len(queries), MINED), np.int64)
+    wanted = SKIPPED + MINED
+    for start in range(0, len(queries), BLOCK):
+        scores = vectors[queries[start : start + BLOCK]] @ vectors[passages].T
+        for row, own in enumerate(scores, start):
+            own[label != label[row]] -= FARTHER
+            own[family == family[row]] = -np.inf
+            near = np.argpartition(-own, wanted - 1)[:wanted]
             near = near[np.argsort(-own[near], kind="stable")]
-            mined[start + row] = near[SKIPPED:][: mined.shape[1]]
+            mined[row] = passages[near[SKIPPED:]]
     return mined
 
 

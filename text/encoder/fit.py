@@ -58,13 +58,14 @@ def fit(
             raise RunError(f"{corpus.folder}: no kind of pairs has {data.LEAST} groups")
         run.train(PairsStage(network, kinds, recipe.pairs, recipe.seed))
     if "multi_task" not in run.done and recipe.multi_task.steps:
-        longest = recipe.multi_task.longest
         before = kept / "pairs"  # mined from: a run resumed in stage III has other weights
         if not before.exists():
             checkpoint.save(before, network, head, tokenizer, training)
         network_before = checkpoint.load(before).network
-        retrieval = data.query_rows(corpus, tokenizer, network_before, longest, on_progress)
-        similarity = data.graded_rows(corpus, tokenizer, longest)
+        retrieval = data.query_rows(
+            corpus, tokenizer, network_before, recipe.multi_task, recipe.seed, on_progress
+        )
+        similarity = data.graded_rows(corpus, tokenizer, recipe.multi_task.longest)
         run.train(MultiTaskStage(network, retrieval, similarity, recipe.multi_task, recipe.seed))
     checkpoint.save(out, network, head, tokenizer, training)
     shutil.rmtree(kept)

@@ -67,6 +67,9 @@ class MultiTask(BaseModel):
     similarity: Similarity = Field(
         default="pearson", description="loss of every other batch; none: retrieval alone"
     )
+    queries: int = Field(
+        default=8000, ge=64, le=2**31, description="queries of a kind, with mined negatives"
+    )
     retrieval_batch: int = Field(default=48, ge=2, le=2**20, description="queries per step")
     negatives: int = Field(default=7, ge=1, le=1000, description="m, hard negatives of a query")
     similarity_batch: int = Field(default=128, ge=16, le=2**20, description="pairs per step")
