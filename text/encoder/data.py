@@ -110,7 +110,7 @@ def query_rows(
     """
     pairs = corpus.pairs(split="train")
     pairs = pairs.filter(pc.not_equal(pairs["kind"], "translation"))
-    rows = []
+    rows: list[QueryRows] = []
     for own in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
         chosen = generator_of(seed, "queries", len(rows)).permutation(own)[: recipe.queries]
         kind = pairs.take(np.sort(chosen))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,8 @@ class TfIdf:
         for score, weights in zip(scores, of_queries, strict=True):
             for gram, weight in weights.items():
                 if gram in arrays:
-                    found, values = arrays[gram]
-                    score[found] += weight * values
+                    found, factors = arrays[gram]
+                    score[found] += weight * factors
         return scores
 
     def pairwise(self, first: Sequence[str], second: Sequence[str]) -> NDArray[np.float32]:
@@ -62,7 +62,7 @@ def _grams(text: str) -> Counter[str]:
 
 def _weighted(
     first: Sequence[str], second: Sequence[str]
-) -> tuple[list[Mapping[str, float]], list[Mapping[str, float]]]:
+) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
     counts = [_grams(text) for text in (*first, *second)]
     documents = Counter(gram for own in counts for gram in own)
     weighted = []
