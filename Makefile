@@ -32,7 +32,7 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[runtime,tracing,training,tune,tensorboard,dev]'
+	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[runtime,tracing,training,text,tune,tensorboard,dev]'
 	@touch $@ $(VENV)/.ready-runtime
 
 $(VENV)/.ready-runtime: pyproject.toml constraints.txt | $(VENV)/bin/pip

@@ -39,9 +39,9 @@ LOADTEST: dict[str, set[str]] = {}
 for _room in ("generator", "oracle", "analysis", "experiments", "report", "cli"):
     LOADTEST[f"loadtest.{_room}"] = set(LOADTEST)  # each may import those before it
 # The corpus is read and built without torch, so without ``training``.
-TEXT: dict[str, set[str]] = {"training": set(), "text.corpus": set()}
-TEXT["text.encoder"] = {"training", "text.corpus"}
-TEXT["text.evaluate"] = {"text.corpus"}
+TEXT: dict[str, set[str]] = {"training": set(), "text.corpus": set(), "text.tokenizer": set()}
+TEXT["text.encoder"] = {"training", "text.corpus", "text.tokenizer"}
+TEXT["text.evaluate"] = {"training", "text.corpus"}
 TEXT["text.cli"] = set(TEXT)
 
 # Room or file of ``service`` → those it may import besides itself, from the lowest up.

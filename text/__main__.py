@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from feature_store.terminal import escape_unencodable
-from text.cli import corpus
+from text.cli import corpus, encoder
 
 app = typer.Typer(
     help="Train and evaluate bilingual text encoders, from corpora built of named packages.",
@@ -14,11 +14,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(corpus.app, name="corpus")
-
-
-@app.callback()
-def main() -> None:
-    """Keep the command groups, however many there are."""
+app.add_typer(encoder.recipes, name="recipe")
+app.command("fit")(encoder.fit)
+app.command("evaluate")(encoder.evaluate)
 
 
 if __name__ == "__main__":

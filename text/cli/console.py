@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from feature_store.wording import with_file
 from text.corpus.errors import CorpusError
 from training.cli.console import AsJson, fail, progress, screen
+from training.recipe_files import RecipeError
 
 __all__ = ["AsJson", "exit_on_error", "fail", "progress", "screen"]
 
@@ -17,7 +18,16 @@ def exit_on_error() -> Iterator[None]:
     """Print an expected error as one line and exit with code 1."""
     try:
         yield
-    except CorpusError as error:
+    except (CorpusError, RecipeError) as error:
         fail(str(error))
     except OSError as error:
         fail(with_file(error))
+    except ValueError as error:
+        from text.encoder.checkpoint import CheckpointError
+        from text.encoder.run import RunError
+        from text.evaluate.peers import PeerError
+        from text.tokenizer import TokenizerError
+
+        if isinstance(error, CheckpointError | RunError | PeerError | TokenizerError):
+            fail(str(error))
+        raise
