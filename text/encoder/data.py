@@ -17,7 +17,7 @@ from text.tokenizer import END, START, TextTokenizer, Tokens
 from training.progress import OnProgress, no_progress
 
 WHOLE = 1 << 20  # tokens of a text before it is cut into windows
-LEAST = 64  # rows of a kind; with fewer, a batch would repeat itself
+LEAST = 16  # rows of a kind; with fewer, a batch would repeat itself
 SKIPPED, MINED = 5, 40  # nearest passages left out (often right answers too), and taken
 FARTHER = 4.0  # beyond any difference of cosines
 BLOCK = 1024  # queries compared at a time
@@ -131,11 +131,13 @@ def mine(
     family: NDArray[np.int64],
     label: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Return (N, MINED) passages near each query: of the same label where it has enough, of another
-    family, the nearest SKIPPED left out.
+    """Return (N, M) passages near each query, M at most MINED: of the same label where it has
+    enough, of another family, the nearest SKIPPED (at most a fourth) left out.
     """
-    mined = np.empty((len(queries), MINED), np.int64)
-    wanted = SKIPPED + MINED
+    others = len(queries) - int(np.bincount(family).max())  # that every query has
+    wanted = min(SKIPPED + MINED, others)
+    skipped = min(SKIPPED, wanted // 4)
+    mined = np.empty((len(queries), wanted - skipped), np.int64)
     for start in range(0, len(queries), BLOCK):
         scores = vectors[queries[start : start + BLOCK]] @ vectors[passages].T
         for row, own in enumerate(scores, start):
@@ -143,7 +145,7 @@ def mine(
             own[family == family[row]] = -np.inf
             near = np.argpartition(-own, wanted - 1)[:wanted]
             near = near[np.argsort(-own[near], kind="stable")]
-            mined[row] = passages[near[SKIPPED:]]
+            mined[row] = passages[near[skipped:]]
     return mined
 
 

@@ -17,7 +17,7 @@ from text.corpus.corpus import Corpus
 from text.encoder import checkpoint, data
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.recipe import Recipe
-from text.encoder.run import Run, RunError
+from text.encoder.run import SAVE_SECONDS, Run, RunError
 from text.encoder.stages import MaskedStage, MultiTaskStage, PairsStage
 from text.tokenizer import FILE, TextTokenizer, TokenizerError
 from training.progress import OnProgress, no_progress
@@ -26,7 +26,11 @@ STATE = "state.pt"
 
 
 def fit(
-    corpus: Corpus, recipe: Recipe, out: Path, on_progress: OnProgress = no_progress
+    corpus: Corpus,
+    recipe: Recipe,
+    out: Path,
+    on_progress: OnProgress = no_progress,
+    save_seconds: float = SAVE_SECONDS,
 ) -> dict[str, Any]:
     """Train on a corpus and write the checkpoint ``out``; return what ``training.json`` keeps.
 
@@ -39,7 +43,7 @@ def fit(
     network, head = JinaBert(recipe.sizes), MaskedLanguageHead(recipe.sizes)
     modules = nn.ModuleDict({"network": network, "head": head})
     identity = f"{recipe.model_dump_json()} {corpus.digest}"
-    run = Run(modules, recipe.adam, kept / STATE, identity, on_progress)
+    run = Run(modules, recipe.adam, kept / STATE, identity, on_progress, save_seconds)
     training: dict[str, Any] = {
         "recipe": recipe.model_dump(),
         "corpus": {"digest": corpus.digest, "languages": list(corpus.languages)},

@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,6 +26,7 @@ from training.progress import OnProgress, no_progress
 logger = logging.getLogger("text")
 
 SAVE_SECONDS = 30.0
+RECORDED = 50  # steps whose mean loss is an entry of the history
 
 
 class RunError(ValueError):
@@ -52,32 +52,32 @@ class Run:
             self.modules.load_state_dict(self._saved["weights"])
             self.done, self.history = self._saved["done"], self._saved["history"]
 
-    def train(self, stage: Stage, after_save: Callable[[int], None] | None = None) -> None:
+    def train(self, stage: Stage) -> None:
         """Run a stage's steps, from where a kept state stopped; a stage done is passed over."""
         if stage.name in self.done:
             return
         optimiser = schedule.optimiser(self.modules.named_parameters(), self.adam)
-        step = 0
+        step, losses = 0, list[float]()
         if self._saved is not None and self._saved["stage"] == stage.name:
             optimiser.load_state_dict(self._saved["optimiser"])
-            step = self._saved["step"]
+            step, losses = self._saved["step"], self._saved["losses"]
             logger.info("%s: resumed at step %s of %s", self.path, step, stage.steps)
         self._saved = None
         self.modules.train()
-        kept, losses, started = time.monotonic(), [], time.monotonic()
+        kept = started = time.monotonic()
         while step < stage.steps:
             losses.append(self._step(stage, optimiser, step))
             step += 1
-            if step % 50 == 0 or step == stage.steps:
+            if step % RECORDED == 0 or step == stage.steps:
                 entry = {"stage": stage.name, "step": step, "loss": sum(losses) / len(losses)}
                 self.history.append(entry | {"seconds": round(time.monotonic() - started, 2)})
                 losses = []
-            self.on_progress(stage.name, step, stage.steps)
-            if time.monotonic() - kept >= self.save_seconds and step % 50 == 0:
-                self._save(stage.name, step, optimiser)
+            if time.monotonic() - kept >= self.save_seconds and step < stage.steps:
+                self._save(stage.name, step, optimiser, losses)
                 kept = time.monotonic()
+            self.on_progress(stage.name, step, stage.steps)
         self.done.append(stage.name)
-        self._save("", 0, None)
+        self._save("", 0, None, [])
         self.modules.eval()
 
     def remove(self) -> None:
@@ -100,13 +100,16 @@ class Run:
         optimiser.step()
         return value
 
-    def _save(self, stage: str, step: int, optimiser: torch.optim.AdamW | None) -> None:
+    def _save(
+        self, stage: str, step: int, optimiser: torch.optim.AdamW | None, losses: list[float]
+    ) -> None:
         state = {
             "identity": self.identity,
             "weights": self.modules.state_dict(),
             "optimiser": None if optimiser is None else optimiser.state_dict(),
             "stage": stage,
             "step": step,
+            "losses": losses,
             "done": self.done,
             "history": self.history,
         }

@@ -1,0 +1,118 @@
+"""Training on the tiny corpus: stages, resuming, refusals."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from text.corpus.corpus import Corpus
+from text.encoder import checkpoint
+from text.encoder.fit import fit
+from text.encoder.presets import RECIPES
+from text.encoder.recipe import AdamW, Recipe
+from text.encoder.run import Run, RunError
+from text.encoder.vectors import TorchEncoder
+from text.evaluate.encoders import Cosine
+from text.evaluate.tasks import evaluate
+from training.recipe import fields
+from training.recipe_files import RecipeError
+
+STEPS = {"masked": 12, "pairs": 12, "multi_task": 12}
+KILLS = 5
+
+
+class KilledError(Exception):
+    """Stands for a kill: of the run, its files alone are left."""
+
+
+def small(*settings: str) -> Recipe:
+    steps = [f"{stage}.steps={number}" for stage, number in STEPS.items()]
+    sizes = ["sizes.hidden=16", "sizes.intermediate=16", "sizes.vocabulary=500"]
+    return RECIPES.resolve("tiny", settings=[*steps, *sizes, *settings])
+
+
+def killed_at(stage: str, step: int, corpus: Corpus, recipe: Recipe, out: Path) -> None:
+    def on_progress(name: str, done: int, total: int) -> None:
+        if (name, done) == (stage, step):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(corpus, recipe, out, on_progress, save_seconds=0)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_run_killed_five_times_in_each_stage_ends_with_the_same_weights(
+    tiny: Corpus, tmp_path: Path
+) -> None:
+    whole = fit(tiny, small(), tmp_path / "whole")
+    for stage, steps in STEPS.items():
+        for kill in range(1, KILLS + 1):
+            killed_at(stage, kill * (steps - 2) // KILLS, tiny, small(), tmp_path / "killed")
+    resumed = fit(tiny, small(), tmp_path / "killed")
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    for mine, other in zip(resumed["history"], whole["history"], strict=True):
+        assert mine | {"seconds": 0} == other | {"seconds": 0}
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "killed"}
+
+
+def test_a_state_of_another_recipe_is_refused(tiny: Corpus, tmp_path: Path) -> None:
+    killed_at("pairs", 3, tiny, small(), tmp_path / "out")
+    with pytest.raises(RunError, match="another recipe or corpus"):
+        fit(tiny, small("pairs.temperature=0.07"), tmp_path / "out")
+
+
+def test_the_tiny_preset_learns_what_its_tasks_ask(tiny: Corpus, tmp_path: Path) -> None:
+    untrained = ["masked.steps=0", "pairs.steps=0", "multi_task.steps=0"]
+    values = []
+    for name, settings in (("untrained", untrained), ("trained", [])):
+        fit(tiny, RECIPES.resolve("tiny", settings=settings), tmp_path / name)
+        candidate = Cosine(name, TorchEncoder.of(checkpoint.load(tmp_path / name)))
+        found = evaluate(candidate, tiny, ["similarity"])
+        values.append({result.languages: result.value for result in found})
+    assert values[1]["en"] > values[0]["en"]
+    assert values[1]["de"] > values[0]["de"]
+
+
+class Diverging:
+    """A stage whose third loss is infinite."""
+
+    name, steps, learning_rate = "pairs", 10, 1e-3
+
+    def __init__(self, module: torch.nn.Linear) -> None:
+        self._module = module
+
+    def loss(self, step: int) -> torch.Tensor:
+        return self._module.weight.sum() * (float("inf") if step == 2 else 1.0)
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_stage(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 2)
+    run = Run(module, AdamW(), tmp_path / "state.pt", "identity")
+    with pytest.raises(RunError, match=r"stage pairs, step 2: .* lower pairs\.learning_rate"):
+        run.train(Diverging(module))
+    assert torch.isfinite(module.weight).all()
+
+
+@pytest.mark.parametrize("name", ["demo", "tiny"])
+def test_a_preset_gives_every_number(name: str) -> None:
+    text = resources.files("text.encoder").joinpath(f"recipes/{name}.yaml").read_text()
+    for dotted, _, _ in fields(RECIPES.preset(name)):
+        assert f"{dotted.rpartition('.')[2]}:" in text
+
+
+def test_unknown_numbers_are_refused_with_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"nearest is pairs\.temperature"):
+        RECIPES.resolve("demo", settings=["pairs.temprature=1"])
+
+
+def test_demo_is_the_defaults() -> None:
+    assert RECIPES.preset("demo") == Recipe()
