@@ -1,1 +1,5 @@
-"""Trains the text encoder: tokens, network, objectives, three stages, checkpoints (torch)."""
+"""Trains text encoders: tokens, network, objectives, three stages, checkpoints.
+
+May import ``training``'s recipe files and progress, ``text.corpus`` and ``text.tokenizer``; torch.
+Start reading at ``fit``, then ``stages`` and ``jinabert``.
+"""
