@@ -86,7 +86,7 @@ class Collection:
             first.setdefault(part, joined)
             number, page = self._entries, part == "page"
             if page and split != "train":
-                lines = (line for line in text.split("\n") if len(line.split()) >= LEAST_WORDS)
+                lines = (line for line in text.split("\n") if len(words(line)) >= LEAST_WORDS)
                 self._lines.update(line_key(lang, line) for line in lines)
             where = (entry.source, entry.id, entry.group, split, part, lang)
             self._rows.append((number, *where, text, len(found), meta))

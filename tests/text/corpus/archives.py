@@ -128,6 +128,7 @@ def write_archives(folder: Path, pages: int = 60, count: int = 160) -> None:
             texts["par_idshared"] = {"en": "This text is the same on every page.",
                                      "de": "Dieser Text steht auf jeder Seite."}[lang]  # fmt: skip
             texts["par_idcode"] = "print_all_values(first, second, third)"
+            texts["par_idname"] = "user_tel_home"
             keywords = [f"{sentence(8 * n, lang).split()[1]},use of", f"topic {lang} {n * 7919}"]
             path = f"usr/share/libreoffice/help/{name}/text/scalc/page{n}.html"
             files[path] = help_page(lang, sentence(8 * n, lang), texts, keywords)
