@@ -32,6 +32,7 @@ from service.errors import (
 DIGITS_A_VALUE = 20  # more than any integer of 63 bits has
 SPARE_DIGITS = 32_768  # for names and strings, which may be all escapes
 DIGITS = b"0123456789"
+SHORT = 16_384  # bytes: lists without any value, as many as that holds, take little time
 NUMBERS = frozenset({int, float})
 OBJECT = TypeAdapter(dict[str, Any])
 BOM = codecs.BOM_UTF8  # some writers begin with it; RFC 8259 lets a parser ignore it
@@ -50,14 +51,23 @@ class Contents:
     values: int  # one comma follows each, but for the last of its list or object
     quotes: int  # two a name and two a string
     digits: int  # a number of thousands costs their square
+    lists: int  # nested ones need no comma (an object has a name, follows a comma or is in a list)
     ids: int = 0  # that may be strings, of two quotation marks each
 
     @classmethod
     def of(
-        cls, values: int, quotes: int, digits_a_value: int = DIGITS_A_VALUE, *, ids: int = 0
+        cls,
+        values: int,
+        quotes: int,
+        digits_a_value: int = DIGITS_A_VALUE,
+        *,
+        lists: int | None = None,
+        ids: int = 0,
     ) -> Contents:
+        """``lists``: by default as many as quotation marks, since each has a name."""
         values += quotes  # a name's value may be a number as well
-        return cls(values, quotes, values * digits_a_value + SPARE_DIGITS, ids)
+        lists = quotes if lists is None else lists
+        return cls(values, quotes, values * digits_a_value + SPARE_DIGITS, lists, ids)
 
     def check(self, body: bytes) -> None:
         """Raise InvalidField when it holds more."""
@@ -66,6 +76,8 @@ class Contents:
             quotes > self.quotes + 2 * self.ids or body.count(b":") > self.quotes
         ):
             raise InvalidField.of("body", detail="more names than any valid request has")
+        if len(body) > SHORT and _lists(body) > self.lists < _lists(_outside_strings(body)):
+            raise InvalidField.of("body", detail="more lists than any valid request has")
         if len(body) <= self.values:  # so are its commas
             return
         if body.count(b",") > self.values:
@@ -84,13 +96,27 @@ class TextContents(Contents):
         """Raise InvalidField when it holds more."""
         quotes = self.quotes + 2 * self.ids
         few = body.count(b'"') <= quotes and len(body) <= self.digits
+        few = few and (len(body) <= SHORT or _lists(body) <= self.lists)
         if few and (len(body) <= self.values or body.count(b",") <= self.values):
             return
-        if b"\\" in body:
-            body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+        body = _without_escapes(body)
         if body.count(b'"') > quotes:
             raise InvalidField.of("body", detail="more strings than any valid request has")
-        super().check(b"".join(body.split(b'"')[::2]))
+        super().check(_outside_strings(body))
+
+
+def _lists(body: bytes) -> int:
+    """Number of lists that end: the parser stops at too many that are open."""
+    return body.count(b"]")
+
+
+def _without_escapes(body: bytes) -> bytes:
+    """JSON without escaped backslashes and quotation marks."""
+    return body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
+
+
+def _outside_strings(body: bytes) -> bytes:
+    return b"".join(_without_escapes(body).split(b'"')[::2])
 
 
 def body_at_hand(ctx: RequestContext, limit: int) -> bytes | None:

@@ -96,7 +96,8 @@ class Events:
         """Bounds of a valid body."""
         names = 1 + 4 * self.most
         strings = 2 * names + self.most * (self._longest + 1)  # names, keys, and ids that are text
-        return self._ids.contents.of(self.most * (self._longest + 4), 2 * strings)
+        values, lists = self.most * (self._longest + 4), 2 * (1 + self.most)
+        return self._ids.contents.of(values, 2 * strings, lists=lists)
 
     async def take(self, body: bytes, turn: Turn) -> Outcome:
         """Append the valid events; await ``turn`` between slices. Malformed, or InvalidField when

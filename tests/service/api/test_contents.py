@@ -23,7 +23,7 @@ from service.errors import InvalidField, Malformed, ServiceError
 MOST = 5000  # candidates
 SCORE = contents_of_score(MOST, 2)
 TEXTS = contents_of_score(MOST, 2, TextContents)
-EVENTS = Contents.of(1000 * 68, 16_004)
+EVENTS = Contents.of(1000 * 68, 146_004, lists=2002)  # as ``Events.contents`` has them
 MODEL = score_request(MOST)
 MAPPED = mapped_score_request(MOST)
 NO_IDS: Any = None  # nothing comes as far as the ids
@@ -48,6 +48,12 @@ HOSTILE: dict[str, bytes] = {
     "long numbers": BEGUN + (b"1" * 4000 + b",") * 250 + b"1]}",
     "a long number": BEGUN + b"1" * 2 * LARGE + b"]}",
     "an escaped name": b'{"user_id":1,"candidates":[1],"' + b"\\u0041" * 170_000 + b'":1}',
+    "nested lists": b'{"user_id":1,"candidates":[1],"features":{"hour":['
+    + b",".join([b"[" * 150 + b"]" * 150] * 3000)
+    + b"]}}",
+    "nested lists, as many as there may be numbers": b'{"events":['
+    + b",".join([b"[" * 150 + b"]" * 150] * 700)
+    + b"]}",
     "depth": b'{"user_id":1,"candidates":' + b"[" * LARGE,
     "strings": BEGUN + b'"",' * (LARGE // 2) + b'""]}',
     "escaped quotes": b'{"user_id":"' + b'\\"' * LARGE,
@@ -119,6 +125,18 @@ def test_no_valid_text_is_refused_for_what_it_holds(characters: str, ascii_only:
     for indent in (None, 8):
         written = json.dumps(body, indent=indent, ensure_ascii=ascii_only).encode()
         assert len(parse(MAPPED, written, TEXTS).candidates) == MOST
+
+
+@pytest.mark.parametrize("bounds", [Contents, TextContents])
+def test_brackets_in_strings_are_no_lists(bounds: type[Contents]) -> None:
+    keys = [']]{"]]' * 20, '\\\\"]]}' * 20] * 1000
+    events = [{"user_id": "7", "item_ids": ["1"], "key": key} for key in keys]
+    body: dict[str, Any] = {"events": events}
+    contents = bounds.of(10_000, 200_000, lists=2001)
+    assert parse_object(json.dumps(body).encode(), contents) == body
+    body["more"] = []  # one too many
+    with pytest.raises(InvalidField, match="more lists"):
+        parse_object(json.dumps(body).encode(), contents)
 
 
 def test_the_place_of_a_fault_is_named() -> None:
