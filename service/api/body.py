@@ -32,7 +32,7 @@ from service.errors import (
 DIGITS_A_VALUE = 20  # more than any integer of 63 bits has
 SPARE_DIGITS = 32_768  # for names and strings, which may be all escapes
 DIGITS = b"0123456789"
-SHORT = 16_384  # bytes: lists without any value, as many as that holds, take little time
+SHORT = 16_384  # bytes: empty lists, as many as that holds, take little time
 NUMBERS = frozenset({int, float})
 OBJECT = TypeAdapter(dict[str, Any])
 BOM = codecs.BOM_UTF8  # some writers begin with it; RFC 8259 lets a parser ignore it
@@ -51,7 +51,7 @@ class Contents:
     values: int  # one comma follows each, but for the last of its list or object
     quotes: int  # two a name and two a string
     digits: int  # a number of thousands costs their square
-    lists: int  # nested ones need no comma (an object has a name, follows a comma or is in a list)
+    lists: int  # and objects: nested ones need no comma
     ids: int = 0  # that may be strings, of two quotation marks each
 
     @classmethod
@@ -64,7 +64,7 @@ class Contents:
         lists: int | None = None,
         ids: int = 0,
     ) -> Contents:
-        """``lists``: by default as many as quotation marks, since each has a name."""
+        """``lists``: by default as many as quotation marks, since each has a name, or holds one."""
         values += quotes  # a name's value may be a number as well
         lists = quotes if lists is None else lists
         return cls(values, quotes, values * digits_a_value + SPARE_DIGITS, lists, ids)
@@ -76,8 +76,9 @@ class Contents:
             quotes > self.quotes + 2 * self.ids or body.count(b":") > self.quotes
         ):
             raise InvalidField.of("body", detail="more names than any valid request has")
-        if len(body) > SHORT and _lists(body) > self.lists < _lists(_outside_strings(body)):
-            raise InvalidField.of("body", detail="more lists than any valid request has")
+        if len(body) > SHORT and _ends(body) > self.lists < _ends(_outside_strings(body)):
+            detail = "more lists and objects than any valid request has"
+            raise InvalidField.of("body", detail=detail)
         if len(body) <= self.values:  # so are its commas
             return
         if body.count(b",") > self.values:
@@ -96,7 +97,7 @@ class TextContents(Contents):
         """Raise InvalidField when it holds more."""
         quotes = self.quotes + 2 * self.ids
         few = body.count(b'"') <= quotes and len(body) <= self.digits
-        few = few and (len(body) <= SHORT or _lists(body) <= self.lists)
+        few = few and (len(body) <= SHORT or _ends(body) <= self.lists)
         if few and (len(body) <= self.values or body.count(b",") <= self.values):
             return
         body = _without_escapes(body)
@@ -105,9 +106,9 @@ class TextContents(Contents):
         super().check(_outside_strings(body))
 
 
-def _lists(body: bytes) -> int:
-    """Number of lists that end: the parser stops at too many that are open."""
-    return body.count(b"]")
+def _ends(body: bytes) -> int:
+    """Number of lists and objects that end: the parser stops at too many that are open."""
+    return body.count(b"]") + body.count(b"}")
 
 
 def _without_escapes(body: bytes) -> bytes:

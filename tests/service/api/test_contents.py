@@ -54,6 +54,8 @@ HOSTILE: dict[str, bytes] = {
     "nested lists, as many as there may be numbers": b'{"events":['
     + b",".join([b"[" * 150 + b"]" * 150] * 700)
     + b"]}",
+    "nested objects": b'{"events":[' + b",".join([b'{"":' * 150 + b"1" + b"}" * 150] * 480) + b"]}",
+    "empty objects": b'{"events":[' + b"{}," * 200_000 + b"{}]}",
     "depth": b'{"user_id":1,"candidates":' + b"[" * LARGE,
     "strings": BEGUN + b'"",' * (LARGE // 2) + b'""]}',
     "escaped quotes": b'{"user_id":"' + b'\\"' * LARGE,
@@ -128,14 +130,14 @@ def test_no_valid_text_is_refused_for_what_it_holds(characters: str, ascii_only:
 
 
 @pytest.mark.parametrize("bounds", [Contents, TextContents])
-def test_brackets_in_strings_are_no_lists(bounds: type[Contents]) -> None:
-    keys = [']]{"]]' * 20, '\\\\"]]}' * 20] * 1000
+def test_brackets_in_strings_are_no_lists_or_objects(bounds: type[Contents]) -> None:
+    keys = [']]}"]]' * 20, '\\\\"]]}' * 20] * 1000
     events = [{"user_id": "7", "item_ids": ["1"], "key": key} for key in keys]
     body: dict[str, Any] = {"events": events}
-    contents = bounds.of(10_000, 200_000, lists=2001)
+    contents = bounds.of(10_000, 200_000, lists=4002)
     assert parse_object(json.dumps(body).encode(), contents) == body
     body["more"] = []  # one too many
-    with pytest.raises(InvalidField, match="more lists"):
+    with pytest.raises(InvalidField, match="more lists and objects"):
         parse_object(json.dumps(body).encode(), contents)
 
 
