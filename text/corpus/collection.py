@@ -132,6 +132,9 @@ class Collection:
         self._verdicts, self._repeated = judge(
             keys, spaces, minhashes, splits, ranks.astype(np.uint8), comparable.astype(bool)
         )
+        lines = np.array(sorted(self._lines), np.uint64)
+        training = splits == SPLITS.index("train")
+        self._verdicts[training & np.isin(keys, lines)] = Verdict.RECURS
         return self._lines.union(keys[splits < SPLITS.index("train")].tolist())
 
     def entries(self) -> Iterator[tuple[Entry, list[Judged]]]:

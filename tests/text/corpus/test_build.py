@@ -10,8 +10,10 @@ from tests.text.corpus.archives import deb, write_archives
 from tests.text.corpus.conftest import NAMES
 from text.corpus.archives import Archives
 from text.corpus.build import build
+from text.corpus.collection import Collection
 from text.corpus.corpus import Corpus
-from text.corpus.duplicates import words
+from text.corpus.duplicates import Verdict, words
+from text.corpus.entry import Entry, Row
 from text.corpus.errors import CorpusError
 from text.corpus.sources import chosen
 from text.corpus.split import split_of
@@ -168,3 +170,16 @@ def test_three_splits_of_graded_pairs_have_the_same_score_in_each_language(
         assert scores[0]
         assert scores[0] == scores[1] == scores[2]
         assert 0 <= min(scores[0]) < max(scores[0]) <= 1
+
+
+def test_a_line_of_a_held_out_page_is_no_training_text(tmp_path: Path) -> None:
+    """Nor one that is no text of its own, since it is equal in Spanish and Portuguese."""
+    line, rest = "Barra de fórmulas", "Uno dos tres cuatro cinco seis"
+    collection = Collection(tmp_path / "collected.parquet")
+    rows = [Row("text", "es", line), Row("text", "pt", line), Row("page", "pt", f"{line}\n{rest}")]
+    collection.add(Entry("x", "1", "held", rows, "test"))
+    collection.add(Entry("x", "2", "other", [Row("text", "pt", line)], "train"))
+    collection.judge()
+    (_, held), (_, (training,)) = collection.entries()
+    assert [each.verdict for each in held] == [Verdict.KEPT, Verdict.KEPT]
+    assert training.verdict is Verdict.RECURS
