@@ -1,4 +1,4 @@
-"""Writes levels as parquet: a row per item and day, or a column joined to rows."""
+"""Writes levels as parquet: a row per item and day, per item, or a column joined to rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.table import files_of
-from training.levels import BATCH_ROWS, ITEM, Clicks, joined, read_days
+from training.levels import BATCH_ROWS, ITEM, Clicks, joined, levels_of, read_days
 from training.output import writing
 from training.progress import OnProgress, no_progress
 
@@ -59,6 +59,16 @@ def write_levels(
                 waiting = schema.empty_table()
             on_progress("levels by day", day - first + 1, last - first + 1)
     return _written(clicks, rows)
+
+
+def write_last(clicks: Clicks, out: Path, column: str) -> Written:
+    """Write ``item_id`` and the level on the day after the last click, for each clicked item."""
+    if column in ("", ITEM):
+        raise DataFileError(f"--column {column}: the file has {ITEM} and a level's column")
+    levels = levels_of(np.bincount(clicks.item))
+    with _whole(out) as partial:
+        pq.write_table(pa.table({ITEM: clicks.items, column: levels}), partial)
+    return _written(clicks, len(levels))
 
 
 def write_joined(

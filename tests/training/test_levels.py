@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +19,19 @@ from hypothesis import strategies as st
 from feature_store.parquet.columns import DataFileError
 from tests.training.test_cli import training
 from training.levels import Clicks, days_of, joined
-from training.levels_file import write_joined, write_levels
+from training.levels_file import write_joined, write_last, write_levels
 
 DAY = 86_400
+SCHEMA = """
+name: small
+history_length: 4
+item:
+  - {name: item_id, kind: categorical, vocabulary: 100, width: 4}
+  - {name: brand, kind: categorical, vocabulary: 9, width: 4}
+identity: item_id
+context:
+  - {name: likes_level, vocabulary: 11, width: 3}
+"""
 Click = tuple[int, int]  # item, seconds
 
 
@@ -53,6 +66,16 @@ def test_levels_are_those_of_the_definition(clicks: list[Click], rows: list[Clic
     assert found.tolist() == [level(clicks, item, second // DAY) for item, second in rows]
 
 
+@given(st.lists(click, min_size=1, max_size=80))
+def test_last_levels_are_those_of_the_last_day(clicks: list[Click]) -> None:
+    made = clicks_of(clicks)
+    with TemporaryDirectory() as folder:
+        write_last(made, Path(folder) / "last.parquet", "likes_level")
+        table = pq.read_table(Path(folder) / "last.parquet")
+    *_, (_, levels) = made.by_day()
+    assert table.to_pydict() == {"item_id": made.items.tolist(), "likes_level": levels.tolist()}
+
+
 @given(st.lists(click, min_size=1, max_size=60), st.lists(click, max_size=60), st.integers(-2, 9))
 def test_no_click_of_a_day_or_later_counts_on_it(
     clicks: list[Click], others: list[Click], day: int
@@ -73,6 +96,11 @@ def test_equal_counts_have_the_lowest_level_of_the_tie_and_ten_levels_are_used()
     clicks = [(item, 0) for item in range(1, 21) for _ in range(max(4, item))]
     levels = dict(clicks_of(clicks).by_day())[1].tolist()
     assert levels == [1] * 4 + [3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10]
+
+
+def feature_store(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "feature_store", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def file_of(folder: Path, name: str, **columns: object) -> Path:
@@ -181,3 +209,26 @@ def test_the_command_writes_levels_and_says_what(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "--unit" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_last_levels_are_loaded_beside_the_other_item_files(tmp_path: Path) -> None:
+    times = [0, DAY, DAY, 9 * DAY]
+    clicks = file_of(tmp_path, "clicks.parquet", item_id=[5, 5, 3, 99], time=times)
+    out, store = tmp_path / "last.parquet", f"lmdb://{tmp_path / 'store'}"
+    words = ("levels", str(clicks), "--out", str(out), "--unit", "s", "--last")
+    done = training(*words, "--column", "likes_level", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == 3
+    (tmp_path / "schema.yaml").write_text(SCHEMA)
+    items = file_of(tmp_path, "items.parquet", item_id=[3, 4, 5], brand=[1, 2, 3])
+    files = ("--items", str(items), "--items", str(out))
+    loaded = feature_store("load", store, "--schema", str(tmp_path / "schema.yaml"), *files)
+    assert loaded.returncode == 0, loaded.stderr
+    found = {n: json.loads(feature_store("get-item", store, n, "--json").stdout) for n in "345"}
+    levels = {n: item["features"]["likes_level"] for n, item in found.items()}
+    assert levels == {"3": 1, "4": 0, "5": 7}
+    refused = training(*words, "--rows", str(clicks))
+    assert refused.returncode == 1
+    assert "error: --last: not with --rows" in refused.stderr
+    refused = training(*words, "--column", "item_id")
+    assert "--column item_id: the file has item_id and a level's column" in refused.stderr

@@ -19,22 +19,30 @@ def levels(
         Path | None,
         typer.Option(metavar="FILE", help="Parquet with item_id and time; joins their levels."),
     ] = None,
+    last: Annotated[
+        bool, typer.Option("--last", help="Write the last day's alone: a file to load and serve.")
+    ] = False,
     column: Annotated[str, typer.Option(help="Name of the level's column.")] = "level",
     unit: TimeUnit = None,
     as_json: AsJson = False,
 ) -> None:
     """Write popularity levels 1 to 10 of each day, of clicks before that day; 0 for none.
 
-    A row per item and day (UTC) with a click before it, or, with --rows, those rows with a column.
+    A row per item and day (UTC) with a click before it; with --last a row per item, for the day
+    after the last click; with --rows those rows with a column.
     """
     from training.levels import Clicks
-    from training.levels_file import write_joined, write_levels
+    from training.levels_file import write_joined, write_last, write_levels
 
+    if last and rows is not None:
+        fail("--last: not with --rows, whose days decide")
     if out.exists() and out.samefile(clicks):
         fail(f"--out {out}: has the clicks, which it would replace; give another file")
     with exit_on_error(), progress() as on_progress:
         read = Clicks.read(clicks, unit, on_progress)
-        if rows is None:
+        if last:
+            written = write_last(read, out, column)
+        elif rows is None:
             written = write_levels(read, out, column, on_progress)
         else:
             written = write_joined(read, rows, out, column, unit, on_progress)
