@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -21,6 +23,9 @@ from feature_store.redis.topology import Command
 ITEMS_PER_SCRIPT = 512
 PARTITIONS_PER_BATCH = 16
 PATCH_TRIES = 64
+# The lock of each record that is being patched, by id: patches of one process wait for each other
+# here, since each that overtook another would make it try again.
+Patching = WeakValueDictionary[int, asyncio.Lock]
 
 
 class ItemRecords:
@@ -36,7 +41,7 @@ class ItemRecords:
         in_cluster: bool,
     ) -> None:
         self._client, self._layout, self._codec = client, layout, codec
-        self._kept = changes_kept
+        self._kept, self._patching = changes_kept, Patching()
         self._announcer: Announcer | None = None  # cluster only: else the scripts announce
         if in_cluster:
             self._announcer = Announcer(client, layout, changes_kept, client.faults)
@@ -97,6 +102,10 @@ class ItemRecords:
         return sum(sum(r[:-1]) if isinstance(r, list) else int(r) for r in replies)
 
     async def patch(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
+        async with self._patching.setdefault(item_id, asyncio.Lock()):
+            return await self._patch(item_id, change)
+
+    async def _patch(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
         ids, key = checked_ids([item_id], "item id"), self._layout.item(item_id)
         for _ in range(PATCH_TRIES):
             record = await self._client.one(Command(("GET", key), key))

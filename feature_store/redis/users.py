@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from feature_store.errors import (
 from feature_store.redis import scripts
 from feature_store.redis.client import RedisClient
 from feature_store.redis.connection import Parts
-from feature_store.redis.items import PATCH_TRIES
+from feature_store.redis.items import PATCH_TRIES, Patching
 from feature_store.redis.layout import Layout
 from feature_store.redis.replies import history_of, parsing_reply
 from feature_store.redis.scan import scan_users
@@ -38,6 +39,7 @@ class UserRecords:
         self, client: RedisClient, layout: Layout, schema: FeatureSchema, history_ttl_s: int
     ) -> None:
         self._client, self._layout, self._history_ttl_s = client, layout, history_ttl_s
+        self._patching = Patching()
         self.adopt(schema)
 
     def adopt(self, schema: FeatureSchema) -> None:
@@ -87,6 +89,10 @@ class UserRecords:
                 raise collision("user id", user, reply, texts[user])
 
     async def patch(self, user: int, change: Callable[[UserRows], None]) -> bool:
+        async with self._patching.setdefault(user, asyncio.Lock()):
+            return await self._patch(user, change)
+
+    async def _patch(self, user: int, change: Callable[[UserRows], None]) -> bool:
         codec, ids, key = self._needed_codec(), np.array([user]), self._layout.user(user)
         for _ in range(PATCH_TRIES):
             [record] = _records([await self._client.one(self._get(user))])

@@ -12,7 +12,7 @@ import pytest
 from redis.crc import key_slot
 
 from feature_store import FeatureStore
-from feature_store.contract import CORRUPT, FOUND, Append
+from feature_store.contract import CORRUPT, FOUND, Append, ItemRows, UserRows
 from feature_store.errors import StoreCorrupt, StoreRefused
 from feature_store.redis.replies import UnexpectedReply
 from tests.feature_store.redis.test_layout import calls, prefix_of
@@ -48,6 +48,22 @@ async def test_a_record_has_a_key_of_its_own_that_stays(
     assert plain.type(f"{prefix}:u:{{7}}") == b"string"
     assert plain.ttl(f"{prefix}:u:{{7}}") == -1
     assert plain.hget(f"{prefix}:meta", "format") == b"3"
+
+
+async def test_each_of_many_patches_at_once_is_tried_once(
+    redis: Server, store: FeatureStore
+) -> None:
+    await store.put_users(ids(7), user_rows(1))
+    await store.put_items(ids(7), np.zeros(1, SCHEMA.item_dtype))
+    redis.client().config_resetstat()
+
+    def change(row: UserRows | ItemRows) -> None:
+        row.view(np.uint8)[-1] += 1  # another record each time
+
+    users = [store.patch_user(7, change) for _ in range(30)]
+    items = [store.patch_item(7, change) for _ in range(30)]
+    assert all(await asyncio.gather(*users, *items))
+    assert calls(redis)["eval"] == 60
 
 
 async def test_history_and_record_are_one_round_trip(
