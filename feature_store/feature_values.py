@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,8 +101,12 @@ def _number(feature: Dense, value: Any, *element: int) -> float:
 
 
 def _shown(value: Any) -> str:
-    """Format a value, shortened: a hostile one may have thousands of digits or characters."""
+    """Format a value as JSON has it, shortened: a hostile one may have thousands of digits."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     if isinstance(value, int) and value.bit_length() > 128:
         return f"an integer of {value.bit_length()} bits"
-    text = repr(value) if isinstance(value, (int, float, str)) else type(value).__name__
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "an object"
+    text = repr(value)
     return text if len(text) <= 40 else text[:40] + "…"

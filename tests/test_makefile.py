@@ -65,8 +65,9 @@ def test_make_run_tells_what_features_bring_and_asks_with_them(clone: Path) -> N
     assert "warning" not in first.lower()
     assert len(re.findall(r"-m training fit ", first)) == 2
     said = re.compile(
-        r"^user and request features \(user_index, country, device, hour\): AUC 0\.\d+ with them .*"
-        r"trained by the same recipe.*\nof the best possible AUC, 0\.\d+, .* without\n",
+        r"^AUC with user and request features \(user_index, country, device, hour\): 0\.\d+; "
+        r"without: 0\.\d+ \(trained by the same recipe, .*\nshare of what is possible, .*"
+        r"without \(at best 0\.\d+: AUC 0\.\d+\)\n",
         re.MULTILINE,
     )
     (brought,) = said.findall(first)

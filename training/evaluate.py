@@ -42,10 +42,10 @@ def share_of_the_possible(value: float, best: float) -> float:
     return (value - 0.5) / (best - 0.5)
 
 
-def best_auc(data: Path) -> float | None:
-    """Read the best AUC of synthetic data; None for other data, or another ``truth.json``."""
+def best_auc(data: Path, figure: str = "best_auc_valid") -> float | None:
+    """Read a best AUC of synthetic data; None for other data, or another ``truth.json``."""
     try:
-        return float(json.loads((data / "truth.json").read_bytes())["best_auc_valid"])
+        return float(json.loads((data / "truth.json").read_bytes())[figure])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from feature_store.contract import Ids
 from feature_store.parquet.arrays import is_number, numbers
 from feature_store.parquet.columns import (
+    INDICES,
     DataFileError,
     dense,
     integers,
@@ -215,7 +216,7 @@ class _Reader:
         if isinstance(feature, Categorical):
             limit = f"not in the vocabulary of {feature.vocabulary}"
             place = self._place(feature.name)
-            column = integers(array, place, below=feature.vocabulary, limit=limit)
+            column = integers(array, place, below=feature.vocabulary, limit=limit, remedy=INDICES)
             faults = {row: why for row, why in column.faults.items() if not missing[row]}
             self._refuse(first, feature.name, faults)
             return column.values
@@ -262,7 +263,7 @@ class _Reader:
     def _context(self, first: int, array: pa.Array, feature: Categorical) -> Ids:
         limit = f"not in the vocabulary of {feature.vocabulary}"
         place = self._place(feature.name)
-        values = integers(array, place, below=feature.vocabulary, limit=limit)
+        values = integers(array, place, below=feature.vocabulary, limit=limit, remedy=INDICES)
         self._refuse(first, feature.name, values.faults)
         return values.values.astype(np.int64, copy=False)
 

@@ -19,6 +19,12 @@ class DataFileError(ValueError):
     """An unusable data file; the message names the file, the column and the row."""
 
 
+INDICES = (
+    "; give its values the indices 1, 2, … (0 is missing), and keep the table for clients that "
+    "send the feature"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
     """One rejected row. Rows are counted from 0."""
@@ -50,11 +56,12 @@ class Column:
                 self.faults.setdefault(row, "null")
 
 
-def integers(array: pa.Array, source: str, *, below: int, limit: str) -> Column:
-    """(N,) int64 in 0 … ``below`` − 1; ``limit`` describes the bound in messages."""
+def integers(array: pa.Array, source: str, *, below: int, limit: str, remedy: str = "") -> Column:
+    """(N,) int64 in 0 … ``below`` − 1; ``limit`` describes the bound in messages, ``remedy`` what
+    to do about values of another type."""
     read = whole_numbers(array)
     if read is None:
-        raise DataFileError(f"{source}: holds {array.type}, not integers")
+        raise DataFileError(f"{source}: holds {array.type}, not integers{remedy}")
     column = Column(*read)
     column.reject(array.is_null().to_numpy(zero_copy_only=False), "null")
     _reject_range(column, column.values, np.arange(len(array)), below, limit)
@@ -71,10 +78,12 @@ def list_elements(
     return flat.astype(np.int64), rows, column.faults
 
 
-def integer_lists(array: pa.Array, source: str, *, slots: int, below: int, limit: str) -> Column:
+def integer_lists(
+    array: pa.Array, source: str, *, slots: int, below: int, limit: str, remedy: str = ""
+) -> Column:
     """(N, slots) int64, shorter lists 0-padded on the left."""
     column = Column(np.zeros((len(array), slots), np.int64))
-    flat, rows, lengths = _integer_elements(array, source, column, below, limit)
+    flat, rows, lengths = _integer_elements(array, source, column, below, limit, remedy)
     column.reject(lengths > slots, f"more than {slots} values")
     if (lengths == slots).all():
         column.values = flat.astype(np.int64).reshape(-1, slots)
@@ -135,12 +144,12 @@ def _not_storable(value: np.generic, limit: str) -> str:
 
 
 def _integer_elements(
-    array: pa.Array, source: str, column: Column, below: int, limit: str
+    array: pa.Array, source: str, column: Column, below: int, limit: str, remedy: str = ""
 ) -> tuple[NDArray[np.generic], NDArray[np.intp], NDArray[np.int64]]:
     elements, rows, lengths = lists(array, column)
     read = None if elements is None else whole_numbers(elements)
     if read is None:
-        raise DataFileError(f"{source}: holds {array.type}, not lists of integers")
+        raise DataFileError(f"{source}: holds {array.type}, not lists of integers{remedy}")
     column.reject_null_elements(elements, rows)
     flat, faults = read
     for at, reason in faults.items():

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from feature_store.contract import Ids, ItemRows
 from feature_store.parquet.arrays import is_number
 from feature_store.parquet.columns import (
+    INDICES,
     Column,
     DataFileError,
     RejectedRow,
@@ -305,8 +306,11 @@ def feature_column(feature: Feature, array: pa.Array, source: str, *, known: boo
                 below = feature.vocabulary
                 limit = f"not in the vocabulary of {below}"
             if isinstance(feature, Categorical):
-                return integers(array, source, below=below, limit=limit)
-            return integer_lists(array, source, slots=feature.slots, below=below, limit=limit)
+                return integers(array, source, below=below, limit=limit, remedy=INDICES)
+            slots = feature.slots
+            return integer_lists(
+                array, source, slots=slots, below=below, limit=limit, remedy=INDICES
+            )
 
 
 def _default_id_column(table: ParquetTable, schema: FeatureSchema) -> str:

@@ -25,6 +25,8 @@ from service.observability.logs import logger
 MEDIA_TYPE = "application/problem+json"
 OIP_ROOT = "/v2"
 FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
+USERS = "/v1/users/"
+NO_READING = "records are not read over HTTP; use python -m feature_store get-user STORE USER"
 SLUGS = tuple(dict.fromkeys([*(e.slug for e in tree()), *FRAMEWORK.values(), "http-error"]))
 
 
@@ -100,6 +102,8 @@ async def answer_problem(request: Request, error: Exception) -> Response:
     headers = dict(problem.headers)
     if problem.status == 405:
         headers["Allow"] = ", ".join(_allowed(request))
+        if request.method in ("GET", "HEAD") and request.scope["path"].startswith(USERS):
+            problem = replace(problem, detail=NO_READING)
     problem = replace(problem, headers=headers)
     if is_oip(request.scope["path"]):
         return problem.oip_response()

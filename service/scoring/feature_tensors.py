@@ -39,4 +39,7 @@ def placed(query: ScoreQuery, schema: FeatureSchema) -> ScoreQuery:
 
 
 def _other_type(name: str, datatype: str) -> InvalidField:
-    return InvalidField.of("inputs", name, "datatype", detail=f"{datatype}, as this feature is")
+    kind = "a number" if datatype == NUMBER else "an index"
+    return InvalidField.of(
+        "inputs", name, "datatype", detail=f"must be {datatype}: {name} is {kind}"
+    )

@@ -77,6 +77,21 @@ def test_a_wrong_value_names_its_feature_and_changes_nothing(feature: str, value
 
 
 @pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "null"), (True, "true"), (False, "false"), ([1], "a list"), ({}, "an object")],
+)
+@pytest.mark.parametrize(
+    ("feature", "wanted"), [("sku", "integer in 0 … 2147483647"), ("price", "number")]
+)
+def test_a_value_of_another_type_is_named_as_json_has_it(
+    feature: str, wanted: str, value: Any, shown: str
+) -> None:
+    given = value if feature == "sku" else [value]
+    with pytest.raises(FeatureValueError, match=f"{shown} is not an? {wanted}"):
+        set_values(SHOP.stored_item, random_rows(SHOP, 1), {feature: given})
+
+
+@pytest.mark.parametrize(
     ("feature", "value", "place"),
     [
         ("picture", [0.5, 1e5, 0.5, 0.5, 0.5, 0.5], ("picture", 1)),

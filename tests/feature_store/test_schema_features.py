@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from feature_store.schema import FeatureSchema, SchemaError
 from training.published_qin import Positions, PublishedQIN
@@ -34,6 +37,33 @@ context: [{LEVEL}]
 
 def schema_of(text: str) -> FeatureSchema:
     return FeatureSchema.from_yaml(text, source="test")
+
+
+def test_of_the_documented_schema_the_documented_keys_alone_may_be_left_out() -> None:
+    text = (Path(__file__).parents[2] / "docs/training.md").read_text("utf-8")
+    (documented,) = re.findall(r"^```yaml\n(name: .*?)^```$", text, re.MULTILINE | re.DOTALL)
+    whole = yaml.safe_load(documented)
+    assert schema_of(documented).model_dump(mode="json").keys() == whole.keys()
+
+    def needed(part: dict[str, Any], key: str) -> bool:
+        value = part.pop(key)
+        try:
+            FeatureSchema.model_validate(whole)
+        except ValueError:
+            return True
+        finally:
+            part[key] = value
+        return False
+
+    roles = ("item", "user", "request", "context")
+    needed_keys = {key for key in list(whole) if needed(whole, key)}
+    assert needed_keys == {"name", "history_length", "item", "user"}  # user: of user_identity
+    for role in roles:
+        for feature in whole[role]:
+            assert all(needed(feature, key) for key in list(feature)), feature
+    for key in ("identity", "user_identity", *roles[1:]):
+        whole.pop(key)
+        assert schema_of(yaml.safe_dump(whole))
 
 
 def test_a_shared_feature_is_stored_once_and_counted_in_both_blocks() -> None:

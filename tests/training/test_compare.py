@@ -55,9 +55,14 @@ def test_auc_and_share_with_and_without_are_those_of_evaluate(folder: Path) -> N
 def test_two_lines_name_the_features_and_how_the_networks_were_trained(folder: Path) -> None:
     done = run("compare", folder / "taste", folder / "plain", folder / "data")
     first, second = done.stdout.splitlines()
-    assert first.startswith("user and request features (user_index, country, device, hour): AUC 0.")
-    assert f" without ({folder / 'plain'}, trained by the same recipe), on 2,000 val" in first
-    assert second.startswith("of the best possible AUC, 0.")
+    names = "user and request features (user_index, country, device, hour)"
+    assert first.startswith(f"AUC with {names}: 0.")
+    assert first.endswith(" (trained by the same recipe, 2,000 validation rows)")
+    truth = json.loads((folder / "data/truth.json").read_bytes())
+    best, without = truth["best_auc_valid"], truth["best_auc_valid_without_features"]
+    assert f"possible, (AUC − 0.5) / ({best:.4f} − 0.5): 0." in second
+    most = (without - 0.5) / (best - 0.5)
+    assert second.endswith(f" without (at best {most:.3f}: AUC {without:.4f})")
     other = run("compare", folder / "taste", folder / "other", folder / "data")
     assert "trained by another recipe (seed 1, not 20242025)" in other.stdout
 

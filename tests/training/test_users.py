@@ -24,6 +24,7 @@ from training.qin import QINSizes
 from training.recipe import Recipe
 from training.rows import Rows
 
+TEXTS = "holds string, not integers; give its values the indices 1, 2, … .0 is missing"
 LEVEL = "{name: level, vocabulary: 4, width: 2, kind: categorical}"
 SCHEMA = FeatureSchema.from_yaml(
     f"""
@@ -192,6 +193,7 @@ def test_a_user_feature_that_is_nowhere_is_named_in_one_line(tmp_path: Path) -> 
     ("changed", "message"),
     [
         ({"country": pa.array([1, 5, 1])}, "row 1, column country: 5 is not in the vocabulary"),
+        ({"country": pa.array(["DE", "FR", "DE"])}, f"column country: {TEXTS}"),
         ({"taste": pa.array([[1.0]] * 3)}, "column taste: 1 values instead of 2"),
         ({"user_id": pa.array([5, 7, 5])}, "column user_id: id 5 repeated"),
         ({"user_id": pa.array([5, None, 6])}, "row 1, column user_id: null"),
@@ -268,6 +270,7 @@ def test_request_features_may_be_missing(tmp_path: Path) -> None:
         ({"device": pa.array([1, -1])}, "row 1, column device: -1 is negative"),
         ({"hour": pa.array([1.0, float("inf")])}, "row 1, column hour: infinite"),
         ({"hour": pa.array([1e39, 0.0])}, r"row 0, column hour: 1e\+39 is beyond float32"),
+        ({"device": pa.array(["tv", None])}, f"column device: {TEXTS}"),
         ({"hour": pa.array(["1", "2"])}, "column hour: holds string, not numbers"),
     ],
 )

@@ -52,19 +52,26 @@ def compare(
         figures["best_auc"] = best
         shares = [share_of_the_possible(each, best) for each in found]
         figures |= {"share_of_the_possible": shares[0], "share_without": shares[1]}
+        if not (networks[1].schema.user or networks[1].schema.request):
+            ceiling = best_auc(data, "best_auc_valid_without_features")
+            figures |= {} if ceiling is None else {"best_auc_without": ceiling}
     if as_json:
         print(json.dumps(figures))
         return
     names = ", ".join(name for of_role in further.values() for name in of_role)
     print(
-        f"{' and '.join(further)} features ({names}): AUC {found[0]:.4f} with them ({folder}), "
-        f"{found[1]:.4f} without ({without}, {recipe}), on {len(valid):,} validation rows"
+        f"AUC with {' and '.join(further)} features ({names}): {found[0]:.4f}; "
+        f"without: {found[1]:.4f} ({recipe}, {len(valid):,} validation rows)"
     )
-    if best is not None:
-        print(
-            f"of the best possible AUC, {best:.4f}, (AUC − 0.5) / (best − 0.5): "
-            f"{shares[0]:.3f} with them, {shares[1]:.3f} without"
-        )
+    if best is None:
+        return
+    most = ""
+    if ceiling := figures.get("best_auc_without"):
+        most = f" (at best {share_of_the_possible(ceiling, best):.3f}: AUC {ceiling:.4f})"
+    print(
+        f"share of what is possible, (AUC − 0.5) / ({best:.4f} − 0.5): "
+        f"{shares[0]:.3f} with; {shares[1]:.3f} without{most}"
+    )
 
 
 def _further(schema: FeatureSchema, other: FeatureSchema) -> dict[str, list[str]] | None:

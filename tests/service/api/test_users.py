@@ -87,6 +87,16 @@ async def test_a_user_without_a_record_is_a_404(client: httpx.AsyncClient, metho
     assert (answer.status_code, answer.json()["type"]) == (404, "urn:qin:problem:unknown-user")
 
 
+async def test_reading_a_record_is_refused_with_the_command_that_reads_it(
+    client: httpx.AsyncClient,
+) -> None:
+    refused = await client.get(url(KNOWN))
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "DELETE, PATCH, PUT")
+    assert "python -m feature_store get-user STORE USER" in refused.json()["detail"]
+    other = await client.post(url(KNOWN), json={})
+    assert other.json()["detail"] == "Method Not Allowed"
+
+
 @pytest.mark.parametrize(
     ("method", "user", "values", "field"),
     [

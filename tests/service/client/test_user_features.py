@@ -95,8 +95,8 @@ async def test_what_is_no_feature_is_not_even_sent(
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        ({"hour": 8}, "inputs.hour.datatype: FP32"),
-        ({"device": 2.0}, "inputs.device.datatype: INT64"),
+        ({"hour": 8}, "inputs.hour.datatype: must be FP32: hour is a number"),
+        ({"device": 2.0}, "inputs.device.datatype: must be INT64: device is an index"),
         ({"mood": 2}, "no such request feature; there are: device, hour"),
     ],
 )

@@ -96,10 +96,22 @@ def of_two(first: dict[str, Any], *more: dict[str, Any]) -> bytes:
 
 # Tensors beside user_id and item_id, and what the refusal says.
 WRONG: dict[str, tuple[bytes, bytes, str]] = {
-    "type of a number": (of_two(listed("hour", [8])), b"", "inputs.hour.datatype: FP32"),
-    "type of an index": (of_two(number("device", [2.0])), b"", "inputs.device.datatype: INT64"),
+    "type of a number": (
+        of_two(listed("hour", [8])),
+        b"",
+        "inputs.hour.datatype: must be FP32: hour is a number",
+    ),
+    "type of an index": (
+        of_two(number("device", [2.0])),
+        b"",
+        "inputs.device.datatype: must be INT64: device is an index",
+    ),
     "other type": (of_two(number("hour", [8.0], datatype="FP64")), b"", "inputs.hour.datatype"),
-    "context in FP32": (of_two(number("likes_level", [2.0])), b"", "likes_level.datatype: INT64"),
+    "context in FP32": (
+        of_two(number("likes_level", [2.0])),
+        b"",
+        "inputs.likes_level.datatype: must be INT64: likes_level is an index",
+    ),
     "two indices": (
         of_two(listed("device", [1, 2])),
         b"",
@@ -285,9 +297,9 @@ def test_features_go_with_text_ids(user_world: UserWorld, tmp_path: Path) -> Non
             with triton_client(service.port) as triton:
                 same_bits(triton.infer(MODEL, inputs).as_numpy("score"), expected)
         for wrong, said in (
-            (listed("hour", [8]), "inputs.hour.datatype: FP32"),
+            (listed("hour", [8]), "inputs.hour.datatype: must be FP32: hour is a number"),
             (number("hour", ["8"]), "inputs.hour.data.0: Input should be a valid number"),
-            (number("device", [2.0]), "inputs.device.datatype: INT64"),
+            (number("device", [2.0]), "inputs.device.datatype: must be INT64: device is an index"),
         ):
             texts = [listed("user_id", [user], datatype="BYTES")]
             texts.append(listed("item_id", items[:1], datatype="BYTES"))
