@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Iterator
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -96,8 +98,23 @@ def get(recipe: Recipe, name: str) -> object:
     return next(value for known, _, value in fields(recipe) if known == name)
 
 
-def differences(kept: str | None, given: str) -> str:
-    """Name the numbers in which two recipes (JSON) differ: `` (epochs 2, not 1)``, or nothing."""
+def without(recipe: str | None, names: Collection[str]) -> dict[str, Any]:
+    """Return a recipe (JSON) without the numbers of dotted names."""
+    numbers: dict[str, Any] = json.loads(recipe or "{}")
+    for name in names:
+        *groups, last = name.split(".")
+        group = numbers
+        for each in groups:
+            group = group.get(each, {})
+        group.pop(last, None)
+    return numbers
+
+
+def differences(kept: str | None, given: str, drawn: Collection[str] = ()) -> str:
+    """Name the numbers in which two recipes (JSON) differ: `` (epochs 2, not 1)``, or nothing.
+
+    Those of the names ``drawn`` are left out.
+    """
     try:
         pairs = zip(
             fields(Recipe.model_validate_json(kept or "")),
@@ -109,6 +126,6 @@ def differences(kept: str | None, given: str) -> str:
     named = [
         f"{name} {old}, not {new}"
         for (name, _, old), (_, _, new) in pairs
-        if old != new and not isinstance(old, BaseModel)
+        if old != new and name not in drawn and not isinstance(old, BaseModel)
     ]
     return f" ({'; '.join(named)})" if named else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -167,15 +167,16 @@ class RecipeFiles(Generic[R]):
         return max(known, key=lambda n: similarity[n])
 
 
-def to_yaml(recipe: BaseModel) -> str:
-    """Write every number with its meaning as a comment."""
+def to_yaml(recipe: BaseModel, drawn: Collection[str] = ()) -> str:
+    """Write every number with its meaning as a comment; the word drawn for those of a search."""
     lines = []
     for name, field, value in fields(recipe):
         indent, last = "  " * name.count("."), name.rpartition(".")[2]
         if isinstance(value, BaseModel):
             lines.append(f"{indent}{last}:")
         else:
-            line = indent + yaml.safe_dump({last: value}).rstrip()
+            shown = "drawn" if name in drawn else value
+            line = indent + yaml.safe_dump({last: shown}).rstrip()
             lines.append(f"{line:<{COMMENT_COLUMN}}# {field.description}")
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from training.recipe import differences
+from training.recipe import differences, without
 from training.search_space import SearchError
 
 JOURNAL, IDENTITY, FAILURE = "study.journal", "identity", "failure"
@@ -36,10 +36,13 @@ class _NoLock(JournalFileSymlinkLock):
 
 
 @contextmanager
-def opened(folder: Path, identity: Mapping[str, str], prune: bool = True) -> Iterator[Study]:
+def opened(
+    folder: Path, identity: Mapping[str, str], prune: bool = True, drawn: Collection[str] = ()
+) -> Iterator[Study]:
     """Open or begin the study of a folder. Raises SearchError.
 
-    ``identity`` is what all its trials share, by name. A trial that was interrupted is first in
+    ``identity`` is what all its trials share, by name; of its recipe the numbers ``drawn`` may
+    differ from those kept. A trial that was interrupted is first in
     the queue, with its numbers.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -53,10 +56,13 @@ def opened(folder: Path, identity: Mapping[str, str], prune: bool = True) -> Ite
         study = _study(folder / JOURNAL, prune)
         kept = study.user_attrs.get(IDENTITY) or dict(identity)
         other = [name for name, ours in identity.items() if kept.get(name) != ours]
+        numbers = ""
+        if "recipe" in other:
+            recipes = (kept.get("recipe"), identity["recipe"])
+            if without(recipes[0], drawn) == without(recipes[1], drawn):
+                other.remove("recipe")
+            numbers = differences(*recipes, drawn)
         if other:
-            numbers = (
-                differences(kept.get("recipe"), identity["recipe"]) if "recipe" in other else ""
-            )
             raise SearchError(
                 f"{folder}: a study with another {' and '.join(other)} is here{numbers}; "
                 "go on with its own, or give another --out"

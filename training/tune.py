@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,11 @@ class Search:
     prune: bool = True
 
     @property
+    def drawn(self) -> set[str]:
+        """The names of numbers whose values in ``base`` have no effect; its seed draws them."""
+        return self.space.dimensions.keys() - {"seed"}
+
+    @property
     def identity(self) -> dict[str, str]:
         return {
             "space": self.space.model_dump_json(),
@@ -63,13 +68,16 @@ def tune(
     trials: int,
     timeout: float | None = None,
     on_progress: OnProgress = no_progress,
+    on_open: Callable[[], None] = lambda: None,
 ) -> list[TrialRow]:
     """Train until the folder's study has ``trials`` trials, or for ``timeout`` seconds.
 
     The same call goes on after an interruption, within a trial after its last complete epoch.
-    Writes ``trials.csv`` and ``best.yaml`` after each trial. Raises SearchError.
+    Writes ``trials.csv`` and ``best.yaml`` after each trial. Raises SearchError, before
+    ``on_open`` is called, if the folder's study is another one.
     """
-    with opened(folder, search.identity, search.prune) as study:
+    with opened(folder, search.identity, search.prune, search.drawn) as study:
+        on_open()
         rows = _written(study, search, folder)
         deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
         while len(rows) < trials and time.monotonic() < deadline:
@@ -89,7 +97,7 @@ def report(search: Search, folder: Path) -> list[TrialRow]:
     """Draw ``study.png``; return the finished trials of a folder. Raises SearchError."""
     names = list(search.space.dimensions)
     logarithmic = {n for n, d in search.space.dimensions.items() if getattr(d, "log", False)}
-    with opened(folder, search.identity) as study:
+    with opened(folder, search.identity, drawn=search.drawn) as study:
         rows = _written(study, search, folder)
     if any(row.valid_auc is not None for row in rows):
         (folder / PICTURE).write_bytes(study_plot(rows, names, logarithmic))

@@ -168,6 +168,28 @@ def test_a_study_of_something_else_is_refused_by_name(
         tune(search(**changes), tmp_path, 2)
 
 
+@pytest.mark.parametrize("seed", [BASE.seed, BASE.seed + 1])
+def test_a_study_goes_on_with_other_base_values_of_drawn_numbers(tmp_path: Path, seed: int) -> None:
+    run(tmp_path / "study", 1)  # keeps the whole base recipe, as earlier releases did
+    sizes = BASE.sizes.model_copy(update={"rows": 7})
+    base = BASE.model_copy(update={"learning_rate": 0.5, "sizes": sizes, "seed": seed})
+    if seed == BASE.seed:
+        rows = tune(search(base=base), tmp_path / "study", 2)
+        assert drawn(rows) == drawn(run(tmp_path / "whole", 2))
+        assert report(search(), tmp_path / "study")
+    else:
+        with pytest.raises(SearchError, match=rf"recipe is here \(seed {BASE.seed}, not {seed}\)"):
+            tune(search(base=base), tmp_path / "study", 2)
+
+
+def test_a_drawn_seed_is_a_part_of_the_study(tmp_path: Path) -> None:
+    space = SearchSpace({"seed": Range(kind="int", low=1, high=9)})
+    tune(search(space=space), tmp_path, 1)
+    base = BASE.model_copy(update={"seed": BASE.seed + 1})
+    with pytest.raises(SearchError, match="another recipe is here"):
+        tune(search(space=space, base=base), tmp_path, 2)
+
+
 def test_another_schema_is_refused_by_name(tmp_path: Path) -> None:
     study = search()
     with opened(tmp_path, study.identity):
@@ -248,7 +270,9 @@ def test_the_commands_search_and_train_the_best_recipe(tmp_path: Path) -> None:
     shown = in_process(*words, "--trials", "2", "--threads", "1")
     assert shown.exit_code == 0, shown.output
     assert "← best" in shown.stderr
-    again = in_process(*words, "--trials", "3", "--threads", "1", "--json")
+    assert re.search(r"^learning_rate: drawn +#", shown.stderr, re.MULTILINE)
+    other_base = ("--set", "learning_rate=1e-2")  # is drawn
+    again = in_process(*words, "--trials", "3", "--threads", "1", "--json", *other_base)
     assert again.exit_code == 0, again.output
     content = json.loads(again.stdout)
     assert [row["number"] for row in content["trials"]] == [1, 2, 3]
@@ -260,6 +284,7 @@ def test_the_commands_search_and_train_the_best_recipe(tmp_path: Path) -> None:
     other = in_process(*words, "--trials", "3", "--set", "epochs=1")
     assert other.exit_code == 1
     assert "a study with another recipe is here (epochs 2, not 1); " in other.stderr
+    assert "learning_rate" not in other.stderr
 
     long = ("--out", str(tmp_path / "long"), "--set", "epochs=1000")
     stopped = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -44,6 +45,6 @@ def show(
     sys.stdout.write(to_yaml(recipe))
 
 
-def show_resolved(recipe: Recipe) -> None:
-    """Print the recipe of a run at its start."""
-    screen.print(to_yaml(recipe), markup=False, highlight=False, end="")
+def show_resolved(recipe: Recipe, drawn: Collection[str] = ()) -> None:
+    """Print the recipe of a run at its start, or of a search that draws some of its numbers."""
+    screen.print(to_yaml(recipe, drawn), markup=False, highlight=False, end="")

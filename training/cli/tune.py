@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,11 +83,11 @@ def tune(
         opened = open_data(
             data, read_schema(data, schema), on_progress, cache, users, base.user_min_count
         )
-        show_resolved(base)
         search = Search(dimensions, base, opened.train, opened.valid, prune)
         try:
             with writing(out):
-                run(search, out, trials, timeout, on_progress)
+                show = partial(show_resolved, base, dimensions.dimensions)
+                run(search, out, trials, timeout, on_progress, show)
         except KeyboardInterrupt:
             stopped = True
     with exit_on_error(), writing(out):
