@@ -37,6 +37,10 @@ PIECE = 1 << 20  # bytes copied and digested at a time
 MOST_NAMES = 1000  # in a bundle's folder
 
 
+class NotTheStoresError(BundleError):
+    """The store lacks features of the bundle, or keeps them in another form."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImportPolicy:
     """What may be imported."""
@@ -137,7 +141,7 @@ def _check_schema(folder: Path, manifest: Manifest, policy: ImportPolicy) -> Non
         return
     differences = manifest.feature_schema.unserved_by(policy.store_schema)
     if differences:
-        raise BundleError(
+        raise NotTheStoresError(
             f"{folder / MANIFEST}: feature_schema: not the store's: {'; '.join(differences)}; "
             "use a store that was loaded with it "
             "(`python -m feature_store load STORE --schema FILE`)"

@@ -38,7 +38,7 @@ COLOURS = {"active": "bold green", "ready": "green", "failed": "bold red", "drai
 
 ALWAYS = ("version", "state")  # other columns only if they have values
 NUMBERS = ("answers", "under way", "items", "load s")
-COLUMNS = (*ALWAYS, "role", "published", *NUMBERS, "remark")
+COLUMNS = (*ALWAYS, "role", "published", *NUMBERS, "step")
 
 
 @app.command("list")
@@ -173,6 +173,11 @@ def _show(content: dict[str, Any]) -> None:
     for row in rows:
         table.add_row(*(row[name] for name in shown))
     console.print(table)
+    for model in content["models"]:  # lines of their own: reasons are long, and may be copied
+        if model["reason"]:
+            console.print(
+                Text(f"{model['version']}: {model['reason']}"), soft_wrap=True, highlight=False
+            )
     shadow = content["shadow"]
     if shadow and shadow["requests"]:
         console.print(
@@ -199,7 +204,7 @@ def _row(model: dict[str, Any], content: dict[str, Any]) -> dict[str, Text | str
         "under way": f"{model['requests_under_way']:,}" if model["requests_under_way"] else "",
         "items": f"{model['items']:,}" if model["items"] else "",
         "load s": f"{model['load_seconds']:.1f}" if model["load_seconds"] else "",
-        "remark": Text(model["reason"] or model["step"] or ""),
+        "step": "" if model["reason"] else Text(model["step"] or ""),
     }
 
 

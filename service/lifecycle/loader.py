@@ -18,7 +18,13 @@ from typing import ParamSpec, TypeVar
 from feature_store.errors import StoreError
 from model_export.bundle.errors import BundleError
 from service.artifacts import sandbox
-from service.artifacts.importer import ImportedBundle, ImportPolicy, import_bundle, reopen_copy
+from service.artifacts.importer import (
+    ImportedBundle,
+    ImportPolicy,
+    NotTheStoresError,
+    import_bundle,
+    reopen_copy,
+)
 from service.artifacts.local_copies import LocalCopies
 from service.artifacts.persisted_state import Copy, Loading
 from service.artifacts.sandbox import SandboxLimits
@@ -133,6 +139,9 @@ class Loader:
                     imported = await self._import(entry, copy)
                     await self._memory.make_room(imported.bundle)
                     version = await self._prove_and_open(imported, LoadProgress(entry))
+            except NotTheStoresError as error:  # its folder does not change when the store does
+                remedy = f"then `python -m service models activate {entry.name}`"
+                raise self._failed(entry, f"{error}; {remedy}") from error
             except (BundleError, StoreError, MemoryError, Conflict, UnknownVersion) as error:
                 raise self._failed(entry, str(error) or "out of memory") from error
             except (Stopped, asyncio.CancelledError):

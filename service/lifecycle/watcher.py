@@ -12,7 +12,7 @@ from model_export.bundle.errors import BundleError
 from service.artifacts.arrival import FoundBundle
 from service.artifacts.persisted_state import StateFile
 from service.artifacts.repository import ModelRepository, age
-from service.errors import ServiceError
+from service.errors import ModelRefused, ServiceError
 from service.observability.background import count, failed
 from service.observability.logs import logger
 
@@ -143,7 +143,8 @@ class RepositoryWatcher:
         try:
             await self._activate(found.version, "follow")
         except ServiceError as error:
-            logger.error("not followed", model_version=found.version, reason=error.detail)
+            if not isinstance(error, ModelRefused):  # which the loader has logged
+                logger.error("not followed", model_version=found.version, reason=error.detail)
             self._note(found, error)
             return False
         self._followed = found.created

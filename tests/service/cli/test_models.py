@@ -11,6 +11,7 @@ from threading import Thread
 
 import pytest
 
+from tests.service.lifecycle import hostile
 from tests.service.lifecycle.conftest import Swapping
 
 
@@ -43,6 +44,20 @@ def test_every_verb_has_its_command_and_the_list_is_a_table(swapping: Swapping) 
     assert run(swapping, "unload", "small-2").stdout == "small-2: unloaded\n"
     assert run(swapping, "activate", "small-2").stdout == "small-2: active\n"
     assert json.loads(run(swapping, "list", "--json").stdout)["active"] == "small-2"
+
+
+def test_a_reason_is_a_line_of_its_own_below_the_table(swapping: Swapping) -> None:
+    hostile.rename_a_feature(hostile.copied(swapping.world.models / "small-2", "small-3"))
+    refused = run(swapping, "load", "small-3")
+    assert refused.returncode == 1
+    listed = run(swapping, "list", COLUMNS="80").stdout.splitlines()
+    (row,) = (line for line in listed if line.split()[0] == "small-3")
+    assert row.split()[1] == "failed"
+    (reason,) = (line for line in listed if line.startswith("small-3: "))
+    assert refused.stderr == f"refused: version {reason}\n"
+    assert listed.index(reason) > listed.index(row)
+    assert reason.endswith("; then `python -m service models activate small-3`")
+    assert "remark" not in listed[0]
 
 
 def test_what_is_refused_is_one_line_and_exit_status_1(swapping: Swapping) -> None:

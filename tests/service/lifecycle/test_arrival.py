@@ -469,7 +469,15 @@ def test_a_service_starts_beside_bad_bundles_and_follows_what_arrives(
         until(lambda: "qin_models_left_aside 6.0" in client.get("/metrics").text)
         shutil.copy(source / "ranker.weights", target / "ranker.weights")
         until(lambda: client.get("/readyz").json()["model_version"] == "small-3")
+        lacking = newer(models, "small-4", 3)
+        hostile.rename_a_feature(lacking)
+        lacking.rename(models / "small-4")
+        until(lambda: listed(service).get("small-4", {}).get("state") == "failed")
+        newer(models, "small-5", 4).rename(models / "small-5")
+        until(lambda: client.get("/readyz").json()["model_version"] == "small-5")
         log = service.log.read_text()
+        (refused,) = (line for line in log.splitlines() if "loves_level" in line)
+        assert "model refused" in refused
         assert log.count('"not followed"') <= 2  # once each, of what cannot be read
         assert "passed over at start" in log
         assert "Traceback" not in log
