@@ -192,7 +192,7 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_refused_file_is_one_line_of_our_own(kind: str, tmp_path: Path) -> None:
     write(kind, tmp_path / "QIN.model")
-    code, _, told = run(tmp_path / "QIN.model", "--items", "x", "--out", tmp_path)
+    code, _, told = run(tmp_path / "QIN.model", "--items", "x", "--out", tmp_path / "c")
     assert code == 1
     assert re.fullmatch(rf"error: .*QIN\.model: .*{REFUSED[kind]}.*\n", told)
     assert not PYTORCHS.search(told)
