@@ -76,7 +76,7 @@ class Contents:
             quotes > self.quotes + 2 * self.ids or body.count(b":") > self.quotes
         ):
             raise InvalidField.of("body", detail="more names than any valid request has")
-        if len(body) > SHORT and _ends(body) > self.lists < _ends(_outside_strings(body)):
+        if self._many_lists(body) and self._many_lists(_outside_strings(body)):
             detail = "more lists and objects than any valid request has"
             raise InvalidField.of("body", detail=detail)
         if len(body) <= self.values:  # so are its commas
@@ -88,6 +88,13 @@ class Contents:
             if digits > self.digits:
                 raise InvalidField.of("body", detail="more digits than any valid request has")
 
+    def _many_lists(self, body: bytes) -> bool:
+        """Tell whether more lists and objects end than are valid, those within strings included.
+
+        The parser itself stops at too many that are open at a time.
+        """
+        return len(body) > SHORT and body.count(b"]") + body.count(b"}") > self.lists
+
 
 class TextContents(Contents):
     """Bounds for bodies whose ids are texts, which may hold commas, digits and escapes: these are
@@ -97,18 +104,13 @@ class TextContents(Contents):
         """Raise InvalidField when it holds more."""
         quotes = self.quotes + 2 * self.ids
         few = body.count(b'"') <= quotes and len(body) <= self.digits
-        few = few and (len(body) <= SHORT or _ends(body) <= self.lists)
+        few = few and not self._many_lists(body)
         if few and (len(body) <= self.values or body.count(b",") <= self.values):
             return
         body = _without_escapes(body)
         if body.count(b'"') > quotes:
             raise InvalidField.of("body", detail="more strings than any valid request has")
         super().check(_outside_strings(body))
-
-
-def _ends(body: bytes) -> int:
-    """Number of lists and objects that end: the parser stops at too many that are open."""
-    return body.count(b"]") + body.count(b"}")
 
 
 def _without_escapes(body: bytes) -> bytes:
