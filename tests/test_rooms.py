@@ -38,8 +38,12 @@ EXPORT["model_export.bench"] = set(EXPORT)
 LOADTEST: dict[str, set[str]] = {}
 for _room in ("generator", "oracle", "analysis", "experiments", "report", "cli"):
     LOADTEST[f"loadtest.{_room}"] = set(LOADTEST)  # each may import those before it
-# The corpus is read and built without torch, so without ``training``.
-TEXT: dict[str, set[str]] = {"training": set(), "text.corpus": set(), "text.tokenizer": set()}
+# Of ``training``, the corpus may use the progress callback alone: it is built without torch.
+TEXT: dict[str, set[str]] = {
+    "training": set(),
+    "text.corpus": {"training"},
+    "text.tokenizer": set(),
+}
 TEXT["text.encoder"] = {"training", "text.corpus", "text.tokenizer"}
 TEXT["text.evaluate"] = {"training", "text.corpus"}
 TEXT["text.cli"] = set(TEXT)

@@ -18,11 +18,11 @@ from text.corpus.corpus import FILE, FORMAT
 from text.corpus.entry import Entry
 from text.corpus.errors import CorpusError
 from text.corpus.pairs import PairWriter
-from text.corpus.progress import OnProgress, no_progress
 from text.corpus.sources import Source, wanted
 from text.corpus.split import SEED, SHARES
 from text.corpus.tables import Tables
 from text.corpus.tasks import Tasks
+from training.progress import OnProgress, no_progress
 
 TEMPORARY = ".tmp"
 

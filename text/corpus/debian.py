@@ -16,7 +16,7 @@ from pathlib import Path
 
 from text.corpus.archives import Archives
 from text.corpus.errors import CorpusError
-from text.corpus.progress import OnProgress, no_progress
+from training.progress import OnProgress, no_progress
 
 LISTS = "lists"
 _SECONDS = 900  # for one command of apt
