@@ -133,8 +133,8 @@ async def test_a_forgotten_user_is_a_new_one_to_the_next_request(
     operator = await connect(store_url)
     assert await operator.forget_user(KNOWN)
     found = await scored(users, client, KNOWN)
-    nobody = await scored(users, client, NEW)
-    assert found["scores"] == nobody["scores"]
+    unknown = await scored(users, client, NEW)
+    assert found["scores"] == unknown["scores"]
     assert found["cold_user"]
     assert set(USER_FEATURES) <= set(found["defaulted"])
     assert (await client.post("/v1/events", json=event)).json()["applied"] == 1

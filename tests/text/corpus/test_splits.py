@@ -1,4 +1,4 @@
-"""Whatever the files hold: no group in two splits, no held-out text in training."""
+"""Splits of generated files: no group in two of them, no held-out text in training."""
 
 from __future__ import annotations
 
