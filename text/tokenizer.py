@@ -95,8 +95,7 @@ class TextTokenizer:
             raise TokenizerError(f"{path}: not a tokenizer: {error}") from error
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.json`` and what other loaders want beside it."""
-        (folder / FILE).write_text(self._tokenizer.to_str(pretty=True), "utf-8")
+        """Write ``tokenizer.json``, last and whole, and what other loaders want beside it."""
         names = {f"{name}_token": token for name, token in zip(NAMES, SPECIAL, strict=True)}
         config = names | {
             "tokenizer_class": "RobertaTokenizer",
@@ -107,6 +106,9 @@ class TextTokenizer:
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
         tokens = names | {"cls_token": SPECIAL[START], "sep_token": SPECIAL[END]}
         (folder / "special_tokens_map.json").write_text(json.dumps(tokens, indent=1) + "\n")
+        new = folder / f"{FILE}.new"
+        new.write_text(self._tokenizer.to_str(pretty=True), "utf-8")
+        new.replace(folder / FILE)
 
     @property
     def vocabulary(self) -> int:

@@ -120,7 +120,7 @@ def _write(
         for name, content in extra_files.items():
             (partial / name).write_bytes(content)
         partial.chmod(0o755)
-        _replace(partial, folder)
+        replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -143,8 +143,11 @@ def _check_finite(model: QIN, metrics: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{METRICS}: {error}") from error
 
 
-def _replace(partial: Path, folder: Path) -> None:
-    """Replace ``folder`` by ``partial``; a rename cannot replace a folder that is not empty."""
+def replace_folder(partial: Path, folder: Path) -> None:
+    """Rename ``partial`` to ``folder``, whose files are deleted then.
+
+    A rename alone cannot replace a folder that is not empty.
+    """
     if folder.exists():
         old = partial.with_name(partial.name + "-old")
         os.rename(folder, old)

@@ -23,10 +23,10 @@ def exit_on_error() -> Iterator[None]:
     except OSError as error:
         fail(with_file(error))
     except ValueError as error:
-        from text.encoder.checkpoint import CheckpointError
         from text.encoder.run import RunError
         from text.evaluate.peers import PeerError
         from text.tokenizer import TokenizerError
+        from training.checkpoint import CheckpointError
 
         if isinstance(error, CheckpointError | RunError | PeerError | TokenizerError):
             fail(str(error))

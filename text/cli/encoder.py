@@ -69,8 +69,9 @@ def fit(
 
     with exit_on_error(), progress() as on_progress:
         recipe = RECIPES.resolve(preset, recipe_file, settings or ())
+        opened = Corpus.open(corpus)
         screen.print(to_yaml(recipe), markup=False, highlight=False, end="")
-        training = run(Corpus.open(corpus), recipe, out, on_progress)
+        training = run(opened, recipe, out, on_progress)
     if as_json:
         print(json.dumps(training))
     else:

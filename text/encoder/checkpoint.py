@@ -25,6 +25,8 @@ from feature_store.wording import worded
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.sizes import EncoderSizes, Variant
 from text.tokenizer import PAD, TextTokenizer, TokenizerError
+from training.checkpoint import CheckpointError, check_out, replace_folder
+from training.output import writing
 
 WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.json", "training.json"
 HEAD = "cls."
@@ -41,10 +43,6 @@ _KEYS = {
     "layer_norm_eps": "norm_epsilon",
     "initializer_range": "initial_deviation",
 }
-
-
-class CheckpointError(ValueError):
-    """An invalid checkpoint; the message names file and remedy."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +62,26 @@ def save(
     tokenizer: TextTokenizer,
     training: Mapping[str, Any],
 ) -> None:
-    """Write a checkpoint, replacing the folder's."""
+    """Write a checkpoint, replacing the folder's.
+
+    Raises CheckpointError when the folder holds other files, OSError when it cannot be written.
+    """
+    check_out(folder)
     tensors = dict(network.state_dict())
     if head is not None:
         tensors |= {f"{HEAD}{name}": tensor for name, tensor in head.state_dict().items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()  # a link stays one
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        new.chmod(0o755)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new / WEIGHTS)
-        _write(new / CONFIG, to_config(network.sizes))
-        _write(new / TRAINING, training)
-        tokenizer.save(new)
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
+        with writing(folder):
+            save_file({name: x.contiguous() for name, x in tensors.items()}, new / WEIGHTS)
+            (new / WEIGHTS).chmod(0o644)  # safetensors: 0600
+            _write(new / CONFIG, to_config(network.sizes))
+            _write(new / TRAINING, training)
+            tokenizer.save(new)
+            new.chmod(0o755)
+            replace_folder(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -96,8 +99,10 @@ def load(folder: Path) -> Checkpoint:
         raise CheckpointError(str(error)) from error
     try:
         sizes = from_config(config, variant_of(tensors))
-    except (ValidationError, KeyError) as error:
+    except ValidationError as error:
         raise CheckpointError(f"{folder / CONFIG}: {worded(error)}") from error
+    except KeyError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error.args[0]} is missing") from error
     if tokenizer.vocabulary != sizes.vocabulary:
         raise CheckpointError(
             f"{folder}: the tokenizer has {tokenizer.vocabulary} tokens, "
@@ -140,7 +145,7 @@ def to_config(sizes: EncoderSizes) -> dict[str, Any]:
 
 def from_config(config: Mapping[str, Any], variant: Variant) -> EncoderSizes:
     """Return the sizes of a published configuration. Raises ValidationError and KeyError."""
-    sizes = {own: config[published] for published, own in _KEYS.items() if published in config}
+    sizes = {own: config[published] for published, own in _KEYS.items()}
     gate: Literal["gelu", "relu"] = "relu" if config["feed_forward_type"] == "reglu" else "gelu"
     return EncoderSizes(variant=variant, activation=gate, **sizes)
 

@@ -7,6 +7,7 @@ weights after stage II.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from text.encoder.recipe import Recipe
 from text.encoder.run import SAVE_SECONDS, Run, RunError
 from text.encoder.stages import MaskedStage, MultiTaskStage, PairsStage
 from text.tokenizer import FILE, TextTokenizer, TokenizerError
+from training.checkpoint import check_out
 from training.progress import OnProgress, no_progress
 
-STATE = "state.pt"
+STATE, IDENTITY = "state.pt", "identity"
 
 
 def fit(
@@ -34,16 +36,17 @@ def fit(
 ) -> dict[str, Any]:
     """Train on a corpus and write the checkpoint ``out``; return what ``training.json`` keeps.
 
-    A killed run is resumed, with the same weights in the end. Raises RunError.
+    A killed run is resumed, with the same weights in the end. Raises RunError, and
+    CheckpointError where ``out`` holds other files.
     """
-    kept = out.with_name(f".{out.name}.run")
-    kept.mkdir(parents=True, exist_ok=True)
+    check_out(out)
+    identity = f"{recipe.model_dump_json()} {corpus.digest}"
+    kept = _claimed(out.with_name(f".{out.name}.run"), identity)
     tokenizer = _tokenizer(corpus, recipe, kept, on_progress)
     torch.manual_seed(recipe.seed)
     network, head = JinaBert(recipe.sizes), MaskedLanguageHead(recipe.sizes)
     modules = nn.ModuleDict({"network": network, "head": head})
-    identity = f"{recipe.model_dump_json()} {corpus.digest}"
-    run = Run(modules, recipe.adam, kept / STATE, identity, on_progress, save_seconds)
+    run = Run(modules, recipe.adam, kept / STATE, on_progress, save_seconds)
     training: dict[str, Any] = {
         "recipe": recipe.model_dump(),
         "corpus": {"digest": corpus.digest, "languages": list(corpus.languages)},
@@ -54,12 +57,13 @@ def fit(
     if "masked" not in run.done and recipe.masked.steps:
         on_progress("tokenise texts", 0, 1)
         tokens, groups = data.masked_rows(corpus, tokenizer, recipe.masked.longest)
+        for lang, rows in zip(corpus.languages, groups, strict=True):
+            _require(rows, corpus, f"no training texts in {lang}", "masked.steps=0")
         run.train(MaskedStage(network, head, tokens, groups, recipe.masked, recipe.seed))
     if "pairs" not in run.done and recipe.pairs.steps:
         on_progress("tokenise pairs", 0, 1)
         kinds = data.pair_rows(corpus, tokenizer, recipe.pairs.longest)
-        if not kinds:
-            raise RunError(f"{corpus.folder}: no kind of pairs has {data.LEAST} groups")
+        _require(kinds, corpus, f"no kind of pairs has {data.LEAST} groups", "pairs.steps=0")
         run.train(PairsStage(network, kinds, recipe.pairs, recipe.seed))
     if "multi_task" not in run.done and recipe.multi_task.steps:
         before = kept / "pairs"  # mined from: a run resumed in stage III has other weights
@@ -69,11 +73,34 @@ def fit(
         retrieval = data.query_rows(
             corpus, tokenizer, network_before, recipe.multi_task, recipe.seed, on_progress
         )
+        why = f"no kind of titles, keywords or pairs in one language has {data.LEAST} groups"
+        _require(retrieval, corpus, why, "multi_task.steps=0")
         similarity = data.graded_rows(corpus, tokenizer, recipe.multi_task.longest)
+        if recipe.multi_task.similarity != "none":
+            _require(similarity, corpus, "no graded pairs", "multi_task.similarity=none")
         run.train(MultiTaskStage(network, retrieval, similarity, recipe.multi_task, recipe.seed))
     checkpoint.save(out, network, head, tokenizer, training)
     shutil.rmtree(kept)
     return training
+
+
+def _claimed(kept: Path, identity: str) -> Path:
+    """Return the folder of a run, made for recipe and corpus, or kept of a run of the same."""
+    file = kept / IDENTITY
+    if not file.exists():
+        kept.mkdir(parents=True, exist_ok=True)
+        file.write_text(identity)
+    elif file.read_text() != identity:
+        raise RunError(
+            f"{kept}: a run of another recipe or corpus; "
+            "give that run's recipe to resume it, or delete the folder to start"
+        )
+    return kept
+
+
+def _require(rows: Sized, corpus: Corpus, why: str, setting: str) -> None:
+    if not len(rows):
+        raise RunError(f"{corpus.folder}: {why}; --set {setting} trains without")
 
 
 def _tokenizer(

@@ -71,7 +71,7 @@ class MultiTask(BaseModel):
         default=8000, ge=64, le=2**31, description="queries of a kind, with mined negatives"
     )
     retrieval_batch: int = Field(default=48, ge=2, le=2**20, description="queries per step")
-    negatives: int = Field(default=7, ge=1, le=1000, description="m, hard negatives of a query")
+    negatives: int = Field(default=7, ge=1, le=40, description="m, hard negatives of a query")
     similarity_batch: int = Field(default=128, ge=16, le=2**20, description="pairs per step")
     longest: int = Field(default=64, ge=8, le=8192, description="tokens of a text")
     learning_rate: float = Field(default=5e-4, gt=0, le=10, description="peak; then linear to 0")

@@ -21,6 +21,7 @@ from torch import nn
 from text.encoder import schedule
 from text.encoder.recipe import AdamW
 from text.encoder.stages import Stage
+from training.output import writing
 from training.progress import OnProgress, no_progress
 
 logger = logging.getLogger("text")
@@ -40,7 +41,6 @@ class Run:
     modules: nn.Module
     adam: AdamW
     path: Path
-    identity: str  # of recipe and corpus: a state of another run is refused
     on_progress: OnProgress = no_progress
     save_seconds: float = SAVE_SECONDS
     done: list[str] = field(default_factory=list)
@@ -80,10 +80,6 @@ class Run:
         self._save("", 0, None, [])
         self.modules.eval()
 
-    def remove(self) -> None:
-        """Delete the kept state, once the checkpoint is written."""
-        self.path.unlink(missing_ok=True)
-
     def _step(self, stage: Stage, optimiser: torch.optim.AdamW, step: int) -> float:
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step, stage.steps, stage.learning_rate, self.adam.warm_up)
@@ -104,7 +100,6 @@ class Run:
         self, stage: str, step: int, optimiser: torch.optim.AdamW | None, losses: list[float]
     ) -> None:
         state = {
-            "identity": self.identity,
             "weights": self.modules.state_dict(),
             "optimiser": None if optimiser is None else optimiser.state_dict(),
             "stage": stage,
@@ -114,23 +109,19 @@ class Run:
             "history": self.history,
         }
         new = self.path.with_name(self.path.name + ".new")
-        with new.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path)
+        with writing(self.path):
+            with new.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self.path)
 
     def _read(self) -> dict[str, Any] | None:
         if not self.path.exists():
             return None
         try:
-            state = torch.load(self.path, weights_only=True)
-            kept = state["identity"]
-        except (OSError, UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-            raise RunError(f"{self.path}: not the state of a run; delete it to start") from error
-        if kept != self.identity:
+            return dict(torch.load(self.path, weights_only=True))
+        except (UnpicklingError, RuntimeError, EOFError, TypeError, ValueError) as error:
             raise RunError(
-                f"{self.path}: state of a run of another recipe or corpus; "
-                "give that run's recipe to resume it, or delete the file to start"
-            )
-        return dict(state)
+                f"{self.path}: damaged; delete {self.path.parent} to start again"
+            ) from error

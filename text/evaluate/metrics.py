@@ -13,10 +13,9 @@ Ints = NDArray[np.integer]
 
 def ranks(values: Floats) -> NDArray[np.float64]:
     """Return ranks from 0; equal values have the mean of theirs."""
-    distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     means = ends - (counts + 1) / 2
-    assert len(means) == len(distinct)
     shared: NDArray[np.float64] = means[place]
     return shared
 

@@ -68,7 +68,7 @@ def test_tensors_that_do_not_fit_are_named(tokenizer: TextTokenizer, tmp_path: P
     ("name", "content", "expected"),
     [
         ("config.json", "{", "config.json"),
-        ("config.json", "{}", "config.json"),
+        ("config.json", "{}", "config.json: vocab_size is missing"),
         ("model.safetensors", "x", "model.safetensors"),
         ("tokenizer.json", "{}", "tokenizer.json"),
     ],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib import resources
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -82,6 +85,52 @@ def test_the_tiny_preset_learns_what_its_tasks_ask(tiny: Corpus, tmp_path: Path)
     assert values[1]["de"] > values[0]["de"]
 
 
+def test_a_tokenizer_of_another_recipe_is_refused_before_a_state_is_kept(
+    tiny: Corpus, tmp_path: Path
+) -> None:
+    def on_progress(name: str, done: int, total: int) -> None:
+        if name == "tokenise texts":
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(tiny, small(), tmp_path / "out", on_progress)
+    with pytest.raises(RunError, match="another recipe or corpus"):
+        fit(tiny, small("sizes.vocabulary=400"), tmp_path / "out")
+
+
+def test_other_files_at_out_are_refused_and_left(tiny: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letters.txt").write_text("kept")
+    with pytest.raises(checkpoint.CheckpointError, match="holds files that are no checkpoint"):
+        fit(tiny, small(), tmp_path / "mine")
+    assert (tmp_path / "mine" / "letters.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("table", "remedy"),
+    [
+        ("texts", "no training texts in en; --set masked.steps=0"),
+        ("pairs", "no kind of pairs has 16 groups; --set pairs.steps=0"),
+        ("graded", "no graded pairs; --set multi_task.similarity=none"),
+    ],
+)
+def test_a_corpus_without_rows_of_a_stage_is_named_with_the_remedy(
+    tiny: Corpus, tmp_path: Path, table: str, remedy: str
+) -> None:
+    folder = shutil.copytree(tiny.folder, tmp_path / "corpus")
+    recipe = small("masked.steps=1", "pairs.steps=1", "multi_task.steps=1", "sizes.vocabulary=280")
+    fit(tiny, recipe, tmp_path / "out")
+    if table == "texts":
+        rows = pq.read_table(folder / "texts.parquet")
+        rows = rows.filter(pc.not_equal(rows["lang"], "en"))
+    else:
+        rows = pq.read_table(folder / f"{table}.parquet").slice(0, 0)
+    pq.write_table(rows, folder / f"{table}.parquet")
+    with pytest.raises(RunError) as refused:
+        fit(Corpus.open(folder), recipe, tmp_path / "other")
+    assert remedy in str(refused.value)
+
+
 class Diverging:
     """A stage whose third loss is infinite."""
 
@@ -96,7 +145,7 @@ class Diverging:
 
 def test_a_loss_that_is_not_finite_is_named_with_its_stage(tmp_path: Path) -> None:
     module = torch.nn.Linear(2, 2)
-    run = Run(module, AdamW(), tmp_path / "state.pt", "identity")
+    run = Run(module, AdamW(), tmp_path / "state.pt")
     with pytest.raises(RunError, match=r"stage pairs, step 2: .* lower pairs\.learning_rate"):
         run.train(Diverging(module))
     assert torch.isfinite(module.weight).all()
