@@ -1,7 +1,8 @@
-"""Trains and runs the byte-level BPE of an encoder (tokenizers; no torch, no network).
+"""Trains byte-level BPE, and runs tokenizers of that and other kinds (no torch, no network).
 
-The layout is RoBERTa's, as in the published bilingual checkpoints: ``<s>`` 0, ``<pad>`` 1,
-``</s>`` 2, ``<unk>`` 3, ``<mask>`` 4; a text becomes ``<s> … </s>``.
+Our own have RoBERTa's layout, as the published bilingual checkpoints do: ``<s>`` 0, ``<pad>`` 1,
+``</s>`` 2, ``<unk>`` 3, ``<mask>`` 4; a text becomes ``<s> … </s>``. Of any other (WordPiece:
+``[CLS] … [SEP]``) the ids are those of its file.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from numpy.typing import NDArray
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the library can fetch models; it never does here
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-NAMES = ("bos", "pad", "eos", "unk", "mask")
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 START, PAD, END, UNKNOWN, MASK = range(len(SPECIAL))
 FILE = "tokenizer.json"
+BY_ROLE = {"pad": ("<pad>", "[PAD]"), "unk": ("<unk>", "[UNK]"), "mask": ("<mask>", "[MASK]")}
 
 
 class TokenizerError(ValueError):
@@ -40,6 +41,7 @@ class Tokens:
     ids: NDArray[np.int32]
     words: NDArray[np.int32]
     offsets: NDArray[np.int64]  # (N + 1,)
+    pad: int = PAD  # id between texts of a padded batch
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -54,10 +56,31 @@ class TextTokenizer:
     """Encodes texts to token ids, with special tokens, cut at a longest length."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        """Run a tokenizer. Raises TokenizerError where it puts no token at each end of a text."""
+        tokenizer.no_truncation()  # published files may cut at 512 and pad
+        tokenizer.no_padding()
+        vocabulary = tokenizer.get_vocab()
         self._tokenizer = tokenizer
-        # A token has at least one byte, and at most this many characters: what lies behind cannot
-        # be among the first tokens, so that it is cut before it is tokenised.
-        self._widest = max((len(token) for token in tokenizer.get_vocab()), default=1)
+        self.vocabulary = max(vocabulary.values(), default=-1) + 1  # rows that the ids need
+        self._widest = max(map(len, vocabulary), default=1)  # characters of a token
+        probe = tokenizer.encode("a")
+        added = np.flatnonzero(probe.special_tokens_mask).tolist()
+        if added != [0, len(probe.tokens) - 1]:
+            raise TokenizerError(
+                f"its post-processor adds {len(added)} tokens to a text: one before it and one "
+                "after are needed, as <s> … </s> or [CLS] … [SEP]"
+            )
+        self.start, self.end = probe.ids[0], probe.ids[-1]
+        self.special = {"cls": probe.tokens[0], "sep": probe.tokens[-1]}  # by role
+        for role, names in BY_ROLE.items():
+            if present := [name for name in names if name in vocabulary]:
+                self.special[role] = present[0]
+        self.pad = vocabulary.get(self.special.get("pad", ""), self.start)
+        described = json.loads(tokenizer.to_str())
+        self._splits = described["pre_tokenizer"] or {"type": None}
+        # Byte-level tokens are made of all of a text's characters; WordPiece loses spaces, and a
+        # word of any length may become one [UNK].
+        self._is_lossless = "ByteLevel" in str(self._splits) and described["normalizer"] is None
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> TextTokenizer:
@@ -91,43 +114,61 @@ class TextTokenizer:
             return cls(Tokenizer.from_str(path.read_text("utf-8")))
         except OSError as error:
             raise TokenizerError(f"{path}: {error.strerror}") from error
+        except TokenizerError as error:
+            raise TokenizerError(f"{path}: {error}") from error
         except Exception as error:  # the library raises Exception itself
             raise TokenizerError(f"{path}: not a tokenizer: {error}") from error
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``, last and whole, and what other loaders want beside it."""
-        names = {f"{name}_token": token for name, token in zip(NAMES, SPECIAL, strict=True)}
-        config = names | {
-            "tokenizer_class": "RobertaTokenizer",
-            "add_prefix_space": False,
-            "cls_token": SPECIAL[START],
-            "sep_token": SPECIAL[END],
-        }
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
-        tokens = names | {"cls_token": SPECIAL[START], "sep_token": SPECIAL[END]}
+        tokens = {f"{role}_token": token for role, token in self.special.items()}
+        kind = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        if self._splits["type"] == "ByteLevel":
+            tokens |= {"bos_token": self.special["cls"], "eos_token": self.special["sep"]}
+            space = self._splits["add_prefix_space"]
+            kind = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": space}
+        (folder / "tokenizer_config.json").write_text(json.dumps(tokens | kind, indent=1) + "\n")
         (folder / "special_tokens_map.json").write_text(json.dumps(tokens, indent=1) + "\n")
         new = folder / f"{FILE}.new"
         new.write_text(self._tokenizer.to_str(pretty=True), "utf-8")
         new.replace(folder / FILE)
 
-    @property
-    def vocabulary(self) -> int:
-        """Number of tokens."""
-        return int(self._tokenizer.get_vocab_size())
-
     def encode(self, texts: Sequence[str], longest: int) -> Tokens:
         """Encode texts to at most ``longest`` tokens each, special tokens included."""
         room = longest - 2
-        cut = [text[: room * self._widest] for text in texts]
         ids, words, lengths = [], [], []
-        for encoding in self._tokenizer.encode_batch(cut, add_special_tokens=False):
+        for encoding in self._first(texts, room):
             own = np.asarray(encoding.ids[:room], np.int32)
             word = [-1 if w is None else w for w in encoding.word_ids[:room]]
-            ids.append(np.concatenate(([START], own, [END])).astype(np.int32))
+            ids.append(np.concatenate(([self.start], own, [self.end])).astype(np.int32))
             words.append(np.concatenate(([-1], word, [-1])).astype(np.int32))
             lengths.append(len(own) + 2)
         return Tokens(
             np.concatenate(ids) if ids else np.empty(0, np.int32),
             np.concatenate(words) if words else np.empty(0, np.int32),
             np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64),
+            self.pad,
         )
+
+    def _first(self, texts: Sequence[str], room: int) -> list[Encoding]:
+        """Tokenise as much of each text as its first ``room`` tokens need.
+
+        A text is cut before it is tokenised, since what lies behind cannot be among them; where
+        the piece gives too few, a piece of twice the length is taken.
+        """
+        found: list[Encoding | None] = [None] * len(texts)
+        left, taken = list(range(len(texts))), max(1, room) * self._widest
+        while left:
+            pieces = [texts[row][:taken] for row in left]
+            encodings = self._tokenizer.encode_batch(pieces, add_special_tokens=False)
+            for row, encoding in zip(left, encodings, strict=True):
+                if len(texts[row]) <= taken or self._settled(encoding) >= room:
+                    found[row] = encoding
+            left = [row for row in left if found[row] is None]
+            taken *= 2
+        return [encoding for encoding in found if encoding is not None]
+
+    def _settled(self, encoding: Encoding) -> int:
+        """Return how many tokens of a cut text are those of the whole: not its last word's."""
+        words = encoding.word_ids
+        return len(words) - (0 if self._is_lossless or not words else words.count(words[-1]))

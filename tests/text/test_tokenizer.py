@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from text.tokenizer import END, SPECIAL, START, TextTokenizer, TokenizerError
+from text.tokenizer import END, FILE, SPECIAL, START, TextTokenizer, TokenizerError
 
 TEXTS = [
     f"{words} {number}"
@@ -21,6 +23,17 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def tokenizer() -> TextTokenizer:
     return TextTokenizer.train(TEXTS, 300)
+
+
+def wordpiece() -> Tokenizer:
+    """BERT's layout: [PAD] is 0, [CLS] and [SEP] are 2 and 3 here."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *"abcd", "##a", "##bc", "dab", "ö"]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return tokenizer
 
 
 @settings(max_examples=80, deadline=None)
@@ -65,3 +78,49 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, content: str | None
     with pytest.raises(TokenizerError, match=r"tokenizer\.json: ") as refused:
         TextTokenizer.load(tmp_path)
     assert "\n" not in str(refused.value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text("abcdö. \n\u0301\U0001f600", max_size=60), longest=st.integers(3, 9))
+@example(text="a" + " " * 5000 + "bc", longest=4)
+@example(text="a" * 5000 + " b. c", longest=5)  # one [UNK]
+@example(text=" " * 5000, longest=5)
+def test_wordpiece_cut_is_the_first_tokens_of_the_whole(text: str, longest: int) -> None:
+    tokens = TextTokenizer(wordpiece()).encode([text], longest)
+    whole = wordpiece().encode(text, add_special_tokens=False)
+    room = longest - 2
+    assert tokens.ids.tolist() == [2, *whole.ids[:room], 3]
+    assert tokens.words.tolist() == [-1, *whole.word_ids[:room], -1]
+    assert tokens.pad == 0
+
+
+def test_a_tokenizer_of_another_layout_keeps_its_ids(tmp_path: Path) -> None:
+    file = wordpiece()
+    file.enable_truncation(4)  # as published files may have them
+    file.enable_padding(length=6)
+    (tmp_path / FILE).write_text(file.to_str())
+    tokenizer = TextTokenizer.load(tmp_path)
+    tokens = tokenizer.encode(["Dabbc a.", "b"], 100)
+    assert tokens.ids.tolist() == [2, 12, 11, 6, 5, 3, 2, 7, 3]
+    assert tokens.words.tolist() == [-1, 0, 0, 1, 2, -1, -1, 0, -1]
+    assert (tokenizer.start, tokenizer.end, tokenizer.pad, tokenizer.vocabulary) == (2, 3, 0, 14)
+    tokenizer.save(tmp_path)
+    assert (TextTokenizer.load(tmp_path).encode(["Dabbc a.", "b"], 100).ids == tokens.ids).all()
+    roles = json.loads((tmp_path / "special_tokens_map.json").read_text())
+    assert roles == {
+        "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]",
+        "mask_token": "[MASK]",
+    }  # fmt: skip
+
+
+def test_a_tokenizer_without_tokens_at_the_ends_is_refused(tmp_path: Path) -> None:
+    file = json.loads(wordpiece().to_str()) | {"post_processor": None}
+    (tmp_path / FILE).write_text(json.dumps(file))
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json: its post-processor adds 0 tokens"):
+        TextTokenizer.load(tmp_path)
+
+
+def test_ids_with_gaps_count_as_rows() -> None:
+    file = json.loads(wordpiece().to_str())
+    file["model"]["vocab"]["dabbc"] = 20
+    assert TextTokenizer(Tokenizer.from_str(json.dumps(file))).vocabulary == 21

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from text.tokenizer import PAD, Tokens
+from text.tokenizer import Tokens
 
 POOL = 16  # batches drawn together and sorted by length, so that a batch has little padding
 
@@ -25,7 +25,7 @@ def generator_of(seed: int, stage: str, step: int) -> np.random.Generator:
 def padded(tokens: Tokens, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Return ids (B, L) and lengths (B,) of texts, padded to the longest of them."""
     lengths = tokens.lengths[rows]
-    ids = np.full((len(rows), int(lengths.max())), PAD, np.int64)
+    ids = np.full((len(rows), int(lengths.max())), tokens.pad, np.int64)
     own = np.arange(ids.shape[1]) < lengths[:, None]
     ids[own] = tokens.ids[_positions(tokens, rows)]
     return torch.from_numpy(ids), torch.from_numpy(lengths)

@@ -24,7 +24,7 @@ from torch import Tensor
 from feature_store.wording import worded
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.sizes import EncoderSizes, Variant
-from text.tokenizer import PAD, TextTokenizer, TokenizerError
+from text.tokenizer import TextTokenizer, TokenizerError
 from training.checkpoint import CheckpointError, check_out, replace_folder
 from training.output import writing
 
@@ -77,7 +77,7 @@ def save(
         with writing(folder):
             save_file({name: x.contiguous() for name, x in tensors.items()}, new / WEIGHTS)
             (new / WEIGHTS).chmod(0o644)  # safetensors: 0600
-            _write(new / CONFIG, to_config(network.sizes))
+            _write(new / CONFIG, to_config(network.sizes) | {"pad_token_id": tokenizer.pad})
             _write(new / TRAINING, training)
             tokenizer.save(new)
             new.chmod(0o755)
@@ -138,7 +138,6 @@ def to_config(sizes: EncoderSizes) -> dict[str, Any]:
         "hidden_dropout_prob": 0.0,
         "max_position_embeddings": LONGEST,
         "model_type": "bert",
-        "pad_token_id": PAD,
         "position_embedding_type": "alibi",
     }
 

@@ -13,7 +13,7 @@ from text.encoder.jinabert import JinaBert
 from text.encoder.recipe import MultiTask
 from text.encoder.stages import GradedRows, PairRows, QueryRows
 from text.encoder.vectors import embed
-from text.tokenizer import END, START, TextTokenizer, Tokens
+from text.tokenizer import TextTokenizer, Tokens
 from training.progress import OnProgress, no_progress
 
 WHOLE = 1 << 20  # tokens of a text before it is cut into windows
@@ -55,16 +55,20 @@ def windows_of(tokens: Tokens, longest: int) -> tuple[Tokens, NDArray[np.int64]]
     ids, words, lengths, owner = [], [], [], []
     for text in range(len(tokens)):
         start, stop = int(tokens.offsets[text]) + 1, int(tokens.offsets[text + 1]) - 1
+        before, after = tokens.ids[start - 1 : start], tokens.ids[stop : stop + 1]
         for at in range(start, stop, room):
             part = slice(at, min(at + room, stop))
-            ids.append(np.concatenate(([START], tokens.ids[part], [END])).astype(np.int32))
+            ids.append(np.concatenate((before, tokens.ids[part], after)))
             words.append(np.concatenate(([-1], tokens.words[part], [-1])).astype(np.int32))
             lengths.append(len(words[-1]))
             owner.append(text)
     empty = np.empty(0, np.int32)
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
     cut = Tokens(
-        np.concatenate(ids) if ids else empty, np.concatenate(words) if words else empty, offsets
+        np.concatenate(ids) if ids else empty,
+        np.concatenate(words) if words else empty,
+        offsets,
+        tokens.pad,
     )
     return cut, np.asarray(owner, np.int64)
 
