@@ -46,6 +46,22 @@ def _positions(tokens: Tokens, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.repeat(tokens.offsets[rows] - (ends - lengths), lengths) + np.arange(ends[-1])
 
 
+def chunks(lengths: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
+    """Divide texts into chunks of like lengths, of at most ``most`` tokens with padding.
+
+    Returns the texts of each chunk, ascending by length; a longer text is a chunk of its own.
+    """
+    order = np.argsort(lengths, kind="stable")
+    ascending = lengths[order]
+    parts, start = [], 0
+    while start < len(order):
+        padded_to = ascending[start:] * np.arange(1, len(order) - start + 1)
+        stop = start + max(1, int(np.searchsorted(padded_to, most, "right")))
+        parts.append(order[start:stop])
+        start = stop
+    return parts
+
+
 @dataclass(frozen=True)
 class Sampler:
     """Draws texts of several groups (languages) equally often, batches of like lengths."""

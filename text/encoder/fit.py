@@ -40,11 +40,14 @@ def fit(
     CheckpointError where ``out`` holds other files.
     """
     check_out(out)
+    if recipe.precision == "bfloat16" and not has_bfloat16():
+        raise RunError("the processor has no bfloat16: give --set precision=float32")
     identity = f"{recipe.model_dump_json()} {corpus.digest}"
     kept = _claimed(out.with_name(f".{out.name}.run"), identity)
     tokenizer = _tokenizer(corpus, recipe, kept, on_progress)
     torch.manual_seed(recipe.seed)
     network, head = JinaBert(recipe.sizes), MaskedLanguageHead(recipe.sizes)
+    network.precision = recipe.precision
     modules = nn.ModuleDict({"network": network, "head": head})
     run = Run(modules, recipe.adam, kept / STATE, on_progress, save_seconds)
     training: dict[str, Any] = {
@@ -96,6 +99,11 @@ def _claimed(kept: Path, identity: str) -> Path:
             "give that run's recipe to resume it, or delete the folder to start"
         )
     return kept
+
+
+def has_bfloat16() -> bool:
+    """Tell whether the processor has products in bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _require(rows: Sized, corpus: Corpus, why: str, setting: str) -> None:

@@ -13,15 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from text.encoder.alibi import Biases
-from text.encoder.sizes import EncoderSizes
+from text.encoder.sizes import EncoderSizes, Precision
 
 
 class JinaBert(nn.Module):
-    """Encodes token ids (B, L) to token vectors (B, L, D)."""
+    """Encodes token ids (B, L) to token vectors (B, L, D).
+
+    ``precision`` is that of the products with weights; all else is in the weights' own.
+    """
 
     def __init__(self, sizes: EncoderSizes) -> None:
         super().__init__()
         self.sizes = sizes
+        self.precision: Precision = "float32"
         self.embeddings = Embeddings(sizes)
         self.encoder = nn.Module()
         self.encoder.layer = nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))
@@ -29,15 +33,23 @@ class JinaBert(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Return (B, L, D) for ids (B, L) of which the first ``lengths`` (B,) are a text's own."""
-        x: Tensor = self.embeddings(ids)  # (B, L, D)
-        biases = Biases(self.sizes.heads, lengths, ids.shape[1], x)
-        for layer in self.encoder.layer:  # type: ignore[union-attr]
-            x = layer(x, biases)
+        return self.encode(self.embeddings(ids), lengths)
+
+    def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return (B, L, D): the layers applied to embedded tokens (B, L, D)."""
+        biases = Biases(self.sizes.heads, lengths, x.shape[1], x)
+        with self.casting():
+            for layer in self.encoder.layer:  # type: ignore[union-attr]
+                x = layer(x, biases)
         return x
 
     def embed(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Return (B, D), the mean of each text's token vectors, special tokens included."""
         return mean_pooled(self(ids, lengths), lengths)
+
+    def casting(self) -> torch.autocast:
+        """Return the context in which products with weights have ``precision``."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _initialise(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -125,17 +137,19 @@ class SelfAttention(nn.Module):
         q, k = self.query(x), self.key(x)
         if self.is_normalised:
             q, k = self.layer_norm_q(q), self.layer_norm_k(k)
-        q, k, v = (self._split(each) for each in (q, k, self.value(x)))  # (B, H, L, D/H)
-        attended = [
-            F.scaled_dot_product_attention(
-                q[:, :, start : start + biases.block], k, v, biases.rows(start)
-            )
-            for start in range(0, x.shape[1], biases.block)
-        ]
-        return torch.cat(attended, 2).transpose(1, 2).reshape(x.shape)
+        q, k, v = (self._split(each, x) for each in (q, k, self.value(x)))  # (B, H, L, D/H)
+        with torch.autocast("cpu", enabled=False):  # its backward pass is slower in bfloat16
+            attended = [
+                F.scaled_dot_product_attention(
+                    q[:, :, start : start + biases.block], k, v, biases.rows(start)
+                )
+                for start in range(0, x.shape[1], biases.block)
+            ]
+        whole = attended[0] if len(attended) == 1 else torch.cat(attended, 2)
+        return whole.transpose(1, 2).reshape(x.shape)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+    def _split(self, x: Tensor, like: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2).to(like.dtype)
 
 
 class GatedMLP(nn.Module):

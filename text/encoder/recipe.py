@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from text.encoder.sizes import EncoderSizes
+from text.encoder.sizes import EncoderSizes, Precision
 
 _NUMBERS = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 MOST_STEPS = 10**8
@@ -91,4 +91,8 @@ class Recipe(BaseModel):
     masked: Masked = Masked()
     pairs: Pairs = Pairs()
     multi_task: MultiTask = MultiTask()
+    precision: Precision = Field(
+        default="float32",
+        description="of products with weights; bfloat16: faster where the processor has it",
+    )
     seed: int = Field(default=20240226, ge=0, lt=2**63, description="of weights and batches")

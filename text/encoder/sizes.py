@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Variant = Literal["base", "qk_norm", "code"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class EncoderSizes(BaseModel):

@@ -18,6 +18,7 @@ from text.encoder.batches import Sampler, distinct, generator_of, padded, words_
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.masking import mask_words
 from text.encoder.recipe import Masked, MultiTask, Pairs
+from text.encoder.vectors import embed_batch
 from text.tokenizer import MASK, SPECIAL, Tokens
 
 DRAWN = 4  # candidates drawn for each place of a batch without repeated texts
@@ -106,8 +107,9 @@ class MaskedStage:
         ids[where] = torch.from_numpy(masked)
         tokens = self._network(ids, lengths)[where]  # (N, D)
         picked = torch.from_numpy(chosen)
-        logits = self._head(tokens[picked], self._network.embeddings.word_embeddings.weight)
-        return F.cross_entropy(logits, own[picked])
+        with self._network.casting():
+            logits = self._head(tokens[picked], self._network.embeddings.word_embeddings.weight)
+        return F.cross_entropy(logits.float(), own[picked])
 
 
 class PairsStage:
@@ -127,10 +129,8 @@ class PairsStage:
         kind = self._kinds[generator.choice(len(self._kinds), p=self._shares)]
         drawn = generator.permutation(len(kind.first))[: DRAWN * self._recipe.batch_size]
         rows = distinct(drawn, (kind.first, kind.second, kind.family), self._recipe.batch_size)
-        first, second = (
-            self._network.embed(*padded(kind.tokens, side[rows]))
-            for side in (kind.first, kind.second)
-        )
+        both = np.concatenate((kind.first[rows], kind.second[rows]))
+        first, second = embed_batch(self._network, kind.tokens, both).chunk(2)
         return objectives.pairs(first, second, self._recipe.temperature)
 
 
@@ -162,10 +162,8 @@ class MultiTaskStage:
     def _graded(self, generator: np.random.Generator) -> Tensor:
         kind = self._similarity[int(generator.integers(len(self._similarity)))]
         rows = stratified(kind.scores, self._recipe.similarity_batch, generator)
-        vectors = [
-            self._network.embed(*padded(kind.tokens, side[rows]))
-            for side in (kind.first, kind.second)
-        ]
+        both = np.concatenate((kind.first[rows], kind.second[rows]))
+        vectors = embed_batch(self._network, kind.tokens, both).chunk(2)
         loss = OBJECTIVES[self._recipe.similarity]
         return objectives.matryoshka(
             loss, self._widths, vectors, torch.from_numpy(kind.scores[rows])
@@ -178,10 +176,10 @@ class MultiTaskStage:
         drawn = generator.permutation(len(kind.queries))[: DRAWN * recipe.retrieval_batch]
         rows = distinct(drawn, (kind.queries, kind.passages, kind.family), recipe.retrieval_batch)
         chosen = generator.permuted(kind.negatives[rows], axis=1)[:, : recipe.negatives]
-        embed = self._network.embed
-        queries = embed(*padded(kind.tokens, kind.queries[rows]))
-        passages = embed(*padded(kind.tokens, kind.passages[rows]))
-        negatives = embed(*padded(kind.tokens, chosen.ravel())).view(*chosen.shape, -1)
+        texts = np.concatenate((kind.queries[rows], kind.passages[rows], chosen.ravel()))
+        vectors = embed_batch(self._network, kind.tokens, texts)
+        queries, passages, negatives = vectors.split((len(rows), len(rows), chosen.size))
+        negatives = negatives.view(*chosen.shape, -1)
         loss = partial(_hard_negatives, temperature=recipe.temperature)
         return objectives.matryoshka(loss, self._widths, (queries, passages, negatives))
 

@@ -1,4 +1,4 @@
-"""Encodes many texts: unit vectors in the order given, batches of like lengths."""
+"""Encodes many texts, in the order given, by chunks of like lengths, so that little is padded."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
-from text.encoder.batches import padded
+from text.encoder.batches import chunks, padded
 from text.encoder.checkpoint import Checkpoint
-from text.encoder.jinabert import JinaBert
+from text.encoder.jinabert import JinaBert, mean_pooled
 from text.tokenizer import TextTokenizer, Tokens
 from training.progress import OnProgress, no_progress
 
-MOST_TOKENS = 8192  # of a batch, padding included
+MOST_TOKENS = 8192  # of a chunk, padding included
+TRAINED_TOKENS = 4096  # of a chunk that is trained on
 
 
 class TorchEncoder:
@@ -46,24 +48,27 @@ def embed(
 ) -> NDArray[np.float32]:
     """Return unit vectors (N, D) of tokenised texts."""
     vectors = np.empty((len(tokens), network.sizes.hidden), np.float32)
-    order = np.argsort(tokens.lengths, kind="stable")
-    was_training = network.training
+    was_training, done = network.training, 0
     network.eval()
     with torch.inference_mode():
-        start = 0
-        while start < len(order):
-            stop = _end_of_batch(tokens.lengths[order], start)
-            rows = order[start:stop]
+        for rows in chunks(tokens.lengths, MOST_TOKENS):
             vectors[rows] = F.normalize(network.embed(*padded(tokens, rows)), dim=-1).numpy()
-            start = stop
-            on_progress("encode", start, len(order))
+            done += len(rows)
+            on_progress("encode", done, len(tokens))
     network.train(was_training)
     return vectors
 
 
-def _end_of_batch(lengths: NDArray[np.int64], start: int) -> int:
-    """Return the end of the largest batch, of ascending lengths, with at most MOST_TOKENS."""
-    stop = min(len(lengths), start + max(1, MOST_TOKENS // int(lengths[start])))
-    while stop > start + 1 and int(lengths[stop - 1]) * (stop - start) > MOST_TOKENS:
-        stop = start + (stop - start + 1) // 2
-    return stop
+def embed_batch(network: JinaBert, tokens: Tokens, rows: NDArray[np.int64]) -> Tensor:
+    """Return vectors (N, D) of the texts of a batch, for its gradient."""
+    parts = chunks(tokens.lengths[rows], TRAINED_TOKENS)
+    batches = [padded(tokens, rows[part]) for part in parts]
+    # One look-up, since the gradient of each would have the size of the table.
+    looked_up = network.embeddings(torch.cat([ids.ravel() for ids, _ in batches]))
+    vectors = [
+        mean_pooled(network.encode(x.view(*ids.shape, -1), lengths), lengths)
+        for (ids, lengths), x in zip(
+            batches, looked_up.split([ids.numel() for ids, _ in batches]), strict=True
+        )
+    ]
+    return torch.cat(vectors)[torch.from_numpy(np.argsort(np.concatenate(parts)))]

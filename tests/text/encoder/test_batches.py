@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from text.encoder.batches import POOL, Sampler, distinct, padded, words_of
+from text.encoder.batches import POOL, Sampler, chunks, distinct, padded, words_of
 from text.encoder.data import windows_of
 from text.tokenizer import END, PAD, START, Tokens
 
@@ -91,3 +91,14 @@ def test_windows_hold_every_token_once_in_order(lengths: list[int], longest: int
         assert all(w[0] == START and w[-1] == END for w in own)
         inner = np.concatenate([w[1:-1] for w in own]) if own else np.empty(0, np.int32)
         assert (inner == tokens.ids[tokens.offsets[text] + 1 : tokens.offsets[text + 1] - 1]).all()
+
+
+@given(lengths=st.lists(st.integers(2, 300), max_size=60), most=st.integers(1, 2000))
+def test_chunks_hold_every_text_once_within_their_tokens(lengths: list[int], most: int) -> None:
+    own = np.asarray(lengths, np.int64)
+    parts = chunks(own, most)
+    assert sorted(np.concatenate([*parts, []]).tolist()) == list(range(len(own)))
+    for part in parts:
+        assert len(part) == 1 or len(part) * own[part].max() <= most
+    ascending = [int(own[part].min()) for part in parts]
+    assert ascending == sorted(ascending)

@@ -151,6 +151,15 @@ def test_a_loss_that_is_not_finite_is_named_with_its_stage(tmp_path: Path) -> No
     assert torch.isfinite(module.weight).all()
 
 
+def test_bfloat16_is_refused_where_the_processor_has_none(
+    tiny: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("text.encoder.fit.has_bfloat16", lambda: False)
+    with pytest.raises(RunError, match=r"no bfloat16: give --set precision=float32"):
+        fit(tiny, RECIPES.resolve("tiny", settings=["precision=bfloat16"]), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["demo", "tiny"])
 def test_a_preset_gives_every_number(name: str) -> None:
     text = resources.files("text.encoder").joinpath(f"recipes/{name}.yaml").read_text()
