@@ -36,7 +36,7 @@ class Masked(BaseModel):
 
     model_config = _NUMBERS
 
-    steps: int = Field(default=1100, ge=0, le=MOST_STEPS, description="optimiser steps")
+    steps: int = Field(default=900, ge=0, le=MOST_STEPS, description="optimiser steps")
     batch_size: int = Field(default=64, ge=1, le=2**20, description="texts per step")
     longest: int = Field(default=128, ge=8, le=8192, description="tokens of a text")
     learning_rate: float = Field(default=2e-3, gt=0, le=10, description="peak; then linear to 0")
@@ -48,8 +48,8 @@ class Pairs(BaseModel):
 
     model_config = _NUMBERS
 
-    steps: int = Field(default=950, ge=0, le=MOST_STEPS, description="optimiser steps")
-    batch_size: int = Field(default=256, ge=2, le=2**20, description="pairs per step")
+    steps: int = Field(default=1300, ge=0, le=MOST_STEPS, description="optimiser steps")
+    batch_size: int = Field(default=128, ge=2, le=2**20, description="pairs per step")
     longest: int = Field(default=64, ge=8, le=8192, description="tokens of a text")
     learning_rate: float = Field(default=1.5e-3, gt=0, le=10, description="peak; then linear to 0")
     temperature: float = Field(default=0.05, gt=0, le=10, description="τ")
@@ -63,15 +63,15 @@ class MultiTask(BaseModel):
 
     model_config = _NUMBERS
 
-    steps: int = Field(default=260, ge=0, le=MOST_STEPS, description="optimiser steps")
+    steps: int = Field(default=280, ge=0, le=MOST_STEPS, description="optimiser steps")
     similarity: Similarity = Field(
         default="pearson", description="loss of every other batch; none: retrieval alone"
     )
     queries: int = Field(
         default=8000, ge=64, le=2**31, description="queries of a kind, with mined negatives"
     )
-    retrieval_batch: int = Field(default=48, ge=2, le=2**20, description="queries per step")
-    negatives: int = Field(default=7, ge=1, le=40, description="m, hard negatives of a query")
+    retrieval_batch: int = Field(default=32, ge=2, le=2**20, description="queries per step")
+    negatives: int = Field(default=5, ge=1, le=40, description="m, hard negatives of a query")
     similarity_batch: int = Field(default=128, ge=16, le=2**20, description="pairs per step")
     longest: int = Field(default=64, ge=8, le=8192, description="tokens of a text")
     learning_rate: float = Field(default=5e-4, gt=0, le=10, description="peak; then linear to 0")
