@@ -178,7 +178,7 @@ class MultiTaskStage:
         chosen = generator.permuted(kind.negatives[rows], axis=1)[:, : recipe.negatives]
         texts = np.concatenate((kind.queries[rows], kind.passages[rows], chosen.ravel()))
         vectors = embed_batch(self._network, kind.tokens, texts)
-        queries, passages, negatives = vectors.split((len(rows), len(rows), chosen.size))
+        queries, passages, negatives = torch.split(vectors, [len(rows), len(rows), chosen.size])
         negatives = negatives.view(*chosen.shape, -1)
         loss = partial(_hard_negatives, temperature=recipe.temperature)
         return objectives.matryoshka(loss, self._widths, (queries, passages, negatives))
