@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from feature_store.terminal import escape_unencodable
-from text.cli import corpus, encoder
+from text.cli import corpus, encoder, published
 
 app = typer.Typer(
     help="Train and evaluate bilingual text encoders, from corpora built of named packages.",
@@ -17,6 +17,7 @@ app.add_typer(corpus.app, name="corpus")
 app.add_typer(encoder.recipes, name="recipe")
 app.command("fit")(encoder.fit)
 app.command("evaluate")(encoder.evaluate)
+app.command("import-jina")(published.import_jina)
 
 
 if __name__ == "__main__":

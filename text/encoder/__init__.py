@@ -1,5 +1,5 @@
-"""Trains text encoders: tokens, network, objectives, three stages, checkpoints.
+"""Trains and imports text encoders: network, objectives, three stages, checkpoints.
 
 May import ``training``'s recipe files and progress, ``text.corpus`` and ``text.tokenizer``; torch.
-Start reading at ``fit``, then ``stages`` and ``jinabert``.
+Start reading at ``fit``, then ``stages``, ``jinabert`` and ``published``.
 """

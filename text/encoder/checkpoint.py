@@ -23,7 +23,7 @@ from torch import Tensor
 
 from feature_store.wording import worded
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
-from text.encoder.sizes import EncoderSizes, Variant
+from text.encoder.sizes import EncoderSizes, Variant, vocabulary_fault
 from text.tokenizer import TextTokenizer, TokenizerError
 from training.checkpoint import CheckpointError, check_out, replace_folder
 from training.output import writing
@@ -43,6 +43,7 @@ _KEYS = {
     "layer_norm_eps": "norm_epsilon",
     "initializer_range": "initial_deviation",
 }
+PUBLISHED = {own: published for published, own in _KEYS.items()}
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,8 @@ def load(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder / CONFIG}: {worded(error)}") from error
     except KeyError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error.args[0]} is missing") from error
-    if tokenizer.vocabulary != sizes.vocabulary:
-        raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.vocabulary} tokens, "
-            f"{CONFIG} {sizes.vocabulary}: files of two checkpoints"
-        )
+    if fault := vocabulary_fault(tokenizer.vocabulary, sizes.vocabulary):
+        raise CheckpointError(f"{folder}: {fault} of {CONFIG}: files of two checkpoints")
     network, head = JinaBert(sizes), MaskedLanguageHead(sizes)
     own = {name: x for name, x in tensors.items() if not name.startswith(HEAD)}
     of_head = {name.removeprefix(HEAD): x for name, x in tensors.items() if name.startswith(HEAD)}

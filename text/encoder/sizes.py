@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Variant = Literal["base", "qk_norm", "code"]
 Precision = Literal["float32", "bfloat16"]
+LARGEST_MULTIPLE = 512  # that the rows of word tables are rounded up to
 
 
 class EncoderSizes(BaseModel):
@@ -22,7 +23,7 @@ class EncoderSizes(BaseModel):
         default="base",
         description="qk_norm: layer norm of queries and keys (Spanish); code: the code variant",
     )
-    vocabulary: int = Field(default=16_384, ge=261, le=2**24, description="tokens")
+    vocabulary: int = Field(default=16_384, ge=6, le=2**24, description="tokens")
     hidden: int = Field(default=192, ge=1, le=8192, description="D, of a token's vector")
     layers: int = Field(default=3, ge=1, le=96, description="transformer layers")
     heads: int = Field(default=3, ge=1, le=256, description="attention heads, a divisor of hidden")
@@ -39,3 +40,15 @@ class EncoderSizes(BaseModel):
         if self.hidden % self.heads:
             raise ValueError(f"hidden {self.hidden} is no multiple of heads {self.heads}")
         return self
+
+
+def vocabulary_fault(tokens: int, rows: int) -> str | None:
+    """Describe ids without a row, or more rows than padding explains.
+
+    Published word tables are rounded up, to a power of two or by up to 2 %.
+    """
+    if tokens > rows:
+        return f"the tokenizer has {tokens} tokens, more than the {rows} rows"
+    if rows - tokens >= max(min(rows & -rows, LARGEST_MULTIPLE), rows // 50, 1):
+        return f"the tokenizer has {tokens} tokens, too few for the {rows} rows"
+    return None
