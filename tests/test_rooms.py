@@ -22,7 +22,7 @@ ROOMS = {
     "model_export": {"feature_store", "training"},
     "service": {"feature_store", "model_export"},
     "loadtest": {"feature_store", "model_export"},  # knows the service by HTTP alone
-    "text": {"feature_store", "training"},
+    "text": {"feature_store", "training", "model_export"},
 }
 BUNDLE = "model_export.bundle"  # what runs without torch: all that these may import of the export
 RUNTIME = ("service", "loadtest")
@@ -43,9 +43,21 @@ TEXT: dict[str, set[str]] = {
     "training": set(),
     "text.corpus": {"training"},
     "text.tokenizer": set(),
+    BUNDLE: set(),
+    "model_export.graphs": {"training", BUNDLE},
+    "model_export.bench": {"training", BUNDLE, "model_export.graphs"},
 }
 TEXT["text.encoder"] = {"training", "text.corpus", "text.tokenizer"}
 TEXT["text.evaluate"] = {"training", "text.corpus"}
+TEXT["text.runtime"] = {BUNDLE, "text.tokenizer"}
+TEXT["text.export"] = {
+    *TEXT["text.encoder"],
+    *TEXT["model_export.bench"],
+    "model_export.bench",
+    "text.encoder",
+    "text.evaluate",
+    "text.runtime",
+}
 TEXT["text.cli"] = set(TEXT)
 
 # Room or file of ``service`` → those it may import besides itself, from the lowest up.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from feature_store.terminal import escape_unencodable
-from text.cli import corpus, encoder, published
+from text.cli import bench, corpus, encoder, export, published
 
 app = typer.Typer(
     help="Train and evaluate bilingual text encoders, from corpora built of named packages.",
@@ -18,6 +18,11 @@ app.add_typer(encoder.recipes, name="recipe")
 app.command("fit")(encoder.fit)
 app.command("evaluate")(encoder.evaluate)
 app.command("import-jina")(published.import_jina)
+app.command("build")(export.build)
+app.command("verify")(export.verify)
+app.command("info")(export.info)
+app.command("sign")(export.sign)
+app.command("bench")(bench.bench)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import hashlib
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from model_export.bundle.manifest import (
     FileRecord,
     Manifest,
 )
+from model_export.bundle.publishing import publish, staging_folder
 
 logger = logging.getLogger(__name__)
 MOST_SHOWN = 200  # characters of a manifest quoted in a message
@@ -213,22 +213,21 @@ def required(manifest: Manifest) -> set[str]:
     return {GOLDEN, *(f"{g}{kind}" for g in manifest.graphs for kind in (".onnx", ".weights"))}
 
 
-def check_file(file: Path, record: FileRecord) -> None:
+def check_file(file: Path, record: FileRecord, remedy: str = REBUILD) -> None:
     """Raise BundleError unless ``file`` has the size and the digest of ``record``."""
     try:
         with plain_files.opened(file) as (descriptor, status):
             if status.st_size != record.size:
                 raise BundleError(
-                    f"{file}: {status.st_size} bytes, and the manifest says {record.size}; "
-                    f"{REBUILD}"
+                    f"{file}: {status.st_size} bytes, and the manifest says {record.size}; {remedy}"
                 )
             with os.fdopen(os.dup(descriptor), "rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise BundleError(f"{file}: cannot be read: {error.strerror}; {REBUILD}") from error
+        raise BundleError(f"{file}: cannot be read: {error.strerror}; {remedy}") from error
     if found != record.sha256:
         raise BundleError(
-            f"{file}: sha-256 {found[:16]}…, and the manifest says {record.sha256[:16]}…; {REBUILD}"
+            f"{file}: sha-256 {found[:16]}…, and the manifest says {record.sha256[:16]}…; {remedy}"
         )
 
 
@@ -254,35 +253,14 @@ class Staging:
 
     def publish(self, manifest: Manifest) -> Bundle:
         """Write the manifest, fsync everything, rename the folder to its version."""
-        (self.path / MANIFEST).write_bytes(
-            orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n"
-        )
-        for path in (*self.path.iterdir(), self.path):
-            _force_to_disk(path)
-        models = self.path.parent
-        _refuse_existing(models, self.version)
-        final = models / self.version
-        try:
-            self.path.rename(final)
-        except OSError as error:
-            raise BundleError(f"{final}: cannot be published: {error.strerror}") from error
-        _force_to_disk(models)
-        return Bundle(final, manifest)
+        return Bundle(publish(self.path, self.version, manifest), manifest)
 
 
 @contextmanager
 def staged(models: Path, version: str, schema: FeatureSchema) -> Iterator[Staging]:
     """Create a folder to write a bundle into; removed at the end unless published."""
-    _refuse_existing(models, version)
-    folder = models / f".{version}.{os.getpid()}.partial"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise BundleError(f"{folder}: cannot be created: {error.strerror}") from error
-    try:
+    with staging_folder(models, version) as folder:
         yield Staging(folder, version, schema)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_version(version: str) -> str:
@@ -303,18 +281,3 @@ def free_version(models: Path, now: datetime) -> str:
         number += 1
         version = f"{stamp}-{number}"
     return version
-
-
-def _refuse_existing(models: Path, version: str) -> None:
-    if (models / version).exists():
-        raise BundleError(
-            f"{models / version}: exists, and a version is immutable; give another --version"
-        )
-
-
-def _force_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,6 +16,7 @@ from model_export.bundle.errors import BundleError, ProviderError, said
 
 Provider = Literal["cpu", "cuda"]
 ProviderChoice = Literal["cpu", "cuda", "auto"]
+REBUILD = "rebuild the bundle with `python -m model_export build`"
 PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -28,7 +29,12 @@ class Placement:
 
 
 def open_session(
-    graph: Path, threads: int, provider: Provider = "cpu", *, tf32: bool = False
+    graph: Path,
+    threads: int,
+    provider: Provider = "cpu",
+    *,
+    tf32: bool = False,
+    remedy: str = REBUILD,
 ) -> onnxruntime.InferenceSession:
     """Open a session. Raises BundleError, or ProviderError if it would run elsewhere."""
     options = onnxruntime.SessionOptions()
@@ -57,7 +63,7 @@ def open_session(
             ) from error
         raise BundleError(
             f"{graph}: onnxruntime {onnxruntime.__version__} cannot load it: {said(error)}; "
-            "rebuild the bundle with `python -m model_export build`"
+            f"{remedy}"
         ) from error
     in_force = session.get_providers()[0]
     if in_force != name:

@@ -5,6 +5,7 @@ The weights bypass protobuf and its limit of 2 GiB: an item table may be larger.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ INLINE_BYTES = 256  # constants up to this size (shapes, scalars) stay in the gr
 _KINDS = {
     "float32": TensorProto.FLOAT,
     "int8": TensorProto.INT8,
+    "uint8": TensorProto.UINT8,
     "int32": TensorProto.INT32,
     "int64": TensorProto.INT64,
 }
@@ -76,6 +78,11 @@ class GraphWriter:
             )
         )
         return outputs
+
+    @property
+    def constants(self) -> Mapping[str, NDArray[Any]]:
+        """The weights by name, as they are stored."""
+        return self._constants
 
     @property
     def weights_file(self) -> str:

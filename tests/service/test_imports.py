@@ -28,7 +28,9 @@ def modules(room: str) -> list[str]:
     return [room, *(m.name for m in pkgutil.walk_packages(paths, f"{room}."))]
 
 
-@pytest.mark.parametrize("room", ["service", "feature_store", "loadtest", "text.corpus"])
+@pytest.mark.parametrize(
+    "room", ["service", "feature_store", "loadtest", "text.corpus", "text.runtime"]
+)
 def test_a_room_of_the_runtime_imports_without_the_training_packages(room: str) -> None:
     found = modules(room)
     assert len(found) > 3

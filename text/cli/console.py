@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from feature_store.wording import with_file
+from model_export.bundle.errors import BundleError
 from text.corpus.errors import CorpusError
 from training.cli.console import AsJson, fail, progress, screen
 from training.recipe_files import RecipeError
@@ -19,6 +20,8 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except (CorpusError, RecipeError) as error:
+        fail(str(error))
+    except BundleError as error:
         fail(str(error))
     except OSError as error:
         fail(with_file(error))

@@ -1,0 +1,63 @@
+"""Publishes folders atomically: written under a temporary name, forced to disk, renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+from pydantic import BaseModel
+
+from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import MANIFEST
+
+
+@contextmanager
+def staging_folder(models: Path, version: str) -> Iterator[Path]:
+    """Create a folder to write ``models/VERSION`` into; removed at the end unless published."""
+    _refuse_existing(models, version)
+    folder = models / f".{version}.{os.getpid()}.partial"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be created: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, version: str, manifest: BaseModel) -> Path:
+    """Write the manifest, fsync everything, rename the folder to its version; return its path."""
+    (folder / MANIFEST).write_bytes(
+        orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n"
+    )
+    for path in (*folder.iterdir(), folder):
+        _force_to_disk(path)
+    models = folder.parent
+    _refuse_existing(models, version)
+    final = models / version
+    try:
+        folder.rename(final)
+    except OSError as error:
+        raise BundleError(f"{final}: cannot be published: {error.strerror}") from error
+    _force_to_disk(models)
+    return final
+
+
+def _refuse_existing(models: Path, version: str) -> None:
+    if (models / version).exists():
+        raise BundleError(
+            f"{models / version}: exists, and a version is immutable; give another --version"
+        )
+
+
+def _force_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,135 @@
+"""Builds an encoder bundle from a checkpoint: fold, write graphs, golden answers, publish."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from model_export.bundle.bundle import check_version, digest, free_version
+from model_export.bundle.errors import BundleError
+from model_export.bundle.publishing import publish, staging_folder
+from text.encoder.checkpoint import WEIGHTS as CHECKPOINT_WEIGHTS
+from text.encoder.checkpoint import load
+from text.encoder.sizes import EncoderSizes
+from text.export.folded import FoldedEncoder
+from text.export.golden import golden_texts
+from text.export.int8 import Int8, Quantised
+from text.export.packed import packed
+from text.export.shared_weights import save
+from text.runtime.bundle import EncoderBundle
+from text.runtime.encoder import TextEncoder
+from text.runtime.golden import GoldenTexts
+from text.runtime.manifest import (
+    FORMAT,
+    GOLDEN,
+    TOKENIZER,
+    TOLERANCE,
+    WEIGHTS,
+    EncoderManifest,
+    EncoderShape,
+    Lengths,
+    Origin,
+    Parity,
+)
+from text.runtime.verify import check_golden
+from training.checkpoint import CheckpointError
+
+LONGEST = 8192
+ROW, CALL = 32, 512  # docs/text.md has the measurement
+FOLD = "fold the weights and write the graphs"
+GOLDEN_ANSWERS = "compute golden answers"
+COMPARE = "compare the graphs with them"
+GATE = "compare int8 with float32"
+PUBLISH = "compute digests and publish"
+STEPS = (FOLD, GOLDEN_ANSWERS, COMPARE, GATE, PUBLISH)  # GATE with int8 alone
+Announce = Callable[[str], None]
+
+
+def build(
+    checkpoint: Path,
+    out: Path,
+    *,
+    version: str | None = None,
+    longest: int = LONGEST,
+    int8: Int8 | None = None,
+    announce: Announce = lambda step: None,
+) -> EncoderBundle:
+    """Build and publish ``out/VERSION``.
+
+    Raises ParityError where an answer differs from PyTorch's, GateError where int8 differs too
+    much, or BundleError; then nothing is published. ``announce`` is called with each of ``STEPS``.
+    """
+    created = datetime.now(UTC)
+    version = check_version(version) if version else free_version(out, created)
+    try:
+        loaded = load(checkpoint)
+    except CheckpointError as error:
+        raise BundleError(str(error)) from error
+    with staging_folder(out, version) as folder:
+        announce(FOLD)
+        encoder = FoldedEncoder.of(loaded.network)
+        graphs = [packed(encoder)]
+        quantised = None
+        if int8 is not None:
+            quantised = Quantised.of(encoder, loaded.tokenizer, int8, ROW, CALL)
+            graphs.append(quantised.graph())
+        save(graphs, folder, WEIGHTS)
+        shutil.copyfile(checkpoint / TOKENIZER, folder / TOKENIZER)
+
+        announce(GOLDEN_ANSWERS)
+        golden = golden_texts(loaded.network, loaded.tokenizer, longest)
+        golden.save(folder / GOLDEN)
+
+        manifest = EncoderManifest(
+            format=FORMAT,
+            version=version,
+            created=created,
+            languages=loaded.training.get("corpus", {}).get("languages", []),
+            shape=_shape(loaded.network.sizes),
+            lengths=Lengths(longest=longest, trained=_trained(loaded.training), row=ROW, call=CALL),
+            parity=Parity(tolerance=TOLERANCE, max_abs_error=0, worst_case="", cases=0),
+            training=Origin(
+                checkpoint=checkpoint.resolve().name,
+                weights_sha256=digest(checkpoint / CHECKPOINT_WEIGHTS).sha256,
+                corpus=loaded.training.get("corpus", {}).get("digest"),
+            ),
+            files={file.name: digest(file) for file in sorted(folder.iterdir())},
+        )
+        bundle = EncoderBundle(folder, manifest)
+        announce(COMPARE)
+        found: dict[str, Any] = {"parity": _compared(bundle, golden)}
+        if quantised is not None:
+            announce(GATE)
+            found["gates"] = {"int8": quantised.through_the_gate(bundle)}
+
+        announce(PUBLISH)
+        manifest = manifest.model_copy(update=found)
+        return EncoderBundle(publish(folder, version, manifest), manifest)
+
+
+def _compared(bundle: EncoderBundle, golden: GoldenTexts) -> Parity:
+    difference = check_golden(TextEncoder(bundle), golden)
+    return Parity(
+        tolerance=TOLERANCE,
+        max_abs_error=difference.max_abs_error,
+        worst_case=difference.worst_case,
+        cases=difference.cases,
+    )
+
+
+def _shape(sizes: EncoderSizes) -> EncoderShape:
+    return EncoderShape(**sizes.model_dump(exclude={"initial_deviation"}))
+
+
+def _trained(training: Mapping[str, Any]) -> int | None:
+    """Longest text of training, in tokens; None for a checkpoint without a recipe."""
+    stages = training.get("recipe", {})
+    lengths = [
+        stage["longest"]
+        for name, stage in stages.items()
+        if name in ("masked", "pairs", "multi_task") and stage.get("steps")
+    ]
+    return max(lengths, default=None)

@@ -1,0 +1,107 @@
+"""Opens encoder bundles: folders that ``python -m text build`` publishes, immutable.
+
+encoders/20261129T093000Z/
+    manifest.json        metadata; sizes and digests of the other files
+    manifest.sig         Ed25519 signature of the manifest (optional)
+    tokenizer.json       the checkpoint's tokenizer
+    encoder.onnx         rows of several texts -> unit vectors
+    encoder.weights      weights of all float32 graphs
+    golden.npz           texts of every length class and PyTorch's answers in float64
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from pydantic import ValidationError
+
+from feature_store.wording import worded
+from model_export.bundle import plain_files
+from model_export.bundle.bundle import check_file
+from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import MOST_MANIFEST_BYTES, MOST_MANIFEST_VALUES
+from model_export.bundle.signature import PublicKeys, read_signature
+from text.runtime.manifest import (
+    FORMAT,
+    GOLDEN,
+    MANIFEST,
+    PACKED,
+    TOKENIZER,
+    WEIGHTS,
+    EncoderManifest,
+)
+
+REBUILD = "copy the bundle again or rebuild it with `python -m text build`"
+REQUIRED = (f"{PACKED}.onnx", WEIGHTS, TOKENIZER, GOLDEN)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderBundle:
+    """An encoder bundle whose files have been checked."""
+
+    path: Path
+    manifest: EncoderManifest
+
+    @classmethod
+    def open(cls, path: Path | str, keys: PublicKeys | None = None) -> EncoderBundle:
+        """Open a bundle; verify its signature, where keys are given, and every file's digest.
+
+        Raises BundleError.
+        """
+        path = Path(path)
+        try:
+            content = plain_files.read(path / MANIFEST, MOST_MANIFEST_BYTES)
+        except FileNotFoundError:
+            raise BundleError(
+                f"{path / MANIFEST}: not found, so {path} is not an encoder bundle; {REBUILD}"
+            ) from None
+        if keys is not None:
+            keys.check(path, content, read_signature(path))
+        manifest = parse_manifest(path, content)
+        for name, record in manifest.files.items():
+            check_file(path / name, record, REBUILD)
+        return cls(path, manifest)
+
+    def graph(self, name: str) -> Path:
+        return self.path / f"{name}.onnx"
+
+    @property
+    def digest(self) -> str:
+        """Digest of what the answers depend on: tokenizer, graphs, weights."""
+        files = self.manifest.files
+        named = (f"{name} {files[name].sha256}\n" for name in sorted(files) if name != GOLDEN)
+        return hashlib.sha256("".join(named).encode()).hexdigest()
+
+
+def parse_manifest(path: Path, content: bytes) -> EncoderManifest:
+    """Parse the manifest of the bundle at ``path``. Raises BundleError."""
+    file = path / MANIFEST
+    if content.count(b",") >= MOST_MANIFEST_VALUES:
+        raise BundleError(f"{file}: more than {MOST_MANIFEST_VALUES:,} values; {REBUILD}")
+    try:
+        values = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise BundleError(f"{file}: not JSON: {error}; {REBUILD}") from None
+    if not isinstance(values, dict) or "shape" not in values:
+        raise BundleError(f"{file}: not of an encoder bundle, but of another kind; {REBUILD}")
+    if values.get("format") != FORMAT:
+        raise BundleError(
+            f"{file}: format: {str(values.get('format'))[:40]}, and this release reads {FORMAT}; "
+            "rebuild the bundle with this release, or use the one that wrote it"
+        )
+    try:
+        manifest = EncoderManifest.model_validate(values)
+    except ValidationError as error:
+        raise BundleError(f"{file}: {worded(error)[:400]}; {REBUILD}") from None
+    missing = [name for name in REQUIRED if name not in manifest.files]
+    if missing:
+        raise BundleError(f"{file}: files: {', '.join(missing)} not listed; {REBUILD}")
+    if path.resolve().name != manifest.version:
+        raise BundleError(
+            f"{file}: version: {manifest.version!r} in a folder named {path.resolve().name!r}; "
+            "give the folder its version's name"
+        )
+    return manifest

@@ -1,0 +1,189 @@
+"""Encodes texts with an encoder bundle: unit vectors, exact in any company."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_export.bundle.errors import BundleError
+from model_export.bundle.signature import PublicKeys
+from text.runtime.bundle import REBUILD, EncoderBundle
+from text.runtime.cache import Entry, VectorCache
+from text.runtime.errors import TextError, TextTooLong
+from text.runtime.manifest import INT8, PACKED, Precision
+from text.runtime.packed_graph import PackedGraph
+from text.tokenizer import TextTokenizer, TokenizerError, Tokens
+
+SPECIAL = 2  # tokens around a text's own
+MOST_COUNTED = 16  # times the longest length: a longer text's tokens are not counted to the end
+MOST_OFF = 1e-3  # of a unit vector's length from 1
+GRAPHS: dict[Precision, str] = {"fp32": PACKED, "int8": INT8}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Answers in the order of the texts."""
+
+    vectors: NDArray[np.float32]  # (N, D), unit length
+    tokens: NDArray[np.int64]  # (N,) read of each text, special tokens included
+    truncated: NDArray[np.bool_]  # (N,) texts whose end was cut
+
+
+class TextEncoder:
+    """Encodes texts; safe to use from several threads."""
+
+    def __init__(
+        self,
+        bundle: EncoderBundle,
+        threads: int = 1,
+        precision: Precision = "fp32",
+        cache: VectorCache | None = None,
+    ) -> None:
+        self.bundle, self.manifest = bundle, bundle.manifest
+        name = GRAPHS[precision]
+        if name not in self.manifest.graphs:
+            raise BundleError(
+                f"{bundle.path}: holds no {precision} graph; build it with "
+                f"`python -m text build CHECKPOINT --{precision}`"
+            )
+        try:
+            self.tokenizer = TextTokenizer.load(bundle.path)
+        except TokenizerError as error:
+            raise BundleError(f"{error}; {REBUILD}") from error
+        if self.tokenizer.vocabulary > self.manifest.shape.vocabulary:
+            raise BundleError(
+                f"{bundle.path}: the tokenizer has {self.tokenizer.vocabulary:,} tokens, the "
+                f"network {self.manifest.shape.vocabulary:,}; {REBUILD}"
+            )
+        lengths = self.manifest.lengths
+        self._graph = PackedGraph(bundle.graph(name), threads, lengths.row, lengths.call)
+        self._cache, self._key = cache, f"{bundle.digest} {precision}"
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path | str,
+        threads: int = 1,
+        *,
+        precision: Precision = "fp32",
+        cache: VectorCache | None = None,
+        keys: PublicKeys | None = None,
+    ) -> TextEncoder:
+        """Open a bundle's folder. Raises BundleError."""
+        return cls(EncoderBundle.open(folder, keys), threads, precision, cache)
+
+    @property
+    def width(self) -> int:
+        """D, numbers of a vector."""
+        return self.manifest.shape.hidden
+
+    def encode(self, texts: Sequence[str], *, truncate: bool = False) -> Encoded:
+        """Encode texts. Raises TextError, which names the text, and encodes none then.
+
+        A text of more tokens than the bundle allows is cut if ``truncate``, else TextTooLong.
+        """
+        answer = Encoded(
+            np.empty((len(texts), self.width), np.float32),
+            np.zeros(len(texts), np.int64),
+            np.zeros(len(texts), np.bool_),
+        )
+        wanted = self._not_cached(texts, truncate, answer)
+        if wanted:
+            self._fill(texts, wanted, truncate, answer)
+        return answer
+
+    def vectors(self, tokens: Tokens) -> NDArray[np.float32]:
+        """Return unit vectors (N, D) of tokenised texts."""
+        return self._graph.vectors(tokens)
+
+    def _not_cached(self, texts: Sequence[str], truncate: bool, answer: Encoded) -> list[int]:
+        """Fill in what the cache has; return the places of the other texts."""
+        if self._cache is None:
+            return list(range(len(texts)))
+        missing = []
+        for i, text in enumerate(texts):
+            entry = self._cache.get(VectorCache.key(self._key, text))
+            if entry is None or (entry.truncated and not truncate):
+                missing.append(i)
+                continue
+            answer.vectors[i], answer.tokens[i] = entry.vector, entry.tokens
+            answer.truncated[i] = entry.truncated
+        return missing
+
+    def _fill(
+        self, texts: Sequence[str], wanted: list[int], truncate: bool, answer: Encoded
+    ) -> None:
+        tokens, truncated = self._tokenised(texts, wanted, truncate)
+        vectors = self.vectors(tokens)
+        for place in np.flatnonzero(~_is_unit(vectors)).tolist():
+            self._refuse_alone(texts, wanted, tokens, vectors, place)
+        answer.vectors[wanted], answer.tokens[wanted] = vectors, tokens.lengths
+        answer.truncated[wanted] = truncated
+        if self._cache is not None:
+            for place, i in enumerate(wanted):
+                entry = Entry(
+                    vectors[place].copy(), int(tokens.lengths[place]), bool(truncated[place])
+                )
+                self._cache.put(VectorCache.key(self._key, texts[i]), entry)
+
+    def _tokenised(
+        self, texts: Sequence[str], wanted: list[int], truncate: bool
+    ) -> tuple[Tokens, NDArray[np.bool_]]:
+        for i in wanted:
+            _refuse_surrogates(i, texts[i])
+        longest = self.manifest.lengths.longest
+        # One token more than is read shows which texts are longer.
+        tokens = self.tokenizer.encode([texts[i] for i in wanted], longest + 1)
+        empty = tokens.lengths <= SPECIAL
+        if empty.any():
+            i = wanted[int(np.flatnonzero(empty)[0])]
+            raise TextError(i, texts[i], "no tokens: an empty text has no vector; leave it out")
+        truncated = tokens.lengths > longest
+        if not truncated.any():
+            return tokens, truncated
+        if not truncate:
+            i = wanted[int(np.flatnonzero(truncated)[0])]
+            raise self._too_long(i, texts[i])
+        return self.tokenizer.encode([texts[i] for i in wanted], longest), truncated
+
+    def _too_long(self, i: int, text: str) -> TextTooLong:
+        longest = self.manifest.lengths.longest
+        most = MOST_COUNTED * longest
+        count = int(self.tokenizer.encode([text], most + 1).lengths[0])
+        said = f"{count:,}" if count <= most else f"more than {most:,}"
+        fault = f"{said} tokens, at most {longest:,} are read; shorten the text or ask to truncate"
+        return TextTooLong(i, text, fault, count)
+
+    def _refuse_alone(
+        self,
+        texts: Sequence[str],
+        wanted: list[int],
+        tokens: Tokens,
+        vectors: NDArray[np.float32],
+        place: int,
+    ) -> None:
+        """Encode a text alone: not a number in one text spoils all of its row."""
+        vectors[place] = self._graph.alone(tokens, place)
+        if not _is_unit(vectors[place : place + 1])[0]:
+            i = wanted[place]
+            raise TextError(i, texts[i], "its vector is not finite; check the encoder's weights")
+
+
+def _is_unit(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(N,) whether each vector is finite and has length 1."""
+    with np.errstate(all="ignore"):
+        near: NDArray[np.bool_] = np.abs(np.linalg.norm(vectors, axis=1) - 1) <= MOST_OFF
+    return near
+
+
+def _refuse_surrogates(i: int, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(
+            i, text, f"not valid Unicode: a lone surrogate at character {error.start}"
+        ) from None

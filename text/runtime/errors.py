@@ -1,0 +1,26 @@
+"""The errors of encoding; bundles raise ``model_export``'s BundleError."""
+
+from __future__ import annotations
+
+MOST_SHOWN = 40  # characters of a text in a message
+
+
+class TextError(ValueError):
+    """A text that cannot be encoded; ``index`` is its place in the list."""
+
+    def __init__(self, index: int, text: str, fault: str) -> None:
+        self.index, self.fault = index, fault
+        super().__init__(f"text {index} ({shown(text)}): {fault}")
+
+
+class TextTooLong(TextError):
+    """A text of more tokens than the encoder reads; ``tokens`` is their number, at least."""
+
+    def __init__(self, index: int, text: str, fault: str, tokens: int) -> None:
+        super().__init__(index, text, fault)
+        self.tokens = tokens
+
+
+def shown(text: str) -> str:
+    """Quote the beginning of a text, printable."""
+    return ascii(text[:MOST_SHOWN]) + ("…" if len(text) > MOST_SHOWN else "")

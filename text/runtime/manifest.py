@@ -1,0 +1,106 @@
+"""The format of an encoder bundle's ``manifest.json``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from model_export.bundle.manifest import GOLDEN, MANIFEST, FileName, FileRecord, Version
+
+__all__ = ["GOLDEN", "MANIFEST", "FileName", "FileRecord", "Version"]
+
+FORMAT: Literal[1] = 1
+TOKENIZER = "tokenizer.json"
+WEIGHTS = "encoder.weights"  # of all float32 graphs
+PACKED, LONG, INT8 = "encoder", "encoder.long", "encoder.int8"  # graphs: NAME.onnx
+TOLERANCE = 2e-6  # of a number of a unit vector
+MOST_RHO_LOSS, LEAST_OVERLAP = 0.005, 0.95  # limits of the gate
+MOST_FILES = 64
+
+Precision = Literal["fp32", "int8"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderShape(_Frozen):
+    """The network's sizes, by the names of ``text/encoder/recipes``."""
+
+    variant: Literal["base", "qk_norm", "code"]
+    activation: Literal["gelu", "relu"]
+    vocabulary: Annotated[int, Field(ge=1)]
+    hidden: Annotated[int, Field(ge=1)]  # D, of a vector
+    layers: Annotated[int, Field(ge=1)]
+    heads: Annotated[int, Field(ge=1)]
+    intermediate: Annotated[int, Field(ge=1)]
+    token_types: Annotated[int, Field(ge=1)]
+    norm_epsilon: float
+
+
+class Lengths(_Frozen):
+    """Lengths in tokens, special tokens included."""
+
+    longest: Annotated[int, Field(ge=3)]  # allowed; longer texts are refused, or cut if asked
+    trained: int | None  # longest of training, where it is known
+    row: Annotated[int, Field(ge=1)]  # least length of a row of several texts
+    call: Annotated[int, Field(ge=1)]  # tokens of one run of the graph, unless a text has more
+
+
+class Origin(_Frozen):
+    """Origin of the weights."""
+
+    checkpoint: str | None = None  # the folder's name
+    weights_sha256: str | None = None  # of the checkpoint's tensors
+    corpus: str | None = None  # digest of the corpus
+    metrics: dict[str, Any] = {}
+
+
+class Parity(_Frozen):
+    """Error of the float32 graphs against PyTorch in float64, at the build."""
+
+    tolerance: float
+    max_abs_error: float  # of a number of a unit vector
+    worst_case: str
+    cases: int
+
+
+class Gate(_Frozen):
+    """Differences of another number format from float32 on texts of a corpus."""
+
+    passed: bool
+    forced: bool  # published although it did not pass
+    data: str  # digest of the corpus
+    texts: int
+    overlap: float  # share of each text's 10 nearest texts that are the same
+    pairs: int  # graded; 0 where the corpus has none
+    rho: float | None  # Spearman's correlation of cosines and grades
+    rho_float32: float | None
+    max_abs_error: float  # of a number of a unit vector
+    kept: list[str] = []  # products left in float32
+
+    @property
+    def rho_loss(self) -> float:
+        """How much lower the correlation is than that of float32."""
+        if self.rho is None or self.rho_float32 is None:
+            return 0.0
+        return self.rho_float32 - self.rho
+
+
+class EncoderManifest(_Frozen):
+    format: Literal[1]
+    version: Version
+    created: AwareDatetime  # UTC; orders versions
+    languages: list[str]  # of the corpus; empty where it is not known
+    shape: EncoderShape
+    lengths: Lengths
+    parity: Parity
+    training: Origin
+    gates: dict[str, Gate] = {}  # by precision
+    files: Annotated[dict[FileName, FileRecord], Field(max_length=MOST_FILES)]
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of this bundle's graphs."""
+        return tuple(g for g in (PACKED, LONG, INT8) if f"{g}.onnx" in self.files)
