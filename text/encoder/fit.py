@@ -91,7 +91,8 @@ def _claimed(kept: Path, identity: str) -> Path:
     """Return the folder of a run, made for recipe and corpus, or kept of a run of the same."""
     file = kept / IDENTITY
     if not file.exists():
-        kept.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)  # what a kill left of one that was being deleted
+        kept.mkdir(parents=True)
         file.write_text(identity)
     elif file.read_text() != identity:
         raise RunError(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.text.encoder.killing import Runs, same_weights
 from text.corpus.corpus import Corpus
 from text.encoder import checkpoint
 from text.encoder.fit import fit
@@ -67,10 +68,33 @@ def test_a_run_killed_five_times_in_each_stage_ends_with_the_same_weights(
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "killed"}
 
 
+def test_processes_killed_in_each_stage_leave_a_run_that_ends_with_the_same_weights(
+    tiny: Corpus, tmp_path: Path
+) -> None:
+    runs = Runs(tiny.folder, small("masked.steps=4", "pairs.steps=4"))
+    runs.whole(tmp_path / "whole")
+    kills = [runs.kill(tmp_path / "killed", stage, 2, delay_s=0.002) for stage in STEPS]
+    runs.whole(tmp_path / "killed")
+    resumed = [kill.first for kill in kills]
+    assert resumed[0] == ("masked", 1)
+    assert resumed[1] != ("masked", 1)
+    assert resumed[2] not in (("masked", 1), ("pairs", 1))
+    assert same_weights(tmp_path / "whole", tmp_path / "killed")
+
+
 def test_a_state_of_another_recipe_is_refused(tiny: Corpus, tmp_path: Path) -> None:
     killed_at("pairs", 3, tiny, small(), tmp_path / "out")
     with pytest.raises(RunError, match="another recipe or corpus"):
         fit(tiny, small("pairs.temperature=0.07"), tmp_path / "out")
+
+
+def test_what_a_kill_left_of_a_deleted_run_is_not_resumed(tiny: Corpus, tmp_path: Path) -> None:
+    killed_at("masked", 3, tiny, small(), tmp_path / "out")
+    (tmp_path / ".out.run" / "identity").unlink()
+    untrained = [f"{stage}.steps=0" for stage in STEPS]
+    fit(tiny, small(*untrained), tmp_path / "out")
+    fit(tiny, small(*untrained), tmp_path / "fresh")
+    assert same_weights(tmp_path / "out", tmp_path / "fresh")
 
 
 def test_the_tiny_preset_learns_what_its_tasks_ask(tiny: Corpus, tmp_path: Path) -> None:
