@@ -92,6 +92,8 @@ def _print(folder: Path, about: dict[str, Any], as_json: bool) -> None:
     for source, reasons in about["refused"].items():
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
         screen.print(f"left out of {source}: {said}", markup=False)
+    for warning in about.get("warnings", []):
+        screen.print(f"warning: {warning}", markup=False)
     for name in about.get("absent_packages", []):
         screen.print(f"not in this release of the distribution: {name}", markup=False)
     rows = {name: file["rows"] for name, file in about["tables"].items()}

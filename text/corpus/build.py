@@ -13,7 +13,7 @@ import orjson
 
 from text.corpus import debian, graded, own_files
 from text.corpus.archives import Archives
-from text.corpus.collection import Collection
+from text.corpus.collection import LEAST_WORDS, Collection
 from text.corpus.corpus import FILE, FORMAT
 from text.corpus.entry import Entry
 from text.corpus.errors import CorpusError
@@ -95,6 +95,7 @@ def _build(
         _collect(collection, own_files.read(own, languages, files))
         described[own_files.source_of(own)] = {"licence": "your own", "archives": files}
     on_progress("read", total, total)
+    warnings = [found for lang in languages if (found := _shortness(collection, lang))]
     if not len(collection):
         raise CorpusError("no texts: no source has any in " + ", ".join(languages))
     refused = collection.refused
@@ -110,7 +111,23 @@ def _build(
         "tables": files_written,
         "counts": _counts(tables),
         "refused": _by_source(refused),
+        "warnings": warnings,
     }
+
+
+def _shortness(collection: Collection, lang: str) -> str | None:
+    """Return a warning if most texts of a language are too short, as without spaces they are.
+
+    Raises CorpusError if all are.
+    """
+    enough, short = collection.lengths[lang, True], collection.lengths[lang, False]
+    if short <= enough:
+        return None
+    found = f"{short:,} of {enough + short:,} texts in {lang} have fewer than {LEAST_WORDS} words"
+    why = "words end at spaces and punctuation, which few texts in Chinese or Japanese have"
+    if not enough:
+        raise CorpusError(f"{found}: {why}")
+    return f"{found} and are left out: {why}"
 
 
 def _collect(collection: Collection, entries: Iterable[Entry]) -> None:

@@ -51,10 +51,13 @@ class Judged(NamedTuple):
 
 
 class Collection:
-    """Texts of all sources, in order. ``refused`` counts by (source, reason) what is left out."""
+    """Texts of all sources, in order. ``refused`` counts by (source, reason) what is left out;
+    ``lengths`` counts texts by (language, whether they have words enough).
+    """
 
     def __init__(self, path: Path) -> None:
         self.refused: Counter[tuple[str, str]] = Counter()
+        self.lengths: Counter[tuple[str, bool]] = Counter()
         self._path = path
         self._writer = pq.ParquetWriter(path, _SCHEMA, compression="zstd")
         self._entries = 0
@@ -77,7 +80,9 @@ class Collection:
             text = given if part in _LINES else " ".join(given.split())
             found = words(text)
             joined = " ".join(found)
-            if len(found) < (1 if part in _SHORT else LEAST_WORDS):
+            enough = len(found) >= (1 if part in _SHORT else LEAST_WORDS)
+            self.lengths[lang, enough] += part not in _SHORT
+            if not enough:
                 self.refused[entry.source, "too short"] += 1
                 continue
             if part in _TRANSLATED and part in first and first[part] == joined:

@@ -76,7 +76,7 @@ def windows_of(tokens: Tokens, longest: int) -> tuple[Tokens, NDArray[np.int64]]
 def pair_rows(corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> list[PairRows]:
     """Return training pairs by source, kind and languages; kinds of too few pairs are left out."""
     pairs = corpus.pairs(split="train")
-    tokens, first, second = _tokenised(pairs, tokenizer, longest)
+    _, tokens, first, second = tokenised(pairs, tokenizer, longest)
     family = codes(pairs["group"])
     rows = []
     for chosen in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
@@ -92,7 +92,7 @@ def pair_rows(corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> list[Pa
 def graded_rows(corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> list[GradedRows]:
     """Return graded training pairs by languages."""
     graded = corpus.graded(split="train")
-    tokens, first, second = _tokenised(graded, tokenizer, longest)
+    _, tokens, first, second = tokenised(graded, tokenizer, longest)
     scores = graded["score"].to_numpy().astype(np.float32)
     return [
         GradedRows(tokens, first[chosen], second[chosen], scores[chosen])
@@ -118,7 +118,7 @@ def query_rows(
     for own in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
         chosen = generator_of(seed, "queries", len(rows)).permutation(own)[: recipe.queries]
         kind = pairs.take(np.sort(chosen))
-        tokens, first, second = _tokenised(kind, tokenizer, recipe.longest)
+        _, tokens, first, second = tokenised(kind, tokenizer, recipe.longest)
         family = codes(kind["group"])
         if len(np.unique(family)) < LEAST:
             continue
@@ -159,15 +159,15 @@ def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     return np.asarray(combined.indices.to_numpy(), np.int64)
 
 
-def _tokenised(
+def tokenised(
     pairs: pa.Table, tokenizer: TextTokenizer, longest: int
-) -> tuple[Tokens, NDArray[np.int64], NDArray[np.int64]]:
-    """Tokenise each distinct text of pairs once; return the rows of both sides."""
+) -> tuple[list[str], Tokens, NDArray[np.int64], NDArray[np.int64]]:
+    """Tokenise each distinct text of pairs once; return texts, tokens, the rows of both sides."""
     both = pa.chunked_array([*pairs["text_a"].chunks, *pairs["text_b"].chunks], pa.string())
     encoded = both.combine_chunks().dictionary_encode()
-    tokens = tokenizer.encode(encoded.dictionary.to_pylist(), longest)
+    texts = encoded.dictionary.to_pylist()
     rows = np.asarray(encoded.indices.to_numpy(), np.int64)
-    return tokens, rows[: len(pairs)], rows[len(pairs) :]
+    return texts, tokenizer.encode(texts, longest), rows[: len(pairs)], rows[len(pairs) :]
 
 
 def _kinds(table: pa.Table, names: tuple[str, ...]) -> list[NDArray[np.int64]]:

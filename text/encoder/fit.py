@@ -1,4 +1,4 @@
-"""Trains an encoder: tokenizer, then the three stages, each from the weights of the one before.
+"""Trains an encoder: tokenizer, then the stages, each from the weights of the one before.
 
 The folder's sibling ``.NAME.run/`` keeps a run that is not complete: tokenizer, state, and the
 weights after stage II.
@@ -16,6 +16,7 @@ from torch import nn
 
 from text.corpus.corpus import Corpus
 from text.encoder import checkpoint, data
+from text.encoder.distilled import DistilledStage, Teacher, distilled_rows
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.recipe import Recipe
 from text.encoder.run import SAVE_SECONDS, Run, RunError
@@ -33,16 +34,23 @@ def fit(
     out: Path,
     on_progress: OnProgress = no_progress,
     save_seconds: float = SAVE_SECONDS,
+    teacher: Teacher | None = None,
 ) -> dict[str, Any]:
     """Train on a corpus and write the checkpoint ``out``; return what ``training.json`` keeps.
 
+    ``teacher``: what stage ``distilled`` learns from, if the recipe has steps of it.
     A killed run is resumed, with the same weights in the end. Raises RunError, and
     CheckpointError where ``out`` holds other files.
     """
     check_out(out)
     if recipe.precision == "bfloat16" and not has_bfloat16():
         raise RunError("the processor has no bfloat16: give --set precision=float32")
-    identity = f"{recipe.model_dump_json()} {corpus.digest}"
+    steps = recipe.distilled.steps
+    if steps and teacher is None:
+        raise RunError(f"distilled.steps is {steps}, without a teacher; give --teacher NAME")
+    if teacher is not None and not steps:
+        raise RunError(f"teacher {teacher.name}: no steps; give --set distilled.steps=N")
+    identity = f"{recipe.model_dump_json()} {corpus.digest} {teacher.name if teacher else ''}"
     kept = _claimed(out.with_name(f".{out.name}.run"), identity)
     tokenizer = _tokenizer(corpus, recipe, kept, on_progress)
     torch.manual_seed(recipe.seed)
@@ -53,6 +61,7 @@ def fit(
     training: dict[str, Any] = {
         "recipe": recipe.model_dump(),
         "corpus": {"digest": corpus.digest, "languages": list(corpus.languages)},
+        "teacher": teacher.name if teacher else None,
         "stages": run.done,
         "history": run.history,
     }
@@ -68,6 +77,10 @@ def fit(
         kinds = data.pair_rows(corpus, tokenizer, recipe.pairs.longest)
         _require(kinds, corpus, f"no kind of pairs has {data.LEAST} groups", "pairs.steps=0")
         run.train(PairsStage(network, kinds, recipe.pairs, recipe.seed))
+    if "distilled" not in run.done and teacher is not None:
+        rows = distilled_rows(corpus, tokenizer, teacher, recipe.distilled)
+        _require(rows.first, corpus, "no training pairs", "distilled.steps=0")
+        run.train(DistilledStage(network, rows, recipe.distilled, recipe.seed))
     if "multi_task" not in run.done and recipe.multi_task.steps:
         before = kept / "pairs"  # mined from: a run resumed in stage III has other weights
         if not before.exists():

@@ -1,4 +1,4 @@
-"""Losses of the three stages, on cosine similarities s (arXiv 2402.17016, section 3).
+"""Losses of the stages, on cosine similarities s (arXiv 2402.17016, section 3).
 
 Rows of every matrix are texts' vectors, of any length; losses are means over the batch.
 """
@@ -44,8 +44,19 @@ def correlation(first: Tensor, second: Tensor, scores: Tensor) -> Tensor:
 
     Undefined where all scores are equal: ValueError.
     """
-    cosine = (_unit(first) * _unit(second)).sum(-1)
-    c, t = cosine - cosine.mean(), scores - scores.mean()
+    return _negative_correlation((_unit(first) * _unit(second)).sum(-1), scores)
+
+
+def relations(first: Tensor, second: Tensor, wanted: Tensor) -> Tensor:
+    """Distillation: −Pearson's correlation of the cosines (k, k) of (k, D), (k, D) and given ones.
+
+    Undefined where all given ones are equal: ValueError.
+    """
+    return _negative_correlation((_unit(first) @ _unit(second).T).flatten(), wanted.flatten())
+
+
+def _negative_correlation(cosines: Tensor, scores: Tensor) -> Tensor:
+    c, t = cosines - cosines.mean(), scores - scores.mean()
     if not bool(t.abs().max() > 0):
         raise ValueError("the correlation of equal scores is undefined")
     norms = (c.norm() * t.norm()).clamp_min(torch.finfo(c.dtype).tiny)

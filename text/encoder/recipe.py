@@ -1,4 +1,4 @@
-"""Hyperparameters of the three stages. Every number that changes the weights is here by name."""
+"""Hyperparameters of the stages. Every number that changes the weights is here by name."""
 
 from __future__ import annotations
 
@@ -58,6 +58,22 @@ class Pairs(BaseModel):
     )
 
 
+class Distilled(BaseModel):
+    """A teacher's similarities, after stage II; not in the published recipe."""
+
+    model_config = _NUMBERS
+
+    steps: int = Field(
+        default=0, ge=0, le=MOST_STEPS, description="optimiser steps; needs --teacher"
+    )
+    pairs: int = Field(
+        default=10_000, ge=16, le=2**31, description="whose texts the teacher encodes, once"
+    )
+    batch_size: int = Field(default=128, ge=2, le=2**20, description="pairs per step")
+    longest: int = Field(default=64, ge=8, le=8192, description="tokens of a text")
+    learning_rate: float = Field(default=1e-3, gt=0, le=10, description="peak; then linear to 0")
+
+
 class MultiTask(BaseModel):
     """Stage III: retrieval with hard negatives, and similarity, one task a batch."""
 
@@ -90,6 +106,7 @@ class Recipe(BaseModel):
     adam: AdamW = AdamW()
     masked: Masked = Masked()
     pairs: Pairs = Pairs()
+    distilled: Distilled = Distilled()
     multi_task: MultiTask = MultiTask()
     precision: Precision = Field(
         default="float32",

@@ -7,7 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from text.__main__ import app
 from text.corpus.archives import Archives
 from text.corpus.build import build
 from text.corpus.corpus import Corpus
@@ -132,3 +134,19 @@ def test_an_unusable_file_is_named_with_its_row(
         entries(tmp_path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+CHINESE = ("今天天气很好。", "我们去公园散步。", "他每天早上喝咖啡。")
+
+
+@pytest.mark.parametrize("more", [(), ("天气好,我们去公园,然后回家。",)])
+def test_texts_without_spaces_are_not_lost_silently(tmp_path: Path, more: tuple[str, ...]) -> None:
+    english = [{"id": "1", "lang": "en", "text": "The weather is fine today."}]
+    chinese = [{"id": f"zh{n}", "lang": "zh", "text": t} for n, t in enumerate(CHINESE + more)]
+    lines(tmp_path / "mine" / "texts.jsonl", english + chinese)
+    command = ["corpus", "build", str(tmp_path / "corpus"), "--languages=en,zh"]
+    result = CliRunner().invoke(app, [*command, f"--from={tmp_path / 'mine'}"])
+    said = f"3 of {len(chinese)} texts in zh have fewer than 3 words"
+    assert said in " ".join((result.stdout + result.stderr).split())
+    assert result.exit_code == (0 if more else 1)
+    assert (tmp_path / "corpus").exists() == bool(more)

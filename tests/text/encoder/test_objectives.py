@@ -37,7 +37,11 @@ def test_losses_are_the_formulas(k: int, m: int, width: int, seed: int, temperat
         ),
     ):
         assert abs(given_loss.item() - expected) <= 1e-10
+    wanted = np.random.default_rng(seed).random((k, k))
     if width > 1:  # of one number, cosines are ±1 and may all be equal
+        found = objectives.relations(tq, tp, torch.from_numpy(wanted)).item()
+        expected = -np.corrcoef(forward.cosines(q, p).ravel(), wanted.ravel())[0, 1]
+        assert abs(found - expected) <= 1e-10
         loss = objectives.correlation(tq, tp, tt).item()
         assert abs(loss - forward.correlation(q, p, t)) <= 1e-10
 
