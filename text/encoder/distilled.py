@@ -120,5 +120,6 @@ class DistilledStage:
         drawn = generator.permutation(len(rows.first))[: self._recipe.batch_size]
         first, second = rows.first[drawn], rows.second[drawn]
         wanted = torch.from_numpy(rows.vectors[first] @ rows.vectors[second].T)
-        vectors = embed_batch(self._network, rows.tokens, np.concatenate((first, second)))
-        return objectives.relations(*vectors.chunk(2), wanted)
+        both = np.concatenate((first, second))
+        a, b = embed_batch(self._network, rows.tokens, both).chunk(2)
+        return objectives.relations(a, b, wanted)

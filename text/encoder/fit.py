@@ -78,9 +78,9 @@ def fit(
         _require(kinds, corpus, f"no kind of pairs has {data.LEAST} groups", "pairs.steps=0")
         run.train(PairsStage(network, kinds, recipe.pairs, recipe.seed))
     if "distilled" not in run.done and teacher is not None:
-        rows = distilled_rows(corpus, tokenizer, teacher, recipe.distilled)
-        _require(rows.first, corpus, "no training pairs", "distilled.steps=0")
-        run.train(DistilledStage(network, rows, recipe.distilled, recipe.seed))
+        taught = distilled_rows(corpus, tokenizer, teacher, recipe.distilled)
+        _require(taught.first, corpus, "no training pairs", "distilled.steps=0")
+        run.train(DistilledStage(network, taught, recipe.distilled, recipe.seed))
     if "multi_task" not in run.done and recipe.multi_task.steps:
         before = kept / "pairs"  # mined from: a run resumed in stage III has other weights
         if not before.exists():
