@@ -84,7 +84,8 @@ def random_scores(entries: list[Entry], most: int) -> dict[str, Any]:
     tagged.sort(key=lambda entry: hash_of(f"graded {entry.id}"))
     chosen = [Tagged(e.id, e.group, "train", tuple(e.meta["tags"]), {}) for e in tagged[:most]]
     scores = similarities([each.tags for each in chosen], idf(chosen))
-    pairs = scores[np.triu_indices(len(chosen), 1)]
+    families = np.unique([each.group for each in chosen], return_inverse=True)[1]
+    pairs = scores[np.triu(families[:, None] != families, 1)]
     return {
         "packages": len(chosen),
         "scores_below_0.1": round(float((pairs < 0.1).mean()), 4),
@@ -100,6 +101,7 @@ def main() -> int:
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
     entries = list(packages.read(Archives(given.archives), ["en"]))
+    entries.sort(key=lambda entry: hash_of(f"measured {entry.id}"))
     bodies = [row.text for entry in entries for row in entry.rows if row.part == "body"]
     texts = [found for body in bodies if len(found := words(body)) > 3][: given.texts]
     report = near_duplicates(texts) | random_scores(entries, given.packages)
