@@ -1,11 +1,10 @@
-"""Gradients of one batch, by as many processes as torchrun says: ``… one_step OUT [users]``.
+"""Gradients of one batch, by as many processes as torchrun says.
 
 With ``users``, the table of users has sparse gradients.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +40,3 @@ def one_step(out: Path, *, users: bool) -> None:
             }
             found |= {f"buffer.{name}": b.float() for name, b in network.named_buffers()}
             save_file(found, out)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    one_step(Path(sys.argv[1]), users=sys.argv[2:] == ["users"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from tests import programs
 from training.__main__ import app
 from training.evaluate import best_auc
 
@@ -17,8 +18,7 @@ SIZES = ["--train", "2000", "--valid", "400", "--test", "400", "--items", "100",
 
 
 def training(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "training", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return programs.run("training", *words)
 
 
 def in_process(*words: str) -> Result:

@@ -1,8 +1,4 @@
 import itertools
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests import programs
+from tests.training import two_processes
 from tests.training.fitting import RECIPE, run, with_dropout
 from tests.training.one_step import one_step
 from tests.training.worlds import SIZES, SMALL, small_rows
@@ -25,8 +23,6 @@ from training.optimiser import Optimiser, regularised
 from training.qin import QIN
 from training.recipe import Recipe
 from training.recipe_files import preset
-
-PROGRAM = [sys.executable, "-m", "tests.training.fitting"]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -140,19 +136,19 @@ def test_a_run_that_diverges_later_keeps_its_best_epoch(
 
 
 def test_a_run_killed_in_the_middle_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
-    state = tmp_path / ".killed.resume.pt"
-    process = subprocess.Popen([*PROGRAM, str(tmp_path / "killed"), "0.2", "0.05"])
-    try:
+    state, said = tmp_path / ".killed.resume.pt", tmp_path / "said"
+    words = ("tests.training.fitting", str(tmp_path / "killed"))
+    with programs.running(*words, out=said, err=said) as process:
         deadline = time.monotonic() + 120
-        while not (state.exists() and epochs_done(state) >= 2):
-            assert process.poll() is None, "it ended before it could be killed"
+        while not (said.exists() and "paused" in said.read_text()):
+            assert process.is_alive(), said.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+    assert epochs_done(state) == 2
     assert not (tmp_path / "killed").exists(), "a checkpoint is whole or absent"
-    subprocess.run([*PROGRAM, str(tmp_path / "killed"), "0.2", "0"], check=True, timeout=120)
+    run(tmp_path / "killed")
     run(tmp_path / "whole")
     killed, whole = weights(tmp_path / "killed"), weights(tmp_path / "whole")
     for name, tensor in whole.items():
@@ -247,31 +243,30 @@ def test_padding_rows_stay_zero_through_training(tmp_path: Path) -> None:
             assert not tensor[0].any(), name
 
 
-def by_two_processes(module: str, *words: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    command = [sys.executable, *torchrun, f"tests.training.{module}", *words]
-    subprocess.run(command, check=True, env=environment, timeout=120)
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    two_processes.launch(folder)
+    return folder
 
 
-@pytest.mark.parametrize("users", [[], ["users"]])
-def test_two_processes_find_the_gradients_of_one(tmp_path: Path, users: list[str]) -> None:
+@pytest.mark.parametrize("file", [two_processes.ITEMS_ALONE, two_processes.WITH_USERS])
+def test_two_processes_find_the_gradients_of_one(tmp_path: Path, by_two: Path, file: str) -> None:
     """Uneven shares included: batch norm and the mean are those of the whole batch."""
-    one_step(tmp_path / "1", users=bool(users))
-    by_two_processes("one_step", str(tmp_path / "2"), *users)
-    one, two = (load_file(tmp_path / str(count)) for count in (1, 2))
+    one_step(tmp_path / file, users=file == two_processes.WITH_USERS)
+    one, two = (load_file(folder / file) for folder in (tmp_path, by_two))
     assert one.keys() == two.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-6, msg=name)
 
 
-def test_two_processes_train_to_the_same_result_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_to_the_same_result_as_one(tmp_path: Path, by_two: Path) -> None:
     """Within what Adam makes of rounding: it divides small gradients by their own size."""
-    run(tmp_path / "1", with_dropout(0.0))
-    by_two_processes("fitting", str(tmp_path / "2"), "0", "0")
+    folders = [folder / two_processes.CHECKPOINT for folder in (tmp_path, by_two)]
+    run(folders[0], with_dropout(0.0))
     rows = small_rows(300, seed=2)
-    one, two = (predict(checkpoint.load(tmp_path / str(count)), rows) for count in (1, 2))
+    one, two = (predict(checkpoint.load(folder), rows) for folder in folders)
     np.testing.assert_allclose(two, one, atol=3e-2)
-    loss = [checkpoint.read_metrics(tmp_path / str(n))["epochs"][1]["train_loss"] for n in (1, 2)]
+    loss = [checkpoint.read_metrics(folder)["epochs"][1]["train_loss"] for folder in folders]
     assert loss[1] == pytest.approx(loss[0], rel=1e-3), "of the rows of both"
     assert auc(two, rows.label) == pytest.approx(auc(one, rows.label), abs=5e-3)

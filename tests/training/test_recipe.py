@@ -16,6 +16,8 @@ from training import checkpoint
 from training.recipe import Recipe, fields, get
 from training.recipe_files import RecipeError, preset, resolve, to_yaml
 
+pytestmark = pytest.mark.usefixtures("one_picture")
+
 
 @pytest.mark.parametrize("name", ["published", "demo"])
 def test_a_preset_is_a_file_with_every_number_and_its_meaning(name: str) -> None:

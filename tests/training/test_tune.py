@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.training.test_cli import in_process
 from tests.training.tuning import BASE, SPACE, run, search
 from tests.training.worlds import SMALL, small_rows
@@ -22,6 +23,8 @@ from training.search_space import Choice, Range, SearchError, SearchSpace
 from training.study import JOURNAL, opened
 from training.trials_table import TrialRow
 from training.tune import report, tune
+
+pytestmark = pytest.mark.usefixtures("one_picture")
 
 
 def space_of(text: str, folder: Path, base: Recipe | None = None) -> SearchSpace:
@@ -92,19 +95,17 @@ def drawn(rows: list[TrialRow]) -> list[tuple[object, ...]]:
 
 def test_a_search_killed_in_the_middle_ends_with_the_trials_of_a_whole_one(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", 5)
-    program = [sys.executable, "-m", "tests.training.tuning", str(tmp_path / "killed")]
+    words = (str(tmp_path / "killed"), "5")
     for stop in (signal.SIGKILL, signal.SIGINT):
         before = epochs_reported(tmp_path / "killed")
-        process = subprocess.Popen([*program, "5", "0.2"])
-        try:
+        with programs.running("tests.training.tuning", *words) as process:
             deadline = time.monotonic() + 120
             while epochs_reported(tmp_path / "killed") < before + 3:
-                assert process.poll() is None, "it ended before it could be stopped"
+                assert process.is_alive(), "it ended before it could be stopped"
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-        finally:
-            process.send_signal(stop)
-            process.wait()
+            programs.send(process, stop)
+            process.join()
     with (tmp_path / "killed" / JOURNAL).open("a") as journal:
         journal.write('{"op_code": 4, "cut')  # by a kill
     assert drawn(run(tmp_path / "killed", 5)) == drawn(whole)
@@ -287,21 +288,17 @@ def test_the_commands_search_and_train_the_best_recipe(tmp_path: Path) -> None:
     assert "learning_rate" not in other.stderr
 
     long = ("--out", str(tmp_path / "long"), "--set", "epochs=1000")
-    stopped = subprocess.Popen(
-        [sys.executable, "-m", "training", *words, *long, "--set", "patience=1000"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    words = (*words, *long, "--set", "patience=1000")
+    with programs.running("training", *words, err=tmp_path / "err") as stopped:
         deadline = time.monotonic() + 120
         while not epochs_reported(tmp_path / "long"):
-            assert stopped.poll() is None, "it ended before it could be stopped"
+            assert stopped.is_alive(), "it ended before it could be stopped"
             assert time.monotonic() < deadline
             time.sleep(0.02)
-    finally:
-        stopped.send_signal(signal.SIGINT)
-        _, told = stopped.communicate(timeout=60)
-    assert stopped.returncode == 130, told
+        programs.send(stopped, signal.SIGINT)
+        stopped.join(60)
+        told = (tmp_path / "err").read_text()
+        assert stopped.exitcode == 130, told
     assert "0 of 20 trials; the same command goes on" in told
     assert "Traceback" not in told
 

@@ -1,4 +1,4 @@
-"""A search of its own process: ``python -m tests.training.tuning FOLDER TRIALS DELAY``."""
+"""A search of its own process, to be killed: ``python -m tests.training.tuning FOLDER TRIALS``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from tests.training.fitting import RECIPE
 from tests.training.worlds import small_rows
+from training.progress import OnProgress, no_progress
 from training.search_space import Choice, Range, SearchSpace
 from training.trials_table import TrialRow
 from training.tune import Search, tune
@@ -34,11 +35,23 @@ def search(**changes: object) -> Search:
     return Search(**(parts | changes))  # type: ignore[arg-type]
 
 
-def run(folder: Path, trials: int, delay: float = 0.0) -> list[TrialRow]:
-    """Search; ``delay`` seconds are slept at each epoch, so that a kill hits the middle."""
-    return tune(search(), folder, trials, on_progress=lambda what, done, total: time.sleep(delay))
+def run(folder: Path, trials: int, on_progress: OnProgress = no_progress) -> list[TrialRow]:
+    return tune(search(), folder, trials, on_progress=on_progress)
+
+
+def pausing() -> OnProgress:
+    """At the end of the fourth epoch of all trials, when three are reported, wait for a kill."""
+    epochs = 0
+
+    def pause(what: str, done: int, total: int) -> None:
+        nonlocal epochs
+        epochs += done > 0
+        if epochs == 4:
+            time.sleep(600)
+
+    return pause
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    run(Path(sys.argv[1]), int(sys.argv[2]), pausing())

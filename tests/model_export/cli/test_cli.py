@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import orjson
@@ -13,18 +11,14 @@ from typer.testing import CliRunner, Result
 
 from model_export.__main__ import app
 from model_export.bundle.bundle import Bundle, newest
+from tests import programs
 from tests.model_export.schemas import SMALL
 from training import checkpoint
 from training.qin import QIN
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "model_export", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "120"},
-    )
+    return programs.run("model_export", *map(str, arguments), COLUMNS="120")
 
 
 def in_process(*arguments: str | Path) -> Result:
