@@ -1,6 +1,7 @@
 """What every test process wants, whichever room it tests."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -33,10 +34,13 @@ settings.load_profile("unhurried")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+REASON = re.compile(r"E |[ |]*\|\s+\S*(Error|Exception|Timeout)\b")  # | in a group's traceback
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Why a test was run again, which its passing would hide."""
     for report in terminalreporter.stats.get("rerun", []):
-        said = [line for line in report.longreprtext.splitlines() if line.startswith("E ")]
+        said = [line for line in report.longreprtext.splitlines() if REASON.match(line)]
         terminalreporter.write_line(f"run again: {report.nodeid} ({report.when})")
         for line in said[:5]:
             terminalreporter.write_line(line)

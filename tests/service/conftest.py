@@ -12,7 +12,7 @@ import pytest
 from feature_store import connect
 from feature_store.contract import FOUND
 from tests.service.mapped_world import MappedWorld, make_mapped
-from tests.service.process import Service, serving
+from tests.service.process import PATIENCE_MS, Service, serving
 from tests.service.world import World, make_world
 
 
@@ -63,7 +63,7 @@ async def changes_of(world: World) -> list[str]:
 
 @pytest.fixture(scope="session")
 def service(world: World) -> Iterator[Service]:
-    with serving(world.models, world.store) as running:
+    with serving(world.models, world.store, QIN_DEADLINE_MS=PATIENCE_MS) as running:
         yield running
 
 
@@ -81,7 +81,7 @@ def mapped(world: World, tmp_path_factory: pytest.TempPathFactory) -> MappedWorl
 
 @pytest.fixture(scope="session")
 def mapped_service(mapped: MappedWorld) -> Iterator[Service]:
-    with serving(mapped.models, mapped.store) as running:
+    with serving(mapped.models, mapped.store, QIN_DEADLINE_MS=PATIENCE_MS) as running:
         yield running
 
 

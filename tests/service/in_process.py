@@ -16,6 +16,7 @@ from service.state import ServiceState
 from tests.service.world import World
 
 PATIENCE_MS = 5_000.0  # a busy test machine is no fault of the store
+DEADLINE_MS = 10_000.0  # nor a reason for a 504
 PROVED: set[str] = set()  # digests of the bundles that this process has had verified
 
 
@@ -27,6 +28,7 @@ async def opened(world: World, **changed: Any) -> AsyncIterator[ServiceState]:
         "store": world.store,
         "threads": 1,
         "store_timeout_ms": PATIENCE_MS,
+        "deadline_ms": DEADLINE_MS,
         "target_ms": 600_000,
         **changed,
     }
