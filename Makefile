@@ -72,7 +72,7 @@ serve: setup-runtime  ## serve BUNDLE=… with STORE=… (HOST=…, PORT=…); n
 test: setup lint  ## run lint, then every test
 	sh tests/ensure_debian.sh redis-server redis-server
 	sh tests/ensure_debian.sh chromium chromium
-	$(py) -m pytest -n 2 --dist loadfile --reruns 2 -r R -m 'not alone'
+	$(py) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --reruns 2 -r R -m 'not alone'
 	$(py) -m pytest --reruns 2 -r R -m alone $$(grep -rl 'mark\.alone' tests --include='test_*.py')
 
 lint: setup  ## run ruff (lint and format), mypy --strict, the docs check

@@ -34,6 +34,11 @@ settings.load_profile("unhurried")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_makefile.py")
+
+
 REASON = re.compile(r"E |[ |]*\|\s+\S*(Error|Exception|Timeout)\b")  # | in a group's traceback
 
 
