@@ -91,12 +91,16 @@ def config_of(size: Size, rows: int) -> dict[str, Any]:
     }
 
 
-def write_byte_level(folder: Path) -> int:
-    """Write RoBERTa's files: ``tokenizer.json``, that cuts and pads; return the tokens."""
+def write_byte_level(folder: Path, most: int = 0) -> int:
+    """Write RoBERTa's files: ``tokenizer.json``, that cuts and pads; return the tokens.
+
+    Tokens that no text has fill the vocabulary up to ``most``.
+    """
     tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokens += sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = ["e r", "Ġ d", "Ġd er", "i n", "e n", "Ġ t", "u n"]
     tokens += [merge.replace(" ", "") for merge in merges]
+    tokens += [f"filler{n}" for n in range(len(tokens), most)]
     flags = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     content = {
@@ -163,7 +167,7 @@ def write_folder(
 ) -> Tensors:
     """Write a folder; return its tensors in float32, as they are after rounding."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokens = write_word_pieces(folder) if layout == "en" else write_byte_level(folder)
+    tokens = write_word_pieces(folder) if layout == "en" else write_byte_level(folder, size.rows)
     rows = size.rows or (-(-tokens // 64) * 64 if layout == "en" else tokens)
     write_json(folder / "config.json", config_of(size, rows))
     tensors = random_tensors(layout, size, rows, seed)
