@@ -51,6 +51,17 @@ class Tokens:
         """(N,) tokens of each text."""
         return np.diff(self.offsets)
 
+    def of(self, text: int) -> NDArray[np.int32]:
+        """Return a text's ids (L,)."""
+        return self.ids[self.offsets[text] : self.offsets[text + 1]]
+
+    def take(self, texts: NDArray[np.int64]) -> Tokens:
+        """Return those of the texts, in this order."""
+        places = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in texts.tolist()]
+        taken = np.concatenate(places) if places else np.empty(0, np.int64)
+        offsets = np.concatenate(([0], np.cumsum(self.lengths[texts]))).astype(np.int64)
+        return Tokens(self.ids[taken], self.words[taken], offsets, self.pad)
+
 
 class TextTokenizer:
     """Encodes texts to token ids, with special tokens, cut at a longest length."""
@@ -149,6 +160,16 @@ class TextTokenizer:
             np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64),
             self.pad,
         )
+
+    def encode_placed(self, text: str, longest: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Encode a text as ``encode`` does: ids (L,) and their characters [start, end) (L, 2).
+
+        Special tokens have −1, −1; the space before a word is not among its token's characters.
+        """
+        (encoding,) = self._first([text], room := longest - 2)
+        special = [(-1, -1)]
+        places = np.array([*special, *encoding.offsets[:room], *special], np.int64)
+        return np.array([self.start, *encoding.ids[:room], self.end], np.int32), places
 
     def _first(self, texts: Sequence[str], room: int) -> list[Encoding]:
         """Tokenise as much of each text as its first ``room`` tokens need.

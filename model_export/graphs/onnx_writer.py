@@ -57,10 +57,15 @@ class GraphWriter:
         return name
 
     def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self._nodes.append(
-            helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", **attributes)
-        )
-        return output
+        return self.nodes(operator, inputs, [output], **attributes)[0]
+
+    def nodes(
+        self, operator: str, inputs: list[str], outputs: list[str], **attributes: Any
+    ) -> list[str]:
+        """Add a node of several outputs."""
+        name = f"{outputs[0]}/{operator}"
+        self._nodes.append(helper.make_node(operator, inputs, outputs, name=name, **attributes))
+        return outputs
 
     def call(
         self, block: Block, inputs: list[str], outputs: list[str], **attributes: Any

@@ -17,6 +17,7 @@ from text.encoder.sizes import EncoderSizes
 from text.export.folded import FoldedEncoder
 from text.export.golden import golden_texts
 from text.export.int8 import Int8, Quantised
+from text.export.long import long
 from text.export.packed import packed
 from text.export.shared_weights import save
 from text.runtime.bundle import EncoderBundle
@@ -71,7 +72,7 @@ def build(
     with staging_folder(out, version) as folder:
         announce(FOLD)
         encoder = FoldedEncoder.of(loaded.network)
-        graphs = [packed(encoder)]
+        graphs = [packed(encoder), long(encoder)]
         quantised = None
         if int8 is not None:
             quantised = Quantised.of(encoder, loaded.tokenizer, int8, ROW, CALL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,19 @@ from model_export.bundle.errors import BundleError
 from model_export.bundle.signature import PublicKeys
 from text.runtime.bundle import REBUILD, EncoderBundle
 from text.runtime.cache import Entry, VectorCache
+from text.runtime.chunks import Chunks, Span, check_spans, overlapping, pooled
 from text.runtime.errors import TextError, TextTooLong
-from text.runtime.manifest import INT8, PACKED, Precision
+from text.runtime.graphs import Graphs
+from text.runtime.long import LongGraph
+from text.runtime.manifest import INT8, LONG, PACKED, Precision
 from text.runtime.packed_graph import PackedGraph
+from text.runtime.windows import Certificate
 from text.tokenizer import TextTokenizer, TokenizerError, Tokens
 
 SPECIAL = 2  # tokens around a text's own
 MOST_COUNTED = 16  # times the longest length: a longer text's tokens are not counted to the end
 MOST_OFF = 1e-3  # of a unit vector's length from 1
+NOT_FINITE = "its vector is not finite; check the encoder's weights"
 GRAPHS: dict[Precision, str] = {"fp32": PACKED, "int8": INT8}
 
 
@@ -31,6 +36,7 @@ class Encoded:
     vectors: NDArray[np.float32]  # (N, D), unit length
     tokens: NDArray[np.int64]  # (N,) read of each text, special tokens included
     truncated: NDArray[np.bool_]  # (N,) texts whose end was cut
+    certificates: dict[int, Certificate] = field(default_factory=dict)  # of long ones, by place
 
 
 class TextEncoder:
@@ -60,7 +66,10 @@ class TextEncoder:
                 f"network {self.manifest.shape.vocabulary:,}; {REBUILD}"
             )
         lengths = self.manifest.lengths
-        self._graph = PackedGraph(bundle.graph(name), threads, lengths.row, lengths.call)
+        packed = PackedGraph(bundle.graph(name), threads, lengths.row, lengths.call)
+        has_long = LONG in self.manifest.graphs
+        self._long = LongGraph(bundle.graph(LONG), threads) if has_long else None
+        self._graph = Graphs(packed, self._long, lengths.packed)
         self._cache, self._key = cache, f"{bundle.digest} {precision}"
 
     @classmethod
@@ -98,7 +107,23 @@ class TextEncoder:
 
     def vectors(self, tokens: Tokens) -> NDArray[np.float32]:
         """Return unit vectors (N, D) of tokenised texts."""
-        return self._graph.vectors(tokens)
+        return self._graph.vectors(tokens)[0]
+
+    def chunks(self, text: str, spans: Sequence[Span], *, truncate: bool = False) -> Chunks:
+        """Encode a text once, and pool its tokens over spans of characters (late chunking).
+
+        Raises TextError as ``encode`` does, and SpanError, which names the span.
+        """
+        if self._long is None:
+            raise BundleError(f"{self.bundle.path}: holds no graph for long texts; {REBUILD}")
+        check_spans(spans, len(text))
+        tokens, truncated = self._tokenised([text], [0], truncate)
+        ids, places = self.tokenizer.encode_placed(text, int(tokens.lengths[0]))
+        answer = self._long.encode(ids, tokens=True)
+        if answer.token is None or not _is_unit(answer.vector[None])[0]:
+            raise TextError(0, text, NOT_FINITE)
+        vectors, counts = pooled(answer.token, places, spans)
+        return Chunks(vectors, counts, overlapping(spans), bool(truncated[0]), answer.certificate)
 
     def _not_cached(self, texts: Sequence[str], truncate: bool, answer: Encoded) -> list[int]:
         """Fill in what the cache has; return the places of the other texts."""
@@ -118,11 +143,12 @@ class TextEncoder:
         self, texts: Sequence[str], wanted: list[int], truncate: bool, answer: Encoded
     ) -> None:
         tokens, truncated = self._tokenised(texts, wanted, truncate)
-        vectors = self.vectors(tokens)
+        vectors, certificates = self._graph.vectors(tokens)
         for place in np.flatnonzero(~_is_unit(vectors)).tolist():
             self._refuse_alone(texts, wanted, tokens, vectors, place)
         answer.vectors[wanted], answer.tokens[wanted] = vectors, tokens.lengths
         answer.truncated[wanted] = truncated
+        answer.certificates.update((wanted[place], each) for place, each in certificates.items())
         if self._cache is not None:
             for place, i in enumerate(wanted):
                 entry = Entry(
@@ -170,7 +196,7 @@ class TextEncoder:
         vectors[place] = self._graph.alone(tokens, place)
         if not _is_unit(vectors[place : place + 1])[0]:
             i = wanted[place]
-            raise TextError(i, texts[i], "its vector is not finite; check the encoder's weights")
+            raise TextError(i, texts[i], NOT_FINITE)
 
 
 def _is_unit(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -46,6 +46,7 @@ class Lengths(_Frozen):
     trained: int | None  # longest of training, where it is known
     row: Annotated[int, Field(ge=1)]  # least length of a row of several texts
     call: Annotated[int, Field(ge=1)]  # tokens of one run of the graph, unless a text has more
+    packed: Annotated[int, Field(ge=1)] = 1024  # longest text of a row; a longer one is in blocks
 
 
 class Origin(_Frozen):

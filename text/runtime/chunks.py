@@ -1,0 +1,84 @@
+"""Late chunking: one pass over a text, then a vector for each of its spans.
+
+A span's vector is the mean of its tokens' vectors, which have seen all of the text. A token belongs
+to every span that it shares a character with; special tokens belong to none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from text.runtime.windows import Certificate
+
+Span = tuple[int, int]  # characters [start, end)
+
+
+class SpanError(ValueError):
+    """A span that has no vector; ``index`` is its place in the list."""
+
+    def __init__(self, index: int, span: Span, fault: str) -> None:
+        self.index, self.fault = index, fault
+        super().__init__(f"span {index} [{span[0]}, {span[1]}): {fault}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunks:
+    """Answers in the order of the spans, of one pass over their text."""
+
+    vectors: NDArray[np.float32]  # (S, D), unit length
+    tokens: NDArray[np.int64]  # (S,) of each span
+    overlapping: NDArray[np.bool_]  # (S,) spans that share a character with another
+    truncated: bool  # the text's end was cut
+    certificate: Certificate
+
+
+def check_spans(spans: Sequence[Span], characters: int) -> None:
+    """Raise SpanError for a span that is empty or not within a text of so many characters."""
+    for index, (start, end) in enumerate(spans):
+        if start < 0 or end > characters:
+            fault = f"outside of the text, which has {characters:,} characters"
+            raise SpanError(index, (start, end), fault)
+        if start >= end:
+            raise SpanError(index, (start, end), "empty: its end must be beyond its start")
+
+
+def pooled(
+    token: NDArray[np.float32], places: NDArray[np.int64], spans: Sequence[Span]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Pool token vectors (L, D), whose characters are ``places`` (L, 2), over checked spans.
+
+    Return unit vectors (S, D) and numbers of tokens (S,). ``places`` ascend; −1 at special tokens.
+    Raises SpanError for a span without a token.
+    """
+    own = np.flatnonzero(places[:, 0] >= 0)
+    starts, ends = places[own].T
+    vectors = np.empty((len(spans), token.shape[1]), np.float32)
+    counts = np.empty(len(spans), np.int64)
+    for index, (start, end) in enumerate(spans):
+        first, last = np.searchsorted(ends, start, "right"), np.searchsorted(starts, end, "left")
+        if first >= last:
+            read = int(ends[-1]) if len(ends) else 0
+            fault = "no token: white space alone"
+            if start >= read:
+                fault = f"no token: the text was read to character {read:,}"
+            raise SpanError(index, (start, end), fault)
+        mean = token[own[first:last]].mean(0, dtype=np.float64)
+        vectors[index], counts[index] = mean / np.linalg.norm(mean), last - first
+    return vectors, counts
+
+
+def overlapping(spans: Sequence[Span]) -> NDArray[np.bool_]:
+    """(S,) whether each span shares a character with another."""
+    found = np.zeros(len(spans), np.bool_)
+    reached, reaching = -1, -1  # the farthest end so far, and the span that has it
+    for index in sorted(range(len(spans)), key=lambda i: spans[i]):
+        start, end = spans[index]
+        if start < reached:
+            found[[index, reaching]] = True
+        if end > reached:
+            reached, reaching = end, index
+    return found

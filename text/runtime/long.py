@@ -1,0 +1,58 @@
+"""Runs the graph for one long text: memory grows with its length, not with its square."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from model_export.bundle.sessions import open_session
+from text.runtime.bundle import REBUILD
+from text.runtime.windows import ALL, SPARE, Certificate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LongAnswer:
+    """One text's vector, its tokens' vectors where they were asked for, what was left out."""
+
+    vector: NDArray[np.float32]  # (D,), unit length
+    token: NDArray[np.float32] | None  # (L, D)
+    certificate: Certificate
+
+
+class LongGraph:
+    """``encoder.long.onnx``, opened by the first long text; safe to use from several threads."""
+
+    def __init__(self, graph: Path, threads: int = 1) -> None:
+        self._graph, self._threads = graph, threads
+        self._opened: onnxruntime.InferenceSession | None = None
+        self._opening = threading.Lock()
+        self._options = onnxruntime.RunOptions()
+        # Memory is given back after each text: long ones are rare.
+        self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+    @property
+    def _session(self) -> onnxruntime.InferenceSession:
+        with self._opening:
+            if self._opened is None:
+                self._opened = open_session(self._graph, self._threads, remedy=REBUILD)
+            return self._opened
+
+    def encode(
+        self, ids: NDArray[np.int32], *, tokens: bool = False, windows: bool = True
+    ) -> LongAnswer:
+        """Encode one text's ids (L,), with all keys for every query if not ``windows``.
+
+        Raises BundleError where the graph cannot be opened.
+        """
+        spare = SPARE if windows else ALL
+        names = ["embedding", "bound", "window", "pairs", *(["token"] if tokens else [])]
+        inputs = {"ids": ids.astype(np.int64), "spare": np.array(spare, np.float32)}
+        vector, bound, window, pairs, *token = self._session.run(names, inputs, self._options)
+        share = pairs / len(ids) ** 2
+        certificate = Certificate(bound, np.minimum(window, len(ids)), share, spare)
+        return LongAnswer(vector, token[0] if tokens else None, certificate)
