@@ -145,7 +145,8 @@ class _LongWriter(LayerWriter):
         twice = b.node("Add", [f"{at}.bound", f"{at}.bound"], f"{at}.twice")
         nats = b.node("Add", [twice, "spare"], f"{at}.nats")
         reach = b.node("Ceil", [b.node("Div", [nats, "slope"], f"{at}.exact")], f"{at}.reach")
-        whole = b.node("Min", [reach, "most_window"], f"{at}.whole")
+        known = b.node("Less", [reach, "most_window"], f"{at}.known")  # not where B is NaN
+        whole = b.node("Where", [known, reach, "most_window"], f"{at}.whole")
         window = b.node("Cast", [whole], f"{at}.window", to=7)
         start = f"{at}.start"
         low = b.node("Max", [b.node("Sub", [start, window], f"{at}.from"), "zero"], f"{at}.low")

@@ -40,7 +40,7 @@ def text_of(words: int) -> str:
 def test_long_texts_among_short_ones_are_the_networks_and_certified(
     encoder: TextEncoder, checkpoint: Path
 ) -> None:
-    texts = [text_of(9), text_of(500), text_of(30), text_of(600)]
+    texts = [text_of(9), text_of(350), text_of(30), text_of(450)]
     encoded = encoder.encode(texts)
     loaded = load(checkpoint)
     tokens = loaded.tokenizer.encode(texts, LONGEST)
@@ -75,10 +75,10 @@ def test_short_texts_need_no_graph_for_long_ones(long_bundle: Path, tmp_path: Pa
     (tmp_path / "long" / f"{LONG}.onnx").write_bytes(b"")
     assert np.isfinite(encoder.encode([text_of(9)]).vectors).all()
     with pytest.raises(BundleError, match=rf"{LONG}\.onnx.+text build"):
-        encoder.encode([text_of(600)])
+        encoder.encode([text_of(450)])
 
 
-@pytest.mark.parametrize("words", [12, 500])
+@pytest.mark.parametrize("words", [12, 350])
 def test_chunks_are_means_of_the_networks_tokens_in_one_pass(
     encoder: TextEncoder, checkpoint: Path, words: int
 ) -> None:

@@ -30,7 +30,7 @@ def omitted(logits: Floats, distance: NDArray[np.int64], window: int) -> float:
     spare=st.floats(0.1, SPARE),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_window_leaves_out_less_than_its_bound_in_any_text(
     slope: float, length: int, at: float, bound: float, shape: str, spare: float, seed: int
 ) -> None:
