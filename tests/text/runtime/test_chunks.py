@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from text.runtime.chunks import Span, SpanError, check_spans, overlapping, pooled
 
@@ -13,9 +14,10 @@ CHARACTERS = 15
 TOKEN = np.random.default_rng(0).normal(size=(len(PLACES), 5)).astype(np.float32)
 
 
-def unit(rows: list[int]) -> np.ndarray:
-    mean = TOKEN[rows].astype(np.float64).mean(0)
-    return mean / np.linalg.norm(mean)
+def unit(rows: list[int]) -> NDArray[np.float64]:
+    mean: NDArray[np.float64] = TOKEN[rows].astype(np.float64).mean(0)
+    unit: NDArray[np.float64] = mean / np.linalg.norm(mean)
+    return unit
 
 
 @pytest.mark.parametrize(
