@@ -49,6 +49,7 @@ TEXT: dict[str, set[str]] = {
 }
 TEXT["text.encoder"] = {"training", "text.corpus", "text.tokenizer"}
 TEXT["text.evaluate"] = {"training", "text.corpus"}
+TEXT["text.ablate"] = {*TEXT["text.encoder"], "text.encoder", "text.evaluate"}
 TEXT["text.runtime"] = {BUNDLE, "text.tokenizer"}
 TEXT["text.export"] = {
     *TEXT["text.encoder"],

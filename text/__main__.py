@@ -6,6 +6,7 @@ import typer
 
 from feature_store.terminal import escape_unencodable
 from text.cli import bench, corpus, encoder, export, published
+from text.cli.ablate import ablate
 
 app = typer.Typer(
     help="Train and evaluate bilingual text encoders, from corpora built of named packages.",
@@ -23,6 +24,7 @@ app.command("verify")(export.verify)
 app.command("info")(export.info)
 app.command("sign")(export.sign)
 app.command("bench")(bench.bench)
+app.command("ablate")(ablate)
 
 
 if __name__ == "__main__":

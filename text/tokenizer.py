@@ -25,6 +25,7 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 START, PAD, END, UNKNOWN, MASK = range(len(SPECIAL))
 FILE = "tokenizer.json"
 BY_ROLE = {"pad": ("<pad>", "[PAD]"), "unk": ("<unk>", "[UNK]"), "mask": ("<mask>", "[MASK]")}
+BATCH = 16_384  # texts tokenised together: encodings are far larger than their ids
 
 
 class TokenizerError(ValueError):
@@ -148,7 +149,8 @@ class TextTokenizer:
         """Encode texts to at most ``longest`` tokens each, special tokens included."""
         room = longest - 2
         ids, words, lengths = [], [], []
-        for encoding in self._first(texts, room):
+        parts = (texts[at : at + BATCH] for at in range(0, len(texts), BATCH))
+        for encoding in (each for part in parts for each in self._first(part, room)):
             own = np.asarray(encoding.ids[:room], np.int32)
             word = [-1 if w is None else w for w in encoding.word_ids[:room]]
             ids.append(np.concatenate(([self.start], own, [self.end])).astype(np.int32))

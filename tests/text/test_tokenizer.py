@@ -124,3 +124,14 @@ def test_ids_with_gaps_count_as_rows() -> None:
     file = json.loads(wordpiece().to_str())
     file["model"]["vocab"]["dabbc"] = 20
     assert TextTokenizer(Tokenizer.from_str(json.dumps(file))).vocabulary == 21
+
+
+def test_texts_of_several_batches_keep_their_order(
+    tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tokenizer.encode(TEXTS, 12)
+    monkeypatch.setattr("text.tokenizer.BATCH", 7)
+    parts = tokenizer.encode(TEXTS, 12)
+    assert parts.ids.tolist() == whole.ids.tolist()
+    assert parts.words.tolist() == whole.words.tolist()
+    assert parts.offsets.tolist() == whole.offsets.tolist()

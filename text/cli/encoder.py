@@ -77,6 +77,13 @@ def fit(
         Path | None,
         typer.Option(metavar="FOLDER", help="Cache of its vectors; default teachers beside OUT."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Checkpoint to start from: its tokenizer, its weights, and its stages are done.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train an encoder: tokenizer, masked words, pairs, multi-task. A killed run is resumed."""
@@ -92,7 +99,7 @@ def fit(
         if teacher is not None:
             folder = teachers or out.parent / "teachers"
             cached = CachedTeacher(*_teacher(teacher), folder, on_progress)
-        training = run(opened, recipe, out, on_progress, teacher=cached)
+        training = run(opened, recipe, out, on_progress, teacher=cached, start=start)
     if as_json:
         print(json.dumps(training))
     else:

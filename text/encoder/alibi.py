@@ -29,16 +29,17 @@ def _powers(heads: int) -> tuple[float, ...]:
 class Biases:
     """Biases of attention for texts of given lengths: −m·|i − j|, and −∞ at padded keys.
 
-    Kept whole for short texts, made by blocks of queries for long ones: (H, L, L) of 8,192 tokens
-    and 12 heads has 3.2 GB.
+    Kept whole for short texts, taken by blocks of queries for long ones from (H, 2L − 1), one bias
+    for each distance: (H, L, L) of 8,192 tokens and 12 heads has 3.2 GB.
     """
 
     def __init__(self, heads: int, lengths: Tensor, longest: int, like: Tensor) -> None:
         self.block = longest if longest <= WHOLE else BLOCK
-        self._slopes = torch.tensor(slopes(heads), dtype=torch.float64)[:, None, None]
-        self._positions = torch.arange(longest)
-        self._dtype = like.dtype
-        padded = self._positions >= lengths[:, None]  # (B, L)
+        self._longest = longest
+        distances = torch.arange(1 - longest, longest).abs()
+        steepness = torch.tensor(slopes(heads), dtype=torch.float64)[:, None]
+        self._by_distance = (-steepness * distances).to(like.dtype)  # (H, 2L − 1)
+        padded = torch.arange(longest) >= lengths[:, None]  # (B, L)
         self._mask = None
         if bool(padded.any()):
             self._mask = like.new_zeros(padded.shape).masked_fill(padded, -torch.inf)
@@ -49,7 +50,8 @@ class Biases:
         return self._rows(start) if self._whole is None else self._whole
 
     def _rows(self, start: int) -> Tensor:
-        queries = self._positions[start : start + self.block]
-        distance = (queries[:, None] - self._positions).abs()
-        biases = (-self._slopes * distance).to(self._dtype)[None]
+        stop = min(start + self.block, self._longest)
+        windows = self._by_distance.unfold(1, self._longest, 1)  # (H, L, L), a view
+        # Key j of the window of query i has place L − 1 − i + j: windows run against the queries.
+        biases = windows[:, self._longest - stop : self._longest - start].flip(1)[None]
         return biases if self._mask is None else biases + self._mask[:, None, None, :]

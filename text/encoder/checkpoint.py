@@ -7,6 +7,7 @@ renamed, so that it is complete or absent.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ from torch import Tensor
 from feature_store.wording import worded
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.sizes import EncoderSizes, Variant, vocabulary_fault
+from text.tokenizer import FILE as TOKENIZER
 from text.tokenizer import TextTokenizer, TokenizerError
 from training.checkpoint import CheckpointError, check_out, replace_folder
 from training.output import writing
@@ -115,6 +117,15 @@ def load(folder: Path) -> Checkpoint:
     training = _read(folder / TRAINING) if (folder / TRAINING).exists() else {}
     network.eval()
     return Checkpoint(network, head.eval() if of_head else None, tokenizer, training)
+
+
+def digest(folder: Path) -> str:
+    """Return the SHA-256 over weights, sizes and tokenizer of a checkpoint."""
+    found = hashlib.sha256()
+    for name in (WEIGHTS, CONFIG, TOKENIZER):
+        with (folder / name).open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 def variant_of(tensors: Mapping[str, Tensor]) -> Variant:

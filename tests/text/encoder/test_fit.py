@@ -84,7 +84,7 @@ def test_processes_killed_in_each_stage_leave_a_run_that_ends_with_the_same_weig
 
 def test_a_state_of_another_recipe_is_refused(tiny: Corpus, tmp_path: Path) -> None:
     killed_at("pairs", 3, tiny, small(), tmp_path / "out")
-    with pytest.raises(RunError, match="another recipe or corpus"):
+    with pytest.raises(RunError, match="another recipe, corpus or start"):
         fit(tiny, small("pairs.temperature=0.07"), tmp_path / "out")
 
 
@@ -118,7 +118,7 @@ def test_a_tokenizer_of_another_recipe_is_refused_before_a_state_is_kept(
 
     with pytest.raises(KilledError):
         fit(tiny, small(), tmp_path / "out", on_progress)
-    with pytest.raises(RunError, match="another recipe or corpus"):
+    with pytest.raises(RunError, match="another recipe, corpus or start"):
         fit(tiny, small("sizes.vocabulary=400"), tmp_path / "out")
 
 
@@ -198,3 +198,45 @@ def test_unknown_numbers_are_refused_with_the_nearest() -> None:
 
 def test_demo_is_the_defaults() -> None:
     assert RECIPES.preset("demo") == Recipe()
+
+
+def test_a_run_from_a_checkpoint_does_the_stages_that_are_left(
+    tiny: Corpus, tmp_path: Path
+) -> None:
+    whole = fit(tiny, small("multi_task.steps=0"), tmp_path / "whole")
+    fit(tiny, small("pairs.steps=0", "multi_task.steps=0"), tmp_path / "start")
+    stages: set[str] = set()
+    training = fit(
+        tiny,
+        small("multi_task.steps=0"),
+        tmp_path / "rest",
+        lambda name, done, total: stages.add(name),
+        start=tmp_path / "start",
+    )
+    assert stages == {"tokenise pairs", "pairs"}
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "rest")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert training["stages"] == whole["stages"] == ["masked", "pairs"]
+    assert [each["loss"] for each in training["history"]] == [
+        each["loss"] for each in whole["history"]
+    ]
+    assert training["start"]["digest"] == checkpoint.digest(tmp_path / "start")
+    assert training["start"]["stages"] == ["masked"]
+    assert checkpoint.load(tmp_path / "rest").training == training
+
+
+def test_a_run_from_another_checkpoint_is_refused(tiny: Corpus, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        settings = ["pairs.steps=0", "multi_task.steps=0", "masked.steps=1", f"seed={seed}"]
+        fit(tiny, small(*settings), tmp_path / f"start-{seed}")
+
+    def on_progress(name: str, done: int, total: int) -> None:
+        if (name, done) == ("pairs", 1):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(tiny, small(), tmp_path / "out", on_progress, 0, start=tmp_path / "start-1")
+    with pytest.raises(RunError, match="another recipe, corpus or start"):
+        fit(tiny, small(), tmp_path / "out", start=tmp_path / "start-2")
+    with pytest.raises(RunError, match=r"other sizes than the recipe; --set sizes\.hidden=16"):
+        fit(tiny, small("sizes.hidden=32"), tmp_path / "new", start=tmp_path / "start-1")
