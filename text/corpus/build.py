@@ -140,7 +140,7 @@ def _write(
 ) -> Tables:
     tables, total, done = Tables(folder), len(collection), 0
     tasks = Tasks(tables, languages)
-    writer = PairWriter(tables, collection.judge(), collection.refused)
+    writer = PairWriter(tables, languages[0], collection.judge(), collection.refused)
     for entry, rows in collection.entries():
         writer.add(entry, rows)
         tasks.add(entry, rows)
@@ -148,6 +148,7 @@ def _write(
             on_progress("write", done, total)
         done += len(rows)
     tasks.finish()
+    writer.finish(tasks.rare_names)
     graded.write_pairs(tables, tasks.tagged, languages)
     on_progress("write", total, total)
     return tables

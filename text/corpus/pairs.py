@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from itertools import combinations
 
 from text.corpus.collection import Judged, line_key
 from text.corpus.duplicates import Verdict, words
 from text.corpus.entry import TEXTS, Entry
 from text.corpus.tables import Tables
+from text.corpus.tasks import LEAST_QUERY, masked
 
 LEAST = (3, 4)  # words of a pair: of its shorter and of its longer side
 TRANSLATED = ("text", "title", "body")
@@ -18,16 +19,20 @@ TRANSLATED = ("text", "title", "body")
 class PairWriter:
     """Writes the rows of the tables ``texts``, ``pairs`` and, of given scores, ``graded``.
 
+    ``pivot``: the language that titles and keywords of the others ask in, and the reverse.
     ``held_out``: keys of the texts of valid and test, which training pages are cleared of.
     """
 
     def __init__(
         self,
         tables: Tables,
+        pivot: str,
         held_out: Set[int],
         refused: Counter[tuple[str, str]],
     ) -> None:
         self._tables = tables
+        self._pivot = pivot
+        self._named: list[tuple[Entry, str, Judged, Judged]] = []
         self._held_out = held_out
         self._refused = refused
         self._seen: set[tuple[int, int]] = set()  # pairs of texts, equal and near ones alike
@@ -63,7 +68,8 @@ class PairWriter:
         for document in documents:
             for kind in ("title", "keyword"):
                 for query in parts.get(kind, []):
-                    if query.row.lang == document.row.lang:
+                    langs = (query.row.lang, document.row.lang)
+                    if langs[0] == langs[1] or self._pivot in langs:
                         text = untitled(document, query) if kind == "title" else document
                         self._query(entry, kind, query, text)
         for a, b in zip(parts.get("a", []), parts.get("b", []), strict=False):
@@ -71,6 +77,19 @@ class PairWriter:
                 self._graded(entry, a, b)
             elif self._usable(entry, a, b):
                 self._pair(entry, "pair" if a.row.lang == b.row.lang else "translation", a, b)
+
+    def finish(self, rare: Callable[[Entry], Sequence[str]]) -> None:
+        """Write the pairs of packages, their names masked as in the task ``titles``."""
+        for entry, kind, query, document in self._named:
+            names = rare(entry)
+            query, document = (
+                each._replace(row=each.row._replace(text=masked(each.row.text, names)))
+                for each in (query, document)
+            )
+            if len(words(query.row.text)) < LEAST_QUERY:
+                self._refused[entry.source, "pair: too short"] += 1
+            else:
+                self._pair(entry, kind, query, document)
 
     def cleared(self, entry: Entry, page: Judged) -> Judged:
         """A page, in training without the lines that are texts of another split."""
@@ -110,6 +129,8 @@ class PairWriter:
             self._refused[entry.source, f"pair: {REASONS[document.verdict]}"] += 1
         elif short:
             self._refused[entry.source, "pair: too short"] += 1
+        elif "names" in entry.meta:
+            self._named.append((entry, kind, query, document))
         else:
             self._pair(entry, kind, query, document)
 

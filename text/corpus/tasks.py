@@ -17,6 +17,7 @@ from text.corpus.tables import Tables
 LONG_WORDS = 600  # about 1,000 tokens
 MASK = "…"
 MOST_COMMON = 50  # descriptions that have a word which still gives a name away
+LEAST_QUERY = 2  # words of a title without the names
 FILL = 1_000  # documents of the training split in a language: small corpora have pools, too
 MOST_LABELLED = 2_000  # texts of a task, language and split
 
@@ -132,18 +133,22 @@ class Tasks:
 
     def finish(self) -> None:
         for each in self._described:
-            names = [
-                name
-                for name in each.entry.meta["names"]
-                if len(name) > 1 and self._frequency[name] <= MOST_COMMON
-            ]
+            names = self.rare_names(each.entry)
             for lang, title in each.titles.items():
                 body, query = masked(each.bodies[lang], names), masked(title, names)
                 self._document("titles", each.entry, lang, body, len(words(body)))
-                if each.entry.split != "train" and len(words(query)) >= 2:
+                if each.entry.split != "train" and len(words(query)) >= LEAST_QUERY:
                     name = f"{each.entry.id}?"
                     self._query("titles", each.entry, name, lang, query, [each.entry.id])
         planted.write(self.tables, self._needles)
+
+    def rare_names(self, entry: Entry) -> list[str]:
+        """Return the names of a package that few descriptions have, once all entries were added."""
+        return [
+            name
+            for name in entry.meta["names"]
+            if len(name) > 1 and self._frequency[name] <= MOST_COMMON
+        ]
 
     def _document(self, task: str, entry: Entry, lang: str, text: str, count: int) -> None:
         self.tables.write(

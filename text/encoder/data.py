@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 
 from text.corpus.corpus import Corpus
@@ -47,6 +50,21 @@ def masked_rows(
     windows, owner = windows_of(tokenizer.encode(texts["text"].to_pylist(), WHOLE), longest)
     langs = np.asarray(texts["lang"].to_pylist())[owner]
     return windows, [np.flatnonzero(langs == lang) for lang in corpus.languages]
+
+
+def frequencies(
+    tokens: Tokens, groups: Sequence[NDArray[np.int64]], vocabulary: int
+) -> torch.Tensor:
+    """Return each token's share (V,) of the texts, as many of each group; special tokens: 0."""
+    group = np.full(len(tokens), -1)
+    for number, rows in enumerate(groups):
+        group[rows] = number
+    of_token = np.where(tokens.words < 0, -1, np.repeat(group, tokens.lengths))
+    shares = np.zeros(vocabulary)
+    for number in range(len(groups)):
+        counts = np.bincount(tokens.ids[of_token == number], minlength=vocabulary)
+        shares += counts / max(1, counts.sum()) / len(groups)
+    return torch.from_numpy(shares)
 
 
 def windows_of(tokens: Tokens, longest: int) -> tuple[Tokens, NDArray[np.int64]]:

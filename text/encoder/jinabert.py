@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from text.encoder.alibi import Biases
 from text.encoder.sizes import EncoderSizes, Precision
 
+RAREST = 1e-7  # least frequency of a token
+
 
 class JinaBert(nn.Module):
     """Encodes token ids (B, L) to token vectors (B, L, D).
@@ -193,6 +195,14 @@ class MaskedLanguageHead(nn.Module):
         self.predictions.bias = nn.Parameter(torch.zeros(sizes.vocabulary))
         nn.init.normal_(self.predictions.transform.dense.weight, std=sizes.initial_deviation)
         nn.init.zeros_(self.predictions.transform.dense.bias)
+
+    def start_from(self, frequencies: Tensor) -> None:
+        """Set the bias to the logarithms of the tokens' frequencies (V,), which sum to 1.
+
+        A bias that starts at 0 moves by at most the learning rate a step.
+        """
+        with torch.no_grad():
+            self.predictions.bias.copy_(frequencies.clamp_min(RAREST).log())  # type: ignore[operator, union-attr]
 
     def forward(self, tokens: Tensor, words: Tensor) -> Tensor:
         """Return logits (N, V) for token vectors (N, D) and the word table (V, D)."""

@@ -52,6 +52,11 @@ class Run:
             self.modules.load_state_dict(self._saved["weights"])
             self.done, self.history = self._saved["done"], self._saved["history"]
 
+    @property
+    def is_new(self) -> bool:
+        """Whether no step was made."""
+        return self._saved is None and not self.done
+
     def train(self, stage: Stage) -> None:
         """Run a stage's steps, from where a kept state stopped; a stage done is passed over."""
         if stage.name in self.done:

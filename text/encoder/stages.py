@@ -171,7 +171,7 @@ class MultiTaskStage:
 
     def _retrieved(self, generator: np.random.Generator) -> Tensor:
         kinds, recipe = self._retrieval, self._recipe
-        sizes = np.asarray([len(kind.queries) for kind in kinds], np.float64)
+        sizes = np.sqrt([len(kind.queries) for kind in kinds])
         kind = kinds[generator.choice(len(kinds), p=sizes / sizes.sum())]
         drawn = generator.permutation(len(kind.queries))[: DRAWN * recipe.retrieval_batch]
         rows = distinct(drawn, (kind.queries, kind.passages, kind.family), recipe.retrieval_batch)
@@ -203,8 +203,10 @@ def stratified(
 
 
 def _shares(kinds: Sequence[PairRows], parallel: float) -> NDArray[np.float64]:
-    """Return the probability of each kind: by size within translations and within the others."""
-    sizes = np.asarray([len(kind.first) for kind in kinds], np.float64)
+    """Return the probability of each kind, by the root of its size within translations and within
+    the others, so that large kinds do not crowd out small ones (Conneau and Lample 2019).
+    """
+    sizes = np.sqrt([len(kind.first) for kind in kinds])
     is_parallel = np.asarray([kind.is_parallel for kind in kinds])
     shares = np.zeros(len(kinds))
     for side, share in ((is_parallel, parallel), (~is_parallel, 1 - parallel)):

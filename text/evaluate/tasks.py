@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from text.corpus.corpus import Corpus
+from text.corpus.dictionary import SOURCE as DICTIONARY
 from text.evaluate import metrics
 from text.evaluate.encoders import Candidate
 from training.progress import OnProgress, no_progress
@@ -60,8 +61,17 @@ def similarity(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
 
 
 def bitext(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
-    """Accuracy@1 of finding a text's translation among as many, both directions."""
+    """Accuracy@1 of finding a text's translation among as many, both directions.
+
+    Phrases of a dictionary are a task of their own: most ask for words that no other text has.
+    """
     pairs = corpus.pairs(split="test", kind="translation")
+    phrases = pc.equal(pairs["source"], DICTIONARY)
+    yield from _translated(candidate, "bitext", pairs.filter(pc.invert(phrases)))
+    yield from _translated(candidate, "phrases", pairs.filter(phrases))
+
+
+def _translated(candidate: Candidate, task: str, pairs: pa.Table) -> Iterator[Result]:
     for langs, own in _by(pairs, "lang_a", "lang_b"):
         chosen = _one_of_each(own, BITEXT)
         first, second = chosen["text_a"].to_pylist(), chosen["text_b"].to_pylist()
@@ -71,7 +81,7 @@ def bitext(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
         name, back = candidate.name, "-".join(reversed(langs.split("-")))
         for direction, table in ((langs, scores), (back, scores.T)):
             value = metrics.accuracy_at_1(table, relevant)
-            yield Result(name, "bitext", direction, "accuracy@1", value, count, count)
+            yield Result(name, task, direction, "accuracy@1", value, count, count)
 
 
 def retrieval(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:

@@ -15,6 +15,7 @@ from text.corpus.corpus import Corpus
 from text.corpus.duplicates import Verdict, words
 from text.corpus.entry import Entry, Row
 from text.corpus.errors import CorpusError
+from text.corpus.packages import names_of
 from text.corpus.sources import chosen
 from text.corpus.split import split_of
 
@@ -79,9 +80,10 @@ def test_translations_are_aligned(corpus: Corpus) -> None:
 
 
 def test_keywords_and_titles_ask_for_their_pages(corpus: Corpus) -> None:
-    for pair in corpus.pairs(kind="keyword").to_pylist():
-        assert pair["lang_a"] == pair["lang_b"]
-        assert pair["label"] == "scalc"
+    pairs = corpus.pairs(kind="keyword").to_pylist()
+    assert {pair["label"] for pair in pairs} == {"scalc"}
+    langs = {(pair["lang_a"], pair["lang_b"]) for pair in pairs}
+    assert langs == {("en", "en"), ("de", "de"), ("en", "de"), ("de", "en")}
     across = corpus.retrieval("keywords", "de", "en")
     known = {document["id"]: document for document in across.documents.to_pylist()}
     assert across.queries.num_rows
@@ -96,6 +98,16 @@ def test_package_names_are_masked_in_the_task_of_titles(corpus: Corpus) -> None:
     assert task.queries.num_rows
     assert {q["lang"] for q in task.queries.to_pylist()} == {"en"}
     assert {d["lang"] for d in task.documents.to_pylist()} == {"de"}
+
+
+def test_package_names_are_masked_in_the_pairs_of_titles(corpus: Corpus) -> None:
+    pairs = corpus.pairs(kind="title").to_pylist()
+    own = [pair for pair in pairs if pair["source"] == "packages"]
+    assert {(pair["lang_a"], pair["lang_b"]) for pair in own} >= {("en", "de"), ("de", "en")}
+    for pair in own:
+        names = names_of(pair["group"].removeprefix("packages:"))
+        given = set(words(pair["text_a"])) | set(words(pair["text_b"]))
+        assert given.isdisjoint(names), pair
 
 
 def test_planted_documents_have_their_length_and_their_page(corpus: Corpus) -> None:
