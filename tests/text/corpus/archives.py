@@ -112,7 +112,7 @@ def packages(count: int) -> tuple[str, dict[str, str]]:
             lines = "\n".join(f" {sentence(20_000 + 9 * n + k, lang)}" for k in range(3))
             translations[lang] = (
                 f"{found}Package: pkg{n}\nDescription-md5: {md5}\n"
-                f"Description-{lang}: {sentence(60_000 + n, lang)}\n{lines}\n\n"
+                f"Description-{lang}: {sentence(60_000 + n, lang)} pkg{n}\n{lines}\n\n"
             )
     return "\n".join(stanzas), translations
 

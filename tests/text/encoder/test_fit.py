@@ -103,10 +103,10 @@ def test_the_tiny_preset_learns_what_its_tasks_ask(tiny: Corpus, tmp_path: Path)
     for name, settings in (("untrained", untrained), ("trained", [])):
         fit(tiny, RECIPES.resolve("tiny", settings=settings), tmp_path / name)
         candidate = Cosine(name, TorchEncoder.of(checkpoint.load(tmp_path / name)))
-        found = evaluate(candidate, tiny, ["similarity"])
-        values.append({result.languages: result.value for result in found})
-    assert values[1]["en"] > values[0]["en"]
-    assert values[1]["de"] > values[0]["de"]
+        found = evaluate(candidate, tiny, ["similarity", "bitext"])
+        values.append({(result.task, result.languages): result.value for result in found})
+    for across in (("similarity", "en-de"), ("bitext", "en-de"), ("bitext", "de-en")):
+        assert values[1][across] > values[0][across]
 
 
 def test_a_tokenizer_of_another_recipe_is_refused_before_a_state_is_kept(
