@@ -202,7 +202,7 @@ class MaskedLanguageHead(nn.Module):
         A bias that starts at 0 moves by at most the learning rate a step.
         """
         with torch.no_grad():
-            self.predictions.bias.copy_(frequencies.clamp_min(RAREST).log())  # type: ignore[operator, union-attr]
+            self.predictions.bias.copy_(frequencies.clamp_min(RAREST).log())  # type: ignore[operator]
 
     def forward(self, tokens: Tensor, words: Tensor) -> Tensor:
         """Return logits (N, V) for token vectors (N, D) and the word table (V, D)."""
