@@ -84,7 +84,7 @@ def fit(
         tokens, groups = data.masked_rows(corpus, tokenizer, recipe.masked.longest)
         for lang, group in zip(corpus.languages, groups, strict=True):
             _require(group, corpus, f"no training texts in {lang}", "masked.steps=0")
-        if run.is_new:
+        if run.is_new and began is None:
             head.start_from(data.frequencies(tokens, groups, recipe.sizes.vocabulary))
         run.train(MaskedStage(network, head, tokens, groups, recipe.masked, recipe.seed))
     if "pairs" not in run.done and recipe.pairs.steps:
