@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -54,6 +55,20 @@ class Swapping:
     def state(self, version: str) -> str:
         return str(self.admin.get(f"/admin/models/{version}").json()["state"])
 
+    def begin(self) -> None:
+        """As at the start: ``small-1`` serves, ``small-2`` is not loaded, there is no other."""
+        shown = self.admin.get("/admin/models").json()
+        for share in ("canary", "shadow"):
+            if shown[share]:
+                assert self.tell(f"{shown[share]['version']}/{share}", share=0).status_code == 200
+        for version in ("small-2", "small-1"):
+            assert self.tell(f"{version}/activate").status_code == 200
+        for version in {model["version"] for model in shown["models"]} - {"small-1"}:
+            assert self.tell(f"{version}/unload").status_code == 200
+        for folder in self.world.models.iterdir():
+            if folder.name not in self.networks:
+                shutil.rmtree(folder)
+
     def metric(self, name: str) -> float:
         for line in self.client.get("/metrics").text.splitlines():
             if line.startswith(f"{name} "):
@@ -68,11 +83,17 @@ def two_versions(folder) -> tuple[World, dict[str, QIN]]:  # type: ignore[no-unt
     return world, {"small-1": world.network, "small-2": other}
 
 
-@pytest.fixture
-def swapping(tmp_path) -> Iterator[Swapping]:  # type: ignore[no-untyped-def]
-    """Begins with ``small-1``; follows nothing by itself."""
-    world, networks = two_versions(tmp_path)
+@pytest.fixture(scope="module")
+def shared_swapping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swapping]:
+    world, networks = two_versions(tmp_path_factory.mktemp("swapping"))
     yield from running(world, networks)
+
+
+@pytest.fixture
+def swapping(shared_swapping: Swapping) -> Swapping:
+    """Begins with ``small-1``; follows nothing by itself. A module's tests share the service."""
+    shared_swapping.begin()
+    return shared_swapping
 
 
 def running(world: World, networks: dict[str, QIN], **variables: str) -> Iterator[Swapping]:

@@ -18,6 +18,8 @@ from tests.service.parity import TOLERANCE
 
 
 def test_a_version_is_loaded_beside_the_other_and_then_switched_to(swapping: Swapping) -> None:
+    switches = 'qin_model_swaps_total{kind="activate"}'
+    before = swapping.metric(switches)
     assert swapping.state("small-2") == "unloaded"
     assert swapping.score(model_version="small-2").status_code == 404
     for _ in range(2):
@@ -30,7 +32,7 @@ def test_a_version_is_loaded_beside_the_other_and_then_switched_to(swapping: Swa
     swapping.serves("small-2")
     swapping.serves("small-1", model_version="previous")
     swapping.serves("small-2", model_version="active")
-    assert swapping.metric('qin_model_swaps_total{kind="activate"}') == 2  # with the fixture's own
+    assert swapping.metric(switches) == before + 1
 
 
 def test_a_rollback_is_immediate_and_repeating_it_changes_nothing(swapping: Swapping) -> None:
@@ -79,6 +81,8 @@ def test_a_canary_answers_the_same_users_always(swapping: Swapping) -> None:
     assert swapping.tell("small-2/canary", share=0.3).json()["canary"]["share"] == 0.3
     canary = Canary(None, 0.3, seed_of("small-2"))  # type: ignore[arg-type]
     users = [*swapping.world.users, *range(10**6, 10**6 + 100)]
+    answers = 'qin_version_duration_seconds_count{outcome="ok",role="canary"}'
+    before = swapping.metric(answers)
     for _ in range(2):
         for user in users:
             version = "small-2" if canary.takes(user) else "small-1"
@@ -86,7 +90,7 @@ def test_a_canary_answers_the_same_users_always(swapping: Swapping) -> None:
     chosen = next(user for user in swapping.world.users if canary.takes(user))
     swapping.serves("small-2", chosen)
     assert swapping.metric("qin_canary_share") == 0.3
-    assert swapping.metric('qin_version_duration_seconds_count{outcome="ok",role="canary"}') > 0
+    assert swapping.metric(answers) > before
     for _ in range(2):
         assert swapping.tell("promote").json()["active"] == "small-2"
     assert swapping.admin.get("/admin/models").json()["canary"] is None
@@ -104,6 +108,8 @@ def test_a_canary_of_no_share_is_none(swapping: Swapping) -> None:
 
 def test_a_shadow_answers_nobody_and_its_differences_are_kept(swapping: Swapping) -> None:
     swapping.tell("small-2/shadow", share=1)
+    scored = 'qin_shadow_requests_total{outcome="scored"}'
+    before = swapping.metric(scored)
     users = list(swapping.world.users)[:12]
     for number, user in enumerate(users, 1):
         swapping.serves("small-1", user)
@@ -126,7 +132,7 @@ def test_a_shadow_answers_nobody_and_its_differences_are_kept(swapping: Swapping
     assert seen["mean_abs_delta_p"] == pytest.approx(apart.mean(), abs=TOLERANCE)
     assert seen["worst_abs_delta_p"] == pytest.approx(apart.max(), abs=TOLERANCE)
     assert -1 <= seen["kendall_tau"] <= 1
-    assert swapping.metric('qin_shadow_requests_total{outcome="scored"}') == len(users)
+    assert swapping.metric(scored) == before + len(users)
     for _ in range(2):
         assert swapping.tell("small-2/shadow", share=0).json()["shadow"] is None
 
