@@ -13,7 +13,7 @@ import pytest
 from feature_store.codec import by_name
 from feature_store.contract import Ids
 from tests.service.parity import TOLERANCE
-from tests.service.process import Service, serving
+from tests.service.process import PATIENCE_MS, Service, serving
 from tests.service.world import SMALL, SMALL_SIZES, World, make_world, random_published
 from training.qin import QIN
 
@@ -97,7 +97,8 @@ def swapping(shared_swapping: Swapping) -> Swapping:
 
 
 def running(world: World, networks: dict[str, QIN], **variables: str) -> Iterator[Swapping]:
-    chosen = {"QIN_MODEL_POLICY": "manual", "QIN_INSPECTION_S": "5", **variables}
+    patient = {"QIN_INSPECTION_S": "5", "QIN_DEADLINE_MS": PATIENCE_MS}
+    chosen = {"QIN_MODEL_POLICY": "manual", **patient, **variables}
     with (
         serving(world.models, world.store, **chosen) as service,
         service.client() as client,
