@@ -23,6 +23,15 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
+SCHEMA = {
+    "name": "Größe in µm",
+    "history_length": 2,
+    "identity": "item_id",
+    "item": [{"name": "item_id", "kind": "categorical", "vocabulary": 5, "width": 4}],
+    "context": [{"name": "level", "kind": "categorical", "vocabulary": 3, "width": 4}],
+}
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("room", TOP)
 def test_a_character_that_the_terminal_lacks_is_escaped(room: str, encoding: str) -> None:
@@ -37,14 +46,7 @@ def test_a_character_that_the_terminal_lacks_is_escaped(room: str, encoding: str
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_bundle_that_is_published_exits_0(encoding: str, tmp_path: Path) -> None:
-    schema = {
-        "name": "Größe in µm",
-        "history_length": 2,
-        "identity": "item_id",
-        "item": [{"name": "item_id", "kind": "categorical", "vocabulary": 5, "width": 4}],
-        "context": [{"name": "level", "kind": "categorical", "vocabulary": 3, "width": 4}],
-    }
-    (tmp_path / "schema.yaml").write_bytes(orjson.dumps(schema))
+    (tmp_path / "schema.yaml").write_bytes(orjson.dumps(SCHEMA))
     build = ["build", "--random", "--schema", "schema.yaml", "--out", "models", "--version", "1"]
     for command in (build, ["verify", "models/1"], ["info", "models/1"]):
         done = subprocess.run(
@@ -59,9 +61,10 @@ def test_a_bundle_that_is_published_exits_0(encoding: str, tmp_path: Path) -> No
 
 
 def test_a_folder_in_square_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
-    models = tmp_path / "a[" / "b]"
+    models, schema = tmp_path / "a[" / "b]", tmp_path / "schema.yaml"
+    schema.write_text(yaml.safe_dump(SCHEMA))
     for command in (
-        ["build", "--random", "--version", "1", "--out", models],
+        ["build", "--random", "--schema", schema, "--version", "1", "--out", models],
         ["info", models / "1"],
     ):
         done = subprocess.run(
