@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,14 +11,14 @@ from model_export.graphs.onnx_writer import GraphWriter
 from text.corpus.corpus import Corpus
 from text.export.folded import FoldedEncoder
 from text.export.gate import GateData, measure, refuse
-from text.export.quantised import Range, measured_ranges, packed_int8, products
+from text.export.quantised import Observed, observed, packed_int8, products
 from text.export.shared_weights import save
 from text.runtime.bundle import EncoderBundle
 from text.runtime.manifest import INT8, PACKED, WEIGHTS, Gate
 from text.runtime.packed_graph import PackedGraph
 from text.tokenizer import TextTokenizer
 
-CALIBRATED = 500  # training texts that ranges are measured on
+OBSERVED = 500  # training texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +32,12 @@ class Int8:
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """An encoder whose activations have measured ranges."""
+    """An encoder whose activations were observed on texts."""
 
     encoder: FoldedEncoder
     tokenizer: TextTokenizer
     wanted: Int8
-    ranges: Mapping[str, Range]
+    seen: Observed
     row: int
     call: int
 
@@ -46,20 +45,20 @@ class Quantised:
     def of(
         cls, encoder: FoldedEncoder, tokenizer: TextTokenizer, wanted: Int8, row: int, call: int
     ) -> Quantised:
-        """Measure ranges on training texts. Raises BundleError for unknown products to keep."""
+        """Observe training texts. Raises BundleError for unknown products to keep."""
         names = products(encoder)
         for name in wanted.kept:
             if name not in names:
                 raise BundleError(f"--keep {name}: the products are {', '.join(names)}")
         texts = wanted.corpus.texts(split="train")["text"]
-        some = texts.take(list(range(0, len(texts), max(1, len(texts) // CALIBRATED))))
+        some = texts.take(list(range(0, len(texts), max(1, len(texts) // OBSERVED))))
         tokens = tokenizer.encode(some.to_pylist(), call)
         with TemporaryDirectory() as folder:
-            ranges = measured_ranges(encoder, tokens, row, call, Path(folder))
-        return cls(encoder, tokenizer, wanted, ranges, row, call)
+            seen = observed(encoder, tokens, row, call, Path(folder))
+        return cls(encoder, tokenizer, wanted, seen, row, call)
 
     def graph(self) -> GraphWriter:
-        return packed_int8(self.encoder, self.ranges, self.wanted.kept)
+        return packed_int8(self.encoder, self.seen, self.wanted.kept)
 
     def through_the_gate(self, bundle: EncoderBundle) -> Gate:
         """Measure the bundle's graphs. Raises GateError if the gate fails, unless forced."""
@@ -77,7 +76,7 @@ class Quantised:
         for name in names:
             others = [other for other in names if other != name]
             with TemporaryDirectory() as folder:
-                save([packed_int8(self.encoder, self.ranges, others)], Path(folder), WEIGHTS)
+                save([packed_int8(self.encoder, self.seen, others)], Path(folder), WEIGHTS)
                 one = self._open(Path(folder) / f"{INT8}.onnx")
                 gates[name] = measure(data, exact.vectors, one.vectors, others, False)
         return gates

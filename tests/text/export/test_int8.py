@@ -9,10 +9,12 @@ import pytest
 
 from model_export.bundle.errors import BundleError, GateError
 from text.corpus.corpus import Corpus
+from text.encoder.checkpoint import load
 from text.export import gate as gate_module
 from text.export.build import build
+from text.export.folded import FoldedEncoder
 from text.export.int8 import Int8
-from text.export.quantised import Range
+from text.export.quantised import Observed, Range
 from text.runtime.encoder import TextEncoder
 from text.runtime.manifest import INT8
 from text.runtime.verify import verify
@@ -75,3 +77,22 @@ def test_a_range_leaves_out_a_few_far_numbers() -> None:
     assert np.sqrt(np.square(whole.error(sample)).mean()) < 0.02
     sample[0] = 40
     assert Range.of(sample).scale < 0.8 * 44 / 255
+
+
+def test_balanced_channels_change_no_answer_and_have_one_range(checkpoint: Path) -> None:
+    encoder = FoldedEncoder.of(load(checkpoint).network)
+    random = np.random.default_rng(0)
+    rows = {f"{n}.gated": random.normal(size=(50, 16)).astype(np.float32) for n in range(2)}
+    for x in rows.values():
+        x[:, 3] *= 100
+    seen = Observed(rows, {name: np.abs(x).max(0) for name, x in rows.items()})
+    balanced = seen.balanced(encoder, ["1.down"])
+    first, second = zip(encoder.layers, balanced.layers, strict=True)
+    x, gate = random.normal(size=(5, 24)), random.normal(size=(5, 16))
+    for layer, other in (first, second):
+        wanted = layer.down(gate * layer.up(x))
+        assert np.allclose(other.down(gate * other.up(x)), wanted, rtol=1e-12)
+    assert (second[0].up.weight == second[1].up.weight).all()  # of a product kept in float32
+    assert not np.allclose(first[0].up.weight, first[1].up.weight)
+    scaled = seen.ranges(encoder, ["1.down"])
+    assert scaled["0.gated"].scale < scaled["1.gated"].scale / 50
