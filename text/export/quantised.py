@@ -149,14 +149,15 @@ class Observed:
         most: Floats = self.most[f"{number}.gated"].astype(np.float64)
         if {f"{number}.up", f"{number}.down"} & set(kept):
             return np.ones_like(most)
-        return np.maximum(most, 1e-3 * most.max() + 1e-30)
+        least: Floats = np.maximum(most, 1e-3 * most.max() + 1e-30)
+        return least
 
     def ranges(self, encoder: FoldedEncoder, kept: Collection[str]) -> dict[str, Range]:
         """Choose the ranges of all products' inputs, of balanced ones as they are then."""
         rows = dict(self.rows)
         for number in range(len(encoder.layers)):
             name = f"{number}.gated"
-            rows[name] = rows[name] / self.scale(kept, number).astype(np.float32)
+            rows[name] = (rows[name] / self.scale(kept, number)).astype(np.float32)
         return {name: Range.of(x) for name, x in rows.items()}
 
 
