@@ -40,7 +40,7 @@ def bench(
     with exit_on_error(), TemporaryDirectory() as folder:
         from text.corpus.corpus import Corpus
         from text.encoder.checkpoint import load
-        from text.evaluate.peers import peer
+        from text.evaluate.peers import vectoriser
         from text.export.bench import Packing, drawn, run
         from text.export.build import build
         from text.export.int8 import Int8
@@ -54,8 +54,8 @@ def bench(
         chosen, tokens, left_out = drawn(opened, encoder.tokenizer, texts, longest)
         from_texts: dict[str, Any] = {"packs_from_text": lambda: encoder.encode(chosen)}
         for name in peers or ():
-            opened_peer = peer(name)
-            from_texts[name] = lambda p=opened_peer: p.vectors(chosen)
+            opened_peer = vectoriser(name)
+            from_texts[name] = lambda p=opened_peer: p.encode(chosen)
         result = run(
             bundle,
             network,
