@@ -39,7 +39,7 @@ from text.runtime.verify import check_golden
 from training.checkpoint import CheckpointError
 
 LONGEST = 8192
-ROW, CALL = 32, 512  # docs/text.md has the measurement
+ROW, CALL = 32, 512  # docs/measurements.md has others
 FOLD = "fold the weights and write the graphs"
 GOLDEN_ANSWERS = "compute golden answers"
 COMPARE = "compare the graphs with them"
