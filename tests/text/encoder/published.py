@@ -140,11 +140,15 @@ def write_byte_level(folder: Path, most: int = 0) -> int:
     return len(tokens)
 
 
-def write_word_pieces(folder: Path) -> int:
-    """Write BERT's files: ``vocab.txt`` with a line separator among its tokens."""
+def write_word_pieces(folder: Path, most: int = 0) -> int:
+    """Write BERT's files: ``vocab.txt`` with a line separator among its tokens.
+
+    Tokens that no text has fill the vocabulary up to ``most``.
+    """
     letters = [chr(n) for n in range(ord("a"), ord("z") + 1)] + list("0123456789ßü.,?:;()=*\u2028")
     tokens = ["[PAD]", *(f"[unused{n}]" for n in range(90)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokens += letters + [f"##{letter}" for letter in letters] + ["the", "invoice", "##er", "der"]
+    tokens += [f"filler{n}" for n in range(len(tokens), most)]
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", "utf-8")
     roles = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
     options = {f"{role}_token": token for role, token in roles.items()}
@@ -167,7 +171,8 @@ def write_folder(
 ) -> Tensors:
     """Write a folder; return its tensors in float32, as they are after rounding."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokens = write_word_pieces(folder) if layout == "en" else write_byte_level(folder, size.rows)
+    write_tokens = write_word_pieces if layout == "en" else write_byte_level
+    tokens = write_tokens(folder, size.rows)
     rows = size.rows or (-(-tokens // 64) * 64 if layout == "en" else tokens)
     write_json(folder / "config.json", config_of(size, rows))
     tensors = random_tensors(layout, size, rows, seed)
