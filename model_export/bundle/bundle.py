@@ -18,7 +18,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -192,15 +192,20 @@ def parse_manifest(path: Path, text: bytes) -> Manifest:
     except ValidationError as error:
         first = details(error)[0]
         raise BundleError(f"{file}: {_shown(place(first))}{reason(first)}; {REBUILD}") from None
-    missing = sorted(required(manifest) - manifest.files.keys())
+    check_names(file, manifest.version, sorted(required(manifest) - manifest.files.keys()))
+    return manifest
+
+
+def check_names(file: Path, version: str, missing: Sequence[str], remedy: str = REBUILD) -> None:
+    """Raise BundleError if files are not listed, or the folder is not called as its version."""
     if missing:
-        raise BundleError(f"{file}: files: {', '.join(missing)} not listed; {REBUILD}")
-    if path.resolve().name != manifest.version:
+        raise BundleError(f"{file}: files: {', '.join(missing)} not listed; {remedy}")
+    name = file.parent.resolve().name
+    if name != version:
         raise BundleError(
-            f"{file}: version: {manifest.version!r} in a folder named {path.resolve().name!r}; "
+            f"{file}: version: {version!r} in a folder named {name!r}; "
             "give the folder its version's name"
         )
-    return manifest
 
 
 def _shown(text: str) -> str:

@@ -183,6 +183,8 @@ def _check_modules(folder: Path) -> Path:
         entry = module if isinstance(module, dict) else {}
         kind = str(entry.get("type")).rpartition(".")[2]
         place = folder / str(entry.get("path", ""))
+        if not place.resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError(f"{path}: the path {entry.get('path')} is not in the folder")
         if kind == "Pooling":
             _check_pooling(place / CONFIG)
         elif kind == "Transformer":

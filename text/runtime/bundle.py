@@ -5,7 +5,9 @@ encoders/20261129T093000Z/
     manifest.sig         Ed25519 signature of the manifest (optional)
     tokenizer.json       the checkpoint's tokenizer
     encoder.onnx         rows of several texts -> unit vectors
-    encoder.weights      weights of all float32 graphs
+    encoder.long.onnx    one long text -> its unit vector
+    encoder.int8.onnx    rows of several texts, int8 products (optional)
+    encoder.weights      weights of all graphs
     golden.npz           texts of every length class and PyTorch's answers in float64
 """
 
@@ -20,7 +22,7 @@ from pydantic import ValidationError
 
 from feature_store.wording import worded
 from model_export.bundle import plain_files
-from model_export.bundle.bundle import check_file
+from model_export.bundle.bundle import check_file, check_names
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import MOST_MANIFEST_BYTES, MOST_MANIFEST_VALUES
 from model_export.bundle.signature import PublicKeys, read_signature
@@ -96,12 +98,5 @@ def parse_manifest(path: Path, content: bytes) -> EncoderManifest:
         manifest = EncoderManifest.model_validate(values)
     except ValidationError as error:
         raise BundleError(f"{file}: {worded(error)[:400]}; {REBUILD}") from None
-    missing = [name for name in REQUIRED if name not in manifest.files]
-    if missing:
-        raise BundleError(f"{file}: files: {', '.join(missing)} not listed; {REBUILD}")
-    if path.resolve().name != manifest.version:
-        raise BundleError(
-            f"{file}: version: {manifest.version!r} in a folder named {path.resolve().name!r}; "
-            "give the folder its version's name"
-        )
+    check_names(file, manifest.version, [n for n in REQUIRED if n not in manifest.files], REBUILD)
     return manifest

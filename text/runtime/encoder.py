@@ -70,7 +70,8 @@ class TextEncoder:
         has_long = LONG in self.manifest.graphs
         self._long = LongGraph(bundle.graph(LONG), threads) if has_long else None
         self._graph = Graphs(packed, self._long, lengths.packed)
-        self._cache, self._key = cache, f"{bundle.digest} {precision}"
+        # The longest text, too: bundles of one digest may cut a text at different lengths.
+        self._cache, self._key = cache, f"{bundle.digest} {precision} {lengths.longest}"
 
     @classmethod
     def open(

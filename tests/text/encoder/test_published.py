@@ -346,6 +346,11 @@ def test_a_pickle_that_is_no_state_dict_is_not_run(content: object, tmp_path: Pa
         ("1_Pooling", {"pooling_mode_cls_token": True}, "pooling is .*cls_token.*mean"),
         ("1_Pooling", {"pooling_mode": "lasttoken"}, "pooling is lasttoken"),
         ("modules", [{"type": "sentence_transformers.models.Dense"}], "a module Dense"),
+        (
+            "modules",
+            [{"type": "a.Pooling", "path": "../other"}],
+            r"\.\./other is not in the folder",
+        ),
         ("1_Pooling", {"pooling_mode_mean_tokens": True, "include_prompt": True}, None),
         ("1_Pooling", {"pooling_mode": "mean"}, None),
         (

@@ -1,4 +1,4 @@
-"""Vectors of a batch: each text's own, whatever its chunk, and their gradients."""
+"""Vectors of the texts of a batch, and their gradients, do not depend on its chunks."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,16 @@ def test_another_encoders_vectors_are_not_taken_from_the_cache(
     cache = VectorCache(1 << 20)
     first = TextEncoder.open(bundle, cache=cache).encode(["tree"]).vectors
     assert np.abs(TextEncoder(other, cache=cache).encode(["tree"]).vectors - first).max() > 0.01
+
+
+def test_a_text_cut_elsewhere_by_a_bundle_of_equal_weights_is_not_taken_from_the_cache(
+    bundle: Path,
+) -> None:
+    opened, cache = EncoderBundle.open(bundle), VectorCache(1 << 20)
+    lengths = opened.manifest.lengths.model_copy(update={"longest": 20})
+    shorter = replace(opened, manifest=opened.manifest.model_copy(update={"lengths": lengths}))
+    assert shorter.digest == opened.digest
+    text = "Z" * 800
+    cut = TextEncoder(shorter, cache=cache).encode([text], truncate=True)
+    encoded = TextEncoder(opened, cache=cache).encode([text], truncate=True)
+    assert (cut.tokens[0], encoded.tokens[0]) == (20, LONGEST)
