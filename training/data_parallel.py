@@ -23,9 +23,16 @@ from training.qin import QIN, QuadraticLayer
 
 @contextmanager
 def process_group() -> Iterator[ProcessGroup]:
-    """Join the process group of torchrun (``WORLD_SIZE``), else yield a group of one."""
+    """Join the process group of torchrun (``WORLD_SIZE``), else yield a group of one.
+
+    Within another such block the group is that one's: gloo can wait for ever for a second group,
+    since the processes find each other by the same keys as for the first.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ProcessGroup(rank=0, count=1)
+        return
+    if distributed.is_initialized():
+        yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())
         return
     distributed.init_process_group("gloo")
     try:
