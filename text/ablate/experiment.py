@@ -89,9 +89,15 @@ class Experiment:
         return self.start
 
     def stage_three(self, similarity: str, seed: int) -> Path:
-        """Return a checkpoint after stage III, from the shared one; the seed changes batches."""
+        """Return a checkpoint after stage III, from the shared one; the seed changes batches.
+
+        Arms have equally many batches of retrieval, every other one where a loss has the rest.
+        """
         own = self.recipe.encoder
-        settings = own.multi_task.model_copy(update={"similarity": similarity})
+        steps = own.multi_task.steps
+        if similarity == "none":
+            steps = -(-steps // 2)  # the even ones
+        settings = own.multi_task.model_copy(update={"similarity": similarity, "steps": steps})
         sizes = checkpoint.load(self.shared).network.sizes
         changed = {"multi_task": settings, "sizes": sizes, "seed": own.seed + seed}
         recipe = own.model_copy(update=changed)

@@ -48,7 +48,7 @@ class Ablation(BaseModel):
     model_config = _NUMBERS
 
     encoder: Recipe = Recipe(
-        masked=Masked(steps=600),
+        masked=Masked(steps=150),
         pairs=Pairs(steps=250, batch_size=128),
         multi_task=MultiTask(steps=160, queries=2000, retrieval_batch=32),
     )

@@ -36,7 +36,7 @@ class Masked(BaseModel):
 
     model_config = _NUMBERS
 
-    steps: int = Field(default=900, ge=0, le=MOST_STEPS, description="optimiser steps")
+    steps: int = Field(default=250, ge=0, le=MOST_STEPS, description="optimiser steps")
     batch_size: int = Field(default=64, ge=1, le=2**20, description="texts per step")
     longest: int = Field(default=128, ge=8, le=8192, description="tokens of a text")
     learning_rate: float = Field(default=2e-3, gt=0, le=10, description="peak; then linear to 0")
@@ -48,13 +48,13 @@ class Pairs(BaseModel):
 
     model_config = _NUMBERS
 
-    steps: int = Field(default=1300, ge=0, le=MOST_STEPS, description="optimiser steps")
+    steps: int = Field(default=1600, ge=0, le=MOST_STEPS, description="optimiser steps")
     batch_size: int = Field(default=128, ge=2, le=2**20, description="pairs per step")
     longest: int = Field(default=64, ge=8, le=8192, description="tokens of a text")
     learning_rate: float = Field(default=1.5e-3, gt=0, le=10, description="peak; then linear to 0")
     temperature: float = Field(default=0.05, gt=0, le=10, description="τ")
     parallel: float = Field(
-        default=0.5, ge=0, le=1, description="share of batches whose pairs are translations"
+        default=0.4, ge=0, le=1, description="share of batches whose pairs are translations"
     )
 
 

@@ -24,16 +24,16 @@ class EncoderSizes(BaseModel):
         description="qk_norm: layer norm of queries and keys (Spanish); code: the code variant",
     )
     vocabulary: int = Field(default=16_384, ge=6, le=2**24, description="tokens")
-    hidden: int = Field(default=192, ge=1, le=8192, description="D, of a token's vector")
-    layers: int = Field(default=3, ge=1, le=96, description="transformer layers")
-    heads: int = Field(default=3, ge=1, le=256, description="attention heads, a divisor of hidden")
-    intermediate: int = Field(default=512, ge=1, le=65_536, description="I, half the gated layer")
+    hidden: int = Field(default=384, ge=1, le=8192, description="D, of a token's vector")
+    layers: int = Field(default=1, ge=1, le=96, description="transformer layers")
+    heads: int = Field(default=6, ge=1, le=256, description="attention heads, a divisor of hidden")
+    intermediate: int = Field(default=768, ge=1, le=65_536, description="I, half the gated layer")
     activation: Literal["gelu", "relu"] = Field(
         default="gelu", description="of the gate: gelu in its erf form (GEGLU), or relu (ReGLU)"
     )
     token_types: int = Field(default=2, ge=1, le=16, description="rows of the type table")
     norm_epsilon: float = Field(default=1e-12, gt=0, le=1e-2, description="of every layer norm")
-    initial_deviation: float = Field(default=0.02, gt=0, le=1, description="of initial weights")
+    initial_deviation: float = Field(default=0.01, gt=0, le=1, description="of initial weights")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> EncoderSizes:
