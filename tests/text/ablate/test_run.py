@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 from text.__main__ import app
 from text.ablate.claims import CLAIMS as KNOWN
-from text.ablate.experiment import Experiment
+from text.ablate.experiment import CHECKPOINTS, Experiment
 from text.ablate.items import Items
 from text.ablate.recipe import RECIPES
 from text.ablate.run import Outcome, run
 from text.cli.ablate import NAMES
 from text.corpus.corpus import Corpus
+from text.encoder import checkpoint
 from text.encoder.run import RunError
 from training.progress import OnProgress, no_progress
 
@@ -108,6 +109,16 @@ def test_a_stopped_ablation_does_what_is_missing_and_ends_with_the_same_figures(
     trained = [step for step in steps if step.endswith(TRAINED)]
     once = [step for step in done.steps if step.endswith(TRAINED) and "de-en" not in step]
     assert len(trained) == len(once) + 2, "steps done twice beyond the two that were not saved"
+
+
+def test_the_arm_without_a_similarity_loss_has_the_steps_of_retrieval_alone(done: Done) -> None:
+    steps = {
+        arm: checkpoint.load(done.out / CHECKPOINTS / f"similarity-{arm}-1").training["recipe"][
+            "multi_task"
+        ]["steps"]
+        for arm in ("pearson", "squared", "none")
+    }
+    assert steps == {"pearson": 2, "squared": 2, "none": 1}
 
 
 @pytest.mark.parametrize("setting", ["encoder.pairs.steps=4", "length.texts=2"])
