@@ -51,6 +51,7 @@ TEXT["text.encoder"] = {"training", "text.corpus", "text.tokenizer"}
 TEXT["text.evaluate"] = {"training", "text.corpus"}
 TEXT["text.ablate"] = {*TEXT["text.encoder"], "text.encoder", "text.evaluate"}
 TEXT["text.runtime"] = {BUNDLE, "text.tokenizer"}
+TEXT["text.content"] = {BUNDLE, "text.tokenizer", "text.runtime"}
 TEXT["text.export"] = {
     *TEXT["text.encoder"],
     *TEXT["model_export.bench"],

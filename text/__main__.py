@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from feature_store.terminal import escape_unencodable
-from text.cli import bench, corpus, encoder, export, published
+from text.cli import bench, content, corpus, encoder, export, published
 from text.cli.ablate import ablate
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(encoder.recipes, name="recipe")
+app.add_typer(content.app, name="content")
 app.command("fit")(encoder.fit)
 app.command("evaluate")(encoder.evaluate)
 app.command("import-jina")(published.import_jina)

@@ -29,7 +29,8 @@ def modules(room: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "room", ["service", "feature_store", "loadtest", "text.corpus", "text.runtime"]
+    "room",
+    ["service", "feature_store", "loadtest", "text.corpus", "text.runtime", "text.content"],
 )
 def test_a_room_of_the_runtime_imports_without_the_training_packages(room: str) -> None:
     found = modules(room)

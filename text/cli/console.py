@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from feature_store.errors import StoreError
 from feature_store.wording import with_file
 from model_export.bundle.errors import BundleError
 from text.corpus.errors import CorpusError
@@ -21,16 +22,21 @@ def exit_on_error() -> Iterator[None]:
         yield
     except (CorpusError, RecipeError) as error:
         fail(str(error))
-    except BundleError as error:
+    except (BundleError, StoreError) as error:
         fail(str(error))
     except OSError as error:
         fail(with_file(error))
     except ValueError as error:
+        from feature_store.parquet.columns import DataFileError
         from text.encoder.run import RunError
         from text.evaluate.peers import PeerError
+        from text.runtime.errors import TextError
         from text.tokenizer import TokenizerError
         from training.checkpoint import CheckpointError
 
-        if isinstance(error, CheckpointError | RunError | PeerError | TokenizerError):
+        if isinstance(
+            error,
+            CheckpointError | DataFileError | RunError | PeerError | TextError | TokenizerError,
+        ):
             fail(str(error))
         raise

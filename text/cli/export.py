@@ -41,6 +41,12 @@ def build(
             metavar="PRODUCT", help="With --int8: leave 0.gate or so in float32; may be repeated."
         ),
     ] = None,
+    content: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MAP", help="Content map of `text content fit`: the graphs' second output."
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Publish int8 even if its gate fails.")
     ] = False,
@@ -62,12 +68,20 @@ def build(
 
         wanted = Int8(Corpus.open(data), tuple(keep or ()), force) if data else None
         bundle = run(
-            checkpoint, out, version=version, longest=longest, int8=wanted, announce=announce
+            checkpoint,
+            out,
+            version=version,
+            longest=longest,
+            int8=wanted,
+            content=content,
+            announce=announce,
         )
     parity, gates = bundle.manifest.parity, bundle.manifest.gates
     if as_json:
         about: dict[str, Any] = {"version": bundle.manifest.version, "path": str(bundle.path)}
         about |= {"gates": {name: gate.model_dump() for name, gate in gates.items()}}
+        if bundle.manifest.content:
+            about["content"] = bundle.manifest.content.model_dump()
         print(json.dumps(about | parity.model_dump()))
         return
     screen.print(
@@ -100,6 +114,7 @@ def verify(bundle: BundleFolder, keys: Keys = None, as_json: AsJson = False) -> 
             "max_abs_error": difference.max_abs_error,
             "worst_case": difference.worst_case,
             "cases": difference.cases,
+            "content_error": difference.content_error,
         }
         print(json.dumps(about))
         return
@@ -136,6 +151,10 @@ def info(bundle: BundleFolder, as_json: AsJson = False) -> None:
     table.add_row("longest text", f"{lengths.longest:,} tokens{trained}")
     table.add_row("parity", f"{parity.max_abs_error:.2g} over {parity.cases} golden texts")
     table.add_row("digest", opened.digest)
+    if manifest.content:
+        content = manifest.content
+        kind = f"{content.size} numbers for {content.feature}"
+        table.add_row("content", f"{kind}, digest {content.digest}")
     for name, record in manifest.files.items():
         table.add_row(name, f"{record.size:,} bytes")
     screen.print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,17 @@ from text.export.long import long
 from text.export.packed import packed
 from text.export.shared_weights import save
 from text.runtime.bundle import EncoderBundle
+from text.runtime.content import ContentMap, content_digest, network_digest
 from text.runtime.encoder import TextEncoder
-from text.runtime.golden import GoldenTexts
+from text.runtime.golden import Difference
 from text.runtime.manifest import (
+    CONTENT,
     FORMAT,
     GOLDEN,
     TOKENIZER,
     TOLERANCE,
     WEIGHTS,
+    Content,
     EncoderManifest,
     EncoderShape,
     Lengths,
@@ -56,12 +60,14 @@ def build(
     version: str | None = None,
     longest: int = LONGEST,
     int8: Int8 | None = None,
+    content: Path | None = None,
     announce: Announce = lambda step: None,
 ) -> EncoderBundle:
     """Build and publish ``out/VERSION``.
 
     Raises ParityError where an answer differs from PyTorch's, GateError where int8 differs too
-    much, or BundleError; then nothing is published. ``announce`` is called with each of ``STEPS``.
+    much, or BundleError; then nothing is published. ``content``: file of a map, whose numbers the
+    float32 graphs give, too. ``announce`` is called with each of ``STEPS``.
     """
     created = datetime.now(UTC)
     version = check_version(version) if version else free_version(out, created)
@@ -69,19 +75,28 @@ def build(
         loaded = load(checkpoint)
     except CheckpointError as error:
         raise BundleError(str(error)) from error
+    weights = digest(checkpoint / CHECKPOINT_WEIGHTS).sha256
+    network = network_digest(weights, digest(checkpoint / TOKENIZER).sha256)
+    content_map = ContentMap.load(content) if content else None
+    if content_map is not None:
+        content_map.check(network, loaded.network.sizes.hidden, content)
     with staging_folder(out, version) as folder:
         announce(FOLD)
         encoder = FoldedEncoder.of(loaded.network)
-        graphs = [packed(encoder), long(encoder)]
+        graphs = [packed(encoder, content=content_map), long(encoder, content=content_map)]
         quantised = None
         if int8 is not None:
             quantised = Quantised.of(encoder, loaded.tokenizer, int8, ROW, CALL)
             graphs.append(quantised.graph())
         save(graphs, folder, WEIGHTS)
         shutil.copyfile(checkpoint / TOKENIZER, folder / TOKENIZER)
+        if content is not None:
+            shutil.copyfile(content, folder / CONTENT)
 
         announce(GOLDEN_ANSWERS)
         golden = golden_texts(loaded.network, loaded.tokenizer, longest)
+        if content_map is not None:
+            golden = replace(golden, content=content_map.of_text(golden.vectors))
         golden.save(folder / GOLDEN)
 
         manifest = EncoderManifest(
@@ -94,14 +109,19 @@ def build(
             parity=Parity(tolerance=TOLERANCE, max_abs_error=0, worst_case="", cases=0),
             training=Origin(
                 checkpoint=checkpoint.resolve().name,
-                weights_sha256=digest(checkpoint / CHECKPOINT_WEIGHTS).sha256,
+                weights_sha256=weights,
                 corpus=loaded.training.get("corpus", {}).get("digest"),
             ),
+            content=_content(content_map, network),
             files={file.name: digest(file) for file in sorted(folder.iterdir())},
         )
         bundle = EncoderBundle(folder, manifest)
         announce(COMPARE)
-        found: dict[str, Any] = {"parity": _compared(bundle, golden)}
+        difference = check_golden(TextEncoder(bundle), golden)
+        found: dict[str, Any] = {"parity": _parity(difference)}
+        if manifest.content is not None:
+            update = {"max_abs_error": difference.content_error}
+            found["content"] = manifest.content.model_copy(update=update)
         if quantised is not None:
             announce(GATE)
             found["gates"] = {"int8": quantised.through_the_gate(bundle)}
@@ -111,8 +131,18 @@ def build(
         return EncoderBundle(publish(folder, version, manifest), manifest)
 
 
-def _compared(bundle: EncoderBundle, golden: GoldenTexts) -> Parity:
-    difference = check_golden(TextEncoder(bundle), golden)
+def _content(content: ContentMap | None, network: str) -> Content | None:
+    if content is None:
+        return None
+    return Content(
+        digest=content_digest(network, content.digest),
+        feature=content.about.feature,
+        size=content.about.size,
+        max_abs_error=0,
+    )
+
+
+def _parity(difference: Difference) -> Parity:
     return Parity(
         tolerance=TOLERANCE,
         max_abs_error=difference.max_abs_error,

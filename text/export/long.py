@@ -15,9 +15,11 @@ import numpy as np
 
 from model_export.graphs.onnx_writer import GraphWriter
 from text.encoder.alibi import slopes
+from text.export.content import write_content
 from text.export.folded import FoldedEncoder
 from text.export.layers import LayerWriter, Projected
 from text.export.scan import ScanBody
+from text.runtime.content import ContentMap
 
 NAME = "encoder.long"
 BLOCK = 256  # queries, Q
@@ -26,11 +28,16 @@ MOST_WINDOW = 2.0**24  # keys; float32 has no larger odd numbers
 CERTIFICATE = {"bound": "float32", "window": "int64", "pairs": "int64"}
 
 
-def long(encoder: FoldedEncoder, name: str = NAME, block: int = BLOCK) -> GraphWriter:
+def long(
+    encoder: FoldedEncoder,
+    name: str = NAME,
+    block: int = BLOCK,
+    content: ContentMap | None = None,
+) -> GraphWriter:
     """ids (L,), spare () -> embedding (D,), token (L, D), bound, window, pairs (layers, H).
 
     ``bound``: the largest B of a head's blocks; ``window``: its largest D; ``pairs`` of a query and
-    a key that were computed. A large ``spare`` leaves out nothing.
+    a key that were computed. A large ``spare`` leaves out nothing. With a map, also content (C,).
     """
     g = GraphWriter(name, "One text in blocks of queries: its vector, its tokens, a certificate.")
     writer, sizes = _LongWriter(g, encoder, block), encoder.sizes
@@ -51,6 +58,8 @@ def long(encoder: FoldedEncoder, name: str = NAME, block: int = BLOCK) -> GraphW
         parts = [f"{number}.{output}" for number in range(sizes.layers)]
         g.node("Concat", parts, output, axis=0)
         g.output(output, kind, [sizes.layers, sizes.heads])
+    if content is not None:
+        write_content(g, content, [])
     return g
 
 

@@ -11,22 +11,29 @@ from __future__ import annotations
 import numpy as np
 
 from model_export.graphs.onnx_writer import GraphWriter
+from text.export.content import write_content
 from text.export.folded import FoldedEncoder
 from text.export.layers import LayerWriter, Projected
+from text.runtime.content import ContentMap
 
 NAME = "encoder"
 MASKED = -1e9  # of a logit: its exponential is 0
 
 
-def packed(encoder: FoldedEncoder, name: str = NAME) -> GraphWriter:
+def packed(
+    encoder: FoldedEncoder, name: str = NAME, content: ContentMap | None = None
+) -> GraphWriter:
     """ids (T, R), text (T, R) -> embedding (R, S, D), unit vectors, and token (T, R, D).
 
-    ``text`` numbers the texts of a row from 0, in any order; −1 is padding.
+    ``text`` numbers the texts of a row from 0, in any order; −1 is padding. With a map, also
+    content (R, S, C).
     """
     g = GraphWriter(name, "Several texts in a row: attention within each, the mean of its tokens.")
     ids = g.input("ids", "int64", ["T", "R"])
     text = g.input("text", "int64", ["T", "R"])
     write_packed(LayerWriter(g, encoder), ids, text)
+    if content is not None:
+        write_content(g, content, ["R", "S"])
     return g
 
 

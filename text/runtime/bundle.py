@@ -8,6 +8,7 @@ encoders/20261129T093000Z/
     encoder.long.onnx    one long text -> its unit vector
     encoder.int8.onnx    rows of several texts, int8 products (optional)
     encoder.weights      weights of all graphs
+    content.npz          map from vectors to content, which the float32 graphs compute (optional)
     golden.npz           texts of every length class and PyTorch's answers in float64
 """
 
@@ -26,7 +27,9 @@ from model_export.bundle.bundle import check_file, check_names
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import MOST_MANIFEST_BYTES, MOST_MANIFEST_VALUES
 from model_export.bundle.signature import PublicKeys, read_signature
+from text.runtime.content import ContentMap, content_digest, network_digest
 from text.runtime.manifest import (
+    CONTENT,
     FORMAT,
     GOLDEN,
     MANIFEST,
@@ -76,6 +79,28 @@ class EncoderBundle:
         files = self.manifest.files
         named = (f"{name} {files[name].sha256}\n" for name in sorted(files) if name != GOLDEN)
         return hashlib.sha256("".join(named).encode()).hexdigest()
+
+    @property
+    def network(self) -> str:
+        """Digest of weights and tokenizer: that of every bundle of the checkpoint."""
+        weights = self.manifest.training.weights_sha256
+        if weights is None:
+            raise BundleError(f"{self.path}: does not say of which weights it is; {REBUILD}")
+        return network_digest(weights, self.manifest.files[TOKENIZER].sha256)
+
+    def content_map(self) -> ContentMap | None:
+        """Read the map to content; None where the bundle has none. Raises BundleError."""
+        said = self.manifest.content
+        if said is None:
+            return None
+        found = ContentMap.load(self.path / CONTENT)
+        found.check(self.network, self.manifest.shape.hidden, self.path / CONTENT)
+        if (content_digest(self.network, found.digest), found.about.size) != (
+            said.digest,
+            said.size,
+        ):
+            raise BundleError(f"{self.path / CONTENT}: not the map of the manifest; {REBUILD}")
+        return found
 
 
 def parse_manifest(path: Path, content: bytes) -> EncoderManifest:

@@ -1,9 +1,9 @@
-"""Encodes texts with an encoder bundle: unit vectors, exact in any company."""
+"""Encodes texts with an encoder bundle: unit vectors, exact in any company, and content."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ class Encoded:
     tokens: NDArray[np.int64]  # (N,) read of each text, special tokens included
     truncated: NDArray[np.bool_]  # (N,) texts whose end was cut
     certificates: dict[int, Certificate] = field(default_factory=dict)  # of long ones, by place
+    content: NDArray[np.float32] | None = None  # (N, C), where the bundle has a map to it
 
 
 class TextEncoder:
@@ -66,9 +67,13 @@ class TextEncoder:
                 f"network {self.manifest.shape.vocabulary:,}; {REBUILD}"
             )
         lengths = self.manifest.lengths
-        packed = PackedGraph(bundle.graph(name), threads, lengths.row, lengths.call)
-        has_long = LONG in self.manifest.graphs
-        self._long = LongGraph(bundle.graph(LONG), threads) if has_long else None
+        self.content_map = bundle.content_map() if precision == "fp32" else None
+        has_content, has_long = self.content_map is not None, LONG in self.manifest.graphs
+        packed = PackedGraph(
+            bundle.graph(name), threads, lengths.row, lengths.call, content=has_content
+        )
+        long = LongGraph(bundle.graph(LONG), threads, content=has_content)
+        self._long = long if has_long else None
         self._graph = Graphs(packed, self._long, lengths.packed)
         # The longest text, too: bundles of one digest may cut a text at different lengths.
         self._cache, self._key = cache, f"{bundle.digest} {precision} {lengths.longest}"
@@ -91,24 +96,34 @@ class TextEncoder:
         """D, numbers of a vector."""
         return self.manifest.shape.hidden
 
+    @property
+    def content_digest(self) -> str | None:
+        """Digest that content of this encoder and its map carries; None where there is no map."""
+        said = self.manifest.content
+        return said.digest if said and self.content_map else None
+
     def encode(self, texts: Sequence[str], *, truncate: bool = False) -> Encoded:
         """Encode texts. Raises TextError, which names the text, and encodes none then.
 
         A text of more tokens than the bundle allows is cut if ``truncate``, else TextTooLong.
         """
+        sizes = self.content_map.about.size if self.content_map else 0
         answer = Encoded(
-            np.empty((len(texts), self.width), np.float32),
+            np.empty((len(texts), self.width + sizes), np.float32),
             np.zeros(len(texts), np.int64),
             np.zeros(len(texts), np.bool_),
         )
         wanted = self._not_cached(texts, truncate, answer)
         if wanted:
             self._fill(texts, wanted, truncate, answer)
-        return answer
+        if not self.content_map:
+            return answer
+        vectors, content = np.split(answer.vectors, [self.width], axis=1)
+        return replace(answer, vectors=np.ascontiguousarray(vectors), content=content)
 
     def vectors(self, tokens: Tokens) -> NDArray[np.float32]:
         """Return unit vectors (N, D) of tokenised texts."""
-        return self._graph.vectors(tokens)[0]
+        return self._graph.vectors(tokens)[0][:, : self.width]
 
     def chunks(self, text: str, spans: Sequence[Span], *, truncate: bool = False) -> Chunks:
         """Encode a text once, and pool its tokens over spans of characters (late chunking).
@@ -121,7 +136,7 @@ class TextEncoder:
         tokens, truncated = self._tokenised([text], [0], truncate)
         ids, places = self.tokenizer.encode_placed(text, int(tokens.lengths[0]))
         answer = self._long.encode(ids, tokens=True)
-        if answer.token is None or not _is_unit(answer.vector[None])[0]:
+        if answer.token is None or not self._is_unit(answer.vector[None])[0]:
             raise TextError(0, text, NOT_FINITE)
         vectors, counts = pooled(answer.token, places, spans)
         return Chunks(vectors, counts, overlapping(spans), bool(truncated[0]), answer.certificate)
@@ -145,7 +160,7 @@ class TextEncoder:
     ) -> None:
         tokens, truncated = self._tokenised(texts, wanted, truncate)
         vectors, certificates = self._graph.vectors(tokens)
-        for place in np.flatnonzero(~_is_unit(vectors)).tolist():
+        for place in np.flatnonzero(~self._is_unit(vectors)).tolist():
             self._refuse_alone(texts, wanted, tokens, vectors, place)
         answer.vectors[wanted], answer.tokens[wanted] = vectors, tokens.lengths
         answer.truncated[wanted] = truncated
@@ -195,16 +210,16 @@ class TextEncoder:
     ) -> None:
         """Encode a text alone: not a number in one text spoils all of its row."""
         vectors[place] = self._graph.alone(tokens, place)
-        if not _is_unit(vectors[place : place + 1])[0]:
+        if not self._is_unit(vectors[place : place + 1])[0]:
             i = wanted[place]
             raise TextError(i, texts[i], NOT_FINITE)
 
-
-def _is_unit(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(N,) whether each vector is finite and has length 1."""
-    with np.errstate(all="ignore"):
-        near: NDArray[np.bool_] = np.abs(np.linalg.norm(vectors, axis=1) - 1) <= MOST_OFF
-    return near
+    def _is_unit(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """(N,) whether each vector is finite and has length 1; its content is affine in it."""
+        with np.errstate(all="ignore"):
+            lengths = np.linalg.norm(vectors[:, : self.width], axis=1)
+            near: NDArray[np.bool_] = np.abs(lengths - 1) <= MOST_OFF
+        return near
 
 
 def _refuse_surrogates(i: int, text: str) -> None:

@@ -25,6 +25,7 @@ class Difference:
     max_abs_error: float  # NaN counts as infinite
     worst_case: str
     cases: int
+    content_error: float | None = None  # of a number of content, where there is a map to it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,7 @@ class GoldenTexts:
     offsets: NDArray[np.int64]  # (N + 1,)
     tokens: NDArray[np.int64]  # (N,) with special tokens
     vectors: NDArray[np.float64]  # (N, D), unit length
+    content: NDArray[np.float64] | None = None  # (N, C), where the bundle has a map to it
 
     @classmethod
     def of(
@@ -61,13 +63,16 @@ class GoldenTexts:
 
     def save(self, path: Path) -> None:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.content is None:
+            del arrays["content"]
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> GoldenTexts:
         """Read golden answers within bounds. Raises BundleError."""
         try:
-            golden = cls(**npz.read(path, (field.name for field in fields(cls)), MOST_BYTES))
+            names = [field.name for field in fields(cls)]
+            golden = cls(**npz.read(path, names, MOST_BYTES, frozenset({"content"})))
             golden._check()
         except (*UNREADABLE, ZlibError) as error:
             raise BundleError(
@@ -86,6 +91,9 @@ class GoldenTexts:
         kinds = [array.dtype.kind for array in (self.text, self.offsets, self.tokens, self.vectors)]
         if kinds != ["u", "i", "i", "f"] or not np.isfinite(self.vectors).all():
             raise ValueError("arrays of unexpected types or numbers")
+        content = np.zeros((count, 0)) if self.content is None else self.content
+        if content.shape[:-1] != (count,) or not np.isfinite(content).all():
+            raise ValueError("content of unexpected shape or numbers")
         ends = (int(self.offsets[0]), int(self.offsets[-1]))
         if ends != (0, len(self.text)) or (np.diff(self.offsets) < 1).any():
             raise ValueError("offsets that do not fit the texts")

@@ -22,7 +22,7 @@ class Graphs:
     most_packed: int
 
     def vectors(self, tokens: Tokens) -> tuple[NDArray[np.float32], dict[int, Certificate]]:
-        """Return (N, D), unit vectors of all texts, and certificates of the long ones."""
+        """Return (N, W), unit vectors of all texts, and certificates of the long ones."""
         is_long = tokens.lengths > self.most_packed
         if self.long is None or not is_long.any():
             return self.packed.vectors(tokens), {}
@@ -37,7 +37,7 @@ class Graphs:
         return vectors, certificates
 
     def alone(self, tokens: Tokens, text: int) -> NDArray[np.float32]:
-        """Return (D,), the vector of one of the texts, encoded by itself."""
+        """Return (W,), the vector of one of the texts, encoded by itself."""
         if self.long is not None and tokens.lengths[text] > self.most_packed:
             return self.long.encode(tokens.of(text)).vector
         return self.packed.alone(tokens, text)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_export.bundle.sessions import open_session
 from text.runtime.bundle import REBUILD
+from text.runtime.packed_graph import CONTENT, EMBEDDING
 from text.runtime.windows import ALL, SPARE, Certificate
 
 
@@ -19,16 +20,20 @@ from text.runtime.windows import ALL, SPARE, Certificate
 class LongAnswer:
     """One text's vector, its tokens' vectors where they were asked for, what was left out."""
 
-    vector: NDArray[np.float32]  # (D,), unit length
+    vector: NDArray[np.float32]  # (W,): unit length, followed by the content if there is one
     token: NDArray[np.float32] | None  # (L, D)
     certificate: Certificate
 
 
 class LongGraph:
-    """``encoder.long.onnx``, opened by the first long text; safe to use from several threads."""
+    """``encoder.long.onnx``, opened by the first long text; safe to use from several threads.
 
-    def __init__(self, graph: Path, threads: int = 1) -> None:
+    ``content``: each vector is followed by the text's content, as in ``PackedGraph``.
+    """
+
+    def __init__(self, graph: Path, threads: int = 1, *, content: bool = False) -> None:
         self._graph, self._threads = graph, threads
+        self._names = [EMBEDDING, CONTENT] if content else [EMBEDDING]
         self._opened: onnxruntime.InferenceSession | None = None
         self._opening = threading.Lock()
         self._options = onnxruntime.RunOptions()
@@ -50,9 +55,11 @@ class LongGraph:
         Raises BundleError where the graph cannot be opened.
         """
         spare = SPARE if windows else ALL
-        names = ["embedding", "bound", "window", "pairs", *(["token"] if tokens else [])]
+        certified = ["bound", "window", "pairs"]
+        names = [*certified, *(["token"] if tokens else []), *self._names]
         inputs = {"ids": ids.astype(np.int64), "spare": np.array(spare, np.float32)}
-        vector, bound, window, pairs, *token = self._session.run(names, inputs, self._options)
+        bound, window, pairs, *others = self._session.run(names, inputs, self._options)
+        token = others.pop(0) if tokens else None
         share = pairs / len(ids) ** 2
         certificate = Certificate(bound, np.minimum(window, len(ids)), share, spare)
-        return LongAnswer(vector, token[0] if tokens else None, certificate)
+        return LongAnswer(np.concatenate(others), token, certificate)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from model_export.bundle.manifest import GOLDEN, MANIFEST, FileName, FileRecord, Version
 
@@ -13,6 +21,7 @@ __all__ = ["GOLDEN", "MANIFEST", "FileName", "FileRecord", "Version"]
 FORMAT: Literal[1] = 1
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "encoder.weights"  # of all float32 graphs
+CONTENT = "content.npz"  # map from vectors to content
 PACKED, LONG, INT8 = "encoder", "encoder.long", "encoder.int8"  # graphs: NAME.onnx
 TOLERANCE = 2e-6  # of a number of a unit vector
 MOST_RHO_LOSS, LEAST_OVERLAP = 0.005, 0.95  # limits of the gate
@@ -89,6 +98,15 @@ class Gate(_Frozen):
         return self.rho_float32 - self.rho
 
 
+class Content(_Frozen):
+    """The second output of the float32 graphs."""
+
+    digest: str  # ``content_digest`` of encoder and map
+    feature: str  # dense item feature that it is for
+    size: Annotated[int, Field(ge=1)]  # C
+    max_abs_error: float  # against the map in float64, at the build
+
+
 class EncoderManifest(_Frozen):
     format: Literal[1]
     version: Version
@@ -99,7 +117,22 @@ class EncoderManifest(_Frozen):
     parity: Parity
     training: Origin
     gates: dict[str, Gate] = {}  # by precision
+    content: Content | None = None
     files: Annotated[dict[FileName, FileRecord], Field(max_length=MOST_FILES)]
+
+    @model_validator(mode="after")
+    def _has_the_map(self) -> EncoderManifest:
+        if (self.content is None) != (CONTENT not in self.files):
+            raise ValueError(f"content and the file {CONTENT}: one without the other")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit ``content`` where there is none: older releases reject it."""
+        values: dict[str, Any] = serialise(self)
+        if self.content is None:
+            del values["content"]
+        return values
 
     @property
     def graphs(self) -> tuple[str, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_export.bundle.errors import BundleError, ParityError, said
 from model_export.bundle.signature import PublicKeys
@@ -40,7 +42,7 @@ def check_golden(encoder: TextEncoder, golden: GoldenTexts) -> Difference:
         raise BundleError(f"{bundle.path / GOLDEN}: vectors of another width; {REBUILD}")
     try:
         encoded = encoder.encode(texts)
-        alone = np.concatenate([encoder.encode([text]).vectors for text in texts])
+        each = [encoder.encode([text]) for text in texts]
     except Exception as error:  # onnxruntime's own exceptions share no base but Exception
         raise BundleError(f"{bundle.path}: fails on golden texts: {said(error)}") from error
     if (encoded.tokens != golden.tokens).any():
@@ -49,6 +51,7 @@ def check_golden(encoder: TextEncoder, golden: GoldenTexts) -> Difference:
             f"{bundle.path}: golden text {i} has {encoded.tokens[i]} tokens here and "
             f"{golden.tokens[i]} at the build: another tokenizer or tokenizers library; {REBUILD}"
         )
+    alone = np.concatenate([one.vectors for one in each])
     worst = max(
         (golden.compare(vectors) for vectors in (encoded.vectors, alone)),
         key=lambda difference: difference.max_abs_error,
@@ -60,4 +63,34 @@ def check_golden(encoder: TextEncoder, golden: GoldenTexts) -> Difference:
             f"{worst.worst_case}; do not use it here: rebuild the bundle, and report the "
             "processor and the onnxruntime version if that does not help"
         )
-    return worst
+    if encoder.content_map is None:
+        return worst
+    apart = [one.content for one in each if one.content is not None]
+    contents = (encoded.content, np.concatenate(apart))
+    largest = max(_content_error(encoder, golden, content) for content in contents)
+    return replace(worst, content_error=largest)
+
+
+def _content_error(
+    encoder: TextEncoder, golden: GoldenTexts, content: NDArray[np.float32] | None
+) -> float:
+    """Return the largest error of content (N, C). Raises ParityError beyond its bound.
+
+    The bound is what the vectors' tolerance becomes by the map: it times Σ|w| + |b| of a number.
+    """
+    path, content_map = encoder.bundle.path, encoder.content_map
+    if golden.content is None or content is None or content_map is None:
+        raise BundleError(f"{path / GOLDEN}: no content of the golden texts; {REBUILD}")
+    if golden.content.shape != content.shape:
+        raise BundleError(f"{path / GOLDEN}: content of another width; {REBUILD}")
+    errors = np.abs(content - golden.content)  # (N, C)
+    most = content_map.of_text.bound(encoder.manifest.parity.tolerance)
+    within = errors <= most  # false for NaN
+    if not within.all():
+        text, number = np.argwhere(~within)[0].tolist()
+        raise ParityError(
+            f"{path}: number {number} of golden text {text}'s content differs from the map's in "
+            f"float64 by {errors[text, number]:.3g} (at most {most[number]:.3g} is allowed); "
+            f"{REBUILD}"
+        )
+    return float(errors.max())
