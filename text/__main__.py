@@ -7,6 +7,7 @@ import typer
 from feature_store.terminal import escape_unencodable
 from text.cli import bench, content, corpus, encoder, export, published
 from text.cli.ablate import ablate
+from text.cli.embed import embed
 
 app = typer.Typer(
     help="Train and evaluate bilingual text encoders, from corpora built of named packages.",
@@ -24,6 +25,7 @@ app.command("build")(export.build)
 app.command("verify")(export.verify)
 app.command("info")(export.info)
 app.command("sign")(export.sign)
+app.command("embed")(embed)
 app.command("bench")(bench.bench)
 app.command("ablate")(ablate)
 

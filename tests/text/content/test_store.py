@@ -1,0 +1,131 @@
+"""Contents go to a store as they changed, and its change feed names those items alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from feature_store.connect import connect
+from feature_store.contract import FOUND, FeatureStore
+from feature_store.options import IdKind, StoreOptions
+from feature_store.parquet.columns import DataFileError
+from feature_store.schema import FeatureSchema
+from tests.text.content.conftest import FEATURE, ITEMS, SIZE
+from text.content.embed import Embedding
+from text.content.store import put_contents
+from text.runtime.encoder import TextEncoder
+
+SCHEMA = f"""
+name: shop
+history_length: 4
+item:
+  - {{name: level, kind: categorical, vocabulary: 4, width: 4}}
+  - {{name: {FEATURE}, kind: dense, size: {SIZE}, width: 8, storage: float16}}
+"""
+
+
+@pytest.fixture(scope="module")
+def table(content_bundle: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("table") / "items.parquet"
+    Embedding(TextEncoder.open(content_bundle), catalogue, out, []).run()
+    return out
+
+
+async def opened(folder: Path, ids: IdKind = "numeric") -> FeatureStore:
+    schema = FeatureSchema.from_yaml(SCHEMA, source="shop.yaml")
+    return await connect(f"lmdb://{folder}", schema, create=True, options=StoreOptions(ids=ids))
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[FeatureStore]:
+    store = await opened(tmp_path / "store")
+    yield store
+    await store.close()
+
+
+async def put(store: FeatureStore, table: Path) -> dict[str, int]:
+    report = await put_contents(store, table, FEATURE, SIZE)
+    counts = ("written", "inserted", "same", "without", "not_in_store", "rejected")
+    return {name: getattr(report, name) for name in counts if getattr(report, name)}
+
+
+async def changed(store: FeatureStore, cursor: str) -> set[int]:
+    found: set[int] = set()
+    while len((changes := await store.changes(cursor)).ids):
+        found |= set(changes.ids.tolist())
+        cursor = changes.cursor
+    return found
+
+
+async def test_a_store_gets_what_differs_and_its_feed_names_that(
+    store: FeatureStore, table: Path, tmp_path: Path
+) -> None:
+    assert await put(store, table) == {"inserted": ITEMS}
+    cursor = (await store.changes(None)).cursor
+    rows = pq.read_table(table)
+    without = rows[f"{FEATURE}_digest"].null_count
+    assert await put(store, table) == {"same": ITEMS - without, "without": without}
+    assert await changed(store, cursor) == set()
+
+    def shift(row: np.ndarray) -> None:
+        row[FEATURE], row["level"] = row[FEATURE] + 1, 3
+
+    have = rows.filter(rows[f"{FEATURE}_digest"].is_valid())["item_id"].to_pylist()
+    for item in have[:2]:
+        await store.patch_item(item, shift)
+    cursor = (await store.changes(None)).cursor
+    assert (await put(store, table))["written"] == 2
+    assert await changed(store, cursor) == set(have[:2])
+    batch = await store.items(np.array(have[:2]))
+    assert (batch.rows["level"] == 3).all()  # another writer's feature stays
+    stored = rows[FEATURE].to_pylist()[have[0] - 1]
+    assert np.allclose(batch.rows[FEATURE][0], stored, rtol=1e-3)
+
+
+async def test_an_item_without_content_keeps_the_stores(store: FeatureStore, table: Path) -> None:
+    await put(store, table)
+    rows = pq.read_table(table)
+    without = rows.filter(rows[f"{FEATURE}_digest"].is_null())["item_id"].to_pylist()[0]
+
+    def given(row: np.ndarray) -> None:
+        row[FEATURE] = 7
+
+    await store.patch_item(without, given)
+    await put(store, table)
+    assert ((await store.items(np.array([without]))).rows[FEATURE] == 7).all()
+
+
+async def test_a_table_of_texts_alone_inserts_nothing(
+    store: FeatureStore, table: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.parquet"
+    pq.write_table(pq.read_table(table).drop_columns(["level"]), bare)
+    assert await put(store, bare) == {"not_in_store": ITEMS}
+    await put(store, table)
+    assert (await put(store, bare))["same"] > 0
+    assert (await store.items(np.arange(1, 4))).rows["level"].tolist() == [0, 1, 2]
+
+
+async def test_a_mapped_store_gets_the_texts_of_its_ids(table: Path, tmp_path: Path) -> None:
+    store = await opened(tmp_path / "mapped", "mapped")
+    try:
+        rows = pq.read_table(table)
+        names = [f"sku-{i}" for i in rows["item_id"].to_pylist()]
+        named = rows.set_column(0, "item_id", [names])
+        pq.write_table(named, tmp_path / "named.parquet")
+        assert await put(store, tmp_path / "named.parquet") == {"inserted": ITEMS}
+        assert store.text_ids is not None
+        number = store.text_ids.number("sku-1")
+        assert (await store.item_texts(np.array([number]))) == ["sku-1"]
+        assert (await store.items(np.array([number]))).status[0] == FOUND
+    finally:
+        await store.close()
+
+
+async def test_a_store_without_the_feature_is_refused(store: FeatureStore, table: Path) -> None:
+    with pytest.raises(DataFileError, match="no dense item feature other of 8"):
+        await put_contents(store, table, "other", SIZE)

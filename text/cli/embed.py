@@ -1,0 +1,102 @@
+"""Implements ``python -m text embed``: items' content, to a table and to a store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from text.cli.console import AsJson, exit_on_error, progress, screen
+from text.cli.content import ItemFile, TextColumns, Threads
+
+if TYPE_CHECKING:
+    from text.content.embed import Embedding
+    from text.content.store import StoreReport
+
+
+def embed(
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Folder of an encoder bundle with a map.")
+    ],
+    items: ItemFile,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Parquet table: the rows of ITEMS with their content. Rows that it has already "
+            "are not encoded again.",
+        ),
+    ],
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STORE_URL", help="Also write what differs there: lmdb://PATH, redis://HOST, …"
+        ),
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="With --store: item id column; by default item_id.")
+    ] = None,
+    text: TextColumns = None,
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Encode the texts of ITEMS to the content of an item feature; only what changed.
+
+    After an interruption, the same command resumes, to the same bytes.
+    """
+    with exit_on_error(), progress() as on_progress:
+        from text.content.embed import Embedding
+        from text.runtime.encoder import TextEncoder
+
+        run = Embedding(TextEncoder.open(bundle, threads), items, out, text or [])
+        for name in run.missing:
+            screen.print(f"{items}: no column {name}: missing of every item", markup=False)
+        report = run.run(lambda rows: on_progress("embed items", rows, run.items.rows))
+        written = None
+        if store:
+            rows = run.items.rows
+            written = asyncio.run(
+                _put(run, store, id_column, lambda row: on_progress("write to store", row, rows))
+            )
+    if as_json:
+        about = {"feature": run.feature, "digest": run.digest} | asdict(report)
+        print(json.dumps(about | ({"store": asdict(written)} if written else {})))
+        return
+    lines = [
+        f"{out}: {report.items:,} items, {run.feature} of digest {run.digest}: {report.encoded:,} "
+        f"encoded, {report.unchanged:,} unchanged, {report.without:,} without content; "
+        f"{report.truncated:,} texts truncated"
+    ]
+    if written:
+        lines.append(
+            f"{store}: {written.written:,} contents written, {written.inserted:,} items inserted, "
+            f"{written.same:,} the same; {written.without:,} without content, "
+            f"{written.not_in_store:,} not in the store, {written.damaged:,} damaged, "
+            f"{written.rejected:,} rejected"
+        )
+        lines += written.examples
+    for line in lines:
+        screen.print(line, markup=False, highlight=False)
+
+
+async def _put(
+    run: Embedding, url: str, id_column: str | None, advance: Callable[[int], None]
+) -> StoreReport:
+    from feature_store.connect import connect
+    from feature_store.options import StoreOptions
+    from text.content.store import put_contents
+
+    options = StoreOptions(budget_ms=10_000.0)
+    store = await connect(url, None, create=False, options=options)
+    try:
+        size = run.map.about.size
+        return await put_contents(
+            store, run.out, run.feature, size, id_column=id_column, advance=advance
+        )
+    finally:
+        await store.close()

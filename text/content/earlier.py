@@ -1,0 +1,83 @@
+"""Reads contents again from the table that an earlier run wrote, by digests of their rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from feature_store.parquet.columns import DataFileError
+from text.content.items import DIGEST_BYTES
+
+Content = NDArray[np.float32]
+
+
+def digest_column(feature: str) -> str:
+    """Column of the digest of encoder and map."""
+    return f"{feature}_digest"
+
+
+def source_column(feature: str) -> str:
+    """Column of the digest of what a row's content was made of."""
+    return f"{feature}_source"
+
+
+class EarlierTable:
+    """A table's contents; in memory are 24 bytes a row and one group of rows at a time."""
+
+    def __init__(self, path: Path | None, feature: str, size: int) -> None:
+        """Read the digests. Raises DataFileError for a file that is not such a table."""
+        self._feature, self._size = feature, size
+        self._digests = np.zeros(0, f"S{DIGEST_BYTES}")
+        self._rows = np.zeros(0, np.int64)
+        if path is None:
+            return
+        column = source_column(feature)
+        try:
+            self._file = pq.ParquetFile(path)
+            if not {column, feature} <= set(self._file.schema_arrow.names):
+                raise DataFileError(
+                    f"{path}: exists, and is no table of `text embed` with {feature}; "
+                    "give another --out"
+                )
+            digests = self._file.read([column])[column].combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise DataFileError(f"{path}: exists, and cannot be read: {error}") from error
+        values = digests.fill_null(bytes(DIGEST_BYTES)).cast(pa.binary(DIGEST_BYTES))
+        at = values.offset * DIGEST_BYTES
+        raw = np.frombuffer(values.buffers()[1], self._digests.dtype, len(values), at)
+        known = np.flatnonzero(digests.is_valid().to_numpy(zero_copy_only=False))
+        order = np.argsort(raw[known], kind="stable")
+        self._digests, self._rows = raw[known][order], known[order]
+        sizes = [
+            self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)
+        ]
+        self._starts = np.cumsum([0, *sizes])
+
+    def contents(self, digests: list[bytes]) -> dict[int, Content]:
+        """Return the contents (C,) of those that the table has, by place in the list."""
+        wanted = np.array(digests, self._digests.dtype)
+        at = np.searchsorted(self._digests, wanted)
+        found = at < len(self._digests)
+        found[found] = self._digests[at[found]] == wanted[found]
+        places = np.flatnonzero(found)
+        rows = self._rows[at[places]]
+        contents: dict[int, Content] = {}
+        groups = np.searchsorted(self._starts, rows, "right") - 1 if len(rows) else rows
+        for group in np.unique(groups).tolist():
+            values = self._group(group)
+            for place, row in zip(places[groups == group], rows[groups == group], strict=True):
+                contents[int(place)] = values[row - self._starts[group]]
+        return contents
+
+    def _group(self, group: int) -> Content:
+        """(rows, C)"""
+        column = self._file.read_row_group(group, [self._feature])[self._feature].combine_chunks()
+        values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+        whole: Content = values.reshape(-1, self._size)
+        if len(whole) != len(column):
+            raise DataFileError(f"column {self._feature} of the earlier table: another size")
+        return whole

@@ -1,0 +1,179 @@
+"""Embeds a table of items: its rows with their content, of which only changed ones are encoded.
+
+Pieces of rows are written one by one to ``.NAME.run`` beside the table, and joined at the end. A
+run that is killed goes on after its last piece, with the same bytes in the end: the texts of a
+piece are encoded together, whichever run does it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.load import identity
+from feature_store.parquet.whole_file import whole_file
+from model_export.bundle.errors import BundleError
+from text.content.earlier import EarlierTable, digest_column, source_column
+from text.content.items import DIGEST_BYTES, EncodedItems, ItemBatch, ItemTexts, encode
+from text.runtime.content import TEXT, ContentMap
+from text.runtime.encoder import TextEncoder
+
+PIECE = 2048  # rows
+JOINED = 16  # pieces to a row group of the table
+STATE = "state"  # file of what the pieces are of; counts in a piece
+Content = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class EmbedReport:
+    """Counts of a run, over the rows of all its processes."""
+
+    items: int = 0
+    encoded: int = 0  # rows whose texts or vectors, encoder or map are new
+    unchanged: int = 0  # rows with the content of the earlier table
+    without: int = 0  # rows without text and given vector: no content
+    truncated: int = 0  # texts cut at the encoder's longest length
+
+
+class Embedding:
+    """One run over ``items``, into the parquet file ``out``."""
+
+    def __init__(self, encoder: TextEncoder, path: Path, out: Path, texts: list[str]) -> None:
+        """Open the items and the earlier table. Raises BundleError or DataFileError."""
+        if encoder.content_map is None or encoder.content_digest is None:
+            raise BundleError(
+                f"{encoder.bundle.path}: has no map to content; build it with "
+                "`python -m text build CHECKPOINT --content MAP`"
+            )
+        if out.exists() and out.samefile(path):
+            raise DataFileError(f"{out}: the items themselves; give another --out")
+        self.encoder, self.out = encoder, out
+        self.map, self.digest = encoder.content_map, encoder.content_digest
+        about = self.map.about
+        self.feature = about.feature
+        given = [name for name in about.inputs if name != TEXT]
+        has = ItemTexts(path, texts, ()).parts.columns
+        self.items = ItemTexts(path, texts, [name for name in given if name in has])
+        self.missing = [name for name in given if name not in has]
+        self.items.expect(about.inputs)
+        ours = {self.feature, digest_column(self.feature), source_column(self.feature)}
+        self._carried = [name for name in self.items.parts.columns if name not in ours]
+        self._earlier_path = out if out.exists() else None
+        self._earlier = EarlierTable(self._earlier_path, self.feature, about.size)
+        self._folder = out.with_name(f".{out.name}.run")
+
+    def run(self, advance: Callable[[int], None] = lambda rows: None) -> EmbedReport:
+        """Embed every row, or those after the last piece of a killed run."""
+        pieces, report = self._resumed()
+        advance(report.items)
+        for batch in self.items.batches(PIECE, report.items, self._carried):
+            table = self._embedded(batch, report).replace_schema_metadata(_counts(report))
+            pieces.append(self._folder / f"piece-{len(pieces):06}.parquet")
+            with whole_file(pieces[-1], table.schema) as writer:
+                writer.write_table(table)
+            advance(report.items)
+        self._join(pieces)
+        shutil.rmtree(self._folder)
+        return report
+
+    def _resumed(self) -> tuple[list[Path], EmbedReport]:
+        """Return the pieces of a killed run on the same files, and its counts; else none."""
+        files = [self.items.path, *([self._earlier_path] if self._earlier_path else [])]
+        options = [self.digest, self.feature, PIECE, *self._carried, "", *self.items.texts]
+        mark = identity(files, " ".join(map(str, options))).encode()
+        state = self._folder / STATE
+        try:
+            if state.read_bytes() == mark:
+                pieces = sorted(self._folder.glob("piece-*.parquet"))
+                return pieces, _counted(pieces[-1]) if pieces else EmbedReport()
+        except (FileNotFoundError, pa.ArrowException):  # no run; or cut off by a failure of power
+            pass
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        state.with_suffix(".new").write_bytes(mark)
+        state.with_suffix(".new").replace(state)
+        return [], EmbedReport()
+
+    def _embedded(self, batch: ItemBatch, report: EmbedReport) -> pa.Table:
+        """Return a piece: the rows with their content."""
+        digests = batch.digests(self.digest)
+        contents = self._earlier.contents(digests)
+        report.unchanged += len(contents)
+        new = [row for row in np.flatnonzero(batch.have_any).tolist() if row not in contents]
+        if new:
+            encoded = encode(self.encoder, batch.take(new))
+            found = contents_of(self.map, encoded)
+            contents |= {row: found[at] for at, row in enumerate(new) if at in found}
+            report.encoded += len(found)
+            report.truncated += encoded.truncated
+        report.items += len(batch)
+        report.without += len(batch) - len(contents)
+        values = np.zeros((len(batch), self.map.about.size), np.float32)
+        for row, content in contents.items():
+            values[row] = content
+        have = [row in contents for row in range(len(batch))]
+        sources = [digest if has else None for digest, has in zip(digests, have, strict=True)]
+        return pa.table(
+            {
+                **{name: batch.carried[name] for name in self._carried},
+                self.feature: pa.FixedSizeListArray.from_arrays(
+                    pa.array(values.reshape(-1)), values.shape[1]
+                ),
+                digest_column(self.feature): pa.array(
+                    [self.digest if has else None for has in have], pa.string()
+                ),
+                source_column(self.feature): pa.array(sources, pa.binary(DIGEST_BYTES)),
+            }
+        )
+
+    def _join(self, pieces: list[Path]) -> None:
+        """Write the table, a group of rows of every few pieces."""
+        if not pieces:
+            raise DataFileError(f"{self.items.parts}: no rows")
+        schemas = [pq.read_schema(piece).remove_metadata() for piece in pieces]
+        schema = pa.unify_schemas(schemas)  # a piece may have nulls alone in a column
+        with whole_file(self.out, schema) as writer:
+            for start in range(0, len(pieces), JOINED):
+                tables = [pq.read_table(piece) for piece in pieces[start : start + JOINED]]
+                joined = pa.concat_tables(
+                    [table.replace_schema_metadata().cast(schema) for table in tables]
+                )
+                writer.write_table(joined, row_group_size=len(joined))
+
+
+def contents_of(content_map: ContentMap, encoded: EncodedItems) -> dict[int, Content]:
+    """Return the content (C,) of each item that has one, by its place."""
+    names = list(content_map.about.inputs)
+    has = np.stack([encoded.has.get(name, np.zeros(len(encoded), bool)) for name in names], axis=1)
+    found: dict[int, Content] = {}
+    for pattern in np.unique(has, axis=0):
+        rows = np.flatnonzero((has == pattern).all(1))
+        own = [name for name, one in zip(names, pattern, strict=True) if one]
+        combination = content_map.fitting(own)
+        if combination is None:
+            continue
+        if combination == (TEXT,) and encoded.content is not None:
+            values = encoded.content[rows]
+        else:
+            values = content_map.content({n: encoded.vectors[n][rows] for n in combination})
+        found |= dict(zip(rows.tolist(), values.astype(np.float32), strict=True))
+    return found
+
+
+def _counts(report: EmbedReport) -> dict[str, str]:
+    """As metadata of a piece, so that counts and rows are written at once."""
+    return {STATE: orjson.dumps(asdict(report)).decode()}
+
+
+def _counted(piece: Path) -> EmbedReport:
+    metadata = pq.read_schema(piece).metadata or {}
+    return EmbedReport(**orjson.loads(metadata[STATE.encode()]))
