@@ -118,8 +118,9 @@ class TextEncoder:
             self._fill(texts, wanted, truncate, answer)
         if not self.content_map:
             return answer
-        vectors, content = np.split(answer.vectors, [self.width], axis=1)
-        return replace(answer, vectors=np.ascontiguousarray(vectors), content=content)
+        parts = np.split(answer.vectors, [self.width], axis=1)
+        vectors, content = map(np.ascontiguousarray, parts)
+        return replace(answer, vectors=vectors, content=content)
 
     def vectors(self, tokens: Tokens) -> NDArray[np.float32]:
         """Return unit vectors (N, D) of tokenised texts."""
