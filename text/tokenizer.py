@@ -108,7 +108,9 @@ class TextTokenizer:
         )
         tokenizer.train_from_iterator(texts, trainer)
         found = tokenizer.get_vocab_size()
-        if found != vocabulary:
+        if found > vocabulary:  # the bytes and the special tokens
+            raise TokenizerError(f"{vocabulary} tokens are too few: take sizes.vocabulary={found}")
+        if found < vocabulary:
             raise TokenizerError(
                 f"the texts give {found} tokens of {vocabulary}: "
                 f"take a larger corpus or sizes.vocabulary={found}"

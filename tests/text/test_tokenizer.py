@@ -71,6 +71,11 @@ def test_too_few_texts_for_the_vocabulary_are_named() -> None:
         TextTokenizer.train(["a b"], 5000)
 
 
+def test_fewer_tokens_than_bytes_are_refused_with_the_least() -> None:
+    with pytest.raises(TokenizerError, match=r"200 tokens are too few: take sizes.vocabulary=261"):
+        TextTokenizer.train(TEXTS, 200)
+
+
 @pytest.mark.parametrize("content", [None, "{", '{"model": 1}', "[]"])
 def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, content: str | None) -> None:
     if content is not None:

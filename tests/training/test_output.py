@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +11,13 @@ import pytest
 import torch
 
 from feature_store.parquet.columns import DataFileError
+from tests.full_disk import files_of_at_most
 from tests.training.test_levels import clicks_of
 from tests.training.worlds import SIZES, SMALL
 from training import checkpoint
 from training.levels_file import write_levels
 from training.qin import QIN
 from training.row_cache import new_array
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Let writes beyond ``size`` bytes fail with EFBIG, where no disk can be filled."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_the_state_of_a_run_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from text.ablate.recipe import KEPT_IN
 from text.ablate.run import Outcome
 from text.ablate.verdict import Spread
 from text.evaluate.report import COLOURS
+from training.output import writing
 
 PAGE = "ablation.md"
 
@@ -26,10 +27,11 @@ PAGE = "ablation.md"
 def write(folder: Path, outcomes: Sequence[Outcome], content: Mapping[str, Any]) -> None:
     """Write ``ablation.md``, ``ablation.json`` (recipe, claims), and a picture of each claim."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / KEPT_IN).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-    for outcome in outcomes:
-        (folder / f"{outcome.claim.name}.png").write_bytes(picture(outcome))
-    (folder / PAGE).write_text(markdown(outcomes), "utf-8")
+    with writing(folder):
+        (folder / KEPT_IN).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        for outcome in outcomes:
+            (folder / f"{outcome.claim.name}.png").write_bytes(picture(outcome))
+        (folder / PAGE).write_text(markdown(outcomes), "utf-8")
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:

@@ -48,7 +48,11 @@ class Results:
             return None
         try:
             kept = orjson.loads(path.read_bytes())
-            identity, origin, figures = kept["identity"], kept["origin"], kept["figures"]
+            identity, origin = kept["identity"], dict(kept["origin"])
+            figures = {
+                name: float("nan") if value is None else float(value)
+                for name, value in dict(kept["figures"]).items()
+            }
             seconds = float(kept["seconds"])
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path}: not a result; delete it to measure again") from error
@@ -58,8 +62,7 @@ class Results:
                 f"{path}: a result of another {other}; give those of that run to resume it, "
                 "or another --out"
             )
-        values = {name: float("nan") if v is None else v for name, v in figures.items()}
-        return Result(claim, arm, seed, values, seconds)
+        return Result(claim, arm, seed, figures, seconds)
 
     def write(self, result: Result) -> None:
         """Write a result under a temporary name and rename it."""

@@ -46,6 +46,7 @@ def build(
     """Build a corpus of Debian packages, which are downloaded by name, or of files of your own."""
     from text.corpus.archives import Archives
     from text.corpus.build import build as run
+    from text.corpus.entry import LANGUAGE
     from text.corpus.sources import chosen
 
     with exit_on_error(), progress() as on_progress:
@@ -53,6 +54,10 @@ def build(
         codes = list(dict.fromkeys(code.strip() for code in languages.split(",") if code.strip()))
         if not codes:
             raise typer.BadParameter("no language", param_hint="--languages")
+        if odd := [code for code in codes if not LANGUAGE.fullmatch(code)]:
+            raise typer.BadParameter(
+                f"{odd[0]} is no language code, such as en or pt-br", param_hint="--languages"
+            )
         store = Archives(archives or out.parent / "archives")
         about = run(out, codes, chosen(names), folders or [], store, on_progress)
     _print(out, about, as_json)

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
+import orjson
 import typer
 from rich.table import Table
 
@@ -151,6 +152,7 @@ def evaluate(
 ) -> None:
     """Evaluate an encoder, and peers on the same items, on the held-out part of a corpus."""
     from text.corpus.corpus import Corpus
+    from text.corpus.errors import CorpusError
     from text.encoder.checkpoint import load
     from text.encoder.vectors import TorchEncoder
     from text.evaluate import human
@@ -167,22 +169,27 @@ def evaluate(
             )
     with exit_on_error(), progress() as on_progress:
         opened = Corpus.open(corpus)
+        pairs = human.read(judged) if judged else {}
         own = Cosine(checkpoint.name, TorchEncoder.of(load(checkpoint), longest))
         candidates: list[Candidate] = [own, *(peer(name) for name in peers or ())]
+        if report is not None:
+            report.mkdir(parents=True, exist_ok=True)
         results = [
             result
             for candidate in candidates
             for result in [
                 *run(candidate, opened, chosen, on_progress),
-                *(human.evaluate(candidate, judged) if judged else ()),
+                *human.evaluate(candidate, pairs),
             ]
         ]
+        if not results:
+            raise CorpusError(f"{corpus}: nothing to evaluate by {', '.join(chosen)}")
         if report is not None:
             from text.evaluate.report import write
 
             write(report, results)
     if as_json:
-        print(json.dumps([asdict(result) for result in results]))
+        print(orjson.dumps([asdict(result) for result in results]).decode())  # NaN is null
         return
     table = Table("candidate", "task", "languages", "metric", "value", "items", "pool")
     for result in results:

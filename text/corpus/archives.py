@@ -7,6 +7,7 @@ import io
 import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,9 +16,11 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from feature_store.wording import worded
 from text.corpus.errors import CorpusError
 
 _AR_HEADER = 60
+_DAMAGED = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,8 @@ class Archives:
                         file = tar.extractfile(member)
                         assert file is not None
                         yield match, file.read()
-        except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError) as error:
-            raise CorpusError(f"{path}: not a readable archive: {error}") from error
+        except _DAMAGED as error:
+            raise CorpusError(f"{path}: not a readable archive: {worded(error)}") from error
 
     def record_list(self, path: Path) -> None:
         """Record a list in ``used``."""
@@ -105,12 +108,15 @@ class Archives:
 def read_list(path: Path) -> str:
     """The text of one of apt's lists, unpacked by its name's ending."""
     raw = path.read_bytes()
-    if path.suffix == ".xz":
-        raw = lzma.decompress(raw)
-    elif path.suffix in (".gz", ".bz2", ".lz4"):
-        codec = {".gz": "gzip", ".bz2": "bz2", ".lz4": "lz4"}[path.suffix]
-        with pa.CompressedInputStream(io.BytesIO(raw), codec) as stream:
-            raw = stream.read()
+    try:
+        if path.suffix == ".xz":
+            raw = lzma.decompress(raw)
+        elif path.suffix in (".gz", ".bz2", ".lz4"):
+            codec = {".gz": "gzip", ".bz2": "bz2", ".lz4": "lz4"}[path.suffix]
+            with pa.CompressedInputStream(io.BytesIO(raw), codec) as stream:
+                raw = stream.read()
+    except _DAMAGED as error:
+        raise CorpusError(f"{path}: not readable: {worded(error)}; delete it") from error
     return raw.decode("utf-8", "replace")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -40,19 +41,32 @@ def build(
         raise CorpusError(f"{out}: exists and is no corpus; give another name or delete it")
     if not sources and not folders:
         raise CorpusError("neither sources nor folders to build from")
+    names = Counter((*sources, *map(own_files.source_of, folders)))
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise CorpusError(f"two sources are called {twice[0]}: rename a folder, or give it once")
     absent = _download(sources, languages, archives, on_progress)
-    temporary = out.with_name(out.name + TEMPORARY)
+    folder = out.resolve()  # a link stays one
+    temporary = folder.with_name(folder.name + TEMPORARY)
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         corpus = _build(temporary, languages, sources, folders, archives, on_progress)
         corpus["absent_packages"] = absent
         (temporary / FILE).write_bytes(orjson.dumps(corpus, option=orjson.OPT_INDENT_2))
-        shutil.rmtree(out, ignore_errors=True)
-        temporary.rename(out)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno is None or not _is_within(temporary, error.filename):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(out)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return corpus
+
+
+def _is_within(folder: Path, name: object) -> bool:
+    """Tell whether an error is of writing the folder: pyarrow's name no file."""
+    return name is None or Path(str(name)).is_relative_to(folder)
 
 
 def _download(

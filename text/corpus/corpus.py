@@ -11,11 +11,34 @@ from typing import Any, Self
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, Field, ValidationError
 
+from feature_store.wording import worded
 from text.corpus.errors import CorpusError
+from text.corpus.tables import SCHEMAS
 
 FILE = "corpus.json"
 FORMAT = 1
+AGAIN = "build the corpus again"
+
+
+class _Table(BaseModel):
+    sha256: str
+    rows: int
+
+
+class _Source(BaseModel):
+    licence: str
+
+
+class _About(BaseModel):
+    """What is read of ``corpus.json``."""
+
+    languages: list[str] = Field(min_length=1)
+    tables: dict[str, _Table]
+    sources: dict[str, _Source]
+    counts: list[dict[str, Any]]
+    refused: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +69,14 @@ class Corpus:
                 f"{folder}: no corpus: it has no {FILE}; python -m text corpus build writes one"
             ) from None
         except (OSError, orjson.JSONDecodeError) as error:
-            raise CorpusError(f"{folder / FILE}: not readable: {error}") from error
+            raise CorpusError(f"{folder / FILE}: not readable: {worded(error)}") from error
         found = about.get("format") if isinstance(about, dict) else None
         if found != FORMAT:
-            raise CorpusError(f"{folder}: a corpus of format {found}, not {FORMAT}; build it again")
+            raise CorpusError(f"{folder}: a corpus of format {found}, not {FORMAT}; {AGAIN}")
+        try:
+            _About.model_validate(about)
+        except ValidationError as error:
+            raise CorpusError(f"{folder / FILE}: {worded(error)}; {AGAIN}") from error
         return cls(folder, about)
 
     @property
@@ -106,13 +133,19 @@ class Corpus:
 
     def tasks(self) -> tuple[str, ...]:
         """Names of the retrieval tasks."""
-        column = pq.read_table(self.folder / "queries.parquet", columns=["task"])["task"]
+        column = self._read("queries")["task"]
         return tuple(sorted(column.unique().to_pylist()))
 
     def _read(self, table: str, **where: str | None) -> pa.Table:
         path = self.folder / f"{table}.parquet"
         filters = [(name, "=", value) for name, value in where.items() if value is not None]
+        if not path.exists():
+            raise CorpusError(f"{path}: not readable: no such file; {AGAIN}")
         try:
+            names = pq.read_schema(path).names
+            if names != SCHEMAS[table].names:
+                raise CorpusError(f"{path}: has the columns {', '.join(names)}; {AGAIN}")
             return pq.read_table(path, filters=filters or None)
         except (OSError, pa.ArrowException) as error:
-            raise CorpusError(f"{path}: not readable: {error}") from error
+            why = " ".join(worded(error).split())
+            raise CorpusError(f"{path}: not readable: {why}; {AGAIN}") from error

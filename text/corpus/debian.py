@@ -96,15 +96,19 @@ class _Apt:
 
     def run(self, program: str, *arguments: str, options: Sequence[str] = ()) -> str:
         given = [word for option in (*self._options, *options) for word in ("-o", option)]
-        done = subprocess.run(  # noqa: S603 — a fixed program, names of packages as arguments
-            [program, *given, *arguments],
-            cwd=self._folder,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-            env=os.environ | {"LC_ALL": "C.UTF-8"},
-        )
+        try:
+            done = subprocess.run(  # noqa: S603 — a fixed program, names of packages as arguments
+                [program, *given, *arguments],
+                cwd=self._folder,
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+                env=os.environ | {"LC_ALL": "C.UTF-8"},
+            )
+        except subprocess.TimeoutExpired as error:
+            why = f"{program} {arguments[0]}: not done after {_SECONDS:,} seconds"
+            raise CorpusError(_without(why, self._folder)) from error
         if done.returncode:
             said = re.findall(r"^[EW]: (.*)$", done.stderr, re.MULTILINE) or [done.stderr.strip()]
             raise CorpusError(_without(f"{program} {arguments[0]}: {said[0]}", self._folder))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 Split = Literal["train", "valid", "test"]
+LANGUAGE = re.compile(r"[a-z]{2,3}([-_][A-Za-z]{2,4})?")  # en, pt-br
 Part = Literal["text", "title", "body", "page", "keyword", "a", "b", "query", "document"]
 
 # Parts that are texts of their own. A page repeats the texts of its paragraphs, a keyword is a

@@ -14,33 +14,32 @@ else those in the file's name (``sts.en-de.tsv``), else the first one of the cor
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
-import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from feature_store.wording import worded
 from text.corpus.duplicates import words
-from text.corpus.entry import Entry, Row, Split
+from text.corpus.entry import LANGUAGE, Entry, Row, Split
 from text.corpus.errors import CorpusError
+from text.corpus.lines import ENDINGS, Line, lines_of
 from text.corpus.split import SPLITS, hash_of
 
 TINY = Path(__file__).with_name("tiny")  # a folder of files, for tests and the smallest preset
 _SPLITS: dict[str, Split] = {
     "train": "train", "dev": "valid", "valid": "valid", "validation": "valid", "test": "test"
 }  # fmt: skip
-_ENDINGS = (".parquet", ".tsv", ".csv", ".jsonl")
 _MTEB = ("queries.jsonl", "corpus.jsonl")
 _MOST_STS = 5.0
-Line = dict[str, Any]
+_NAMES = ("id", "label", "group", "split")  # may be numbers
+_LANGS = ("lang", "lang_a", "lang_b")
+_OPTIONAL = {"group", "split", "langs", *_LANGS}
+_TYPES = {bool: "true or false", int: "a number", float: "a number", list: "a list", bytes: "bytes"}
 
 
 def source_of(folder: Path) -> str:
@@ -52,53 +51,20 @@ def read(folder: Path, languages: Sequence[str], files: list[dict[str, str]]) ->
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such folder")
     source = source_of(folder)
-    found = sorted(p for p in folder.rglob("*") if p.suffix in _ENDINGS and p.is_file())
+    found = sorted(p for p in folder.rglob("*") if p.suffix in ENDINGS and p.is_file())
     if not found:
-        raise CorpusError(f"{folder}: no file ends in {', '.join(_ENDINGS)}")
+        raise CorpusError(f"{folder}: no file ends in {', '.join(ENDINGS)}")
     tasks = {p.parent for p in found if p.name == _MTEB[0]}
     for path in found:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise CorpusError(f"{path}: not readable: {worded(error)}") from error
         files.append({"package": str(path.relative_to(folder)), "version": "", "sha256": digest})
         if path.parent not in tasks and path.parent.parent not in tasks:
             yield from _File(path, source, languages).entries()
     for task in sorted(tasks):
         yield from _retrieval(task, source, languages)
-
-
-def lines_of(path: Path) -> Iterator[Line]:
-    """The lines of a file by column. Raises CorpusError, with the file and the line."""
-    try:
-        match path.suffix:
-            case ".parquet":
-                for batch in pq.ParquetFile(path).iter_batches(8192):
-                    yield from batch.to_pylist()
-            case ".jsonl":
-                with path.open("rb") as file:
-                    for number, line in enumerate(file, start=1):
-                        if line.strip():
-                            yield _object(line, path, number)
-            case ending:
-                with path.open(encoding="utf-8-sig", newline="") as text:
-                    dialect = _Tabs if ending == ".tsv" else csv.excel
-                    yield from map(dict, csv.DictReader(text, dialect=dialect))
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{path}: not readable: {error}") from error
-
-
-def _object(line: bytes, path: Path, number: int) -> Line:
-    try:
-        found = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise CorpusError(f"{path}, line {number}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise CorpusError(f"{path}, line {number}: no JSON object")
-    return found
-
-
-class _Tabs(csv.excel_tab):
-    """TSV as STS-B has it: quotation marks are part of the text."""
-
-    quoting = csv.QUOTE_NONE
 
 
 class _File:
@@ -115,6 +81,7 @@ class _File:
             return
         kinds: list[tuple[tuple[str, ...], Callable[[Iterator[Line]], Iterator[Entry]]]] = [
             (("id", "text"), self._texts),
+            (("text_a", "text_b", "score"), self._graded),
             (("text_a", "text_b"), self._pairs),
             (("sentence1", "sentence2", "score"), self._sts),
         ]
@@ -130,40 +97,49 @@ class _File:
     def _checked(
         self, first: Line, lines: Iterator[Line], columns: Sequence[str]
     ) -> Iterator[Line]:
-        """Lines with their numbers, each with a text in every column that is needed."""
-        number = 1
-        line: Line | None = first
-        while line is not None:
+        """Yield lines with their numbers, each with a text in every column that is needed."""
+        known = _OPTIONAL.union(columns, ["label"] if "id" in columns else []) - {"score"}
+        for number, line in enumerate(chain([first], lines), start=1):
+            row = f"{self.path}, row {number}"
+            for column in known:
+                line[column] = _cell(line.get(column), column, row)
             for column in columns:
-                value = line.get(column)
-                if value is None or value == "":
-                    raise CorpusError(f"{self.path}, row {number}: no {column}")
-                if column != "score":
-                    line[column] = str(value)
+                if line[column] in (None, ""):
+                    raise CorpusError(f"{row}: no {column}")
             yield line | {"#": number}
-            number += 1
-            line = next(lines, None)
 
     def _texts(self, lines: Iterator[Line]) -> Iterator[Entry]:
-        for key, same in groupby(lines, lambda line: line["id"]):
-            rows, meta, last = [], {}, {}
-            for last in same:
-                lang = last.get("lang") or (self.named or self.languages)[0]
-                if lang in self.languages:
-                    rows.append(Row("text", lang, last["text"]))
-            if label := last.get("label"):
-                meta = {"labels": {"label": str(label)}}
-            group = f"{self.source}:{last.get('group') or key}"
-            if rows:
-                yield Entry(self.source, key, group, rows, self._split(last), meta)
+        seen: set[int] = set()
+        for key, group in groupby(lines, lambda line: line["id"]):
+            same, rows = list(group), dict[str, Row]()
+            if hash_of(key) in seen:
+                raise CorpusError(
+                    f"{self._row(same[0])}: id {key!r} again; lines of one id follow one another"
+                )
+            seen.add(hash_of(key))
+            for line in same:
+                lang = line.get("lang") or (self.named or self.languages)[0]
+                if lang in rows:
+                    raise CorpusError(f"{self._row(line)}: id {key!r} has two texts in {lang}")
+                rows[lang] = Row("text", lang, line["text"])
+            last = same[-1]
+            meta = {"labels": {"label": last["label"]}} if last.get("label") else {}
+            family = f"{self.source}:{last.get('group') or key}"
+            if own := [row for lang, row in rows.items() if lang in self.languages]:
+                yield Entry(self.source, key, family, own, self._split(last), meta)
 
     def _pairs(self, lines: Iterator[Line]) -> Iterator[Entry]:
         for line in lines:
-            score = line.get("score")
-            scale = None if score is None or score == "" else self._score(line)
-            if scale is not None and not 0 <= scale <= 1:
-                raise CorpusError(f"{self._row(line)}: score {score} is not in 0 … 1")
-            yield self._pair(line, line["text_a"], line["text_b"], scale)
+            if line.get("score") is not None:
+                raise CorpusError(f"{self._row(line)}: has a score, and the first row has none")
+            yield self._pair(line, line["text_a"], line["text_b"], None)
+
+    def _graded(self, lines: Iterator[Line]) -> Iterator[Entry]:
+        for line in lines:
+            score = self._score(line)
+            if not 0 <= score <= 1:
+                raise CorpusError(f"{self._row(line)}: score {score:g} is not in 0 … 1")
+            yield self._pair(line, line["text_a"], line["text_b"], score)
 
     def _sts(self, lines: Iterator[Line]) -> Iterator[Entry]:
         rows = list(lines)
@@ -175,10 +151,11 @@ class _File:
             yield self._pair(line, line["sentence1"], line["sentence2"], score / most)
 
     def _pair(self, line: Line, a: str, b: str, score: float | None) -> Entry:
-        given = str(line.get("langs") or "").split("-") if line.get("langs") else []
+        given = line["langs"].split("-") if line.get("langs") else []
+        if len(given) > 2 or not all(map(LANGUAGE.fullmatch, given)):
+            raise CorpusError(f"{self._row(line)}: langs {line['langs']!r}: must be as en-de")
         named = given or self.named or [self.languages[0]]
-        lang_a = str(line.get("lang_a") or named[0])
-        lang_b = str(line.get("lang_b") or named[-1])
+        lang_a, lang_b = line.get("lang_a") or named[0], line.get("lang_b") or named[-1]
         # As a row may be in a language of no interest, an entry may be without rows.
         wanted = {lang_a, lang_b} <= set(self.languages)
         rows = [Row("a", lang_a, a), Row("b", lang_b, b)] if wanted else []
@@ -188,13 +165,7 @@ class _File:
         return Entry(self.source, name, f"{self.source}:{group}", rows, self._split(line), meta)
 
     def _score(self, line: Line) -> float:
-        try:
-            score = float(line["score"])
-        except (TypeError, ValueError):
-            score = math.nan
-        if not math.isfinite(score):
-            raise CorpusError(f"{self._row(line)}: score {line['score']!r} is no number")
-        return score
+        return _number(line["score"], self._row(line))
 
     def _split(self, line: Line) -> Split | None:
         given = line.get("split")
@@ -206,6 +177,29 @@ class _File:
 
     def _row(self, line: Line) -> str:
         return f"{self.path}, row {line['#']}"
+
+
+def _number(value: Any, row: str) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise CorpusError(f"{row}: score {value!r} is no number")
+    return number
+
+
+def _cell(value: Any, column: str, row: str) -> str | None:
+    """Return a cell as text, None where it is empty or NaN, pandas' missing value."""
+    if value is None or value == "" or value != value:
+        return None
+    if column in _NAMES and type(value) in (int, float):
+        return str(value)
+    if not isinstance(value, str):
+        raise CorpusError(f"{row}: {column} is {_TYPES.get(type(value), 'an object')}, not text")
+    if column in _LANGS and not LANGUAGE.fullmatch(value):
+        raise CorpusError(f"{row}: {column} {value!r}: must be a language code, such as en")
+    return value
 
 
 def _named(stem: str, languages: Sequence[str]) -> tuple[list[str], Split | None]:
@@ -229,29 +223,44 @@ def _retrieval(folder: Path, source: str, languages: Sequence[str]) -> Iterator[
             query, document, score = (line.get(c) for c in ("query-id", "corpus-id", "score"))
             if query is None or document is None or score is None:
                 raise CorpusError(f"{path}, row {number}: lacks query-id, corpus-id or score")
-            if float(score) > 0:
+            if _number(score, f"{path}, row {number}") > 0:
                 relevant[_SPLITS[path.stem]][query].append(document)
     if not any(relevant.values()):
         raise CorpusError(f"{folder}: no relevant documents in qrels/SPLIT.tsv")
     held = {document: split for split in reversed(SPLITS)
             for found in relevant[split].values() for document in found}  # fmt: skip
-    for document in _records(folder / "corpus.jsonl"):
+    known: set[str] = set()
+    for document in _records(folder / _MTEB[1]):
         name = document["_id"]
+        known.add(name)
         text = "\n".join(filter(None, (document.get("title"), document["text"])))
         rows = [Row("document", lang_documents, text)]
         group = f"{source}:{task}:{name}"
         yield Entry(source, name, group, rows, held.get(name, "train"), {"task": task})
-    for question in _records(folder / "queries.jsonl"):
+    answered = 0
+    for question in _records(folder / _MTEB[0]):
         for split in SPLITS:
             if found := relevant[split].get(question["_id"]):
+                answered += not known.isdisjoint(found)
                 group = f"{source}:{task}:{found[0]}"
                 meta = {"task": task, "relevant": found}
                 rows = [Row("query", lang, question["text"])]
                 yield Entry(source, question["_id"], group, rows, split, meta)
+    if not answered:
+        raise CorpusError(
+            f"{folder}: qrels/SPLIT.tsv has no query of {_MTEB[0]} with a document of {_MTEB[1]}"
+        )
 
 
 def _records(path: Path) -> Iterator[Mapping[str, str]]:
+    seen: set[str] = set()
     for number, line in enumerate(lines_of(path), start=1):
-        if not all(isinstance(line.get(name), str) and line[name] for name in ("_id", "text")):
-            raise CorpusError(f"{path}, line {number}: lacks _id or text")
+        row = f"{path}, row {number}"
+        for name in ("_id", "text", "title"):
+            line[name] = _cell(line.get(name), name, row)
+            if line[name] is None and name != "title":
+                raise CorpusError(f"{row}: no {name}")
+        if line["_id"] in seen:
+            raise CorpusError(f"{row}: _id {line['_id']!r} again")
+        seen.add(line["_id"])
         yield line

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from feature_store.wording import worded
+from feature_store.wording import details, reason, worded
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.sizes import EncoderSizes, Variant, vocabulary_fault
+from text.encoder.weights import opened
 from text.tokenizer import FILE as TOKENIZER
 from text.tokenizer import TextTokenizer, TokenizerError
 from training.checkpoint import CheckpointError, check_out, replace_folder
@@ -45,7 +46,38 @@ _KEYS = {
     "layer_norm_eps": "norm_epsilon",
     "initializer_range": "initial_deviation",
 }
+GATED: dict[str, Literal["gelu", "relu"]] = {"geglu": "gelu", "reglu": "relu"}
 PUBLISHED = {own: published for published, own in _KEYS.items()}
+
+
+class _Stage(BaseModel):
+    steps: int = 0
+    longest: int = 0
+
+
+class _Recipe(BaseModel):
+    masked: _Stage = _Stage()
+    pairs: _Stage = _Stage()
+    multi_task: _Stage = _Stage()
+
+
+class _Corpus(BaseModel):
+    digest: str | None = None
+    languages: list[str] = []
+
+
+class _Start(BaseModel):
+    digest: str = ""
+
+
+class _Training(BaseModel):
+    """What is read of ``training.json``, where it is there."""
+
+    stages: list[str] = []
+    history: list[dict[str, Any]] = []
+    recipe: _Recipe = _Recipe()
+    corpus: _Corpus = _Corpus()
+    start: _Start = _Start()
 
 
 @dataclass(frozen=True)
@@ -91,19 +123,32 @@ def save(
 
 def load(folder: Path) -> Checkpoint:
     """Read a checkpoint. Raises CheckpointError."""
+    for name in (CONFIG, WEIGHTS, TOKENIZER):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder}: not a checkpoint of an encoder: no {name}; `python -m text fit` or "
+                "`import-jina` writes one"
+            )
+        opened(folder / name)
     config = _read(folder / CONFIG)
     path = folder / WEIGHTS
     try:
         tensors = load_file(path)
         tokenizer = TextTokenizer.load(folder)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: {worded(error)}") from error
+        raise CheckpointError(
+            f"{path}: damaged or truncated: {worded(error)}; copy the checkpoint again"
+        ) from error
     except TokenizerError as error:
         raise CheckpointError(str(error)) from error
+    if (gate := config.get("feed_forward_type")) not in list(GATED):
+        raise CheckpointError(
+            f"{folder / CONFIG}: feed_forward_type is {gate or 'absent'}; it must be geglu or reglu"
+        )
     try:
         sizes = from_config(config, variant_of(tensors))
     except ValidationError as error:
-        raise CheckpointError(f"{folder / CONFIG}: {worded(error)}") from error
+        raise CheckpointError(f"{folder / CONFIG}: {size_faults(error)}") from error
     except KeyError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error.args[0]} is missing") from error
     if fault := vocabulary_fault(tokenizer.vocabulary, sizes.vocabulary):
@@ -114,9 +159,21 @@ def load(folder: Path) -> Checkpoint:
     _fill(network, own, path)
     if of_head:
         _fill(head, of_head, path)
-    training = _read(folder / TRAINING) if (folder / TRAINING).exists() else {}
+    training = _training(folder / TRAINING)
     network.eval()
     return Checkpoint(network, head.eval() if of_head else None, tokenizer, training)
+
+
+def _training(path: Path) -> dict[str, Any]:
+    """Read what ``training.json`` keeps; nothing where it is absent."""
+    if not path.exists():
+        return {}
+    content = _read(path)
+    try:
+        _Training.model_validate(content)
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {worded(error)}") from error
+    return content
 
 
 def digest(folder: Path) -> str:
@@ -154,19 +211,30 @@ def to_config(sizes: EncoderSizes) -> dict[str, Any]:
 def from_config(config: Mapping[str, Any], variant: Variant) -> EncoderSizes:
     """Return the sizes of a published configuration. Raises ValidationError and KeyError."""
     sizes = {own: config[published] for published, own in _KEYS.items()}
-    gate: Literal["gelu", "relu"] = "relu" if config["feed_forward_type"] == "reglu" else "gelu"
-    return EncoderSizes(variant=variant, activation=gate, **sizes)
+    return EncoderSizes(variant=variant, activation=GATED[config["feed_forward_type"]], **sizes)
+
+
+def size_faults(error: ValidationError) -> str:
+    """Word what is wrong with sizes, by the published keys."""
+    return "; ".join(
+        f"{'.'.join(PUBLISHED.get(str(part), str(part)) for part in fault['loc'])}: "
+        f"{reason(fault)}".removeprefix(": ")
+        for fault in details(error)
+    )
 
 
 def _fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     wanted = module.state_dict()
     faults = [f"{name} is missing" for name in wanted if name not in tensors]
     faults += [f"{name} is foreign" for name in tensors if name not in wanted]
-    faults += [
-        f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
+    for name, tensor in wanted.items():
+        found = tensors.get(name, tensor)
+        if found.shape != tensor.shape:
+            faults.append(f"{name} has shape {tuple(found.shape)}, not {tuple(tensor.shape)}")
+        elif not found.is_floating_point():
+            faults.append(f"{name} holds {str(found.dtype).removeprefix('torch.')}")
+        elif not bool(found.isfinite().all()):
+            faults.append(f"{name} holds numbers that are not finite")
     if faults:
         more = f" and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
         raise CheckpointError(f"{path}: {'; '.join(faults[:MOST_SHOWN])}{more}")

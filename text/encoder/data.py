@@ -127,8 +127,8 @@ def query_rows(
     seed: int,
     on_progress: OnProgress = no_progress,
 ) -> list[QueryRows]:
-    """Return training queries (titles, keywords) with hard negatives: passages with the same label
-    that are near by the network's own vectors.
+    """Return training queries (titles, keywords, pairs of one language) with hard negatives:
+    passages with the same label that are near by the network's own vectors.
     """
     pairs = corpus.pairs(split="train")
     pairs = pairs.filter(pc.not_equal(pairs["kind"], "translation"))

@@ -60,7 +60,10 @@ class CachedTeacher:
         digest = hashlib.sha256("\0".join((self.name, *texts)).encode())
         path = self.folder / f"{digest.hexdigest()}.npy"
         if path.exists():
-            return np.asarray(np.load(path, allow_pickle=False), np.float32)
+            try:
+                return np.asarray(np.load(path, allow_pickle=False), np.float32)
+            except (ValueError, EOFError) as error:
+                raise RunError(f"{path}: damaged; delete it to encode again") from error
         found = []
         for start in range(0, len(texts), CHUNK):
             self.on_progress(f"{self.name}: encode", start, len(texts))

@@ -7,7 +7,7 @@ weights after stage II.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ from torch import nn
 
 from text.corpus.corpus import Corpus
 from text.encoder import checkpoint, data
-from text.encoder.distilled import DistilledStage, Teacher, distilled_rows
+from text.encoder.distilled import Teacher
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
+from text.encoder.preparation import Preparation
 from text.encoder.recipe import Recipe
 from text.encoder.run import SAVE_SECONDS, Run, RunError
 from text.encoder.sizes import EncoderSizes
-from text.encoder.stages import MaskedStage, MultiTaskStage, PairsStage
-from text.tokenizer import FILE, MASK, SPECIAL, TextTokenizer, TokenizerError
+from text.encoder.start import Start
+from text.tokenizer import FILE, TextTokenizer, TokenizerError
 from training.checkpoint import check_out
+from training.output import writing
 from training.progress import OnProgress, no_progress
 
 STATE, IDENTITY = "state.pt", "identity"
@@ -47,83 +49,66 @@ def fit(
     """
     check_out(out)
     check_precision(recipe)
-    steps = recipe.distilled.steps
-    if steps and teacher is None:
-        raise RunError(f"distilled.steps is {steps}, without a teacher; give --teacher NAME")
-    if teacher is not None and not steps:
-        raise RunError(f"teacher {teacher.name}: no steps; give --set distilled.steps=N")
-    began = None if start is None else _start(start, recipe)
-    digest = "" if start is None else checkpoint.digest(start)
-    identity = (
-        f"{recipe.model_dump_json()} {corpus.digest} {teacher.name if teacher else ''} {digest}"
-    )
-    kept = claimed(out.with_name(f".{out.name}.run"), identity)
+    _check_teacher(recipe, teacher)
+    began = None if start is None else Start.read(start, recipe)
+    kept = claimed(out.with_name(f".{out.name}.run"), _identity(corpus, recipe, teacher, began))
     tokenizer = began.tokenizer if began else _tokenizer(corpus, recipe, kept, on_progress)
-    torch.manual_seed(recipe.seed)
-    network, head = JinaBert(recipe.sizes), MaskedLanguageHead(recipe.sizes)
-    network.precision = recipe.precision
+    network, head = _untrained(recipe)
+    if began:
+        began.fill(network, head)
     modules = nn.ModuleDict({"network": network, "head": head})
-    training: dict[str, Any] = {
-        "recipe": recipe.model_dump(),
-        "corpus": {"digest": corpus.digest, "languages": list(corpus.languages)},
-        "teacher": teacher.name if teacher else None,
-    }
-    done, history = list[str](), list[dict[str, Any]]()
-    if began is not None:
-        network.load_state_dict(began.network.state_dict())
-        if began.head is not None:
-            head.load_state_dict(began.head.state_dict())
-        before = dict(began.training)
-        done, history = list(before.get("stages", done)), before.pop("history", history)
-        training["start"] = {"digest": digest} | before
+    done, history = (began.stages, began.history) if began else ([], [])
     run = Run(modules, recipe.adam, kept / STATE, on_progress, save_seconds, done, history)
+    training = _described(corpus, recipe, teacher, began)
     training |= {"stages": run.done, "history": run.history}
 
-    if "masked" not in run.done and recipe.masked.steps:
-        on_progress("tokenise texts", 0, 1)
-        tokens, groups = data.masked_rows(corpus, tokenizer, recipe.masked.longest)
-        for lang, group in zip(corpus.languages, groups, strict=True):
-            _require(group, corpus, f"no training texts in {lang}", "masked.steps=0")
-        if run.is_new and began is None:
-            head.start_from(data.frequencies(tokens, groups, recipe.sizes.vocabulary))
-        run.train(MaskedStage(network, head, tokens, groups, recipe.masked, recipe.seed))
-    if "pairs" not in run.done and recipe.pairs.steps:
-        on_progress("tokenise pairs", 0, 1)
-        kinds = data.pair_rows(corpus, tokenizer, recipe.pairs.longest)
-        _require(kinds, corpus, f"no kind of pairs has {data.LEAST} groups", "pairs.steps=0")
-        run.train(PairsStage(network, kinds, recipe.pairs, recipe.seed))
-    if "distilled" not in run.done and teacher is not None:
-        taught = distilled_rows(corpus, tokenizer, teacher, recipe.distilled)
-        _require(taught.first, corpus, "no training pairs", "distilled.steps=0")
-        run.train(DistilledStage(network, taught, recipe.distilled, recipe.seed))
-    if "multi_task" not in run.done and recipe.multi_task.steps:
-        mined = kept / "pairs"  # mined from: a run resumed in stage III has other weights
-        if not mined.exists():
-            checkpoint.save(mined, network, head, tokenizer, training)
-        network_before = checkpoint.load(mined).network
-        retrieval = data.query_rows(
-            corpus, tokenizer, network_before, recipe.multi_task, recipe.seed, on_progress
-        )
-        why = f"no kind of titles, keywords or pairs in one language has {data.LEAST} groups"
-        _require(retrieval, corpus, why, "multi_task.steps=0")
-        similarity = data.graded_rows(corpus, tokenizer, recipe.multi_task.longest)
-        if recipe.multi_task.similarity != "none":
-            _require(similarity, corpus, "no graded pairs", "multi_task.similarity=none")
-        run.train(MultiTaskStage(network, retrieval, similarity, recipe.multi_task, recipe.seed))
+    prepare = Preparation(corpus, recipe, tokenizer, network, head, on_progress)
+    is_new = run.is_new and began is None
+    if recipe.masked.steps and "masked" not in run.done:
+        run.train(prepare.masked(is_new))
+    if recipe.pairs.steps and "pairs" not in run.done:
+        run.train(prepare.pairs())
+    if teacher is not None and "distilled" not in run.done:
+        run.train(prepare.distilled(teacher))
+    if recipe.multi_task.steps and "multi_task" not in run.done:
+        run.train(prepare.multi_task(kept, training))
     checkpoint.save(out, network, head, tokenizer, training)
     shutil.rmtree(kept)
     return training
 
 
-def _start(folder: Path, recipe: Recipe) -> checkpoint.Checkpoint:
-    """Read the checkpoint to start from: of the recipe's sizes, with our tokenizer's layout."""
-    found = checkpoint.load(folder)
-    if found.tokenizer.special.get("mask") != SPECIAL[MASK]:
-        raise RunError(f"{folder}: its tokenizer has no {SPECIAL[MASK]}; start from one of `fit`")
-    own, given = found.network.sizes.model_dump(), recipe.sizes.model_dump()
-    if other := [f"sizes.{name}={value}" for name, value in own.items() if given[name] != value]:
-        raise RunError(f"{folder}: of other sizes than the recipe; --set {' --set '.join(other)}")
-    return found
+def _check_teacher(recipe: Recipe, teacher: Teacher | None) -> None:
+    steps = recipe.distilled.steps
+    if steps and teacher is None:
+        raise RunError(f"distilled.steps is {steps}, without a teacher; give --teacher NAME")
+    if teacher is not None and not steps:
+        raise RunError(f"teacher {teacher.name}: no steps; give --set distilled.steps=N")
+
+
+def _identity(corpus: Corpus, recipe: Recipe, teacher: Teacher | None, began: Start | None) -> str:
+    """Return what the weights of a run follow from."""
+    name, digest = teacher.name if teacher else "", began.digest if began else ""
+    return f"{recipe.model_dump_json()} {corpus.digest} {name} {digest}"
+
+
+def _untrained(recipe: Recipe) -> tuple[JinaBert, MaskedLanguageHead]:
+    """Return network and head with the weights of the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    network, head = JinaBert(recipe.sizes), MaskedLanguageHead(recipe.sizes)
+    network.precision = recipe.precision
+    return network, head
+
+
+def _described(
+    corpus: Corpus, recipe: Recipe, teacher: Teacher | None, began: Start | None
+) -> dict[str, Any]:
+    """Return what ``training.json`` keeps beside stages and history."""
+    found = {
+        "recipe": recipe.model_dump(),
+        "corpus": {"digest": corpus.digest, "languages": list(corpus.languages)},
+        "teacher": teacher.name if teacher else None,
+    }
+    return found | ({"start": began.described()} if began else {})
 
 
 def claimed(kept: Path, identity: str) -> Path:
@@ -132,8 +117,9 @@ def claimed(kept: Path, identity: str) -> Path:
     if not file.exists():
         shutil.rmtree(kept, ignore_errors=True)  # what a kill left of one that was being deleted
         kept.mkdir(parents=True)
-        file.write_text(identity)
-    elif file.read_text() != identity:
+        with writing(file):
+            file.write_text(identity)
+    elif file.read_bytes() != identity.encode():
         raise RunError(
             f"{kept}: a run of another recipe, corpus or start; "
             "give that run's recipe to resume it, or delete the folder to start"
@@ -152,11 +138,6 @@ def has_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _require(rows: Sized, corpus: Corpus, why: str, setting: str) -> None:
-    if not len(rows):
-        raise RunError(f"{corpus.folder}: {why}; --set {setting} trains without")
-
-
 def _tokenizer(
     corpus: Corpus, recipe: Recipe, kept: Path, on_progress: OnProgress
 ) -> TextTokenizer:
@@ -166,7 +147,8 @@ def _tokenizer(
     on_progress("train the tokenizer", 0, 1)
     texts = data.sampled_texts(corpus, recipe.seed)
     tokenizer = trained_tokenizer(corpus, texts, recipe.sizes)
-    tokenizer.save(kept)
+    with writing(kept):
+        tokenizer.save(kept)
     return tokenizer
 
 

@@ -19,8 +19,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from feature_store.wording import details, reason
-from text.encoder.checkpoint import CONFIG, MOST_SHOWN, PUBLISHED, from_config
+from text.encoder.checkpoint import CONFIG, MOST_SHOWN, from_config, size_faults
 from text.encoder.jinabert import JinaBert
 from text.encoder.published_tokenizer import read_tokenizer
 from text.encoder.sizes import EncoderSizes, Variant, vocabulary_fault
@@ -135,12 +134,7 @@ def _sizes(path: Path, config: Mapping[str, Any], own: Mapping[str, Tensor]) -> 
     except KeyError as error:
         raise CheckpointError(f"{path}: {error.args[0]} is missing") from error
     except ValidationError as error:
-        faults = (
-            f"{'.'.join(PUBLISHED.get(str(part), str(part)) for part in fault['loc'])}: "
-            f"{reason(fault)}".removeprefix(": ")
-            for fault in details(error)
-        )
-        raise CheckpointError(f"{path}: {'; '.join(faults)}") from error
+        raise CheckpointError(f"{path}: {size_faults(error)}") from error
     return min(every, key=lambda sizes: len(_shapes(sizes).keys() ^ own.keys()))
 
 

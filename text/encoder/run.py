@@ -26,6 +26,7 @@ from training.progress import OnProgress, no_progress
 
 logger = logging.getLogger("text")
 
+_DAMAGED = (UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError)
 SAVE_SECONDS = 30.0
 RECORDED = 50  # steps whose mean loss is an entry of the history
 
@@ -47,10 +48,7 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._saved = self._read()
-        if self._saved is not None:
-            self.modules.load_state_dict(self._saved["weights"])
-            self.done, self.history = self._saved["done"], self._saved["history"]
+        self._saved = self._resumed() if self.path.exists() else None
 
     @property
     def is_new(self) -> bool:
@@ -121,12 +119,14 @@ class Run:
                 os.fsync(file.fileno())
             new.replace(self.path)
 
-    def _read(self) -> dict[str, Any] | None:
-        if not self.path.exists():
-            return None
+    def _resumed(self) -> dict[str, Any]:
+        """Take weights, stages done and history from the kept state, and return it."""
         try:
-            return dict(torch.load(self.path, weights_only=True))
-        except (UnpicklingError, RuntimeError, EOFError, TypeError, ValueError) as error:
+            saved = dict(torch.load(self.path, weights_only=True))
+            self.modules.load_state_dict(saved["weights"])
+            self.done, self.history = saved["done"], saved["history"]
+        except _DAMAGED as error:
             raise RunError(
                 f"{self.path}: damaged; delete {self.path.parent} to start again"
             ) from error
+        return saved

@@ -196,10 +196,15 @@ def ids_of(ids: Tensor, lengths: Tensor) -> Tensor:
 def stratified(
     scores: NDArray[np.float32], most: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw pairs evenly over the ranks of their scores, so that no batch has equal scores alone."""
+    """Draw pairs evenly over the ranks of their scores. Where all that are drawn are equal, the
+    least and the greatest of all are in the batch: the correlation of equal scores is undefined.
+    """
     order = np.argsort(scores, kind="stable")
     edges = np.linspace(0, len(order), min(most, len(order)) + 1).astype(np.int64)
-    return order[generator.integers(edges[:-1], edges[1:])]
+    drawn = order[generator.integers(edges[:-1], edges[1:])]
+    if np.ptp(scores[drawn]) == 0:
+        drawn[[0, -1]] = order[[0, -1]]
+    return drawn
 
 
 def _shares(kinds: Sequence[PairRows], parallel: float) -> NDArray[np.float64]:

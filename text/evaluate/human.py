@@ -6,7 +6,7 @@ words, and Lee, Pincombe & Welsh 2005, all pairs of 50 newspaper texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -23,10 +23,10 @@ TEXTS, JUDGED = "lee.cor", "similarities0-1.txt"
 Pair = tuple[str, str, float]
 
 
-def evaluate(candidate: Candidate, folder: Path) -> list[Result]:
-    """Return Spearman's ρ for each set. Raises CorpusError where a file is missing or broken."""
+def evaluate(candidate: Candidate, sets: Mapping[str, Sequence[Pair]]) -> list[Result]:
+    """Return Spearman's ρ for each set of judged pairs."""
     results = []
-    for task, pairs in read(folder).items():
+    for task, pairs in sets.items():
         first, second, scores = zip(*pairs, strict=True)
         value = spearman(candidate.pairwise(first, second), np.asarray(scores))
         results.append(Result(candidate.name, task, "en", "spearman", value, len(pairs)))
@@ -34,7 +34,10 @@ def evaluate(candidate: Candidate, folder: Path) -> list[Result]:
 
 
 def read(folder: Path) -> dict[str, list[Pair]]:
-    """Read the judged pairs of each set from the folder ``gensim/test/test_data``."""
+    """Read the judged pairs of each set from the folder ``gensim/test/test_data``.
+
+    Raises CorpusError where a file is missing or broken.
+    """
     return {task: list(_words(folder / name)) for task, name in WORDS.items()} | {
         "lee": list(_texts(folder))
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +11,11 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import numpy as np
+import orjson
 from matplotlib import pyplot as plt
 
 from text.evaluate.tasks import Result
+from training.output import writing
 
 COLOURS = ("#1f5fbf", "#d9730d", "#9aa0a6", "#3b8f5a", "#8e5bb5")
 PICTURE = "evaluation.png"
@@ -23,11 +24,11 @@ PICTURE = "evaluation.png"
 def write(folder: Path, results: Sequence[Result]) -> None:
     """Write ``evaluation.md``, ``evaluation.json`` and ``evaluation.png`` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PICTURE).write_bytes(picture(results))
-    (folder / "evaluation.json").write_text(
-        json.dumps([asdict(result) for result in results], indent=1) + "\n"
-    )
-    (folder / "evaluation.md").write_text(markdown(results), "utf-8")
+    figures = orjson.dumps([asdict(result) for result in results], option=orjson.OPT_INDENT_2)
+    with writing(folder):
+        (folder / PICTURE).write_bytes(picture(results))
+        (folder / "evaluation.json").write_bytes(figures + b"\n")
+        (folder / "evaluation.md").write_text(markdown(results), "utf-8")
 
 
 def markdown(results: Sequence[Result]) -> str:

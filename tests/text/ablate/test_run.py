@@ -127,6 +127,19 @@ def test_results_of_another_recipe_are_refused(tiny: Corpus, done: Done, setting
         run(experiment(tiny, done.out, settings=[setting]), ["length"], 1)
 
 
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", "{}", '{"identity": 1, "origin": 2, "figures": {}, "seconds": 1}']
+)
+def test_a_damaged_result_is_named_with_the_remedy(
+    tiny: Corpus, tmp_path: Path, done: Done, damage: str
+) -> None:
+    out = shutil.copytree(done.out, tmp_path / "out")
+    result = out / "results" / "length-alibi-1.json"
+    result.write_text(damage)
+    with pytest.raises(RunError, match=r"length-alibi-1\.json: not a result; delete it to measure"):
+        run(experiment(tiny, out), ["length"], 1)
+
+
 def test_numbers_of_the_claim_on_length_are_not_those_of_the_others(
     tiny: Corpus, done: Done
 ) -> None:

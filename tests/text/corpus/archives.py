@@ -110,6 +110,8 @@ def packages(count: int) -> tuple[str, dict[str, str]]:
         )
         for lang, found in translations.items():
             lines = "\n".join(f" {sentence(20_000 + 9 * n + k, lang)}" for k in range(3))
+            if n < 20:  # a name that more descriptions have gives nothing away
+                lines += f" Pkg{n}"
             translations[lang] = (
                 f"{found}Package: pkg{n}\nDescription-md5: {md5}\n"
                 f"Description-{lang}: {sentence(60_000 + n, lang)} pkg{n}\n{lines}\n\n"

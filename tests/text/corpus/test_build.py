@@ -17,6 +17,7 @@ from text.corpus.entry import Entry, Row
 from text.corpus.errors import CorpusError
 from text.corpus.sources import chosen
 from text.corpus.split import split_of
+from text.corpus.tasks import MASK
 
 
 def sides(corpus: Corpus) -> list[dict[str, str]]:
@@ -97,13 +98,17 @@ def test_package_names_are_masked_in_the_task_of_titles(corpus: Corpus) -> None:
     assert task.queries.num_rows
     assert {q["lang"] for q in task.queries.to_pylist()} == {"en"}
     assert {d["lang"] for d in task.documents.to_pylist()} == {"de"}
+    texts = task.queries["text"].to_pylist() + task.documents["text"].to_pylist()
+    assert not [text for text in texts if "pkg" in text.casefold()]
+    assert [text for text in texts if text.endswith(f". {MASK}")]
 
 
 def test_package_names_are_masked_in_the_pairs_of_titles(corpus: Corpus) -> None:
     pairs = corpus.pairs(kind="title").to_pylist()
     own = [pair for pair in pairs if pair["source"] == "packages"]
     assert {(pair["lang_a"], pair["lang_b"]) for pair in own} >= {("en", "de"), ("de", "en")}
-    assert not [pair for pair in own if "pkg" in pair["text_a"]]
+    sides = [pair[side].casefold() for pair in own for side in ("text_a", "text_b")]
+    assert not [text for text in sides if "pkg" in text]
     translated = corpus.pairs(kind="translation").to_pylist()
     assert [pair for pair in translated if "pkg" in pair["text_a"]]
 

@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -60,6 +62,42 @@ def test_a_missing_table_is_named(corpus: Corpus, tmp_path: Path) -> None:
     (copy / "pairs.parquet").unlink()
     with pytest.raises(CorpusError, match=r"pairs\.parquet: not readable"):
         Corpus.open(copy).pairs()
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({}, "languages: missing; tables: missing"),
+        ({"languages": []}, "languages: holds 0, and must hold at least 1"),
+        ({"languages": "en"}, "languages: not a list"),
+        ({"tables": {"texts": {"rows": 1}}}, "tables.texts.sha256: missing"),
+        ({"sources": []}, "sources: not a mapping"),
+    ],
+)
+def test_a_description_that_lacks_what_is_read_is_named(
+    tmp_path: Path, about: dict[str, object], message: str
+) -> None:
+    (tmp_path / "corpus.json").write_text(json.dumps({"format": 1} | about))
+    with pytest.raises(CorpusError) as error:
+        Corpus.open(tmp_path)
+    assert f"{tmp_path / 'corpus.json'}: " in str(error.value)
+    assert message in str(error.value)
+    assert str(error.value).endswith("; build the corpus again")
+
+
+@pytest.mark.parametrize("damage", ["absent", "cut", "foreign"])
+def test_a_damaged_table_is_named_in_one_line(corpus: Corpus, tmp_path: Path, damage: str) -> None:
+    copy = Corpus.open(shutil.copytree(corpus.folder, tmp_path / "copy"))
+    path = copy.folder / "queries.parquet"
+    if damage == "foreign":
+        pq.write_table(pa.table({"task": ["mine"]}), path)
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        path.unlink()
+    for read in (copy.tasks, lambda: copy.retrieval("keywords", "en")):
+        with pytest.raises(CorpusError, match=r"^\S+queries\.parquet: .*; build the corpus again$"):
+            read()
 
 
 def test_the_commands_build_and_describe_a_corpus(archives: Path, tmp_path: Path) -> None:

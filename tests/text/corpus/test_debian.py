@@ -111,5 +111,25 @@ def test_without_apt_one_line_says_what_to_bring(
         download(Wanted(["gnucash-common"]), Archives(tmp_path))
 
 
+def test_an_apt_that_does_not_end_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "bin" / "apt-get"
+    slow.parent.mkdir()
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(slow.parent), prepend=":")
+    monkeypatch.setattr("text.corpus.debian._SECONDS", 0.2)
+    with pytest.raises(CorpusError, match=r"apt-get update: not done after 0\.2 seconds; without"):
+        download(Wanted(["gnucash-common"]), Archives(tmp_path))
+
+
+@pytest.mark.parametrize("ending", ["xz", "gz", "bz2", "lz4"])
+def test_a_damaged_list_is_named(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"Packages.{ending}").write_bytes(b"not packed")
+    with pytest.raises(CorpusError, match=rf"Packages\.{ending}: not readable: .*; delete it"):
+        _ = Archives(tmp_path).checksums
+
+
 def test_a_language_is_a_locale() -> None:
     assert [locale_of(lang) for lang in ("de", "pt-br", "zh_tw")] == ["de", "pt_BR", "zh_TW"]

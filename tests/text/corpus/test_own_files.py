@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from tests.full_disk import files_of_at_most
 from text.__main__ import app
 from text.corpus.archives import Archives
 from text.corpus.build import build
@@ -123,6 +125,41 @@ def test_given_test_texts_are_not_in_training(tmp_path: Path) -> None:
         ("a.tsv", "sentence1\tsentence2\tscore\nx\ty\t6\n", "row 1: score 6 is not in 0 … 5"),
         ("a.parquet", "PAR1", "a.parquet: not readable"),
         ("a.tsv", "id\ttext\n1\t\n", "a.tsv, row 1: no text"),
+        ("a.tsv", "id\ttext\n1\tx\ty\n", "a.tsv, line 2: more cells than the header has columns"),
+        ("a.tsv", "id\ttext\ttext\n1\tx\ty\n", "a.tsv: the column text is there twice"),
+        ("a.csv", 'id,text\n1,"x\n2,y\n', "a.csv, line 3: unexpected end of data"),
+        ("a.csv", f"id,text\n1,{'x' * 140_000}\n", "a.csv, line 2: field larger than field limit"),
+        ("a.jsonl", '{"id": "1", "text": ["x"]}', "a.jsonl, row 1: text is a list, not text"),
+        ("a.jsonl", '{"id": "1", "text": 5}', "a.jsonl, row 1: text is a number, not text"),
+        ("a.jsonl", '{"id": "1", "text": "x", "split": [1]}', "row 1: split is a list, not text"),
+        ("a.jsonl", '{"id": "1", "text": "x", "group": {}}', "row 1: group is an object, not text"),
+        (
+            "a.jsonl",
+            '{"id": "1", "text": "x", "lang": "English"}',
+            "row 1: lang 'English': must be a language code, such as en",
+        ),
+        (
+            "a.jsonl",
+            '{"text_a": "x", "text_b": "y", "langs": "en-de-es"}',
+            "row 1: langs 'en-de-es': must be as en-de",
+        ),
+        ("a.jsonl", '{"text_a": "x", "text_b": "y", "score": true}', "score True is no number"),
+        ("a.jsonl", '{"text_a": "x", "text_b": "y", "score": null}', "a.jsonl, row 1: no score"),
+        (
+            "a.jsonl",
+            '{"text_a": "x", "text_b": "y"}\n{"text_a": "x", "text_b": "z", "score": 1}',
+            "row 2: has a score, and the first row has none",
+        ),
+        (
+            "a.jsonl",
+            '{"id": "1", "text": "x"}\n{"id": "1", "text": "y"}',
+            "row 2: id '1' has two texts in en",
+        ),
+        (
+            "a.jsonl",
+            "".join(f'{{"id": {n}, "text": "x"}}\n' for n in (1, 2, 1)),
+            "row 3: id '1' again; lines of one id follow one another",
+        ),
         ("a.txt", "x", "no file ends in .parquet, .tsv, .csv, .jsonl"),
     ],
 )
@@ -134,6 +171,111 @@ def test_an_unusable_file_is_named_with_its_row(
         entries(tmp_path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array(["one", "two", 3 * "x"]).cast(pa.binary()), "row 1: text is bytes, not text"),
+        (pa.array([["one"], [], []]), "row 1: text is a list, not text"),
+        (pa.array(["one", "two", None]), "row 3: no text"),
+        (pa.array([1.5, math.nan, 2.0]), "row 1: text is a number, not text"),
+    ],
+)
+def test_a_parquet_column_of_another_type_is_named(
+    tmp_path: Path, column: pa.Array, message: str
+) -> None:
+    pq.write_table(pa.table({"id": ["1", "2", "3"], "text": column}), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=rf"a\.parquet, {message}"):
+        entries(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv", "parquet"])
+def test_text_that_is_not_utf8_is_named_with_its_place(tmp_path: Path, ending: str) -> None:
+    odd = b"a lone surrogate \xed\xa0\x80"
+    if ending == "parquet":
+        texts = pa.array([b"good", odd]).view(pa.binary())
+        table = pa.table({"id": ["1", "2"], "text": texts.cast(pa.string(), safe=False)})
+        pq.write_table(table, tmp_path / "a.parquet")
+    else:
+        mark = {"tsv": b"\t", "csv": b","}[ending]
+        lines = (b"id" + mark + b"text", b"1" + mark + b"good", b"2" + mark + odd)
+        (tmp_path / f"a.{ending}").write_bytes(b"\n".join(lines))
+    where = "rows 1 to 2: a text that is not UTF-8" if ending == "parquet" else "line 3: not UTF-8"
+    with pytest.raises(CorpusError, match=rf"a\.{ending}, {where}"):
+        entries(tmp_path)
+
+
+def test_numbers_are_names_and_nan_is_no_value(tmp_path: Path) -> None:
+    """As pandas writes integers, and columns with missing values."""
+    rows = {"id": [7, 8], "text": ["one", "two"], "group": [math.nan, 3.0], "label": [1, None]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    first, second = entries(tmp_path)
+    source = tmp_path.name
+    assert (first.id, first.group, first.meta) == ("7", f"{source}:7", {"labels": {"label": "1"}})
+    assert (second.id, second.group, second.meta) == ("8", f"{source}:3.0", {})
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"qrels/test.tsv": "q1\td1\tmuch\n"}, "test.tsv, row 1: score 'much' is no number"),
+        ({"qrels/test.tsv": "q1\td9\t1\n"}, "has no query of queries.jsonl with a document of"),
+        ({"qrels/test.tsv": "q9\td1\t1\n"}, "has no query of queries.jsonl with a document of"),
+        (
+            {"corpus.jsonl": '{"_id": "d1", "text": "a b c", "title": 5}\n'},
+            "corpus.jsonl, row 1: title is a number, not text",
+        ),
+        (
+            {"corpus.jsonl": '{"_id": "d1", "text": "a b c"}\n' * 2},
+            "corpus.jsonl, row 2: _id 'd1' again",
+        ),
+        ({"queries.jsonl": '{"_id": "q1"}\n'}, "queries.jsonl, row 1: no text"),
+    ],
+)
+def test_an_unusable_task_is_named_with_its_row(
+    tmp_path: Path, files: dict[str, str], message: str
+) -> None:
+    good = {
+        "corpus.jsonl": '{"_id": "d1", "text": "a b c"}\n',
+        "queries.jsonl": '{"_id": "q1", "text": "a b"}\n',
+        "qrels/test.tsv": "q1\td1\t1\n",
+    }
+    (tmp_path / "qrels").mkdir()
+    for name, content in (good | files).items():
+        header = "query-id\tcorpus-id\tscore\n" if name.endswith(".tsv") else ""
+        (tmp_path / name).write_text(header + content)
+    with pytest.raises(CorpusError) as error:
+        entries(tmp_path)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("languages", ["english,de", "en,../de", "EN"])
+def test_a_language_is_a_code(tmp_path: Path, languages: str) -> None:
+    lines(tmp_path / "mine" / "texts.jsonl", TEXTS)
+    command = ["corpus", "build", str(tmp_path / "out"), f"--languages={languages}"]
+    result = CliRunner().invoke(app, [*command, f"--from={tmp_path / 'mine'}"])
+    assert result.exit_code == 2
+    assert "is no language code, such as en or pt-br" in " ".join(result.stderr.split())
+
+
+def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Ids and the record of what was read go by the name."""
+    for parent in ("a", "b"):
+        lines(tmp_path / parent / "mine" / "texts.jsonl", TEXTS)
+    folders = [tmp_path / parent / "mine" for parent in ("a", "b")]
+    with pytest.raises(CorpusError, match="two sources are called mine: rename a folder"):
+        build(tmp_path / "out", ["en", "de"], {}, folders, Archives(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("size", [100, 4_000])
+def test_a_corpus_that_cannot_be_written_is_named_and_absent(tmp_path: Path, size: int) -> None:
+    rows = [{"id": str(n), "lang": "en", "text": f"Text {n:x} of a book"} for n in range(3_000)]
+    lines(tmp_path / "mine" / "texts.jsonl", rows)
+    with pytest.raises(OSError, match="File too large") as failed, files_of_at_most(size):
+        build(tmp_path / "out", ["en"], {}, [tmp_path / "mine"], Archives(tmp_path / "none"))
+    assert failed.value.filename == str(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 CHINESE = ("今天天气很好。", "我们去公园散步。", "他每天早上喝咖啡。")

@@ -32,7 +32,12 @@ pair = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(line, min_size=1, max_size=30), st.lists(pair, max_size=12))
+texts_by_id = st.lists(
+    line, min_size=1, max_size=20, unique_by=lambda row: (row["id"], row["lang"])
+).map(lambda rows: sorted(rows, key=lambda row: row["id"]))  # lines of one id are together
+
+
+@given(texts_by_id, st.lists(pair, max_size=12))
 @settings(max_examples=40, deadline=None)
 def test_no_group_and_no_text_is_in_two_splits(
     lines: list[dict[str, str]], pairs: list[dict[str, object]]

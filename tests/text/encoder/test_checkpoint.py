@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,22 @@ def test_tensors_that_do_not_fit_are_named(tokenizer: TextTokenizer, tmp_path: P
     ("name", "content", "expected"),
     [
         ("config.json", "{", "config.json"),
-        ("config.json", "{}", "config.json: vocab_size is missing"),
-        ("model.safetensors", "x", "model.safetensors"),
+        ("config.json", "{}", "config.json: feed_forward_type is absent"),
+        ("config.json", '{"feed_forward_type": "geglu"}', "config.json: vocab_size is missing"),
+        ("config.json", '{"feed_forward_type": ["x"]}', "it must be geglu or reglu"),
+        ("model.safetensors", "x", "model.safetensors: damaged or truncated"),
+        (
+            "model.safetensors",
+            "version https://git-lfs.github.com/spec/v1\nsize 9\n",
+            "model.safetensors: a Git LFS pointer to 9 bytes",
+        ),
         ("tokenizer.json", "{}", "tokenizer.json"),
+        ("training.json", "{", "training.json"),
+        ("training.json", '{"stages": "pairs"}', "training.json: stages: not a list"),
+        ("training.json", '{"history": [1]}', "training.json: history.0: not a mapping"),
+        ("training.json", '{"recipe": null}', "training.json: recipe: not a mapping"),
+        ("training.json", '{"recipe": {"masked": 1}}', "training.json: recipe.masked: not a"),
+        ("training.json", '{"corpus": {"languages": 2}}', "corpus.languages: not a list"),
     ],
 )
 def test_a_damaged_file_is_named(
@@ -81,6 +95,48 @@ def test_a_damaged_file_is_named(
     with pytest.raises(checkpoint.CheckpointError, match=expected) as refused:
         checkpoint.load(tmp_path / "a")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_folder_without_a_file_of_a_checkpoint_is_none(
+    tokenizer: TextTokenizer, tmp_path: Path, name: str
+) -> None:
+    checkpoint.save(tmp_path / "a", random_network(small("base"), 1), None, tokenizer, {})
+    (tmp_path / "a" / name).unlink()
+    expected = rf"a: not a checkpoint of an encoder: no {name}; `python -m text fit` or `import-jin"
+    with pytest.raises(checkpoint.CheckpointError, match=expected):
+        checkpoint.load(tmp_path / "a")
+
+
+def test_sizes_that_are_invalid_are_named_by_the_published_keys(
+    tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    checkpoint.save(tmp_path / "a", random_network(small("base"), 1), None, tokenizer, {})
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config | {"hidden_size": "wide"}))
+    with pytest.raises(checkpoint.CheckpointError, match=r"json: hidden_size: not an integer"):
+        checkpoint.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda x: x.to(torch.int8), "holds int8"),
+        (lambda x: x.fill_(torch.nan), "holds numbers that are not finite"),
+    ],
+)
+def test_weights_that_give_no_vectors_are_named(
+    tokenizer: TextTokenizer,
+    tmp_path: Path,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    expected: str,
+) -> None:
+    name = "encoder.layer.1.mlp.wo.weight"
+    checkpoint.save(tmp_path / "a", random_network(small("base"), 1), None, tokenizer, {})
+    tensors = load_file(tmp_path / "a" / "model.safetensors")
+    save_file(tensors | {name: change(tensors[name])}, tmp_path / "a" / "model.safetensors")
+    with pytest.raises(checkpoint.CheckpointError, match=f"{name} {expected}"):
+        checkpoint.load(tmp_path / "a")
 
 
 def test_a_tokenizer_of_another_checkpoint_is_refused(

@@ -69,6 +69,16 @@ def test_a_teachers_vectors_are_encoded_once(tmp_path: Path) -> None:
     assert teacher.encoded == 5
 
 
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY\x01\x00"])
+def test_damaged_vectors_of_a_teacher_are_named(tmp_path: Path, content: bytes) -> None:
+    cached = CachedTeacher("letters 1", Letters(), tmp_path)
+    cached.vectors(["a text"])
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(content)
+    with pytest.raises(RunError, match=rf"{file.name}: damaged; delete it to encode again"):
+        cached.vectors(["a text"])
+
+
 def test_a_teacher_without_steps_and_steps_without_a_teacher_are_refused(
     tiny: Corpus, tmp_path: Path
 ) -> None:

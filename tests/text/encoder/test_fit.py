@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.full_disk import files_of_at_most
 from tests.text.encoder.killing import Runs, same_weights
 from text.corpus.corpus import Corpus
 from text.encoder import checkpoint
@@ -88,6 +89,33 @@ def test_a_state_of_another_recipe_is_refused(tiny: Corpus, tmp_path: Path) -> N
         fit(tiny, small("pairs.temperature=0.07"), tmp_path / "out")
 
 
+@pytest.mark.parametrize("kept", [b"", b"PK", [1], {"weights": 1}, {"stage": "pairs"}])
+def test_a_damaged_state_is_named_with_the_remedy(
+    tiny: Corpus, tmp_path: Path, kept: object
+) -> None:
+    killed_at("masked", 3, tiny, small(), tmp_path / "out")
+    state = tmp_path / ".out.run" / "state.pt"
+    if isinstance(kept, bytes):
+        state.write_bytes(kept)
+    else:
+        torch.save(kept, state)
+    with pytest.raises(RunError, match=r"state\.pt: damaged; delete \S+\.out\.run to start again"):
+        fit(tiny, small(), tmp_path / "out")
+
+
+@pytest.mark.parametrize("size", [100, 4_000, 30_000])
+def test_a_run_that_cannot_be_written_names_its_file(
+    tiny: Corpus, tmp_path: Path, size: int
+) -> None:
+    """The identity, the tokenizer, the state, by size."""
+    recipe = small("masked.steps=1", "pairs.steps=0", "multi_task.steps=0")
+    with pytest.raises(OSError, match="File too large") as failed, files_of_at_most(size):
+        fit(tiny, recipe, tmp_path / "out")
+    names = {100: "identity", 4_000: "", 30_000: "state.pt"}
+    assert failed.value.filename == str(tmp_path / ".out.run" / names[size])
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_a_kill_left_of_a_deleted_run_is_not_resumed(tiny: Corpus, tmp_path: Path) -> None:
     killed_at("masked", 3, tiny, small(), tmp_path / "out")
     (tmp_path / ".out.run" / "identity").unlink()
@@ -153,6 +181,20 @@ def test_a_corpus_without_rows_of_a_stage_is_named_with_the_remedy(
     with pytest.raises(RunError) as refused:
         fit(Corpus.open(folder), recipe, tmp_path / "other")
     assert remedy in str(refused.value)
+
+
+@pytest.mark.parametrize(("kind", "parallel"), [("translation", 0), ("pair", 1)])
+def test_a_share_that_draws_no_pairs_is_refused_with_the_remedy(
+    tiny: Corpus, tmp_path: Path, kind: str, parallel: int
+) -> None:
+    folder = shutil.copytree(tiny.folder, tmp_path / "corpus")
+    rows = pq.read_table(folder / "pairs.parquet")
+    pq.write_table(rows.filter(pc.equal(rows["kind"], kind)), folder / "pairs.parquet")
+    recipe = small("masked.steps=0", f"pairs.parallel={parallel}")
+    with pytest.raises(
+        RunError, match=rf"draws none .*; --set pairs\.parallel={1 - parallel} draw"
+    ):
+        fit(Corpus.open(folder), recipe, tmp_path / "out")
 
 
 class Diverging:

@@ -42,7 +42,7 @@ def test_every_pair_is_compared_with_its_judgement(folder: Path) -> None:
         ("a caf\xe9 a", "b b", 0.2),
         ("a b", "b b", 0.5),
     ]
-    found = {result.task: result for result in evaluate(Cosine("letters", Letters()), folder)}
+    found = {result.task: result for result in evaluate(Cosine("letters", Letters()), read(folder))}
     assert {task: result.items for task, result in found.items()} == {
         "wordsim-353": 3,
         "simlex-999": 3,
