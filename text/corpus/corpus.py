@@ -72,7 +72,7 @@ class Corpus:
             raise CorpusError(f"{folder / FILE}: not readable: {worded(error)}") from error
         found = about.get("format") if isinstance(about, dict) else None
         if found != FORMAT:
-            raise CorpusError(f"{folder}: a corpus of format {found}, not {FORMAT}; {AGAIN}")
+            raise CorpusError(f"{folder}: a corpus of format {found}, not {FORMAT}; build it again")
         try:
             _About.model_validate(about)
         except ValidationError as error:

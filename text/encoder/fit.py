@@ -7,7 +7,8 @@ weights after stage II.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,29 +53,43 @@ def fit(
     _check_teacher(recipe, teacher)
     began = None if start is None else Start.read(start, recipe)
     kept = claimed(out.with_name(f".{out.name}.run"), _identity(corpus, recipe, teacher, began))
-    tokenizer = began.tokenizer if began else _tokenizer(corpus, recipe, kept, on_progress)
-    network, head = _untrained(recipe)
-    if began:
-        began.fill(network, head)
-    modules = nn.ModuleDict({"network": network, "head": head})
-    done, history = (began.stages, began.history) if began else ([], [])
-    run = Run(modules, recipe.adam, kept / STATE, on_progress, save_seconds, done, history)
-    training = _described(corpus, recipe, teacher, began)
-    training |= {"stages": run.done, "history": run.history}
+    with _deleted_if_untrained(kept):
+        tokenizer = began.tokenizer if began else _tokenizer(corpus, recipe, kept, on_progress)
+        network, head = _untrained(recipe)
+        if began:
+            began.fill(network, head)
+        modules = nn.ModuleDict({"network": network, "head": head})
+        done, history = (began.stages, began.history) if began else ([], [])
+        run = Run(modules, recipe.adam, kept / STATE, on_progress, save_seconds, done, history)
+        training = _described(corpus, recipe, teacher, began)
+        training |= {"stages": run.done, "history": run.history}
 
-    prepare = Preparation(corpus, recipe, tokenizer, network, head, on_progress)
-    is_new = run.is_new and began is None
-    if recipe.masked.steps and "masked" not in run.done:
-        run.train(prepare.masked(is_new))
-    if recipe.pairs.steps and "pairs" not in run.done:
-        run.train(prepare.pairs())
-    if teacher is not None and "distilled" not in run.done:
-        run.train(prepare.distilled(teacher))
-    if recipe.multi_task.steps and "multi_task" not in run.done:
-        run.train(prepare.multi_task(kept, training))
-    checkpoint.save(out, network, head, tokenizer, training)
+        prepare = Preparation(corpus, recipe, tokenizer, network, head, on_progress)
+        is_new = run.is_new and began is None
+        if recipe.masked.steps and "masked" not in run.done:
+            run.train(prepare.masked(is_new))
+        if recipe.pairs.steps and "pairs" not in run.done:
+            run.train(prepare.pairs())
+        if teacher is not None and "distilled" not in run.done:
+            run.train(prepare.distilled(teacher))
+        if recipe.multi_task.steps and "multi_task" not in run.done:
+            run.train(prepare.multi_task(kept, training))
+        checkpoint.save(out, network, head, tokenizer, training)
     shutil.rmtree(kept)
     return training
+
+
+@contextmanager
+def _deleted_if_untrained(kept: Path) -> Iterator[None]:
+    """Delete the folder of a run that is refused before a state is kept: the remedy is another
+    recipe, and so another run.
+    """
+    try:
+        yield
+    except RunError:
+        if not (kept / STATE).exists():
+            shutil.rmtree(kept)
+        raise
 
 
 def _check_teacher(recipe: Recipe, teacher: Teacher | None) -> None:

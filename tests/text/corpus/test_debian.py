@@ -120,7 +120,7 @@ def test_an_apt_that_does_not_end_is_stopped(
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", str(slow.parent), prepend=":")
     monkeypatch.setattr("text.corpus.debian._SECONDS", 0.2)
-    with pytest.raises(CorpusError, match=r"apt-get update: not done after 0\.2 seconds; without"):
+    with pytest.raises(CorpusError, match=r"apt-get \w+: not done after 0\.2 seconds; without"):
         download(Wanted(["gnucash-common"]), Archives(tmp_path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_a_damaged_state_is_named_with_the_remedy(
         fit(tiny, small(), tmp_path / "out")
 
 
-@pytest.mark.parametrize("size", [100, 4_000, 30_000])
+@pytest.mark.parametrize("size", [100, 4_000, 50_000])
 def test_a_run_that_cannot_be_written_names_its_file(
     tiny: Corpus, tmp_path: Path, size: int
 ) -> None:
@@ -111,7 +112,7 @@ def test_a_run_that_cannot_be_written_names_its_file(
     recipe = small("masked.steps=1", "pairs.steps=0", "multi_task.steps=0")
     with pytest.raises(OSError, match="File too large") as failed, files_of_at_most(size):
         fit(tiny, recipe, tmp_path / "out")
-    names = {100: "identity", 4_000: "", 30_000: "state.pt"}
+    names = {100: "identity", 4_000: "", 50_000: "state.pt"}
     assert failed.value.filename == str(tmp_path / ".out.run" / names[size])
     assert not (tmp_path / "out").exists()
 
@@ -148,6 +149,22 @@ def test_a_tokenizer_of_another_recipe_is_refused_before_a_state_is_kept(
         fit(tiny, small(), tmp_path / "out", on_progress)
     with pytest.raises(RunError, match="another recipe, corpus or start"):
         fit(tiny, small("sizes.vocabulary=400"), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [("sizes.vocabulary=9000", r"sizes\.vocabulary=(\d+)"), ("sizes.vocabulary=99", r"=(\d+)")],
+)
+def test_a_run_that_is_refused_before_it_trains_can_take_the_remedy(
+    tiny: Corpus, tmp_path: Path, setting: str, remedy: str
+) -> None:
+    untrained = [f"{stage}.steps=0" for stage in STEPS]
+    with pytest.raises(RunError) as refused:
+        fit(tiny, small(*untrained, setting), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    found = re.search(remedy, str(refused.value))
+    assert found
+    fit(tiny, small(*untrained, f"sizes.vocabulary={found[1]}"), tmp_path / "out")
 
 
 def test_other_files_at_out_are_refused_and_left(tiny: Corpus, tmp_path: Path) -> None:
