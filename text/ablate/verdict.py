@@ -33,7 +33,7 @@ class Condition:
 
     @property
     def held(self) -> int:
-        """Number of seeds with which it holds."""
+        """Count the seeds with which it holds."""
         return sum(self.holds(seed) for seed in self.values)
 
 

@@ -42,13 +42,13 @@ class Archives:
     used: list[Used] = field(default_factory=list)
 
     def lists(self, ending: str) -> list[Path]:
-        """apt's lists whose names end so (``Packages``, ``Translation-de``), packed or not."""
+        """Find apt's lists by the ends of their names (``Translation-de``), packed or not."""
         form = re.compile(rf"(.*_)?{re.escape(ending)}(\.(xz|gz|bz2|lz4))?")
         return sorted(p for p in self.folder.rglob(f"*{ending}*") if form.fullmatch(p.name))
 
     @cached_property
     def checksums(self) -> dict[str, set[str]]:
-        """Package → SHA-256 of its archives, as apt's lists have them."""
+        """Read the SHA-256 of each package's archives from apt's lists."""
         found: dict[str, set[str]] = {}
         for path in self.lists("Packages"):
             for name, digest in re.findall(
@@ -61,7 +61,7 @@ class Archives:
         return found
 
     def find(self, package: str) -> Path | None:
-        """The newest archive of a package, binary or source."""
+        """Return the newest archive of a package, binary or source."""
         found = [
             path
             for pattern in (f"{package}_*.deb", f"{package}_*.tar.*")
@@ -70,8 +70,9 @@ class Archives:
         return max(found, key=lambda path: (path.stat().st_mtime, path.name), default=None)
 
     def files(self, package: str, form: str) -> Iterator[tuple[re.Match[str], bytes]]:
-        """The package's files whose paths match ``form``, in the order of the archive. Checks the
-        archive against apt's lists. Empty if the package is not in the folder.
+        """Yield the package's files whose paths match ``form``, none if the folder lacks the package.
+
+        The archive is checked against apt's lists.
         """
         path = self.find(package)
         if path is None:
@@ -106,7 +107,7 @@ class Archives:
 
 
 def read_list(path: Path) -> str:
-    """The text of one of apt's lists, unpacked by its name's ending."""
+    """Return the text of one of apt's lists, unpacked by its name's ending."""
     raw = path.read_bytes()
     try:
         if path.suffix == ".xz":
@@ -121,7 +122,7 @@ def read_list(path: Path) -> str:
 
 
 def _data_of(deb: BinaryIO) -> io.BytesIO:
-    """The member ``data.tar.*`` of a Debian package, an ``ar`` archive (deb(5))."""
+    """Return the member ``data.tar.*`` of a Debian package, an ``ar`` archive (deb(5))."""
     if deb.read(8) != b"!<arch>\n":
         raise ValueError("no Debian package")
     while header := deb.read(_AR_HEADER):

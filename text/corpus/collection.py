@@ -143,7 +143,7 @@ class Collection:
         return self._lines.union(keys[splits < SPLITS.index("train")].tolist())
 
     def entries(self) -> Iterator[tuple[Entry, list[Judged]]]:
-        """Every entry again, in order, with a verdict on each of its texts."""
+        """Yield every entry again, in order, with a verdict on each of its texts."""
         rows = zip(self._read(), self._verdicts.tolist(), self._repeated.tolist(), strict=True)
         for _, group in groupby(rows, lambda each: cast("int", each[0][0])):
             yield self._entry(list(group))
@@ -162,5 +162,5 @@ class Collection:
 
 
 def line_key(lang: str, line: str) -> int:
-    """The key of a text of its own, for a line within a page."""
+    """Return the key that a line within a page has as a text of its own."""
     return hash_of(f"{lang}\0{0:d}\0{' '.join(words(line))}")

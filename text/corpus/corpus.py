@@ -105,7 +105,7 @@ class Corpus:
     def graded(
         self, lang_a: str | None = None, lang_b: str | None = None, split: str | None = None
     ) -> pa.Table:
-        """Graded pairs; row n of one pair of languages has the packages of row n of another."""
+        """Read graded pairs; row n of two languages has the packages of row n of two others."""
         return self._read("graded", lang_a=lang_a, lang_b=lang_b, split=split)
 
     def labels(
@@ -114,14 +114,15 @@ class Corpus:
         return self._read("labels", task=task, lang=lang, split=split)
 
     def documents(self, task: str, lang: str | None = None, split: str | None = None) -> pa.Table:
-        """Documents of a task; those of ``long`` belong to no queries."""
+        """Read the documents of a task; those of ``long`` belong to no queries."""
         return self._read("documents", task=task, lang=lang, split=split)
 
     def retrieval(
         self, task: str, lang: str, lang_documents: str | None = None, split: str = "test"
     ) -> Retrieval:
-        """The queries of a split, and the documents of the task in ``lang_documents``. Queries
-        whose relevant documents are not among them, in another language, are left out.
+        """Read the queries of a split, and the documents of the task in ``lang_documents``.
+
+        Queries whose relevant documents are not among them, in another language, are left out.
         """
         there = lang_documents or lang
         documents = self.documents(task, there)
@@ -132,7 +133,7 @@ class Corpus:
         return Retrieval(task, lang, there, queries.filter(mask), documents)
 
     def tasks(self) -> tuple[str, ...]:
-        """Names of the retrieval tasks."""
+        """Return the names of the retrieval tasks."""
         column = self._read("queries")["task"]
         return tuple(sorted(column.unique().to_pylist()))
 

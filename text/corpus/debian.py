@@ -31,13 +31,13 @@ class Wanted:
     translations: Sequence[str] = ()  # languages of package descriptions; with apt's Packages
 
     def missing(self, archives: Archives) -> bool:
-        """Whether the folder lacks any of it that the distribution, by the folder's lists, has."""
+        """Tell whether the folder lacks any of it that the distribution, by its lists, has."""
         names = set(self.packages) - set(self.absent(archives)) | set(self.sources)
         lists = ("Packages", *map(_list, self.translations)) if self.translations else ()
         return not all(map(archives.find, names)) or not all(map(archives.lists, lists))
 
     def absent(self, archives: Archives) -> list[str]:
-        """Packages that the distribution does not have, by the lists in the folder."""
+        """Return the packages that the distribution does not have, by the lists in the folder."""
         known = archives.checksums
         return [n for n in self.packages if known and n not in known and not archives.find(n)]
 
@@ -47,7 +47,7 @@ def _list(lang: str) -> str:
 
 
 def locale_of(lang: str) -> str:
-    """``pt-br`` → ``pt_BR``; ``de`` → ``de``."""
+    """Return a language as apt calls it: ``pt-br`` → ``pt_BR``."""
     name, _, country = lang.replace("_", "-").partition("-")
     return f"{name}_{country.upper()}" if country else name
 
@@ -124,7 +124,7 @@ class _Apt:
             raise failure or CorpusError(_without("apt has no mirror of Debian", self._folder))
 
     def _mirrors(self) -> list[str]:
-        """Lines ``[signed-by=…] URI SUITE COMPONENT`` of the Debian mirrors that apt uses."""
+        """Return ``[signed-by=…] URI SUITE COMPONENT`` of each Debian mirror that apt uses."""
         form = "$(ORIGIN)|$(SIGNED_BY)|$(REPO_URI) $(RELEASE) $(COMPONENT)"
         targets = self.run("apt-get", "indextargets", "--format", form, "Created-By: Packages")
         lines = []

@@ -19,7 +19,7 @@ _REMARK = re.compile(r"\{[^}]*\}|\[[^\]]*\]|/[^/]*/|<[^>]*>")
 
 
 def read(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
-    """An entry a translation; empty if English or German is not wanted."""
+    """Yield an entry a translation; none if English or German is not wanted."""
     if not {"de", "en"} <= set(languages):
         return
     for _, content in archives.files("trans-de-en", r"usr/share/trans/de-en"):

@@ -36,12 +36,12 @@ class Verdict(IntEnum):
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in lower case, numbers alike."""
+    """Return the words of a text, in lower case, numbers alike."""
     return _WORD.findall(_DIGITS.sub("0", text.casefold()))
 
 
 def signatures(texts: Sequence[Sequence[str]]) -> NDArray[np.uint32]:
-    """MinHash signatures (N, 32) of texts, each given as its words."""
+    """Return MinHash signatures (N, 32) of texts, each given as its words."""
     if not texts:
         return np.zeros((0, PERMUTATIONS), np.uint32)
     # Every text ends with an empty word, so that one word makes a bigram, too.
@@ -70,8 +70,8 @@ def judge(
     ranks: NDArray[np.uint8],  # (N,) within a split, the lowest rank keeps a text
     comparable: NDArray[np.bool_],  # (N,) compared for near-duplicates
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """A verdict for each text, and the text that it repeats, itself if none. Of equal or near
-    texts, the first is kept.
+    """Return a verdict on each text, and the text that it repeats, itself if none. Of equal or
+    near texts, the first is kept.
     """
     verdicts = np.full(len(keys), Verdict.KEPT, np.uint8)
     repeated = np.arange(len(keys))
@@ -108,7 +108,7 @@ def judge(
 
 
 def _heads(ordered: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """For each place of an ordered array, the first place of its run of equal values."""
+    """Return, for each place of an ordered array, the first of its run of equal values."""
     new = np.ones(len(ordered), bool)
     new[1:] = ordered[1:] != ordered[:-1]
     heads: NDArray[np.int64] = np.maximum.accumulate(np.where(new, np.arange(len(ordered)), 0))

@@ -41,5 +41,5 @@ class Entry:
 
 
 def rows_of(part: Part, texts: Mapping[str, str], languages: Iterable[str]) -> list[Row]:
-    """The rows of a part, in the order of ``languages``."""
+    """Return the rows of a part, in the order of ``languages``."""
     return [Row(part, lang, texts[lang]) for lang in languages if texts.get(lang)]

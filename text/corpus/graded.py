@@ -75,7 +75,7 @@ def _write(
 
 
 def idf(packages: Sequence[Tagged]) -> dict[str, float]:
-    """Tag → ln(packages / packages that have it)."""
+    """Return each tag's inverse document frequency, ln(packages / packages that have it)."""
     counts = Counter(tag for package in packages for tag in package.tags)
     return {tag: float(np.log(len(packages) / n)) for tag, n in counts.items()}
 
@@ -96,8 +96,8 @@ def similarities(tags: Sequence[Sequence[str]], weights: dict[str, float]) -> ND
 def stratified(
     score: NDArray[np.float32], allowed: NDArray[np.bool_], count: int
 ) -> list[tuple[int, int]]:
-    """Pairs (a, b), as many of each tenth of the score, in random order. A tenth that has too few
-    leaves its share to the others.
+    """Draw pairs (a, b), as many of each tenth of the score, in random order. A tenth that has too
+    few leaves its share to the others.
     """
     random = np.random.default_rng(len(score))
     rows, columns = np.nonzero(allowed)

@@ -22,8 +22,8 @@ _TOC = re.compile(r'<div class="(?:toc|navheader|navfooter|list-of-\w+)">.*?</dl
 
 
 def gnome(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
-    """An entry a page and an entry a block. A translation whose blocks are not those of the English
-    page, in order, is not aligned with it.
+    """Yield an entry a page and an entry a block. A translation whose blocks are not those
+    of the English page, in order, is not aligned with it.
     """
     folders = {"C" if lang == "en" else locale_of(lang): lang for lang in languages}
     pages: dict[str, dict[str, list[tuple[str, str]]]] = defaultdict(dict)
@@ -48,7 +48,7 @@ def gnome(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
 
 
 def _blocks(content: bytes) -> list[tuple[str, str]]:
-    """Tag and text of the page's titles and paragraphs, in the order of the document."""
+    """Return tag and text of the page's titles and paragraphs, in the order of the document."""
     root = ElementTree.fromstring(content)  # noqa: S314
     return [
         (element.tag, " ".join("".join(element.itertext()).split()))
@@ -62,7 +62,7 @@ def package_of(lang: str) -> str:
 
 
 def reference(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
-    """An entry a chapter. Its paragraphs are texts, not aligned over languages."""
+    """Yield an entry a chapter. Its paragraphs are texts, not aligned over languages."""
     chapters: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for lang in languages:
         for match, content in archives.files(package_of(lang), _REFERENCE_FORM):

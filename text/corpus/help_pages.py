@@ -40,7 +40,7 @@ class _Page:
 
 
 def read(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
-    """An entry a page (title, keywords, whole text), and one a paragraph."""
+    """Yield an entry a page (title, keywords, whole text), and one a paragraph."""
     pages: dict[str, dict[str, _Page]] = {}
     modules = {}
     for lang in languages:
@@ -74,10 +74,10 @@ def _page(
 
 
 def plain(markup: str) -> str:
-    """The text of a piece of markup, in one line."""
+    """Return the text of a piece of markup, in one line."""
     return " ".join(_ENTITY.sub(r"\1", html.unescape(_TAG.sub("", markup))).split())
 
 
 def _keyword(content: str) -> str:
-    """``solver,for Calc`` → ``solver, for Calc``: an index entry and its subentry."""
+    """Space an index entry and its subentry: ``solver,for Calc`` → ``solver, for Calc``."""
     return re.sub(r"\s*[,;]\s*", ", ", html.unescape(content)).strip()

@@ -48,7 +48,7 @@ def gnucash(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
 def _messages(
     source: str, files: Iterable[tuple[str, bytes]], languages: Sequence[str]
 ) -> Iterator[Entry]:
-    """An entry a message; contexts of the same English text are one group."""
+    """Yield an entry a message; contexts of the same English text are one group."""
     texts: dict[str, dict[str, str]] = defaultdict(dict)
     for lang, content in files:
         for key, translated in mo(content):
@@ -81,7 +81,7 @@ def guide(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
 
 
 def text_of(message: str) -> str:
-    """A message as it is read: the singular, without markup and marks of keyboard shortcuts."""
+    """Return a message as read: the singular, without markup and marks of keyboard shortcuts."""
     return _ACCELERATOR.sub("", plain(message.partition("\0")[0].replace("\\n", " ")))
 
 

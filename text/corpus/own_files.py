@@ -47,7 +47,7 @@ def source_of(folder: Path) -> str:
 
 
 def read(folder: Path, languages: Sequence[str], files: list[dict[str, str]]) -> Iterator[Entry]:
-    """Entries of all files below the folder; appends each file's digest to ``files``."""
+    """Yield entries of all files below the folder; appends each file's digest to ``files``."""
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such folder")
     source = source_of(folder)
@@ -203,14 +203,14 @@ def _cell(value: Any, column: str, row: str) -> str | None:
 
 
 def _named(stem: str, languages: Sequence[str]) -> tuple[list[str], Split | None]:
-    """Languages and split that a name has: ``sts.en-de.test`` → en, de, test."""
+    """Return languages and split of a name: ``sts.en-de.test`` → en, de, test."""
     parts = re.split(r"[._\- ]", stem)
     split = next((_SPLITS[part] for part in parts if part in _SPLITS), None)
     return [part for part in parts if part in languages][:2], split
 
 
 def _retrieval(folder: Path, source: str, languages: Sequence[str]) -> Iterator[Entry]:
-    """A task in MTEB's (BEIR's) layout, called as its folder without language and split."""
+    """Read a task in MTEB's (BEIR's) layout, called as its folder without language and split."""
     named, _ = _named(folder.name, languages)
     lang, lang_documents = (named or [languages[0]])[0], (named or [languages[0]])[-1]
     parts = [p for p in re.split(r"[._\- ]", folder.name) if p not in (*languages, *_SPLITS)]

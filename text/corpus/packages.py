@@ -69,7 +69,7 @@ def _entry(
 
 
 def names_of(*names: str) -> list[str]:
-    """Words of package names that a title or a description may give away."""
+    """Return the words of package names that a title or a description may give away."""
     found = {name.casefold() for name in names}
     for name in names:
         bare = _WRAPPER.sub("", name.casefold())
@@ -87,7 +87,7 @@ def _translations(archives: Archives, lang: str) -> dict[tuple[str, str], _Descr
 
 
 def _paragraphs(body: str) -> str:
-    """The long description: paragraphs by line, verbatim lines joined to them."""
+    """Join the lines of a long description to one a paragraph, verbatim lines too."""
     lines = [line.strip() for line in body.splitlines()]
     text = " ".join("\n" if line == "." else line for line in lines)
     return re.sub(r" *\n *", "\n", text).strip()

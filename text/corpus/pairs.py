@@ -92,7 +92,7 @@ class PairWriter:
                 self._pair(entry, kind, query, document)
 
     def cleared(self, entry: Entry, page: Judged) -> Judged:
-        """A page, in training without the lines that are texts of another split."""
+        """Return a page, in training without the lines that are texts of another split."""
         if entry.split != "train":
             return page
         row = page.row
@@ -104,7 +104,7 @@ class PairWriter:
         return line_key(lang, line) in self._held_out
 
     def _usable(self, entry: Entry, a: Judged, b: Judged) -> bool:
-        """Not if a side recurs in another split, nor if an equal or near pair was there before."""
+        """Refuse a pair that has a side in another split, or that an equal or near one preceded."""
         if Verdict.RECURS in (a.verdict, b.verdict):
             reason = REASONS[Verdict.RECURS]
         elif (a.repeated, b.repeated) in self._seen:
@@ -168,7 +168,7 @@ class PairWriter:
 
 
 def untitled(document: Judged, title: Judged) -> Judged:
-    """A document without its first line, if that is the title."""
+    """Return a document without its first line, if that is the title."""
     first, _, rest = document.row.text.partition("\n")
     if words(first) != words(title.row.text):
         return document

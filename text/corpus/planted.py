@@ -83,7 +83,7 @@ def write(tables: Tables, needles: Needles) -> None:
 
 
 def plant(page: Sequence[str], filler: Sequence[str], size: int, seed: int) -> str:
-    """A document of ``size`` words with the beginning of the page at a random place."""
+    """Make a document of ``size`` words with the beginning of the page at a random place."""
     random = np.random.default_rng(seed)
     page = page[: size // 2]
     rest = size - len(page)

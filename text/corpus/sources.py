@@ -63,7 +63,7 @@ SOURCES = {
 
 
 def chosen(names: Sequence[str]) -> dict[str, Source]:
-    """The sources of these names, all for ``all``. Raises CorpusError."""
+    """Return the sources of these names, all for ``all``. Raises CorpusError."""
     if "all" in names:
         return SOURCES
     for name in names:
@@ -73,7 +73,7 @@ def chosen(names: Sequence[str]) -> dict[str, Source]:
 
 
 def wanted(sources: Iterable[Source], languages: Sequence[str]) -> Wanted:
-    """What sources need together."""
+    """Return what sources need together."""
     each = [source.wanted(languages) for source in sources]
     return Wanted(
         [name for want in each for name in want.packages],

@@ -16,7 +16,7 @@ def hash_of(text: str, size: int = 8) -> int:
 
 
 def split_of(group: str) -> Split:
-    """The split of a group: uniform over groups, independent of order and of other groups."""
+    """Return the split of a group: uniform over groups, independent of order and of others."""
     at = hash_of(f"{SEED}\0{group}") / 2**64
     if at < SHARES["test"]:
         return "test"

@@ -68,7 +68,7 @@ class Tables:
             self._buffers[table] = []
 
     def close(self) -> dict[str, dict[str, Any]]:
-        """Ends the files. Returns rows, bytes and SHA-256 of each."""
+        """End the files. Return rows, bytes and SHA-256 of each."""
         files = {}
         for name, writer in self._writers.items():
             self._flush(name)

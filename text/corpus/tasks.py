@@ -178,7 +178,7 @@ class Tasks:
 
 
 def masked(text: str, names: Sequence[str]) -> str:
-    """The text with names replaced, in upper or lower case."""
+    """Replace names in a text, in upper or lower case."""
     if not names:
         return text
     longest = sorted(map(re.escape, names), key=len, reverse=True)

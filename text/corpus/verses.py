@@ -55,7 +55,7 @@ def _verses(archives: Archives, package: str) -> Iterator[tuple[str, int, str]]:
 
 
 def slots(blocks: bytes, verses: bytes, packed: bytes) -> Iterator[str]:
-    """The slots of a testament. ``blocks``: offset, size, unpacked size of each block;
+    """Yield the slots of a testament. ``blocks``: offset, size, unpacked size of each block;
     ``verses``: block, offset, size of each slot; little-endian.
     """
     try:

@@ -15,13 +15,13 @@ Loss = Callable[..., Tensor]
 
 
 def info_nce(queries: Tensor, passages: Tensor, temperature: float) -> Tensor:
-    """−mean ln [e^{s(q_i,p_i)/τ} / Σ_j e^{s(q_i,p_j)/τ}] for (k, D), (k, D)."""
+    """Return −mean ln [e^{s(q_i,p_i)/τ} / Σ_j e^{s(q_i,p_j)/τ}] for (k, D), (k, D)."""
     logits = _unit(queries) @ _unit(passages).T / temperature  # (k, k)
     return F.cross_entropy(logits, torch.arange(len(logits)))
 
 
 def pairs(queries: Tensor, passages: Tensor, temperature: float) -> Tensor:
-    """Stage II: InfoNCE in both directions."""
+    """Return InfoNCE in both directions: the loss of stage II."""
     there = info_nce(queries, passages, temperature)
     return there + info_nce(passages, queries, temperature)
 
@@ -29,8 +29,8 @@ def pairs(queries: Tensor, passages: Tensor, temperature: float) -> Tensor:
 def hard_negatives(
     queries: Tensor, passages: Tensor, negatives: Tensor, temperature: float
 ) -> Tensor:
-    """Stage III, retrieval: InfoNCE over all passages and all negatives (k, m, D) of the batch,
-    and InfoNCE of passages to queries without negatives.
+    """Return InfoNCE over all passages and all negatives (k, m, D) of the batch, plus InfoNCE of
+    passages to queries without negatives: the loss of retrieval in stage III.
     """
     q, p = _unit(queries), _unit(passages)
     others = torch.cat([p, _unit(negatives).flatten(0, 1)])  # (k + k·m, D)
@@ -40,7 +40,7 @@ def hard_negatives(
 
 
 def correlation(first: Tensor, second: Tensor, scores: Tensor) -> Tensor:
-    """Stage III, similarity: −Pearson's correlation of cosines and given scores (k,).
+    """Return −Pearson's correlation of cosines and given scores (k,): of similarity in stage III.
 
     Undefined where all scores are equal: ValueError.
     """
@@ -48,7 +48,7 @@ def correlation(first: Tensor, second: Tensor, scores: Tensor) -> Tensor:
 
 
 def relations(first: Tensor, second: Tensor, wanted: Tensor) -> Tensor:
-    """Distillation: −Pearson's correlation of the cosines (k, k) of (k, D), (k, D) and given ones.
+    """Return −Pearson's correlation of the cosines (k, k) of (k, D), (k, D) and given ones.
 
     Undefined where all given ones are equal: ValueError.
     """
@@ -65,7 +65,7 @@ def _negative_correlation(cosines: Tensor, scores: Tensor) -> Tensor:
 
 
 def squared_error(first: Tensor, second: Tensor, scores: Tensor) -> Tensor:
-    """Mean of (cosine − score)², the paper's alternative to the correlation."""
+    """Return the mean of (cosine − score)², the paper's alternative to the correlation."""
     cosine = (_unit(first) * _unit(second)).sum(-1)
     return F.mse_loss(cosine, scores)
 
@@ -73,7 +73,7 @@ def squared_error(first: Tensor, second: Tensor, scores: Tensor) -> Tensor:
 def matryoshka(
     loss: Loss, widths: Sequence[int], vectors: Sequence[Tensor], *rest: object
 ) -> Tensor:
-    """Mean of a loss over the first ``widths`` numbers of the vectors (Kusupati et al. 2022)."""
+    """Average a loss over the first ``widths`` numbers of the vectors (Kusupati et al. 2022)."""
     losses = [loss(*(each[..., :width] for each in vectors), *rest) for width in widths]
     return torch.stack(losses).mean()
 

@@ -52,7 +52,7 @@ class Run:
 
     @property
     def is_new(self) -> bool:
-        """Whether no step was made."""
+        """Tell whether no step was made."""
         return self._saved is None and not self.done
 
     def train(self, stage: Stage) -> None:

@@ -42,7 +42,7 @@ class Start:
 
     @property
     def stages(self) -> list[str]:
-        """Names of the stages that are not repeated."""
+        """Return the names of the stages that are not repeated."""
         return list(self.checkpoint.training.get("stages", []))
 
     @property

@@ -52,7 +52,7 @@ def evaluate(
 
 
 def similarity(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
-    """Spearman of similarities and graded scores, per language and across."""
+    """Measure Spearman's ρ of similarities and graded scores, per language and across."""
     graded = corpus.graded(split="test")
     for langs, own in _by(graded, "lang_a", "lang_b"):
         scores = candidate.pairwise(own["text_a"].to_pylist(), own["text_b"].to_pylist())
@@ -61,7 +61,7 @@ def similarity(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
 
 
 def bitext(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
-    """Accuracy@1 of finding a text's translation among as many, both directions.
+    """Measure accuracy@1 of finding a text's translation among as many, both directions.
 
     Phrases of a dictionary are a task of their own: most ask for words that no other text has.
     """
@@ -85,14 +85,14 @@ def _translated(candidate: Candidate, task: str, pairs: pa.Table) -> Iterator[Re
 
 
 def retrieval(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
-    """NDCG@10 and accuracy@1 of keyword → page and title → description, within and across."""
+    """Measure nDCG@10 and accuracy@1 of the corpus's tasks, within and across languages."""
     tasks = [task for task in corpus.tasks() if not task.startswith("planted")]
     for task, lang, there in product(tasks, corpus.languages, corpus.languages):
         yield from _retrieved(candidate, corpus, task, lang, there)
 
 
 def lengths(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
-    """NDCG@10 of pages planted among other texts, by tokens of the whole."""
+    """Measure nDCG@10 and accuracy@1 of pages planted among others, by tokens of the whole."""
     for task in corpus.tasks():
         if task.startswith("planted"):
             for lang in corpus.languages:
@@ -100,7 +100,7 @@ def lengths(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
 
 
 def clustering(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
-    """V-measure of k-means clusters against labels."""
+    """Measure the v-measure of k-means clusters against labels."""
     labels = corpus.labels(split="test")
     for key, own in _by(labels, "task", "lang"):
         task, lang = key.rsplit("-", 1)
