@@ -70,7 +70,7 @@ class Archives:
         return max(found, key=lambda path: (path.stat().st_mtime, path.name), default=None)
 
     def files(self, package: str, form: str) -> Iterator[tuple[re.Match[str], bytes]]:
-        """Yield the package's files whose paths match ``form``, none if the folder lacks the package.
+        """Yield the package's files whose paths match ``form``; none if it is not in the folder.
 
         The archive is checked against apt's lists.
         """
