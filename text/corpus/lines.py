@@ -71,11 +71,11 @@ def _cells(path: Path, dialect: type[csv.Dialect]) -> Iterator[Line]:
             for line in reader:
                 if None in line:  # cells beyond the header's
                     raise CorpusError(
-                        f"{path}, line {reader.line_num}: more cells than the header has columns"
+                        f"{path}, line {reader.reader.line_num}: more cells than the header has columns"
                     )
                 yield dict(line)
         except csv.Error as error:
-            raise CorpusError(f"{path}, line {reader.line_num}: {error}") from error
+            raise CorpusError(f"{path}, line {reader.reader.line_num}: {error}") from error
 
 
 class _Tabs(csv.excel_tab):

@@ -72,11 +72,11 @@ def test_bitext_is_asked_in_both_directions(corpus: Corpus) -> None:
 def test_retrieval_asks_the_queries_of_the_test_split_within_and_across(corpus: Corpus) -> None:
     candidate = Asked()
     results = evaluate(candidate, corpus, ["retrieval"])
-    assert {result.task for result in results} == {"questions"}
-    langs = [result.languages for result in results if result.metric == "ndcg@10"]
+    assert not [result.task for result in results if result.task.startswith("planted")]
+    langs = [r.languages for r in results if (r.task, r.metric) == ("questions", "ndcg@10")]
     assert langs == ["en", "en-de", "de-en", "de"]
     for (lang, there), (queries, documents) in zip(
-        (("en", "en"), ("en", "de"), ("de", "en"), ("de", "de")), candidate.asked, strict=True
+        (("en", "en"), ("en", "de"), ("de", "en"), ("de", "de")), candidate.asked[:4], strict=True
     ):
         expected = corpus.retrieval("questions", lang, there, "test")
         assert queries == expected.queries["text"].to_pylist()
