@@ -70,9 +70,8 @@ def _cells(path: Path, dialect: type[csv.Dialect]) -> Iterator[Line]:
             _check_columns(path, reader.fieldnames or ())
             for line in reader:
                 if None in line:  # cells beyond the header's
-                    raise CorpusError(
-                        f"{path}, line {reader.reader.line_num}: more cells than the header has columns"
-                    )
+                    where = f"{path}, line {reader.reader.line_num}"
+                    raise CorpusError(f"{where}: more cells than the header has columns")
                 yield dict(line)
         except csv.Error as error:
             raise CorpusError(f"{path}, line {reader.reader.line_num}: {error}") from error
