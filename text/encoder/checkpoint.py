@@ -123,13 +123,7 @@ def save(
 
 def load(folder: Path) -> Checkpoint:
     """Read a checkpoint. Raises CheckpointError."""
-    for name in (CONFIG, WEIGHTS, TOKENIZER):
-        if not (folder / name).is_file():
-            raise CheckpointError(
-                f"{folder}: not a checkpoint of an encoder: no {name}; `python -m text fit` or "
-                "`import-jina` writes one"
-            )
-        opened(folder / name)
+    _check_files(folder)
     config = _read(folder / CONFIG)
     path = folder / WEIGHTS
     try:
@@ -164,6 +158,16 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(network, head.eval() if of_head else None, tokenizer, training)
 
 
+def _check_files(folder: Path) -> None:
+    for name in (CONFIG, WEIGHTS, TOKENIZER):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder}: not a checkpoint of an encoder: no {name}; `python -m text fit` or "
+                "`import-jina` writes one"
+            )
+        opened(folder / name)
+
+
 def _training(path: Path) -> dict[str, Any]:
     """Read what ``training.json`` keeps; nothing where it is absent."""
     if not path.exists():
@@ -177,7 +181,8 @@ def _training(path: Path) -> dict[str, Any]:
 
 
 def digest(folder: Path) -> str:
-    """Return the SHA-256 over weights, sizes and tokenizer of a checkpoint."""
+    """Return the SHA-256 over weights, sizes and tokenizer. Raises CheckpointError."""
+    _check_files(folder)
     found = hashlib.sha256()
     for name in (WEIGHTS, CONFIG, TOKENIZER):
         with (folder / name).open("rb") as file:
