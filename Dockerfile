@@ -6,12 +6,13 @@ RUN python -m venv /opt/qin
 COPY pyproject.toml constraints.txt README.md ./
 # Dependencies first: they change less often than the code.
 RUN mkdir service && touch service/__init__.py \
- && /opt/qin/bin/pip install --no-cache-dir -c constraints.txt ".[runtime,tracing]" \
+ && /opt/qin/bin/pip install --no-cache-dir -c constraints.txt ".[runtime,text,tracing]" \
  && /opt/qin/bin/pip uninstall --yes qin-serving && rm -r service
 COPY feature_store feature_store
 COPY model_export model_export
 COPY loadtest loadtest
 COPY service service
+COPY text text
 RUN /opt/qin/bin/pip install --no-cache-dir --no-deps . \
  && /opt/qin/bin/python -m compileall -q /opt/qin
 

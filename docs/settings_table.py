@@ -19,6 +19,7 @@ GROUPS = {
     "host": "Address and access",
     "model_name": "Scoring",
     "max_candidates": "Requests",
+    "encoder": "Text encoder",
     "max_table_items": "Item table",
     "model_policy": "Versions of the model",
     "admin_host": "Admin API",

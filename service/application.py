@@ -44,6 +44,7 @@ from service.settings import Settings
 from service.state import ServiceState
 
 if TYPE_CHECKING:
+    from service.encoding.encoding import TextEncoding  # takes an extra
     from service.observability.tracing import Traces  # takes an extra
 
 
@@ -127,6 +128,7 @@ async def build_application(
         imported=imported,
         exporter=make_exporter(metrics, worker, budget),
         traces=_traces(settings),
+        encoding=_encoding(settings, policy, metrics),
     )
     try:
         _expose(state)
@@ -137,6 +139,8 @@ async def build_application(
         await manager.close()
         await audit.close()
         await refresher.close()
+        if state.encoding is not None:
+            await asyncio.to_thread(state.encoding.close)
         await asyncio.to_thread(engine.close)
         await store.close()
         if state.traces is not None:
@@ -179,6 +183,16 @@ def _traces(settings: Settings) -> Traces | None:
     return Traces.to(settings.trace_url, settings)
 
 
+def _encoding(settings: Settings, policy: ImportPolicy, metrics: Metrics) -> TextEncoding | None:
+    if settings.encoder is None:
+        return None
+    from service.encoding.encoding import TextEncoding
+    from service.encoding.loading import EncoderLoader
+
+    loader = EncoderLoader(settings.encoder, settings, policy)
+    return TextEncoding(loader, metrics, settings.encoder_threads)
+
+
 def _expose(state: ServiceState) -> None:
     """Expose numbers that other parts hold; they are read when scraped."""
     expose_versions(state.metrics, lambda: ((v.name, v.stats) for v in state.registry.all()))
@@ -215,6 +229,27 @@ def _expose(state: ServiceState) -> None:
         "qin_admission_forecast_seconds",
         "How long those let in will keep the engine from a newcomer.",
         admission.forecast,
+        "max",
+    )
+    encoding = state.encoding
+
+    def of_encoder(read: Callable[[TextEncoding], float]) -> Callable[[], float]:
+        return lambda: read(encoding) if encoding is not None else 0.0
+
+    gauge(
+        "qin_encoder_queue",
+        "Requests for vectors waiting for a thread of the encoder.",
+        of_encoder(lambda encoding: encoding.engine.queued),
+    )
+    counter(
+        "qin_encoder_busy_seconds",
+        "Time that threads encoded texts, of all.",
+        of_encoder(lambda encoding: encoding.engine.busy),
+    )
+    gauge(
+        "qin_encoder_forecast_seconds",
+        "How long admitted requests will keep the encoder from a newcomer with a short text.",
+        of_encoder(lambda encoding: encoding.admission.forecast()),
         "max",
     )
     gauge("qin_model_versions_loaded", "Versions in memory.", lambda: len(registry.all()), "max")

@@ -192,6 +192,41 @@ class Settings(BaseSettings):
         le=600_000,
         description="Maximum X-Deadline-Ms; higher values get 400.",
     )
+    encoder: Path | None = Field(
+        default=None,
+        description="Encoder bundle (`python -m text build`); if set, texts are encoded at POST "
+        "/v1/embeddings. Requires the extra text.",
+    )
+    encoder_name: str = Field(
+        default="qin-text",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Name of the encoder in requests (`model`); its version is taken, too.",
+    )
+    encoder_threads: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Threads per worker that encode texts; they yield to all other work.",
+    )
+    encoder_cache_mb: int = Field(
+        default=64,
+        ge=0,
+        le=1_048_576,
+        description="Memory per worker for vectors of recent texts; 0: none are kept.",
+    )
+    encoder_deadline_ms: float = Field(
+        default=30_000,
+        gt=0,
+        le=600_000,
+        description="Deadline of a request for vectors without X-Deadline-Ms, which may be as "
+        "high, or up to QIN_MAX_DEADLINE_MS if that is higher.",
+    )
+    max_embeddings_body_bytes: int = Field(
+        default=2_097_152,
+        ge=1024,
+        description="Maximum body of POST /v1/embeddings; larger ones get 413.",
+    )
+
     max_table_items: int = Field(
         default=2_000_000,
         ge=0,
@@ -388,6 +423,14 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _encoder_is_installed(self) -> Settings:
+        if self.encoder is not None and find_spec("tokenizers") is None:
+            raise ValueError(
+                f"{PREFIX}ENCODER: requires the extra text: pip install 'qin-serving[text]'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _notice_is_within_grace(self) -> Settings:
         if self.drain_notice_s > self.shutdown_grace_s:
             raise ValueError(
@@ -428,6 +471,13 @@ class Settings(BaseSettings):
         if is_loopback(self.host):
             return "service"
         return "admin" if admin_tokens(self.admin_token) else "off"
+
+    @property
+    def largest_body_bytes(self) -> int:
+        """Of any route."""
+        if self.encoder is None:
+            return self.max_body_bytes
+        return max(self.max_body_bytes, self.max_embeddings_body_bytes)
 
     @property
     def engine_threads(self) -> int:

@@ -35,6 +35,7 @@ from service.scoring.pipeline import ScoringPipeline
 from service.settings import Settings
 
 if TYPE_CHECKING:
+    from service.encoding.encoding import TextEncoding  # takes an extra
     from service.observability.tracing import Traces  # takes an extra
 
 
@@ -63,6 +64,7 @@ class ServiceState:
     imported: ImportedBundle
     exporter: Exporter
     traces: Traces | None
+    encoding: TextEncoding | None
 
     async def load(self, bundle: Bundle) -> None:
         """Load the first version that proves itself; then the service is ready."""
@@ -81,6 +83,9 @@ class ServiceState:
                 self.startup.pass_over(imported.copy.version, reason)
                 imported = await asyncio.to_thread(self.startup.next)
         await asyncio.to_thread(self.startup.begun_with, imported)
+        if self.encoding is not None:
+            self.readiness.enter("verifying the encoder")
+            await self.encoding.load()
         self.readiness.enter("a first score")
         assert self.registry.active is not None, "it has just been started"
         await prove(self.engine, self.registry.active)
@@ -94,7 +99,12 @@ class ServiceState:
     def scores(self) -> bool:
         """Whether it is loaded, not draining, and has all its engine threads."""
         readiness = self.readiness
-        return readiness.ready and not readiness.draining and not self.engine.waiting_for
+        return readiness.ready and not readiness.draining and not self._threads_waited_for
+
+    @property
+    def _threads_waited_for(self) -> str:
+        encoders = self.encoding.engine.waiting_for if self.encoding is not None else ""
+        return self.engine.waiting_for or encoders
 
     def ready(self) -> LoadedModel:
         """The active version. NotReady when the service should not be sent traffic."""
@@ -102,7 +112,7 @@ class ServiceState:
         waiting_for = "" if readiness.ready else readiness.waiting_for
         if readiness.draining:
             waiting_for = "nothing: it is about to stop"
-        waiting_for = waiting_for or self.engine.waiting_for
+        waiting_for = waiting_for or self._threads_waited_for
         if not waiting_for and not self.reader.reachable and not self.reader.may_do_without:
             waiting_for = "the feature store to answer"
         if waiting_for or active is None:

@@ -20,11 +20,12 @@ ROOMS = {
     "feature_store": {},
     "training": {"feature_store"},
     "model_export": {"feature_store", "training"},
-    "service": {"feature_store", "model_export"},
+    "service": {"feature_store", "model_export", "text"},
     "loadtest": {"feature_store", "model_export"},  # knows the service by HTTP alone
     "text": {"feature_store", "training", "model_export"},
 }
 BUNDLE = "model_export.bundle"  # what runs without torch: all that these may import of the export
+ENCODER = "text.runtime"  # likewise of the text
 RUNTIME = ("service", "loadtest")
 
 # The rooms within the others. The bundle runs without torch, so without ``training``.
@@ -66,7 +67,13 @@ TEXT["text.cli"] = set(TEXT)
 BASE = {"service", "service.context", "service.errors", "service.settings"}
 LOW = {*BASE, "service.observability"}
 MODELS = {*LOW, "service.admission", "service.engine", "service.items", "service.models"}
-CORE = {*MODELS, "service.artifacts", "service.lifecycle", "service.scoring"}
+CORE = {
+    *MODELS,
+    "service.artifacts",
+    "service.encoding",
+    "service.lifecycle",
+    "service.scoring",
+}
 API = {*CORE, "service.access", "service.server", "service.state"}
 SERVICE = {
     "service": {},
@@ -80,6 +87,7 @@ SERVICE = {
     "service.engine": LOW,
     "service.admission": {*LOW, "service.engine"},
     "service.artifacts": {*LOW, "service.private_directory"},
+    "service.encoding": {*LOW, "service.artifacts", "service.engine"},
     "service.items": {*LOW, "service.private_directory", "service.admission", "service.engine"},
     "service.models": {*LOW, "service.items"},
     "service.scoring": MODELS,
@@ -135,12 +143,13 @@ def name_of(file: str) -> str:
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def beyond_the_bundle(found: Iterable[Import]) -> list[Import]:
+def beyond_the_runtime(found: Iterable[Import]) -> list[Import]:
+    rooms = frozenset({"model_export", BUNDLE, "text", ENCODER})
     return [
         each
         for each in found
         if each.file.startswith(tuple(f"{room}/" for room in RUNTIME))
-        and room_of(each.module, frozenset({"model_export", BUNDLE})) == "model_export"
+        and room_of(each.module, rooms) in ("model_export", "text")
     ]
 
 
@@ -181,7 +190,7 @@ def lines(found: Iterable[Import]) -> str:
 
 def test_rooms_import_as_the_tables_say() -> None:
     forbidden = [each for t in TABLES for each in against(t, imports())]
-    forbidden += beyond_the_bundle(imports())
+    forbidden += beyond_the_runtime(imports())
     assert not forbidden, "imports that the tables do not allow:\n" + lines(forbidden)
 
 

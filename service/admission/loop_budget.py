@@ -42,7 +42,10 @@ FAULT_S, FAULT_A_BYTE_S = 0.4e-3, 4e-9
 HELD_S, LONGEST_S, REFUSALS_SHARE, IN_FLIGHT_SHARE = 0.05, 1.0, 0.04, 0.25
 # Bound on a bucket's debt, or a flood would keep others out for minutes after its end.
 MOST_OWED_S = 5.0
-KINDS = ("events", "items", "metrics", "stats", "other", "explain", "missed", "long")
+KINDS = (
+    *("events", "items", "embeddings", "metrics", "stats", "other"),
+    *("explain", "missed", "long"),
+)
 FAULTS = "faults"
 
 

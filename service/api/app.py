@@ -58,6 +58,10 @@ def create_app(state: ServiceState) -> ASGIApp:
     add_oip(app, state, tensors.datatype)
     add_item_reads(app, state)
     add_writes(app, state)
+    if state.encoding is not None:
+        from service.api.embeddings import add_embeddings  # takes an extra
+
+        add_embeddings(app, state.encoding, state.settings)
     add_probes(app, state)
     add_docs(app)
     if state.settings.metrics_on == "service":

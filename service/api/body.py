@@ -118,6 +118,13 @@ def _without_escapes(body: bytes) -> bytes:
     return body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
 
 
+def _quotes(body: bytes) -> int:
+    """Count the quotation marks that are not escaped."""
+    if b"\\\\" in body:
+        return _without_escapes(body).count(b'"')
+    return body.count(b'"') - body.count(b'\\"')
+
+
 def _outside_strings(body: bytes) -> bytes:
     return b"".join(_without_escapes(body).split(b'"')[::2])
 
@@ -203,6 +210,14 @@ def validate(model: type[M], body: bytes) -> M:
         _refuse(error)
 
 
+def validate_members(model: type[M], members: dict[str, Any]) -> M:
+    """Validate the members of an object that has been parsed."""
+    try:
+        return model.model_validate(members)
+    except ValidationError as error:
+        _refuse(error)
+
+
 def parse_object(body: bytes, contents: Contents) -> dict[str, Any]:
     """Parse a JSON object without repeated names. Its members are checked later."""
     found = read_object(body, contents)
@@ -222,9 +237,9 @@ def read_object(body: bytes, contents: Contents) -> dict[str, Any]:
 def refuse_repeated(body: bytes, strings: int) -> None:
     """Raise InvalidField if a name is repeated in this valid JSON, which parsed to so many strings.
 
-    Each string has two quotation marks; more of them mean a repeated name, or an escape.
+    Each string has two quotation marks; more of them, escaped ones aside, mean a repeated name.
     """
-    if body.count(b'"') != 2 * strings:
+    if body.count(b'"') != 2 * strings and _quotes(body) != 2 * strings:
         read_unique(body)
 
 

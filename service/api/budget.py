@@ -13,9 +13,10 @@ from service.context import PROBES, context_of
 from service.errors import OverCapacity
 from service.observability.metered import Metered
 
-EVENTS, METRICS = "/v1/events", "/metrics"
+EVENTS, EMBEDDINGS, METRICS = "/v1/events", "/v1/embeddings", "/metrics"
 RECORDS = ("/v1/items/", "/v1/users/")
 MODELS, STATS = "/v2/models/", "/stats"
+CHARGED_LATER = frozenset({"events", "items", "embeddings"})  # when their body is here
 WRITING = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -25,6 +26,8 @@ def kind_of(path: str) -> str | None:
         return None
     if path == EVENTS:
         return "events"
+    if path == EMBEDDINGS:
+        return "embeddings"
     if path.startswith(RECORDS):
         return "items"
     if path == METRICS:
@@ -55,8 +58,8 @@ class LoopBudgetMiddleware:
             return
         charge = ctx.charge = Charge(budget, kind)
         try:
-            if not (scope["method"] in WRITING and kind in ("events", "items")):
-                # The others do when their body is here; of these, it is read to be thrown away.
+            if not (scope["method"] in WRITING and kind in CHARGED_LATER):
+                # Of these, a body is read to be thrown away.
                 await charge.enter(size)
             await Metered(self._app(scope, receive, send), charge.spent)  # type: ignore[arg-type]
         except OverCapacity as error:

@@ -14,6 +14,8 @@ DESCRIPTIONS = {
     f"POST {V2}/infer": f"{SCORE} Tensors are JSON or binary data.",
     "POST /v1/events": "Appends clicks to histories. An event with a key is applied once. The next "
     "score of the user sees them.",
+    "POST /v1/embeddings": "Returns unit vectors of texts or of their token ids, in OpenAI's form; "
+    "with `late_chunking` also of spans of the texts.",
     "GET /v1/items/{item_id}": "Returns the stored features of an item.",
     "PUT /v1/items/{item_id}": "Creates or replaces an item. Every feature is required.",
     "PATCH /v1/items/{item_id}": "Changes the given features and keeps the others.",

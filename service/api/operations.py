@@ -28,7 +28,7 @@ def add_probes(app: FastAPI, state: ServiceState) -> None:
     @app.get("/readyz", summary="Readiness", responses={503: problem()})
     async def ready() -> dict[str, Any]:
         active, reachable = state.ready(), state.reader.reachable
-        return {
+        found = {
             "status": "ready",
             "store": "reachable" if reachable else "unreachable",
             "ids": "numeric" if state.store.text_ids is None else "mapped",
@@ -42,6 +42,9 @@ def add_probes(app: FastAPI, state: ServiceState) -> None:
             "provider_fallback": active.model.placement.fallback,
             "rounding_accepted": active.model.rounding_accepted,
         }
+        if state.encoding is not None:
+            found["encoder"] = state.encoding.encoder.bundle.version
+        return found
 
 
 def add_metrics(app: FastAPI, state: ServiceState) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from feature_store.schema import FeatureSchema
 from model_export.bundle import plain_files
@@ -50,6 +51,26 @@ class ImportPolicy:
     store_schema: FeatureSchema | None = None
 
 
+class Listed(Protocol):
+    """A manifest, of which an import reads the files."""
+
+    @property
+    def files(self) -> Mapping[str, FileRecord]: ...
+
+
+B = TypeVar("B")
+M = TypeVar("M", bound=Listed)
+
+
+@dataclass(frozen=True, slots=True)
+class BundleKind(Generic[M, B]):
+    """Reads bundles of a kind; each raises BundleError."""
+
+    parse: Callable[[Path, bytes], M]  # a manifest, of the folder that is imported
+    make: Callable[[Path, M], B]  # of a copy whose files have just been checked
+    open: Callable[[Path], B]  # an existing copy: checks its files
+
+
 @dataclass(frozen=True, slots=True)
 class ImportedBundle:
     """A complete local copy that matches its manifest."""
@@ -60,7 +81,21 @@ class ImportedBundle:
 
 
 def import_bundle(folder: Path, copies: LocalCopies, policy: ImportPolicy) -> ImportedBundle:
-    """Copy ``folder`` (…/VERSION) unless it was copied before. BundleError gives the reason."""
+    """Copy a model's bundle (…/VERSION) unless it was copied before. BundleError."""
+
+    def parse(path: Path, content: bytes) -> Manifest:
+        manifest = parse_manifest(path, content)
+        _check_schema(folder, manifest, policy)
+        return manifest
+
+    kind = BundleKind(parse, Bundle, lambda copied: _opened_copy(copied, policy))
+    return ImportedBundle(*import_kind(kind, folder, copies, policy))
+
+
+def import_kind(
+    kind: BundleKind[M, B], folder: Path, copies: LocalCopies, policy: ImportPolicy
+) -> tuple[B, Copy, str | None]:
+    """Copy a bundle of any kind: return it, its copy and the fingerprint of its signer."""
     with _opened_folder(folder) as descriptor:
         content = _read(folder, descriptor, MANIFEST, MOST_MANIFEST_BYTES)
         copy = Copy(version=folder.name, digest=hashlib.sha256(content).hexdigest())
@@ -76,25 +111,25 @@ def import_bundle(folder: Path, copies: LocalCopies, policy: ImportPolicy) -> Im
         if existing.is_dir():
             try:
                 copies.touch(copy.digest)
-                return ImportedBundle(_opened_copy(existing, policy), copy, signer)
+                return kind.open(existing), copy, signer
             except BundleError as error:
                 logger.warning("local copy damaged: copying again", reason=str(error))
                 copies.discard(copy)
         try:
             with copies.incoming(copy.version) as target:
                 (target / MANIFEST).write_bytes(content)
-                manifest = parse_manifest(target, content)
+                manifest = kind.parse(target, content)
                 _check(folder, manifest, names, policy)
                 for name, record in manifest.files.items():
                     _copy_file(folder, descriptor, name, record, target / name)
                 if signature is not None:
                     (target / SIGNATURE).write_bytes(signature)
-                bundle = Bundle(copies.adopt(target, copy.digest), manifest)
+                bundle = kind.make(copies.adopt(target, copy.digest), manifest)
         except OSError as error:
             raise BundleError(
                 f"{folder}: cannot be copied to {copies.path}: {error.strerror}; {MAKE_ROOM}"
             ) from error
-        return ImportedBundle(bundle, copy, signer)
+        return bundle, copy, signer
 
 
 def reopen_copy(copy: Copy, copies: LocalCopies, policy: ImportPolicy) -> ImportedBundle:
@@ -116,8 +151,7 @@ def _opened_copy(folder: Path, policy: ImportPolicy) -> Bundle:
     return bundle
 
 
-def _check(folder: Path, manifest: Manifest, names: set[str], policy: ImportPolicy) -> None:
-    _check_schema(folder, manifest, policy)
+def _check(folder: Path, manifest: Listed, names: set[str], policy: ImportPolicy) -> None:
     expected = {MANIFEST, *manifest.files}
     missing = sorted(expected - names)
     if missing:

@@ -7,26 +7,68 @@ import platform
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Protocol
 
 import onnxruntime
 import orjson
 
 import service
 from model_export.bundle import plain_files
-from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
+from model_export.bundle.manifest import FileRecord
 from service.artifacts.persisted_state import write_durably
 from service.observability.logs import logger
 
 ROOT = Path(service.__file__).parents[1]
 WALL_FACTOR = 10  # wall time per processor time, for a child at the lowest priority
 BYTES_PER_BUNDLE_BYTE = 3  # mapped, read in, prepacked
-DO_NOT_SERVE = "do not serve this bundle: rebuild it with `python -m model_export build`"
 PROVED = "proved"  # file next to a copy: what it was verified with
 MACHINE = f"onnxruntime {onnxruntime.__version__} on {platform.machine()}\n".encode()
 MOST_PROVED_BYTES = 4096
+
+
+class _Files(Protocol):
+    @property
+    def files(self) -> Mapping[str, FileRecord]: ...
+
+
+class AnyBundle(Protocol):
+    """A bundle of a model or of an encoder."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def manifest(self) -> _Files: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How bundles of a kind are verified."""
+
+    module: str  # its ``verify`` is given a bundle's folder
+    build: str  # the command that makes such bundles
+    machine: bytes  # what their answers depend on
+
+    @property
+    def remedy(self) -> str:
+        return f"do not serve this bundle: rebuild it with `{self.build}`"
+
+
+MODEL = Kind("model_export.bundle.verify", "python -m model_export build", MACHINE)
+
+
+def encoder() -> Kind:
+    """The kind of encoders, whose answers depend on the tokenizer's library, too."""
+    tokenizers = f"tokenizers {version_of('tokenizers')}\n".encode()
+    return Kind("text.runtime.verify", "python -m text build", MACHINE + tokenizers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +77,16 @@ class SandboxLimits:
     cpu_seconds: int
 
 
-def start(bundle: Bundle, limits: SandboxLimits, niceness: int) -> subprocess.Popen[bytes]:
+def start(
+    bundle: AnyBundle, limits: SandboxLimits, niceness: int, kind: Kind = MODEL
+) -> subprocess.Popen[bytes]:
     """Start the child, ``niceness`` below this process's priority.
 
     Call it from a thread of normal priority: the GIL is held until the child has called ``exec``.
     """
     size = sum(record.size for record in bundle.manifest.files.values())
     memory = limits.memory_bytes + BYTES_PER_BUNDLE_BYTE * size
-    arguments = (bundle.path, memory, limits.cpu_seconds, niceness)
+    arguments = (bundle.path, memory, limits.cpu_seconds, niceness, kind.module)
     # No secrets and no settings of ours. ``-S`` with a full PYTHONPATH skips the scan of
     # site-packages; one thread keeps the reserved address space small.
     environment = {
@@ -61,25 +105,27 @@ def start(bundle: Bundle, limits: SandboxLimits, niceness: int) -> subprocess.Po
     )
 
 
-def wait_for_verdict(bundle: Bundle, child: subprocess.Popen[bytes], limits: SandboxLimits) -> None:
+def wait_for_verdict(
+    bundle: AnyBundle, child: subprocess.Popen[bytes], limits: SandboxLimits, kind: Kind = MODEL
+) -> None:
     """Block until the child ends. BundleError unless it verified the bundle."""
     try:
         output, errors = child.communicate(timeout=WALL_FACTOR * limits.cpu_seconds)
     except subprocess.TimeoutExpired:
-        raise BundleError(_too_long(bundle, WALL_FACTOR * limits.cpu_seconds)) from None
+        raise BundleError(_too_long(bundle, WALL_FACTOR * limits.cpu_seconds, kind)) from None
     finally:
         if child.poll() is None:
             child.kill()
             child.communicate()
     if child.returncode == -signal.SIGXCPU or (child.returncode == -signal.SIGKILL and not output):
-        raise BundleError(_too_long(bundle, limits.cpu_seconds))
+        raise BundleError(_too_long(bundle, limits.cpu_seconds, kind))
     try:
         verdict = orjson.loads(output)
     except orjson.JSONDecodeError:
         last = errors.decode(errors="replace").strip().rpartition("\n")[2]
         raise BundleError(
             f"{bundle.path}: it ended the process that inspected it (exit {child.returncode}): "
-            f"{last or 'no message'}; {DO_NOT_SERVE}"
+            f"{last or 'no message'}; {kind.remedy}"
         ) from None
     if not verdict["proved"]:
         raise BundleError(f"{bundle.path}: refused by inspection: {verdict['reason']}")
@@ -91,20 +137,20 @@ def wait_for_verdict(bundle: Bundle, child: subprocess.Popen[bytes], limits: San
     )
 
 
-def is_proved(bundle: Bundle) -> bool:
+def is_proved(bundle: AnyBundle, kind: Kind = MODEL) -> bool:
     """Whether this copy was verified before, by this runtime on this type of machine."""
     try:
-        return plain_files.read(bundle.path.parent / PROVED, MOST_PROVED_BYTES) == MACHINE
+        return plain_files.read(bundle.path.parent / PROVED, MOST_PROVED_BYTES) == kind.machine
     except (OSError, BundleError):  # missing or damaged
         return False
 
 
-def note_proved(bundle: Bundle) -> None:
-    write_durably(bundle.path.parent / PROVED, MACHINE)
+def note_proved(bundle: AnyBundle, kind: Kind = MODEL) -> None:
+    write_durably(bundle.path.parent / PROVED, kind.machine)
 
 
-def _too_long(bundle: Bundle, seconds: float) -> str:
+def _too_long(bundle: AnyBundle, seconds: float, kind: Kind) -> str:
     return (
         f"{bundle.path}: its golden answers took more than {seconds:g} s (QIN_INSPECTION_S), or "
-        f"never end; {DO_NOT_SERVE}"
+        f"never end; {kind.remedy}"
     )

@@ -21,7 +21,7 @@ from service.context import HasPriority, Priority
 from service.engine.niceness import add_niceness
 from service.engine.request_queue import RequestQueue
 from service.errors import DeadlinePassed
-from service.observability.background import KeptThread
+from service.observability.background import KeptThread, TaskName
 
 Prepare = Callable[[], None]
 Run = Callable[[int, int], None]  # rows [start, end)
@@ -92,19 +92,25 @@ class Engine:
     """``threads`` workers over one fair queue. Created on the event loop that awaits it."""
 
     def __init__(
-        self, threads: int, *, chunk: int = 128, min_chunk: int = 64, niceness: int = 0
+        self,
+        threads: int,
+        *,
+        chunk: int = 128,
+        min_chunk: int = 64,
+        niceness: int = 0,
+        name: TaskName = "engine",
     ) -> None:
         """``niceness`` is added to the process's own; at 19 threads yield to all other work.
 
         A thread that fails is started again; ``waiting_for`` counts those that do not run.
         """
-        self.threads = threads
+        self.threads, self._name = threads, name
         self.begin_counts()
         self.chunk, self._min_chunk, self._niceness = chunk, min_chunk, niceness
         self._loop = asyncio.get_running_loop()
         self._queue = RequestQueue[Job]()
         self._counting = threading.Lock()
-        self._workers = [KeptThread("engine", self._serve, number) for number in range(threads)]
+        self._workers = [KeptThread(name, self._serve, number) for number in range(threads)]
 
     def begin_counts(self) -> None:
         """Reset the counts: what was run so far answered no request."""
@@ -122,7 +128,7 @@ class Engine:
     def waiting_for(self) -> str:
         """Why scoring is impaired, for /readyz; empty when it is not."""
         down = sum(not worker.serves for worker in self._workers)
-        return f"engine threads: {down} of {self.threads} have ended" if down else ""
+        return f"{self._name} threads: {down} of {self.threads} have ended" if down else ""
 
     def pieces(self, rows: int) -> int:
         """Number of chunks that a list is cut into."""

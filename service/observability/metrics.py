@@ -107,6 +107,21 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self.encoder_requests = Counter(
+            "qin_encoder_requests",
+            "Requests for vectors of texts by outcome: admitted, or refused (429).",
+            ["outcome"],
+            registry=registry,
+        )
+        self.encoder_texts = Counter(
+            "qin_encoder_texts",
+            "Texts answered with a vector, by source: encoded, or cached.",
+            ["source"],
+            registry=registry,
+        )
+        self.encoder_tokens = Counter(
+            "qin_encoder_tokens", "Tokens of the texts that were encoded.", registry=registry
+        )
         self.candidates = Histogram(
             "qin_request_candidates",
             "Candidates per scored request.",
@@ -314,6 +329,10 @@ class Metrics:
             self.model_loads.labels(outcome)
         for kind in ("other_version", "unknown"):
             self.ignored_features.labels(kind)
+        for outcome in ("admitted", "refused"):
+            self.encoder_requests.labels(outcome)
+        for source in ("encoded", "cached"):
+            self.encoder_texts.labels(source)
         for outcome in ("scored", "dropped", "failed"):
             self.shadow.labels(outcome)
 

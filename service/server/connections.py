@@ -56,7 +56,7 @@ class ConnectionLimits:
         return cls(
             header_bytes=settings.max_header_bytes,
             headers=settings.max_headers,
-            body_bytes=settings.max_body_bytes,
+            body_bytes=settings.largest_body_bytes,
             headers_s=settings.headers_timeout_ms * MS,
             body_s=settings.body_timeout_ms * MS,
             answer_s=settings.answer_timeout_ms * MS,
@@ -64,7 +64,7 @@ class ConnectionLimits:
             idle=settings.max_idle_connections,
             receiving=settings.max_receiving_connections,
             in_flight=settings.max_in_flight_connections,
-            receiving_bytes=max(settings.max_receiving_bytes, settings.max_body_bytes),
+            receiving_bytes=max(settings.max_receiving_bytes, settings.largest_body_bytes),
         )
 
 

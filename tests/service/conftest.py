@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -14,6 +15,8 @@ from feature_store.contract import FOUND
 from tests.service.mapped_world import MappedWorld, make_mapped
 from tests.service.process import PATIENCE_MS, Service, serving
 from tests.service.world import World, make_world
+from tests.text import small
+from text.export.build import build
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,3 +93,10 @@ def texts(mapped_service: Service) -> Iterator[httpx.Client]:
     """Client of the service whose ids are texts."""
     with mapped_service.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def encoder_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder of random weights that reads texts of up to 8,192 tokens."""
+    folder = tmp_path_factory.mktemp("encoders")
+    return build(small.checkpoint(folder / "checkpoint"), folder, version="words-1").path

@@ -74,6 +74,10 @@ class EncoderBundle:
         return self.path / f"{name}.onnx"
 
     @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    @property
     def digest(self) -> str:
         """Digest of what the answers depend on: tokenizer, graphs, weights."""
         files = self.manifest.files

@@ -18,7 +18,12 @@ Span = tuple[int, int]  # characters [start, end)
 
 
 class SpanError(ValueError):
-    """A span that has no vector; ``index`` is its place in the list."""
+    """A span that has no vector; ``index`` is its place in the list.
+
+    ``text``: the place of its text, where a caller has several.
+    """
+
+    text = 0
 
     def __init__(self, index: int, span: Span, fault: str) -> None:
         self.index, self.fault = index, fault
@@ -34,6 +39,8 @@ class Chunks:
     overlapping: NDArray[np.bool_]  # (S,) spans that share a character with another
     truncated: bool  # the text's end was cut
     certificate: Certificate
+    vector: NDArray[np.float32]  # (D,) of the whole text
+    read: int  # tokens of the text, special ones included
 
 
 def check_spans(spans: Sequence[Span], characters: int) -> None:

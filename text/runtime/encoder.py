@@ -140,7 +140,29 @@ class TextEncoder:
         if answer.token is None or not self._is_unit(answer.vector[None])[0]:
             raise TextError(0, text, NOT_FINITE)
         vectors, counts = pooled(answer.token, places, spans)
-        return Chunks(vectors, counts, overlapping(spans), bool(truncated[0]), answer.certificate)
+        cut, whole = bool(truncated[0]), answer.vector[: self.width]
+        certificate = answer.certificate
+        return Chunks(vectors, counts, overlapping(spans), cut, certificate, whole, len(ids))
+
+    # For ``steps``, which does the same in pieces.
+
+    @property
+    def graphs(self) -> Graphs:
+        return self._graph
+
+    @property
+    def cache(self) -> VectorCache | None:
+        return self._cache
+
+    def key(self, text: str) -> bytes:
+        """Return the key of a text in the cache."""
+        return VectorCache.key(self._key, text)
+
+    def tokenised(
+        self, texts: Sequence[str], wanted: list[int], truncate: bool
+    ) -> tuple[Tokens, NDArray[np.bool_]]:
+        """Tokenise the texts at the places ``wanted``, and say which were cut. TextError."""
+        return self._tokenised(texts, wanted, truncate)
 
     def _not_cached(self, texts: Sequence[str], truncate: bool, answer: Encoded) -> list[int]:
         """Fill in what the cache has; return the places of the other texts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,14 @@ class PackedGraph:
         for each in pack(tokens.lengths.tolist(), self._row, self._call):
             vectors[list(each.texts)] = self._run(each, tokens)
         return vectors
+
+    def packs(self, lengths: NDArray[np.int64]) -> Iterator[Pack]:
+        """Yield the runs that texts of such lengths take."""
+        return pack(lengths.tolist(), self._row, self._call)
+
+    def run(self, pack: Pack, tokens: Tokens) -> NDArray[np.float32]:
+        """Return the vectors of a pack's texts, row by row."""
+        return self._run(pack, tokens)
 
     def alone(self, tokens: Tokens, text: int) -> NDArray[np.float32]:
         """Return (W,), the vector of one of the texts in a row of its own."""

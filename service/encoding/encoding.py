@@ -1,0 +1,140 @@
+"""Encodes texts for requests: admitted by tokens, in turns on the encoder's own threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import numpy as np
+
+from service.context import Priority
+from service.encoding.loading import EncoderLoader
+from service.encoding.token_admission import TokenAdmission, TokenPermit
+from service.engine.engine import Engine
+from service.engine.niceness import LOWEST
+from service.errors import NotReady
+from service.observability.metrics import Metrics
+from text.runtime.chunks import Chunks, Span, SpanError
+from text.runtime.encoder import Encoded, TextEncoder
+from text.runtime.errors import TextError
+from text.runtime.steps import EncodingSteps, TokenIds
+
+Texts = Sequence[str] | Sequence[TokenIds]
+
+
+class TextEncoding:
+    """The encoder of a service. On the event loop; ``load`` it before use."""
+
+    def __init__(self, loader: EncoderLoader, metrics: Metrics, threads: int) -> None:
+        """Its threads yield to those that score."""
+        self.engine = Engine(threads, chunk=1, min_chunk=1, niceness=LOWEST, name="encoder")
+        self.admission = TokenAdmission(self.engine, metrics)
+        self._loader, self._metrics = loader, metrics
+        self._encoder: TextEncoder | None = None
+
+    async def load(self) -> None:
+        """Open and verify the bundle. BundleError."""
+        self._encoder = await asyncio.to_thread(self._loader.load)
+
+    def close(self) -> None:
+        """Stop after the running steps. Blocks."""
+        self._loader.stop()
+        self.engine.close()
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The loaded encoder. NotReady."""
+        if self._encoder is None:
+            raise NotReady("waiting for: the encoder", headers={"Retry-After": "1"})
+        return self._encoder
+
+    def enter(
+        self, texts: Texts, priority: Priority, deadline: float, *, chunking: bool = False
+    ) -> TokenPermit:
+        """Admit a request. OverCapacity. ``chunking``: for ``chunks``, else for ``encode``."""
+        admission, longest = self.admission, self.encoder.manifest.lengths.longest
+        sizes = np.array([len(text) for text in texts], np.int64)
+        if isinstance(texts[0], str):
+            lengths = admission.guess(sizes, longest)
+        else:
+            lengths = np.clip(sizes, 1, longest)
+        cost = admission.chunking if chunking else admission.cost
+        return admission.enter(lengths, cost, priority, deadline)
+
+    async def encode(
+        self, texts: Texts, truncate: bool, permit: TokenPermit, deadline: float
+    ) -> Encoded:
+        """Encode texts. TextError names the text; DeadlinePassed."""
+        work = EncodingSteps(self.encoder, texts, truncate)
+        await self._run(work.read, len(work.parts), permit, deadline)
+        took: list[tuple[int, int, float]] = []
+        permit.expect(np.concatenate([[0], *(r.tokens.lengths[r.texts] for r in work.runs)]))
+
+        def run(number: int) -> None:
+            each, began = work.runs[number], perf_counter()
+            work.run(number)
+            took.append((each.size, each.longest, perf_counter() - began))
+
+        try:
+            if work.runs:
+                await self._run(run, len(work.runs), permit, deadline)
+        finally:
+            for measured in took:
+                permit.learn(*measured)
+        if isinstance(texts[0], str):
+            characters = sum(map(len, texts))
+            self.admission.learn_tokens(characters, int(work.answer.tokens.sum()))
+        self._count(len(texts), work.cached, sum(size for size, _, _ in took))
+        return work.answer
+
+    async def chunks(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[Span]],
+        truncate: bool,
+        permit: TokenPermit,
+        deadline: float,
+    ) -> list[Chunks]:
+        """Encode each text once, and its spans. TextError, SpanError, DeadlinePassed."""
+        encoder = self.encoder
+        found: dict[int, Chunks] = {}
+        took: list[tuple[int, int, float]] = []
+
+        def run(number: int) -> None:
+            began = perf_counter()
+            try:
+                chunks = encoder.chunks(texts[number], spans[number], truncate=truncate)
+            except TextError as error:
+                error.index = number
+                raise
+            except SpanError as error:
+                error.text = number
+                raise
+            found[number] = chunks
+            took.append((chunks.read, chunks.read, perf_counter() - began))
+
+        try:
+            await self._run(run, len(texts), permit, deadline)
+        finally:
+            for measured in took:
+                permit.learn(*measured)
+        self._count(len(texts), 0, sum(size for size, _, _ in took))
+        return [found[number] for number in range(len(texts))]
+
+    async def _run(
+        self, step: Callable[[int], None], count: int, permit: TokenPermit, deadline: float
+    ) -> None:
+        """Call ``step(0)``, … on the threads, in turn with other requests."""
+
+        def run(start: int, end: int) -> None:
+            for number in range(start, end):
+                step(number)
+
+        await self.engine.run(run, count, deadline, priority=permit)
+
+    def _count(self, texts: int, cached: int, tokens: int) -> None:
+        metrics = self._metrics
+        metrics.encoder_texts.labels("encoded").inc(texts - cached)
+        metrics.encoder_texts.labels("cached").inc(cached)
+        metrics.encoder_tokens.inc(tokens)

@@ -1,0 +1,130 @@
+"""An encoder is imported, signed and verified as models are, and ready before requests are."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from model_export.bundle.bundle import digest
+from model_export.bundle.errors import BundleError
+from model_export.bundle.signature import PublicKeys, sign
+from service.artifacts.importer import ImportPolicy
+from service.encoding.loading import EncoderLoader
+from service.errors import ModelFault, NotReady
+from service.settings import Settings
+from tests.service.in_process import client_of, opened
+from tests.service.process import start
+from tests.service.world import World
+from text.runtime.bundle import EncoderBundle
+from text.runtime.golden import GoldenTexts
+from text.runtime.manifest import GOLDEN, MANIFEST
+
+
+@pytest.fixture
+def copied(encoder_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(encoder_bundle, tmp_path / "encoders" / encoder_bundle.name))
+
+
+def loader(folder: Path, private: Path, policy: ImportPolicy | None = None) -> EncoderLoader:
+    settings = Settings(private=private, encoder=folder)
+    return EncoderLoader(folder, settings, policy or ImportPolicy(2**40))
+
+
+def test_what_is_served_is_a_private_copy_that_was_verified(copied: Path, tmp_path: Path) -> None:
+    encoder = loader(copied, tmp_path / "private").load()
+    served = encoder.bundle.path
+    assert served.is_relative_to(tmp_path / "private")
+    proof = (served.parent / "proved").read_text()
+    assert "onnxruntime" in proof
+    assert "tokenizers" in proof
+    shutil.rmtree(copied)  # the copy alone answers
+    assert encoder.encode(["tree"]).vectors.shape == (1, 24)
+
+
+def test_a_bundle_whose_golden_answers_differ_is_refused(copied: Path, tmp_path: Path) -> None:
+    bundle = EncoderBundle.open(copied)
+    golden = GoldenTexts.load(copied / GOLDEN)
+    other = replace(golden, vectors=golden.vectors[::-1].copy())
+    (copied / GOLDEN).unlink()
+    other.save(copied / GOLDEN)
+    files = {**bundle.manifest.files, GOLDEN: digest(copied / GOLDEN)}
+    manifest = bundle.manifest.model_copy(update={"files": files})
+    (copied / MANIFEST).write_text(manifest.model_dump_json())
+    with pytest.raises(BundleError, match="refused by inspection: golden answers") as refused:
+        loader(copied, tmp_path / "private").load()
+    assert str(copied) in str(refused.value)  # as it was published
+
+
+def test_a_damaged_file_is_named(copied: Path, tmp_path: Path) -> None:
+    weights = bytearray((copied / "encoder.weights").read_bytes())
+    weights[7] ^= 1
+    (copied / "encoder.weights").write_bytes(bytes(weights))
+    with pytest.raises(BundleError, match=r"encoder\.weights: sha-256"):
+        loader(copied, tmp_path / "private").load()
+
+
+def test_with_a_public_key_an_unsigned_encoder_is_refused(copied: Path, tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "key.pem").write_bytes(private)
+    (tmp_path / "key.pub").write_bytes(public)
+    policy = ImportPolicy(2**40, PublicKeys.read(tmp_path / "key.pub"))
+    with pytest.raises(BundleError, match="a signature is required"):
+        loader(copied, tmp_path / "private", policy).load()
+    sign(copied, tmp_path / "key.pem")
+    assert loader(copied, tmp_path / "private", policy).load().bundle.version == copied.name
+
+
+def test_a_start_with_an_encoder_that_cannot_be_served_ends_with_the_reason(
+    world: World, tmp_path: Path
+) -> None:
+    running = start(
+        *("--bundle", str(world.models), "--store", world.store),
+        QIN_ENCODER=str(tmp_path / "words-9"),
+    )
+    assert running.process.wait(120) == 1
+    assert "words-9: not found" in running.log.read_text()
+    running.remove()
+
+
+async def test_before_it_is_loaded_requests_and_readiness_wait(
+    world: World, encoder_bundle: Path
+) -> None:
+    async with opened(world, encoder=encoder_bundle) as state:
+        assert state.encoding is not None
+        loaded, state.encoding._encoder = state.encoding._encoder, None
+        with pytest.raises(NotReady, match="the encoder"):
+            _ = state.encoding.encoder
+        async with client_of(state) as client:
+            answer = await client.post("/v1/embeddings", json={"input": "a"})
+        assert answer.status_code == 503
+        state.encoding._encoder = loaded
+        assert state.scores
+
+
+async def test_a_vector_that_is_not_finite_is_a_500_that_names_the_text(
+    world: World, encoder_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(world, encoder=encoder_bundle) as state:
+        assert state.encoding is not None
+        packed = state.encoding.encoder.graphs.packed
+        monkeypatch.setattr(
+            type(packed), "run", lambda self, pack, tokens: np.full((len(pack.texts), 24), np.nan)
+        )
+        async with client_of(state) as client:
+            answer = await client.post("/v1/embeddings", json={"input": ["a", "b"]})
+        assert answer.status_code == ModelFault.status
+        assert answer.json()["detail"].startswith("input.")
+        assert "its vector is not finite" in answer.json()["detail"]
