@@ -134,7 +134,7 @@ class TextEncoding:
         await self.engine.run(run, count, deadline, priority=permit)
 
     def _count(self, texts: int, cached: int, tokens: int) -> None:
-        metrics = self._metrics
-        metrics.encoder_texts.labels("encoded").inc(texts - cached)
-        metrics.encoder_texts.labels("cached").inc(cached)
-        metrics.encoder_tokens.inc(tokens)
+        metrics = self._metrics.encoder
+        metrics.encoded.inc(texts - cached)
+        metrics.cached.inc(cached)
+        metrics.tokens.inc(tokens)

@@ -62,9 +62,7 @@ class TokenAdmission:
         self.cost, self.chunking = TokenCost(), TokenCost()
         self._engine = engine
         self._tokens_a_character = FIRST_GUESS_TOKENS_A_CHARACTER
-        self._admitted, self._refused = (
-            metrics.encoder_requests.labels(outcome) for outcome in ("admitted", "refused")
-        )
+        self._metrics = metrics.encoder
         self._under_way: set[TokenPermit] = set()
 
     def forecast(self, priority: Priority = Priority.ONLINE, *, long: bool = False) -> float:
@@ -102,7 +100,7 @@ class TokenAdmission:
         is_long = permit.seconds > permit.share
         ahead = self.forecast(priority, long=is_long)
         self._refuse_late(priority, deadline, ahead, permit.seconds / self._engine.threads)
-        self._admitted.inc()
+        self._metrics.admitted.inc()
         return permit
 
     def _refuse_late(
@@ -112,7 +110,7 @@ class TokenAdmission:
         if priority is Priority.BATCH:
             left *= BATCH_SHARE
         if ahead and ahead + seconds > left:
-            self._refused.inc()
+            self._metrics.refused.inc()
             raise OverCapacity(FULL, headers={"Retry-After": str(RETRY_AFTER_S[priority])})
 
 

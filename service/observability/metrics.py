@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 
 from service.errors import tree
 from service.observability.background import failures
+from service.observability.encoder_metrics import EncoderMetrics
 from service.observability.event_loop import PAUSES, GCPauses
 from service.observability.fast_metrics import Counter, Histogram
 
@@ -107,21 +108,7 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
-        self.encoder_requests = Counter(
-            "qin_encoder_requests",
-            "Requests for vectors of texts by outcome: admitted, or refused (429).",
-            ["outcome"],
-            registry=registry,
-        )
-        self.encoder_texts = Counter(
-            "qin_encoder_texts",
-            "Texts answered with a vector, by source: encoded, or cached.",
-            ["source"],
-            registry=registry,
-        )
-        self.encoder_tokens = Counter(
-            "qin_encoder_tokens", "Tokens of the texts that were encoded.", registry=registry
-        )
+        self.encoder = EncoderMetrics(registry)
         self.candidates = Histogram(
             "qin_request_candidates",
             "Candidates per scored request.",
@@ -329,10 +316,6 @@ class Metrics:
             self.model_loads.labels(outcome)
         for kind in ("other_version", "unknown"):
             self.ignored_features.labels(kind)
-        for outcome in ("admitted", "refused"):
-            self.encoder_requests.labels(outcome)
-        for source in ("encoded", "cached"):
-            self.encoder_texts.labels(source)
         for outcome in ("scored", "dropped", "failed"):
             self.shadow.labels(outcome)
 

@@ -29,10 +29,13 @@ async def admission() -> AsyncIterator[TokenAdmission]:
 
 
 def enter(
-    admission: TokenAdmission, tokens: int, within: float, priority: Priority = Priority.ONLINE
+    admission: TokenAdmission,
+    tokens: int | list[int],
+    within: float,
+    priority: Priority = Priority.ONLINE,
 ) -> TokenPermit:
-    deadline = perf_counter() + within
-    return admission.enter(np.array([tokens]), admission.cost, priority, deadline)
+    lengths = np.atleast_1d(np.array(tokens))
+    return admission.enter(lengths, admission.cost, priority, perf_counter() + within)
 
 
 def test_tokens_of_long_texts_are_predicted_apart_from_those_of_short_ones() -> None:
@@ -58,16 +61,13 @@ async def test_what_would_miss_its_deadline_is_refused(admission: TokenAdmission
 
 
 async def test_a_short_request_waits_for_one_run_of_a_long_one(admission: TokenAdmission) -> None:
-    with (
-        enter(admission, 100, 9),
-        admission.enter(np.full(1000, 100), admission.cost, Priority.ONLINE, perf_counter() + 60),
-    ):
+    with enter(admission, 100, 9), enter(admission, 1000 * [100], 60):
         expected = (100 + RUN) * FIRST_GUESS_A_TOKEN_S
         assert admission.forecast() == pytest.approx(expected)
         with enter(admission, 10, 1.0):
             pass
         with pytest.raises(OverCapacity):
-            enter(admission, 60_000, 15.0)
+            enter(admission, 600 * [100], 15.0)
 
 
 async def test_batch_waits_half_as_long_and_is_not_ahead_of_online(
