@@ -214,6 +214,8 @@ def test_a_lone_surrogate_is_named(client: httpx.Client, body: bytes, field: str
         (rb'{"model": "\ud800", "input": "a"}', 400, "hex escape"),
         (b'["a"]', 422, "body"),
         (b'{"input": "a", "input": "b"}', 422, "input: given more than once"),
+        (rb'{"input": "\"a\"", "input": "b"}', 422, "input: given more than once"),
+        (rb'{"input": "\"a\\", "input": "b"}', 422, "input: given more than once"),
         (b"", 400, "line 1"),
     ],
 )
