@@ -14,13 +14,17 @@ from tests.service.process import Service, serving
 from tests.service.world import World
 from text.runtime.encoder import TextEncoder
 
-openai = pytest.importorskip("openai", reason="of the extra dev")
 KEY = "a-key-of-the-shop"
 TEXTS = ["the tree", "das Haus"]
 
 
 @pytest.fixture(scope="module")
-def keyed(world: World, encoder_bundle: Path) -> Iterator[Service]:
+def openai() -> Any:
+    return pytest.importorskip("openai", reason="of the extra dev")
+
+
+@pytest.fixture(scope="module")
+def keyed(openai: Any, world: World, encoder_bundle: Path) -> Iterator[Service]:
     variables = {"QIN_ENCODER": str(encoder_bundle), "QIN_API_KEYS": f"shop:{KEY}"}
     with serving(world.models, world.store, **variables) as running:
         yield running
@@ -40,7 +44,9 @@ def check(answer: Any, encoder_bundle: Path) -> None:
 
 # Without a format the client asks for base64, and decodes it.
 @pytest.mark.parametrize("form", [{}, {"encoding_format": "float"}])
-def test_the_synchronous_client(keyed: Service, encoder_bundle: Path, form: dict[str, Any]) -> None:
+def test_the_synchronous_client(
+    openai: Any, keyed: Service, encoder_bundle: Path, form: dict[str, Any]
+) -> None:
     with openai.OpenAI(**options(keyed)) as client:
         answer = client.embeddings.create(model="qin-text", input=TEXTS, **form)
         check(answer, encoder_bundle)
@@ -48,7 +54,7 @@ def test_the_synchronous_client(keyed: Service, encoder_bundle: Path, form: dict
 
 @pytest.mark.parametrize("form", [{}, {"encoding_format": "float"}])
 def test_the_asynchronous_client(
-    keyed: Service, encoder_bundle: Path, form: dict[str, Any]
+    openai: Any, keyed: Service, encoder_bundle: Path, form: dict[str, Any]
 ) -> None:
     async def ask() -> Any:
         async with openai.AsyncOpenAI(**options(keyed)) as client:
@@ -57,13 +63,13 @@ def test_the_asynchronous_client(
     check(asyncio.run(ask()), encoder_bundle)
 
 
-def test_base64_as_asked_for_is_given_as_it_is(keyed: Service, encoder_bundle: Path) -> None:
+def test_base64_as_asked_for_is_given_as_it_is(openai: Any, keyed: Service) -> None:
     with openai.OpenAI(**options(keyed)) as client:
         answer = client.embeddings.create(model="qin-text", input=TEXTS, encoding_format="base64")
     assert all(isinstance(entry.embedding, str) for entry in answer.data)
 
 
-def test_a_fault_is_the_clients_own_error(keyed: Service) -> None:
+def test_a_fault_is_the_clients_own_error(openai: Any, keyed: Service) -> None:
     with openai.OpenAI(**options(keyed)) as client:
         with pytest.raises(openai.UnprocessableEntityError, match="no tokens") as refused:
             client.embeddings.create(model="qin-text", input=["a", ""])
