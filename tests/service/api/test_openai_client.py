@@ -74,7 +74,7 @@ def test_a_fault_is_the_clients_own_error(openai: Any, keyed: Service) -> None:
         with pytest.raises(openai.UnprocessableEntityError, match="no tokens") as refused:
             client.embeddings.create(model="qin-text", input=["a", ""])
         assert refused.value.body["field"] == "input.1"
-        with pytest.raises(openai.NotFoundError, match="the encoder is qin-text"):
+        with pytest.raises(openai.NotFoundError):
             client.embeddings.create(model="text-embedding-3-small", input="a")
     wrong = options(keyed) | {"api_key": "another-key-of-16"}
     with openai.OpenAI(**wrong) as client, pytest.raises(openai.AuthenticationError):

@@ -121,7 +121,7 @@ async def test_a_vector_that_is_not_finite_is_a_500_that_names_the_text(
         assert state.encoding is not None
         packed = state.encoding.encoder.graphs.packed
         monkeypatch.setattr(
-            type(packed), "run", lambda self, pack, tokens: np.full((len(pack.texts), 24), np.nan)
+            type(packed), "_run", lambda self, pack, tokens: np.full((len(pack.texts), 24), np.nan)
         )
         async with client_of(state) as client:
             answer = await client.post("/v1/embeddings", json={"input": ["a", "b"]})
