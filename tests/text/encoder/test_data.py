@@ -45,8 +45,9 @@ def test_the_tokenizer_is_trained_on_as_much_of_each_language(tmp_path: Path) ->
     folder.mkdir()
     rows = [("en", n) for n in range(300)] + [("de", n) for n in range(40)]
     texts = [
-        {"id": f"{lang}{n}", "lang": lang, "text": f"{lang} {chr(97 + n % 26)} {n:b} x y"}
+        {"id": f"{lang}{n}", "lang": lang, "text": f"{lang} x{word} y{word} z{word}"}
         for lang, n in rows
+        for word in [chr(97 + n % 26) + chr(97 + n // 26)]
     ]
     (folder / "a.train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in texts))
     build(tmp_path / "corpus", ["en", "de"], {}, [folder], Archives(tmp_path / "none"))
@@ -56,7 +57,8 @@ def test_the_tokenizer_is_trained_on_as_much_of_each_language(tmp_path: Path) ->
         lang: sum(len(text) for text in chosen if text.startswith(lang)) for lang in ("en", "de")
     }
     whole = sum(map(len, corpus.texts("de", "train")["text"].to_pylist()))
-    assert characters["de"] == whole > 100
+    assert characters["de"] == whole > 500
+    assert corpus.texts("en", "train").num_rows == 300
     assert 0 <= characters["en"] - characters["de"] < 30  # at most one text more
 
 
