@@ -25,6 +25,8 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 START, PAD, END, UNKNOWN, MASK = range(len(SPECIAL))
 FILE = "tokenizer.json"
 BY_ROLE = {"pad": ("<pad>", "[PAD]"), "unk": ("<unk>", "[UNK]"), "mask": ("<mask>", "[MASK]")}
+PIECE = 32_768  # characters of a long text that are tokenised at first
+FAR = 64  # tokens: a word of any length is merged alike at so many before its cut
 BATCH = 16_384  # texts tokenised together: encodings are far larger than their ids
 
 
@@ -179,21 +181,31 @@ class TextTokenizer:
         """Tokenise as much of each text as its first ``room`` tokens need.
 
         A text is cut before it is tokenised, since what lies behind cannot be among them; where
-        the piece gives too few, a piece of twice the length is taken.
+        the piece gives too few, a piece of twice the length is taken. A character may be four
+        tokens: a piece that certainly has enough could have a hundred times as many.
         """
         found: list[Encoding | None] = [None] * len(texts)
-        left, taken = list(range(len(texts))), max(1, room) * self._widest
+        left = list(range(len(texts)))
+        taken = max(1, min(room * self._widest, max(room, PIECE)))
         while left:
             pieces = [texts[row][:taken] for row in left]
             encodings = self._tokenizer.encode_batch(pieces, add_special_tokens=False)
             for row, encoding in zip(left, encodings, strict=True):
-                if len(texts[row]) <= taken or self._settled(encoding) >= room:
+                if len(texts[row]) <= taken or self._is_settled(encoding, room, taken):
                     found[row] = encoding
             left = [row for row in left if found[row] is None]
             taken *= 2
         return [encoding for encoding in found if encoding is not None]
 
-    def _settled(self, encoding: Encoding) -> int:
-        """Return how many tokens of a cut text are those of the whole: not its last word's."""
+    def _is_settled(self, encoding: Encoding, room: int, taken: int) -> bool:
+        """Tell whether a text's first tokens are those of its first ``taken`` characters.
+
+        Those of the last word may not be, unless they lie far before the cut.
+        """
         words = encoding.word_ids
-        return len(words) - (0 if self._is_lossless or not words else words.count(words[-1]))
+        if len(words) - (words.count(words[-1]) if words else 0) >= room:
+            return True
+        if not self._is_lossless or len(words) < room:
+            return False
+        _, end = encoding.token_to_chars(max(0, room - 1)) or (0, taken)
+        return taken >= room * self._widest or end <= taken - FAR * self._widest

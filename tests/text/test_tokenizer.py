@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from text.tokenizer import END, FILE, SPECIAL, START, TextTokenizer, TokenizerError
+from text.tokenizer import END, FILE, PIECE, SPECIAL, START, TextTokenizer, TokenizerError
 
 TEXTS = [
     f"{words} {number}"
@@ -47,6 +47,47 @@ def test_a_cut_text_has_the_first_tokens_of_the_whole(
         own = cut.ids[cut.offsets[row] : cut.offsets[row + 1]].tolist()
         full = whole.ids[whole.offsets[row] : whole.offsets[row + 1]].tolist()
         assert own == [START, *full[1:-1][: longest - 2], END]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    text=st.lists(st.text("der Hund\n1läuf🙂", max_size=300)).map("".join),
+    longest=st.integers(3, 200),
+)
+@example(text="Hund" * 2000, longest=200)  # one word
+@example(text="🙂" * 2000, longest=200)  # of four tokens a character
+@example(text=" " * 5000 + "Hund", longest=150)
+def test_a_text_that_is_tokenised_in_growing_pieces_has_the_first_tokens_of_the_whole(
+    tokenizer: TextTokenizer, text: str, longest: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("text.tokenizer.PIECE", 5)
+        found = tokenizer.encode([text], longest)
+    whole = tokenizer._tokenizer.encode(text, add_special_tokens=False)
+    assert found.ids.tolist() == [START, *whole.ids[: longest - 2], END]
+    assert found.words.tolist() == [-1, *whole.word_ids[: longest - 2], -1]
+
+
+class Counting:
+    """Counts the characters that a tokenizer is given."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self.characters = tokenizer, 0
+
+    def encode_batch(self, texts: list[str], **options: bool) -> list[Encoding]:
+        self.characters += sum(map(len, texts))
+        return self._tokenizer.encode_batch(texts, **options)
+
+
+@pytest.mark.parametrize("part", ["🙂", "🙂 ", "der Hund "])
+def test_a_long_text_is_not_tokenised_far_beyond_its_cut(
+    tokenizer: TextTokenizer, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the longest token's length for every token: memory and time of hundreds."""
+    counting = Counting(tokenizer._tokenizer)
+    monkeypatch.setattr(tokenizer, "_tokenizer", counting)
+    assert tokenizer.encode([part * (1_000_000 // len(part))], 8193).lengths == 8193
+    assert counting.characters <= PIECE
 
 
 def test_special_tokens_have_the_published_ids(tokenizer: TextTokenizer, tmp_path: Path) -> None:

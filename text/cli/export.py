@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from text.cli.console import AsJson, exit_on_error, progress, screen
+from text.runtime.manifest import MOST_LONGEST
 
 BundleFolder = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Folder of an encoder bundle.")
@@ -29,7 +30,7 @@ def build(
         str | None, typer.Option(help="Name of the bundle; default the time of the build.")
     ] = None,
     longest: Annotated[
-        int, typer.Option(min=8, max=65_536, help="Tokens of the longest text allowed.")
+        int, typer.Option(min=8, max=MOST_LONGEST, help="Tokens of the longest text allowed.")
     ] = 8192,
     int8: Annotated[bool, typer.Option("--int8", help="A graph with int8 products, too.")] = False,
     data: Annotated[

@@ -8,10 +8,12 @@ without an error.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,15 +25,29 @@ from text.encoder.checkpoint import CONFIG, MOST_SHOWN, from_config, size_faults
 from text.encoder.jinabert import JinaBert
 from text.encoder.published_tokenizer import read_tokenizer
 from text.encoder.sizes import EncoderSizes, Variant, vocabulary_fault
-from text.encoder.weights import Weights, read_mapping, read_object, read_weights
+from text.encoder.weights import (
+    AGAIN,
+    Weights,
+    is_there,
+    one_line,
+    read_mapping,
+    read_object,
+    read_weights,
+)
 from text.tokenizer import TextTokenizer
 from training.checkpoint import CheckpointError
 
 MODULES = "modules.json"  # of sentence-transformers
+PLACE = re.compile(r"[\w.+/-]*")  # of a module
+# Its settings that change texts; the published folders have them off.
+TEXT_SETTINGS = (
+    ("sentence_bert_config.json", "do_lower_case"),
+    ("config_sentence_transformers.json", "default_prompt_name"),
+)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-PREFIX = re.compile(r"((?:\w+\.)*?)(?:embeddings|encoder\.layer)\.")
+PREFIX = re.compile(r"((?:[^.]+\.)*?)(?:embeddings|encoder\.layer)\.")
 UNUSED = re.compile(  # pooler, masked-language and next-sentence heads, buffers of old versions
-    r"(?:\w+\.)?(?:pooler\.dense\.(?:weight|bias)"
+    r"(?:[^.]+\.)?(?:pooler\.dense\.(?:weight|bias)"
     r"|cls\.predictions\.(?:bias|decoder\.(?:weight|bias)"
     r"|transform\.(?:dense|LayerNorm)\.(?:weight|bias))"
     r"|cls\.seq_relationship\.(?:weight|bias)"
@@ -58,8 +74,16 @@ class Published:
 
 
 def read(folder: Path) -> Published:
-    """Read a folder. Raises CheckpointError naming file, fault and remedy."""
+    """Read a folder. Raises CheckpointError naming file, fault and remedy, in one line."""
+    try:
+        return _read(folder)
+    except CheckpointError as error:  # which quotes names and values of the files
+        raise CheckpointError(one_line(str(error))) from error
+
+
+def _read(folder: Path) -> Published:
     root = _check_modules(folder)
+    _check_settings({folder, root})
     path, notes = root / CONFIG, list[str]()
     config = _config(path, notes)
     weights = read_weights(root)
@@ -68,13 +92,13 @@ def read(folder: Path) -> Published:
     _check(weights.path, own, prefix, sizes)
     tokenizer = read_tokenizer(root)
     if fault := vocabulary_fault(tokenizer.vocabulary, sizes.vocabulary):
-        raise CheckpointError(f"{root}: {fault} of {CONFIG}: files of two checkpoints")
+        raise CheckpointError(f"{root}: {fault} of {CONFIG}: files of two checkpoints; {AGAIN}")
     if sizes.vocabulary > tokenizer.vocabulary:
         rows, tokens = sizes.vocabulary, tokenizer.vocabulary
         notes.append(f"{rows - tokens} rows of the word table's {rows} belong to no token")
     if config.get("pad_token_id") not in (None, tokenizer.pad):
         theirs = config["pad_token_id"]
-        notes.append(f"padding is {theirs} in {CONFIG}; {tokenizer.pad}, the tokenizer's, holds")
+        notes.append(f"padding is {theirs!r} in {CONFIG}; {tokenizer.pad}, the tokenizer's, holds")
     with torch.device("meta"):
         network = JinaBert(sizes)
     # Cloned: tensors of a file may be parts of one storage, which safetensors does not write.
@@ -98,8 +122,9 @@ def _config(path: Path, notes: list[str]) -> dict[str, Any]:
         raise CheckpointError(f"{path}: emb_pooler is {config['emb_pooler']}; it must be mean")
     if config.get("is_decoder") or config.get("add_cross_attention"):
         raise CheckpointError(f"{path}: is_decoder or add_cross_attention: not an encoder alone")
-    if "feed_forward_type" not in config and config.get("hidden_act") in GATES:
-        config["feed_forward_type"] = GATES[config["hidden_act"]]
+    by_act = GATES.get(str(config.get("hidden_act")))
+    if "feed_forward_type" not in config and by_act:
+        config["feed_forward_type"] = by_act
         notes.append(f"feed_forward_type is absent: {config['feed_forward_type']} by hidden_act")
     gate = config.get("feed_forward_type")
     if gate not in GATES.values():
@@ -121,7 +146,9 @@ def _own(weights: Weights) -> tuple[dict[str, Tensor], str, list[str]]:
         if UNUSED.fullmatch(short):
             unused.append(name)
         elif short in own:
-            raise CheckpointError(f"{weights.path}: both {short} and {prefix}{short} are there")
+            raise CheckpointError(
+                f"{weights.path}: both {short} and {prefix}{short} are there; {AGAIN}"
+            )
         else:
             own[short] = tensor
     return own, prefix, unused
@@ -169,16 +196,19 @@ def _check(path: Path, own: Mapping[str, Tensor], prefix: str, sizes: EncoderSiz
 def _check_modules(folder: Path) -> Path:
     """Return the folder of the transformer; refuse other poolings and modules behind them."""
     path = folder / MODULES
-    if not path.exists():
-        _check_pooling(folder / "1_Pooling" / CONFIG)
+    if not is_there(path):
+        if is_there(pooling := folder / "1_Pooling" / CONFIG):
+            _check_pooling(pooling)
         return folder
     modules, root = read_object(path), folder
     for module in modules if isinstance(modules, list) else [modules]:
         entry = module if isinstance(module, dict) else {}
         kind = str(entry.get("type")).rpartition(".")[2]
-        place = folder / str(entry.get("path", ""))
-        if not place.resolve().is_relative_to(folder.resolve()):
-            raise CheckpointError(f"{path}: the path {entry.get('path')} is not in the folder")
+        named = str(entry.get("path", ""))
+        place = folder / named
+        inside = os.path.realpath(folder)  # not resolve(), which raises for a loop of links
+        if not PLACE.fullmatch(named) or not Path(os.path.realpath(place)).is_relative_to(inside):
+            raise CheckpointError(f"{path}: the path {named} is not in the folder; {AGAIN}")
         if kind == "Pooling":
             _check_pooling(place / CONFIG)
         elif kind == "Transformer":
@@ -190,9 +220,17 @@ def _check_modules(folder: Path) -> Path:
     return root
 
 
+def _check_settings(places: Collection[Path]) -> None:
+    """Refuse settings of sentence-transformers that change texts before they are encoded."""
+    for place, (name, key) in product(places, TEXT_SETTINGS):
+        if is_there(place / name) and (value := read_mapping(place / name).get(key)):
+            raise CheckpointError(
+                f"{place / name}: {key} is {value}, which changes texts before they are encoded, "
+                "and would be left out; take it out of the file, and change texts beforehand"
+            )
+
+
 def _check_pooling(path: Path) -> None:
-    if not path.exists():
-        return
     config = read_mapping(path)
     old = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
     modes = config.get("pooling_mode", old)

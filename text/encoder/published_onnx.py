@@ -23,6 +23,7 @@ GRAPH = Path("onnx") / "model.onnx"
 # Largest difference of a unit vector's numbers. Weights that were rounded to half precision, of a
 # graph that has them unrounded or the reverse, differ by about 1e-3 of themselves.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-3
+TINY = 1e-30  # length of a vector
 LENGTHS = (3, 12, 60, 260, 700)  # tokens; beyond 512 attention goes by blocks
 HALF = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 SENTENCES = (
@@ -63,8 +64,9 @@ def compare(path: Path, network: JinaBert, tokenizer: TextTokenizer, half: bool)
         if not np.isfinite(theirs).all():
             known = "a known fault of float16 graphs" if _is_half(path) else "a faulty graph"
             return Comparison(False, f"{path}: the graph's vectors are not finite: {known}")
-        differences.append(float(np.abs(ours - theirs / np.linalg.norm(theirs)).max()))
-    worst = float(np.max(differences))  # NaN where one is
+        unit = theirs / max(float(np.linalg.norm(theirs)), TINY)
+        differences.append(float(np.abs(ours - unit).max()))
+    worst = max(differences)
     tolerance = HALF_TOLERANCE if half or (worst > TOLERANCE and _is_half(path)) else TOLERANCE
     if not worst <= tolerance:
         raise CheckpointError(

@@ -22,12 +22,14 @@ from tokenizers import (
     processors,
 )
 
-from text.encoder.weights import opened, read_mapping
+from feature_store.wording import worded
+from text.encoder.weights import AGAIN, is_there, opened, read_mapping
 from text.tokenizer import FILE, TextTokenizer, TokenizerError
 from training.checkpoint import CheckpointError
 
 OPTIONS, TOKENS = "tokenizer_config.json", "special_tokens_map.json"
-WORDS, PIECES, MERGES = "vocab.txt", "vocab.json", "merges.txt"
+WORDS, PIECES, MERGES, ADDED = "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json"
+TWO = f"files of two tokenizers; {AGAIN}"
 BERT = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 NORMALISER = {  # key of tokenizer_config.json → key of the BERT normaliser in tokenizer.json
@@ -39,14 +41,14 @@ NORMALISER = {  # key of tokenizer_config.json → key of the BERT normaliser in
 
 def read_tokenizer(folder: Path) -> TextTokenizer:
     """Read a folder's tokenizer. Raises CheckpointError."""
-    options = read_mapping(folder / OPTIONS) if (folder / OPTIONS).exists() else {}
-    if (folder / TOKENS).exists():
+    options = read_mapping(folder / OPTIONS) if is_there(folder / OPTIONS) else {}
+    if is_there(folder / TOKENS):
         options = read_mapping(folder / TOKENS) | options
     path, build = next(
         (
             (folder / name, build)
             for name, build in ((FILE, _whole), (WORDS, _word_pieces), (PIECES, _byte_level))
-            if (folder / name).exists() or (folder / name).is_symlink()
+            if is_there(folder / name)
         ),
         (folder, _none),
     )
@@ -57,8 +59,8 @@ def read_tokenizer(folder: Path) -> TextTokenizer:
         at = "" if isinstance(error, CheckpointError) else f"{path}: "
         raise CheckpointError(f"{at}{error}") from error
     except Exception as error:  # the library raises Exception itself
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: not a tokenizer: {reason}") from error
+        reason = " ".join(worded(error).split())
+        raise CheckpointError(f"{path}: not a tokenizer: {reason}; {AGAIN}") from error
     _check(folder, path, tokenizer, text_tokenizer, options)
     return text_tokenizer
 
@@ -112,7 +114,10 @@ def _byte_level(path: Path, options: Mapping[str, Any]) -> Tokenizer:
 def _lines(path: Path) -> dict[str, int]:
     """Number the lines of ``vocab.txt``; not by splitlines: a token may be U+2028."""
     opened(path)
-    lines = path.read_text("utf-8").removesuffix("\n").split("\n")
+    try:
+        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: {worded(error)}; {AGAIN}") from error
     return {token: number for number, token in enumerate(lines)}
 
 
@@ -166,14 +171,19 @@ def _check(
                 f"{key} is {json.dumps(options[key])}, in {path.name} {json.dumps(value)}"
             )
     if faults:
-        raise CheckpointError(f"{folder / OPTIONS}: {'; '.join(faults)}: files of two tokenizers")
+        raise CheckpointError(f"{folder / OPTIONS}: {'; '.join(faults)}: {TWO}")
     words = folder / WORDS
     if (
         path.name == FILE
-        and words.exists()
+        and is_there(words)
         and _lines(words) != tokenizer.get_vocab(with_added_tokens=False)
     ):
-        raise CheckpointError(f"{words}: other tokens than {FILE}: files of two tokenizers")
+        raise CheckpointError(f"{words}: other tokens than {FILE}: {TWO}")
+    for other in (folder / PIECES, folder / ADDED):
+        for token, number in read_mapping(other).items() if is_there(other) else ():
+            if vocabulary.get(token) != number:
+                ours = vocabulary.get(token, "absent")
+                raise CheckpointError(f"{other}: {token} is {number}, in {path.name} {ours}: {TWO}")
 
 
 def _objects(content: object) -> list[tuple[str, Mapping[str, Any]]]:

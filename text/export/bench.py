@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ BATCH = 32
 FORMATS = ("avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 BARS = {"unsorted_over_packs": 2.5, "sorted_over_packs": 1.1, "packs_over_int8": 1.8}
 Vectors = NDArray[np.float32]
+FromTexts = tuple[int, Callable[[], object]]  # how many of the texts, the first ones, are encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,9 @@ def run(
     packings: Sequence[Packing] = (),
     threads: int = 1,
     seconds: float = 20.0,
-    peers: dict[str, Callable[[], object]] | None = None,
+    from_texts: Mapping[str, FromTexts] | None = None,
 ) -> dict[str, Any]:
-    """Time all subjects; ``folder`` is for the plain export, ``peers`` start from the texts."""
+    """Time all subjects; ``folder`` is for the plain export, ``from_texts`` start untokenised."""
     lengths = bundle.manifest.lengths
     own = Packing(lengths.row, lengths.call)
     subjects: dict[str, Run] = {}
@@ -140,8 +141,10 @@ def run(
 
     exact = answers["padded_sorted"]()
     errors = {name: float(np.abs(answer() - exact).max()) for name, answer in answers.items()}
-    timed = medians(subjects | (peers or {}), seconds)
+    others = dict(from_texts or {})
+    timed = medians(subjects | {name: run for name, (_, run) in others.items()}, seconds)
     total = int(tokens.lengths.sum())
+    texts = {name: others[name][0] if name in others else len(tokens) for name in timed}
     result: dict[str, Any] = {
         "processor": processor(),
         "texts": len(tokens),
@@ -152,8 +155,9 @@ def run(
             name: {
                 "ms": reading.ms,
                 "repeats": reading.repeats,
-                "texts_per_second": len(tokens) / reading.ms * 1e3,
-                "tokens_per_second": total / reading.ms * 1e3,
+                "texts": texts[name],
+                "texts_per_second": texts[name] / reading.ms * 1e3,
+                "tokens_per_second": int(tokens.offsets[texts[name]]) / reading.ms * 1e3,
                 **({"places_per_token": places[name] / total} if name in places else {}),
                 **({"max_abs_difference": errors[name]} if name in errors else {}),
             }

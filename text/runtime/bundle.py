@@ -15,9 +15,11 @@ encoders/20261129T093000Z/
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnxruntime
 import orjson
 from pydantic import ValidationError
 
@@ -105,6 +107,22 @@ class EncoderBundle:
         ):
             raise BundleError(f"{self.path / CONTENT}: not the map of the manifest; {REBUILD}")
         return found
+
+
+def check_graph(
+    graph: Path, session: onnxruntime.InferenceSession, inputs: set[str], outputs: Sequence[str]
+) -> list[int]:
+    """Return the widths of a graph's outputs. Raises BundleError for a graph of another kind."""
+    found = {each.name for each in session.get_inputs()}
+    shapes = {each.name: each.shape for each in session.get_outputs()}
+    last = [shapes[name][-1] for name in outputs if shapes.get(name)]
+    widths = [width for width in last if isinstance(width, int)]
+    if found != inputs or len(widths) != len(outputs):
+        raise BundleError(
+            f"{graph}: another graph than its name says: its inputs are "
+            f"{', '.join(sorted(found))}, its outputs {', '.join(shapes)}; {REBUILD}"
+        )
+    return widths
 
 
 def parse_manifest(path: Path, content: bytes) -> EncoderManifest:

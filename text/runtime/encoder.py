@@ -72,6 +72,12 @@ class TextEncoder:
         packed = PackedGraph(
             bundle.graph(name), threads, lengths.row, lengths.call, content=has_content
         )
+        said = [self.width, *([self.content_map.about.size] if self.content_map else [])]
+        if packed.widths != said:
+            raise BundleError(
+                f"{bundle.graph(name)}: vectors of {packed.widths} numbers, and the manifest says "
+                f"{said}; {REBUILD}"
+            )
         long = LongGraph(bundle.graph(LONG), threads, content=has_content)
         self._long = long if has_long else None
         self._graph = Graphs(packed, self._long, lengths.packed)
@@ -140,6 +146,8 @@ class TextEncoder:
         if answer.token is None or not self._is_unit(answer.vector[None])[0]:
             raise TextError(0, text, NOT_FINITE)
         vectors, counts = pooled(answer.token, places, spans)
+        if not self._is_unit(vectors).all():
+            raise TextError(0, text, NOT_FINITE)
         cut, whole = bool(truncated[0]), answer.vector[: self.width]
         certificate = answer.certificate
         return Chunks(vectors, counts, overlapping(spans), cut, certificate, whole, len(ids))

@@ -10,8 +10,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from model_export.bundle.errors import BundleError, said
 from model_export.bundle.sessions import open_session
-from text.runtime.bundle import REBUILD
+from text.runtime.bundle import REBUILD, check_graph
 from text.runtime.packed_graph import CONTENT, EMBEDDING
 from text.runtime.windows import ALL, SPARE, Certificate
 
@@ -44,7 +45,9 @@ class LongGraph:
     def _session(self) -> onnxruntime.InferenceSession:
         with self._opening:
             if self._opened is None:
-                self._opened = open_session(self._graph, self._threads, remedy=REBUILD)
+                opened = open_session(self._graph, self._threads, remedy=REBUILD)
+                check_graph(self._graph, opened, {"ids", "spare"}, self._names)
+                self._opened = opened
             return self._opened
 
     def encode(
@@ -52,13 +55,17 @@ class LongGraph:
     ) -> LongAnswer:
         """Encode one text's ids (L,), with all keys for every query if not ``windows``.
 
-        Raises BundleError where the graph cannot be opened.
+        Raises BundleError where the graph cannot be opened, or fails.
         """
         spare = SPARE if windows else ALL
         certified = ["bound", "window", "pairs"]
         names = [*certified, *(["token"] if tokens else []), *self._names]
         inputs = {"ids": ids.astype(np.int64), "spare": np.array(spare, np.float32)}
-        bound, window, pairs, *others = self._session.run(names, inputs, self._options)
+        session = self._session
+        try:
+            bound, window, pairs, *others = session.run(names, inputs, self._options)
+        except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+            raise BundleError(f"{self._graph}: fails: {said(error)}; {REBUILD}") from error
         token = others.pop(0) if tokens else None
         share = pairs / len(ids) ** 2
         certificate = Certificate(bound, np.minimum(window, len(ids)), share, spare)

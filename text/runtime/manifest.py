@@ -26,6 +26,7 @@ PACKED, LONG, INT8 = "encoder", "encoder.long", "encoder.int8"  # graphs: NAME.o
 TOLERANCE = 2e-6  # of a number of a unit vector
 MOST_RHO_LOSS, LEAST_OVERLAP = 0.005, 0.95  # limits of the gate
 MOST_FILES = 64
+MOST_LONGEST, MOST_ROW = 65_536, 4096  # tokens; a row's attention has the square of its length
 
 Precision = Literal["fp32", "int8"]
 
@@ -49,13 +50,16 @@ class EncoderShape(_Frozen):
 
 
 class Lengths(_Frozen):
-    """Lengths in tokens, special tokens included."""
+    """Lengths in tokens, special tokens included; bounded, as memory is by them."""
 
-    longest: Annotated[int, Field(ge=3)]  # allowed; longer texts are refused, or cut if asked
+    # Allowed; longer texts are refused, or cut if asked.
+    longest: Annotated[int, Field(ge=3, le=MOST_LONGEST)]
     trained: int | None  # longest of training, where it is known
-    row: Annotated[int, Field(ge=1)]  # least length of a row of several texts
-    call: Annotated[int, Field(ge=1)]  # tokens of one run of the graph, unless a text has more
-    packed: Annotated[int, Field(ge=1)] = 1024  # longest text of a row; a longer one is in blocks
+    row: Annotated[int, Field(ge=1, le=MOST_ROW)]  # least length of a row of several texts
+    # Tokens of one run of the graph, unless a text has more.
+    call: Annotated[int, Field(ge=1, le=MOST_LONGEST)]
+    # Longest text of a row; a longer one is in blocks.
+    packed: Annotated[int, Field(ge=1, le=MOST_ROW)] = 1024
 
 
 class Origin(_Frozen):
@@ -70,7 +74,7 @@ class Origin(_Frozen):
 class Parity(_Frozen):
     """Error of the float32 graphs against PyTorch in float64, at the build."""
 
-    tolerance: float
+    tolerance: Annotated[float, Field(ge=0, le=TOLERANCE)]
     max_abs_error: float  # of a number of a unit vector
     worst_case: str
     cases: int

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_export.bundle.errors import BundleError, said
 from model_export.bundle.sessions import open_session
-from text.runtime.bundle import REBUILD
+from text.runtime.bundle import REBUILD, check_graph
 from text.runtime.packs import Pack, pack, tokens_of
 from text.tokenizer import Tokens
 
@@ -25,15 +26,15 @@ class PackedGraph:
     def __init__(
         self, graph: Path, threads: int, row: int, call: int, *, content: bool = False
     ) -> None:
+        self._graph = graph
         self._session = open_session(graph, threads, remedy=REBUILD)
         self._row, self._call = row, call
         self._names = [EMBEDDING, CONTENT] if content else [EMBEDDING]
-        outputs = {output.name: output.shape[-1] for output in self._session.get_outputs()}
-        self._width = sum(int(outputs[name]) for name in self._names)
+        self.widths = check_graph(graph, self._session, {"ids", "text"}, self._names)
 
     def vectors(self, tokens: Tokens) -> NDArray[np.float32]:
         """Return (N, W), unit vectors of all texts."""
-        vectors = np.empty((len(tokens), self._width), np.float32)
+        vectors = np.empty((len(tokens), sum(self.widths)), np.float32)
         for each in pack(tokens.lengths.tolist(), self._row, self._call):
             vectors[list(each.texts)] = self._run(each, tokens)
         return vectors
@@ -54,6 +55,9 @@ class PackedGraph:
 
     def _run(self, pack: Pack, tokens: Tokens) -> NDArray[np.float32]:
         laid = tokens_of(pack, tokens.ids, tokens.offsets)
-        found = self._session.run(self._names, {"ids": laid.ids, "text": laid.text})
+        try:
+            found = self._session.run(self._names, {"ids": laid.ids, "text": laid.text})
+        except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+            raise BundleError(f"{self._graph}: fails: {said(error)}; {REBUILD}") from error
         vectors: list[NDArray[np.float32]] = [each[laid.row, laid.number] for each in found]
         return vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1)

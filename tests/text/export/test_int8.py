@@ -15,6 +15,7 @@ from text.export.build import build
 from text.export.folded import FoldedEncoder
 from text.export.int8 import Int8
 from text.export.quantised import Observed, Range
+from text.runtime.cache import VectorCache
 from text.runtime.encoder import TextEncoder
 from text.runtime.manifest import INT8
 from text.runtime.verify import verify
@@ -44,6 +45,16 @@ def test_int8_vectors_do_not_depend_on_the_company(quick: Path) -> None:
     beside = encoder.encode(texts).vectors
     alone = np.concatenate([encoder.encode([text]).vectors for text in texts])
     assert np.abs(beside - alone).max() <= 2e-6
+
+
+def test_a_cache_keeps_vectors_of_each_precision_apart(quick: Path) -> None:
+    cache = VectorCache(1 << 20)
+    exact, other = (
+        TextEncoder.open(quick, precision=precision, cache=cache).encode(["das Haus"]).vectors
+        for precision in ("fp32", "int8")
+    )
+    assert np.abs(exact - other).max() > 1e-5
+    assert len(cache) == 2
 
 
 def test_int8_is_refused_with_the_worst_products(
