@@ -29,26 +29,30 @@ from tests.text import small
 
 MOST_BYTES = 1.5e9
 POLL_S = 0.02
-DEMO: dict[str, Any] = {"hidden": 192, "heads": 3, "layers": 3, "intermediate": 512}
 
 
 def bundle_of_random_weights(folder: Path) -> Path:
     """Build a bundle with a map of principal components."""
-    from tests.text.encoder.test_jinabert import random_network
+    import torch
+
     from text.content.fit import fit
     from text.content.items import ItemTexts
     from text.encoder.checkpoint import save
+    from text.encoder.jinabert import JinaBert
+    from text.encoder.presets import RECIPES
     from text.export.build import build
     from text.runtime.encoder import TextEncoder
     from text.tokenizer import TextTokenizer
 
     words = (" ".join(small.WORDS) for _ in range(9))
-    network = random_network(small.sizes(**DEMO), 1).float()
+    sizes = RECIPES.preset("demo").sizes.model_copy(update={"vocabulary": 280})
+    torch.manual_seed(0)
+    network = JinaBert(sizes).eval()
     save(folder / "checkpoint", network, None, TextTokenizer.train(words, 280), {})
     plain = build(folder / "checkpoint", folder / "plain", version="v1", longest=64)
     items(folder / "few.parquet", 2000)
     few = ItemTexts(folder / "few.parquet", (), ())
-    fitted = fit(TextEncoder(plain), few, "item_emb_d128", size=128)
+    fitted = fit(TextEncoder(plain), few, "item_emb_d16", size=16)
     (folder / "map.npz").write_bytes(fitted.encoded())
     content = folder / "map.npz"
     built = build(
