@@ -104,7 +104,7 @@ class _File:
             for column in known:
                 line[column] = _cell(line.get(column), column, row)
             for column in columns:
-                if line[column] in (None, ""):
+                if line.get(column) in (None, ""):
                     raise CorpusError(f"{row}: no {column}")
             yield line | {"#": number}
 

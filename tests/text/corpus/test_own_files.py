@@ -147,6 +147,11 @@ def test_given_test_texts_are_not_in_training(tmp_path: Path) -> None:
         ("a.jsonl", '{"text_a": "x", "text_b": "y", "score": null}', "a.jsonl, row 1: no score"),
         (
             "a.jsonl",
+            '{"text_a": "x", "text_b": "y", "score": 1}\n{"text_a": "x", "text_b": "z"}',
+            "a.jsonl, row 2: no score",
+        ),
+        (
+            "a.jsonl",
             '{"text_a": "x", "text_b": "y"}\n{"text_a": "x", "text_b": "z", "score": 1}',
             "row 2: has a score, and the first row has none",
         ),
