@@ -10,11 +10,13 @@ from rich.console import Console
 
 from feature_store.terminal import escape_unencodable
 from model_export.bench.cli import bench, bench_top_k, bench_user
+from model_export.bundle import openvino
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.manifest import MANIFEST
 from model_export.bundle.signature import PublicKeys, read_signature
 from model_export.bundle.signature import sign as sign_bundle
 from model_export.bundle.verify import verify as verify_bundle
+from model_export.bundle.verify_openvino import verify as verify_on_openvino
 from model_export.cli import options
 from model_export.cli.app import print_json, refusals
 from model_export.cli.build import build
@@ -41,11 +43,17 @@ def verify(
     public_key: Annotated[
         Path | None, typer.Option(help="PEM file; require a signature by a key in it.")
     ] = None,
+    on_openvino: Annotated[
+        bool,
+        typer.Option(
+            "--openvino", help="On OpenVINO, too, in float32 and bf16; requires the extra openvino."
+        ),
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Verify digests, signature, schema, inputs and outputs, and golden answers, without torch."""
     with refusals():
-        checked, difference = verify_bundle(bundle)
+        checked, difference = (verify_on_openvino if on_openvino else verify_bundle)(bundle)
         signed = _signed(checked, public_key)
         if as_json:
             print_json(
@@ -55,6 +63,7 @@ def verify(
                     "max_abs_error": difference.max_abs_error,
                     "worst_case": difference.worst_case,
                     "cases": difference.cases,
+                    "openvino": openvino.release() if on_openvino else None,
                 }
             )
             return
@@ -62,6 +71,7 @@ def verify(
             f"{checked.path}: {len(checked.manifest.files)} files as published, signatures fit the "
             f"schema, worst |Δp| {difference.max_abs_error:.2g} over {difference.cases} golden "
             f"answers; {signed}"
+            + (f"; on OpenVINO, too (plugin {openvino.release()})" if on_openvino else "")
         )
 
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feature_store.schema import FeatureSchema
-from model_export.bundle.bundle import Bundle, Staging, check_version, free_version, staged
+from model_export.bundle import openvino
+from model_export.bundle.bundle import Bundle, check_version, free_version, staged
 from model_export.bundle.errors import BundleError
-from model_export.bundle.golden import Golden
 from model_export.bundle.manifest import (
     FORMAT,
     GOLDEN,
@@ -22,7 +22,7 @@ from model_export.bundle.manifest import (
     QuantisationGate,
     Training,
 )
-from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.runtime import FoldedModel, Precision
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.multiply_adds import multiply_adds
 from model_export.graphs.onnx_writer import GraphWriter
@@ -40,9 +40,9 @@ FOLD = "fold the weights"
 WRITE = "write the graphs"
 GOLDEN_ANSWERS = "compute golden answers"
 COMPARE = "compare the graphs with them"
-GATE = "compare int8 with float32"
+GATE = "compare int8 and bf16 with float32"
 PUBLISH = "compute digests and publish"
-STEPS = (FOLD, WRITE, GOLDEN_ANSWERS, COMPARE, GATE, PUBLISH)  # GATE with int8 alone
+STEPS = (FOLD, WRITE, GOLDEN_ANSWERS, COMPARE, GATE, PUBLISH)  # GATE with int8 or bf16 alone
 
 # Names of the graphs' own inputs and outputs, reserved.
 RESERVED = frozenset(
@@ -52,11 +52,19 @@ RESERVED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Int8:
-    """Build a ranker with int8 products, too, if it passes its gate."""
+class Gated:
+    """The data of a gate, and whether to publish past it."""
 
     held_out: HeldOut
     force: bool = False  # publish even if the gate fails, which the manifest records
+
+
+class Int8(Gated):
+    """Build a ranker with int8 products, too, if it passes its gate."""
+
+
+class Bf16(Gated):
+    """Permit the ranker in bfloat16, if it passes its gate; needs OpenVINO and such a processor."""
 
 
 def build(
@@ -66,6 +74,7 @@ def build(
     version: str | None = None,
     training: Training | None = None,
     int8: Int8 | None = None,
+    bf16: Bf16 | None = None,
     calibration: Calibration | None = None,
     pictures: Mapping[str, bytes] | None = None,
     accept_rounding: bool = False,
@@ -81,6 +90,8 @@ def build(
     schema, created = network.schema, datetime.now(UTC)
     _refuse_reserved_names(schema)
     version = check_version(version) if version else free_version(models, created)
+    if bf16 is not None:
+        openvino.require_bf16()
     with staged(models, version, schema) as staging:
         announce(FOLD)
         folded = FoldedNetwork.of(network)
@@ -112,10 +123,16 @@ def build(
             accept=accept_rounding,
         )
         golden.save(staging.path / GOLDEN)
-        gate = None
-        if int8 is not None:
+        gates: dict[Precision, QuantisationGate] = {}
+        if int8 is not None or bf16 is not None:
             announce(GATE)
-            gate = _through_the_gate(staging, folded, golden, int8)
+        if int8 is not None:
+            ranker_int8(folded).save(staging.path)
+            model = FoldedModel(staging, precision="int8")
+            gates["int8"] = measure(model, int8.held_out, golden, int8.force)
+        if bf16 is not None:
+            model = FoldedModel(staging, precision="bf16", provider="openvino")
+            gates["bf16"] = measure(model, bf16.held_out, golden, bf16.force)
 
         announce(PUBLISH)
         for name, content in (pictures or {}).items():
@@ -136,19 +153,11 @@ def build(
             multiply_adds=_count(network, *writers, users),
             parity=parity,
             calibration=calibration,
-            quantisation=gate,
+            quantisation=gates.get("int8"),
+            bf16=gates.get("bf16"),
             files=staging.records(),
         )
         return staging.publish(manifest)
-
-
-def _through_the_gate(
-    staging: Staging, folded: FoldedNetwork, golden: Golden, int8: Int8
-) -> QuantisationGate:
-    """Write the int8 ranker and measure it. Raises GateError if it must not be published."""
-    ranker_int8(folded).save(staging.path)
-    model = FoldedModel(staging, precision="int8")
-    return measure(model, int8.held_out, golden, int8.force)
 
 
 def _format(network: QIN) -> int:

@@ -338,6 +338,12 @@ def _expose(state: ServiceState) -> None:
         "min",
     )
     gauge(
+        "qin_bf16",
+        "1 while the active version scores in bf16.",
+        of_model(lambda model: model.precision == "bf16"),
+        "min",
+    )
+    gauge(
         "qin_provider_fallback",
         "1 while the active version runs on the CPU because provider=auto found no usable GPU.",
         of_model(lambda model: model.placement.fallback is not None),

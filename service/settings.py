@@ -158,19 +158,21 @@ class Settings(BaseSettings):
         le=600_000,
         description="p99 target of short requests; a request forecast to exceed it gets 429.",
     )
-    precision: Literal["fp32", "int8", "auto"] = Field(
+    precision: Literal["fp32", "int8", "bf16", "auto"] = Field(
         default="fp32",
-        description="auto: int8 on processors with VNNI, if the bundle has it and passed its gate.",
+        description="auto: int8 on processors with VNNI, bf16 on OpenVINO and processors with it, "
+        "if the bundle has it and passed its gate.",
     )
-    provider: Literal["cpu", "cuda", "auto"] = Field(
+    provider: Literal["cpu", "cuda", "openvino", "auto"] = Field(
         default="cpu",
-        description="Where the ranker runs; auto: on a usable GPU, else on the CPU (see /readyz).",
+        description="What runs the ranker; auto: a usable GPU, else the CPU (see /readyz). "
+        "openvino requires the extra openvino.",
     )
     top_k_recheck: float = Field(
         default=0.01,
         ge=0,
         le=1,
-        description="Share of int8 top-k answers that are verified by a full pass.",
+        description="Share of int8 and bf16 top-k answers that are verified by a full pass.",
     )
     max_candidates: int = Field(
         default=5000, ge=1, le=100_000, description="Maximum candidates per request."
@@ -423,6 +425,17 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _precision_has_a_provider(self) -> Settings:
+        if self.precision == "bf16" and self.provider not in ("openvino", "auto"):
+            raise ValueError(f"{PREFIX}PRECISION: bf16 requires {PREFIX}PROVIDER=openvino or auto")
+        if self.runs_on_openvino and find_spec("onnxruntime_ep_openvino") is None:
+            raise ValueError(
+                f"{PREFIX}PROVIDER: openvino requires the extra openvino: "
+                "pip install 'qin-serving[openvino]'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _encoder_is_installed(self) -> Settings:
         if self.encoder is not None and find_spec("tokenizers") is None:
             raise ValueError(
@@ -454,6 +467,11 @@ class Settings(BaseSettings):
         if any(key in admin for _, key in api_keys(self.api_keys)):
             raise ValueError(f"{PREFIX}API_KEYS: a key must not be in {PREFIX}ADMIN_TOKEN")
         return self
+
+    @property
+    def runs_on_openvino(self) -> bool:
+        """Whether OpenVINO is required; with provider=auto, bf16 decides for it."""
+        return self.provider == "openvino" or (self.provider, self.precision) == ("auto", "bf16")
 
     @property
     def writes_at(self) -> Place:

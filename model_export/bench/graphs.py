@@ -61,11 +61,18 @@ def write_graphs(network: QIN, path: Path) -> Folder:
 class Folded:
     """The folded network with precomputed item rows, as in the service."""
 
-    def __init__(self, graphs: Graphs, threads: int, rows: NDArray[np.void]) -> None:
-        """Open the float32 ranker, and the int8 one where ``graphs`` have it."""
+    def __init__(
+        self, graphs: Graphs, threads: int, rows: NDArray[np.void], *, bf16: bool = False
+    ) -> None:
+        """Open the float32 ranker, the int8 one where ``graphs`` have it, and with ``bf16`` that in
+        OpenVINO's bfloat16."""
         has_int8 = graphs.graph(INT8).exists()
         self.model = FoldedModel(graphs, threads=threads, precision="int8" if has_int8 else "fp32")
         self.precisions: tuple[Precision, ...] = ("fp32", "int8") if has_int8 else ("fp32",)
+        self._bf16: FoldedModel | None = None
+        if bf16:
+            self._bf16 = FoldedModel(graphs, threads=threads, precision="bf16", provider="openvino")
+            self.precisions = (*self.precisions, "bf16")
         self.rows, self.items = rows, self.model.items(rows)
         self.user = self.model.user(*known_user(graphs.schema))  # of every request
 
@@ -75,8 +82,9 @@ class Folded:
 
     def logits(self, items: ItemVectors, history: HistoryRows, precision: Precision) -> Floats:
         """(C,), in chunks, as in the service."""
+        model = self._bf16 if precision == "bf16" and self._bf16 else self.model
         return np.concatenate(
-            [self.model.logits(part, history, precision, self.user) for part in chunks(items)]
+            [model.logits(part, history, precision, self.user) for part in chunks(items)]
         )
 
     def probabilities(self, items: ItemVectors, history: HistoryRows) -> Floats:

@@ -9,6 +9,7 @@ LATENCIES = {
     "floor_fp32_conv_ms": "the same products as 1×1 convolutions",
     "folded_int8_ms": "folded, int8 products",
     "floor_int8_ms": "floor int8: its X×X products alone",
+    "folded_bf16_ms": "folded, bf16 (OpenVINO)",
     "item_tower_ms": "item tower, all candidates (once per version)",
     "history_tower_ms": "history tower (once per request)",
 }
@@ -18,10 +19,13 @@ FIGURES = {
     "plain_onnx_over_folded_fp32": ("plain ONNX / folded fp32", ".1f"),
     "folded_fp32_over_floor_fp32": ("folded fp32 / floor fp32", ".3f"),
     "folded_int8_over_folded_fp32": ("folded int8 / folded fp32", ".3f"),
+    "folded_bf16_over_floor_fp32": ("folded bf16 / floor fp32", ".3f"),
     "folded_fp32_us_per_candidate": ("folded fp32, µs per candidate", ".1f"),
     "max_abs_error_fp32": ("worst error on the probability, fp32", ".1e"),
     "max_abs_error_int8": ("the same, int8", ".1e"),
+    "max_abs_error_bf16": ("the same, bf16", ".1e"),
     "rank_correlation_int8": ("Kendall τ, int8 against fp32", ".4f"),
+    "rank_correlation_bf16": ("the same, bf16", ".4f"),
 }
 
 

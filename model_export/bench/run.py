@@ -26,8 +26,10 @@ from model_export.bench.interleave import Run, medians
 from model_export.bench.request import Request, random_items
 from model_export.bench.unfolded import Published
 from model_export.bench.work import work
+from model_export.bundle import openvino
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.rank_correlation import kendall_tau
+from model_export.bundle.runtime import Precision
 from training.progress import OnProgress, no_progress
 from training.qin import QIN
 
@@ -43,6 +45,7 @@ TIMED = (
     "item_tower",
     "history_tower",
 )
+BF16 = "folded_bf16"  # in OpenVINO's bfloat16, where plugin and processor have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +120,19 @@ class _Bench:
         self.random = np.random.default_rng(0)
         rows = random_items(self.network.schema, self.random)
         self.published = Published(self.network, rows)
-        self.own = Folded(self.folder, threads, rows)
-        self.bundle = subject.bundle
-        self.folded = self.own if self.bundle is None else Folded(self.bundle, threads, rows)
+        bf16 = openvino.is_installed() and openvino.has_bf16()
+        self.own = Folded(self.folder, threads, rows, bf16=bf16)
+        self.bundle, self.folded = subject.bundle, self.own
+        if self.bundle is not None:
+            self.folded = Folded(self.bundle, threads, rows, bf16=bf16)
         self.shared, self.floors = SharedUser(self.folder, threads), Floors(self.folder, threads)
 
     def case(self, candidates: int) -> dict[str, Any]:
-        """Measure latencies, their ratios, and the errors of float32 and int8."""
+        """Measure latencies, their ratios, and the errors of float32, int8 and bf16."""
         request = Request.random(candidates, self.history, self.random)
         timed = medians(self._runs(request), self.seconds)
         ms: dict[str, float | None] = {
-            f"{name}_ms": timed[name].ms if name in timed else None for name in TIMED
+            f"{name}_ms": timed[name].ms if name in timed else None for name in (*TIMED, BF16)
         }
         return {
             "candidates": candidates,
@@ -138,6 +143,7 @@ class _Bench:
             "plain_onnx_over_folded_fp32": _ratio(ms, "plain_onnx", "folded_fp32"),
             "folded_fp32_over_floor_fp32": _ratio(ms, "folded_fp32", "floor_fp32"),
             "folded_int8_over_folded_fp32": _ratio(ms, "folded_int8", "folded_fp32"),
+            "folded_bf16_over_floor_fp32": _ratio(ms, BF16, "floor_fp32"),
             "folded_fp32_us_per_candidate": 1e3 * timed["folded_fp32"].ms / candidates,
             **self._errors(request),
         }
@@ -158,7 +164,8 @@ class _Bench:
     def _errors(self, request: Request) -> dict[str, float | None]:
         """Errors of the probability against the network in float64.
 
-        Without a bundle's network: of float32 against golden answers, of int8 against float32.
+        Without a bundle's network: of float32 against golden answers, of int8 and bf16 against
+        float32.
         """
         items, history = self.folded.prepare(request)
         fp32 = self.folded.logits(items, history, "fp32")
@@ -170,11 +177,16 @@ class _Bench:
             exact = _sigmoid(fp32)
             error = self.bundle.golden().compare(self.folded.model).max_abs_error
         errors: dict[str, float | None] = {"max_abs_error_fp32": error}
-        errors |= {"max_abs_error_int8": None, "rank_correlation_int8": None}
-        if "int8" in self.folded.precisions:
-            int8 = self.folded.logits(items, history, "int8")
-            errors["max_abs_error_int8"] = float(np.abs(_sigmoid(int8) - exact).max())
-            errors["rank_correlation_int8"] = float(kendall_tau(fp32, int8))
+        lows: tuple[Precision, ...] = ("int8", "bf16")
+        for low in lows:
+            has = low in self.folded.precisions
+            logit = self.folded.logits(items, history, low) if has else None
+            errors[f"max_abs_error_{low}"] = (
+                None if logit is None else float(np.abs(_sigmoid(logit) - exact).max())
+            )
+            errors[f"rank_correlation_{low}"] = (
+                None if logit is None else float(kendall_tau(fp32, logit))
+            )
         return errors
 
     def costs(self) -> dict[str, Any]:

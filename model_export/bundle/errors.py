@@ -12,7 +12,7 @@ class ParityError(BundleError):
 
 
 class GateError(BundleError):
-    """int8 differs too much from float32 on held-out data; nothing was published."""
+    """int8 or bf16 differs too much from float32 on held-out data; nothing was published."""
 
 
 class ProviderError(BundleError):

@@ -31,7 +31,7 @@ GRAPHS = ("item_tower", "history_tower", "ranker")  # of every bundle
 CONTEXT_TOWER = "context_tower"  # if the schema has context features
 USER_TOWER = "user_tower"  # if the schema has user or request features
 INT8 = "ranker.int8"  # if requested and passed by the gate
-MOST_DELTA_AUC, MOST_MEAN_DELTA_P = 1e-4, 1e-3  # limits of the int8 gate, on held-out data
+MOST_DELTA_AUC, MOST_MEAN_DELTA_P = 1e-4, 1e-3  # limits of the gates, on held-out data
 
 VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
@@ -100,7 +100,7 @@ class Calibration(_Frozen):
 
 
 class QuantisationGate(_Frozen):
-    """Differences of int8 from float32 on held-out data, and whether it passed."""
+    """Differences of int8 or bf16 from float32 on held-out data, and whether it passed."""
 
     passed: bool
     forced: bool  # published although it did not pass
@@ -108,7 +108,7 @@ class QuantisationGate(_Frozen):
     rows: int  # with a label
     scored: int  # candidates: some lists are padded with items of the catalogue
     delta_auc: float  # absolute
-    delta_logloss: float  # int8 − fp32
+    delta_logloss: float  # int8 or bf16 − fp32
     max_abs_delta_p: float
     mean_abs_delta_p: float
     kendall_tau: float  # of each user's list, mean over users
@@ -155,8 +155,21 @@ class Manifest(_Frozen):
     multiply_adds: MultiplyAdds
     parity: Parity
     calibration: Calibration | None = None
-    quantisation: QuantisationGate | None = None
+    quantisation: QuantisationGate | None = None  # of int8
+    bf16: QuantisationGate | None = None  # of the ranker in bfloat16
     files: dict[FileName, FileRecord]
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit ``bf16`` where there is none: earlier releases reject it."""
+        content: dict[str, Any] = serialise(self)
+        if self.bf16 is None:
+            del content["bf16"]
+        return content
+
+    def gate(self, precision: str) -> QuantisationGate | None:
+        """The gate of a reduced precision; None if the bundle was built without it."""
+        return {"int8": self.quantisation, "bf16": self.bf16}.get(precision)
 
     @property
     def graphs(self) -> tuple[str, ...]:

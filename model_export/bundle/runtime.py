@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from feature_store.contract import ItemRows
@@ -22,7 +21,7 @@ from model_export.bundle.explain import Influence, strongest
 from model_export.bundle.extremes import Extremes
 from model_export.bundle.manifest import INT8, USER_TOWER
 from model_export.bundle.sessions import Placement, ProviderChoice, open_session, place
-from model_export.bundle.size_buckets import BucketedSession
+from model_export.bundle.size_buckets import Session, open_ranker
 from model_export.bundle.user_tower import UserRows, UserTower, Value
 from model_export.bundle.vectors import (
     Candidates,
@@ -34,8 +33,7 @@ from model_export.bundle.vectors import (
     known,
 )
 
-Precision = Literal["fp32", "int8"]
-Session: TypeAlias = onnxruntime.InferenceSession | BucketedSession
+Precision = Literal["fp32", "int8", "bf16"]
 TYPICAL = 96  # golden items, of which the ordinary ones come first
 UNUSUAL_LOGIT = 50.0  # beyond it a float32 probability is 0 or 1
 
@@ -63,17 +61,23 @@ class FoldedModel:
         precision: Precision = "fp32",
         provider: ProviderChoice | Placement = "cpu",
         tf32: bool = False,
+        callers: int = 1,
     ) -> None:
         """Load the graphs. Raises BundleError, and ProviderError if ``provider`` is unavailable.
 
         ``threads``: intra-op threads per call; 1 unless a single caller has the machine.
-        ``precision`` int8 loads ``ranker.int8`` besides the float32 ranker. ``tf32`` lets a GPU
-        round factors to 10 bits: faster, with errors of 1e-3.
+        ``precision`` int8 loads ``ranker.int8``, and bf16 the ranker in OpenVINO's bfloat16,
+        besides the float32 ranker, which is then the CPU's. ``tf32`` lets a GPU round factors to
+        10 bits: faster, with errors of 1e-3. ``callers``: threads that score at once.
         """
         self.schema, self.version = bundle.schema, bundle.version
         self.precision, self._bundle = precision, bundle
         self.placement = place(bundle.graph("ranker"), provider, threads)
         where = self.placement.provider
+        if precision == "bf16" and where != "openvino":
+            raise BundleError(f"precision=bf16 runs on openvino only; use fp32 on {where}")
+        if precision == "int8" and where != "cpu":
+            raise BundleError(f"precision=int8 runs on the CPU only; use fp32 on {where}")
         self._item_tower = open_session(bundle.graph("item_tower"), threads)
         self._history_tower = open_session(bundle.graph("history_tower"), threads)
         self._context_tower = (
@@ -81,27 +85,25 @@ class FoldedModel:
         )
         has_user = self.schema.user or self.schema.request
         self._user_tower = UserTower(bundle, threads) if has_user else None
-        ranker = open_session(bundle.graph("ranker"), threads, where, tf32=tf32)
-        self._ranker: Session = ranker
-        if where == "cuda":
-            self._ranker = BucketedSession(ranker, "cuda")
-        self._int8: onnxruntime.InferenceSession | None = None
-        self.logit_bound = np.inf  # largest |Δlogit| of int8 on the gate's data, for top-k
-        if precision == "int8":
-            self._open_int8(bundle, threads)
+        exactly = "cpu" if precision == "bf16" else where
+        self._ranker = open_ranker(bundle.graph("ranker"), threads, exactly, callers, tf32=tf32)
+        self._reduced: Session | None = None  # int8 or bf16
+        self.logit_bound = np.inf  # largest |Δlogit| of ``_reduced`` on the gate's data, for top-k
+        if precision != "fp32":
+            self._reduced = self._open_reduced(bundle, threads, callers)
+            gate = bundle.manifest.gate(precision) if isinstance(bundle, Bundle) else None
+            if gate is not None:
+                self.logit_bound = gate.top_k_bound
 
-    def _open_int8(self, bundle: Graphs, threads: int) -> None:
-        if self.placement.provider == "cuda":
-            raise BundleError("precision=int8 runs on the CPU only; use fp32 on cuda")
+    def _open_reduced(self, bundle: Graphs, threads: int, callers: int) -> Session:
+        if self.precision == "bf16":
+            return open_ranker(bundle.graph("ranker"), threads, "openvino", callers, bf16=True)
         if not bundle.graph(INT8).exists():
             raise BundleError(
                 f"{bundle.path}: has no {INT8}.onnx; build it with "
                 "`python -m model_export build --int8`, or serve it with precision=fp32"
             )
-        self._int8 = open_session(bundle.graph(INT8), threads)
-        gate = bundle.manifest.quantisation if isinstance(bundle, Bundle) else None
-        if gate is not None:
-            self.logit_bound = gate.top_k_bound
+        return open_session(bundle.graph(INT8), threads)
 
     def items(self, rows: ItemRows) -> ItemVectors:
         """Run the item tower on (N,) ``schema.item_dtype``; unknown indices become 0."""
@@ -219,8 +221,8 @@ class FoldedModel:
 
     @property
     def has_shortlists(self) -> bool:
-        """Whether it has int8 with a known error bound."""
-        return self._int8 is not None and bool(np.isfinite(self.logit_bound))
+        """Whether it has int8 or bf16 with a known error bound."""
+        return self._reduced is not None and bool(np.isfinite(self.logit_bound))
 
     def explain(
         self,
@@ -248,9 +250,9 @@ class FoldedModel:
         session = self._chosen(precision)
         if precision == "fp32":
             return self._run(session, output, items, history, user)
-        return self._in_int8(session, output, items, history, user)
+        return self._reduced_and_exact(session, output, items, history, user)
 
-    def _in_int8(
+    def _reduced_and_exact(
         self,
         session: Session,
         output: str,
@@ -258,8 +260,8 @@ class FoldedModel:
         history: HistoryRows,
         user: UserRow | None,
     ) -> Floats:
-        """Run in int8; if logits are huge, those in float32 and the others again: the candidates of
-        a call share one quantisation range of 255 steps, which outliers use up."""
+        """Run in int8 or bf16; if logits are huge, those in float32 and the others again: the
+        candidates of a call in int8 share one range of 255 steps, which outliers use up."""
         outputs = ["logit"] if output == "logit" else [output, "logit"]
         answers = self._run_all(session, outputs, items, history, user)
         logit = answers[-1]
@@ -275,9 +277,11 @@ class FoldedModel:
     def _chosen(self, precision: Precision) -> Session:
         if precision == "fp32":
             return self._ranker
-        if self._int8 is None:
-            raise BundleError('this model was loaded without int8: FoldedModel(precision="int8")')
-        return self._int8
+        if self._reduced is None or precision != self.precision:
+            raise BundleError(
+                f'this model was loaded without {precision}: FoldedModel(precision="{precision}")'
+            )
+        return self._reduced
 
     def _run(
         self,
@@ -333,7 +337,7 @@ class FoldedModel:
             USER_TOWER: self._user_tower and self._user_tower.session,
             "history_tower": self._history_tower,
             "ranker": self._ranker,
-            INT8: self._int8,
+            INT8: self._reduced if self.precision == "int8" else None,
         }
         return {
             name: {a.name: (a.type, a.shape) for a in (*s.get_inputs(), *s.get_outputs())}

@@ -12,12 +12,17 @@ from typing import Any, Literal
 
 import onnxruntime
 
+from model_export.bundle import openvino
 from model_export.bundle.errors import BundleError, ProviderError, said
 
-Provider = Literal["cpu", "cuda"]
-ProviderChoice = Literal["cpu", "cuda", "auto"]
+Provider = Literal["cpu", "cuda", "openvino"]
+ProviderChoice = Literal["cpu", "cuda", "openvino", "auto"]
 REBUILD = "rebuild the bundle with `python -m model_export build`"
-PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": openvino.NAME,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +39,20 @@ def open_session(
     provider: Provider = "cpu",
     *,
     tf32: bool = False,
+    bf16: bool = False,
     remedy: str = REBUILD,
 ) -> onnxruntime.InferenceSession:
-    """Open a session. Raises BundleError, or ProviderError if it would run elsewhere."""
+    """Open a session. Raises BundleError, or ProviderError if it would run elsewhere.
+
+    ``tf32`` is for cuda, ``bf16`` for openvino.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # fatal: errors are raised instead
     name = PROVIDERS[provider]
-    wanted: list[Any] = [name]
+    wanted: list[Any] | None = [name]
     if provider == "cuda":
         if name not in onnxruntime.get_available_providers():
             raise ProviderError(
@@ -53,13 +62,19 @@ def open_session(
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         settings = {"use_tf32": str(int(tf32)), "cudnn_conv_algo_search": "HEURISTIC"}
         wanted = [(name, settings)]
+    if provider == "openvino":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        openvino.add_to(options, threads, bf16=bf16)
+        wanted = None  # else onnxruntime ignores the device in ``options``
+    check = "check the driver with nvidia-smi, or set provider=cpu"
+    if provider != "cuda":
+        check = openvino.REMEDY
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=wanted)
     except Exception as error:  # onnxruntime's exceptions have no common base
-        if provider == "cuda":
+        if provider != "cpu":
             raise ProviderError(
-                f"provider=cuda: {graph} cannot run there: {said(error)}; "
-                "check the driver with nvidia-smi, or set provider=cpu"
+                f"provider={provider}: {graph} cannot run there: {said(error)}; {check}"
             ) from error
         raise BundleError(
             f"{graph}: onnxruntime {onnxruntime.__version__} cannot load it: {said(error)}; "
@@ -68,8 +83,7 @@ def open_session(
     in_force = session.get_providers()[0]
     if in_force != name:
         raise ProviderError(
-            f"provider={provider}: onnxruntime put {graph.name} on {in_force} instead; "
-            "check the driver with nvidia-smi, or set provider=cpu"
+            f"provider={provider}: onnxruntime put {graph.name} on {in_force} instead; {check}"
         )
     return session
 

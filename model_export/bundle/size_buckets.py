@@ -1,18 +1,22 @@
-"""Runs a ranker on a GPU at a few padded sizes, its inputs bound to device memory.
+"""Runs a ranker at a few padded sizes: on a GPU, its inputs bound to device memory, or on OpenVINO.
 
-For each new shape a GPU session searches for its kernels; buckets bound their number. Padding is
-exact: an all-zero history row has key and attention zero and adds nothing; padded candidates are
-cut off.
+For each new shape a GPU session searches for its kernels and OpenVINO compiles its own; buckets
+bound their number. Padding is exact: an all-zero history row has key and attention zero and adds
+nothing; padded candidates are cut off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+
+from model_export.bundle.sessions import Provider, open_session
 
 SMALLEST = 16
 
@@ -22,12 +26,44 @@ def bucket(size: int) -> int:
     return max(SMALLEST, 1 << (size - 1).bit_length()) if size else 0
 
 
+def buckets(most: int) -> list[int]:
+    """Every bucket of sizes up to ``most``, 0 included."""
+    return sorted({bucket(size) for size in (0, most, *(1 << n for n in range(most.bit_length())))})
+
+
+class SessionPool:
+    """Sessions of one graph, of which each runs one call at a time; calls take them in turns."""
+
+    def __init__(self, sessions: Sequence[onnxruntime.InferenceSession]) -> None:
+        self._first, self._free = sessions[0], SimpleQueue[onnxruntime.InferenceSession]()
+        for session in sessions:
+            self._free.put(session)
+
+    def get_inputs(self) -> list[Any]:
+        return list(self._first.get_inputs())
+
+    def get_outputs(self) -> list[Any]:
+        return list(self._first.get_outputs())
+
+    def run(self, outputs: list[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        session = self._free.get()
+        try:
+            answers: list[NDArray[Any]] = session.run(outputs, feeds)
+        finally:
+            self._free.put(session)
+        return answers
+
+
 class BucketedSession:
     """A session that pads every symbolic dimension to its bucket."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, device: str) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession | SessionPool, device: str | None = None
+    ) -> None:
+        """``device``: where to bind inputs and outputs, which a pool does not do."""
         self._session, self._device = session, device
         self._shapes = {value.name: value.shape for value in session.get_inputs()}
+        self._cut = {value.name: value.shape for value in session.get_outputs()}
 
     def get_inputs(self) -> list[Any]:
         return list(self._session.get_inputs())
@@ -36,32 +72,58 @@ class BucketedSession:
         return list(self._session.get_outputs())
 
     def run(self, outputs: list[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        sizes: dict[str, int] = {}
-        binding = self._session.io_binding()
+        sizes = {
+            dimension: size
+            for name, array in feeds.items()
+            for dimension, size in zip(self._shapes[name], array.shape, strict=True)
+            if isinstance(dimension, str)
+        }
+        padded = {name: self._padded(name, array) for name, array in feeds.items()}
+        return [
+            answer[tuple(slice(sizes.get(d)) for d in self._cut[name])]
+            for name, answer in zip(outputs, self._run(outputs, padded), strict=True)
+        ]
+
+    def _run(self, outputs: list[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        session = self._session
+        if isinstance(session, SessionPool):
+            return session.run(outputs, feeds)
+        binding = session.io_binding()
         for name, array in feeds.items():
-            sizes |= {
-                dimension: size
-                for dimension, size in zip(self._shapes[name], array.shape, strict=True)
-                if isinstance(dimension, str)
-            }
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(
-                self._padded(name, array), self._device
-            )
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, self._device)
             binding.bind_ortvalue_input(name, value)
         for output in outputs:
             binding.bind_output(output, self._device)
-        self._session.run_with_iobinding(binding)
-        shapes = {value.name: value.shape for value in self._session.get_outputs()}
-        return [
-            value.numpy()[tuple(slice(sizes.get(d)) for d in shapes[name])]
-            for name, value in zip(outputs, binding.get_outputs(), strict=True)
-        ]
+        session.run_with_iobinding(binding)
+        return [value.numpy() for value in binding.get_outputs()]
 
     def _padded(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        padding = [
-            (0, bucket(size) - size if isinstance(dimension, str) else 0)
+        shape = tuple(
+            bucket(size) if isinstance(dimension, str) else size
             for dimension, size in zip(self._shapes[name], array.shape, strict=True)
-        ]
-        if not any(after for _, after in padding):
+        )
+        if shape == array.shape:
             return np.ascontiguousarray(array)
-        return np.pad(array, padding)
+        padded = np.zeros(shape, array.dtype)
+        padded[tuple(map(slice, array.shape))] = array
+        return padded
+
+
+Session: TypeAlias = onnxruntime.InferenceSession | BucketedSession
+
+
+def open_ranker(
+    graph: Path,
+    threads: int,
+    where: Provider,
+    callers: int,
+    *,
+    tf32: bool = False,
+    bf16: bool = False,
+) -> Session:
+    """Open a ranker for ``callers`` threads at once; padded but for the CPU. Raises BundleError."""
+    if where == "openvino":
+        sessions = [open_session(graph, threads, where, bf16=bf16) for _ in range(callers)]
+        return BucketedSession(SessionPool(sessions))
+    session = open_session(graph, threads, where, tf32=tf32)
+    return BucketedSession(session, "cuda") if where == "cuda" else session

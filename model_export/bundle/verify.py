@@ -11,8 +11,8 @@ from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSch
 from model_export.bundle.bundle import REBUILD, Bundle
 from model_export.bundle.errors import BundleError, ParityError, said
 from model_export.bundle.golden import Difference, Golden
-from model_export.bundle.int8_golden import golden_logit_error
 from model_export.bundle.manifest import GOLDEN, INT8, MANIFEST, USER_TOWER
+from model_export.bundle.reduced_golden import golden_logit_error
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.vectors import request_dtype
 
@@ -27,20 +27,22 @@ def verify(path: Path | str) -> tuple[Bundle, Difference]:
     check_signatures(bundle, model)
     difference = check_golden(bundle, model)
     if bundle.manifest.quantisation:
-        _check_int8_runs(bundle, model)
+        check_runs(bundle, model)
     return bundle, difference
 
 
-def _check_int8_runs(bundle: Bundle, model: FoldedModel) -> None:
-    """Check that int8 runs. Its accuracy depends on the processor: see ``check_same_int8``."""
+def check_runs(bundle: Bundle, model: FoldedModel) -> None:
+    """Check that int8 or bf16 runs. Its accuracy depends on the processor: see
+    ``check_same_arithmetic``."""
+    graph = bundle.graph(INT8 if model.precision == "int8" else "ranker")
     try:
         error = golden_logit_error(model, bundle.golden())
     except Exception as failure:  # onnxruntime's own exceptions share no base but Exception
         raise BundleError(
-            f"{bundle.graph(INT8)}: fails while running: {said(failure)}"
+            f"{graph}: fails while running in {model.precision}: {said(failure)}"
         ) from failure
     if not np.isfinite(error):
-        raise BundleError(f"{bundle.graph(INT8)}: returns NaN or infinity; {REBUILD}")
+        raise BundleError(f"{graph}: returns NaN or infinity in {model.precision}; {REBUILD}")
 
 
 def check_signatures(bundle: Bundle, model: FoldedModel) -> None:

@@ -18,7 +18,6 @@ from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import Training
 
 if TYPE_CHECKING:
-    from model_export.build import Int8
     from model_export.quality.held_out import HeldOut
     from training.qin import QIN
 
@@ -62,29 +61,20 @@ def untrained(schema: Path | None, seed: int) -> QIN:
     )
 
 
-def wanted_int8(
+def held_out(
     network: QIN,
     data: Path | None,
-    force: bool,
-    checkpoint: Path | None = None,
-    cache: Path | None = None,
-    users: Path | None = None,
-) -> Int8:
-    """The int8 gate on the rows of ``data``; for a random network, on random rows."""
-    from model_export.build import Int8
-    from model_export.quality.random_rows import random_held_out
-
-    if data is None:
-        return Int8(random_held_out(network), force)
-    return Int8(held_out(network, data, checkpoint, cache, users), force)
-
-
-def held_out(
-    network: QIN, data: Path, checkpoint: Path | None, cache: Path | None, users: Path | None
+    checkpoint: Path | None,
+    cache: Path | None,
+    users: Path | None,
 ) -> HeldOut:
-    """The rows of ``data``; users of its users file or of ``users``, else of the checkpoint's."""
+    """The rows of ``data``; users of its users file or of ``users``, else of the checkpoint's.
+    Random rows without ``data``: for a random network."""
     from model_export.quality.held_out import HeldOut
+    from model_export.quality.random_rows import random_held_out
     from training.checkpoint import USER_INDEX
 
+    if data is None:
+        return random_held_out(network)
     index = None if checkpoint is None else checkpoint / USER_INDEX
     return HeldOut.read(data, network.schema, cache, users, index)

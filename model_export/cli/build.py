@@ -10,7 +10,7 @@ import typer
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.manifest import Training
 from model_export.cli import options
-from model_export.cli.app import print_json, refusals, trained, untrained, wanted_int8
+from model_export.cli.app import held_out, print_json, refusals, trained, untrained
 from model_export.cli.progress import steps
 from model_export.cli.report import calibration_in_words, gate_in_words
 
@@ -22,9 +22,12 @@ def build(
     out: options.Models = Path("var/models"),
     version: options.VersionName = None,
     int8: options.WantsInt8 = False,
+    bf16: options.WantsBf16 = False,
     data: Annotated[
         Path | None,
-        typer.Option(help="With --int8: folder of held-out rows (valid.parquet) and items."),
+        typer.Option(
+            help="With --int8 or --bf16: folder of held-out rows (valid.parquet) and items."
+        ),
     ] = None,
     cache: options.Cache = None,
     users: options.Users = None,
@@ -42,32 +45,36 @@ def build(
     """Fold CHECKPOINT and publish it; fails if an answer is off by more than float32 rounding."""
     if (checkpoint is None) != random:
         raise typer.BadParameter("give either a CHECKPOINT or --random")
-    if int8 and (data is None) != random:
+    gated = int8 or bf16
+    if gated and (data is None) != random:
         raise typer.BadParameter(
-            "--int8 requires --data, held-out rows for its gate (random rows with --random)"
+            f"--{'int8' if int8 else 'bf16'} requires --data, held-out rows for its gate "
+            "(random rows with --random)"
         )
-    if not int8 and (force or data):
-        raise typer.BadParameter("--data and --force require --int8")
+    if not gated and (force or data):
+        raise typer.BadParameter("--data and --force require --int8 or --bf16")
     for option, given in (("--cache", cache), ("--users", users)):
         if given is not None and data is None:
             raise typer.BadParameter(f"{option} requires --data")
     with refusals():
-        from model_export.build import STEPS
+        from model_export.build import STEPS, Bf16, Int8
         from model_export.build import build as build_bundle
 
-        load = "load network and data" if int8 else "load the network"
+        load = "load network and data" if gated else "load the network"
         with steps((load, *STEPS)) as announce:
             announce(load)
             if checkpoint is None:
                 network, training = untrained(schema, seed), Training()
             else:
                 network, training = trained(checkpoint)
+            rows = held_out(network, data, checkpoint, cache, users) if gated else None
             bundle = build_bundle(
                 network,
                 out,
                 version=version,
                 training=training,
-                int8=wanted_int8(network, data, force, checkpoint, cache, users) if int8 else None,
+                int8=Int8(rows, force) if rows and int8 else None,
+                bf16=Bf16(rows, force) if rows and bf16 else None,
                 accept_rounding=accept_rounding,
                 announce=announce,
             )
@@ -76,7 +83,7 @@ def build(
 
 def tell_published(bundle: Bundle, as_json: bool) -> None:
     """Print a published bundle's figures."""
-    parity, gate = bundle.manifest.parity, bundle.manifest.quantisation
+    parity, gate, bf16 = bundle.manifest.parity, bundle.manifest.quantisation, bundle.manifest.bf16
     calibration = bundle.manifest.calibration
     if as_json:
         summary = {"version": bundle.version, "path": str(bundle.path), **parity.model_dump()}
@@ -84,6 +91,8 @@ def tell_published(bundle: Bundle, as_json: bool) -> None:
             summary["calibration"] = calibration.model_dump()
         if gate is not None:
             summary["quantisation"] = gate.model_dump()
+        if bf16 is not None:
+            summary["bf16"] = bf16.model_dump()
         print_json(summary)
         return
     typer.echo(
@@ -95,3 +104,5 @@ def tell_published(bundle: Bundle, as_json: bool) -> None:
         typer.echo(f"calibration: {calibration_in_words(calibration)}")
     if gate is not None:
         typer.echo(f"int8: {gate_in_words(gate)}")
+    if bf16 is not None:
+        typer.echo(f"bf16: {gate_in_words(bf16)}")

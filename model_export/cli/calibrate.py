@@ -24,15 +24,16 @@ def calibrate(
     out: options.Models = Path("var/models"),
     version: options.VersionName = None,
     int8: options.WantsInt8 = False,
+    bf16: options.WantsBf16 = False,
     force: options.Force = False,
     accept_rounding: options.AcceptRounding = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Fit Platt scaling on DATA, fold it into the last layer, and publish the bundle."""
-    if force and not int8:
-        raise typer.BadParameter("--force requires --int8")
+    if force and not (int8 or bf16):
+        raise typer.BadParameter("--force requires --int8 or --bf16")
     with refusals():
-        from model_export.build import STEPS, Int8, build
+        from model_export.build import STEPS, Bf16, Int8, build
         from model_export.quality.calibrate import PICTURE
         from model_export.quality.calibrate import calibrate as fit
 
@@ -49,6 +50,7 @@ def calibrate(
                 version=version,
                 training=training,
                 int8=Int8(rows, force) if int8 else None,
+                bf16=Bf16(rows, force) if bf16 else None,
                 calibration=found.calibration,
                 pictures={PICTURE: found.picture},
                 accept_rounding=accept_rounding,

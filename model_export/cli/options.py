@@ -15,8 +15,17 @@ VersionName = Annotated[
 WantsInt8 = Annotated[
     bool, typer.Option("--int8", help="Add an int8 ranker if it passes its gate on DATA.")
 ]
+WantsBf16 = Annotated[
+    bool,
+    typer.Option(
+        "--bf16",
+        help="Permit bfloat16 if it passes the gate on DATA; requires the extra openvino and "
+        "a processor that has it.",
+    ),
+]
 Force = Annotated[
-    bool, typer.Option("--force", help="With --int8: publish it even if the gate fails.")
+    bool,
+    typer.Option("--force", help="With --int8 or --bf16: publish it even if the gate fails."),
 ]
 AcceptRounding = Annotated[
     bool,

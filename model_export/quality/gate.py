@@ -1,7 +1,8 @@
-"""The int8 gate: measures the differences from float32 on held-out data and limits them.
+"""The gate of int8 and bf16: measures the differences from float32 on held-out data and limits
+them.
 
-Activations are quantised by the range of the whole list, so errors grow with its length. Some lists
-are therefore padded with items of the catalogue to the length of a chunk in service.
+int8 quantises activations by the range of the whole list, so errors grow with its length. Some
+lists are therefore padded with items of the catalogue to the length of a chunk in service.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 
 from model_export.bundle.errors import GateError
 from model_export.bundle.golden import Golden
-from model_export.bundle.int8_golden import golden_logit_error
 from model_export.bundle.manifest import MOST_DELTA_AUC, MOST_MEAN_DELTA_P, QuantisationGate
 from model_export.bundle.rank_correlation import kendall_tau
+from model_export.bundle.reduced_golden import golden_logit_error
 from model_export.bundle.runtime import FoldedModel
 from model_export.quality.held_out import HeldOut, UserList
 from training.catalogue import Catalogue
@@ -28,7 +29,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(slots=True)
 class _Logits:
-    """Logits (C,) of every list, in float32 and in int8."""
+    """Logits (C,) of every list, in float32 and in the reduced precision."""
 
     exact: list[Floats]
     quick: list[Floats]
@@ -46,7 +47,7 @@ class _Logits:
 def measure(
     model: FoldedModel, held_out: HeldOut, golden: Golden, forced: bool
 ) -> QuantisationGate:
-    """Measure a ``model`` with int8, on the same lists every time.
+    """Measure a ``model`` of int8 or bf16, on the same lists every time.
 
     Raises GateError if it fails, unless ``forced``.
     """
@@ -58,10 +59,10 @@ def measure(
     gate = _judged(seen, held_out.name, forced, golden_logit_error(model, golden))
     if not (gate.passed or forced):
         raise GateError(
-            f"version {model.version} is not published: int8 differs too much on {gate.data}: "
-            f"|ΔAUC| {gate.delta_auc:.2g} (at most {MOST_DELTA_AUC:g} is allowed), mean |Δp| "
-            f"{gate.mean_abs_delta_p:.2g} (at most {MOST_MEAN_DELTA_P:g}); publish it without "
-            "--int8, or with --force to accept that"
+            f"version {model.version} is not published: {model.precision} differs too much on "
+            f"{gate.data}: |ΔAUC| {gate.delta_auc:.2g} (at most {MOST_DELTA_AUC:g} is allowed), "
+            f"mean |Δp| {gate.mean_abs_delta_p:.2g} (at most {MOST_MEAN_DELTA_P:g}); publish it "
+            f"without --{model.precision}, or with --force to accept that"
         )
     return gate
 
@@ -75,7 +76,7 @@ def _logits(model: FoldedModel, items: Catalogue, asked: UserList) -> tuple[Floa
     user = model.user(asked.user, asked.request)
     return (
         model.logits(chosen, history, "fp32", user).astype(np.float64),
-        model.logits(chosen, history, "int8", user).astype(np.float64),
+        model.logits(chosen, history, model.precision, user).astype(np.float64),
     )
 
 

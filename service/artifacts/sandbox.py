@@ -17,7 +17,7 @@ import onnxruntime
 import orjson
 
 import service
-from model_export.bundle import plain_files
+from model_export.bundle import openvino, plain_files
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import FileRecord
 from service.artifacts.persisted_state import write_durably
@@ -69,6 +69,12 @@ def encoder() -> Kind:
     """The kind of encoders, whose answers depend on the tokenizer's library, too."""
     tokenizers = f"tokenizers {version_of('tokenizers')}\n".encode()
     return Kind("text.runtime.verify", "python -m text build", MACHINE + tokenizers)
+
+
+def on_openvino() -> Kind:
+    """The kind of models that are to run on OpenVINO, too."""
+    plugin = f"openvino plugin {openvino.release()}\n".encode()
+    return Kind("model_export.bundle.verify_openvino", MODEL.build, MACHINE + plugin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from feature_store.contract import FOUND, FeatureStore, ItemBatch
 from feature_store.options import StoreOptions
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.size_buckets import buckets
 from model_export.bundle.verify import check_golden
 from service.items.item_tower import derive_into
 from service.items.shared_file import TableFile, table_path
@@ -70,7 +71,7 @@ class LoadSteps:
     def run(self) -> LoadedModel:
         """Raises BundleError, StoreError or Stopped."""
         self.progress.enter(State.LOADING, "opening the graphs")
-        model = Execution(self.settings.precision, self.settings.provider).open(self.bundle)
+        model = Execution.of(self.settings).open(self.bundle)
         version = asyncio.run(self._with_table(model))
         self.progress.enter(State.WARMING, "warming up")
         self._warm(version)
@@ -165,16 +166,23 @@ class LoadSteps:
             raise Stopped
 
     def _warm(self, version: LoadedModel) -> None:
-        """Run the graphs at the shapes of recent requests, on rows of the table."""
+        """Run the graphs at the shapes of recent requests, on rows of the table; where shapes are
+        compiled, at all of them, in each thread's session."""
         random, model, columns = np.random.default_rng(0), version.model, version.table.columns
         items = max(1, version.table.count)
         record = np.zeros(1, model.schema.user_dtype)
-        for candidates, past in self.shapes * WARM_ROUNDS:
+        shapes, rounds = self.shapes, WARM_ROUNDS
+        if model.placement.provider == "openvino":
+            lengths = buckets(model.schema.history_length)
+            sizes = buckets(self.settings.chunk_candidates)[1:]
+            shapes = [(rows, length) for length in lengths for rows in sizes]
+            rounds = self.settings.engine_threads
+        for candidates, past in (shape for shape in shapes for _ in range(rounds)):
             history = model.history(columns.gather(random.integers(0, items, past)).vector)
             asked = columns.gather(random.integers(0, items, candidates))
             user = model.user(record)
             model.rank(asked, history, user)
-            if model.precision == "int8":
+            if model.precision != "fp32":
                 model.exact(asked, history, user)  # top-k uses both
 
 

@@ -209,19 +209,23 @@ class Loader:
     async def _prove(self, imported: ImportedBundle, progress: LoadProgress) -> None:
         """Verify the bundle in the sandbox, unless that was done before. BundleError or Stopped."""
         bundle, first = imported.bundle, progress.is_first
-        if sandbox.is_proved(bundle):
+        on_openvino = self._catalog.settings.runs_on_openvino
+        kind = sandbox.on_openvino() if on_openvino else sandbox.MODEL
+        if sandbox.is_proved(bundle, kind):
             return
         progress.enter(State.LOADING, "verifying it in the sandbox")
         niceness = 0 if first else LOWEST
-        self._child = await asyncio.to_thread(sandbox.start, bundle, self._limits, niceness)
+        self._child = await asyncio.to_thread(sandbox.start, bundle, self._limits, niceness, kind)
         try:
-            await self._run(first, sandbox.wait_for_verdict, bundle, self._child, self._limits)
+            await self._run(
+                first, sandbox.wait_for_verdict, bundle, self._child, self._limits, kind
+            )
         finally:
             self._child = None
         if self._stop.is_set():
             raise Stopped
         await self._run(first, self._copies.know, imported.copy)
-        await self._run(first, sandbox.note_proved, bundle)
+        await self._run(first, sandbox.note_proved, bundle, kind)
 
     async def _run(
         self, first: bool, work: Callable[P, T], /, *arguments: P.args, **named: P.kwargs

@@ -1,4 +1,4 @@
-"""Verifies a sample of int8 top-k answers against a complete float32 pass.
+"""Verifies a sample of int8 and bf16 top-k answers against a complete float32 pass.
 
 Runs in the background, on the rows that the answer was computed from. A sample is skipped when its
 table slots have been reused meanwhile.

@@ -270,17 +270,19 @@ class Metrics:
         )
         self.rescored = Counter(
             "qin_top_k_rescored",
-            "Candidates scored again in float32: int8 could not exclude them from the top k.",
+            "Candidates scored again in float32: int8 or bf16 could not exclude them from the "
+            "top k.",
             registry=registry,
         )
         self.top_k_bound = Counter(
             "qin_top_k_out_of_bound",
-            "Lists scored in float32, because their int8 error exceeded the gate's bound.",
+            "Lists scored in float32, because their int8 or bf16 error exceeded the gate's bound.",
             registry=registry,
         )
         self.rechecks = Counter(
             "qin_top_k_rechecks",
-            "Int8 top-k answers against a full pass: equal, different, passed_over or failed.",
+            "Int8 and bf16 top-k answers against a full pass: equal, different, passed_over or "
+            "failed.",
             ["result"],
             registry=registry,
         )

@@ -57,8 +57,8 @@ class Ranking:
         self.scores: Floats = np.empty(candidates, np.float32)  # (C,) probabilities
         self.scores.fill(np.nan)
         self.scored: NDArray[np.bool_] | None = None  # (K,) all, or those top-k did not rule out
-        if model.precision == "int8":
-            self.logits: Floats = np.empty((2, candidates), np.float32)  # int8, float32: for top-k
+        if model.precision != "fp32":  # for top-k: in the model's precision, and in float32
+            self.logits: Floats = np.empty((2, candidates), np.float32)
         self._rows: HistoryRows | None = None
         self._user_row: UserRow | None = None
 
@@ -84,7 +84,7 @@ class Ranking:
 
     @property
     def is_shortlisted(self) -> bool:
-        """Whether top-k ruled out candidates by their int8 scores."""
+        """Whether top-k ruled out candidates by their int8 or bf16 scores."""
         return self.scored is not None and not self.scored.all()
 
     @property
@@ -101,11 +101,11 @@ class Ranking:
         """(·, D) of these candidates."""
         return self.items.gather(chosen + self._history).vector
 
-    def score_int8(self, start: int, end: int) -> None:
-        """int8 logits alone, into ``logits[0]``."""
-        chosen = self.known[start:end]
+    def score_reduced(self, start: int, end: int) -> None:
+        """int8 or bf16 logits alone, into ``logits[0]``."""
+        chosen, low = self.known[start:end], self.model.precision
         items = self._items(chosen)
-        self.logits[0, chosen] = self.model.logits(items, self.rows, "int8", self._user_row)
+        self.logits[0, chosen] = self.model.logits(items, self.rows, low, self._user_row)
 
     def rescore(self, chosen: Positions, start: int, end: int) -> None:
         """float32 scores and logits of these candidates."""

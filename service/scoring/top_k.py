@@ -1,8 +1,8 @@
-"""Finds the exact k best of a list at nearly the cost of int8.
+"""Finds the exact k best of a list at nearly the cost of int8 or bf16.
 
-All candidates are scored in int8; those that its error bound cannot rule out of the k best are
-scored again in float32. If the error of one of them exceeds the bound, the bound does not hold for
-this list, and all of it is scored in float32.
+All candidates are scored in the reduced precision; those that its error bound cannot rule out of
+the k best are scored again in float32. If the error of one of them exceeds the bound, the bound
+does not hold for this list, and all of it is scored in float32.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ async def rank_best(ranking: Ranking, k: int, run: ScoringRun, metrics: Metrics)
     if 2 * k > len(known) or not ranking.model.has_shortlists:  # see ``shortlist``
         await run.run(ranking.rank_exactly, len(known))
         return
-    await run.run(ranking.score_int8, len(known))
+    await run.run(ranking.score_reduced, len(known))
     short = shortlist(ranking.logits[0, known], k, bound)
     chosen: Positions = known[short]
     metrics.rescored.inc(len(chosen))

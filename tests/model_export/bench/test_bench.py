@@ -20,11 +20,12 @@ from model_export.bench.floors import floors
 from model_export.bench.graphs import Folded, SharedUser, write_graphs
 from model_export.bench.interleave import LEAST, ROUNDS, medians
 from model_export.bench.request import ITEMS, Request, random_items
-from model_export.bench.run import TIMED, run
+from model_export.bench.run import BF16, TIMED, run
 from model_export.bench.subjects import published, random_weights, trained
 from model_export.bench.unfolded import Published
 from model_export.bench.work import work
 from model_export.build import build
+from model_export.bundle import openvino
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from model_export.graphs.folded_network import FoldedNetwork
@@ -56,11 +57,13 @@ def result() -> dict[str, Any]:
 
 def test_every_variant_of_every_case_is_timed(result: dict[str, Any]) -> None:
     assert json.loads(json.dumps(result)) == result
+    has_bf16 = openvino.is_installed() and openvino.has_bf16()
     cases = [(case["candidates"], case["history"]) for case in result["cases"]]
     assert cases == [(3, 5), (512, 5), (512, 20)]
     for case in result["cases"]:
         assert all(case[f"{name}_ms"] > 0 for name in TIMED)
-        assert set(case["repeats"]) == set(TIMED)
+        assert set(case["repeats"]) == {*TIMED, *([BF16] if has_bf16 else [])}
+        assert (case[f"{BF16}_ms"] is not None) is has_bf16
         assert case["eager_over_folded_fp32"] == case["eager_ms"] / case["folded_fp32_ms"]
         assert 0 < case["max_abs_error_fp32"] < 2e-6 < case["max_abs_error_int8"] < 0.5
         assert 0.8 < case["rank_correlation_int8"] <= 1

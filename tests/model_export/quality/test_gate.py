@@ -14,7 +14,7 @@ from feature_store.contract import ItemRows
 from model_export.build import STEPS, Int8, build
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError, GateError
-from model_export.bundle.int8_golden import check_same_int8, golden_logit_error
+from model_export.bundle.reduced_golden import check_same_arithmetic, golden_logit_error
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.verify import verify
 from model_export.graphs import ranker
@@ -154,10 +154,10 @@ def test_the_products_alone_are_int8(quantised: Bundle) -> None:
 def test_another_arithmetic_than_the_gates_is_noticed(quantised: Bundle) -> None:
     model, golden = FoldedModel(quantised, precision="int8"), quantised.golden()
     recorded = quantised.manifest.quantisation
-    assert check_same_int8(model, golden, recorded) == golden_logit_error(model, golden)
+    assert check_same_arithmetic(model, golden, recorded) == golden_logit_error(model, golden)
     elsewhere = recorded.model_copy(update={"golden_logit_error": recorded.golden_logit_error / 10})
     with pytest.raises(BundleError, match="this processor computes it differently"):
-        check_same_int8(model, golden, elsewhere)
+        check_same_arithmetic(model, golden, elsewhere)
 
 
 def test_lists_hold_every_row_once_with_its_users_history(held_out: HeldOut) -> None:

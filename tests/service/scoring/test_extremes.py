@@ -19,9 +19,10 @@ from model_export.bundle.vectors import ItemVectors
 from service.lifecycle.rollback_monitor import FEWEST_FAILURES, Bounds, RollbackWindow
 from service.models.loaded_model import LoadedModel
 from service.state import ServiceState
+from tests.openvino import needs_bf16, needs_plugin
 from tests.service.in_process import client_of, metric, opened
 from tests.service.live import until
-from tests.service.quantised import with_int8
+from tests.service.quantised import with_bf16, with_int8
 from tests.service.world import SMALL, World, make_world
 
 # With this network scores overflow by way of a history from 1e4 on, and by themselves from 1e6 on.
@@ -45,6 +46,11 @@ def wide_world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def int8_world(wide_world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     return with_int8(wide_world, tmp_path_factory.mktemp("int8"))
+
+
+@pytest.fixture(scope="module")
+def bf16_world(wide_world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return with_bf16(wide_world, tmp_path_factory.mktemp("bf16"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +98,19 @@ def content(of: float) -> list[float]:
     return [of if at % 2 else -of for at in range(6)]
 
 
-@pytest.fixture(params=["fp32", "int8"])
-async def asking(
-    request: pytest.FixtureRequest, wide_world: World, int8_world: World
-) -> AsyncIterator[Asking]:
-    world = wide_world if request.param == "fp32" else int8_world
-    async with opened(world, precision=request.param) as state, client_of(state) as client:
+@pytest.fixture(
+    params=[
+        "fp32 cpu",
+        "int8 cpu",
+        pytest.param("fp32 openvino", marks=needs_plugin),
+        pytest.param("bf16 openvino", marks=needs_bf16),
+    ]
+)
+async def asking(request: pytest.FixtureRequest, wide_world: World) -> AsyncIterator[Asking]:
+    precision, provider = request.param.split()
+    world = wide_world if precision == "fp32" else request.getfixturevalue(f"{precision}_world")
+    chosen = {"precision": precision, "provider": provider}
+    async with opened(world, **chosen) as state, client_of(state) as client:
         yield Asking(state, client)
         await client.delete(f"/v1/items/{HUGE}")
 
