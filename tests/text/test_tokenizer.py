@@ -54,7 +54,8 @@ def test_a_cut_text_has_the_first_tokens_of_the_whole(
     text=st.lists(st.text("der Hund\n1läuf🙂", max_size=300)).map("".join),
     longest=st.integers(3, 200),
 )
-@example(text="Hund" * 2000, longest=200)  # one word
+@example(text="Hund" * 2000, longest=5)  # one word, cut within a token
+@example(text="Hund" * 2000, longest=200)
 @example(text="🙂" * 2000, longest=200)  # of four tokens a character
 @example(text=" " * 5000 + "Hund", longest=150)
 def test_a_text_that_is_tokenised_in_growing_pieces_has_the_first_tokens_of_the_whole(
