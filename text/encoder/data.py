@@ -161,7 +161,8 @@ def mine(
     skipped = min(SKIPPED, wanted // 4)
     mined = np.empty((len(queries), wanted - skipped), np.int64)
     for start in range(0, len(queries), BLOCK):
-        scores = vectors[queries[start : start + BLOCK]] @ vectors[passages].T
+        near_by = vectors[queries[start : start + BLOCK]] @ vectors[passages].T
+        scores = near_by.astype(np.float64)  # exact less FARTHER
         for row, own in enumerate(scores, start):
             own[label != label[row]] -= FARTHER
             own[family == family[row]] = -np.inf

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.text.encoder.test_batches import tokens_of
@@ -18,6 +18,7 @@ from text.encoder import data
 
 
 @settings(deadline=None, max_examples=60)
+@example(count=57, families=7, seed=91717)  # cosines that differ in their last bit alone
 @given(count=st.integers(12, 90), families=st.integers(3, 30), seed=st.integers(0, 2**31))
 def test_hard_negatives_are_the_nearest_of_the_label_but_the_very_nearest(
     count: int, families: int, seed: int
