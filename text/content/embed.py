@@ -1,8 +1,8 @@
 """Embeds a table of items: its rows with their content, of which only changed ones are encoded.
 
 Pieces of rows are written one by one to ``.NAME.run`` beside the table, and joined at the end. A
-run that is killed goes on after its last piece, with the same bytes in the end: the texts of a
-piece are encoded together, whichever run does it.
+run that is killed goes on after its last piece, with the same bytes in the end, since the texts of
+a piece are encoded together in each run.
 """
 
 from __future__ import annotations

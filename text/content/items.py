@@ -117,8 +117,8 @@ class ItemTexts:
     def batches(
         self, rows: int, start: int = 0, carried: Sequence[str] = ()
     ) -> Iterator[ItemBatch]:
-        """Yield the items from row ``start`` on, ``rows`` at a time whatever the files' own groups
-        are. Raises DataFileError, which names the row."""
+        """Yield the items from row ``start`` on, ``rows`` at a time, across the files'
+        row groups. Raises DataFileError, which names the row."""
         columns = list(dict.fromkeys([*self.texts, *self.given, *carried]))
         for first, table in self._tables(columns, rows, start):
             arrays = {name: table[name].combine_chunks() for name in columns}

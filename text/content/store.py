@@ -1,8 +1,8 @@
 """Writes a table's contents to a feature store: records that differ alone, with its change feed.
 
-Items of the store get the content alone, whatever else their record has. Others are inserted where
-the table has all of the schema's columns. Nothing is kept of the progress: what a killed run has
-written does not differ any more.
+Of items that the store has, the content alone is replaced; others are inserted where the table has
+all of the schema's columns. Nothing is kept of the progress: what a killed run has written does not
+differ any more.
 """
 
 from __future__ import annotations
