@@ -57,24 +57,48 @@ def synthesize(
     embedding: Annotated[int | None, typer.Option(min=1, help="Content embedding size.")] = None,
     history: Annotated[int | None, typer.Option(min=1, help="History length L.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CORPUS", help="Items with their texts from a folder of `text corpus build`."
+        ),
+    ] = None,
+    least_tags: Annotated[
+        int, typer.Option(min=1, help="With --catalogue: tags that an item must have.")
+    ] = 4,
+    cold: Annotated[
+        int | None, typer.Option(min=4, help="With --catalogue: rows of cold items alone.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write synthetic data in the challenge's format; print the best AUC that a model can reach."""
     from training.synthesis_sizes import SIZES
     from training.synthesize import synthesize as run
+    from training.tagged_items import TaggedItems
 
-    counts = given(train=train, valid=valid, test=test, items=items, tags=tags)
+    if catalogue and (preset != "demo" or items or tags):
+        raise typer.BadParameter("not with --preset, --items or --tags", param_hint="--catalogue")
+    if cold and not catalogue:
+        raise typer.BadParameter("requires --catalogue", param_hint="--cold")
+    counts = given(train=train, valid=valid, test=test, items=items, tags=tags, cold=cold)
     changed = counts | given(embedding=embedding, history=history)
     with exit_on_error(), writing(out), progress() as on_progress:
-        sizes = dataclasses.replace(SIZES[preset], **changed)
-        truth = run(out, sizes, seed, on_progress)
+        sizes = dataclasses.replace(SIZES["catalogue" if catalogue else preset], **changed)
+        tagged = TaggedItems.read(catalogue, least_tags) if catalogue else None
+        truth = run(out, sizes, seed, on_progress, tagged)
     if as_json:
         print(json.dumps(dataclasses.asdict(truth)))
-    else:
+        return
+    screen.print(
+        f"{out}: {sizes.train:,} training rows, {truth.sizes.items:,} items, "
+        f"{truth.positives_train:.1%} positive; "
+        f"best AUC any model could reach on valid: {truth.best_auc_valid:.4f}",
+        markup=False,
+    )
+    if tagged:
         screen.print(
-            f"{out}: {sizes.train:,} training rows, {sizes.items:,} items, "
-            f"{truth.positives_train:.1%} positive; "
-            f"best AUC any model could reach on valid: {truth.best_auc_valid:.4f}",
+            f"{truth.cold_items:,} cold items, {truth.cold_items_of_one_language:,} of them with "
+            f"{list(tagged.texts)[1]} texts alone; best AUC on cold: {truth.best_auc_cold:.4f}",
             markup=False,
         )
 

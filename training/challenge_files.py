@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from training.click_model import Indices, Items
+from training.tagged_items import TaggedItems
 
 
 def write_items(folder: Path, items: Items) -> None:
@@ -31,6 +32,29 @@ def write_items(folder: Path, items: Items) -> None:
     }
     pq.write_table(pa.table(info), folder / "item_info.parquet", compression="zstd")
     pq.write_table(pa.table(feature), folder / "item_feature.parquet", compression="zstd")
+
+
+def write_catalogue(
+    folder: Path, items: Items, catalogue: TaggedItems, alone: NDArray[np.bool_]
+) -> None:
+    """Write ``item_text``, ``item_planted`` and ``item_feature`` (row n is item n + 1).
+
+    alone (N,): items of which only the text in the second language is written.
+    """
+    ids = pa.array(np.arange(1, len(items.latent)))
+    texts = {"item_id": ids, "name": pa.array(catalogue.names)}
+    for number, (lang, own) in enumerate(catalogue.texts.items()):
+        shown = [None if hide and number != 1 else t for t, hide in zip(own, alone, strict=True)]
+        texts[f"text_{lang.replace('-', '_')}"] = pa.array(shown, pa.string())
+    planted = {"item_id": ids, "item_emb_d128": _lists(items.content[1:].astype(np.float64))}
+    feature = {
+        "item_id": ids,
+        "item_title": pa.array(catalogue.names),
+        "likes_level": pa.array(items.levels[1:, 0]),
+        "views_level": pa.array(items.levels[1:, 1]),
+    }
+    for name, columns in (("text", texts), ("planted", planted), ("feature", feature)):
+        pq.write_table(pa.table(columns), folder / f"item_{name}.parquet", compression="zstd")
 
 
 def write_users(folder: Path, ids: Indices, index: Indices, country: Indices) -> None:

@@ -14,7 +14,7 @@ interests and one click in four. The AUC of P itself is the best that any model 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ Indices = NDArray[np.int64]
 LATENT = 4  # K
 AFFINITY, POPULARITY = 2.5, 1.0  # A, B
 POSITIVES = 0.25
-COLD_ITEMS, COLD_ROWS = 0.08, 0.05  # of the catalogue; of the rows that may show cold items
+COLD_ITEMS = 0.08  # share of the catalogue
 PREFERENCE, CHOICES = 3.0, 8  # a click selects from so many items, by interest
 KEPT = 0.99  # correlation of interest from one click to the next
 SHRINKAGE = 6.0  # S, in clicks
@@ -62,11 +62,32 @@ class Users:
 def plant_items(rng: np.random.Generator, count: int, tags: int, slots: int, size: int) -> Items:
     """Draw ``count`` items, tags 1 … ``tags``, content embeddings of ``size`` numbers."""
     latent = _directions(rng, count)
-    share = np.arange(1, count + 1) ** -0.7  # a mild Zipf
-    popularity = np.log(share)[rng.permutation(count)]
-    popularity = ((popularity - popularity.mean()) / max(popularity.std(), 1e-9)).astype(np.float32)
+    popularity = _popularity(rng, count)
     cold = np.zeros(count, bool)
     cold[rng.permutation(count)[: max(1, round(COLD_ITEMS * count))]] = True
+    items = _items_of(rng, latent, popularity, cold, size)
+    return replace(items, tags=_padded(_tags(rng, latent, tags, slots)))
+
+
+def items_of_tastes(
+    rng: np.random.Generator, latent: Floats, cold: NDArray[np.bool_], size: int
+) -> Items:
+    """Draw all else of items of given latent vectors (N, K), of norm √K; they have no tags."""
+    return _items_of(rng, latent, _popularity(rng, len(latent)), cold, size)
+
+
+def _popularity(rng: np.random.Generator, count: int) -> Floats:
+    share = np.arange(1, count + 1) ** -0.7  # a mild Zipf
+    popularity = np.log(share)[rng.permutation(count)]
+    standard: Floats
+    standard = ((popularity - popularity.mean()) / max(popularity.std(), 1e-9)).astype(np.float32)
+    return standard
+
+
+def _items_of(
+    rng: np.random.Generator, latent: Floats, popularity: Floats, cold: NDArray[np.bool_], size: int
+) -> Items:
+    count = len(latent)
     reveal = rng.standard_normal((LATENT, size), np.float32) / np.sqrt(LATENT)
     content = latent @ reveal + 0.25 * rng.standard_normal((count, size), np.float32)
     content *= rng.uniform(1 / STRETCH, STRETCH, (count, 1))  # norms vary, as the challenge's
@@ -76,7 +97,7 @@ def plant_items(rng: np.random.Generator, count: int, tags: int, slots: int, siz
         _padded(latent),
         _padded(popularity),
         _padded(cold),
-        _padded(_tags(rng, latent, tags, slots)),
+        np.zeros((count + 1, 0), np.int64),
         _padded(content.astype(np.float32)),
         _padded(levels),
     )
@@ -120,11 +141,11 @@ class ClickModel:
             users.interest += np.float32(np.sqrt(1 - KEPT**2)) * _normal(rng, count)
         users.history = np.hstack([users.history, clicked])[:, -self.history_length :]
 
-    def candidates(self, rng: np.random.Generator, users: int, rows: int, *, cold: bool) -> Indices:
-        """Draw (users, rows) items, popular ones more often; with ``cold``, a few cold ones."""
+    def candidates(self, rng: np.random.Generator, users: int, rows: int, cold: float) -> Indices:
+        """Draw (users, rows) items, popular ones more often, a share ``cold`` of cold ones."""
         target = self._popular(rng, (users, rows))
         if cold:
-            shown = rng.random(target.shape) < COLD_ROWS
+            shown = rng.random(target.shape) < cold
             target = np.where(shown, rng.choice(self._cold, target.shape), target)
         return target
 
@@ -152,7 +173,7 @@ class ClickModel:
     def _calibrate(self, rng: np.random.Generator) -> None:
         users = self.new_users(rng, 8192)
         self.scale = float(1 / np.sqrt((self._interest(users.history) ** 2).mean()))
-        target = self.candidates(rng, 8192, 8, cold=False)
+        target = self.candidates(rng, 8192, 8, 0.0)
         low, high = -20.0, 20.0
         for _ in range(40):  # bisection: the share of clicks rises with the intercept
             self.intercept = (low + high) / 2

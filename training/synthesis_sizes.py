@@ -35,6 +35,8 @@ class SynthesisSizes:
     context_width: int = Field(default=8, ge=1, le=4096, description="of each level")
     rows_per_user: int = Field(default=4, ge=1, description="in the training rows")
     taste: bool = Field(default=False, description="clicks depend on user and request, too")
+    catalogue: bool = Field(default=False, description="items of a text corpus, without tags")
+    cold: int = Field(default=0, ge=0, description="held-out rows of cold items alone")
     user_width: int = Field(default=8, ge=1, le=4096, description="of each of their features")
 
     @property
@@ -83,22 +85,27 @@ class SynthesisSizes:
             item=(
                 *(levels if self.taste else ()),
                 Categorical(name="item_id", vocabulary=self.items + 1, width=width),
-                CategoricalList(
-                    name="item_tags",
-                    kind="categorical_list",
-                    vocabulary=self.tags + 1,
-                    slots=self.tag_slots,
-                    width=width,
-                ),
+                *(() if self.catalogue else (self._tags,)),
                 Dense(name="item_emb_d128", kind="dense", size=self.embedding, width=width),
             ),
             context=levels,
+        )
+
+    @property
+    def _tags(self) -> CategoricalList:
+        return CategoricalList(
+            name="item_tags",
+            kind="categorical_list",
+            vocabulary=self.tags + 1,
+            slots=self.tag_slots,
+            width=self.item_width,
         )
 
 
 SIZES = {
     "demo": SynthesisSizes(),
     "taste": SynthesisSizes(taste=True, rows_per_user=40),
+    "catalogue": SynthesisSizes(catalogue=True, embedding=128, cold=20_000),
     "challenge": SynthesisSizes(
         train=3_600_000,
         valid=10_000,

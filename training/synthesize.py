@@ -4,6 +4,9 @@
 columns and types (without the unused BERT and CLIP embeddings of ``item_feature``),
 ``schema.yaml``, and ``truth.json`` with the best AUC that any model can reach. With ``taste``,
 also ``user_info``, columns of requests, and ``plain.yaml``, the schema without their features.
+With a catalogue, the items are those of a text corpus: ``item_text`` has their texts,
+``item_planted`` the content embeddings that would be known if the taste were, and ``cold`` has
+labelled rows of cold items alone. What makes content of the texts writes ``item_info``.
 The same seed and sizes give the same rows.
 """
 
@@ -15,17 +18,26 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.challenge_files import RowFile, write_items, write_users
-from training.click_model import ClickModel, Indices, Users, plant_items, sigmoid
+from training.challenge_files import RowFile, write_catalogue, write_items, write_users
+from training.click_model import (
+    ClickModel,
+    Indices,
+    Items,
+    Users,
+    items_of_tastes,
+    plant_items,
+    sigmoid,
+)
 from training.metrics import auc
 from training.progress import OnProgress, no_progress
 from training.synthesis_sizes import SIZES, SynthesisSizes
+from training.tagged_items import TaggedItems
 from training.taste import Requests, Taste
 
 __all__ = ["SIZES", "SynthesisError", "SynthesisSizes", "Truth", "synthesize"]
@@ -34,7 +46,10 @@ ROWS_PER_USER = 4  # of valid and test
 BLOCK_USERS = 8192  # drawn and written together: one row group
 RETURNING = 0.5  # share of users of valid and test that are also in train
 LATER_CLICKS = 4  # of a returning user since train
-SPLITS = ("train", "valid", "test")
+ALONE = 0.5  # share of a catalogue's cold items that have a text in the second language alone
+COLD = "cold"  # a split of cold items alone
+SPLITS = ("train", "valid", "test", COLD)
+COLD_ROWS = {"valid": 0.05, "test": 0.05, COLD: 1.0}  # share of the rows that show cold items
 ITEMS, CLICKS, ROWS, TASTE, REQUESTS = range(5)  # streams of random numbers
 
 
@@ -52,6 +67,9 @@ class Truth:
     seed: int
     sizes: SynthesisSizes
     best_auc_valid_without_features: float | None = None  # of user and request
+    best_auc_cold: float | None = None  # with a catalogue: of cold.parquet
+    cold_items: int | None = None
+    cold_items_of_one_language: int | None = None  # the corpus's second
 
 
 def synthesize(
@@ -59,24 +77,31 @@ def synthesize(
     sizes: SynthesisSizes | None = None,
     seed: int = 0,
     on_progress: OnProgress = no_progress,
+    catalogue: TaggedItems | None = None,
 ) -> Truth:
-    """Write the files into ``out``, replacing existing ones; return the ground truth."""
-    sizes = sizes or SIZES["demo"]
+    """Write the files into ``out``, replacing existing ones; return the ground truth.
+
+    With ``catalogue``, sizes are of ``catalogue``, and the number of items is its own.
+    """
+    sizes = sizes or SIZES["catalogue" if catalogue else "demo"]
+    if catalogue:
+        sizes = replace(sizes, items=len(catalogue), catalogue=True)
     schema = sizes.schema
     out.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".synthesis-", dir=out))
     try:
-        items = plant_items(
-            np.random.default_rng([seed, ITEMS]),
-            sizes.items,
-            sizes.tags,
-            sizes.tag_slots,
-            sizes.embedding,
-        )
+        rng = np.random.default_rng([seed, ITEMS])
+        items = _items(rng, sizes, catalogue)
         clicks = ClickModel(items, sizes.history, np.random.default_rng([seed, CLICKS]))
-        write_items(partial, items)
+        alone = None
+        if catalogue:
+            alone = catalogue.cold & (rng.random(len(catalogue)) < ALONE)
+            write_catalogue(partial, items, catalogue, alone)
+        else:
+            write_items(partial, items)
         taste = _taste(clicks, sizes, seed) if sizes.taste else None
         splits = [_Split(clicks, sizes, split, seed, taste) for split in SPLITS]
+        splits = [split for split in splits if split.rows]
         made = {
             split.name: _write(partial / f"{split.name}.parquet", split, on_progress)
             for split in splits
@@ -98,6 +123,9 @@ def synthesize(
             seed=seed,
             sizes=sizes,
             best_auc_valid_without_features=without,
+            best_auc_cold=made[COLD].best_auc(COLD) if COLD in made else None,
+            cold_items=int(items.cold.sum()) if catalogue else None,
+            cold_items_of_one_language=None if alone is None else int(alone.sum()),
         )
         (partial / "schema.yaml").write_text(schema.to_yaml(), encoding="utf-8")
         (partial / "truth.json").write_text(json.dumps(asdict(truth), indent=2) + "\n")
@@ -107,6 +135,12 @@ def synthesize(
         return truth
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _items(rng: np.random.Generator, sizes: SynthesisSizes, catalogue: TaggedItems | None) -> Items:
+    if catalogue:
+        return items_of_tastes(rng, catalogue.latent(rng), catalogue.cold, sizes.embedding)
+    return plant_items(rng, sizes.items, sizes.tags, sizes.tag_slots, sizes.embedding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +201,8 @@ class _Split:
             if self.name != "train":
                 number += self._first_number
                 self._return(rng, block, users, number)
-            cold = self.name != "train"
-            target = self.clicks.candidates(rng, len(number), self.rows_per_user, cold=cold)
+            cold = COLD_ROWS.get(self.name, 0.0)
+            target = self.clicks.candidates(rng, len(number), self.rows_per_user, cold)
             logit = self.clicks.logit(users.history, target)
             requests, probability, best = None, sigmoid(logit), sigmoid(logit)
             if self.taste:
@@ -209,7 +243,7 @@ def _taste(clicks: ClickModel, sizes: SynthesisSizes, seed: int) -> Taste:
     users = sum(_Split(clicks, sizes, split, seed).users for split in SPLITS)
     taste = Taste(rng, users, sizes.train_users)
     sample = clicks.new_users(rng, 8192)
-    target = clicks.candidates(rng, 8192, 8, cold=False)
+    target = clicks.candidates(rng, 8192, 8, 0.0)
     requests = Requests.draw(rng, target.shape)
     logit = clicks.logit(sample.history, target)
     number = rng.integers(0, users, 8192)

@@ -113,6 +113,10 @@ class Corpus:
     ) -> pa.Table:
         return self._read("labels", task=task, lang=lang, split=split)
 
+    def items(self, lang: str | None = None, split: str | None = None) -> pa.Table:
+        """Read items with tags; those of an id are one item in several languages."""
+        return self._read("items", lang=lang, split=split)
+
     def documents(self, task: str, lang: str | None = None, split: str | None = None) -> pa.Table:
         """Read the documents of a task; those of ``long`` belong to no queries."""
         return self._read("documents", task=task, lang=lang, split=split)

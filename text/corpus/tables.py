@@ -35,6 +35,9 @@ SCHEMAS = {
     ),
     "documents": pa.schema([*_texts("task", "id", "lang", "text", "source", "split"), _WORDS]),
     "labels": pa.schema(_texts("task", "lang", "text", "label", "source", "split")),
+    "items": pa.schema(
+        [*_texts("id", "lang", "text"), ("tags", pa.list_(_TEXT)), *_texts("source", "split")]
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from text.corpus.collection import Judged
 from text.corpus.duplicates import Verdict, words
 from text.corpus.entry import Entry
 from text.corpus.graded import LEAST_TAGS, Tagged
+from text.corpus.items import ItemWriter
 from text.corpus.tables import Tables
 
 LONG_WORDS = 600  # about 1,000 tokens
@@ -43,6 +44,10 @@ class Tasks:
     _frequency: Counter[str] = field(default_factory=Counter)
     _others: Counter[str] = field(default_factory=Counter)
     _labelled: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    _items: ItemWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._items = ItemWriter(self.tables)
 
     def add(self, entry: Entry, judged: Sequence[Judged]) -> None:
         parts: dict[str, dict[str, Judged]] = defaultdict(dict)
@@ -56,6 +61,7 @@ class Tasks:
         if "names" in entry.meta:
             self._package(entry, parts, texts)
         self._labels(entry, texts)
+        self._items.add(entry, parts)
         self._pages(entry, judged, parts["page"])
         self._given(entry, judged)
 

@@ -23,6 +23,7 @@ def test_every_table_has_the_columns_of_its_schema(corpus: Corpus) -> None:
         "labels": corpus.labels(),
         "documents": corpus.documents("keywords"),
         "queries": corpus.retrieval("keywords", "en").queries,
+        "items": corpus.items(),
     }
     for name, table in tables.items():
         assert table.schema.names == SCHEMAS[name].names

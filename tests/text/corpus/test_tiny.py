@@ -48,3 +48,10 @@ def test_a_repeated_pair_is_left_out(tmp_path: Path) -> None:
     found = [pair["text_b"] for pair in corpus.pairs().to_pylist()]
     assert found == ["eins von allen", "jemand von ihnen"]
     assert corpus.about["refused"]["mine"]["pair: duplicate"] == 2
+
+
+def test_sentences_with_a_class_are_items(tiny: Corpus) -> None:
+    items = tiny.items()
+    assert items.num_rows == 96 * len(LANGUAGES)
+    assert {tuple(tags) for tags in items["tags"].to_pylist()} >= {("label::music",)}
+    assert tiny.items("de", "test").num_rows == 24

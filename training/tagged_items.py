@@ -1,0 +1,114 @@
+"""Reads the items of a text corpus; plants a taste that follows from their tags.
+
+A corpus's ``items.parquet`` has items that people tagged, such as packages, with a text in each of
+several languages. A tag counts by its rarity, ln(N / items that have it), if several items have it.
+The latent vectors are the items' first K principal components over these tags, each scaled to the
+same variance, then to norm √K: what most divides the items, which their words say, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from feature_store.parquet.columns import DataFileError
+from feature_store.wording import worded
+from training.click_model import LATENT, Floats
+
+TABLE, ABOUT = "items.parquet", "corpus.json"
+COLUMNS = ("id", "lang", "text", "tags", "split")
+TRAINING = "train"  # split of items that are warm
+AGAIN = "build the corpus again: python -m text corpus build"
+SHARED = 0.002  # least share of the items that have a tag which counts, and two items
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaggedItems:
+    """N items with a text in the corpus's first two languages at least; warm ones first."""
+
+    names: list[str]  # (N,) as the corpus has them
+    tags: list[list[str]]  # (N,)
+    texts: dict[str, list[str | None]]  # language -> (N,), languages in the corpus's order
+    cold: NDArray[np.bool_]  # (N,) not of the corpus's training split
+
+    @classmethod
+    def read(cls, corpus: Path, least_tags: int = 1) -> Self:
+        """Read the items that have so many tags. Raises DataFileError."""
+        languages = _languages(corpus / ABOUT)
+        needed = set(languages[:2])
+        found: dict[str, dict[str, str]] = {}
+        about: dict[str, tuple[list[str], bool]] = {}
+        for row in _rows(corpus / TABLE):
+            if len(row["tags"]) >= least_tags:
+                found.setdefault(row["id"], {})[row["lang"]] = row["text"]
+                about[row["id"]] = sorted(row["tags"]), row["split"] != TRAINING
+        kept = [name for name, texts in found.items() if needed <= texts.keys()]
+        kept.sort(key=lambda name: (about[name][1], name))
+        cold = np.array([about[name][1] for name in kept], np.bool_)
+        if not cold.any() or cold.all():
+            raise DataFileError(
+                f"{corpus / TABLE}: {len(kept)} items with texts in {' and '.join(needed)} and at "
+                f"least {least_tags} tags, {int(cold.sum())} of them held out; some of both are "
+                "needed"
+            )
+        return cls(
+            kept,
+            [about[name][0] for name in kept],
+            {lang: [found[name].get(lang) for name in kept] for lang in languages},
+            cold,
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def latent(self, rng: np.random.Generator) -> Floats:
+        """Compute the latent vectors (N, K), turned at random. Raises DataFileError."""
+        counts = Counter(tag for own in self.tags for tag in own)
+        least = max(2, SHARED * len(self))
+        known = {tag: n for n, tag in enumerate(sorted(t for t in counts if counts[t] >= least))}
+        has = np.zeros((len(self), len(known)))
+        for row, own in enumerate(self.tags):
+            has[row, [known[tag] for tag in own if tag in known]] = 1
+        weighted = has * np.log(len(self) / np.maximum(has.sum(0), 1))
+        weighted -= weighted.mean(0)
+        variances, axes = np.linalg.eigh(weighted.T @ weighted / len(self))
+        if (variances > 1e-9).sum() < LATENT:
+            raise DataFileError(f"{len(known)} tags that several items have: too few for a taste")
+        first = weighted @ axes[:, -LATENT:] / np.sqrt(variances[-LATENT:])
+        turn = np.linalg.qr(rng.standard_normal((LATENT, LATENT)))[0]
+        latent = first @ turn
+        norms = np.linalg.norm(latent, axis=1, keepdims=True)
+        latent *= np.sqrt(LATENT) / np.maximum(norms, 1e-9)
+        return latent.astype(np.float32)  # type: ignore[no-any-return]
+
+
+def _languages(path: Path) -> list[str]:
+    try:
+        found = json.loads(path.read_bytes())["languages"]
+    except FileNotFoundError:
+        raise DataFileError(f"{path}: no such file: no corpus; {AGAIN}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataFileError(f"{path}: not readable: {worded(error)}; {AGAIN}") from error
+    if not isinstance(found, list) or len(found) < 2 or not all(isinstance(x, str) for x in found):
+        raise DataFileError(f"{path}: languages: at least two are needed; {AGAIN}")
+    return found
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        if missing := set(COLUMNS) - set(pq.read_schema(path).names):
+            raise DataFileError(f"{path}: no column {sorted(missing)[0]}; {AGAIN}")
+        rows: list[dict[str, Any]] = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+        return rows
+    except FileNotFoundError:
+        raise DataFileError(f"{path}: no such file; {AGAIN}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise DataFileError(f"{path}: not readable: {worded(error)}; {AGAIN}") from error
