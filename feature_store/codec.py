@@ -5,7 +5,10 @@ An item record, little-endian:
     magic b"QI" | format u8 | 0 u8 | layout u32 | item id i64 | schema.item_dtype bytes | crc32 u32
 
 ``layout`` is the crc32 of ``schema.layout``. The id reveals a record stored under another item's
-key; the crc covers everything before it. A user record is the same with ``b"QU"``, the user id and
+key; the crc covers everything before it. An item with contents (``feature_store.contents``) has
+format 2, which feature it is in place of the 0, and before the crc the origin of the row's vector,
+u64, then up to two pairs of an origin and a vector as the row has it. A user record is as an item's
+of format 1 with ``b"QU"``, the user id and
 ``schema.user_layout``. A packed history (LMDB; Redis keeps a native list) has ``b"QH"``, its length
 in place of ``layout``, the user id, and int64 item ids, newest first.
 
@@ -14,13 +17,14 @@ Later codecs must read these records, too: ``tests/feature_store/golden``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 import numpy as np
 from numpy.lib.recfunctions import require_fields
 from numpy.typing import NDArray
 
+from feature_store.contents import GIVEN, OTHERS, Contents, Origin, check_feature
 from feature_store.contract import (
     CORRUPT,
     FOUND,
@@ -34,15 +38,18 @@ from feature_store.contract import (
 from feature_store.errors import StoreCorrupt, StoreStale
 from feature_store.schema import FeatureSchema
 
-FORMAT = 1
+FORMAT, CONTENT_FORMAT = 1, 2
 _ITEM, _USER, _HISTORY = b"QI", b"QU", b"QH"
 _HEADER = 16  # bytes before the body
 _CRC = 4  # bytes after it
+_ORIGIN = 8  # bytes of an origin
 _INTACT = 0x2144DF1C  # the crc32 of any bytes followed by their own crc32
 
 
 class RecordCodec:
     """Encodes and decodes batches of records of one kind and layout."""
+
+    _newest = FORMAT
 
     def __init__(self, magic: bytes, dtype: np.dtype[np.void], layout: str) -> None:
         self.dtype = dtype
@@ -91,27 +98,152 @@ class RecordCodec:
         what = "item" if self._magic == _ITEM else "user"
         if len(record) < _HEADER or record[:2] != self._magic:
             return f"not {'an' if what == 'item' else 'a'} {what} record"
-        if record[2] > FORMAT:
-            return f"format {record[2]} is newer than this program's {FORMAT}"
+        if record[2] > self._newest:
+            return f"format {record[2]} is newer than this program's {self._newest}"
         if record[4:8] != self._layout:
             return "written with another schema"
         if len(record) != self.record_bytes:
             return f"{len(record)} bytes instead of {self.record_bytes}"
+        return self._sealed_fault(number, record)
+
+    def _sealed_fault(self, number: int, record: bytes) -> str | None:
         if crc32(record) != _INTACT:
             return "damaged: its checksum does not match"
         if (stored := int.from_bytes(record[8:16], "little", signed=True)) != number:
-            return f"holds {what} {stored}"
+            return f"holds {'item' if self._magic == _ITEM else 'user'} {stored}"
         return None
 
 
 class ItemCodec(RecordCodec):
     """Encodes and decodes batches of item records of one schema."""
 
+    _newest = CONTENT_FORMAT
+
     def __init__(self, schema: FeatureSchema) -> None:
         super().__init__(_ITEM, schema.item_dtype, schema.layout)
+        self._names = [feature.name for feature in schema.stored_item]
+        dense = {f.name for f in schema.stored_item if f.kind == "dense"}
+        # (which feature, vectors beside the row's) -> (prefix, length) of a record, and back.
+        self._forms = {
+            (at, count): (
+                np.frombuffer(_ITEM + bytes([CONTENT_FORMAT, at]) + self._layout, "<u8")[0],
+                self.record_bytes + _ORIGIN + count * (_ORIGIN + self.dtype[name].itemsize),
+            )
+            for at, name in enumerate(self._names)
+            for count in range(OTHERS + 1)
+            if name in dense
+        }
+        self._form_of = {(form[0], size): form for form, (_, size) in self._forms.items()}
+
+    def encode(self, ids: Ids, rows: Rows, contents: Contents | None = None) -> list[bytes]:
+        """Encode rows, one record each; ``contents``: the origins of their vectors."""
+        if contents is None:
+            return super().encode(ids, rows)
+        known = np.flatnonzero((contents.row != GIVEN) | (contents.count > 0))
+        records = super().encode(ids, rows)
+        at = self._names.index(contents.feature)
+        for place in known.tolist():
+            count = int(contents.count[place])
+            prefix, _ = self._forms[at, count]
+            parts = [prefix.tobytes(), records[place][8:-_CRC]]
+            parts.append(int(contents.row[place]).to_bytes(_ORIGIN, "little"))
+            for origin, vector in contents.each(place):
+                parts += (origin.to_bytes(_ORIGIN, "little"), vector.tobytes())
+            unchecked = b"".join(parts)
+            records[place] = unchecked + crc32(unchecked).to_bytes(_CRC, "little")
+        return records
 
     def decode(self, item_ids: Ids, records: Sequence[bytes | None]) -> ItemBatch:
-        return ItemBatch(item_ids, *self.decode_rows(item_ids, records))
+        rows, status = self.decode_rows(item_ids, records)
+        contents: Contents | None = None
+        for form, places in self._with_contents(records, status).items():
+            name = self._names[form[0]]
+            if contents is None:
+                contents = Contents.of(name, np.zeros(len(item_ids), np.uint64), self.dtype)
+            if name == contents.feature:
+                self._decode_form(form, places, item_ids, records, rows, status, contents)
+        return ItemBatch(item_ids, rows, status, contents)
+
+    def _with_contents(
+        self, records: Sequence[bytes | None], status: NDArray[np.uint8]
+    ) -> dict[tuple[int, int], list[int]]:
+        """Group the places of records with contents by their form."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for place in np.flatnonzero(status == CORRUPT).tolist():
+            form = self._form(records[place] or b"")
+            if form is not None:
+                found.setdefault(form, []).append(place)
+        return found
+
+    def _form(self, record: bytes) -> tuple[int, int] | None:
+        """Return which feature a record has contents of and how many; None for another format."""
+        if len(record) < _HEADER or record[2] != CONTENT_FORMAT:
+            return None
+        return self._form_of.get((record[3], len(record)))
+
+    def _decode_form(
+        self,
+        form: tuple[int, int],
+        places: list[int],
+        ids: Ids,
+        records: Sequence[bytes | None],
+        rows: Rows,
+        status: NDArray[np.uint8],
+        contents: Contents,
+    ) -> None:
+        """Decode records of one form into rows, status and contents."""
+        prefix, size = self._forms[form]
+        whole = [record for place in places if (record := records[place]) is not None]
+        table = np.frombuffer(b"".join(whole), np.uint8).reshape(len(whole), size)
+        good = np.fromiter(map(crc32, whole), np.uint32, len(whole)) == _INTACT
+        good &= table[:, :8].copy().view("<u8")[:, 0] == prefix
+        good &= table[:, 8:_HEADER].copy().view("<i8")[:, 0] == ids[places]
+        sound, table = np.array(places)[good], table[good]
+        end = _HEADER + self.dtype.itemsize
+        rows[sound] = table[:, _HEADER:end].copy().view(self.dtype).reshape(-1)
+        contents.row[sound] = table[:, end : end + _ORIGIN].copy().view("<u8")[:, 0]
+        contents.count[sound] = form[1]
+        field = self.dtype[contents.feature]
+        for at in range(form[1]):
+            start = end + _ORIGIN + at * (_ORIGIN + field.itemsize)
+            vector = start + _ORIGIN
+            contents.others[sound, at] = table[:, start:vector].copy().view("<u8")[:, 0]
+            values = table[:, vector : vector + field.itemsize].copy().view(field.base)
+            contents.vectors[sound, at] = values
+        status[sound] = FOUND
+
+    def patched(
+        self, ids: Ids, record: bytes, change: Callable[[Rows], None], origin: Origin | None
+    ) -> bytes:
+        """Return one item's record after ``FeatureStore.patch_item``. StoreCorrupt."""
+        [item] = ids.tolist()
+        batch = self.decode(ids, [record])
+        if batch.status[0] != FOUND:
+            raise StoreCorrupt(f"item {item}: {self.fault(item, record)}; replace the whole item")
+        row, contents = batch.rows.copy(), batch.contents
+        change(row)
+        if origin is not None:
+            if contents is None:
+                contents = Contents.of(origin.feature, np.zeros(1, np.uint64), self.dtype)
+            check_feature(contents, origin)
+            contents = contents.renewed(batch.rows, 0, origin.number)
+        elif contents is not None:
+            vectors = (batch.rows[contents.feature], row[contents.feature])
+            if vectors[0].tobytes() != vectors[1].tobytes():
+                contents = contents.renewed(batch.rows, 0, GIVEN)
+        return self.encode(ids, row, contents)[0]
+
+    def fault(self, number: int, record: bytes) -> str | None:
+        if len(record) < _HEADER or record[:2] != _ITEM or record[2] != CONTENT_FORMAT:
+            return super().fault(number, record)
+        batch = self.decode(np.array([number], np.int64), [record])
+        if batch.status[0] == FOUND:
+            return None
+        if record[4:8] != self._layout:
+            return "written with another schema"
+        if self._form(record) is None:
+            return f"{len(record)} bytes, which no record with contents has"
+        return self._sealed_fault(number, record)
 
 
 class UserCodec(RecordCodec):

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.contents import Contents, Mask, Origin, Wanted, choose
 from feature_store.errors import StoreError
 from feature_store.schema import FeatureSchema
 from feature_store.text_ids import TextIds
@@ -37,6 +38,21 @@ class ItemBatch:
     ids: Ids  # (N,)
     rows: ItemRows  # (N,)
     status: NDArray[np.uint8]  # (N,) FOUND | MISSING | CORRUPT
+    contents: Contents | None = None  # (N,); None: every vector was given
+
+    def choose(self, wanted: Wanted) -> tuple[ItemRows, Mask]:
+        """Return the rows with the content that is wanted, and which items lack it (then 0)."""
+        return choose(self.rows, self.contents, wanted)
+
+    def take(self, places: NDArray[np.integer] | Mask) -> ItemBatch:
+        """Return these items."""
+        contents = self.contents
+        return ItemBatch(
+            self.ids[places],
+            self.rows[places],
+            self.status[places],
+            None if contents is None else contents.take(places),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +192,14 @@ class FeatureStore(Protocol):
     async def items(self, item_ids: Ids) -> ItemBatch:
         """Return records of these items, in one round trip where the backend can."""
 
-    async def put_items(self, item_ids: Ids, rows: ItemRows) -> None:
-        """Insert or replace whole records; the last one of a repeated id counts."""
+    async def put_items(
+        self, item_ids: Ids, rows: ItemRows, contents: Contents | None = None
+    ) -> None:
+        """Insert or replace whole records; the last one of a repeated id counts.
+
+        ``contents``: origins of the rows' vectors; None: they are given. StoreMismatch if the
+        store has contents of another feature.
+        """
 
     async def delete_items(self, item_ids: Ids) -> int:
         """Delete records; return how many there were."""
@@ -188,10 +210,14 @@ class FeatureStore(Protocol):
     async def count_items(self) -> int:
         """Count items (exact for LMDB; may be an estimate elsewhere)."""
 
-    async def patch_item(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
+    async def patch_item(
+        self, item_id: int, change: Callable[[ItemRows], None], origin: Origin | None = None
+    ) -> bool:
         """Edit the item's row, a (1,) array, in place with ``change``; False if there is none.
 
         Optimistic: after another writer's update in between, ``change`` is called again.
+        ``origin``: of the vector that ``change`` writes; a vector that it changes without one is
+        given. Vectors of other origins are kept, within ``feature_store.contents.ENCODED``.
         """
 
     async def changes(self, cursor: str | None) -> Changes:

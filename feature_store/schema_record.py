@@ -10,10 +10,9 @@ from feature_store.options import IdKind
 from feature_store.schema import Categorical, FeatureSchema, SchemaError
 from feature_store.text_ids import KEY_BYTES, TextIds, new_key
 
-# Earlier releases refuse what they cannot read: 2 and 4 are stores of text ids, 3 and 4 stores of
-# user features.
-MAPPED, USERS = 1, 2  # added to format 1
-STORE_FORMAT = 1 + MAPPED + USERS
+# Earlier releases refuse what they cannot read: text ids, user features, contents of texts.
+MAPPED, USERS, CONTENTS = 1, 2, 4  # added to format 1
+STORE_FORMAT = 1 + MAPPED + USERS + CONTENTS
 REFRESH_EVERY_S = 1.0
 
 
@@ -113,9 +112,25 @@ def _stored(schema: FeatureSchema) -> FeatureSchema:
     )
 
 
-def format_of(schema: FeatureSchema, text_ids: TextIds | None) -> int:
-    """The format to record."""
-    return 1 + MAPPED * (text_ids is not None) + USERS * bool(schema.user)
+def format_of(schema: FeatureSchema, text_ids: TextIds | None, version: bytes | None) -> int:
+    """The format to record; ``version``: the one that is recorded."""
+    recorded = int(version) - 1 if version and version.isdigit() else 0
+    return 1 + MAPPED * (text_ids is not None) + USERS * bool(schema.user) + (recorded & CONTENTS)
+
+
+def has_contents(version: bytes) -> bool:
+    """Whether a recorded format is of a store that may have contents."""
+    return bool(int(version) - 1 & CONTENTS)
+
+
+def check_content(place: str, recorded: bytes | None, feature: str) -> None:
+    """Raise StoreMismatch if the store has contents of another feature."""
+    if recorded not in (None, feature.encode()):
+        assert recorded is not None
+        raise StoreMismatch(
+            f"{place}: has contents of {recorded.decode(errors='replace')}, not of {feature}: "
+            "a store has those of one feature"
+        )
 
 
 def settled_ids(

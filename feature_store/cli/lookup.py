@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from feature_store.cli.app import AsJson, StoreUrl, opened, refusals
-from feature_store.contract import CORRUPT, FOUND, MAX_ID, MISSING, FeatureStore, ItemRows
+from feature_store.contract import CORRUPT, FOUND, MAX_ID, MISSING, FeatureStore, ItemBatch
 from feature_store.parquet.stored_texts import Id, item_texts, named, printed
 from feature_store.text_ids import checked_text, shown
 from feature_store.wording import worded
@@ -128,16 +128,16 @@ def get_item(
 ) -> None:
     """Print an item's stored features."""
 
-    async def ask() -> tuple[Id, int, ItemRows, str | None, tuple[str, ...]]:
+    async def ask() -> tuple[Id, ItemBatch, str | None, tuple[str, ...]]:
         async with opened(store_url) as store:
             identity, number = _checked(store, item_id, "item_id")
             batch = await store.items(np.array([number], np.int64))
             names = store.schema.item_dtype.names or ()
-            return identity, int(batch.status[0]), batch.rows, await store.fault(number), names
+            return identity, batch, await store.fault(number), names
 
     with refusals():
-        item, status, rows, fault, names = asyncio.run(ask())
-    title = shown(str(item))
+        item, batch, fault, names = asyncio.run(ask())
+    title, rows, status = shown(str(item)), batch.rows, int(batch.status[0])
     if status == MISSING:
         typer.echo(f"item {title} is not in the store", err=True)
         raise typer.Exit(NOT_FOUND)
@@ -145,9 +145,14 @@ def get_item(
         typer.echo(f"error: item {title}: {fault}; load or put it again", err=True)
         raise typer.Exit(1)
     features: dict[str, Any] = {name: rows[name][0].tolist() for name in names}
+    origins = batch.contents.digests(0) if batch.contents else []
     if as_json:
-        typer.echo(orjson.dumps({"item_id": item, "features": features}))
+        contents = {"contents": origins} if origins else {}
+        typer.echo(orjson.dumps({"item_id": item, "features": features, **contents}))
         return
+    if batch.contents:
+        vectors = ", ".join(origin or "given" for origin in origins)
+        features[f"{batch.contents.feature}, vectors"] = vectors
     _print_features(f"item {title}", features)
 
 

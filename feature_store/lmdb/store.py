@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from feature_store.codec import decode_history, encode_history
+from feature_store.contents import Contents, Origin
 from feature_store.contract import (
     STALE,
     Append,
@@ -99,7 +100,8 @@ class LmdbStore:
         meta = self._env().db["meta"]
         if [txn.get(name, db=meta) for name in RECORD] != self._recorded:
             return False
-        txn.put(b"format", str(format_of(self.schema, self.text_ids)).encode(), db=meta)
+        version = format_of(self.schema, self.text_ids, self._recorded[0])
+        txn.put(b"format", str(version).encode(), db=meta)
         txn.put(b"schema", self.schema.to_yaml().encode(), db=meta)
         if self.text_ids is not None:
             txn.put(b"id_key", self.text_ids.key, db=meta)
@@ -259,14 +261,19 @@ class LmdbStore:
         self._env()
         return self._items.read(ids)
 
-    async def put_items(self, item_ids: Ids, rows: ItemRows) -> None:
-        await self._write(self._items.putting(checked_ids(item_ids, "item id"), rows))
+    async def put_items(
+        self, item_ids: Ids, rows: ItemRows, contents: Contents | None = None
+    ) -> None:
+        await self._write(self._items.putting(checked_ids(item_ids, "item id"), rows, contents))
 
     async def delete_items(self, item_ids: Ids) -> int:
         return await self._write(self._items.deleting(checked_ids(item_ids, "item id")))
 
-    async def patch_item(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
-        return await self._write(self._items.patching(checked_ids([item_id], "item id"), change))
+    async def patch_item(
+        self, item_id: int, change: Callable[[ItemRows], None], origin: Origin | None = None
+    ) -> bool:
+        ids = checked_ids([item_id], "item id")
+        return await self._write(self._items.patching(ids, change, origin))
 
     async def changes(self, cursor: str | None) -> Changes:
         self._env()
@@ -301,6 +308,7 @@ class LmdbStore:
             ),
             "ids": "numeric" if self.text_ids is None else "mapped",
             "item_record_bytes": self._items.codec.record_bytes,
+            **self._items.content_fact(),
         }
 
     async def scan_items(self, batch_size: int = 4096) -> AsyncIterator[ItemBatch]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import FOUND, MISSING, FeatureStore, Ids, ItemBatch, Rows, UserBatch
 from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.content_digests import digest_column, written
 from feature_store.parquet.histories import SEQUENCE, USER
 from feature_store.parquet.stored_texts import Id, item_texts, named, printed, user_texts
 from feature_store.parquet.whole_file import whole_file
@@ -62,6 +63,9 @@ class StoreExport:
     async def items(self, path: Path, id_column: str) -> AsyncIterator[None]:
         """Write every item, a batch at a time."""
         columns = _columns(self._store.schema.stored_item, id_column, self._id)
+        content = (await self._store.describe()).get("content")
+        if isinstance(content, str):
+            columns = columns.append(pa.field(digest_column(content), pa.string()))
         with whole_file(path, columns) as writer:
             async for batch in self._store.scan_items():
                 texts = await item_texts(self._store, batch.ids)
@@ -100,8 +104,15 @@ class StoreExport:
                 f"name another id column with --{option}id-column"
             )
         arrays = [pa.array(ids, self._id)] + [
-            _array(rows, name) for name in writer.schema.names if name != id_column
+            _array(rows, name)
+            for name in writer.schema.names
+            if name in (rows.dtype.names or ()) and name != id_column
         ]
+        if isinstance(batch, ItemBatch):
+            name = writer.schema.names[-1]
+            if name not in (rows.dtype.names or ()) and name != id_column:
+                feature = name.removesuffix(digest_column(""))
+                arrays.append(written(batch.contents, good, feature))
         writer.write_table(pa.Table.from_arrays(arrays, schema=writer.schema))
         return len(ids)
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_store.contents import Contents
 from feature_store.contract import Ids, ItemRows
 from feature_store.parquet.arrays import is_number
 from feature_store.parquet.columns import (
@@ -28,6 +29,11 @@ from feature_store.parquet.columns import (
     dense,
     integer_lists,
     integers,
+)
+from feature_store.parquet.content_digests import (
+    digest_column,
+    feature_with_digests,
+    read_digests,
 )
 from feature_store.parquet.id_columns import IdColumn, IdReader
 from feature_store.parquet.join import Digests, JoinedColumns, digests
@@ -50,6 +56,7 @@ class ItemParquetBatch:
     next_row: int  # of the first files, to continue at
     differing: int = 0  # items with conflicting values in a column that several files have
     texts: dict[int, str] = field(default_factory=dict)  # mapped store: of the ids
+    contents: Contents | None = None  # (N,) origins of vectors, where the first files have them
 
 
 def read_items(
@@ -101,9 +108,11 @@ class ItemParquet:
         (here, self._main), *others = grouped(tables, names)
         self._here = [feature for feature in features if feature.name in here]
         lacking = [feature for feature in features if feature.name not in here]
+        self._content = None if strict else feature_with_digests(self._here, self._main.columns)
         self._rejected: list[RejectedRow] = []  # of the further files
         self._joined = [self._join(parts, columns, lacking) for columns, parts in others]
         self._say_missing(lacking, [table.path for table in tables])
+        self._say_unread_digests(tables)
         ids, self._again = self._repeated_ids()
         self.joined_to_nothing = sum(self._say_unjoined(joined, ids) for joined in self._joined)
 
@@ -124,7 +133,9 @@ class ItemParquet:
         """Yield batches from row ``start`` of the first files. Completes ``warnings``."""
         for joined in self._joined:
             joined.context_defaulted = joined.differing = 0
-        columns = list(dict.fromkeys([self.id_column, *(f.name for f in self._here)]))
+        names = [f.name for f in self._here]
+        names += [digest_column(self._content)] if self._content else []
+        columns = list(dict.fromkeys([self.id_column, *names]))
         for first, path, arrays in self._main.batches(columns, batch_size, start):
             batch = self._batch(first, path, arrays)
             if first == 0:  # a resumed load has reported them before
@@ -153,6 +164,13 @@ class ItemParquet:
             rows[feature.name] = column.values.reshape(rows[feature.name].shape)
             for row, reason in column.faults.items():
                 faults.setdefault(row, (feature.name, reason))
+        contents = None
+        if self._content:
+            name = digest_column(self._content)
+            origins, wrong = read_digests(arrays[name], f"{path}: column {name}")
+            contents = Contents.of(self._content, origins, rows.dtype)
+            for row, reason in wrong.items():
+                faults.setdefault(row, (name, reason))
         is_item = np.ones(len(ids), bool)
         for row in np.flatnonzero(self._may_be_padding(ids)).tolist():
             is_item[row] = _has_features(rows[row])
@@ -177,7 +195,8 @@ class ItemParquet:
         next_row, ids, rows = first + len(ids), ids[is_item], rows[is_item]
         differing = [joined.compare(rows, ids) for joined in self._joined if joined.shared]
         count = int(np.logical_or.reduce(differing).sum()) if differing else 0
-        return ItemParquetBatch(ids, rows, rejected, next_row, count, texts)
+        contents = None if contents is None else contents.take(is_item)
+        return ItemParquetBatch(ids, rows, rejected, next_row, count, texts, contents)
 
     def _may_be_padding(self, ids: Ids) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = (ids == self._reader.zero) & self._padded
@@ -278,6 +297,15 @@ class ItemParquet:
         if lacking:
             missing = ", ".join(feature.name for feature in lacking)
             self.warnings.append(f"no column {missing} in {names}: 0 (padding) for every item")
+
+    def _say_unread_digests(self, tables: Sequence[ParquetTable]) -> None:
+        """Warn of digests in further files: they are of the first one's rows alone."""
+        for table in () if self.strict or self._content else tables:
+            if name := feature_with_digests(self.schema.item, table.columns):
+                self.warnings.append(
+                    f"{table.path}: column {digest_column(name)} is not read, so {name} is loaded "
+                    "as given; give this file first"
+                )
 
     def _repeated_ids(self) -> tuple[Ids, Ids]:
         """Every id once, ascending; and the row numbers of repeated ids."""

@@ -125,7 +125,7 @@ class LoadJob:
         """Store a batch, without the histories of users whom a later file has again."""
         if isinstance(batch, ItemParquetBatch):
             await self.named.write(batch.texts)
-            await self.store.put_items(batch.ids, batch.rows)
+            await self.store.put_items(batch.ids, batch.rows, batch.contents)
             report.items += len(batch.ids)
             report.differing += batch.differing
         else:

@@ -10,8 +10,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from feature_store.codec import ItemCodec
+from feature_store.contents import Contents, Origin
 from feature_store.contract import MISSING, Ids, ItemBatch, ItemRows
-from feature_store.errors import StoreCorrupt, StoreUnavailable
+from feature_store.errors import StoreUnavailable
 from feature_store.ids import checked_ids
 from feature_store.redis.announcer import Announcer
 from feature_store.redis.client import RedisClient
@@ -57,8 +58,8 @@ class ItemRecords:
                 records[at] = record
         return self._codec.decode(ids, records)
 
-    async def put(self, ids: Ids, rows: ItemRows) -> None:
-        records = self._codec.encode(ids, rows)
+    async def put(self, ids: Ids, rows: ItemRows, contents: Contents | None) -> None:
+        records = self._codec.encode(ids, rows, contents)
         kept, commands = self._kept, []
         if self._announcer is None:
             for at in range(0, len(ids), ITEMS_PER_SCRIPT):
@@ -101,21 +102,21 @@ class ItemRecords:
             replies = await self._client.bulk(commands, batch=PARTITIONS_PER_BATCH)
         return sum(sum(r[:-1]) if isinstance(r, list) else int(r) for r in replies)
 
-    async def patch(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
+    async def patch(
+        self, item_id: int, change: Callable[[ItemRows], None], origin: Origin | None
+    ) -> bool:
         async with self._patching.setdefault(item_id, asyncio.Lock()):
-            return await self._patch(item_id, change)
+            return await self._patch(item_id, change, origin)
 
-    async def _patch(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
+    async def _patch(
+        self, item_id: int, change: Callable[[ItemRows], None], origin: Origin | None
+    ) -> bool:
         ids, key = checked_ids([item_id], "item id"), self._layout.item(item_id)
         for _ in range(PATCH_TRIES):
             record = await self._client.one(Command(("GET", key), key))
             if record is None:
                 return False
-            if fault := self._codec.fault(item_id, record):
-                raise StoreCorrupt(f"item {item_id}: {fault}; replace the whole item")
-            row = self._codec.decode(ids, [record]).rows
-            change(row)
-            after = self._codec.encode(ids, row)[0]
+            after = self._codec.patched(ids, record, change, origin)
             if self._announcer is None:
                 swap = self._layout.swap_and_tell(item_id, record, after, self._kept)
                 swapped = await self._client.one(swap)
@@ -141,7 +142,7 @@ class ItemRecords:
         """Read items, without those deleted meanwhile."""
         batch = await self.read(np.array(item_ids, np.int64), BULK)
         there = batch.status != MISSING
-        return ItemBatch(batch.ids[there], batch.rows[there], batch.status[there])
+        return batch.take(there)
 
     async def count(self) -> int:
         partitions = range(self._layout.partitions)

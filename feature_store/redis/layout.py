@@ -10,7 +10,8 @@
     qin:it:{17}:81     string   text ids: the text that item 81 stands for; stays
     qin:ids:{17}       set      ids of the items in partition 17
     qin:changes        stream   ids of items that were put or deleted, or soon will be; bounded
-    qin:meta           hash     format, schema, partitions; id_key: the key of text ids, 16 bytes
+    qin:meta           hash     format, schema, partitions; id_key: the key of text ids, 16 bytes;
+                                content: the feature that has contents of texts
     qin:note:load      string   how far a load has come
 
 The part in braces is the cluster's hash tag: items, their texts and their partition's set are in

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from feature_store.errors import StoreCorrupt, StoreError
 from feature_store.redis import scripts
-from feature_store.redis.client import BULK_PATIENCE_S, with_key
+from feature_store.redis.client import BULK_PATIENCE_S, RedisClient, with_key
 from feature_store.redis.connection import Parts
 from feature_store.redis.layout import meta_key
 from feature_store.redis.replies import id_of, parsing_reply
 from feature_store.redis.topology import Command, Reply, Topology
 from feature_store.schema import FeatureSchema
-from feature_store.schema_record import format_of, parse
+from feature_store.schema_record import CONTENTS, check_content, format_of, parse
 from feature_store.text_ids import TextIds
 
 MOST_PARTITIONS = 16_384  # as many as a cluster has slots
@@ -65,14 +65,15 @@ class MetadataRecord:
     ) -> bool:
         """Record this schema; False if the record is no longer the one ``before``.
 
-        Another process may have made the store, or added user features to it.
+        Another process may have made the store, or added user features or contents to it.
         """
-        fields: Parts = ("format", format_of(schema, text_ids), "schema", schema.to_yaml())
+        version = format_of(schema, text_ids, before.version)
+        fields: Parts = ("format", version, "schema", schema.to_yaml())
         fields += ("partitions", partitions)
         if text_ids is not None:
             fields += ("id_key", text_ids.key)
-        expected = before.schema or b""
-        return bool(await self._ask("EVAL", scripts.RECORD, 1, self._key, expected, *fields))
+        expected: Parts = (before.schema or b"", before.version or b"")
+        return bool(await self._ask("EVAL", scripts.RECORD, 1, self._key, *expected, *fields))
 
     async def _ask(self, *parts: bytes | str | int) -> Reply:
         command = Command(parts, self._key)
@@ -81,3 +82,27 @@ class MetadataRecord:
         if isinstance(reply, StoreError):
             raise with_key(reply, command)
         return reply
+
+
+class ContentRecord:
+    """Records that a store has contents of texts, and of which feature: once per process."""
+
+    def __init__(self, client: RedisClient, prefix: str) -> None:
+        self._client, self._key, self._place = client, meta_key(prefix), f"redis (prefix {prefix})"
+        self._recorded: bytes | None = None
+
+    async def record(self, feature: str) -> None:
+        """Record it before contents are written: earlier releases must refuse the store.
+
+        StoreMismatch if it has contents of another feature.
+        """
+        if self._recorded != feature.encode():
+            parts: Parts = ("EVAL", scripts.RECORD_CONTENT, 1, self._key, feature, CONTENTS)
+            reply = await self._client.one(Command(parts, self._key))
+            check_content(self._place, bytes(reply), feature)
+            self._recorded = feature.encode()
+
+    async def fact(self) -> dict[str, str]:
+        """Name the feature of the store's contents, if it has any."""
+        feature = await self._client.one(Command(("HGET", self._key, "content"), self._key))
+        return {} if feature is None else {"content": bytes(feature).decode(errors="replace")}

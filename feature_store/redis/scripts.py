@@ -18,11 +18,20 @@ def _remember(key: str, keys: str) -> str:
   end"""
 
 
-# KEYS: metadata. ARGV: the schema it must have, or nothing; fields and values.
+# KEYS: metadata. ARGV: the schema and format it must have, or nothing; fields and values.
 RECORD = """
-if (redis.call('HMGET', KEYS[1], 'schema')[1] or '') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+local found = redis.call('HMGET', KEYS[1], 'schema', 'format')
+if (found[1] or '') ~= ARGV[1] or (found[2] or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
 return 1"""
+
+# KEYS: metadata. ARGV: the feature of contents, what they add to the format. Reply: the feature
+# that is recorded.
+RECORD_CONTENT = """
+local found = redis.call('HMGET', KEYS[1], 'content', 'format')
+if found[1] then return found[1] end
+redis.call('HSET', KEYS[1], 'content', ARGV[1], 'format', found[2] + ARGV[2])
+return ARGV[1]"""
 
 # KEYS: history [, idempotency key, the user's keys]. ARGV: length, seconds, the key's seconds,
 # oldest … newest.

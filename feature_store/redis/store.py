@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import numpy as np
 
 from feature_store.codec import ItemCodec
+from feature_store.contents import Contents, Origin
 from feature_store.contract import (
     STALE,
     Append,
@@ -31,7 +32,7 @@ from feature_store.redis.client import RedisClient
 from feature_store.redis.durability import facts_of_servers
 from feature_store.redis.items import ItemRecords
 from feature_store.redis.layout import Layout, meta_key
-from feature_store.redis.record import MetadataRecord, Recorded
+from feature_store.redis.record import ContentRecord, MetadataRecord, Recorded
 from feature_store.redis.replies import change_batch, history_of, parsing_reply
 from feature_store.redis.scan import scan_users
 from feature_store.redis.server import BULK, REQUESTS
@@ -68,6 +69,7 @@ class RedisStore:
         )
         self._users = UserRecords(self._client, layout, schema, options.history_ttl_s)
         self._refresh = RefreshPace()
+        self._contents = ContentRecord(self._client, options.prefix)
         self._texts: Texts | None = None
         if text_ids is not None:
             self._texts = Texts(self._client, layout, in_cluster=in_cluster)
@@ -252,14 +254,22 @@ class RedisStore:
     async def items(self, item_ids: Ids) -> ItemBatch:
         return await self._items.read(checked_ids(item_ids, "item id"))
 
-    async def put_items(self, item_ids: Ids, rows: ItemRows) -> None:
-        await self._items.put(checked_ids(item_ids, "item id"), rows)
+    async def put_items(
+        self, item_ids: Ids, rows: ItemRows, contents: Contents | None = None
+    ) -> None:
+        if contents is not None:
+            await self._contents.record(contents.feature)
+        await self._items.put(checked_ids(item_ids, "item id"), rows, contents)
 
     async def delete_items(self, item_ids: Ids) -> int:
         return await self._items.delete(np.unique(checked_ids(item_ids, "item id")))
 
-    async def patch_item(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
-        return await self._items.patch(item_id, change)
+    async def patch_item(
+        self, item_id: int, change: Callable[[ItemRows], None], origin: Origin | None = None
+    ) -> bool:
+        if origin is not None:
+            await self._contents.record(origin.feature)
+        return await self._items.patch(item_id, change, origin)
 
     def scan_items(self, batch_size: int = 4096) -> AsyncIterator[ItemBatch]:
         return self._items.scan(batch_size)
@@ -313,6 +323,7 @@ class RedisStore:
             "partitions": self._layout.partitions,
             "ids": "numeric" if self.text_ids is None else "mapped",
             "item_record_bytes": self._codec.record_bytes,
+            **await self._contents.fact(),
         }
 
     async def get_note(self, name: str) -> bytes | None:

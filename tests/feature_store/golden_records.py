@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_store.codec import FORMAT, ItemCodec, UserCodec, encode_history
+from feature_store.codec import CONTENT_FORMAT, FORMAT, ItemCodec, UserCodec, encode_history
+from feature_store.contents import Contents
 from feature_store.contract import MAX_ID
 from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.user_samples import SCHEMA, user_rows
@@ -25,9 +26,38 @@ USERS = Path(__file__).parent / "golden_users"
 USER_IDS = ids(0, 7, MAX_ID)
 
 
+CONTENTS = {0: [1], 7: [2**64 - 1, 0], MAX_ID: [0, 3, 2]}  # item -> origins, the row's first
+
+
 def main() -> None:
-    write_items()
-    write_users()
+    """Write the folders that are missing."""
+    for folder, write in (
+        (GOLDEN / f"v{FORMAT}", write_items),
+        (GOLDEN / f"v{CONTENT_FORMAT}", write_contents),
+        (USERS / f"v{FORMAT}", write_users),
+    ):
+        if not folder.exists():
+            write()
+
+
+def write_contents() -> None:
+    folder = GOLDEN / f"v{CONTENT_FORMAT}"
+    folder.mkdir(parents=True)
+    (folder / "schema.yaml").write_text(SHOP.to_yaml())
+    item_ids = ids(*CONTENTS)
+    rows = random_rows(SHOP, len(CONTENTS), seed=20_251_130)
+    own = np.array([origins[0] for origins in CONTENTS.values()], np.uint64)
+    contents = Contents.of("picture", own, SHOP.item_dtype)
+    for at, (_, *others) in enumerate(CONTENTS.values()):
+        contents.count[at] = len(others)
+        contents.others[at, : len(others)] = np.array(others, np.uint64)
+        contents.vectors[at, : len(others)] = at + np.arange(6)
+    for item, record in zip(
+        CONTENTS, ItemCodec(SHOP).encode(item_ids, rows, contents), strict=True
+    ):
+        (folder / f"item-{item}.bin").write_bytes(record)
+    expected = {str(item): contents.digests(at) for at, item in enumerate(CONTENTS)}
+    (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
 def write_users() -> None:

@@ -96,7 +96,7 @@ async def _put(
     try:
         size = run.map.about.size
         return await put_contents(
-            store, run.out, run.feature, size, id_column=id_column, advance=advance
+            store, run.out, run.origin, size, id_column=id_column, advance=advance
         )
     finally:
         await store.close()

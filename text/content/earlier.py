@@ -15,11 +15,6 @@ from text.content.items import DIGEST_BYTES
 Content = NDArray[np.float32]
 
 
-def digest_column(feature: str) -> str:
-    """Column of the digest of encoder and map."""
-    return f"{feature}_digest"
-
-
 def source_column(feature: str) -> str:
     """Column of the digest of what a row's content was made of."""
     return f"{feature}_source"

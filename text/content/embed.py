@@ -18,11 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from feature_store.contents import Origin
 from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.content_digests import digest_column
 from feature_store.parquet.load import identity
 from feature_store.parquet.whole_file import whole_file
 from model_export.bundle.errors import BundleError
-from text.content.earlier import EarlierTable, digest_column, source_column
+from text.content.earlier import EarlierTable, source_column
 from text.content.items import DIGEST_BYTES, EncodedItems, ItemBatch, ItemTexts, encode
 from text.runtime.content import TEXT, ContentMap
 from text.runtime.encoder import TextEncoder
@@ -70,6 +72,11 @@ class Embedding:
         self._earlier_path = out if out.exists() else None
         self._earlier = EarlierTable(self._earlier_path, self.feature, about.size)
         self._folder = out.with_name(f".{out.name}.run")
+
+    @property
+    def origin(self) -> Origin:
+        """The encoder and map of these contents, as stores keep it."""
+        return Origin(self.feature, self.digest)
 
     def run(self, advance: Callable[[int], None] = lambda rows: None) -> EmbedReport:
         """Embed every row, or those after the last piece of a killed run."""

@@ -1,8 +1,8 @@
 """Writes a table's contents to a feature store: records that differ alone, with its change feed.
 
-Of items that the store has, the content alone is replaced; others are inserted where the table has
-all of the schema's columns. Nothing is kept of the progress: what a killed run has written does not
-differ any more.
+An item of the store gets the content of its digest, beside one of an earlier digest; others are
+inserted where the table has all of the schema's columns. Nothing is kept of the progress: what a
+killed run has written does not differ any more.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.contents import GIVEN, Contents, Origin, Wanted
 from feature_store.contract import CORRUPT, FOUND, MISSING, FeatureStore, ItemRows
 from feature_store.parquet.columns import DataFileError, RejectedRow
 from feature_store.parquet.items import ItemParquet, ItemParquetBatch
@@ -43,13 +44,17 @@ class StoreReport:
 async def put_contents(
     store: FeatureStore,
     path: Path,
-    feature: str,
+    origin: Origin,
     size: int,
     *,
     id_column: str | None = None,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> StoreReport:
-    """Write the contents of a table of ``text embed``. Raises StoreError and DataFileError."""
+    """Write the contents of a table of ``text embed``, with the digest of their ``origin``.
+
+    Raises StoreError and DataFileError.
+    """
+    feature = origin.feature
     stored = {each.name: each for each in store.schema.item}.get(feature)
     if not isinstance(stored, Dense) or stored.size != size:
         raise DataFileError(f"the store's schema has no dense item feature {feature} of {size}")
@@ -61,7 +66,7 @@ async def put_contents(
     report = StoreReport()
     rejected: list[RejectedRow] = []
     for batch in source.batches(BATCH):
-        await _put(store, batch, feature, is_whole, report)
+        await _put(store, batch, origin, is_whole, report)
         rejected += batch.rejected[: SHOWN - len(rejected)]
         report.rejected += len(batch.rejected)
         report.examples = tuple(map(str, rejected))
@@ -70,38 +75,46 @@ async def put_contents(
 
 
 async def _put(
-    store: FeatureStore, batch: ItemParquetBatch, feature: str, is_whole: bool, report: StoreReport
+    store: FeatureStore,
+    batch: ItemParquetBatch,
+    origin: Origin,
+    is_whole: bool,
+    report: StoreReport,
 ) -> None:
     there = await store.items(batch.ids)
-    values = batch.rows[feature]
+    before, lacks = there.choose(Wanted(origin))
+    values = batch.rows[origin.feature]
     is_new = there.status == MISSING
     has = values.any(axis=1)
-    differs = (values != there.rows[feature]).any(axis=1)
+    differs = lacks | (values != before[origin.feature]).any(axis=1)
     report.without += int((has == 0)[there.status == FOUND].sum())
     report.same += int((has & ~differs & (there.status == FOUND)).sum())
     report.damaged += int((there.status == CORRUPT).sum())
     if is_whole:
-        ids = batch.ids[is_new]
+        ids, rows = batch.ids[is_new], batch.rows[is_new]
         if batch.texts:
             await store.name_items({item: batch.texts[item] for item in ids.tolist()})
-        await store.put_items(ids, batch.rows[is_new])
+        origins = np.where(has[is_new], np.uint64(origin.number), np.uint64(GIVEN))
+        await store.put_items(ids, rows, Contents.of(origin.feature, origins, rows.dtype))
         report.inserted += len(ids)
     else:
         report.not_in_store += int(is_new.sum())
     changed = np.flatnonzero((there.status == FOUND) & has & differs)
     for start in range(0, len(changed), AT_ONCE):
-        rows = changed[start : start + AT_ONCE].tolist()
-        patches = (_patch(store, int(batch.ids[row]), feature, values[row]) for row in rows)
+        places = changed[start : start + AT_ONCE].tolist()
+        patches = (_patch(store, int(batch.ids[at]), origin, values[at]) for at in places)
         done = await asyncio.gather(*patches)
         report.written += sum(done)
         report.not_in_store += len(done) - sum(done)  # deleted meanwhile
 
 
-async def _patch(store: FeatureStore, item: int, feature: str, value: NDArray[np.floating]) -> bool:
+async def _patch(
+    store: FeatureStore, item: int, origin: Origin, value: NDArray[np.floating]
+) -> bool:
     def change(row: ItemRows) -> None:
-        row[feature][0] = value
+        row[origin.feature][0] = value
 
-    return await store.patch_item(item, change)
+    return await store.patch_item(item, change, origin)
 
 
 def _of_one(schema: FeatureSchema, feature: Dense) -> FeatureSchema:

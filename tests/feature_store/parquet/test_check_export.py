@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from feature_store import FeatureStore
+from feature_store.contents import Contents, Origin
 from feature_store.parquet.check import _grown
 from tests.feature_store.parquet.test_load import COUNT, IDS, ROWS, files, run
 from tests.feature_store.parquet_samples import item_columns, write
@@ -157,3 +159,42 @@ def test_clicks_on_item_0_are_said_to_be_lost_in_an_export(
     changing(store_url, lambda store: store.append(7, [0]))
     exported = run("export", store_url, tmp_path / "out")
     assert "1 histories hold item 0" in exported.stderr
+
+
+def test_digests_of_contents_are_exported_and_loaded(tmp_path: Path, store_url: str) -> None:
+    async def fill() -> None:
+        store = await connect(store_url, SHOP, create=True)
+        origin = Origin("picture", "00000000000000aa")
+        await store.put_items(
+            ids(1, 2), random_rows(SHOP, 2), Contents.all_of(origin, 2, SHOP.item_dtype)
+        )
+        await store.put_items(ids(3), random_rows(SHOP, 1, seed=3))
+        await store.close()
+
+    asyncio.run(fill())
+    assert run("export", store_url, tmp_path / "out").exit_code == 0
+    exported = tmp_path / "out" / "items.parquet"
+    rows = pq.read_table(exported).sort_by("item_id")
+    assert rows["picture_digest"].to_pylist() == ["00000000000000aa"] * 2 + [None]
+    url, schema = f"lmdb://{tmp_path}/again", tmp_path / "out" / "schema.yaml"
+    options = ("--schema", schema, "--items", exported, "--id-column", "item_id")
+    assert run("load", url, *options).exit_code == 0
+    found = json.loads(run("get-item", url, 2, "--json").stdout)
+    assert found["contents"] == ["00000000000000aa"]
+    assert "contents" not in json.loads(run("get-item", url, 3, "--json").stdout)
+    assert json.loads(run("stats", url, "--json").stdout)["content"] == "picture"
+    assert "aa" in run("get-item", url, 2).stdout
+
+
+def test_a_row_whose_digest_is_none_is_rejected(tmp_path: Path) -> None:
+    columns = item_columns(SHOP, ids(1, 2), random_rows(SHOP, 2))
+    columns["picture_digest"] = ["00000000000000aa", "xyz"]
+    write(tmp_path / "items.parquet", columns)
+    (tmp_path / "schema.yaml").write_text(SHOP.to_yaml())
+    url, rejects = f"lmdb://{tmp_path}/store", tmp_path / "rejects.jsonl"
+    options = ("--schema", tmp_path / "schema.yaml", "--rejects", rejects)
+    loaded = run("load", url, "--items", tmp_path / "items.parquet", *options)
+    assert loaded.exit_code == 3
+    rejected = json.loads(rejects.read_text())
+    assert (rejected["row"], rejected["column"]) == (1, "picture_digest")
+    assert "not a digest" in rejected["reason"]

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store.connect import connect
+from feature_store.contents import Origin, Wanted
 from feature_store.contract import FOUND, FeatureStore
 from feature_store.options import IdKind, StoreOptions
 from feature_store.parquet.columns import DataFileError
@@ -47,8 +48,13 @@ async def store(tmp_path: Path) -> AsyncIterator[FeatureStore]:
     await store.close()
 
 
+def digest_of(table: Path) -> str:
+    digests = pq.read_table(table)[f"{FEATURE}_digest"].drop_null()
+    return str(digests[0].as_py())
+
+
 async def put(store: FeatureStore, table: Path) -> dict[str, int]:
-    report = await put_contents(store, table, FEATURE, SIZE)
+    report = await put_contents(store, table, Origin(FEATURE, digest_of(table)), SIZE)
     counts = ("written", "inserted", "same", "without", "not_in_store", "rejected")
     return {name: getattr(report, name) for name in counts if getattr(report, name)}
 
@@ -70,6 +76,10 @@ async def test_a_store_gets_what_differs_and_its_feed_names_that(
     without = rows[f"{FEATURE}_digest"].null_count
     assert await put(store, table) == {"same": ITEMS - without, "without": without}
     assert await changed(store, cursor) == set()
+
+    batch = await store.items(np.array(rows["item_id"].to_pylist()))
+    _, lacks = batch.choose(Wanted(Origin(FEATURE, digest_of(table))))
+    assert lacks.tolist() == rows[f"{FEATURE}_digest"].is_null().to_pylist()
 
     def shift(row: np.ndarray) -> None:
         row[FEATURE], row["level"] = row[FEATURE] + 1, 3
@@ -128,4 +138,20 @@ async def test_a_mapped_store_gets_the_texts_of_its_ids(table: Path, tmp_path: P
 
 async def test_a_store_without_the_feature_is_refused(store: FeatureStore, table: Path) -> None:
     with pytest.raises(DataFileError, match="no dense item feature other of 8"):
-        await put_contents(store, table, "other", SIZE)
+        await put_contents(store, table, Origin("other", digest_of(table)), SIZE)
+
+
+async def test_contents_of_a_second_digest_stand_beside_the_first(
+    store: FeatureStore, table: Path
+) -> None:
+    await put(store, table)
+    first, second = digest_of(table), "0123456789abcdef"
+    report = await put_contents(store, table, Origin(FEATURE, second), SIZE)
+    rows = pq.read_table(table)
+    have = rows.filter(rows[f"{FEATURE}_digest"].is_valid())
+    assert report.written == len(have)
+    batch = await store.items(np.array(have["item_id"].to_pylist()))
+    for digest in (first, second):
+        chosen, lacks = batch.choose(Wanted(Origin(FEATURE, digest)))
+        assert not lacks.any()
+        assert np.allclose(chosen[FEATURE], np.array(have[FEATURE].to_pylist()), rtol=1e-3)
