@@ -226,11 +226,11 @@ class ItemCodec(RecordCodec):
             if contents is None:
                 contents = Contents.of(origin.feature, np.zeros(1, np.uint64), self.dtype)
             check_feature(contents, origin)
-            contents = contents.renewed(batch.rows, 0, origin.number)
+            contents = contents.renewed(batch.rows, row, origin.number)
         elif contents is not None:
             vectors = (batch.rows[contents.feature], row[contents.feature])
             if vectors[0].tobytes() != vectors[1].tobytes():
-                contents = contents.renewed(batch.rows, 0, GIVEN)
+                contents = contents.renewed(batch.rows, row, GIVEN)
         return self.encode(ids, row, contents)[0]
 
     def fault(self, number: int, record: bytes) -> str | None:

@@ -85,8 +85,13 @@ class Contents:
 
     def take(self, places: NDArray[np.integer] | NDArray[np.bool_]) -> Contents:
         """Return the contents of these items."""
-        arrays = (self.row, self.count, self.others, self.vectors)
-        return Contents(self.feature, *(array[places] for array in arrays))
+        return Contents(
+            self.feature,
+            self.row[places],
+            self.count[places],
+            self.others[places],
+            self.vectors[places],
+        )
 
     def each(self, place: int) -> Iterator[tuple[int, NDArray[np.floating]]]:
         """Yield origin and vector of what an item has beside its row."""
@@ -98,22 +103,23 @@ class Contents:
         origins = [int(self.row[place]), *(origin for origin, _ in self.each(place))]
         return [digest_text(origin) for origin in origins]
 
-    def renewed(self, row: Rows, place: int, origin: int) -> Contents:
-        """Return the contents of one item whose row gets a vector of ``origin``.
+    def renewed(self, before: Rows, after: Rows, origin: int) -> Contents:
+        """Return the contents of one item, (1,), whose row is now ``after``, of ``origin``.
 
-        ``row``: (1,) as it was. Of the vectors it had, those of other origins are kept: the newest
-        encoded ones, ENCODED in all, and a given one unless it is all zero.
+        Of the vectors it had, those of other origins are kept: the newest encoded ones, ENCODED in
+        all, and a given one unless it is all zero or the new one.
         """
-        before = [(int(self.row[place]), row[self.feature][0]), *self.each(place)]
+        vectors = [(int(self.row[0]), before[self.feature][0]), *self.each(0)]
+        unneeded = (bytes(before[self.feature].nbytes), after[self.feature].tobytes())
         kept, encoded = list[tuple[int, NDArray[np.floating]]](), int(origin != GIVEN)
-        for other, values in before:
-            if other == origin or (other == GIVEN and not values.any()):
+        for other, values in vectors:
+            if other == origin or (other == GIVEN and values.tobytes() in unneeded):
                 continue
             if other != GIVEN:
                 encoded += 1
             if other == GIVEN or encoded <= ENCODED:
                 kept.append((other, values))
-        found = Contents.of(self.feature, np.array([origin], np.uint64), row.dtype)
+        found = Contents.of(self.feature, np.array([origin], np.uint64), after.dtype)
         found.count[0] = len(kept)
         for at, (other, values) in enumerate(kept):
             found.others[0, at], found.vectors[0, at] = other, values

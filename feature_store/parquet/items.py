@@ -133,9 +133,8 @@ class ItemParquet:
         """Yield batches from row ``start`` of the first files. Completes ``warnings``."""
         for joined in self._joined:
             joined.context_defaulted = joined.differing = 0
-        names = [f.name for f in self._here]
-        names += [digest_column(self._content)] if self._content else []
-        columns = list(dict.fromkeys([self.id_column, *names]))
+        columns = list(dict.fromkeys([self.id_column, *(f.name for f in self._here)]))
+        columns += [digest_column(self._content)] if self._content else []
         for first, path, arrays in self._main.batches(columns, batch_size, start):
             batch = self._batch(first, path, arrays)
             if first == 0:  # a resumed load has reported them before
@@ -166,11 +165,11 @@ class ItemParquet:
                 faults.setdefault(row, (feature.name, reason))
         contents = None
         if self._content:
-            name = digest_column(self._content)
-            origins, wrong = read_digests(arrays[name], f"{path}: column {name}")
+            digests = digest_column(self._content)
+            origins, wrong = read_digests(arrays[digests], f"{path}: column {digests}")
             contents = Contents.of(self._content, origins, rows.dtype)
             for row, reason in wrong.items():
-                faults.setdefault(row, (name, reason))
+                faults.setdefault(row, (digests, reason))
         is_item = np.ones(len(ids), bool)
         for row in np.flatnonzero(self._may_be_padding(ids)).tolist():
             is_item[row] = _has_features(rows[row])

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.contents import GIVEN, Contents, Origin, Wanted
+from feature_store.contents import GIVEN, Contents, Mask, Origin, Wanted
 from feature_store.contract import CORRUPT, FOUND, MISSING, FeatureStore, ItemRows
 from feature_store.parquet.columns import DataFileError, RejectedRow
 from feature_store.parquet.items import ItemParquet, ItemParquetBatch
@@ -85,7 +85,7 @@ async def _put(
     before, lacks = there.choose(Wanted(origin))
     values = batch.rows[origin.feature]
     is_new = there.status == MISSING
-    has = values.any(axis=1)
+    has: Mask = np.asarray(values.any(axis=1))
     differs = lacks | (values != before[origin.feature]).any(axis=1)
     report.without += int((has == 0)[there.status == FOUND].sum())
     report.same += int((has & ~differs & (there.status == FOUND)).sum())

@@ -86,7 +86,7 @@ async def test_a_store_gets_what_differs_and_its_feed_names_that(
 
     have = rows.filter(rows[f"{FEATURE}_digest"].is_valid())["item_id"].to_pylist()
     for item in have[:2]:
-        await store.patch_item(item, shift)
+        await store.patch_item(item, shift, Origin(FEATURE, digest_of(table)))
     cursor = (await store.changes(None)).cursor
     assert (await put(store, table))["written"] == 2
     assert await changed(store, cursor) == set(have[:2])
@@ -94,6 +94,23 @@ async def test_a_store_gets_what_differs_and_its_feed_names_that(
     assert (batch.rows["level"] == 3).all()  # another writer's feature stays
     stored = rows[FEATURE].to_pylist()[have[0] - 1]
     assert np.allclose(batch.rows[FEATURE][0], stored, rtol=1e-3)
+
+
+async def test_a_vector_that_was_given_stays(store: FeatureStore, table: Path) -> None:
+    await put(store, table)
+    rows = pq.read_table(table)
+    item = rows.filter(rows[f"{FEATURE}_digest"].is_valid())["item_id"].to_pylist()[0]
+
+    def given(row: np.ndarray) -> None:
+        row[FEATURE] = 7
+
+    await store.patch_item(item, given)
+    assert "written" not in await put(store, table)
+    batch = await store.items(np.array([item]))
+    assert (batch.rows[FEATURE] == 7).all()
+    chosen, lacks = batch.choose(Wanted(Origin(FEATURE, digest_of(table))))
+    assert not lacks[0]
+    assert np.allclose(chosen[FEATURE][0], rows[FEATURE].to_pylist()[item - 1], rtol=1e-3)
 
 
 async def test_an_item_without_content_keeps_the_stores(store: FeatureStore, table: Path) -> None:
