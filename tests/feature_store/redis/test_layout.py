@@ -144,14 +144,14 @@ async def test_damaged_bytes_cost_their_own_item(redis: Server, redis_url: str) 
     rows = random_rows(SHOP, 4)
     await store.put_items(ids(1, 2, 3, 4), rows)
     record = plain.get(f"{prefix}:i:{{1}}:1")
-    plain.set(f"{prefix}:i:{{1}}:1", record[:2] + b"\x02" + record[3:])  # of a newer format
+    plain.set(f"{prefix}:i:{{1}}:1", record[:2] + b"\x03" + record[3:])  # of a newer format
     plain.set(f"{prefix}:i:{{2}}:2", b"noise")
     plain.set(f"{prefix}:i:{{3}}:3", plain.get(f"{prefix}:i:{{4}}:4"))  # another item's
     batch = await store.items(ids(1, 2, 3, 4, 5))
     assert batch.status.tolist() == [CORRUPT, CORRUPT, CORRUPT, FOUND, MISSING]
     assert batch.rows[3:4].tobytes() == rows[3:4].tobytes()
     assert not any(batch.rows[:3].tobytes())
-    assert await store.fault(1) == "format 2 is newer than this program's 1"
+    assert await store.fault(1) == "format 3 is newer than this program's 2"
     assert await store.fault(3) == "holds item 4"
     with pytest.raises(StoreCorrupt, match="replace the whole item"):
         await store.patch_item(2, lambda row: None)
@@ -175,7 +175,7 @@ async def test_a_history_with_what_is_no_id_says_so(
 @pytest.mark.parametrize(
     ("field", "value", "error", "reason"),
     [
-        ("format", "5", StoreMismatch, "store format 5, newer"),
+        ("format", "9", StoreMismatch, "store format 9, newer"),
         ("format", "two", StoreCorrupt, "format record is damaged"),
         ("schema", "name: 3", StoreCorrupt, "schema record is damaged"),
         ("partitions", "many", StoreCorrupt, "partition count is damaged"),
