@@ -197,7 +197,7 @@ class Settings(BaseSettings):
     encoder: Path | None = Field(
         default=None,
         description="Encoder bundle (`python -m text build`); if set, texts are encoded at POST "
-        "/v1/embeddings. Requires the extra text.",
+        "/v1/embeddings and, if it has a map, in writes of items. Requires the extra text.",
     )
     encoder_name: str = Field(
         default="qin-text",

@@ -8,18 +8,76 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from feature_store.schema import Categorical, CategoricalList, FeatureSchema, Stored
+from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema, Stored
 from service.api.event_models import KEY_PATTERN
 from service.api.events import BATCH
+from service.api.item_text import LANGUAGE, MOST_LANGUAGES, TEXT, VECTORS
+from service.api.openapi import problem
 
 Json = dict[str, Any]
+TEXTS: Json = {
+    "type": "object",
+    "additionalProperties": {"type": ["string", "null"]},
+    "propertyNames": {"pattern": f"^{LANGUAGE}$"},
+    "maxProperties": MOST_LANGUAGES,
+    "description": "Texts by language, of which the encoder makes its feature: languages are "
+    "averaged. In place of that feature.",
+}
+GIVEN: Json = {
+    "type": "object",
+    "additionalProperties": {"type": ["array", "null"], "items": {"type": "number"}},
+    "description": "Vectors that the encoder's map takes beside texts, such as an image's.",
+}
+_CONTENT: Json = {
+    "type": "object",
+    "properties": {
+        "feature": {"type": "string"},
+        "digest": {"type": "string", "description": "Of encoder and map."},
+        "languages": {"type": "array", "items": {"type": "string"}},
+        "tokens": {"type": "integer"},
+        "truncated": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Languages whose text is longer than the encoder reads.",
+        },
+    },
+    "required": ["feature", "digest", "languages", "tokens", "truncated"],
+}
+_WRITTEN: Json = {
+    "type": "object",
+    "properties": {
+        "item_id": {},
+        "features": {"type": "object", "description": "As they were written."},
+        "content": _CONTENT,
+    },
+    "required": ["item_id", "features", "content"],
+}
+WRITTEN: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Written, with a feature made of texts or vectors.",
+        "content": {"application/json": {"schema": _WRITTEN}},
+    },
+    **{status: problem() for status in (409, 504)},
+}
 INDEX: Json = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
 NULL: Json = {"type": "null"}
 
 
-def item(schema: FeatureSchema, *, whole: bool) -> Json:
-    """An item's features by name: all of them, or those that change."""
-    return _record(schema.stored_item, whole=whole)
+def item(schema: FeatureSchema, *, whole: bool, has_texts: bool = False) -> Json:
+    """An item's features by name: all of them, or those that change.
+
+    ``has_texts``: texts may stand for one of the dense features, the encoder's.
+    """
+    body = _record(schema.stored_item, whole=whole)
+    if not has_texts:
+        return body
+    body["properties"] |= {TEXT: TEXTS, VECTORS: GIVEN}
+    if whole:
+        made = {f.name for f in schema.stored_item if isinstance(f, Dense)}
+        required = [name for name in body["required"] if name not in made]
+        alternatives = [{"required": [TEXT]}, {"required": [VECTORS]}, {"required": [*made]}]
+        body |= {"required": required, "anyOf": alternatives}
+    return body
 
 
 def user(schema: FeatureSchema, *, whole: bool) -> Json:

@@ -12,6 +12,7 @@ from feature_store.schema import FeatureSchema
 from service.api.body import Contents
 from service.api.id_kind import COLLISION, Item
 from service.api.items import Values, contents_of, naming_features
+from service.context import RequestContext
 from service.errors import InvalidField, UnknownUser
 from service.items.store_client import StoreReader
 
@@ -33,7 +34,7 @@ class UserRecords:
             raise HTTPException(404)
         return schema
 
-    async def put(self, user: Item, values: Values) -> None:
+    async def put(self, user: Item, values: Values, ctx: RequestContext) -> None:
         """Replace a record. Every feature must be given."""
         schema = self._store.store.schema
         with naming_features():
@@ -44,7 +45,7 @@ class UserRecords:
         except TextCollision:
             raise InvalidField.of("user_id", detail=COLLISION) from None
 
-    async def patch(self, user: Item, values: Values) -> None:
+    async def patch(self, user: Item, values: Values, ctx: RequestContext) -> None:
         """Change the given features."""
         if not values:
             raise InvalidField.of("body", detail="give at least one feature")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
@@ -19,6 +19,7 @@ from service.api import item_schema, users
 from service.api.body import Contents, parse_object, read_body
 from service.api.events import Events, EventsAnswer
 from service.api.id_kind import IdKind, Item, id_kind
+from service.api.item_text import ItemTexts
 from service.api.items import CatalogueItems, Values, example_of
 from service.api.openapi import problem
 from service.api.users import UserRecords
@@ -68,7 +69,7 @@ def add_writes(app: FastAPI, state: ServiceState, admin: Access | None = None) -
 
 def add_item_reads(app: FastAPI, state: ServiceState) -> None:
     ids = id_kind(state)
-    items = CatalogueItems(state.reader, state.refresher, ids)
+    items = CatalogueItems(state.reader, state.refresher, ids, _item_texts(state))
 
     @app.get(
         ids.item_path,
@@ -116,8 +117,8 @@ class _Records(Protocol):
     """Stored records, written by features by name."""
 
     async def contents(self) -> Contents: ...
-    async def put(self, one: Item, values: Values, /) -> None: ...
-    async def patch(self, one: Item, values: Values, /) -> None: ...
+    async def put(self, one: Item, values: Values, ctx: RequestContext, /) -> Values | None: ...
+    async def patch(self, one: Item, values: Values, ctx: RequestContext, /) -> Values | None: ...
     async def delete(self, one: Item, /) -> None: ...
 
 
@@ -136,22 +137,28 @@ class _Resource:
     summaries: tuple[str, str, str]
     is_logged: bool = True  # its id is, at the admin port
     is_documented: bool = True
+    answers: Responses = field(default_factory=dict)  # of writes that answer with more than a 204
+
+
+def _item_texts(state: ServiceState) -> ItemTexts:
+    return ItemTexts(state.encoding, state.store.schema, state.settings)
 
 
 def _resources(state: ServiceState, ids: IdKind) -> Iterator[_Resource]:
     """Items and users. A load may add user features later: without them users are not documented,
     and their path answers as an unknown one."""
-    schema = state.store.schema
+    schema, texts = state.store.schema, _item_texts(state)
     yield _Resource(
         "item",
         ids.item_path,
         _in_path(ids, "item_id"),
         ids.item,
-        CatalogueItems(state.reader, state.refresher, ids),
-        item_schema.item(schema, whole=True),
-        item_schema.item(schema, whole=False),
+        CatalogueItems(state.reader, state.refresher, ids, texts),
+        item_schema.item(schema, whole=True, has_texts=texts.is_on),
+        item_schema.item(schema, whole=False, has_texts=texts.is_on),
         example_of(schema),
         ("Create or replace an item", "Change some of an item's features", "Remove an item"),
+        answers=item_schema.WRITTEN if texts.is_on else {},
     )
     yield _Resource(
         "user",
@@ -192,29 +199,31 @@ def _add_records(
         what.path,
         summary=putting,
         status_code=204,
-        responses={**REFUSALS, **more},
+        responses={**what.answers, **REFUSALS, **more},
         include_in_schema=what.is_documented,
         openapi_extra=what.in_path | _json_body(what.whole, example),
     )
     async def put(request: Request) -> Response:
         with writing(request, "put") as one:
-            await records.put(one, await values(request))
-            _stored(context_of(request.scope))
-        return Response(status_code=204)
+            ctx = context_of(request.scope)
+            written = await records.put(one, await values(request), ctx)
+            _stored(ctx)
+        return _written(written)
 
     @app.patch(
         what.path,
         summary=patching,
         status_code=204,
-        responses={**REFUSALS, **UNKNOWN, **more},
+        responses={**what.answers, **REFUSALS, **UNKNOWN, **more},
         include_in_schema=what.is_documented,
         openapi_extra=what.in_path | _json_body(what.some, example),
     )
     async def patch(request: Request) -> Response:
         with writing(request, "patch") as one:
-            await records.patch(one, await values(request))
-            _stored(context_of(request.scope))
-        return Response(status_code=204)
+            ctx = context_of(request.scope)
+            written = await records.patch(one, await values(request), ctx)
+            _stored(ctx)
+        return _written(written)
 
     @app.delete(
         what.path,
@@ -229,6 +238,12 @@ def _add_records(
             await records.delete(one)
             _stored(context_of(request.scope))
         return Response(status_code=204)
+
+
+def _written(values: Values | None) -> Response:
+    if values is None:
+        return Response(status_code=204)
+    return Response(orjson.dumps(values), media_type=JSON)
 
 
 def _refuse(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
+from feature_store.contents import Contents, Origin
 from feature_store.contract import (
     Append,
     Changes,
@@ -22,6 +23,7 @@ from feature_store.errors import (
     StoreCorrupt,
     StoreError,
     StoreFull,
+    StoreMismatch,
     StoreRefused,
     StoreStale,
     StoreUnavailable,
@@ -30,7 +32,7 @@ from feature_store.errors import (
 from feature_store.options import StoreOptions
 from feature_store.schema import FeatureSchema
 from feature_store.schema_record import RefreshPace
-from service.errors import ItemUnreadable, StoreFailure, UserUnreadable
+from service.errors import Conflict, ItemUnreadable, StoreFailure, UserUnreadable
 from service.observability.fast_metrics import Histogram
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
@@ -41,6 +43,7 @@ STALE = (
     "its record has features that the schema of the store, as last read, lacks; try again in a "
     "second, or PUT it whole"
 )
+OTHER_CONTENTS = "the store has contents of another item feature than the encoder's"
 COLLISION = "two text ids have one number: the second is refused"
 LOG_EVERY_S = 1.0  # while it fails
 LOG_LATER_EVERY_S, LOG_LATER_AFTER_S = 60.0, 10.0
@@ -110,11 +113,17 @@ class StoreReader:
         """Keep the text ids of items. TextCollision."""
         await self._asked("name_items", self.store.name_items(texts))
 
-    async def put_item(self, item_ids: Ids, rows: ItemRows) -> None:
-        await self._asked("put_item", self.store.put_items(item_ids, rows))
+    async def put_item(
+        self, item_ids: Ids, rows: ItemRows, contents: Contents | None = None
+    ) -> None:
+        """Put whole items, with the origins of their contents. Conflict: see ``_asked``."""
+        await self._asked("put_item", self.store.put_items(item_ids, rows, contents))
 
-    async def patch_item(self, item_id: int, change: Callable[[ItemRows], None]) -> bool:
-        return await self._asked("patch_item", self.store.patch_item(item_id, change))
+    async def patch_item(
+        self, item_id: int, change: Callable[[ItemRows], None], origin: Origin | None = None
+    ) -> bool:
+        """Change an item; ``origin``: of the content that ``change`` writes."""
+        return await self._asked("patch_item", self.store.patch_item(item_id, change, origin))
 
     async def delete_item(self, item_ids: Ids) -> bool:
         return bool(await self._asked("delete_item", self.store.delete_items(item_ids)))
@@ -142,6 +151,8 @@ class StoreReader:
             self._failed(operation, error)
             if isinstance(error, TextCollision):
                 raise
+            if isinstance(error, StoreMismatch) and operation in ("put_item", "patch_item"):
+                raise Conflict(OTHER_CONTENTS) from error
             if isinstance(error, StoreCorrupt) and operation == "patch_item":
                 raise ItemUnreadable("its record is damaged; PUT it whole") from error
             if isinstance(error, StoreStale):

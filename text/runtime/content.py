@@ -102,6 +102,30 @@ class ContentMap:
         has = tuple(name for name in self.about.inputs if name in vectors)
         return self.parts[has](np.concatenate([vectors[name] for name in has], axis=1))
 
+    def of_item(
+        self,
+        texts: NDArray[np.floating],
+        contents: NDArray[np.floating] | None,
+        given: Mapping[str, NDArray[np.floating]],
+    ) -> Floats | None:
+        """Return the content (C,) of an item; None if no part fits what it has.
+
+        ``texts``: unit vectors (T, D) of its texts, none or more; ``contents``: theirs, (T, C), if
+        the encoder's graph has given them.
+        """
+        modalities = ([TEXT] if len(texts) else []) + list(given)
+        combination = self.fitting(modalities)
+        if combination is None:
+            return None
+        if combination == (TEXT,) and contents is not None:
+            mean: Floats = contents.astype(np.float64).mean(0)
+            return mean
+        vectors = dict(given)
+        if TEXT in combination:
+            vectors[TEXT] = texts.astype(np.float64).mean(0)
+        found: Floats = self.content({name: vectors[name][None] for name in combination})[0]
+        return found
+
     def check(self, network: str, width: int, source: object) -> None:
         """Raise BundleError for a map of another encoder."""
         if self.about.network != network or self.about.inputs.get(TEXT) != width:

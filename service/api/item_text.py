@@ -1,0 +1,166 @@
+"""``text`` and ``vectors`` in writes of items: the encoder makes an item feature of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.schema import Dense, FeatureSchema
+from service.api.body import Contents, TextContents, deadline_seconds
+from service.context import RequestContext, priority_of
+from service.errors import InvalidField, ModelFault
+from service.server.disconnect import CancelOnDisconnect
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.encoding.encoding import TextEncoding  # takes an extra
+    from service.encoding.item_content import ItemContent
+
+TEXT, VECTORS = "text", "vectors"
+LANGUAGE = r"[A-Za-z][A-Za-z0-9-]{0,34}"  # as BCP 47's, loosely
+MOST_LANGUAGES = 16
+MOST_VECTORS = 3  # given vectors, as a map has at most
+MOST_NUMBERS = 16_384  # of one
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemWords:
+    """What a write has of an item's texts and given vectors, checked."""
+
+    feature: Dense  # that gets the content
+    texts: dict[str, str]  # by language; blank ones are left out
+    vectors: dict[str, NDArray[np.float64]]
+
+
+class ItemTexts:
+    """Reads ``text`` and ``vectors``, and encodes them."""
+
+    def __init__(
+        self, encoding: TextEncoding | None, schema: FeatureSchema, settings: Settings
+    ) -> None:
+        self._encoding, self._settings = encoding, settings
+        self._features = {feature.name: feature for feature in schema.stored_item}
+        self._names = [name for name in (TEXT, VECTORS) if name not in self._features]
+
+    @property
+    def most_deadline_ms(self) -> float:
+        return max(self._settings.max_deadline_ms, self._settings.encoder_deadline_ms)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the service has an encoder."""
+        return self._encoding is not None and TEXT in self._names
+
+    def bounds(self, features: Contents) -> Contents:
+        """Bounds of a valid body, from those of a body of features alone."""
+        if not self.is_on:
+            return features
+        quotes = 4 * (MOST_LANGUAGES + MOST_VECTORS + 2)
+        return TextContents(
+            features.values + quotes + MOST_VECTORS * MOST_NUMBERS,
+            features.quotes + quotes,
+            features.digits + MOST_VECTORS * MOST_NUMBERS * 64,
+            features.lists + quotes,
+        )
+
+    def take(self, values: Values) -> ItemWords | None:
+        """Take texts and vectors out of a write's values; None if it has none. InvalidField.
+
+        NotReady while the encoder is not loaded.
+        """
+        given = {name: values.pop(name) for name in self._names if name in values}
+        if not given:
+            return None
+        first = next(iter(given))
+        if self._encoding is None:
+            raise InvalidField.of(
+                first, detail="this service has no encoder (QIN_ENCODER): give the vector itself"
+            )
+        content = self._encoding.encoder.content_map
+        if content is None:
+            detail = "the encoder has no map to an item feature: build it with --content"
+            raise InvalidField.of(first, detail=detail)
+        about = content.about
+        feature = self._features.get(about.feature)
+        if not isinstance(feature, Dense) or feature.size != about.size:
+            what = f"{about.feature} of {about.size} numbers"
+            raise InvalidField.of(first, detail=f"the encoder is for {what}, which items lack")
+        if about.feature in values:
+            detail = f"made of {' and '.join(given)}: leave it out, or leave those out"
+            raise InvalidField.of(about.feature, detail=detail)
+        texts = _texts(given[TEXT]) if TEXT in given else {}
+        sizes = {name: size for name, size in about.inputs.items() if name != TEXT}
+        vectors = _vectors(given[VECTORS], sizes) if VECTORS in given else {}
+        if content.fitting([*([TEXT] if texts else []), *vectors]) is None:
+            parts = " or ".join(" and ".join(part) for part in content.parts)
+            raise InvalidField.of(first, detail=f"not enough for a content: give {parts}")
+        return ItemWords(feature, texts, vectors)
+
+    async def encode(self, words: ItemWords, ctx: RequestContext) -> ItemContent:
+        """Encode what ``take`` has returned, admitted as requests for vectors are.
+
+        InvalidField names the text. OverCapacity, DeadlinePassed.
+        """
+        from service.encoding.item_content import TextError, item_content
+        from text.runtime.encoder import NOT_FINITE
+
+        encoding, settings = self._encoding, self._settings
+        assert encoding is not None
+        seconds = deadline_seconds(ctx, settings.encoder_deadline_ms, self.most_deadline_ms)
+        deadline = ctx.timer.started + seconds
+        ctx.priority = priority_of(ctx.headers.get(b"x-priority"))
+        if not words.texts:
+            return await item_content(encoding, {}, words.vectors, None, deadline)
+        languages = sorted(words.texts)
+        own = [words.texts[language] for language in languages]
+        permit = encoding.enter(own, ctx.priority, deadline)
+        try:
+            with permit, CancelOnDisconnect(ctx.connection, permit.defer):
+                return await item_content(encoding, words.texts, words.vectors, permit, deadline)
+        except TextError as error:
+            where = (TEXT, languages[error.index])
+            if error.fault == NOT_FINITE:
+                raise ModelFault(f"{'.'.join(where)}: {error.fault}") from error
+            raise InvalidField.of(*where, detail=error.fault) from None
+
+
+def _texts(given: Any) -> dict[str, str]:
+    if not isinstance(given, dict):
+        detail = 'must be an object of texts by language, as {"de": "…"}'
+        raise InvalidField.of(TEXT, detail=detail)
+    if len(given) > MOST_LANGUAGES:
+        raise InvalidField.of(TEXT, detail=f"{len(given)} languages, at most {MOST_LANGUAGES}")
+    for language, text in given.items():
+        if not re.fullmatch(LANGUAGE, language):
+            raise InvalidField.of(
+                TEXT, language, detail="not the name of a language, as de or pt-BR"
+            )
+        if text is not None and not isinstance(text, str):
+            raise InvalidField.of(TEXT, language, detail="must be a text")
+    return {language: text for language, text in given.items() if text and not text.isspace()}
+
+
+def _vectors(given: Any, sizes: dict[str, int]) -> dict[str, NDArray[np.float64]]:
+    if not isinstance(given, dict):
+        raise InvalidField.of(VECTORS, detail="must be an object of vectors by name")
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, vector in given.items():
+        if name not in sizes:
+            detail = f"the encoder's map takes {', '.join(sizes) or 'no vectors'}"
+            raise InvalidField.of(VECTORS, name, detail=detail)
+        if vector is None:
+            continue
+        if not isinstance(vector, list) or len(vector) != sizes[name]:
+            detail = f"must be a list of {sizes[name]} numbers"
+            raise InvalidField.of(VECTORS, name, detail=detail)
+        for at, number in enumerate(vector):
+            if type(number) not in (int, float) or not abs(number) <= np.finfo(np.float32).max:
+                detail = "must be a finite number of 32 bits"
+                raise InvalidField.of(VECTORS, name, at, detail=detail)
+        found[name] = np.array(vector, np.float32).astype(np.float64)  # as tables have them
+    return found
