@@ -63,10 +63,17 @@ class TextEncoding:
         return admission.enter(lengths, cost, priority, deadline)
 
     async def encode(
-        self, texts: Texts, truncate: bool, permit: TokenPermit, deadline: float
+        self,
+        texts: Texts,
+        truncate: bool,
+        permit: TokenPermit,
+        deadline: float,
+        *,
+        alone: bool = False,
     ) -> Encoded:
-        """Encode texts. TextError names the text; DeadlinePassed."""
-        work = EncodingSteps(self.encoder, texts, truncate)
+        """Encode texts. TextError names the text; DeadlinePassed. ``alone``: to the same bits in
+        any list."""
+        work = EncodingSteps(self.encoder, texts, truncate, alone=alone)
         await self._run(work.read, len(work.parts), permit, deadline)
         took: list[tuple[int, int, float]] = []
         permit.expect(np.concatenate([[0], *(r.tokens.lengths[r.texts] for r in work.runs)]))

@@ -162,9 +162,9 @@ class TextEncoder:
     def cache(self) -> VectorCache | None:
         return self._cache
 
-    def key(self, text: str) -> bytes:
-        """Return the key of a text in the cache."""
-        return VectorCache.key(self._key, text)
+    def key(self, text: str, *, alone: bool = False) -> bytes:
+        """Return the key of a text in the cache; another one if it was encoded by itself."""
+        return VectorCache.key(f"{self._key} alone" if alone else self._key, text)
 
     def tokenised(
         self, texts: Sequence[str], wanted: list[int], truncate: bool

@@ -43,16 +43,25 @@ class EncodingSteps:
     """One list of texts on its way to vectors; all are texts, or all are token ids."""
 
     def __init__(
-        self, encoder: TextEncoder, texts: Sequence[str] | Sequence[TokenIds], truncate: bool
+        self,
+        encoder: TextEncoder,
+        texts: Sequence[str] | Sequence[TokenIds],
+        truncate: bool,
+        *,
+        alone: bool = False,
     ) -> None:
+        """``alone``: no two texts in one run, so that a text's numbers are the same bits in any
+        list; in company their last digits may differ."""
         self._encoder, self._texts, self._truncate = encoder, texts, truncate
-        self.parts = list(_parts(texts))
+        self._alone, count, content = alone, len(texts), encoder.content_map
+        self.parts = [range(i, i + 1) for i in range(count)] if alone else list(_parts(texts))
         self.runs: list[Run] = []  # complete once every part was read
         self.cached = 0  # texts whose answers the cache had
         self.answer = Encoded(
-            np.empty((len(texts), encoder.width), np.float32),
-            np.zeros(len(texts), np.int64),
-            np.zeros(len(texts), np.bool_),
+            np.empty((count, encoder.width), np.float32),
+            np.zeros(count, np.int64),
+            np.zeros(count, np.bool_),
+            content=np.empty((count, content.about.size), np.float32) if content else None,
         )
 
     def read(self, part: int) -> None:
@@ -118,10 +127,10 @@ class EncodingSteps:
         text, cache = self._texts[i], self._encoder.cache
         if cache is None or not isinstance(text, str):
             return False
-        entry = cache.get(self._encoder.key(text))
+        entry = cache.get(self._encoder.key(text, alone=self._alone))
         if entry is None or (entry.truncated and not self._truncate):
             return False
-        self.answer.vectors[i] = entry.vector[: self._encoder.width]
+        self._fill(i, entry.vector)
         self.answer.tokens[i] = entry.tokens
         self.answer.truncated[i] = entry.truncated
         self.cached += 1
@@ -129,10 +138,16 @@ class EncodingSteps:
 
     def _keep(self, i: int, vector: NDArray[np.float32]) -> None:
         answer, text, cache = self.answer, self._texts[i], self._encoder.cache
-        answer.vectors[i] = vector[: self._encoder.width]
+        self._fill(i, vector)
         if cache is not None and isinstance(text, str):
             entry = Entry(vector.copy(), int(answer.tokens[i]), bool(answer.truncated[i]))
-            cache.put(self._encoder.key(text), entry)
+            cache.put(self._encoder.key(text, alone=self._alone), entry)
+
+    def _fill(self, i: int, found: NDArray[np.float32]) -> None:
+        vector, content = np.split(found, [self._encoder.width])
+        self.answer.vectors[i] = vector
+        if self.answer.content is not None:
+            self.answer.content[i] = content
 
     def _are_units(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
         with np.errstate(all="ignore"):
