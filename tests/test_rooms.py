@@ -61,6 +61,14 @@ TEXT["text.export"] = {
     "text.evaluate",
     "text.runtime",
 }
+TEXT["text.cold"] = {
+    *TEXT["text.content"],
+    "training",
+    "text.ablate",  # its kept results
+    "text.content",
+    "text.corpus",
+    "text.evaluate",
+}
 TEXT["text.cli"] = set(TEXT)
 
 # Room or file of ``service`` → those it may import besides itself, from the lowest up.

@@ -7,6 +7,7 @@ import typer
 from feature_store.terminal import escape_unencodable
 from text.cli import bench, content, corpus, encoder, export, published
 from text.cli.ablate import ablate
+from text.cli.cold import cold_items
 from text.cli.embed import embed
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command("sign")(export.sign)
 app.command("embed")(embed)
 app.command("bench")(bench.bench)
 app.command("ablate")(ablate)
+app.command("cold-items")(cold_items)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ same variance, then to norm √K: what most divides the items, which their words
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -68,6 +69,12 @@ class TaggedItems:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def digest(self) -> str:
+        """Digest of names, tags, texts and of what is cold."""
+        own = [self.names, self.tags, self.texts, self.cold.tolist()]
+        return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16]
 
     def latent(self, rng: np.random.Generator) -> Floats:
         """Compute the latent vectors (N, K), turned at random. Raises DataFileError."""

@@ -50,7 +50,8 @@ class TfIdf:
         """Have none: they would have a number for each n-gram."""
 
 
-def _grams(text: str) -> Counter[str]:
+def grams(text: str) -> Counter[str]:
+    """Count the n-grams within words, the spaces around them included."""
     return Counter(
         padded[at : at + length]
         for word in text.lower().split()
@@ -63,7 +64,7 @@ def _grams(text: str) -> Counter[str]:
 def _weighted(
     first: Sequence[str], second: Sequence[str]
 ) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    counts = [_grams(text) for text in (*first, *second)]
+    counts = [grams(text) for text in (*first, *second)]
     documents = Counter(gram for own in counts for gram in own)
     weighted = []
     for own in counts:

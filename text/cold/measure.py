@@ -1,0 +1,93 @@
+"""Trains a network with each arm's content, for several seeds; scores rows of cold items.
+
+The networks of a seed differ in their items' content alone. They are trained with contents of
+texts in the first language; cold items' content is of that language, and then of the second.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from text.ablate.results import Result, Results
+from text.cold.contents import ARMS, Arm, contents
+from text.cold.world import World
+from text.runtime.encoder import TextEncoder
+from training import checkpoint
+from training.data_parallel import ProcessGroup
+from training.evaluate import share_of_the_possible
+from training.fit import fit, predict
+from training.metrics import auc
+from training.progress import OnProgress
+from training.recipe import Recipe
+from training.synthesis_sizes import SynthesisSizes
+from training.tagged_items import TaggedItems
+
+CLAIM = "cold"  # in names of kept results
+FIRST, SECOND, BEST, WARM = "auc_first", "auc_second", "best_auc", "auc_valid"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Experiment:
+    """What all seeds and arms share; ``out`` keeps their results, which a rerun does not repeat."""
+
+    encoder: TextEncoder
+    tagged: TaggedItems
+    sizes: SynthesisSizes
+    recipe: Recipe
+    out: Path
+    on_progress: OnProgress
+
+    def run(self, seeds: Sequence[int]) -> list[Result]:
+        """Measure every arm with every seed. Raises DataFileError, RunError, ValueError."""
+        origin = {
+            "encoder": self.encoder.bundle.digest,
+            "items": self.tagged.digest,
+            "recipe": self.recipe.model_dump(),
+            "sizes": self.sizes.schema.model_dump()
+            | {name: getattr(self.sizes, name) for name in ("train", "valid", "cold")},
+        }
+        results = Results(self.out, origin)
+        found = []
+        for number, seed in enumerate(seeds):
+            known = {arm: results.read(CLAIM, arm, seed) for arm in ARMS}
+            if None in known.values():
+                self._seed(seed, known, results)
+            found += [result for result in known.values() if result]
+            self.on_progress("seeds", number + 1, len(seeds))
+        return found
+
+    def _seed(self, seed: int, known: dict[Arm, Result | None], results: Results) -> None:
+        folder = self.out / f"seed-{seed}"
+        try:
+            world = World.draw(folder, self.tagged, self.sizes, seed, self.on_progress)
+            for number, arm in enumerate(ARMS):
+                if known[arm] is None:
+                    known[arm] = result = self._arm(world, arm, seed, folder)
+                    results.write(result)
+                self.on_progress(f"arms of seed {seed}", number + 1, len(ARMS))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # rows, checkpoints: drawn again from a seed
+
+    def _arm(self, world: World, arm: Arm, seed: int, folder: Path) -> Result:
+        started = time.process_time()
+        own = contents(arm, world.texts, world.planted, self.encoder, folder)
+        first, second = world.texts.languages
+        out = folder / arm
+        train, valid = (
+            world.with_content(rows, own.warm, own.cold[first])
+            for rows in (world.train, world.valid)
+        )
+        recipe = self.recipe.model_copy(update={"seed": self.recipe.seed + seed})
+        fit(train, valid, recipe, out, ProcessGroup(0, 1), self.on_progress)
+        network = checkpoint.load(out)
+        figures = {BEST: float(world.truth.best_auc_cold or 0.5)}
+        for name, lang in ((FIRST, first), (SECOND, second)):
+            rows = world.with_content(world.cold, own.warm, own.cold[lang])
+            figures[name] = float(auc(predict(network, rows), rows.label))
+            figures[f"share_{name[4:]}"] = share_of_the_possible(figures[name], figures[BEST])
+        figures[WARM] = float(auc(predict(network, valid), valid.label))
+        return Result(CLAIM, arm, seed, figures, time.process_time() - started)
