@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,9 @@ from hypothesis import settings
 # machine, ten times as long as one takes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Images set this, and every child process would compile this repository's modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import training  # noqa: F401 — decides how OpenMP waits, before anything loads torch
 from tests.redis_fixtures import (  # noqa: F401 — for every room
@@ -24,6 +28,8 @@ from tests.redis_fixtures import (  # noqa: F401 — for every room
     store_url,
     tls,
 )
+
+sys.dont_write_bytecode = False
 
 # A busy machine makes a slow example, not a wrong one.
 settings.register_profile("unhurried", deadline=None)

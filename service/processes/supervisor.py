@@ -72,9 +72,13 @@ class Supervisor:
         self._turns = count()
         self._one_is_ready = asyncio.Event()
         self._shut = False  # no more connections are accepted
+        self._killed = False  # a worker that starts after this is killed, too
 
     async def run(self) -> None:
-        """Run until a signal. CannotStart if the first worker does not become ready."""
+        """Run until a signal, and until every worker has ended and is reaped.
+
+        CannotStart if the first worker does not become ready.
+        """
         for listener in self._listeners:
             listener.open()
         logger.info(
@@ -89,7 +93,7 @@ class Supervisor:
                 await keeping
             async with asyncio.timeout(self._settings.shutdown_grace_s + KILL_MARGIN_S):
                 await self._drain()
-                await keeping
+                await asyncio.shield(keeping)  # to be awaited further once the workers are killed
         except TimeoutError:
             logger.error("workers killed after the grace period", workers=len(self._workers))
         finally:
@@ -177,6 +181,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         self._workers[worker.number] = worker
         loop.add_reader(worker.channel.end, self._receive, worker)
+        if self._killed:
+            worker.kill()
         if self._stop.requested.is_set():
             worker.channel.send(MessageType.DRAIN)
         if self._shut:
@@ -250,6 +256,7 @@ class Supervisor:
         )
 
     def _kill(self) -> None:
+        self._killed = True
         for worker in self._workers.values():
             worker.kill()
 

@@ -17,12 +17,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.processes.parent import LIBC
 from service.processes.worker_handle import STUCK_S
 from tests.service.process import Service, serving, start
 from tests.service.world import World
 
 WORKERS = 2
 DEADLINE_S = 60.0
+PR_SET_CHILD_SUBREAPER = 36
 MOST_S = 3.0  # for /livez beside a stopped worker: 0.5 where nothing else runs
 
 
@@ -252,6 +254,32 @@ def test_a_stopped_service_that_goes_on_ends_no_worker(several: Service) -> None
         assert client.get("/livez").status_code == 200
     time.sleep(1.0)  # of looks
     assert workers_of(several) == workers
+
+
+@pytest.fixture
+def subreaper() -> Iterator[None]:
+    """Children that their parent leaves unreaped become children of this process."""
+    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+    yield
+    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 0) == 0
+
+
+def test_workers_killed_after_the_grace_period_are_reaped(world: World, subreaper: None) -> None:
+    """The service has not ended before its workers have."""
+    grace = {"QIN_WORKERS": "2", "QIN_SHUTDOWN_GRACE_S": "0"}
+    service = start("--bundle", str(world.models), "--store", world.store, **grace)
+    try:
+        wait_until(lambda: workers_of(service), "no worker is started")
+        (worker,) = workers_of(service)
+        os.kill(worker, signal.SIGSTOP)  # it does not end by itself
+        assert service.stop() == 0
+        assert "killed after the grace period" in service.log.read_text()
+        with pytest.raises(ChildProcessError):
+            os.waitpid(worker, os.WNOHANG)
+    finally:
+        service.process.kill()
+        service.process.wait()
+        service.remove()
 
 
 def test_sigterm_to_the_supervisor_ends_all_and_exits_with_0(world: World) -> None:
