@@ -16,11 +16,14 @@ from model_export.bundle.manifest import (
     GOLDEN,
     PLAIN_FORMAT,
     Calibration,
+    ContentOrigin,
     Manifest,
     MultiplyAdds,
     NetworkSizes,
     QuantisationGate,
     Training,
+    dense_items,
+    no_content,
 )
 from model_export.bundle.runtime import FoldedModel, Precision
 from model_export.graphs.folded_network import FoldedNetwork
@@ -76,6 +79,7 @@ def build(
     int8: Int8 | None = None,
     bf16: Bf16 | None = None,
     calibration: Calibration | None = None,
+    content: ContentOrigin | None = None,
     pictures: Mapping[str, bytes] | None = None,
     accept_rounding: bool = False,
     announce: Callable[[str], None] = lambda step: None,
@@ -83,12 +87,14 @@ def build(
     """Build and publish ``models/VERSION``.
 
     Raises ParityError, GateError or BundleError; then nothing is published. ``network`` in eval
-    mode; ``calibration`` is folded into its last layer; ``pictures``: files to include;
-    ``accept_rounding`` publishes errors of float32 beyond their bounds; ``announce`` is called
-    with each of ``STEPS``.
+    mode; ``calibration`` is folded into its last layer; ``content``: origin of the vectors of an
+    item feature that it was trained with; ``pictures``: files to include; ``accept_rounding``
+    publishes errors of float32 beyond their bounds; ``announce`` is called with each of ``STEPS``.
     """
     schema, created = network.schema, datetime.now(UTC)
     _refuse_reserved_names(schema)
+    if content is not None and content.feature not in dense_items(schema):
+        raise BundleError(no_content(content.feature))
     version = check_version(version) if version else free_version(models, created)
     if bf16 is not None:
         openvino.require_bf16()
@@ -135,8 +141,8 @@ def build(
             gates["bf16"] = measure(model, bf16.held_out, golden, bf16.force)
 
         announce(PUBLISH)
-        for name, content in (pictures or {}).items():
-            (staging.path / name).write_bytes(content)
+        for name, picture in (pictures or {}).items():
+            (staging.path / name).write_bytes(picture)
         manifest = Manifest(
             format=_format(network),
             version=version,
@@ -155,6 +161,7 @@ def build(
             calibration=calibration,
             quantisation=gates.get("int8"),
             bf16=gates.get("bf16"),
+            content=content,
             files=staging.records(),
         )
         return staging.publish(manifest)

@@ -234,6 +234,13 @@ class Settings(BaseSettings):
         ge=0,
         description="Maximum items in the item table; others are fetched by each request.",
     )
+    content_share: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="Of a model that names the encoder of its contents: the share of items that "
+        "must have one of it, or the model is not loaded.",
+    )
     table_folder: Path | None = Field(
         default=None,
         description="Folder of item tables shared by the processes of this machine, best in memory "

@@ -20,6 +20,7 @@ from service.items.item_texts import ItemTexts
 from service.items.store_client import StoreReader
 from service.lifecycle.fleet import Fleet
 from service.lifecycle.item_refresh import ItemRefresher
+from service.lifecycle.load_steps import LacksContent
 from service.lifecycle.manager import ModelManager
 from service.lifecycle.readiness import Readiness, prove
 from service.lifecycle.startup import StartupVersions
@@ -80,7 +81,8 @@ class ServiceState:
                     raise
                 models = self.manager.catalog.repository.models
                 reason = self.copies.as_published(str(error), models)
-                self.startup.pass_over(imported.copy.version, reason)
+                for_good = not isinstance(error, LacksContent)
+                self.startup.pass_over(imported.copy.version, reason, for_good=for_good)
                 imported = await asyncio.to_thread(self.startup.next)
         await asyncio.to_thread(self.startup.begun_with, imported)
         if self.encoding is not None:

@@ -12,9 +12,11 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
+    model_validator,
 )
 
-from feature_store.schema import FeatureSchema
+from feature_store.contents import DIGEST_PATTERN, Origin, Wanted
+from feature_store.schema import Dense, FeatureSchema
 
 # 1: golden answers in float32, one tolerance for all. 3: user or request features, features of item
 # and context, or a bias in W_o; written only for those, so that earlier releases read the others.
@@ -144,6 +146,29 @@ class MultiplyAdds(_Frozen):
         return content
 
 
+class ContentOrigin(_Frozen):
+    """Encoder and map of the vectors that the network was trained with."""
+
+    feature: str  # dense item feature
+    digest: Annotated[str, Field(pattern=DIGEST_PATTERN)]
+    given: bool = False  # given vectors are of the same space, and serve as well
+
+    @property
+    def wanted(self) -> Wanted:
+        """As stores are asked for it."""
+        return Wanted(Origin(self.feature, self.digest), self.given)
+
+
+def dense_items(schema: FeatureSchema) -> list[str]:
+    """Names of the item features that may have contents."""
+    return [feature.name for feature in schema.item if isinstance(feature, Dense)]
+
+
+def no_content(feature: str) -> str:
+    """Describe a content of a feature that cannot have one."""
+    return f"content: {feature} is no dense item feature of the schema"
+
+
 class Manifest(_Frozen):
     format: int
     version: Version
@@ -157,15 +182,24 @@ class Manifest(_Frozen):
     calibration: Calibration | None = None
     quantisation: QuantisationGate | None = None  # of int8
     bf16: QuantisationGate | None = None  # of the ranker in bfloat16
+    content: ContentOrigin | None = None  # None: any vector will do
     files: dict[FileName, FileRecord]
 
     @model_serializer(mode="wrap")
     def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit ``bf16`` where there is none: earlier releases reject it."""
+        """Omit ``bf16`` and ``content`` where there are none: earlier releases reject them."""
         content: dict[str, Any] = serialise(self)
-        if self.bf16 is None:
-            del content["bf16"]
+        for name in ("bf16", "content"):
+            if content[name] is None:
+                del content[name]
         return content
+
+    @model_validator(mode="after")
+    def _has_its_content(self) -> Manifest:
+        content = self.content
+        if content is not None and content.feature not in dense_items(self.feature_schema):
+            raise ValueError(no_content(content.feature))
+        return self
 
     def gate(self, precision: str) -> QuantisationGate | None:
         """The gate of a reduced precision; None if the bundle was built without it."""

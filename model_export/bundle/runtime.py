@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.contents import Wanted
 from feature_store.contract import ItemRows
 from feature_store.schema import Dense, FeatureSchema
 from model_export.bundle.bundle import Bundle
@@ -50,6 +51,12 @@ class Graphs(Protocol):
     def graph(self, name: str) -> Path: ...
 
 
+def wanted_content(bundle: Graphs) -> Wanted | None:
+    """Return the content that a bundle's network was trained with; None: any will do."""
+    content = bundle.manifest.content if isinstance(bundle, Bundle) else None
+    return None if content is None else content.wanted
+
+
 class FoldedModel:
     """A bundle's graphs, loaded. Build once per version and share between threads."""
 
@@ -72,6 +79,7 @@ class FoldedModel:
         """
         self.schema, self.version = bundle.schema, bundle.version
         self.precision, self._bundle = precision, bundle
+        self.wanted = wanted_content(bundle)
         self.placement = place(bundle.graph("ranker"), provider, threads)
         where = self.placement.provider
         if precision == "bf16" and where != "openvino":

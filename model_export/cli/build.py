@@ -33,6 +33,8 @@ def build(
     users: options.Users = None,
     force: options.Force = False,
     accept_rounding: options.AcceptRounding = False,
+    content: options.Content = None,
+    given_content: options.GivenContent = False,
     random: Annotated[
         bool, typer.Option("--random", help="Random weights instead of a checkpoint.")
     ] = False,
@@ -56,6 +58,7 @@ def build(
     for option, given in (("--cache", cache), ("--users", users)):
         if given is not None and data is None:
             raise typer.BadParameter(f"{option} requires --data")
+    origin = options.content_origin(content, given_content)
     with refusals():
         from model_export.build import STEPS, Bf16, Int8
         from model_export.build import build as build_bundle
@@ -76,6 +79,7 @@ def build(
                 int8=Int8(rows, force) if rows and int8 else None,
                 bf16=Bf16(rows, force) if rows and bf16 else None,
                 accept_rounding=accept_rounding,
+                content=origin,
                 announce=announce,
             )
         tell_published(bundle, as_json)

@@ -27,11 +27,14 @@ def calibrate(
     bf16: options.WantsBf16 = False,
     force: options.Force = False,
     accept_rounding: options.AcceptRounding = False,
+    content: options.Content = None,
+    given_content: options.GivenContent = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Fit Platt scaling on DATA, fold it into the last layer, and publish the bundle."""
     if force and not (int8 or bf16):
         raise typer.BadParameter("--force requires --int8 or --bf16")
+    origin = options.content_origin(content, given_content)
     with refusals():
         from model_export.build import STEPS, Bf16, Int8, build
         from model_export.quality.calibrate import PICTURE
@@ -54,6 +57,7 @@ def calibrate(
                 calibration=found.calibration,
                 pictures={PICTURE: found.picture},
                 accept_rounding=accept_rounding,
+                content=origin,
                 announce=announce,
             )
         tell_published(bundle, as_json)

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
+
+from model_export.bundle.manifest import ContentOrigin
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 Models = Annotated[Path, typer.Option("--out", help="Models folder; the bundle is OUT/VERSION.")]
@@ -33,6 +36,21 @@ AcceptRounding = Annotated[
         "--accept-rounding", help="Publish answers that float32 rounds beyond their bounds."
     ),
 ]
+Content = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FEATURE:DIGEST",
+        help="Vectors of an item feature that it was trained with, by the digest of their encoder "
+        "and map (`text content info` prints it): items of another count as without.",
+    ),
+]
+GivenContent = Annotated[
+    bool,
+    typer.Option(
+        "--given-content",
+        help="With --content: given vectors serve, too, as for a map fitted --into them.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Cache = Annotated[
     Path | None,
@@ -42,3 +60,18 @@ Users = Annotated[
     Path | None,
     typer.Option(help="Users file (parquet); default DATA/user_info.parquet, if it exists."),
 ]
+
+
+def content_origin(given: str | None, or_given: bool) -> ContentOrigin | None:
+    """Parse FEATURE:DIGEST. Raises BadParameter."""
+    if given is None:
+        if or_given:
+            raise typer.BadParameter("--given-content requires --content")
+        return None
+    feature, _, digest = given.rpartition(":")
+    try:
+        return ContentOrigin(feature=feature, digest=digest, given=or_given)
+    except ValidationError:
+        raise typer.BadParameter(
+            f"--content {given}: not FEATURE:DIGEST with a digest of 16 hexadecimal digits"
+        ) from None

@@ -66,6 +66,9 @@ def print_info(bundle: Bundle, console: Console) -> None:
     table.add_row("calibration", calibration_in_words(manifest.calibration))
     table.add_row("int8", gate_in_words(manifest.quantisation))
     table.add_row("bf16", gate_in_words(manifest.bf16))
+    if (content := manifest.content) is not None:
+        given = " or given" if content.given else ""
+        table.add_row("contents", f"{content.feature} of {content.digest}{given}")
     table.add_section()
     for name, record in sorted(manifest.files.items()):
         table.add_row(name, f"{_size(record.size):>10}  sha-256 {record.sha256[:16]}…")

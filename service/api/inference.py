@@ -77,6 +77,8 @@ def _after(
     metrics.scored.inc(result.count(FOUND))
     if result.cold_count:
         metrics.cold_items.inc(result.cold_count)
+    if result.lacking_count:
+        metrics.items_without_content.inc(result.lacking_count)
     if result.cold_user:
         metrics.cold_users.inc()
     for name in result.ignored:

@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.api.openapi import problem
+from service.lifecycle.catalog import content_of
 from service.state import ServiceState
 
 PAGE = Path(__file__).with_name("docs_page.html").read_bytes()
@@ -41,6 +42,7 @@ def add_probes(app: FastAPI, state: ServiceState) -> None:
             "provider": active.model.placement.provider,
             "provider_fallback": active.model.placement.fallback,
             "rounding_accepted": active.model.rounding_accepted,
+            **content_of(active),
         }
         if state.encoding is not None:
             found["encoder"] = state.encoding.encoder.bundle.version

@@ -152,6 +152,13 @@ class ScoreAnswer(BaseModel):
         list[AnsweredId],
         Field(description="Newer than the model: scored from content with a zero id vector."),
     ]
+    without_content: Annotated[
+        list[AnsweredId] | None,
+        Field(
+            description="Without a vector of the encoder that the model was trained with: scored "
+            "without one. Of models that name their encoder alone."
+        ),
+    ] = None
     unknown_history: Annotated[
         list[AnsweredId],
         Field(description="History items that are not in the store, left out; newest first."),

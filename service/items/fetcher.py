@@ -186,7 +186,7 @@ class ItemFetcher:
 
         def derive_chunk(start: int, end: int) -> None:
             chosen = readable[start:end]
-            items, finite = derive_into(keep, self._model, ids[chosen], batch.rows[chosen])
+            items, finite = derive_into(keep, self._model, batch.take(chosen))
             status[chosen[~finite]] = CORRUPT
             parts[start] = items
 

@@ -35,6 +35,7 @@ class ItemLookup:
     place: Slots | None = None  # (N,) into ``fetched``
     fetched: DerivedItems | None = None
     unreached: bool = False  # the store did not answer for some of them
+    lacks: Mask | None = None  # (N,) found, without the content that the model wants, if it does
 
     def __len__(self) -> int:
         return len(self.slot)
@@ -59,15 +60,21 @@ class ItemLookup:
         return items
 
 
-def look_up(ids: Ids, table: ItemTable, *, past_table: bool = False) -> ItemLookup:
-    """Find ids (N,) in the table.
+def look_up(
+    ids: Ids, table: ItemTable, *, past_table: bool = False, of_content: bool = False
+) -> ItemLookup:
+    """Find ids (N,) in the table. ``of_content``: the model wants a certain content.
 
     ``past_table`` misses all of them, for a request whose slots are evicted again and again.
     """
     slot, generation, missed = table.look_up(ids)
     if past_table:
         slot[:], missed = ABSENT, np.arange(len(ids))
-    return ItemLookup(ids, table, slot, generation, missed, table.columns.cold.take(slot))
+    cold, lacks = table.columns.cold.take(slot), None
+    if of_content:
+        lacks = table.columns.lacks.take(slot)
+        lacks[missed] = False
+    return ItemLookup(ids, table, slot, generation, missed, cold, lacks=lacks)
 
 
 async def fetch_missed(
@@ -104,6 +111,8 @@ async def fetch_missed(
     places[missed] = place[position]
     if fetched is not None:
         cold |= (places != ABSENT) & fetched.cold[places]
+        if found.lacks is not None:
+            found.lacks[:] |= (places != ABSENT) & fetched.lacks[places]
     return replace(found, status=everywhere, place=places, fetched=fetched, unreached=unreached)
 
 

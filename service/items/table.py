@@ -1,6 +1,6 @@
 """Table of the items derived for one model version: rows in memory, found by id.
 
-    slot -> vector (D) | row (X) | context (F) | cold
+    slot -> vector (D) | row (X) | context (F) | cold | lacks
 
 Readers take no lock. A look-up finds a slot and its generation. A slot is overwritten only after
 its generation has grown, so rows gathered under an unchanged generation are the item's own;
@@ -81,6 +81,10 @@ class ItemTable:
     @property
     def count(self) -> int:
         return int(self._header[COUNT])
+
+    def count_lacking(self) -> int:
+        """Count items without the content that the model wants."""
+        return int(np.count_nonzero(self.columns.lacks[self.memory.ids >= 0]))
 
     @property
     def bytes(self) -> int:

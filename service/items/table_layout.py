@@ -1,7 +1,7 @@
 """The arrays of an item table in one mapping, anonymous or of a file that processes share.
 
     header (32) | changes (8192) | keys (B, 8) rows (B, 8) hints (≥ 2 S)
-    | ids (S) generations (S) referenced (S) | vector row context cold (S)
+    | ids (S) generations (S) referenced (S) | vector row context cold lacks (S)
 
 The system provides pages as they are written, so room that is not used costs nothing.
 """
@@ -39,12 +39,13 @@ class DerivedItems:
     row: Floats  # (N, X)
     context: Indices  # (N, F), as stored
     cold: NDArray[np.bool_]  # (N,)
+    lacks: NDArray[np.bool_]  # (N,) the content that the model wants
 
     def __len__(self) -> int:
         return len(self.cold)
 
     def columns(self) -> Iterator[NDArray[np.generic]]:
-        yield from (self.vector, self.row, self.context, self.cold)
+        yield from (self.vector, self.row, self.context, self.cold, self.lacks)
 
     @classmethod
     def joined(cls, parts: Sequence[DerivedItems]) -> DerivedItems:
@@ -54,6 +55,7 @@ class DerivedItems:
             np.concatenate([p.row for p in parts]),
             np.concatenate([p.context for p in parts]),
             np.concatenate([p.cold for p in parts]),
+            np.concatenate([p.lacks for p in parts]),
         )
 
     def gather(self, positions: Slots) -> DerivedItems:
@@ -62,6 +64,7 @@ class DerivedItems:
             self.row.take(positions, 0),
             self.context.take(positions, 0),
             self.cold.take(positions, 0),
+            self.lacks.take(positions, 0),
         )
 
 
@@ -143,6 +146,7 @@ def _layout(schema: FeatureSchema, slots: int) -> list[tuple[Any, tuple[int, ...
         (np.float32, (slots, schema.item_vector_width)),
         (np.float32, (slots, schema.network_width)),
         (np.int32, (slots, len(schema.context))),
+        (np.bool_, (slots,)),
         (np.bool_, (slots,)),
     ]
 

@@ -67,6 +67,16 @@ class ModelEntry:
         return {"version": self.name, "state": self.state.value, **shown}
 
 
+def content_of(version: LoadedModel) -> dict[str, Any]:
+    """Describe the content that a version wants and how many items have it; nothing for others."""
+    wanted = version.model.wanted
+    if wanted is None:
+        return {}
+    having = version.table.count - version.table.count_lacking()
+    feature, digest = wanted.origin.feature, wanted.origin.digest
+    return {"content": {"feature": feature, "digest": digest, "items": having}}
+
+
 class ModelCatalog:
     """Entries by name. Used on the event loop only."""
 
@@ -145,6 +155,7 @@ class ModelCatalog:
             "requests_under_way": registry.under_way(version) if version else 0,
             "answers": version.stats.answers if version else 0,
             "items": version.table.count if version else 0,
+            **(content_of(version) if version else {}),
         }
 
     def roles(self) -> dict[str, Any]:

@@ -41,8 +41,8 @@ class ItemReader:
         for start in range(0, len(batch.ids), SLICE):
             part = slice(start, start + SLICE)
             found = np.flatnonzero(batch.status[part] == FOUND) + start
-            ids, rows = batch.ids[found], batch.rows[found]
-            await loop.run_in_executor(self._thread, derive_into, insert, version.model, ids, rows)
+            chosen = batch.take(found)
+            await loop.run_in_executor(self._thread, derive_into, insert, version.model, chosen)
 
     async def read_all(self, version: LoadedModel, over_s: float = 0.0) -> int:
         """Read every item again and remove rows whose items are gone. Returns how many were gone.

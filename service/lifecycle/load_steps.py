@@ -20,6 +20,7 @@ import feature_store
 from feature_store.contract import FOUND, FeatureStore, ItemBatch
 from feature_store.options import StoreOptions
 from model_export.bundle.bundle import Bundle
+from model_export.bundle.errors import BundleError
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.size_buckets import buckets
 from model_export.bundle.verify import check_golden
@@ -43,6 +44,10 @@ SLICE = 64  # items derived and inserted at a time
 WARM_ROUNDS = 3
 SHAPES_KEPT = 2048
 SHAPES_TRIED = 12
+
+
+class LacksContent(BundleError):
+    """Too few items have the content that a version wants: it may be loaded when more have."""
 
 
 class Stopped(Exception):
@@ -73,6 +78,7 @@ class LoadSteps:
         self.progress.enter(State.LOADING, "opening the graphs")
         model = Execution.of(self.settings).open(self.bundle)
         version = asyncio.run(self._with_table(model))
+        self._check_content(version)
         self.progress.enter(State.WARMING, "warming up")
         self._warm(version)
         self.progress.enter(State.VERIFYING, "verifying against the golden answers")
@@ -153,6 +159,24 @@ class LoadSteps:
                 remedy="raise QIN_MAX_TABLE_ITEMS",
             )
 
+    def _check_content(self, version: LoadedModel) -> None:
+        """LacksContent if too few items have the content that the version wants."""
+        wanted, needed = version.model.wanted, self.settings.content_share
+        if wanted is None:
+            return
+        items, having = version.table.count, version.table.count - version.table.count_lacking()
+        feature, digest = wanted.origin.feature, wanted.origin.digest
+        if having < needed * items:
+            raise LacksContent(
+                f"{self.bundle.path}: was trained with contents {digest} of {feature}, which "
+                f"{having:,} of {items:,} items have ({having / items:.1%}), and {needed:.1%} are "
+                "needed (QIN_CONTENT_SHARE): run `python -m text embed ENCODER ITEMS --out TABLE "
+                "--store STORE` with that encoder, then load it again"
+            )
+        logger.info(
+            "contents", model_version=version.name, digest=digest, items=items, having=having
+        )
+
     def _when_free(self, change: Callable[[], T]) -> T:
         """Retry a change of the table until its lock is free."""
         while True:
@@ -190,7 +214,7 @@ def _insert(version: LoadedModel, batch: ItemBatch, part: slice, epoch: Epoch) -
     """Derive a part of a batch into the table. Returns how many items could not be."""
     found = np.flatnonzero(batch.status[part] == FOUND) + part.start
     insert = partial(version.table.insert, epoch=epoch)
-    _, finite = derive_into(insert, version.model, batch.ids[found], batch.rows[found])
+    _, finite = derive_into(insert, version.model, batch.take(found))
     return len(batch.ids[part]) - int(finite.sum())
 
 

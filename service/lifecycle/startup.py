@@ -55,10 +55,13 @@ class StartupVersions:
                 self.pass_over(version, str(error))
         raise BundleError(self._nothing())
 
-    def pass_over(self, version: str, reason: str) -> None:
-        """Record that a version cannot be used, and why."""
+    def pass_over(self, version: str, reason: str, *, for_good: bool = True) -> None:
+        """Record that a version cannot be used, and why.
+
+        ``for_good``: until its folder changes; else it may be followed later.
+        """
         self.passed_over.setdefault(version, reason)
-        if version in self._newest:
+        if for_good and version in self._newest:
             self.refused[version] = self._newest[version].mark
         logger.error("passed over at start", model_version=version, reason=reason)
 

@@ -165,6 +165,11 @@ class Metrics:
             "Candidates scored with a zero id vector: newer than the model.",
             registry=registry,
         )
+        self.items_without_content = Counter(
+            "qin_items_without_content",
+            "Candidates scored without a vector of the encoder that their model was trained with.",
+            registry=registry,
+        )
         self.history_dropped = Counter(
             "qin_history_items_dropped",
             "History items left out because the store has no readable record of them.",

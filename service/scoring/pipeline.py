@@ -91,7 +91,8 @@ class ScoringPipeline:
         ids = np.concatenate([history, query.candidates])  # (H + C,)
         run = ScoringRun(self.engine, deadline, timer, permit)
         for attempt in range(ATTEMPTS):
-            items = look_up(ids, version.table, past_table=attempt == ATTEMPTS - 1)
+            past_table, of_content = attempt == ATTEMPTS - 1, version.model.wanted is not None
+            items = look_up(ids, version.table, past_table=past_table, of_content=of_content)
             self.metrics.table_hits.inc(len(ids) - len(items.missed))
             timer.lap("table")
             if len(items.missed):
@@ -113,6 +114,7 @@ class ScoringPipeline:
             history,
             ranking.items.status,
             items.cold[len(history) :],
+            lacks=None if items.lacks is None else items.lacks[len(history) :],
             history_lost=stored is None,
             explanations=explained,
             user_lost=user is not None and user.is_lost,

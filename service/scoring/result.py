@@ -17,6 +17,7 @@ from service.scoring.explanation import Explanations
 from service.scoring.id_texts import IdTexts
 
 ID_LISTS = ("unknown_items", "unreadable_items", "cold_items", "unknown_history")
+WITHOUT_CONTENT = "without_content"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +30,7 @@ class ScoreResult:
     # Not the items themselves: a result may outlive its version and its request.
     statuses: SomeStatus  # (H + C,)
     cold: Mask  # (C,)
+    lacks: Mask | None = None  # (C,) without the content that the model wants, if it wants one
     history_lost: bool = False  # it could not be read: scored with an empty one
     explanations: Explanations | None = None  # where they were asked for
     user_lost: bool = False  # the user's record could not be read: scored without
@@ -36,6 +38,7 @@ class ScoreResult:
     defaulted: tuple[str, ...] | None = None
     ignored: tuple[str, ...] = ()  # request features that the model does not have
     cold_count: int = field(init=False)
+    lacking_count: int = field(init=False)
     complete: bool = field(init=False)  # every item was in the table: none is missing or damaged
     # No history was found or given; not that the store did not say, or that none of its items is
     # known (``unknown_history`` and ``degraded`` tell those).
@@ -46,6 +49,7 @@ class ScoreResult:
         complete, lost = self.statuses is None, self.history_lost
         fill = partial(object.__setattr__, self)  # frozen
         fill("cold_count", int(np.count_nonzero(self.cold)))
+        fill("lacking_count", 0 if self.lacks is None else int(np.count_nonzero(self.lacks)))
         fill("complete", complete)
         fill("cold_user", len(self.history) == 0 and not lost)
         items = not complete and bool((self.status == CORRUPT).any())
@@ -81,6 +85,8 @@ class ScoreResult:
             optional["defaulted"] = self.defaulted
         if self.ignored:
             optional["ignored"] = self.ignored
+        if self.lacks is not None:
+            optional[WITHOUT_CONTENT] = _distinct(self.candidates[self.lacks])
         if self.explanations is not None:
             positions = np.arange(len(self.candidates))[chosen]
             optional["explanations"] = self.explanations.as_json(positions)
@@ -99,7 +105,7 @@ class ScoreResult:
             **optional,
         }
         if texts is not None:
-            for name in ID_LISTS:
+            for name in ID_LISTS if self.lacks is None else (*ID_LISTS, WITHOUT_CONTENT):
                 members[name] = [text for text in texts.of(members[name]) if text is not None]
             members["item_ids"] = texts.candidates(self.candidates, first)
         return orjson.dumps(members, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from feature_store.contents import Origin, Wanted
 from feature_store.schema import FeatureSchema
 from model_export.build import GATE, STEPS, build
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError, ParityError
+from model_export.bundle.manifest import MANIFEST, ContentOrigin
+from model_export.bundle.runtime import FoldedModel
 from model_export.graphs import folds as fold
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality.random_network import random_network
@@ -94,6 +98,22 @@ def test_the_manifest_says_what_the_bundle_is(network: QIN, bundle: Bundle) -> N
     assert manifest.parity.cases == len(bundle.golden().probability)
     assert manifest.parity.informative > 0.5
     assert {file.name for file in bundle.path.iterdir()} == {*manifest.files, "manifest.json"}
+
+
+def test_the_manifest_says_whose_contents_it_wants(network: QIN, tmp_path: Path) -> None:
+    feature = next(f.name for f in network.schema.item if f.kind == "dense")
+    content = ContentOrigin(feature=feature, digest="00000000000000aa")
+    bundle = build(network, tmp_path, version="with", content=content)
+    wanted = FoldedModel(bundle).wanted
+    assert wanted == Wanted(Origin(feature, "00000000000000aa"), given=False)
+    without = build(network, tmp_path, version="without")
+    assert FoldedModel(without).wanted is None
+    members = json.loads((without.path / MANIFEST).read_text())
+    assert "content" not in members  # which earlier releases would refuse
+    other = ContentOrigin(feature="colour", digest="00000000000000aa")
+    with pytest.raises(BundleError, match="colour is no dense item feature"):
+        build(network, tmp_path, version="other", content=other)
+    assert not (tmp_path / "other").exists()
 
 
 def test_building_leaves_the_network_as_it_was(network: QIN, tmp_path: Path) -> None:

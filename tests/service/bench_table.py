@@ -131,6 +131,7 @@ def colliding_ids(schema: FeatureSchema) -> dict[str, Any]:
         np.zeros((1, schema.network_width), np.float32),
         np.zeros((1, len(schema.context)), np.int32),
         np.zeros(1, np.bool_),
+        np.zeros(1, np.bool_),
     ).gather(rows)
     own_table = ItemTable(schema, AIMED)
     own = colliding(own_table.memory.index().first, own_table.memory.index().second, buckets, AIMED)

@@ -134,6 +134,7 @@ def _notes(answer: ScoreResult, ignored: Sequence[str]) -> dict[str, bool | int 
     notes: dict[str, bool | int | str] = {
         "cold_user": answer.cold_user,
         "cold_items": answer.cold_count,
+        "without_content": answer.lacking_count,
         "ignored": ", ".join((*ignored, *answer.ignored)),
     }
     if not answer.complete or answer.history_lost:

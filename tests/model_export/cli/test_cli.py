@@ -70,6 +70,7 @@ def test_a_taken_version_is_refused_in_one_line(trained: Path, tmp_path: Path) -
         (("build", "absent"), "error: absent: not a checkpoint"),
         (("build", "--random", "--schema", "absent.yaml"), "error: absent.yaml: cannot be read"),
         (("build", "--random", "--version", "a/b"), "error: version: 'a/b'"),
+        (("build", "--random", "--content", f"colour:{'a' * 16}"), "error: content: colour is no"),
     ],
 )
 def test_what_is_refused_says_why(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -79,6 +80,20 @@ def test_what_is_refused_says_why(arguments: tuple[str, ...], message: str, tmp_
     assert isinstance(refused.exception, SystemExit)  # else a process prints a traceback
     assert message in refused.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--content", "item_emb_d128"), "not FEATURE:DIGEST"),
+        (("--content", "item_emb_d128:xyz"), "not FEATURE:DIGEST"),
+        (("--given-content",), "requires --content"),
+    ],
+)
+def test_a_content_that_is_none_is_refused(options: tuple[str, ...], message: str) -> None:
+    refused = in_process("build", "--random", *options)
+    assert refused.exit_code == 2
+    assert message in " ".join(refused.stderr.replace("│", " ").split())
 
 
 def test_random_weights_need_no_checkpoint(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def items(ids: list[int], of_change: int | list[int] = 0) -> DerivedItems:
         np.broadcast_to(own + 0.5, (len(ids), SMALL.network_width)).astype(np.float32),
         np.broadcast_to(own, (len(ids), len(SMALL.context))).astype(np.int32),
         own[:, 0] % 2 == 1,
+        own[:, 0] % 3 == 1,
     )
 
 
