@@ -53,7 +53,7 @@ def network() -> JinaBert:
 
 
 def pairs_stage(network: JinaBert) -> stages.PairsStage:
-    kind = stages.PairRows(TOKENS, FIRST, SECOND, FAMILY, True)
+    kind = stages.PairRows(TOKENS, FIRST, SECOND, FAMILY, "translation")
     return stages.PairsStage(network, [kind], Pairs(batch_size=8, temperature=0.1), 5)
 
 
