@@ -206,7 +206,6 @@ def test_a_corpus_without_rows_of_a_stage_is_named_with_the_remedy(
         ("translation", "parallel=0"),
         ("pair", "parallel=1"),
         ("pair", "titles=1"),
-        ("title", "titles=0"),
     ],
 )
 def test_a_share_that_draws_no_pairs_is_refused_with_the_remedy(
