@@ -48,7 +48,7 @@ class Pairs(BaseModel):
 
     model_config = _NUMBERS
 
-    steps: int = Field(default=2000, ge=0, le=MOST_STEPS, description="optimiser steps")
+    steps: int = Field(default=1400, ge=0, le=MOST_STEPS, description="optimiser steps")
     batch_size: int = Field(default=256, ge=2, le=2**20, description="pairs per step")
     longest: int = Field(default=64, ge=8, le=8192, description="tokens of a text")
     learning_rate: float = Field(default=1.5e-3, gt=0, le=10, description="peak; then linear to 0")
