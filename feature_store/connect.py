@@ -52,7 +52,7 @@ async def connect(
 
 
 def shown(url: str) -> str:
-    """Return the URL for messages and reports: no more than its scheme if it may hold a password."""
+    """Return the URL for messages: no more than its scheme if it may hold a password."""
     if not HOLDS_A_PASSWORD.search(url):
         return url
     scheme, separator, _ = url.partition("://")
