@@ -11,8 +11,11 @@ from functools import partial
 from feature_store.contract import CORRUPT, FOUND, MISSING
 from service.admission.admission import Permit
 from service.admission.loop_budget import REFUSAL_S
+from service.api.inline_content import with_records
+from service.api.inline_request import InlineRequest
 from service.context import Priority, RequestContext
 from service.errors import DeadlinePassed, OverCapacity
+from service.models.registry import Lease
 from service.observability.version_stats import VersionStats
 from service.scoring.feature_tensors import placed
 from service.scoring.query import ScoreQuery
@@ -25,7 +28,12 @@ PARSED_S = 0.1e-6  # a candidate
 
 
 async def infer(
-    state: ServiceState, ctx: RequestContext, query: ScoreQuery, asked: str | None, deadline: float
+    state: ServiceState,
+    ctx: RequestContext,
+    query: ScoreQuery,
+    asked: str | None,
+    deadline: float,
+    inline: InlineRequest | None = None,
 ) -> tuple[str, ScoreResult]:
     """Score with the version ``asked`` for, or the one for this user; return its name, too.
 
@@ -35,11 +43,25 @@ async def infer(
     ctx.user_id = query.user_id if query.user_text is None else query.user_text
     ctx.candidates = len(query.candidates)
     lease = state.registry.lease(asked, query.user_id)
-    name, stats = lease.version.name, lease.version.stats
-    ctx.model_version, ctx.role, ctx.stats = name, lease.role, stats
+    version = lease.version
+    ctx.model_version, ctx.role, ctx.stats = version.name, lease.role, version.stats
     explained = query.explained
     if explained > state.engine.chunk:
         ctx.priority = Priority.BATCH
+    if inline is not None:
+        with state.registry.keeping(lease.version):
+            query = await with_records(
+                inline, query, lease.version, state.store.schema, state.encoding, ctx, deadline
+            )
+            return await _admitted(state, ctx, query, lease, deadline)
+    return await _admitted(state, ctx, query, lease, deadline)
+
+
+async def _admitted(
+    state: ServiceState, ctx: RequestContext, query: ScoreQuery, lease: Lease, deadline: float
+) -> tuple[str, ScoreResult]:
+    """Score with the leased version, if there is room."""
+    name, stats, explained = lease.version.name, lease.version.stats, query.explained
     try:
         permit = state.admission.enter(ctx.candidates, deadline, ctx.priority, explained)
     except OverCapacity:

@@ -13,10 +13,13 @@ from service.api.body import Contents, deadline_seconds, parse, read_body
 from service.api.gate import LARGE, SCORE, Handler, behind_the_gate
 from service.api.id_kind import IdKind
 from service.api.inference import EXPLAIN, infer
+from service.api.inline_models import with_inline
+from service.api.inline_request import InlineReader
 from service.api.openapi import problem
 from service.api.responses import RawResponse
 from service.api.score_models import ANSWER_HEADERS, REQUEST_HEADERS, deadline_header
 from service.context import RequestContext
+from service.errors import InvalidField
 from service.state import ServiceState
 
 # A valid body has two a name (nine of ours, 64 context and 64 request features), two for
@@ -29,6 +32,7 @@ def score_handler(state: ServiceState, ids: IdKind) -> Handler:
     settings, model, with_text = state.settings, ids.request, ids.request_with_text
     features = len(state.store.schema.stored_item)
     contents = contents_of_score(settings.max_candidates, features, ids.contents)
+    reader = InlineReader(settings.max_candidates, state.store.schema.stored_item, ids)
 
     async def score(ctx: RequestContext, request: Request) -> ASGIApp:
         seconds = deadline_seconds(ctx, settings.deadline_ms, settings.max_deadline_ms)
@@ -37,9 +41,16 @@ def score_handler(state: ServiceState, ids: IdKind) -> Handler:
         if len(body) > LARGE:
             await state.budget.one_at_a_time()
         ctx.timer.lap("receive")
-        asked = parse(model, body, contents, with_text)
-        query = await ids.query(asked)
-        version, result = await infer(state, ctx, query, asked.model_version, deadline)
+        inline = None
+        try:
+            asked = parse(model, body, contents, with_text)
+        except InvalidField:
+            inline = reader.read(body)
+            if inline is None:
+                raise
+            asked = inline.request
+        query = await (ids.query(asked) if inline is None else inline.query(ids))
+        version, result = await infer(state, ctx, query, asked.model_version, deadline, inline)
         write = partial(result.json, version, ctx.request_id, asked.top_k, query.texts)
         if asked.explain is None:
             content = write()
@@ -81,7 +92,7 @@ def document_score(app: FastAPI, state: ServiceState, ids: IdKind) -> None:
                 "required": True,
                 "content": {
                     "application/json": {
-                        "schema": model.model_json_schema(),
+                        "schema": with_inline(model.model_json_schema(), state.store.schema),
                         "examples": ids.request_examples,
                     }
                 },

@@ -46,6 +46,14 @@ class ItemLookup:
         status[positions] = CORRUPT
         return replace(self, status=status)
 
+    def giving(self, positions: Positions, items: DerivedItems) -> ItemLookup:
+        """Return these items (I,) at these distinct positions, found; before ``fetch_missed``."""
+        place = np.full(len(self), ABSENT)
+        place[positions] = np.arange(len(items))
+        self.slot[positions], self.cold[positions] = ABSENT, items.cold
+        missed = self.missed[~np.isin(self.missed, positions)]
+        return replace(self, missed=missed, place=place, fetched=items)
+
     def gather(self, positions: Slots) -> DerivedItems:
         """Rows of the FOUND items at these positions. StaleSlots when the table has evicted one."""
         slots = self.slot[positions]
@@ -107,7 +115,10 @@ async def fetch_missed(
 
     everywhere = each_status(found.status, len(found))
     everywhere[missed] = status[position]
-    places = np.full(len(ids), ABSENT)
+    places = np.full(len(ids), ABSENT) if found.place is None else found.place.copy()
+    if found.fetched is not None:  # items that the request gave
+        place[place != ABSENT] += len(found.fetched)
+        fetched = DerivedItems.joined([found.fetched, *([] if fetched is None else [fetched])])
     places[missed] = place[position]
     if fetched is not None:
         cold |= (places != ABSENT) & fetched.cold[places]

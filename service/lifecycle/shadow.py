@@ -105,7 +105,8 @@ class Shadow:
         current = self._current
         if current is None or random.random() >= current.share:
             return
-        if answer.history_lost or answer.user_lost:  # the shadow would be asked something else
+        # The shadow would be asked something else.
+        if answer.history_lost or answer.user_lost or query.inline is not None:
             return
         if not self._worker.offer((current, query, answer)):
             current.stats.dropped += 1

@@ -16,10 +16,10 @@ class IdTexts(Protocol):
     async def read(self, history: Ids) -> None:
         """Read the texts of stored history items, before ``of`` is called with them."""
 
-    def of(self, ids: Sequence[int]) -> list[str | None]:
-        """Return the text of each id; None for one that has none."""
+    def of(self, ids: Sequence[int]) -> Sequence[int | str | None]:
+        """Return the text of each id; None for one that has none. A number is its own."""
 
-    def candidates(self, ids: Ids, chosen: Positions | None) -> list[str]:
+    def candidates(self, ids: Ids, chosen: Positions | None) -> Sequence[int | str]:
         """Return the texts of the request's candidates (C,), or of those at the positions."""
 
 

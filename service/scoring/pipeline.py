@@ -29,6 +29,7 @@ from service.models.loaded_model import LoadedModel
 from service.observability.metered import Metered
 from service.observability.metrics import Metrics
 from service.scoring.explanation import Explanations
+from service.scoring.inline_derivation import derive_inline
 from service.scoring.overflow import culprits
 from service.scoring.query import Overrides, ScoreQuery
 from service.scoring.ranking import Ranking, ScoringRun
@@ -90,10 +91,15 @@ class ScoringPipeline:
 
         ids = np.concatenate([history, query.candidates])  # (H + C,)
         run = ScoringRun(self.engine, deadline, timer, permit)
+        inline, own = query.inline, 0
+        if inline is not None:
+            own, given_items = len(inline), await derive_inline(inline, version, run)
         for attempt in range(ATTEMPTS):
             past_table, of_content = attempt == ATTEMPTS - 1, version.model.wanted is not None
             items = look_up(ids, version.table, past_table=past_table, of_content=of_content)
-            self.metrics.table_hits.inc(len(ids) - len(items.missed))
+            if inline is not None:
+                items = items.giving(inline.places + len(history), given_items)
+            self.metrics.table_hits.inc(len(ids) - len(items.missed) - own)
             timer.lap("table")
             if len(items.missed):
                 items = await self.fetch(items, len(history), version, run)

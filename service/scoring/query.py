@@ -16,6 +16,7 @@ from model_export.bundle.user_tower import Value
 from model_export.bundle.vectors import Indices
 from service.errors import InvalidField
 from service.scoring.id_texts import IdTexts
+from service.scoring.inline_items import InlineItems
 
 Tensor = Indices | float  # (1,) of a categorical feature, or a number
 Overrides = list[tuple[int, Indices]]  # (context column, (C,) values)
@@ -38,6 +39,7 @@ class ScoreQuery:
     features: Mapping[str, Any] = field(default_factory=dict)  # of the request, by name
     # One value each, of a protocol that does not tell apart context and request: by name.
     tensors: Mapping[str, Tensor] | None = None
+    inline: InlineItems | None = None  # candidates that are in no store
     ignored: tuple[str, ...] = ()  # of these: the version that answers does not have them
 
     @property

@@ -180,6 +180,15 @@ class ScoringRun:
             self._job.busy += job.busy
             self._job.finished = job.finished
 
+    async def derive(self, chunk: Run, items: int) -> None:
+        """Call ``chunk(start, end)`` over items that are to be derived. DeadlinePassed."""
+        if self.permit:
+            self.permit.derives(items)
+        job = await self._engine.run(chunk, items, self.deadline, priority=self.priority)
+        if self.permit:
+            self.permit.derived(items, job.busy)
+        self.timer.lap("items")
+
     @property
     def job(self) -> Job:
         """All passes since ``begin`` as one."""
