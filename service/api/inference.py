@@ -11,8 +11,9 @@ from functools import partial
 from feature_store.contract import CORRUPT, FOUND, MISSING
 from service.admission.admission import Permit
 from service.admission.loop_budget import REFUSAL_S
-from service.api.inline_content import with_records
+from service.api.inline_content import InlineContent
 from service.api.inline_request import InlineRequest
+from service.api.item_text import ItemTexts
 from service.context import Priority, RequestContext
 from service.errors import DeadlinePassed, OverCapacity
 from service.models.registry import Lease
@@ -50,9 +51,9 @@ async def infer(
         ctx.priority = Priority.BATCH
     if inline is not None:
         with state.registry.keeping(lease.version):
-            query = await with_records(
-                inline, query, lease.version, state.store.schema, state.encoding, ctx, deadline
-            )
+            texts = ItemTexts(state.encoding, state.store.schema, state.settings)
+            content = InlineContent(state.encoding, state.store.schema, texts)
+            query = await content.with_records(inline, query, ctx, deadline)
             return await _admitted(state, ctx, query, lease, deadline)
     return await _admitted(state, ctx, query, lease, deadline)
 

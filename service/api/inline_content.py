@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,119 +11,119 @@ import numpy as np
 
 from feature_store.contract import ItemRows
 from feature_store.feature_values import FeatureValueError, item_row, set_values
-from feature_store.schema import Dense, FeatureSchema
+from feature_store.schema import FeatureSchema
 from service.api.inline_models import InlineCandidate
 from service.api.inline_request import CANDIDATES, InlineRequest
+from service.api.item_text import TEXT, VECTORS, ItemTexts, ItemWords
 from service.context import RequestContext
-from service.errors import InvalidField
-from service.models.loaded_model import LoadedModel
+from service.errors import Fault, InvalidField, ModelFault
 from service.scoring.inline_items import InlineItems
 from service.scoring.query import ScoreQuery
 from service.server.disconnect import CancelOnDisconnect
 
 if TYPE_CHECKING:
     from service.encoding.encoding import TextEncoding  # takes an extra
-    from service.encoding.inline_content import ItemContents
 
-NO_ENCODER = "this service has no encoder (QIN_ENCODER); give every feature instead"
-
-
-async def with_records(
-    asked: InlineRequest,
-    query: ScoreQuery,
-    version: LoadedModel,
-    schema: FeatureSchema,
-    encoding: TextEncoding | None,
-    ctx: RequestContext,
-    deadline: float,
-) -> ScoreQuery:
-    """Return the query with its inline items. ``schema`` is the store's.
-
-    Features are checked before any text is encoded. InvalidField, OverCapacity, DeadlinePassed.
-    """
-    contents = _contents(asked, version, encoding)
-    feature = None if contents is None else contents.feature
-    rows = np.concatenate(
-        [
-            _row(schema, place, each, feature)
-            for place, each in zip(asked.places.tolist(), asked.inline, strict=True)
-        ]
-    )
-    if contents is not None:
-        assert encoding is not None
-        await _fill(rows, asked, contents, encoding, schema, ctx, deadline)
-        ctx.timer.lap("items")
-    return replace(query, inline=InlineItems(asked.places, rows))
+Words = dict[int, ItemWords]  # by place in ``inline``
 
 
-def _contents(
-    asked: InlineRequest, version: LoadedModel, encoding: TextEncoding | None
-) -> ItemContents | None:
-    """Return what makes content of the texts; None if there are none. InvalidField."""
-    first = next((i for i, each in enumerate(asked.inline) if each.text), None)
-    if first is None:
-        return None
-    where = (CANDIDATES, int(asked.places[first]), "text")
-    if encoding is None:
-        raise InvalidField.of(*where, detail=NO_ENCODER)
-    from service.encoding.inline_content import ItemContents
+class InlineContent:
+    """Makes records as writes of items do."""
 
-    contents = ItemContents.of(encoding.encoder)
-    if contents is None:
-        raise InvalidField.of(*where, detail="the encoder has no map to content")
-    found = next((f for f in version.schema.item if f.name == contents.feature), None)
-    if not isinstance(found, Dense) or found.size != contents.size:
-        detail = f"version {version.name} has no feature {contents.feature} of {contents.size}"
-        raise InvalidField.of(*where, detail=f"{detail} numbers, which the encoder gives")
-    return contents
+    def __init__(
+        self, encoding: TextEncoding | None, schema: FeatureSchema, texts: ItemTexts
+    ) -> None:
+        """``schema`` is the store's."""
+        self._encoding, self._schema, self._texts = encoding, schema, texts
 
+    async def with_records(
+        self, asked: InlineRequest, query: ScoreQuery, ctx: RequestContext, deadline: float
+    ) -> ScoreQuery:
+        """Return the query with its inline items. Features are checked before a text is encoded.
 
-def _row(
-    schema: FeatureSchema, place: int, given: InlineCandidate, feature: str | None
-) -> ItemRows:
-    """Make a record (1,); ``feature``, which texts make, is 0."""
-    values: dict[str, Any] = dict(given.features)
-    if schema.identity is not None:
-        values.setdefault(schema.identity, 0)
-    if given.text and feature is not None:
-        if feature in values:
-            detail = "given twice: `text` makes it, too; leave one of them out"
-            raise InvalidField.of(CANDIDATES, place, "features", feature, detail=detail)
-        size = next(f.size for f in schema.item if f.name == feature and isinstance(f, Dense))
-        values[feature] = [0.0] * size
-    with _naming(place):
-        return item_row(schema, values)
+        InvalidField, OverCapacity, DeadlinePassed.
+        """
+        rows, words = list[ItemRows](), Words()
+        for i, (place, each) in enumerate(zip(asked.places.tolist(), asked.inline, strict=True)):
+            with _within(place):
+                row, own = self._row(each)
+            rows.append(row)
+            if own is not None:
+                words[i] = own
+        records = np.concatenate(rows)
+        if words:
+            await self._fill(records, words, asked, ctx, deadline)
+            ctx.timer.lap("items")
+        return replace(query, inline=InlineItems(asked.places, records))
 
+    def _row(self, given: InlineCandidate) -> tuple[ItemRows, ItemWords | None]:
+        """Make a record (1,), in which the feature of texts is 0."""
+        values: dict[str, Any] = dict(given.features)
+        asked = {TEXT: given.text, VECTORS: given.vectors}
+        words = self._texts.take(values | {n: v for n, v in asked.items() if v is not None})
+        with _in_features():
+            if words is not None:
+                values[words.feature.name] = [0.0] * words.feature.size
+            if self._schema.identity is not None:
+                values.setdefault(self._schema.identity, 0)
+            return item_row(self._schema, values), words
 
-async def _fill(
-    rows: ItemRows,
-    asked: InlineRequest,
-    contents: ItemContents,
-    encoding: TextEncoding,
-    schema: FeatureSchema,
-    ctx: RequestContext,
-    deadline: float,
-) -> None:
-    """Encode the texts and write the content of each item."""
-    chosen = [i for i, each in enumerate(asked.inline) if each.text]
-    texts = [asked.inline[i].text for i in chosen]
-    permit = encoding.enter(contents.flat(texts), ctx.priority, deadline)
+    async def _fill(
+        self,
+        records: ItemRows,
+        words: Words,
+        asked: InlineRequest,
+        ctx: RequestContext,
+        deadline: float,
+    ) -> None:
+        """Encode the texts and write the content of each item."""
+        from service.encoding.item_contents import in_order, item_contents
+        from text.runtime.encoder import NOT_FINITE
+        from text.runtime.errors import TextError, TextTooLong
 
-    def where(item: int, language: str) -> Sequence[str | int]:
-        return (CANDIDATES, int(asked.places[chosen[item]]), "text", language)
-
-    with permit, CancelOnDisconnect(ctx.connection, permit.defer):
-        found = await contents.encode(encoding, texts, permit, deadline, where)
-    for i, content in zip(chosen, found, strict=True):
-        values = {contents.feature: content.tolist()}
-        with _naming(int(asked.places[i])):
-            set_values(schema.stored_item, rows[i : i + 1], values)
+        encoding = self._encoding
+        assert encoding is not None, "texts were taken"
+        places = [int(asked.places[i]) for i in words]
+        texts = [each.texts for each in words.values()]
+        order = in_order(texts)
+        own = [texts[item][language] for item, language in order]
+        permit = encoding.enter(own, ctx.priority, deadline) if own else None
+        items = [(each.texts, each.vectors) for each in words.values()]
+        try:
+            if permit is None:
+                found = await item_contents(encoding, items, None, deadline)
+            else:
+                with permit, CancelOnDisconnect(ctx.connection, permit.defer):
+                    found = await item_contents(encoding, items, permit, deadline)
+        except TextError as error:
+            item, language = order[error.index]
+            where = (CANDIDATES, places[item], TEXT, language)
+            if error.fault == NOT_FINITE:
+                raise ModelFault(f"{'.'.join(map(str, where))}: {error.fault}") from error
+            fault = error.fault
+            if isinstance(error, TextTooLong):
+                fault = fault.removesuffix(" or ask to truncate")
+            raise InvalidField.of(*where, detail=fault) from None
+        for i, place, content in zip(words, places, found, strict=True):
+            with _within(place), _in_features():
+                values = {words[i].feature.name: content.tolist()}
+                set_values(self._schema.stored_item, records[i : i + 1], values)
 
 
 @contextmanager
-def _naming(place: int) -> Iterator[None]:
+def _within(place: int) -> Iterator[None]:
+    """Name faults by the candidate that they are in."""
+    try:
+        yield
+    except InvalidField as error:
+        faults = [Fault.at((CANDIDATES, place, each.field), each.detail) for each in error.faults]
+        named = f"{CANDIDATES}.{place}.{error.detail}"
+        raise InvalidField(named, faults=faults) from None
+
+
+@contextmanager
+def _in_features() -> Iterator[None]:
     try:
         yield
     except FeatureValueError as error:
-        where = (CANDIDATES, place, "features", *error.place)
-        raise InvalidField.of(*where, detail=error.reason) from None
+        raise InvalidField.of("features", *error.place, detail=error.reason) from None

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from feature_store.schema import FeatureSchema
 from feature_store.text_ids import LONGEST
 from service.api import item_schema
 
 MOST_INLINE = 64  # of a request
-MOST_LANGUAGES = 16  # of an item
-LANGUAGE = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$"  # BCP 47
-Language = Annotated[str, Field(pattern=LANGUAGE)]
 
 
 class InlineCandidate(BaseModel):
@@ -30,18 +27,14 @@ class InlineCandidate(BaseModel):
             "without one.",
         ),
     ] = None
-    text: Annotated[
-        dict[Language, Annotated[str, Field(min_length=1)]],
-        Field(
-            max_length=MOST_LANGUAGES,
-            description="Language -> text. The encoder makes the content feature of it.",
-        ),
-    ] = {}
+    # As in writes of items; ``item_text`` checks them.
+    text: Annotated[Any, WithJsonSchema(item_schema.TEXTS)] = None
+    vectors: Annotated[Any, WithJsonSchema(item_schema.GIVEN)] = None
     features: Annotated[
         dict[str, Any],
         Field(
-            description="As for PUT /v1/items: every feature, but the one that `text` makes, and "
-            "the identity, which is 0 if it is left out.",
+            description="As for PUT /v1/items: every feature, but that of `text` and `vectors`, "
+            "and the identity, which is 0 if it is left out.",
         ),
     ] = {}
 
@@ -49,7 +42,10 @@ class InlineCandidate(BaseModel):
 def with_inline(request: dict[str, Any], schema: FeatureSchema) -> dict[str, Any]:
     """Document inline candidates in the JSON Schema of a request."""
     inline = InlineCandidate.model_json_schema()
-    inline["properties"]["features"] |= item_schema.item(schema, whole=False) | {"minProperties": 0}
+    described = inline["properties"]["features"]["description"]
+    features = item_schema.item(schema, whole=False)
+    del features["minProperties"]
+    inline["properties"]["features"] = {**features, "description": described}
     candidates = request["properties"]["candidates"]
     either = {**candidates, "items": {"anyOf": [candidates["items"], inline]}}
     return {**request, "properties": {**request["properties"], "candidates": either}}

@@ -22,7 +22,8 @@ from service.api.body import (
     validate_members,
 )
 from service.api.id_kind import IdKind
-from service.api.inline_models import MOST_INLINE, MOST_LANGUAGES, InlineCandidate
+from service.api.inline_models import MOST_INLINE, InlineCandidate
+from service.api.item_text import ItemTexts
 from service.api.items import DIGITS_A_NUMBER, contents_of
 from service.api.score_models import ScoreRequest
 from service.errors import Fault, InvalidField
@@ -67,11 +68,13 @@ class InlineRequest:
 class InlineReader:
     """Reads such bodies, within bounds."""
 
-    def __init__(self, candidates: int, stored: Collection[Stored], ids: IdKind) -> None:
+    def __init__(
+        self, candidates: int, stored: Collection[Stored], ids: IdKind, texts: ItemTexts
+    ) -> None:
         """``candidates``: the most of a request; ``stored``: the features of an item."""
-        self._most, self._ids = candidates, ids
-        item = contents_of(stored)
-        quotes = MOST_INLINE * (item.quotes + 16 + 4 * MOST_LANGUAGES)
+        self._ids = ids
+        item = texts.bounds(contents_of(stored))
+        quotes = MOST_INLINE * (item.quotes + 16)
         self._contents = TextContents.of(
             candidates * (1 + len(stored)) + MAX_HISTORY + MOST_INLINE * item.values,
             512 + quotes,

@@ -15,6 +15,7 @@ from service.api.id_kind import IdKind
 from service.api.inference import EXPLAIN, infer
 from service.api.inline_models import with_inline
 from service.api.inline_request import InlineReader
+from service.api.item_text import ItemTexts
 from service.api.openapi import problem
 from service.api.responses import RawResponse
 from service.api.score_models import ANSWER_HEADERS, REQUEST_HEADERS, deadline_header
@@ -32,7 +33,9 @@ def score_handler(state: ServiceState, ids: IdKind) -> Handler:
     settings, model, with_text = state.settings, ids.request, ids.request_with_text
     features = len(state.store.schema.stored_item)
     contents = contents_of_score(settings.max_candidates, features, ids.contents)
-    reader = InlineReader(settings.max_candidates, state.store.schema.stored_item, ids)
+    schema = state.store.schema
+    texts = ItemTexts(state.encoding, schema, settings)
+    reader = InlineReader(settings.max_candidates, schema.stored_item, ids, texts)
 
     async def score(ctx: RequestContext, request: Request) -> ASGIApp:
         seconds = deadline_seconds(ctx, settings.deadline_ms, settings.max_deadline_ms)

@@ -51,6 +51,15 @@ class Scores:
     notes: Mapping[str, Any]  # cold user, unknown items, …: see docs/http-api.md
 
 
+class InlineItem(TypedDict, total=False):
+    """An item that is in no store."""
+
+    name: str  # no other candidate's
+    text: Mapping[str, str]  # language -> text
+    vectors: Mapping[str, ArrayLike]  # others that the encoder's map takes
+    features: Mapping[str, Any]  # by name, as an item's
+
+
 class Tensor(NamedTuple):
     """An input of shape [size]."""
 
@@ -137,6 +146,49 @@ def score_call(
         headers["X-Request-Id"] = request_id
     version = "" if model_version is None else f"/versions/{quote(model_version, safe='')}"
     return Call("POST", f"/v2/models/{model}{version}/infer", body, headers, safe=True)
+
+
+def score_inline_call(
+    user_id: int | str,
+    candidates: Sequence[int | str | InlineItem],
+    *,
+    history: Ids | None = None,
+    context: Mapping[str, ArrayLike] | None = None,
+    features: Features | None = None,
+    model_version: str | None = None,
+    priority: str | None = None,
+    request_id: str | None = None,
+) -> Call:
+    """As ``score_call``, of candidates some of which are inline, as JSON."""
+    content: dict[str, Any] = {"user_id": user_id, "candidates": list(candidates)}
+    if history is not None:
+        content["history"] = _ids(user_id, "history", history)
+    if context:
+        content["context"] = {name: _int64(name, values) for name, values in context.items()}
+    if features:
+        content["features"] = dict(features)
+    if model_version is not None:
+        content["model_version"] = model_version
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    headers = {"Content-Type": JSON}
+    if priority is not None:
+        headers["X-Priority"] = priority
+    if request_id is not None:
+        headers["X-Request-Id"] = request_id
+    return Call("POST", "/v1/score", body, headers, safe=True)
+
+
+def read_inline_scores(reply: Reply) -> Scores:
+    """Read an answer of ``score_inline_call``: names are in ``notes["item_ids"]``."""
+    try:
+        message = orjson.loads(reply.body)
+        scores = message.pop("scores")
+        known = np.array([score is not None for score in scores], np.bool_)
+        numbers = np.array([score or 0.0 for score in scores], np.float32)
+        version, request_id = message.pop("model_version"), message.pop("request_id")
+        return Scores(numbers, known, version, request_id, message)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ClientError(f"invalid answer: {error!r}") from error
 
 
 def read_scores(reply: Reply) -> Scores:

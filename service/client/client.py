@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypedDict, TypeVar, Unpack
 
@@ -27,6 +27,7 @@ from service.client.address import Address
 from service.client.calls import (
     Features,
     Ids,
+    InlineItem,
     Options,
     Scores,
     UserFeatures,
@@ -35,9 +36,11 @@ from service.client.calls import (
     patch_user_call,
     put_user_call,
     read_click,
+    read_inline_scores,
     read_scores,
     ready_call,
     score_call,
+    score_inline_call,
 )
 from service.client.retry import (
     Call,
@@ -57,6 +60,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Features",
+    "InlineItem",
     "Late",
     "Refused",
     "Scores",
@@ -149,6 +153,18 @@ class Client(_Settings):
         call = score_call(self.model, user_id, item_ids, **options)
         return self._run(self._plan(call, deadline_ms), read_scores, self._transport)
 
+    def score_inline(
+        self,
+        user_id: int | str,
+        candidates: Sequence[int | str | InlineItem],
+        *,
+        deadline_ms: float | None = None,
+        **options: Unpack[Options],
+    ) -> Scores:
+        """As ``score``, where some candidates are items that are in no store."""
+        call = score_inline_call(user_id, candidates, **options)
+        return self._run(self._plan(call, deadline_ms), read_inline_scores, self._transport)
+
     def click(
         self,
         user_id: int | str,
@@ -231,6 +247,18 @@ class AsyncClient(_Settings):
         """As ``Client.score``."""
         call = score_call(self.model, user_id, item_ids, **options)
         return await self._run(self._plan(call, deadline_ms), read_scores, self._transport)
+
+    async def score_inline(
+        self,
+        user_id: int | str,
+        candidates: Sequence[int | str | InlineItem],
+        *,
+        deadline_ms: float | None = None,
+        **options: Unpack[Options],
+    ) -> Scores:
+        """As ``Client.score_inline``."""
+        call = score_inline_call(user_id, candidates, **options)
+        return await self._run(self._plan(call, deadline_ms), read_inline_scores, self._transport)
 
     async def click(
         self,

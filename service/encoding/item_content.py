@@ -68,7 +68,7 @@ async def item_content(
     tokens = 0
     if permit is not None:
         own = [texts[language] for language in languages]
-        encoded = await encoding.encode(own, True, permit, deadline)
+        encoded = await encoding.encode(own, True, permit, deadline, alone=True)
         unit, contents, tokens = encoded.vectors, encoded.content, int(encoded.tokens.sum())
         cut = zip(languages, encoded.truncated.tolist(), strict=True)
         truncated = tuple(language for language, is_cut in cut if is_cut)

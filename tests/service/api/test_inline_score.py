@@ -14,8 +14,10 @@ import pytest
 from feature_store import connect
 from feature_store.contract import ItemRows
 from feature_store.feature_values import item_row
-from service.api.inline_models import MOST_INLINE, MOST_LANGUAGES
+from service.api.inline_models import MOST_INLINE
+from service.api.item_text import MOST_LANGUAGES
 from service.api.score_models import MOST_EXPLAINED
+from service.client.client import AsyncClient, Client, Refused
 from tests.service.content_encoder import content_encoder
 from tests.service.mapped_world import MappedWorld, make_mapped, text_of
 from tests.service.process import PATIENCE_MS, Service, serving
@@ -95,12 +97,27 @@ def test_an_inline_candidate_has_the_score_of_the_stored_item_to_the_bit(
     assert found["unknown_items"] == found["unreadable_items"] == []
 
 
-def test_its_score_does_not_depend_on_its_company(scores: httpx.Client) -> None:
-    alone = asked(scores, [DRAFT])["scores"][0]
+def test_it_has_the_score_of_an_item_that_was_put_with_the_same_text(
+    scores: httpx.Client,
+) -> None:
+    scores.post("/v1/embeddings", json={"input": [TEXT["de"], "a tree", TEXT["en"]]})
+    body = {"item_id": 0, **TAGS, "text": TEXT}
+    written = scores.put(f"/v1/items/{STORED + 2}", json=body)
+    assert written.status_code == 200, written.text
+    assert len(set(asked(scores, [STORED + 2, DRAFT])["scores"])) == 1
+    assert asked(scores, [STORED + 2])["scores"] == asked(scores, [DRAFT])["scores"]
+
+
+def test_in_any_list_it_has_the_score_of_the_stored_item_in_its_place(
+    own_world: World, scores: httpx.Client, encoder: Path
+) -> None:
+    content = content_of(encoder, TEXT)
+    put(own_world, STORED, item_row(own_world.schema, {"item_id": 0, **TAGS, "content": content}))
     others = [{"text": {"en": f"the tree {i}"}, "features": TAGS} for i in range(MOST_INLINE - 1)]
-    for candidates in ([*others, DRAFT], [DRAFT, *others], [1, 2, 3, DRAFT, 4]):
-        found = asked(scores, candidates)
-        assert found["scores"][candidates.index(DRAFT)] == alone
+    ids = own_world.ids[:150].tolist()
+    for candidates in ([*others, DRAFT], [DRAFT, *others], [*ids, DRAFT], [*ids[:7], DRAFT, *ids]):
+        stored = [STORED if each is DRAFT else each for each in candidates]
+        assert asked(scores, candidates)["scores"] == asked(scores, stored)["scores"]
 
 
 def test_ids_beside_them_have_their_own_scores_in_order(
@@ -146,8 +163,8 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
     ),
     "text and content": (
         {"text": TEXT, "features": {**TAGS, "content": [0.0] * 6}},
-        "candidates.1.features.content",
-        "given twice",
+        "candidates.1.content",
+        "leave it out",
     ),
     "a feature that is none": (
         {"text": TEXT, "features": {**TAGS, "colour": 1}},
@@ -169,11 +186,15 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
         "candidates.1.features.content.0",
         "is not finite within",
     ),
-    "a text that is a list": ({"text": ["a"]}, "candidates.1.text", "valid dictionary"),
-    "a text that is a number": ({"text": {"de": 7}}, "candidates.1.text.de", "valid string"),
-    "an empty text": ({"text": {"de": ""}, "features": TAGS}, "candidates.1.text.de", "at least 1"),
-    "a blank text": ({"text": {"de": " "}, "features": TAGS}, "candidates.1.text.de", "no tokens"),
-    "no language": ({"text": {"7": "a"}, "features": TAGS}, "candidates.1.text.7", "pattern"),
+    "a text that is a list": ({"text": ["a"]}, "candidates.1.text", "must be an object of texts"),
+    "a text that is a number": ({"text": {"de": 7}}, "candidates.1.text.de", "must be a text"),
+    "an empty text": ({"text": {"de": ""}, "features": TAGS}, "candidates.1.text", "not enough"),
+    "a vector that the map does not take": (
+        {"text": TEXT, "vectors": {"image": [1.0]}, "features": TAGS},
+        "candidates.1.vectors.image",
+        "takes no vectors",
+    ),
+    "no language": ({"text": {"7": "a"}, "features": TAGS}, "candidates.1.text.7", "a language"),
     "many languages": (
         {"text": {f"a{chr(97 + i)}": "a" for i in range(MOST_LANGUAGES + 1)}, "features": TAGS},
         "candidates.1.text",
@@ -241,11 +262,11 @@ def test_without_an_encoder_a_text_is_refused_and_features_alone_are_scored(
 
 
 def test_an_encoder_without_a_map_is_named(world: World, encoder_bundle: Path) -> None:
-    with serving(world.models, world.store, QIN_ENCODER=str(encoder_bundle)) as running:
-        with running.client() as client:
-            answer = client.post(PATH, json={"user_id": USER, "candidates": [DRAFT]})
+    variables = {"QIN_ENCODER": str(encoder_bundle)}
+    with serving(world.models, world.store, **variables) as running, running.client() as client:
+        answer = client.post(PATH, json={"user_id": USER, "candidates": [DRAFT]})
     assert answer.status_code == 422, answer.text
-    assert "no map to content" in answer.json()["detail"]
+    assert "no map to an item feature" in answer.json()["detail"]
 
 
 @pytest.fixture(scope="module")
@@ -257,14 +278,32 @@ def test_beside_text_ids_names_are_texts_too(own_mapped: MappedWorld, encoder: P
     mapped = own_mapped
     user, items = text_of(USER), mapped.items[:3]
     variables = {"QIN_ENCODER": str(encoder), "QIN_DEADLINE_MS": PATIENCE_MS}
-    with serving(mapped.models, mapped.store, **variables) as running:
-        with running.client() as client:
-            body = {"user_id": user, "candidates": [items[0], DRAFT, items[1], WHOLE]}
-            answer = client.post(PATH, json={**body, "explain": 2})
-            assert answer.status_code == 200, answer.text
-            found = answer.json()
-            assert found["item_ids"] == [items[0], "draft", items[1], "candidates.3"]
-            assert None not in found["scores"]
-            same = {**DRAFT, "name": items[0]}
-            again = client.post(PATH, json={"user_id": user, "candidates": [items[0], same]})
-            assert again.json()["field"] == "candidates.1.name"
+    with serving(mapped.models, mapped.store, **variables) as running, running.client() as client:
+        body = {"user_id": user, "candidates": [items[0], DRAFT, items[1], WHOLE]}
+        answer = client.post(PATH, json={**body, "explain": 2})
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        assert found["item_ids"] == [items[0], "draft", items[1], "candidates.3"]
+        assert None not in found["scores"]
+        same = {**DRAFT, "name": items[0]}
+        again = client.post(PATH, json={"user_id": user, "candidates": [items[0], same]})
+        assert again.json()["field"] == "candidates.1.name"
+
+
+async def test_both_clients_score_inline_items(
+    own_world: World, inline_service: Service, scores: httpx.Client
+) -> None:
+    ids = own_world.ids[:2].tolist()
+    candidates: list[Any] = [ids[0], DRAFT, ids[1], 10**15 + 3]
+    expected = asked(scores, candidates)
+    with Client(inline_service.url, deadline_ms=9_000) as client:
+        found = client.score_inline(USER, candidates)
+    async with AsyncClient(inline_service.url, deadline_ms=9_000) as several:
+        again = await several.score_inline(USER, candidates, model_version="active")
+    for each in (found, again):
+        assert each.notes["item_ids"] == expected["item_ids"]
+        assert each.known.tolist() == [True, True, True, False]
+        assert each.scores[:3].tolist() == pytest.approx(expected["scores"][:3])
+        assert each.model_version == expected["model_version"]
+    with Client(inline_service.url) as client, pytest.raises(Refused, match=r"candidates\.0\.text"):
+        client.score_inline(USER, [{"text": {"de": 7}}])  # type: ignore[dict-item]
