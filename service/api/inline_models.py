@@ -39,13 +39,23 @@ class InlineCandidate(BaseModel):
     ] = {}
 
 
-def with_inline(request: dict[str, Any], schema: FeatureSchema) -> dict[str, Any]:
-    """Document inline candidates in the JSON Schema of a request."""
+def with_inline(
+    request: dict[str, Any], schema: FeatureSchema, *, has_texts: bool
+) -> dict[str, Any]:
+    """Document inline candidates in the JSON Schema of a request. ``has_texts``: there is an
+    encoder, which makes one of the features, so that not all are required."""
     inline = InlineCandidate.model_json_schema()
-    described = inline["properties"]["features"]["description"]
-    features = item_schema.item(schema, whole=False)
-    del features["minProperties"]
-    inline["properties"]["features"] = {**features, "description": described}
+    properties = inline["properties"]
+    described = properties["features"]["description"]
+    features = item_schema.item(schema, whole=True)
+    required = [name for name in features["required"] if name != schema.identity]
+    if has_texts:
+        del features["required"]
+    else:
+        del properties["text"], properties["vectors"]
+        inline["required"] = ["features"]
+        features["required"] = required
+    properties["features"] = {**features, "description": described}
     candidates = request["properties"]["candidates"]
     either = {**candidates, "items": {"anyOf": [candidates["items"], inline]}}
     return {**request, "properties": {**request["properties"], "candidates": either}}

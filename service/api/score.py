@@ -77,6 +77,7 @@ def contents_of_score(
 
 def document_score(app: FastAPI, state: ServiceState, ids: IdKind) -> None:
     settings, model = state.settings, ids.request_with_text or ids.request
+    schema, has_texts = state.store.schema, state.encoding is not None
     app.post(
         SCORE,
         name="score",
@@ -95,7 +96,9 @@ def document_score(app: FastAPI, state: ServiceState, ids: IdKind) -> None:
                 "required": True,
                 "content": {
                     "application/json": {
-                        "schema": with_inline(model.model_json_schema(), state.store.schema),
+                        "schema": with_inline(
+                            model.model_json_schema(), schema, has_texts=has_texts
+                        ),
                         "examples": ids.request_examples,
                     }
                 },

@@ -22,6 +22,8 @@ OF_TENSORS = re.compile(
     r'|"inputs\.[^"]*\.(datatype: (BYTES: the ids|INT64")|data\.[0-9]+: )'
     r'|"outputs\.|"parameters\.|"context'
 )
+# Names of inline candidates, and numbers that make scores overflow.
+OF_INLINE = re.compile(r"candidates\.[0-9]+(\.name)?")
 FROM_THE_MODEL = ("context", "features", "history")  # limits depend on the version that answers
 
 
@@ -44,7 +46,8 @@ def filter_failure(context: HookContext, failure: Failure, case: Case, response:
     if response.status_code == 504:
         return "X-Deadline-Ms" not in (case.headers or {})
     if response.status_code == 422:
-        of_model = str(problem.get("field")).startswith(FROM_THE_MODEL)
+        field = str(problem.get("field"))
+        of_model = field.startswith(FROM_THE_MODEL) or OF_INLINE.fullmatch(field)
         return not (case.path == "/v1/score" and of_model) and not _beyond(case.body)
     if response.status_code != 400 or not case.path.endswith("/infer"):
         return True
