@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_store.contents import GIVEN, Contents
 from feature_store.contract import ItemRows
 from feature_store.feature_values import FeatureValueError, item_row, set_values
 from feature_store.schema import FeatureSchema
@@ -51,10 +52,11 @@ class InlineContent:
             if own is not None:
                 words[i] = own
         records = np.concatenate(rows)
+        contents = None
         if words:
-            await self._fill(records, words, asked, ctx, deadline)
+            contents = await self._fill(records, words, asked, ctx, deadline)
             ctx.timer.lap("items")
-        return replace(query, inline=InlineItems(asked.places, records))
+        return replace(query, inline=InlineItems(asked.places, records, contents))
 
     def _row(self, given: InlineCandidate) -> tuple[ItemRows, ItemWords | None]:
         """Make a record (1,), in which the feature of texts is 0."""
@@ -75,8 +77,9 @@ class InlineContent:
         asked: InlineRequest,
         ctx: RequestContext,
         deadline: float,
-    ) -> None:
-        """Encode the texts and write the content of each item."""
+    ) -> Contents:
+        """Encode the texts and write the content of each item. Returns their origins."""
+        from service.encoding.item_content import origin_of
         from service.encoding.item_contents import in_order, item_contents
         from text.runtime.encoder import NOT_FINITE
         from text.runtime.errors import TextError, TextTooLong
@@ -108,6 +111,11 @@ class InlineContent:
             with _within(place), _in_features():
                 values = {words[i].feature.name: content.tolist()}
                 set_values(self._schema.stored_item, records[i : i + 1], values)
+        origin = origin_of(encoding.encoder)
+        assert origin is not None
+        origins = np.full(len(records), GIVEN, np.uint64)
+        origins[list(words)] = origin.number
+        return Contents.of(origin.feature, origins, records.dtype)
 
 
 @contextmanager

@@ -51,6 +51,8 @@ class ItemLookup:
         place = np.full(len(self), ABSENT)
         place[positions] = np.arange(len(items))
         self.slot[positions], self.cold[positions] = ABSENT, items.cold
+        if self.lacks is not None:
+            self.lacks[positions] = items.lacks
         missed = self.missed[~np.isin(self.missed, positions)]
         return replace(self, missed=missed, place=place, fetched=items)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from feature_store.contents import choose
 from model_export.bundle.vectors import Mask
 from service.errors import InvalidField
 from service.items.item_tower import derive
@@ -18,9 +19,13 @@ async def derive_inline(inline: InlineItems, version: LoadedModel, run: ScoringR
     """Run the item tower on engine threads. InvalidField names an item whose numbers make scores
     overflow; DeadlinePassed."""
     parts: dict[int, tuple[DerivedItems, Mask]] = {}
+    model, rows = version.model, inline.rows
+    lacks = np.zeros(len(inline), np.bool_)
+    if model.wanted is not None:
+        rows, lacks = choose(rows, inline.contents, model.wanted)
 
     def derive_chunk(start: int, end: int) -> None:
-        parts[start] = derive(version.model, inline.rows[start:end])
+        parts[start] = derive(model, rows[start:end], lacks[start:end])
 
     await run.derive(derive_chunk, len(inline))
     ordered = [parts[start] for start in sorted(parts)]

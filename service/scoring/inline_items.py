@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from feature_store.contents import Contents
 from feature_store.contract import Ids, ItemRows
 from model_export.bundle.vectors import Positions
 from service.scoring.id_texts import IdTexts
@@ -20,6 +21,7 @@ class InlineItems:
 
     places: Positions  # (I,) among the request's candidates, ascending
     rows: ItemRows  # (I,) as the store would have them
+    contents: Contents | None = None  # (I,) origins of their vectors; None: all were given
 
     def __len__(self) -> int:
         return len(self.places)
