@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from tests.ports import free_port
+from tests.service.forked import Forked
 
 START_TIMEOUT_S = 120.0
 PATIENCE_MS = "10000"  # a busy test machine is no reason to refuse
@@ -24,7 +25,7 @@ PATIENCE_MS = "10000"  # a busy test machine is no reason to refuse
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     host: str
     port: int
     log: Path
@@ -57,32 +58,37 @@ class Service:
             shutil.rmtree(self.private, ignore_errors=True)
 
 
-def start(*options: str, under: Sequence[str] = (), **variables: str) -> Service:
+def start(
+    *options: str, under: Sequence[str] = (), fresh: bool = False, **variables: str
+) -> Service:
     """``python -m service serve`` with these options; not waited for.
 
     Unless ``QIN_PRIVATE`` is given it has a private folder of its own. ``remove`` removes what is
-    left of it. ``under`` is a command that ends by running the one it is given.
+    left of it. ``under`` is a command that ends by running the one it is given. ``fresh``: an
+    interpreter of its own, not a fork of one that has imported the service.
     """
     port, admin_port = free_port(), free_port()
     private = Path(variables.get("QIN_PRIVATE") or tempfile.mkdtemp(prefix="private-"))
     log = Path(tempfile.mkstemp(prefix="service-", suffix=".log")[1])
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "QIN_ADMIN_PORT": str(admin_port),
+        "QIN_PRIVATE": str(private),
+        "QIN_TARGET_MS": PATIENCE_MS,
+        "QIN_DRAIN_NOTICE_S": "0",
+        "QIN_HEADERS_TIMEOUT_MS": PATIENCE_MS,  # nor to hang up
+        "QIN_BODY_TIMEOUT_MS": PATIENCE_MS,
+        **variables,
+    }
+    words = ("serve", "--port", str(port), *options)
+    process: subprocess.Popen[bytes] | Forked
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*under, sys.executable, "-m", "service", "serve", "--port", str(port), *options],
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "QIN_ADMIN_PORT": str(admin_port),
-                "QIN_PRIVATE": str(private),
-                "QIN_TARGET_MS": PATIENCE_MS,
-                "QIN_DRAIN_NOTICE_S": "0",
-                "QIN_HEADERS_TIMEOUT_MS": PATIENCE_MS,  # nor to hang up
-                "QIN_BODY_TIMEOUT_MS": PATIENCE_MS,
-                **variables,
-            },
-            stderr=output,
-            stdout=output,
-        )
+        if under or fresh or not all(name.startswith("QIN_") for name in variables):
+            command = [*under, sys.executable, "-m", "service", *words]
+            process = subprocess.Popen(command, env=env, stderr=output, stdout=output)
+        else:
+            process = Forked(words, env, output.fileno())
     host = {"0.0.0.0": "127.0.0.1"}.get(bound := variables.get("QIN_HOST", "127.0.0.1"), bound)
     ours = not variables.get("QIN_PRIVATE")
     return Service(process, host, port, log, admin_port, private, ours)

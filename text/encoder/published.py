@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any, get_args
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from text.encoder.checkpoint import CONFIG, MOST_SHOWN, from_config, size_faults
 from text.encoder.jinabert import JinaBert
@@ -99,8 +100,7 @@ def _read(folder: Path) -> Published:
     if config.get("pad_token_id") not in (None, tokenizer.pad):
         theirs = config["pad_token_id"]
         notes.append(f"padding is {theirs!r} in {CONFIG}; {tokenizer.pad}, the tokenizer's, holds")
-    with torch.device("meta"):
-        network = JinaBert(sizes)
+    network = _laid_out(sizes)
     # Cloned: tensors of a file may be parts of one storage, which safetensors does not write.
     network.load_state_dict({name: x.float().clone() for name, x in own.items()}, assign=True)
     precision = Counter(str(x.dtype).removeprefix("torch.") for x in own.values())
@@ -166,8 +166,29 @@ def _sizes(path: Path, config: Mapping[str, Any], own: Mapping[str, Tensor]) -> 
 
 
 def _shapes(sizes: EncoderSizes) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in JinaBert(sizes).state_dict().items()}
+    return {name: tensor.shape for name, tensor in _laid_out(sizes).state_dict().items()}
+
+
+def _laid_out(sizes: EncoderSizes) -> JinaBert:
+    """Build a network whose tensors have shapes alone."""
+    with torch.device("meta"), _NothingDrawn():
+        return JinaBert(sizes)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out normal draws: for tensors without memory PyTorch imports sympy first, 2.4 s."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_):
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def _check(path: Path, own: Mapping[str, Tensor], prefix: str, sizes: EncoderSizes) -> None:

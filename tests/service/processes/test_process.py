@@ -26,7 +26,7 @@ from tests.service.world import World, make_world
 
 
 def run_to_end(*options: str, **variables: str) -> tuple[int, str]:
-    service = start(*options, **variables)
+    service = start(*options, fresh=True, **variables)
     code = service.process.wait(60)
     said = service.log.read_text()
     service.remove()
@@ -97,7 +97,7 @@ def test_a_bundle_is_refused_by_a_store_without_one_of_its_features(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_is_clean(world: World, number: signal.Signals) -> None:
-    service = start("--bundle", str(world.models), "--store", world.store)
+    service = start("--bundle", str(world.models), "--store", world.store, fresh=True)
     wait_ready(service)
     service.process.send_signal(number)
     assert service.process.wait(30) == 0
@@ -106,7 +106,7 @@ def test_a_stop_is_clean(world: World, number: signal.Signals) -> None:
 
 
 def test_a_stop_while_loading_is_clean(world: World) -> None:
-    service = start("--bundle", str(world.models), "--store", world.store)
+    service = start("--bundle", str(world.models), "--store", world.store, fresh=True)
     with service.client() as client:
         while service.process.poll() is None:
             try:

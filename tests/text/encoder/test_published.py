@@ -34,7 +34,7 @@ from text.encoder import checkpoint, published
 from text.encoder.import_published import import_published
 from text.encoder.published_onnx import ids_of_texts
 from text.encoder.published_tokenizer import read_tokenizer
-from text.encoder.sizes import vocabulary_fault
+from text.encoder.sizes import EncoderSizes, vocabulary_fault
 from text.encoder.vectors import TorchEncoder
 from training.checkpoint import CheckpointError
 
@@ -103,6 +103,17 @@ def test_the_command_says_what_it_imported(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, command)
     assert refused.exit_code == 1
     assert refused.output.count("\n") == 1
+
+
+def test_tensors_are_laid_out_without_a_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which PyTorch has for tensors without memory in Python alone, with sympy: 2.4 s."""
+
+    def drawn(*_: object, **__: object) -> None:
+        raise AssertionError("a draw")
+
+    monkeypatch.setattr(torch.Tensor, "normal_", drawn)
+    network = published._laid_out(EncoderSizes(layers=1))
+    assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)

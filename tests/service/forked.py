@@ -1,0 +1,131 @@
+"""Services forked from a process that has imported what they import.
+
+``python -m service serve`` spends 1 s of processor time on imports, and tests start it some 150
+times. A fork runs the same ``__main__`` and ends as an interpreter does. Workers, commands and what
+is started ``under`` another command are interpreters of their own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+MOST_BYTES = 1 << 20  # of a message
+
+
+class Forked:
+    """A started service; the part of ``subprocess.Popen`` that tests use."""
+
+    def __init__(self, words: tuple[str, ...], env: dict[str, str], output: int) -> None:
+        self._server = _server()
+        ask = {"words": words, "env": env, "cwd": os.getcwd()}
+        self.pid: int = self._server.ask(ask, output)
+        self.returncode: int | None = None
+        self._handle = os.pidfd_open(self.pid)  # its number is not given away before it is reaped
+
+    def poll(self) -> int | None:
+        return self._reap() if select.select([self._handle], [], [], 0)[0] else self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None and not select.select([self._handle], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired("service", timeout or 0.0)
+        return self._reap()
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            signal.pidfd_send_signal(self._handle, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def _reap(self) -> int:
+        if self.returncode is None:
+            self.returncode = int(self._server.ask({"reap": self.pid}))
+        return self.returncode
+
+    def __del__(self) -> None:
+        os.close(self._handle)
+
+
+class _Server:
+    def __init__(self) -> None:
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            )
+        self._lock = Lock()
+        atexit.register(self._end)
+
+    def ask(self, message: dict[str, Any], *descriptors: int) -> int:
+        with self._lock:
+            socket.send_fds(self._ours, [json.dumps(message).encode()], descriptors)
+            answer = self._ours.recv(MOST_BYTES)
+        assert answer, "the process that forks services has ended"
+        return int(answer)
+
+    def _end(self) -> None:
+        self._ours.close()
+        self._process.wait()
+
+
+@cache
+def _server() -> _Server:
+    return _Server()
+
+
+def _serve(asks: socket.socket) -> dict[str, Any] | None:
+    """Fork at each request. Returns in the child, with the request; None: no more come."""
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(asks, MOST_BYTES, 1)
+        if not message:
+            return None
+        ask: dict[str, Any] = json.loads(message)
+        if "reap" in ask:
+            answer = os.waitstatus_to_exitcode(os.waitpid(ask["reap"], 0)[1])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                asks.close()
+                for number in (1, 2):
+                    os.dup2(descriptors[0], number)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if answer == 0:
+                return ask
+        asks.send(str(answer).encode())
+
+
+def _main() -> None:
+    import service.cli.example
+    import service.cli.models
+    import service.cli.probe
+    import service.processes.run
+    import service.processes.supervisor  # noqa: F401
+
+    ask = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if ask is None:
+        return
+    os.chdir(Path(ask["cwd"]))
+    os.environ.clear()
+    os.environ.update(ask["env"])
+    sys.argv = ["service", *ask["words"]]
+    runpy.run_module("service", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _main()
