@@ -87,7 +87,9 @@ async def build_application(
         """User features may have been added to the store since the start."""
         return replace(startup.policy, store_schema=await store.refresh_schema())
 
-    manager = ModelManager(catalog, copies, current_policy, metrics, refresher.catch_up)
+    encoding = _encoding(settings, policy, metrics, registry)
+    encoders = encoding.loader if encoding is not None else None
+    manager = ModelManager(catalog, copies, current_policy, metrics, refresher.catch_up, encoders)
     fleet = Fleet(settings, store, manager)
 
     async def activate(version: str, kind: str) -> None:
@@ -128,7 +130,7 @@ async def build_application(
         imported=imported,
         exporter=make_exporter(metrics, worker, budget),
         traces=_traces(settings),
-        encoding=_encoding(settings, policy, metrics),
+        encoding=encoding,
     )
     try:
         _expose(state)
@@ -183,14 +185,16 @@ def _traces(settings: Settings) -> Traces | None:
     return Traces.to(settings.trace_url, settings)
 
 
-def _encoding(settings: Settings, policy: ImportPolicy, metrics: Metrics) -> TextEncoding | None:
+def _encoding(
+    settings: Settings, policy: ImportPolicy, metrics: Metrics, registry: ModelRegistry
+) -> TextEncoding | None:
     if settings.encoder is None:
         return None
     from service.encoding.encoding import TextEncoding
     from service.encoding.loading import EncoderLoader
 
     loader = EncoderLoader(settings.encoder, settings, policy)
-    return TextEncoding(loader, metrics, settings.encoder_threads)
+    return TextEncoding(loader, metrics, settings.encoder_threads, registry.encoders)
 
 
 def _expose(state: ServiceState) -> None:
@@ -250,6 +254,12 @@ def _expose(state: ServiceState) -> None:
         "qin_encoder_forecast_seconds",
         "How long admitted requests will keep the encoder from a newcomer with a short text.",
         of_encoder(lambda encoding: encoding.admission.forecast()),
+        "max",
+    )
+    gauge(
+        "qin_encoders_loaded",
+        "Encoders in memory: one for all versions that need it.",
+        of_encoder(lambda encoding: encoding.loader.loaded),
         "max",
     )
     gauge("qin_model_versions_loaded", "Versions in memory.", lambda: len(registry.all()), "max")

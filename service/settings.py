@@ -196,8 +196,10 @@ class Settings(BaseSettings):
     )
     encoder: Path | None = Field(
         default=None,
-        description="Encoder bundle (`python -m text build`); if set, texts are encoded at POST "
-        "/v1/embeddings and, if it has a map, in writes of items. Requires the extra text.",
+        description="Encoder bundle (`python -m text build`), or a folder of them: each version "
+        "comes with the one that it was trained with. If set, texts are encoded at POST "
+        "/v1/embeddings and, if it has a map, in writes of items and candidates. Requires the "
+        "extra text.",
     )
     encoder_name: str = Field(
         default="qin-text",

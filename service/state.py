@@ -85,9 +85,6 @@ class ServiceState:
                 self.startup.pass_over(imported.copy.version, reason, for_good=for_good)
                 imported = await asyncio.to_thread(self.startup.next)
         await asyncio.to_thread(self.startup.begun_with, imported)
-        if self.encoding is not None:
-            self.readiness.enter("verifying the encoder")
-            await self.encoding.load()
         self.readiness.enter("a first score")
         assert self.registry.active is not None, "it has just been started"
         await prove(self.engine, self.registry.active)

@@ -99,7 +99,12 @@ SERVICE = {
     "service.items": {*LOW, "service.private_directory", "service.admission", "service.engine"},
     "service.models": {*LOW, "service.items"},
     "service.scoring": MODELS,
-    "service.lifecycle": {*MODELS, "service.artifacts", "service.scoring"},
+    "service.lifecycle": {
+        *MODELS,
+        "service.artifacts",
+        "service.encoding",
+        "service.scoring",
+    },
     "service.state": CORE,
     "service.api": API,
     "service.api.oip": {*API, "service.api"},

@@ -58,7 +58,7 @@ def add_embeddings(app: FastAPI, encoding: TextEncoding, settings: Settings) -> 
         },
     )
     async def embed(request: Request) -> Response:
-        ctx, encoder = context_of(request.scope), encoding.encoder
+        ctx, encoder = context_of(request.scope), encoding.encoder  # kept until the answer
         seconds = deadline_seconds(ctx, settings.encoder_deadline_ms, most_ms)
         deadline = ctx.timer.started + seconds
         ctx.priority = priority_of(ctx.headers.get(b"x-priority"))
@@ -67,11 +67,18 @@ def add_embeddings(app: FastAPI, encoding: TextEncoding, settings: Settings) -> 
         if ctx.charge is not None:
             await ctx.charge.enter(len(body), deadline)
         asked = read_input(body, encoder.tokenizer.vocabulary)
+        if asked.request.model is not None:
+            named = encoding.named(asked.request.model)
+            if named is not None and named is not encoder:
+                encoder = named
+                asked = read_input(body, encoder.tokenizer.vocabulary)  # its token ids are others
         del body
         _check(asked, encoder, settings.encoder_name)
         ctx.model_version = encoder.bundle.version
         chunking = asked.spans is not None
-        permit = encoding.enter(asked.texts, ctx.priority, deadline, chunking=chunking)
+        permit = encoding.enter(
+            asked.texts, ctx.priority, deadline, encoder=encoder, chunking=chunking
+        )
         with permit, CancelOnDisconnect(ctx.connection, permit.defer):
             writer = await _encoded(encoding, asked, permit, deadline)
         return Response(await writer.write(ctx, deadline, settings.encoder_name), media_type=JSON)

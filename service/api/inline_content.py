@@ -24,6 +24,7 @@ from service.server.disconnect import CancelOnDisconnect
 
 if TYPE_CHECKING:
     from service.encoding.encoding import TextEncoding  # takes an extra
+    from text.runtime.encoder import TextEncoder
 
 Words = dict[int, ItemWords]  # by place in ``inline``
 
@@ -32,10 +33,15 @@ class InlineContent:
     """Makes records as writes of items do."""
 
     def __init__(
-        self, encoding: TextEncoding | None, schema: FeatureSchema, texts: ItemTexts
+        self,
+        encoding: TextEncoding | None,
+        encoder: TextEncoder | None,
+        schema: FeatureSchema,
+        texts: ItemTexts,
     ) -> None:
-        """``schema`` is the store's."""
-        self._encoding, self._schema, self._texts = encoding, schema, texts
+        """``encoder``: that of the version which answers; ``schema`` is the store's."""
+        self._encoding, self._encoder = encoding, encoder
+        self._schema, self._texts = schema, texts
 
     async def with_records(
         self, asked: InlineRequest, query: ScoreQuery, ctx: RequestContext, deadline: float
@@ -62,7 +68,8 @@ class InlineContent:
         """Make a record (1,), in which the feature of texts is 0."""
         values: dict[str, Any] = dict(given.features)
         asked = {TEXT: given.text, VECTORS: given.vectors}
-        words = self._texts.take(values | {n: v for n, v in asked.items() if v is not None})
+        both = values | {name: value for name, value in asked.items() if value is not None}
+        words = self._texts.take(both, self._encoder)
         with _in_features():
             if words is not None:
                 values[words.feature.name] = [0.0] * words.feature.size
@@ -84,20 +91,21 @@ class InlineContent:
         from text.runtime.encoder import NOT_FINITE
         from text.runtime.errors import TextError, TextTooLong
 
-        encoding = self._encoding
+        encoding, encoder = self._encoding, self._encoder
         assert encoding is not None, "texts were taken"
+        assert encoder is not None
         places = [int(asked.places[i]) for i in words]
         texts = [each.texts for each in words.values()]
         order = in_order(texts)
         own = [texts[item][language] for item, language in order]
-        permit = encoding.enter(own, ctx.priority, deadline) if own else None
+        permit = encoding.enter(own, ctx.priority, deadline, encoder=encoder) if own else None
         items = [(each.texts, each.vectors) for each in words.values()]
         try:
             if permit is None:
-                found = await item_contents(encoding, items, None, deadline)
+                found = await item_contents(encoding, encoder, items, None, deadline)
             else:
                 with permit, CancelOnDisconnect(ctx.connection, permit.defer):
-                    found = await item_contents(encoding, items, permit, deadline)
+                    found = await item_contents(encoding, encoder, items, permit, deadline)
         except TextError as error:
             item, language = order[error.index]
             where = (CANDIDATES, places[item], TEXT, language)
@@ -111,7 +119,7 @@ class InlineContent:
             with _within(place), _in_features():
                 values = {words[i].feature.name: content.tolist()}
                 set_values(self._schema.stored_item, records[i : i + 1], values)
-        origin = origin_of(encoding.encoder)
+        origin = origin_of(encoder)
         assert origin is not None
         origins = np.full(len(records), GIVEN, np.uint64)
         origins[list(words)] = origin.number

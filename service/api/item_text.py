@@ -19,6 +19,7 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.encoding.encoding import TextEncoding  # takes an extra
     from service.encoding.item_content import ItemContent
+    from text.runtime.encoder import TextEncoder
 
 TEXT, VECTORS = "text", "vectors"
 LANGUAGE = r"[A-Za-z][A-Za-z0-9-]{0,34}"  # as BCP 47's, loosely
@@ -32,7 +33,8 @@ Values = dict[str, Any]
 class ItemWords:
     """What a write has of an item's texts and given vectors, checked."""
 
-    feature: Dense  # that gets the content
+    encoder: TextEncoder  # that makes the content
+    feature: Dense  # that gets it
     texts: dict[str, str]  # by language; blank ones are left out
     vectors: dict[str, NDArray[np.float64]]
 
@@ -68,10 +70,10 @@ class ItemTexts:
             features.lists + quotes,
         )
 
-    def take(self, values: Values) -> ItemWords | None:
+    def take(self, values: Values, encoder: TextEncoder | None = None) -> ItemWords | None:
         """Take texts and vectors out of a write's values; None if it has none. InvalidField.
 
-        NotReady while the encoder is not loaded.
+        ``encoder``: by default the active version's. NotReady while none is loaded.
         """
         given = {name: values.pop(name) for name in self._names if name in values}
         if not given:
@@ -81,7 +83,8 @@ class ItemTexts:
             raise InvalidField.of(
                 first, detail="this service has no encoder (QIN_ENCODER): give the vector itself"
             )
-        content = self._encoding.encoder.content_map
+        encoder = encoder or self._encoding.encoder
+        content = encoder.content_map
         if content is None:
             detail = "the encoder has no map to an item feature: build it with --content"
             raise InvalidField.of(first, detail=detail)
@@ -99,7 +102,7 @@ class ItemTexts:
         if content.fitting([*([TEXT] if texts else []), *vectors]) is None:
             parts = " or ".join(" and ".join(part) for part in content.parts)
             raise InvalidField.of(first, detail=f"not enough for a content: give {parts}")
-        return ItemWords(feature, texts, vectors)
+        return ItemWords(encoder, feature, texts, vectors)
 
     async def encode(self, words: ItemWords, ctx: RequestContext) -> ItemContent:
         """Encode what ``take`` has returned, admitted as requests for vectors are.
@@ -115,13 +118,15 @@ class ItemTexts:
         deadline = ctx.timer.started + seconds
         ctx.priority = priority_of(ctx.headers.get(b"x-priority"))
         if not words.texts:
-            return await item_content(encoding, {}, words.vectors, None, deadline)
+            return await item_content(encoding, words.encoder, {}, words.vectors, None, deadline)
         languages = sorted(words.texts)
         own = [words.texts[language] for language in languages]
-        permit = encoding.enter(own, ctx.priority, deadline)
+        permit = encoding.enter(own, ctx.priority, deadline, encoder=words.encoder)
         try:
             with permit, CancelOnDisconnect(ctx.connection, permit.defer):
-                return await item_content(encoding, words.texts, words.vectors, permit, deadline)
+                return await item_content(
+                    encoding, words.encoder, words.texts, words.vectors, permit, deadline
+                )
         except TextError as error:
             where = (TEXT, languages[error.index])
             if error.fault == NOT_FINITE:

@@ -45,7 +45,8 @@ def add_probes(app: FastAPI, state: ServiceState) -> None:
             **content_of(active),
         }
         if state.encoding is not None:
-            found["encoder"] = state.encoding.encoder.bundle.version
+            about = active.about_encoder
+            found["encoder"] = None if about is None else about["version"]
         return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
@@ -24,43 +23,62 @@ Texts = Sequence[str] | Sequence[TokenIds]
 
 
 class TextEncoding:
-    """The encoder of a service. On the event loop; ``load`` it before use."""
+    """Encodes with the encoders of the loaded versions, on threads of its own. On the event loop.
 
-    def __init__(self, loader: EncoderLoader, metrics: Metrics, threads: int) -> None:
-        """Its threads yield to those that score."""
+    A request takes one encoder when it begins, and keeps it: versions may be switched meanwhile.
+    """
+
+    def __init__(
+        self,
+        loader: EncoderLoader,
+        metrics: Metrics,
+        threads: int,
+        encoders: Callable[[], Sequence[TextEncoder]],
+    ) -> None:
+        """Its threads yield to those that score. ``encoders``: of the loaded versions, the active
+        one's first."""
         self.engine = Engine(threads, chunk=1, min_chunk=1, niceness=LOWEST, name="encoder")
         self.admission = TokenAdmission(self.engine, metrics)
-        self._loader, self._metrics = loader, metrics
-        self._encoder: TextEncoder | None = None
-
-    async def load(self) -> None:
-        """Open and verify the bundle. BundleError."""
-        self._encoder = await asyncio.to_thread(self._loader.load)
+        self.loader, self._metrics, self._encoders = loader, metrics, encoders
 
     def close(self) -> None:
         """Stop after the running steps. Blocks."""
-        self._loader.stop()
+        self.loader.stop()
         self.engine.close()
 
     @property
     def encoder(self) -> TextEncoder:
-        """The loaded encoder. NotReady."""
-        if self._encoder is None:
-            raise NotReady("waiting for: the encoder", headers={"Retry-After": "1"})
-        return self._encoder
+        """The active version's encoder. NotReady."""
+        for encoder in self._encoders():
+            return encoder
+        raise NotReady("waiting for: the encoder", headers={"Retry-After": "1"})
+
+    def named(self, version: str) -> TextEncoder | None:
+        """Return the encoder of this version, if it is loaded."""
+        return next((e for e in self._encoders() if e.bundle.version == version), None)
 
     def enter(
-        self, texts: Texts, priority: Priority, deadline: float, *, chunking: bool = False
+        self,
+        texts: Texts,
+        priority: Priority,
+        deadline: float,
+        *,
+        encoder: TextEncoder | None = None,
+        chunking: bool = False,
     ) -> TokenPermit:
-        """Admit a request. OverCapacity. ``chunking``: for ``chunks``, else for ``encode``."""
-        admission, longest = self.admission, self.encoder.manifest.lengths.longest
+        """Admit a request. OverCapacity. ``encoder``: by default the active version's;
+        ``chunking``: for ``chunks``, else for ``encode``."""
+        encoder = encoder or self.encoder
+        admission, longest = self.admission, encoder.manifest.lengths.longest
         sizes = np.array([len(text) for text in texts], np.int64)
         if isinstance(texts[0], str):
             lengths = admission.guess(sizes, longest)
         else:
             lengths = np.clip(sizes, 1, longest)
         cost = admission.chunking if chunking else admission.cost
-        return admission.enter(lengths, cost, priority, deadline)
+        permit = admission.enter(lengths, cost, priority, deadline)
+        permit.encoder = encoder
+        return permit
 
     async def encode(
         self,
@@ -73,7 +91,7 @@ class TextEncoding:
     ) -> Encoded:
         """Encode texts. TextError names the text; DeadlinePassed. ``alone``: to the same bits in
         any list."""
-        work = EncodingSteps(self.encoder, texts, truncate, alone=alone)
+        work = EncodingSteps(_of(permit), texts, truncate, alone=alone)
         await self._run(work.read, len(work.parts), permit, deadline)
         took: list[tuple[int, int, float]] = []
         permit.expect(np.concatenate([[0], *(r.tokens.lengths[r.texts] for r in work.runs)]))
@@ -104,7 +122,7 @@ class TextEncoding:
         deadline: float,
     ) -> list[Chunks]:
         """Encode each text once, and its spans. TextError, SpanError, DeadlinePassed."""
-        encoder = self.encoder
+        encoder = _of(permit)
         found: dict[int, Chunks] = {}
         took: list[tuple[int, int, float]] = []
 
@@ -145,3 +163,8 @@ class TextEncoding:
         metrics.encoded.inc(texts - cached)
         metrics.cached.inc(cached)
         metrics.tokens.inc(tokens)
+
+
+def _of(permit: TokenPermit) -> TextEncoder:
+    assert permit.encoder is not None, "``enter`` sets it"
+    return permit.encoder

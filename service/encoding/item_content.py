@@ -46,6 +46,7 @@ def given_vectors(content: ContentMap) -> dict[str, int]:
 
 async def item_content(
     encoding: TextEncoding,
+    encoder: TextEncoder,
     texts: Mapping[str, str],
     vectors: Mapping[str, NDArray[np.floating]],
     permit: TokenPermit | None,
@@ -58,7 +59,6 @@ async def item_content(
 
     Raises TextError, whose index is into the sorted languages, NoContent, DeadlinePassed.
     """
-    encoder = encoding.encoder
     content, origin = encoder.content_map, origin_of(encoder)
     assert content is not None
     assert origin is not None

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.encoding.encoding import TextEncoding
 from service.encoding.token_admission import TokenPermit
+from text.runtime.encoder import TextEncoder
 
 Texts = Mapping[str, str]  # language -> text
 Given = Mapping[str, NDArray[np.floating]]  # other vectors, by name
@@ -21,6 +22,7 @@ def in_order(items: Sequence[Texts]) -> list[tuple[int, str]]:
 
 async def item_contents(
     encoding: TextEncoding,
+    encoder: TextEncoder,
     items: Sequence[tuple[Texts, Given]],
     permit: TokenPermit | None,
     deadline: float,
@@ -30,7 +32,7 @@ async def item_contents(
     ``permit``: of ``encoding.enter`` for the texts ``in_order``; None if there are none. TextError,
     whose index is into these: also for a text that is too long. DeadlinePassed.
     """
-    content_map = encoding.encoder.content_map
+    content_map = encoder.content_map
     assert content_map is not None
     texts = [texts for texts, _ in items]
     own = [texts[item][language] for item, language in in_order(texts)]

@@ -1,11 +1,14 @@
-"""Opens the encoder's bundle: a verified copy of this machine, as for models."""
+"""Loads encoders: verified copies of this machine, proved in a child, as models are."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -14,6 +17,7 @@ from service.artifacts import sandbox
 from service.artifacts.importer import BundleKind, ImportPolicy, import_kind
 from service.artifacts.local_copies import LocalCopies
 from service.artifacts.sandbox import SandboxLimits
+from service.encoding.repository import EncoderRepository, FoundEncoder
 from service.observability.logs import logger
 from service.settings import Settings
 from text.runtime.bundle import REBUILD, EncoderBundle, parse_manifest
@@ -26,38 +30,61 @@ WARMING = 8  # golden texts that are encoded in this process, the shortest
 KIND = BundleKind(parse_manifest, EncoderBundle, EncoderBundle.open)
 
 
-class EncoderStopped(Exception):
-    """Loading was stopped because the service ends."""
+class Run(Protocol):
+    """Runs work in a thread of the loader's choice."""
+
+    def __call__(self, work: Callable[..., Any], /, *arguments: Any) -> Awaitable[Any]: ...
 
 
-@dataclass(slots=True)
 class EncoderLoader:
-    """Loads the encoder that the settings name."""
+    """Loads each encoder once, for all versions that need it: it is kept in memory by them alone.
 
-    folder: Path
-    settings: Settings
-    policy: ImportPolicy
-    _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _stopped: bool = field(default=False, init=False)
+    Concurrent loads are the caller's to prevent.
+    """
 
-    def load(self) -> TextEncoder:
-        """Copy, check and verify the bundle, then open it. BundleError. Blocks."""
+    def __init__(self, path: Path, settings: Settings, policy: ImportPolicy) -> None:
+        self.repository = EncoderRepository(path)
+        self._settings, self._policy = settings, policy
+        self._copies = LocalCopies(settings.private / "encoders", self.repository.encoders)
+        self._cache = VectorCache(settings.encoder_cache_mb << 20)
+        self._in_memory: WeakValueDictionary[str, TextEncoder] = WeakValueDictionary()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    async def find(self, content: str | None) -> FoundEncoder:
+        """Find the encoder of contents of this digest; None: the newest. BundleError."""
+        return await asyncio.to_thread(self.repository.find, content)
+
+    def bytes_of(self, found: FoundEncoder) -> int:
+        """Bytes that loading it will take."""
+        loaded = {each.bundle.version for each in self._in_memory.values()}
+        return 0 if found.manifest.version in loaded else found.size
+
+    async def load(
+        self, found: FoundEncoder, run: Run = asyncio.to_thread, niceness: int = 0
+    ) -> TextEncoder:
+        """Copy, check and prove a bundle, then open it, unless it is in memory. BundleError.
+
+        ``run`` is given all that takes long; ``niceness`` is that of the child.
+        """
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its own threads would not yield to scoring
-        settings, folder = self.settings, self.folder.resolve()
-        copies = LocalCopies(settings.private / "encoders", folder.parent)
-        copies.prepare()
+        folder, copies = found.folder, self._copies
         try:
-            bundle, copy, signer = import_kind(KIND, folder, copies, self.policy)
+            await run(copies.prepare)
+            bundle, copy, signer = await run(import_kind, KIND, folder, copies, self._policy)
+            known = self._in_memory.get(copy.digest)
+            if known is not None:
+                return known
             kind = sandbox.encoder()
-            if not sandbox.is_proved(bundle, kind):
-                self._prove(bundle, kind)
-                copies.know(copy)
-                sandbox.note_proved(bundle, kind)
-            encoder = TextEncoder(bundle, cache=VectorCache(settings.encoder_cache_mb << 20))
-            _warm(encoder)
+            if not await run(sandbox.is_proved, bundle, kind):
+                await self._prove(bundle, kind, run, niceness)
+                await run(copies.know, copy)
+                await run(sandbox.note_proved, bundle, kind)
+            encoder: TextEncoder = await run(self._open, bundle)
         except BundleError as error:
             raise BundleError(copies.as_published(str(error), folder.parent)) from error
-        copies.remove_others([copy.digest])
+        self._in_memory[copy.digest] = encoder
+        await run(copies.remove_others, list(self._in_memory))
         logger.info("encoder", version=bundle.version, digest=bundle.digest, signer=signer)
         return encoder
 
@@ -67,20 +94,30 @@ class EncoderLoader:
         if (child := self._child) is not None:
             child.kill()
 
-    def _prove(self, bundle: EncoderBundle, kind: sandbox.Kind) -> None:
-        settings = self.settings
-        limits = SandboxLimits(settings.inspection_memory_mb << 20, settings.inspection_s)
-        self._child = sandbox.start(bundle, limits, 0, kind)
+    @property
+    def loaded(self) -> int:
+        """Encoders in memory."""
+        return len(self._in_memory)
+
+    async def _prove(
+        self, bundle: EncoderBundle, kind: sandbox.Kind, run: Run, niceness: int
+    ) -> None:
+        limits = SandboxLimits(
+            self._settings.inspection_memory_mb << 20, self._settings.inspection_s
+        )
+        # From a thread of normal priority: see ``sandbox.start``.
+        self._child = await asyncio.to_thread(sandbox.start, bundle, limits, niceness, kind)
         if self._stopped:
             self._child.kill()
         try:
-            sandbox.wait_for_verdict(bundle, self._child, limits, kind)
-        except BundleError:
-            if self._stopped:
-                raise EncoderStopped from None
-            raise
+            await run(sandbox.wait_for_verdict, bundle, self._child, limits, kind)
         finally:
             self._child = None
+
+    def _open(self, bundle: EncoderBundle) -> TextEncoder:
+        encoder = TextEncoder(bundle, cache=self._cache)
+        _warm(encoder)
+        return encoder
 
 
 def _warm(encoder: TextEncoder) -> None:

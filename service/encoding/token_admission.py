@@ -18,6 +18,7 @@ from service.context import Priority
 from service.engine.engine import Engine
 from service.errors import OverCapacity
 from service.observability.metrics import Metrics
+from text.runtime.encoder import TextEncoder
 
 RUN = 512  # tokens that threads encode before they take another request's
 FIRST_GUESS_A_TOKEN_S = 100e-6  # before anything was measured
@@ -121,6 +122,7 @@ class TokenPermit:
     _admission: TokenAdmission
     _cost: TokenCost
     priority: Priority
+    encoder: TextEncoder | None = None  # that the texts are for
     seconds: float = 0.0  # predicted, of one thread
     share: float = 0.0  # of them, at most a run's
 

@@ -1,6 +1,6 @@
 """Manages versions: load, switch, canary, shadow, rollback, fleet; follows item changes.
 
-May import scoring, models, items, artifacts, admission, engine, observability, context, settings,
-errors.
+May import scoring, models, items, encoding, artifacts, admission, engine, observability, context,
+settings, errors.
 Start reading at ``manager``.
 """

@@ -156,6 +156,7 @@ class ModelCatalog:
             "answers": version.stats.answers if version else 0,
             "items": version.table.count if version else 0,
             **(content_of(version) if version else {}),
+            "encoder": version.about_encoder if version else None,
         }
 
     def roles(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from service.lifecycle.execution import Execution
 from service.models.loaded_model import LoadedModel
 from service.observability.logs import logger
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from text.runtime.encoder import TextEncoder  # takes an extra
 
 T = TypeVar("T")
 ROOM = 1.25  # table capacity per stored item, for items added later,
@@ -72,6 +75,7 @@ class LoadSteps:
     stop: threading.Event
     # Called as soon as the table exists, empty or shared: item changes must reach it from then on.
     has_table: Callable[[LoadedModel], None]
+    encoder: TextEncoder | None = None  # that it comes with
 
     def run(self) -> LoadedModel:
         """Raises BundleError, StoreError or Stopped."""
@@ -99,13 +103,15 @@ class LoadSteps:
             capacity = min(settings.max_table_items, int(items * ROOM) + LEAST_ROOM)
             self.progress.enter(State.LOADING, "filling the item table", items)
             if settings.table_folder is None:
-                version = LoadedModel(model, ItemTable(schema, capacity))
+                version = LoadedModel(model, ItemTable(schema, capacity), self.encoder)
                 self.has_table(version)
                 await self._fill(version, store)
                 return version
             path = table_path(settings.table_folder, self.bundle, settings.store)
             file = TableFile(path, schema, capacity)
-            version = LoadedModel(model, ItemTable(schema, file.capacity, file.memory, file))
+            version = LoadedModel(
+                model, ItemTable(schema, file.capacity, file.memory, file), self.encoder
+            )
             self.has_table(version)
             while not file.filled:
                 with file.filling() as ours:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from feature_store.errors import StoreError
 from model_export.bundle.errors import BundleError
@@ -40,6 +40,11 @@ from service.observability.background import begin, failed
 from service.observability.event_loop import Stalls, settle, watch_stalls
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
+
+if TYPE_CHECKING:
+    from service.encoding.loading import EncoderLoader  # takes an extra
+    from service.encoding.repository import FoundEncoder
+    from text.runtime.encoder import TextEncoder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,11 +82,14 @@ class Loader:
         policy: Callable[[], Awaitable[ImportPolicy]],
         metrics: Metrics,
         before_ready: Callable[[LoadedModel], Awaitable[None]],
+        encoders: EncoderLoader | None = None,
     ) -> None:
-        """``before_ready`` is awaited for each loaded version right before it can answer."""
+        """``before_ready`` is awaited for each loaded version right before it can answer;
+        ``encoders``: of which each comes with one."""
         settings = catalog.settings
         self._catalog, self._unloader, self._metrics = catalog, unloader, metrics
         self._copies, self._policy, self._before_ready = copies, policy, before_ready
+        self._encoders = encoders
         self._limits = SandboxLimits(settings.inspection_memory_mb << 20, settings.inspection_s)
         self._memory = MemoryBudget(catalog, unloader)
         self._one_at_a_time = asyncio.Lock()
@@ -124,6 +132,8 @@ class Loader:
     async def close(self) -> None:
         """Stop a load that is under way."""
         self._stop.set()
+        if self._encoders is not None:
+            self._encoders.stop()
         if self._child is not None:
             self._child.kill()
         await asyncio.to_thread(self._thread.shutdown)
@@ -137,7 +147,9 @@ class Loader:
                 entry.enter(State.LOADING, "copying and checking the files")
                 with watch_stalls() as stalls:
                     imported = await self._import(entry, copy)
-                    await self._memory.make_room(imported.bundle)
+                    found = await self._found_encoder(imported)
+                    more = self._encoders.bytes_of(found) if self._encoders and found else 0
+                    await self._memory.make_room(imported.bundle, more)
                     version = await self._prove_and_open(imported, LoadProgress(entry))
             except NotTheStoresError as error:  # its folder does not change when the store does
                 remedy = f"then `python -m service models activate {entry.name}`"
@@ -195,7 +207,8 @@ class Loader:
         try:
             await self._prove(imported, progress)
             shapes = self.shapes.typical(bundle.schema.history_length, settings.chunk_candidates)
-            steps = LoadSteps(bundle, settings, shapes, progress, self._stop, has_table)
+            encoder = await self._encoder(imported, progress)
+            steps = LoadSteps(bundle, settings, shapes, progress, self._stop, has_table, encoder)
             version = await self._run(first, steps.run)
             settle()
             return version
@@ -205,6 +218,29 @@ class Loader:
         finally:
             lost = "after a restart this version counts as one whose load killed a process"
             await asyncio.to_thread(state.try_update, lost, loading=None)
+
+    async def _found_encoder(self, imported: ImportedBundle) -> FoundEncoder | None:
+        """Find the encoder that the version wants; None in a service without. BundleError."""
+        if self._encoders is None:
+            return None
+        content = imported.bundle.manifest.content
+        return await self._encoders.find(None if content is None else content.digest)
+
+    async def _encoder(
+        self, imported: ImportedBundle, progress: LoadProgress
+    ) -> TextEncoder | None:
+        """Load the encoder that the version comes with. BundleError or Stopped."""
+        found, first = await self._found_encoder(imported), progress.is_first
+        if self._encoders is None or found is None:
+            return None
+        progress.enter(State.LOADING, "verifying the encoder")
+        run = partial(self._run, first)
+        try:
+            return await self._encoders.load(found, run, 0 if first else LOWEST)
+        except BundleError as error:
+            if self._stop.is_set():
+                raise Stopped from None
+            raise BundleError(f"its encoder: {error}") from error
 
     async def _prove(self, imported: ImportedBundle, progress: LoadProgress) -> None:
         """Verify the bundle in the sandbox, unless that was done before. BundleError or Stopped."""

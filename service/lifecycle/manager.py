@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.artifacts.importer import ImportedBundle, ImportPolicy
 from service.artifacts.local_copies import LocalCopies
@@ -24,6 +24,9 @@ from service.models.loaded_model import LoadedModel
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
 
+if TYPE_CHECKING:
+    from service.encoding.loading import EncoderLoader  # takes an extra
+
 
 class ModelManager:
     """Changes which versions are loaded, and their roles. Used on the event loop only."""
@@ -35,12 +38,15 @@ class ModelManager:
         policy: Callable[[], Awaitable[ImportPolicy]],
         metrics: Metrics,
         before_ready: Callable[[LoadedModel], Awaitable[None]],
+        encoders: EncoderLoader | None = None,
     ) -> None:
         self.catalog, self.registry, self.shadow = catalog, catalog.registry, catalog.shadow
         self._metrics, self._state = metrics, copies.state
         settings = catalog.settings
         self._unloader = Unloader(catalog)
-        self._loader = Loader(catalog, self._unloader, copies, policy, metrics, before_ready)
+        self._loader = Loader(
+            catalog, self._unloader, copies, policy, metrics, before_ready, encoders
+        )
         self.load, self.shapes = self._loader.load, self._loader.shapes
         bounds = Bounds(
             settings.rollback_window_s, settings.rollback_error_rate, settings.rollback_p99_ratio
@@ -186,7 +192,15 @@ class ModelManager:
         self._metrics.model_swaps.labels(kind).inc()
         self._metrics.model.info({"version": entry.name})
         self._show_canary()
-        logger.info("switched", model_version=entry.name, before=old and old.name, kind=kind)
+        about = entry.version.about_encoder
+        self._metrics.encoder.show(about)
+        logger.info(
+            "switched",
+            model_version=entry.name,
+            before=old and old.name,
+            kind=kind,
+            **({"encoder": about["version"]} if about else {}),
+        )
 
     def _release_old(self) -> None:
         """Unload versions that have been active and have no role any more."""

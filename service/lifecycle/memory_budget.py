@@ -20,15 +20,15 @@ class MemoryBudget:
     def __init__(self, catalog: ModelCatalog, unloader: Unloader) -> None:
         self._catalog, self._unloader = catalog, unloader
 
-    async def make_room(self, bundle: Bundle) -> None:
-        """Make room for a bundle. Conflict if there is none."""
+    async def make_room(self, bundle: Bundle, more: int = 0) -> None:
+        """Make room for a bundle and ``more`` bytes. Conflict if there is none."""
         registry, most = self._catalog.registry, self._catalog.settings.max_loaded_versions
         if len(registry.loaded()) >= most and not await self._unload_previous():
             raise Conflict(
                 f"{', '.join(registry.loaded())} are in memory and at most {most} may be "
                 "(QIN_MAX_LOADED_VERSIONS): unload one"
             )
-        wanted, free = self._expected_bytes(bundle), available_bytes()
+        wanted, free = self._expected_bytes(bundle) + int(HEADROOM * more), available_bytes()
         if wanted > free and await self._unload_previous():
             logger.warning("previous version unloaded to free memory", wanted_bytes=wanted)
             free = available_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from feature_store.schema import FeatureSchema
 from model_export.bundle.runtime import FoldedModel
@@ -11,19 +12,31 @@ from service.items.fetcher import ItemFetcher
 from service.items.table import ItemTable
 from service.observability.version_stats import VersionStats
 
+if TYPE_CHECKING:
+    from text.runtime.encoder import TextEncoder  # takes an extra
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A model and the items derived for it."""
+    """A model, the items derived for it, and the encoder that makes content for it."""
 
     model: FoldedModel
     table: ItemTable
+    encoder: TextEncoder | None = None  # in a service with an encoder
     stats: VersionStats = field(default_factory=VersionStats)
     fetcher: ItemFetcher = field(init=False)
     name: str = field(init=False)
     schema: FeatureSchema = field(init=False)
     has_user: bool = field(init=False)  # user or request features
     request_features: frozenset[str] = field(init=False)  # their names
+
+    @property
+    def about_encoder(self) -> dict[str, str | None] | None:
+        """Version and content digest of its encoder, for listings; None without one."""
+        encoder = self.encoder
+        if encoder is None:
+            return None
+        return {"version": encoder.bundle.version, "content": encoder.content_digest}
 
     def __post_init__(self) -> None:
         fill = partial(object.__setattr__, self)  # frozen

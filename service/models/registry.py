@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from service.errors import DeadlinePassed, ModelFault, NotReady, ServiceError, UnknownVersion
 from service.models.canary import Canary
 from service.models.loaded_model import LoadedModel
+
+if TYPE_CHECKING:
+    from text.runtime.encoder import TextEncoder  # takes an extra
 
 ACTIVE = "active"  # alias of the version that answers by default
 PREVIOUS = "previous"  # alias of the one that did before
@@ -76,6 +79,11 @@ class ModelRegistry:
 
     def all(self) -> list[LoadedModel]:
         return list(self._loaded.values())
+
+    def encoders(self) -> list[TextEncoder]:
+        """List the encoders of the loaded versions, the active one's first."""
+        ordered = sorted(self.all(), key=lambda version: version is not self.active)
+        return [version.encoder for version in ordered if version.encoder is not None]
 
     def resolve(self, asked: str | None, user_id: int | None = None) -> tuple[LoadedModel, Role]:
         """Choose a version by name, alias or user. UnknownVersion lists those loaded."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Info
 
 from service.observability.fast_metrics import Counter
 
@@ -28,3 +30,9 @@ class EncoderMetrics:
         self.tokens = Counter(
             "qin_encoder_tokens", "Tokens of the texts that were encoded.", registry=registry
         )
+        self._active = Info("qin_encoder", "The active version's encoder.", registry=registry)
+
+    def show(self, about: Mapping[str, str | None] | None) -> None:
+        """Show version and content digest of the active version's encoder, if it has one."""
+        if about is not None:
+            self._active.info({name: value or "" for name, value in about.items()})

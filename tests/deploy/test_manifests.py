@@ -46,6 +46,34 @@ def test_what_is_set_are_settings_and_they_make_sense_together() -> None:
     assert (bare.writes_at, bare.events_at) == ("off", "off")
 
 
+def test_the_encoders_component_fits_the_deployment() -> None:
+    folder = KUBERNETES / "encoder"
+    component = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert component["kind"] == "Component"
+    (patch,) = [each["path"] for each in component["patches"]]
+    patched = yaml.safe_load((folder / patch).read_text())
+    assert patched["metadata"]["name"] == MANIFESTS["deployment"]["metadata"]["name"]
+    pod = patched["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["name"] == CONTAINER["name"]
+    added = {variable["name"]: variable["value"] for variable in container["env"]}
+    settings = settings_of({**added, "QIN_THREADS": SET["QIN_THREADS"]})
+    (mount,) = container["volumeMounts"]
+    assert (str(settings.encoder), mount["readOnly"]) == (mount["mountPath"], True)
+    (volume,) = pod["volumes"]
+    assert volume["name"] == mount["name"]
+    assert volume["name"] not in {each["name"] for each in POD["volumes"]}
+    cores = settings.engine_threads + settings.encoder_threads
+    assert container["resources"]["requests"]["cpu"] == str(cores)
+    assert "components: [encoder]" in (folder / "kustomization.yaml").read_text()
+
+
+def test_compose_passes_an_encoder_on_and_mounts_its_folder() -> None:
+    composed = COMPOSE["services"]["service"]
+    assert composed["environment"]["QIN_ENCODER"] == "${QIN_ENCODER:-}"
+    assert "./var/encoders:/srv/encoders:ro" in composed["volumes"]
+
+
 @pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
 def test_probes_ask_paths_and_ports_that_there_are(probe: str) -> None:
     asked = CONTAINER[probe]["httpGet"]

@@ -21,7 +21,7 @@ def content_encoder(folder: Path, version: str = "words-2", seed: int = 0) -> Pa
         small.checkpoint(checkpoint)
     plain = folder / "plain" / "plain"
     if not plain.exists():
-        build(checkpoint, folder / "plain", version="plain")
+        build(checkpoint, folder / "plain", version="plain", longest=small.LONGEST)
     bundle = EncoderBundle.open(plain)
     width = bundle.manifest.shape.hidden
     random = np.random.default_rng(seed)
@@ -38,4 +38,4 @@ def content_encoder(folder: Path, version: str = "words-2", seed: int = 0) -> Pa
     made = ContentMap(about, {(TEXT,): affine}, np.zeros(SIZE), np.ones(SIZE))
     path = folder / f"{version}.npz"
     path.write_bytes(made.encoded())
-    return build(checkpoint, folder, version=version, content=path).path
+    return build(checkpoint, folder, version=version, longest=small.LONGEST, content=path).path

@@ -100,9 +100,10 @@ def pair_rows(corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> list[Pa
     for chosen in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
         row = pairs.slice(int(chosen[0]), 1).to_pylist()[0]
         if len(np.unique(family[chosen])) >= LEAST:
-            is_within = row["kind"] == "translation" and row["lang_a"] == row["lang_b"]
-            kind = "" if is_within else row["kind"]
-            rows.append(PairRows(tokens, first[chosen], second[chosen], family[chosen], kind))
+            is_parallel = row["lang_a"] != row["lang_b"] and row["kind"] == "translation"
+            rows.append(
+                PairRows(tokens, first[chosen], second[chosen], family[chosen], is_parallel)
+            )
     return rows
 
 

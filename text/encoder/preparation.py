@@ -13,7 +13,7 @@ from text.encoder.distilled import DistilledStage, Teacher, distilled_rows
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.recipe import Recipe
 from text.encoder.run import RunError
-from text.encoder.stages import MaskedStage, MultiTaskStage, PairsStage, shares
+from text.encoder.stages import MaskedStage, MultiTaskStage, PairsStage
 from text.tokenizer import TextTokenizer
 from training.progress import OnProgress
 
@@ -48,14 +48,14 @@ class Preparation:
         self.on_progress("tokenise pairs", 0, 1)
         kinds = data.pair_rows(self.corpus, self.tokenizer, self.recipe.pairs.longest)
         self._require(kinds, f"no kind of pairs has {data.LEAST} groups", "pairs.steps=0")
-        recipe = self.recipe.pairs
-        if not shares(kinds, recipe).any():
+        share = self.recipe.pairs.parallel
+        drawn = [kind for kind in kinds if (share if kind.is_parallel else 1 - share) > 0]
+        if not drawn:
             raise RunError(
-                f"{self.corpus.folder}: pairs.parallel={recipe.parallel:g} and "
-                f"pairs.titles={recipe.titles:g} draw none of its pairs; "
-                "--set pairs.parallel=0.5 --set pairs.titles=0.5 draws all"
+                f"{self.corpus.folder}: pairs.parallel={share:g} draws none of its pairs; "
+                f"--set pairs.parallel={1 - share:g} draws them"
             )
-        return PairsStage(self.network, kinds, recipe, self.recipe.seed)
+        return PairsStage(self.network, kinds, self.recipe.pairs, self.recipe.seed)
 
     def distilled(self, teacher: Teacher) -> DistilledStage:
         """Make the stage that learns a teacher's similarities."""

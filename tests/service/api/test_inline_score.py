@@ -203,7 +203,7 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
     "a text that is too long": (
         {"text": {"de": "tree " * 9000, "en": "a"}, "features": TAGS},
         "candidates.1.text.de",
-        "tokens, at most 8,192 are read",
+        "tokens, at most 300 are read",
     ),
     "a name that another has": (
         {"name": "7", "text": TEXT, "features": TAGS},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.service.in_process import client_of, opened
 from tests.service.process import start
 from tests.service.world import World
 from text.runtime.bundle import EncoderBundle
+from text.runtime.encoder import TextEncoder
 from text.runtime.golden import GoldenTexts
 from text.runtime.manifest import GOLDEN, MANIFEST
 
@@ -36,13 +38,18 @@ def copied(encoder_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(encoder_bundle, tmp_path / "encoders" / encoder_bundle.name))
 
 
-def loader(folder: Path, private: Path, policy: ImportPolicy | None = None) -> EncoderLoader:
+def load(folder: Path, private: Path, policy: ImportPolicy | None = None) -> TextEncoder:
     settings = Settings(private=private, encoder=folder)
-    return EncoderLoader(folder, settings, policy or ImportPolicy(2**40))
+    loader = EncoderLoader(folder, settings, policy or ImportPolicy(2**40))
+
+    async def found_and_loaded() -> TextEncoder:
+        return await loader.load(await loader.find(None))
+
+    return asyncio.run(found_and_loaded())
 
 
 def test_what_is_served_is_a_private_copy_that_was_verified(copied: Path, tmp_path: Path) -> None:
-    encoder = loader(copied, tmp_path / "private").load()
+    encoder = load(copied, tmp_path / "private")
     served = encoder.bundle.path
     assert served.is_relative_to(tmp_path / "private")
     proof = (served.parent / "proved").read_text()
@@ -62,7 +69,7 @@ def test_a_bundle_whose_golden_answers_differ_is_refused(copied: Path, tmp_path:
     manifest = bundle.manifest.model_copy(update={"files": files})
     (copied / MANIFEST).write_text(manifest.model_dump_json())
     with pytest.raises(BundleError, match="refused by inspection: golden answers") as refused:
-        loader(copied, tmp_path / "private").load()
+        load(copied, tmp_path / "private")
     assert str(copied) in str(refused.value)  # as it was published
 
 
@@ -71,7 +78,7 @@ def test_a_damaged_file_is_named(copied: Path, tmp_path: Path) -> None:
     weights[7] ^= 1
     (copied / "encoder.weights").write_bytes(bytes(weights))
     with pytest.raises(BundleError, match=r"encoder\.weights: sha-256"):
-        loader(copied, tmp_path / "private").load()
+        load(copied, tmp_path / "private")
 
 
 def test_with_a_public_key_an_unsigned_encoder_is_refused(copied: Path, tmp_path: Path) -> None:
@@ -82,9 +89,9 @@ def test_with_a_public_key_an_unsigned_encoder_is_refused(copied: Path, tmp_path
     (tmp_path / "key.pub").write_bytes(public)
     policy = ImportPolicy(2**40, PublicKeys.read(tmp_path / "key.pub"))
     with pytest.raises(BundleError, match="a signature is required"):
-        loader(copied, tmp_path / "private", policy).load()
+        load(copied, tmp_path / "private", policy)
     sign(copied, tmp_path / "key.pem")
-    assert loader(copied, tmp_path / "private", policy).load().bundle.version == copied.name
+    assert load(copied, tmp_path / "private", policy).bundle.version == copied.name
 
 
 def test_a_start_with_an_encoder_that_cannot_be_served_ends_with_the_reason(
@@ -104,13 +111,13 @@ async def test_before_it_is_loaded_requests_and_readiness_wait(
 ) -> None:
     async with opened(world, encoder=encoder_bundle) as state:
         assert state.encoding is not None
-        loaded, state.encoding._encoder = state.encoding._encoder, None
+        encoders, state.encoding._encoders = state.encoding._encoders, list
         with pytest.raises(NotReady, match="the encoder"):
             _ = state.encoding.encoder
         async with client_of(state) as client:
             answer = await client.post("/v1/embeddings", json={"input": "a"})
         assert answer.status_code == 503
-        state.encoding._encoder = loaded
+        state.encoding._encoders = encoders
         assert state.scores
 
 
@@ -128,3 +135,17 @@ async def test_a_vector_that_is_not_finite_is_a_500_that_names_the_text(
         assert answer.status_code == ModelFault.status
         assert answer.json()["detail"].startswith("input.")
         assert "its vector is not finite" in answer.json()["detail"]
+
+
+async def test_versions_that_need_the_same_encoder_share_it_and_it_is_freed_with_the_last(
+    world: World, encoder_bundle: Path, tmp_path: Path
+) -> None:
+    async with opened(world, encoder=encoder_bundle, private=tmp_path / "private") as state:
+        assert state.encoding is not None
+        loader = state.encoding.loader
+        first = state.encoding.encoder
+        again = await loader.load(await loader.find(None))
+        assert again is first
+        assert loader.loaded == 1
+        listed = await state.manager.catalog.listing()
+        assert [each["encoder"] for each in listed] == [{"version": "words-1", "content": None}]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import redis
-from typer.testing import CliRunner
 
 from feature_store.connect import connect
 from feature_store.contents import Origin, Wanted
@@ -19,7 +16,6 @@ from feature_store.options import IdKind, StoreOptions
 from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema
 from tests.text.content.conftest import FEATURE, ITEMS, SIZE
-from text.__main__ import app
 from text.content.embed import Embedding
 from text.content.store import put_contents
 from text.runtime.encoder import TextEncoder
@@ -176,19 +172,3 @@ async def test_contents_of_a_second_digest_stand_beside_the_first(
         chosen, lacks = batch.choose(Wanted(Origin(FEATURE, digest)))
         assert not lacks.any()
         assert np.allclose(chosen[FEATURE], np.array(have[FEATURE].to_pylist()), rtol=1e-3)
-
-
-async def test_a_password_of_the_store_is_not_printed(
-    content_bundle: Path, catalogue: Path, tmp_path: Path, redis_url: str
-) -> None:
-    client = redis.Redis.from_url(redis_url.partition("?")[0])
-    with client:
-        client.execute_command("ACL", "SETUSER", "shop", "on", ">sesame", "~*", "&*", "+@all")
-    url = redis_url.replace("redis://", "redis://shop:sesame@")
-    schema = FeatureSchema.from_yaml(SCHEMA, source="shop.yaml")
-    await (await connect(url, schema, create=True)).close()
-    words = ["embed", str(content_bundle), str(catalogue), "--out", str(tmp_path / "out.parquet")]
-    done = await asyncio.to_thread(CliRunner().invoke, app, [*words, "--store", url])
-    assert done.exit_code == 0, done.output
-    assert "not in the store" in done.output
-    assert "sesame" not in done.output
