@@ -19,7 +19,21 @@ SIZES      := --preset taste
 FIT        := --preset demo --epochs 2
 published  := $(wildcard $(BUNDLE)/manifest.json $(BUNDLE)/*/manifest.json)
 
-.PHONY: help run demo bundle setup setup-runtime serve test lint format bench fuzz pressure clean
+# The encoder that `make demo-text` has built, or another one; none is made by `make run`.
+ENCODER    ?= $(or $(QIN_ENCODER),$(patsubst %/manifest.json,%,$(wildcard var/encoders/words/manifest.json)))
+encoder    := $(if $(ENCODER),QIN_ENCODER=$(ENCODER))
+
+# Made by `make demo-text` if missing. Of CORPUS, the first two languages count.
+TEXT       := var/text
+CORPUS     := --languages en,de
+ENCODE     := --preset demo
+ITEMS      :=
+CONTENT    := --size 128
+TEXT_FIT   := --preset demo --epochs 3
+texts      := $(TEXT)/data/item_text.parquet
+contents   := $(TEXT)/data/item_info.parquet
+
+.PHONY: help run demo demo-text bundle setup setup-runtime serve test lint format bench fuzz pressure clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 16
@@ -44,7 +58,7 @@ run: setup $(if $(published),,bundle) $(DATA)/user_info.parquet  ## make data, t
 	  --items $(DATA)/item_info.parquet --items $(DATA)/item_feature.parquet \
 	  --histories $(DATA)/valid.parquet --histories $(DATA)/test.parquet --users $(DATA)/user_info.parquet
 	@test ! -f $(COMPARED) || cat $(COMPARED)
-	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at) --example
+	$(encoder) $(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at) --example
 
 demo: bundle  ## train on synthetic data, with and without user and request features, and publish a bundle
 	@cat $(COMPARED)
@@ -65,6 +79,40 @@ $(PLAIN)/config.json: | $(DATA)/user_info.parquet
 
 $(COMPARED): | $(CHECKPOINT)/config.json $(PLAIN)/config.json
 	$(py) -m training compare $(CHECKPOINT) $(PLAIN) $(DATA) > $@.partial && mv $@.partial $@
+
+demo-text: setup $(TEXT)/models/words/manifest.json  ## train a text encoder and a model on packages with real words; serve both, put items in by German texts and score them (half an hour and more)
+	$(py) -m feature_store load lmdb://$(TEXT)/store --schema $(TEXT)/data/schema.yaml \
+	  --items $(contents) --items $(TEXT)/data/item_feature.parquet \
+	  --histories $(TEXT)/data/valid.parquet --histories $(TEXT)/data/test.parquet
+	QIN_ENCODER=var/encoders/words $(py) -m service serve --bundle $(TEXT)/models --store lmdb://$(TEXT)/store $(at) --example
+
+$(TEXT)/corpus/corpus.json: | setup
+	$(py) -m text corpus build $(TEXT)/corpus $(CORPUS)
+
+$(TEXT)/encoder/config.json: | $(TEXT)/corpus/corpus.json
+	$(py) -m text fit $(TEXT)/corpus --out $(TEXT)/encoder $(ENCODE)
+
+$(texts): | $(TEXT)/corpus/corpus.json
+	$(py) -m training synthesize $(TEXT)/data --catalogue $(TEXT)/corpus $(ITEMS)
+
+$(TEXT)/plain/words/manifest.json: | $(TEXT)/encoder/config.json
+	$(py) -m text build $(TEXT)/encoder --out $(TEXT)/plain --version words
+
+$(TEXT)/map.npz: | $(TEXT)/plain/words/manifest.json $(texts)
+	$(py) -m text content fit $(TEXT)/plain/words $(texts) $(CONTENT) --out $@
+
+var/encoders/words/manifest.json: | $(TEXT)/map.npz
+	$(py) -m text build $(TEXT)/encoder --content $(TEXT)/map.npz --out var/encoders --version words
+
+$(contents): | var/encoders/words/manifest.json $(texts)
+	$(py) -m text embed var/encoders/words $(texts) --out $@
+
+$(TEXT)/qin/config.json: | $(contents)
+	$(py) -m training fit $(TEXT)/data $(TEXT_FIT) --out $(TEXT)/qin
+
+$(TEXT)/models/words/manifest.json: | $(TEXT)/qin/config.json
+	$(py) -m training evaluate $(TEXT)/qin $(TEXT)/data
+	$(py) -m model_export build $(TEXT)/qin --out $(TEXT)/models --version words
 
 serve: setup-runtime  ## serve BUNDLE=… with STORE=… (HOST=…, PORT=…); needs no torch
 	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at)

@@ -1,4 +1,5 @@
-"""``make run``: from nothing to an answer, in small sizes; the next time nothing is trained."""
+"""``make run`` and ``make demo-text``: from nothing to answers, in small sizes; the next time
+nothing is trained."""
 
 from __future__ import annotations
 
@@ -18,6 +19,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SIZES = "--preset taste --train 4000 --valid 1000 --test 400 --items 60 --history 8"
 FIT = "--preset demo --epochs 1"
+WORDS = {
+    "CORPUS": f"--languages en,de --from {ROOT}/text/corpus/tiny",
+    "ENCODE": "--preset tiny --set masked.steps=4 --set pairs.steps=6 --set multi_task.steps=2",
+    "ITEMS": "--least-tags 1 --train 4000 --valid 1000 --test 400 --cold 400 --embedding 16",
+    "CONTENT": "--size 16",
+    "TEXT_FIT": FIT,
+}
 
 
 @pytest.fixture
@@ -35,12 +43,18 @@ def clone(tmp_path: Path) -> Path:
 
 
 def make_run(clone: Path, timeout: float) -> str:
-    """Run until the example's answer is printed, then stop it; return the output."""
+    return make(clone, "run", {"SIZES": SIZES, "FIT": FIT}, timeout)
+
+
+def make(
+    clone: Path, target: str, settings: dict[str, str], timeout: float, answers: int = 1
+) -> str:
+    """Run until so many examples' answers are printed, then stop it; return the output."""
     log = clone / "run.log"
     variables = {"PYTHONPATH": str(ROOT), "QIN_ADMIN_PORT": "0", "COLUMNS": "200"}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["make", "run", "PORT=0", f"SIZES={SIZES}", f"FIT={FIT}"],
+            ["make", target, "PORT=0", *(f"{name}={value}" for name, value in settings.items())],
             cwd=clone,
             env={**os.environ, **variables},
             stdout=output,
@@ -49,7 +63,7 @@ def make_run(clone: Path, timeout: float) -> str:
         )
     try:
         deadline = time.monotonic() + timeout
-        while '"scores"' not in log.read_text():
+        while log.read_text().count('"scores"') < answers:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
@@ -78,3 +92,23 @@ def test_make_run_tells_what_features_bring_and_asks_with_them(clone: Path) -> N
     again = make_run(clone, 120)
     assert said.findall(again) == [brought]
     assert "-m training" not in again
+
+
+def test_make_demo_text_ends_with_german_items_that_are_scored(clone: Path) -> None:
+    first = make(clone, "demo-text", WORDS, 400, answers=2)
+    assert "warning" not in first.lower()
+    assert re.search(
+        r"^36 cold items, \d+ of them with de texts alone; best AUC", first, re.MULTILINE
+    )
+    puts = re.findall(r"^curl -s -X PUT \S+/v1/items/(\d+) .* -d (.+)$", first, re.MULTILINE)
+    texts = [json.loads(*shlex.split(data))["text"] for _, data in puts]
+    assert [list(text) for text in texts] == [["de"], ["de"]]
+    answers = [json.loads(line) for line in first.splitlines() if '"scores"' in line]
+    assert answers[-1]["item_ids"] == answers[-1]["cold_items"] == [int(item) for item, _ in puts]
+    assert answers[-1]["unknown_items"] == []
+    assert len(set(answers[-1]["scores"])) == 2
+    again = make(clone, "demo-text", WORDS, 120, answers=2)
+    assert not re.search(r"-m (training|text) ", again)
+    served = make(clone, "run", {"SIZES": SIZES, "FIT": FIT}, 240)
+    assert "QIN_ENCODER=var/encoders/words" in served
+    assert "-m text" not in served

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError
-from feature_store.schema import RequestFeature, SchemaError
+from feature_store.schema import Dense, RequestFeature, SchemaError
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from service.api.admin import create_admin
@@ -32,7 +32,9 @@ from service.state import ServiceState
 CANNOT_START = (BundleError, StoreError, SchemaError, OSError)  # reported by ``__main__``
 # Shows a request and its answer: given the store, the model's request features, the service's URL
 # and an API key.
-Example = Callable[[FeatureStore, Sequence[RequestFeature], str, str | None], Awaitable[None]]
+Example = Callable[
+    [FeatureStore, Sequence[RequestFeature], str, str | None, str | None], Awaitable[None]
+]
 
 
 class ConnectionSource(Protocol):
@@ -128,11 +130,25 @@ async def _load(
         try:
             keys = api_keys(state.settings.api_keys)
             asked = state.registry.resolve(None)[0].schema.request
-            await example(state.store, asked, source.url, keys[0][1] if keys else None)
+            key = keys[0][1] if keys else None
+            await example(state.store, asked, source.url, key, _feature_of_texts(state))
         except Exception:  # serving goes on
             failed("serving", "example request failed")
     await state.follow()
     await asyncio.Event().wait()
+
+
+def _feature_of_texts(state: ServiceState) -> str | None:
+    """The item feature that texts may stand for in a write at the public port; None if none."""
+    if state.encoding is None or state.settings.writes_at != "service":
+        return None
+    content = state.encoding.encoder.content_map
+    if content is None:
+        return None
+    for feature in state.store.schema.stored_item:
+        if isinstance(feature, Dense) and feature.name == content.about.feature:
+            return feature.name if feature.size == content.about.size else None
+    return None
 
 
 class ListeningSource:

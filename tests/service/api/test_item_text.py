@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.api.item_text import MOST_LANGUAGES
-from tests.service.process import PATIENCE_MS, Service, serving
+from tests.service.process import PATIENCE_MS, Service, serving, start, wait_ready
 from tests.service.world import World, make_world, on_another_store
 from tests.text import small
 from text.content.fit import fit
@@ -272,3 +274,34 @@ def test_an_encoder_without_a_map_is_named(own_world: World, encoder_bundle: Pat
         answer = put(client, {**REST, "text": {"de": GERMAN}})
         assert (answer.status_code, answer.json()["field"]) == (422, "text")
         assert "no map" in answer.json()["detail"]
+
+
+def test_the_example_puts_items_by_their_words_and_scores_them(
+    own_world: World, content_encoder: Path
+) -> None:
+    variables = {"QIN_ENCODER": str(content_encoder), "QIN_DEADLINE_MS": PATIENCE_MS}
+    service = start(
+        "--bundle", str(own_world.models), "--store", own_world.store, "--example", **variables
+    )
+    try:
+        wait_ready(service)
+        deadline = time.monotonic() + 60
+        while service.log.read_text().count("curl") < 4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        said = service.log.read_text()
+        puts = re.findall(r"^curl -s -X PUT .*/v1/items/(\d+) .* -d (.+)$", said, re.MULTILINE)
+        assert len(puts) == 2
+        for item, data in puts:
+            written = json.loads(*shlex.split(data))
+            assert list(written.pop("text")) == ["de"]
+            assert written["item_id"] == int(item)
+            with service.client() as client:
+                assert client.get(f"/v1/items/{item}").json()["item_tags"] == []
+        answers = [json.loads(line) for line in said.splitlines() if '"scores"' in line]
+        assert answers[1]["item_ids"] == [int(item) for item, _ in puts]
+        assert answers[1]["unknown_items"] == []
+        first, second = answers[1]["scores"]
+        assert first != second  # by their words alone
+    finally:
+        service.stop()
+        service.remove()
