@@ -27,11 +27,13 @@ encoder    := $(if $(ENCODER),QIN_ENCODER=$(ENCODER))
 TEXT       := var/text
 CORPUS     := --languages en,de
 ENCODE     := --preset demo
+BUILD      := --longest 8192
 ITEMS      :=
 CONTENT    := --size 128
 TEXT_FIT   := --preset demo --epochs 3
 texts      := $(TEXT)/data/item_text.parquet
 contents   := $(TEXT)/data/item_info.parquet
+content     = $(py) -m text info var/encoders/words --json | $(py) -c 'import json, sys; c = json.load(sys.stdin)["content"]; print(c["feature"], c["digest"], sep=":")'
 
 .PHONY: help run demo demo-text bundle setup setup-runtime serve test lint format bench fuzz pressure clean
 
@@ -96,13 +98,13 @@ $(texts): | $(TEXT)/corpus/corpus.json
 	$(py) -m training synthesize $(TEXT)/data --catalogue $(TEXT)/corpus $(ITEMS)
 
 $(TEXT)/plain/words/manifest.json: | $(TEXT)/encoder/config.json
-	$(py) -m text build $(TEXT)/encoder --out $(TEXT)/plain --version words
+	$(py) -m text build $(TEXT)/encoder --out $(TEXT)/plain --version words $(BUILD)
 
 $(TEXT)/map.npz: | $(TEXT)/plain/words/manifest.json $(texts)
 	$(py) -m text content fit $(TEXT)/plain/words $(texts) $(CONTENT) --out $@
 
 var/encoders/words/manifest.json: | $(TEXT)/map.npz
-	$(py) -m text build $(TEXT)/encoder --content $(TEXT)/map.npz --out var/encoders --version words
+	$(py) -m text build $(TEXT)/encoder --content $(TEXT)/map.npz --out var/encoders --version words $(BUILD)
 
 $(contents): | var/encoders/words/manifest.json $(texts)
 	$(py) -m text embed var/encoders/words $(texts) --out $@
@@ -112,7 +114,7 @@ $(TEXT)/qin/config.json: | $(contents)
 
 $(TEXT)/models/words/manifest.json: | $(TEXT)/qin/config.json
 	$(py) -m training evaluate $(TEXT)/qin $(TEXT)/data
-	$(py) -m model_export build $(TEXT)/qin --out $(TEXT)/models --version words
+	$(py) -m model_export build $(TEXT)/qin --out $(TEXT)/models --version words --content "$$($(content))"
 
 serve: setup-runtime  ## serve BUNDLE=… with STORE=… (HOST=…, PORT=…); needs no torch
 	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at)

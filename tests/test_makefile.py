@@ -22,6 +22,7 @@ FIT = "--preset demo --epochs 1"
 WORDS = {
     "CORPUS": f"--languages en,de --from {ROOT}/text/corpus/tiny",
     "ENCODE": "--preset tiny --set masked.steps=4 --set pairs.steps=6 --set multi_task.steps=2",
+    "BUILD": "--longest 300",
     "ITEMS": "--least-tags 1 --train 4000 --valid 1000 --test 400 --cold 400 --embedding 16",
     "CONTENT": "--size 16",
     "TEXT_FIT": FIT,
@@ -94,6 +95,7 @@ def test_make_run_tells_what_features_bring_and_asks_with_them(clone: Path) -> N
     assert "-m training" not in again
 
 
+@pytest.mark.timeout(600)
 def test_make_demo_text_ends_with_german_items_that_are_scored(clone: Path) -> None:
     first = make(clone, "demo-text", WORDS, 400, answers=2)
     assert "warning" not in first.lower()
@@ -109,6 +111,8 @@ def test_make_demo_text_ends_with_german_items_that_are_scored(clone: Path) -> N
     assert len(set(answers[-1]["scores"])) == 2
     again = make(clone, "demo-text", WORDS, 120, answers=2)
     assert not re.search(r"-m (training|text) ", again)
-    served = make(clone, "run", {"SIZES": SIZES, "FIT": FIT}, 240)
-    assert "QIN_ENCODER=var/encoders/words" in served
-    assert "-m text" not in served
+    planned = subprocess.run(
+        ["make", "-n", "run"], cwd=clone, check=True, capture_output=True, text=True
+    )
+    assert "QIN_ENCODER=var/encoders/words .venv/bin/python -m service serve" in planned.stdout
+    assert "-m text" not in planned.stdout

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from text.cold.verdict import Condition
 
 TEST_ROWS = 400  # of the file without labels, which is not read
+NAMES = ("none", "tf-idf", "pca", "ridge", "planted")
 CACHE_BYTES = 256 << 20  # of vectors: a seed's texts are encoded once
 
 
@@ -34,6 +35,9 @@ def cold_items(
     size: Annotated[int | None, typer.Option(min=1, help="Numbers of a content.")] = None,
     least_tags: Annotated[int, typer.Option(min=1, help="Tags that an item must have.")] = 4,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs of a network.")] = 2,
+    contents: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help=f"Of {', '.join(NAMES)}; default all.")
+    ] = None,
     threads: Threads = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -42,7 +46,14 @@ def cold_items(
     Networks are trained with texts in the first language of CORPUS. Cold items have a text in that
     language, and then in the second one alone.
     """
+    names = contents.split(",") if contents else list(NAMES)
+    for name in names:
+        if name not in NAMES:
+            raise typer.BadParameter(
+                f"{name} is none of {', '.join(NAMES)}", param_hint="'--contents'"
+            )
     with exit_on_error(), progress() as on_progress:
+        from text.cold.contents import ARMS
         from text.cold.measure import Experiment
         from text.cold.verdict import conditions
         from text.runtime.cache import VectorCache
@@ -64,6 +75,7 @@ def cold_items(
             resolve("demo", None, (), {"epochs": epochs}),
             out,
             on_progress,
+            [arm for arm in ARMS if arm in names],
         )
         results = experiment.run(range(seeds))
         judged = conditions(results)

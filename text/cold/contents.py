@@ -21,6 +21,7 @@ from text.runtime.encoder import TextEncoder
 
 Arm = Literal["none", "tf-idf", "pca", "ridge", "planted"]
 ARMS: tuple[Arm, ...] = ("none", "tf-idf", "pca", "ridge", "planted")
+OURS: tuple[Arm, ...] = ("pca", "ridge")  # of the encoder
 FEATURE = "item_emb_d128"
 Floats = NDArray[np.float32]
 

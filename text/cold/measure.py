@@ -11,9 +11,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from text.ablate.results import Result, Results
-from text.cold.contents import ARMS, Arm, contents
+from text.cold.contents import ARMS, OURS, Arm, contents
 from text.cold.world import World
 from text.runtime.encoder import TextEncoder
 from training import checkpoint
@@ -40,35 +41,41 @@ class Experiment:
     recipe: Recipe
     out: Path
     on_progress: OnProgress
+    arms: Sequence[Arm] = ARMS
 
     def run(self, seeds: Sequence[int]) -> list[Result]:
-        """Measure every arm with every seed. Raises DataFileError, RunError, ValueError."""
-        origin = {
-            "encoder": self.encoder.bundle.digest,
+        """Measure every arm with every seed; encoders share results of arms without one.
+
+        Raises DataFileError, RunError, ValueError.
+        """
+        origin: dict[str, Any] = {
             "items": self.tagged.digest,
             "recipe": self.recipe.model_dump(),
             "sizes": self.sizes.schema.model_dump()
             | {name: getattr(self.sizes, name) for name in ("train", "valid", "cold")},
         }
-        results = Results(self.out, origin)
+        ours = Results(self.out, {"encoder": self.encoder.bundle.digest} | origin)
+        results = {arm: ours if arm in OURS else Results(self.out, origin) for arm in self.arms}
         found = []
         for number, seed in enumerate(seeds):
-            known = {arm: results.read(CLAIM, arm, seed) for arm in ARMS}
+            known = {arm: results[arm].read(CLAIM, arm, seed) for arm in self.arms}
             if None in known.values():
                 self._seed(seed, known, results)
             found += [result for result in known.values() if result]
             self.on_progress("seeds", number + 1, len(seeds))
         return found
 
-    def _seed(self, seed: int, known: dict[Arm, Result | None], results: Results) -> None:
+    def _seed(
+        self, seed: int, known: dict[Arm, Result | None], results: dict[Arm, Results]
+    ) -> None:
         folder = self.out / f"seed-{seed}"
         try:
             world = World.draw(folder, self.tagged, self.sizes, seed, self.on_progress)
-            for number, arm in enumerate(ARMS):
+            for number, arm in enumerate(self.arms):
                 if known[arm] is None:
                     known[arm] = result = self._arm(world, arm, seed, folder)
-                    results.write(result)
-                self.on_progress(f"arms of seed {seed}", number + 1, len(ARMS))
+                    results[arm].write(result)
+                self.on_progress(f"contents of seed {seed}", number + 1, len(self.arms))
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # rows, checkpoints: drawn again from a seed
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from text.ablate.results import Result
-from text.cold.contents import Arm
+from text.cold.contents import ARMS, OURS, Arm
 
-OURS: tuple[Arm, ...] = ("pca", "ridge")
 OF_CEILING = 0.8  # least share of the possible, by that of the planted content
 ABOVE_TF_IDF = 0.05  # least difference of shares of the possible
 LANGUAGES_APART = 0.02  # most difference of AUCs
@@ -39,7 +38,9 @@ class Condition:
 
 
 def conditions(results: Sequence[Result]) -> list[Condition]:
-    """Return the conditions of the encoder's two contents."""
+    """Return the conditions of the encoder's two contents; none unless all were measured."""
+    if {each.arm for each in results} != set(ARMS):
+        return []
     figures = {(each.arm, each.seed): each.figures for each in results}
     seeds = sorted({each.seed for each in results})
     found = []

@@ -67,6 +67,12 @@ def test_a_rerun_repeats_nothing_and_another_world_is_refused(
     other = CliRunner().invoke(app, [*command, "--epochs", "2"])
     assert other.exit_code == 1
     assert "a result of another recipe" in " ".join(other.output.split())
+    wrong = CliRunner().invoke(app, [*command, "--contents", "ours"])
+    assert wrong.exit_code == 2
+    some = CliRunner().invoke(app, [*command, "--contents", "planted,tf-idf"])
+    found = json.loads(some.stdout)
+    assert [each["arm"] for each in found["results"]] == ["tf-idf", "planted"] * 2
+    assert found["conditions"] == []
     table = CliRunner().invoke(app, command[:-1])
     assert table.exit_code == 0
     assert table.output.count("holds") + table.output.count("does not hold") >= 6
