@@ -16,6 +16,7 @@ from service.api.admin import create_admin
 from service.api.app import error_response, public_application, refusals
 from service.application import build_application
 from service.context import PROBES
+from service.errors import NotReady
 from service.items.shared_file import remove_unused
 from service.items.table_lock import TableBusy
 from service.observability.background import begin, failed
@@ -142,7 +143,10 @@ def _feature_of_texts(state: ServiceState) -> str | None:
     """The item feature that texts may stand for in a write at the public port; None if none."""
     if state.encoding is None or state.settings.writes_at != "service":
         return None
-    content = state.encoding.encoder.content_map
+    try:
+        content = state.encoding.encoder.content_map
+    except NotReady:  # no version has one
+        return None
     if content is None:
         return None
     for feature in state.store.schema.stored_item:
