@@ -89,8 +89,10 @@ def _check(asked: EmbeddingInput, encoder: TextEncoder, name: str) -> None:
     request, version = asked.request, encoder.bundle.version
     if request.model not in (None, name, version):
         raise UnknownModel(f"model: the encoder is {name}, version {version}")
-    if request.dimensions not in (None, encoder.width):
-        detail = f"{request.dimensions}: this encoder is trained for {encoder.width}"
+    trained = encoder.manifest.dimensions
+    if request.dimensions not in (None, *trained):
+        known = " or ".join(map(str, trained))
+        detail = f"{request.dimensions}: this encoder is trained for {known}"
         raise InvalidField.of("dimensions", detail=detail)
     if asked.spans is not None and encoder.graphs.long is None:
         raise InvalidField.of("late_chunking", detail="this encoder has no graph for it")
@@ -118,6 +120,15 @@ async def _encoded(
 
 def _named(path: Sequence[str | int]) -> str:
     return ".".join(map(str, path))
+
+
+def beginning(vector: Vector, width: int | None) -> Vector:
+    """Return the first numbers of a vector, of length 1 again; None: all of it."""
+    if width is None or width == len(vector):
+        return vector
+    chosen = vector[:width].astype(np.float64)
+    length = float(np.linalg.norm(chosen))
+    return (chosen / length if length else chosen).astype(np.float32)
 
 
 class _Answer:
@@ -178,6 +189,7 @@ class _Answer:
         return [*parts, b"}"]
 
     def _number(self, vector: Vector) -> bytes:
+        vector = beginning(vector, self._asked.request.dimensions)
         if self._is_base64:
             return b'"' + base64.b64encode(vector.astype("<f4").tobytes()) + b'"'
         return orjson.dumps(np.ascontiguousarray(vector), option=orjson.OPT_SERIALIZE_NUMPY)

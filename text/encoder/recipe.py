@@ -14,6 +14,10 @@ MOST_STEPS = 10**8
 Similarity = Literal["pearson", "squared", "none"]
 
 
+# Widths of beginnings that are trained as vectors, as divisors of the whole (Matryoshka).
+PARTS = (1, 2, 4, 8)
+
+
 class AdamW(BaseModel):
     """Constants of AdamW; the rate is each stage's."""
 

@@ -17,7 +17,7 @@ from text.encoder import objectives
 from text.encoder.batches import Sampler, distinct, generator_of, padded, words_of
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.masking import mask_words
-from text.encoder.recipe import Masked, MultiTask, Pairs
+from text.encoder.recipe import PARTS, Masked, MultiTask, Pairs
 from text.encoder.vectors import embed_batch
 from text.tokenizer import MASK, SPECIAL, Tokens
 
@@ -151,7 +151,7 @@ class MultiTaskStage:
         self._network, self._recipe, self._seed = network, recipe, seed
         self._retrieval, self._similarity = retrieval, similarity
         width = network.sizes.hidden
-        self._widths = [width // n for n in (1, 2, 4, 8)] if recipe.matryoshka else [width]
+        self._widths = [width // part for part in PARTS] if recipe.matryoshka else [width]
 
     def loss(self, step: int) -> Tensor:
         generator = generator_of(self._seed, self.name, step)

@@ -14,6 +14,7 @@ from model_export.bundle.errors import BundleError
 from model_export.bundle.publishing import publish, staging_folder
 from text.encoder.checkpoint import WEIGHTS as CHECKPOINT_WEIGHTS
 from text.encoder.checkpoint import load
+from text.encoder.recipe import PARTS
 from text.encoder.sizes import EncoderSizes
 from text.export.folded import FoldedEncoder
 from text.export.golden import golden_texts
@@ -113,6 +114,7 @@ def build(
                 corpus=loaded.training.get("corpus", {}).get("digest"),
             ),
             content=_content(content_map, network),
+            widths=_widths(loaded.training, loaded.network.sizes.hidden),
             files={file.name: digest(file) for file in sorted(folder.iterdir())},
         )
         bundle = EncoderBundle(folder, manifest)
@@ -153,6 +155,14 @@ def _parity(difference: Difference) -> Parity:
 
 def _shape(sizes: EncoderSizes) -> EncoderShape:
     return EncoderShape(**sizes.model_dump(exclude={"initial_deviation"}))
+
+
+def _widths(training: Mapping[str, Any], width: int) -> tuple[int, ...]:
+    """Widths of beginnings that a recipe trains; none for a checkpoint without one."""
+    stage = training.get("recipe", {}).get("multi_task", {})
+    if not (stage.get("matryoshka") and stage.get("steps")):
+        return ()
+    return tuple(width // part for part in PARTS[1:])
 
 
 def _trained(training: Mapping[str, Any]) -> int | None:

@@ -26,9 +26,11 @@ PACKED, LONG, INT8 = "encoder", "encoder.long", "encoder.int8"  # graphs: NAME.o
 TOLERANCE = 2e-6  # of a number of a unit vector
 MOST_RHO_LOSS, LEAST_OVERLAP = 0.005, 0.95  # limits of the gate
 MOST_FILES = 64
+MOST_WIDTHS = 16
 MOST_LONGEST, MOST_ROW = 65_536, 4096  # tokens; a row's attention has the square of its length
 
 Precision = Literal["fp32", "int8"]
+Width = Annotated[int, Field(ge=1)]
 
 
 class _Frozen(BaseModel):
@@ -122,6 +124,8 @@ class EncoderManifest(_Frozen):
     training: Origin
     gates: dict[str, Gate] = {}  # by precision
     content: Content | None = None
+    # Widths of beginnings of a vector that are trained as vectors, too (Matryoshka).
+    widths: Annotated[tuple[Width, ...], Field(max_length=MOST_WIDTHS)] = ()
     files: Annotated[dict[FileName, FileRecord], Field(max_length=MOST_FILES)]
 
     @model_validator(mode="after")
@@ -130,13 +134,25 @@ class EncoderManifest(_Frozen):
             raise ValueError(f"content and the file {CONTENT}: one without the other")
         return self
 
+    @model_validator(mode="after")
+    def _has_widths(self) -> EncoderManifest:
+        if any(width >= self.shape.hidden for width in self.widths):
+            raise ValueError(f"widths: beginnings are below {self.shape.hidden}, the vector's own")
+        return self
+
     @model_serializer(mode="wrap")
     def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit ``content`` where there is none: older releases reject it."""
+        """Omit ``content`` and ``widths`` where there are none: older releases reject them."""
         values: dict[str, Any] = serialise(self)
-        if self.content is None:
-            del values["content"]
+        for name in ("content", "widths"):
+            if not values[name]:
+                del values[name]
         return values
+
+    @property
+    def dimensions(self) -> list[int]:
+        """Numbers that a vector may have, the most first."""
+        return [self.shape.hidden, *sorted(set(self.widths), reverse=True)]
 
     @property
     def graphs(self) -> tuple[str, ...]:
