@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contents import Contents, Mask, Origin, Wanted, choose
+from feature_store.descriptions import Description
 from feature_store.errors import StoreError
 from feature_store.schema import FeatureSchema
 from feature_store.text_ids import TextIds
@@ -202,7 +203,7 @@ class FeatureStore(Protocol):
         """
 
     async def delete_items(self, item_ids: Ids) -> int:
-        """Delete records; return how many there were."""
+        """Delete records, and the texts that are kept of them; return how many there were."""
 
     def scan_items(self, batch_size: int = 4096) -> AsyncIterator[ItemBatch]:
         """Yield every item once, in batches, in any order."""
@@ -218,6 +219,18 @@ class FeatureStore(Protocol):
         Optimistic: after another writer's update in between, ``change`` is called again.
         ``origin``: of the vector that ``change`` writes; a vector that it changes without one is
         given. Vectors of other origins are kept, within ``feature_store.contents.ENCODED``.
+        """
+
+    async def put_descriptions(self, descriptions: Mapping[int, Description]) -> None:
+        """Replace the texts that are kept of items, by language; an empty mapping removes them.
+
+        They are in no change log. StoreMismatch if the schema has no ``descriptions``.
+        """
+
+    async def descriptions(self, item_ids: Ids) -> list[dict[str, str]]:
+        """Return the texts that are kept of items, in one round trip; empty without any.
+
+        StoreCorrupt names the item whose texts are damaged.
         """
 
     async def changes(self, cursor: str | None) -> Changes:

@@ -138,6 +138,7 @@ class FeatureSchema(_Frozen):
     user: Annotated[tuple[StoredFeature, ...], Field(strict=False)] = ()
     user_identity: str | None = None
     request: Annotated[tuple[RequestFeature, ...], Field(strict=False)] = ()
+    descriptions: bool = False  # whether stores keep items' texts
 
     @model_validator(mode="after")
     def _consistent(self) -> FeatureSchema:
@@ -154,9 +155,9 @@ class FeatureSchema(_Frozen):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit user and request features where there are none: older releases reject them."""
+        """Omit what there is none of: older releases reject it."""
         content: dict[str, Any] = serialise(self)
-        for name in ("user", "user_identity", "request"):
+        for name in ("user", "user_identity", "request", "descriptions"):
             if not content[name]:
                 del content[name]
         return content

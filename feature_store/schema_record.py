@@ -10,9 +10,9 @@ from feature_store.options import IdKind
 from feature_store.schema import Categorical, FeatureSchema, SchemaError
 from feature_store.text_ids import KEY_BYTES, TextIds, new_key
 
-# Earlier releases refuse what they cannot read: text ids, user features, contents of texts.
-MAPPED, USERS, CONTENTS = 1, 2, 4  # added to format 1
-STORE_FORMAT = 1 + MAPPED + USERS + CONTENTS
+# Earlier releases refuse what they cannot read: text ids, user features, contents of texts, texts.
+MAPPED, USERS, CONTENTS, DESCRIPTIONS = 1, 2, 4, 8  # added to format 1
+STORE_FORMAT = 1 + MAPPED + USERS + CONTENTS + DESCRIPTIONS
 REFRESH_EVERY_S = 1.0
 
 
@@ -55,7 +55,9 @@ def settled(
             f"{remedy} with it (`python -m feature_store load STORE --schema FILE`)"
         )
     adopted = _adopted(ours, recorded)
-    return adopted if create else adopted.within(recorded)
+    if create:
+        return adopted
+    return adopted.within(recorded).model_copy(update={"descriptions": recorded.descriptions})
 
 
 def _conflicts(ours: FeatureSchema, recorded: FeatureSchema, create: bool) -> list[str]:
@@ -93,6 +95,7 @@ def _adopted(ours: FeatureSchema, recorded: FeatureSchema) -> FeatureSchema:
         ),
         user=tuple(users.values()),
         user_identity=ours.user_identity or recorded.user_identity,
+        descriptions=ours.descriptions or recorded.descriptions,
     )
 
 
@@ -109,18 +112,32 @@ def _stored(schema: FeatureSchema) -> FeatureSchema:
         context=tuple(f for f in schema.context if f.name not in schema.shared),
         user=schema.user,
         user_identity=schema.user_identity,
+        descriptions=schema.descriptions,
     )
 
 
 def format_of(schema: FeatureSchema, text_ids: TextIds | None, version: bytes | None) -> int:
     """The format to record; ``version``: the one that is recorded."""
     recorded = int(version) - 1 if version and version.isdigit() else 0
-    return 1 + MAPPED * (text_ids is not None) + USERS * bool(schema.user) + (recorded & CONTENTS)
+    return (
+        1
+        + MAPPED * (text_ids is not None)
+        + USERS * bool(schema.user)
+        + (recorded & CONTENTS)
+        + DESCRIPTIONS * schema.descriptions
+    )
 
 
 def has_contents(version: bytes) -> bool:
     """Whether a recorded format is of a store that may have contents."""
     return bool(int(version) - 1 & CONTENTS)
+
+
+def no_descriptions(place: str) -> StoreMismatch:
+    """Return the error of a store that keeps no texts."""
+    return StoreMismatch(
+        f"{place}: keeps no texts of items; load it once with `descriptions: true` in the schema"
+    )
 
 
 def check_content(place: str, recorded: bytes | None, feature: str) -> None:

@@ -128,15 +128,16 @@ def get_item(
 ) -> None:
     """Print an item's stored features."""
 
-    async def ask() -> tuple[Id, ItemBatch, str | None, tuple[str, ...]]:
+    async def ask() -> tuple[Id, ItemBatch, str | None, tuple[str, ...], dict[str, str]]:
         async with opened(store_url) as store:
             identity, number = _checked(store, item_id, "item_id")
             batch = await store.items(np.array([number], np.int64))
             names = store.schema.item_dtype.names or ()
-            return identity, batch, await store.fault(number), names
+            [texts] = await store.descriptions(batch.ids)
+            return identity, batch, await store.fault(number), names, texts
 
     with refusals():
-        item, batch, fault, names = asyncio.run(ask())
+        item, batch, fault, names, texts = asyncio.run(ask())
     title, rows, status = shown(str(item)), batch.rows, int(batch.status[0])
     if status == MISSING:
         typer.echo(f"item {title} is not in the store", err=True)
@@ -147,12 +148,14 @@ def get_item(
     features: dict[str, Any] = {name: rows[name][0].tolist() for name in names}
     origins = batch.contents.digests(0) if batch.contents else []
     if as_json:
-        contents = {"contents": origins} if origins else {}
-        typer.echo(orjson.dumps({"item_id": item, "features": features, **contents}))
+        more = {"contents": origins, "text": texts}
+        known = {name: value for name, value in more.items() if value}
+        typer.echo(orjson.dumps({"item_id": item, "features": features, **known}))
         return
     if batch.contents:
         vectors = ", ".join(origin or "given" for origin in origins)
         features[f"{batch.contents.feature}, vectors"] = vectors
+    features |= {f"text, {language}": shown(text) for language, text in sorted(texts.items())}
     _print_features(f"item {title}", features)
 
 

@@ -38,6 +38,8 @@ LOCK_FILE_BYTES = 256 + 64 * MOST_READERS  # a header, and a line of the cache p
 DATABASES = ("meta", "items", "histories", "changes", "seen_keys", "seen_times", "notes")
 NAMES = "names"  # in a store of text ids: their texts
 USERS = "users"  # in a store of user features: their records
+DESCRIPTIONS = "descriptions"  # in a store that keeps items' texts
+LATER = (USERS, DESCRIPTIONS)  # made by the load that needs them
 
 
 class LmdbEnvironment:
@@ -59,7 +61,7 @@ class LmdbEnvironment:
             self._env = lmdb.open(
                 str(path),
                 map_size=size,
-                max_dbs=len((*DATABASES, NAMES, USERS)),
+                max_dbs=len((*DATABASES, NAMES, *LATER)),
                 max_readers=MOST_READERS,
                 create=create,
                 mode=0o640,
@@ -81,7 +83,7 @@ class LmdbEnvironment:
                     self.db = {
                         name: self._env.open_db(name.encode(), create=False) for name in DATABASES
                     }
-                    for name in (NAMES, USERS):
+                    for name in (NAMES, *LATER):
                         with contextlib.suppress(lmdb.NotFoundError):
                             self.db[name] = self._env.open_db(name.encode(), create=False)
                 else:
@@ -103,21 +105,22 @@ class LmdbEnvironment:
             self.db = {
                 name: self._env.open_db(name.encode(), txn=txn, create=create) for name in DATABASES
             }
-            for name, made in ((NAMES, create and self._names), (USERS, False)):
+            made_now = {NAMES: create and self._names, **dict.fromkeys(LATER, False)}
+            for name, made in made_now.items():
                 with contextlib.suppress(lmdb.NotFoundError):
                     self.db[name] = self._env.open_db(name.encode(), txn=txn, create=made)
 
-    def open_users(self, *, create: bool) -> None:
-        """Open the database of user records if it was made since; waits for LMDB's write lock."""
+    def open_later(self, name: str, *, create: bool) -> None:
+        """Open one of ``LATER`` if it was made since; waits for LMDB's write lock."""
         with translated(self.path), self._writing, contextlib.suppress(lmdb.NotFoundError):
-            if USERS in self.db:
+            if name in self.db:
                 return
             if self.read_only:
-                self.db[USERS] = self._env.open_db(USERS.encode(), create=False)
+                self.db[name] = self._env.open_db(name.encode(), create=False)
                 return
             with self._env.begin(write=True) as txn:
-                users = self._env.open_db(USERS.encode(), txn=txn, create=create)
-            self.db[USERS] = users  # valid once its transaction has been committed
+                made = self._env.open_db(name.encode(), txn=txn, create=create)
+            self.db[name] = made  # valid once its transaction has been committed
 
     def get(self, key: bytes, db: lmdb._Database) -> bytes | None:
         """Read one record. Fast path of ``read``, for once per request."""

@@ -12,9 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from feature_store.codec import decode_history, encode_history
+from feature_store.codec import decode_history
 from feature_store.contents import Contents, Origin
 from feature_store.contract import (
     STALE,
@@ -27,11 +25,21 @@ from feature_store.contract import (
     UserBatch,
     UserRows,
 )
+from feature_store.descriptions import Description
 from feature_store.errors import StoreError, StoreUnavailable
 from feature_store.faults import FaultLog
 from feature_store.ids import checked_id, checked_ids
 from feature_store.lmdb.change_log import ChangeLog, SeenKeys
-from feature_store.lmdb.environment import USERS, LmdbEnvironment, Txn, acquire, release
+from feature_store.lmdb.descriptions import Descriptions
+from feature_store.lmdb.environment import (
+    DESCRIPTIONS,
+    USERS,
+    LmdbEnvironment,
+    Txn,
+    acquire,
+    release,
+)
+from feature_store.lmdb.histories import Histories
 from feature_store.lmdb.items import ItemRecords
 from feature_store.lmdb.names import ITEM, USER, Names
 from feature_store.lmdb.records import key_of, scan
@@ -67,6 +75,8 @@ class LmdbStore:
         self._seen = SeenKeys(environment, options.idempotency_ttl_s)
         self._names = Names(environment, mapped=text_ids is not None)
         self._users = UserRecords(environment, self._names, schema)
+        self._descriptions = Descriptions(environment)
+        self._histories = Histories(environment, self._names, self._users, self._seen)
         self._refresh = RefreshPace()
         self._writer = LmdbWriter(environment, options.write_budget_s)
 
@@ -83,8 +93,9 @@ class LmdbStore:
             version, text, key = found
             recorded = None if version is None or text is None else parse(place, version, text)
             chosen = settled(place, recorded, schema, create=create)
-            if chosen.user and USERS not in environment.db:
-                environment.open_users(create=create_now)
+            for name, is_kept in ((USERS, chosen.user), (DESCRIPTIONS, chosen.descriptions)):
+                if is_kept and name not in environment.db:
+                    environment.open_later(name, create=create_now)
             ids = settled_ids(place, version, key, options.ids)
             return cls(environment, chosen, ids, options, found)
         except BaseException:
@@ -127,8 +138,7 @@ class LmdbStore:
         ]
 
     async def append(self, user_id: int, item_ids: Sequence[int], key: str | None = None) -> bool:
-        change = self._appending(Append(user_id, item_ids, key))
-        return await self._write(change)
+        return await self._write(self._appending(Append(user_id, item_ids, key)))
 
     async def append_all(self, appends: Sequence[Append]) -> list[bool | StoreError]:
         changes = [self._appending(append) for append in appends]
@@ -145,50 +155,15 @@ class LmdbStore:
         return await self._write(change)
 
     def _appending(self, append: Append) -> Callable[[Txn], bool]:
-        user, env = checked_id(append.user_id, "user id"), self._env()
-        newest_first = checked_ids(append.item_ids, "item id")[::-1]
-        db = env.db["histories"]
-        if append.user_text is not None:
-            self._names.refuse_numeric()
-
-        def change(txn: Txn) -> bool:
-            record = txn.get(key_of(user), db=db)
-            before = newest_first[:0] if record is None else decode_history(user, record)
-            if append.user_text is not None and len(newest_first):
-                self._names.put(txn, USER, {user: append.user_text})
-            if append.key is not None and not self._seen.first_time(txn, user, append.key):
-                if record is None:
-                    self._users.delete_history(txn, user)  # there is none: only the text goes
-                return False
-            after = np.concatenate([newest_first, before])[: self.schema.history_length]
-            if len(after):
-                txn.put(key_of(user), encode_history(user, after), db=db)
-            return True
-
-        return change
+        self._env()
+        return self._histories.appending(append, self.schema.history_length)
 
     async def put_histories(
         self, histories: Mapping[int, Ids], texts: Mapping[int, str] | None = None
     ) -> None:
-        env, pairs, kept_users, emptied = self._env(), [], [], []
-        for user_id, newest_first in sorted(histories.items()):
-            user = checked_id(user_id, "user id")
-            kept = checked_ids(newest_first, "item id")[: self.schema.history_length]
-            if len(kept):
-                pairs.append((key_of(user), encode_history(user, kept)))
-                kept_users.append(user)
-            else:
-                emptied.append(user)
-
-        def change(txn: Txn) -> None:
-            if texts:
-                self._names.put(txn, USER, {user: texts[user] for user in kept_users})
-            with txn.cursor(env.db["histories"]) as cursor:
-                cursor.putmulti(pairs)
-            for user in emptied:
-                self._users.delete_history(txn, user)
-
-        await self._write(change)
+        self._env()
+        length = self.schema.history_length
+        await self._write(self._histories.replacing(histories, texts, length))
 
     async def delete_history(self, user_id: int) -> bool:
         user = checked_id(user_id, "user id")
@@ -251,7 +226,7 @@ class LmdbStore:
         if version is not None and text is not None:
             recorded = await asyncio.to_thread(parse, place, version, text)
             if USERS not in self._env().db:
-                await asyncio.to_thread(self._env().open_users, create=False)
+                await asyncio.to_thread(self._env().open_later, USERS, create=False)
             self.schema = settled(place, recorded, self.schema, create=False)
             self._users.adopt(self.schema)
         return self.schema
@@ -267,13 +242,29 @@ class LmdbStore:
         await self._write(self._items.putting(checked_ids(item_ids, "item id"), rows, contents))
 
     async def delete_items(self, item_ids: Ids) -> int:
-        return await self._write(self._items.deleting(checked_ids(item_ids, "item id")))
+        ids = checked_ids(item_ids, "item id")
+        delete = self._items.deleting(ids)
+
+        def change(txn: Txn) -> int:
+            self._descriptions.delete(txn, ids)
+            return delete(txn)
+
+        return await self._write(change)
 
     async def patch_item(
         self, item_id: int, change: Callable[[ItemRows], None], origin: Origin | None = None
     ) -> bool:
         ids = checked_ids([item_id], "item id")
         return await self._write(self._items.patching(ids, change, origin))
+
+    async def put_descriptions(self, descriptions: Mapping[int, Description]) -> None:
+        checked_ids(list(descriptions), "item id")
+        self._env()
+        await self._write(self._descriptions.putting(descriptions))
+
+    async def descriptions(self, item_ids: Ids) -> list[dict[str, str]]:
+        self._env()
+        return self._descriptions.read(checked_ids(item_ids, "item id"))
 
     async def changes(self, cursor: str | None) -> Changes:
         self._env()

@@ -46,8 +46,8 @@ def read_digests(array: pa.Array, source: str) -> tuple[Digests, dict[int, str]]
     return found, faults
 
 
-def written(contents: Contents | None, places: np.ndarray, feature: str) -> pa.Array:
-    """Return the column of these items' digests."""
+def written(contents: Contents | None, items: int, feature: str) -> pa.Array:
+    """Return the column of the items' digests."""
     if contents is None or contents.feature != feature:
-        return pa.nulls(int(places.sum()), pa.string())
-    return pa.array([digest_text(n) for n in contents.row[places].tolist()], pa.string())
+        return pa.nulls(items, pa.string())
+    return pa.array([digest_text(number) for number in contents.row.tolist()], pa.string())

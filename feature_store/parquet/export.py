@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from feature_store.contract import FOUND, MISSING, FeatureStore, Ids, ItemBatch, Rows, UserBatch
 from feature_store.parquet.columns import DataFileError
-from feature_store.parquet.content_digests import digest_column, written
+from feature_store.parquet.content_digests import digest_column
+from feature_store.parquet.content_digests import written as digests_written
 from feature_store.parquet.histories import SEQUENCE, USER
 from feature_store.parquet.stored_texts import Id, item_texts, named, printed, user_texts
+from feature_store.parquet.text_columns import column_of
+from feature_store.parquet.text_columns import written as texts_written
 from feature_store.parquet.whole_file import whole_file
 from feature_store.schema import Categorical, CategoricalList, Dense, Stored
 
@@ -66,11 +69,27 @@ class StoreExport:
         content = (await self._store.describe()).get("content")
         if isinstance(content, str):
             columns = columns.append(pa.field(digest_column(content), pa.string()))
+        languages = await self._languages()
+        for language in languages:
+            columns = columns.append(pa.field(column_of(language), pa.string()))
         with whole_file(path, columns) as writer:
             async for batch in self._store.scan_items():
                 texts = await item_texts(self._store, batch.ids)
-                self.report.items += self._write(writer, path, id_column, batch, texts)
+                more = []
+                if isinstance(content, str):
+                    more.append(digests_written(batch.contents, len(batch.ids), content))
+                if languages:
+                    more += texts_written(await self._store.descriptions(batch.ids), languages)
+                self.report.items += self._write(writer, path, id_column, batch, texts, more)
                 yield
+
+    async def _languages(self) -> list[str]:
+        """List the languages of the texts that the store keeps."""
+        found: set[str] = set()
+        if self._store.schema.descriptions:
+            async for batch in self._store.scan_items():
+                found.update(*await self._store.descriptions(batch.ids))
+        return sorted(found)
 
     async def users(self, path: Path, id_column: str) -> AsyncIterator[None]:
         """Write every user record, a batch at a time."""
@@ -88,8 +107,9 @@ class StoreExport:
         id_column: str,
         batch: ItemBatch | UserBatch,
         texts: Mapping[int, str],
+        more: Sequence[pa.Array] = (),
     ) -> int:
-        """Write the sound records with an id; return how many."""
+        """Write the sound records with an id; return how many. ``more``: the last columns."""
         sound = batch.status == FOUND
         damaged = batch.ids[~sound & (batch.status != MISSING)].tolist()
         self.report.damaged += len(damaged)
@@ -103,16 +123,9 @@ class StoreExport:
                 f"{path}: {what}' ids differ from their feature {id_column!r}; "
                 f"name another id column with --{option}id-column"
             )
-        arrays = [pa.array(ids, self._id)] + [
-            _array(rows, name)
-            for name in writer.schema.names
-            if name in (rows.dtype.names or ()) and name != id_column
-        ]
-        if isinstance(batch, ItemBatch):
-            name = writer.schema.names[-1]
-            if name not in (rows.dtype.names or ()) and name != id_column:
-                feature = name.removesuffix(digest_column(""))
-                arrays.append(written(batch.contents, good, feature))
+        own = [name for name in rows.dtype.names or () if name != id_column]
+        arrays = [pa.array(ids, self._id), *(_array(rows, name) for name in own)]
+        arrays += [column.filter(pa.array(good)) for column in more]
         writer.write_table(pa.Table.from_arrays(arrays, schema=writer.schema))
         return len(ids)
 

@@ -39,6 +39,7 @@ from feature_store.parquet.id_columns import IdColumn, IdReader
 from feature_store.parquet.join import Digests, JoinedColumns, digests
 from feature_store.parquet.parts import ParquetParts, grouped
 from feature_store.parquet.table import ParquetTable, tables_of
+from feature_store.parquet.text_columns import read_descriptions, text_columns
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from feature_store.text_ids import TextIds
 
@@ -57,6 +58,7 @@ class ItemParquetBatch:
     differing: int = 0  # items with conflicting values in a column that several files have
     texts: dict[int, str] = field(default_factory=dict)  # mapped store: of the ids
     contents: Contents | None = None  # (N,) origins of vectors, where the first files have them
+    descriptions: dict[int, dict[str, str]] = field(default_factory=dict)  # likewise, of the ids
 
 
 def read_items(
@@ -108,6 +110,10 @@ class ItemParquet:
         (here, self._main), *others = grouped(tables, names)
         self._here = [feature for feature in features if feature.name in here]
         lacking = [feature for feature in features if feature.name not in here]
+        keeps = schema.descriptions and not strict
+        self._texts = (
+            text_columns(self._main.columns, schema.item_dtype.names or ()) if keeps else []
+        )
         self._content = None if strict else feature_with_digests(self._here, self._main.columns)
         self._rejected: list[RejectedRow] = []  # of the further files
         self._joined = [self._join(parts, columns, lacking) for columns, parts in others]
@@ -135,6 +141,7 @@ class ItemParquet:
             joined.context_defaulted = joined.differing = 0
         columns = list(dict.fromkeys([self.id_column, *(f.name for f in self._here)]))
         columns += [digest_column(self._content)] if self._content else []
+        columns += self._texts
         for first, path, arrays in self._main.batches(columns, batch_size, start):
             batch = self._batch(first, path, arrays)
             if first == 0:  # a resumed load has reported them before
@@ -195,7 +202,10 @@ class ItemParquet:
         differing = [joined.compare(rows, ids) for joined in self._joined if joined.shared]
         count = int(np.logical_or.reduce(differing).sum()) if differing else 0
         contents = None if contents is None else contents.take(is_item)
-        return ItemParquetBatch(ids, rows, rejected, next_row, count, texts, contents)
+        read = read_descriptions({name: arrays[name] for name in self._texts}, str(path))
+        kept = (read[row] for row in np.flatnonzero(is_item).tolist()) if read else ()
+        described = dict(zip(ids.tolist(), kept, strict=False))
+        return ItemParquetBatch(ids, rows, rejected, next_row, count, texts, contents, described)
 
     def _may_be_padding(self, ids: Ids) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = (ids == self._reader.zero) & self._padded

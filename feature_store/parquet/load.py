@@ -126,6 +126,8 @@ class LoadJob:
         if isinstance(batch, ItemParquetBatch):
             await self.named.write(batch.texts)
             await self.store.put_items(batch.ids, batch.rows, batch.contents)
+            if batch.descriptions:
+                await self.store.put_descriptions(batch.descriptions)
             report.items += len(batch.ids)
             report.differing += batch.differing
         else:

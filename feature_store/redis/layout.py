@@ -8,6 +8,7 @@
                                 unless there is a user record
     qin:i:{17}:81      string   item 81, an item record (81 mod 64 = 17)
     qin:it:{17}:81     string   text ids: the text that item 81 stands for; stays
+    qin:d:{17}:81      string   the texts that are kept of item 81, JSON by language
     qin:ids:{17}       set      ids of the items in partition 17
     qin:changes        stream   ids of items that were put or deleted, or soon will be; bounded
     qin:meta           hash     format, schema, partitions; id_key: the key of text ids, 16 bytes;
@@ -41,6 +42,7 @@ class Layout:
         self._prefix = prefix
         self._items = [f"{prefix}:i:{{{n}}}:" for n in range(partitions)]
         self._texts = [f"{prefix}:it:{{{n}}}:" for n in range(partitions)]
+        self._descriptions = [f"{prefix}:d:{{{n}}}:" for n in range(partitions)]
         self._sets = [f"{prefix}:ids:{{{n}}}".encode() for n in range(partitions)]
         self.partitions = partitions
         self.changes = f"{prefix}:changes".encode()
@@ -70,6 +72,9 @@ class Layout:
 
     def item_text(self, item_id: int) -> bytes:
         return f"{self._texts[item_id % self.partitions]}{item_id}".encode()
+
+    def description(self, item_id: int) -> bytes:
+        return f"{self._descriptions[item_id % self.partitions]}{item_id}".encode()
 
     def user_text(self, user_id: int) -> bytes:
         return b"%b:ut:{%d}" % (self._prefix.encode(), user_id)

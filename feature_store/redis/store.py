@@ -20,6 +20,7 @@ from feature_store.contract import (
     UserBatch,
     UserRows,
 )
+from feature_store.descriptions import Description
 from feature_store.errors import (
     StoreError,
     StoreMismatch,
@@ -28,22 +29,22 @@ from feature_store.errors import (
 from feature_store.faults import FaultLog
 from feature_store.ids import checked_id, checked_ids
 from feature_store.options import StoreOptions
+from feature_store.redis.change_reader import ChangeReader
 from feature_store.redis.client import RedisClient
+from feature_store.redis.descriptions import Descriptions
 from feature_store.redis.durability import facts_of_servers
 from feature_store.redis.items import ItemRecords
 from feature_store.redis.layout import Layout, meta_key
 from feature_store.redis.record import ContentRecord, MetadataRecord, Recorded
-from feature_store.redis.replies import change_batch, history_of, parsing_reply
+from feature_store.redis.replies import history_of, parsing_reply
 from feature_store.redis.scan import scan_users
 from feature_store.redis.server import BULK, REQUESTS
 from feature_store.redis.texts import Texts, collision
 from feature_store.redis.topology import Command, Reply, Topology
 from feature_store.redis.users import UserRecords
 from feature_store.schema import FeatureSchema
-from feature_store.schema_record import RefreshPace, settled, settled_ids
+from feature_store.schema_record import RefreshPace, no_descriptions, settled, settled_ids
 from feature_store.text_ids import TextIds, check_texts
-
-CHANGES_PER_ANSWER = 256
 
 
 class RedisStore:
@@ -69,7 +70,9 @@ class RedisStore:
         )
         self._users = UserRecords(self._client, layout, schema, options.history_ttl_s)
         self._refresh = RefreshPace()
+        self._changes = ChangeReader(self._client, layout, faults)
         self._contents = ContentRecord(self._client, options.prefix)
+        self._descriptions = Descriptions(self._client, layout, in_cluster=in_cluster)
         self._texts: Texts | None = None
         if text_ids is not None:
             self._texts = Texts(self._client, layout, in_cluster=in_cluster)
@@ -262,7 +265,10 @@ class RedisStore:
         await self._items.put(checked_ids(item_ids, "item id"), rows, contents)
 
     async def delete_items(self, item_ids: Ids) -> int:
-        return await self._items.delete(np.unique(checked_ids(item_ids, "item id")))
+        ids = np.unique(checked_ids(item_ids, "item id"))
+        if self.schema.descriptions:
+            await self._descriptions.delete(ids)
+        return await self._items.delete(ids)
 
     async def patch_item(
         self, item_id: int, change: Callable[[ItemRows], None], origin: Origin | None = None
@@ -277,21 +283,18 @@ class RedisStore:
     async def count_items(self) -> int:
         return await self._items.count()
 
+    async def put_descriptions(self, descriptions: Mapping[int, Description]) -> None:
+        checked_ids(list(descriptions), "item id")
+        if not self.schema.descriptions:
+            raise no_descriptions(f"redis (prefix {self._options.prefix})")
+        await self._descriptions.put(descriptions)
+
+    async def descriptions(self, item_ids: Ids) -> list[dict[str, str]]:
+        ids = checked_ids(item_ids, "item id")
+        return await self._descriptions.read(ids) if self.schema.descriptions else [{} for _ in ids]
+
     async def changes(self, cursor: str | None) -> Changes:
-        if cursor is not None:
-            command = self._layout.read_changes(cursor, CHANGES_PER_ANSWER)
-            [reply] = await self._client.each([command])
-            with parsing_reply("redis", "XRANGE"):
-                found = change_batch(cursor, reply)
-            if found:
-                for entry in found[1]:
-                    name = self._layout.changes.decode()
-                    self._faults.note("change log: malformed entry", f"{name}: {entry}")
-                return found[0]
-        last = await self._client.one(self._layout.last_change())
-        with parsing_reply("redis", "XREVRANGE"):
-            end = last[0][0].decode() if last else "0-0"
-        return Changes(end, np.zeros(0, np.int64), lost=cursor is not None)
+        return await self._changes.since(cursor)
 
     async def name_items(self, texts: Mapping[int, str]) -> None:
         await self._kept_texts().keep_items(texts)

@@ -67,6 +67,7 @@ class CatalogueItems:
             raise InvalidField.of("item_id", detail=COLLISION)
         async with self._refresher.writing(_one(item.number)):
             await self._store.put_item(_one(item.number), row, contents)
+            await self._store.put_descriptions(item.number, words.texts if words else {})
         return None if content is None else self._written(item, row, content)
 
     async def patch(self, item: Item, values: Values, ctx: RequestContext) -> Values | None:
@@ -90,6 +91,8 @@ class CatalogueItems:
         origin = None if content is None else content.origin
         async with self._refresher.writing(_one(item.number)):
             found = await self._store.patch_item(item.number, change, origin)
+            if found and words is not None:
+                await self._store.put_descriptions(item.number, words.texts)
         if not found:
             raise UnknownItem(f"item {item.given!r}: not in the store; PUT it whole")
         return None if content is None else self._written(item, after, content)

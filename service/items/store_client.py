@@ -125,6 +125,12 @@ class StoreReader:
         """Change an item; ``origin``: of the content that ``change`` writes."""
         return await self._asked("patch_item", self.store.patch_item(item_id, change, origin))
 
+    async def put_descriptions(self, item_id: int, texts: Mapping[str, str]) -> None:
+        """Keep an item's texts by language, where the store's schema says so."""
+        if self.store.schema.descriptions:
+            put = self.store.put_descriptions({item_id: texts})
+            await self._asked("put_descriptions", put)
+
     async def delete_item(self, item_ids: Ids) -> bool:
         return bool(await self._asked("delete_item", self.store.delete_items(item_ids)))
 

@@ -100,6 +100,10 @@ async def _put(
     else:
         report.not_in_store += int(is_new.sum())
     changed = np.flatnonzero((there.status == FOUND) & has & differs)
+    if batch.descriptions:
+        told = [*changed.tolist(), *(np.flatnonzero(is_new).tolist() if is_whole else ())]
+        of_them = {int(batch.ids[at]): batch.descriptions[int(batch.ids[at])] for at in told}
+        await store.put_descriptions(of_them)
     for start in range(0, len(changed), AT_ONCE):
         places = changed[start : start + AT_ONCE].tolist()
         patches = (_patch(store, int(batch.ids[at]), origin, values[at]) for at in places)

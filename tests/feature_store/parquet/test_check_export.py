@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -198,3 +199,30 @@ def test_a_row_whose_digest_is_none_is_rejected(tmp_path: Path) -> None:
     rejected = json.loads(rejects.read_text())
     assert (rejected["row"], rejected["column"]) == (1, "picture_digest")
     assert "not a digest" in rejected["reason"]
+
+
+def test_texts_are_loaded_and_exported_where_the_schema_keeps_them(
+    tmp_path: Path, store_url: str
+) -> None:
+    columns = item_columns(SHOP, ids(1, 2, 3), random_rows(SHOP, 3))
+    columns |= {"text_de": ["Schuhe", None, " "], "text": [None, "a hat", None]}
+    items = write(tmp_path / "items.parquet", columns)
+    schema = tmp_path / "schema.yaml"
+    schema.write_text(SHOP.model_copy(update={"descriptions": True}).to_yaml())
+    assert run("load", store_url, "--items", items, "--schema", schema).exit_code == 0
+    assert json.loads(run("get-item", store_url, 1, "--json").stdout)["text"] == {"de": "Schuhe"}
+    assert json.loads(run("get-item", store_url, 2, "--json").stdout)["text"] == {"und": "a hat"}
+    assert "text" not in json.loads(run("get-item", store_url, 3, "--json").stdout)
+    assert "Schuhe" in run("get-item", store_url, 1).stdout
+    assert run("export", store_url, tmp_path / "out").exit_code == 0
+    rows = pq.read_table(tmp_path / "out" / "items.parquet").sort_by("item_id")
+    assert rows["text_de"].to_pylist() == ["Schuhe", None, None]
+    assert rows["text"].to_pylist() == [None, "a hat", None]
+    # A later load of a table without texts leaves them; one with them replaces them.
+    bare = write(tmp_path / "bare.parquet", item_columns(SHOP, ids(1), random_rows(SHOP, 1)))
+    assert run("load", store_url, "--items", bare, "--schema", schema).exit_code == 0
+    assert json.loads(run("get-item", store_url, 1, "--json").stdout)["text"] == {"de": "Schuhe"}
+    columns["text_de"] = pa.array([None, None, None], pa.string())
+    write(items, columns)
+    assert run("load", store_url, "--items", items, "--schema", schema).exit_code == 0
+    assert "text" not in json.loads(run("get-item", store_url, 1, "--json").stdout)

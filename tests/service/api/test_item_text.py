@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
@@ -16,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feature_store import connect
+from feature_store.schema import FeatureSchema
 from service.api.item_text import MOST_LANGUAGES
 from tests.service.process import PATIENCE_MS, Service, serving, start, wait_ready
 from tests.service.world import World, make_world, on_another_store
@@ -305,3 +308,32 @@ def test_the_example_puts_items_by_their_words_and_scores_them(
     finally:
         service.stop()
         service.remove()
+
+
+def test_texts_are_kept_where_the_stores_schema_says_so(
+    content_encoder: Path, tmp_path: Path
+) -> None:
+    world = make_world(tmp_path, items=20, users=3)
+
+    async def kept(schema: FeatureSchema | None = None) -> dict[str, str]:
+        store = await connect(world.store, schema, create=schema is not None)
+        [texts] = await store.descriptions(np.array([NEW]))
+        await store.close()
+        return texts
+
+    asyncio.run(kept(world.schema.model_copy(update={"descriptions": True})))  # as a load does
+    variables = {"QIN_ENCODER": str(content_encoder), "QIN_DEADLINE_MS": PATIENCE_MS}
+    variables["QIN_STORE_WRITE_TIMEOUT_MS"] = PATIENCE_MS
+    with serving(world.models, world.store, **variables) as running, running.client() as client:
+        assert put(client, {**REST, "text": {"de": GERMAN, "en": ""}}).status_code == 200
+        assert asyncio.run(kept()) == {"de": GERMAN}
+        patched = client.patch(f"/v1/items/{NEW}", json={"text": {"en": ENGLISH}})
+        assert patched.status_code == 200
+        assert asyncio.run(kept()) == {"en": ENGLISH}
+        assert client.patch(f"/v1/items/{NEW}", json={"likes_level": 1}).status_code == 204
+        assert asyncio.run(kept()) == {"en": ENGLISH}
+        assert put(client, {**REST, FEATURE: [0.0] * SIZE}).status_code == 204
+        assert asyncio.run(kept()) == {}
+        assert put(client, {**REST, "text": {"de": GERMAN}}).status_code == 200
+        assert client.delete(f"/v1/items/{NEW}").status_code == 204
+        assert asyncio.run(kept()) == {}

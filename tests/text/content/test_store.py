@@ -172,3 +172,17 @@ async def test_contents_of_a_second_digest_stand_beside_the_first(
         chosen, lacks = batch.choose(Wanted(Origin(FEATURE, digest)))
         assert not lacks.any()
         assert np.allclose(chosen[FEATURE], np.array(have[FEATURE].to_pylist()), rtol=1e-3)
+
+
+async def test_a_store_that_keeps_texts_gets_them(table: Path, tmp_path: Path) -> None:
+    schema = FeatureSchema.from_yaml(SCHEMA + "descriptions: true\n", source="shop.yaml")
+    store = await connect(f"lmdb://{tmp_path / 'kept'}", schema, create=True)
+    try:
+        await put(store, table)
+        rows = pq.read_table(table).slice(0, 5).to_pylist()
+        kept = await store.descriptions(np.array([row["item_id"] for row in rows]))
+        for row, texts in zip(rows, kept, strict=True):
+            given = {"en": row["text_en"], "de": row["text_de"]}
+            assert texts == {language: text for language, text in given.items() if text}
+    finally:
+        await store.close()
