@@ -4,8 +4,11 @@ import os
 import re
 import signal
 import sys
+from functools import cache
+from pathlib import Path
 
 import pytest
+import typer.testing
 from hypothesis import settings
 
 # Before numpy and torch are loaded: several threads of small products wait for each other on a busy
@@ -31,6 +34,9 @@ from tests.redis_fixtures import (  # noqa: F401 — for every room
 
 sys.dont_write_bytecode = False
 
+# A third of a command's time in tests: the same application is built for each call.
+typer.testing._get_command = cache(typer.testing._get_command)  # type: ignore[attr-defined]
+
 # A busy machine makes a slow example, not a wrong one.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -40,9 +46,21 @@ settings.load_profile("unhurried")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+FIRST = (
+    "tests/test_makefile.py",
+    "tests/feature_store/parquet/test_load.py",
+    "tests/service/lifecycle/test_fleet.py",
+    "tests/training/test_tune.py",
+    "tests/training/test_cli.py",
+    "tests/text/encoder/test_fit.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no worker is left alone with it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_makefile.py")
+    """Long files first, so that no worker is left alone with one at the end."""
+    folder = Path(__file__).parents[1]
+    places = {folder / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(FIRST)))
 
 
 REASON = re.compile(r"E |[ |]*\|\s+\S*(Error|Exception|Timeout)\b")  # | in a group's traceback

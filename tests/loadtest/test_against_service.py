@@ -23,7 +23,7 @@ from loadtest.oracle.bundle_oracle import BundleOracle, OracleError
 from loadtest.oracle.comparison import UnknownVersion, check_run
 from loadtest.report.summary import show
 from loadtest.target import Target
-from tests.service.process import Service, serving
+from tests.service.process import PATIENCE_MS, Service, serving
 from tests.service.world import World, make_world
 
 
@@ -34,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def service(world: World) -> Iterator[Service]:
-    with serving(world.models, world.store) as running:
+    with serving(world.models, world.store, QIN_DEADLINE_MS=PATIENCE_MS) as running:
         yield running
 
 
@@ -68,7 +68,7 @@ def test_every_score_is_the_offline_one(
     name: str, world: World, service: Service, oracle: BundleOracle
 ) -> None:
     load = Load(
-        service.url, rate=40, seconds=4, warmup=0.2, workload=workloads(world)[name],
+        service.url, rate=40, seconds=2, warmup=0.2, workload=workloads(world)[name],
         stages=True, keep_answers=True,
     )  # fmt: skip
     with execute(load) as run:

@@ -79,6 +79,7 @@ def start(
         "QIN_DRAIN_NOTICE_S": "0",
         "QIN_HEADERS_TIMEOUT_MS": PATIENCE_MS,  # nor to hang up
         "QIN_BODY_TIMEOUT_MS": PATIENCE_MS,
+        **({} if under else {"QIN_ENGINE_NICENESS": "0"}),  # beside other tests they would starve
         **variables,
     }
     words = ("serve", "--port", str(port), *options)

@@ -19,12 +19,15 @@ HUGE = 9_000_000_000  # floats: 34 GB
 Damage = Callable[[Path], None]
 
 
-def copied(good: Path, version: str) -> Path:
-    """The same bundle under another name, consistent in itself."""
-    folder = good.parent / version
-    shutil.copytree(good, folder, ignore=shutil.ignore_patterns(SIGNATURE))
-    change_manifest(folder, version=version)
-    return folder
+def copied(good: Path, version: str, to: Path | None = None) -> Path:
+    """The same bundle under another name, consistent in itself.
+
+    It appears whole, beside ``good`` or in the folder ``to``.
+    """
+    making = good.parent.parent / f"{version}.making"  # a service may watch ``good``'s folder
+    shutil.copytree(good, making, ignore=shutil.ignore_patterns(SIGNATURE))
+    change_manifest(making, version=version)
+    return making.rename((to or good.parent) / version)
 
 
 def change_manifest(folder: Path, **fields: object) -> None:

@@ -170,14 +170,12 @@ def test_what_is_published_is_followed_and_what_is_bad_is_not(world: World) -> N
 
 def publish(world: World, version: str, damage: hostile.Damage | None = None) -> str:
     """The newest there is, appearing whole."""
-    good = world.models / "small-2"
-    folder = hostile.copied(good, f"{version}")
-    hidden = folder.rename(world.models.parent / version)
+    hidden = hostile.copied(world.models / "small-2", version, world.models.parent)
     created = datetime.now(UTC) + timedelta(seconds=version == "good")
     hostile.change_manifest(hidden, created=created.isoformat())
     if damage is not None:
         damage(hidden)
-    hidden.rename(folder)
+    hidden.rename(world.models / version)
     return version
 
 
