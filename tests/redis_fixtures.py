@@ -31,12 +31,14 @@ def tls(tmp_path_factory: Temporary) -> Iterator[tuple[Server, str]]:
 @pytest.fixture(scope="session")
 def sentinels(tmp_path_factory: Temporary) -> Iterator[SentinelGroup]:
     with redis_servers.sentinel_group(tmp_path_factory.mktemp("sentinel")) as group:
+        group.notice_within(redis_servers.PATIENT_MS)
         yield group
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: Temporary) -> Iterator[ClusterGroup]:
     with redis_servers.cluster_group(tmp_path_factory.mktemp("cluster")) as group:
+        group.notice_within(redis_servers.PATIENT_MS)
         yield group
 
 

@@ -20,6 +20,8 @@ from tests.ports import free_port
 STARTS_WITHIN_S = 60.0
 PASSWORD = "s3cret/with:odd@signs"
 SERVICE = "tests-master"
+QUICK_MS = 1000  # to notice a node that is down, where a test ends one
+PATIENT_MS = 60_000  # where none does: a busy machine makes slow nodes, not dead ones
 
 
 def until(true: Callable[[], Any], what: str, within_s: float = STARTS_WITHIN_S) -> None:
@@ -146,6 +148,11 @@ class SentinelGroup:
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         return f"redis+sentinel://{hosts}/{SERVICE}"
 
+    def notice_within(self, milliseconds: int) -> None:
+        """The time without an answer after which sentinels hold a server for down."""
+        for sentinel in self.sentinels:
+            sentinel.client().sentinel_set(SERVICE, "down-after-milliseconds", milliseconds)
+
 
 @contextlib.contextmanager
 def sentinel_group(folder: Path) -> Iterator[SentinelGroup]:
@@ -186,6 +193,11 @@ class ClusterGroup:
     def url(self) -> str:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{s.port}" for s in self.servers[:3])
 
+    def notice_within(self, milliseconds: int) -> None:
+        """The time without an answer after which nodes hold another for down."""
+        for server in self.servers:
+            server.client().config_set("cluster-node-timeout", milliseconds)
+
     def by_port(self, port: int) -> Server:
         return next(server for server in self.servers if server.port == port)
 
@@ -198,7 +210,7 @@ class ClusterGroup:
 
 @contextlib.contextmanager
 def cluster_group(folder: Path) -> Iterator[ClusterGroup]:
-    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(QUICK_MS)]
     options += ["--cluster-replica-validity-factor", "0"]
     servers = [Server(folder / f"node-{n}", options) for n in range(6)]
     with started(*servers):

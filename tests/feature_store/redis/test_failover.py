@@ -17,6 +17,8 @@ from feature_store.contract import FOUND, Ids
 from feature_store.errors import StoreError, StoreUnavailable
 from tests.feature_store.redis_moves import migrating, move, replica_of, role
 from tests.feature_store.redis_servers import (
+    PATIENT_MS,
+    QUICK_MS,
     ClusterGroup,
     SentinelGroup,
     cluster_whole,
@@ -146,9 +148,18 @@ async def test_cluster_a_slot_on_the_move_is_served_all_along(
     await store.close()
 
 
+@pytest.fixture
+def noticing(cluster: ClusterGroup) -> Iterator[ClusterGroup]:
+    """The shared cluster, which soon notices that a node is down."""
+    cluster.notice_within(QUICK_MS)
+    yield cluster
+    cluster.notice_within(PATIENT_MS)
+
+
 async def test_cluster_a_killed_master_costs_its_own_slots_until_its_replica_serves(
-    cluster: ClusterGroup, redis_cluster_url: str
+    noticing: ClusterGroup, redis_cluster_url: str
 ) -> None:
+    cluster = noticing
     prefix = redis_cluster_url.rpartition("prefix=")[2]
     store = await connect(redis_cluster_url, SHOP, create=True, budget_ms=BUDGET_MS)
     safe = await connect(redis_cluster_url, SHOP, wait_replicas=1)
