@@ -9,8 +9,8 @@ import pytest
 from loadtest.experiments.stub_process import StubProcess
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quick_stub() -> Iterator[StubProcess]:
-    """Answers after 5 ms, nobody waits for anybody."""
+    """Answers after 5 ms; no request waits for another. A module's tests share it."""
     with StubProcess(service="constant:5ms", servers=0) as stub:
         yield stub
