@@ -28,4 +28,6 @@ class AdminCommands:
             found = await command()
             await self._state.fleet.publish()
             entry["model_version"] = found.name
+            if found.version is not None and (about := found.version.about_encoder):
+                entry["encoder"] = about["version"]
             return {**manager.catalog.describe(found), **manager.catalog.roles()}

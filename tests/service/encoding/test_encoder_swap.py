@@ -95,6 +95,8 @@ def test_each_version_shows_its_encoder_which_goes_with_it(
         tell(service, "rollback").raise_for_status()
         assert client.get("/readyz").json()["encoder"] == VERSIONS[first]
     log = service.log.read_text()
+    commands = [line for line in log.splitlines() if "admin" in line and "rollback" in line]
+    assert any(VERSIONS[first] in line for line in commands), commands
     assert f'"encoder": "{VERSIONS[last]}"' in log or f'"encoder":"{VERSIONS[last]}"' in log
 
 
