@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from text.runtime.inputs import is_integer, is_pair
 from text.runtime.windows import Certificate
 
 Span = tuple[int, int]  # characters [start, end)
+MOST_SHOWN = 20  # characters of an end that is no integer
 
 
 class SpanError(ValueError):
@@ -25,9 +28,10 @@ class SpanError(ValueError):
 
     text = 0
 
-    def __init__(self, index: int, span: Span, fault: str) -> None:
+    def __init__(self, index: int, span: Any, fault: str) -> None:
         self.index, self.fault = index, fault
-        super().__init__(f"span {index} [{span[0]}, {span[1]}): {fault}")
+        said = f"[{_shown(span[0])}, {_shown(span[1])})" if is_pair(span) else _shown(span)
+        super().__init__(f"span {index} {said}: {fault}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,8 +48,14 @@ class Chunks:
 
 
 def check_spans(spans: Sequence[Span], characters: int) -> None:
-    """Raise SpanError for a span that is empty or not within a text of so many characters."""
-    for index, (start, end) in enumerate(spans):
+    """Raise SpanError for a span that is empty or not within a text of so many characters.
+
+    Also for one that is not two integers.
+    """
+    for index, span in enumerate(spans):
+        if not (is_pair(span) and all(map(is_integer, span))):
+            raise SpanError(index, span, "must be two integers, (start, end)")
+        start, end = span
         if start < 0 or end > characters:
             fault = f"outside of the text, which has {characters:,} characters"
             raise SpanError(index, (start, end), fault)
@@ -89,3 +99,7 @@ def overlapping(spans: Sequence[Span]) -> NDArray[np.bool_]:
         if end > reached:
             reached, reaching = end, index
     return found
+
+
+def _shown(value: Any) -> str:
+    return str(value) if is_integer(value) else ascii(value)[:MOST_SHOWN]

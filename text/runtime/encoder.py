@@ -16,6 +16,7 @@ from text.runtime.cache import Entry, VectorCache
 from text.runtime.chunks import Chunks, Span, check_spans, overlapping, pooled
 from text.runtime.errors import TextError, TextTooLong
 from text.runtime.graphs import Graphs
+from text.runtime.inputs import check_text, spans_of, texts_of
 from text.runtime.long import LongGraph
 from text.runtime.manifest import INT8, LONG, PACKED, Precision
 from text.runtime.packed_graph import PackedGraph
@@ -50,6 +51,8 @@ class TextEncoder:
         precision: Precision = "fp32",
         cache: VectorCache | None = None,
     ) -> None:
+        if precision not in GRAPHS:
+            raise ValueError(f"precision: {precision!r}: must be {' or '.join(GRAPHS)}")
         self.bundle, self.manifest = bundle, bundle.manifest
         name = GRAPHS[precision]
         if name not in self.manifest.graphs:
@@ -94,7 +97,7 @@ class TextEncoder:
         cache: VectorCache | None = None,
         keys: PublicKeys | None = None,
     ) -> TextEncoder:
-        """Open a bundle's folder. Raises BundleError."""
+        """Open a bundle's folder. Raises BundleError, and ValueError for another precision."""
         return cls(EncoderBundle.open(folder, keys), threads, precision, cache)
 
     @property
@@ -112,7 +115,9 @@ class TextEncoder:
         """Encode texts. Raises TextError, which names the text, and encodes none then.
 
         A text of more tokens than the bundle allows is cut if ``truncate``, else TextTooLong.
+        InputTypeError: a str in place of a list, or something in the list that is no str.
         """
+        texts = texts_of(texts)
         sizes = self.content_map.about.size if self.content_map else 0
         answer = Encoded(
             np.empty((len(texts), self.width + sizes), np.float32),
@@ -135,8 +140,10 @@ class TextEncoder:
     def chunks(self, text: str, spans: Sequence[Span], *, truncate: bool = False) -> Chunks:
         """Encode a text once, and pool its tokens over spans of characters (late chunking).
 
-        Raises TextError as ``encode`` does, and SpanError, which names the span.
+        Raises TextError as ``encode`` does, SpanError, which names the span, and InputTypeError.
         """
+        check_text("text", text)
+        spans = spans_of(spans)
         if self._long is None:
             raise BundleError(f"{self.bundle.path}: holds no graph for long texts; {REBUILD}")
         check_spans(spans, len(text))

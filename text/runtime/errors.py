@@ -5,6 +5,13 @@ from __future__ import annotations
 MOST_SHOWN = 40  # characters of a text in a message
 
 
+class InputTypeError(TypeError):
+    """An argument of another type than a text, or a list of texts or spans."""
+
+    def __init__(self, name: str, value: object, fault: str) -> None:
+        super().__init__(f"{name}: {type(value).__name__}: {fault}")
+
+
 class TextError(ValueError):
     """A text that cannot be encoded; ``index`` is its place in the list."""
 
