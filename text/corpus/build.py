@@ -106,13 +106,13 @@ def _build(
     for number, own in enumerate(folders, start=len(sources)):
         on_progress("read", number, total)
         files: list[dict[str, str]] = []
-        _collect(collection, own_files.read(own, languages, files))
+        _collect(collection, own_files.read(own, languages, files, collection.refused))
         described[own_files.source_of(own)] = {"licence": "your own", "archives": files}
     on_progress("read", total, total)
+    refused = collection.refused
     warnings = [found for lang in languages if (found := _shortness(collection, lang))]
     if not len(collection):
-        raise CorpusError("no texts: no source has any in " + ", ".join(languages))
-    refused = collection.refused
+        raise CorpusError("no texts: no source has any in " + ", ".join(languages) + _why(refused))
     tables = _write(folder, languages, collection, on_progress)
     files_written = tables.close()
     path.unlink()
@@ -127,6 +127,11 @@ def _build(
         "refused": _by_source(refused),
         "warnings": warnings,
     }
+
+
+def _why(refused: Counter[tuple[str, str]]) -> str:
+    said = ", ".join(f"{count:,} {reason}" for (_, reason), count in refused.most_common(4))
+    return f"; left out: {said}" if said else ""
 
 
 def _shortness(collection: Collection, lang: str) -> str | None:

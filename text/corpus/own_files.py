@@ -9,31 +9,30 @@ What a file holds is said by its columns:
 
 Languages are those of the columns ``lang``, ``lang_a`` and ``lang_b`` or ``langs`` (``en-de``),
 else those in the file's name (``sts.en-de.tsv``), else the first one of the corpus. ``split`` and
-``group`` are columns, too; a file's name may have the split (``test.tsv``).
+``group`` are columns, too; a file's name may have the split (``test.tsv``). What is in a language
+that the corpus does not have is left out, and counted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 from feature_store.wording import worded
+from text.corpus import names
 from text.corpus.duplicates import words
 from text.corpus.entry import LANGUAGE, Entry, Row, Split
 from text.corpus.errors import CorpusError
 from text.corpus.lines import ENDINGS, Line, lines_of
+from text.corpus.names import SPLITS as _SPLITS
 from text.corpus.split import SPLITS, hash_of
 
 TINY = Path(__file__).with_name("tiny")  # a folder of files, for tests and the smallest preset
-_SPLITS: dict[str, Split] = {
-    "train": "train", "dev": "valid", "valid": "valid", "validation": "valid", "test": "test"
-}  # fmt: skip
 _MTEB = ("queries.jsonl", "corpus.jsonl")
 _MOST_STS = 5.0
 _NAMES = ("id", "label", "group", "split")  # may be numbers
@@ -46,11 +45,18 @@ def source_of(folder: Path) -> str:
     return folder.resolve().name
 
 
-def read(folder: Path, languages: Sequence[str], files: list[dict[str, str]]) -> Iterator[Entry]:
-    """Yield entries of all files below the folder; appends each file's digest to ``files``."""
+def read(
+    folder: Path,
+    languages: Sequence[str],
+    files: list[dict[str, str]],
+    refused: Counter[tuple[str, str]],
+) -> Iterator[Entry]:
+    """Yield entries of all files below the folder; appends each file's digest to ``files``, and
+    counts in ``refused`` by (source, reason) what is in other languages.
+    """
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such folder")
-    source = source_of(folder)
+    wanted = _Wanted(folder, languages, refused)
     found = sorted(p for p in folder.rglob("*") if p.suffix in ENDINGS and p.is_file())
     if not found:
         raise CorpusError(f"{folder}: no file ends in {', '.join(ENDINGS)}")
@@ -62,17 +68,36 @@ def read(folder: Path, languages: Sequence[str], files: list[dict[str, str]]) ->
             raise CorpusError(f"{path}: not readable: {worded(error)}") from error
         files.append({"package": str(path.relative_to(folder)), "version": "", "sha256": digest})
         if path.parent not in tasks and path.parent.parent not in tasks:
-            yield from _File(path, source, languages).entries()
+            yield from _File(path, wanted).entries()
     for task in sorted(tasks):
-        yield from _retrieval(task, source, languages)
+        yield from _retrieval(task, wanted)
+
+
+class _Wanted:
+    """The languages of a corpus, and what of a folder is left out for its language."""
+
+    def __init__(
+        self, folder: Path, languages: Sequence[str], refused: Counter[tuple[str, str]]
+    ) -> None:
+        self.folder, self.source, self.languages = folder, source_of(folder), languages
+        self._refused = refused
+
+    def has(self, path: Path, *langs: str) -> bool:
+        """Tell whether a text or pair of a file is in the languages; count it if not."""
+        other = next((lang for lang in langs if lang not in self.languages), None)
+        if other is not None:
+            name = path.relative_to(self.folder)
+            self._refused[self.source, f"in {other} ({name}), not among the languages"] += 1
+        return other is None
 
 
 class _File:
     """One file. What is not a column is taken from its name."""
 
-    def __init__(self, path: Path, source: str, languages: Sequence[str]) -> None:
-        self.path, self.source, self.languages = path, source, languages
-        self.named, self.split = _named(path.stem, languages)
+    def __init__(self, path: Path, wanted: _Wanted) -> None:
+        self.path, self.source, self.languages = path, wanted.source, wanted.languages
+        self.named, self.split, _ = names.read(path.stem, wanted.languages)
+        self._wanted = wanted
 
     def entries(self) -> Iterator[Entry]:
         lines = lines_of(self.path)
@@ -125,7 +150,7 @@ class _File:
             last = same[-1]
             meta = {"labels": {"label": last["label"]}} if last.get("label") else {}
             family = f"{self.source}:{last.get('group') or key}"
-            if own := [row for lang, row in rows.items() if lang in self.languages]:
+            if own := [row for lang, row in rows.items() if self._wanted.has(self.path, lang)]:
                 yield Entry(self.source, key, family, own, self._split(last), meta)
 
     def _pairs(self, lines: Iterator[Line]) -> Iterator[Entry]:
@@ -157,7 +182,7 @@ class _File:
         named = given or self.named or [self.languages[0]]
         lang_a, lang_b = line.get("lang_a") or named[0], line.get("lang_b") or named[-1]
         # As a row may be in a language of no interest, an entry may be without rows.
-        wanted = {lang_a, lang_b} <= set(self.languages)
+        wanted = self._wanted.has(self.path, lang_a, lang_b)
         rows = [Row("a", lang_a, a), Row("b", lang_b, b)] if wanted else []
         group = line.get("group") or f"{hash_of(' '.join(words(a))):016x}"
         meta = {} if score is None else {"score": score}
@@ -202,19 +227,11 @@ def _cell(value: Any, column: str, row: str) -> str | None:
     return value
 
 
-def _named(stem: str, languages: Sequence[str]) -> tuple[list[str], Split | None]:
-    """Return languages and split of a name: ``sts.en-de.test`` → en, de, test."""
-    parts = re.split(r"[._\- ]", stem)
-    split = next((_SPLITS[part] for part in parts if part in _SPLITS), None)
-    return [part for part in parts if part in languages][:2], split
-
-
-def _retrieval(folder: Path, source: str, languages: Sequence[str]) -> Iterator[Entry]:
+def _retrieval(folder: Path, wanted: _Wanted) -> Iterator[Entry]:
     """Read a task in MTEB's (BEIR's) layout, called as its folder without language and split."""
-    named, _ = _named(folder.name, languages)
-    lang, lang_documents = (named or [languages[0]])[0], (named or [languages[0]])[-1]
-    parts = [p for p in re.split(r"[._\- ]", folder.name) if p not in (*languages, *_SPLITS)]
-    task = "-".join(parts) or folder.name
+    source = wanted.source
+    named, _, task = names.read(folder.name, wanted.languages)
+    lang, lang_documents = (named or wanted.languages)[0], (named or wanted.languages[:1])[-1]
     relevant: dict[Split, dict[str, list[str]]] = {split: defaultdict(list) for split in SPLITS}
     for path in sorted((folder / "qrels").glob("*.tsv")):
         if path.stem not in _SPLITS:
@@ -236,7 +253,8 @@ def _retrieval(folder: Path, source: str, languages: Sequence[str]) -> Iterator[
         text = "\n".join(filter(None, (document.get("title"), document["text"])))
         rows = [Row("document", lang_documents, text)]
         group = f"{source}:{task}:{name}"
-        yield Entry(source, name, group, rows, held.get(name, "train"), {"task": task})
+        if wanted.has(folder, lang, lang_documents):
+            yield Entry(source, name, group, rows, held.get(name, "train"), {"task": task})
     answered = 0
     for question in _records(folder / _MTEB[0]):
         for split in SPLITS:
@@ -245,7 +263,8 @@ def _retrieval(folder: Path, source: str, languages: Sequence[str]) -> Iterator[
                 group = f"{source}:{task}:{found[0]}"
                 meta = {"task": task, "relevant": found}
                 rows = [Row("query", lang, question["text"])]
-                yield Entry(source, question["_id"], group, rows, split, meta)
+                if wanted.has(folder, lang, lang_documents):
+                    yield Entry(source, question["_id"], group, rows, split, meta)
     if not answered:
         raise CorpusError(
             f"{folder}: qrels/SPLIT.tsv has no query of {_MTEB[0]} with a document of {_MTEB[1]}"

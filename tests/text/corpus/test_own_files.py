@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from tests.full_disk import files_of_at_most
 from text.__main__ import app
+from text.corpus import names
 from text.corpus.archives import Archives
 from text.corpus.build import build
 from text.corpus.corpus import Corpus
@@ -21,7 +23,7 @@ from text.corpus.own_files import read
 
 
 def entries(folder: Path, *languages: str) -> list[Entry]:
-    return list(read(folder, languages or ("en", "de"), []))
+    return list(read(folder, languages or ("en", "de"), [], Counter()))
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -93,6 +95,63 @@ def test_a_folder_in_the_layout_of_mteb_is_a_task(tmp_path: Path) -> None:
         "Das Museum öffnet erst am Nachmittag.",
     ]
     assert corpus.about["sources"]["mine"]["archives"][0]["package"].endswith("corpus.jsonl")
+
+
+def task(folder: Path, text: str) -> None:
+    lines(folder / "corpus.jsonl", [{"_id": "d1", "text": text}])
+    lines(folder / "queries.jsonl", [{"_id": "q1", "text": text.upper()}])
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+
+
+def test_what_is_named_after_another_language_is_left_out_and_counted(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    task(mine / "questions-en", "The ferry leaves at noon.")
+    task(mine / "questions-es", "El barco sale a mediodía.")
+    sts = "sentence1\tsentence2\tscore\nThe ferry leaves late.\tEl barco sale tarde.\t4\n"
+    (mine / "sts.en-es.test.tsv").write_text(sts)
+    lines(mine / "fr.jsonl", [{"id": "1", "text": "Le bateau part ce soir."}])
+    lines(mine / "texts.jsonl", TEXTS)
+    command = ["corpus", "build", str(tmp_path / "out"), "--languages=en,de", f"--from={mine}"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    corpus = Corpus.open(tmp_path / "out")
+    assert set(corpus.documents("questions")["lang"].to_pylist()) == {"en"}
+    assert corpus.graded().num_rows == 0
+    other = "not among the languages"
+    refused = corpus.about["refused"]["mine"].items()
+    assert {reason: count for reason, count in refused if reason.startswith("in ")} == {
+        f"in es (questions-es), {other}": 2,
+        f"in es (sts.en-es.test.tsv), {other}": 1,
+        f"in fr (fr.jsonl), {other}": 1,
+        f"in fr (texts.jsonl), {other}": 1,
+    }
+    assert f"left out of mine: 2 in es (questions-es), {other}" in " ".join(result.stderr.split())
+
+
+def test_files_that_are_all_in_other_languages_are_named(tmp_path: Path) -> None:
+    lines(tmp_path / "mine" / "texts.fr.jsonl", [{"id": "1", "text": "Le bateau part ce soir."}])
+    with pytest.raises(CorpusError, match=r"any in en; left out: 1 in fr \(texts\.fr\.jsonl\)"):
+        build(tmp_path / "out", ["en"], {}, [tmp_path / "mine"], Archives(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("sts.en-de.test", (["en", "de"], "test", "sts")),
+        ("questions-es", (["es"], None, "questions")),
+        ("sts.es-en.train", (["es", "en"], "train", "sts")),
+        ("es_texts", (["es"], None, "texts")),
+        ("is-it-de-or-not", (["de"], None, "is-it-or-not")),
+        ("my-texts", ([], None, "my-texts")),
+        ("how-to-de", (["de"], None, "how-to")),
+        ("a.pt-br.dev", (["pt-br"], "valid", "a")),
+        ("de", (["de"], None, "de")),
+        ("test", ([], "test", "test")),
+    ],
+)
+def test_a_name_gives_languages_and_split(name: str, found: tuple[list[str], str, str]) -> None:
+    assert names.read(name, ("en", "de", "pt-br")) == found
 
 
 def test_given_test_texts_are_not_in_training(tmp_path: Path) -> None:
