@@ -271,6 +271,8 @@ def test_workers_killed_after_the_grace_period_are_reaped(world: World, subreape
     try:
         wait_until(lambda: workers_of(service), "no worker is started")
         (worker,) = workers_of(service)
+        # Not before: the supervisor waits until it is a program of its own.
+        wait_until(lambda: b"worker" in Path(f"/proc/{worker}/cmdline").read_bytes(), "no program")
         os.kill(worker, signal.SIGSTOP)  # it does not end by itself
         assert service.stop() == 0
         assert "killed after the grace period" in service.log.read_text()
