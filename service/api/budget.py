@@ -8,12 +8,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.admission.loop_budget import LoopBudget
 from service.admission.loop_charge import Charge, over_capacity
 from service.api.gate import OverloadResponse
-from service.api.problems import answer_problem
+from service.api.problems import EMBEDDINGS, answer_problem
 from service.context import PROBES, context_of
 from service.errors import OverCapacity
 from service.observability.metered import Metered
 
-EVENTS, EMBEDDINGS, METRICS = "/v1/events", "/v1/embeddings", "/metrics"
+EVENTS, METRICS = "/v1/events", "/metrics"
 RECORDS = ("/v1/items/", "/v1/users/")
 MODELS, STATS = "/v2/models/", "/stats"
 CHARGED_LATER = frozenset({"events", "items", "embeddings"})  # when their body is here
@@ -44,6 +44,7 @@ class LoopBudgetMiddleware:
         """``others``: requests of no kind of their own, too."""
         self._app, self._budget, self._others = app, budget, others
         self._overload = OverloadResponse(over_capacity())
+        self._embeddings = OverloadResponse(over_capacity(), openai=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = kind_of(scope["path"]) if scope["type"] == "http" else None
@@ -72,4 +73,5 @@ class LoopBudgetMiddleware:
         if scope["path"].startswith(MODELS):
             await (await answer_problem(Request(scope), over_capacity()))(scope, receive, send)
             return
-        await self._overload.answer(context_of(scope), send)
+        overload = self._embeddings if scope["path"] == EMBEDDINGS else self._overload
+        await overload.answer(context_of(scope), send)

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from service.api.score_models import ProblemDocument
+
 MOST_TEXTS = 2048  # as OpenAI's
 MOST_IDS = 65_536  # token ids of a request
 MOST_SPANS = 2048
@@ -104,6 +106,27 @@ class EmbeddingsAnswer(BaseModel):
     data: list[Embedding]
     model: Annotated[str, Field(description="The encoder's name.")]
     usage: Usage
+
+
+class OpenAIError(BaseModel):
+    """What OpenAI's clients show."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: Annotated[str, Field(description="`detail`.")]
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    param: Annotated[str | None, Field(description="`field`.")]
+    code: Annotated[str, Field(description="The last part of `type`.", examples=["invalid-field"])]
+
+
+# In place, not by reference: the schema is a part of each response.
+Inlined = Annotated[OpenAIError, WithJsonSchema(OpenAIError.model_json_schema())]
+
+
+class EmbeddingsProblem(ProblemDocument):
+    """RFC 9457, as `application/problem+json`, and an error in OpenAI's form."""
+
+    error: Annotated[Inlined, Field(description="In OpenAI's form.")]
 
 
 REQUEST_EXAMPLES = {

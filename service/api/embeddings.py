@@ -12,14 +12,15 @@ from fastapi import FastAPI, Request, Response
 from numpy.typing import NDArray
 
 from service.api.body import deadline_seconds, read_body
-from service.api.budget import EMBEDDINGS
 from service.api.embedding_input import EmbeddingInput, read_input
 from service.api.embedding_models import (
     REQUEST_EXAMPLES,
     EmbeddingsAnswer,
+    EmbeddingsProblem,
     EmbeddingsRequest,
 )
 from service.api.openapi import problem
+from service.api.problems import EMBEDDINGS
 from service.api.score_models import REQUEST_HEADERS, deadline_header
 from service.context import RequestContext, context_of, priority_of
 from service.encoding.encoding import TextEncoding
@@ -32,6 +33,7 @@ from text.runtime.encoder import NOT_FINITE, Encoded, TextEncoder
 from text.runtime.errors import TextError
 
 JSON = "application/json"
+STATUSES = (400, 404, 413, 415, 422, 429, 500, 503, 504)  # of errors
 SLICE = 8192  # numbers written at a time, in less than a millisecond
 Vector = NDArray[np.float32]
 
@@ -43,7 +45,7 @@ def add_embeddings(app: FastAPI, encoding: TextEncoding, settings: Settings) -> 
         EMBEDDINGS,
         summary="Encode texts",
         response_model=EmbeddingsAnswer,
-        responses={status: problem() for status in (400, 404, 413, 415, 422, 429, 500, 503, 504)},
+        responses={status: problem(EmbeddingsProblem) for status in STATUSES},
         openapi_extra={
             "parameters": [*REQUEST_HEADERS, deadline_header(most_ms)],
             "requestBody": {

@@ -116,8 +116,11 @@ _kept_route = lru_cache(maxsize=256)(_route)  # clients ask for the same few aga
 class OverloadResponse:
     """A 429 as a problem document, rendered beforehand but for the request id."""
 
-    def __init__(self, error: ServiceError) -> None:
+    def __init__(self, error: ServiceError, *, openai: bool = False) -> None:
+        """``openai``: with the member ``error`` of its form."""
         problem = problem_of(error)
+        if openai:
+            problem = problem.with_openai_error()
         response = problem.response(MARK)
         self._slug, self._status = problem.slug, problem.status
         self._before, self._after = bytes(response.body).split(orjson.dumps(MARK))

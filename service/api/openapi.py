@@ -11,10 +11,10 @@ from service.api.problems import MEDIA_TYPE
 from service.api.score_models import ProblemDocument
 
 
-def problem() -> dict[str, Any]:
+def problem(document: type[ProblemDocument] = ProblemDocument) -> dict[str, Any]:
     return {
         "description": "A problem document (RFC 9457)",
-        "content": {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
+        "content": {MEDIA_TYPE: {"schema": document.model_json_schema()}},
     }
 
 

@@ -7,8 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.access.middleware import KEYLESS
+from service.api.embedding_models import EmbeddingsProblem
 from service.api.openapi import problem
-from service.api.problems import is_oip
+from service.api.problems import EMBEDDINGS, is_oip
+from service.api.score_models import ProblemDocument
 from service.context import PROBES
 from service.settings import Settings, api_keys
 
@@ -33,7 +35,8 @@ def _complete(document: dict[str, Any], oip_error: dict[str, Any], *, keys: bool
         bearer = {"type": "http", "scheme": "bearer", "description": "One of QIN_API_KEYS."}
         document.setdefault("components", {})["securitySchemes"] = {SCHEME: bearer}
     for path, operations in document["paths"].items():
-        refusal = oip_error if is_oip(path) else problem()
+        form = EmbeddingsProblem if path == EMBEDDINGS else ProblemDocument
+        refusal = oip_error if is_oip(path) else problem(form)
         for operation in operations.values():
             responses = operation["responses"]
             if path not in PROBES:

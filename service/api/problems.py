@@ -1,5 +1,7 @@
 """Turns exceptions into answers: RFC 9457 problem documents, or Open Inference Protocol errors.
 
+Documents of the route of embeddings have a member ``error`` in OpenAI's form, too.
+
 ``problem_of`` turns any exception into a problem; ``answer_problem`` is the one exception handler.
 """
 
@@ -24,9 +26,11 @@ from service.observability.logs import logger
 
 MEDIA_TYPE = "application/problem+json"
 OIP_ROOT = "/v2"
+EMBEDDINGS = "/v1/embeddings"
 FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
 USERS = "/v1/users/"
 NO_READING = "records are not read over HTTP; use python -m feature_store get-user STORE USER"
+NO_ENCODER = "only a service with an encoder (QIN_ENCODER) has this path, at its public port"
 SLUGS = tuple(dict.fromkeys([*(e.slug for e in tree()), *FRAMEWORK.values(), "http-error"]))
 
 
@@ -52,6 +56,17 @@ class Problem:
         }
         body = orjson.dumps(content)
         return Response(body, self.status, dict(self.headers), media_type=MEDIA_TYPE)
+
+    def with_openai_error(self) -> Problem:
+        """Add ``error``: what OpenAI's clients show."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        error = {
+            "message": self.detail,
+            "type": "rate_limit_error" if self.status == 429 else kind,
+            "param": self.members.get("field"),
+            "code": self.slug,
+        }
+        return replace(self, members={**self.members, "error": error})
 
     def oip_response(self) -> Response:
         """``{"error": "…"}``. What is wrong with a request is 400 in this protocol."""
@@ -105,8 +120,13 @@ async def answer_problem(request: Request, error: Exception) -> Response:
         if request.method in ("GET", "HEAD") and request.scope["path"].startswith(USERS):
             problem = replace(problem, detail=NO_READING)
     problem = replace(problem, headers=headers)
-    if is_oip(request.scope["path"]):
+    path = request.scope["path"]
+    if is_oip(path):
         return problem.oip_response()
+    if path == EMBEDDINGS:
+        if problem.slug == FRAMEWORK[404]:
+            problem = replace(problem, detail=NO_ENCODER)
+        problem = problem.with_openai_error()
     return problem.response(ctx.request_id)
 
 
