@@ -111,11 +111,13 @@ class TextTokenizer:
         tokenizer.train_from_iterator(texts, trainer)
         found = tokenizer.get_vocab_size()
         if found > vocabulary:  # the bytes and the special tokens
-            raise TokenizerError(f"{vocabulary} tokens are too few: take sizes.vocabulary={found}")
+            raise TokenizerError(
+                f"{vocabulary} tokens are too few: give --set sizes.vocabulary={found}"
+            )
         if found < vocabulary:
             raise TokenizerError(
                 f"the texts give {found} tokens of {vocabulary}: "
-                f"take a larger corpus or sizes.vocabulary={found}"
+                f"take a larger corpus or give --set sizes.vocabulary={found}"
             )
         tokenizer.post_processor = processors.RobertaProcessing(
             (SPECIAL[END], END), (SPECIAL[START], START), add_prefix_space=False

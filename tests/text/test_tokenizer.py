@@ -109,12 +109,14 @@ def test_pieces_of_a_word_have_its_number(tokenizer: TextTokenizer) -> None:
 
 
 def test_too_few_texts_for_the_vocabulary_are_named() -> None:
-    with pytest.raises(TokenizerError, match=r"larger corpus or sizes\.vocabulary="):
+    with pytest.raises(TokenizerError, match=r"larger corpus or give --set sizes\.vocabulary="):
         TextTokenizer.train(["a b"], 5000)
 
 
 def test_fewer_tokens_than_bytes_are_refused_with_the_least() -> None:
-    with pytest.raises(TokenizerError, match=r"200 tokens are too few: take sizes.vocabulary=261"):
+    with pytest.raises(
+        TokenizerError, match=r"200 tokens are too few: give --set sizes.vocabulary=261"
+    ):
         TextTokenizer.train(TEXTS, 200)
 
 

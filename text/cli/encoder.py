@@ -90,6 +90,7 @@ def fit(
     """Train an encoder: tokenizer, masked words, pairs, multi-task. A killed run is resumed."""
     from text.corpus.corpus import Corpus
     from text.encoder.distilled import CachedTeacher
+    from text.encoder.finished import is_finished
     from text.encoder.fit import fit as run
 
     with exit_on_error(), progress() as on_progress:
@@ -100,11 +101,14 @@ def fit(
         if teacher is not None:
             folder = teachers or out.parent / "teachers"
             cached = CachedTeacher(*_teacher(teacher), folder, on_progress)
+        is_repeated = is_finished(out)
         training = run(opened, recipe, out, on_progress, teacher=cached, start=start)
     if as_json:
         print(json.dumps(training))
     else:
-        screen.print(f"{out}: {', '.join(training['stages'])} done", markup=False)
+        done = f"{', '.join(training['stages']) or 'no stage'} done"
+        complete = "complete, nothing to do: " if is_repeated else ""
+        screen.print(f"{out}: {complete}{done}", markup=False)
 
 
 def _teacher(name: str) -> tuple[str, Candidate]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +35,8 @@ def sampled_texts(corpus: Corpus, seed: int) -> list[str]:
     for lang in corpus.languages:
         own = texts.filter(pc.equal(texts["lang"], lang))["text"].to_pylist()
         by_language.append([own[i] for i in generator.permutation(len(own))])
-    least = min(sum(map(len, own)) for own in by_language)
+    by_language = [own for own in by_language if own]
+    least = min((sum(map(len, own)) for own in by_language), default=0)
     chosen = []
     for own in by_language:
         taken = np.cumsum([len(text) for text in own])
@@ -91,20 +93,40 @@ def windows_of(tokens: Tokens, longest: int) -> tuple[Tokens, NDArray[np.int64]]
     return cut, np.asarray(owner, np.int64)
 
 
+class PairKind(NamedTuple):
+    """Pairs of one source, kind and languages: rows of the table; whether it is translations."""
+
+    rows: NDArray[np.int64]
+    is_parallel: bool
+
+
+def pair_kinds(pairs: pa.Table) -> list[PairKind]:
+    """Return the kinds of pairs that have enough groups, of a table of pairs."""
+    family, kinds = codes(pairs["group"]), []
+    for chosen in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
+        if len(np.unique(family[chosen])) >= LEAST:
+            row = pairs.slice(int(chosen[0]), 1).to_pylist()[0]
+            is_parallel = row["lang_a"] != row["lang_b"] and row["kind"] == "translation"
+            kinds.append(PairKind(chosen, is_parallel))
+    return kinds
+
+
 def pair_rows(corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> list[PairRows]:
     """Return training pairs by source, kind and languages; kinds of too few pairs are left out."""
     pairs = corpus.pairs(split="train")
     _, tokens, first, second = tokenised(pairs, tokenizer, longest)
     family = codes(pairs["group"])
-    rows = []
-    for chosen in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
-        row = pairs.slice(int(chosen[0]), 1).to_pylist()[0]
-        if len(np.unique(family[chosen])) >= LEAST:
-            is_parallel = row["lang_a"] != row["lang_b"] and row["kind"] == "translation"
-            rows.append(
-                PairRows(tokens, first[chosen], second[chosen], family[chosen], is_parallel)
-            )
-    return rows
+    return [
+        PairRows(tokens, first[chosen], second[chosen], family[chosen], is_parallel)
+        for chosen, is_parallel in pair_kinds(pairs)
+    ]
+
+
+def graded_kinds(graded: pa.Table) -> list[NDArray[np.int64]]:
+    """Return the rows of graded pairs by languages, of those with different scores."""
+    scores = graded["score"].to_numpy().astype(np.float32)
+    kinds = _kinds(graded, ("lang_a", "lang_b"))
+    return [chosen for chosen in kinds if len(np.unique(scores[chosen])) > 1]
 
 
 def graded_rows(corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> list[GradedRows]:
@@ -114,9 +136,23 @@ def graded_rows(corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> list[
     scores = graded["score"].to_numpy().astype(np.float32)
     return [
         GradedRows(tokens, first[chosen], second[chosen], scores[chosen])
-        for chosen in _kinds(graded, ("lang_a", "lang_b"))
-        if len(np.unique(scores[chosen])) > 1
+        for chosen in graded_kinds(graded)
     ]
+
+
+def query_kinds(corpus: Corpus, recipe: MultiTask, seed: int) -> list[pa.Table]:
+    """Return training queries (titles, keywords, pairs of one language) by kind: at most
+    ``recipe.queries`` of each, of kinds that have enough groups.
+    """
+    pairs = corpus.pairs(split="train")
+    pairs = pairs.filter(pc.not_equal(pairs["kind"], "translation"))
+    kinds: list[pa.Table] = []
+    for own in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
+        chosen = generator_of(seed, "queries", len(kinds)).permutation(own)[: recipe.queries]
+        kind = pairs.take(np.sort(chosen))
+        if len(np.unique(codes(kind["group"]))) >= LEAST:
+            kinds.append(kind)
+    return kinds
 
 
 def query_rows(
@@ -127,19 +163,13 @@ def query_rows(
     seed: int,
     on_progress: OnProgress = no_progress,
 ) -> list[QueryRows]:
-    """Return training queries (titles, keywords, pairs of one language) with hard negatives:
-    passages with the same label that are near by the network's own vectors.
+    """Return training queries with hard negatives: passages with the same label that are near by
+    the network's own vectors.
     """
-    pairs = corpus.pairs(split="train")
-    pairs = pairs.filter(pc.not_equal(pairs["kind"], "translation"))
     rows: list[QueryRows] = []
-    for own in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
-        chosen = generator_of(seed, "queries", len(rows)).permutation(own)[: recipe.queries]
-        kind = pairs.take(np.sort(chosen))
+    for kind in query_kinds(corpus, recipe, seed):
         _, tokens, first, second = tokenised(kind, tokenizer, recipe.longest)
         family = codes(kind["group"])
-        if len(np.unique(family)) < LEAST:
-            continue
         vectors = embed(network, tokens, on_progress)
         negatives = mine(vectors, first, second, family, codes(kind["label"]))
         rows.append(QueryRows(tokens, first, second, negatives, family))

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from text.corpus.corpus import Corpus
-from text.encoder import checkpoint, data
+from text.encoder import checkpoint, data, finished, requirements
 from text.encoder.distilled import Teacher
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.preparation import Preparation
@@ -45,14 +45,24 @@ def fit(
 
     ``teacher``: what stage ``distilled`` learns from, if the recipe has steps of it.
     ``start``: checkpoint whose weights and tokenizer are the first; its stages are not repeated.
-    A killed run is resumed, with the same weights in the end. Raises RunError, and
-    CheckpointError where ``out`` holds other files or ``start`` is none.
+    A killed run is resumed, with the same weights in the end; a finished one is left as it is.
+    Raises RunError before the first step where ``out`` holds another run's checkpoint or the corpus
+    lacks what a stage needs, and CheckpointError where ``out`` holds other files or ``start`` is
+    none.
     """
     check_out(out)
-    check_precision(recipe)
     _check_teacher(recipe, teacher)
     began = None if start is None else Start.read(start, recipe)
-    kept = claimed(out.with_name(f".{out.name}.run"), _identity(corpus, recipe, teacher, began))
+    run_folder = out.with_name(f".{out.name}.run")
+    identity = _identity(corpus, recipe, teacher, began)
+    if finished.is_finished(out):
+        training = finished.read(out, _described(corpus, recipe, teacher, began))
+        if _identity_of(run_folder) == identity:  # killed before it was deleted
+            shutil.rmtree(run_folder)
+        return training
+    check_precision(recipe)
+    requirements.check(corpus, recipe, began.stages if began else ())
+    kept = claimed(run_folder, identity)
     with _deleted_if_untrained(kept):
         tokenizer = began.tokenizer if began else _tokenizer(corpus, recipe, kept, on_progress)
         network, head = _untrained(recipe)
@@ -104,6 +114,11 @@ def _identity(corpus: Corpus, recipe: Recipe, teacher: Teacher | None, began: St
     """Return what the weights of a run follow from."""
     name, digest = teacher.name if teacher else "", began.digest if began else ""
     return f"{recipe.model_dump_json()} {corpus.digest} {name} {digest}"
+
+
+def _identity_of(kept: Path) -> str | None:
+    file = kept / IDENTITY
+    return file.read_text() if file.exists() else None
 
 
 def _untrained(recipe: Recipe) -> tuple[JinaBert, MaskedLanguageHead]:

