@@ -50,10 +50,12 @@ def content_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         FEATURE: pa.array(random.normal(size=(200, SIZE)).tolist()),
     }
     pq.write_table(pa.table(columns), folder / "items.parquet")
-    plain = TextEncoder(build(checkpoint, folder, version="plain"))
+    plain = TextEncoder(build(checkpoint, folder, version="plain", longest=small.LONGEST))
     opened = ItemTexts(folder / "items.parquet", (), ["image", FEATURE])
     (folder / "map.npz").write_bytes(fit(plain, opened, FEATURE, into=FEATURE).encoded())
-    return build(checkpoint, folder, version="words-2", content=folder / "map.npz").path
+    return build(
+        checkpoint, folder, version="words-2", content=folder / "map.npz", longest=small.LONGEST
+    ).path
 
 
 @pytest.fixture(scope="session")
