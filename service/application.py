@@ -59,6 +59,7 @@ async def build_application(
     repository = ModelRepository(settings.bundle)
     if not repository.versions():
         raise BundleError(repository.nothing())
+    await asyncio.to_thread(_check_encoder, settings)
     make_private(settings.private, "QIN_PRIVATE")  # the tables may be below it
     if settings.table_folder is not None:
         check_shared(settings.table_folder)
@@ -183,6 +184,14 @@ def _traces(settings: Settings) -> Traces | None:
     from service.observability.tracing import Traces
 
     return Traces.to(settings.trace_url, settings)
+
+
+def _check_encoder(settings: Settings) -> None:
+    """Raise BundleError where there is no encoder at all, before models are copied."""
+    if settings.encoder is not None:
+        from service.encoding.repository import EncoderRepository
+
+        EncoderRepository(settings.encoder).find(None)
 
 
 def _encoding(

@@ -91,8 +91,9 @@ class ItemTexts:
         about = content.about
         feature = self._features.get(about.feature)
         if not isinstance(feature, Dense) or feature.size != about.size:
-            what = f"{about.feature} of {about.size} numbers"
-            raise InvalidField.of(first, detail=f"the encoder is for {what}, which items lack")
+            there = f"which has {feature.size} here" if isinstance(feature, Dense) else ""
+            what = f"{about.feature} of {about.size} numbers, {there or 'which items lack'}"
+            raise InvalidField.of(first, detail=f"the encoder is for {what}")
         if about.feature in values:
             detail = f"made of {' and '.join(given)}: leave it out, or leave those out"
             raise InvalidField.of(about.feature, detail=detail)

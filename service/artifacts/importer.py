@@ -69,6 +69,7 @@ class BundleKind(Generic[M, B]):
     parse: Callable[[Path, bytes], M]  # a manifest, of the folder that is imported
     make: Callable[[Path, M], B]  # of a copy whose files have just been checked
     open: Callable[[Path], B]  # an existing copy: checks its files
+    remedy: str = REBUILD
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,14 @@ def import_kind(
     kind: BundleKind[M, B], folder: Path, copies: LocalCopies, policy: ImportPolicy
 ) -> tuple[B, Copy, str | None]:
     """Copy a bundle of any kind: return it, its copy and the fingerprint of its signer."""
+    remedy = kind.remedy
     with _opened_folder(folder) as descriptor:
-        content = _read(folder, descriptor, MANIFEST, MOST_MANIFEST_BYTES)
+        content = _read(folder, descriptor, MANIFEST, MOST_MANIFEST_BYTES, remedy)
         copy = Copy(version=folder.name, digest=hashlib.sha256(content).hexdigest())
         copies.check_known(copy)
-        names = _names(folder, descriptor)
+        names = _names(folder, descriptor, remedy)
         signature = (
-            _read(folder, descriptor, SIGNATURE, MOST_SIGNATURE_BYTES)
+            _read(folder, descriptor, SIGNATURE, MOST_SIGNATURE_BYTES, remedy)
             if SIGNATURE in names
             else None
         )
@@ -119,9 +121,9 @@ def import_kind(
             with copies.incoming(copy.version) as target:
                 (target / MANIFEST).write_bytes(content)
                 manifest = kind.parse(target, content)
-                _check(folder, manifest, names, policy)
+                _check(folder, manifest, names, policy, remedy)
                 for name, record in manifest.files.items():
-                    _copy_file(folder, descriptor, name, record, target / name)
+                    _copy_file(folder, descriptor, name, record, target / name, remedy)
                 if signature is not None:
                     (target / SIGNATURE).write_bytes(signature)
                 bundle = kind.make(copies.adopt(target, copy.digest), manifest)
@@ -151,16 +153,18 @@ def _opened_copy(folder: Path, policy: ImportPolicy) -> Bundle:
     return bundle
 
 
-def _check(folder: Path, manifest: Listed, names: set[str], policy: ImportPolicy) -> None:
+def _check(
+    folder: Path, manifest: Listed, names: set[str], policy: ImportPolicy, remedy: str
+) -> None:
     expected = {MANIFEST, *manifest.files}
     missing = sorted(expected - names)
     if missing:
-        raise BundleError(f"{folder / missing[0]}: not found; {REBUILD}")
+        raise BundleError(f"{folder / missing[0]}: not found; {remedy}")
     surplus = sorted(names - expected - {SIGNATURE})
     if surplus:
         raise BundleError(
             f"{folder / surplus[0]}: not in the manifest, and a bundle holds nothing else; "
-            f"remove it, or {REBUILD}"
+            f"remove it, or {remedy}"
         )
     size = sum(record.size for record in manifest.files.values())
     if size > policy.most_bytes:
@@ -182,12 +186,12 @@ def _check_schema(folder: Path, manifest: Manifest, policy: ImportPolicy) -> Non
         )
 
 
-def _names(folder: Path, descriptor: int) -> set[str]:
+def _names(folder: Path, descriptor: int, remedy: str) -> set[str]:
     """List the open folder. BundleError if it holds more than any bundle."""
     with os.scandir(descriptor) as entries:
         names = {entry.name for entry in islice(entries, MOST_NAMES + 1)}
     if len(names) > MOST_NAMES:
-        raise BundleError(f"{folder}: holds more than {MOST_NAMES:,} files; {REBUILD}")
+        raise BundleError(f"{folder}: holds more than {MOST_NAMES:,} files; {remedy}")
     return names
 
 
@@ -208,30 +212,37 @@ def _opened_folder(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _opened_file(folder: Path, descriptor: int, name: str) -> Iterator[tuple[int, int]]:
+def _opened_file(
+    folder: Path, descriptor: int, name: str, remedy: str
+) -> Iterator[tuple[int, int]]:
     """Open a plain file without other hard links. Yields descriptor and size."""
     file = folder / name
     with ExitStack() as stack:
         try:
             opened, found = stack.enter_context(plain_files.opened(file, descriptor))
         except FileNotFoundError:
-            raise BundleError(f"{file}: not found; {REBUILD}") from None
+            raise BundleError(f"{file}: not found; {remedy}") from None
         if found.st_nlink != 1:
             raise BundleError(f"{file}: a hard link, through which it could be changed; {COPY_IT}")
         yield opened, found.st_size
 
 
-def _read(folder: Path, descriptor: int, name: str, most: int) -> bytes:
-    with _opened_file(folder, descriptor, name) as (opened, size):
+def _read(folder: Path, descriptor: int, name: str, most: int, remedy: str) -> bytes:
+    with _opened_file(folder, descriptor, name, remedy) as (opened, size):
         return plain_files.read_opened(folder / name, opened, size, most)
 
 
-def _copy_file(folder: Path, descriptor: int, name: str, record: FileRecord, target: Path) -> None:
+def _copy_file(
+    folder: Path, descriptor: int, name: str, record: FileRecord, target: Path, remedy: str
+) -> None:
     """Copy exactly ``record.size`` bytes and compare them with ``record.sha256``."""
-    with _opened_file(folder, descriptor, name) as (opened, size), target.open("xb") as copy:
+    with (
+        _opened_file(folder, descriptor, name, remedy) as (opened, size),
+        target.open("xb") as copy,
+    ):
         if size != record.size:
             raise BundleError(
-                f"{folder / name}: {size} bytes, and the manifest says {record.size}; {REBUILD}"
+                f"{folder / name}: {size} bytes, and the manifest says {record.size}; {remedy}"
             )
         digest, left = hashlib.sha256(), size
         while left and (piece := os.read(opened, min(PIECE, left))):
@@ -241,5 +252,5 @@ def _copy_file(folder: Path, descriptor: int, name: str, record: FileRecord, tar
     if left or digest.hexdigest() != record.sha256:
         raise BundleError(
             f"{folder / name}: sha-256 {digest.hexdigest()[:16]}…, and the manifest says "
-            f"{record.sha256[:16]}…; {REBUILD}"
+            f"{record.sha256[:16]}…; {remedy}"
         )

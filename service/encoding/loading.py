@@ -27,7 +27,7 @@ from text.runtime.golden import GoldenTexts
 from text.runtime.manifest import GOLDEN
 
 WARMING = 8  # golden texts that are encoded in this process, the shortest
-KIND = BundleKind(parse_manifest, EncoderBundle, EncoderBundle.open)
+KIND = BundleKind(parse_manifest, EncoderBundle, EncoderBundle.open, REBUILD)
 
 
 class Run(Protocol):

@@ -49,6 +49,10 @@ class EncoderRepository:
         """The folder that holds the bundles."""
         return self.path.resolve().parent if self.single else self.path
 
+    @property
+    def _build(self) -> str:
+        return f"`python -m text build CHECKPOINT --out {self.encoders}` makes one"
+
     def find(self, content: str | None) -> FoundEncoder:
         """Return the newest bundle whose contents have this digest; None: the newest of all.
 
@@ -60,16 +64,15 @@ class EncoderRepository:
                 manifest = plain_files.read(folder / MANIFEST, MOST_MANIFEST_BYTES)
                 found.append(FoundEncoder(folder, parse_manifest(folder, manifest)))
             except FileNotFoundError:
-                faults.append(f"{folder / MANIFEST}: not found")
+                faults.append(f"{folder / MANIFEST}: not found; {self._build}")
             except BundleError as error:
                 faults.append(str(error))
         fitting = [one for one in found if content in (None, one.content)]
         if fitting:
             return max(fitting, key=lambda one: (one.manifest.created, one.manifest.version))
         if not found:
-            reason = faults[0] if faults else "holds no encoder bundle"
-            where = "" if faults else f"{self.path}: "
-            raise BundleError(f"{where}{reason}; build one with `python -m text build`")
+            nothing = f"{self.path}: holds no encoder bundle (QIN_ENCODER); {self._build}"
+            raise BundleError(faults[0] if faults else nothing)
         there = ", ".join(
             f"{one.manifest.version} ({one.content or 'no map'})"
             for one in sorted(found, key=lambda one: one.manifest.version)
@@ -93,7 +96,7 @@ class EncoderRepository:
                     ),
                 )
         except FileNotFoundError:
-            raise BundleError(f"{self.path}: not found (QIN_ENCODER)") from None
+            raise BundleError(f"{self.path}: not found (QIN_ENCODER); {self._build}") from None
         except OSError as error:
             raise BundleError(f"{self.path}: cannot be read: {error.strerror}") from error
         return [self.path / name for name in names]

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from model_export.bundle.bundle import digest
 from model_export.bundle.errors import BundleError
 from model_export.bundle.signature import PublicKeys, sign
+from service.application import build_application
 from service.artifacts.importer import ImportPolicy
 from service.encoding.loading import EncoderLoader
 from service.errors import ModelFault, NotReady
@@ -149,3 +150,55 @@ async def test_versions_that_need_the_same_encoder_share_it_and_it_is_freed_with
         assert loader.loaded == 1
         listed = await state.manager.catalog.listing()
         assert [each["encoder"] for each in listed] == [{"version": "words-1", "content": None}]
+
+
+FAULTS = {
+    "a file less": "encoder.weights: not found; ",
+    "a file more": "extra: not in the manifest",
+    "another size": "tokenizer.json: ",
+    "another content": "encoder.weights: sha-256",
+    "no manifest": "holds no encoder bundle|manifest.json: not found",
+    "not JSON": "manifest.json: not JSON",
+    "a model": "not of an encoder bundle, but of another kind",
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+@pytest.mark.parametrize("single", [True, False], ids=["bundle", "folder"])
+def test_what_is_no_encoder_names_the_command_that_makes_one(
+    copied: Path, tmp_path: Path, case: str, single: bool
+) -> None:
+    weights = copied / "encoder.weights"
+    match case:
+        case "a file less":
+            weights.unlink()
+        case "a file more":
+            (copied / "extra").touch()
+        case "another size":
+            (copied / "tokenizer.json").write_text("{}")
+        case "another content":
+            weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+        case "no manifest":
+            (copied / MANIFEST).unlink()
+        case "not JSON":
+            (copied / MANIFEST).write_text("{")
+        case "a model":
+            (copied / MANIFEST).write_text('{"format": 2}')
+    with pytest.raises(BundleError, match=FAULTS[case]) as refused:
+        load(copied if single else copied.parent, tmp_path / "private")
+    assert str(refused.value).count("`python -m text build") == 1
+    assert "model_export" not in str(refused.value)
+
+
+def test_a_wrong_encoder_is_reported_before_models_are_copied(world: World, tmp_path: Path) -> None:
+    wrong, private = tmp_path / "nope", tmp_path / "private"
+    settings = Settings(bundle=world.models, store=world.store, encoder=wrong, private=private)
+
+    async def opening() -> None:
+        async with build_application(settings):
+            pass
+
+    fault = rf"^{wrong}: not found \(QIN_ENCODER\); `python -m text build CHECKPOINT --out {wrong}`"
+    with pytest.raises(BundleError, match=fault):
+        asyncio.run(opening())
+    assert not list(private.glob("**/manifest.json"))
