@@ -120,6 +120,17 @@ def test_what_evaluate_cannot_read_or_write_is_named_before_it_encodes(
     assert "nowhere: no corpus" in said("evaluate", checkpoint, tmp_path / "nowhere")
 
 
+def test_paths_that_are_no_corpus_or_checkpoint_are_named(corpus: Corpus, tmp_path: Path) -> None:
+    table = corpus.folder / "texts.parquet"
+    line = said("fit", table, f"--out={tmp_path / 'out'}")
+    assert line == f"{table}: not a folder; give the corpus's folder"
+    imported = (f"--out={tmp_path / 'out'}",)
+    line = said("import-jina", table, *imported)
+    assert line == f"{table}: not a folder; give a published checkpoint's"
+    line = said("import-jina", corpus.folder, *imported)
+    assert line.startswith(f"{corpus.folder}: not a checkpoint's folder: neither config.json nor")
+
+
 def test_a_corpus_without_items_of_the_tasks_is_named(
     checkpoint: Path, corpus: Corpus, tmp_path: Path
 ) -> None:

@@ -38,6 +38,10 @@ def fit(
     inputs |= {name: items.size(name) for name in items.given if name != into}
     if len(inputs) > MOST_GIVEN + 1:
         raise DataFileError(f"{len(inputs) - 1} columns of given vectors, at most {MOST_GIVEN}")
+    width = sum(inputs.values())
+    if not into and size and size > width:  # as Components, without the items
+        why = f"the vectors vary in at most {width} directions, and {size} are asked for"
+        raise DataFileError(f"--size {size}: {why}")
     seen = SeenItems(inputs, items.size(into) if into else 0)
     for batch in items.batches(BATCH):
         encoded = encode(encoder, batch)

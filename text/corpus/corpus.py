@@ -62,6 +62,8 @@ class Corpus:
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Open a folder that ``corpus build`` wrote. Raises CorpusError."""
+        if folder.is_file():
+            raise CorpusError(f"{folder}: not a folder; give the corpus's folder")
         try:
             about = orjson.loads((folder / FILE).read_bytes())
         except FileNotFoundError:

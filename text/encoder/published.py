@@ -28,6 +28,7 @@ from text.encoder.published_tokenizer import read_tokenizer
 from text.encoder.sizes import EncoderSizes, Variant, vocabulary_fault
 from text.encoder.weights import (
     AGAIN,
+    FILES,
     Weights,
     is_there,
     one_line,
@@ -76,6 +77,14 @@ class Published:
 
 def read(folder: Path) -> Published:
     """Read a folder. Raises CheckpointError naming file, fault and remedy, in one line."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: not a folder; give a published checkpoint's")
+    names = [path.name for path in folder.iterdir()]
+    if not any(name.startswith((CONFIG, MODULES, *FILES)) for name in names):
+        raise CheckpointError(
+            f"{folder}: not a checkpoint's folder: neither {CONFIG} nor weights; give the folder "
+            "that a download has them in"
+        )
     try:
         return _read(folder)
     except CheckpointError as error:  # which quotes names and values of the files

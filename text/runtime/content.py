@@ -29,6 +29,7 @@ TEXT = "text"  # modality
 MOST_BYTES = 64 << 20
 DIGITS = 16  # of a content digest
 REFIT = "fit it again with `python -m text content fit`"
+ZIP = b"PK"  # that an .npz begins with
 UNREADABLE = (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile, ZlibError)
 Floats = NDArray[np.float64]
 Size = Annotated[int, Field(ge=1, le=16_384)]
@@ -148,9 +149,12 @@ class ContentMap:
     def load(cls, path: Path) -> ContentMap:
         """Read a map within bounds. Raises BundleError."""
         try:
+            content = plain_files.read(path, MOST_BYTES)
+            if not content.startswith(ZIP):
+                raise BundleError(f"{path}: not a content map: no npz file; {REFIT}")
             names = ("about", "weights", "biases", "mean", "scale")
             arrays = npz.read(path, names, MOST_BYTES)
-            digest = hashlib.sha256(plain_files.read(path, MOST_BYTES)).hexdigest()
+            digest = hashlib.sha256(content).hexdigest()
             return cls._of(arrays, digest)
         except ValidationError as error:
             raise BundleError(f"{path}: {worded(error)[:400]}; {REFIT}") from None

@@ -94,6 +94,11 @@ def test_a_map_is_the_same_bytes_and_is_read_again(
     (tmp_path / "cut.npz").write_bytes(again[:-9])
     with pytest.raises(BundleError, match=r"cut.npz: not a content map.+content fit"):
         ContentMap.load(tmp_path / "cut.npz")
+    (tmp_path / "text.npz").write_text("x")
+    with pytest.raises(
+        BundleError, match=r"text.npz: not a content map: no npz file; fit it again"
+    ):
+        ContentMap.load(tmp_path / "text.npz")
     with pytest.raises(BundleError, match=r"none.npz: .+No such file"):
         ContentMap.load(tmp_path / "none.npz")
 
@@ -108,8 +113,10 @@ def test_the_largest_part_among_what_an_item_has_is_taken(content: ContentMap) -
 def test_what_cannot_be_fitted_is_named(
     encoder: TextEncoder, catalogue: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataFileError, match="--size 25: the vectors vary in"):
-        fit(encoder, ItemTexts(catalogue, (), ()), FEATURE, size=25)
+    encoded: list[int] = []
+    with pytest.raises(DataFileError, match="--size 25: the vectors vary in at most 24 directions"):
+        fit(encoder, ItemTexts(catalogue, (), ()), FEATURE, size=25, advance=encoded.append)
+    assert not encoded
     few = pq.read_table(catalogue).slice(0, 40)
     pq.write_table(few, tmp_path / "few.parquet")
     with pytest.raises(DataFileError, match="items have texts and the numbers to fit to, 60"):
