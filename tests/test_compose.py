@@ -76,6 +76,7 @@ def test_both_come_up_with_what_it_tells_them(tmp_path: Path) -> None:
             "QIN_PRIVATE": str(tmp_path / "private"),
             "QIN_WORKERS": "2",
             "QIN_TABLE_FOLDER": str(tmp_path / "tables"),
+            "QIN_ENCODER": "",
             **{name: VARIABLES[name] for name in ACCESS},
         }
         assert here.keys() == VARIABLES.keys()

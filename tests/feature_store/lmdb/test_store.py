@@ -205,7 +205,7 @@ async def test_a_numeric_store_is_recorded_as_earlier_releases_do(path: Path) ->
 @pytest.mark.parametrize(
     ("key", "value", "error", "reason"),
     [
-        (b"format", b"9", StoreMismatch, "store format 9, newer than this program's 8"),
+        (b"format", b"17", StoreMismatch, "store format 17, newer than this program's 16"),
         (b"format", b"2", StoreCorrupt, "key of its text ids is damaged"),
         (b"format", b"4", StoreCorrupt, "key of its text ids is damaged"),
         (b"format", b"one", StoreCorrupt, "format record is damaged"),

@@ -175,7 +175,7 @@ async def test_a_history_with_what_is_no_id_says_so(
 @pytest.mark.parametrize(
     ("field", "value", "error", "reason"),
     [
-        ("format", "9", StoreMismatch, "store format 9, newer"),
+        ("format", "17", StoreMismatch, "store format 17, newer"),
         ("format", "two", StoreCorrupt, "format record is damaged"),
         ("schema", "name: 3", StoreCorrupt, "schema record is damaged"),
         ("partitions", "many", StoreCorrupt, "partition count is damaged"),

@@ -218,7 +218,7 @@ async def test_the_document_describes_ids_as_texts(mapped: MappedWorld) -> None:
     text = {"type": "string", "minLength": 1, "maxLength": 128}
     properties = request["schema"]["properties"]
     assert text.items() <= properties["user_id"].items()
-    assert properties["candidates"]["items"] == text
+    assert properties["candidates"]["items"]["anyOf"][0] == text
     assert properties["history"]["anyOf"][0]["items"] == text
     schemas = document["components"]["schemas"]
     answer = schemas["ScoreAnswer"]["properties"]

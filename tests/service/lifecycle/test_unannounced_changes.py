@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from feature_store import connect
+from feature_store.contents import Origin
 from feature_store.contract import Changes, Ids, ItemRows
 from feature_store.errors import StoreRefused, StoreUnavailable
 from feature_store.lmdb.change_log import ChangeLog
@@ -131,7 +132,9 @@ async def test_this_process_does_not_answer_from_what_it_tried_to_change(
     before = await score(state, item)
     after = small_world
 
-    async def written_but_untold(item_id: int, change: Callable[[ItemRows], None]) -> bool:
+    async def written_but_untold(
+        item_id: int, change: Callable[[ItemRows], None], origin: Origin | None
+    ) -> bool:
         nonlocal after
         after = await silently(small_world, item_id, monkeypatch)
         raise error
