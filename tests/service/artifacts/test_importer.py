@@ -27,7 +27,9 @@ def copies(tmp_path: Path, world: World) -> LocalCopies:
 def test_a_full_disk_is_a_refusal_that_leaves_nothing(
     copies: LocalCopies, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(folder: Path, descriptor: int, name: str, record: object, target: Path) -> None:
+    def full(
+        folder: Path, descriptor: int, name: str, record: object, target: Path, remedy: str
+    ) -> None:
         target.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
