@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
-from heapq import nlargest
-from itertools import islice
 from pathlib import Path
 
 from model_export.bundle.bundle import check_file, read_manifest
 from model_export.bundle.errors import BundleError
-from model_export.bundle.manifest import MANIFEST, VERSION_PATTERN
+from model_export.bundle.manifest import MANIFEST
 from service.artifacts.arrival import ArrivalTracker, FoundBundle
+from service.artifacts.version_folders import version_folders
 
-MOST_ENTRIES = 100_000  # of the folder that are read, in directory order
-MOST_VERSIONS = 10_000  # of these that are opened: the last ones by name
+MOST_VERSIONS = 10_000  # that are opened: the last ones by name
 
 
 class ModelRepository:
@@ -87,30 +84,9 @@ class ModelRepository:
         if self.single:
             return [self.path.resolve()]
         try:
-            with os.scandir(self.path) as entries:
-                names = nlargest(
-                    MOST_VERSIONS,
-                    (
-                        entry.name
-                        for entry in islice(entries, MOST_ENTRIES)
-                        if re.fullmatch(VERSION_PATTERN, entry.name) and _is_folder(entry)
-                    ),
-                )
+            return version_folders(self.path, MOST_VERSIONS)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        except OSError as error:
-            raise BundleError(
-                f"{self.path}: cannot be read: {error.strerror}; let uid {os.geteuid()} read it"
-            ) from error
-        return [self.path / name for name in sorted(names)]
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one, which is then refused with a message."""
-    try:
-        return entry.is_dir()
-    except OSError:  # a loop of links, or no permission
-        return False
 
 
 def age(found: FoundBundle) -> tuple[float, str]:

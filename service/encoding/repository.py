@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
-from heapq import nlargest
-from itertools import islice
 from pathlib import Path
 
 from model_export.bundle import plain_files
 from model_export.bundle.errors import BundleError
-from model_export.bundle.manifest import MOST_MANIFEST_BYTES, VERSION_PATTERN
+from model_export.bundle.manifest import MOST_MANIFEST_BYTES
+from service.artifacts.version_folders import version_folders
 from text.runtime.bundle import parse_manifest
 from text.runtime.manifest import MANIFEST, EncoderManifest
 
-MOST_ENTRIES = 10_000  # of the folder that are read
-MOST_VERSIONS = 1_000  # of these that are opened: the last ones by name
+MOST_VERSIONS = 1_000  # that are opened: the last ones by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +83,6 @@ class EncoderRepository:
         if self.single:
             return [self.path.resolve()]
         try:
-            with os.scandir(self.path) as entries:
-                names = nlargest(
-                    MOST_VERSIONS,
-                    (
-                        entry.name
-                        for entry in islice(entries, MOST_ENTRIES)
-                        if re.fullmatch(VERSION_PATTERN, entry.name) and entry.is_dir()
-                    ),
-                )
-        except FileNotFoundError:
+            return version_folders(self.path, MOST_VERSIONS)
+        except (FileNotFoundError, NotADirectoryError):
             raise BundleError(f"{self.path}: not found (QIN_ENCODER); {self._build}") from None
-        except OSError as error:
-            raise BundleError(f"{self.path}: cannot be read: {error.strerror}") from error
-        return [self.path / name for name in names]

@@ -64,6 +64,7 @@ def test_incomplete_and_damaged_bundles_are_passed_over(folder: Path, tmp_path: 
     shutil.copytree(folder / "two", encoders / "two")
     (encoders / "two" / "manifest.json").write_text("{}")
     (encoders / ".hidden").mkdir()
+    (encoders / "loop").symlink_to("loop")
     assert EncoderRepository(encoders).find(None).manifest.version == "one"
     shutil.rmtree(encoders / "one")
     with pytest.raises(BundleError, match=r"manifest\.json: not"):
