@@ -48,7 +48,7 @@ def contents(
 ) -> Contents:
     """Make an arm's contents; ``planted`` (W + C, size) are what the ceiling knows.
 
-    Whatever is fitted is fitted to warm items and their first language alone. ``folder`` keeps the
+    Components and maps are fitted to warm items in the first language alone. ``folder`` keeps the
     table that a map is fitted to. Raises ValueError, DataFileError.
     """
     warm, size = len(texts.warm), planted.shape[1]
