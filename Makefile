@@ -82,7 +82,7 @@ $(PLAIN)/config.json: | $(DATA)/user_info.parquet
 $(COMPARED): | $(CHECKPOINT)/config.json $(PLAIN)/config.json
 	$(py) -m training compare $(CHECKPOINT) $(PLAIN) $(DATA) > $@.partial && mv $@.partial $@
 
-demo-text: setup $(TEXT)/models/words/manifest.json  ## train a text encoder and a model on packages with real words; serve both, put items in by German texts and score them (an hour, most of it training)
+demo-text: setup $(TEXT)/models/words/manifest.json  ## train a text encoder and a model on packages with real words; serve both, put items in by German texts and score them (most of the time is for training)
 	$(py) -m feature_store load lmdb://$(TEXT)/store --schema $(TEXT)/data/schema.yaml \
 	  --items $(contents) --items $(TEXT)/data/item_feature.parquet \
 	  --histories $(TEXT)/data/valid.parquet --histories $(TEXT)/data/test.parquet
