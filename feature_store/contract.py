@@ -188,7 +188,7 @@ class FeatureStore(Protocol):
         """Describe why a user's record is CORRUPT or STALE; None if it is sound or missing."""
 
     async def refresh_schema(self) -> FeatureSchema:
-        """Read the recorded schema again: a load may have added user features."""
+        """Read the recorded schema again: a load may have added user features or texts."""
 
     async def items(self, item_ids: Ids) -> ItemBatch:
         """Return records of these items, in one round trip where the backend can."""

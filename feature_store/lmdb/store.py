@@ -93,9 +93,7 @@ class LmdbStore:
             version, text, key = found
             recorded = None if version is None or text is None else parse(place, version, text)
             chosen = settled(place, recorded, schema, create=create)
-            for name, is_kept in ((USERS, chosen.user), (DESCRIPTIONS, chosen.descriptions)):
-                if is_kept and name not in environment.db:
-                    environment.open_later(name, create=create_now)
+            _open_kept(environment, chosen, create=create_now)
             ids = settled_ids(place, version, key, options.ids)
             return cls(environment, chosen, ids, options, found)
         except BaseException:
@@ -225,8 +223,7 @@ class LmdbStore:
         place, [version, text, _] = str(self._env().path), _read_record(self._env())
         if version is not None and text is not None:
             recorded = await asyncio.to_thread(parse, place, version, text)
-            if USERS not in self._env().db:
-                await asyncio.to_thread(self._env().open_later, USERS, create=False)
+            await asyncio.to_thread(_open_kept, self._env(), recorded, create=False)
             self.schema = settled(place, recorded, self.schema, create=False)
             self._users.adopt(self.schema)
         return self.schema
@@ -352,6 +349,13 @@ class LmdbStore:
     async def _write(self, change: Callable[[Txn], T]) -> T:
         self._env()
         return await self._writer.write(change)
+
+
+def _open_kept(environment: LmdbEnvironment, schema: FeatureSchema, *, create: bool) -> None:
+    """Open the databases of what a store with this schema keeps, unless they are open."""
+    for name, is_kept in ((USERS, schema.user), (DESCRIPTIONS, schema.descriptions)):
+        if is_kept and name not in environment.db:
+            environment.open_later(name, create=create)
 
 
 def _read_record(environment: LmdbEnvironment) -> list[bytes | None]:

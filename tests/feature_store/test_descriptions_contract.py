@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,6 +17,17 @@ from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.stores import connect
 
 DESCRIBED = SHOP.model_copy(update={"descriptions": True})
+# In another process: an LMDB folder is open only once in each.
+LOAD = """
+import asyncio, sys
+from tests.feature_store.stores import connect
+from tests.feature_store.test_descriptions_contract import DESCRIBED
+
+async def load():
+    await (await connect(sys.argv[1], DESCRIBED, create=True)).close()
+
+asyncio.run(load())
+"""
 SHOES = {"de": "Rote Schuhe 👟", "en": "red shoes"}
 
 
@@ -63,6 +77,24 @@ async def test_a_store_keeps_none_unless_its_schema_says_so(store_url: str) -> N
     again = await connect(store_url, SHOP)
     assert again.schema.descriptions
     assert await again.descriptions(ids(3)) == [SHOES]
+    await again.close()
+
+
+async def test_texts_that_a_load_elsewhere_has_added_are_kept_after_a_refresh(
+    store_url: str,
+) -> None:
+    store = await connect(store_url, SHOP, create=True)
+    await store.put_items(ids(3, 4), random_rows(SHOP, 2))
+    await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", LOAD, store_url], check=True, timeout=60
+    )
+    assert (await store.refresh_schema()).descriptions
+    await store.put_descriptions({3: SHOES, 4: SHOES, 5: {}})
+    assert await store.descriptions(ids(3, 4, 5)) == [SHOES, SHOES, {}]
+    await store.delete_items(ids(3))
+    await store.close()
+    again = await connect(store_url, SHOP)
+    assert await again.descriptions(ids(3, 4)) == [{}, SHOES]
     await again.close()
 
 
