@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -27,12 +28,13 @@ from model_export.bundle.manifest import (
     MOST_AHEAD,
     MOST_MANIFEST_BYTES,
     SIGNATURE,
-    Manifest,
+    FileRecord,
 )
 
 SETTLED_S = 20.0  # without a change, after which a fault is the bundle's own
 MOST_FILES = 1000  # in a folder
 OF_A_BUNDLE = (".onnx", ".weights", ".npz")
+Records = Mapping[str, FileRecord]  # of a manifest, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,30 @@ class FoundBundle:
     @property
     def ahead(self) -> str | None:
         """Why its date is not accepted; None if it is."""
-        now = datetime.now(UTC)
-        if self.created is None or self.created - now <= MOST_AHEAD:
-            return None
-        return (
-            f"created {self.created.isoformat()}, which is in the future by this host's clock "
-            f"({now:%Y-%m-%dT%H:%M:%SZ}): ignored until then; correct the clock or the date, or "
-            "activate it by name"
-        )
+        ahead = None if self.created is None else in_future(self.created)
+        return None if ahead is None else f"{ahead}, or activate it by name"
+
+
+def in_future(created: datetime) -> str | None:
+    """Return why a bundle's date is not accepted; None if it is."""
+    now = datetime.now(UTC)
+    if created - now <= MOST_AHEAD:
+        return None
+    return (
+        f"created {created.isoformat()}, which is in the future by this host's clock "
+        f"({now:%Y-%m-%dT%H:%M:%SZ}): ignored until then; correct the clock or the date"
+    )
+
+
+def not_whole(folder: Path, records: Records) -> str | None:
+    """Return what in a folder differs from its manifest's ``records``, by sizes alone; None if
+    nothing does."""
+    try:
+        files = _files(folder)
+    except (BundleError, OSError) as error:
+        return with_file(error)
+    lacks = _lacks(records, files)
+    return _not_plain(folder, files) if lacks is None else f"{folder}: {lacks}"
 
 
 class ArrivalTracker:
@@ -143,19 +161,18 @@ def _read(folder: Path, files: dict[str, os.stat_result]) -> FoundBundle | None:
         return FoundBundle(folder.name, lacks=f"{MANIFEST} is not JSON, or breaks off: {error}")
     except (BundleError, OSError) as error:
         return FoundBundle(folder.name, fault=with_file(error))
-    lacks = _lacks(manifest, files)
-    fault = next((_not_plain(folder, n, s) for n, s in files.items() if not _is_plain(s)), None)
+    fault, lacks = _not_plain(folder, files), _lacks(manifest.files, files)
     return FoundBundle(folder.name, manifest.created, fault, lacks)
 
 
-def _lacks(manifest: Manifest, files: dict[str, os.stat_result]) -> str | None:
+def _lacks(records: Records, files: dict[str, os.stat_result]) -> str | None:
     """Return the first difference between the manifest and the folder."""
-    for name, record in manifest.files.items():
+    for name, record in records.items():
         if name not in files:
             return f"{name} is missing"
         if files[name].st_size != record.size and _is_plain(files[name]):
             return f"{name}: {files[name].st_size:,} of {record.size:,} bytes"
-    surplus = sorted(files.keys() - manifest.files.keys() - {MANIFEST, SIGNATURE})
+    surplus = sorted(files.keys() - records.keys() - {MANIFEST, SIGNATURE})
     return f"{surplus[0]} is not in the manifest" if surplus else None
 
 
@@ -163,6 +180,10 @@ def _is_plain(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode)
 
 
-def _not_plain(folder: Path, name: str, status: os.stat_result) -> str:
-    kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a plain file"
-    return f"{folder / name}: {kind}; {plain_files.COPY_IT}"
+def _not_plain(folder: Path, files: dict[str, os.stat_result]) -> str | None:
+    """Name the first of the files that is none; None if all are."""
+    for name, status in files.items():
+        if not _is_plain(status):
+            kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a plain file"
+            return f"{folder / name}: {kind}; {plain_files.COPY_IT}"
+    return None

@@ -9,8 +9,9 @@ from pathlib import Path
 from model_export.bundle import plain_files
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import MOST_MANIFEST_BYTES
+from service.artifacts.arrival import in_future, not_whole
 from service.artifacts.version_folders import version_folders
-from text.runtime.bundle import parse_manifest
+from text.runtime.bundle import REBUILD, parse_manifest
 from text.runtime.manifest import MANIFEST, EncoderManifest
 
 MOST_VERSIONS = 1_000  # that are opened: the last ones by name
@@ -53,7 +54,8 @@ class EncoderRepository:
     def find(self, content: str | None) -> FoundEncoder:
         """Return the newest bundle whose contents have this digest; None: the newest of all.
 
-        BundleError lists those that there are. Blocks.
+        As of models, one that is still being copied or is dated in the future is passed over.
+        BundleError names it where there is no other, or lists those that there are. Blocks.
         """
         found, faults = list[FoundEncoder](), list[str]()
         for folder in self._folders():
@@ -65,8 +67,15 @@ class EncoderRepository:
             except BundleError as error:
                 faults.append(str(error))
         fitting = [one for one in found if content in (None, one.content)]
-        if fitting:
-            return max(fitting, key=lambda one: (one.manifest.created, one.manifest.version))
+        fitting.sort(key=lambda one: (one.manifest.created, one.manifest.version), reverse=True)
+        waiting = list[str]()
+        for one in fitting:
+            why = self._not_now(one)
+            if why is None:
+                return one
+            waiting.append(why)
+        if waiting:
+            raise BundleError(waiting[0])
         if not found:
             nothing = f"{self.path}: holds no encoder bundle (QIN_ENCODER); {self._build}"
             raise BundleError(faults[0] if faults else nothing)
@@ -78,6 +87,15 @@ class EncoderRepository:
             f"{self.path}: no encoder makes contents of digest {content}; there are: {there}; put "
             "the encoder that the model was trained with beside them"
         )
+
+    def _not_now(self, found: FoundEncoder) -> str | None:
+        """Return why a bundle cannot be served now; None if it can. A single one has any date."""
+        folder, manifest = found.folder, found.manifest
+        different = not_whole(folder, manifest.files)
+        if different is not None:
+            return f"{different}; {REBUILD}"
+        ahead = None if self.single else in_future(manifest.created)
+        return None if ahead is None else f"{folder}: {ahead}"
 
     def _folders(self) -> list[Path]:
         if self.single:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -72,3 +76,57 @@ def test_incomplete_and_damaged_bundles_are_passed_over(folder: Path, tmp_path: 
     for nothing in (tmp_path / "none", tmp_path):
         with pytest.raises(BundleError, match=str(nothing)):
             EncoderRepository(nothing).find(None)
+
+
+def lose(folder: Path) -> None:
+    (folder / "encoder.weights").unlink()
+
+
+def be_half_copied(folder: Path) -> None:
+    os.truncate(folder / "encoder.weights", 100)
+
+
+def have_a_temporary_file(folder: Path) -> None:
+    (folder / ".golden.npz.Xa2bQ1").touch()
+
+
+def be_of_the_future(folder: Path) -> None:
+    manifest = folder / "manifest.json"
+    created = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"created": created}))
+
+
+LATER = {
+    lose: r"later: encoder\.weights is missing",
+    be_half_copied: r"later: encoder\.weights: 100 of [\d,]+ bytes",
+    have_a_temporary_file: r"later: \.golden\.npz\.Xa2bQ1 is not in the manifest",
+    be_of_the_future: r"later: created .* in the future by this host's clock",
+}
+
+
+@pytest.mark.parametrize("happens", LATER)
+def test_the_older_complete_bundle_is_found_until_the_newest_may_be(
+    folder: Path, tmp_path: Path, happens: Callable[[Path], None]
+) -> None:
+    encoders = Path(shutil.copytree(folder, tmp_path / "encoders"))
+    made = digest(encoders / "two")
+    happens(encoders / "later")
+    repository = EncoderRepository(encoders)
+    assert repository.find(None).manifest.version == "two"
+    assert repository.find(made).manifest.version == "two"
+    shutil.rmtree(encoders / "two")
+    assert repository.find(None).manifest.version == "one"
+    with pytest.raises(BundleError, match=LATER[happens]) as incomplete:
+        repository.find(made)
+    assert str(incomplete.value).startswith(str(encoders / "later"))
+
+
+def test_a_single_bundle_is_found_with_any_date_and_only_when_complete(
+    folder: Path, tmp_path: Path
+) -> None:
+    single = Path(shutil.copytree(folder / "later", tmp_path / "later"))
+    be_of_the_future(single)
+    assert EncoderRepository(single).find(None).folder == single
+    lose(single)
+    with pytest.raises(BundleError, match=LATER[lose]):
+        EncoderRepository(single).find(None)
