@@ -8,7 +8,7 @@ killed run has written does not differ any more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from feature_store.contents import GIVEN, Contents, Mask, Origin, Wanted
 from feature_store.contract import CORRUPT, FOUND, MISSING, FeatureStore, ItemRows
+from feature_store.descriptions import Description
+from feature_store.errors import StoreCorrupt
 from feature_store.parquet.columns import DataFileError, RejectedRow
 from feature_store.parquet.items import ItemParquet, ItemParquetBatch
 from feature_store.parquet.table import ParquetTable
@@ -99,17 +101,18 @@ async def _put(
         report.inserted += len(ids)
     else:
         report.not_in_store += int(is_new.sum())
-    changed = np.flatnonzero((there.status == FOUND) & has & differs)
-    if batch.descriptions:
-        told = [*changed.tolist(), *(np.flatnonzero(is_new).tolist() if is_whole else ())]
-        of_them = {int(batch.ids[at]): batch.descriptions[int(batch.ids[at])] for at in told}
-        await store.put_descriptions(of_them)
+    is_there = has & (there.status == FOUND)  # and in its vector as the table at the end
+    changed = np.flatnonzero(is_there & differs)
     for start in range(0, len(changed), AT_ONCE):
         places = changed[start : start + AT_ONCE].tolist()
         patches = (_patch(store, int(batch.ids[at]), origin, values[at]) for at in places)
         done = await asyncio.gather(*patches)
+        is_there[places] = done
         report.written += sum(done)
         report.not_in_store += len(done) - sum(done)  # deleted meanwhile
+    if batch.descriptions:  # after the records, also those of an earlier run that was killed
+        ids = batch.ids[is_there | is_new & is_whole]
+        await _put_texts(store, {item: batch.descriptions[item] for item in ids.tolist()})
 
 
 async def _patch(
@@ -119,6 +122,20 @@ async def _patch(
         row[origin.feature][0] = value
 
     return await store.patch_item(item, change, origin)
+
+
+async def _put_texts(store: FeatureStore, texts: Mapping[int, Description]) -> None:
+    """Write the texts that differ, of items whose records are still there."""
+    ids = np.array(list(texts), np.int64)
+    try:
+        kept: Sequence[Description | None] = await store.descriptions(ids)
+    except StoreCorrupt:  # of one item; all are put again
+        kept = [None] * len(ids)
+    pairs = zip(ids.tolist(), kept, strict=True)
+    differing = np.array([item for item, own in pairs if own != texts[item]], np.int64)
+    if len(differing):
+        is_there = (await store.items(differing)).status != MISSING
+        await store.put_descriptions({item: texts[item] for item in differing[is_there].tolist()})
 
 
 def _of_one(schema: FeatureSchema, feature: Dense) -> FeatureSchema:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from feature_store.connect import connect
 from feature_store.contents import Origin, Wanted
-from feature_store.contract import FOUND, FeatureStore
+from feature_store.contract import FOUND, FeatureStore, Ids
+from feature_store.descriptions import Description
+from feature_store.errors import StoreCorrupt, StoreUnavailable
 from feature_store.options import IdKind, StoreOptions
 from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema
@@ -174,15 +178,111 @@ async def test_contents_of_a_second_digest_stand_beside_the_first(
         assert np.allclose(chosen[FEATURE], np.array(have[FEATURE].to_pylist()), rtol=1e-3)
 
 
-async def test_a_store_that_keeps_texts_gets_them(table: Path, tmp_path: Path) -> None:
+@pytest.fixture
+async def keeping(tmp_path: Path) -> AsyncIterator[FeatureStore]:
+    """A store that keeps texts."""
     schema = FeatureSchema.from_yaml(SCHEMA + "descriptions: true\n", source="shop.yaml")
     store = await connect(f"lmdb://{tmp_path / 'kept'}", schema, create=True)
-    try:
-        await put(store, table)
-        rows = pq.read_table(table).slice(0, 5).to_pylist()
-        kept = await store.descriptions(np.array([row["item_id"] for row in rows]))
-        for row, texts in zip(rows, kept, strict=True):
-            given = {"en": row["text_en"], "de": row["text_de"]}
-            assert texts == {language: text for language, text in given.items() if text}
-    finally:
-        await store.close()
+    yield store
+    await store.close()
+
+
+def texts_of(table: Path) -> dict[int, dict[str, str]]:
+    return {
+        row["item_id"]: {lang: text for lang in ("en", "de") if (text := row[f"text_{lang}"])}
+        for row in pq.read_table(table).to_pylist()
+    }
+
+
+async def kept_texts(store: FeatureStore, table: Path) -> dict[int, dict[str, str]]:
+    ids = list(texts_of(table))
+    return dict(zip(ids, await store.descriptions(np.array(ids)), strict=True))
+
+
+def record_texts(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, failures: int = 0
+) -> list[set[int]]:
+    """Record the items of each write of texts, the first of which fail."""
+    write, found = store.put_descriptions, list[set[int]]()
+
+    async def put_descriptions(descriptions: Mapping[int, Description]) -> None:
+        found.append(set(descriptions))
+        if len(found) <= failures:
+            raise StoreUnavailable("killed")
+        await write(descriptions)
+
+    monkeypatch.setattr(store, "put_descriptions", put_descriptions)
+    return found
+
+
+async def test_a_store_that_keeps_texts_gets_them(keeping: FeatureStore, table: Path) -> None:
+    await put(keeping, table)
+    assert await kept_texts(keeping, table) == texts_of(table)
+
+
+async def test_a_rerun_writes_the_texts_of_items_that_a_killed_run_inserted(
+    keeping: FeatureStore, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = record_texts(keeping, monkeypatch, failures=1)
+    with pytest.raises(StoreUnavailable):
+        await put(keeping, table)
+    assert "inserted" not in await put(keeping, table)
+    assert await kept_texts(keeping, table) == texts_of(table)
+    before = list(found)
+    await put(keeping, table)
+    assert found == before  # equal texts are not written again
+
+
+async def test_the_record_comes_before_its_texts_and_a_rerun_writes_both(
+    keeping: FeatureStore, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(keeping, table)
+    rows = pq.read_table(table)
+    item = rows.filter(rows[f"{FEATURE}_digest"].is_valid())["item_id"].to_pylist()[0]
+    values = [
+        row | ({"text_en": "boots", FEATURE: [2.0] * SIZE} if row["item_id"] == item else {})
+        for row in rows.to_pylist()
+    ]
+    pq.write_table(pa.Table.from_pylist(values, rows.schema), tmp_path / "changed.parquet")
+    found = record_texts(keeping, monkeypatch, failures=1)
+    with pytest.raises(StoreUnavailable):
+        await put(keeping, tmp_path / "changed.parquet")
+    assert (await keeping.items(np.array([item]))).rows[FEATURE].tolist() == [[2.0] * SIZE]
+    assert await kept_texts(keeping, table) == texts_of(table)
+    assert "written" not in await put(keeping, tmp_path / "changed.parquet")
+    assert found == [{item}, {item}]
+    assert (await keeping.descriptions(np.array([item])))[0]["en"] == "boots"
+
+
+@pytest.mark.parametrize("at", ["put_items", "patch_item", "descriptions"])
+async def test_an_item_that_is_deleted_meanwhile_keeps_no_texts(
+    at: str, keeping: FeatureStore, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(keeping, table)
+    rows = pq.read_table(table)
+    item = rows.filter(rows[f"{FEATURE}_digest"].is_valid())["item_id"].to_pylist()[0]
+    call = getattr(keeping, at)
+
+    async def delete_first(*given: Any) -> Any:
+        await keeping.delete_items(np.array([item]))
+        return await call(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keeping, at, delete_first)
+        await put_contents(keeping, table, Origin(FEATURE, "0123456789abcdef"), SIZE)
+    assert await keeping.descriptions(np.array([item])) == [{}]
+
+
+async def test_damaged_texts_are_written_again(
+    keeping: FeatureStore, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(keeping, table)
+    found = record_texts(keeping, monkeypatch)
+
+    async def damaged(ids: Ids) -> list[dict[str, str]]:
+        raise StoreCorrupt("texts of item 1: damaged; put them again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keeping, "descriptions", damaged)
+        await put(keeping, table)
+    assert 1 in found[0]
