@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.errors import StoreMismatch
+from feature_store.errors import ContentMismatch
 
 GIVEN = 0  # origin of a vector without a digest
 ENCODED = 2  # vectors of an item that are kept, under different digests
@@ -127,9 +127,9 @@ class Contents:
 
 
 def check_feature(contents: Contents, origin: Origin) -> None:
-    """Raise StoreMismatch if contents of another feature would be added."""
+    """Raise ContentMismatch if contents of another feature would be added."""
     if contents.feature != origin.feature:
-        raise StoreMismatch(
+        raise ContentMismatch(
             f"the item has contents of {contents.feature}, not of {origin.feature}: an item has "
             "those of one feature"
         )

@@ -198,7 +198,7 @@ class FeatureStore(Protocol):
     ) -> None:
         """Insert or replace whole records; the last one of a repeated id counts.
 
-        ``contents``: origins of the rows' vectors; None: they are given. StoreMismatch if the
+        ``contents``: origins of the rows' vectors; None: they are given. ContentMismatch if the
         store has contents of another feature.
         """
 
@@ -219,6 +219,7 @@ class FeatureStore(Protocol):
         Optimistic: after another writer's update in between, ``change`` is called again.
         ``origin``: of the vector that ``change`` writes; a vector that it changes without one is
         given. Vectors of other origins are kept, within ``feature_store.contents.ENCODED``.
+        ContentMismatch if the store has contents of another feature.
         """
 
     async def put_descriptions(self, descriptions: Mapping[int, Description]) -> None:

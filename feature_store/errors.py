@@ -33,6 +33,10 @@ class StoreMismatch(StoreError):
     """The store was written for another schema or a newer format; a retry cannot succeed."""
 
 
+class ContentMismatch(StoreMismatch):
+    """The store or the item has contents of another feature; others may be written."""
+
+
 class TextCollision(StoreError):
     """Two text ids have one number in this store: the second is refused; a retry cannot succeed."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from feature_store.errors import StoreCorrupt, StoreMismatch
+from feature_store.errors import ContentMismatch, StoreCorrupt, StoreMismatch
 from feature_store.options import IdKind
 from feature_store.schema import Categorical, FeatureSchema, SchemaError
 from feature_store.text_ids import KEY_BYTES, TextIds, new_key
@@ -141,10 +141,10 @@ def no_descriptions(place: str) -> StoreMismatch:
 
 
 def check_content(place: str, recorded: bytes | None, feature: str) -> None:
-    """Raise StoreMismatch if the store has contents of another feature."""
+    """Raise ContentMismatch if the store has contents of another feature."""
     if recorded not in (None, feature.encode()):
         assert recorded is not None
-        raise StoreMismatch(
+        raise ContentMismatch(
             f"{place}: has contents of {recorded.decode(errors='replace')}, not of {feature}: "
             "a store has those of one feature"
         )

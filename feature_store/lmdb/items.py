@@ -74,7 +74,7 @@ class ItemRecords:
         return patch
 
     def _record_content(self, txn: Txn, feature: str) -> None:
-        """Record that the store has contents, and of which feature. StoreMismatch."""
+        """Record that the store has contents, and of which feature. ContentMismatch."""
         meta = self._environment.db["meta"]
         check_content(str(self._environment.path), txn.get(CONTENT, db=meta), feature)
         version = txn.get(b"format", db=meta)

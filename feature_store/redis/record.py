@@ -94,7 +94,7 @@ class ContentRecord:
     async def record(self, feature: str) -> None:
         """Record it before contents are written: earlier releases must refuse the store.
 
-        StoreMismatch if it has contents of another feature.
+        ContentMismatch if it has contents of another feature.
         """
         if self._recorded != feature.encode():
             parts: Parts = ("EVAL", scripts.RECORD_CONTENT, 1, self._key, feature, CONTENTS)

@@ -20,10 +20,10 @@ from feature_store.contract import (
     UserRows,
 )
 from feature_store.errors import (
+    ContentMismatch,
     StoreCorrupt,
     StoreError,
     StoreFull,
-    StoreMismatch,
     StoreRefused,
     StoreStale,
     StoreUnavailable,
@@ -157,7 +157,7 @@ class StoreReader:
             self._failed(operation, error)
             if isinstance(error, TextCollision):
                 raise
-            if isinstance(error, StoreMismatch) and operation in ("put_item", "patch_item"):
+            if isinstance(error, ContentMismatch):
                 raise Conflict(OTHER_CONTENTS) from error
             if isinstance(error, StoreCorrupt) and operation == "patch_item":
                 raise ItemUnreadable("its record is damaged; PUT it whole") from error

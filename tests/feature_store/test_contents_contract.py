@@ -10,7 +10,7 @@ import pytest
 from feature_store import FeatureStore
 from feature_store.contents import Contents, Origin, Wanted
 from feature_store.contract import ItemRows
-from feature_store.errors import StoreMismatch
+from feature_store.errors import ContentMismatch, StoreMismatch
 from feature_store.schema_record import CONTENTS, STORE_FORMAT, parse
 from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.stores import connect
@@ -89,10 +89,10 @@ async def test_concurrent_contents_are_both_kept(store: FeatureStore) -> None:
 async def test_a_store_has_contents_of_one_feature(store: FeatureStore) -> None:
     await put(store, OLD, 3)
     price = Origin("price", NEW)
-    with pytest.raises(StoreMismatch, match="contents of picture, not of price"):
+    with pytest.raises(ContentMismatch, match="contents of picture, not of price"):
         await store.patch_item(3, lambda row: None, price)
     contents = Contents.all_of(price, 1, SHOP.item_dtype)
-    with pytest.raises(StoreMismatch, match="contents of picture, not of price"):
+    with pytest.raises(ContentMismatch, match="contents of picture, not of price"):
         await store.put_items(ids(4), np.zeros(1, SHOP.item_dtype), contents)
     assert await vectors(store, OLD, 3, 4) == [1, None]
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from feature_store.errors import (
+    ContentMismatch,
     StoreCorrupt,
     StoreError,
     StoreFull,
+    StoreMismatch,
     StoreRefused,
     StoreUnavailable,
 )
@@ -177,3 +179,30 @@ async def test_a_refused_write_says_what_became_of_it(
         assert answer.status_code == 503
         assert said in answer.json()["detail"]
         assert "/srv" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ContentMismatch("has contents of a, not of b"), 409, "contents of another item feature"),
+        (StoreMismatch("written in store format 99"), 503, "did not answer"),
+    ],
+)
+async def test_a_store_of_another_schema_is_no_conflict_of_contents(
+    calm_world: World,
+    state: ServiceState,
+    monkeypatch: pytest.MonkeyPatch,
+    error: StoreError,
+    status: int,
+    said: str,
+) -> None:
+    async with client_of(state) as client:
+        path = f"/v1/items/{calm_world.ids[0]}"
+        values = (await client.get(path)).json()
+        lose(state, monkeypatch, error)
+        for answer in (
+            await client.put(path, json=values),
+            await client.patch(path, json={"likes_level": 1}),
+        ):
+            assert answer.status_code == status, answer.text
+            assert said in answer.json()["detail"]
