@@ -225,7 +225,9 @@ class FeatureStore(Protocol):
     async def put_descriptions(self, descriptions: Mapping[int, Description]) -> None:
         """Replace the texts that are kept of items, by language; an empty mapping removes them.
 
-        They are in no change log. StoreMismatch if the schema has no ``descriptions``.
+        They are in no change log, and in no transaction with the item's record: of two writers of
+        one item, one may leave its record and the other its texts, and a writer that ends between
+        the two leaves the earlier texts. StoreMismatch if the schema has no ``descriptions``.
         """
 
     async def descriptions(self, item_ids: Ids) -> list[dict[str, str]]:

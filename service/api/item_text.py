@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from feature_store.schema import Dense, FeatureSchema
 from service.api.body import Contents, TextContents, deadline_seconds
 from service.context import RequestContext, priority_of
-from service.errors import InvalidField, ModelFault
+from service.errors import InvalidField, ModelFault, NotReady
 from service.server.disconnect import CancelOnDisconnect
 from service.settings import Settings
 
@@ -104,6 +105,16 @@ class ItemTexts:
             parts = " or ".join(" and ".join(part) for part in content.parts)
             raise InvalidField.of(first, detail=f"not enough for a content: give {parts}")
         return ItemWords(encoder, feature, texts, vectors)
+
+    def is_replaced_by(self, values: Values) -> bool:
+        """Whether a write gives the feature that texts are for: the one of the encoder's map, or
+        without a map the only vector that items have."""
+        features = {name for name, f in self._features.items() if isinstance(f, Dense)}
+        if self._encoding is not None:
+            with suppress(NotReady):
+                content = self._encoding.encoder.content_map
+                features = features if content is None else {content.about.feature}
+        return len(features) == 1 and not features.isdisjoint(values)
 
     async def encode(self, words: ItemWords, ctx: RequestContext) -> ItemContent:
         """Encode what ``take`` has returned, admitted as requests for vectors are.

@@ -71,7 +71,8 @@ class CatalogueItems:
         return None if content is None else self._written(item, row, content)
 
     async def patch(self, item: Item, values: Values, ctx: RequestContext) -> Values | None:
-        """Change the given features, and that of texts; of texts, return what was written."""
+        """Change the given features, and that of texts; of texts, return what was written.
+        The feature of texts, given itself, removes those that were kept."""
         if not values:
             raise InvalidField.of("body", detail="give at least one feature")
         words = self._texts.take(values)
@@ -91,8 +92,8 @@ class CatalogueItems:
         origin = None if content is None else content.origin
         async with self._refresher.writing(_one(item.number)):
             found = await self._store.patch_item(item.number, change, origin)
-            if found and words is not None:
-                await self._store.put_descriptions(item.number, words.texts)
+            if found and (words is not None or self._texts.is_replaced_by(values)):
+                await self._store.put_descriptions(item.number, words.texts if words else {})
         if not found:
             raise UnknownItem(f"item {item.given!r}: not in the store; PUT it whole")
         return None if content is None else self._written(item, after, content)

@@ -334,8 +334,15 @@ def test_texts_are_kept_where_the_stores_schema_says_so(
         assert asyncio.run(kept()) == {"en": ENGLISH}
         assert client.patch(f"/v1/items/{NEW}", json={"likes_level": 1}).status_code == 204
         assert asyncio.run(kept()) == {"en": ENGLISH}
+        assert client.patch(f"/v1/items/{NEW}", json={FEATURE: [1.0] * SIZE}).status_code == 204
+        assert asyncio.run(kept()) == {}  # the vector is not theirs
+        assert put(client, {**REST, "text": {"de": GERMAN}}).status_code == 200
         assert put(client, {**REST, FEATURE: [0.0] * SIZE}).status_code == 204
         assert asyncio.run(kept()) == {}
         assert put(client, {**REST, "text": {"de": GERMAN}}).status_code == 200
         assert client.delete(f"/v1/items/{NEW}").status_code == 204
         assert asyncio.run(kept()) == {}
+        assert put(client, {**REST, "text": {"de": GERMAN}}).status_code == 200
+    with serving(world.models, world.store) as running, running.client() as client:
+        assert client.patch(f"/v1/items/{NEW}", json={FEATURE: [1.0] * SIZE}).status_code == 204
+        assert asyncio.run(kept()) == {}  # without an encoder: of items' only vector
