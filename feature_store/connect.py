@@ -46,13 +46,13 @@ async def connect(
 
         return await connect_redis(url, schema, options, create=create)
     raise StoreMismatch(
-        f"{_shown(url)!r} is not a store URL; use lmdb://PATH, redis://HOST, rediss://HOST, "
+        f"{shown(url)!r} is not a store URL; use lmdb://PATH, redis://HOST, rediss://HOST, "
         "redis+sentinel://HOST,HOST/SERVICE, redis+cluster://HOST,HOST or unix:///PATH"
     )
 
 
-def _shown(url: str) -> str:
-    """The URL, or no more than its scheme if it may hold a password."""
+def shown(url: str) -> str:
+    """Return the URL for messages: no more than its scheme if it may hold a password."""
     if not HOLDS_A_PASSWORD.search(url):
         return url
     scheme, separator, _ = url.partition("://")

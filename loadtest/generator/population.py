@@ -163,6 +163,7 @@ def _from_store(url: str, option: str, column: str) -> Population:
     import asyncio
 
     import feature_store
+    from feature_store.connect import shown
     from feature_store.errors import StoreError
     from feature_store.options import StoreOptions
 
@@ -179,7 +180,7 @@ def _from_store(url: str, option: str, column: str) -> Population:
         raise PopulationError(f"{option}: {error}") from error
     if not len(found):
         raise PopulationError(
-            f"{option}: {url} holds no {column.removesuffix('_id')}s "
+            f"{option}: {shown(url)} holds no {column.removesuffix('_id')}s "
             "(python -m feature_store load …)"
         )
     return found

@@ -72,10 +72,13 @@ def embed(
         f"encoded, {report.unchanged:,} unchanged, {report.without:,} without content; "
         f"{report.truncated:,} texts truncated"
     ]
-    if written:
+    if store and written:
+        from feature_store.connect import shown
+
         lines.append(
-            f"{store}: {written.written:,} contents written, {written.inserted:,} items inserted, "
-            f"{written.same:,} the same; {written.without:,} without content, "
+            f"{shown(store)}: {written.written:,} contents written, "
+            f"{written.inserted:,} items inserted, {written.same:,} the same; "
+            f"{written.without:,} without content, "
             f"{written.not_in_store:,} not in the store, {written.damaged:,} damaged, "
             f"{written.rejected:,} rejected"
         )

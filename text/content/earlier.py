@@ -25,7 +25,7 @@ class EarlierTable:
 
     def __init__(self, path: Path | None, feature: str, size: int) -> None:
         """Read the digests. Raises DataFileError for a file that is not such a table."""
-        self._feature, self._size = feature, size
+        self._path, self._feature, self._size = path, feature, size
         self._digests = np.zeros(0, f"S{DIGEST_BYTES}")
         self._rows = np.zeros(0, np.int64)
         if path is None:
@@ -71,8 +71,17 @@ class EarlierTable:
     def _group(self, group: int) -> Content:
         """(rows, C)"""
         column = self._file.read_row_group(group, [self._feature])[self._feature].combine_chunks()
-        values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-        whole: Content = values.reshape(-1, self._size)
-        if len(whole) != len(column):
-            raise DataFileError(f"column {self._feature} of the earlier table: another size")
+        try:
+            values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+            whole: Content = values.reshape(len(column), self._size)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise self._changed(f"holds no lists of {self._size} numbers") from error
+        if not np.isfinite(whole).all():
+            raise self._changed("holds values that are no finite float32")
         return whole
+
+    def _changed(self, fault: str) -> DataFileError:
+        return DataFileError(
+            f"{self._path}: column {self._feature} {fault}: it was changed after `text embed` "
+            "wrote it; delete the file or give another --out"
+        )

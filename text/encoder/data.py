@@ -94,10 +94,10 @@ def windows_of(tokens: Tokens, longest: int) -> tuple[Tokens, NDArray[np.int64]]
 
 
 class PairKind(NamedTuple):
-    """Pairs of one source, kind and languages: rows of the table; whether it is translations."""
+    """Pairs of one source, kind and languages: rows of the table, and the kind."""
 
     rows: NDArray[np.int64]
-    is_parallel: bool
+    kind: str  # translation (into another language), title or another; paraphrases: empty
 
 
 def pair_kinds(pairs: pa.Table) -> list[PairKind]:
@@ -106,8 +106,8 @@ def pair_kinds(pairs: pa.Table) -> list[PairKind]:
     for chosen in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
         if len(np.unique(family[chosen])) >= LEAST:
             row = pairs.slice(int(chosen[0]), 1).to_pylist()[0]
-            is_parallel = row["lang_a"] != row["lang_b"] and row["kind"] == "translation"
-            kinds.append(PairKind(chosen, is_parallel))
+            is_within = row["kind"] == "translation" and row["lang_a"] == row["lang_b"]
+            kinds.append(PairKind(chosen, "" if is_within else row["kind"]))
     return kinds
 
 
@@ -117,8 +117,8 @@ def pair_rows(corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> list[Pa
     _, tokens, first, second = tokenised(pairs, tokenizer, longest)
     family = codes(pairs["group"])
     return [
-        PairRows(tokens, first[chosen], second[chosen], family[chosen], is_parallel)
-        for chosen, is_parallel in pair_kinds(pairs)
+        PairRows(tokens, first[chosen], second[chosen], family[chosen], kind)
+        for chosen, kind in pair_kinds(pairs)
     ]
 
 

@@ -52,13 +52,16 @@ class Pairs(BaseModel):
 
     model_config = _NUMBERS
 
-    steps: int = Field(default=1600, ge=0, le=MOST_STEPS, description="optimiser steps")
-    batch_size: int = Field(default=128, ge=2, le=2**20, description="pairs per step")
+    steps: int = Field(default=1400, ge=0, le=MOST_STEPS, description="optimiser steps")
+    batch_size: int = Field(default=256, ge=2, le=2**20, description="pairs per step")
     longest: int = Field(default=64, ge=8, le=8192, description="tokens of a text")
     learning_rate: float = Field(default=1.5e-3, gt=0, le=10, description="peak; then linear to 0")
     temperature: float = Field(default=0.05, gt=0, le=10, description="τ")
     parallel: float = Field(
-        default=0.4, ge=0, le=1, description="share of batches whose pairs are translations"
+        default=0.3, ge=0, le=1, description="share of batches whose pairs are translations"
+    )
+    titles: float = Field(
+        default=0.85, ge=0, le=1, description="share of the others whose pairs are title and text"
     )
 
 
@@ -113,7 +116,7 @@ class Recipe(BaseModel):
     distilled: Distilled = Distilled()
     multi_task: MultiTask = MultiTask()
     precision: Precision = Field(
-        default="float32",
-        description="of products with weights; bfloat16: faster where the processor has it",
+        default="bfloat16",
+        description="of products with weights; float32 where the processor has no bfloat16",
     )
     seed: int = Field(default=20240226, ge=0, lt=2**63, description="of weights and batches")

@@ -8,6 +8,7 @@ from text.corpus.corpus import Corpus
 from text.encoder import data
 from text.encoder.recipe import Recipe
 from text.encoder.run import RunError
+from text.encoder.stages import shares
 
 
 def check(corpus: Corpus, recipe: Recipe, done: Sequence[str] = ()) -> None:
@@ -35,13 +36,13 @@ def _masked(corpus: Corpus, recipe: Recipe) -> Iterator[str]:
 
 def _pairs(corpus: Corpus, recipe: Recipe) -> Iterator[str]:
     kinds = data.pair_kinds(corpus.pairs(split="train"))
-    share = recipe.pairs.parallel
+    pairs = recipe.pairs
     if not kinds:
         yield f"no kind of pairs has {data.LEAST} groups; --set pairs.steps=0 trains without"
-    elif not any((share if kind.is_parallel else 1 - share) > 0 for kind in kinds):
+    elif not shares([len(kind.rows) for kind in kinds], [kind.kind for kind in kinds], pairs).any():
         yield (
-            f"pairs.parallel={share:g} draws none of its pairs; "
-            f"--set pairs.parallel={1 - share:g} draws them"
+            f"pairs.parallel={pairs.parallel:g} and pairs.titles={pairs.titles:g} draw none of its "
+            "pairs; --set pairs.parallel=0.5 --set pairs.titles=0.5 draws all"
         )
 
 

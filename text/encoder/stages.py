@@ -48,7 +48,7 @@ class PairRows:
     first: NDArray[np.int64]  # (N,)
     second: NDArray[np.int64]  # (N,)
     family: NDArray[np.int64]  # (N,)
-    is_parallel: bool  # translations
+    kind: str = ""  # translation (into another language), title or another
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,9 @@ class PairsStage:
     ) -> None:
         self.steps, self.learning_rate = recipe.steps, recipe.learning_rate
         self._network, self._kinds, self._recipe, self._seed = network, kinds, recipe, seed
-        self._shares = _shares(kinds, recipe.parallel)
+        self._shares = shares(
+            [len(kind.first) for kind in kinds], [kind.kind for kind in kinds], recipe
+        )
 
     def loss(self, step: int) -> Tensor:
         generator = generator_of(self._seed, self.name, step)
@@ -207,15 +209,33 @@ def stratified(
     return drawn
 
 
-def _shares(kinds: Sequence[PairRows], parallel: float) -> NDArray[np.float64]:
-    """Return the probability of each kind, by the root of its size within translations and within
-    the others, so that large kinds do not crowd out small ones (Conneau and Lample 2019).
+def shares(numbers: Sequence[int], kinds: Sequence[str], recipe: Pairs) -> NDArray[np.float64]:
+    """Return the probability of each kind of so many pairs, by the root of its size.
+
+    Within translations, titles and the others, so that large kinds do not crowd out small ones
+    (Conneau and Lample 2019).
+
+    What is absent leaves its share to the rest; all are 0 where the recipe draws none of the kinds.
     """
-    sizes = np.sqrt([len(kind.first) for kind in kinds])
-    is_parallel = np.asarray([kind.is_parallel for kind in kinds])
-    shares = np.zeros(len(kinds))
-    for side, share in ((is_parallel, parallel), (~is_parallel, 1 - parallel)):
-        if sizes[side].sum() > 0:
-            shares[side] = share * sizes[side] / sizes[side].sum()
-    total: float = shares.sum()
-    return shares / total
+    sizes = np.sqrt(np.asarray(numbers, np.float64))
+    is_parallel = np.asarray([kind == "translation" for kind in kinds], bool)
+    is_title = np.asarray([kind == "title" for kind in kinds], bool)
+    of_rest = _shared(
+        sizes, ((is_title, recipe.titles), (~is_title & ~is_parallel, 1 - recipe.titles))
+    )
+    return _shared(
+        of_rest + sizes * is_parallel,
+        ((is_parallel, recipe.parallel), (~is_parallel, 1 - recipe.parallel)),
+    )
+
+
+def _shared(
+    sizes: NDArray[np.float64], parts: Sequence[tuple[NDArray[np.bool_], float]]
+) -> NDArray[np.float64]:
+    """Divide 1 among parts by their shares, and each part by sizes."""
+    divided = np.zeros(len(sizes))
+    for part, share in parts:
+        if sizes[part].sum() > 0:
+            divided[part] = share * sizes[part] / sizes[part].sum()
+    total = divided.sum()
+    return divided / total if total > 0 else divided

@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -173,6 +174,19 @@ def test_users_and_items_come_from_a_store(tmp_path: Path) -> None:
     asyncio.run(fill())
     assert read_ids(url, option="--items", column="item_id").tolist() == [4, 7, 30]
     assert read_ids(url, option="--users", column="user_id").tolist() == [5, 12]
+
+
+def test_a_password_of_an_empty_store_is_not_repeated(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url.partition("?")[0]) as client:
+        client.execute_command("ACL", "SETUSER", "load", "on", ">sesame", "~*", "&*", "+@all")
+    url = redis_url.replace("redis://", "redis://load:sesame@")
+
+    async def create() -> None:
+        await (await feature_store.connect(url, STORE_SCHEMA, create=True)).close()
+
+    asyncio.run(create())
+    with pytest.raises(PopulationError, match=r"^--items: redis://… holds no items"):
+        read_ids(url, option="--items", column="item_id")
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,23 @@ def test_what_cannot_be_embedded_is_named(
         Embedding(mapped, tmp_path / "wrong.parquet", tmp_path / "out", []).run()
 
 
+@pytest.mark.parametrize(
+    "other",
+    [["red"] * ITEMS, [[1.0, 2.0]] * ITEMS, [[float("nan")] * 8] * ITEMS, [None] * ITEMS],
+)
+def test_an_earlier_table_whose_content_was_changed_is_named(
+    mapped: TextEncoder, catalogue: Path, tmp_path: Path, other: list[Any]
+) -> None:
+    out = tmp_path / "out.parquet"
+    Embedding(mapped, catalogue, out, []).run()
+    table = pq.read_table(out)
+    assert isinstance(table[FEATURE].to_pylist()[0], list)
+    place = table.schema.get_field_index(FEATURE)
+    pq.write_table(table.set_column(place, FEATURE, pa.array(other)), out)
+    with pytest.raises(DataFileError, match=rf"out\.parquet: column {FEATURE} holds .* delete"):
+        Embedding(mapped, catalogue, out, []).run()
+
+
 def test_a_text_without_tokens_is_none(
     mapped: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

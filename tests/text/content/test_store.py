@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis
+from typer.testing import CliRunner
 
 from feature_store.connect import connect
 from feature_store.contents import Origin, Wanted
@@ -20,6 +23,7 @@ from feature_store.options import IdKind, StoreOptions
 from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema
 from tests.text.content.conftest import FEATURE, ITEMS, SIZE
+from text.__main__ import app
 from text.content.embed import Embedding
 from text.content.store import put_contents
 from text.runtime.encoder import TextEncoder
@@ -286,3 +290,19 @@ async def test_damaged_texts_are_written_again(
         patched.setattr(keeping, "descriptions", damaged)
         await put(keeping, table)
     assert 1 in found[0]
+
+
+async def test_a_password_of_the_store_is_not_printed(
+    content_bundle: Path, catalogue: Path, tmp_path: Path, redis_url: str
+) -> None:
+    client = redis.Redis.from_url(redis_url.partition("?")[0])
+    with client:
+        client.execute_command("ACL", "SETUSER", "shop", "on", ">sesame", "~*", "&*", "+@all")
+    url = redis_url.replace("redis://", "redis://shop:sesame@")
+    schema = FeatureSchema.from_yaml(SCHEMA, source="shop.yaml")
+    await (await connect(url, schema, create=True)).close()
+    words = ["embed", str(content_bundle), str(catalogue), "--out", str(tmp_path / "out.parquet")]
+    done = await asyncio.to_thread(CliRunner().invoke, app, [*words, "--store", url])
+    assert done.exit_code == 0, done.output
+    assert "not in the store" in done.output
+    assert "sesame" not in done.output

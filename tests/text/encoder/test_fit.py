@@ -277,17 +277,22 @@ def test_a_corpus_without_rows_of_a_stage_is_named_with_the_remedy_before_the_fi
     assert fit(Corpus.open(folder), remedied, tmp_path / "out")["stages"]
 
 
-@pytest.mark.parametrize(("kind", "parallel"), [("translation", 0), ("pair", 1)])
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        ("translation", "parallel=0"),
+        ("pair", "parallel=1"),
+        ("pair", "titles=1"),
+    ],
+)
 def test_a_share_that_draws_no_pairs_is_refused_with_the_remedy(
-    tiny: Corpus, tmp_path: Path, kind: str, parallel: int
+    tiny: Corpus, tmp_path: Path, kind: str, setting: str
 ) -> None:
     folder = shutil.copytree(tiny.folder, tmp_path / "corpus")
     rows = pq.read_table(folder / "pairs.parquet")
     pq.write_table(rows.filter(pc.equal(rows["kind"], kind)), folder / "pairs.parquet")
-    recipe = small("masked.steps=0", f"pairs.parallel={parallel}")
-    with pytest.raises(
-        RunError, match=rf"draws none .*; --set pairs\.parallel={1 - parallel} draw"
-    ):
+    recipe = small("masked.steps=0", f"pairs.{setting}")
+    with pytest.raises(RunError, match=r"draw none .*; --set pairs\.parallel=0\.5 --set pairs"):
         fit(Corpus.open(folder), recipe, tmp_path / "out")
 
 

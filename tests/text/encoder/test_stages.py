@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.text.encoder import forward
@@ -53,7 +55,7 @@ def network() -> JinaBert:
 
 
 def pairs_stage(network: JinaBert) -> stages.PairsStage:
-    kind = stages.PairRows(TOKENS, FIRST, SECOND, FAMILY, True)
+    kind = stages.PairRows(TOKENS, FIRST, SECOND, FAMILY, "translation")
     return stages.PairsStage(network, [kind], Pairs(batch_size=8, temperature=0.1), 5)
 
 
@@ -77,6 +79,37 @@ def test_stage_two_is_infonce_both_ways_with_a_family_once(
         first = encoded.rows[:8]
         assert encoded.rows[8:] == [row + COUNT for row in first]
         assert len(set(FAMILY[first])) == 8
+
+
+KINDS = [("translation", 4), ("translation", 16), ("title", 9), ("keyword", 25), ("pair", 25)]
+
+
+def test_kinds_of_pairs_are_drawn_by_the_recipes_shares_and_the_root_of_their_sizes() -> None:
+    kinds, numbers = zip(*KINDS, strict=True)
+    shares = stages.shares(numbers, kinds, Pairs(parallel=0.3, titles=0.6))
+    assert shares == pytest.approx([0.1, 0.2, 0.42, 0.14, 0.14])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["translation", "title", ""]), st.integers(1, 60)), min_size=1
+    ),
+    st.sampled_from([0, 0.3, 1]),
+    st.sampled_from([0, 0.6, 1]),
+)
+def test_what_is_absent_leaves_its_share_to_the_rest(
+    drawn: list[tuple[str, int]], parallel: float, titles: float
+) -> None:
+    kinds, numbers = zip(*drawn, strict=True)
+    shares = stages.shares(numbers, kinds, Pairs(parallel=parallel, titles=titles))
+    given_by = {"translation": parallel, "title": titles, "": 1 - titles}
+    rest = [given_by[kind] for kind, _ in drawn if kind != "translation"]
+    is_some = (any(rest) and parallel < 1) or (parallel > 0 and ("translation" in dict(drawn)))
+    assert shares.sum() == pytest.approx(1 if is_some else 0)
+    for (kind, _), share in zip(drawn, shares, strict=True):
+        others = any(rest) if kind == "translation" else "translation" in dict(drawn)
+        most = parallel if kind == "translation" else 1 - parallel
+        assert share <= (most if others else 1) + 1e-12
 
 
 def multi_task(network: JinaBert, **numbers: Any) -> stages.MultiTaskStage:
