@@ -202,10 +202,11 @@ class ItemParquet:
         differing = [joined.compare(rows, ids) for joined in self._joined if joined.shared]
         count = int(np.logical_or.reduce(differing).sum()) if differing else 0
         contents = None if contents is None else contents.take(is_item)
-        read = read_descriptions({name: arrays[name] for name in self._texts}, str(path))
+        described = {name: arrays[name] for name in self._texts}
+        read = read_descriptions(described, str(path), self._main.place(first)[1])
         kept = (read[row] for row in np.flatnonzero(is_item).tolist()) if read else ()
-        described = dict(zip(ids.tolist(), kept, strict=False))
-        return ItemParquetBatch(ids, rows, rejected, next_row, count, texts, contents, described)
+        by_id = dict(zip(ids.tolist(), kept, strict=False))
+        return ItemParquetBatch(ids, rows, rejected, next_row, count, texts, contents, by_id)
 
     def _may_be_padding(self, ids: Ids) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = (ids == self._reader.zero) & self._padded

@@ -29,22 +29,32 @@ def column_of(language: str) -> str:
     return TEXT if language == NO_LANGUAGE else PREFIX + language
 
 
-def read_descriptions(arrays: Mapping[str, pa.Array], source: str) -> list[dict[str, str]]:
-    """Read the texts of each row; null, empty and blank ones are missing. DataFileError."""
+def strings(array: pa.Array, what: str, first: int = 0) -> list[str | None]:
+    """Read texts; null, empty and blank ones are missing.
+
+    ``what`` names the column and ``first`` the number of the array's first row. DataFileError.
+    """
+    kind, types = array.type, pa.types
+    of_texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    read = texts(array) if any(is_of(kind) for is_of in of_texts) else None
+    if read is None:
+        raise DataFileError(f"{what}: holds {kind}, not texts")
+    values, faults = read
+    if faults:
+        row, fault = next(iter(faults.items()))
+        raise DataFileError(f"{what}: row {first + row}: {fault}")
+    return [text if text and not text.isspace() else None for text in values.to_pylist()]
+
+
+def read_descriptions(
+    arrays: Mapping[str, pa.Array], source: str, first: int = 0
+) -> list[dict[str, str]]:
+    """Read the texts of each row, from row ``first`` of the source on. Raises DataFileError."""
     rows: list[dict[str, str]] = []
     for name, array in arrays.items():
-        kind, types = array.type, pa.types
-        strings = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
-        read = texts(array) if any(is_of(kind) for is_of in strings) else None
-        if read is None:
-            raise DataFileError(f"{source}: column {name}: holds {kind}, not texts")
-        values, faults = read
-        if faults:
-            row, fault = next(iter(faults.items()))
-            raise DataFileError(f"{source} row {row}: {name}: {fault}")
         rows = rows or [{} for _ in range(len(array))]
-        for row, text in enumerate(values.to_pylist()):
-            if text and not text.isspace():
+        for row, text in enumerate(strings(array, f"{source}: column {name}", first)):
+            if text is not None:
                 rows[row][language_of(name)] = text
     return rows
 

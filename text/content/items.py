@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from feature_store.parquet.columns import DataFileError, dense
 from feature_store.parquet.parts import ParquetParts
-from feature_store.parquet.texts import texts as as_texts
+from feature_store.parquet.text_columns import strings
 from text.runtime.content import TEXT
 from text.runtime.encoder import SPECIAL, TextEncoder
 
@@ -122,7 +122,10 @@ class ItemTexts:
         columns = list(dict.fromkeys([*self.texts, *self.given, *carried]))
         for first, table in self._tables(columns, rows, start):
             arrays = {name: table[name].combine_chunks() for name in columns}
-            texts = {name: _texts(arrays[name], f"{self.parts}: {name}") for name in self.texts}
+            texts = {
+                name: strings(arrays[name], f"{self.parts}: column {name}", first)
+                for name in self.texts
+            }
             given = {name: self._vectors(name, arrays[name], first) for name in self.given}
             others = {name: arrays[name] for name in carried}
             yield ItemBatch(first, len(table), texts, given, others)
@@ -155,18 +158,6 @@ class ItemTexts:
             if has[row]:
                 raise DataFileError(str(self.parts.rejected(first + row, column, fault)))
         return found.values.astype(np.float32, copy=False), has
-
-
-def _texts(array: pa.Array, source: str) -> list[str | None]:
-    types, kind = pa.types, array.type
-    strings = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
-    read = as_texts(array) if any(is_of(kind) for is_of in strings) else None
-    if read is None:
-        raise DataFileError(f"{source}: holds {array.type}, not texts")
-    values, faults = read
-    if faults:
-        raise DataFileError(f"{source}: {next(iter(faults.values()))}")
-    return [text if text and not text.isspace() else None for text in values.to_pylist()]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
