@@ -1,8 +1,10 @@
 """Services forked from a process that has imported what they import.
 
 ``python -m service serve`` spends 1 s of processor time on imports, and tests start it some 150
-times. A fork runs the same ``__main__`` and ends as an interpreter does. Workers, commands and what
-is started ``under`` another command are interpreters of their own.
+times. A fork runs the same ``__main__`` and ends as an interpreter does. Workers, commands, what is
+started ``under`` another command and all that is started outside pytest are interpreters of their
+own. Affinity, limits and what is read from the environment at import are those of this process when
+it first started one; all forks share one hash seed, and memory pages with each other.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ MOST_BYTES = 1 << 20  # of a message
 
 class Forked:
     """A started service; the part of ``subprocess.Popen`` that tests use."""
+
+    _handle = -1  # until it has started
 
     def __init__(self, words: tuple[str, ...], env: dict[str, str], output: int) -> None:
         self._server = _server()
@@ -58,7 +62,8 @@ class Forked:
         return self.returncode
 
     def __del__(self) -> None:
-        os.close(self._handle)
+        if self._handle != -1:
+            os.close(self._handle)
 
 
 class _Server:
@@ -111,6 +116,8 @@ def _serve(asks: socket.socket) -> dict[str, Any] | None:
 
 
 def _main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of the group
+
     import service.cli.example
     import service.cli.models
     import service.cli.probe
@@ -120,6 +127,7 @@ def _main() -> None:
     ask = _serve(socket.socket(fileno=int(sys.argv[1])))
     if ask is None:
         return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(Path(ask["cwd"]))
     os.environ.clear()
     os.environ.update(ask["env"])

@@ -65,7 +65,8 @@ def start(
 
     Unless ``QIN_PRIVATE`` is given it has a private folder of its own. ``remove`` removes what is
     left of it. ``under`` is a command that ends by running the one it is given. ``fresh``: an
-    interpreter of its own, not a fork of one that has imported the service.
+    interpreter of its own, not a fork of one that has imported the service; outside pytest all are,
+    so that figures are of services as they are run.
     """
     port, admin_port = free_port(), free_port()
     private = Path(variables.get("QIN_PRIVATE") or tempfile.mkdtemp(prefix="private-"))
@@ -83,9 +84,10 @@ def start(
         **variables,
     }
     words = ("serve", "--port", str(port), *options)
+    own = fresh or "PYTEST_CURRENT_TEST" not in os.environ
     process: subprocess.Popen[bytes] | Forked
     with log.open("wb") as output:
-        if under or fresh or not all(name.startswith("QIN_") for name in variables):
+        if under or own or not all(name.startswith("QIN_") for name in variables):
             command = [*under, sys.executable, "-m", "service", *words]
             process = subprocess.Popen(command, env=env, stderr=output, stdout=output)
         else:
