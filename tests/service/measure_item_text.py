@@ -3,8 +3,10 @@
 The seconds from the moment a ``PUT`` with a German text is sent until an answer of ``/v1/score``
 has the item's score, at 20 such items a second beside scores at a steady rate, on two workers; and
 the latency of scores alone, alone again (what two equal runs differ by) and beside such writes,
-with one worker on one core and the generator on another. An encoder of the sizes of ``demo`` with
-random weights, or one with a map to a feature ``content`` of 6 numbers (``--encoder``).
+with one worker on one core and the generator on another. Of the writes that were due it counts
+those done, refused (429, 503), failed, and not sent because writers were late. An encoder of the
+sizes of ``demo`` with random weights, or one with a map to a feature ``content`` of 6 numbers
+(``--encoder``).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +39,7 @@ FEATURE, SIZE, VOCABULARY = "content", 6, 280
 FIRST = 10**13  # ids of the new items
 WRITES = 20  # a second
 STALL_S = 0.005
+REFUSALS = (429, 503)
 AT_ONCE = 4  # writers, so that one that is late delays no other
 
 
@@ -80,16 +84,42 @@ def title(random: np.random.Generator) -> str:
 
 @dataclass(slots=True)
 class Writes:
-    """What became of the writes."""
+    """What became of the writes; ``seconds`` of those done run from when they were due."""
 
-    seconds: list[float] = field(default_factory=list)  # until scored, from when it was due
-    faults: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    due: int = 0
+    refused: int = 0  # 429 or 503
+    failed: int = 0
+    faults: list[str] = field(default_factory=list)  # the first answers that failed
+
+    def count(self, put: httpx.Response, scored: httpx.Response | None, took: float) -> None:
+        """Count a write by its answer and, if it was 200, that of the score of its item."""
+        last = scored if scored is not None else put
+        if last.status_code in REFUSALS:
+            self.refused += 1
+        elif scored is None or scored.status_code != 200 or scored.json()["scores"][0] is None:
+            self.failed += 1
+            if len(self.faults) < 3:
+                self.faults.append(f"{last.status_code} {last.text[:200]}")
+        else:
+            self.seconds.append(took)
+
+    def end(self, seconds: float) -> None:
+        """Set how many were due in these seconds, of which writers that are late send fewer."""
+        self.due = ceil(seconds * WRITES)
+
+    def row(self) -> dict[str, Any]:
+        done = len(self.seconds)
+        sent = done + self.refused + self.failed
+        row: dict[str, Any] = {"due": self.due, "done": done, "refused": self.refused}
+        row |= {"failed": self.failed, "not_sent": max(0, self.due - sent), "faults": self.faults}
+        return row | (percentiles(self.seconds) if done else {})
 
 
 @contextmanager
 def writing(service: Service, world: World, first: int) -> Iterator[Writes]:
     """Put new items with a text, WRITES a second in all, until the end of the block."""
-    found, stop, began = Writes(), threading.Event(), time.perf_counter()
+    found, lock, stop, began = Writes(), threading.Lock(), threading.Event(), time.perf_counter()
     rest = {"item_id": 7, "item_tags": [3], "likes_level": 2, "views_level": 1}
     lengths = {feature.name for feature in world.schema.stored_item}
     assert lengths == {*rest, FEATURE}
@@ -104,13 +134,9 @@ def writing(service: Service, world: World, first: int) -> Iterator[Writes]:
                 item, values = first + number, {**rest, "text": {"de": title(random)}}
                 put = client.put(f"/v1/items/{item}", json=values)
                 body = {"user_id": 1, "candidates": [item]}
-                scored = client.post("/v1/score", json=body)
-                took = time.perf_counter() - due
-                known = scored.status_code == 200 and scored.json()["scores"][0] is not None
-                if put.status_code != 200 or not known:
-                    found.faults.append(f"{put.status_code} {put.text[:200]} {scored.text[:200]}")
-                else:
-                    found.seconds.append(took)
+                scored = client.post("/v1/score", json=body) if put.status_code == 200 else None
+                with lock:
+                    found.count(put, scored, time.perf_counter() - due)
 
     threads = [threading.Thread(target=write, args=(writer,)) for writer in range(AT_ONCE)]
     for thread in threads:
@@ -118,6 +144,7 @@ def writing(service: Service, world: World, first: int) -> Iterator[Writes]:
     try:
         yield found
     finally:
+        found.end(time.perf_counter() - began)
         stop.set()
         for thread in threads:
             thread.join()
@@ -173,8 +200,7 @@ def _row(
     row["stalls_over_5_ms"] = more[float("inf")] - more[STALL_S]
     row["looks"] = more[float("inf")]
     if writes is not None:
-        row["put_until_scored"] = {**percentiles(writes.seconds), "writes": len(writes.seconds)}
-        row["faults"] = writes.faults[:3]
+        row["put_until_scored"] = writes.row()
     return row
 
 
