@@ -36,7 +36,7 @@ from service.items.table_layout import FILLED, FORMAT, SLOTS, TableMemory, size_
 from service.items.table_lock import STORES_IN_ORDER
 from service.private_directory import make_private, open_private
 
-LAYOUT = 5  # grows when the arrays mean something else
+LAYOUT = 6  # grows when the arrays mean something else
 PRIVATE = 0o600
 SETTING = "QIN_TABLE_FOLDER"
 OPEN_WITHIN_S = 60.0  # another process may be making a table of gigabytes, or be stopped

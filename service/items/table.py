@@ -30,6 +30,7 @@ from service.items.table_layout import (
     COUNT,
     CURSOR,
     FREE,
+    LACKING,
     WRITING,
     DerivedItems,
     Slots,
@@ -82,9 +83,10 @@ class ItemTable:
     def count(self) -> int:
         return int(self._header[COUNT])
 
-    def count_lacking(self) -> int:
-        """Count items without the content that the model wants."""
-        return int(np.count_nonzero(self.columns.lacks[self.memory.ids >= 0]))
+    @property
+    def lacking(self) -> int:
+        """Number of items without the content that the model wants."""
+        return int(self._header[LACKING])
 
     @property
     def bytes(self) -> int:
@@ -307,7 +309,7 @@ class ItemTable:
         if len(gone):
             self._index.remove(memory.ids[gone])
             memory.ids[gone] = FREE
-            self._header[COUNT] -= len(gone)
+            self.memory.count(without=gone)
             self.evicted += len(gone)
         # So that the next step does not choose them again.
         memory.ids[chosen] = TAKEN
@@ -328,7 +330,7 @@ class ItemTable:
         replaced = old[old != ABSENT]
         self._index.fill(cells, ids, slots)
         self.memory.ids[replaced] = FREE
-        self._header[COUNT] += len(ids) - len(replaced)
+        self.memory.count(slots, without=replaced)
 
     def _unlink(self, ids: Ids) -> None:
         """Free the slots of these distinct items, if they have any."""
@@ -336,7 +338,7 @@ class ItemTable:
         slots = slots[slots != ABSENT]
         self.memory.ids[slots] = FREE
         self._index.remove(ids)
-        self._header[COUNT] -= len(slots)
+        self.memory.count(without=slots)
 
     @contextmanager
     def _writing(self, within: float = WITHIN_S) -> Iterator[None]:
@@ -355,7 +357,8 @@ class ItemTable:
         owned = np.flatnonzero(ids != FREE)
         lost = owned[self._index.find(ids[owned]) != owned]  # written, but not linked
         ids[lost] = FREE
-        self._header[COUNT] = len(owned) - len(lost)
+        self._header[COUNT] = self._header[LACKING] = 0
+        self.memory.count(owned, without=lost)
 
 
 def _digest(text: bytes) -> bytes:

@@ -23,7 +23,8 @@ from service.items.hash_index import BUCKET, EMPTY, HashIndex, random_multiplier
 
 Slots = Positions
 FREE = -1  # in ``ids``
-COUNT, CLOCK_HAND, WRITING, FILLED, SLOTS, FORMAT, FIRST, SECOND, CURSOR = range(9)
+NONE = np.empty(0, np.int64)  # of the slots
+COUNT, CLOCK_HAND, WRITING, FILLED, SLOTS, FORMAT, FIRST, SECOND, LACKING, CURSOR = range(10)
 HEADER_WORDS = (
     32  # FIRST and SECOND are the index's multipliers; the cursor and its digest are the rest
 )
@@ -88,6 +89,12 @@ class TableMemory:
         self.header[FIRST : SECOND + 1] = np.array(multipliers, np.uint64).view(np.int64)
         self.keys.fill(EMPTY)
         self.ids.fill(FREE)
+
+    def count(self, more: Slots = NONE, *, without: Slots = NONE) -> None:
+        """Count the items of ``more`` slots, and no longer those of others."""
+        lacks = self.items.lacks
+        self.header[COUNT] += len(more) - len(without)
+        self.header[LACKING] += lacks.take(more).sum() - lacks.take(without).sum()
 
     @classmethod
     def anonymous(cls, schema: FeatureSchema, slots: int) -> TableMemory:

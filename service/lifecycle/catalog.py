@@ -72,7 +72,7 @@ def content_of(version: LoadedModel) -> dict[str, Any]:
     wanted = version.model.wanted
     if wanted is None:
         return {}
-    having = version.table.count - version.table.count_lacking()
+    having = version.table.count - version.table.lacking
     feature, digest = wanted.origin.feature, wanted.origin.digest
     return {"content": {"feature": feature, "digest": digest, "items": having}}
 

@@ -170,7 +170,7 @@ class LoadSteps:
         wanted, needed = version.model.wanted, self.settings.content_share
         if wanted is None:
             return
-        items, having = version.table.count, version.table.count - version.table.count_lacking()
+        items, having = version.table.count, version.table.count - version.table.lacking
         feature, digest = wanted.origin.feature, wanted.origin.digest
         if having < needed * items:
             raise LacksContent(

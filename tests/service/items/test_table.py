@@ -106,6 +106,7 @@ class Life(RuleBasedStateMachine):
         assert self.table.count == len(present) <= 50
         assert sorted(self.table.ids().tolist()) == present.tolist()
         rows = self.table.take(slots[present], generations[present])
+        assert self.table.lacking == rows.lacks.sum()
         known = present.tolist()
         assert_same(rows, items(known, [self.newest[item] for item in known]))
 
@@ -292,6 +293,7 @@ def test_a_writer_that_died_half_way_leaves_a_table_that_mends_itself() -> None:
     more = list(range(20, 30))
     assert table.insert(array(more), items(more)) == 3  # the slots of 4 and 5 are free again
     assert table.count == 10
+    assert table.lacking == table.take(*table.look_up(table.ids())[:2]).lacks.sum()
     assert (table.find(array([1, 2, 3, 4, 5])) != ABSENT).tolist() == [True] * 3 + [False] * 2
 
 
