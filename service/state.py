@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from feature_store.contract import FeatureStore
 from model_export.bundle.bundle import Bundle
-from model_export.bundle.errors import BundleError
+from model_export.bundle.errors import BundleError, NotYet
 from service.admission.admission import Admission
 from service.admission.loop_budget import LoopBudget
 from service.artifacts.importer import ImportedBundle
@@ -20,7 +20,6 @@ from service.items.item_texts import ItemTexts
 from service.items.store_client import StoreReader
 from service.lifecycle.fleet import Fleet
 from service.lifecycle.item_refresh import ItemRefresher
-from service.lifecycle.load_steps import LacksContent
 from service.lifecycle.manager import ModelManager
 from service.lifecycle.readiness import Readiness, prove
 from service.lifecycle.startup import StartupVersions
@@ -81,7 +80,7 @@ class ServiceState:
                     raise
                 models = self.manager.catalog.repository.models
                 reason = self.copies.as_published(str(error), models)
-                for_good = not isinstance(error, LacksContent)
+                for_good = not isinstance(error, NotYet)
                 self.startup.pass_over(imported.copy.version, reason, for_good=for_good)
                 imported = await asyncio.to_thread(self.startup.next)
         await asyncio.to_thread(self.startup.begun_with, imported)

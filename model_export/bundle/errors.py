@@ -7,6 +7,10 @@ class BundleError(Exception):
     """A bundle that cannot be read, trusted or written."""
 
 
+class NotYet(BundleError):
+    """A bundle that may be loaded later as it is: what it needs is not there yet."""
+
+
 class ParityError(BundleError):
     """The folded graphs' answers differ from the PyTorch network's; nothing was published."""
 

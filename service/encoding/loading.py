@@ -52,7 +52,7 @@ class EncoderLoader:
         self._stopped = False
 
     async def find(self, content: str | None) -> FoundEncoder:
-        """Find the encoder of contents of this digest; None: the newest. BundleError."""
+        """Find the encoder of contents of this digest; None: the newest. NotYet."""
         return await asyncio.to_thread(self.repository.find, content)
 
     def bytes_of(self, found: FoundEncoder) -> int:

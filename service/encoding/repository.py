@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_export.bundle import plain_files
-from model_export.bundle.errors import BundleError
+from model_export.bundle.errors import BundleError, NotYet
 from model_export.bundle.manifest import MOST_MANIFEST_BYTES
 from service.artifacts.arrival import in_future, not_whole
 from service.artifacts.version_folders import version_folders
@@ -55,7 +55,7 @@ class EncoderRepository:
         """Return the newest bundle whose contents have this digest; None: the newest of all.
 
         As of models, one that is still being copied or is dated in the future is passed over.
-        BundleError names it where there is no other, or lists those that there are. Blocks.
+        NotYet names it where there is no other, or lists those that there are. Blocks.
         """
         found, faults = list[FoundEncoder](), list[str]()
         for folder in self._folders():
@@ -75,15 +75,15 @@ class EncoderRepository:
                 return one
             waiting.append(why)
         if waiting:
-            raise BundleError(waiting[0])
+            raise NotYet(waiting[0])
         if not found:
             nothing = f"{self.path}: holds no encoder bundle (QIN_ENCODER); {self._build}"
-            raise BundleError(faults[0] if faults else nothing)
+            raise NotYet(faults[0] if faults else nothing)
         there = ", ".join(
             f"{one.manifest.version} ({one.content or 'no map'})"
             for one in sorted(found, key=lambda one: one.manifest.version)
         )
-        raise BundleError(
+        raise NotYet(
             f"{self.path}: no encoder makes contents of digest {content}; there are: {there}; put "
             "the encoder that the model was trained with beside them"
         )
@@ -103,4 +103,6 @@ class EncoderRepository:
         try:
             return version_folders(self.path, MOST_VERSIONS)
         except (FileNotFoundError, NotADirectoryError):
-            raise BundleError(f"{self.path}: not found (QIN_ENCODER); {self._build}") from None
+            raise NotYet(f"{self.path}: not found (QIN_ENCODER); {self._build}") from None
+        except BundleError as error:
+            raise NotYet(str(error)) from error

@@ -20,7 +20,7 @@ import feature_store
 from feature_store.contract import FOUND, FeatureStore, ItemBatch
 from feature_store.options import StoreOptions
 from model_export.bundle.bundle import Bundle
-from model_export.bundle.errors import BundleError
+from model_export.bundle.errors import NotYet
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.size_buckets import buckets
 from model_export.bundle.verify import check_golden
@@ -49,7 +49,7 @@ SHAPES_KEPT = 2048
 SHAPES_TRIED = 12
 
 
-class LacksContent(BundleError):
+class LacksContent(NotYet):
     """Too few items have the content that a version wants: it may be loaded when more have."""
 
 

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from feature_store.errors import StoreError
-from model_export.bundle.errors import BundleError
+from model_export.bundle.errors import BundleError, NotYet
 from service.artifacts import sandbox
 from service.artifacts.importer import (
     ImportedBundle,
@@ -123,7 +123,9 @@ class Loader:
         """Load the version to start with, at full priority. BundleError or StoreError."""
         entry = self._catalog.entry(imported.copy.version)
         try:
-            version = await self._prove_and_open(imported, LoadProgress(entry, readiness))
+            found = await self._found_encoder(imported)
+            progress = LoadProgress(entry, readiness)
+            version = await self._prove_and_open(imported, found, progress)
         except BundleError as error:
             self._failed(entry, str(error))
             raise
@@ -150,7 +152,7 @@ class Loader:
                     found = await self._found_encoder(imported)
                     more = self._encoders.bytes_of(found) if self._encoders and found else 0
                     await self._memory.make_room(imported.bundle, more)
-                    version = await self._prove_and_open(imported, LoadProgress(entry))
+                    version = await self._prove_and_open(imported, found, LoadProgress(entry))
             except NotTheStoresError as error:  # its folder does not change when the store does
                 remedy = f"then `python -m service models activate {entry.name}`"
                 raise self._failed(entry, f"{error}; {remedy}") from error
@@ -182,9 +184,9 @@ class Loader:
         return await self._run(False, import_bundle, folder, self._copies, await self._policy())
 
     async def _prove_and_open(
-        self, imported: ImportedBundle, progress: LoadProgress
+        self, imported: ImportedBundle, found: FoundEncoder | None, progress: LoadProgress
     ) -> LoadedModel:
-        """Try the bundle in the sandbox, then open it in this process.
+        """Try the bundle in the sandbox, then open it in this process, with its encoder.
 
         The state file names it meanwhile: after a restart it shows which load killed a process.
         """
@@ -207,7 +209,7 @@ class Loader:
         try:
             await self._prove(imported, progress)
             shapes = self.shapes.typical(bundle.schema.history_length, settings.chunk_candidates)
-            encoder = await self._encoder(imported, progress)
+            encoder = await self._encoder(found, progress)
             steps = LoadSteps(bundle, settings, shapes, progress, self._stop, has_table, encoder)
             version = await self._run(first, steps.run)
             settle()
@@ -220,19 +222,19 @@ class Loader:
             await asyncio.to_thread(state.try_update, lost, loading=None)
 
     async def _found_encoder(self, imported: ImportedBundle) -> FoundEncoder | None:
-        """Find the encoder that the version wants; None in a service without. BundleError."""
+        """Find the encoder that the version wants; None in a service without. NotYet."""
         if self._encoders is None:
             return None
         content = imported.bundle.manifest.content
         return await self._encoders.find(None if content is None else content.digest)
 
     async def _encoder(
-        self, imported: ImportedBundle, progress: LoadProgress
+        self, found: FoundEncoder | None, progress: LoadProgress
     ) -> TextEncoder | None:
-        """Load the encoder that the version comes with. BundleError or Stopped."""
-        found, first = await self._found_encoder(imported), progress.is_first
+        """Load the encoder that the version comes with. NotYet or Stopped."""
         if self._encoders is None or found is None:
             return None
+        first = progress.is_first
         progress.enter(State.LOADING, "verifying the encoder")
         run = partial(self._run, first)
         try:
@@ -240,7 +242,7 @@ class Loader:
         except BundleError as error:
             if self._stop.is_set():
                 raise Stopped from None
-            raise BundleError(f"its encoder: {error}") from error
+            raise NotYet(f"its encoder: {error}") from error
 
     async def _prove(self, imported: ImportedBundle, progress: LoadProgress) -> None:
         """Verify the bundle in the sandbox, unless that was done before. BundleError or Stopped."""

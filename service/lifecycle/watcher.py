@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 
-from model_export.bundle.errors import BundleError
+from model_export.bundle.errors import BundleError, NotYet
 from service.artifacts.arrival import FoundBundle
 from service.artifacts.persisted_state import StateFile
 from service.artifacts.repository import ModelRepository, age
 from service.errors import ModelRefused, ServiceError
-from service.lifecycle.load_steps import LacksContent
 from service.observability.background import count, failed
 from service.observability.logs import logger
 
@@ -157,7 +156,7 @@ class RepositoryWatcher:
 
     def _note(self, found: FoundBundle, error: ServiceError) -> None:
         """Set when to retry: after a change of the folder, or after a back-off if the cause was
-        a lack of memory, disk, store or contents."""
+        a lack of memory, disk, store, contents or encoder."""
         before = self._tried.get(found.version)
         tried = self._tried[found.version] = _Tried(found.mark)
         if _is_fault_of_bundle(error):
@@ -169,6 +168,6 @@ class RepositoryWatcher:
 
 def _is_fault_of_bundle(error: ServiceError) -> bool:
     cause = error.__cause__
-    if isinstance(cause, LacksContent):
+    if isinstance(cause, NotYet):
         return False
     return isinstance(cause, BundleError) and not isinstance(cause.__cause__, OSError)
