@@ -23,6 +23,7 @@ GROUPS = {
     "max_table_items": "Item table",
     "model_policy": "Versions of the model",
     "admin_host": "Admin API",
+    "console": "Console",
     "max_header_bytes": "Connections",
     "drain_notice_s": "Stopping",
     "log_format": "Logs, traces and metrics",

@@ -20,6 +20,7 @@ from service.admission.loop_budget import LoopBudget
 from service.artifacts.importer import ImportedBundle, ImportPolicy
 from service.artifacts.local_copies import LocalCopies
 from service.artifacts.repository import ModelRepository
+from service.console.recorder import recorder
 from service.engine.engine import Engine
 from service.items.item_texts import ItemTexts
 from service.items.shared_file import check_shared
@@ -130,12 +131,13 @@ async def build_application(
         startup=startup,
         imported=imported,
         exporter=make_exporter(metrics, worker, budget),
+        recent=recorder(settings, metrics, worker, engine, reader, catalog),
         traces=_traces(settings),
         encoding=encoding,
     )
     try:
         _expose(state)
-        async with state.exporter, watched(metrics.gc_pauses, metrics.loop_lag):
+        async with state.exporter, state.recent, watched(metrics.gc_pauses, metrics.loop_lag):
             yield state, imported.bundle
     finally:
         await fleet.close()
@@ -210,8 +212,9 @@ def _expose(state: ServiceState) -> None:
     """Expose numbers that other parts hold; they are read when scraped."""
     expose_versions(state.metrics, lambda: ((v.name, v.stats) for v in state.registry.all()))
     state.metrics.ready.set_function(lambda: float(state.scores))
-    engine, registry = state.engine, state.registry
+    engine, registry, admission = state.engine, state.registry, state.admission
     gauge, counter = state.metrics.gauge, state.metrics.counter
+    refresher, reader, encoding = state.refresher, state.reader, state.encoding
 
     def of_table(attribute: str) -> float:
         active = registry.active
@@ -231,7 +234,6 @@ def _expose(state: ServiceState) -> None:
         lambda: engine.expired_runs,
     )
     counter("qin_engine_busy_seconds", "Time that threads scored, of all.", lambda: engine.busy)
-    admission = state.admission
     gauge(
         "qin_admission_limit_seconds",
         "Forecast waiting up to which online requests are let in.",
@@ -244,7 +246,6 @@ def _expose(state: ServiceState) -> None:
         admission.forecast,
         "max",
     )
-    encoding = state.encoding
 
     def of_encoder(read: Callable[[TextEncoding], float]) -> Callable[[], float]:
         return lambda: read(encoding) if encoding is not None else 0.0
@@ -305,7 +306,6 @@ def _expose(state: ServiceState) -> None:
         "Times a fetched item was not kept, because another process held the table's lock.",
         lambda: of_table("not_kept"),
     )
-    refresher, reader = state.refresher, state.reader
     counter("qin_item_changes", "Items read from the change log.", lambda: float(refresher.changed))
     counter(
         "qin_item_changes_lost",

@@ -116,6 +116,12 @@ class Connection(Protocol):
     def watch_half_close(self, half_closed: Callable[[], None] | None) -> None:
         """Call ``half_closed`` when that happens, from the event loop; None: no longer."""
 
+    def stream(self, end: Callable[[], None]) -> bool:
+        """Count the answer as a stream, which has no time limit; False: there are too many.
+
+        ``end`` is called from the event loop when the server wants the answer to end.
+        """
+
 
 class RequestStats(Protocol):
     """Statistics of the version that answers."""

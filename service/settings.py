@@ -319,6 +319,21 @@ class Settings(BaseSettings):
         description="TOKEN, or several as NAME:TOKEN separated by spaces; names appear in the log.",
     )
 
+    console: bool = Field(
+        default=True, description="Pages for a browser at the admin port: /console."
+    )
+    console_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Key that signs the console's sessions; by default random at each start.",
+    )
+    console_session_s: int = Field(
+        default=28_800, ge=1, description="Time after which a console's session ends."
+    )
+    console_streams: int = Field(
+        default=64, ge=1, description="Maximum live views of the console per process; more get 429."
+    )
+
     max_header_bytes: int = Field(
         default=16_384,
         ge=1024,

@@ -31,6 +31,7 @@ from service.observability.background import keep
 from service.observability.exporter import Exporter
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
+from service.observability.recent_traffic import RecentTraffic
 from service.scoring.pipeline import ScoringPipeline
 from service.settings import Settings
 
@@ -63,6 +64,7 @@ class ServiceState:
     startup: StartupVersions
     imported: ImportedBundle
     exporter: Exporter
+    recent: RecentTraffic
     traces: Traces | None
     encoding: TextEncoding | None
 

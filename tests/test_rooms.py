@@ -108,8 +108,9 @@ SERVICE = {
     "service.state": CORE,
     "service.api": API,
     "service.api.oip": {*API, "service.api"},
-    # The two applications put the routes of both together.
-    "service.api.admin": {*API, "service.api", "service.api.oip"},
+    "service.console": {*API, "service.api"},
+    # The two applications put the routes of all together.
+    "service.api.admin": {*API, "service.api", "service.api.oip", "service.console"},
     "service.api.app": {*API, "service.api", "service.api.oip"},
     "service.application": {
         *API,
@@ -117,6 +118,7 @@ SERVICE = {
         "service.api",
         "service.api.admin",
         "service.api.app",
+        "service.console",
     },
     "service.processes": {
         *LOW,

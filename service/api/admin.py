@@ -28,6 +28,7 @@ from service.api.openapi import exact_bounds, problem
 from service.api.operations import add_docs, add_head, add_metrics
 from service.api.problems import answer_problem
 from service.api.writes import add_writes
+from service.console.routes import add_console
 from service.context import context_of
 from service.errors import ServiceError
 from service.lifecycle.catalog import ModelEntry
@@ -70,6 +71,7 @@ def create_admin(state: ServiceState) -> ASGIApp:
     add_repository(app, state)
     add_writes(app, state, Access(state.settings))
     add_docs(app)
+    add_console(app, state)
     if state.settings.metrics_on == "admin":
         add_metrics(app, state)  # without a token: it tells no more than it did in public
         add_statistics(app, state)

@@ -170,6 +170,15 @@ class ModelCatalog:
             "policy": self.settings.model_policy,
         }
 
+    def marks(self) -> dict[str, str | None]:
+        """Return what has each role, in words, for the time axis of the console."""
+        canary, shadow = self.registry.canary, self.shadow.as_json()
+        return {
+            "active": self.registry.active.name if self.registry.active else None,
+            "canary": f"{canary.version.name} {canary.share:.0%}" if canary else None,
+            "shadow": f"{shadow['version']} {shadow['share']:.0%}" if shadow else None,
+        }
+
     def desired_state(self) -> dict[str, Any]:
         """Return what this process serves, for the other processes of its fleet to serve too."""
         active, roles = self.active(), self.roles()

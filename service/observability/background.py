@@ -36,6 +36,7 @@ TaskName = Literal[
     "model_guard",
     "model_load",
     "model_retirement",
+    "recent",  # keeps figures of each second
     "recheck",
     "serving",  # starts, drains and stops a process
     "shadow",

@@ -321,6 +321,8 @@ async def supervise(settings: Settings, given: dict[str, str], folder: Path, exa
             "item tables are not shared between workers: supported on x86 only",
             machine=platform.machine(),
         )
+    if settings.console_key is None:  # a session outlives the worker that began it
+        derived["console_key"] = secrets.token_hex(32)
     if settings.log_user_key is None:  # one for all, so that a user has one digest
         derived["log_user_key"] = secrets.token_hex(16)
     environment = {

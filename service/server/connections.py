@@ -3,6 +3,7 @@
     headers   connected, or a request has begun; its headers are incomplete
     body      the headers are complete, the body is not
     in_flight the request is complete, its answer is not sent
+    streaming likewise, of an answer that goes on until its reader leaves or the server stops
     idle      between two requests
     closing   the last answer is being sent
     lingering refused while the client sends; its data is discarded so that the refusal is read
@@ -49,6 +50,7 @@ class ConnectionLimits:
     idle: int
     receiving: int
     in_flight: int
+    streaming: int  # more are refused
     receiving_bytes: int  # of all incomplete bodies
 
     @classmethod
@@ -64,6 +66,7 @@ class ConnectionLimits:
             idle=settings.max_idle_connections,
             receiving=settings.max_receiving_connections,
             in_flight=settings.max_in_flight_connections,
+            streaming=settings.console_streams,
             receiving_bytes=max(settings.max_receiving_bytes, settings.largest_body_bytes),
         )
 
@@ -128,6 +131,7 @@ class ConnectionTracker:
         self.in_flight = ConnectionState(
             "in_flight", math.inf, math.inf
         )  # new requests are refused
+        self.streaming = ConnectionState("streaming", math.inf, math.inf)
         self.idle = ConnectionState("idle", limits.keep_alive_s, limits.idle)
         self.closing = ConnectionState("closing", limits.answer_s, limits.idle)
         self.lingering = ConnectionState("lingering", LINGER_S, limits.receiving)
@@ -135,6 +139,7 @@ class ConnectionTracker:
             self.headers,
             self.body,
             self.in_flight,
+            self.streaming,
             self.idle,
             self.closing,
             self.lingering,
@@ -159,7 +164,8 @@ class ConnectionTracker:
     def make_room(self) -> bool:
         """Evict the connection that is the least loss, in favour of a new one. False: all are being
         answered."""
-        for state in (self.idle, self.lingering, self.closing, self.headers, self.body):
+        order = self.idle, self.lingering, self.closing, self.streaming, self.headers, self.body
+        for state in order:
             if state.members:
                 connection = next(iter(state.members))
                 if state is self.idle:

@@ -27,11 +27,17 @@ class ResponseWriter:
     """A cycle's transport: coalesces the head and the body of an answer into one write, because a
     system call costs more than most of an answer's Python; ``close`` asks the connection."""
 
-    __slots__ = ("_head", "_write", "end", "half_closed", "holding", "is_closing")
+    __slots__ = ("_head", "_write", "begin_stream", "end", "half_closed", "holding", "is_closing")
 
-    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        end: Callable[[], None],
+        begin_stream: Callable[[], bool],
+    ) -> None:
         self._write, self.is_closing = transport.write, transport.is_closing
         self.end = end  # closes the connection
+        self.begin_stream = begin_stream  # counts it among the streams; False: there are too many
         self.half_closed = False  # by the client
         self.holding = False  # the next write is a head
         self._head = b""
@@ -54,6 +60,7 @@ class Cycle(RequestResponseCycle):
 
     body: bytes | bytearray  # type: ignore[assignment]
     fault: ServiceError | None = None  # why the body stays incomplete
+    end_stream: Callable[[], None] | None = None  # the application's, of a stream
     _left: Callable[[], None] | None = None
     _half_closed: Callable[[], None] | None = None
 
@@ -65,7 +72,7 @@ class Cycle(RequestResponseCycle):
             # Reference cycles (a fault's traceback holds frames): without this every request would
             # be left to the garbage collector.
             del self.scope[CONNECTION]  # type: ignore[misc]
-            self.fault = None
+            self.fault = self.end_stream = None
 
     async def send(self, message: ASGISendEvent) -> None:
         writer = cast(ResponseWriter, self.transport)
@@ -122,6 +129,13 @@ class Cycle(RequestResponseCycle):
 
     def watch_half_close(self, half_closed: Callable[[], None] | None) -> None:
         self._half_closed = half_closed
+
+    def stream(self, end: Callable[[], None]) -> bool:
+        self.end_stream = end
+        begun = cast(ResponseWriter, self.transport).begin_stream()
+        if not begun:
+            self.end_stream = None
+        return begun
 
     def half_close(self) -> None:
         """The client has shut down its side."""

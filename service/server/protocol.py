@@ -58,12 +58,12 @@ class HttpProtocol(asyncio.Protocol):
         self.flow = FlowControl(self.transport)
         self._server, self._client = get_local_addr(self.transport), get_remote_addr(self.transport)
         self._descriptor: int = transport.get_extra_info("socket").fileno()
-        self._writer = ResponseWriter(self.transport, self._close)
+        self._writer = ResponseWriter(self.transport, self._close, self._begin_stream)
         self.tracker.move(self, self.tracker.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = self.discards = True
-        self._writer.end = _nothing  # breaks a reference cycle
+        self._writer.end, self._writer.begin_stream = _nothing, _no_stream  # no reference cycle
         if self._writer.half_closed:
             self._context.resets.forget(self._descriptor, self.abort)
         self._context.discarding.remove(self.flow)
@@ -226,13 +226,22 @@ class HttpProtocol(asyncio.Protocol):
         elif not self.discards and (framing.begun or active is None):
             state = tracker.headers
         elif active is not None and not active.response_complete:
-            state = tracker.in_flight
+            state = tracker.in_flight if active.end_stream is None else tracker.streaming
         else:
             state = tracker.idle
         if state is not self.state:
             tracker.move(self, state)
         if state is tracker.body or self._pipeline or self in tracker.held:
             tracker.hold(self, self._held())
+
+    def _begin_stream(self) -> bool:
+        """Move to the streams, if there is room and no drain."""
+        tracker = self.tracker
+        full = len(tracker.streaming.members) >= self._limits.streaming
+        if full or tracker.draining or self._closing:
+            return False
+        self._settle()
+        return self.state is tracker.streaming
 
     def _held(self) -> int:
         """Bytes in memory of bodies that are incomplete or wait for their turn."""
@@ -309,12 +318,18 @@ class HttpProtocol(asyncio.Protocol):
         return self.transport.get_write_buffer_size() > 0
 
     def close_after_answer(self) -> None:
-        """Close after the answer under way."""
+        """Close after the answer under way; end it if it is a stream."""
         if self._cycle is not None and not self._cycle.response_complete:
             self._cycle.keep_alive = False
+        if self._active is not None and self._active.end_stream is not None:
+            self._active.end_stream()
 
 
 def _nothing() -> None: ...
+
+
+def _no_stream() -> bool:
+    return False
 
 
 def _encoded(response: Response) -> bytes:

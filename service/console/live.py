@@ -1,0 +1,130 @@
+"""Pushes the figures of each second to every open page Now, as server-sent events.
+
+One message is made a second, whatever the number of pages, and none while no page is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import time
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from service.console import figures
+from service.context import RequestContext, context_of
+from service.errors import OverCapacity
+from service.observability.recent_traffic import OUTCOMES, PLACE
+from service.state import ServiceState
+
+HEADERS = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx passes each event on at once
+    (b"x-content-type-options", b"nosniff"),
+]
+OVER = b"event: over\ndata: the session has ended\n\n"
+
+
+class Live:
+    """The messages of this process's pages."""
+
+    def __init__(self, state: ServiceState) -> None:
+        self._state = state
+        self.open: set[View] = set()
+        state.recent.on_second.append(self._publish)
+
+    def series(self, minutes: int) -> dict[str, Any]:
+        """Make the points of the graphs, and what is marked on their time axis."""
+        recent, last = self._state.recent, self._state.recent.last
+        whole = figures.summed(figures.parts(recent, last))
+        marks = [
+            {"at": event.at, "what": event.what, "text": event.text} for event in recent.events
+        ]
+        target_ms = self._state.settings.target_ms
+        return {**figures.series(whole, last, minutes), "marks": marks, "target": target_ms}
+
+    def _publish(self, second: int) -> None:
+        if not self.open:
+            return
+        message = b"data: " + orjson.dumps(self.frame(second)) + b"\n\n"
+        for view in self.open:
+            view.tell(message)
+
+    def frame(self, second: int | None = None) -> dict[str, Any]:
+        """Make what a page shows of a second, by default the last one, and of those before it."""
+        state = self._state
+        second = state.recent.last if second is None else second
+        found = figures.parts(state.recent, second)
+        whole, each = figures.summed(found), figures.processes(found)
+        windows = {str(m): figures.window(whole, 60 * m) for m in figures.MINUTES}
+        smooth = figures.window(whole, figures.SMOOTH_S)
+        point = {n: float(whole.rows[-1][PLACE[n]]) for n in OUTCOMES}
+        point |= {"p50": smooth["p50"], "p99": smooth["p99"]}
+        return {
+            "t": second,
+            "point": point,
+            "windows": windows,
+            "all": figures.whole(each),
+            "processes": each,
+            "roles": dict(state.recent.roles),
+            "marks": len(state.recent.events),
+            "draining": state.readiness.draining,
+        }
+
+    def stream(self, until: float | None) -> Stream:
+        """Make the answer to a page; ``until``: when its session ends."""
+        return Stream(self.open, until)
+
+
+class View:
+    """One open page, as its answer sees it."""
+
+    def __init__(self) -> None:
+        self.message, self.ended, self.woken = b"", False, asyncio.Event()
+
+    def tell(self, message: bytes) -> None:
+        """Send this next; a slow page misses those between."""
+        self.message = message
+        self.woken.set()
+
+    def end(self) -> None:
+        self.ended = True
+        self.woken.set()
+
+
+class Stream:
+    """ASGI application: messages until the page leaves, the session ends or the service stops."""
+
+    def __init__(self, open_views: set[View], until: float | None) -> None:
+        self._open, self._until = open_views, until
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        view = View()
+        _begin(context_of(scope), view)
+        self._open.add(view)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            while scope["method"] != "HEAD":
+                await view.woken.wait()
+                view.woken.clear()
+                if view.ended:
+                    break
+                over = self._until is not None and time() >= self._until
+                body = OVER if over else view.message
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+                if over:
+                    break
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._open.discard(view)
+
+
+def _begin(ctx: RequestContext, view: View) -> None:
+    """Count the connection among the streams. OverCapacity if there are too many."""
+    if ctx.connection is None:  # another server
+        return
+    if not ctx.connection.stream(view.end):
+        raise OverCapacity("too many live views of the console", headers={"Retry-After": "5"})
+    ctx.connection.watch(view.end)

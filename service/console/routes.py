@@ -1,0 +1,193 @@
+"""Routes of the console: ``/console`` and below, at the admin port.
+
+No route is in the OpenAPI document: they are pages for a browser. Programs use the admin API.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs, quote, urlsplit
+
+import orjson
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from service.access.admin import audited
+from service.api.body import read_body
+from service.api.problems import answer_problem, problem_of
+from service.console.assets import FOREVER, Assets
+from service.console.figures import MINUTES
+from service.console.guard import Guard, Visitor, address_of, cookie_name
+from service.console.live import Live
+from service.console.pages import HEADERS, Pages
+from service.context import context_of
+from service.errors import InvalidField, ServiceError, Unauthorised
+from service.state import ServiceState
+
+ROOT = "/console"
+LOGIN = f"{ROOT}/login"
+MOST_BYTES = 8192  # of a form
+OWN_PATH = re.compile(rf"{ROOT}(/[\w-][\w.-]*)*")
+Page = Callable[[Request], Awaitable[Response]]
+Show = Callable[[Request, Visitor], Awaitable[ASGIApp]]
+
+
+class Console:
+    """The console's routes of one application."""
+
+    def __init__(self, app: FastAPI, state: ServiceState) -> None:
+        self._app, self._state = app, state
+        self._assets = Assets()
+        self._pages = Pages(state.settings, self._assets)
+        self._guard = Guard(state.settings)
+        self._live = Live(state)
+
+    def add(self) -> None:
+        """Add the routes to the application."""
+        self._route("/assets/{digest}/{name}", self._asset)
+        self._route("/login", self._page(self._login_form))
+        self._route("/login", self._page(self._login), "POST")
+        self._route("/logout", self._page(self._logout), "POST")
+        self._route("", self._page(self._seen(self._now)))
+        self._route("/stream", self._data(self._stream))
+        self._route("/series", self._data(self._series))
+
+    def _route(self, path: str, endpoint: Callable[..., Awaitable[ASGIApp]], *methods: str) -> None:
+        async def answered(request: Request) -> ASGIApp:
+            context_of(request.scope).route = f"{ROOT}{path}"
+            return await endpoint(request)
+
+        route = Route(f"{ROOT}{path}", answered, methods=list(methods) or ["GET"])
+        self._app.router.routes.append(route)
+
+    def _page(self, show: Page) -> Page:
+        """Answer errors with pages: without a session, with the form to log in."""
+
+        async def page(request: Request) -> Response:
+            try:
+                self._guard.check_site(request, page=request.method in ("GET", "HEAD"))
+                return await show(request)
+            except Unauthorised:
+                query = f"?{request.url.query}" if request.url.query else ""
+                wanted = quote(request.url.path + query) if request.method != "POST" else ROOT
+                return RedirectResponse(f"{LOGIN}?next={wanted}", 303, HEADERS)
+            except ServiceError as error:
+                context_of(request.scope).problem = error.slug
+                problem = problem_of(error)
+                return self._pages.page("problem", None, problem.status, problem=problem)
+            except Exception as error:  # it is logged there; the page says no more of it
+                status = (await answer_problem(request, error)).status_code
+                problem = problem_of(error)
+                return self._pages.page("problem", None, status, problem=problem)
+
+        return page
+
+    def _data(self, show: Show) -> Callable[[Request], Awaitable[ASGIApp]]:
+        """Answer errors with problem documents: for the pages' scripts."""
+
+        async def data(request: Request) -> ASGIApp:
+            self._guard.check_site(request)
+            return await show(request, self._guard.visitor(request))
+
+        return data
+
+    def _seen(self, show: Show) -> Page:
+        async def seen(request: Request) -> Response:
+            found = await show(request, self._guard.visitor(request))
+            assert isinstance(found, Response)
+            return found
+
+        return seen
+
+    async def _asset(self, request: Request) -> Response:
+        address = "{digest}/{name}".format(**request.path_params)
+        asset = self._assets.find(address)
+        if asset is None:
+            return Response(status_code=404)
+        headers = {**HEADERS, "Cache-Control": FOREVER}
+        return Response(asset.content, headers=headers, media_type=asset.media_type)
+
+    async def _login_form(self, request: Request) -> Response:
+        if self._guard.open:
+            return RedirectResponse(ROOT, 303, HEADERS)
+        wanted = _own(request.query_params.get("next"))
+        return self._pages.page("login", None, wanted=wanted, refused=False)
+
+    async def _login(self, request: Request) -> Response:
+        form = await form_of(request)
+        wanted = _own(form.get("next"))
+        if self._guard.open:
+            return RedirectResponse(ROOT, 303, HEADERS)
+        try:
+            with audited(request, "login") as entry:
+                begun = self._guard.sessions.begin(form.get("token", ""), address_of(request))
+                if begun is None:
+                    raise Unauthorised("no such token")
+                cookie, session = begun
+                entry["who"] = session.name
+        except Unauthorised as error:
+            context_of(request.scope).problem = error.slug
+            return self._pages.page("login", None, 401, wanted=wanted, refused=True)
+        answer = RedirectResponse(wanted, 303, HEADERS)
+        answer.set_cookie(
+            cookie_name(request.scope),
+            cookie,
+            max_age=self._state.settings.console_session_s,
+            path=ROOT,
+            httponly=True,
+            samesite="strict",
+        )
+        return answer
+
+    async def _logout(self, request: Request) -> Response:
+        form = await form_of(request)
+        self._guard.check_csrf(self._guard.visitor(request), form.get("csrf", ""))
+        answer = RedirectResponse(LOGIN, 303, HEADERS)
+        answer.delete_cookie(cookie_name(request.scope), path=ROOT, httponly=True)
+        return answer
+
+    async def _now(self, request: Request, visitor: Visitor) -> Response:
+        frame = self._live.frame() | {"series": self._live.series(5)}
+        text = orjson.dumps(frame).decode().replace("<", "\\u003c")  # within a script element
+        return self._pages.page(
+            "now", visitor, frame=frame, frame_json=text, target_ms=self._state.settings.target_ms
+        )
+
+    async def _stream(self, request: Request, visitor: Visitor) -> ASGIApp:
+        return self._live.stream(visitor.until)
+
+    async def _series(self, request: Request, visitor: Visitor) -> Response:
+        asked = request.query_params.get("minutes", "5")
+        if asked not in map(str, MINUTES):
+            raise InvalidField(f"minutes: should be one of {', '.join(map(str, MINUTES))}")
+        content = orjson.dumps(self._live.series(int(asked)))
+        return Response(content, headers=HEADERS, media_type="application/json")
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """Read a form; of a field given twice, the last counts. InvalidField."""
+    body = await read_body(context_of(request.scope), request, MOST_BYTES)
+    try:
+        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=64)
+    except ValueError:
+        raise InvalidField("body: should be a form") from None
+    return {name: values[-1] for name, values in fields.items()}
+
+
+def _own(wanted: str | None) -> str:
+    """A page of the console; never one elsewhere."""
+    parts = urlsplit(wanted or "")
+    own = OWN_PATH.fullmatch(parts.path)
+    if not own or parts.scheme or parts.netloc or parts.path == LOGIN:
+        return ROOT
+    return parts.path + (f"?{parts.query}" if parts.query else "")
+
+
+def add_console(app: FastAPI, state: ServiceState) -> None:
+    """Add the console, unless it is off."""
+    if state.settings.console:
+        Console(app, state).add()

@@ -1,0 +1,236 @@
+"""The console in a real Chromium: logging in, what moves, who is kept out, and its looks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.access.test_in_a_browser import site
+from tests.service.console.browser import (
+    DESKTOP,
+    PHONE,
+    driver,
+    faults_of,
+    launched,
+    log_in,
+    opened_page,
+    overflow_of,
+    wait_until,
+)
+from tests.service.console.conftest import ANN, QUIET, Served
+from tests.service.process import serving
+from tests.service.world import World
+
+FOREIGN = """<!doctype html><title>a page</title><p id="said"></p>
+<iframe id="frame" src="%(console)s"></iframe>
+<script>
+const said = [];
+async function tried(what, path, options) {
+  try {
+    const answer = await fetch("%(origin)s" + path, {credentials: "include", ...options});
+    said.push(`${what}: ${answer.type} ${answer.status}`);
+  } catch { said.push(`${what}: nothing`); }
+}
+(async () => {
+  await tried("read", "/console/series");
+  const form = fields => ({method: "POST", mode: "no-cors", body: new URLSearchParams(fields)});
+  await tried("blind", "/console/logout", form({csrf: "x"}));
+  await tried("login", "/console/login", form({token: "%(token)s"}));
+  await new Promise(done => {
+    const stream = new EventSource("%(origin)s/console/stream", {withCredentials: true});
+    const ended = what => { said.push(`stream: ${what}`); stream.close(); done(); };
+    stream.onopen = () => ended("open");
+    stream.onerror = () => ended("nothing");
+  });
+  document.getElementById("said").textContent = said.join("; ");
+})();
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def playwright(world: World) -> Iterator[Any]:
+    """After the world, which is made by ``asyncio.run``."""
+    with driver() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Any) -> Iterator[Any]:
+    with launched(playwright) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    with opened_page(browser) as page:
+        yield page
+
+
+def score(served: Served, count: int) -> None:
+    with served.service.client() as client:
+        for item in served.world.ids[:count].tolist():
+            answer = client.post("/v1/score", json={"user_id": 1, "candidates": [item]})
+            assert answer.is_success
+
+
+def test_a_person_logs_in_with_the_keyboard_alone_and_out_again(page: Any, served: Served) -> None:
+    page.goto(f"{served.origin}/console")
+    page.keyboard.type("wrong-but-long-enough")  # the field has the focus
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").wait_for()
+    page.faults.clear()  # the 401
+    page.get_by_label("Admin token").focus()
+    page.keyboard.type(ANN)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Now").wait_for()
+    page.get_by_text("ann", exact=True).wait_for()
+    page.get_by_role("button", name="Log out").press("Enter")
+    page.get_by_label("Admin token").wait_for()
+    page.goto(f"{served.origin}/console")
+    page.get_by_label("Admin token").wait_for()
+
+
+def test_the_numbers_and_the_graphs_move(page: Any, served: Served) -> None:
+    log_in(page, served)
+    page.locator(".state.live").wait_for()
+    page.locator("#latency canvas").wait_for()
+    before = page.locator("#latency .u-value").first.inner_text()
+    score(served, 60)
+    wait_until(page, "document.querySelector('#p99 b').textContent.endsWith('ms')")
+    rate = page.locator("#rate b").inner_text()
+    assert float(rate) > 0
+    shown = "document.querySelector('#latency .u-value').textContent"
+    wait_until(page, f"{shown} !== {before!r}")
+    label = page.locator("#latency").get_attribute("aria-label")
+    assert "p99" in label
+    assert "–" not in label
+    described = "document.querySelector('#traffic').getAttribute('aria-label')"
+    page.get_by_label("1 min", exact=True).check()
+    wait_until(page, f"{described}.includes('last minute')")
+    page.get_by_label("1 h", exact=True).check()
+    wait_until(page, f"{described}.includes('last hour')")
+
+
+def test_a_page_that_is_not_seen_takes_no_connection(page: Any, served: Served) -> None:
+    log_in(page, served)
+    page.locator(".state.live").wait_for()
+    hide = "value => { Object.defineProperty(document, 'hidden', {value, configurable: true});"
+    hide += " document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(hide, True)
+    page.get_by_text("paused").wait_for()
+    page.evaluate(hide, False)
+    page.locator(".state.live").wait_for()
+
+
+def test_a_session_that_ends_leads_to_the_form_and_back(browser: Any, world: World) -> None:
+    short = {"QIN_CONSOLE_SESSION_S": "4", "QIN_ADMIN_TOKEN": f"ann:{ANN}", **QUIET}
+    with serving(world.models, world.store, **short) as service, opened_page(browser) as page:
+        served = Served(service, world)
+        log_in(page, served)
+        page.locator(".state.live").wait_for()
+        page.wait_for_url("**/console/login?next=%2Fconsole")
+        page.get_by_label("Admin token").fill(ANN)
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Now").wait_for()
+        page.faults.clear()  # a 401 of what was asked meanwhile
+
+
+def test_after_a_restart_the_page_goes_on_by_itself_or_asks_again(
+    browser: Any, world: World
+) -> None:
+    with opened_page(browser) as page:
+        with serving(world.models, world.store, **QUIET) as service:
+            page.goto(f"{Served(service, world).origin}/console")
+            page.get_by_text("read-only").wait_for()
+            page.locator(".state.live").wait_for()
+        page.get_by_text("no connection; trying again").wait_for()
+        page.faults.clear()
+
+
+def test_pages_of_other_origins_read_nothing_and_do_nothing(
+    browser: Any, served: Served, tmp_path: Path
+) -> None:
+    content = {"console": f"{served.origin}/console", "origin": served.origin, "token": ANN}
+    (tmp_path / "page.html").write_text(FOREIGN % content)
+    with opened_page(browser) as page, site(tmp_path) as origin:
+        log_in(page, served)
+        page.locator(".state.live").wait_for()
+        log = served.service.log.read_text().count('"action":"login"')
+        # Another port of this host is the same site: SameSite alone would let the cookie through.
+        for other in (origin, origin.replace("127.0.0.1", "localhost")):
+            foreign = page.context.new_page()
+            foreign.goto(f"{other}/page.html")
+            foreign.wait_for_function("document.getElementById('said').textContent")
+            said = foreign.locator("#said").inner_text().split("; ")
+            assert said == [
+                "read: nothing",
+                "blind: nothing",
+                "login: nothing",
+                "stream: nothing",
+            ]
+            frame = foreign.frames[1]
+            assert "QIN Serving" not in frame.content()
+            foreign.close()
+        page.reload()
+        page.locator(".state.live").wait_for()  # still logged in
+        assert served.service.log.read_text().count('"action":"login"') == log
+
+
+def test_a_rebound_name_sees_no_page(playwright: Any, unguarded: Served) -> None:
+    rebound = "--host-resolver-rules=MAP evil.test 127.0.0.1"
+    with launched(playwright, rebound) as browser, opened_page(browser) as page:
+        answer = page.goto(f"http://evil.test:{unguarded.service.admin_port}/console")
+        assert answer.status == 403
+        page.faults.clear()
+        assert "small-2" not in page.content()
+
+
+def test_a_hostile_name_is_shown_as_text(browser: Any, world: World) -> None:
+    name = "<script>alert(1)</script>"
+    tokens = f"{name}:{ANN}"
+    with (
+        serving(world.models, world.store, QIN_ADMIN_TOKEN=tokens, **QUIET) as service,
+        opened_page(browser) as page,
+    ):
+        log_in(page, Served(service, world))
+        page.locator(".state.live").wait_for()
+        assert page.locator(".who .name").inner_text() == name
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_page_fits_and_axe_finds_no_serious_fault(
+    browser: Any, served: Served, size: tuple[int, int], dark: bool
+) -> None:
+    with opened_page(browser, size, dark=dark) as page:
+        page.goto(f"{served.origin}/console/login")
+        assert faults_of(page) == []
+        assert overflow_of(page) <= 0
+        log_in(page, served)
+        page.locator(".state.live").wait_for()
+        page.locator("#latency canvas").wait_for()
+        assert faults_of(page) == []
+        assert overflow_of(page) <= 0
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, background[4:-1].split(","))) < 200) is dark
+
+
+def test_the_first_view_is_small_and_soon_there(page: Any, served: Served) -> None:
+    log_in(page, served)
+    sizes = list[int]()
+    page.on(
+        "response",
+        lambda answer: sizes.append(len(answer.body()) if "stream" not in answer.url else 0),
+    )
+    began = time.monotonic()
+    page.context.new_cdp_session(page).send("Network.setCacheDisabled", {"cacheDisabled": True})
+    page.goto(f"{served.origin}/console", wait_until="load")
+    page.locator("#latency canvas").wait_for()
+    took = time.monotonic() - began
+    assert sum(sizes) <= 150_000
+    assert took < 5  # on a busy machine; the bar is measured by tests.service.measure_console
