@@ -33,6 +33,8 @@ from training.epoch_log import TensorBoard, no_log
 from training.output import writing
 from training.recipe_files import resolve
 
+LEAST_TAGS = 4  # one of them a package's section
+
 app = typer.Typer(
     help="Train the Quadratic Interest Network: parquet files in, a checkpoint out.",
     no_args_is_help=True,
@@ -64,8 +66,11 @@ def synthesize(
         ),
     ] = None,
     least_tags: Annotated[
-        int, typer.Option(min=1, help="With --catalogue: tags that an item must have.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=1, help=f"With --catalogue: tags that an item must have; default {LEAST_TAGS}."
+        ),
+    ] = None,
     cold: Annotated[
         int | None, typer.Option(min=4, help="With --catalogue: rows of cold items alone.")
     ] = None,
@@ -78,13 +83,14 @@ def synthesize(
 
     if catalogue and (preset != "demo" or items or tags):
         raise typer.BadParameter("not with --preset, --items or --tags", param_hint="--catalogue")
-    if cold and not catalogue:
-        raise typer.BadParameter("requires --catalogue", param_hint="--cold")
+    for option, value in (("--cold", cold), ("--least-tags", least_tags)):
+        if value and not catalogue:
+            raise typer.BadParameter("requires --catalogue", param_hint=option)
     counts = given(train=train, valid=valid, test=test, items=items, tags=tags, cold=cold)
     changed = counts | given(embedding=embedding, history=history)
     with exit_on_error(), writing(out), progress() as on_progress:
         sizes = dataclasses.replace(SIZES["catalogue" if catalogue else preset], **changed)
-        tagged = TaggedItems.read(catalogue, least_tags) if catalogue else None
+        tagged = TaggedItems.read(catalogue, least_tags or LEAST_TAGS) if catalogue else None
         truth = run(out, sizes, seed, on_progress, tagged)
     if as_json:
         print(json.dumps(dataclasses.asdict(truth)))

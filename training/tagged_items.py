@@ -25,9 +25,10 @@ from feature_store.wording import worded
 from training.click_model import LATENT, Floats
 
 TABLE, ABOUT = "items.parquet", "corpus.json"
-COLUMNS = ("id", "lang", "text", "tags", "split")
+COLUMNS = ("id", "lang", "text", "tags", "source", "split")
 TRAINING = "train"  # split of items that are warm
 AGAIN = "build the corpus again: python -m text corpus build"
+Key = tuple[str, str]  # id, source: ids of two sources may be equal
 SHARED = 0.002  # least share of the items that have a tag which counts, and two items
 
 
@@ -42,18 +43,33 @@ class TaggedItems:
 
     @classmethod
     def read(cls, corpus: Path, least_tags: int = 1) -> Self:
-        """Read the items that have so many tags. Raises DataFileError."""
+        """Read the items that have so many tags.
+
+        Raises DataFileError, also for two rows of an item that differ in tags, split or the text of
+        a language.
+        """
         languages = _languages(corpus / ABOUT)
-        needed = set(languages[:2])
-        found: dict[str, dict[str, str]] = {}
-        about: dict[str, tuple[list[str], bool]] = {}
-        for row in _rows(corpus / TABLE):
-            if len(row["tags"]) >= least_tags:
-                found.setdefault(row["id"], {})[row["lang"]] = row["text"]
-                about[row["id"]] = sorted(row["tags"]), row["split"] != TRAINING
-        kept = [name for name, texts in found.items() if needed <= texts.keys()]
-        kept.sort(key=lambda name: (about[name][1], name))
-        cold = np.array([about[name][1] for name in kept], np.bool_)
+        needed = languages[:2]
+        found: dict[Key, dict[str, str]] = {}
+        about: dict[Key, dict[str, Any]] = {}
+        for number, row in enumerate(_rows(corpus / TABLE)):
+            row["tags"].sort()
+            if len(row["tags"]) < least_tags:
+                continue
+            key: Key = row["id"], row["source"]
+            texts = found.setdefault(key, {})
+            known = about.setdefault(key, row) | {
+                "text": texts.setdefault(row["lang"], row["text"])
+            }
+            if other := [name for name in ("text", "tags", "split") if row[name] != known[name]]:
+                raise DataFileError(
+                    f"{corpus / TABLE}: row {number}: {other[0]}: not that of an earlier row of "
+                    f"{row['id']} ({row['source']}); {AGAIN}"
+                )
+        kept = [key for key, texts in found.items() if texts.keys() >= set(needed)]
+        is_cold = {key: about[key]["split"] != TRAINING for key in kept}
+        kept.sort(key=lambda key: (is_cold[key], *key))
+        cold = np.array([is_cold[key] for key in kept], np.bool_)
         if not cold.any() or cold.all():
             raise DataFileError(
                 f"{corpus / TABLE}: {len(kept)} items with texts in {' and '.join(needed)} and at "
@@ -61,9 +77,9 @@ class TaggedItems:
                 "needed"
             )
         return cls(
-            kept,
-            [about[name][0] for name in kept],
-            {lang: [found[name].get(lang) for name in kept] for lang in languages},
+            [name for name, _ in kept],
+            [about[key]["tags"] for key in kept],
+            {lang: [found[key].get(lang) for key in kept] for lang in languages},
             cold,
         )
 
@@ -113,7 +129,13 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         if missing := set(COLUMNS) - set(pq.read_schema(path).names):
             raise DataFileError(f"{path}: no column {sorted(missing)[0]}; {AGAIN}")
-        rows: list[dict[str, Any]] = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+        table = pq.read_table(path, columns=list(COLUMNS))
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            needed = pa.list_(pa.string()) if name == "tags" else pa.string()
+            if column.type != needed or column.null_count:
+                held = "nulls" if column.type == needed else f"{column.type}, not {needed}"
+                raise DataFileError(f"{path}: column {name}: holds {held}; {AGAIN}")
+        rows: list[dict[str, Any]] = table.to_pylist()
         return rows
     except FileNotFoundError:
         raise DataFileError(f"{path}: no such file; {AGAIN}") from None

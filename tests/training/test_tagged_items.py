@@ -136,12 +136,74 @@ def test_the_best_auc_of_cold_items_is_that_of_their_true_probability(
     assert 0.6 < auc(score, cold.label) < truth.best_auc_cold
 
 
+def write(corpus: Path, table: list[dict[str, Any]]) -> None:
+    pq.write_table(pa.Table.from_pylist(table), corpus / "items.parquet")
+
+
+def test_equal_ids_of_two_sources_are_two_items(corpus: Path) -> None:
+    """Each with its own texts, tags and split."""
+    other = [
+        {**row, "source": "own", "text": f"own {row['lang']}", "split": "test", "tags": ["own::0"]}
+        for row in rows()
+        if row["id"] == "pkg001"
+    ]
+    write(corpus, rows() + other)
+    items = TaggedItems.read(corpus)
+    assert len(items) == ITEMS + 1
+    found = [number for number, name in enumerate(items.names) if name == "pkg001"]
+    assert [items.texts["de"][number] for number in found] == ["de 1", "own de"]
+    assert [items.cold[number] for number in found] == [False, True]
+    assert items.tags[found[1]] == ["own::0"]
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"text": "de another"}, "text"),
+        ({"lang": "fr", "split": "test"}, "split"),
+        ({"lang": "fr", "tags": ["topic::5"]}, "tags"),
+    ],
+)
+def test_an_item_that_an_earlier_row_describes_otherwise_is_refused(
+    corpus: Path, other: dict[str, Any], what: str
+) -> None:
+    table = rows()
+    first = next(row for row in table if (row["id"], row["lang"]) == ("pkg001", "de"))
+    write(corpus, [*table, first | other])
+    fault = rf"items\.parquet: row {len(table)}: {what}: not that of an earlier row of pkg001 \(p"
+    with pytest.raises(DataFileError, match=fault):
+        TaggedItems.read(corpus)
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ([["a"], None], "holds nulls"),
+        (["a", "b"], r"holds string, not list<.*string>"),
+    ],
+)
+def test_tags_that_are_no_lists_of_texts_are_refused(
+    corpus: Path, values: list[Any], fault: str
+) -> None:
+    texts = {name: ["a", "b"] for name in ("id", "lang", "text", "source", "split")}
+    pq.write_table(pa.table(texts | {"tags": values}), corpus / "items.parquet")
+    with pytest.raises(DataFileError, match=rf"items\.parquet: column tags: {fault}; build"):
+        TaggedItems.read(corpus)
+
+
+def test_a_row_that_repeats_another_is_no_fault(corpus: Path) -> None:
+    write(corpus, rows() + rows()[:2])
+    assert len(TaggedItems.read(corpus)) == ITEMS
+
+
 def test_a_folder_that_is_no_such_corpus_is_refused_in_one_line(
     corpus: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataFileError, match=r"nothing/corpus\.json: no such file.*build it|again"):
+    with pytest.raises(
+        DataFileError, match=r"nothing/corpus\.json: no such file: no corpus; build"
+    ):
         TaggedItems.read(tmp_path / "nothing")
-    with pytest.raises(DataFileError, match=r"0 items .* at least 9 tags"):
+    with pytest.raises(DataFileError, match=r"0 items with texts in en and de and at least 9 tags"):
         TaggedItems.read(corpus, 9)
     pq.write_table(pa.table({"id": ["a"]}), corpus / "items.parquet")
     with pytest.raises(DataFileError, match=r"items\.parquet: no column lang; build"):
@@ -163,6 +225,7 @@ def test_a_folder_that_is_no_such_corpus_is_refused_in_one_line(
         ["--catalogue", "x", "--preset", "taste"],
         ["--cold", "9"],
         ["--catalogue", "x", "--items", "12"],
+        ["--least-tags", "4"],
     ],
 )
 def test_options_that_contradict_the_catalogue_are_refused(

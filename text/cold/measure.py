@@ -6,7 +6,7 @@ texts in the first language; cold items' content is of that language, and then o
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,16 +68,16 @@ class Experiment:
     def _seed(
         self, seed: int, known: dict[Arm, Result | None], results: dict[Arm, Results]
     ) -> None:
-        folder = self.out / f"seed-{seed}"
-        try:
+        self.out.mkdir(parents=True, exist_ok=True)
+        # rows and checkpoints: drawn again from a seed
+        with tempfile.TemporaryDirectory(prefix=f"seed-{seed}-", dir=self.out) as name:
+            folder = Path(name)
             world = World.draw(folder, self.tagged, self.sizes, seed, self.on_progress)
             for number, arm in enumerate(self.arms):
                 if known[arm] is None:
                     known[arm] = result = self._arm(world, arm, seed, folder)
                     results[arm].write(result)
                 self.on_progress(f"contents of seed {seed}", number + 1, len(self.arms))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)  # rows, checkpoints: drawn again from a seed
 
     def _arm(self, world: World, arm: Arm, seed: int, folder: Path) -> Result:
         started = time.process_time()

@@ -24,8 +24,13 @@ WARM = 70
 def run(
     bundle: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[str], dict[str, Any]]:
-    """The command on a world of few rows, two seeds; and what it prints as JSON."""
+    """The command on a world of few rows, two seeds; and what it prints as JSON.
+
+    The folder of results has a folder of another's.
+    """
     out = str(tmp_path_factory.mktemp("cold") / "out")
+    (Path(out) / "seed-0").mkdir(parents=True)
+    (Path(out) / "seed-0" / "kept").touch()
     command = ["cold-items", str(bundle), str(corpus.folder), "--out", out, "--seeds", "2"]
     command += ["--train", "3001", "--valid", "401", "--cold", "801", "--size", "8"]
     command += ["--least-tags", "1", "--epochs", "1", "--json"]
@@ -62,8 +67,9 @@ def test_a_rerun_repeats_nothing_and_another_world_is_refused(
     assert json.loads(again.stdout) == before
     out = Path(command[command.index("--out") + 1])
     assert sorted(file.name for file in out.iterdir()) == sorted(
-        f"cold-{arm}-{seed}.json" for seed in (0, 1) for arm in ARMS
+        ["seed-0", *(f"cold-{arm}-{seed}.json" for seed in (0, 1) for arm in ARMS)]
     )
+    assert (out / "seed-0" / "kept").exists()
     other = CliRunner().invoke(app, [*command, "--epochs", "2"])
     assert other.exit_code == 1
     assert "a result of another recipe" in " ".join(other.output.split())
@@ -81,21 +87,21 @@ def test_a_rerun_repeats_nothing_and_another_world_is_refused(
 def test_contents_are_fitted_to_warm_items_in_the_first_language_alone(
     corpus: Corpus, bundle: Path, tmp_path: Path
 ) -> None:
-    """Other cold texts leave the contents of warm items as they are."""
+    """Cold texts in another order, of both languages, leave the contents of warm items."""
     encoder = TextEncoder.open(bundle)
     english, german = (corpus.items(lang)["text"].to_pylist() for lang in ("en", "de"))
     planted = np.random.default_rng(0).normal(size=(96, 8)).astype(np.float32)
     one, other = (
-        Texts(("en", "de"), english[:WARM], {"en": english[WARM:], "de": cold})
-        for cold in (german[WARM:], german[WARM:][::-1])
+        Texts(("en", "de"), english[:WARM], {"en": english[WARM:][::by], "de": german[WARM:][::by]})
+        for by in (1, -1)
     )
     for arm in ARMS:
         first, second = (contents(arm, own, planted, encoder, tmp_path) for own in (one, other))
         assert first.warm.shape == (WARM, 8)
         assert np.array_equal(first.warm, second.warm)
-        assert np.array_equal(first.cold["en"], second.cold["en"])
         if arm in ("tf-idf", "pca", "ridge"):
-            assert np.allclose(first.cold["de"], second.cold["de"][::-1], atol=1e-5)
+            for lang in ("en", "de"):
+                assert np.allclose(first.cold[lang], second.cold[lang][::-1], atol=1e-5)
             assert not np.allclose(first.cold["de"], first.cold["en"], atol=0.01)
 
 
