@@ -1,8 +1,9 @@
 """Two versions, each with an encoder of its own, that are switched while requests are answered.
 
 Each version names in its manifest the contents that it was trained with. An answer is *wrong* if it
-is not, to the bit, what the version in its header gives; *mixed* if it is what that version would
-give with the other's encoder, or if it names another version than its header.
+is not, to the bit, what the version in its header gives; *mixed*, too, if one of its scores is what
+that version's network gives with the other's encoder, or if it names another version than its
+header. The former come from twins of the bundles that name each other's contents.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class SwapWorld:
 
     world: World
     models: Path
+    crossed: Path  # the same networks and versions, each with the other's contents
     encoders: Path
 
     def variables(self, workers: int = 1) -> dict[str, str]:
@@ -61,16 +63,19 @@ class SwapWorld:
 def make_swap_world(folder: Path) -> SwapWorld:
     """Two networks of random weights for one schema, two maps for one encoder network."""
     world = make_world(folder)
-    models, encoders = folder / "versions", folder / "encoders"
-    for seed, (version, encoder) in enumerate(VERSIONS.items(), start=1):
+    models, crossed, encoders = (folder / name for name in ("versions", "crossed", "encoders"))
+    origins = []
+    for seed, encoder in enumerate(VERSIONS.values(), start=1):
         made = content_encoder(folder / "made", encoder, seed)
         shutil.copytree(made, encoders / encoder)
         content = EncoderBundle.open(made).manifest.content
         assert content is not None
+        origins.append(ContentOrigin(feature=FEATURE, digest=content.digest))
+    for seed, version in enumerate(VERSIONS, start=1):
         network, _ = random_published(world.schema, SMALL_SIZES, 7 + seed, folder / f"plain-{seed}")
-        origin = ContentOrigin(feature=FEATURE, digest=content.digest)
-        build(network, models, version=version, content=origin)
-    return SwapWorld(world, models, encoders)
+        build(network, models, version=version, content=origins[seed - 1])
+        build(network, crossed, version=version, content=origins[-seed])
+    return SwapWorld(world, models, crossed, encoders)
 
 
 async def store_texts(swap: SwapWorld) -> None:
@@ -142,20 +147,31 @@ class Outcome:
 class Answers:
     """What each version answers, known before the load begins."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, swap: SwapWorld) -> None:
         self.bodies, self.texts = bodies(), [TEXTS[0]["de"], TEXTS[1]["en"]]
-        self.scores: dict[str, list[list[float]]] = {}
         self.vectors: dict[str, Any] = {}
+        self.scores = self._scores(service)
         with service.client() as client:
-            for version, encoder in VERSIONS.items():
+            for encoder in VERSIONS.values():
+                body = {"input": self.texts, "model": encoder}
+                self.vectors[encoder] = client.post("/v1/embeddings", json=body).json()["data"]
+        with serving(swap.crossed, swap.world.store, **swap.variables()) as other:
+            self.crossed = self._scores(other)
+        for version, found in self.scores.items():
+            others = [*self.crossed.values(), *(s for v, s in self.scores.items() if v != version)]
+            for number, scores in enumerate(found):
+                assert not any(set(scores) & set(other[number]) for other in others)
+
+    def _scores(self, service: Service) -> dict[str, list[list[float]]]:
+        """Load every version; return its scores of each request."""
+        scores = {}
+        with service.client() as client:
+            for version in VERSIONS:
                 tell(service, f"{version}/load").raise_for_status()
                 asked = [{**body, "model_version": version} for body in self.bodies]
                 found = [client.post("/v1/score", json=body) for body in asked]
-                self.scores[version] = [each.raise_for_status().json()["scores"] for each in found]
-                body = {"input": self.texts, "model": encoder}
-                self.vectors[encoder] = client.post("/v1/embeddings", json=body).json()["data"]
-        one, other = VERSIONS
-        assert self.scores[one] != self.scores[other]
+                scores[version] = [each.raise_for_status().json()["scores"] for each in found]
+        return scores
 
     def check(self, number: int, answer: httpx.Response, outcome: Outcome) -> None:
         """Count one answer."""
@@ -165,13 +181,9 @@ class Answers:
             return
         found, version = answer.json(), answer.headers["x-model-version"]
         outcome.answers[version] = outcome.answers.get(version, 0) + 1
-        outcome.mixed += found["model_version"] != version
+        is_crossed = bool(set(found["scores"]) & set(self.crossed[version][number]))
+        outcome.mixed += is_crossed or found["model_version"] != version
         if found["scores"] != self.scores[version][number]:
-            others = [scores[number] for scores in self.scores.values()]
-            is_mixed = any(
-                set(found["scores"]) & set(other) for other in others if other != found["scores"]
-            )
-            outcome.mixed += is_mixed
             outcome.wrong += 1
             outcome.fault(f"{version}, request {number}: {found['scores']}")
 
@@ -254,7 +266,7 @@ def run(swap: SwapWorld, switches: int, pause_s: float, clients: int, workers: i
     asyncio.run(store_texts(swap))
     outcome = Outcome()
     with serving(swap.models, swap.world.store, **swap.variables(workers)) as service:
-        answers = Answers(service)
+        answers = Answers(service, swap)
         with load(service, answers, outcome, clients):
             switch_often(service, switches, pause_s, outcome)
     return outcome

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.service.content_encoder import content_encoder
@@ -56,10 +57,21 @@ def encoders_loaded(service: Service) -> float:
     return float(next(line.split()[1] for line in lines if line.startswith("qin_encoders_loaded")))
 
 
+def answered(version: str, scores: list[float]) -> httpx.Response:
+    body = {"scores": scores, "model_version": version}
+    return httpx.Response(200, json=body, headers={"x-model-version": version})
+
+
 def test_switching_under_load_gives_no_error_no_wrong_and_no_mixed_answer(
     swap: SwapWorld, service: Service
 ) -> None:
-    outcome, answers = Outcome(), Answers(service)
+    outcome, answers = Outcome(), Answers(service, swap)
+    for number, scores in enumerate(answers.crossed["model-a"]):
+        answers.check(number, answered("model-a", scores), found := Outcome())
+        assert (found.errors, found.wrong, found.mixed) == (0, 1, 1)
+        one = [scores[0], *answers.scores["model-a"][number][1:]]  # of one candidate
+        answers.check(number, answered("model-a", one), found := Outcome())
+        assert (found.errors, found.wrong, found.mixed) == (0, 1, 1)
     with load(service, answers, outcome, CLIENTS):
         switch_often(service, SWITCHES, 0.1, outcome)
     assert (outcome.errors, outcome.wrong, outcome.mixed) == (0, 0, 0), outcome.said
