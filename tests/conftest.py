@@ -35,7 +35,9 @@ from tests.redis_fixtures import (  # noqa: F401 — for every room
 sys.dont_write_bytecode = False
 
 # A third of a command's time in tests: the same application is built for each call.
-typer.testing._get_command = cache(typer.testing._get_command)  # type: ignore[attr-defined]
+get_command = getattr(typer.testing, "_get_command", None)  # not part of typer's interface
+if get_command is not None:
+    typer.testing._get_command = cache(get_command)  # type: ignore[attr-defined]
 
 # A busy machine makes a slow example, not a wrong one.
 settings.register_profile("unhurried", deadline=None)
@@ -60,6 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that no worker is left alone with one at the end."""
     folder = Path(__file__).parents[1]
     places = {folder / name: place for place, name in enumerate(FIRST)}
+    assert all(path.is_file() for path in places), f"FIRST: no such file among {FIRST}"
     items.sort(key=lambda item: places.get(item.path, len(FIRST)))
 
 
