@@ -18,10 +18,11 @@ NONE = "not a checkpoint of an encoder: no config.json; `python -m text fit` or 
 
 
 def said(*arguments: object) -> str:
-    """The line that a refused command ends with."""
+    """The line that a refused command ends with; it comes before a recipe that would be run."""
     ended = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert isinstance(ended.exception, SystemExit), ended.exception
     assert ended.exit_code == 1
+    assert "sizes:" not in ended.stderr.splitlines()
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     return line.removeprefix("error: ")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import typer
+
 from feature_store.errors import StoreError
 from feature_store.wording import with_file
 from model_export.bundle.errors import BundleError
@@ -12,7 +14,21 @@ from text.corpus.errors import CorpusError
 from training.cli.console import AsJson, fail, progress, screen
 from training.recipe_files import RecipeError
 
-__all__ = ["AsJson", "exit_on_error", "fail", "progress", "screen"]
+__all__ = ["AsJson", "exit_on_error", "fail", "language_codes", "progress", "screen"]
+
+
+def language_codes(given: str) -> list[str]:
+    """Parse ``--languages``, each code once. Raises typer.BadParameter."""
+    from text.corpus.entry import LANGUAGE
+
+    codes = list(dict.fromkeys(code.strip() for code in given.split(",") if code.strip()))
+    if not codes:
+        raise typer.BadParameter("no language", param_hint="--languages")
+    if odd := [code for code in codes if not LANGUAGE.fullmatch(code)]:
+        raise typer.BadParameter(
+            f"{odd[0]} is no language code, such as en or pt-br", param_hint="--languages"
+        )
+    return codes
 
 
 @contextmanager

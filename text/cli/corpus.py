@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from text.cli.console import AsJson, exit_on_error, progress, screen
+from text.cli.console import AsJson, exit_on_error, language_codes, progress, screen
 
 app = typer.Typer(
     help="Build and describe corpora: texts, pairs and tasks in several languages.",
@@ -46,18 +46,11 @@ def build(
     """Build a corpus of Debian packages, which are downloaded by name, or of files of your own."""
     from text.corpus.archives import Archives
     from text.corpus.build import build as run
-    from text.corpus.entry import LANGUAGE
     from text.corpus.sources import chosen
 
     with exit_on_error(), progress() as on_progress:
         names = sources.split(",") if sources else [] if folders else ["all"]
-        codes = list(dict.fromkeys(code.strip() for code in languages.split(",") if code.strip()))
-        if not codes:
-            raise typer.BadParameter("no language", param_hint="--languages")
-        if odd := [code for code in codes if not LANGUAGE.fullmatch(code)]:
-            raise typer.BadParameter(
-                f"{odd[0]} is no language code, such as en or pt-br", param_hint="--languages"
-            )
+        codes = language_codes(languages)
         store = Archives(archives or out.parent / "archives")
         about = run(out, codes, chosen(names), folders or [], store, on_progress)
     _print(out, about, as_json)

@@ -93,16 +93,20 @@ def fit(
     from text.encoder.finished import is_finished
     from text.encoder.fit import fit as run
 
+    def on_start() -> None:
+        screen.print(to_yaml(recipe), markup=False, highlight=False, end="")
+
     with exit_on_error(), progress() as on_progress:
         recipe = RECIPES.resolve(preset, recipe_file, settings or ())
         opened = Corpus.open(corpus)
-        screen.print(to_yaml(recipe), markup=False, highlight=False, end="")
         cached = None
         if teacher is not None:
             folder = teachers or out.parent / "teachers"
             cached = CachedTeacher(*_teacher(teacher), folder, on_progress)
         is_repeated = is_finished(out)
-        training = run(opened, recipe, out, on_progress, teacher=cached, start=start)
+        training = run(
+            opened, recipe, out, on_progress, teacher=cached, start=start, on_start=on_start
+        )
     if as_json:
         print(json.dumps(training))
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from text.cli.console import AsJson, exit_on_error, screen
+from text.cli.console import AsJson, exit_on_error, language_codes, screen
 
 
 def import_jina(
@@ -16,13 +16,19 @@ def import_jina(
         Path, typer.Argument(help="Folder of a published JinaBERT: jina-embeddings-v2-base-de, …")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint to write.")],
+    languages: Annotated[
+        str,
+        typer.Option(
+            metavar="LANG,…", help="Of its training, for the manifests of bundles; default none."
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Import a published checkpoint, compared with its own onnx/model.onnx where there is one."""
     from text.encoder.import_published import import_published
 
     with exit_on_error():
-        about = import_published(folder, out)
+        about = import_published(folder, out, language_codes(languages) if languages else [])
     if as_json:
         print(json.dumps(about, ensure_ascii=False))
         return

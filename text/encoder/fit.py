@@ -7,7 +7,7 @@ weights after stage II.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,13 @@ def fit(
     save_seconds: float = SAVE_SECONDS,
     teacher: Teacher | None = None,
     start: Path | None = None,
+    on_start: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Train on a corpus and write the checkpoint ``out``; return what ``training.json`` keeps.
 
     ``teacher``: what stage ``distilled`` learns from, if the recipe has steps of it.
     ``start``: checkpoint whose weights and tokenizer are the first; its stages are not repeated.
+    ``on_start`` is called once it is certain that there is something to train.
     A killed run is resumed, with the same weights in the end; a finished one is left as it is.
     Raises RunError before the first step where ``out`` holds another run's checkpoint or the corpus
     lacks what a stage needs, and CheckpointError where ``out`` holds other files or ``start`` is
@@ -63,6 +65,7 @@ def fit(
     check_precision(recipe)
     requirements.check(corpus, recipe, began.stages if began else ())
     kept = claimed(run_folder, identity)
+    on_start()
     with _deleted_if_untrained(kept):
         tokenizer = began.tokenizer if began else _tokenizer(corpus, recipe, kept, on_progress)
         network, head = _untrained(recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ from text.encoder.published_onnx import GRAPH, compare
 from training.checkpoint import CheckpointError, check_out
 
 
-def import_published(folder: Path, out: Path) -> dict[str, Any]:
-    """Write the checkpoint ``out`` and return what was found. Raises CheckpointError."""
+def import_published(folder: Path, out: Path, languages: Sequence[str] = ()) -> dict[str, Any]:
+    """Write the checkpoint ``out`` and return what was found.
+
+    ``languages`` are those of its training, which no published file has: bundles of the checkpoint
+    state them. Raises CheckpointError.
+    """
     check_out(out)
     if out.resolve() == folder.resolve():
         raise CheckpointError(f"{out}: would replace the published folder; give another --out")
@@ -35,5 +40,6 @@ def import_published(folder: Path, out: Path) -> dict[str, Any]:
         "notes": read.notes,
         "onnx": onnx,
     }
-    checkpoint.save(out, read.network, None, read.tokenizer, {"imported": about})
+    training = {"imported": about, "corpus": {"languages": list(languages)}}
+    checkpoint.save(out, read.network, None, read.tokenizer, training)
     return about

@@ -95,6 +95,7 @@ def test_fit_learns_from_an_encoder_of_another_width(tiny: Corpus, tmp_path: Pat
     command = ["fit", str(tiny.folder), f"--out={tmp_path / 'out'}", *options, *settings]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
+    assert "sizes:" in result.stderr.splitlines()  # of the recipe
     training = checkpoint.load(tmp_path / "out").training
     assert training["stages"] == ["distilled"]
     assert training["teacher"].startswith("teacher ")

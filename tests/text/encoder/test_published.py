@@ -105,6 +105,26 @@ def test_the_command_says_what_it_imported(tmp_path: Path) -> None:
     assert refused.output.count("\n") == 1
 
 
+def test_languages_that_are_given_at_the_import_are_those_of_its_bundles(tmp_path: Path) -> None:
+    """No published file says which they are."""
+    folder, own, bundles = (tmp_path / name for name in ("published", "own", "bundles"))
+    write_folder(folder, "de")
+    command = ["import-jina", str(folder), "--out", str(own)]
+    refused = CliRunner().invoke(app, [*command, "--languages", "de,English"])
+    assert refused.exit_code == 2
+    assert "English is no language code" in " ".join(refused.output.split())
+    build = ["build", str(own), "--out", str(bundles), "--longest", "64", "--version"]
+    for version, options, expected in (
+        ("said", ["--languages", "de, en"], ["de", "en"]),
+        ("not", [], []),
+    ):
+        for words in ([*command, *options], [*build, version]):
+            done = CliRunner().invoke(app, words)
+            assert done.exit_code == 0, done.output
+        manifest = json.loads((bundles / version / "manifest.json").read_text())
+        assert manifest["languages"] == expected
+
+
 def test_tensors_are_laid_out_without_a_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which PyTorch has for tensors without memory in Python alone, with sympy: 2.4 s."""
 
