@@ -31,6 +31,7 @@ class Placement:
 
     provider: Provider
     fallback: str | None = None  # why ``auto`` did not choose the GPU
+    reason: str | None = None  # the measurement by which ``auto`` chose precision and provider
 
 
 def open_session(

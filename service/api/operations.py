@@ -39,6 +39,7 @@ def add_probes(app: FastAPI, state: ServiceState) -> None:
             "items": active.table.count,
             "item_capacity": active.table.capacity,
             "precision": active.model.precision,
+            "precision_reason": active.model.placement.reason,
             "provider": active.model.placement.provider,
             "provider_fallback": active.model.placement.fallback,
             "rounding_accepted": active.model.rounding_accepted,

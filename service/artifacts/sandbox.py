@@ -20,6 +20,7 @@ import service
 from model_export.bundle import openvino, plain_files
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import FileRecord
+from model_export.bundle.sessions import ProviderChoice
 from service.artifacts.persisted_state import write_durably
 from service.observability.logs import logger
 
@@ -53,9 +54,10 @@ class AnyBundle(Protocol):
 class Kind:
     """How bundles of a kind are verified."""
 
-    module: str  # its ``verify`` is given a bundle's folder
+    module: str  # its ``verify`` is given a bundle's folder and the arguments
     build: str  # the command that makes such bundles
     machine: bytes  # what their answers depend on
+    arguments: tuple[str, ...] = ()
 
     @property
     def remedy(self) -> str:
@@ -77,6 +79,12 @@ def on_openvino() -> Kind:
     return Kind("model_export.bundle.verify_openvino", MODEL.build, MACHINE + plugin)
 
 
+def with_modes(provider: ProviderChoice, rows: int) -> Kind:
+    """The kind of models whose fastest mode is measured, too, on lists of ``rows`` candidates."""
+    module, arguments = "model_export.bundle.verify_modes", (provider, str(rows))
+    return Kind(module, MODEL.build, MACHINE, arguments)
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
     memory_bytes: int  # in addition to a multiple of the bundle's size
@@ -92,7 +100,7 @@ def start(
     """
     size = sum(record.size for record in bundle.manifest.files.values())
     memory = limits.memory_bytes + BYTES_PER_BUNDLE_BYTE * size
-    arguments = (bundle.path, memory, limits.cpu_seconds, niceness, kind.module)
+    arguments = (bundle.path, memory, limits.cpu_seconds, niceness, kind.module, *kind.arguments)
     # No secrets and no settings of ours. ``-S`` with a full PYTHONPATH skips the scan of
     # site-packages; one thread keeps the reserved address space small.
     environment = {
@@ -113,8 +121,9 @@ def start(
 
 def wait_for_verdict(
     bundle: AnyBundle, child: subprocess.Popen[bytes], limits: SandboxLimits, kind: Kind = MODEL
-) -> None:
-    """Block until the child ends. BundleError unless it verified the bundle."""
+) -> object:
+    """Block until the child ends; return what it chose, if it had to. BundleError unless it
+    verified the bundle."""
     try:
         output, errors = child.communicate(timeout=WALL_FACTOR * limits.cpu_seconds)
     except subprocess.TimeoutExpired:
@@ -141,6 +150,7 @@ def wait_for_verdict(
         golden_answers=verdict["cases"],
         max_abs_error=verdict["max_abs_error"],
     )
+    return verdict.get("choice")
 
 
 def is_proved(bundle: AnyBundle, kind: Kind = MODEL) -> bool:

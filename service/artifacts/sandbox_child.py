@@ -35,7 +35,9 @@ def limit(resource_: int, most: int) -> None:
     resource.setrlimit(resource_, (least, least))
 
 
-def main(path: str, memory_bytes: str, cpu_seconds: str, niceness: str, module: str) -> None:
+def main(
+    path: str, memory_bytes: str, cpu_seconds: str, niceness: str, module: str, *arguments: str
+) -> None:
     confine(int(memory_bytes), int(cpu_seconds), int(niceness))
     import orjson
 
@@ -43,11 +45,12 @@ def main(path: str, memory_bytes: str, cpu_seconds: str, niceness: str, module: 
 
     verdict: dict[str, object]
     try:
-        _, difference = importlib.import_module(module).verify(path)
+        _, difference, *choice = importlib.import_module(module).verify(path, *arguments)
         verdict = {
             "proved": True,
             "max_abs_error": difference.max_abs_error,
             "cases": difference.cases,
+            "choice": choice[0] if choice else None,
         }
     except ParityError as error:
         verdict = {"proved": False, "reason": f"golden answers: {error}"}

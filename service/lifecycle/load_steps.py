@@ -21,6 +21,7 @@ from feature_store.contract import FOUND, FeatureStore, ItemBatch
 from feature_store.options import StoreOptions
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import NotYet
+from model_export.bundle.modes import Choice
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.size_buckets import buckets
 from model_export.bundle.verify import check_golden
@@ -76,11 +77,12 @@ class LoadSteps:
     # Called as soon as the table exists, empty or shared: item changes must reach it from then on.
     has_table: Callable[[LoadedModel], None]
     encoder: TextEncoder | None = None  # that it comes with
+    choice: Choice | None = None  # of its mode, with precision=auto
 
     def run(self) -> LoadedModel:
         """Raises BundleError, StoreError or Stopped."""
         self.progress.enter(State.LOADING, "opening the graphs")
-        model = Execution.of(self.settings).open(self.bundle)
+        model = Execution.of(self.settings).open(self.bundle, self.choice)
         version = asyncio.run(self._with_table(model))
         self._check_content(version)
         self.progress.enter(State.WARMING, "warming up")

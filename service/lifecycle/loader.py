@@ -15,9 +15,12 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from pydantic import ValidationError
+
 from feature_store.errors import StoreError
 from model_export.bundle.errors import BundleError, NotYet
-from service.artifacts import sandbox
+from model_export.bundle.modes import Choice
+from service.artifacts import chosen_mode, sandbox
 from service.artifacts.importer import (
     ImportedBundle,
     ImportPolicy,
@@ -31,7 +34,7 @@ from service.artifacts.sandbox import SandboxLimits
 from service.engine.niceness import LOWEST, add_niceness
 from service.errors import Conflict, ModelRefused, UnknownVersion
 from service.lifecycle.catalog import IN_MEMORY, ModelCatalog, ModelEntry, State
-from service.lifecycle.load_steps import LoadSteps, RecentShapes, Stopped
+from service.lifecycle.load_steps import LOOK_EVERY_S, LoadSteps, RecentShapes, Stopped
 from service.lifecycle.memory_budget import MemoryBudget
 from service.lifecycle.readiness import Readiness
 from service.lifecycle.unloader import Unloader
@@ -207,10 +210,12 @@ class Loader:
             registry.loading.add(version)
 
         try:
-            await self._prove(imported, progress)
+            choice = await self._prove(imported, progress)
             shapes = self.shapes.typical(bundle.schema.history_length, settings.chunk_candidates)
             encoder = await self._encoder(found, progress)
-            steps = LoadSteps(bundle, settings, shapes, progress, self._stop, has_table, encoder)
+            steps = LoadSteps(
+                bundle, settings, shapes, progress, self._stop, has_table, encoder, choice
+            )
             version = await self._run(first, steps.run)
             settle()
             return version
@@ -244,18 +249,51 @@ class Loader:
                 raise Stopped from None
             raise NotYet(f"its encoder: {error}") from error
 
-    async def _prove(self, imported: ImportedBundle, progress: LoadProgress) -> None:
-        """Verify the bundle in the sandbox, unless that was done before. BundleError or Stopped."""
+    async def _prove(self, imported: ImportedBundle, progress: LoadProgress) -> Choice | None:
+        """Verify the bundle in the sandbox, unless that was done before, and with precision=auto
+        choose its mode there. BundleError or Stopped."""
+        bundle, settings = imported.bundle, self._catalog.settings
+        if settings.times_modes:
+            return await self._chosen_mode(imported, progress)
+        kind = sandbox.on_openvino() if settings.runs_on_openvino else sandbox.MODEL
+        if not sandbox.is_proved(bundle, kind):
+            await self._verify(imported, progress, kind)
+        return None
+
+    async def _chosen_mode(self, imported: ImportedBundle, progress: LoadProgress) -> Choice:
+        """Return the mode that was chosen on this machine; one process chooses it."""
+        bundle, settings = imported.bundle, self._catalog.settings
+        provider, rows = settings.provider, settings.chunk_candidates
+        kind = sandbox.with_modes(provider, rows)
+        while True:
+            with chosen_mode.measuring(bundle) as ours:
+                known = chosen_mode.recall(bundle, provider, rows)
+                if known is not None and sandbox.is_proved(bundle, kind):
+                    return known
+                if ours:
+                    verdict = await self._verify(imported, progress, kind)
+                    try:
+                        choice = chosen_mode.CHOICE.validate_python(verdict)
+                    except ValidationError as error:
+                        raise BundleError(f"{bundle.path}: no mode was chosen: {error}") from error
+                    await self._run(
+                        progress.is_first, chosen_mode.note, bundle, provider, rows, choice
+                    )
+                    return choice
+            if self._stop.is_set():
+                raise Stopped
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _verify(
+        self, imported: ImportedBundle, progress: LoadProgress, kind: sandbox.Kind
+    ) -> object:
+        """Verify the bundle in the sandbox; return what the child chose. BundleError or Stopped."""
         bundle, first = imported.bundle, progress.is_first
-        on_openvino = self._catalog.settings.runs_on_openvino
-        kind = sandbox.on_openvino() if on_openvino else sandbox.MODEL
-        if sandbox.is_proved(bundle, kind):
-            return
         progress.enter(State.LOADING, "verifying it in the sandbox")
         niceness = 0 if first else LOWEST
         self._child = await asyncio.to_thread(sandbox.start, bundle, self._limits, niceness, kind)
         try:
-            await self._run(
+            choice = await self._run(
                 first, sandbox.wait_for_verdict, bundle, self._child, self._limits, kind
             )
         finally:
@@ -263,7 +301,9 @@ class Loader:
         if self._stop.is_set():
             raise Stopped
         await self._run(first, self._copies.know, imported.copy)
-        await self._run(first, sandbox.note_proved, bundle, kind)
+        if not sandbox.is_proved(bundle, kind):
+            await self._run(first, sandbox.note_proved, bundle, kind)
+        return choice
 
     async def _run(
         self, first: bool, work: Callable[P, T], /, *arguments: P.args, **named: P.kwargs

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
+from model_export.bundle.modes import choose
 from service import settings
 from service.artifacts import sandbox
 from service.artifacts.sandbox import SandboxLimits
@@ -50,32 +51,30 @@ def test_settings_that_cannot_be_met_are_refused_with_the_remedy(
 
 
 @needs_plugin
-@pytest.mark.parametrize("precision", ["bf16", "auto"])
-def test_a_bundle_without_a_gate_of_bf16(precision: Any, world: World) -> None:
-    execution = Execution(precision, "openvino")
-    if precision == "bf16":
-        with pytest.raises(BundleError, match=r"was not judged in bf16; build it .*--bf16"):
-            execution.open(world.bundle)
-        return
-    with capture_logs() as told:
-        model = execution.open(world.bundle)
+def test_a_bundle_without_a_gate_of_bf16(world: World) -> None:
+    with pytest.raises(BundleError, match=r"was not judged in bf16; build it .*--bf16"):
+        Execution("bf16", "openvino").open(world.bundle)
+    found = choose(world.bundle, "openvino", 16)
+    assert (found.precision, found.provider) == ("fp32", "openvino")
+    assert found.passed_over == {"bf16 on openvino": "the bundle was built without --bf16"}
+    model = Execution("auto", "openvino").open(world.bundle, found)
     assert (model.precision, model.placement.provider) == ("fp32", "openvino")
-    assert told[-1]["reason"] == "the bundle was built without --bf16"
 
 
 @needs_bf16
-def test_auto_on_openvino_takes_bf16_if_its_gate_passed(judged: World) -> None:
+def test_auto_measures_bf16_if_its_gate_passed(judged: World) -> None:
     passed = with_gate(judged.bundle, passed=True, forced=False)
     failed = with_gate(judged.bundle, passed=False, forced=True)
     elsewhere = with_gate(passed, golden_logit_error=1e-6)
-    for bundle, precision, reason in (
-        (passed, "bf16", "its gate passed, and this processor has bfloat16"),
-        (failed, "fp32", "its bf16 ranker did not pass its gate"),
-        (elsewhere, "fp32", "this processor computes it differently"),
+    assert set(choose(passed, "openvino", 16).us_per_candidate) == {
+        "fp32 on openvino",
+        "bf16 on openvino",
+    }
+    for bundle, reason in (
+        (failed, "its bf16 ranker did not pass its gate"),
+        (elsewhere, "this processor computes it differently"),
     ):
-        with capture_logs() as told:
-            assert Execution("auto", "openvino").open(bundle).precision == precision
-        assert reason in told[-1]["reason"]
+        assert reason in choose(bundle, "openvino", 16).passed_over["bf16 on openvino"]
     with pytest.raises(BundleError, match="this processor computes it differently"):
         Execution("bf16", "auto").open(elsewhere)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -12,7 +11,7 @@ from structlog.testing import capture_logs
 
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError, ProviderError
-from service.lifecycle.execution import Execution, has_vnni
+from service.lifecycle.execution import Execution
 from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.quantised import with_int8
 from tests.service.world import World
@@ -39,37 +38,10 @@ def passed(quantised: World) -> Bundle:
     return judged(quantised.bundle, passed=True, forced=False)
 
 
-def yes() -> bool:
-    return True
-
-
-def no() -> bool:
-    return False
-
-
-def test_auto_takes_int8_with_gate_and_vnni_alone(
-    passed: Bundle, quantised: World, world: World
-) -> None:
-    auto = Execution("auto")
-    for bundle, vnni, precision, reason in (
-        (passed, yes, "int8", "its gate passed, and this processor has VNNI"),
-        (passed, no, "fp32", "this processor has no VNNI"),
-        (quantised.bundle, yes, "fp32", "its int8 ranker did not pass its gate"),
-        (world.bundle, yes, "fp32", "the bundle has no int8 ranker"),
-    ):
-        with capture_logs() as told:
-            assert auto.open(bundle, vnni).precision == precision
-        assert (told[-1]["event"], told[-1]["reason"]) == ("precision", reason)
-        assert told[-1]["precision"] == precision
-
-
 def test_another_arithmetic_than_the_gates_is_not_taken(
     passed: Bundle,
 ) -> None:
     elsewhere = judged(passed, golden_logit_error=1e-6)
-    with capture_logs() as told:
-        assert Execution("auto").open(elsewhere, yes).precision == "fp32"
-    assert "this processor computes it differently" in told[-1]["reason"]
     with pytest.raises(BundleError, match="this processor computes it differently"):
         Execution("int8").open(elsewhere)
 
@@ -78,7 +50,7 @@ def test_int8_that_was_forced_is_served_when_asked_for_and_the_log_says_so(
     quantised: World,
 ) -> None:
     with capture_logs() as told:
-        assert Execution("int8").open(quantised.bundle, no).precision == "int8"
+        assert Execution("int8").open(quantised.bundle).precision == "int8"
     assert told[-1]["event"] == "int8 was forced past its gate"
     assert told[-1]["log_level"] == "warning"
     gate = quantised.bundle.manifest.quantisation
@@ -88,26 +60,6 @@ def test_int8_that_was_forced_is_served_when_asked_for_and_the_log_says_so(
 def test_int8_of_a_bundle_without_it_is_refused_with_the_remedy(world: World) -> None:
     with pytest.raises(BundleError, match=r"has no ranker\.int8\.onnx.*build --int8"):
         Execution("int8").open(world.bundle)
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ("flags\t\t: fpu avx512_vnni sse\nflags\t\t: fpu avx512_vnni", True),
-        ("flags\t\t: fpu avx_vnni", True),
-        ("flags\t\t: fpu avx512_vnni\nflags\t\t: fpu", False),
-        ("flags\t\t: fpu avx2 my_avx_vnni_x", False),
-        ("Features\t: asimd", False),
-        ("", False),
-    ],
-)
-def test_vnni_is_read_from_the_processors_own_flags(
-    flags: str, expected: bool, tmp_path: Path
-) -> None:
-    file = tmp_path / "cpuinfo"
-    file.write_text(flags)
-    assert has_vnni(file) is expected
-    assert not has_vnni(tmp_path / "absent")
 
 
 @no_gpu
