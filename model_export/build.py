@@ -30,7 +30,7 @@ from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.multiply_adds import multiply_adds
 from model_export.graphs.onnx_writer import GraphWriter
 from model_export.graphs.published import published
-from model_export.graphs.ranker import ranker, ranker_int8
+from model_export.graphs.ranker import ranker, ranker_int8, ranker_rows
 from model_export.graphs.towers import context_tower, history_tower, item_tower
 from model_export.graphs.user_tower import save_tables, user_tower
 from model_export.quality.gate import measure
@@ -108,6 +108,8 @@ def build(
         writers = (item_tower(folded), history_tower(folded), ranker(folded))
         for writer in writers:
             writer.save(staging.path)
+        if (rows := ranker_rows(folded, writers[-1])) is not None:
+            rows.save(staging.path)
         if schema.context:
             context_tower(folded).save(staging.path)
         users = None

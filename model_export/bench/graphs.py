@@ -19,7 +19,7 @@ from model_export.bundle.sessions import open_session
 from model_export.bundle.vectors import HistoryRows, ItemVectors, UserRow
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.published import shared_user
-from model_export.graphs.ranker import ranker, ranker_int8
+from model_export.graphs.ranker import ranker, ranker_int8, ranker_rows
 from model_export.graphs.towers import context_tower, history_tower, item_tower
 from model_export.graphs.user_tower import save_tables, user_tower
 from training.qin import QIN
@@ -47,7 +47,10 @@ def chunks(items: ItemVectors) -> list[ItemVectors]:
 def write_graphs(network: QIN, path: Path) -> Folder:
     """Write every graph of the benchmark except PyTorch's own export."""
     folded = FoldedNetwork.of(network)
-    writers = [item_tower(folded), history_tower(folded), ranker(folded), ranker_int8(folded)]
+    pixels = ranker(folded)
+    writers = [item_tower(folded), history_tower(folded), pixels, ranker_int8(folded)]
+    if (rows := ranker_rows(folded, pixels)) is not None:
+        writers.append(rows)
     if network.schema.context:
         writers.append(context_tower(folded))
     if folded.user is not None:

@@ -27,12 +27,13 @@ SIGNATURE = "manifest.sig"  # optional: Ed25519 over the manifest, in base64
 GOLDEN = "golden.npz"
 MOST_MANIFEST_BYTES, MOST_MANIFEST_VALUES = 1 << 20, 1 << 15
 MOST_AHEAD = timedelta(minutes=5)  # of ``created`` to this host's clock
-MOST_FILES = 64  # listed in a manifest; a bundle has at most 13 and a file per large table of users
+MOST_FILES = 64  # listed in a manifest; a bundle has at most 15 and a file per large table of users
 TOLERANCE = 1e-5  # of a golden probability; more is allowed where float32 rounds more
 GRAPHS = ("item_tower", "history_tower", "ranker")  # of every bundle
 CONTEXT_TOWER = "context_tower"  # if the schema has context features
 USER_TOWER = "user_tower"  # if the schema has user or request features
 INT8 = "ranker.int8"  # if requested and passed by the gate
+ROWS = "ranker.rows"  # the ranker for OpenVINO, where it is of another form than the CPU's
 MOST_DELTA_AUC, MOST_MEAN_DELTA_P = 1e-4, 1e-3  # limits of the gates, on held-out data
 
 VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

@@ -20,7 +20,7 @@ from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from model_export.bundle.explain import Influence, strongest
 from model_export.bundle.extremes import Extremes
-from model_export.bundle.manifest import INT8, USER_TOWER
+from model_export.bundle.manifest import INT8, ROWS, USER_TOWER
 from model_export.bundle.sessions import Placement, ProviderChoice, open_session, place
 from model_export.bundle.size_buckets import Session, open_ranker
 from model_export.bundle.user_tower import UserRows, UserTower, Value
@@ -55,6 +55,13 @@ def wanted_content(bundle: Graphs) -> Wanted | None:
     """Return the content that a bundle's network was trained with; None: any will do."""
     content = bundle.manifest.content if isinstance(bundle, Bundle) else None
     return None if content is None else content.wanted
+
+
+def for_openvino(bundle: Graphs) -> Path:
+    """Return the ranker that is faster on OpenVINO; bundles of earlier releases have one form."""
+    listed = not isinstance(bundle, Bundle) or f"{ROWS}.onnx" in bundle.manifest.files
+    rows = bundle.graph(ROWS)
+    return rows if listed and rows.exists() else bundle.graph("ranker")
 
 
 class FoldedModel:
@@ -94,7 +101,8 @@ class FoldedModel:
         has_user = self.schema.user or self.schema.request
         self._user_tower = UserTower(bundle, threads) if has_user else None
         exactly = "cpu" if precision == "bf16" else where
-        self._ranker = open_ranker(bundle.graph("ranker"), threads, exactly, callers, tf32=tf32)
+        graph = bundle.graph("ranker") if exactly != "openvino" else for_openvino(bundle)
+        self._ranker = open_ranker(graph, threads, exactly, callers, tf32=tf32)
         self._reduced: Session | None = None  # int8 or bf16
         self.logit_bound = np.inf  # largest |Δlogit| of ``_reduced`` on the gate's data, for top-k
         if precision != "fp32":
@@ -105,7 +113,7 @@ class FoldedModel:
 
     def _open_reduced(self, bundle: Graphs, threads: int, callers: int) -> Session:
         if self.precision == "bf16":
-            return open_ranker(bundle.graph("ranker"), threads, "openvino", callers, bf16=True)
+            return open_ranker(for_openvino(bundle), threads, "openvino", callers, bf16=True)
         if not bundle.graph(INT8).exists():
             raise BundleError(
                 f"{bundle.path}: has no {INT8}.onnx; build it with "

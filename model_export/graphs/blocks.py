@@ -160,10 +160,14 @@ def user_of_each() -> Block:
     return block
 
 
-def quadratic_rows() -> Block:
-    """x (C, X), weight (X, X), bias (X), offset (X) -> out (C, X)."""
+def quadratic_rows(*, transposed: bool = False) -> Block:
+    """x (C, X), weight (X, X), bias (X), offset (X) -> out (C, X).
+
+    ``transposed``: the weight is (outputs, inputs), as a convolution's.
+    """
     block = _quadratic("x + LeakyReLU(x ⊙ (W x + b) + offset); W holds rows and batch norm.")
-    block.node("Gemm", ["x", "weight", "bias"], "h")
+    attributes = {"transB": 1} if transposed else {}
+    block.node("Gemm", ["x", "weight", "bias"], "h", **attributes)
     _row_major_tail(block)
     return block
 

@@ -32,8 +32,10 @@ _KINDS = {
 class GraphWriter:
     """Collects nodes, constants, inputs and outputs, and saves them as a model."""
 
-    def __init__(self, name: str, doc: str) -> None:
-        self.name, self.doc = name, doc
+    def __init__(self, name: str, doc: str, beside: GraphWriter | None = None) -> None:
+        """``beside``: a graph of the same folder, whose weights are not written again: those of
+        the same name and bytes, in any shape."""
+        self.name, self.doc, self._beside = name, doc, beside
         self._nodes: list[onnx.NodeProto] = []
         self._blocks: dict[str, Block] = {}
         self._constants: dict[str, NDArray[Any]] = {}
@@ -98,15 +100,30 @@ class GraphWriter:
         """Total size of the constants."""
         return sum(array.nbytes for array in self._constants.values())
 
-    def model(self) -> onnx.ModelProto:
-        """Build the model; large constants refer to ``weights_file``."""
-        tensors, offset = [], 0
+    def _places(self) -> dict[str, tuple[str, int]]:
+        """File and offset of each large constant."""
+        places, offset = dict[str, tuple[str, int]](), 0
+        shared = {} if self._beside is None else self._beside._places()
         for name, array in self._constants.items():
             if array.nbytes <= INLINE_BYTES:
-                tensors.append(onnx.numpy_helper.from_array(array, name))
                 continue
-            tensors.append(_external(name, array, self.weights_file, offset))
+            if name in shared and self._beside is not None:
+                other = self._beside.constants[name]
+                if other.dtype == array.dtype and other.tobytes() == array.tobytes():
+                    places[name] = shared[name]
+                    continue
+            places[name] = self.weights_file, offset
             offset += -(-array.nbytes // PAGE) * PAGE
+        return places
+
+    def model(self) -> onnx.ModelProto:
+        """Build the model; large constants refer to ``weights_file``."""
+        tensors, places = [], self._places()
+        for name, array in self._constants.items():
+            if name in places:
+                tensors.append(_external(name, array, *places[name]))
+            else:
+                tensors.append(onnx.numpy_helper.from_array(array, name))
         graph = helper.make_graph(
             self._nodes, self.name, self._inputs, self._outputs, tensors, self.doc
         )
@@ -121,8 +138,9 @@ class GraphWriter:
     def save(self, folder: Path) -> None:
         """Write ``NAME.onnx`` and ``NAME.weights``, and check the model."""
         with (folder / self.weights_file).open("wb") as file:
-            for array in self._constants.values():
-                if array.nbytes > INLINE_BYTES:
+            for name, (weights, _) in self._places().items():
+                if weights == self.weights_file:
+                    array = self._constants[name]
                     file.write(array.data)
                     file.write(bytes(-array.nbytes % PAGE))
         path = folder / f"{self.name}.onnx"

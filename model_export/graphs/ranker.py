@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from model_export.bundle.manifest import ROWS
 from model_export.graphs import blocks
 from model_export.graphs.context_tables import context_tables
 from model_export.graphs.folded_network import FoldedLayer, FoldedNetwork
@@ -38,6 +39,16 @@ def ranker(network: FoldedNetwork) -> GraphWriter:
     return _ranker(network, "ranker", products(network))
 
 
+def ranker_rows(network: FoldedNetwork, beside: GraphWriter) -> GraphWriter | None:
+    """The ranker with candidates as rows, over the weights of ``beside``, the ranker as pixels.
+
+    For OpenVINO, which has no use for pixels (docs/performance.md). None if ``ranker`` has rows.
+    """
+    if not isinstance(products(network), Pixels):
+        return None
+    return _ranker(network, ROWS, TransposedRows(), beside)
+
+
 def ranker_int8(network: FoldedNetwork) -> GraphWriter:
     """The same with int8 weights in the X×X products only."""
     return _ranker(network, "ranker.int8", Int8Rows())
@@ -50,10 +61,13 @@ def products(network: FoldedNetwork) -> Products:
     return Pixels(X) if blocked and network.layers else Rows()
 
 
-def _ranker(network: FoldedNetwork, name: str, form: Products) -> GraphWriter:
+def _ranker(
+    network: FoldedNetwork, name: str, form: Products, beside: GraphWriter | None = None
+) -> GraphWriter:
     schema = network.schema
     D, X = schema.item_vector_width, schema.network_width
-    g = GraphWriter(name, "Candidates against one user's history: the click probability.")
+    doc = "Candidates against one user's history: the click probability."
+    g = GraphWriter(name, doc, beside)
     target = g.input("vector", "float32", ["C", D])
     row = g.input("row", "float32", ["C", X])  # holds the share of the context too
     for feature in schema.context:
@@ -152,6 +166,16 @@ class Rows:
         g.constant("fc.column", np.array([1]))
         column = g.node("Gemm", [x, "fc.weight", "fc.bias"], "fc.logit")  # (C, 1)
         g.node("Squeeze", [column, "fc.column"], "logit")
+
+
+class TransposedRows(Rows):
+    """As ``Rows``, with weights as convolutions have them."""
+
+    def block(self) -> blocks.Block:
+        return blocks.quadratic_rows(transposed=True)
+
+    def weights(self, g: GraphWriter, name: str, layer: FoldedLayer) -> list[str]:
+        return [g.constant(f"{name}.weight", layer.weight)]
 
 
 class Int8Rows(Rows):

@@ -14,7 +14,7 @@ from model_export.bundle import openvino
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError, GateError, ProviderError
 from model_export.bundle.reduced_golden import check_same_arithmetic, golden_logit_error
-from model_export.bundle.runtime import FoldedModel, Precision
+from model_export.bundle.runtime import FoldedModel, Precision, for_openvino
 from model_export.bundle.sessions import Placement
 from model_export.bundle.vectors import Candidates, Floats, HistoryRows
 from model_export.bundle.verify_openvino import verify
@@ -95,6 +95,15 @@ def test_in_float32_it_answers_as_the_cpu_does(bundle: Bundle, model: FoldedMode
                 there.rank(items, history), model.rank(items, history), atol=1e-5
             )
     verify(bundle.path)
+
+
+@needs_plugin
+def test_a_bundle_of_an_earlier_release_runs_its_one_ranker(bundle: Bundle, tmp_path: Path) -> None:
+    assert for_openvino(bundle) == bundle.graph("ranker.rows")
+    files = {k: v for k, v in bundle.manifest.files.items() if not k.startswith("ranker.rows")}
+    earlier = Bundle(bundle.path, bundle.manifest.model_copy(update={"files": files}))
+    assert for_openvino(earlier) == bundle.graph("ranker")  # what is not listed was not checked
+    FoldedModel(earlier, provider="openvino")
 
 
 @needs_bf16

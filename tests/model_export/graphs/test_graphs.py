@@ -16,10 +16,11 @@ from feature_store.schema import Categorical, FeatureSchema
 from model_export.build import build
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.sessions import open_session
 from model_export.graphs.context_tables import context_tables
 from model_export.graphs.folded_network import FoldedContext
 from model_export.quality.random_network import random_network
-from tests.model_export.answers import folded, in_float64, random_request
+from tests.model_export.answers import candidates, folded, in_float64, random_request
 from tests.model_export.schemas import ALL, MANY_CONTEXTS, SMALL, SMALL_SIZES
 from training.qin import QIN, QINSizes
 
@@ -105,6 +106,33 @@ def test_weights_lie_beside_the_graph_aligned_to_pages(bundle: Bundle) -> None:
             where = {entry.key: entry.value for entry in tensor.external_data}
             assert where["location"] == f"{name}.weights"
             assert int(where["offset"]) % 4096 == 0
+
+
+def test_the_ranker_as_rows_shares_its_weights_and_answers_the_same(
+    bundle: Bundle, network: QIN, model: FoldedModel
+) -> None:
+    own = (bundle.path / "ranker.rows.weights").stat().st_size
+    assert own < (bundle.path / "ranker.weights").stat().st_size / 2
+    graph = onnx.load(bundle.graph("ranker.rows"), load_external_data=False)
+    operators = {node.op_type for node in onnx.inliner.inline_local_functions(graph).graph.node}
+    assert "Conv" not in operators
+    rows = open_session(bundle.graph("ranker.rows"), 1)
+    for length in (0, 5):
+        request = random_request(network.schema, length=length, count=40)
+        vectors = model.items(request.items)
+        asked, history = candidates(model, request), vectors.vector[request.history]
+        feeds = model.feeds(asked, model.history(history))
+        names = ["probability", "logit", "attention"]
+        for found, expected in zip(
+            rows.run(names, feeds), model._ranker.run(names, feeds), strict=True
+        ):
+            assert_allclose(found, expected, atol=2e-6, rtol=1e-5)
+
+
+def test_a_network_without_pixels_has_one_ranker(tmp_path: Path) -> None:
+    network = random_network(MANY_CONTEXTS, SMALL_SIZES)
+    assert network.schema.network_width % 16
+    assert not build(network, tmp_path).graph("ranker.rows").exists()
 
 
 @given(
