@@ -47,9 +47,10 @@ def bench(
         from model_export.bench.page import around, write
         from model_export.bench.run import run
         from model_export.bench.table import show
+        from model_export.bundle.processor import processor
 
         if report is not None:
-            around(report)  # fail before minutes of measuring
+            around(report, processor().kind)  # fail before minutes of measuring
         with counted("bench") as announce:
             announce("the network", 0, 0)
             result = run(
@@ -66,6 +67,8 @@ def bench(
             print_json(result)
         else:
             show(result, Console())
+        if not all(bar["met"] for bar in result["bars"]):
+            raise typer.Exit(1)
 
 
 def bench_top_k(

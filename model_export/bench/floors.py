@@ -9,6 +9,7 @@ from model_export.graphs.onnx_writer import GraphWriter
 from model_export.graphs.quantise import per_column
 
 FLOORS = ("floor_fp32", "floor_fp32_conv", "floor_int8")
+FLOOR_BF16 = "floor_bf16"  # that of fp32, in OpenVINO's bfloat16
 
 
 def floors(network: FoldedNetwork) -> Iterator[GraphWriter]:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.schema import FeatureSchema
-from model_export.bench.floors import FLOORS, floors
+from model_export.bench.floors import FLOOR_BF16, FLOORS, floors
 from model_export.bench.interleave import Run
 from model_export.bench.request import CHUNK, Request, known_user
+from model_export.bundle import openvino
 from model_export.bundle.manifest import INT8
 from model_export.bundle.runtime import FoldedModel, Graphs, Precision
 from model_export.bundle.sessions import open_session
@@ -25,6 +26,7 @@ from model_export.graphs.user_tower import save_tables, user_tower
 from training.qin import QIN
 
 Floats = NDArray[np.float32]
+FP32_OPENVINO = "folded_fp32_openvino"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +67,18 @@ class Folded:
     """The folded network with precomputed item rows, as in the service."""
 
     def __init__(
-        self, graphs: Graphs, threads: int, rows: NDArray[np.void], *, bf16: bool = False
+        self, graphs: Graphs, threads: int, rows: NDArray[np.void], *, plugin: bool = False
     ) -> None:
-        """Open the float32 ranker, the int8 one where ``graphs`` have it, and with ``bf16`` that in
-        OpenVINO's bfloat16."""
+        """Open the float32 ranker, the int8 one where ``graphs`` have it, and with ``plugin`` those
+        on OpenVINO, in float32 and, where the processor has it, in bfloat16."""
         has_int8 = graphs.graph(INT8).exists()
         self.model = FoldedModel(graphs, threads=threads, precision="int8" if has_int8 else "fp32")
         self.precisions: tuple[Precision, ...] = ("fp32", "int8") if has_int8 else ("fp32",)
         self._bf16: FoldedModel | None = None
-        if bf16:
+        self._openvino: FoldedModel | None = None
+        if plugin:
+            self._openvino = FoldedModel(graphs, threads=threads, provider="openvino")
+        if plugin and openvino.has_bf16():
             self._bf16 = FoldedModel(graphs, threads=threads, precision="bf16", provider="openvino")
             self.precisions = (*self.precisions, "bf16")
         self.rows, self.items = rows, self.model.items(rows)
@@ -110,6 +115,10 @@ class Folded:
             f"folded_{precision}": lambda p=precision: self.logits(items, history, p)  # type: ignore[misc]
             for precision in self.precisions
         }
+        if (other := self._openvino) is not None:
+            runs[FP32_OPENVINO] = lambda: [
+                other.logits(part, history, "fp32", self.user) for part in chunks(items)
+            ]
         runs["item_tower"] = lambda: self.model.items(asked)
         runs["history_tower"] = lambda: self.model.history(past)
         return runs
@@ -118,9 +127,12 @@ class Folded:
 class Floors:
     """The large products alone, in chunks."""
 
-    def __init__(self, folder: Folder, threads: int) -> None:
+    def __init__(self, folder: Folder, threads: int, *, bf16: bool = False) -> None:
         self.width = folder.schema.network_width
         self.sessions = {name: open_session(folder.graph(name), threads) for name in FLOORS}
+        if bf16:
+            graph = folder.graph("floor_fp32")
+            self.sessions[FLOOR_BF16] = open_session(graph, threads, "openvino", bf16=True)
 
     def runs(self, candidates: int) -> dict[str, Run]:
         x = np.random.default_rng(0).normal(0, 0.3, (candidates, self.width)).astype(np.float32)
@@ -131,7 +143,8 @@ class Floors:
             session = self.sessions[name]
             return lambda: [session.run(None, {"x": part}) for part in inputs]
 
-        return {name: run(name, pixels if name.endswith("conv") else rows) for name in FLOORS}
+        given = {name: pixels if name.endswith("conv") else rows for name in self.sessions}
+        return {name: run(name, inputs) for name, inputs in given.items()}
 
 
 class SharedUser:

@@ -1,4 +1,7 @@
-"""Writes the benchmark's tables and plot into a Markdown page, between two marker lines."""
+"""Writes the benchmark's tables and plot into a Markdown page, between two marker lines.
+
+Each kind of processor has its own: what is fast on one is slow on another.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +9,57 @@ import os
 from pathlib import Path
 from typing import Any
 
-from model_export.bench.labels import DRAWN, FIGURES, LATENCIES, figure
+from model_export.bench.labels import DRAWN, FIGURES, LATENCIES, RATES, figure
 from model_export.bench.picture import axes, save
 from model_export.bundle.errors import BundleError
+from model_export.bundle.processor import Kind
 
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+def marks(kind: Kind) -> tuple[str, str]:
+    """The lines around the section of a kind of processor."""
+    return f"<!-- bench {kind}: begin -->", f"<!-- bench {kind}: end -->"
 
 
-def around(page: Path) -> tuple[str, str]:
-    """Split the page at the markers; a missing page starts empty.
+def around(page: Path, kind: Kind) -> tuple[str, str]:
+    """Split the page at the kind's markers; a missing page starts empty.
 
     Raises BundleError for a page without markers, or one that cannot be read or written.
     """
     for place in (page.parent, page) if page.exists() else (page.parent,):  # the plot is beside it
         if not os.access(place, os.R_OK | os.W_OK):
             raise BundleError(f"{page}: cannot be written: no such folder, or no permission")
-    text = page.read_text("utf-8") if page.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
-    before, found, rest = text.partition(BEGIN)
-    _, closed, after = rest.partition(END)
+    begin, end = marks(kind)
+    text = page.read_text("utf-8") if page.exists() else f"# Performance\n\n{begin}\n{end}\n"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise BundleError(f"{page}: holds no lines {BEGIN} and {END} to write the figures between")
+        raise BundleError(f"{page}: holds no lines {begin} and {end} to write the figures between")
     return before, after
 
 
 def write(result: dict[str, Any], page: Path) -> None:
     """Rewrite the section between the markers, and the plot beside the page."""
-    before, after = around(page)
-    picture = page.with_suffix(".svg")
+    kind = result["processor_kind"]
+    before, after = around(page, kind)
+    picture = page.with_name(f"{page.stem}-{kind}.svg")
     draw(result, picture)
-    block = [BEGIN, "", *_block(result, picture.name), "", END]
+    begin, end = marks(kind)
+    block = [begin, "", *_block(result, picture.name), "", end]
     page.write_text(before + "\n".join(block) + after, "utf-8")
 
 
 def _block(result: dict[str, Any], picture: str) -> list[str]:
     return [
         f"{result['subject']}, X = {result['network_width']}, {result['threads']} thread(s), "
-        f"onnxruntime {result['onnxruntime']}, torch {result['torch']}; medians in milliseconds, "
-        f"measured interleaved in one run of {result['took_s']:.0f} s.",
+        f"onnxruntime {result['onnxruntime']}, OpenVINO plugin {result['openvino']}, torch "
+        f"{result['torch']}, on {result['processor']}; medians in milliseconds, measured "
+        f"interleaved in one run of {result['took_s']:.0f} s.",
         "",
         f"![Latency against candidates, log-log]({picture})",
         "",
         *_cases(result["cases"]),
         "",
+        *_rates(result),
         *(_bars(result["bars"]) if result["bars"] else ()),
         *_work(result["work"]),
         *_costs(result),
@@ -71,6 +83,21 @@ def _cases(cases: list[dict[str, Any]]) -> list[str]:
 def _ms(value: float | None) -> str:
     """Format with three digits, without an exponent."""
     return figure(value, ".3g" if value is None or value < 100 else ",.0f")
+
+
+def _rates(result: dict[str, Any]) -> list[str]:
+    """What each mode reaches of the peak, at every list length of the first history."""
+    first = result["cases"][0]["history"]
+    cases = [c for c in result["cases"] if c["history"] == first]
+    heads = " | ".join(f"{c['candidates']} × {c['history']}" for c in cases)
+    lines = [f"| µs per candidate, GFLOP/s, share of the peak | {heads} |"]
+    lines.append("|---" * (len(cases) + 1) + "|")
+    for name, label in RATES.items():
+        forms = {"us_per_candidate": ",.1f", "gflops": ",.0f", "share_of_peak": ".0%"}
+        cells = (", ".join(figure(c[f"{name}_{n}"], f) for n, f in forms.items()) for c in cases)
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    found = ", ".join(f"{name} {value:,.0f}" for name, value in result["peak_gflops"].items())
+    return [*lines, "", f"The peak, by one large product in GFLOP/s: {found}.", ""]
 
 
 def _bars(bars: list[dict[str, Any]]) -> list[str]:

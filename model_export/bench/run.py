@@ -21,13 +21,17 @@ from numpy.typing import NDArray
 
 from model_export.bench.bars import BAR_CANDIDATES, bars
 from model_export.bench.costs import catalogue_costs, ranker_costs
-from model_export.bench.graphs import Floors, Folded, SharedUser, write_graphs
+from model_export.bench.floors import FLOOR_BF16
+from model_export.bench.graphs import FP32_OPENVINO, Floors, Folded, SharedUser, write_graphs
 from model_export.bench.interleave import Run, medians
+from model_export.bench.peaks import PEAK_OF, peaks, rates
+from model_export.bench.peaks import SIZE as PEAK_SIZE
 from model_export.bench.request import Request, random_items
 from model_export.bench.unfolded import Published
 from model_export.bench.work import work
 from model_export.bundle import openvino
 from model_export.bundle.bundle import Bundle
+from model_export.bundle.processor import processor
 from model_export.bundle.rank_correlation import kendall_tau
 from model_export.bundle.runtime import Precision
 from training.progress import OnProgress, no_progress
@@ -45,7 +49,10 @@ TIMED = (
     "item_tower",
     "history_tower",
 )
-BF16 = "folded_bf16"  # in OpenVINO's bfloat16, where plugin and processor have it
+BF16 = "folded_bf16"
+ELSEWHERE = (FP32_OPENVINO, BF16, FLOOR_BF16)  # where plugin and processor have it
+# mode → whose arithmetic it does, where its name does not begin with it
+WORK_OF = {"eager": "published", "plain_onnx": "published", "shared_user_onnx": "shared_user"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,34 +79,45 @@ def run(
     takes longer is read once.
     """
     torch.set_num_threads(threads)
-    began, cases = time.monotonic(), []
+    began, cases = time.monotonic(), list[dict[str, Any]]()
+    counted: dict[int, dict[str, Any]] = {}  # history length → work
     first, *others = history
     steps = _steps(len(candidates) + len(others) + 1, announce)
     with tempfile.TemporaryDirectory() as folder:
         bench = _Bench(subject, Path(folder), first, threads, seconds)
+        counted[first] = work(bench.network, first)
         for count in candidates:
             steps(f"{count} candidates, history of {first}")
             cases.append(bench.case(count))
         steps("overheads")
         costs = bench.costs()
-        width, arithmetic = bench.network.schema.network_width, work(bench.network, first)
+        width = bench.network.schema.network_width
+        peak = peaks(Path(folder), threads, seconds, min(PEAK_SIZE, 4 * width))
     for length in others:
         with tempfile.TemporaryDirectory() as folder:
             steps(f"{BAR_CANDIDATES} candidates, history of {length}")
             bench = _Bench(subject, Path(folder), length, threads, seconds)
+            counted[length] = work(bench.network, length)
             cases.append(bench.case(BAR_CANDIDATES))
+    for case in cases:
+        _add_rates(case, counted[case["history"]], peak)
+    here = processor()
     steps("done")
     return {
         "subject": subject.name,
         "threads": threads,
         "onnxruntime": onnxruntime.__version__,
         "torch": torch.__version__.partition("+")[0],
+        "processor": str(here),
+        "processor_kind": here.kind,
+        "openvino": openvino.release(),
+        "peak_gflops": peak,
         "network_width": width,
         "took_s": time.monotonic() - began,
-        "work": arithmetic,
+        "work": counted[first],
         "cases": cases,
         **costs,
-        "bars": bars(cases),
+        "bars": bars(cases, here.kind),
     }
 
 
@@ -120,19 +138,20 @@ class _Bench:
         self.random = np.random.default_rng(0)
         rows = random_items(self.network.schema, self.random)
         self.published = Published(self.network, rows)
-        bf16 = openvino.is_installed() and openvino.has_bf16()
-        self.own = Folded(self.folder, threads, rows, bf16=bf16)
+        plugin = openvino.is_installed()
+        self.own = Folded(self.folder, threads, rows, plugin=plugin)
         self.bundle, self.folded = subject.bundle, self.own
         if self.bundle is not None:
-            self.folded = Folded(self.bundle, threads, rows, bf16=bf16)
-        self.shared, self.floors = SharedUser(self.folder, threads), Floors(self.folder, threads)
+            self.folded = Folded(self.bundle, threads, rows, plugin=plugin)
+        self.shared = SharedUser(self.folder, threads)
+        self.floors = Floors(self.folder, threads, bf16=plugin and openvino.has_bf16())
 
     def case(self, candidates: int) -> dict[str, Any]:
         """Measure latencies, their ratios, and the errors of float32, int8 and bf16."""
         request = Request.random(candidates, self.history, self.random)
         timed = medians(self._runs(request), self.seconds)
         ms: dict[str, float | None] = {
-            f"{name}_ms": timed[name].ms if name in timed else None for name in (*TIMED, BF16)
+            f"{name}_ms": timed[name].ms if name in timed else None for name in (*TIMED, *ELSEWHERE)
         }
         return {
             "candidates": candidates,
@@ -144,7 +163,9 @@ class _Bench:
             "folded_fp32_over_floor_fp32": _ratio(ms, "folded_fp32", "floor_fp32"),
             "folded_int8_over_folded_fp32": _ratio(ms, "folded_int8", "folded_fp32"),
             "folded_bf16_over_floor_fp32": _ratio(ms, BF16, "floor_fp32"),
-            "folded_fp32_us_per_candidate": 1e3 * timed["folded_fp32"].ms / candidates,
+            "auto_fp32_over_floor_fp32": _best_ratio(ms, ("folded_fp32", FP32_OPENVINO), "fp32"),
+            "folded_int8_over_floor_int8": _ratio(ms, "folded_int8", "floor_int8"),
+            "best_low_over_floor_int8": _best_ratio(ms, ("folded_int8", BF16), "int8"),
             **self._errors(request),
         }
 
@@ -200,6 +221,26 @@ class _Bench:
 def _ratio(ms: dict[str, float | None], over: str, under: str) -> float | None:
     above, below = ms[f"{over}_ms"], ms[f"{under}_ms"]
     return above / below if above is not None and below else None
+
+
+def _best_ratio(ms: dict[str, float | None], names: tuple[str, ...], floor: str) -> float | None:
+    """The fastest of these over a floor; the fastest is what precision=auto takes."""
+    took = [value for name in names if (value := ms[f"{name}_ms"]) is not None]
+    below = ms[f"floor_{floor}_ms"]
+    return min(took) / below if took and below else None
+
+
+def _add_rates(case: dict[str, Any], work: dict[str, Any], peak: dict[str, float]) -> None:
+    """Add what each mode reaches of this machine's peak."""
+    each = work["multiply_adds_per_candidate"]
+    for name, product in PEAK_OF.items():
+        ms = case[f"{name}_ms"]
+        adds = each[WORK_OF.get(name, name.partition("_")[0])]
+        figures = {"us_per_candidate": None, "gflops": None, "share_of_peak": None}
+        if ms is not None and adds:
+            gflop = 2e-9 * adds * case["candidates"]
+            figures = rates(ms, gflop, case["candidates"], peak.get(product))
+        case.update({f"{name}_{figure}": value for figure, value in figures.items()})
 
 
 def _sigmoid(logit: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from model_export.bench.labels import FIGURES, LATENCIES, figure
+from model_export.bench.labels import FIGURES, LATENCIES, RATES, figure
 
 
 def show(result: dict[str, Any], console: Console) -> None:
@@ -24,6 +24,7 @@ def show(result: dict[str, Any], console: Console) -> None:
     for name, (label, form) in FIGURES.items():
         table.add_row(label, *(figure(case[name], form) for case in cases))
     console.print(table)
+    _show_rates(result, console)
     for bar in result["bars"]:
         where = f"{bar['candidates']} candidates, history of {bar['history']}"
         verdict = "met" if bar["met"] else "MISSED"
@@ -31,6 +32,26 @@ def show(result: dict[str, Any], console: Console) -> None:
             f"{verdict:>6}  {bar['bar']}, {where}: {bar['value']:.4g} (limit {bar['limit']})"
         )
     console.print(f"took {result['took_s']:.0f} s")
+
+
+def _show_rates(result: dict[str, Any], console: Console) -> None:
+    """Print what each mode reaches at the longest list, and the peaks that it is held against."""
+    case = max(result["cases"], key=lambda case: (case["candidates"], -case["history"]))
+    title = f"{case['candidates']} candidates, history of {case['history']}: {result['processor']}"
+    table = Table(title=title, title_justify="left")
+    for column in ("mode", "ms", "µs per candidate", "GFLOP/s", "of the peak"):
+        table.add_column(column, justify="left" if column == "mode" else "right")
+    for name, label in RATES.items():
+        table.add_row(
+            label,
+            figure(case[f"{name}_ms"], ".3f"),
+            figure(case[f"{name}_us_per_candidate"], ".1f"),
+            figure(case[f"{name}_gflops"], ",.0f"),
+            figure(case[f"{name}_share_of_peak"], ".0%"),
+        )
+    console.print(table)
+    found = ", ".join(f"{name} {value:,.0f}" for name, value in result["peak_gflops"].items())
+    console.print(f"peak, one large product, GFLOP/s: {found}")
 
 
 def show_top_k(result: dict[str, Any], console: Console) -> None:

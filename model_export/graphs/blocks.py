@@ -166,7 +166,7 @@ def quadratic_rows(*, transposed: bool = False) -> Block:
     ``transposed``: the weight is (outputs, inputs), as a convolution's.
     """
     block = _quadratic("x + LeakyReLU(x ⊙ (W x + b) + offset); W holds rows and batch norm.")
-    attributes = {"transB": 1} if transposed else {}
+    attributes: dict[str, Any] = {"transB": 1} if transposed else {}
     block.node("Gemm", ["x", "weight", "bias"], "h", **attributes)
     _row_major_tail(block)
     return block

@@ -6,9 +6,7 @@ The workers of a service, and a restarted one, serve the same mode: it is measur
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +17,12 @@ from model_export.bundle import openvino, plain_files
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from model_export.bundle.modes import Choice
+from model_export.bundle.processor import processor
 from model_export.bundle.sessions import ProviderChoice
 from service.artifacts.persisted_state import as_json, write_durably
 from service.artifacts.sandbox import MACHINE
 from service.observability.logs import logger
 
-CPU_INFO = Path("/proc/cpuinfo")
 MOST_BYTES = 1 << 16
 CHOICE = TypeAdapter(Choice)
 
@@ -86,15 +84,10 @@ def measuring(bundle: Bundle) -> Iterator[bool]:
         os.close(lock)
 
 
-def machine(cpu_info: Path = CPU_INFO) -> str:
+def machine() -> str:
     """What a measurement depends on: onnxruntime, the plugin, and the processor's kind."""
-    try:
-        lines = cpu_info.read_text().splitlines()
-    except OSError:
-        lines = []
-    kinds = {line for line in lines if re.match(r"(model name|flags|Features|CPU part)\s*:", line)}
-    digest = hashlib.sha256("\n".join(sorted(kinds)).encode()).hexdigest()[:16]
-    return f"{MACHINE.decode().strip()}; openvino plugin {openvino.release()}; processor {digest}"
+    runtime, plugin = MACHINE.decode().strip(), openvino.release()
+    return f"{runtime}; openvino plugin {plugin}; processor {processor().digest}"
 
 
 def _file(bundle: Bundle, provider: ProviderChoice) -> Path:

@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from feature_store.schema import FeatureSchema
 from model_export.__main__ import app
 from model_export.bench import page, user
+from model_export.bench import run as bench_run
 from model_export.bench.bars import bars
-from model_export.bench.floors import floors
-from model_export.bench.graphs import Folded, SharedUser, write_graphs
+from model_export.bench.floors import FLOOR_BF16, floors
+from model_export.bench.graphs import FP32_OPENVINO, Folded, SharedUser, write_graphs
 from model_export.bench.interleave import LEAST, ROUNDS, medians
+from model_export.bench.peaks import PEAK_OF
 from model_export.bench.request import ITEMS, Request, random_items
 from model_export.bench.run import BF16, TIMED, run
 from model_export.bench.subjects import published, random_weights, trained
@@ -28,6 +30,7 @@ from model_export.build import build
 from model_export.bundle import openvino
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
+from model_export.bundle.processor import Kind, processor
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.quality.random_network import random_network
 from tests.model_export.schemas import (
@@ -57,16 +60,26 @@ def result() -> dict[str, Any]:
 
 def test_every_variant_of_every_case_is_timed(result: dict[str, Any]) -> None:
     assert json.loads(json.dumps(result)) == result
-    has_bf16 = openvino.is_installed() and openvino.has_bf16()
+    plugin = openvino.is_installed()
+    has_bf16 = plugin and openvino.has_bf16()
+    absent = {FP32_OPENVINO: plugin, BF16: has_bf16, FLOOR_BF16: has_bf16}
+    elsewhere = {name for name, has in absent.items() if has}
     cases = [(case["candidates"], case["history"]) for case in result["cases"]]
     assert cases == [(3, 5), (512, 5), (512, 20)]
     for case in result["cases"]:
         assert all(case[f"{name}_ms"] > 0 for name in TIMED)
-        assert set(case["repeats"]) == {*TIMED, *([BF16] if has_bf16 else [])}
-        assert (case[f"{BF16}_ms"] is not None) is has_bf16
+        assert set(case["repeats"]) == {*TIMED, *elsewhere}
+        assert all((case[f"{name}_ms"] is not None) is has for name, has in absent.items())
+        for name in PEAK_OF:
+            if case[f"{name}_ms"] is not None:
+                us = case[f"{name}_us_per_candidate"]
+                assert us == pytest.approx(1e3 * case[f"{name}_ms"] / case["candidates"])
+                assert case[f"{name}_gflops"] > 0 < case[f"{name}_share_of_peak"]
         assert case["eager_over_folded_fp32"] == case["eager_ms"] / case["folded_fp32_ms"]
         assert 0 < case["max_abs_error_fp32"] < 2e-6 < case["max_abs_error_int8"] < 0.5
         assert 0.8 < case["rank_correlation_int8"] <= 1
+    assert {"fp32", "int8", "torch_fp32"} <= set(result["peak_gflops"])
+    assert result["processor_kind"] == processor().kind
     assert result["ranker"]["named_over_flat"] > 0
     assert result["catalogue"]["items"] == [10_000, 100_000]
 
@@ -160,20 +173,50 @@ def case(candidates: int, history: int = 64, **figures: float) -> dict[str, Any]
 
 def test_bars_are_met_and_missed_one_by_one() -> None:
     cases = [case(64), case(512), case(2048), case(512, history=1024, folded_fp32_ms=20.0)]
-    judged = bars(cases)
+    judged = bars(cases, "other")
     assert len(judged) == 8
     assert all(bar["met"] for bar in judged)
     cases[1] = case(512, folded_fp32_over_floor_fp32=1.11, eager_over_folded_fp32=34.9)
     cases[2] = case(2048, folded_fp32_ms=80.0)
     cases[3] = case(512, history=1024, folded_fp32_ms=30.0)
-    missed = [bar["bar"] for bar in bars(cases) if not bar["met"]]
+    missed = [bar["bar"] for bar in bars(cases, "other") if not bar["met"]]
     assert missed == [
         "eager / folded fp32",
         "folded fp32 / floor fp32",
         "folded fp32 per candidate / at 512",
         "folded fp32 / at a history of 64",
     ]
-    assert bars([case(8)]) == []
+    assert bars([case(8)], "other") == []
+
+
+def test_each_kind_of_processor_has_its_own_bars() -> None:
+    figures = {
+        "folded_bf16_over_floor_fp32": 0.3,
+        "auto_fp32_over_floor_fp32": 1.1,
+        "best_low_over_floor_int8": 1.4,
+        "folded_int8_over_floor_int8": 1.6,
+    }
+    cases = [case(64, **figures), case(512, **figures)]
+    kinds: tuple[Kind, ...] = ("amx", "vnni", "other")
+    found = {kind: bars(cases, kind) for kind in kinds}
+    assert [b["bar"] for b in found["amx"] if not b["met"]] == ["folded bf16 / floor fp32"]
+    assert [b["bar"] for b in found["vnni"] if not b["met"]] == ["folded int8 / floor int8"]
+    assert all(b["met"] for b in found["other"])
+    assert "eager / folded fp32" not in [b["bar"] for b in found["amx"]]
+
+
+@pytest.mark.parametrize("met", [True, False])
+def test_bench_ends_by_its_bars(
+    met: bool, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bar = {"bar": "b", "candidates": 8, "history": 2, "value": 1.0, "limit": "≤ 2", "met": met}
+    monkeypatch.setattr(bench_run, "run", lambda *_, **__: result | {"bars": [bar]})
+    done = CliRunner().invoke(app, ["bench"])
+    assert done.exit_code == (0 if met else 1)
+    assert "peak, one large product, GFLOP/s: fp32" in done.stdout
+    as_json = CliRunner().invoke(app, ["bench", "--json"])
+    assert as_json.exit_code == done.exit_code
+    assert json.loads(as_json.stdout)["bars"] == [bar]
 
 
 def test_a_bundle_is_measured_by_its_own_graphs(bundle: Bundle) -> None:
@@ -199,6 +242,7 @@ def test_a_trained_network_takes_any_history(network: QIN, tmp_path: Path) -> No
 
 def test_the_page_keeps_what_was_written_by_hand(result: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "performance.md"
+    result = result | {"processor_kind": "vnni", "bars": bars(result["cases"], "vnni")}
     page.write(result, file)
     assert file.read_text().startswith("# Performance\n")
     file.write_text("By hand.\n\n" + file.read_text() + "\nBelow.\n")
@@ -206,19 +250,22 @@ def test_the_page_keeps_what_was_written_by_hand(result: dict[str, Any], tmp_pat
     text = file.read_text()
     assert text.startswith("By hand.\n")
     assert text.endswith("\nBelow.\n")
-    assert text.count(page.BEGIN) == text.count("another network") == 1
+    assert text.count(page.marks("vnni")[0]) == text.count("another network") == 1
     assert "| folded fp32 / floor fp32 | 512 | 5 |" in text
-    picture = (tmp_path / "performance.svg").read_text()
+    assert "| folded, fp32 |" in text.partition("share of the peak")[2]
+    picture = (tmp_path / "performance-vnni.svg").read_text()
     assert picture.count("<svg") == 1
     page.write(result, file)
-    assert (tmp_path / "performance.svg").read_text() == picture
+    assert (tmp_path / "performance-vnni.svg").read_text() == picture
+    with pytest.raises(BundleError, match="<!-- bench amx: begin -->"):
+        page.write(result | {"processor_kind": "amx"}, file)
 
 
 def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "page.md"
     file.write_text("# Something else\n")
-    with pytest.raises(BundleError, match=r"page\.md: holds no lines <!-- bench: begin -->"):
-        page.around(file)
+    with pytest.raises(BundleError, match=r"page\.md: holds no lines <!-- bench other: begin -->"):
+        page.around(file, "other")
 
 
 def test_requests_draw_from_all_items() -> None:

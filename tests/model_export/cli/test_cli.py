@@ -138,16 +138,16 @@ def test_the_bench_prints_json_and_writes_its_page(trained: Path, tmp_path: Path
     page = tmp_path / "performance.md"
     sizes = ("--candidates", "1,512", "--history", "12,20", "--seconds", "0.01")
     done = run("bench", *sizes, "--checkpoint", trained, "--report", page, "--json")
-    assert done.returncode == 0, done.stderr
     figures = orjson.loads(done.stdout)
+    assert done.returncode == (not all(bar["met"] for bar in figures["bars"])), done.stderr
     assert figures["subject"] == "checkpoint checkpoint-7"
     assert [(c["candidates"], c["history"]) for c in figures["cases"]] == [
         (1, 12),
         (512, 12),
         (512, 20),
     ]
-    assert len(figures["bars"]) == 6
-    assert "performance.svg" in page.read_text()
+    assert len(figures["bars"]) >= 3
+    assert f"performance-{figures['processor_kind']}.svg" in page.read_text()
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_measuring(tmp_path: Path) -> None:

@@ -113,17 +113,6 @@ def test_one_process_measures_while_the_others_wait(passing: World) -> None:
         assert ours
 
 
-def test_a_processor_is_known_by_its_name_and_flags(tmp_path: Path) -> None:
-    file, found = tmp_path / "cpuinfo", set()
-    for text in ("", "model name : A\nflags : x\n", "model name : A\nflags : y\n"):
-        file.write_text(text)
-        found.add(chosen_mode.machine(file))
-        file.write_text(text + "cpu MHz : 1234.5\n")  # changes all the time
-        found.add(chosen_mode.machine(file))
-    found.add(chosen_mode.machine(tmp_path / "absent"))
-    assert len(found) == 3
-
-
 def test_a_measured_mode_is_opened_and_said(passing: World) -> None:
     with capture_logs() as told:
         model = Execution("auto").open(passing.bundle, INT8_CHOICE)
