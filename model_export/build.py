@@ -11,6 +11,7 @@ from feature_store.schema import FeatureSchema
 from model_export.bundle import openvino
 from model_export.bundle.bundle import Bundle, check_version, free_version, staged
 from model_export.bundle.errors import BundleError
+from model_export.bundle.graphs import Precision
 from model_export.bundle.manifest import (
     FORMAT,
     GOLDEN,
@@ -25,7 +26,7 @@ from model_export.bundle.manifest import (
     dense_items,
     no_content,
 )
-from model_export.bundle.runtime import FoldedModel, Precision
+from model_export.bundle.runtime import FoldedModel
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.multiply_adds import multiply_adds
 from model_export.graphs.onnx_writer import GraphWriter

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from feature_store.contract import ItemRows
 from feature_store.schema import FeatureSchema
+from model_export.bundle import openvino
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from model_export.cli import options
@@ -83,26 +84,34 @@ def bench_top_k(
         ),
     ] = 20.0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of both variants.")] = 1,
-    bundle: Annotated[Path | None, typer.Option(help="Time this bundle, with int8.")] = None,
+    precision: Annotated[
+        Literal["int8", "bf16"], typer.Option(help="Of the shortlists; bf16 runs on OpenVINO.")
+    ] = "int8",
+    bundle: Annotated[
+        Path | None, typer.Option(help="Time this bundle, which has that precision.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="With --bundle: data folder to draw items from.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Benchmark exact top-k: int8 with a rescored shortlist against all in float32."""
+    """Benchmark exact top-k: int8 or bf16 with a rescored shortlist against all in float32."""
     if (bundle is None) != (data is None):
         raise typer.BadParameter("give --bundle and --data together")
     with refusals():
         from model_export.bench.table import show_top_k
         from model_export.bench.top_k import ListShape, run
 
-        opened, catalogue = _catalogue(bundle, data)
+        if precision == "bf16":
+            openvino.require_bf16()
+        opened, catalogue = _catalogue(bundle, data, precision)
         with counted("bench-top-k") as announce:
             result = run(
                 FeatureSchema.microlens() if opened is None else opened.schema,
                 ListShape(k, candidates, history),
                 bundle=opened,
                 catalogue=catalogue,
+                low=precision,
                 lists=lists,
                 seconds=seconds,
                 threads=threads,
@@ -136,14 +145,16 @@ def bench_user(
             raise typer.Exit(1)
 
 
-def _catalogue(bundle: Path | None, data: Path | None) -> tuple[Bundle | None, ItemRows | None]:
+def _catalogue(
+    bundle: Path | None, data: Path | None, low: str
+) -> tuple[Bundle | None, ItemRows | None]:
     if bundle is None or data is None:
         return None, None
     from model_export.quality.held_out import read_items
 
     opened = Bundle.open(bundle)
-    if opened.manifest.quantisation is None:
-        raise BundleError(f"{opened.path}: holds no int8 ranker; build it with --int8")
+    if opened.manifest.gate(low) is None:
+        raise BundleError(f"{opened.path}: was not judged in {low}; build it with --{low}")
     return opened, read_items(data, opened.schema).rows[1:]
 
 

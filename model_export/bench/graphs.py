@@ -14,8 +14,9 @@ from model_export.bench.floors import FLOOR_BF16, FLOORS, floors
 from model_export.bench.interleave import Run
 from model_export.bench.request import CHUNK, Request, known_user
 from model_export.bundle import openvino
+from model_export.bundle.graphs import Graphs, Precision
 from model_export.bundle.manifest import INT8
-from model_export.bundle.runtime import FoldedModel, Graphs, Precision
+from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.sessions import open_session
 from model_export.bundle.vectors import HistoryRows, ItemVectors, UserRow
 from model_export.graphs.folded_network import FoldedNetwork
@@ -88,9 +89,13 @@ class Folded:
         past = self.items.vector[request.history]
         return self.items.take(request.candidates), self.model.history(past)
 
+    def model_in(self, precision: Precision) -> FoldedModel:
+        """The model that computes in this precision, and has its error bound."""
+        return self._bf16 if precision == "bf16" and self._bf16 else self.model
+
     def logits(self, items: ItemVectors, history: HistoryRows, precision: Precision) -> Floats:
         """(C,), in chunks, as in the service."""
-        model = self._bf16 if precision == "bf16" and self._bf16 else self.model
+        model = self.model_in(precision)
         return np.concatenate(
             [model.logits(part, history, precision, self.user) for part in chunks(items)]
         )

@@ -31,9 +31,9 @@ from model_export.bench.unfolded import Published
 from model_export.bench.work import work
 from model_export.bundle import openvino
 from model_export.bundle.bundle import Bundle
+from model_export.bundle.graphs import Precision
 from model_export.bundle.processor import processor
 from model_export.bundle.rank_correlation import kendall_tau
-from model_export.bundle.runtime import Precision
 from training.progress import OnProgress, no_progress
 from training.qin import QIN
 

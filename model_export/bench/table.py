@@ -62,8 +62,8 @@ def show_top_k(result: dict[str, Any], console: Console) -> None:
         f"{result['history']}, {result['threads']} thread(s)"
     )
     console.print(
-        f"all in fp32 {speed['fp32_ms']:.2f} ms, int8 with {speed['rescored_median']:g} re-scored "
-        f"{speed['top_k_ms']:.2f} ms: {speed['speedup']:.2f}× as fast; "
+        f"all in fp32 {speed['fp32_ms']:.2f} ms, {result['precision']} with "
+        f"{speed['rescored_median']:g} re-scored {speed['top_k_ms']:.2f} ms: {speed['speedup']:.2f}× as fast; "
         f"{speed['different']} of {speed['lists']:,} lists differ"
     )
     console.print(

@@ -1,4 +1,4 @@
-"""Benchmarks exact top-k (int8, then a rescored shortlist) against scoring all in float32.
+"""Benchmarks exact top-k (int8 or bf16, then a rescored shortlist) against all in float32.
 
 Both run on the same model and rows, interleaved. Answers are equal if ids, order and every bit of
 the scores are.
@@ -21,8 +21,10 @@ from feature_store.schema import FeatureSchema
 from model_export.bench.graphs import Folded
 from model_export.bench.interleave import milliseconds
 from model_export.bench.request import Request, random_items
-from model_export.build import Int8, build
+from model_export.build import Bf16, Int8, build
 from model_export.bundle.bundle import Bundle
+from model_export.bundle.graphs import Precision
+from model_export.bundle.processor import Kind, processor
 from model_export.bundle.shortlist import out_of_bound, shortlist
 from model_export.bundle.top_k import best
 from model_export.bundle.vectors import Floats
@@ -33,7 +35,8 @@ from training.qin import QINSizes
 
 SMALL_WIDTH = 16  # of every embedding of the narrow network
 CALM = 0.5  # factor on the scale of every batch norm
-BAR = 1.8  # least speed-up over float32
+BAR = 1.8  # least speed-up over float32 with random weights,
+BARS: dict[Kind, float] = {"amx": 3.0, "vnni": 2.0, "other": 1.0}  # and with a trained bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +51,16 @@ class Results:
     """Results of both variants over several lists."""
 
     different: int = 0
-    out_of_bound: int = 0  # lists scored in float32, as int8 erred beyond the bound
+    out_of_bound: int = 0  # lists scored in float32, as their error exceeded the bound
     rescored: list[int] = field(default_factory=list)  # candidates of each list
     fp32_ms: list[float] = field(default_factory=list)
     top_k_ms: list[float] = field(default_factory=list)
 
-    def figures(self, folded: Folded) -> dict[str, Any]:
+    def figures(self, folded: Folded, low: Precision) -> dict[str, Any]:
         fp32, quick = statistics.median(self.fp32_ms), statistics.median(self.top_k_ms)
         return {
             "network_width": folded.model.schema.network_width,
-            "logit_bound": float(folded.model.logit_bound),
+            "logit_bound": float(folded.model_in(low).logit_bound),
             "lists": len(self.rescored),
             "different": self.different,
             "out_of_bound": self.out_of_bound,
@@ -76,6 +79,7 @@ def run(
     bundle: Bundle | None = None,
     catalogue: ItemRows | None = None,
     sizes: QINSizes | None = None,
+    low: Precision = "int8",
     lists: int = 10_000,
     seconds: float = 20.0,
     threads: int = 1,
@@ -86,36 +90,42 @@ def run(
     ``catalogue``: items that lists for ``bundle`` are drawn from; random ones would be far from
     its training data and the data of its bound.
     ``exactness``: ``lists`` lists on a narrow random network, for at most six times ``seconds``.
+    ``low``: the precision of shortlists, int8 or bf16.
     """
     with tempfile.TemporaryDirectory() as folder:
-        announce("fold the network, run its int8 gate", 0, 3)
+        announce(f"fold the network, run its {low} gate", 0, 3)
         full, known = bundle, catalogue
         if full is None:
-            full, known = _random_bundle(schema, sizes, Path(folder))
+            full, known = _random_bundle(schema, sizes, Path(folder), low)
         announce("speed", 1, 3)
-        speed = _contest(full, known, shape, threads, lists=None, seconds=seconds)
+        speed = _contest(full, known, shape, threads, low, lists=None, seconds=seconds)
         announce(f"{lists} lists", 2, 3)
         small = QINSizes(attention_width=3 * SMALL_WIDTH)
-        narrow, items = _random_bundle(_narrow(schema), small, Path(folder) / "narrow")
-        exactness = _contest(narrow, items, shape, threads, lists=lists, seconds=seconds * 6)
+        narrow, items = _random_bundle(_narrow(schema), small, Path(folder) / "narrow", low)
+        exactness = _contest(narrow, items, shape, threads, low, lists=lists, seconds=seconds * 6)
         announce("done", 3, 3)
     different = speed["different"] + exactness["different"]
+    here = processor()
+    bar = BAR if bundle is None else BARS[here.kind]
     return {
         "k": shape.k,
         "candidates": shape.candidates,
         "history": shape.history,
         "threads": threads,
+        "precision": low,
+        "processor": str(here),
+        "least_speedup": bar,
         "subject": f"bundle {bundle.version}" if bundle else f"random weights, {schema.name}",
         "speed": speed,
         "exactness": exactness,
-        "met": bool(speed["speedup"] >= BAR and different == 0 and exactness["lists"] >= lists),
+        "met": bool(speed["speedup"] >= bar and different == 0 and exactness["lists"] >= lists),
     }
 
 
 def _random_bundle(
-    schema: FeatureSchema, sizes: QINSizes | None, folder: Path
+    schema: FeatureSchema, sizes: QINSizes | None, folder: Path, low: Precision
 ) -> tuple[Bundle, ItemRows]:
-    """Build a bundle with int8; return it and the items of its bound.
+    """Build a bundle with int8 or bf16; return it and the items of its bound.
 
     The batch norms are scaled down: otherwise single random candidates reach logits near 60, which
     costs the others of their list the resolution of int8. Trained networks have no such outliers.
@@ -123,7 +133,10 @@ def _random_bundle(
     network = random_network(schema, sizes)
     calm(network, CALM)
     held_out = random_held_out(network)
-    bundle = build(network, folder, int8=Int8(held_out, force=True))
+    if low == "bf16":
+        bundle = build(network, folder, bf16=Bf16(held_out, force=True))
+    else:
+        bundle = build(network, folder, int8=Int8(held_out, force=True))
     return bundle, held_out.rows.items.rows[1:]
 
 
@@ -143,6 +156,7 @@ def _contest(
     catalogue: ItemRows | None,
     shape: ListShape,
     threads: int,
+    low: Precision,
     *,
     lists: int | None,
     seconds: float,
@@ -150,17 +164,23 @@ def _contest(
     """Time lists for ``seconds``, at most ``lists`` of them."""
     random, results = np.random.default_rng(0), Results()
     items = random_items(bundle.schema, random) if catalogue is None else catalogue
-    folded = Folded(bundle, threads, items)
+    folded = Folded(bundle, threads, items, plugin=low == "bf16")
     end = time.monotonic() + seconds
     while (lists is None or len(results.rescored) < lists) and time.monotonic() < end:
-        _ask(folded, shape, random, results)
-    return results.figures(folded)
+        _ask(folded, shape, random, results, low)
+    return results.figures(folded, low)
 
 
-def _ask(folded: Folded, shape: ListShape, random: np.random.Generator, results: Results) -> None:
+def _ask(
+    folded: Folded,
+    shape: ListShape,
+    random: np.random.Generator,
+    results: Results,
+    low: Precision,
+) -> None:
     request = Request.random(shape.candidates, shape.history, random, len(folded.rows))
     items, history = folded.prepare(request)
-    k, bound = shape.k, folded.model.logit_bound
+    k, bound = shape.k, folded.model_in(low).logit_bound
     answers: dict[str, tuple[NDArray[np.int64], Floats]] = {}  # way -> positions, probabilities
 
     def in_full() -> None:
@@ -168,19 +188,19 @@ def _ask(folded: Folded, shape: ListShape, random: np.random.Generator, results:
         chosen = best(probability, k)
         answers["fp32"] = chosen, probability[chosen]
 
-    def at_int8_price() -> None:
-        quick = folded.logits(items, history, "int8")
+    def at_its_price() -> None:
+        quick = folded.logits(items, history, low)
         chosen = shortlist(quick, k, bound)
         probability, logit = folded.rescored(items.take(chosen), history)
         if out_of_bound(quick[chosen], logit, bound):
             results.out_of_bound += 1
             chosen, probability = np.arange(len(quick)), folded.probabilities(items, history)
         found = best(probability, k)
-        answers["int8"] = chosen[found], probability[found]
+        answers[low] = chosen[found], probability[found]
         results.rescored.append(len(chosen))
 
-    for way, taken in ((in_full, results.fp32_ms), (at_int8_price, results.top_k_ms)):
+    for way, taken in ((in_full, results.fp32_ms), (at_its_price, results.top_k_ms)):
         taken.append(milliseconds(way))
-    (position, probability), (as_int8, rescored) = answers["fp32"], answers["int8"]
-    same = np.array_equal(position, as_int8) and np.array_equal(probability, rescored)
+    (position, probability), (as_low, rescored) = answers["fp32"], answers[low]
+    same = np.array_equal(position, as_low) and np.array_equal(probability, rescored)
     results.different += not same

@@ -19,13 +19,13 @@ ROUNDING = 1e-5  # of the logit: the difference of float32 between processors
 
 
 def golden_logit_error(model: FoldedModel, golden: Golden) -> float:
-    """Worst |Δlogit|, the model's own precision against float32. NaN counts as infinite."""
+    """Worst |Δlogit|, the model's int8 or bf16 against float32. NaN counts as infinite."""
     worst, vectors = 0.0, model.items(golden.items)
     for request in golden.requests():
         history = model.history(vectors.vector[request.history])
         asked = model.in_context(vectors.take(request.candidates), request.context)
         user = model.user(request.user, request.features)
-        quick = model.logits(asked, history, model.precision, user)
+        quick = model.logits(asked, history, model.reduced, user)
         apart = quick - model.logits(asked, history, "fp32", user)
         worst = max(worst, float(np.nan_to_num(np.abs(apart), nan=np.inf).max()))
     return worst
@@ -36,7 +36,7 @@ def check_same_arithmetic(model: FoldedModel, golden: Golden, gate: Quantisation
     here = golden_logit_error(model, golden)
     if not here <= MARGIN * gate.golden_logit_error + ROUNDING:
         raise BundleError(
-            f"version {model.version}: {model.precision} differs from float32 by {here:.3g} on the "
+            f"version {model.version}: {model.reduced} differs from float32 by {here:.3g} on the "
             f"golden requests, and by {gate.golden_logit_error:.3g} where the bundle was built: "
             "this processor computes it differently; serve it with precision=fp32, or build it here"
         )

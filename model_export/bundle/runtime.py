@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.contents import Wanted
 from feature_store.contract import ItemRows
-from feature_store.schema import Dense, FeatureSchema
+from feature_store.schema import Dense
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from model_export.bundle.explain import Influence, strongest
 from model_export.bundle.extremes import Extremes
-from model_export.bundle.manifest import INT8, ROWS, USER_TOWER
+from model_export.bundle.graphs import Graphs, Precision, for_openvino, with_int8
+from model_export.bundle.manifest import INT8, USER_TOWER
 from model_export.bundle.sessions import Placement, ProviderChoice, open_session, place
 from model_export.bundle.size_buckets import Session, open_ranker
 from model_export.bundle.user_tower import UserRows, UserTower, Value
@@ -34,34 +34,14 @@ from model_export.bundle.vectors import (
     known,
 )
 
-Precision = Literal["fp32", "int8", "bf16"]
 TYPICAL = 96  # golden items, of which the ordinary ones come first
 UNUSUAL_LOGIT = 50.0  # beyond it a float32 probability is 0 or 1
-
-
-class Graphs(Protocol):
-    """A bundle, or a folder of graphs being written."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def schema(self) -> FeatureSchema: ...
-    def graph(self, name: str) -> Path: ...
 
 
 def wanted_content(bundle: Graphs) -> Wanted | None:
     """Return the content that a bundle's network was trained with; None: any will do."""
     content = bundle.manifest.content if isinstance(bundle, Bundle) else None
     return None if content is None else content.wanted
-
-
-def for_openvino(bundle: Graphs) -> Path:
-    """Return the ranker that is faster on OpenVINO; bundles of earlier releases have one form."""
-    listed = not isinstance(bundle, Bundle) or f"{ROWS}.onnx" in bundle.manifest.files
-    rows = bundle.graph(ROWS)
-    return rows if listed and rows.exists() else bundle.graph("ranker")
 
 
 class FoldedModel:
@@ -76,16 +56,22 @@ class FoldedModel:
         provider: ProviderChoice | Placement = "cpu",
         tf32: bool = False,
         callers: int = 1,
+        top_k: Precision | None = None,
     ) -> None:
         """Load the graphs. Raises BundleError, and ProviderError if ``provider`` is unavailable.
 
         ``threads``: intra-op threads per call; 1 unless a single caller has the machine.
         ``precision`` int8 loads ``ranker.int8``, and bf16 the ranker in OpenVINO's bfloat16,
         besides the float32 ranker, which is then the CPU's. ``tf32`` lets a GPU round factors to
-        10 bits: faster, with errors of 1e-3. ``callers``: threads that score at once.
+        10 bits: faster, with errors of 1e-3. ``callers``: threads that score at once. ``top_k``:
+        the precision of shortlists, where that is another than ``precision`` (of which it may be
+        float32, or the reduced one beside float32).
         """
         self.schema, self.version = bundle.schema, bundle.version
-        self.precision, self._bundle = precision, bundle
+        self.precision, self.top_k, self._bundle = precision, top_k or precision, bundle
+        self.reduced = self.top_k if precision == "fp32" else precision  # fp32: none is loaded
+        if self.top_k not in ("fp32", self.reduced):
+            raise BundleError(f"top_k={top_k}: not with precision={precision}; use one of them")
         self.wanted = wanted_content(bundle)
         self.placement = place(bundle.graph("ranker"), provider, threads)
         where = self.placement.provider
@@ -105,21 +91,16 @@ class FoldedModel:
         self._ranker = open_ranker(graph, threads, exactly, callers, tf32=tf32)
         self._reduced: Session | None = None  # int8 or bf16
         self.logit_bound = np.inf  # largest |Δlogit| of ``_reduced`` on the gate's data, for top-k
-        if precision != "fp32":
+        if self.reduced != "fp32":
             self._reduced = self._open_reduced(bundle, threads, callers)
-            gate = bundle.manifest.gate(precision) if isinstance(bundle, Bundle) else None
+            gate = bundle.manifest.gate(self.reduced) if isinstance(bundle, Bundle) else None
             if gate is not None:
                 self.logit_bound = gate.top_k_bound
 
     def _open_reduced(self, bundle: Graphs, threads: int, callers: int) -> Session:
-        if self.precision == "bf16":
+        if self.reduced == "bf16":
             return open_ranker(for_openvino(bundle), threads, "openvino", callers, bf16=True)
-        if not bundle.graph(INT8).exists():
-            raise BundleError(
-                f"{bundle.path}: has no {INT8}.onnx; build it with "
-                "`python -m model_export build --int8`, or serve it with precision=fp32"
-            )
-        return open_session(bundle.graph(INT8), threads)
+        return open_session(with_int8(bundle), threads)
 
     def items(self, rows: ItemRows) -> ItemVectors:
         """Run the item tower on (N,) ``schema.item_dtype``; unknown indices become 0."""
@@ -237,8 +218,8 @@ class FoldedModel:
 
     @property
     def has_shortlists(self) -> bool:
-        """Whether it has int8 or bf16 with a known error bound."""
-        return self._reduced is not None and bool(np.isfinite(self.logit_bound))
+        """Whether top-k is to be shortened by int8 or bf16, with a known error bound."""
+        return self.top_k != "fp32" and bool(np.isfinite(self.logit_bound))
 
     def explain(
         self,
@@ -293,7 +274,7 @@ class FoldedModel:
     def _chosen(self, precision: Precision) -> Session:
         if precision == "fp32":
             return self._ranker
-        if self._reduced is None or precision != self.precision:
+        if self._reduced is None or precision != self.reduced:
             raise BundleError(
                 f'this model was loaded without {precision}: FoldedModel(precision="{precision}")'
             )
@@ -353,7 +334,7 @@ class FoldedModel:
             USER_TOWER: self._user_tower and self._user_tower.session,
             "history_tower": self._history_tower,
             "ranker": self._ranker,
-            INT8: self._reduced if self.precision == "int8" else None,
+            INT8: self._reduced if self.reduced == "int8" else None,
         }
         return {
             name: {a.name: (a.type, a.shape) for a in (*s.get_inputs(), *s.get_outputs())}

@@ -31,7 +31,7 @@ class Placement:
 
     provider: Provider
     fallback: str | None = None  # why ``auto`` did not choose the GPU
-    reason: str | None = None  # the measurement by which ``auto`` chose precision and provider
+    reason: str | None = None  # of the precision and the provider
 
 
 def open_session(

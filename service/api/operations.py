@@ -40,6 +40,7 @@ def add_probes(app: FastAPI, state: ServiceState) -> None:
             "item_capacity": active.table.capacity,
             "precision": active.model.precision,
             "precision_reason": active.model.placement.reason,
+            "top_k_precision": active.model.top_k,
             "provider": active.model.placement.provider,
             "provider_fallback": active.model.placement.fallback,
             "rounding_accepted": active.model.rounding_accepted,

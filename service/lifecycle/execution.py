@@ -7,10 +7,11 @@ from typing import Literal
 
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
+from model_export.bundle.graphs import Precision
 from model_export.bundle.manifest import QuantisationGate
 from model_export.bundle.modes import Choice
 from model_export.bundle.reduced_golden import check_same_arithmetic
-from model_export.bundle.runtime import FoldedModel, Precision
+from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.sessions import Placement, ProviderChoice, place
 from service.observability.logs import logger
 from service.settings import Settings
@@ -49,46 +50,51 @@ class Execution:
                 model_version=bundle.version,
                 reason=placement.fallback,
             )
-        precision, chosen, reason = self._mode(bundle, placement, choice)
-        model = self._open(bundle, precision, chosen)
-        gate = bundle.manifest.gate(precision)
+        precision, top_k, chosen = self._mode(bundle, placement, choice)
+        model = self._open(bundle, precision, top_k, chosen)
+        gate = bundle.manifest.gate(model.reduced)
         if gate is not None:
             try:
                 check_same_arithmetic(model, bundle.golden(), gate)
             except BundleError as error:
                 if self.precision == precision:
                     raise
-                reason = str(error)
-                model = self._open(bundle, "fp32", replace(placement, reason=reason))
-        _log(bundle, model, reason, gate, choice)
+                placement = replace(placement, reason=str(error))
+                model = self._open(bundle, "fp32", "fp32", placement)
+        _log(bundle, model, gate, choice)
         return model
 
-    def _open(self, bundle: Bundle, precision: Precision, placement: Placement) -> FoldedModel:
-        return FoldedModel(bundle, precision=precision, provider=placement, callers=self.threads)
+    def _open(
+        self, bundle: Bundle, precision: Precision, top_k: Precision, placement: Placement
+    ) -> FoldedModel:
+        return FoldedModel(
+            bundle, precision=precision, top_k=top_k, provider=placement, callers=self.threads
+        )
 
     def _mode(
         self, bundle: Bundle, placement: Placement, choice: Choice | None
-    ) -> tuple[Precision, Placement, str]:
+    ) -> tuple[Precision, Precision, Placement]:
+        """The precision of scores, that of shortlists, and where, with the reason."""
         if self.precision == "bf16" and bundle.manifest.bf16 is None:
             raise BundleError(
                 f"{bundle.path}: was not judged in bf16; build it with "
                 "`python -m model_export build --bf16`, or serve it with precision=fp32"
             )
         if self.precision != "auto":
-            return self.precision, placement, f"QIN_PRECISION={self.precision}"
-        if choice is None or placement.provider == "cuda":
-            reason = "no mode was measured"
-            if placement.provider == "cuda":
-                reason = "int8 and bf16 run on the CPU only"
-            return "fp32", replace(placement, reason=reason), reason
+            reason = f"QIN_PRECISION={self.precision}"
+            return self.precision, self.precision, replace(placement, reason=reason)
+        if placement.provider == "cuda":
+            reason = "int8 and bf16 run on the CPU only"
+            return "fp32", "fp32", replace(placement, reason=reason)
+        if choice is None:
+            return "fp32", "fp32", replace(placement, reason="no mode was measured")
         chosen = replace(placement, provider=choice.provider, reason=choice.reason)
-        return choice.precision, chosen, choice.reason
+        return choice.precision, choice.top_k, chosen
 
 
 def _log(
     bundle: Bundle,
     model: FoldedModel,
-    reason: str,
     gate: QuantisationGate | None,
     choice: Choice | None,
 ) -> None:
@@ -96,7 +102,8 @@ def _log(
         "model_version": bundle.version,
         "precision": model.precision,
         "provider": model.placement.provider,
-        "reason": reason,
+        "top_k": model.top_k,
+        "reason": model.placement.reason,
     }
     if choice is not None:
         fields |= {"us_per_candidate": choice.us_per_candidate, "passed_over": choice.passed_over}

@@ -214,8 +214,9 @@ class LoadSteps:
             asked = columns.gather(random.integers(0, items, candidates))
             user = model.user(record)
             model.rank(asked, history, user)
-            if model.precision != "fp32":
-                model.exact(asked, history, user)  # top-k uses both
+            if model.reduced != "fp32":  # top-k uses both
+                model.logits(asked, history, model.reduced, user)
+                model.exact(asked, history, user)
 
 
 def _insert(version: LoadedModel, batch: ItemBatch, part: slice, epoch: Epoch) -> int:

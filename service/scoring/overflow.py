@@ -31,7 +31,7 @@ async def culprits(ranking: Ranking, history: int, run: ScoringRun) -> Positions
     await run.begin(ranking.read_history).run(ranking.rank_exactly, len(ranking.known))
     bad = ranking.overflown  # (B,)
     if not len(bad):
-        if model.precision == "fp32" and len(before):
+        if model.reduced == "fp32" and len(before):
             raise ModelFault(FAULT)  # the same input gave two different results
         return bad
     alone = await _beside(ranking, np.empty(0, np.int64), bad, run)

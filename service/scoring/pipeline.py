@@ -258,7 +258,7 @@ class ScoringPipeline:
         if not known:
             return True
         run.begin(ranking.read_history)
-        if k is None or ranking.model.precision == "fp32":
+        if k is None or ranking.model.reduced == "fp32":
             await run.run(ranking.rank, known)
         else:
             await rank_best(ranking, k, run, self.metrics)

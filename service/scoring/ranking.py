@@ -57,7 +57,7 @@ class Ranking:
         self.scores: Floats = np.empty(candidates, np.float32)  # (C,) probabilities
         self.scores.fill(np.nan)
         self.scored: NDArray[np.bool_] | None = None  # (K,) all, or those top-k did not rule out
-        if model.precision != "fp32":  # for top-k: in the model's precision, and in float32
+        if model.reduced != "fp32":  # for top-k: in int8 or bf16, and in float32
             self.logits: Floats = np.empty((2, candidates), np.float32)
         self._rows: HistoryRows | None = None
         self._user_row: UserRow | None = None
@@ -103,7 +103,7 @@ class Ranking:
 
     def score_reduced(self, start: int, end: int) -> None:
         """int8 or bf16 logits alone, into ``logits[0]``."""
-        chosen, low = self.known[start:end], self.model.precision
+        chosen, low = self.known[start:end], self.model.reduced
         items = self._items(chosen)
         self.logits[0, chosen] = self.model.logits(items, self.rows, low, self._user_row)
 

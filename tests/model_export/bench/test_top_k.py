@@ -10,6 +10,7 @@ import pytest
 from model_export.bench import top_k
 from model_export.bench.top_k import ListShape, run
 from tests.model_export.schemas import LEVELS, LEVELS_SIZES, SMALL, SMALL_SIZES
+from tests.openvino import needs_bf16
 
 
 def contest(**options: Any) -> dict[str, Any]:
@@ -27,6 +28,14 @@ def test_both_ways_answer_alike_and_are_timed() -> None:
     assert speed["speedup"] == speed["fp32_ms"] / speed["top_k_ms"]
     assert 5 <= exactness["rescored_median"] <= exactness["rescored_most"] <= 60
     assert [step[1:] for step in seen] == [(n, 3) for n in range(4)]
+
+
+@needs_bf16
+def test_bf16_answers_alike_too() -> None:
+    figures = contest(low="bf16")
+    assert figures["precision"] == "bf16"
+    assert figures["speed"]["different"] == figures["exactness"]["different"] == 0
+    assert figures["least_speedup"] == top_k.BAR
 
 
 def test_with_users_both_ways_answer_alike() -> None:

@@ -44,11 +44,26 @@ def test_another_mode_is_taken_from_ten_per_cent_on() -> None:
         ({FP32: 10.0, OPENVINO: 12.0, BF16: 9.5}, FP32, "bf16 on openvino takes 0.95"),
         ({OPENVINO: 10.0}, OPENVINO, "fp32 on openvino: no other mode may serve this bundle here"),
     ):
-        found = decided(us, {"int8 on cpu": "absent"})
+        found = decided(us, {"bf16 on cuda": "absent"})
         assert Mode(found.precision, found.provider) == expected
         assert reason in found.reason
         assert found.us_per_candidate == {str(mode): value for mode, value in us.items()}
-        assert found.passed_over == {"int8 on cpu": "absent"}
+        assert found.passed_over == {"bf16 on cuda": "absent"}
+
+
+def test_shortlists_are_of_the_mode_that_makes_top_k_faster() -> None:
+    failed = {"int8 on cpu": "its int8 ranker did not pass its gate"}
+    for us, passed_over, precision, top_k in (
+        ({FP32: 10.0, INT8: 4.0}, NONE, "int8", "int8"),
+        ({FP32: 10.0, INT8: 8.5}, NONE, "int8", "fp32"),  # and rescoring takes another 1.0
+        ({FP32: 10.0, INT8: 4.0}, failed, "fp32", "int8"),  # exact all the same
+        ({FP32: 10.0, INT8: 4.0, BF16: 3.0}, failed, "bf16", "bf16"),
+        ({FP32: 10.0, INT8: 3.0, BF16: 9.5}, failed, "fp32", "int8"),
+        ({FP32: 10.0, OPENVINO: 8.0, INT8: 3.0}, failed, "fp32", "fp32"),  # bits of OpenVINO's
+        ({FP32: 10.0}, NONE, "fp32", "fp32"),
+    ):
+        found = decided(us, dict(passed_over))
+        assert (found.precision, found.top_k) == (precision, top_k)
 
 
 def test_the_modes_of_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +101,9 @@ def test_what_may_not_serve_is_passed_over_with_the_reason(
         found = choose(subject, "cpu", 16)
         assert (found.precision, found.provider) == (precision, "cpu")
         assert (reason or "") in found.passed_over.get("int8 on cpu", "")
-        assert ("int8 on cpu" in found.us_per_candidate) == (reason is None)
+        is_timed = reason in (None, "its int8 ranker did not pass its gate")
+        assert ("int8 on cpu" in found.us_per_candidate) == is_timed
+        assert found.top_k == ("int8" if is_timed else "fp32")
 
 
 def test_what_fails_here_is_passed_over_unless_it_is_float32(

@@ -13,8 +13,9 @@ from model_export.build import Bf16, build
 from model_export.bundle import openvino
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError, GateError, ProviderError
+from model_export.bundle.graphs import Precision, for_openvino
 from model_export.bundle.reduced_golden import check_same_arithmetic, golden_logit_error
-from model_export.bundle.runtime import FoldedModel, Precision, for_openvino
+from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.sessions import Placement
 from model_export.bundle.vectors import Candidates, Floats, HistoryRows
 from model_export.bundle.verify_openvino import verify

@@ -170,4 +170,4 @@ def test_top_k_is_not_timed_on_a_bundle_without_int8(trained: Path, tmp_path: Pa
     assert in_process("build", trained, "--out", tmp_path, "--version", "v1").exit_code == 0
     refused = run("bench-top-k", "--bundle", tmp_path / "v1", "--data", tmp_path)
     assert refused.returncode == 1
-    assert "holds no int8 ranker; build it with --int8" in refused.stderr.replace("\n", " ")
+    assert "was not judged in int8; build it with --int8" in refused.stderr.replace("\n", " ")

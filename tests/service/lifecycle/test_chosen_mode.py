@@ -18,12 +18,11 @@ from model_export.quality import gate
 from model_export.quality.random_rows import random_held_out
 from service.artifacts import chosen_mode, sandbox
 from service.lifecycle.execution import Execution
-from tests.service.in_process import client_of, opened
+from tests.service.in_process import ask, client_of, metric, opened
 from tests.service.world import World
 
-INT8_CHOICE = Choice(
-    "int8", "cpu", "int8 on cpu: it takes 0.40 of the time of fp32 on cpu", {"int8 on cpu": 4.0}, {}
-)
+REASON = "int8 on cpu: it takes 0.40 of the time of fp32 on cpu"
+INT8_CHOICE = Choice("int8", "cpu", REASON, "int8", {"int8 on cpu": 4.0}, {})
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ async def test_a_start_measures_in_the_sandbox_and_a_restart_remembers(
     content = json.loads(file.read_bytes())
     assert content["choice"]["precision"] == first["precision"]
     other = "fp32" if first["precision"] == "int8" else "int8"
-    content["choice"] |= {"precision": other, "reason": "as it was measured"}
+    content["choice"] |= {"precision": other, "top_k": other, "reason": "as it was measured"}
     file.write_text(json.dumps(content))
     monkeypatch.setattr(sandbox, "start", None)  # it would fail
     async with opened(passing, **private) as state, client_of(state) as client:
@@ -153,3 +152,22 @@ async def test_a_second_process_waits_for_the_first_and_takes_its_choice(
         assert not waiting.done()
         chosen_mode.note(copy, "cpu", 128, INT8_CHOICE)
     assert await waiting == INT8_CHOICE.reason
+
+
+async def test_top_k_in_int8_beside_scores_in_float32(
+    passing: World, private: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"user_id": 3, "candidates": passing.ids[:100].tolist()}
+    async with opened(passing, private=private["private"]) as plain:
+        every, best = (await ask(plain, **body)).json(), (await ask(plain, **body, top_k=10)).json()
+        assert metric(plain, "qin_top_k_rescored_total") == 0
+    choice = replace(INT8_CHOICE, precision="fp32")
+    monkeypatch.setattr(chosen_mode, "recall", lambda *_: choice)
+    async with opened(passing, **private, top_k_recheck=1.0) as state:
+        async with client_of(state) as client:
+            ready = (await client.get("/readyz")).json()
+        assert (ready["precision"], ready["top_k_precision"]) == ("fp32", "int8")
+        assert (await ask(state, **body)).json()["scores"] == every["scores"]
+        found = (await ask(state, **body, top_k=10)).json()
+        assert (found["item_ids"], found["scores"]) == (best["item_ids"], best["scores"])
+        assert 10 <= metric(state, "qin_top_k_rescored_total") < 100
