@@ -63,8 +63,8 @@ def show_top_k(result: dict[str, Any], console: Console) -> None:
     )
     console.print(
         f"all in fp32 {speed['fp32_ms']:.2f} ms, {result['precision']} with "
-        f"{speed['rescored_median']:g} re-scored {speed['top_k_ms']:.2f} ms: {speed['speedup']:.2f}× as fast; "
-        f"{speed['different']} of {speed['lists']:,} lists differ"
+        f"{speed['rescored_median']:g} re-scored {speed['top_k_ms']:.2f} ms: "
+        f"{speed['speedup']:.2f}× as fast; {speed['different']} of {speed['lists']:,} lists differ"
     )
     console.print(
         f"narrow network (X = {exactness['network_width']}): {exactness['different']} of "
