@@ -37,6 +37,8 @@ def test_a_plain_network_is_written_in_the_plain_format(now: Bundle) -> None:
     assert now.manifest.format == PLAIN_FORMAT == 2
     then = orjson.loads((EARLIER / "format-2" / "manifest.json").read_bytes())
     written = orjson.loads((now.path / "manifest.json").read_bytes())
+    for kind in ("onnx", "weights"):  # listed, and not looked at by earlier releases
+        del written["files"][f"ranker.rows.{kind}"]
     assert _fields(written) == _fields(then)
     assert written["multiply_adds"] == then["multiply_adds"]
 
