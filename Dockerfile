@@ -8,6 +8,7 @@ COPY pyproject.toml constraints.txt README.md ./
 RUN mkdir service && touch service/__init__.py \
  && /opt/qin/bin/pip install --no-cache-dir -c constraints.txt ".[runtime,text,tracing]" \
  && /opt/qin/bin/pip uninstall --yes qin-serving && rm -r service
+COPY batch batch
 COPY feature_store feature_store
 COPY model_export model_export
 COPY loadtest loadtest

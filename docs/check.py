@@ -28,8 +28,7 @@ import settings_table
 import typer.main
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("training", "model_export", "feature_store", "service", "loadtest", "text")
-PROSE_ROOMS = (*ROOMS, "batch")
+ROOMS = ("training", "model_export", "feature_store", "service", "loadtest", "text", "batch")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 MAKE = re.compile(r"(?:^|`|&& )make ([a-z][a-z-]*)", re.MULTILINE)
 TOP = "|".join((*ROOMS, "tests", "docs", "deploy"))
@@ -133,12 +132,12 @@ def faults() -> Iterator[str]:
                 yield from (f"{path.relative_to(ROOT)}:{number}: {fault}" for fault in check)
         if path.parent.name == "decisions":
             yield from (f"{path.relative_to(ROOT)}: {d}" for d in malformed_decisions(path))
-    yield from prose.excesses(prose.counts(ROOT, PROSE_ROOMS, markdown_files()))
+    yield from prose.excesses(prose.counts(ROOT, ROOMS, markdown_files()))
 
 
 if __name__ == "__main__":
     if "--prose" in sys.argv[1:]:
-        print(prose.table(prose.counts(ROOT, PROSE_ROOMS, markdown_files())))
+        print(prose.table(prose.counts(ROOT, ROOMS, markdown_files())))
         sys.exit()
     found = list(faults())
     print("\n".join(found) or f"docs: {len(markdown_files())} files, every link and command exists")

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 ROOT = Path(__file__).resolve().parent.parent
-TOP = ("training", "model_export", "feature_store", "service", "loadtest", "text")
+TOP = ("training", "model_export", "feature_store", "service", "loadtest", "text", "batch")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,11 @@ ROOMS = {
     "service": {"feature_store", "model_export", "text"},
     "loadtest": {"feature_store", "model_export"},  # knows the service by HTTP alone
     "text": {"feature_store", "training", "model_export"},
+    "batch": {"feature_store", "model_export", "service"},
 }
 BUNDLE = "model_export.bundle"  # what runs without torch: all that these may import of the export
 ENCODER = "text.runtime"  # likewise of the text
-RUNTIME = ("service", "loadtest")
+RUNTIME = ("service", "loadtest", "batch")
 
 # The rooms within the others. The bundle runs without torch, so without ``training``.
 STORE: dict[str, set[str]] = {f"feature_store.{r}": set() for r in ("redis", "lmdb", "parquet")}
@@ -134,7 +135,30 @@ SERVICE = {
     "service.__main__": {*LOW, "service.application", "service.cli", "service.processes"},
 }
 
-TABLES = (ROOMS, SERVICE, STORE, EXPORT, LOADTEST, TEXT)
+# Of the service, ``batch`` may import the rooms that score; of its own, each those before it.
+SCORES = {*CORE, "service.private_directory"} - {"service.encoding"}
+BATCH: dict[str, Iterable[str]] = {**SERVICE, "batch": set()}
+_above = set(SCORES)
+for _room in (
+    *("errors", "job", "units", "processor", "wording", "output.folder", "progress", "table_place"),
+    *(
+        "inputs",
+        "grouping",
+        "survey",
+        "scoring",
+        "output",
+        "worker",
+        "engines",
+        "run",
+        "dry_run",
+        "cli",
+    ),
+    "__main__",
+):
+    BATCH[f"batch.{_room}"] = {*_above}
+    _above.add(f"batch.{_room}")
+
+TABLES = (ROOMS, SERVICE, STORE, EXPORT, LOADTEST, TEXT, BATCH)
 
 MOST_LINES = 370
 LONG_BY_NATURE = "service/settings.py"

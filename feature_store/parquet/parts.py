@@ -22,9 +22,9 @@ class ParquetParts:
         self.rows = self._starts[-1]
 
     @classmethod
-    def read(cls, path: Path) -> ParquetParts:
-        """Open a file or a folder of parts."""
-        return cls(tables_of(path))
+    def read(cls, path: Path, buffer_bytes: int = 0) -> ParquetParts:
+        """Open a file or a folder of parts; ``buffer_bytes``: see ``ParquetTable``."""
+        return cls(tables_of(path, buffer_bytes=buffer_bytes))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -34,6 +34,10 @@ class ParquetParts:
     def require(self, column: str) -> None:
         for table in self._tables:
             table.require(column)
+
+    @property
+    def tables(self) -> Sequence[ParquetTable]:
+        return self._tables
 
     @property
     def path(self) -> Path:

@@ -28,12 +28,19 @@ class ParquetTable:
     has them itself.
     """
 
-    def __init__(self, path: Path, partition: Mapping[str, str | None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        partition: Mapping[str, str | None] | None = None,
+        buffer_bytes: int = 0,
+    ) -> None:
+        """``buffer_bytes``: read a column so many bytes at a time instead of a row group at a time,
+        for files whose row groups are larger than memory."""
         self.path = path
         if path.exists() and not path.is_file():
             raise DataFileError(f"{path}: not a plain file; copy it to one")
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, buffer_size=buffer_bytes)
             names = tuple(self._file.schema_arrow.names)
         except UNREADABLE as error:
             raise DataFileError(f"{path}: {_why_unreadable(path, error)}") from error
@@ -57,6 +64,12 @@ class ParquetTable:
     def schema(self) -> pa.Schema:
         """The file's own columns, without those of its folders' names."""
         return self._file.schema_arrow
+
+    def kind(self, column: str) -> pa.DataType:
+        """Return the type of a column as ``batches`` yields it."""
+        if column in self._partition:
+            return self._constants([column], 0)[column].type
+        return plain(pa.nulls(0, self.schema.field(column).type)).type
 
     def batches(
         self, columns: Sequence[str], batch_size: int, start: int = 0, *, unwrap: bool = True
@@ -126,7 +139,9 @@ class ParquetTable:
         return arrays
 
 
-def tables_of(path: Path, alike: frozenset[str] = frozenset()) -> list[ParquetTable]:
+def tables_of(
+    path: Path, alike: frozenset[str] = frozenset(), buffer_bytes: int = 0
+) -> list[ParquetTable]:
     """Open a parquet file, or the parts in a folder in the order of their names.
 
     Parts are ``*.parquet`` or ``*.parq`` at any depth; names that begin with ``.`` or ``_`` are
@@ -134,11 +149,11 @@ def tables_of(path: Path, alike: frozenset[str] = frozenset()) -> list[ParquetTa
     file is a part. Raises DataFileError unless all parts have the same of the columns ``alike``.
     """
     if not path.is_dir():
-        return [ParquetTable(path)]
+        return [ParquetTable(path, buffer_bytes=buffer_bytes)]
     files = files_of(path)
     if not files:
         raise DataFileError(f"{path}: the folder has no parquet files")
-    tables = [ParquetTable(file, _partition(path, file)) for file in files]
+    tables = [ParquetTable(file, _partition(path, file), buffer_bytes) for file in files]
     first = tables[0]
     for table in tables[1:]:
         differing = sorted(alike & (set(table.columns) ^ set(first.columns)))

@@ -99,12 +99,16 @@ class Engine:
         min_chunk: int = 64,
         niceness: int = 0,
         name: TaskName = "engine",
+        cut_as: int | None = None,
     ) -> None:
         """``niceness`` is added to the process's own; at 19 threads yield to all other work.
+
+        ``cut_as``: cut lists as an engine of so many threads does, for the bits of its scores.
 
         A thread that fails is started again; ``waiting_for`` counts those that do not run.
         """
         self.threads, self._name = threads, name
+        self._cut_as = threads if cut_as is None else cut_as
         self.begin_counts()
         self.chunk, self._min_chunk, self._niceness = chunk, min_chunk, niceness
         self._loop = asyncio.get_running_loop()
@@ -133,7 +137,7 @@ class Engine:
     def pieces(self, rows: int) -> int:
         """Number of chunks that a list is cut into."""
         least = -(-rows // self.chunk)
-        spread = min(self.threads, rows // self._min_chunk)
+        spread = min(self._cut_as, rows // self._min_chunk)
         return max(1, least, spread)
 
     def spans(self, rows: int) -> tuple[Span, ...]:

@@ -222,5 +222,5 @@ def test_compose_mounts_files_that_there_are() -> None:
 def test_the_image_holds_no_torch_and_no_room_that_needs_it() -> None:
     assert "[runtime,text,tracing]" in DOCKERFILE
     copied = set(re.findall(r"^COPY (\w+) \w+$", DOCKERFILE, re.MULTILINE))
-    assert copied == {"feature_store", "model_export", "loadtest", "service", "text"}
+    assert copied == {"batch", "feature_store", "model_export", "loadtest", "service", "text"}
     assert "HEALTHCHECK" in DOCKERFILE

@@ -30,7 +30,10 @@ def modules(room: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "room",
-    ["service", "feature_store", "loadtest", "text.corpus", "text.runtime", "text.content"],
+    [
+        *("service", "feature_store", "loadtest", "batch"),
+        *("text.corpus", "text.runtime", "text.content"),
+    ],
 )
 def test_a_room_of_the_runtime_imports_without_the_training_packages(room: str) -> None:
     found = modules(room)

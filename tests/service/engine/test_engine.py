@@ -150,3 +150,15 @@ def test_chunks_cover_every_row_once_and_keep_their_size(rows: int, threads: int
     assert max(sizes) <= 512
     assert max(sizes) - min(sizes) <= 1
     assert len(spans) <= max(1, threads, -(-rows // 512))
+
+
+async def test_lists_are_cut_as_an_engine_of_other_threads_cuts_them() -> None:
+    """A batch worker of one thread has the chunks, and so the bits, of a service of several."""
+    several, one = Engine(3), Engine(1, cut_as=3)
+    try:
+        lengths = range(1, 2000, 7)
+        assert [one.spans(n) for n in lengths] == [several.spans(n) for n in lengths]
+        assert one.threads == 1
+    finally:
+        several.close()
+        one.close()

@@ -1,0 +1,5 @@
+"""The commands of ``python -m batch``.
+
+May import all of ``batch``.
+Start reading at ``score``.
+"""

@@ -1,0 +1,5 @@
+"""Runs units on worker processes of this machine, or on a Ray cluster.
+
+May import what ``batch`` may.
+Start reading at ``engine``.
+"""

@@ -1,0 +1,87 @@
+"""An output folder: files that are whole or absent."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from batch.errors import OutputConflict
+
+LOCK = "_lock"
+PARTIAL = ".partial"
+
+
+class Folder:
+    """Files by name. A name that begins with ``_`` or ``.`` is no part, as for Spark and Hive."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> set[str]:
+        """Return the names of all whole files."""
+        try:
+            found = os.listdir(self.path)
+        except FileNotFoundError:
+            return set()
+        return {name for name in found if not name.endswith(PARTIAL)}
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes; None if there is none."""
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file so that it is whole on disk, or absent. OSError."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        partial = self.path / f".{name}.{secrets.token_hex(4)}{PARTIAL}"
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path / name)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync(self.path)
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left half written."""
+        for path in self.path.glob(f".*{PARTIAL}"):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only run that writes here. OutputConflict."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = self.path / LOCK
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputConflict(
+                    f"{self.path}: another run writes here; wait for it, or end it"
+                ) from None
+            yield
+            with suppress(FileNotFoundError):
+                lock.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def sync(folder: Path) -> None:
+    """Force a folder's names to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

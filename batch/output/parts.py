@@ -1,0 +1,89 @@
+"""Makes the bytes of a part: columns of the input, scores, statuses; with a note of its own.
+
+The same rows of the same recipe have the same bytes, in any process.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch.scoring.scores import ITEM_STATUS, USER_STATUS, Codes
+from model_export.bundle.vectors import Floats, Positions
+
+NOTE = b"qin.batch"  # key of the file's metadata
+
+
+@dataclass(frozen=True, slots=True)
+class PartNote:
+    """What a part says of itself."""
+
+    recipe: str  # digest
+    start: int  # input rows
+    end: int
+    counts: Mapping[str, int]
+    faults: Sequence[tuple[int, str]] = field(default_factory=list)  # input row, reason
+
+    def encoded(self) -> bytes:
+        return orjson.dumps(self)
+
+    @classmethod
+    def of(cls, data: bytes) -> PartNote:
+        """Read the note of a part's bytes. ValueError if it is no part."""
+        try:
+            metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
+            return cls(**orjson.loads(metadata[NOTE]))
+        except (KeyError, TypeError, pa.ArrowException, orjson.JSONDecodeError) as error:
+            raise ValueError(f"no part of a batch run: {error}") from error
+
+
+def encoded(columns: Mapping[str, pa.Array], note: PartNote) -> bytes:
+    """Return the parquet file of these columns."""
+    table = pa.table(dict(columns)).replace_schema_metadata({NOTE: note.encoded()})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=max(1, table.num_rows))
+    return sink.getvalue()
+
+
+def score_array(scores: Floats) -> pa.Array:
+    """(N,) scores; what has none is null."""
+    return pa.array(scores, pa.float32(), mask=np.isnan(scores))
+
+
+def code_array(codes: Codes, names: Sequence[str]) -> pa.Array:
+    """(N,) codes by name."""
+    dictionary = pa.array(list(names), pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int8)), dictionary)
+
+
+def version_array(version: str, count: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(count, np.int8)), pa.array([version], pa.string())
+    )
+
+
+def list_array(values: pa.Array, starts: Positions) -> pa.Array:
+    """Lists of consecutive values, between ``starts`` (N + 1,)."""
+    return pa.LargeListArray.from_arrays(pa.array(starts, pa.int64()), values)
+
+
+def counts_of(items: Codes, users: Codes) -> dict[str, int]:
+    """Count candidates and users by status."""
+    found: Counter[str] = Counter()
+    for codes, names, what in ((items, ITEM_STATUS, "items"), (users, USER_STATUS, "users")):
+        for code, count in zip(*np.unique(codes, return_counts=True), strict=True):
+            found[f"{what}_{names[code]}"] = int(count)
+    return dict(sorted(found.items()))
+
+
+def concatenated(arrays: Sequence[pa.Array]) -> Any:
+    """One array of several of one type."""
+    return pa.concat_arrays(list(arrays)) if len(arrays) > 1 else arrays[0]

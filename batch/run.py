@@ -1,0 +1,309 @@
+"""One run from end to end: survey, plan, score, put together, verify.
+
+    input -> survey (checked, counted; rows are spilled by user)
+          -> lists: score parts
+          -> rows: score buckets of users -> put each part's rows together
+          -> manifest
+
+Everything between is in a work folder, by digest of what it was made of: a run that is killed goes
+on where it was, with any number of workers and either engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+import feature_store
+from batch.engines.engine import Engine
+from batch.errors import OutputConflict
+from batch.grouping.spill import LENGTHS, Spill
+from batch.inputs.columns import Naming, columns_of
+from batch.inputs.source import digest_of, open_input
+from batch.job import SHORT, Columns, Cut, Job, Recipe
+from batch.output.bucket_scores import name_of
+from batch.output.folder import Folder
+from batch.output.manifest import RECIPE, finish, note_of
+from batch.processor import processor_kind
+from batch.progress import Progress
+from batch.scoring.scorer import STORE
+from batch.survey import Survey, Surveyor
+from batch.table_place import remove_table, table_place
+from batch.units import Unit
+from batch.worker import SPILL
+from feature_store.parquet.parts import ParquetParts
+from feature_store.schema import FeatureSchema
+from feature_store.text_ids import TextIds
+from model_export.bundle.bundle import Bundle, newest
+from model_export.bundle.manifest import MANIFEST as BUNDLE_MANIFEST
+
+PART_CANDIDATES = 262_144
+MOST_BUCKETS = 1024  # open files
+LIBRARIES = ("numpy", "onnxruntime", "pyarrow")
+WORK = "_work"
+SURVEY, REJECTED = "survey.json", "rejects.jsonl"
+
+Engines = Callable[[Job, int], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is asked for."""
+
+    bundle: Path
+    store: str
+    input: str
+    output: str
+    workers: int
+    naming: Naming = field(default_factory=Naming)
+    cut: Cut = field(default_factory=Cut)
+    top_k: int | None = None
+    max_rejects: int = 0
+    max_candidates: int = 100_000
+    part_candidates: int = PART_CANDIDATES
+    table_folder: Path | None = None
+    work: Path | None = None
+    allow_other_processor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that is about to begin: its job, what the input holds, and the store's items."""
+
+    job: Job
+    parts: ParquetParts
+    survey: Survey
+    schema: FeatureSchema
+    items: int  # in the store
+    about: dict[str, Any]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.job.recipe
+
+
+def run(options: Options, engines: Engines, progress: Progress) -> dict[str, Any]:
+    """Score everything that is not scored yet; return the manifest.
+
+    BatchError, DataFileError, StoreError, BundleError or OSError: nothing half-written is left, and
+    the same command goes on.
+    """
+    folder = Folder(Path(options.output))
+    with folder.locked():
+        folder.sweep()
+        plan = prepare(options, folder, progress)
+        recipe, job = plan.recipe, plan.job
+        missing = missing_parts(folder, recipe)
+        own_table = job.table_folder is None and bool(missing)
+        if own_table:
+            place = table_place(options.output, plan.schema, plan.items)
+            job = replace(job, table_folder=place)
+        engine = engines(job, options.workers)
+        try:
+            _begin(plan, missing, engine, progress)
+            for units in stages(recipe, missing, Path(job.work)):
+                for done in engine.run(units):
+                    parts = done.unit.kind != "bucket"
+                    progress.advance(candidates=done.candidates, parts=int(parts))
+        finally:
+            engine.close()
+            if own_table:
+                remove_table(job.table_folder)
+        rejects = (Path(job.work) / REJECTED).read_bytes()
+        manifest = finish(folder, recipe, plan.parts, rejects, plan.about)
+        shutil.rmtree(_works(options), ignore_errors=True)
+        progress.complete()
+        return manifest
+
+
+def prepare(options: Options, folder: Folder, progress: Progress, *, dry: bool = False) -> Plan:
+    """Open bundle, store and input, survey the input, and agree with what the output holds.
+
+    ``dry``: without a spill, and without a word in the output.
+    """
+    given = options.bundle
+    bundle = Bundle.open(given) if (given / BUNDLE_MANIFEST).exists() else newest(given)
+    text_ids, items = asyncio.run(_store_of(options.store, bundle))
+    parts = open_input(options.input)
+    columns = columns_of(parts, bundle.schema, options.naming)
+    progress.say(f"reading {parts}: {parts.rows:,} rows")
+    recipe = Recipe(
+        input=digest_of(parts, options.input),
+        rows=parts.rows,
+        version=bundle.version,
+        bundle=sha256((bundle.path / BUNDLE_MANIFEST).read_bytes()).hexdigest(),
+        columns=columns,
+        cut=options.cut,
+        top_k=options.top_k,
+        max_candidates=options.max_candidates,
+        part_rows=options.part_candidates,
+        buckets=min(MOST_BUCKETS, -(-parts.rows // options.part_candidates)),
+        clicks=None,
+        processor=processor_kind(),
+        libraries={name: installed(name) for name in LIBRARIES},
+    )
+    recipe, mixed = _agreed(recipe, folder, options.allow_other_processor)
+    work = _works(options) / _mark(recipe, options)
+    work.mkdir(parents=True, exist_ok=True)
+    survey = _surveyed(options, parts, bundle, text_ids, recipe, work, spill=not dry)
+    if columns.layout == "lists" and survey.rows:
+        rows = options.part_candidates * survey.rows // max(1, survey.candidates)
+        recipe = replace(recipe, part_rows=max(1, rows), buckets=0)
+    if not dry:
+        _record(recipe, mixed, folder)
+    job = Job(
+        recipe=recipe,
+        input=options.input,
+        output=options.output,
+        work=str(work),
+        bundle=bundle.path,
+        store=options.store,
+        table_folder=options.table_folder,
+    )
+    counted = {"candidates": survey.candidates, "rejected_rows": survey.rejected}
+    return Plan(
+        job, parts, survey, bundle.schema, items, {"input": counted, "other_processors": mixed}
+    )
+
+
+def missing_parts(folder: Folder, recipe: Recipe) -> list[tuple[int, int]]:
+    """Return the input rows of parts that are not there yet."""
+    there = folder.names()
+    return [
+        (start, end)
+        for start, end in recipe.parts()
+        if (name := recipe.part_name(start, end)) not in there
+        or note_of(folder, name, recipe, (start, end)) is None
+    ]
+
+
+def stages(recipe: Recipe, missing: list[tuple[int, int]], work: Path) -> Iterable[list[Unit]]:
+    """Yield the units that are still to be done; those of a list need what is before them."""
+    if not missing:
+        return
+    if recipe.columns.layout == "lists":
+        yield [Unit("lists", n, *span) for n, span in enumerate(missing)]
+        return
+    there = Folder(work).names()
+    yield [Unit("bucket", n) for n in range(recipe.buckets) if name_of(n) not in there]
+    yield [Unit("rows", n, *span) for n, span in enumerate(missing)]
+
+
+def _begin(plan: Plan, missing: list[tuple[int, int]], engine: Engine, progress: Progress) -> None:
+    survey, recipe = plan.survey, plan.recipe
+    left = sum(end - start for start, end in missing)
+    if recipe.columns.layout == "rows" and missing:
+        there = Folder(Path(plan.job.work)).names()
+        scored = sum(name_of(n) in there for n in range(recipe.buckets))
+        left = survey.rows - survey.rows * scored // max(1, recipe.buckets)
+    done = survey.candidates - survey.candidates * left // max(1, survey.rows)
+    parts = len(recipe.parts())
+    progress.begin(
+        candidates=survey.candidates,
+        done=done,
+        parts=parts,
+        parts_done=parts - len(missing),
+        workers=engine.workers,
+    )
+    progress.say(
+        f"scoring {survey.candidates:,} candidates in {survey.rows:,} rows with {recipe.version}: "
+        f"{len(missing):,} of {parts:,} parts to write, {engine.workers} workers"
+    )
+
+
+async def _store_of(url: str, bundle: Bundle) -> tuple[TextIds | None, int]:
+    """Open the store with the bundle's schema; StoreMismatch names features that differ."""
+    store = await feature_store.connect(url, bundle.schema, options=STORE)
+    try:
+        return store.text_ids, await store.count_items()
+    finally:
+        await store.close()
+
+
+def _agreed(recipe: Recipe, folder: Folder, other_processor: bool) -> tuple[Recipe, list[str]]:
+    """Compare with the recipe of the output's earlier runs. OutputConflict names what differs."""
+    data = folder.read(RECIPE)
+    if data is None:
+        return recipe, []
+    before = orjson.loads(data)
+    mixed = list(before.pop("other_processors", []))
+    here, first = recipe.processor, before["processor"]
+    if here != first:
+        if not other_processor:
+            raise OutputConflict(
+                f"{folder.path}: was begun on {first}, and this is {here}: scores may differ in "
+                "their last bits; go on there, or give --allow-other-processor"
+            )
+        recipe = replace(recipe, processor=first)
+        mixed = sorted({*mixed, here})
+    planned = {"part_rows": before["part_rows"], "buckets": before["buckets"]}
+    as_before = replace(recipe, **planned) if recipe.columns.layout == "lists" else recipe
+    differing = next(as_before.differences(before), None)
+    if differing:
+        raise OutputConflict(
+            f"{folder.path}: holds the output of another run: {differing}; choose another folder, "
+            "or remove it"
+        )
+    return recipe, mixed
+
+
+def _record(recipe: Recipe, mixed: list[str], folder: Folder) -> None:
+    """Write the recipe before the first part."""
+    fields = orjson.loads(recipe.json()) | {"other_processors": mixed}
+    data = orjson.dumps(fields, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+    if folder.read(RECIPE) != data:
+        folder.put(RECIPE, data)
+
+
+def _works(options: Options) -> Path:
+    return options.work or Path(options.output) / WORK
+
+
+def _mark(recipe: Recipe, options: Options) -> str:
+    """Name the work folder of this input, checked so."""
+    limits = f"{recipe.digest} {options.max_rejects}"
+    return sha256(limits.encode()).hexdigest()[:SHORT]
+
+
+def _surveyed(
+    options: Options,
+    parts: ParquetParts,
+    bundle: Bundle,
+    text_ids: TextIds | None,
+    recipe: Recipe,
+    work: Path,
+    *,
+    spill: bool,
+) -> Survey:
+    """Survey the input, unless an earlier run has. The spill and its counts are whole or absent."""
+    columns: Columns = recipe.columns
+    spills, cached = columns.layout == "rows" and spill, work / SURVEY
+    if cached.exists() and (not spills or (work / SPILL / LENGTHS).exists()):
+        return Survey(**orjson.loads(cached.read_bytes()))
+    surveyor = Surveyor(
+        parts,
+        columns,
+        bundle.schema,
+        text_ids,
+        most=options.max_rejects,
+        most_candidates=recipe.max_candidates,
+    )
+    into = Spill(work / SPILL, columns, bundle.schema, recipe.buckets) if spills else None
+    try:
+        survey = surveyor.run(work / REJECTED, into)
+    except BaseException:
+        if into is not None:
+            into.abandon()
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    fields = {"rows": survey.rows, "candidates": survey.candidates, "rejected": survey.rejected}
+    Folder(work).put(SURVEY, orjson.dumps(fields))
+    return survey

@@ -1,0 +1,57 @@
+"""Chooses the folder of the item table that the workers of a machine map together."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+from feature_store.schema import FeatureSchema
+from service.items.shared_file import NotShared, check_shared, remove_unused
+from service.items.table_layout import size_of
+from service.lifecycle.load_steps import LEAST_ROOM, ROOM
+from service.private_directory import NotPrivate
+
+MEMORY = Path("/dev/shm")  # noqa: S108 — a private folder in it
+SPARE = 1.1  # of the table's size
+
+
+def table_place(output: str, schema: FeatureSchema, items: int) -> Path | None:
+    """Return a private folder in memory for a run's table; None if there is no room in memory, or
+    tables cannot be shared: then every worker has its own.
+
+    Removes the tables that killed runs have left.
+    """
+    base = MEMORY / f"qin-batch-{os.geteuid()}"
+    needed = SPARE * size_of(schema, int(items * ROOM) + LEAST_ROOM)
+    folder = base / blake2b(output.encode(), digest_size=8).hexdigest()
+    try:
+        check_shared(base)
+        for left in base.iterdir():
+            with suppress(OSError):
+                remove_unused(left)
+                _remove_if_unused(left)
+        if shutil.disk_usage(base).free < needed:
+            return None
+        check_shared(folder)
+    except (NotShared, NotPrivate, OSError):
+        return None
+    return folder
+
+
+def remove_table(folder: Path | None) -> None:
+    """Remove the folder, unless a process still maps a table in it."""
+    if folder is not None:
+        with suppress(OSError):
+            remove_unused(folder)
+            _remove_if_unused(folder)
+
+
+def _remove_if_unused(folder: Path) -> None:
+    if any(folder.glob("*.table")):
+        return
+    for path in folder.iterdir():
+        path.unlink(missing_ok=True)
+    folder.rmdir()

@@ -1,0 +1,107 @@
+"""Does the units of a run, in one process: reads, scores, writes. Every engine runs this."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from batch.grouping.groups import grouped, limited
+from batch.grouping.spill import read_bucket, record_of
+from batch.inputs.columns import RequestReader
+from batch.inputs.requests import Requests, joined
+from batch.inputs.source import ELEMENTS, ForwardReader, open_input
+from batch.job import Job
+from batch.output.bucket_scores import BucketScores, write_scores
+from batch.output.folder import Folder
+from batch.output.list_part import list_part
+from batch.output.row_part import row_part
+from batch.scoring.scorer import Histories, Scorer
+from batch.units import Done, Unit
+
+SPILL = "spill"
+
+
+class Worker:
+    """A model, its table and an open input; ``run`` does one unit. For one thread to use."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._recipe = job, job.recipe
+        self._output, self._work = Folder(Path(job.output)), Path(job.work)
+        columns = job.recipe.columns
+        self._names = tuple(dict.fromkeys((*columns.read, *columns.passed)))
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return Scorer(self._job)
+
+    @cached_property
+    def _reader(self) -> ForwardReader:
+        recipe, parts = self._recipe, open_input(self._job.input)
+        rows = ELEMENTS
+        if recipe.columns.layout == "lists":
+            rows = max(1, min(recipe.part_rows, ELEMENTS // 512))
+        names = self._names if recipe.columns.layout == "lists" else recipe.columns.passed
+        return ForwardReader(parts, names, rows)
+
+    @cached_property
+    def _buckets(self) -> BucketScores:
+        return BucketScores(self._work, self._recipe.buckets)
+
+    def run(self, unit: Unit) -> Done:
+        """Do the unit, and write its file whole. BatchError, DataFileError, StoreError, OSError."""
+        began = perf_counter()
+        match unit.kind:
+            case "lists":
+                candidates, counts = self._score_lists(unit)
+            case "bucket":
+                candidates, counts = self._score_bucket(unit)
+            case "rows":
+                candidates, counts = self._put_together(unit)
+        return Done(unit, candidates, perf_counter() - began, counts)
+
+    def close(self) -> None:
+        """Stop what was started."""
+        if "_scorer" in self.__dict__:
+            self._scorer.close()
+
+    def _score_lists(self, unit: Unit) -> tuple[int, dict[str, int]]:
+        scorer, recipe = self._scorer, self._recipe
+        reader = RequestReader(recipe.columns, scorer.schema, scorer.store.text_ids)
+        batches = list(self._reader.read(unit.start, unit.end))
+        requests = joined([reader.read(file, arrays) for _, file, arrays in batches])
+        scores = scorer.score(requests, self._histories(requests))
+        data, counts = list_part(
+            recipe, (unit.start, unit.end), [arrays for *_, arrays in batches], requests, scores
+        )
+        self._output.put(recipe.part_name(unit.start, unit.end), data)
+        return len(requests.items), counts
+
+    def _score_bucket(self, unit: Unit) -> tuple[int, dict[str, int]]:
+        scorer, recipe = self._scorer, self._recipe
+        record = record_of(recipe.columns, scorer.schema)
+        records = read_bucket(self._work / SPILL, unit.number, record)
+        requests, rows = grouped(records, recipe.columns)
+        del records
+        requests = limited(requests, recipe.columns.item, recipe.max_candidates)
+        scores = scorer.score(requests, self._histories(requests))
+        scores.faults.update({g: reason for g, (_, reason) in requests.faults.items()})
+        work = Folder(self._work)
+        write_scores(work, unit.number, requests, rows, scores, recipe.top_k)
+        return len(rows), {}
+
+    def _put_together(self, unit: Unit) -> tuple[int, dict[str, int]]:
+        start, end = unit.start, unit.end
+        arrays = [arrays for *_, arrays in self._reader.read(start, end)]
+        found, faults = self._buckets.rows(start, end), self._buckets.faults(start, end)
+        data, counts = row_part(self._recipe, (start, end), arrays, found, faults)
+        self._output.put(self._recipe.part_name(start, end), data)
+        return 0, counts
+
+    def _histories(self, requests: Requests) -> Histories | None:
+        """Histories of a back-test; None: the stored ones."""
+        assert self._job.clicks is None, "a later step"
+        assert isinstance(requests.users, np.ndarray)
+        return None

@@ -1,0 +1,157 @@
+"""Broken input ends in a line with file, column and row, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_store import connect
+from tests.batch.command import manifest, parts, score, scored
+from tests.batch.inputs import make_lists, write
+from tests.service.world import World
+
+
+def refused(world: World, source: Path, output: Path, *options: str) -> str:
+    """The one line of a run that ends with code 1."""
+    done = score(world, source, output, *options)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("reading ")]
+    left = [p for p in output.rglob("*") if p.is_file() and p.name not in ("_job.json", "_lock")]
+    assert not left, left
+    return line.removeprefix("error: ")
+
+
+ROWS = {"user_id": [1, 2, 3], "item_id": [4, 5, 6]}
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"user_id": [1]}, "has no column 'item_id' (it has: user_id)"),
+        ({"item_id": [1]}, "has no column 'user_id' (it has: item_id)"),
+        (ROWS | {"user_id": [1, None, 3]}, "row 1, column user_id: null"),
+        (ROWS | {"user_id": [1, 2, -3]}, "row 2, column user_id: -3 is negative"),
+        (ROWS | {"item_id": [4, None, 6]}, "row 1, column item_id: null"),
+        (
+            ROWS | {"item_id": pa.array([4, 5, 2**63], pa.uint64())},
+            f"row 2, column item_id: {2**63} is beyond 63 bits",
+        ),
+        (ROWS | {"user_id": ["a", "b", "c"]}, "column user_id: holds string, not integers"),
+        (ROWS | {"user_id": [1, 1.5, 2]}, "row 1, column user_id: 1.5 is not a whole number"),
+        ({"user_id": [1, 2], "item_ids": [[4], None]}, "row 1, column item_ids: null"),
+        ({"user_id": [1, 2], "item_ids": [[4], []]}, "row 1, column item_ids: an empty list"),
+        ({"user_id": [1, 2], "item_ids": [[4], [5, -1]]}, "row 1, column item_ids: -1 is negative"),
+        ({"user_id": [1, 2], "item_ids": [[4], [5, None]]}, "row 1, column item_ids: null"),
+        (
+            {"user_id": [1], "item_ids": [[4, 5]], "likes_level": [[1]]},
+            "row 0, column likes_level: 1 values for 2 candidates",
+        ),
+        (ROWS | {"likes_level": [1, 99, 2]}, "row 1, column likes_level: 99 is above 10"),
+    ],
+)
+def test_a_fault_is_one_line_with_its_place(
+    world: World, tmp_path: Path, table: dict, said: str
+) -> None:
+    source = write(pa.table(table), tmp_path / "in.parquet")
+    line = refused(world, source, tmp_path / "out")
+    assert line.startswith(f"{source}: ")
+    assert said in line
+
+
+def test_files_that_are_cut_short_or_missing(world: World, tmp_path: Path) -> None:
+    source = write(make_lists(world, 300).table(), tmp_path / "in.parquet")
+    whole = source.read_bytes()
+    source.write_bytes(whole[: len(whole) // 2])
+    assert f"{source}: not a readable parquet file" in refused(world, source, tmp_path / "out")
+    torn = bytearray(whole)
+    torn[2000:4000] = bytes(2000)
+    source.write_bytes(torn)
+    assert f"{source}: column item_ids: cannot be read" in refused(world, source, tmp_path / "out")
+    source.unlink()
+    assert f"{source}: not a readable parquet file: no such" in refused(
+        world, source, tmp_path / "out"
+    )
+
+
+def test_the_file_and_its_row_are_named_in_a_folder(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(pa.table(ROWS), folder / "a.parquet")
+    write(pa.table(ROWS | {"item_id": [1, None, 2]}), folder / "b.parquet")
+    assert refused(world, folder, tmp_path / "out").startswith(
+        f"{folder / 'b.parquet'}: row 1, column item_id: null"
+    )
+
+
+def test_a_store_of_another_schema_is_refused(world: World, tmp_path: Path) -> None:
+    schema = world.schema
+    fewer = schema.model_copy(update={"item": schema.item[:-1]})
+
+    async def make() -> None:
+        store = await connect(f"lmdb://{tmp_path / 'other'}", fewer, create=True)
+        await store.close()
+
+    asyncio.run(make())
+    other = replace(world, store=f"lmdb://{tmp_path / 'other'}")
+    source = write(pa.table(ROWS), tmp_path / "in.parquet")
+    assert schema.item[-1].name in refused(other, source, tmp_path / "out")
+
+
+def test_a_store_that_does_not_answer_is_said(world: World, tmp_path: Path) -> None:
+    gone = replace(world, store="redis://127.0.0.1:1")
+    source = write(pa.table(ROWS), tmp_path / "in.parquet")
+    assert "127.0.0.1:1" in refused(gone, source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("layout", ["rows", "lists"])
+def test_rejected_rows_have_a_file_of_their_own(world: World, tmp_path: Path, layout: str) -> None:
+    item = world.ids[:4].tolist()
+    users = [1, None, 2, -7]
+    if layout == "rows":
+        table = pa.table({"user_id": users, "item_id": item})
+    else:
+        table = pa.table({"user_id": users, "item_ids": [[i] for i in item]})
+    source = write(table, tmp_path / "in.parquet")
+    assert "row 3, column user_id: -7 is negative; more than --max-rejects 1 rows" in refused(
+        world, source, tmp_path / "out", "--max-rejects", "1"
+    )
+    found = scored(world, source, tmp_path / "out", "--max-rejects", "2", code=3)
+    assert found["user_status"].to_pylist() == ["known", "rejected", "known", "rejected"]
+    scores = found["score" if layout == "rows" else "scores"].to_pylist()
+    scores = [score[0] if isinstance(score, list) else score for score in scores]
+    assert [s is None for s in scores] == [False, True, False, True]
+    lines = (tmp_path / "out" / "_rejects.jsonl").read_bytes().splitlines()
+    reasons = [orjson.loads(line) for line in lines]
+    assert [(r["row"], r["column"], r["reason"]) for r in reasons] == [
+        (1, "user_id", "null"),
+        (3, "user_id", "-7 is negative"),
+    ]
+    assert manifest(tmp_path / "out")["input"]["rejected_rows"] == 2
+
+
+def test_a_user_with_too_many_rows_is_rejected_with_the_reason(
+    world: World, tmp_path: Path
+) -> None:
+    users = np.repeat([1, 2], [5, 2])
+    source = write(pa.table({"user_id": users, "item_id": world.ids[:7]}), tmp_path / "in.parquet")
+    found = scored(world, source, tmp_path / "out", "--max-candidates", "4", code=3)
+    assert found["user_status"].to_pylist() == ["rejected"] * 5 + ["known"] * 2
+    first = orjson.loads((tmp_path / "out" / "_rejects.jsonl").read_bytes().splitlines()[0])
+    assert first["reason"] == "5 candidates, above --max-candidates 4"
+
+
+def test_an_input_without_rows_has_a_manifest(world: World, tmp_path: Path) -> None:
+    schema = pa.schema([("user_id", pa.int64()), ("item_id", pa.int64())])
+    pq.write_table(schema.empty_table(), tmp_path / "in.parquet")
+    done = score(world, tmp_path / "in.parquet", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert parts(tmp_path / "out") == []
+    assert manifest(tmp_path / "out")["parts"] == []

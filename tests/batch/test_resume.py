@@ -1,0 +1,168 @@
+"""A run that is killed anywhere goes on, and its output is that of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.batch.command import line, manifest, parts, score, scored
+from tests.batch.inputs import make_lists, write
+from tests.service.world import World
+
+KILLS = 10
+OPTIONS = ("--part-candidates", "2000")
+
+
+def digest(output: Path) -> str:
+    """Of names and bytes of everything in the output."""
+    whole = sha256()
+    for path in sorted(output.iterdir()):
+        whole.update(path.name.encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()
+
+
+@pytest.fixture(scope="module", params=["rows", "lists"])
+def source(
+    request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    lists = make_lists(world, 400, seed=5)
+    table = lists.rows() if request.param == "rows" else lists.table()
+    return write(table, tmp_path_factory.mktemp("input") / "input.parquet")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: World, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("undisturbed")
+    scored(world, source, output, *OPTIONS)
+    return output
+
+
+def test_ten_kills_at_random_leave_no_trace(
+    world: World, source: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    output, chance = tmp_path / "out", random.Random(8)
+    killed = 0
+    for attempt in range(KILLS):
+        workers = str(1 + attempt % 2)
+        command = line(world, source, output, *OPTIONS, "--workers", workers)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(chance.uniform(0.8, 4.0))
+        except subprocess.TimeoutExpired:
+            killed += 1
+            process.kill()
+            process.wait()
+        if (output / "_manifest.json").exists():
+            for path in (*parts(output)[::3], output / "_manifest.json"):
+                path.unlink()  # go on with the work of the kills
+    assert killed >= KILLS // 2
+    done = score(world, source, output, *OPTIONS, "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert digest(output) == digest(undisturbed)
+
+
+def test_a_killed_worker_is_replaced_and_its_unit_done_again(
+    world: World, source: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    command = line(world, source, output, *OPTIONS, "--workers", "2")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline, killed = time.monotonic() + 60, 0
+    while process.poll() is None and killed < 2 and time.monotonic() < deadline:
+        workers = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        busy = list(output.glob("part-*")) or list(output.glob("_work/*/scores-*"))
+        if workers and busy:
+            workers[killed % len(workers)].kill()
+            killed += 1
+            time.sleep(0.3)
+        time.sleep(0.02)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert killed
+    assert digest(output) == digest(undisturbed)
+
+
+def test_no_process_outlives_a_killed_run(world: World, source: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        line(world, source, tmp_path / "out", "--workers", "2"), stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 30
+        children: list[psutil.Process] = []
+        while len(children) < 2 and time.monotonic() < deadline and process.poll() is None:
+            children = psutil.Process(process.pid).children(recursive=True)
+            time.sleep(0.05)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert children
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+
+
+def test_a_part_that_is_not_whole_is_written_again(
+    world: World, source: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    scored(world, source, output, *OPTIONS)
+    first, second, third = parts(output)[:3]
+    first.write_bytes(first.read_bytes()[:100])
+    second.write_bytes(third.read_bytes())
+    (output / ".part-x.0000.partial").write_bytes(b"half")
+    scored(world, source, output, *OPTIONS)
+    assert digest(output) == digest(undisturbed)
+    assert manifest(output) == manifest(undisturbed)
+
+
+def test_an_output_of_other_options_is_refused(world: World, source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    scored(world, source, output, *OPTIONS)
+    other = score(world, source, output, *OPTIONS, "--threads-as", "1")
+    assert other.returncode == 1
+    assert "cut was {'chunk': 128, 'min_chunk': 64, 'threads_as': 2}" in other.stderr
+    assert other.stderr.count("\n") == 2  # what it reads, and the error
+
+
+def test_another_kind_of_processor_is_refused(world: World, tmp_path: Path) -> None:
+    source = write(make_lists(world, 20).table(), tmp_path / "l.parquet")
+    output = tmp_path / "out"
+    scored(world, source, output)
+    job = output / "_job.json"
+    kind = manifest(output)["recipe"]["processor"]
+    job.write_text(job.read_text().replace(kind, "x86_64 AuthenticAMD/25/1"))
+    for part in parts(output):
+        part.unlink()
+    refused = score(world, source, output)
+    assert refused.returncode == 1
+    assert "was begun on x86_64 AuthenticAMD/25/1" in refused.stderr
+    allowed = score(world, source, output, "--allow-other-processor")
+    assert allowed.returncode == 0, allowed.stderr
+    assert manifest(output)["other_processors"] == [kind]
+
+
+def test_two_runs_do_not_write_to_one_folder(world: World, source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    first = subprocess.Popen(line(world, source, output), stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while not (output / "_lock").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        second = score(world, source, output)
+    finally:
+        first.wait(120)
+    if "another run writes here" not in second.stderr:
+        pytest.skip("the first run ended before the second began")
+    assert second.returncode == 1
+    assert first.returncode == 0
