@@ -112,6 +112,7 @@ class EncoderLoader:
         try:
             await run(sandbox.wait_for_verdict, bundle, self._child, limits, kind)
         finally:
+            self._child.kill()  # if the load was cancelled
             self._child = None
 
     def _open(self, bundle: EncoderBundle) -> TextEncoder:

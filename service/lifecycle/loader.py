@@ -297,6 +297,7 @@ class Loader:
                 first, sandbox.wait_for_verdict, bundle, self._child, self._limits, kind
             )
         finally:
+            self._child.kill()  # if the load was cancelled
             self._child = None
         if self._stop.is_set():
             raise Stopped

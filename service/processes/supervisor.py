@@ -184,7 +184,7 @@ class Supervisor:
         if self._killed:
             worker.kill()
         if self._stop.requested.is_set():
-            worker.channel.send(MessageType.DRAIN)
+            worker.drain()
         if self._shut:
             worker.channel.send(MessageType.LAST)
         self._dispatch_waiting()
@@ -270,6 +270,9 @@ class Supervisor:
         """Dispatch what waits while workers take it; the rest waits, the newest in the backlog."""
         while self._waiting and self._dispatch(*self._waiting[0]):
             self._waiting.popleft()
+        if self._stop.requested.is_set() and not self._takes_connections:
+            while self._waiting:  # no other worker will start
+                self._waiting.popleft()[1].close()
         if self._shut:
             return
         for listener in self._listeners:
@@ -293,11 +296,18 @@ class Supervisor:
                 return True
         return False
 
+    @property
+    def _takes_connections(self) -> bool:
+        return any(worker.open for worker in self._workers.values())
+
     async def _drain(self) -> None:
-        """Workers report not ready and go on answering; after the notice, the listeners close."""
+        """Workers report not ready and go on answering; after the notice, the listeners close.
+
+        Without a worker that takes connections there is nothing to wait for.
+        """
         for worker in self._workers.values():
-            worker.channel.send(MessageType.DRAIN)
-        if not self._stop.immediate:
+            worker.drain()
+        if self._takes_connections and not self._stop.immediate:
             await asyncio.sleep(self._settings.drain_notice_s)
         await asyncio.gather(*(listener.close() for listener in self._listeners))
         await poll_until(lambda: not self._waiting)

@@ -118,6 +118,14 @@ class WorkerHandle:
         self._far.close()
         return [(one.kind, one.connection) for one in self._in_transit]
 
+    def drain(self) -> None:
+        """Tell it to stop soon. One that takes no connections yet has nothing to answer: SIGTERM
+        ends it at once, or starts its drain if it has just begun to take them."""
+        self.channel.send(MessageType.DRAIN)
+        if not self.open:
+            with suppress(ProcessLookupError):
+                self.process.terminate()
+
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             self.process.kill()
