@@ -15,6 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     help="Load, query, check and export user histories and features of items and users.",
+    pretty_exceptions_show_locals=False,
 )
 for command in (load, get_user, get_item, stats, check, export, forget_user, ids):
     app.command()(command)

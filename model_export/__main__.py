@@ -28,6 +28,7 @@ app = typer.Typer(
     help="Export a trained network to a bundle of ONNX graphs; verify, sign and show bundles.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_show_locals=False,
 )
 app.command()(build)
 app.command()(calibrate)

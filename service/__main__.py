@@ -28,7 +28,11 @@ from service.processes.channel import WorkerArgs
 from service.processes.run_folder import remove_left, run_folder
 from service.settings import Settings, api_keys, is_loopback, unknown_variables
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
 app.add_typer(models, name="models")
 app.command()(probe)
 

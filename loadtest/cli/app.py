@@ -11,6 +11,7 @@ app = typer.Typer(
     "Exit codes: 0 target met, 1 missed or undecided, 2 run invalid or error.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_show_locals=False,
 )
 app.command()(commands.run)
 app.command()(commands.plan)

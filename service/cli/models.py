@@ -26,6 +26,7 @@ app = typer.Typer(
     help="List, load, activate and roll back model versions of a running service.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_show_locals=False,
 )
 
 Url = Annotated[str, typer.Option("--admin", envvar="QIN_ADMIN_URL", help="URL of the admin API.")]

@@ -14,7 +14,11 @@ from text.cli.console import AsJson, exit_on_error, progress, screen
 if TYPE_CHECKING:
     from text.runtime.content import ContentMap
 
-app = typer.Typer(no_args_is_help=True, help="Maps from vectors of texts to item features.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Maps from vectors of texts to item features.",
+    pretty_exceptions_show_locals=False,
+)
 ItemFile = Annotated[
     Path, typer.Argument(metavar="ITEMS", help="Parquet file of items, or folder of parts.")
 ]

@@ -15,6 +15,7 @@ from text.cli.console import AsJson, exit_on_error, language_codes, progress, sc
 app = typer.Typer(
     help="Build and describe corpora: texts, pairs and tasks in several languages.",
     no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
 )
 
 

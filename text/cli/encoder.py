@@ -37,7 +37,11 @@ Settings = Annotated[
 ]
 CorpusFolder = Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.")]
 
-recipes = typer.Typer(help="Show recipes: the numbers of training.", no_args_is_help=True)
+recipes = typer.Typer(
+    help="Show recipes: the numbers of training.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
 
 
 @recipes.callback()

@@ -13,7 +13,11 @@ from training.cli.console import exit_on_error, screen
 from training.recipe import Recipe
 from training.recipe_files import resolve, to_yaml
 
-app = typer.Typer(help="Show recipes: the numbers of training.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show recipes: the numbers of training.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
 PresetName = Literal["published", "demo"]
 Preset = Annotated[PresetName, typer.Option(help="Recipe to start from.")]
 RecipeFile = Annotated[
