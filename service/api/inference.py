@@ -52,7 +52,8 @@ async def infer(
     if inline is not None:
         with state.registry.keeping(lease.version):
             texts = ItemTexts(state.encoding, state.store.schema, state.settings)
-            content = InlineContent(state.encoding, version.encoder, state.store.schema, texts)
+            schema, budget = state.store.schema, state.budget
+            content = InlineContent(state.encoding, version.encoder, schema, texts, budget)
             query = await content.with_records(inline, query, ctx, deadline)
             return await _admitted(state, ctx, query, lease, deadline)
     return await _admitted(state, ctx, query, lease, deadline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from feature_store.contents import GIVEN, Contents
 from feature_store.contract import ItemRows
 from feature_store.feature_values import FeatureValueError, item_row, set_values
 from feature_store.schema import FeatureSchema
+from service.admission.loop_budget import LoopBudget
 from service.api.inline_models import InlineCandidate
 from service.api.inline_request import CANDIDATES, InlineRequest
 from service.api.item_text import TEXT, VECTORS, ItemTexts, ItemWords
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from text.runtime.encoder import TextEncoder
 
 Words = dict[int, ItemWords]  # by place in ``inline``
+SLICE_S = 0.001  # of the event loop at a time, but for one candidate that takes longer
 
 
 class InlineContent:
@@ -38,10 +41,11 @@ class InlineContent:
         encoder: TextEncoder | None,
         schema: FeatureSchema,
         texts: ItemTexts,
+        budget: LoopBudget,
     ) -> None:
         """``encoder``: that of the version which answers; ``schema`` is the store's."""
         self._encoding, self._encoder = encoding, encoder
-        self._schema, self._texts = schema, texts
+        self._schema, self._texts, self._budget = schema, texts, budget
 
     async def with_records(
         self, asked: InlineRequest, query: ScoreQuery, ctx: RequestContext, deadline: float
@@ -50,8 +54,11 @@ class InlineContent:
 
         InvalidField, OverCapacity, DeadlinePassed.
         """
-        rows, words = list[ItemRows](), Words()
+        rows, words, began = list[ItemRows](), Words(), perf_counter()
         for i, (place, each) in enumerate(zip(asked.places.tolist(), asked.inline, strict=True)):
+            if perf_counter() - began > SLICE_S:
+                await self._budget.one_at_a_time()
+                began = perf_counter()
             with _within(place):
                 row, own = self._row(each)
             rows.append(row)

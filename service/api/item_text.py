@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.schema import Dense, FeatureSchema
-from service.api.body import Contents, TextContents, deadline_seconds
+from service.api.body import NUMBERS, Contents, TextContents, deadline_seconds
 from service.context import RequestContext, priority_of
 from service.errors import InvalidField, ModelFault, NotReady
 from service.server.disconnect import CancelOnDisconnect
@@ -27,6 +27,7 @@ LANGUAGE = r"[A-Za-z][A-Za-z0-9-]{0,34}"  # as BCP 47's, loosely
 MOST_LANGUAGES = 16
 MOST_VECTORS = 3  # given vectors, as a map has at most
 MOST_NUMBERS = 16_384  # of one
+LARGEST = float(np.finfo(np.float32).max)
 Values = dict[str, Any]
 
 
@@ -175,9 +176,20 @@ def _vectors(given: Any, sizes: dict[str, int]) -> dict[str, NDArray[np.float64]
         if not isinstance(vector, list) or len(vector) != sizes[name]:
             detail = f"must be a list of {sizes[name]} numbers"
             raise InvalidField.of(VECTORS, name, detail=detail)
-        for at, number in enumerate(vector):
-            if type(number) not in (int, float) or not abs(number) <= np.finfo(np.float32).max:
-                detail = "must be a finite number of 32 bits"
-                raise InvalidField.of(VECTORS, name, at, detail=detail)
-        found[name] = np.array(vector, np.float32).astype(np.float64)  # as tables have them
+        found[name] = _vector(name, vector)
     return found
+
+
+def _vector(name: str, numbers: list[Any]) -> NDArray[np.float64]:
+    """Return numbers as tables have them, of 32 bits. InvalidField for one that is not finite."""
+    if NUMBERS.issuperset(map(type, numbers)):  # bool is another type
+        with suppress(OverflowError):  # an integer of more than 308 digits
+            vector = np.array(numbers, np.float64)
+            if np.abs(vector).max() <= LARGEST:  # so NaN is not
+                return vector.astype(np.float32).astype(np.float64)
+    at = next(i for i, number in enumerate(numbers) if not _is_finite(number))
+    raise InvalidField.of(VECTORS, name, at, detail="must be a finite number of 32 bits")
+
+
+def _is_finite(number: Any) -> bool:
+    return type(number) in NUMBERS and abs(number) <= LARGEST
