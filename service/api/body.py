@@ -34,6 +34,7 @@ SPARE_DIGITS = 32_768  # for names and strings, which may be all escapes
 DIGITS = b"0123456789"
 SHORT = 16_384  # bytes: empty lists, as many as that holds, take little time
 NUMBERS = frozenset({int, float})
+HOLD_STRINGS = frozenset({str, list, dict})
 OBJECT = TypeAdapter(dict[str, Any])
 BOM = codecs.BOM_UTF8  # some writers begin with it; RFC 8259 lets a parser ignore it
 DEADLINE_HEADER = "X-Deadline-Ms"
@@ -251,9 +252,9 @@ def strings_in(value: Any) -> int:
         case dict():
             return len(value) + sum(strings_in(member) for member in value.values())
         case list():
-            if NUMBERS.issuperset(map(type, value)):
+            if HOLD_STRINGS.isdisjoint(map(type, value)):
                 return 0
-            return sum(map(strings_in, value))
+            return sum(strings_in(each) for each in value if type(each) in HOLD_STRINGS)
     return 0
 
 

@@ -64,13 +64,21 @@ class ItemTexts:
         """Bounds of a valid body, from those of a body of features alone."""
         if not self.is_on:
             return features
-        quotes = 4 * (MOST_LANGUAGES + MOST_VECTORS + 2)
+        quotes, numbers = 4 * (MOST_LANGUAGES + MOST_VECTORS + 2), self._most_numbers()
         return TextContents(
-            features.values + quotes + MOST_VECTORS * MOST_NUMBERS,
+            features.values + quotes + numbers,
             features.quotes + quotes,
-            features.digits + MOST_VECTORS * MOST_NUMBERS * 64,
+            features.digits + numbers * 64,
             features.lists + quotes,
         )
+
+    def _most_numbers(self) -> int:
+        """Most numbers that the given vectors of an item have, by the loaded encoders' maps."""
+        assert self._encoding is not None
+        maps = [encoder.content_map for encoder in self._encoding.loaded()]
+        inputs = [found.about.inputs.items() for found in maps if found is not None]
+        sums = (sum(size for name, size in each if name != TEXT) for each in inputs)
+        return max(sums, default=0 if maps else MOST_VECTORS * MOST_NUMBERS)
 
     def take(self, values: Values, encoder: TextEncoder | None = None) -> ItemWords | None:
         """Take texts and vectors out of a write's values; None if it has none. InvalidField.

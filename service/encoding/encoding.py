@@ -46,6 +46,10 @@ class TextEncoding:
         self.loader.stop()
         self.engine.close()
 
+    def loaded(self) -> Sequence[TextEncoder]:
+        """List the encoders of the loaded versions, the active one's first."""
+        return self._encoders()
+
     @property
     def encoder(self) -> TextEncoder:
         """The active version's encoder. NotReady."""

@@ -9,16 +9,24 @@ from time import thread_time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feature_store.contract import MAX_ID
+from service.api import score_reader
 from service.api.body import Contents, TextContents, parse, parse_object
+from service.api.id_kind import IdKind, MappedIds, NumericIds
+from service.api.inline_request import InlineRequest
+from service.api.item_text import ItemTexts
 from service.api.oip.id_tensors import IdTensors
 from service.api.oip.message import TextInferRequest
 from service.api.oip.request_cache import RequestCache
 from service.api.oip.text_inputs import TextInputs
-from service.api.score import contents_of_score
 from service.api.score_models import mapped_score_request, score_request
+from service.api.score_reader import ScoreReader, contents_of_score
 from service.errors import InvalidField, Malformed, ServiceError
+from service.settings import Settings
+from tests.service.small_schema import SMALL
 
 MOST = 5000  # candidates
 SCORE = contents_of_score(MOST, 2)
@@ -27,6 +35,22 @@ EVENTS = Contents.of(1000 * 68, 146_004, lists=2002)  # as ``Events.contents`` h
 MODEL = score_request(MOST)
 MAPPED = mapped_score_request(MOST)
 NO_IDS: Any = None  # nothing comes as far as the ids
+
+
+class OfImages(ItemTexts):
+    """As with an encoder whose map takes a picture's vector."""
+
+    is_on = True  # type: ignore[assignment]
+
+    def _most_numbers(self) -> int:
+        return 512
+
+
+def reader(ids: IdKind) -> ScoreReader:
+    texts = OfImages(None, SMALL, Settings())
+    return ScoreReader(MOST, SMALL.stored_item, ids, texts)
+
+
 LITTLE_S = 0.03  # of processor: parsing and telling of faults took 35 to 139 ms
 LARGE = 500_000
 BEGUN = b'{"user_id":1,"candidates":['
@@ -75,7 +99,90 @@ PARSERS: dict[str, Callable[[bytes], Any]] = {
     "infer": RequestCache(MOST, 2).read,
     "text tensors": RequestCache(MOST, 2, TENSORS).read,
     "events": lambda body: parse_object(body, EVENTS),
+    "inline": reader(NumericIds(MOST)).read,
 }
+# What an inline candidate may have is counted as well.
+INLINE = BEGUN + b'{"text":{"de":"x"}}'
+OF_INLINE: dict[str, bytes] = {
+    "breaks off": INLINE + b",1" * LARGE,
+    "too many candidates": INLINE + b",1" * LARGE + b"]}",
+    "too many inline": INLINE + b',{"text":{"de":"x"}}' * 2500 + b"]}",
+    "numbers": BEGUN + b'{"vectors":{"image":[' + b"0.5," * 250_000 + b"1]}}]}",
+    "nulls and a string": BEGUN + b'{"features":{"content":["",' + b"null," * 200_000 + b"1]}}]}",
+    "nested lists": BEGUN
+    + b'{"features":{"content":['
+    + b",".join([b"[" * 150 + b"]" * 150] * 70)
+    + b"]}}]}",
+    "a name many times": BEGUN + b'{"text":1,"text":[' + b"1," * LARGE + b"1]}]}",
+    "names": BEGUN + b"{%s}]}" % b",".join(b'"n%d":1' % i for i in range(5500)),
+    "names of the request": INLINE + b"],%s}" % b",".join(b'"n%d":1' % i for i in range(5500)),
+    "objects elsewhere": b'{"user_id":1,"candidates":[1],"history":[{}' + b",1" * LARGE + b"]}",
+}
+LITTLE_OF_INLINE_S = 0.012  # 103 ms, of those that were refused by their number of ids
+
+
+@pytest.mark.parametrize("name", OF_INLINE)
+def test_inline_candidates_are_counted_before_they_are_parsed(name: str) -> None:
+    taken = []
+    for _ in range(3):
+        began = thread_time()
+        with pytest.raises(ServiceError) as refused:
+            PARSERS["inline"](OF_INLINE[name])
+        taken.append(thread_time() - began)
+        assert refused.value.status in (400, 422)
+    assert min(taken) < LITTLE_OF_INLINE_S
+    assert len(refused.value.detail) < 400
+
+
+def test_a_body_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = list[str]()
+
+    def noted(name: str) -> Callable[..., Any]:
+        real = getattr(score_reader, name)
+
+        def read(*arguments: Any) -> Any:
+            parsed.append(name)
+            return real(*arguments)
+
+        return read
+
+    for name in ("parse", "read_object"):
+        monkeypatch.setattr(score_reader, name, noted(name))
+    wrong = b'{"user_id":1,"context":{"a":[1]},"candidates":[1,1.5]}'
+    with pytest.raises(InvalidField, match=r"candidates\.1"):
+        PARSERS["inline"](wrong)
+    with pytest.raises(InvalidField, match=r"candidates\.1"):
+        PARSERS["inline"](wrong.replace(b"[1,", b"[ \n{},"))
+    assert parsed == ["parse", "read_object"]
+
+
+def lists(inner: Any) -> Any:
+    return st.lists(inner, max_size=3) | st.dictionaries(st.text("a{[", max_size=2), inner)
+
+
+@given(st.recursive(st.none() | st.integers(0, 9) | st.text('[{,:}"\\ ', max_size=6), lists))
+def test_a_list_that_holds_an_object_is_seen(value: Any) -> None:
+    for written in (json.dumps(value), json.dumps(value, indent=1)):
+        body = b'{"a":' + written.encode() + b"}"
+        assert score_reader._may_hold_inline(body) or not holds_object(value)
+
+
+def holds_object(value: Any) -> bool:
+    """Whether a list in it holds an object."""
+    if isinstance(value, dict):
+        return any(map(holds_object, value.values()))
+    if not isinstance(value, list):
+        return False
+    return any(isinstance(each, dict) or holds_object(each) for each in value)
+
+
+@pytest.mark.parametrize("ids", [NumericIds(MOST), MappedIds(MOST, NO_IDS, NO_IDS, NO_IDS)])
+def test_ids_that_look_like_objects_are_read(ids: IdKind) -> None:
+    text = "7" if ids.kind == "numeric" else "[{"
+    body = {"user_id": text, "candidates": [text] * 20, "model_version": "[{"}
+    found = reader(ids).read(json.dumps(body).encode())
+    assert not isinstance(found, InlineRequest)
+    assert found == parse(ids.request, json.dumps(body).encode(), SCORE, ids.request_with_text)
 
 
 @pytest.mark.parametrize("route", PARSERS)
