@@ -16,7 +16,7 @@ from service.api.inline_request import InlineRequest
 from service.api.item_text import ItemTexts
 from service.context import Priority, RequestContext
 from service.errors import DeadlinePassed, OverCapacity
-from service.models.registry import Lease
+from service.models.loaded_model import LoadedModel
 from service.observability.version_stats import VersionStats
 from service.scoring.feature_tensors import placed
 from service.scoring.query import ScoreQuery
@@ -49,21 +49,40 @@ async def infer(
     explained = query.explained
     if explained > state.engine.chunk:
         ctx.priority = Priority.BATCH
-    if inline is not None:
-        with state.registry.keeping(lease.version):
-            texts = ItemTexts(state.encoding, state.store.schema, state.settings)
-            schema, budget = state.store.schema, state.budget
-            content = InlineContent(state.encoding, version.encoder, schema, texts, budget)
-            query = await content.with_records(inline, query, ctx, deadline)
-            return await _admitted(state, ctx, query, lease, deadline)
-    return await _admitted(state, ctx, query, lease, deadline)
+    with lease:
+        if inline is not None:
+            query = await _with_records(state, ctx, inline, query, version, deadline)
+        return version.name, await _admitted(state, ctx, query, version, deadline)
+
+
+async def _with_records(
+    state: ServiceState,
+    ctx: RequestContext,
+    inline: InlineRequest,
+    query: ScoreQuery,
+    version: LoadedModel,
+    deadline: float,
+) -> ScoreQuery:
+    """Add the inline candidates' records to the query."""
+    schema = state.store.schema
+    texts = ItemTexts(state.encoding, schema, state.settings)
+    content = InlineContent(state.encoding, version.encoder, schema, texts, state.budget)
+    try:
+        return await content.with_records(inline, query, ctx, deadline)
+    except DeadlinePassed:
+        version.stats.expired += ctx.priority is Priority.ONLINE
+        raise
 
 
 async def _admitted(
-    state: ServiceState, ctx: RequestContext, query: ScoreQuery, lease: Lease, deadline: float
-) -> tuple[str, ScoreResult]:
-    """Score with the leased version, if there is room."""
-    name, stats, explained = lease.version.name, lease.version.stats, query.explained
+    state: ServiceState,
+    ctx: RequestContext,
+    query: ScoreQuery,
+    version: LoadedModel,
+    deadline: float,
+) -> ScoreResult:
+    """Score with a version that is leased, if there is room."""
+    stats, explained = version.stats, query.explained
     try:
         permit = state.admission.enter(ctx.candidates, deadline, ctx.priority, explained)
     except OverCapacity:
@@ -72,7 +91,7 @@ async def _admitted(
             await state.budget.refused(EXPLAIN if explained else LONG, cost)
         raise
     try:
-        with permit, lease as version, CancelOnDisconnect(ctx.connection, permit.defer):
+        with permit, CancelOnDisconnect(ctx.connection, permit.defer):
             own = placed(query, version.schema) if query.tensors else query
             if own.features:
                 any_name = state.settings.unknown_features == "ignore"
@@ -85,7 +104,7 @@ async def _admitted(
         stats.expired += permit.priority is Priority.ONLINE
         raise
     ctx.after_answer = partial(_after, state, query, result, permit, stats)
-    return name, result
+    return result
 
 
 def _after(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -105,15 +103,6 @@ class ModelRegistry:
         """``with registry.lease(…) as version``: keep it in memory, and count the outcome."""
         version, role = self.resolve(asked, user_id)
         return Lease(self, version, role)
-
-    @contextmanager
-    def keeping(self, version: LoadedModel) -> Iterator[None]:
-        """Keep a version in memory for work before its lease."""
-        self.taken(version)
-        try:
-            yield
-        finally:
-            self.given_back(version)
 
     def taken(self, version: LoadedModel) -> None:
         self._under_way[version] += 1
