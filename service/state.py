@@ -8,12 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from feature_store.contract import FeatureStore
+from feature_store.schema import Dense
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError, NotYet
 from service.admission.admission import Admission
 from service.admission.loop_budget import LoopBudget
 from service.artifacts.importer import ImportedBundle
 from service.artifacts.local_copies import LocalCopies
+from service.encoding.content_feature import content_feature
 from service.engine.engine import Engine
 from service.errors import NotReady
 from service.items.item_texts import ItemTexts
@@ -94,6 +96,17 @@ class ServiceState:
         logger.info(
             "ready", model_version=imported.copy.version, engine_threads=self.engine.threads
         )
+
+    @property
+    def feature_of_texts(self) -> Dense | None:
+        """The item feature that the active version's encoder makes, if items have it."""
+        try:
+            content = self.encoding.encoder.content_map if self.encoding is not None else None
+        except NotReady:  # no version has one
+            return None
+        if content is None:
+            return None
+        return content_feature(content, self.store.schema.stored_item)
 
     @property
     def scores(self) -> bool:

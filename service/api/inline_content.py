@@ -76,7 +76,7 @@ class InlineContent:
         values: dict[str, Any] = dict(given.features)
         asked = {TEXT: given.text, VECTORS: given.vectors}
         both = values | {name: value for name, value in asked.items() if value is not None}
-        words = self._texts.take(both, self._encoder)
+        words = self._texts.take(both, lambda: self._encoder)
         with _in_features():
             if words is not None:
                 values[words.feature.name] = [0.0] * words.feature.size
@@ -118,9 +118,7 @@ class InlineContent:
             where = (CANDIDATES, places[item], TEXT, language)
             if error.fault == NOT_FINITE:
                 raise ModelFault(f"{'.'.join(map(str, where))}: {error.fault}") from error
-            fault = error.fault
-            if isinstance(error, TextTooLong):
-                fault = fault.removesuffix(" or ask to truncate")
+            fault = error.brief if isinstance(error, TextTooLong) else error.fault
             raise InvalidField.of(*where, detail=fault) from None
         for i, place, content in zip(words, places, found, strict=True):
             with _within(place), _in_features():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from feature_store.schema import Dense, FeatureSchema
 from service.api.body import NUMBERS, Contents, TextContents, deadline_seconds
 from service.context import RequestContext, priority_of
+from service.encoding.content_feature import content_feature
 from service.errors import InvalidField, ModelFault, NotReady
 from service.server.disconnect import CancelOnDisconnect
 from service.settings import Settings
@@ -80,29 +82,33 @@ class ItemTexts:
         sums = (sum(size for name, size in each if name != TEXT) for each in inputs)
         return max(sums, default=0 if maps else MOST_VECTORS * MOST_NUMBERS)
 
-    def take(self, values: Values, encoder: TextEncoder | None = None) -> ItemWords | None:
+    def active(self) -> TextEncoder | None:
+        """Return the active version's encoder; None in a service without. NotReady."""
+        return None if self._encoding is None else self._encoding.encoder
+
+    def take(self, values: Values, encoder: Callable[[], TextEncoder | None]) -> ItemWords | None:
         """Take texts and vectors out of a write's values; None if it has none. InvalidField.
 
-        ``encoder``: by default the active version's. NotReady while none is loaded.
+        ``encoder`` is called if there are any, for the one to encode them with: None without.
         """
         given = {name: values.pop(name) for name in self._names if name in values}
         if not given:
             return None
-        first = next(iter(given))
-        if self._encoding is None:
+        first, chosen = next(iter(given)), encoder()
+        if chosen is None:
             raise InvalidField.of(
                 first, detail="this service has no encoder (QIN_ENCODER): give the vector itself"
             )
-        encoder = encoder or self._encoding.encoder
-        content = encoder.content_map
+        content = chosen.content_map
         if content is None:
             detail = "the encoder has no map to an item feature: build it with --content"
             raise InvalidField.of(first, detail=detail)
         about = content.about
-        feature = self._features.get(about.feature)
-        if not isinstance(feature, Dense) or feature.size != about.size:
-            there = f"which has {feature.size} here" if isinstance(feature, Dense) else ""
-            what = f"{about.feature} of {about.size} numbers, {there or 'which items lack'}"
+        feature = content_feature(content, self._features.values())
+        if feature is None:
+            other = self._features.get(about.feature)
+            there = f"has {other.size} here" if isinstance(other, Dense) else "items lack"
+            what = f"{about.feature} of {about.size} numbers, which {there}"
             raise InvalidField.of(first, detail=f"the encoder is for {what}")
         if about.feature in values:
             detail = f"made of {' and '.join(given)}: leave it out, or leave those out"
@@ -113,7 +119,7 @@ class ItemTexts:
         if content.fitting([*([TEXT] if texts else []), *vectors]) is None:
             parts = " or ".join(" and ".join(part) for part in content.parts)
             raise InvalidField.of(first, detail=f"not enough for a content: give {parts}")
-        return ItemWords(encoder, feature, texts, vectors)
+        return ItemWords(chosen, feature, texts, vectors)
 
     def is_replaced_by(self, values: Values) -> bool:
         """Whether a write gives the feature that texts are for: the one of the encoder's map, or
@@ -130,8 +136,9 @@ class ItemTexts:
 
         InvalidField names the text. OverCapacity, DeadlinePassed.
         """
-        from service.encoding.item_content import TextError, item_content
+        from service.encoding.item_content import item_content
         from text.runtime.encoder import NOT_FINITE
+        from text.runtime.errors import TextError
 
         encoding, settings = self._encoding, self._settings
         assert encoding is not None

@@ -53,7 +53,7 @@ class CatalogueItems:
     async def put(self, item: Item, values: Values, ctx: RequestContext) -> Values | None:
         """Replace an item. Every feature must be given, or what the encoder makes it of: then
         return what was written."""
-        words = self._texts.take(values)
+        words = self._texts.take(values, self._texts.active)
         if words is not None:  # the other features are checked before the texts are encoded
             values[words.feature.name] = [0.0] * words.feature.size
         with naming_features():
@@ -75,7 +75,7 @@ class CatalogueItems:
         The feature of texts, given itself, removes those that were kept."""
         if not values:
             raise InvalidField.of("body", detail="give at least one feature")
-        words = self._texts.take(values)
+        words = self._texts.take(values, self._texts.active)
         with naming_features():  # before the store is asked
             set_values(self._schema.stored_item, np.zeros(1, self._schema.item_dtype), values)
         content = None if words is None else await self._texts.encode(words, ctx)

@@ -50,9 +50,8 @@ class ScoreReader:
         if not _may_hold_inline(body):
             return parse(self._ids.request, body, self._contents, self._ids.request_with_text)
         members = read_object(body, self._inline_contents())
-        candidates, places = members.get(CANDIDATES), list[int]()
-        if isinstance(candidates, list):
-            places = self._places(candidates)
+        candidates: Any = members.get(CANDIDATES)
+        places = self._places(candidates) if isinstance(candidates, list) else []
         _refuse_more(ScoreRequest, members)
         inline = [_candidate(place, candidates[place]) for place in places]
         if places:

@@ -139,11 +139,7 @@ def score_call(
     }
     content = orjson.dumps(header)
     body = b"".join([content, *(tensor.content for tensor in tensors.values())])
-    headers = {"Content-Type": BINARY, LENGTH_HEADER: str(len(content))}
-    if priority is not None:
-        headers["X-Priority"] = priority
-    if request_id is not None:
-        headers["X-Request-Id"] = request_id
+    headers = {LENGTH_HEADER: str(len(content)), **_headers(BINARY, priority, request_id)}
     version = "" if model_version is None else f"/versions/{quote(model_version, safe='')}"
     return Call("POST", f"/v2/models/{model}{version}/infer", body, headers, safe=True)
 
@@ -170,12 +166,12 @@ def score_inline_call(
     if model_version is not None:
         content["model_version"] = model_version
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    headers = {"Content-Type": JSON}
-    if priority is not None:
-        headers["X-Priority"] = priority
-    if request_id is not None:
-        headers["X-Request-Id"] = request_id
-    return Call("POST", "/v1/score", body, headers, safe=True)
+    return Call("POST", "/v1/score", body, _headers(JSON, priority, request_id), safe=True)
+
+
+def _headers(kind: str, priority: str | None, request_id: str | None) -> dict[str, str]:
+    given = {"Content-Type": kind, "X-Priority": priority, "X-Request-Id": request_id}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def read_inline_scores(reply: Reply) -> Scores:

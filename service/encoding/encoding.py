@@ -67,12 +67,13 @@ class TextEncoding:
         priority: Priority,
         deadline: float,
         *,
-        encoder: TextEncoder | None = None,
+        encoder: TextEncoder,
         chunking: bool = False,
     ) -> TokenPermit:
-        """Admit a request. OverCapacity. ``encoder``: by default the active version's;
-        ``chunking``: for ``chunks``, else for ``encode``."""
-        encoder = encoder or self.encoder
+        """Admit a request for texts to be encoded with ``encoder``. OverCapacity.
+
+        ``chunking``: for ``chunks``, else for ``encode``.
+        """
         admission, longest = self.admission, encoder.manifest.lengths.longest
         sizes = np.array([len(text) for text in texts], np.int64)
         if isinstance(texts[0], str):
@@ -80,9 +81,7 @@ class TextEncoding:
         else:
             lengths = np.clip(sizes, 1, longest)
         cost = admission.chunking if chunking else admission.cost
-        permit = admission.enter(lengths, cost, priority, deadline)
-        permit.encoder = encoder
-        return permit
+        return admission.enter(encoder, lengths, cost, priority, deadline)
 
     async def encode(
         self,
@@ -95,7 +94,7 @@ class TextEncoding:
     ) -> Encoded:
         """Encode texts. TextError names the text; DeadlinePassed. ``alone``: to the same bits in
         any list."""
-        work = EncodingSteps(_of(permit), texts, truncate, alone=alone)
+        work = EncodingSteps(permit.encoder, texts, truncate, alone=alone)
         await self._run(work.read, len(work.parts), permit, deadline)
         took: list[tuple[int, int, float]] = []
         permit.expect(np.concatenate([[0], *(r.tokens.lengths[r.texts] for r in work.runs)]))
@@ -126,7 +125,7 @@ class TextEncoding:
         deadline: float,
     ) -> list[Chunks]:
         """Encode each text once, and its spans. TextError, SpanError, DeadlinePassed."""
-        encoder = _of(permit)
+        encoder = permit.encoder
         found: dict[int, Chunks] = {}
         took: list[tuple[int, int, float]] = []
 
@@ -167,8 +166,3 @@ class TextEncoding:
         metrics.encoded.inc(texts - cached)
         metrics.cached.inc(cached)
         metrics.tokens.inc(tokens)
-
-
-def _of(permit: TokenPermit) -> TextEncoder:
-    assert permit.encoder is not None, "``enter`` sets it"
-    return permit.encoder

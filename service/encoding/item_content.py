@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from feature_store.contents import Origin
 from service.encoding.encoding import TextEncoding
 from service.encoding.token_admission import TokenPermit
-from text.runtime.content import TEXT, ContentMap
 from text.runtime.encoder import TextEncoder
-from text.runtime.errors import TextError
 
 Vector = NDArray[np.float32]
 
@@ -29,19 +27,10 @@ class ItemContent:
     tokens: int
 
 
-class NoContent(ValueError):
-    """The encoder's map has no part for what an item has."""
-
-
 def origin_of(encoder: TextEncoder) -> Origin | None:
     """Return the origin of an encoder's contents; None if it has no map."""
     content, digest = encoder.content_map, encoder.content_digest
     return None if content is None or digest is None else Origin(content.about.feature, digest)
-
-
-def given_vectors(content: ContentMap) -> dict[str, int]:
-    """Return the vectors that the map takes beside texts, with their sizes."""
-    return {name: size for name, size in content.about.inputs.items() if name != TEXT}
 
 
 async def item_content(
@@ -52,12 +41,13 @@ async def item_content(
     permit: TokenPermit | None,
     deadline: float,
 ) -> ItemContent:
-    """Encode an item's texts, by language, and map them with its given vectors.
+    """Encode an item's texts, by language, and map them with its given vectors, which fit a part
+    of the map.
 
     Languages are averaged as unit vectors; what an item lacks is left out. ``permit``: of
     ``encoding.enter`` for the texts in the order of their languages; None without texts.
 
-    Raises TextError, whose index is into the sorted languages, NoContent, DeadlinePassed.
+    TextError, whose index is into the sorted languages; DeadlinePassed.
     """
     content, origin = encoder.content_map, origin_of(encoder)
     assert content is not None
@@ -73,9 +63,5 @@ async def item_content(
         cut = zip(languages, encoded.truncated.tolist(), strict=True)
         truncated = tuple(language for language, is_cut in cut if is_cut)
     found = content.of_item(unit, contents, vectors)
-    if found is None:
-        raise NoContent
+    assert found is not None, "it was checked that a part fits"
     return ItemContent(origin, found.astype(np.float32), tuple(languages), truncated, tokens)
-
-
-__all__ = ["ItemContent", "NoContent", "TextError", "given_vectors", "item_content", "origin_of"]

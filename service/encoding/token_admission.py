@@ -89,14 +89,19 @@ class TokenAdmission:
         self._refuse_late(priority, deadline, self.forecast(priority), 0.0)
 
     def enter(
-        self, lengths: Lengths, cost: TokenCost, priority: Priority, deadline: float
+        self,
+        encoder: TextEncoder,
+        lengths: Lengths,
+        cost: TokenCost,
+        priority: Priority,
+        deadline: float,
     ) -> TokenPermit:
         """``with admission.enter(…) as permit``. OverCapacity if it would miss its deadline.
 
         ``lengths``: guessed tokens of each text; ``deadline`` is on ``perf_counter``. A request
         that nothing is ahead of is admitted, however long the forecast: forecasts may be wrong.
         """
-        permit = TokenPermit(self, cost, priority)
+        permit = TokenPermit(self, cost, encoder, priority)
         permit.expect(lengths)
         is_long = permit.seconds > permit.share
         ahead = self.forecast(priority, long=is_long)
@@ -121,8 +126,8 @@ class TokenPermit:
 
     _admission: TokenAdmission
     _cost: TokenCost
+    encoder: TextEncoder  # that the texts are for
     priority: Priority
-    encoder: TextEncoder | None = None  # that the texts are for
     seconds: float = 0.0  # predicted, of one thread
     share: float = 0.0  # of them, at most a run's
 

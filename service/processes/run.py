@@ -9,14 +9,13 @@ from typing import Protocol
 
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError
-from feature_store.schema import Dense, RequestFeature, SchemaError
+from feature_store.schema import RequestFeature, SchemaError
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from service.api.admin import create_admin
 from service.api.app import error_response, public_application, refusals
 from service.application import build_application
 from service.context import PROBES
-from service.errors import NotReady
 from service.items.shared_file import remove_unused
 from service.items.table_lock import TableBusy
 from service.observability.background import begin, failed
@@ -141,18 +140,10 @@ async def _load(
 
 def _feature_of_texts(state: ServiceState) -> str | None:
     """The item feature that texts may stand for in a write at the public port; None if none."""
-    if state.encoding is None or state.settings.writes_at != "service":
+    if state.settings.writes_at != "service":
         return None
-    try:
-        content = state.encoding.encoder.content_map
-    except NotReady:  # no version has one
-        return None
-    if content is None:
-        return None
-    for feature in state.store.schema.stored_item:
-        if isinstance(feature, Dense) and feature.name == content.about.feature:
-            return feature.name if feature.size == content.about.size else None
-    return None
+    feature = state.feature_of_texts
+    return None if feature is None else feature.name
 
 
 class ListeningSource:

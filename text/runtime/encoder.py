@@ -235,8 +235,7 @@ class TextEncoder:
         most = MOST_COUNTED * longest
         count = int(self.tokenizer.encode([text], most + 1).lengths[0])
         said = f"{count:,}" if count <= most else f"more than {most:,}"
-        fault = f"{said} tokens, at most {longest:,} are read; shorten the text or ask to truncate"
-        return TextTooLong(i, text, fault, count)
+        return TextTooLong(i, text, said, longest, count)
 
     def _refuse_alone(
         self,

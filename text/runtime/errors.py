@@ -21,10 +21,14 @@ class TextError(ValueError):
 
 
 class TextTooLong(TextError):
-    """A text of more tokens than the encoder reads; ``tokens`` is their number, at least."""
+    """A text of more tokens than the encoder reads; ``tokens`` is their number, at least.
 
-    def __init__(self, index: int, text: str, fault: str, tokens: int) -> None:
-        super().__init__(index, text, fault)
+    ``brief`` is the fault for a caller that cannot ask to truncate.
+    """
+
+    def __init__(self, index: int, text: str, counted: str, longest: int, tokens: int) -> None:
+        self.brief = f"{counted} tokens, at most {longest:,} are read; shorten the text"
+        super().__init__(index, text, f"{self.brief} or ask to truncate")
         self.tokens = tokens
 
 

@@ -105,8 +105,7 @@ class EncodingSteps:
             truncated[row] = len(own) + SPECIAL > longest
             if truncated[row] and not self._truncate:
                 count = len(own) + SPECIAL
-                fault = f"{count:,} tokens, at most {longest:,} are read; shorten it"
-                raise TextTooLong(i, "", f"{fault} or ask to truncate", count)
+                raise TextTooLong(i, "", f"{count:,}", longest, count)
             rows.append([tokenizer.start, *own[: longest - SPECIAL], tokenizer.end])
         ids = np.concatenate(rows).astype(np.int32)
         offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from service.engine.engine import Engine
 from service.errors import OverCapacity
 from service.observability.metrics import Metrics
 
+NO_ENCODER: Any = None  # nothing is encoded
+
 
 @pytest.fixture
 async def admission() -> AsyncIterator[TokenAdmission]:
@@ -35,7 +38,7 @@ def enter(
     priority: Priority = Priority.ONLINE,
 ) -> TokenPermit:
     lengths = np.atleast_1d(np.array(tokens))
-    return admission.enter(lengths, admission.cost, priority, perf_counter() + within)
+    return admission.enter(NO_ENCODER, lengths, admission.cost, priority, perf_counter() + within)
 
 
 def test_tokens_of_long_texts_are_predicted_apart_from_those_of_short_ones() -> None:
