@@ -6,6 +6,7 @@ the CPU; so the provider in use is read from the session.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,16 +42,19 @@ def open_session(
     *,
     tf32: bool = False,
     bf16: bool = False,
+    sizes: Mapping[str, int] | None = None,
     remedy: str = REBUILD,
 ) -> onnxruntime.InferenceSession:
     """Open a session. Raises BundleError, or ProviderError if it would run elsewhere.
 
-    ``tf32`` is for cuda, ``bf16`` for openvino.
+    ``tf32`` is for cuda, ``bf16`` for openvino. ``sizes``: of symbolic dimensions, by name.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for dimension, size in (sizes or {}).items():
+        options.add_free_dimension_override_by_name(dimension, size)
     options.log_severity_level = 4  # fatal: errors are raised instead
     name = PROVIDERS[provider]
     wanted: list[Any] | None = [name]

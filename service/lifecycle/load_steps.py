@@ -23,7 +23,7 @@ from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import NotYet
 from model_export.bundle.modes import Choice
 from model_export.bundle.runtime import FoldedModel
-from model_export.bundle.size_buckets import buckets
+from model_export.bundle.size_buckets import LEAST_LIST, buckets
 from model_export.bundle.verify import check_golden
 from service.items.item_tower import derive_into
 from service.items.shared_file import TableFile, table_path
@@ -206,7 +206,8 @@ class LoadSteps:
         shapes, rounds = self.shapes, WARM_ROUNDS
         if model.placement.provider == "openvino":
             lengths = buckets(model.schema.history_length)
-            sizes = buckets(self.settings.chunk_candidates)[1:]
+            most = self.settings.chunk_candidates
+            sizes = [rows for rows in buckets(most)[1:] if rows >= min(most, LEAST_LIST)]
             shapes = [(rows, length) for length in lengths for rows in sizes]
             rounds = self.settings.engine_threads
         for candidates, past in (shape for shape in shapes for _ in range(rounds)):

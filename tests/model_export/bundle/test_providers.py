@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,13 @@ from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError, ProviderError
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.sessions import PROVIDERS, Placement, open_session, place
-from model_export.bundle.size_buckets import BucketedSession, bucket
+from model_export.bundle.size_buckets import (
+    MOST_FIXED,
+    BucketedSession,
+    SessionPool,
+    SizedPools,
+    bucket,
+)
 from tests.model_export.answers import candidates, folded, random_request
 
 CUDA = PROVIDERS["cuda"]
@@ -77,6 +84,34 @@ def test_a_session_that_was_put_elsewhere_is_refused(
     with pytest.raises(ProviderError, match=r"put ranker\.onnx on CPUExecutionProvider instead"):
         open_session(bundle.graph("ranker"), 1, "cuda")
     assert "instead" in (place(bundle.graph("ranker"), "auto", 1).fallback or "")
+
+
+def test_sessions_are_opened_once_for_each_number_of_candidates(
+    bundle: Bundle, model: FoldedModel
+) -> None:
+    opened: list[int | None] = []
+
+    def pool(size: int | None) -> SessionPool:
+        opened.append(size)
+        sizes = {} if size is None else {"C": size}
+        return SessionPool([open_session(bundle.graph("ranker"), 1, sizes=sizes)])
+
+    sized = BucketedSession(SizedPools(pool), least={"C": 32})
+    asked = random_request(bundle.schema, length=5, count=MOST_FIXED + 1)
+    items = model.items(asked.items)
+    all_of_them = model.in_context(items.take(asked.candidates), asked.context)
+    history = model.history(items.vector[asked.history])
+
+    def same(count: int) -> None:
+        feeds = model.feeds(all_of_them.part(0, count), history)
+        (found,) = sized.run(["logit"], feeds)
+        assert len(found) == count
+        np.testing.assert_allclose(found, model._ranker.run(["logit"], feeds)[0], atol=1e-4)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(same, [1, 32, 2, 33, 64, 40, MOST_FIXED, MOST_FIXED + 1]))
+    assert opened[0] is None
+    assert sorted(size for size in opened[1:] if size is not None) == [32, 64, MOST_FIXED]
 
 
 @without_gpu
