@@ -21,6 +21,7 @@ from service.artifacts.importer import ImportedBundle, ImportPolicy
 from service.artifacts.local_copies import LocalCopies
 from service.artifacts.repository import ModelRepository
 from service.console.recorder import recorder
+from service.encoding.optional import check_encoder, make_encoding
 from service.engine.engine import Engine
 from service.items.item_texts import ItemTexts
 from service.items.shared_file import check_shared
@@ -35,6 +36,7 @@ from service.lifecycle.startup import StartupVersions
 from service.lifecycle.top_k_audit import TopKAudit
 from service.lifecycle.watcher import RepositoryWatcher
 from service.models.registry import ModelRegistry
+from service.observability.audit_trail import AuditTrail
 from service.observability.event_loop import watched
 from service.observability.exporter import Worker, make_exporter
 from service.observability.metrics import Metrics
@@ -60,7 +62,7 @@ async def build_application(
     repository = ModelRepository(settings.bundle)
     if not repository.versions():
         raise BundleError(repository.nothing())
-    await asyncio.to_thread(_check_encoder, settings)
+    await asyncio.to_thread(check_encoder, settings)
     make_private(settings.private, "QIN_PRIVATE")  # the tables may be below it
     if settings.table_folder is not None:
         check_shared(settings.table_folder)
@@ -89,7 +91,7 @@ async def build_application(
         """User features may have been added to the store since the start."""
         return replace(startup.policy, store_schema=await store.refresh_schema())
 
-    encoding = _encoding(settings, policy, metrics, registry)
+    encoding = make_encoding(settings, policy, metrics, registry.encoders)
     encoders = encoding.loader if encoding is not None else None
     manager = ModelManager(catalog, copies, current_policy, metrics, refresher.catch_up, encoders)
     fleet = Fleet(settings, store, manager)
@@ -132,6 +134,7 @@ async def build_application(
         imported=imported,
         exporter=make_exporter(metrics, worker, budget),
         recent=recorder(settings, metrics, worker, engine, reader, catalog),
+        trail=AuditTrail(settings.private / "audit.jsonl"),
         traces=_traces(settings),
         encoding=encoding,
     )
@@ -186,26 +189,6 @@ def _traces(settings: Settings) -> Traces | None:
     from service.observability.tracing import Traces
 
     return Traces.to(settings.trace_url, settings)
-
-
-def _check_encoder(settings: Settings) -> None:
-    """Raise BundleError where there is no encoder at all, before models are copied."""
-    if settings.encoder is not None:
-        from service.encoding.repository import EncoderRepository
-
-        EncoderRepository(settings.encoder).find(None)
-
-
-def _encoding(
-    settings: Settings, policy: ImportPolicy, metrics: Metrics, registry: ModelRegistry
-) -> TextEncoding | None:
-    if settings.encoder is None:
-        return None
-    from service.encoding.encoding import TextEncoding
-    from service.encoding.loading import EncoderLoader
-
-    loader = EncoderLoader(settings.encoder, settings, policy)
-    return TextEncoding(loader, metrics, settings.encoder_threads, registry.encoders)
 
 
 def _expose(state: ServiceState) -> None:

@@ -29,6 +29,7 @@ from service.lifecycle.top_k_audit import TopKAudit
 from service.lifecycle.watcher import RepositoryWatcher
 from service.models.loaded_model import LoadedModel
 from service.models.registry import ModelRegistry
+from service.observability.audit_trail import AuditTrail
 from service.observability.background import keep
 from service.observability.exporter import Exporter
 from service.observability.logs import logger
@@ -67,6 +68,7 @@ class ServiceState:
     imported: ImportedBundle
     exporter: Exporter
     recent: RecentTraffic
+    trail: AuditTrail
     traces: Traces | None
     encoding: TextEncoding | None
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from service.access.bearer import BearerTokens
 from service.access.hosts import is_local_name, named_hosts
 from service.errors import Forbidden, ServiceError, Unauthorised
+from service.observability.audit_trail import AuditTrail
 from service.observability.logs import logger
 from service.settings import Settings, admin_tokens
 
@@ -44,16 +45,24 @@ class Access:
 
 
 @contextmanager
-def audited(request: Request, action: str, **fields: object) -> Iterator[dict[str, object]]:
-    """Log a line ``admin`` for the block: caller, outcome and what it puts into the dict."""
+def audited(
+    request: Request, action: str, trail: AuditTrail | None = None, **fields: object
+) -> Iterator[dict[str, object]]:
+    """Log a line ``admin`` for the block: caller, outcome and what it puts into the dict.
+
+    With ``trail``, the console shows it, too.
+    """
+    detail: str | None = None
     began, entry = perf_counter(), {"who": "nobody", "outcome": "failed", **fields}
     try:
         yield entry
         entry["outcome"] = "done"
     except ServiceError as error:
-        entry["outcome"] = error.slug
+        entry["outcome"], detail = error.slug, error.detail
         raise
     finally:
         address = request.client and request.client.host
         ms = round(1e3 * (perf_counter() - began), 1)
         logger.info("admin", address=address, action=action, ms=ms, **entry)
+        if trail is not None:
+            trail.add(address=address, action=action, ms=ms, detail=detail, **entry)

@@ -22,9 +22,23 @@ class AdminCommands:
         self, request: Request, action: str, version: str | None, command: Command
     ) -> dict[str, Any]:
         """Describe the version and the roles after the command; publish them to the fleet."""
-        manager = self._state.manager
-        with audited(request, action, model_version=version) as entry:
-            entry["who"] = self._access.check(request)
+        return await self.perform(
+            request, lambda: self._access.check(request), action, version, command
+        )
+
+    async def perform(
+        self,
+        request: Request,
+        who: Callable[[], str],
+        action: str,
+        version: str | None,
+        command: Command,
+        **fields: object,
+    ) -> dict[str, Any]:
+        """Likewise, for a caller that ``who`` names, or refuses by raising."""
+        manager, trail = self._state.manager, self._state.trail
+        with audited(request, action, trail, model_version=version, **fields) as entry:
+            entry["who"] = who()
             found = await command()
             await self._state.fleet.publish()
             entry["model_version"] = found.name

@@ -68,10 +68,19 @@ class Live:
             "windows": windows,
             "all": figures.whole(each),
             "processes": each,
-            "roles": dict(state.recent.roles),
+            "roles": state.manager.catalog.marks(),
             "marks": len(state.recent.events),
+            "revision": self._revision(),
             "draining": state.readiness.draining,
         }
+
+    def _revision(self) -> int:
+        """A number that changes when a version or a role does."""
+        catalog = self._state.manager.catalog
+        entries = catalog.entries.values()
+        shown = tuple((e.name, e.state, e.step, e.reason) for e in entries)
+        previous = catalog.previous and catalog.previous.version
+        return hash((shown, tuple(catalog.marks().values()), previous)) & 0xFFFFFFFF
 
     def stream(self, until: float | None) -> Stream:
         """Make the answer to a page; ``until``: when its session ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import jinja2
@@ -25,7 +26,12 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-TABS = (("now", "/console", "Now"),)
+TABS = (
+    ("now", "/console", "Now"),
+    ("versions", "/console/versions", "Versions"),
+    ("try", "/console/try", "Try it"),
+)
+OF_TAB = {"version": "versions", "confirm": "versions"}  # templates that are no tab of their own
 
 
 class Pages:
@@ -44,14 +50,20 @@ class Pages:
             "tabs": TABS,
             "model_name": settings.model_name,
         }
-        self._environment.filters |= {"number": number, "milliseconds": milliseconds}
+        self._environment.filters |= {
+            "ago": ago,
+            "iso": iso,
+            "milliseconds": milliseconds,
+            "number": number,
+            "size": size,
+        }
 
     def page(
         self, name: str, visitor: Visitor | None, status: int = 200, /, **content: Any
     ) -> Response:
         """Render a page; without a ``visitor``, one that shows nothing of the service."""
         return Response(
-            self.text(name, visitor=visitor, tab=name, **content),
+            self.text(name, visitor=visitor, tab=OF_TAB.get(name, name), **content),
             status,
             HEADERS,
             media_type="text/html",
@@ -69,6 +81,36 @@ def number(value: float | None) -> str:
         return "0"
     digits = 2 if abs(value) < 1 else 1 if abs(value) < 100 else 0
     return f"{value:,.{digits}f}"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes."""
+    for power, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= power:
+            return f"{count / power:.3g} {unit}"
+    return f"{count} bytes"
+
+
+def iso(at: str | float | datetime) -> str:
+    """Write a time, given in seconds since the epoch or as text, to the second."""
+    moment = datetime.fromtimestamp(at, UTC) if isinstance(at, int | float) else _moment(at)
+    return moment.astimezone(UTC).isoformat(" ", "seconds").replace("+00:00", "Z")
+
+
+def ago(at: str | float | datetime) -> str:
+    """Write how long ago it was."""
+    moment = datetime.fromtimestamp(at, UTC) if isinstance(at, int | float) else _moment(at)
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    if seconds < 0:
+        return "to come"
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def _moment(at: str | datetime) -> datetime:
+    return datetime.fromisoformat(at) if isinstance(at, str) else at
 
 
 def milliseconds(value: float | None) -> str:

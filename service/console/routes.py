@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import orjson
 from fastapi import FastAPI
@@ -17,20 +17,27 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from service.access.admin import audited
-from service.api.body import read_body
 from service.api.problems import answer_problem, problem_of
 from service.console.assets import FOREVER, Assets
 from service.console.figures import MINUTES
+from service.console.forms import read_form
 from service.console.guard import Guard, Visitor, address_of, cookie_name
 from service.console.live import Live
 from service.console.pages import HEADERS, Pages
+from service.console.try_page import TryPage
+from service.console.versions import VersionPages
 from service.context import context_of
 from service.errors import InvalidField, ServiceError, Unauthorised
 from service.state import ServiceState
 
 ROOT = "/console"
 LOGIN = f"{ROOT}/login"
-MOST_BYTES = 8192  # of a form
+BY_ITSELF = {  # kinds of switches
+    "start": "the start",
+    "follow": "the policy newest",
+    "automatic_rollback": "the rollback monitor",
+    "fleet": "the fleet",
+}
 OWN_PATH = re.compile(rf"{ROOT}(/[\w-][\w.-]*)*")
 Page = Callable[[Request], Awaitable[Response]]
 Show = Callable[[Request, Visitor], Awaitable[ASGIApp]]
@@ -45,6 +52,9 @@ class Console:
         self._pages = Pages(state.settings, self._assets)
         self._guard = Guard(state.settings)
         self._live = Live(state)
+        self._versions = VersionPages(state, self._pages, self._guard)
+        self._try = TryPage(state, self._pages, self._guard)
+        state.manager.on_switch = self._switched
 
     def add(self) -> None:
         """Add the routes to the application."""
@@ -53,8 +63,27 @@ class Console:
         self._route("/login", self._page(self._login), "POST")
         self._route("/logout", self._page(self._logout), "POST")
         self._route("", self._page(self._seen(self._now)))
+        self._route("/versions", self._page(self._seen(self._versions.every)))
+        one = "/versions/{version}"
+        self._route(one, self._page(self._seen(self._versions.one)))
+        self._route(one + "/{action}", self._page(self._seen(self._versions.confirm)))
+        self._route(one + "/{action}", self._page(self._versions.act), "POST")
+        self._route("/try", self._page(self._seen(self._try.form)))
+        self._route("/try", self._page(self._try.answer), "POST")
         self._route("/stream", self._data(self._stream))
         self._route("/series", self._data(self._series))
+
+    def _switched(self, version: str, before: str | None, kind: str) -> None:
+        """Write down a switch that no administrator made; one process of several does."""
+        if kind in BY_ITSELF and self._state.recent.number == 0:
+            detail = f"in place of {before}" if before else None
+            self._state.trail.add(
+                action=kind.replace("_", " "),
+                who=BY_ITSELF[kind],
+                model_version=version,
+                outcome="done",
+                detail=detail,
+            )
 
     def _route(self, path: str, endpoint: Callable[..., Awaitable[ASGIApp]], *methods: str) -> None:
         async def answered(request: Request) -> ASGIApp:
@@ -118,12 +147,12 @@ class Console:
         return self._pages.page("login", None, wanted=wanted, refused=False)
 
     async def _login(self, request: Request) -> Response:
-        form = await form_of(request)
+        form = await read_form(request)
         wanted = _own(form.get("next"))
         if self._guard.open:
             return RedirectResponse(ROOT, 303, HEADERS)
         try:
-            with audited(request, "login") as entry:
+            with audited(request, "login", self._state.trail) as entry:
                 begun = self._guard.sessions.begin(form.get("token", ""), address_of(request))
                 if begun is None:
                     raise Unauthorised("no such token")
@@ -144,7 +173,7 @@ class Console:
         return answer
 
     async def _logout(self, request: Request) -> Response:
-        form = await form_of(request)
+        form = await read_form(request)
         self._guard.check_csrf(self._guard.visitor(request), form.get("csrf", ""))
         answer = RedirectResponse(LOGIN, 303, HEADERS)
         answer.delete_cookie(cookie_name(request.scope), path=ROOT, httponly=True)
@@ -166,16 +195,6 @@ class Console:
             raise InvalidField(f"minutes: should be one of {', '.join(map(str, MINUTES))}")
         content = orjson.dumps(self._live.series(int(asked)))
         return Response(content, headers=HEADERS, media_type="application/json")
-
-
-async def form_of(request: Request) -> dict[str, str]:
-    """Read a form; of a field given twice, the last counts. InvalidField."""
-    body = await read_body(context_of(request.scope), request, MOST_BYTES)
-    try:
-        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=64)
-    except ValueError:
-        raise InvalidField("body: should be a form") from None
-    return {name: values[-1] for name, values in fields.items()}
 
 
 def _own(wanted: str | None) -> str:

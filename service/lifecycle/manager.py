@@ -59,6 +59,8 @@ class ModelManager:
         self._was_active: set[str] = set()
         self._promoted: str | None = None  # by the last promotion, in case it is repeated
         self._rolled_back: str | None = None  # by the last rollback, likewise
+        # Called after each switch: the version, the one before, and the kind.
+        self.on_switch: Callable[[str, str | None, str], None] = lambda *_: None
         # Awaited after an automatic rollback.
         self.on_own_switch: Callable[[], Awaitable[None]] | None = None
 
@@ -194,6 +196,7 @@ class ModelManager:
         self._show_canary()
         about = entry.version.about_encoder
         self._metrics.encoder.show(about)
+        self.on_switch(entry.name, old.name if old is not None else None, kind)
         logger.info(
             "switched",
             model_version=entry.name,

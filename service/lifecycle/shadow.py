@@ -6,7 +6,7 @@ The sample is scored in the background, and its result is never sent to a client
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from model_export.bundle.vectors import Floats
 from service.context import StageTimer
 from service.items.store_client import StoreReader
 from service.lifecycle.sampled_worker import SampledWorker
+from service.lifecycle.shadow_samples import ShadowSamples
 from service.models.loaded_model import LoadedModel
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
@@ -69,6 +70,7 @@ class _Shadowed:
     version: LoadedModel
     share: float
     stats: ShadowStats = field(default_factory=ShadowStats)
+    samples: ShadowSamples = field(default_factory=ShadowSamples)
 
 
 _Sample = tuple[_Shadowed, ScoreQuery, ScoreResult]
@@ -89,10 +91,15 @@ class Shadow:
     def version(self) -> LoadedModel | None:
         return self._current.version if self._current else None
 
+    @property
+    def samples(self) -> ShadowSamples | None:
+        """The latest scores; None without a shadow."""
+        return self._current.samples if self._current else None
+
     def begin(self, version: LoadedModel, share: float) -> None:
         """Score this share of the requests. A change of share keeps the statistics."""
         if self._current and self._current.version is version:
-            self._current = _Shadowed(version, share, self._current.stats)
+            self._current = replace(self._current, share=share)
         else:
             self._current = _Shadowed(version, share)
 
@@ -143,11 +150,14 @@ class Shadow:
             features=query.features_known_to(schema),
         )
         deadline = self._worker.deadline()
-        other, _ = await self._scoring.score(same, current.version, deadline, StageTimer())
+        timer = StageTimer()
+        other, _ = await self._scoring.score(same, current.version, deadline, timer)
         both = ~np.isnan(answer.scores) & ~np.isnan(other.scores)
         if not both.any():
             return
         mean, tau = current.stats.add(answer.scores[both], other.scores[both])
+        took = sum(timer.seconds.get(stage, 0.0) for stage in ("history", "rank"))
+        current.samples.add(answer.scores[both], other.scores[both], took)
         self._metrics.shadow.labels("scored").inc()
         self._metrics.shadow_delta.observe(mean)
         self._metrics.shadow_worst.set(current.stats.worst)

@@ -25,6 +25,7 @@ from service.observability.logs import logger
 T = TypeVar("T")
 TaskName = Literal[
     "connection",  # accepts a connection
+    "console",  # runs a command of a page
     "encoder",  # a thread that encodes texts
     "engine",  # a thread that scores
     "fleet",

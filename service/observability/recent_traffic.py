@@ -126,7 +126,7 @@ class RecentTraffic:
         """``busy``: engine seconds since the start; ``gauges``: as GAUGES; ``roles``: by role, what
         has it, for the marks; ``folder``: of the service's workers, if there are several."""
         self._totals, self._busy, self._gauges, self._read_roles = totals, busy, gauges, roles
-        self._folder, self._number = folder, number
+        self.number = number
         self._files = {} if folder is None else {n: _file(folder, n) for n in range(workers)}
         self.ring = Ring(self._files.get(number))
         self._others: dict[int, Ring] = {}
@@ -149,9 +149,9 @@ class RecentTraffic:
 
     def rings(self) -> Iterator[tuple[int, Ring]]:
         """Each process's number and ring."""
-        yield self._number, self.ring
+        yield self.number, self.ring
         for number, file in self._files.items():
-            if number == self._number:
+            if number == self.number:
                 continue
             if number not in self._others and file.exists():
                 self._others[number] = Ring(file, writes=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,3 +235,102 @@ def test_the_first_view_is_small_and_soon_there(page: Any, served: Served) -> No
     took = time.monotonic() - began
     assert sum(sizes) <= 150_000
     assert took < 5  # on a busy machine; the bar is measured by tests.service.measure_console
+
+
+class Users:
+    """Scoring requests at the public port, until the end; what was not answered."""
+
+    def __init__(self, served: Served) -> None:
+        self._served, self._ended = served, threading.Event()
+        self.asked, self.failed = 0, list[str]()
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> Users:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        ids = self._served.world.ids[:20].tolist()
+        with self._served.service.client() as client:
+            while not self._ended.is_set():
+                answer = client.post("/v1/score", json={"user_id": 1, "candidates": ids})
+                self.asked += 1
+                if not answer.is_success:
+                    self.failed.append(answer.text)
+                time.sleep(0.01)
+
+
+def test_versions_are_loaded_and_switched_under_load_without_a_failed_answer(
+    browser: Any, world: World
+) -> None:
+    tokens = {"QIN_ADMIN_TOKEN": f"ann:{ANN}", **QUIET}
+    with serving(world.models, world.store, **tokens) as service, opened_page(browser) as page:
+        served = Served(service, world)
+        log_in(page, served, path="/console/versions")
+        with Users(served) as users:
+            page.get_by_role("link", name="small-1").click()
+            page.get_by_role("link", name="Load").click()
+            page.get_by_role("button", name="Load").click()
+            page.locator(".state-ready").wait_for()  # without a reload by hand
+            page.get_by_role("link", name="Canary").click()
+            slider = page.get_by_label("Share of users")
+            slider.focus()
+            for _ in range(15):
+                page.keyboard.press("ArrowRight")
+            assert page.locator("#shown").inner_text() == "20%"
+            page.get_by_role("button", name="Canary").click()
+            page.get_by_text("canary 20%").first.wait_for()
+            page.get_by_role("link", name="Promote").click()
+            page.get_by_text("in place of small-2").wait_for()
+            page.get_by_role("button", name="Promote").click()
+            page.locator(".state-active").wait_for()
+            page.get_by_role("link", name="Roll back").click()
+            page.get_by_role("button", name="Roll back").click()
+            page.locator(".state-ready").wait_for()
+            page.goto(f"{served.origin}/console")
+            page.locator("#latency canvas").wait_for()
+            assert page.locator("#roles").inner_text() == "small-2"
+        assert users.asked > 20
+        assert users.failed == []
+        page.goto(f"{served.origin}/console/versions")
+        rows = page.locator("table tbody").last.inner_text()
+        assert all(f"ann\t{action}" in rows for action in ("load", "canary", "promote", "rollback"))
+
+
+def test_a_score_is_tried_and_explained(page: Any, served: Served) -> None:
+    log_in(page, served, path="/console/try")
+    page.get_by_label("User").fill("7")
+    page.get_by_label("Random", exact=True).fill("6")
+    page.get_by_role("button", name="Score").click()
+    page.locator(".scores").wait_for()
+    assert page.locator(".scores > tbody > tr").count() == 6
+    page.locator(".why summary").first.click()
+    page.get_by_text("History items that its interest came from").first.wait_for()
+    widths = page.locator("svg.bar rect:not(.well)").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect().width)"
+    )
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > 50
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_pages_of_versions_and_scores_fit_and_axe_finds_no_serious_fault(
+    browser: Any, served: Served, size: tuple[int, int], dark: bool
+) -> None:
+    with opened_page(browser, size, dark=dark) as page:
+        log_in(page, served, path="/console/versions")
+        for path in ("", "/small-1", "/small-2", "/small-1/canary"):
+            page.goto(f"{served.origin}/console/versions{path}")
+            assert faults_of(page) == [], path
+            assert overflow_of(page) <= 0, path
+        page.goto(f"{served.origin}/console/try")
+        page.get_by_label("User").fill(str(2**63 - 1))
+        page.get_by_role("button", name="Score").click()
+        page.locator(".scores").wait_for()
+        assert faults_of(page) == []
+        assert overflow_of(page) <= 0
