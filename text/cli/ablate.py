@@ -50,7 +50,9 @@ def ablate(
     from text.ablate.report import PAGE, write
     from text.ablate.run import run
     from text.corpus.corpus import Corpus
+    from text.encoder.memory import keep_freed_memory
 
+    keep_freed_memory()
     with exit_on_error(), progress() as on_progress:
         recipe = RECIPES.resolve(preset, recipe_file, settings or ())
         opened = Corpus.open(corpus)

@@ -96,6 +96,9 @@ def fit(
     from text.encoder.distilled import CachedTeacher
     from text.encoder.finished import is_finished
     from text.encoder.fit import fit as run
+    from text.encoder.memory import keep_freed_memory
+
+    keep_freed_memory()
 
     def on_start() -> None:
         screen.print(to_yaml(recipe), markup=False, highlight=False, end="")

@@ -136,10 +136,7 @@ class SelfAttention(nn.Module):
             self.layer_norm_q, self.layer_norm_k = _norm(sizes), _norm(sizes)
 
     def forward(self, x: Tensor, biases: Biases) -> Tensor:
-        q, k = self.query(x), self.key(x)
-        if self.is_normalised:
-            q, k = self.layer_norm_q(q), self.layer_norm_k(k)
-        q, k, v = (self._split(each, x) for each in (q, k, self.value(x)))  # (B, H, L, D/H)
+        q, k, v = self.projected(x)  # (B, H, L, D/H) each
         with torch.autocast("cpu", enabled=False):  # its backward pass is slower in bfloat16
             attended = [
                 F.scaled_dot_product_attention(
@@ -150,8 +147,18 @@ class SelfAttention(nn.Module):
         whole = attended[0] if len(attended) == 1 else torch.cat(attended, 2)
         return whole.transpose(1, 2).reshape(x.shape)
 
-    def _split(self, x: Tensor, like: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2).to(like.dtype)
+    def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values by heads, of one product with the three weights."""
+        parts = (self.query, self.key, self.value)
+        weight, bias = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias")
+        )
+        whole = F.linear(x, weight, bias).to(x.dtype)  # (B, L, 3·D)
+        if self.is_normalised:
+            q, k, v = whole.chunk(3, -1)
+            whole = torch.cat((self.layer_norm_q(q), self.layer_norm_k(k), v), -1)
+        q, k, v = whole.view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return q, k, v
 
 
 class GatedMLP(nn.Module):

@@ -65,10 +65,10 @@ def embed_batch(network: JinaBert, tokens: Tokens, rows: NDArray[np.int64]) -> T
     batches = [padded(tokens, rows[part]) for part in parts]
     # One look-up, since the gradient of each would have the size of the table.
     looked_up = network.embeddings(torch.cat([ids.ravel() for ids, _ in batches]))
-    vectors = [
-        mean_pooled(network.encode(x.view(*ids.shape, -1), lengths), lengths)
-        for (ids, lengths), x in zip(
-            batches, looked_up.split([ids.numel() for ids, _ in batches]), strict=True
-        )
-    ]
+    embedded = looked_up.split([ids.numel() for ids, _ in batches])
+    with network.casting():  # weights are cast once
+        vectors = [
+            mean_pooled(network.encode(x.view(*ids.shape, -1), lengths), lengths)
+            for (ids, lengths), x in zip(batches, embedded, strict=True)
+        ]
     return torch.cat(vectors)[torch.from_numpy(np.argsort(np.concatenate(parts)))]

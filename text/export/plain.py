@@ -64,10 +64,6 @@ class PlainAttention(nn.Module):
         self.attention = attention
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        own = self.attention
-        q, k = own.query(x), own.key(x)
-        if own.is_normalised:
-            q, k = own.layer_norm_q(q), own.layer_norm_k(k)
-        q, k, v = (own._split(each, x) for each in (q, k, own.value(x)))  # (B, H, L, D/H)
+        q, k, v = self.attention.projected(x)  # (B, H, L, D/H) each
         attended = F.scaled_dot_product_attention(q, k, v, bias)
         return attended.transpose(1, 2).reshape(x.shape)
