@@ -97,6 +97,7 @@ def texts(mapped_service: Service) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def encoder_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An encoder of random weights that reads texts of up to 8,192 tokens."""
+    """An encoder of random weights that reads texts of up to 2,048 tokens."""
     folder = tmp_path_factory.mktemp("encoders")
-    return build(small.checkpoint(folder / "checkpoint"), folder, version="words-1").path
+    checkpoint = small.checkpoint(folder / "checkpoint")
+    return build(checkpoint, folder, version="words-1", longest=small.BLOCKWISE).path

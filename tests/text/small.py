@@ -11,6 +11,7 @@ from text.tokenizer import TextTokenizer
 
 WORDS = "the tree of house and das Haus mit dem Baum under über niño árbol".split()  # noqa: SIM905
 LONGEST = 300
+BLOCKWISE = 2048  # a text that is longer than a row: golden texts of 8,192 cost 20 s
 
 
 def sizes(variant: Variant = "base", **others: object) -> EncoderSizes:

@@ -16,11 +16,12 @@ import pytest
 from service.api.embedding_models import MOST_TEXTS
 from tests.service.process import PATIENCE_MS, Service, serving
 from tests.service.world import World
+from tests.text import small
 from text.runtime.encoder import TextEncoder
 
 PATH = "/v1/embeddings"
 KEY = "a-key-of-the-shop"
-LONG = "tree " * 9000
+LONG = "tree " * 2500
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_a_text_that_is_too_long_is_cut_only_on_request_and_the_answer_says_so(
 ) -> None:
     found = embedded(client, ["tree", LONG], truncate=True)
     assert [entry.get("truncated") for entry in found["data"]] == [None, True]
-    assert found["usage"]["prompt_tokens"] > 8192
+    assert found["usage"]["prompt_tokens"] > small.BLOCKWISE
     assert near(vectors(found), encoder.encode(["tree", LONG], truncate=True).vectors)
 
 
@@ -149,10 +150,10 @@ HOSTILE: dict[str, tuple[Any, int, str, str]] = {
     "an id beyond": ({"input": [[5], [5, 280]]}, 422, "input.1.1", "they are 0 to 279"),
     "a huge id": ({"input": [[2**80]]}, 422, "input.0.0", "they are 0 to 279"),
     "lists in lists": ({"input": [[[5]]]}, 422, "input.0.0", "must be a token id"),
-    "too long": ({"input": ["a", "t" * 8191]}, 422, "input.1", "8,193 tokens, at most 8,192"),
-    "ids too long": ({"input": [[5], [5] * 8191]}, 422, "input.1", "8,193 tokens, at most 8,192"),
+    "too long": ({"input": ["a", "t" * 2047]}, 422, "input.1", "2,049 tokens, at most 2,048"),
+    "ids too long": ({"input": [[5], [5] * 2047]}, 422, "input.1", "2,049 tokens, at most 2,048"),
     "2,049 texts": ({"input": ["a"] * 2049}, 422, "input", "2,049 texts, at most 2,048"),
-    "too many ids": ({"input": [[5] * 8000] * 9}, 422, "input", "72,000 token ids"),
+    "too many ids": ({"input": [[5] * 2000] * 36}, 422, "input", "72,000 token ids"),
     "5,000 texts": ({"input": ["a"] * 5000}, 422, "body", "more strings than any valid"),
     "dimensions": ({"input": "a", "dimensions": 12}, 422, "dimensions", "trained for 24"),
     "dimensions NaN": ({"input": "a", "dimensions": float("nan")}, 422, "dimensions", ""),
