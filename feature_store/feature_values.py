@@ -76,12 +76,13 @@ def _checked(feature: Categorical | CategoricalList | Dense, value: Any) -> Any:
             indices = [_index(name, one, at) for at, one in enumerate(value)]
             return [0] * (feature.slots - len(indices)) + indices
         case Dense():
+            most = feature.most
             if feature.size == 1 and not isinstance(value, list):
-                return [_number(feature, value)]
+                return [_number(feature, most, value)]
             vector = value
             if not isinstance(vector, list) or len(vector) != feature.size:
                 raise FeatureValueError(name, f"is not a list of {feature.size} numbers")
-            return [_number(feature, one, at) for at, one in enumerate(vector)]
+            return [_number(feature, most, one, at) for at, one in enumerate(vector)]
 
 
 def _index(name: str, value: Any, *element: int) -> int:
@@ -91,10 +92,10 @@ def _index(name: str, value: Any, *element: int) -> int:
     return value
 
 
-def _number(feature: Dense, value: Any, *element: int) -> float:
+def _number(feature: Dense, most: float, value: Any, *element: int) -> float:
     if type(value) not in (int, float):
         raise FeatureValueError(feature.name, f"{_shown(value)} is not a number", *element)
-    if not abs(value) <= feature.most:  # NaN too
+    if not abs(value) <= most:  # NaN too
         reason = f"{_shown(value)} is not finite within {feature.limit}"
         raise FeatureValueError(feature.name, reason, *element)
     return float(value)

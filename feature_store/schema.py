@@ -167,7 +167,7 @@ class FeatureSchema(_Frozen):
         """Names of the features under both ``item`` and ``context``, where they are the same."""
         return frozenset(f.name for f in self.context if f in self.item)
 
-    @property
+    @functools.cached_property
     def stored_item(self) -> tuple[Stored, ...]:
         """The features of an item's record: its own, then its default context."""
         shared = self.shared
@@ -203,9 +203,9 @@ class FeatureSchema(_Frozen):
         return _record(self.user)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy without the cached record types: with ``update`` they may be others."""
+        """Copy without what is cached: with ``update`` it may be other."""
         copied = super().model_copy(update=update, deep=deep)
-        for name in ("item_dtype", "user_dtype"):
+        for name in ("stored_item", "item_dtype", "user_dtype"):
             copied.__dict__.pop(name, None)
         return copied
 

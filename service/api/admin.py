@@ -21,6 +21,7 @@ from service.api.admin_commands import AdminCommands, Command
 from service.api.body import Contents, read_body, validate
 from service.api.budget import LoopBudgetMiddleware
 from service.api.descriptions import describe
+from service.api.direct import DirectItemWrites
 from service.api.middleware import RequestContextMiddleware
 from service.api.oip.repository import add_repository
 from service.api.oip.routes import add_statistics
@@ -78,7 +79,7 @@ def create_admin(state: ServiceState) -> ASGIApp:
     describe(app)
     add_head(app)
     exact_bounds(app)
-    budgeted = LoopBudgetMiddleware(app, state.budget, others=False)
+    budgeted = LoopBudgetMiddleware(DirectItemWrites(app), state.budget, others=False)
     return RequestContextMiddleware(budgeted, state.settings, state.metrics, state.traces)
 
 

@@ -14,6 +14,7 @@ from service.access.middleware import guarded
 from service.admission.loop_budget import FAULTS
 from service.api.budget import LoopBudgetMiddleware
 from service.api.descriptions import describe
+from service.api.direct import DirectItemWrites
 from service.api.gate import INFER, INFER_VERSION, SCORE, AdmissionGate
 from service.api.id_kind import id_kind
 from service.api.middleware import RequestContextMiddleware
@@ -73,7 +74,7 @@ def create_app(state: ServiceState) -> ASGIApp:
     exact_bounds(app)
     document_access(app, state.settings, error_document())
     exemplify_features(app, state, ids, tensors)
-    budgeted = LoopBudgetMiddleware(app, state.budget)
+    budgeted = LoopBudgetMiddleware(DirectItemWrites(app), state.budget)
     gate = AdmissionGate(budgeted, state.admission, scoring, state.budget)
     inside = _guarded(gate, state)
     return RequestContextMiddleware(inside, state.settings, state.metrics, state.traces)

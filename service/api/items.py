@@ -60,8 +60,8 @@ class CatalogueItems:
             row = item_row(self._schema, values)
         content = None if words is None else await self._texts.encode(words, ctx)
         contents = None
-        if content is not None:
-            _set(self._schema, row, content)
+        if words is not None and content is not None:
+            _set(words.feature, row, content)
             contents = StoredContents.all_of(content.origin, 1, row.dtype)
         if isinstance(item.given, str) and await self._ids.name([(item.number, item.given)]):
             raise InvalidField.of("item_id", detail=COLLISION)
@@ -80,13 +80,13 @@ class CatalogueItems:
             set_values(self._schema.stored_item, np.zeros(1, self._schema.item_dtype), values)
         content = None if words is None else await self._texts.encode(words, ctx)
         after = np.zeros(1, self._schema.item_dtype)
-        if content is not None:
-            _set(self._schema, after, content)
+        if words is not None and content is not None:
+            _set(words.feature, after, content)
 
         def change(row: ItemRows) -> None:
             set_values(self._schema.stored_item, row, values)
-            if content is not None:
-                _set(self._schema, row, content)
+            if words is not None and content is not None:
+                _set(words.feature, row, content)
             after[:] = row
 
         origin = None if content is None else content.origin
@@ -119,11 +119,13 @@ class CatalogueItems:
             raise UnknownItem(f"item {item.given!r}: not in the store")
 
 
-def _set(schema: FeatureSchema, row: ItemRows, content: ItemContent) -> None:
+def _set(feature: Dense, row: ItemRows, content: ItemContent) -> None:
     """Write a content into a (1,) row. InvalidField if its numbers are beyond the feature's."""
-    with naming_features():
-        values = {content.origin.feature: content.values.tolist()}
-        set_values(schema.stored_item, row, values)
+    values = content.values
+    if not np.abs(values).max() <= feature.most:  # NaN too
+        with naming_features():
+            set_values([feature], row, {feature.name: values.tolist()})
+    row[feature.name] = values
 
 
 def contents_of(features: Collection[Stored]) -> Contents:

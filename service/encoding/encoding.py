@@ -95,9 +95,12 @@ class TextEncoding:
         """Encode texts. TextError names the text; DeadlinePassed. ``alone``: to the same bits in
         any list."""
         work = EncodingSteps(permit.encoder, texts, truncate, alone=alone)
-        await self._run(work.read, len(work.parts), permit, deadline)
         took: list[tuple[int, int, float]] = []
-        permit.expect(np.concatenate([[0], *(r.tokens.lengths[r.texts] for r in work.runs)]))
+
+        def read(number: int) -> None:
+            work.read(number)
+            if len(work.parts) == 1 and len(work.runs) == 1:
+                run(0)  # a step of its own would cost the event loop more than the thread
 
         def run(number: int) -> None:
             each, began = work.runs[number], perf_counter()
@@ -105,7 +108,10 @@ class TextEncoding:
             took.append((each.size, each.longest, perf_counter() - began))
 
         try:
-            if work.runs:
+            await self._run(read, len(work.parts), permit, deadline)
+            if not took and work.runs:
+                lengths = [run.tokens.lengths[run.texts] for run in work.runs]
+                permit.expect(np.concatenate(lengths))
                 await self._run(run, len(work.runs), permit, deadline)
         finally:
             for measured in took:

@@ -47,9 +47,15 @@ class TokenCost:
         self._a_token[power] = known + PACE * (measured - known)
 
     def predict(self, lengths: Lengths) -> float:
+        if len(lengths) == 1:
+            return self.predict_one(int(lengths[0]))
         powers = np.frexp(lengths)[1]  # the bit length of an integer
         tokens = np.bincount(powers, lengths)
         return sum(float(tokens[p]) * self._rate(p) for p in np.flatnonzero(tokens).tolist())
+
+    def predict_one(self, length: int) -> float:
+        """As ``predict``, of one text."""
+        return length * self._rate(length.bit_length())
 
     def _rate(self, power: int) -> float:
         nearest = min(self._a_token, key=lambda known: abs(known - power), default=None)
@@ -147,7 +153,7 @@ class TokenPermit:
         """Predict from the tokens of each text: guessed ones, later counted ones."""
         self.seconds = self._cost.predict(lengths)
         longest = max(RUN, int(lengths.max(initial=0)))  # a text is encoded in one run
-        self.share = min(self.seconds, self._cost.predict(np.array([longest])))
+        self.share = min(self.seconds, self._cost.predict_one(longest))
 
     def learn(self, tokens: int, longest: int, seconds: float) -> None:
         self._cost.learn(tokens, longest, seconds)

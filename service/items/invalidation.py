@@ -1,4 +1,5 @@
-"""Removes changed items from the item tables, off the event loop.
+"""Removes changed items from the item tables, off the event loop unless they are few and the table
+is free.
 
 The lock of a shared table may be held by a process that has been stopped. A removal then goes on
 being tried, and is done as soon as that process goes on or is killed: none is ever dropped.
@@ -20,6 +21,7 @@ from service.observability.background import begin, failed
 from service.observability.logs import logger
 
 TABLES = 64  # threads at most, one for each table that is being written to
+FEW = 8  # ids, which take less of the event loop than another thread's result
 SAY_EVERY_S = 5.0
 Removal = tuple[Ids, asyncio.Future[None]]
 
@@ -41,6 +43,9 @@ class Invalidation:
         waiting = self._removals.get(table)
         if waiting is not None:
             waiting.append((ids, done))
+            return done
+        if len(ids) <= FEW and table.try_remove(ids):
+            done.set_result(None)
             return done
         self._removals[table] = deque([(ids, done)])
         task = begin("freshness", self._work(table))

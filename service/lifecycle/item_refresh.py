@@ -103,9 +103,11 @@ class ItemRefresher:
     @staticmethod
     async def _are_late(removals: list[asyncio.Future[None]]) -> bool:
         """Wait for removals as long as a write may take. Returns whether some are not done."""
-        if not removals:
-            return False
-        done, late = await asyncio.wait(removals, timeout=CONFIRM_WITHIN_S)
+        waiting = [removal for removal in removals if not removal.done()]
+        late = set[asyncio.Future[None]]()
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=CONFIRM_WITHIN_S)
+        done = [removal for removal in removals if removal not in late]
         for removal in done:
             removal.result()
         return bool(late)

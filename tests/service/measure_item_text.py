@@ -2,45 +2,38 @@
 
 The seconds from the moment a ``PUT`` with a German text is sent until an answer of ``/v1/score``
 has the item's score, at 20 such items a second beside scores at a steady rate, on two workers; and
-the latency of scores alone, alone again (what two equal runs differ by) and beside such writes,
-with one worker on one core and the generator on another. Of the writes that were due it counts
-those done, refused (429, 503), failed, and not sent because writers were late. An encoder of the
-sizes of ``demo`` with random weights, or one with a map to a feature ``content`` of 6 numbers
-(``--encoder``).
+the latency of scores alone, alone again (what two equal runs differ by) and beside 20 such writes a
+second, in turns, with one worker on one core and the generators on another. Of the writes that were
+due it counts those done, refused (429, 503), failed, and not sent because writers were late. An
+encoder of the sizes of ``demo`` with random weights, or one with a map to a feature ``content`` of
+6 numbers (``--encoder``).
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from tests.service.item_writer import Writes, percentiles, title, writing
 from tests.service.measure_embeddings import lags, steady
-from tests.service.process import PATIENCE_MS, Service, serving
+from tests.service.process import PATIENCE_MS, serving
 from tests.service.traffic import contents
-from tests.service.world import World, make_world
+from tests.service.world import make_world
 from tests.text import small
 
 FEATURE, SIZE, VOCABULARY = "content", 6, 280
-FIRST = 10**13  # ids of the new items
-WRITES = 20  # a second
+FIRST, APART = 10**13, 10**6  # ids of the new items
 STALL_S = 0.005
-REFUSALS = (429, 503)
-AT_ONCE = 4  # writers, so that one that is late delays no other
+TURNS = 3  # of each row on one core
+ALONE, AGAIN, BESIDE = "alone", "alone again", "beside writes"
 
 
 def encoder_of_random_weights(folder: Path) -> Path:
@@ -78,82 +71,6 @@ def encoder_of_random_weights(folder: Path) -> Path:
     ).path
 
 
-def title(random: np.random.Generator) -> str:
-    return " ".join(random.choice(small.WORDS, random.integers(4, 13)))
-
-
-@dataclass(slots=True)
-class Writes:
-    """What became of the writes; ``seconds`` of those done run from when they were due."""
-
-    seconds: list[float] = field(default_factory=list)
-    due: int = 0
-    refused: int = 0  # 429 or 503
-    failed: int = 0
-    faults: list[str] = field(default_factory=list)  # the first answers that failed
-
-    def count(self, put: httpx.Response, scored: httpx.Response | None, took: float) -> None:
-        """Count a write by its answer and, if it was 200, that of the score of its item."""
-        last = scored if scored is not None else put
-        if last.status_code in REFUSALS:
-            self.refused += 1
-        elif scored is None or scored.status_code != 200 or scored.json()["scores"][0] is None:
-            self.failed += 1
-            if len(self.faults) < 3:
-                self.faults.append(f"{last.status_code} {last.text[:200]}")
-        else:
-            self.seconds.append(took)
-
-    def end(self, seconds: float) -> None:
-        """Set how many were due in these seconds, of which writers that are late send fewer."""
-        self.due = ceil(seconds * WRITES)
-
-    def row(self) -> dict[str, Any]:
-        done = len(self.seconds)
-        sent = done + self.refused + self.failed
-        row: dict[str, Any] = {"due": self.due, "done": done, "refused": self.refused}
-        row |= {"failed": self.failed, "not_sent": max(0, self.due - sent), "faults": self.faults}
-        return row | (percentiles(self.seconds) if done else {})
-
-
-@contextmanager
-def writing(service: Service, world: World, first: int) -> Iterator[Writes]:
-    """Put new items with a text, WRITES a second in all, until the end of the block."""
-    found, lock, stop, began = Writes(), threading.Lock(), threading.Event(), time.perf_counter()
-    rest = {"item_id": 7, "item_tags": [3], "likes_level": 2, "views_level": 1}
-    lengths = {feature.name for feature in world.schema.stored_item}
-    assert lengths == {*rest, FEATURE}
-
-    def write(writer: int) -> None:
-        random = np.random.default_rng(first + writer)
-        with httpx.Client(base_url=service.url, timeout=60, trust_env=False) as client:
-            for number in range(writer, 10**6, AT_ONCE):
-                due = began + number / WRITES
-                if stop.wait(max(0.0, due - time.perf_counter())):
-                    return
-                item, values = first + number, {**rest, "text": {"de": title(random)}}
-                put = client.put(f"/v1/items/{item}", json=values)
-                body = {"user_id": 1, "candidates": [item]}
-                scored = client.post("/v1/score", json=body) if put.status_code == 200 else None
-                with lock:
-                    found.count(put, scored, time.perf_counter() - due)
-
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(AT_ONCE)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield found
-    finally:
-        found.end(time.perf_counter() - began)
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
-def percentiles(seconds: list[float]) -> dict[str, float]:
-    return {f"p{q}_ms": round(1e3 * float(np.percentile(seconds, q)), 2) for q in (50, 99)}
-
-
 def measured(encoder: Path | None, rate: float, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -169,38 +86,42 @@ def measured(encoder: Path | None, rate: float, seconds: float) -> dict[str, Any
         with serving(world.models, world.store, QIN_WORKERS="2", **variables) as service:
             steady(service, bodies, rate, 1.0)
             before = lags(service)
-            with writing(service, world, FIRST) as writes:
+            with writing(service.port, FIRST, score=True) as writes:
                 took = steady(service, bodies, rate, seconds)
-            rows["put until scored, 2 workers"] = _row(writes, took, before, lags(service))
+            rows["put until scored, 2 workers"] = _row(took, before, lags(service), writes)
         cores = sorted(os.sched_getaffinity(0))
         of_service = ("taskset", "-c", str(cores[0]))
         os.sched_setaffinity(0, {cores[-1]})
+        turns: dict[str, list[dict[str, Any]]] = {ALONE: [], AGAIN: [], BESIDE: []}
+        latencies: dict[str, list[float]] = {name: [] for name in turns}
         with serving(world.models, world.store, under=of_service, **variables) as service:
             steady(service, bodies, rate, 1.0)
-            for row in ("alone", "alone again"):
-                before = lags(service)
-                took = steady(service, bodies, rate, seconds)
-                rows[row] = _row(None, took, before, lags(service))
-            before = lags(service)
-            with writing(service, world, FIRST) as writes:
-                took = steady(service, bodies, rate, seconds)
-            rows["beside writes"] = _row(writes, took, before, lags(service))
-        rows["ratio of p99"] = {
-            "alone again": round(rows["alone again"]["p99_ms"] / rows["alone"]["p99_ms"], 2),
-            "beside writes": round(rows["beside writes"]["p99_ms"] / rows["alone"]["p99_ms"], 2),
-        }
+            for turn in range(TURNS):
+                for name in (ALONE, BESIDE, AGAIN):
+                    before, writes = lags(service), Writes()
+                    if name == BESIDE:
+                        with writing(service.port, FIRST + (1 + turn) * APART) as writes:
+                            took = steady(service, bodies, rate, seconds / TURNS)
+                    else:
+                        took = steady(service, bodies, rate, seconds / TURNS)
+                    turns[name].append(_row(took, before, lags(service), writes))
+                    latencies[name] += took
+        rows |= turns
+        p99 = {name: percentiles(took)["p99_ms"] for name, took in latencies.items()}
+        rows["p99_ms"], alone = p99, p99[ALONE]
+        rows["ratio of p99"] = {n: round(p99[n] / alone, 2) for n in (AGAIN, BESIDE)}
         return rows
 
 
 def _row(
-    writes: Writes | None, took: list[float], before: dict[float, float], after: dict[float, float]
+    took: list[float], before: dict[float, float], after: dict[float, float], writes: Writes
 ) -> dict[str, Any]:
     more = {le: n - before[le] for le, n in after.items()}
     row: dict[str, Any] = {**percentiles(took), "scores": len(took)}
     row["stalls_over_5_ms"] = more[float("inf")] - more[STALL_S]
     row["looks"] = more[float("inf")]
-    if writes is not None:
-        row["put_until_scored"] = writes.row()
+    if writes.due:
+        row["writes"] = writes.row()
     return row
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.service.measure_item_text import WRITES, Writes
+from tests.service.item_writer import WRITES, Writes
 
 PUT, SCORED = httpx.Response(200), httpx.Response(200, json={"scores": [0.25]})
 

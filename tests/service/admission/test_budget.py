@@ -22,8 +22,10 @@ from service.admission.loop_budget import (
     HELD_S,
     IN_FLIGHT_SHARE,
     LONGEST_S,
+    LOOK_EVERY_S,
     MOST_OWED_S,
     MOST_WAITING_S,
+    QUIET_S,
     RECEIVED_A_BYTE_S,
     REFUSAL_S,
     REFUSALS_SHARE,
@@ -159,6 +161,33 @@ async def test_without_scoring_work_does_not_wait() -> None:
     budget = LoopBudget(Metrics(), lambda: 0.0)
     budget.spend("events", 1e6)
     await asyncio.wait_for(budget.turn(), FAR)
+
+
+async def test_what_waits_beside_scoring_goes_on_once_that_has_ended() -> None:
+    """Not only when its turn would have come."""
+    under_way = True
+    budget = LoopBudget(Metrics(), lambda: None if under_way else 1.0)
+    budget.spend("items", 1e6)
+    turn = asyncio.create_task(budget.turn())
+    await asyncio.sleep(2 * QUIET_S)
+    assert not turn.done()
+    under_way = False
+    await asyncio.wait_for(turn, FAR)
+
+
+async def test_what_waits_looks_seldom() -> None:
+    """Each look is a round of the event loop that is charged to nothing."""
+    looks = 0
+
+    def scored() -> None:
+        nonlocal looks
+        looks += 1
+
+    budget = LoopBudget(Metrics(), scored)
+    budget.spend("items", 0.02)
+    began = perf_counter()
+    await asyncio.wait_for(budget.turn(), FAR)
+    assert looks <= 5 + (perf_counter() - began) / LOOK_EVERY_S
 
 
 async def test_bodies_that_are_refused_are_paid_for_beside_scoring_alone() -> None:

@@ -51,6 +51,22 @@ def test_a_full_table_takes_no_more_and_counts_what_it_refused() -> None:
     assert (table.find(array([1, 2, 3, 4, 5])) != ABSENT).tolist() == [True] * 3 + [False] * 2
 
 
+def test_an_item_is_removed_without_waiting_unless_a_writer_is_in_the_table() -> None:
+    table, one = ItemTable(SMALL, 3), array([1])
+    table.insert(array([1, 2]), items([1, 2]))
+    with table._writing():
+        assert not table.try_remove(one)
+    with table._lock.held(0):
+        assert not table.try_remove(one)
+    epoch = table.epoch
+    assert table.try_remove(one)
+    assert (table.find(array([1, 2])) != ABSENT).tolist() == [False, True]
+    assert table.insert(one, items([1]), epoch=epoch) == 0  # of a record from before
+    assert table.find(one) == ABSENT
+    assert table.try_remove(array([3]))  # unknown
+    assert table.count == 1
+
+
 class Life(RuleBasedStateMachine):
     """Any sequence of what services do to a table, beside what a dict would hold."""
 
