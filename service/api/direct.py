@@ -29,7 +29,7 @@ class DirectItemWrites:
             for route in app.routes
             if isinstance(route, APIRoute)
             and route.path.startswith(ITEMS)
-            and not METHODS.isdisjoint(route.methods)
+            and not METHODS.isdisjoint(route.methods or ())
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,10 +8,10 @@ from time import perf_counter
 import numpy as np
 
 from service.context import Priority
+from service.encoding.graph_threads import GraphThreads
 from service.encoding.loading import EncoderLoader
 from service.encoding.token_admission import TokenAdmission, TokenPermit
 from service.engine.engine import Engine
-from service.engine.niceness import LOWEST
 from service.errors import NotReady
 from service.observability.metrics import Metrics
 from text.runtime.chunks import Chunks, Span, SpanError
@@ -33,11 +33,13 @@ class TextEncoding:
         loader: EncoderLoader,
         metrics: Metrics,
         threads: int,
+        graphs: GraphThreads,
         encoders: Callable[[], Sequence[TextEncoder]],
     ) -> None:
-        """Its threads yield to those that score. ``encoders``: of the loaded versions, the active
-        one's first."""
-        self.engine = Engine(threads, chunk=1, min_chunk=1, niceness=LOWEST, name="encoder")
+        """``graphs``: what runs the graphs for as many threads, and yields to those that score.
+        ``encoders``: of the loaded versions, the active one's first."""
+        self.engine = Engine(threads, chunk=1, min_chunk=1, name="encoder")
+        self._graphs = graphs
         self.admission = TokenAdmission(self.engine, metrics)
         self.loader, self._metrics, self._encoders = loader, metrics, encoders
 
@@ -45,6 +47,7 @@ class TextEncoding:
         """Stop after the running steps. Blocks."""
         self.loader.stop()
         self.engine.close()
+        self._graphs.close()
 
     def loaded(self) -> Sequence[TextEncoder]:
         """List the encoders of the loaded versions, the active one's first."""

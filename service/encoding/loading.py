@@ -25,6 +25,7 @@ from text.runtime.cache import VectorCache
 from text.runtime.encoder import TextEncoder
 from text.runtime.golden import GoldenTexts
 from text.runtime.manifest import GOLDEN
+from text.runtime.packed_graph import Call, here
 
 WARMING = 8  # golden texts that are encoded in this process, the shortest
 KIND = BundleKind(parse_manifest, EncoderBundle, EncoderBundle.open, REBUILD)
@@ -42,9 +43,12 @@ class EncoderLoader:
     Concurrent loads are the caller's to prevent.
     """
 
-    def __init__(self, path: Path, settings: Settings, policy: ImportPolicy) -> None:
+    def __init__(
+        self, path: Path, settings: Settings, policy: ImportPolicy, through: Call = here
+    ) -> None:
+        """``through`` is what calls the graphs of its encoders."""
         self.repository = EncoderRepository(path)
-        self._settings, self._policy = settings, policy
+        self._settings, self._policy, self._through = settings, policy, through
         self._copies = LocalCopies(settings.private / "encoders", self.repository.encoders)
         self._cache = VectorCache(settings.encoder_cache_mb << 20)
         self._in_memory: WeakValueDictionary[str, TextEncoder] = WeakValueDictionary()
@@ -116,7 +120,7 @@ class EncoderLoader:
             self._child = None
 
     def _open(self, bundle: EncoderBundle) -> TextEncoder:
-        encoder = TextEncoder(bundle, cache=self._cache)
+        encoder = TextEncoder(bundle, cache=self._cache, through=self._through)
         _warm(encoder)
         return encoder
 

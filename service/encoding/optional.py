@@ -32,7 +32,10 @@ def make_encoding(
     if settings.encoder is None:
         return None
     from service.encoding.encoding import TextEncoding
+    from service.encoding.graph_threads import GraphThreads
     from service.encoding.loading import EncoderLoader
 
-    loader = EncoderLoader(settings.encoder, settings, policy)
-    return TextEncoding(loader, metrics, settings.encoder_threads, encoders)
+    threads = settings.encoder_threads
+    graphs = GraphThreads(threads)
+    loader = EncoderLoader(settings.encoder, settings, policy, graphs)
+    return TextEncoding(loader, metrics, threads, graphs, encoders)

@@ -17,6 +17,7 @@ import numpy as np
 
 from feature_store.contract import Ids
 from service.items.table import ItemTable, TableBusy
+from service.items.table_layout import WRITING
 from service.observability.background import begin, failed
 from service.observability.logs import logger
 
@@ -44,7 +45,7 @@ class Invalidation:
         if waiting is not None:
             waiting.append((ids, done))
             return done
-        if len(ids) <= FEW and table.try_remove(ids):
+        if len(ids) <= FEW and try_remove(table, ids):
             done.set_result(None)
             return done
         self._removals[table] = deque([(ids, done)])
@@ -98,3 +99,15 @@ class Invalidation:
                 done.set_result(None)
             else:
                 done.set_exception(error)
+
+
+def try_remove(table: ItemTable, ids: Ids) -> bool:
+    """Remove items without waiting, for the event loop. False if a writer is in the table, or one
+    was killed there: then nothing is removed."""
+    if table.memory.header[WRITING]:
+        return False
+    try:
+        table.remove(ids, within=0.0)
+    except TableBusy:
+        return False
+    return True

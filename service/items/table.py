@@ -256,17 +256,6 @@ class ItemTable:
             self.memory.changes[self._counters(ids)] += 1
             self._unlink(ids)
 
-    def try_remove(self, ids: Ids) -> bool:
-        """``remove`` without waiting, for the event loop. False if a writer is in the table, or one
-        was killed there: then nothing is removed."""
-        if self._header[WRITING]:
-            return False
-        try:
-            self.remove(ids, within=0.0)
-        except TableBusy:
-            return False
-        return True
-
     def ids(self) -> Ids:
         """Ids of all items, in no order."""
         found: Ids = self.memory.ids[self.memory.ids != FREE]
@@ -345,10 +334,8 @@ class ItemTable:
 
     def _unlink(self, ids: Ids) -> None:
         """Free the slots of these distinct items, if they have any."""
-        slots = self._index.find(ids)
-        if (slots == ABSENT).all():
-            return
-        slots = slots[(slots != ABSENT) & (self.memory.ids[slots] == ids)]
+        slots = self._slots(ids)
+        slots = slots[slots != ABSENT]
         self.memory.ids[slots] = FREE
         self._index.remove(ids)
         self.memory.count(without=slots)

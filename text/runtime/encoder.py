@@ -19,7 +19,7 @@ from text.runtime.graphs import Graphs
 from text.runtime.inputs import check_text, spans_of, texts_of
 from text.runtime.long import LongGraph
 from text.runtime.manifest import INT8, LONG, PACKED, Precision
-from text.runtime.packed_graph import PackedGraph
+from text.runtime.packed_graph import Call, PackedGraph, here
 from text.runtime.windows import Certificate
 from text.tokenizer import TextTokenizer, TokenizerError, Tokens
 
@@ -50,7 +50,9 @@ class TextEncoder:
         threads: int = 1,
         precision: Precision = "fp32",
         cache: VectorCache | None = None,
+        through: Call = here,
     ) -> None:
+        """``through`` is what calls the graphs, on another thread perhaps."""
         if precision not in GRAPHS:
             raise ValueError(f"precision: {precision!r}: must be {' or '.join(GRAPHS)}")
         self.bundle, self.manifest = bundle, bundle.manifest
@@ -73,7 +75,12 @@ class TextEncoder:
         self.content_map = bundle.content_map() if precision == "fp32" else None
         has_content, has_long = self.content_map is not None, LONG in self.manifest.graphs
         packed = PackedGraph(
-            bundle.graph(name), threads, lengths.row, lengths.call, content=has_content
+            bundle.graph(name),
+            threads,
+            lengths.row,
+            lengths.call,
+            content=has_content,
+            through=through,
         )
         said = [self.width, *([self.content_map.about.size] if self.content_map else [])]
         if packed.widths != said:
@@ -81,7 +88,7 @@ class TextEncoder:
                 f"{bundle.graph(name)}: vectors of {packed.widths} numbers, and the manifest says "
                 f"{said}; {REBUILD}"
             )
-        long = LongGraph(bundle.graph(LONG), threads, content=has_content)
+        long = LongGraph(bundle.graph(LONG), threads, content=has_content, through=through)
         self._long = long if has_long else None
         self._graph = Graphs(packed, self._long, lengths.packed)
         # The longest text, too: bundles of one digest may cut a text at different lengths.

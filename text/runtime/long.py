@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model_export.bundle.errors import BundleError, said
 from model_export.bundle.sessions import open_session
 from text.runtime.bundle import REBUILD, check_graph
-from text.runtime.packed_graph import CONTENT, EMBEDDING
+from text.runtime.packed_graph import CONTENT, EMBEDDING, Call, here
 from text.runtime.windows import ALL, SPARE, Certificate
 
 
@@ -32,8 +32,11 @@ class LongGraph:
     ``content``: each vector is followed by the text's content, as in ``PackedGraph``.
     """
 
-    def __init__(self, graph: Path, threads: int = 1, *, content: bool = False) -> None:
-        self._graph, self._threads = graph, threads
+    def __init__(
+        self, graph: Path, threads: int = 1, *, content: bool = False, through: Call = here
+    ) -> None:
+        """``through`` is what calls the graph."""
+        self._graph, self._threads, self._through = graph, threads, through
         self._names = [EMBEDDING, CONTENT] if content else [EMBEDDING]
         self._opened: onnxruntime.InferenceSession | None = None
         self._opening = threading.Lock()
@@ -63,9 +66,10 @@ class LongGraph:
         inputs = {"ids": ids.astype(np.int64), "spare": np.array(spare, np.float32)}
         session = self._session
         try:
-            bound, window, pairs, *others = session.run(names, inputs, self._options)
+            found = self._through(session.run, names, inputs, self._options)
         except Exception as error:  # onnxruntime's own exceptions share no base but Exception
             raise BundleError(f"{self._graph}: fails: {said(error)}; {REBUILD}") from error
+        bound, window, pairs, *others = found
         token = others.pop(0) if tokens else None
         share = pairs / len(ids) ** 2
         certificate = Certificate(bound, np.minimum(window, len(ids)), share, spare)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,12 @@ from text.runtime.packs import Pack, pack, tokens_of
 from text.tokenizer import Tokens
 
 EMBEDDING, CONTENT = "embedding", "content"  # outputs
+Call = Callable[..., Any]  # call(function, *arguments): the function's result
+
+
+def here(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in this thread."""
+    return function(*arguments)
 
 
 class PackedGraph:
@@ -24,11 +31,19 @@ class PackedGraph:
     """
 
     def __init__(
-        self, graph: Path, threads: int, row: int, call: int, *, content: bool = False
+        self,
+        graph: Path,
+        threads: int,
+        row: int,
+        call: int,
+        *,
+        content: bool = False,
+        through: Call = here,
     ) -> None:
+        """``through`` is what calls the graph."""
         self._graph = graph
         self._session = open_session(graph, threads, remedy=REBUILD)
-        self._row, self._call = row, call
+        self._row, self._call, self._through = row, call, through
         self._names = [EMBEDDING, CONTENT] if content else [EMBEDDING]
         self.widths = check_graph(graph, self._session, {"ids", "text"}, self._names)
 
@@ -56,7 +71,8 @@ class PackedGraph:
     def _run(self, pack: Pack, tokens: Tokens) -> NDArray[np.float32]:
         laid = tokens_of(pack, tokens.ids, tokens.offsets)
         try:
-            found = self._session.run(self._names, {"ids": laid.ids, "text": laid.text})
+            inputs = {"ids": laid.ids, "text": laid.text}
+            found = self._through(self._session.run, self._names, inputs)
         except Exception as error:  # onnxruntime's own exceptions share no base but Exception
             raise BundleError(f"{self._graph}: fails: {said(error)}; {REBUILD}") from error
         vectors: list[NDArray[np.float32]] = [each[laid.row, laid.number] for each in found]

@@ -7,10 +7,12 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-import numpy as np
 import pytest
 
+from feature_store.contract import Ids
 from service.api.direct import DirectItemWrites
+from service.items import invalidation
+from service.items.table import ItemTable
 from service.state import ServiceState
 from tests.service.content_encoder import FEATURE, content_encoder
 from tests.service.in_process import client_of, metric, opened
@@ -120,15 +122,13 @@ async def test_a_short_text_takes_the_encoder_in_one_step(state: ServiceState) -
 async def test_a_write_that_finds_the_table_free_takes_no_other_thread_to_remove_its_row(
     state: ServiceState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    removed = list[int]()
-    table = next(iter(state.registry.all())).table
-    remove = table.try_remove
+    removed, remove = list[int](), invalidation.try_remove
 
-    def note(ids: np.ndarray[Any, np.dtype[np.int64]]) -> bool:
+    def note(table: ItemTable, ids: Ids) -> bool:
         removed.extend(ids.tolist())
-        return remove(ids)
+        return remove(table, ids)
 
-    monkeypatch.setattr(table, "try_remove", note)
+    monkeypatch.setattr(invalidation, "try_remove", note)
     async with client_of(state) as client:
         answer = await client.put("/v1/items/1000", json={**REST, FEATURE: [0.5] * 6})
     assert answer.status_code == 204

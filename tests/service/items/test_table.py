@@ -20,6 +20,7 @@ from feature_store.schema import FeatureSchema
 from service.items import hash_index
 from service.items import table as item_table
 from service.items.hash_index import ABSENT, BUCKET, HashIndex
+from service.items.invalidation import try_remove
 from service.items.table import ItemTable, StaleSlots, TableBusy
 from service.items.table_layout import bytes_per_item, size_of
 from tests.service.colliding import colliding
@@ -55,15 +56,15 @@ def test_an_item_is_removed_without_waiting_unless_a_writer_is_in_the_table() ->
     table, one = ItemTable(SMALL, 3), array([1])
     table.insert(array([1, 2]), items([1, 2]))
     with table._writing():
-        assert not table.try_remove(one)
+        assert not try_remove(table, one)
     with table._lock.held(0):
-        assert not table.try_remove(one)
+        assert not try_remove(table, one)
     epoch = table.epoch
-    assert table.try_remove(one)
+    assert try_remove(table, one)
     assert (table.find(array([1, 2])) != ABSENT).tolist() == [False, True]
     assert table.insert(one, items([1]), epoch=epoch) == 0  # of a record from before
     assert table.find(one) == ABSENT
-    assert table.try_remove(array([3]))  # unknown
+    assert try_remove(table, array([3]))  # unknown
     assert table.count == 1
 
 
