@@ -322,6 +322,10 @@ class Settings(BaseSettings):
     console: bool = Field(
         default=True, description="Pages for a browser at the admin port: /console."
     )
+    console_loadtest: bool = Field(
+        default=False,
+        description="Let the console start load tests against this service (the page Load).",
+    )
     console_key: SecretStr | None = Field(
         default=None,
         min_length=16,

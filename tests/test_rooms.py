@@ -109,7 +109,7 @@ SERVICE = {
     "service.state": CORE,
     "service.api": API,
     "service.api.oip": {*API, "service.api"},
-    "service.console": {*API, "service.api"},
+    "service.console": {*API, "service.api", "service.private_directory"},
     # The two applications put the routes of all together.
     "service.api.admin": {*API, "service.api", "service.api.oip", "service.console"},
     "service.api.app": {*API, "service.api", "service.api.oip"},

@@ -31,6 +31,7 @@ TABS = (
     ("versions", "/console/versions", "Versions"),
     ("try", "/console/try", "Try it"),
 )
+LOAD = ("load", "/console/load", "Load")  # with QIN_CONSOLE_LOADTEST
 OF_TAB = {"version": "versions", "confirm": "versions"}  # templates that are no tab of their own
 
 
@@ -47,7 +48,7 @@ class Pages:
         )
         self._environment.globals |= {
             "asset": assets.address,
-            "tabs": TABS,
+            "tabs": (*TABS, *([LOAD] if settings.console_loadtest else [])),
             "model_name": settings.model_name,
         }
         self._environment.filters |= {

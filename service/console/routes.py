@@ -23,6 +23,7 @@ from service.console.figures import MINUTES
 from service.console.forms import read_form
 from service.console.guard import Guard, Visitor, address_of, cookie_name
 from service.console.live import Live
+from service.console.load_page import LoadPage
 from service.console.pages import HEADERS, Pages
 from service.console.try_page import TryPage
 from service.console.versions import VersionPages
@@ -70,6 +71,12 @@ class Console:
         self._route(one + "/{action}", self._page(self._versions.act), "POST")
         self._route("/try", self._page(self._seen(self._try.form)))
         self._route("/try", self._page(self._try.answer), "POST")
+        if self._state.settings.console_loadtest:
+            load = LoadPage(self._state, self._pages, self._guard)
+            self._route("/load", self._page(self._seen(load.form)))
+            self._route("/load", self._page(load.start), "POST")
+            self._route("/load/stop", self._page(load.stop), "POST")
+            self._route("/load/{name}", self._page(self._seen(load.report)))
         self._route("/stream", self._data(self._stream))
         self._route("/series", self._data(self._series))
 
