@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import typer
 
+from batch.cli.compare import compare
 from batch.cli.score import score
 from feature_store.terminal import escape_unencodable
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
     add_completion=False,
-    help="Score a whole user base: parquet in, parquet out, as the service answers.",
+    help="Score a whole user base, parquet in, parquet out; compare the scores of two versions.",
 )
 app.command()(score)
-
-
-@app.callback()
-def batch() -> None:
-    """Score a whole user base: parquet in, parquet out, as the service answers."""
+app.command()(compare)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from batch.grouping.spill import record_of, records_of
 from batch.inputs.columns import RequestReader
 from batch.inputs.requests import Requests
 from batch.inputs.source import open_input
-from batch.output.folder import Folder
+from batch.output.folders import folder_of
 from batch.progress import Progress
 from batch.run import Options, Plan, missing_parts, prepare
 from batch.scoring.scorer import Scorer
@@ -29,13 +30,14 @@ SAMPLE_LISTS = 16
 def dry_run(options: Options, progress: Progress) -> dict[str, Any]:
     """Check the input, score some of it, and return counts and the estimated seconds."""
     with tempfile.TemporaryDirectory(prefix="qin-batch-") as work:
-        folder = Folder(Path(options.output))
+        folder = folder_of(options.output)
         plan = prepare(replace(options, work=Path(work)), folder, progress, dry=True)
         missing = missing_parts(folder, plan.recipe)
         rate = _rate(plan)
     survey, rows = plan.survey, sum(end - start for start, end in missing)
     left = survey.candidates * rows // max(1, survey.rows)
-    workers = min(options.workers, max(1, len(missing)))
+    cores = len(os.sched_getaffinity(0))
+    workers = min(options.workers or cores, max(1, len(missing)))
     return {
         "layout": plan.recipe.columns.layout,
         "rows": survey.rows,
@@ -55,7 +57,8 @@ def dry_run(options: Options, progress: Progress) -> dict[str, Any]:
 
 def _rate(plan: Plan) -> float:
     """Candidates per second of one worker; 0 without a sample."""
-    scorer = Scorer(plan.job)
+    job = plan.job
+    scorer = Scorer(job.bundle, job.store, job.recipe.cut, job.table_folder)
     scored, spent = 0, 0.0
     try:
         for requests in _samples(plan, scorer):

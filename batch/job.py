@@ -12,6 +12,7 @@ import orjson
 
 Layout = Literal["rows", "lists"]
 FORMAT = 1
+PATIENCE_S = 60.0
 SHORT = 12  # digits of a digest in names of files
 
 
@@ -102,5 +103,4 @@ class Job:
     bundle: Path
     store: str
     table_folder: Path | None  # None: each process has an item table of its own
-    patience_s: float = 60.0  # for a store that does not answer
-    clicks: Path | None = None
+    patience_s: float = PATIENCE_S  # for a store that does not answer

@@ -12,7 +12,9 @@ on where it was, with any number of workers and either engine.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -25,20 +27,24 @@ import orjson
 import feature_store
 from batch.engines.engine import Engine
 from batch.errors import OutputConflict
+from batch.grouping.clicks import TIME, build_index, is_moment
 from batch.grouping.spill import LENGTHS, Spill
 from batch.inputs.columns import Naming, columns_of
 from batch.inputs.source import digest_of, open_input
 from batch.job import SHORT, Columns, Cut, Job, Recipe
 from batch.output.bucket_scores import name_of
 from batch.output.folder import Folder
+from batch.output.folders import AnyFolder, folder_of
 from batch.output.manifest import RECIPE, finish, note_of
 from batch.processor import processor_kind
 from batch.progress import Progress
+from batch.remote import is_remote
 from batch.scoring.scorer import STORE
 from batch.survey import Survey, Surveyor
 from batch.table_place import remove_table, table_place
 from batch.units import Unit
-from batch.worker import SPILL
+from batch.worker import CLICKS, SPILL
+from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.parts import ParquetParts
 from feature_store.schema import FeatureSchema
 from feature_store.text_ids import TextIds
@@ -62,7 +68,7 @@ class Options:
     store: str
     input: str
     output: str
-    workers: int
+    workers: int  # 0: as many as the engine finds room for
     naming: Naming = field(default_factory=Naming)
     cut: Cut = field(default_factory=Cut)
     top_k: int | None = None
@@ -72,6 +78,7 @@ class Options:
     table_folder: Path | None = None
     work: Path | None = None
     allow_other_processor: bool = False
+    clicks: Path | None = None  # a back-test: histories of these, up to each row's time
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ def run(options: Options, engines: Engines, progress: Progress) -> dict[str, Any
     BatchError, DataFileError, StoreError, BundleError or OSError: nothing half-written is left, and
     the same command goes on.
     """
-    folder = Folder(Path(options.output))
+    folder = folder_of(options.output)
     with folder.locked():
         folder.sweep()
         plan = prepare(options, folder, progress)
@@ -124,7 +131,7 @@ def run(options: Options, engines: Engines, progress: Progress) -> dict[str, Any
         return manifest
 
 
-def prepare(options: Options, folder: Folder, progress: Progress, *, dry: bool = False) -> Plan:
+def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: bool = False) -> Plan:
     """Open bundle, store and input, survey the input, and agree with what the output holds.
 
     ``dry``: without a spill, and without a word in the output.
@@ -134,6 +141,7 @@ def prepare(options: Options, folder: Folder, progress: Progress, *, dry: bool =
     text_ids, items = asyncio.run(_store_of(options.store, bundle))
     parts = open_input(options.input)
     columns = columns_of(parts, bundle.schema, options.naming)
+    clicks = None if options.clicks is None else _clicks_of(options.clicks, parts, columns)
     progress.say(f"reading {parts}: {parts.rows:,} rows")
     recipe = Recipe(
         input=digest_of(parts, options.input),
@@ -146,13 +154,15 @@ def prepare(options: Options, folder: Folder, progress: Progress, *, dry: bool =
         max_candidates=options.max_candidates,
         part_rows=options.part_candidates,
         buckets=min(MOST_BUCKETS, -(-parts.rows // options.part_candidates)),
-        clicks=None,
+        clicks=None if clicks is None else digest_of(clicks, str(options.clicks)),
         processor=processor_kind(),
         libraries={name: installed(name) for name in LIBRARIES},
     )
     recipe, mixed = _agreed(recipe, folder, options.allow_other_processor)
     work = _works(options) / _mark(recipe, options)
     work.mkdir(parents=True, exist_ok=True)
+    if clicks is not None and not dry and not (work / CLICKS).exists():
+        build_index(clicks, work / CLICKS, text_ids)
     survey = _surveyed(options, parts, bundle, text_ids, recipe, work, spill=not dry)
     if columns.layout == "lists" and survey.rows:
         rows = options.part_candidates * survey.rows // max(1, survey.candidates)
@@ -174,7 +184,7 @@ def prepare(options: Options, folder: Folder, progress: Progress, *, dry: bool =
     )
 
 
-def missing_parts(folder: Folder, recipe: Recipe) -> list[tuple[int, int]]:
+def missing_parts(folder: AnyFolder, recipe: Recipe) -> list[tuple[int, int]]:
     """Return the input rows of parts that are not there yet."""
     there = folder.names()
     return [
@@ -228,7 +238,21 @@ async def _store_of(url: str, bundle: Bundle) -> tuple[TextIds | None, int]:
         await store.close()
 
 
-def _agreed(recipe: Recipe, folder: Folder, other_processor: bool) -> tuple[Recipe, list[str]]:
+def _clicks_of(path: Path, parts: ParquetParts, columns: Columns) -> ParquetParts:
+    """Open the clicks of a back-test. DataFileError if their times are not of the input's kind."""
+    clicks = open_input(str(path))
+    clicks.require(TIME)
+    assert columns.time is not None, "named with the clicks"
+    here, there = clicks.tables[0].kind(TIME), parts.tables[0].kind(columns.time)
+    if is_moment(here) is not is_moment(there):
+        raise DataFileError(
+            f"{path}: column {TIME}: holds {here}, and column {columns.time} of {parts.path} "
+            f"{there}: write both as timestamps, or both as integers"
+        )
+    return clicks
+
+
+def _agreed(recipe: Recipe, folder: AnyFolder, other_processor: bool) -> tuple[Recipe, list[str]]:
     """Compare with the recipe of the output's earlier runs. OutputConflict names what differs."""
     data = folder.read(RECIPE)
     if data is None:
@@ -255,7 +279,7 @@ def _agreed(recipe: Recipe, folder: Folder, other_processor: bool) -> tuple[Reci
     return recipe, mixed
 
 
-def _record(recipe: Recipe, mixed: list[str], folder: Folder) -> None:
+def _record(recipe: Recipe, mixed: list[str], folder: AnyFolder) -> None:
     """Write the recipe before the first part."""
     fields = orjson.loads(recipe.json()) | {"other_processors": mixed}
     data = orjson.dumps(fields, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
@@ -264,7 +288,13 @@ def _record(recipe: Recipe, mixed: list[str], folder: Folder) -> None:
 
 
 def _works(options: Options) -> Path:
-    return options.work or Path(options.output) / WORK
+    """Return the folder of intermediate files; of a remote output it is local."""
+    if options.work is not None:
+        return options.work
+    if is_remote(options.output):
+        mark = sha256(options.output.encode()).hexdigest()[:SHORT]
+        return Path(tempfile.gettempdir()) / f"qin-batch-{os.geteuid()}" / mark
+    return Path(options.output) / WORK
 
 
 def _mark(recipe: Recipe, options: Options) -> str:

@@ -55,3 +55,15 @@ def _remove_if_unused(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink(missing_ok=True)
     folder.rmdir()
+
+
+def worker_table(folder: Path | None) -> Path | None:
+    """Return the folder, made on this machine, or None where tables cannot be shared."""
+    if folder is None:
+        return None
+    try:
+        check_shared(folder.parent)
+        check_shared(folder)
+    except (NotShared, NotPrivate, OSError):
+        return None
+    return folder

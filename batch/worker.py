@@ -6,8 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-
+from batch.grouping.clicks import Clicks
 from batch.grouping.groups import grouped, limited
 from batch.grouping.spill import read_bucket, record_of
 from batch.inputs.columns import RequestReader
@@ -16,12 +15,13 @@ from batch.inputs.source import ELEMENTS, ForwardReader, open_input
 from batch.job import Job
 from batch.output.bucket_scores import BucketScores, write_scores
 from batch.output.folder import Folder
+from batch.output.folders import folder_of
 from batch.output.list_part import list_part
 from batch.output.row_part import row_part
 from batch.scoring.scorer import Histories, Scorer
 from batch.units import Done, Unit
 
-SPILL = "spill"
+SPILL, CLICKS = "spill", "clicks"
 
 
 class Worker:
@@ -29,13 +29,14 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self._job, self._recipe = job, job.recipe
-        self._output, self._work = Folder(Path(job.output)), Path(job.work)
+        self._output, self._work = folder_of(job.output), Path(job.work)
         columns = job.recipe.columns
         self._names = tuple(dict.fromkeys((*columns.read, *columns.passed)))
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return Scorer(self._job)
+        job = self._job
+        return Scorer(job.bundle, job.store, job.recipe.cut, job.table_folder, job.patience_s)
 
     @cached_property
     def _reader(self) -> ForwardReader:
@@ -45,6 +46,12 @@ class Worker:
             rows = max(1, min(recipe.part_rows, ELEMENTS // 512))
         names = self._names if recipe.columns.layout == "lists" else recipe.columns.passed
         return ForwardReader(parts, names, rows)
+
+    @cached_property
+    def _clicks(self) -> Clicks | None:
+        if self._recipe.clicks is None:
+            return None
+        return Clicks(self._work / CLICKS, self._scorer.schema.history_length)
 
     @cached_property
     def _buckets(self) -> BucketScores:
@@ -102,6 +109,7 @@ class Worker:
 
     def _histories(self, requests: Requests) -> Histories | None:
         """Histories of a back-test; None: the stored ones."""
-        assert self._job.clicks is None, "a later step"
-        assert isinstance(requests.users, np.ndarray)
-        return None
+        clicks, times = self._clicks, requests.times
+        if clicks is None or times is None:
+            return None
+        return lambda g: clicks.history(int(requests.users[g]), int(times[g]))

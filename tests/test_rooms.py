@@ -140,20 +140,9 @@ SCORES = {*CORE, "service.private_directory"} - {"service.encoding"}
 BATCH: dict[str, Iterable[str]] = {**SERVICE, "batch": set()}
 _above = set(SCORES)
 for _room in (
-    *("errors", "job", "units", "processor", "wording", "output.folder", "progress", "table_place"),
-    *(
-        "inputs",
-        "grouping",
-        "survey",
-        "scoring",
-        "output",
-        "worker",
-        "engines",
-        "run",
-        "dry_run",
-        "cli",
-    ),
-    "__main__",
+    *("errors", "remote", "job", "units", "processor", "wording", "output.folder", "progress"),
+    *("table_place", "inputs", "grouping", "survey", "scoring", "output", "worker", "engines"),
+    *("run", "dry_run", "compare", "functions", "cli", "__main__"),
 ):
     BATCH[f"batch.{_room}"] = {*_above}
     _above.add(f"batch.{_room}")

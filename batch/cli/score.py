@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
@@ -12,13 +11,11 @@ import typer
 
 from batch.cli.app import refusals
 from batch.dry_run import dry_run as foretold
-from batch.engines.engine import Engine
 from batch.engines.local import LocalEngine
-from batch.errors import BatchError
 from batch.inputs.columns import Naming
-from batch.job import Cut, Job
+from batch.job import Cut
 from batch.progress import Progress
-from batch.run import PART_CANDIDATES, Options, run
+from batch.run import PART_CANDIDATES, Engines, Options, run
 from feature_store.terminal import printable
 
 REJECTED = 3  # exit code: complete, but rows were rejected
@@ -37,9 +34,9 @@ def score(
     ],
     store: Annotated[str, typer.Option(help="URL of the feature store.")],
     input: Annotated[  # noqa: A002 — the option's name
-        str, typer.Option(metavar="PATH", help="Parquet file, or a folder of them.")
+        str, typer.Option(metavar="PATH", help="Parquet file or folder of them; s3://… too.")
     ],
-    output: Annotated[str, typer.Option(metavar="FOLDER", help="Folder of the parts.")],
+    output: Annotated[str, typer.Option(metavar="FOLDER", help="Folder of the parts; s3://… too.")],
     on: Annotated[On, typer.Option(help="Processes of this machine, or a Ray cluster.")] = On.LOCAL,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
     user_column: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id",
@@ -50,6 +47,15 @@ def score(
     keep: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="Pass this column through; repeat.")
     ] = None,
+    clicks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Back-test: parquet of user_id, item_id, time; clicks before a row's own time are "
+            "its history, instead of the store's.",
+        ),
+    ] = None,
+    time_column: Annotated[str, typer.Option(help="Column of times, with --clicks.")] = "time",
     top_k: Annotated[int | None, typer.Option(min=1, help="Keep a user's k best alone.")] = None,
     threads_as: Annotated[
         int, typer.Option(min=1, help="Engine threads of the service whose bits are wanted.")
@@ -97,8 +103,8 @@ def score(
         store=store,
         input=input,
         output=output,
-        workers=workers or len(os.sched_getaffinity(0)),
-        naming=Naming(user_column, item_column, None, tuple(keep or ())),
+        workers=workers,
+        naming=Naming(user_column, item_column, time_column if clicks else None, tuple(keep or ())),
         cut=Cut(chunk, min_chunk, threads_as),
         top_k=top_k,
         max_rejects=max_rejects,
@@ -107,6 +113,7 @@ def score(
         table_folder=table_folder,
         work=work,
         allow_other_processor=allow_other_processor,
+        clicks=clicks,
     )
     progress = Progress(as_json=as_json, metrics=metrics)
     with refusals(progress):
@@ -120,15 +127,13 @@ def score(
         raise typer.Exit(REJECTED)
 
 
-def engine_of(on: On) -> Any:
+def engine_of(on: On) -> Engines:
     """Return what builds the engine."""
     if on is On.RAY:
-        return _ray
+        from batch.engines.ray import RayEngine  # takes an extra
+
+        return RayEngine
     return LocalEngine
-
-
-def _ray(job: Job, workers: int) -> Engine:
-    raise BatchError("--on ray: not in this release")
 
 
 def _foretell(found: dict[str, Any], progress: Progress) -> None:

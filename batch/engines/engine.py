@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from batch.units import Done, Unit
+from batch.wording import EXPECTED, worded_fault
+from batch.worker import Worker
 
 ATTEMPTS = 3  # of a unit whose worker ends
+START = "the start of a worker"
 FORGOTTEN = "{what} ended its worker {times} times: {why}"
 
 
@@ -26,3 +31,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End the workers."""
+
+
+def done_or_why(worker: Worker, unit: Unit) -> Done | str:
+    """Do a unit; or return the line that says why not."""
+    try:
+        return worker.run(unit)
+    except EXPECTED as error:
+        return worded_fault(error)
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        return f"{unit}: {type(error).__name__}: {error}"

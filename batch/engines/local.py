@@ -5,9 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-import traceback
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from multiprocessing import connection
@@ -15,23 +13,21 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from batch.engines.engine import ATTEMPTS, FORGOTTEN
+from batch.engines.engine import ATTEMPTS, FORGOTTEN, START, done_or_why
 from batch.errors import BatchError, WorkerFailed
 from batch.job import Job
 from batch.units import Done, Unit
-from batch.wording import EXPECTED, worded_fault
 from batch.worker import Worker
 from service.observability.logs import configure
 
 CLOSE_WITHIN_S = 10.0
-START = "the start of a worker"
 
 
 class LocalEngine:
     """``workers`` processes, started when the first units come."""
 
     def __init__(self, job: Job, workers: int) -> None:
-        self.workers, self._job = workers, job
+        self.workers, self._job = workers or len(os.sched_getaffinity(0)), job
         self._context = multiprocessing.get_context("spawn")  # forks of threads do not work
         self._pool: dict[Connection, SpawnProcess] = {}
         self._under_way: dict[Connection, Unit] = {}
@@ -135,18 +131,7 @@ def _serve(line: Connection, job: Job) -> None:
         except EOFError:
             worker.close()
             return
-        line.send(_done(worker, unit))
-
-
-def _done(worker: Worker, unit: Unit) -> Done | str:
-    """Do a unit; or return the line that says why not."""
-    try:
-        return worker.run(unit)
-    except EXPECTED as error:
-        return worded_fault(error)
-    except Exception as error:
-        traceback.print_exc(file=sys.stderr)
-        return f"{unit}: {type(error).__name__}: {error}"
+        line.send(done_or_why(worker, unit))
 
 
 def _end_with(parent: Any) -> None:

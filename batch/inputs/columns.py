@@ -113,7 +113,9 @@ class RequestReader:
         }
         times = None
         if columns.time is not None:
-            times = _times(arrays[columns.time], source(columns.time), partial(note, columns.time))
+            times = read_times(
+                arrays[columns.time], source(columns.time), partial(note, columns.time)
+            )
         starts = np.concatenate([[0], np.cumsum(lengths)])
         return Requests(users.values, starts, read.values, context, features, times, faults)
 
@@ -171,7 +173,7 @@ class RequestReader:
         return _clipped(whole, below)
 
 
-def _times(array: pa.Array, source: str, note: Note) -> Ids:
+def read_times(array: pa.Array, source: str, note: Note) -> Ids:
     """Read moments as integers: a timestamp's microseconds, or numbers as they are."""
     if pa.types.is_timestamp(array.type):
         array = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64())

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import IO, Any
 
 import orjson
 import pyarrow as pa
 
+from batch.inputs.remote_tables import remote_tables
+from batch.remote import filesystem_of, is_remote, path_of
 from feature_store.parquet.parts import ParquetParts
 
 BUFFER_BYTES = 1 << 20  # of each column: row groups may be larger than memory
@@ -19,23 +23,38 @@ Batch = tuple[int, Path, dict[str, pa.Array]]  # number of the first row, file, 
 
 
 def open_input(path: str) -> ParquetParts:
-    """Open a parquet file or a folder of them. DataFileError."""
+    """Open a parquet file or a folder of them, here or by URL. DataFileError."""
+    if is_remote(path):
+        return ParquetParts(remote_tables(path, BUFFER_BYTES))
     return ParquetParts.read(Path(path), BUFFER_BYTES)
 
 
 def digest_of(parts: ParquetParts, root: str) -> str:
     """Digest names, in their order, and contents of all files."""
-    whole = sha256()
+    whole, within = sha256(), root
+    open_: Callable[[Path], IO[bytes]] = _open_here
+    if is_remote(root):
+        files, within = filesystem_of(root)
+        open_ = partial(_open_there, files)
     for table in parts.tables:
-        within = table.path.relative_to(root) if table.path != Path(root) else table.path.name
-        whole.update(orjson.dumps([str(within), file_digest(table.path)]))
+        name = str(table.path) if open_ is _open_here else path_of(table.path)
+        within_root = name.removeprefix(within).strip("/") or table.path.name
+        whole.update(orjson.dumps([within_root, _file_digest(open_(table.path))]))
     return whole.hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
+def _open_here(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _open_there(files: Any, path: Path) -> IO[bytes]:
+    stream: IO[bytes] = files.open_input_stream(path_of(path))
+    return stream
+
+
+def _file_digest(opened: IO[bytes]) -> str:
     digest = sha256()
-    with path.open("rb") as file:
+    with opened as file:
         while block := file.read(READ_BYTES):
             digest.update(block)
     return digest.hexdigest()

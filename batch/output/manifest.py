@@ -11,14 +11,14 @@ import orjson
 
 from batch.errors import BatchError
 from batch.job import Recipe
-from batch.output.folder import Folder
+from batch.output.folders import AnyFolder
 from batch.output.parts import PartNote
 from feature_store.parquet.parts import ParquetParts
 
 RECIPE, MANIFEST, REJECTS = "_job.json", "_manifest.json", "_rejects.jsonl"
 
 
-def note_of(folder: Folder, name: str, recipe: Recipe, span: tuple[int, int]) -> PartNote | None:
+def note_of(folder: AnyFolder, name: str, recipe: Recipe, span: tuple[int, int]) -> PartNote | None:
     """Return a part's note; None if it is not there, not whole, or of another recipe."""
     data = folder.read(name)
     if data is None:
@@ -32,7 +32,7 @@ def note_of(folder: Folder, name: str, recipe: Recipe, span: tuple[int, int]) ->
 
 
 def finish(
-    folder: Folder, recipe: Recipe, parts: ParquetParts, rejects: bytes, about: dict[str, Any]
+    folder: AnyFolder, recipe: Recipe, parts: ParquetParts, rejects: bytes, about: dict[str, Any]
 ) -> dict[str, Any]:
     """Write rejects and manifest; return the manifest. BatchError if a part is missing.
 

@@ -10,7 +10,7 @@ from time import perf_counter
 
 import feature_store
 from batch.inputs.requests import Requests
-from batch.job import Cut, Job
+from batch.job import PATIENCE_S, Cut
 from batch.scoring.patient_reader import PatientReader
 from batch.scoring.scores import REJECTED_USER, Scores, item_codes, user_code
 from feature_store.contract import FeatureStore, Ids
@@ -27,7 +27,7 @@ from service.settings import Settings
 
 UNDER_WAY = 4  # requests at a time: one is computed, the others are read and prepared
 DEADLINE_S = 86_400.0  # of one request: none, in effect
-STORE = StoreOptions(budget_ms=10_000, read_only=True)
+STORE = StoreOptions(budget_ms=10_000)
 
 Histories = Callable[[int], Ids]  # request -> its history, newest first
 
@@ -35,12 +35,23 @@ Histories = Callable[[int], Ids]  # request -> its history, newest first
 class Scorer:
     """One model, its item table and one engine thread. For one thread to use."""
 
-    def __init__(self, job: Job) -> None:
-        """Load, and verify the golden answers. BundleError, StoreError."""
-        self._job = job
-        settings = settings_of(job.bundle, job.store, job.recipe.cut, job.table_folder)
-        bundle = Bundle.open(job.bundle)
-        steps = LoadSteps(bundle, settings, [], _Quiet(), threading.Event(), lambda _: None)
+    def __init__(
+        self,
+        bundle: Path,
+        store: str,
+        cut: Cut,
+        table_folder: Path | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """Load, and verify the golden answers. BundleError, StoreError.
+
+        ``patience_s``: see ``PatientReader``. ``table_folder``: see ``Job``.
+        """
+        self._url, self._cut, self._patience_s = store, cut, patience_s
+        settings = settings_of(bundle, store, cut, table_folder)
+        steps = LoadSteps(
+            Bundle.open(bundle), settings, [], _Quiet(), threading.Event(), lambda _: None
+        )
         self.version = steps.run()
         self.schema = self.version.schema
         self._runner = asyncio.Runner()
@@ -50,12 +61,12 @@ class Scorer:
         self._runner.run(self._open())
 
     async def _open(self) -> None:
-        cut, metrics = self._job.recipe.cut, Metrics()
-        self._store = await feature_store.connect(self._job.store, self.schema, options=STORE)
+        cut, metrics = self._cut, Metrics()
+        self._store = await feature_store.connect(self._url, self.schema, options=STORE)
         self._engine = Engine(
             1, chunk=cut.chunk, min_chunk=cut.min_chunk, name="engine", cut_as=cut.threads_as
         )
-        reader = PatientReader(self._store, metrics, self._job.patience_s)
+        reader = PatientReader(self._store, metrics, self._patience_s)
         self._pipeline = ScoringPipeline(reader, self._engine, metrics)
 
     @property

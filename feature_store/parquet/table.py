@@ -33,14 +33,16 @@ class ParquetTable:
         path: Path,
         partition: Mapping[str, str | None] | None = None,
         buffer_bytes: int = 0,
+        source: pa.NativeFile | None = None,
     ) -> None:
         """``buffer_bytes``: read a column so many bytes at a time instead of a row group at a time,
-        for files whose row groups are larger than memory."""
+        for files whose row groups are larger than memory. ``source``: the file, opened elsewhere
+        than at ``path``, which names it."""
         self.path = path
         if path.exists() and not path.is_file():
             raise DataFileError(f"{path}: not a plain file; copy it to one")
         try:
-            self._file = pq.ParquetFile(path, buffer_size=buffer_bytes)
+            self._file = pq.ParquetFile(source or path, buffer_size=buffer_bytes)
             names = tuple(self._file.schema_arrow.names)
         except UNREADABLE as error:
             raise DataFileError(f"{path}: {_why_unreadable(path, error)}") from error
@@ -153,7 +155,10 @@ def tables_of(
     files = files_of(path)
     if not files:
         raise DataFileError(f"{path}: the folder has no parquet files")
-    tables = [ParquetTable(file, _partition(path, file), buffer_bytes) for file in files]
+    tables = [
+        ParquetTable(file, partition_of(file.relative_to(path).parts[:-1]), buffer_bytes)
+        for file in files
+    ]
     first = tables[0]
     for table in tables[1:]:
         differing = sorted(alike & (set(table.columns) ^ set(first.columns)))
@@ -173,7 +178,7 @@ def files_of(path: Path) -> list[Path]:
         files = sorted(
             file
             for file in path.rglob("*")
-            if not any(_is_hidden(name) for name in file.relative_to(path).parts)
+            if not any(is_hidden(name) for name in file.relative_to(path).parts)
             and not file.is_dir()
         )
     except OSError as error:
@@ -182,14 +187,15 @@ def files_of(path: Path) -> list[Path]:
     return named or files
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name holds no rows, as for Spark and Hive."""
     return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
-def _partition(root: Path, file: Path) -> dict[str, str | None]:
-    """Read the columns in the names of the folders between ``root`` and ``file``."""
+def partition_of(folders: Sequence[str]) -> dict[str, str | None]:
+    """Read the columns in the names of folders."""
     found: dict[str, str | None] = {}
-    for folder in file.relative_to(root).parts[:-1]:
+    for folder in folders:
         name, equals, value = folder.partition("=")
         if equals and name:
             found[unquote(name)] = None if value == NULL_PARTITION else unquote(value)

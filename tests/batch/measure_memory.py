@@ -56,9 +56,14 @@ def resident(pid: int) -> tuple[float, float]:
             with suppress(psutil.Error, OSError):
                 status = Path(f"/proc/{process.pid}/status").read_text()
                 fields = dict(row.split(":", 1) for row in status.splitlines() if ":" in row)
-                own += sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssFile"))
-                shared = max(shared, int(fields["RssShmem"].split()[0]))
+                own += sum(_kb(fields, name) for name in ("RssAnon", "RssFile"))
+                shared = max(shared, _kb(fields, "RssShmem"))
     return own / 1024, shared / 1024
+
+
+def _kb(fields: dict[str, str], name: str) -> int:
+    """Of a process that has ended there is none."""
+    return int(fields.get(name, "0").split()[0])
 
 
 def sampled(command: list[str]) -> Iterator[tuple[float, float]]:

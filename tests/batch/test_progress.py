@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import orjson
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from batch.processor import processor_kind
@@ -69,3 +71,12 @@ def test_kinds_of_processors_differ_by_what_decides_their_products(tmp_path: Pat
     assert one.endswith("GenuineIntel/6/207 fma avx2 amx_tile")
     assert two == one.removesuffix(" amx_tile")
     assert processor_kind(tmp_path / "absent") == one.split()[0]
+
+
+def test_ray_that_is_not_installed_is_said(world: World, tmp_path: Path) -> None:
+    if find_spec("ray"):
+        pytest.skip("it is installed")
+    source = write(make_lists(world, 5).table(), tmp_path / "l.parquet")
+    done = score(world, source, tmp_path / "out", "--on", "ray")
+    assert done.returncode == 1
+    assert "error: --on ray: Ray is not installed; install the extra `ray`" in done.stderr

@@ -1,0 +1,179 @@
+"""Reads two outputs of one input side by side, with labels and segments of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batch.errors import BatchError
+from batch.inputs.source import ForwardReader, digest_of, open_input
+from batch.output.folders import folder_of
+from batch.output.manifest import MANIFEST
+from feature_store.contract import Ids
+from feature_store.parquet.arrays import flattened, is_list, plain, whole_numbers
+from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.parts import ParquetParts
+from model_export.bundle.vectors import Floats
+
+READ_ROWS = 65_536
+READ_LISTS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One output, complete."""
+
+    place: str
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, place: str) -> Side:
+        """BatchError unless it is complete, and has every row."""
+        data = folder_of(place).read(MANIFEST)
+        if data is None:
+            raise BatchError(f"{place}: has no {MANIFEST}: run `score` to its end first")
+        manifest: dict[str, Any] = orjson.loads(data)
+        if manifest["recipe"]["top_k"] is not None:
+            raise BatchError(f"{place}: has each user's best alone (--top-k): score without it")
+        return cls(place, manifest)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.manifest["recipe"]
+        return found
+
+    def scores(self) -> Iterator[tuple[pa.Array, Floats]]:
+        """Yield user column and scores (E,) of each part: NaN for none."""
+        folder, name = folder_of(self.place), self.score_column
+        for part in self.manifest["parts"]:
+            data = folder.read(part["name"])
+            if data is None:
+                raise BatchError(f"{self.place}: {part['name']} is missing; run `score` again")
+            columns = [self.recipe["columns"]["user"], name]
+            table = pq.read_table(pa.BufferReader(data), columns=columns).combine_chunks()
+            users, scores = (_whole(table, column) for column in columns)
+            if is_list(scores.type):
+                scores, _ = flattened(scores)
+            yield users, pc.fill_null(scores, np.float32(np.nan)).to_numpy(zero_copy_only=False)
+
+    @property
+    def score_column(self) -> str:
+        return "score" if self.recipe["columns"]["layout"] == "rows" else "scores"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some of what both outputs have, E candidates."""
+
+    a: Floats  # (E,)
+    b: Floats  # (E,)
+    group: Ids  # (E,) number of the list, or of the user
+    labels: Ids | None  # (E,) 0, 1; -1: none
+    segments: dict[str, list[str]]  # column -> (E,)
+
+
+def pieces(
+    a: Side, b: Side, source: str, label: str | None, segments: Sequence[str]
+) -> Iterator[Piece]:
+    """Yield both outputs of ``source``, in its order. BatchError, DataFileError."""
+    parts = open_input(source)
+    _check(a, b, parts, source)
+    names = [name for name in (label, *segments) if name is not None]
+    for name in names:
+        parts.require(name)
+    columns = a.recipe["columns"]
+    lists = columns["layout"] == "lists"
+    wanted = [columns["item"], *names] if lists else [columns["user"], *names]
+    reader = ForwardReader(parts, list(dict.fromkeys(wanted)), READ_LISTS if lists else READ_ROWS)
+    left, right = _Scores(a), _Scores(b)
+    for first, file, arrays in reader.read(0, parts.rows):
+        count = len(arrays[wanted[0]])
+        lengths = np.ones(count, np.int64)
+        if lists:
+            lengths = flattened(arrays[columns["item"]])[1]
+            group = np.repeat(np.arange(first, first + count), lengths)
+        else:
+            group = _numbered(arrays[columns["user"]])
+        total = int(lengths.sum())
+        labels = None
+        if label is not None:
+            labels = _labels(arrays[label], f"{file}: column {label}", lengths)
+        found = {name: _segment(arrays[name], lengths) for name in segments}
+        yield Piece(left.take(total), right.take(total), group, labels, found)
+
+
+class _Scores:
+    """Scores of a side, taken so many at a time."""
+
+    def __init__(self, side: Side) -> None:
+        self._parts, self._left = side.scores(), np.zeros(0, np.float32)
+
+    def take(self, count: int) -> Floats:
+        parts = [self._left]
+        while sum(map(len, parts)) < count:
+            parts.append(next(self._parts)[1])
+        whole = np.concatenate(parts)
+        self._left = whole[count:]
+        return whole[:count]
+
+
+def _check(a: Side, b: Side, parts: ParquetParts, source: str) -> None:
+    digest = digest_of(parts, source)
+    for side in (a, b):
+        if side.recipe["input"] != digest:
+            raise BatchError(f"{side.place}: holds scores of another input than {source}")
+    if a.recipe["columns"] != b.recipe["columns"]:
+        raise BatchError(f"{a.place} and {b.place} were scored with other columns")
+
+
+def _whole(table: pa.Table, column: str) -> pa.Array:
+    chunked = table.column(column)
+    return chunked.chunk(0) if chunked.num_chunks else pa.array([], chunked.type)
+
+
+def _numbered(users: pa.Array) -> Ids:
+    """Users as integers; of texts by a hash."""
+    read = whole_numbers(users)
+    if read is not None:
+        return read[0].astype(np.int64)
+    found: Ids = np.array([hash(user) for user in users.to_pylist()], np.int64)
+    return found
+
+
+def _labels(array: pa.Array, source: str, lengths: Ids) -> Ids:
+    if is_list(array.type):
+        array, counts = flattened(array)
+        wrong = np.flatnonzero(counts != lengths)
+        if len(wrong):
+            at = int(wrong[0])
+            raise DataFileError(
+                f"{source}: {counts[at]} labels for {lengths[at]} candidates in a list"
+            )
+    elif (lengths != 1).any():
+        raise DataFileError(f"{source}: holds {array.type}, not a list of labels per row")
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    read = whole_numbers(array)
+    if read is None or read[1]:
+        raise DataFileError(f"{source}: holds {array.type}, not labels 0 and 1")
+    labels = read[0].astype(np.int64)
+    if ((labels < 0) | (labels > 1)).any():
+        raise DataFileError(f"{source}: has labels other than 0 and 1")
+    labels[array.is_null().to_numpy(zero_copy_only=False)] = -1
+    return labels
+
+
+def _segment(array: pa.Array, lengths: Ids) -> list[str]:
+    texts = [str(value) for value in plain(array).to_pylist()]
+    return [text for text, count in zip(texts, lengths.tolist(), strict=True) for _ in range(count)]
+
+
+__all__ = ["Path", "Piece", "Side", "pieces"]

@@ -1,0 +1,68 @@
+"""A Ray cluster of local nodes on 127.0.0.1; ``RAY_PACKAGES`` names a folder Ray is installed in.
+
+One program: the nodes, the run on them and, if asked for, the end of one node under way.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from batch.engines.engine import Engine
+from batch.engines.ray import RayEngine
+from batch.job import Job
+from batch.progress import Progress
+from batch.run import Options, run
+
+STORE_BYTES = 100 << 20
+NODE = {
+    "node_ip_address": "127.0.0.1",
+    "object_store_memory": STORE_BYTES,
+    "include_dashboard": False,
+}
+
+
+def cluster_of(nodes: int) -> Any:
+    """``nodes`` of one CPU each, and a connection to them."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **NODE})
+    for _ in range(nodes - 1):
+        cluster.add_node(num_cpus=1, **{k: v for k, v in NODE.items() if k != "include_dashboard"})
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    return cluster
+
+
+def main(
+    bundle: str, store: str, source: str, output: str, part: str, nodes: str, kill: str
+) -> None:
+    cluster = cluster_of(int(nodes))
+    options = Options(
+        Path(bundle), store, source, output, workers=int(nodes), part_candidates=int(part)
+    )
+    if kill == "kill":
+        threading.Thread(target=_end_a_node, args=(cluster, Path(output)), daemon=True).start()
+
+    def engine(job: Job, workers: int) -> Engine:
+        return RayEngine(job, workers)
+
+    run(options, engine, Progress())
+    cluster.shutdown()
+
+
+def _end_a_node(cluster: Any, output: Path) -> None:
+    """Once something is written."""
+    while not (list(output.glob("part-*")) or list(output.glob("_work/*/scores-*"))):
+        time.sleep(0.05)
+    node = next(iter(cluster.worker_nodes))
+    cluster.remove_node(node, allow_graceful=False)
+    print("a node was ended", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
