@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import orjson
@@ -9,6 +10,16 @@ import orjson
 from feature_store.errors import StoreCorrupt
 
 Description = Mapping[str, str]  # language -> text
+# White space and control characters, and of the format characters those that are never drawn.
+NOTHING = re.compile(
+    r"[\s\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"
+    r"\ufeff\ufff9-\ufffb\U000e0001\U000e0020-\U000e007f]*"
+)
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether nothing of a text is to be seen: white space, control and format characters."""
+    return text.isspace() or NOTHING.fullmatch(text) is not None
 
 
 def encode_description(description: Description) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from feature_store.descriptions import Description
+from feature_store.descriptions import Description, is_blank
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.texts import texts
 
@@ -43,7 +43,7 @@ def strings(array: pa.Array, what: str, first: int = 0) -> list[str | None]:
     if faults:
         row, fault = next(iter(faults.items()))
         raise DataFileError(f"{what}: row {first + row}: {fault}")
-    return [text if text and not text.isspace() else None for text in values.to_pylist()]
+    return [None if text is None or is_blank(text) else text for text in values.to_pylist()]
 
 
 def read_descriptions(

@@ -55,6 +55,7 @@ class EmbeddingsRequest(BaseModel):
         int | None,
         Field(
             ge=1,
+            le=65_536,
             description="Numbers of a vector: as many as the encoder is trained for.",
         ),
     ] = None

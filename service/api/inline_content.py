@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from text.runtime.encoder import TextEncoder
 
 Words = dict[int, ItemWords]  # by place in ``inline``
+FEATURES = "features"
 SLICE_S = 0.001  # of the event loop at a time, but for one candidate that takes longer
 
 
@@ -76,7 +77,7 @@ class InlineContent:
         values: dict[str, Any] = dict(given.features)
         asked = {TEXT: given.text, VECTORS: given.vectors}
         both = values | {name: value for name, value in asked.items() if value is not None}
-        words = self._texts.take(both, lambda: self._encoder)
+        words = self._texts.take(both, lambda: self._encoder, FEATURES)
         with _in_features():
             if words is not None:
                 values[words.feature.name] = [0.0] * words.feature.size
@@ -121,9 +122,10 @@ class InlineContent:
             fault = error.brief if isinstance(error, TextTooLong) else error.fault
             raise InvalidField.of(*where, detail=fault) from None
         for i, place, content in zip(words, places, found, strict=True):
-            with _within(place), _in_features():
-                values = {words[i].feature.name: content.tolist()}
-                set_values(self._schema.stored_item, records[i : i + 1], values)
+            with _within(place):
+                words[i].check(content)
+            values = {words[i].feature.name: content.tolist()}
+            set_values(self._schema.stored_item, records[i : i + 1], values)
         origin = origin_of(encoder)
         assert origin is not None
         origins = np.full(len(records), GIVEN, np.uint64)
@@ -147,4 +149,4 @@ def _in_features() -> Iterator[None]:
     try:
         yield
     except FeatureValueError as error:
-        raise InvalidField.of("features", *error.place, detail=error.reason) from None
+        raise InvalidField.of(FEATURES, *error.place, detail=error.reason) from None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.descriptions import is_blank
 from feature_store.schema import Dense, FeatureSchema
 from service.api.body import NUMBERS, Contents, TextContents, deadline_seconds
 from service.context import RequestContext, priority_of
@@ -41,6 +42,12 @@ class ItemWords:
     feature: Dense  # that gets it
     texts: dict[str, str]  # by language; blank ones are left out
     vectors: dict[str, NDArray[np.float64]]
+
+    def check(self, content: NDArray[np.float32]) -> None:
+        """Raise InvalidField, by what a content was made of, if the feature cannot hold it."""
+        if not np.abs(content).max() <= self.feature.most:  # NaN too
+            detail = f"makes a {self.feature.name} that is not within {self.feature.limit}"
+            raise InvalidField.of(VECTORS if self.vectors else TEXT, detail=detail)
 
 
 class ItemTexts:
@@ -86,10 +93,13 @@ class ItemTexts:
         """Return the active version's encoder; None in a service without. NotReady."""
         return None if self._encoding is None else self._encoding.encoder
 
-    def take(self, values: Values, encoder: Callable[[], TextEncoder | None]) -> ItemWords | None:
+    def take(
+        self, values: Values, encoder: Callable[[], TextEncoder | None], *within: str
+    ) -> ItemWords | None:
         """Take texts and vectors out of a write's values; None if it has none. InvalidField.
 
         ``encoder`` is called if there are any, for the one to encode them with: None without.
+        ``within``: the member of the body that has the features.
         """
         given = {name: values.pop(name) for name in self._names if name in values}
         if not given:
@@ -112,7 +122,7 @@ class ItemTexts:
             raise InvalidField.of(first, detail=f"the encoder is for {what}")
         if about.feature in values:
             detail = f"made of {' and '.join(given)}: leave it out, or leave those out"
-            raise InvalidField.of(about.feature, detail=detail)
+            raise InvalidField.of(*within, about.feature, detail=detail)
         texts = _texts(given[TEXT]) if TEXT in given else {}
         sizes = {name: size for name, size in about.inputs.items() if name != TEXT}
         vectors = _vectors(given[VECTORS], sizes) if VECTORS in given else {}
@@ -146,13 +156,15 @@ class ItemTexts:
         deadline = ctx.timer.started + seconds
         ctx.priority = priority_of(ctx.headers.get(b"x-priority"))
         if not words.texts:
-            return await item_content(encoding, words.encoder, {}, words.vectors, None, deadline)
+            found = await item_content(encoding, words.encoder, {}, words.vectors, None, deadline)
+            words.check(found.values)
+            return found
         languages = sorted(words.texts)
         own = [words.texts[language] for language in languages]
         permit = encoding.enter(own, ctx.priority, deadline, encoder=words.encoder)
         try:
             with permit, CancelOnDisconnect(ctx.connection, permit.defer):
-                return await item_content(
+                found = await item_content(
                     encoding, words.encoder, words.texts, words.vectors, permit, deadline
                 )
         except TextError as error:
@@ -160,6 +172,8 @@ class ItemTexts:
             if error.fault == NOT_FINITE:
                 raise ModelFault(f"{'.'.join(where)}: {error.fault}") from error
             raise InvalidField.of(*where, detail=error.fault) from None
+        words.check(found.values)
+        return found
 
 
 def _texts(given: Any) -> dict[str, str]:
@@ -175,7 +189,11 @@ def _texts(given: Any) -> dict[str, str]:
             )
         if text is not None and not isinstance(text, str):
             raise InvalidField.of(TEXT, language, detail="must be a text")
-    return {language: text for language, text in given.items() if text and not text.isspace()}
+    return {
+        language: text
+        for language, text in given.items()
+        if text is not None and not is_blank(text)
+    }
 
 
 def _vectors(given: Any, sizes: dict[str, int]) -> dict[str, NDArray[np.float64]]:

@@ -25,8 +25,8 @@ item:
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
 def test_null_empty_and_blank_texts_are_missing(kind: pa.DataType) -> None:
-    array = pa.array(["hat", None, "", " \t\u00a0", " a "], kind)
-    assert strings(array, "column text") == ["hat", None, None, None, " a "]
+    array = pa.array(["hat", None, "", " \t\u00a0", " a ", "\ufeff", "\u200b\x00"], kind)
+    assert strings(array, "column text") == ["hat", None, None, None, " a ", None, None]
 
 
 def test_a_column_without_a_type_has_no_texts() -> None:

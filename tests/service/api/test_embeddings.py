@@ -157,6 +157,12 @@ HOSTILE: dict[str, tuple[Any, int, str, str]] = {
     "5,000 texts": ({"input": ["a"] * 5000}, 422, "body", "more strings than any valid"),
     "dimensions": ({"input": "a", "dimensions": 12}, 422, "dimensions", "trained for 24"),
     "dimensions NaN": ({"input": "a", "dimensions": float("nan")}, 422, "dimensions", ""),
+    "dimensions of 4,000 digits": (
+        {"input": "a", "dimensions": 10**4000},
+        422,
+        "dimensions",
+        "less than or equal",
+    ),
     "dimensions 0": ({"input": "a", "dimensions": 0}, 422, "dimensions", ""),
     "format": ({"input": "a", "encoding_format": "hex"}, 422, "encoding_format", ""),
     "truncate": ({"input": "a", "truncate": 1}, 422, "truncate", ""),

@@ -163,7 +163,7 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
     ),
     "text and content": (
         {"text": TEXT, "features": {**TAGS, "content": [0.0] * 6}},
-        "candidates.1.content",
+        "candidates.1.features.content",
         "leave it out",
     ),
     "a feature that is none": (
@@ -188,6 +188,11 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
     ),
     "a text that is a list": ({"text": ["a"]}, "candidates.1.text", "must be an object of texts"),
     "a text that is a number": ({"text": {"de": 7}}, "candidates.1.text.de", "must be a text"),
+    "a text of which nothing is to be seen": (
+        {"text": {"de": "\u200b\ufeff"}, "features": TAGS},
+        "candidates.1.text",
+        "not enough",
+    ),
     "an empty text": ({"text": {"de": ""}, "features": TAGS}, "candidates.1.text", "not enough"),
     "a vector that the map does not take": (
         {"text": TEXT, "vectors": {"image": [1.0]}, "features": TAGS},
