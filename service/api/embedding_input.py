@@ -148,7 +148,8 @@ def _name_surrogate(body: bytes) -> None:
         given = json.loads(body).get("input")
     except (ValueError, RecursionError, AttributeError):
         return
-    for i, text in enumerate([given] if isinstance(given, str) else given or ()):
+    listed = given if isinstance(given, list) else [given]
+    for i, text in enumerate(listed):
         if not isinstance(text, str):
             continue
         try:

@@ -217,6 +217,7 @@ def test_a_lone_surrogate_is_named(client: httpx.Client, body: bytes, field: str
 @pytest.mark.parametrize(
     ("body", "status", "detail"),
     [
+        (rb'{"input": 5, "model": "a\ud800"}', 400, "line 1"),
         (b'{"input": "a\xed\xa0\x80"}', 400, "line 1"),
         (b'{"input": "a"', 400, "line 1"),
         (rb'{"model": "\ud800", "input": "a"}', 400, "hex escape"),
