@@ -33,7 +33,7 @@ function drawn(u, notes) {
       c.beginPath(); c.moveTo(left, y); c.lineTo(left + width, y); c.stroke();
     }
     c.textAlign = "left";
-    c.fillText(`${y < top ? "↑ " : ""}target ${written(notes.target)} ms`, left + 6 * ratio,
+    c.fillText(`${y < top ? "↑ " : ""}target ${Number(notes.target.toPrecision(4)).toLocaleString("en")} ms`, left + 6 * ratio,
       y < top ? top + 12 * ratio : y - 5 * ratio);
     c.globalAlpha = 1;
   }

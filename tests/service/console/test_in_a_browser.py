@@ -23,6 +23,7 @@ from tests.service.console.browser import (
     wait_until,
 )
 from tests.service.console.conftest import ANN, QUIET, Served
+from tests.service.console.screenshot import SIZE, take
 from tests.service.process import serving
 from tests.service.world import World
 
@@ -332,5 +333,37 @@ def test_the_pages_of_versions_and_scores_fit_and_axe_finds_no_serious_fault(
         page.get_by_label("User").fill(str(2**63 - 1))
         page.get_by_role("button", name="Score").click()
         page.locator(".scores").wait_for()
+        assert faults_of(page) == []
+        assert overflow_of(page) <= 0
+
+
+def test_the_picture_of_the_readme_is_taken(browser: Any, world: World, tmp_path: Path) -> None:
+    picture = tmp_path / "console.png"
+    take(browser, world, picture, seconds=4)
+    content = picture.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    assert (width, height) == SIZE
+    assert len(content) > 20_000
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_page_of_load_fits_and_axe_finds_no_serious_fault(
+    browser: Any, world: World, size: tuple[int, int], dark: bool
+) -> None:
+    on = {"QIN_CONSOLE_LOADTEST": "on", "QIN_ADMIN_TOKEN": f"ann:{ANN}", **QUIET}
+    with (
+        serving(world.models, world.store, **on) as service,
+        opened_page(browser, size, dark=dark) as page,
+    ):
+        log_in(page, Served(service, world), path="/console/load")
+        page.get_by_label("Requests/s").fill("20")
+        page.get_by_label("Seconds").fill("2")
+        page.get_by_label("to confirm").fill("load this service")
+        page.get_by_role("button", name="Start").click()
+        page.get_by_role("button", name="Stop").wait_for()
+        assert faults_of(page) == []
+        page.get_by_role("link", name="report", exact=True).wait_for(timeout=120_000)
         assert faults_of(page) == []
         assert overflow_of(page) <= 0
