@@ -34,7 +34,10 @@ def cluster_of(nodes: int) -> Any:
     for _ in range(nodes - 1):
         cluster.add_node(num_cpus=1, **{k: v for k, v in NODE.items() if k != "include_dashboard"})
     cluster.wait_for_nodes()
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    here = NODE["node_ip_address"]
+    ray.init(
+        address=cluster.address, _node_ip_address=here, log_to_driver=False, logging_level="error"
+    )
     return cluster
 
 
@@ -52,6 +55,9 @@ def main(
         return RayEngine(job, workers)
 
     run(options, engine, Progress())
+    import ray
+
+    ray.shutdown()
     cluster.shutdown()
 
 

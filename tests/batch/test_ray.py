@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -17,7 +18,14 @@ from tests.service.world import World
 
 PACKAGES = os.environ.get("RAY_PACKAGES", "")  # a folder that it is installed in, apart
 PATH = os.pathsep.join(p for p in (os.environ.get("PYTHONPATH", os.getcwd()), PACKAGES) if p)
-ENVIRONMENT = os.environ | {"PYTHONPATH": PATH, "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": PATH,
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    # Else a driver takes the machine's outer address for 127.0.0.1, where no node listens.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 pytestmark = [
     pytest.mark.skipif(
