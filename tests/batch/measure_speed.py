@@ -28,7 +28,7 @@ from model_export.bundle.bundle import Bundle
 from model_export.bundle.runtime import FoldedModel
 from tests.batch.command import line
 from tests.batch.inputs import Lists, write
-from tests.service.world import World, make_world
+from tests.service.world import World, make_rows, make_world
 from training.qin import QINSizes
 
 LENGTH = 512
@@ -40,8 +40,7 @@ def graphs_alone(bundle: Path, lists: int) -> float:
     """Candidates per second of this process."""
     model = FoldedModel(Bundle.open(bundle))
     random = np.random.default_rng(0)
-    rows = np.zeros(ITEMS, model.schema.item_dtype)
-    items = model.items(rows)
+    items = model.items(make_rows(model.schema, ITEMS, random))
     chunk = Cut().chunk
     spans = [(start, start + chunk) for start in range(0, LENGTH, chunk)]
     began = 0.0
