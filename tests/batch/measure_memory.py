@@ -107,6 +107,7 @@ def main(
         print(orjson.dumps(found).decode())
     for each in [] if as_json else found:
         print(f"{each['rows']:>12,} rows: {each['peak_mb']:,.0f} MB, {each['seconds']:,.0f} s")
+    raise typer.Exit(not all(each["met"] for each in found))
 
 
 if __name__ == "__main__":

@@ -129,6 +129,10 @@ def main(
             found |= {"ray_per_second": round(on_ray), "ray_to_local": round(on_ray / local, 3)}
     found["bars"] = BARS
     print(orjson.dumps(found).decode() if as_json else found)
+    kept = found["of_graphs"] >= BARS["of_graphs"]
+    kept &= found["random_to_ordered"] <= BARS["random_to_ordered"]
+    kept &= found.get("ray_to_local", 1.0) >= BARS["ray_to_local"]
+    raise typer.Exit(not kept)
 
 
 if __name__ == "__main__":
