@@ -31,7 +31,8 @@ from service.state import ServiceState
 
 EVENTS = "/v1/events"
 JSON = "application/json"
-EVENT_S = 10e-6  # of another thread, that of the embedded store, to store a click
+# Time of other threads, with the embedded store: to store a click; to store and derive an item.
+EVENT_S, ITEM_S = 10e-6, 0.3e-3
 Responses = dict[int | str, dict[str, Any]]
 REFUSALS: Responses = {status: problem() for status in (400, 413, 415, 422, 429, 500, 503)}
 UNKNOWN: Responses = {404: problem()}
@@ -106,8 +107,7 @@ def _add_events(
             ctx = context_of(request.scope)
             body = await read_charged(request, limit)
             outcome = await events.take(body, turn_of(ctx))
-            if ctx.charge is not None:
-                ctx.charge.spent(outcome.applied * EVENT_S)
+            _stored(ctx, outcome.applied * EVENT_S)
             entry.update(applied=outcome.applied, rejected=len(outcome.rejected))
             status = outcome.status()
         return Response(outcome.json(ctx.request_id), status, media_type=JSON)
@@ -207,6 +207,7 @@ def _add_records(
         with writing(request, "put") as one:
             ctx = context_of(request.scope)
             written = await records.put(one, await values(request), ctx)
+            _stored(ctx)
         return _written(written)
 
     @app.patch(
@@ -221,6 +222,7 @@ def _add_records(
         with writing(request, "patch") as one:
             ctx = context_of(request.scope)
             written = await records.patch(one, await values(request), ctx)
+            _stored(ctx)
         return _written(written)
 
     @app.delete(
@@ -234,6 +236,7 @@ def _add_records(
     async def delete(request: Request) -> Response:
         with writing(request, "delete") as one:
             await records.delete(one)
+            _stored(context_of(request.scope))
         return Response(status_code=204)
 
 
@@ -308,6 +311,12 @@ async def read_charged(request: Request, limit: int) -> bytes:
     if ctx.charge is not None:
         await ctx.charge.enter(len(body))
     return body
+
+
+def _stored(ctx: RequestContext, seconds: float = ITEM_S) -> None:
+    """Charge the time of other threads for a write."""
+    if ctx.charge is not None:
+        ctx.charge.spent(seconds)
 
 
 def turn_of(ctx: RequestContext) -> Turn:

@@ -72,24 +72,32 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {f"p{q}_ms": round(1e3 * float(np.percentile(seconds, q)), 2) for q in (50, 99)}
 
 
-def write(url: str, first: int, stop: threading.Event, *, score: bool) -> Writes:
+def connected(url: str) -> list[httpx.Client]:
+    """Make the writers' clients and connect them, which takes as long as many writes."""
+    clients = [httpx.Client(base_url=url, timeout=60, trust_env=False) for _ in range(AT_ONCE)]
+    for client in clients:
+        client.get("/livez")
+    return clients
+
+
+def write(clients: list[httpx.Client], first: int, stop: threading.Event, *, score: bool) -> Writes:
     """Put new items with a text, WRITES a second in all, until ``stop``; ``score`` each."""
     found, lock, began = Writes(), threading.Lock(), time.perf_counter()
 
     def work(writer: int) -> None:
         random = np.random.default_rng(first + writer)
-        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-            for number in range(writer, 10**6, AT_ONCE):
-                due = began + number / WRITES
-                if stop.wait(max(0.0, due - time.perf_counter())):
-                    return
-                item, values = first + number, {**REST, "text": {"de": title(random)}}
-                put, scored = client.put(f"/v1/items/{item}", json=values), None
-                if score and put.status_code == 200:
-                    body = {"user_id": 1, "candidates": [item]}
-                    scored = client.post("/v1/score", json=body)
-                with lock:
-                    found.count(put, scored, time.perf_counter() - due)
+        client = clients[writer]
+        for number in range(writer, 10**6, AT_ONCE):
+            due = began + number / WRITES
+            if stop.wait(max(0.0, due - time.perf_counter())):
+                return
+            item, values = first + number, {**REST, "text": {"de": title(random)}}
+            put, scored = client.put(f"/v1/items/{item}", json=values), None
+            if score and put.status_code == 200:
+                body = {"user_id": 1, "candidates": [item]}
+                scored = client.post("/v1/score", json=body)
+            with lock:
+                found.count(put, scored, time.perf_counter() - due)
 
     threads = [threading.Thread(target=work, args=(writer,)) for writer in range(AT_ONCE)]
     for thread in threads:
@@ -128,8 +136,9 @@ def main() -> None:
         stop.set()
 
     threading.Thread(target=wait, daemon=True).start()
+    clients = connected(f"http://127.0.0.1:{port}")
     print(flush=True)
-    found = write(f"http://127.0.0.1:{port}", int(first), stop, score="--score" in more)
+    found = write(clients, int(first), stop, score="--score" in more)
     print(orjson.dumps(found).decode(), flush=True)
 
 
