@@ -144,6 +144,15 @@ class Outcome:
             self.said.append(what)
 
 
+def answer_of(client: httpx.Client, path: str, body: dict[str, Any]) -> Any:
+    """Ask until the worker that answers has loaded what ``body`` names."""
+    until = time.monotonic() + PATIENT_S
+    while (answer := client.post(path, json=body)).status_code == 404:
+        assert time.monotonic() < until, answer.text
+        time.sleep(0.1)
+    return answer.raise_for_status().json()
+
+
 class Answers:
     """What each version answers, known before the load begins."""
 
@@ -154,7 +163,7 @@ class Answers:
         with service.client() as client:
             for encoder in VERSIONS.values():
                 body = {"input": self.texts, "model": encoder}
-                self.vectors[encoder] = client.post("/v1/embeddings", json=body).json()["data"]
+                self.vectors[encoder] = answer_of(client, "/v1/embeddings", body)["data"]
         with serving(swap.crossed, swap.world.store, **swap.variables()) as other:
             self.crossed = self._scores(other)
         for version, found in self.scores.items():
@@ -169,8 +178,8 @@ class Answers:
             for version in VERSIONS:
                 tell(service, f"{version}/load").raise_for_status()
                 asked = [{**body, "model_version": version} for body in self.bodies]
-                found = [client.post("/v1/score", json=body) for body in asked]
-                scores[version] = [each.raise_for_status().json()["scores"] for each in found]
+                found = [answer_of(client, "/v1/score", body) for body in asked]
+                scores[version] = [each["scores"] for each in found]
         return scores
 
     def check(self, number: int, answer: httpx.Response, outcome: Outcome) -> None:

@@ -29,7 +29,7 @@ def early(made: SwapWorld, tmp_path: Path) -> SwapWorld:
     models = Path(shutil.copytree(made.models, tmp_path / "versions"))
     encoders = tmp_path / "encoders"
     shutil.copytree(made.encoders / "words-a", encoders / "words-a")
-    return SwapWorld(made.world, models, encoders)
+    return SwapWorld(made.world, models, made.crossed, encoders)
 
 
 @pytest.fixture
