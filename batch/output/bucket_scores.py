@@ -57,10 +57,10 @@ def write_scores(
 
 
 class BucketScores:
-    """The scores of all buckets, mapped."""
+    """The scores of all buckets."""
 
     def __init__(self, folder: Path, buckets: int) -> None:
-        self._records = [np.load(folder / name_of(b), mmap_mode="r") for b in range(buckets)]
+        self._paths = [folder / name_of(bucket) for bucket in range(buckets)]
         self._faults: dict[int, str] = {}
         for bucket in range(buckets):
             self._faults.update(orjson.loads((folder / faults_of(bucket)).read_bytes()))
@@ -72,7 +72,9 @@ class BucketScores:
     def rows(self, start: int, end: int) -> list[NDArray[np.void]]:
         """Records of the rows [start, end), in parts."""
         found = []
-        for records in self._records:
+        for path in self._paths:
+            # Mapped for this part alone: pages of a kept mapping would count as resident.
+            records = np.load(path, mmap_mode="r")
             low, high = np.searchsorted(records["row"], [start, end])
             if low < high:
                 found.append(np.array(records[low:high]))
