@@ -128,26 +128,26 @@ def of_others(answer: dict[str, Any]) -> list[float | None]:
     return [score for item, score in both if item != HUGE]
 
 
-@pytest.mark.parametrize("of", MAGNITUDES)
-async def test_a_huge_item_costs_no_neighbour(asking: Asking, wide_world: World, of: float) -> None:
+async def test_a_huge_item_costs_no_neighbour(asking: Asking, wide_world: World) -> None:
     """The others' scores are, to the bit, those of the request without it."""
     one, two, three, four = wide_world.ids[:4].tolist()
-    await asking.put(of)
-    without = (await asking.score([one, two], [three, four]))["scores"]
-    among = await asking.score([one, HUGE, two], [three, four])
-    past = await asking.score([one, two], [three, HUGE, four])
-    both = await asking.score([one, HUGE, two], [three, HUGE, four])
-    if asking.is_exact or not readable(among):
-        assert of_others(among) == without
-    else:  # in int8 a list shares a range, as long as its scores are ordinary ones
-        assert of_others(among) == pytest.approx(without, abs=0.1)
-    for answer in (past, both):
-        assert readable(answer) or of_others(answer) == without
-    if of >= ALWAYS:
-        assert not any(map(readable, (among, past, both)))
-        assert (among["degraded"], past["degraded"]) == (["items"], ["history"])
-    if of <= NEVER:
-        assert all(map(readable, (among, past, both)))
+    for of in MAGNITUDES:
+        await asking.put(of)
+        without = (await asking.score([one, two], [three, four]))["scores"]
+        among = await asking.score([one, HUGE, two], [three, four])
+        past = await asking.score([one, two], [three, HUGE, four])
+        both = await asking.score([one, HUGE, two], [three, HUGE, four])
+        if asking.is_exact or not readable(among):
+            assert of_others(among) == without, of
+        else:  # in int8 a list shares a range, as long as its scores are ordinary ones
+            assert of_others(among) == pytest.approx(without, abs=0.1), of
+        for answer in (past, both):
+            assert readable(answer) or of_others(answer) == without, of
+        if of >= ALWAYS:
+            assert not any(map(readable, (among, past, both))), of
+            assert (among["degraded"], past["degraded"]) == (["items"], ["history"]), of
+        if of <= NEVER:
+            assert all(map(readable, (among, past, both))), of
     assert asking.blameless()
 
 
@@ -162,25 +162,25 @@ def underived(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("underived")
-@pytest.mark.parametrize("of", MAGNITUDES)
 async def test_what_meets_a_request_all_the_same_costs_no_neighbour(
-    asking: Asking, wide_world: World, of: float
+    asking: Asking, wide_world: World
 ) -> None:
     """In lists that are cut into chunks too, and behind ``top_k`` and ``explain``."""
     candidates, past = wide_world.ids[:150].tolist(), wide_world.ids[150:155].tolist()
-    await asking.put(of)
     for place in (0, 70, 149):
         candidates[place] = HUGE
     rest = [item for item in candidates if item != HUGE]
-    without = (await asking.score(rest, past))["scores"]
-    for history in (past, [*past[:2], HUGE, *past[2:]]):
-        found = await asking.score(candidates, history)
-        assert None not in of_others(found)
-        if of >= ALWAYS:
-            assert not readable(found)
-            assert of_others(found) == without
-        best = await asking.score(candidates, history, top_k=5, explain=3)
-        assert None not in best["scores"]
+    for of in MAGNITUDES:
+        await asking.put(of)
+        without = (await asking.score(rest, past))["scores"]
+        for history in (past, [*past[:2], HUGE, *past[2:]]):
+            found = await asking.score(candidates, history)
+            assert None not in of_others(found), of
+            if of >= ALWAYS:
+                assert not readable(found), of
+                assert of_others(found) == without, of
+            best = await asking.score(candidates, history, top_k=5, explain=3)
+            assert None not in best["scores"], of
     assert asking.blameless()
 
 
