@@ -52,7 +52,7 @@ def test_a_checkpoint_becomes_a_verified_bundle(trained: Path, tmp_path: Path) -
 
     verified = run("verify", published.path)
     assert verified.returncode == 0, verified.stderr
-    assert "9 files as published" in verified.stdout
+    assert "11 files as published" in verified.stdout
 
     shown = run("info", published.path)
     assert "checkpoint-7 (valid_auc 0.9123)" in shown.stdout
