@@ -105,7 +105,7 @@ def test_an_unknown_version_is_answered_by_what_there_is(swapping: Swapping) -> 
 
 
 def test_nothing_of_what_was_refused_is_left_in_the_private_place(swapping: Swapping) -> None:
-    private = next(Path(swapping.service.private).iterdir())
+    private = next(Path(swapping.service.private).glob("models-*"))
     assert list((private / "incoming").iterdir()) == []
     kept = {folder.name for digest in (private / "copies").iterdir() for folder in digest.iterdir()}
     assert "small-1" in kept

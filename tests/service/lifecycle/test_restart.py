@@ -143,7 +143,7 @@ def test_a_killed_service_leaves_half_copies_that_the_next_removes(
     private = tmp_path / "private"
     with serving(world.models, world.store, QIN_PRIVATE=str(private)):
         pass
-    left = next(private.iterdir()) / "incoming"
+    left = next(private.glob("models-*")) / "incoming"
     host = subprocess.run(["hostname"], capture_output=True, text=True).stdout.strip()
     (left / f"{host}.999999999.abcd" / "small-9").mkdir(parents=True)
     with serving(world.models, world.store, QIN_PRIVATE=str(private)):
