@@ -128,9 +128,6 @@ test: setup lint  ## run lint, then every test
 	@$(py) -c 'import playwright, axe_playwright_python' 2>/dev/null || \
 	  timeout 180 $(VENV)/bin/pip install --disable-pip-version-check --timeout 10 --retries 1 -c constraints.txt -e '.[browser]' || \
 	  echo "the extra browser was not installed: its tests are skipped"
-	@$(py) -c 'import daft, moto, ray' 2>/dev/null || \
-	  timeout 300 $(VENV)/bin/pip install --disable-pip-version-check --timeout 10 --retries 1 -c constraints.txt -e '.[ray,batch-peers]' || \
-	  echo "the extras ray and batch-peers were not installed: their tests are skipped"
 	$(py) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --reruns 2 -r R -m 'not alone'
 	$(py) -m pytest --reruns 2 -r R -m alone $$(grep -rl 'mark\.alone' tests --include='test_*.py')
 

@@ -143,7 +143,7 @@ async def test_two_threads_share_one_long_request() -> None:
 @given(st.integers(1, 20_000), st.integers(1, 16))
 def test_chunks_cover_every_row_once_and_keep_their_size(rows: int, threads: int) -> None:
     engine = Engine.__new__(Engine)
-    engine.threads, engine.chunk, engine._min_chunk = threads, 512, 64
+    engine._cut_as, engine.chunk, engine._min_chunk = threads, 512, 64
     spans = engine.spans(rows)
     assert [row for span in spans for row in range(*span)] == list(range(rows))
     sizes = [end - start for start, end in spans]

@@ -79,7 +79,8 @@ class Swapping:
 def two_versions(folder) -> tuple[World, dict[str, QIN]]:  # type: ignore[no-untyped-def]
     """``small-1``, and ``small-2``, which is newer and answers otherwise."""
     world = make_world(folder)
-    other, _ = random_published(SMALL, SMALL_SIZES, 99, world.models, "small-2")
+    other, bundle = random_published(SMALL, SMALL_SIZES, 99, world.models, "small-2")
+    assert bundle.manifest.created > world.bundle.manifest.created  # both are built but once
     return world, {"small-1": world.network, "small-2": other}
 
 
