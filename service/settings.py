@@ -246,7 +246,8 @@ class Settings(BaseSettings):
     table_folder: Path | None = Field(
         default=None,
         description="Folder of item tables shared by the processes of this machine, best in memory "
-        "(/dev/shm/qin); by default each service has its own.",
+        "(/dev/shm/qin); by default a service of one process has its tables in memory of its own, "
+        "and one of several a folder below QIN_PRIVATE.",
     )
 
     model_policy: str = Field(
@@ -280,6 +281,12 @@ class Settings(BaseSettings):
         default=4096,
         ge=512,
         description="Memory limit of the sandbox, in addition to three times the bundle's size.",
+    )
+    fill_stall_s: float = Field(
+        default=120,
+        gt=0,
+        description="Longest time without progress of the process that fills an item table; then "
+        "it is ended, and the load fails.",
     )
     max_loaded_versions: int = Field(
         default=4, ge=2, le=64, description="Maximum versions in memory."

@@ -7,7 +7,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -98,11 +98,25 @@ def start(
 
     Call it from a thread of normal priority: the GIL is held until the child has called ``exec``.
     """
-    size = sum(record.size for record in bundle.manifest.files.values())
-    memory = limits.memory_bytes + BYTES_PER_BUNDLE_BYTE * size
+    memory = memory_limit(bundle, limits.memory_bytes)
     arguments = (bundle.path, memory, limits.cpu_seconds, niceness, kind.module, *kind.arguments)
-    # No secrets and no settings of ours. ``-S`` with a full PYTHONPATH skips the scan of
-    # site-packages; one thread keeps the reserved address space small.
+    return start_python("service.artifacts.sandbox_child", arguments)
+
+
+def start_python(
+    module: str,
+    arguments: Iterable[object],
+    *,
+    stdin: int = subprocess.DEVNULL,
+    stderr: int = subprocess.PIPE,
+    pass_fds: Collection[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a module of ours in a child process that has no secrets and no settings of ours.
+
+    Call it from a thread of normal priority: see ``start``.
+    """
+    # ``-S`` with a full PYTHONPATH skips the scan of site-packages; one thread keeps the reserved
+    # address space small.
     environment = {
         "PATH": os.defpath,
         "OMP_NUM_THREADS": "1",
@@ -111,12 +125,19 @@ def start(
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return subprocess.Popen(  # noqa: S603 — our own module, no shell
-        [sys.executable, "-S", "-P", "-m", "service.artifacts.sandbox_child", *map(str, arguments)],
+        [sys.executable, "-S", "-P", "-m", module, *map(str, arguments)],
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
+        pass_fds=pass_fds,
     )
+
+
+def memory_limit(bundle: AnyBundle, more: int) -> int:
+    """Bytes that a process which runs a bundle's graphs may take, ``more`` besides its files."""
+    size = sum(record.size for record in bundle.manifest.files.values())
+    return more + BYTES_PER_BUNDLE_BYTE * size
 
 
 def wait_for_verdict(

@@ -17,13 +17,16 @@ from contextlib import suppress
 PR_SET_PDEATHSIG = 1
 
 
-def confine(memory_bytes: int, cpu_seconds: int, niceness: int) -> None:
-    """Limit this process, before the bundle is opened."""
+def confine(
+    memory_bytes: int, cpu_seconds: int | None, niceness: int, memory: int = resource.RLIMIT_AS
+) -> None:
+    """Limit this process, before the bundle is opened. ``memory``: which limit bounds it."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the service
     with suppress(OSError):  # refused: then it runs at the service's own priority
         os.nice(niceness)
-    limit(resource.RLIMIT_AS, memory_bytes)
-    limit(resource.RLIMIT_CPU, cpu_seconds)
+    limit(memory, memory_bytes)
+    if cpu_seconds is not None:
+        limit(resource.RLIMIT_CPU, cpu_seconds)
     limit(resource.RLIMIT_FSIZE, 0)
     limit(resource.RLIMIT_CORE, 0)
 

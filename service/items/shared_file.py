@@ -80,7 +80,19 @@ class TableFile:
             failed.callback(os.close, self._write)
             self._fill = folder.lock_file(path.with_suffix(".fill").name)
             failed.pop_all()
+        self._data = data
         self._end = weakref.finalize(self, folder.release, path.name, data, self._write, self._fill)
+
+    @property
+    def others(self) -> TableFile:
+        """The lock against writers in other processes."""
+        return self
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """The file, first, and what else a process that fills it is to keep open: as long as it
+        runs, also after this one has ended, no other process begins to fill the table."""
+        return self._data, self._fill
 
     @property
     def capacity(self) -> int:

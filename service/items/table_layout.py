@@ -9,6 +9,7 @@ The system provides pages as they are written, so room that is not used costs no
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +111,12 @@ class TableMemory:
     @staticmethod
     def header_of(mapping: mmap.mmap) -> NDArray[np.int64]:
         return np.frombuffer(mapping, np.int64, HEADER_WORDS)
+
+    @classmethod
+    def of_file(cls, descriptor: int, schema: FeatureSchema) -> TableMemory:
+        """The table that was begun in a file."""
+        mapping = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        return cls.within(mapping, schema, int(cls.header_of(mapping)[SLOTS]))
 
     @classmethod
     def within(cls, mapping: mmap.mmap, schema: FeatureSchema, slots: int) -> TableMemory:

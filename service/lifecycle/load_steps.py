@@ -1,6 +1,6 @@
 """Turns a verified bundle into a version that can answer: graphs, table, warm-up, golden answers.
 
-Runs in one low-priority thread. Items are derived in small slices: each holds the GIL.
+Runs in one low-priority thread; the table is filled by a child process (``table_process``).
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 import feature_store
-from feature_store.contract import FOUND, FeatureStore, ItemBatch
-from feature_store.options import StoreOptions
+from feature_store.contract import FeatureStore
+from feature_store.wording import worded
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import NotYet
 from model_export.bundle.modes import Choice
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.size_buckets import LEAST_LIST, buckets
 from model_export.bundle.verify import check_golden
-from service.items.item_tower import derive_into
+from service.items.own_file import OwnFile
 from service.items.shared_file import TableFile, table_path
-from service.items.table import Epoch, ItemTable, TableBusy
+from service.items.table import ItemTable, TableBusy
+from service.items.table_fill import PATIENT, Filled, fill
 from service.lifecycle.catalog import State
 from service.lifecycle.execution import Execution
+from service.lifecycle.table_process import TableNotFilled, TableProcess
 from service.models.loaded_model import LoadedModel
 from service.observability.logs import logger
 from service.settings import Settings
@@ -40,11 +41,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ROOM = 1.25  # table capacity per stored item, for items added later,
 LEAST_ROOM = 16_384  # and at least this many more; memory is taken when a row is written
-LOG_EVERY_S = 2.0
 LOOK_EVERY_S = 0.05  # while another process fills the shared table
-PATIENT = StoreOptions(budget_ms=5_000)  # no request waits for this
-SCANNED = 512  # items read from the store at a time
-SLICE = 64  # items derived and inserted at a time
+FEW = 4096  # items that are derived sooner than a process has started
+SLICE = 64  # of few items, derived and inserted at a time: each holds the GIL
 WARM_ROUNDS = 3
 SHAPES_KEPT = 2048
 SHAPES_TRIED = 12
@@ -65,6 +64,10 @@ class Progress(Protocol):
     def advance(self, count: int) -> None: ...
 
 
+def _call(work: Callable[[], T]) -> T:
+    return work()
+
+
 @dataclass(frozen=True, slots=True)
 class LoadSteps:
     """One load. ``run`` blocks; the store is opened on an event loop of the loading thread."""
@@ -74,16 +77,20 @@ class LoadSteps:
     shapes: list[tuple[int, int]]  # (candidates in a chunk, history items) to warm up with
     progress: Progress
     stop: threading.Event
-    # Called as soon as the table exists, empty or shared: item changes must reach it from then on.
+    # Called when the table is filled: item changes must reach it from then on. Earlier ones are in
+    # the store's change log after the table's cursor.
     has_table: Callable[[LoadedModel], None]
     encoder: TextEncoder | None = None  # that it comes with
     choice: Choice | None = None  # of its mode, with precision=auto
+    niceness: int = 0  # of the process that fills the table
+    at_normal_priority: Callable[[Callable[[], TableProcess]], TableProcess] = _call
 
     def run(self) -> LoadedModel:
         """Raises BundleError, StoreError or Stopped."""
         self.progress.enter(State.LOADING, "opening the graphs")
         model = Execution.of(self.settings).open(self.bundle, self.choice)
-        version = asyncio.run(self._with_table(model))
+        version = LoadedModel(model, asyncio.run(self._table(model)), self.encoder)
+        self.has_table(version)
         self._check_content(version)
         self.progress.enter(State.WARMING, "warming up")
         self._warm(version)
@@ -97,72 +104,84 @@ class LoadSteps:
         )
         return version
 
-    async def _with_table(self, model: FoldedModel) -> LoadedModel:
+    async def _table(self, model: FoldedModel) -> ItemTable:
+        """A table of every stored item, filled by this process's child, or by another process."""
         settings, schema = self.settings, model.schema
         store = await feature_store.connect(settings.store, schema, options=PATIENT)
         try:
             items = await store.count_items()
-            capacity = min(settings.max_table_items, int(items * ROOM) + LEAST_ROOM)
+            file = self._file(min(settings.max_table_items, int(items * ROOM) + LEAST_ROOM))
+            table = ItemTable(schema, file.capacity, file.memory, file.others)
             self.progress.enter(State.LOADING, "filling the item table", items)
-            if settings.table_folder is None:
-                version = LoadedModel(model, ItemTable(schema, capacity), self.encoder)
-                self.has_table(version)
-                await self._fill(version, store)
-                return version
-            path = table_path(settings.table_folder, self.bundle, settings.store)
-            file = TableFile(path, schema, capacity)
-            version = LoadedModel(
-                model, ItemTable(schema, file.capacity, file.memory, file), self.encoder
-            )
-            self.has_table(version)
+            ours = False
             while not file.filled:
                 with file.filling() as ours:
                     if ours:
-                        await self._fill(version, store)
+                        self._log(await self._fill(table, model, store, file, items), table)
                         file.fill_is_done()
-                self._check_stop()
-                await asyncio.sleep(LOOK_EVERY_S)
-            table = version.table
-            if table.cursor is None:
-                self._when_free(table.joined)
-                logger.info("item table shared", model_version=version.name, items=table.count)
-            return version
+                if not ours:
+                    self._advance(0)
+                    await asyncio.sleep(LOOK_EVERY_S)
         finally:
             await store.close()
+        while table.cursor is None:
+            try:
+                table.joined()
+                break
+            except TableBusy:
+                self._advance(0)
+        if not ours:
+            logger.info("item table shared", model_version=self.bundle.version, items=table.count)
+        return table
 
-    async def _fill(self, version: LoadedModel, store: FeatureStore) -> None:
-        """Derive every stored item into the table."""
-        table = version.table
-        self._when_free(table.joined)  # drops what a process that died here had half written
-        if table.cursor is None:
-            table.cursor = (await store.changes(None)).cursor  # changes are followed from here
-        began = logged = perf_counter()
-        unreadable = seen = 0
-        epoch = table.epoch
-        async for batch in store.scan_items(SCANNED):
-            for start in range(0, len(batch.ids), SLICE):
-                part = slice(start, start + SLICE)
-                unreadable += self._when_free(partial(_insert, version, batch, part, epoch))
-                self._check_stop()
-            epoch = table.epoch
-            seen += len(batch.ids)
-            self.progress.advance(len(batch.ids))
-            if perf_counter() - logged > LOG_EVERY_S:
-                logged = perf_counter()
-                logger.info("filling the item table", model_version=version.name, items=seen)
+    def _file(self, capacity: int) -> TableFile | OwnFile:
+        """Begin a table, or join that of other processes. TableNotFilled if there is no room."""
+        settings, schema = self.settings, self.bundle.schema
+        try:
+            if settings.table_folder is None:
+                return OwnFile(schema, capacity)
+            path = table_path(settings.table_folder, self.bundle, settings.store)
+            return TableFile(path, schema, capacity)
+        except OSError as error:
+            raise TableNotFilled(worded(error)) from error
+
+    async def _fill(
+        self,
+        table: ItemTable,
+        model: FoldedModel,
+        store: FeatureStore,
+        file: TableFile | OwnFile,
+        items: int,
+    ) -> Filled:
+        """In a child process, unless that would take longer to start than to fill the table."""
+        if items <= FEW:
+            return await fill(table, model, store, self._advance, SLICE)
+        start = partial(TableProcess.start, self.bundle, file, self.settings, self.niceness)
+        filled = self.at_normal_priority(start).wait(self._advance)
+        table.refused += filled.refused
+        return filled
+
+    def _advance(self, count: int) -> None:
+        if self.stop.is_set():
+            raise Stopped
+        if count:
+            self.progress.advance(count)
+
+    def _log(self, filled: Filled, table: ItemTable) -> None:
         logger.info(
             "item table filled",
-            model_version=version.name,
-            items=table.count,
-            megabytes=round(table.count * table.bytes_per_item / 1e6, 1),
-            seconds=round(perf_counter() - began, 2),
+            model_version=self.bundle.version,
+            items=filled.items,
+            megabytes=round(filled.items * table.bytes_per_item / 1e6, 1),
+            seconds=round(filled.seconds, 2),
         )
-        if unreadable:
-            logger.warning("items with damaged records or numbers too large", items=unreadable)
-        if table.refused:
+        if filled.unreadable:
+            what = "items with damaged records or numbers too large"
+            logger.warning(what, items=filled.unreadable)
+        if filled.refused:
             logger.warning(
                 "item table full: the rest is fetched and derived by each request",
-                refused=table.refused,
+                refused=filled.refused,
                 capacity=table.capacity,
                 remedy="raise QIN_MAX_TABLE_ITEMS",
             )
@@ -185,18 +204,6 @@ class LoadSteps:
             "contents", model_version=version.name, digest=digest, items=items, having=having
         )
 
-    def _when_free(self, change: Callable[[], T]) -> T:
-        """Retry a change of the table until its lock is free."""
-        while True:
-            try:
-                return change()
-            except TableBusy:
-                self._check_stop()
-
-    def _check_stop(self) -> None:
-        if self.stop.is_set():
-            raise Stopped
-
     def _warm(self, version: LoadedModel) -> None:
         """Run the graphs at the shapes of recent requests, on rows of the table; where shapes are
         compiled, at all of them, in each thread's session."""
@@ -218,14 +225,6 @@ class LoadSteps:
             if model.reduced != "fp32":  # top-k uses both
                 model.logits(asked, history, model.reduced, user)
                 model.exact(asked, history, user)
-
-
-def _insert(version: LoadedModel, batch: ItemBatch, part: slice, epoch: Epoch) -> int:
-    """Derive a part of a batch into the table. Returns how many items could not be."""
-    found = np.flatnonzero(batch.status[part] == FOUND) + part.start
-    insert = partial(version.table.insert, epoch=epoch)
-    _, finite = derive_into(insert, version.model, batch.take(found))
-    return len(batch.ids[part]) - int(finite.sum())
 
 
 class RecentShapes:

@@ -213,8 +213,15 @@ class Loader:
             choice = await self._prove(imported, progress)
             shapes = self.shapes.typical(bundle.schema.history_length, settings.chunk_candidates)
             encoder = await self._encoder(found, progress)
+            loop = asyncio.get_running_loop()
+
+            def at_normal_priority(work: Callable[[], T]) -> T:  # likewise
+                return asyncio.run_coroutine_threadsafe(asyncio.to_thread(work), loop).result()
+
             steps = LoadSteps(
-                bundle, settings, shapes, progress, self._stop, has_table, encoder, choice
+                *(bundle, settings, shapes, progress, self._stop, has_table, encoder, choice),
+                niceness=0 if first else LOWEST,
+                at_normal_priority=at_normal_priority,
             )
             version = await self._run(first, steps.run)
             settle()
