@@ -119,7 +119,7 @@ def measured(
             knee = loadtest("search", service.url, *search, *asked)["knee_per_s"]
             rate = knee / 2
         common = [*asked, "--rate", str(rate), "--duration", f"{seconds}s", "--swaps", str(swaps)]
-        common += ["--fresh", "--version", "small-1", "--version", "small-2"]
+        common += ["--fresh", "--version", "small-2", "--version", "small-1"]
         oracle = ["--oracle", str(models), "--store", store]
         for _ in range(runs):
             with stand_in(load_s) as port:
