@@ -111,14 +111,15 @@ class LoadSteps:
         try:
             items = await store.count_items()
             file = self._file(min(settings.max_table_items, int(items * ROOM) + LEAST_ROOM))
-            table = ItemTable(schema, file.capacity, file.memory, file.others)
+            table = ItemTable(schema, file.capacity, file.memory, file.others, file)
             self.progress.enter(State.LOADING, "filling the item table", items)
-            ours = False
+            filled_here = False
             while not file.filled:
                 with file.filling() as ours:
                     if ours:
                         self._log(await self._fill(table, model, store, file, items), table)
                         file.fill_is_done()
+                        filled_here = True
                 if not ours:
                     self._advance(0)
                     await asyncio.sleep(LOOK_EVERY_S)
@@ -130,7 +131,7 @@ class LoadSteps:
                 break
             except TableBusy:
                 self._advance(0)
-        if not ours:
+        if not filled_here:
             logger.info("item table shared", model_version=self.bundle.version, items=table.count)
         return table
 

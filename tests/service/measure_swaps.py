@@ -126,9 +126,7 @@ def measured(
                 admin = f"http://127.0.0.1:{port}"
                 same = loadtest("swap", service.url, *common, "--admin", admin)["swap"]
             admin, pid = f"http://127.0.0.1:{service.admin_port}", str(service.process.pid)
-            result = loadtest(
-                "swap", service.url, *common, *oracle, "--admin", admin, "--pid", pid
-            )
+            result = loadtest("swap", service.url, *common, *oracle, "--admin", admin, "--pid", pid)
             swap = result["swap"]
             load_s = swap["load_ms"]["p50"] / 1e3
             each.append(

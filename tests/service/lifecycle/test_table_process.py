@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import os
 import signal
 import threading
@@ -321,3 +322,23 @@ def test_a_child_cannot_cut_a_table_short() -> None:
             os.ftruncate(descriptor, other)
     with pytest.raises(PermissionError):
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+
+
+async def test_the_file_of_an_unloaded_table_is_closed_and_its_memory_free(
+    published: World,
+) -> None:
+    def uses() -> tuple[int, int]:
+        """Descriptors and mappings of such files in this process."""
+        gc.collect()
+        links = (os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
+        maps = Path("/proc/self/maps").read_text()
+        return sum("memfd:item-table" in link for link in links), maps.count("memfd:item-table")
+
+    async with opened(published, **ALONE) as state:
+        await state.manager.activate("small-2")
+        await state.manager.unload("small-1")
+        before = uses()
+        await state.manager.load("small-1")
+        assert uses() > before
+        await state.manager.unload("small-1")
+        assert uses() == before
