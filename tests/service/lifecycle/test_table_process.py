@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import gc
 import os
+import shutil
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,10 +45,10 @@ class Quiet:
     def advance(self, count: int) -> None: ...
 
 
-def steps(world: World, *, stop: threading.Event | None = None, **changed: Any) -> LoadSteps:
+def steps(world: World, **changed: Any) -> LoadSteps:
     settings = Settings(bundle=world.models, store=world.store, threads=1, **changed)
     bundle = Bundle.open(world.bundle.path)
-    return LoadSteps(bundle, settings, [], Quiet(), stop or threading.Event(), lambda _: None)
+    return LoadSteps(bundle, settings, [], Quiet(), threading.Event(), lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ async def test_a_table_for_which_there_is_no_room_is_not_begun(
             await state.manager.activate("small-1")
         assert "no room for an item table of" in refused.value.detail
         assert "lower QIN_MAX_TABLE_ITEMS" in refused.value.detail
-        usage = memory_budget.disk_usage(folder)._replace(free=table.stat().st_size - 1)
+        usage = shutil.disk_usage(folder)._replace(free=table.stat().st_size - 1)
         with monkeypatch.context() as patch:
             patch.setattr(memory_budget, "disk_usage", lambda _: usage)
             with pytest.raises(ModelRefused) as refused:
