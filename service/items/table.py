@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,13 +50,6 @@ DIGEST = 8  # bytes, of the cursor in the header
 KEEP_WITHIN_S = 0.02  # and one that a request waits for
 
 
-class Held(Protocol):
-    """A table's file, open until this is no longer referred to."""
-
-    @property
-    def descriptors(self) -> tuple[int, ...]: ...
-
-
 class StaleSlots(Exception):
     """Slots were given to other items after they were looked up: look up again."""
 
@@ -71,11 +63,9 @@ class ItemTable:
         capacity: int,
         memory: TableMemory | None = None,
         others: Others | None = None,
-        file: Held | None = None,
     ) -> None:
-        """``others``: the lock against writers in other processes that share ``memory``. ``file``:
-        that ``memory`` is a mapping of."""
-        self.capacity, self.file = capacity, file
+        """``others``: the lock against writers in other processes that share ``memory``."""
+        self.capacity = capacity
         self.memory = memory or TableMemory.anonymous(schema, max(capacity, 1))
         self.columns = self.memory.items
         self.bytes_per_item = bytes_per_item(schema)

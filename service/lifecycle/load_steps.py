@@ -89,7 +89,8 @@ class LoadSteps:
         """Raises BundleError, StoreError or Stopped."""
         self.progress.enter(State.LOADING, "opening the graphs")
         model = Execution.of(self.settings).open(self.bundle, self.choice)
-        version = LoadedModel(model, asyncio.run(self._table(model)), self.encoder)
+        table, file = asyncio.run(self._table(model))
+        version = LoadedModel(model, table, self.encoder, file)
         self.has_table(version)
         self._check_content(version)
         self.progress.enter(State.WARMING, "warming up")
@@ -104,14 +105,14 @@ class LoadSteps:
         )
         return version
 
-    async def _table(self, model: FoldedModel) -> ItemTable:
-        """A table of every stored item, filled by this process's child, or by another process."""
+    async def _table(self, model: FoldedModel) -> tuple[ItemTable, TableFile | OwnFile]:
+        """A table of every stored item, and its file, filled for this process or for another."""
         settings, schema = self.settings, model.schema
         store = await feature_store.connect(settings.store, schema, options=PATIENT)
         try:
             items = await store.count_items()
             file = self._file(min(settings.max_table_items, int(items * ROOM) + LEAST_ROOM))
-            table = ItemTable(schema, file.capacity, file.memory, file.others, file)
+            table = ItemTable(schema, file.capacity, file.memory, file.others)
             self.progress.enter(State.LOADING, "filling the item table", items)
             filled_here = False
             while not file.filled:
@@ -133,7 +134,7 @@ class LoadSteps:
                 self._advance(0)
         if not filled_here:
             logger.info("item table shared", model_version=self.bundle.version, items=table.count)
-        return table
+        return table, file
 
     def _file(self, capacity: int) -> TableFile | OwnFile:
         """Begin a table, or join that of other processes. TableNotFilled if there is no room."""

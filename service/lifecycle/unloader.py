@@ -75,7 +75,7 @@ class Unloader:
         by closing the file last.
         """
         await self._catalog.registry.drained(box[0])
-        model, file = weakref.ref(box[0].model), box[0].table.file
+        model, file = weakref.ref(box[0].model), box[0].file
         held = None if file is None else os.dup(file.descriptors[0])
         del file
         with ExitStack() as at_once:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from feature_store.schema import FeatureSchema
 from model_export.bundle.runtime import FoldedModel
 from service.items.fetcher import ItemFetcher
+from service.items.own_file import OwnFile
+from service.items.shared_file import TableFile
 from service.items.table import ItemTable
 from service.observability.version_stats import VersionStats
 
@@ -23,6 +25,7 @@ class LoadedModel:
     model: FoldedModel
     table: ItemTable
     encoder: TextEncoder | None = None  # in a service with an encoder
+    file: TableFile | OwnFile | None = None  # of the table, open as long as this is referred to
     stats: VersionStats = field(default_factory=VersionStats)
     fetcher: ItemFetcher = field(init=False)
     name: str = field(init=False)
