@@ -15,6 +15,8 @@ from service.observability.audit_trail import AuditTrail
 from service.observability.logs import logger
 from service.settings import Settings, admin_tokens
 
+NOBODY = "nobody"  # in the log
+
 
 class Access:
     """Checks tokens, and refuses requests from pages of other sites."""
@@ -50,10 +52,12 @@ def audited(
 ) -> Iterator[dict[str, object]]:
     """Log a line ``admin`` for the block: caller, outcome and what it puts into the dict.
 
-    With ``trail``, the console shows it, too.
+    With ``trail``, the console shows it, too, unless the caller stays unknown: anyone who reaches
+    the port could push the actions of others out of the list.
     """
     detail: str | None = None
-    began, entry = perf_counter(), {"who": "nobody", "outcome": "failed", **fields}
+    began = perf_counter()
+    entry: dict[str, object] = {"outcome": "failed", **fields}
     try:
         yield entry
         entry["outcome"] = "done"
@@ -63,6 +67,6 @@ def audited(
     finally:
         address = request.client and request.client.host
         ms = round(1e3 * (perf_counter() - began), 1)
-        logger.info("admin", address=address, action=action, ms=ms, **entry)
-        if trail is not None:
+        logger.info("admin", address=address, action=action, ms=ms, **{"who": NOBODY, **entry})
+        if trail is not None and "who" in entry:
             trail.add(address=address, action=action, ms=ms, detail=detail, **entry)

@@ -6,23 +6,27 @@ every request with an Origin and knows no cookies.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
+from time import time
 
 from starlette.requests import Request
 from starlette.types import Scope
 
 from service.access.hosts import HOST, OwnNames, is_local_name, named_hosts
 from service.access.origins import ORIGIN, is_same_origin
+from service.console.ended_sessions import EndedSessions
 from service.console.sessions import COOKIE, Session, Sessions
 from service.context import context_of
-from service.errors import Forbidden, Unauthorised
+from service.errors import Forbidden, NotConfirmed, Unauthorised
+from service.observability.background import failed
 from service.settings import Settings, admin_tokens, host_names, is_loopback
 
 OWN_SITE = frozenset({b"same-origin", b"none"})  # of Sec-Fetch-Site
 LOCAL = "local"
+MOST_COOKIES, LONGEST_COOKIE = 8, 1024  # that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Visitor:
 
     name: str
     csrf: str
-    until: float | None = None  # of the session; None: without one
+    session: Session | None = None
     reads_only: bool = False
 
 
@@ -43,11 +47,11 @@ class Guard:
         key = settings.console_key
         secret = key.get_secret_value().encode() if key else secrets.token_bytes(32)
         self.open = not tokens  # without tokens: read-only, on loopback alone
-        self.sessions = Sessions(secret, tokens, settings.console_session_s)
+        self._sessions = Sessions(secret, tokens, settings.console_session_s)
+        self._ended = EndedSessions(settings.private / "sessions")
         allowed = host_names(settings.allowed_hosts)
         self._names = OwnNames(settings.admin_host, allowed)
         self._looks_at_host = is_loopback(settings.admin_host) or bool(allowed)
-        self._nonce = secrets.token_urlsafe(16)
 
     def check_site(self, request: Request, *, page: bool = False) -> None:
         """Forbidden for a foreign name (DNS rebinding) and for pages of other origins.
@@ -72,11 +76,35 @@ class Guard:
     def visitor(self, request: Request) -> Visitor:
         """Return who asks. Unauthorised without a session."""
         if self.open:
-            return Visitor(LOCAL, self.sessions.csrf(self._nonce), reads_only=True)
+            return Visitor(LOCAL, self._sessions.csrf(LOCAL), reads_only=True)
         session = self._session(request)
         if session is None:
             raise Unauthorised("log in at /console/login")
-        return Visitor(session.name, session.csrf, session.until)
+        return Visitor(session.name, session.csrf, session)
+
+    def log_in(self, request: Request, token: str) -> tuple[str, Session]:
+        """Begin a session; return its cookie, too. Unauthorised for an unknown token."""
+        begun = self._sessions.begin(token, address_of(request), cookie_name(request.scope))
+        if begun is None:
+            raise Unauthorised("no such token")
+        return begun
+
+    async def log_out(self, visitor: Visitor) -> None:
+        """End the session for all workers. NotConfirmed if that cannot be written down."""
+        if visitor.session is None:
+            return
+        try:
+            await asyncio.to_thread(self._ended.add, visitor.session)
+        except OSError as error:
+            failed("console", "cannot write down a log-out")
+            raise NotConfirmed(
+                f"the session goes on: the log-out cannot be kept in QIN_PRIVATE ({error.strerror})"
+            ) from error
+
+    def is_over(self, visitor: Visitor) -> bool:
+        """Whether a session that was read earlier has ended since."""
+        session = visitor.session
+        return session is not None and (session.until <= time() or self._ended.has(session))
 
     def check_csrf(self, visitor: Visitor, csrf: str) -> None:
         """Forbidden without the page's token."""
@@ -90,12 +118,23 @@ class Guard:
             raise Forbidden("read-only without QIN_ADMIN_TOKEN")
 
     def _session(self, request: Request) -> Session | None:
-        header = request.headers.get("cookie", "")
-        try:
-            found = SimpleCookie(header).get(cookie_name(request.scope))
-        except CookieError:
-            return None
-        return self.sessions.read(found.value, address_of(request)) if found else None
+        """Of the first cookie that has one: pages at other ports of this host may set others."""
+        name, address = cookie_name(request.scope), address_of(request)
+        for value in cookies(request, name)[:MOST_COOKIES]:
+            session = self._sessions.read(value, address, name)
+            if session is not None and not self._ended.has(session):
+                return session
+        return None
+
+
+def cookies(request: Request, name: str) -> list[str]:
+    """All values of a cookie, whatever other cookies look like: each service of a host sees those
+    of all."""
+    pairs = ";".join(request.headers.getlist("cookie")).split(";")
+    found = (
+        value for key, _, value in (pair.strip().partition("=") for pair in pairs) if key == name
+    )
+    return [value for value in found if len(value) <= LONGEST_COOKIE]
 
 
 def cookie_name(scope: Scope) -> str:

@@ -6,7 +6,8 @@ One message is made a second, whatever the number of pages, and none while no pa
 from __future__ import annotations
 
 import asyncio
-from time import time
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -24,6 +25,7 @@ HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx passes each event on at once
     (b"x-content-type-options", b"nosniff"),
 ]
+RETRY = b"retry: 1000\n\n"  # milliseconds
 OVER = b"event: over\ndata: the session has ended\n\n"
 
 
@@ -39,9 +41,7 @@ class Live:
         """Make the points of the graphs, and what is marked on their time axis."""
         recent, last = self._state.recent, self._state.recent.last
         whole = figures.summed(figures.parts(recent, last))
-        marks = [
-            {"at": event.at, "what": event.what, "text": event.text} for event in recent.events
-        ]
+        marks = [asdict(mark) for mark in recent.marks.marks]
         target_ms = self._state.settings.target_ms
         return {**figures.series(whole, last, minutes), "marks": marks, "target": target_ms}
 
@@ -69,7 +69,7 @@ class Live:
             "all": figures.whole(each),
             "processes": each,
             "roles": state.manager.catalog.marks(),
-            "marks": len(state.recent.events),
+            "marks": len(state.recent.marks.marks),
             "revision": self._revision(),
             "draining": state.readiness.draining,
         }
@@ -82,9 +82,9 @@ class Live:
         previous = catalog.previous and catalog.previous.version
         return hash((shown, tuple(catalog.marks().values()), previous)) & 0xFFFFFFFF
 
-    def stream(self, until: float | None) -> Stream:
-        """Make the answer to a page; ``until``: when its session ends."""
-        return Stream(self.open, until)
+    def stream(self, is_over: Callable[[], bool]) -> Stream:
+        """Make the answer to a page; ``is_over``: whether its session has ended."""
+        return Stream(self.open, is_over)
 
 
 class View:
@@ -106,8 +106,8 @@ class View:
 class Stream:
     """ASGI application: messages until the page leaves, the session ends or the service stops."""
 
-    def __init__(self, open_views: set[View], until: float | None) -> None:
-        self._open, self._until = open_views, until
+    def __init__(self, open_views: set[View], is_over: Callable[[], bool]) -> None:
+        self._open, self._is_over = open_views, is_over
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         view = View()
@@ -115,12 +115,13 @@ class Stream:
         self._open.add(view)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            await send({"type": "http.response.body", "body": RETRY, "more_body": True})
             while scope["method"] != "HEAD":
                 await view.woken.wait()
                 view.woken.clear()
                 if view.ended:
                     break
-                over = self._until is not None and time() >= self._until
+                over = self._is_over()
                 body = OVER if over else view.message
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 if over:

@@ -11,14 +11,8 @@ from service.access.admin import audited
 from service.console.figures import SMOOTH_S, parts, summed, window
 from service.console.forms import read_form
 from service.console.guard import Guard, Visitor
-from service.console.load_runs import (
-    CONFIRMATION,
-    MOST_CANDIDATES,
-    MOST_RATE,
-    MOST_S,
-    LoadRuns,
-    Plan,
-)
+from service.console.load_folder import CONFIRMATION, MOST_CANDIDATES, MOST_RATE, MOST_S, Plan
+from service.console.load_runs import LoadRuns
 from service.console.pages import HEADERS, Pages
 from service.context import context_of
 from service.errors import InvalidField, ServiceError, UnknownItem
@@ -64,12 +58,12 @@ class LoadPage:
         self._guard.check_command(visitor, form.get("csrf", ""))
         with audited(request, "load test: stop", self._state.trail) as entry:
             entry["who"] = visitor.name
-            self._runs.stop()
+            await asyncio.to_thread(self._runs.folder.stop)
         return RedirectResponse(ROOT, 303, HEADERS)
 
     async def report(self, request: Request, visitor: Visitor) -> Response:
         """Show a report as it was written."""
-        content = await asyncio.to_thread(self._runs.report, request.path_params["name"])
+        content = await asyncio.to_thread(self._runs.folder.report, request.path_params["name"])
         if content is None:
             raise UnknownItem("no such report")
         headers = {**HEADERS, "Content-Security-Policy": REPORT_POLICY}
@@ -78,7 +72,8 @@ class LoadPage:
     async def _page(
         self, visitor: Visitor, form: dict[str, str], fault: ServiceError | None = None
     ) -> Response:
-        recent = self._state.recent
+        recent, folder = self._state.recent, self._runs.folder
+        run = await asyncio.to_thread(folder.latest)
         now = window(summed(parts(recent, recent.last, SMOOTH_S)), SMOOTH_S)
         return self._pages.page(
             "load",
@@ -86,10 +81,10 @@ class LoadPage:
             fault.status if fault else 200,
             fault=fault.detail if fault else None,
             form=form,
-            run=self._runs.latest,
-            running=self._runs.is_running,
+            run=run,
+            running=run is not None and run.ended is None,
             now=now,
-            reports=await asyncio.to_thread(self._runs.reports),
+            reports=await asyncio.to_thread(folder.reports),
             confirmation=CONFIRMATION,
             most={"rate": MOST_RATE, "seconds": MOST_S, "candidates": MOST_CANDIDATES},
             target_ms=self._state.settings.target_ms,

@@ -21,7 +21,7 @@ from service.api.problems import answer_problem, problem_of
 from service.console.assets import FOREVER, Assets
 from service.console.figures import MINUTES
 from service.console.forms import read_form
-from service.console.guard import Guard, Visitor, address_of, cookie_name
+from service.console.guard import Guard, Visitor, cookie_name
 from service.console.live import Live
 from service.console.load_page import LoadPage
 from service.console.pages import HEADERS, Pages
@@ -108,8 +108,7 @@ class Console:
                 self._guard.check_site(request, page=request.method in ("GET", "HEAD"))
                 return await show(request)
             except Unauthorised:
-                query = f"?{request.url.query}" if request.url.query else ""
-                wanted = quote(request.url.path + query) if request.method != "POST" else ROOT
+                wanted = ROOT if request.method == "POST" else quote(_target(request))
                 return RedirectResponse(f"{LOGIN}?next={wanted}", 303, HEADERS)
             except ServiceError as error:
                 context_of(request.scope).problem = error.slug
@@ -160,10 +159,7 @@ class Console:
             return RedirectResponse(ROOT, 303, HEADERS)
         try:
             with audited(request, "login", self._state.trail) as entry:
-                begun = self._guard.sessions.begin(form.get("token", ""), address_of(request))
-                if begun is None:
-                    raise Unauthorised("no such token")
-                cookie, session = begun
+                cookie, session = self._guard.log_in(request, form.get("token", ""))
                 entry["who"] = session.name
         except Unauthorised as error:
             context_of(request.scope).problem = error.slug
@@ -180,8 +176,11 @@ class Console:
         return answer
 
     async def _logout(self, request: Request) -> Response:
-        form = await read_form(request)
-        self._guard.check_csrf(self._guard.visitor(request), form.get("csrf", ""))
+        visitor, form = self._guard.visitor(request), await read_form(request)
+        self._guard.check_csrf(visitor, form.get("csrf", ""))
+        with audited(request, "logout", self._state.trail) as entry:
+            entry["who"] = visitor.name
+            await self._guard.log_out(visitor)
         answer = RedirectResponse(LOGIN, 303, HEADERS)
         answer.delete_cookie(cookie_name(request.scope), path=ROOT, httponly=True)
         return answer
@@ -194,7 +193,7 @@ class Console:
         )
 
     async def _stream(self, request: Request, visitor: Visitor) -> ASGIApp:
-        return self._live.stream(visitor.until)
+        return self._live.stream(lambda: self._guard.is_over(visitor))
 
     async def _series(self, request: Request, visitor: Visitor) -> Response:
         asked = request.query_params.get("minutes", "5")
@@ -204,9 +203,18 @@ class Console:
         return Response(content, headers=HEADERS, media_type="application/json")
 
 
+def _target(request: Request) -> str:
+    """Path and query, as they were asked for."""
+    query = request.scope["query_string"].decode("latin-1")
+    return f"{request.scope['path']}?{query}" if query else str(request.scope["path"])
+
+
 def _own(wanted: str | None) -> str:
     """A page of the console; never one elsewhere."""
-    parts = urlsplit(wanted or "")
+    try:
+        parts = urlsplit(wanted or "")
+    except ValueError:  # half an IPv6 address
+        return ROOT
     own = OWN_PATH.fullmatch(parts.path)
     if not own or parts.scheme or parts.netloc or parts.path == LOGIN:
         return ROOT

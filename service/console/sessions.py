@@ -24,7 +24,9 @@ class Session:
     """One log-in."""
 
     name: str  # of the token
-    until: float  # seconds since the epoch
+    began: float  # seconds since the epoch
+    until: float
+    nonce: str  # tells it from others
     csrf: str  # to be sent with every command
 
 
@@ -36,24 +38,28 @@ class Sessions:
         self._key, self._seconds = key, seconds
         self._tokens = [(name, sha256(token.encode()).digest()) for name, token in named]
 
-    def begin(self, token: str, address: str) -> tuple[str, Session] | None:
-        """Return cookie and session; None if the token is not known. Takes the same time."""
+    def begin(self, token: str, *bound: str) -> tuple[str, Session] | None:
+        """Return cookie and session; None if the token is not known. Takes the same time.
+
+        ``bound``: what the session is bound to, the client's address and the cookie's name.
+        """
         given, found = sha256(token.encode()).digest(), None
         for name, known in self._tokens:
             if hmac.compare_digest(given, known):
                 found = name
         if found is None:
             return None
-        content: list[str | float] = [found, time() + self._seconds, secrets.token_urlsafe(16)]
+        now, nonce = time(), secrets.token_urlsafe(16)
+        content: list[str | float] = [found, now, now + self._seconds, nonce]
         text = urlsafe_b64encode(orjson.dumps(content)).rstrip(b"=").decode()
-        cookie = f"{text}.{self._signature(text, given, address)}"
+        cookie = f"{text}.{self._signature(text, given, bound)}"
         return cookie, self._session(content)
 
-    def read(self, cookie: str, address: str) -> Session | None:
+    def read(self, cookie: str, *bound: str) -> Session | None:
         """Return the session of a cookie; None if it is forged, over or from elsewhere."""
         text, _, signature = cookie.partition(".")
         if not cookie.isascii() or not any(
-            hmac.compare_digest(signature, self._signature(text, token, address))
+            hmac.compare_digest(signature, self._signature(text, token, bound))
             for _, token in self._tokens
         ):
             return None
@@ -66,10 +72,10 @@ class Sessions:
         return hmac.new(self._key, b"csrf\0" + nonce.encode(), sha256).hexdigest()
 
     def _session(self, content: list[str | float]) -> Session:
-        name, until, nonce = content
-        return Session(str(name), float(until), self.csrf(str(nonce)))
+        name, began, until, nonce = content
+        return Session(str(name), float(began), float(until), str(nonce), self.csrf(str(nonce)))
 
-    def _signature(self, text: str, token: bytes, address: str) -> str:
+    def _signature(self, text: str, token: bytes, bound: tuple[str, ...]) -> str:
         """Of each token its own: a cookie of a token that was taken away has none."""
-        signed = b"\0".join((b"session", token, address.encode(), text.encode()))
+        signed = b"\0".join((b"session", token, *(one.encode() for one in bound), text.encode()))
         return hmac.new(self._key, signed, sha256).hexdigest()

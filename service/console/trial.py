@@ -12,6 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from feature_store.errors import StoreError
+from feature_store.schema import FeatureSchema
 from service.api.id_kind import id_kind
 from service.api.inference import infer
 from service.context import RequestContext, fresh_id
@@ -72,6 +73,7 @@ class Answer:
     history: list[dict[str, str | None]]  # newest first
     notes: list[str]
     request: dict[str, Any]  # the body of POST /v1/score
+    schema: FeatureSchema  # of the first version
 
 
 class Trial:
@@ -99,7 +101,8 @@ class Trial:
         if asked.version:
             request["model_version"] = asked.version
         names = [answer["model_version"] for _, answer, _ in found]
-        return Answer(rows, names, shown, notes_of(first), request)
+        schema = self._state.registry.resolve(names[0])[0].schema
+        return Answer(rows, names, shown, notes_of(first), request, schema)
 
     async def _body(self, asked: Asked) -> dict[str, Any]:
         body: dict[str, Any] = {"user_id": asked.user_id}
@@ -114,7 +117,8 @@ class Trial:
 
     async def _random(self, count: str) -> list[str]:
         """Ids of random items in memory."""
-        if not (count.isascii() and count.isdigit() and 1 <= int(count[:6]) <= MOST_CANDIDATES):
+        digits = count.isascii() and count.isdigit() and len(count) <= len(str(MOST_CANDIDATES))
+        if not digits or not 1 <= int(count) <= MOST_CANDIDATES:
             raise InvalidField(f"random: should be 1 to {MOST_CANDIDATES}")
         active = self._state.ready()
         ids = active.table.ids()

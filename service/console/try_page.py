@@ -61,5 +61,7 @@ class TryPage:
             most=MOST_CANDIDATES,
             versions=loaded(state.registry),
             example=f"{{{example}}}",
-            snippets=snippets(state.settings, answer.request, mapped=mapped) if answer else {},
+            snippets=snippets(state.settings, answer.request, answer.schema, mapped=mapped)
+            if answer
+            else {},
         )

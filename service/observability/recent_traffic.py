@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import time
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from service.errors import tree
 from service.observability.background import failed, keep
 from service.observability.metrics import LATENCY, Metrics
+from service.observability.role_marks import RoleMarks
 
 HOUR_S = 3600
 MOST_MISSED_S = 60  # a longer silence of the process stays a gap
@@ -38,15 +38,6 @@ GAUGE = slice(PLACE[GAUGES[0]], None)
 
 Floats = NDArray[np.float32]
 Seconds = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What is marked on the time axis."""
-
-    at: float  # seconds since the epoch
-    what: str  # the role that changed: active, canary or shadow
-    text: str  # what has it since
 
 
 class Ring:
@@ -125,14 +116,14 @@ class RecentTraffic:
     ) -> None:
         """``busy``: engine seconds since the start; ``gauges``: as GAUGES; ``roles``: by role, what
         has it, for the marks; ``folder``: of the service's workers, if there are several."""
-        self._totals, self._busy, self._gauges, self._read_roles = totals, busy, gauges, roles
+        self._totals, self._busy, self._gauges, self._roles = totals, busy, gauges, roles
         self.number = number
         self._files = {} if folder is None else {n: _file(folder, n) for n in range(workers)}
         self.ring = Ring(self._files.get(number))
         self._others: dict[int, Ring] = {}
         self._before, self._written = self._now(), int(time()) - 1
-        self.roles: Mapping[str, str | None] = {}
-        self.events: list[Event] = []
+        shared = None if folder is None else folder / "marks.json"
+        self.marks = RoleMarks(shared, writes=number == 0)
         self.on_second: list[Callable[[int], None]] = []
 
     async def __aenter__(self) -> RecentTraffic:
@@ -174,7 +165,7 @@ class RecentTraffic:
         self._before, self._written = now, second
         for each in range(second - spread + 1, second + 1):
             self.ring.write(each, row)
-        self._mark(time())
+        self.marks.look(self._roles(), time())
         for called in self.on_second:
             called(self.last)
 
@@ -182,17 +173,6 @@ class RecentTraffic:
         now = self._totals.read()
         now[PLACE["busy"]] = self._busy()
         return now
-
-    def _mark(self, at: float) -> None:
-        roles, had = self._read_roles(), self.roles
-        self.roles = roles
-        if not had or had == roles:
-            return
-        for role, has in roles.items():
-            if has != had.get(role):
-                self.events.append(Event(at, role, has or "none"))
-        while self.events and self.events[0].at < at - HOUR_S:
-            del self.events[0]
 
     async def _keep_written(self) -> None:
         while True:

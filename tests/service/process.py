@@ -68,7 +68,8 @@ def start(
     interpreter of its own, not a fork of one that has imported the service; outside pytest all are,
     so that figures are of services as they are run.
     """
-    port, admin_port = free_port(), free_port()
+    port = free_port()
+    admin_port = int(variables.get("QIN_ADMIN_PORT") or free_port())
     private = Path(variables.get("QIN_PRIVATE") or tempfile.mkdtemp(prefix="private-"))
     log = Path(tempfile.mkstemp(prefix="service-", suffix=".log")[1])
     env = {

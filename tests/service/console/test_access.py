@@ -7,6 +7,7 @@ import json
 import httpx
 import pytest
 
+from tests.ports import free_port
 from tests.service.console.conftest import (
     ANN,
     BEN,
@@ -140,6 +141,10 @@ def test_a_command_needs_the_token_of_its_page(ann: httpx.Client) -> None:
         ("/consoles", "/console"),
         ("/console\\evil", "/console"),
         ("", "/console"),
+        ("//[", "/console"),
+        ("http://[::1", "/console"),
+        ("/console?x=\r\nSet-Cookie: a=b", "/console?x=Set-Cookie:%20a=b"),
+        ("/console?x=\u2028é", "/console?x=%E2%80%A8%C3%A9"),
     ],
 )
 def test_after_the_log_in_comes_a_page_of_the_console(
@@ -164,8 +169,80 @@ def test_a_form_that_is_none_is_refused(anonymous: httpx.Client, body: bytes, st
     assert answer.headers["content-type"].startswith("text/html")
 
 
+def test_other_cookies_of_this_host_change_nothing(served: Served, ann: httpx.Client) -> None:
+    """Services of other ports set them, a hostile page under the console's own name, too."""
+    ((name, good),) = ann.cookies.items()
+    for header in (
+        f'theirs={{"a":1}}; {name}={good}',
+        f"{name}=planted; {name}={good}",
+        f"{name}={'x' * 2000}; {name}={good}",
+        f"=; ;;a b c; {name} = ; {name}={good}",
+    ):
+        with served.service.admin() as client:
+            assert client.get("/console", headers={"Cookie": header}).status_code == 200, header
+
+
+def test_cookies_without_end_are_refused_or_passed_over(served: Served) -> None:
+    name = f"qin_console_{served.service.admin_port}"
+    with served.service.admin() as client:
+        many = {"Cookie": "; ".join([f"{name}=a.b"] * 600)}
+        assert client.get("/console", headers=many).status_code == 303
+        huge = {"Cookie": f"{name}={'x' * 20_000}"}
+        assert client.get("/console", headers=huge).status_code == 431
+
+
+def test_a_log_in_takes_over_no_cookie_and_no_other_sessions_token(
+    served: Served, ann: httpx.Client
+) -> None:
+    with browser_of(served) as ben:
+        ben.cookies.update(ann.cookies)  # planted
+        assert log_in(ben, BEN).status_code == 303
+        (cookie,) = set(ben.cookies.values()) - set(ann.cookies.values())
+        ben.cookies.clear()
+        ben.cookies.set(f"qin_console_{served.service.admin_port}", cookie)
+        assert "ben" in ben.get("/console").text
+        assert ben.post("/console/logout", data={"csrf": csrf_of(ann)}).status_code == 403
+        assert ben.get("/console").status_code == 200
+
+
+def test_a_session_that_was_logged_out_is_refused(served: Served, ann: httpx.Client) -> None:
+    cookies = dict(ann.cookies)
+    assert ann.post("/console/logout", data={"csrf": csrf_of(ann)}).status_code == 303
+    for path, status in (("/console", 303), ("/console/series", 401), ("/console/stream", 401)):
+        with browser_of(served) as client:
+            client.cookies.update(cookies)
+            assert client.get(path).status_code == status
+    with served.service.admin() as client:
+        log_in(client)
+        assert "<td>logout</td>" in client.get("/console/versions").text
+
+
+def test_strangers_push_no_action_out_of_the_list(served: Served, ann: httpx.Client) -> None:
+    with served.service.admin("wrong-but-long-enough") as stranger:
+        for _ in range(30):
+            assert log_in(stranger, "wrong-but-long-enough").status_code == 401
+            assert stranger.post("/admin/models/small-1/load").status_code == 401
+    rows = ann.get("/console/versions").text.partition("trail-title")[2]
+    assert "<td>ann</td><td>login</td>" in rows
+    assert "unauthorised" not in rows
+    assert noted(served.service.log).count('"outcome":"unauthorised"') >= 60
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+def test_no_other_method_does_anything(ann: httpx.Client, method: str) -> None:
+    csrf = csrf_of(ann)
+    for path in ("/console/logout", "/console/versions/small-2/unload"):
+        overriding = {"X-HTTP-Method-Override": "POST", "X-Method-Override": "POST"}
+        answer = ann.request(
+            method, path, params={"csrf": csrf, "_method": "POST"}, headers=overriding
+        )
+        assert answer.status_code == (200 if method == "GET" and "unload" in path else 405)
+    assert ann.get("/console").status_code == 200
+
+
 def test_a_session_survives_a_restart_with_the_key_and_ends_with_its_token(world: World) -> None:
-    key = {"QIN_CONSOLE_KEY": "kept-over-restarts-of-this", **QUIET}
+    port = {"QIN_ADMIN_PORT": str(free_port())}
+    key = {"QIN_CONSOLE_KEY": "kept-over-restarts-of-this", **port, **QUIET}
     cookie, statuses = "", list[int]()
     for tokens in (TOKENS, TOKENS, f"ben:{BEN}"):
         with (

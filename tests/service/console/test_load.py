@@ -65,6 +65,21 @@ def test_it_is_off_by_default(ann: httpx.Client) -> None:
     assert ">Load</a>" not in ann.get("/console").text
 
 
+def test_where_the_console_reads_only_none_is_started(world: World) -> None:
+    with (
+        serving(world.models, world.store, QIN_CONSOLE_LOADTEST="on", **QUIET) as service,
+        browser_of(served := Served(service, world)) as client,
+    ):
+        page = client.get("/console/load").text
+        assert "<form" not in page
+        csrf = csrf_of(client, "/console/try")
+        for path in ("/console/load", "/console/load/stop"):
+            refused = client.post(path, data={"csrf": csrf, **SMALL, **TYPED})
+            assert refused.status_code == 403
+            assert "read-only" in refused.text
+        assert not children(served)
+
+
 def test_a_run_is_watched_and_its_report_opened(loading: Served, person: httpx.Client) -> None:
     assert start(person).status_code == 303
     assert "running" in person.get("/console/load").text

@@ -54,9 +54,13 @@ def test_it_ends_with_its_token_and_not_with_another(sessions: Sessions) -> None
     assert Sessions(KEY, changed, 60).read(cookie, ADDRESS) is None
 
 
-def test_it_is_bound_to_the_address(sessions: Sessions) -> None:
-    cookie, _ = begun(sessions)
-    assert sessions.read(cookie, "192.0.2.7") is None
+def test_it_is_bound_to_the_address_and_the_cookies_name(sessions: Sessions) -> None:
+    found = sessions.begin(TOKENS[0][1], ADDRESS, "qin_console_8001")
+    assert found is not None
+    cookie, session = found
+    assert sessions.read(cookie, ADDRESS, "qin_console_8001") == session
+    assert sessions.read(cookie, "192.0.2.7", "qin_console_8001") is None
+    assert sessions.read(cookie, ADDRESS, "qin_console_9001") is None  # another service's
 
 
 def test_it_ends_with_its_time(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from service.console.figures import MINUTES, POINTS
-from service.console.live import OVER, Stream, View
+from service.console.live import OVER, RETRY, Stream, View
 from service.context import CONTEXT, RequestContext
 from tests.service.console.conftest import QUIET, Served, browser_of
 from tests.service.process import serving
@@ -121,50 +121,25 @@ def test_a_drain_ends_it_at_once_and_nothing_else_waits(world: World, notice_s: 
         assert "aborted" not in service.log.read_text()
 
 
-@pytest.mark.parametrize(("left_s", "whole"), [(60, False), (-1, True)])
-async def test_it_ends_with_the_session(left_s: float, whole: bool) -> None:
+@pytest.mark.parametrize("over", [False, True])
+async def test_it_ends_with_the_session(over: bool) -> None:
     sent, views = list[dict[str, Any]](), set[View]()
 
     async def send(message: Any) -> None:
         sent.append(message)
-        if message.get("body"):
+        if message.get("body", RETRY) != RETRY:
             for view in views:
                 view.end()
 
     scope = {"method": "GET", CONTEXT: RequestContext("id", {})}
-    answer = asyncio.ensure_future(Stream(views, time.time() + left_s)(scope, None, send))  # type: ignore[arg-type]
+    answer = asyncio.ensure_future(Stream(views, lambda: over)(scope, None, send))  # type: ignore[arg-type]
     await asyncio.sleep(0)
     for view in views:
         view.tell(b"data: {}\n\n")
     await answer
     bodies = [message["body"] for message in sent if "body" in message]
-    assert bodies == ([OVER] if whole else [b"data: {}\n\n"]) + [b""]
+    assert bodies == [RETRY] + ([OVER] if over else [b"data: {}\n\n"]) + [b""]
     assert not views
-
-
-def test_workers_are_shown_each_and_together(world: World) -> None:
-    two = {"QIN_WORKERS": "2", "QIN_THREADS": "1", **QUIET}
-    with (
-        serving(world.models, world.store, **two) as service,
-        browser_of(Served(service, world)) as client,
-        watching(client) as frames,
-    ):
-        item = int(world.ids[0])
-        deadline, asked = time.monotonic() + FAR_S, 0
-        frame = next(frames)
-        while time.monotonic() < deadline:
-            for _ in range(4):  # a connection each: they go to both
-                body = {"user_id": 1, "candidates": [item]}
-                url = f"{service.url}/v1/score"
-                asked += httpx.post(url, json=body, trust_env=False).is_success
-            frame = next(frames)
-            rates = [one["rate"] for one in frame["processes"]]
-            if len(rates) == 2 and min(rates) > 0:
-                break
-        assert sorted(one["number"] for one in frame["processes"]) == [0, 1]
-        assert min(rates) > 0
-        assert frame["windows"]["1"]["rate"] > 0
-        assert asked
 
 
 def test_the_series_have_a_point_for_each_step(ann: httpx.Client) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import html
+import io
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from copy import copy
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -28,12 +28,13 @@ from tests.service.console.conftest import (
     csrf_of,
     log_in,
 )
-from tests.service.mapped_world import make_mapped, text_of
+from tests.service.mapped_world import MappedWorld, text_of
 from tests.service.process import serving
-from tests.service.world import World
+from tests.service.user_world import make_mapped_users, make_user_world
 
 HOSTILE = '<script>alert("item")</script>'
 LARGEST = 2**63 - 1
+API_KEY = "a-key-of-the-shop-1"
 
 
 def tried(client: httpx.Client, **form: object) -> httpx.Response:
@@ -47,7 +48,7 @@ def shown(page: str) -> list[tuple[str, list[str]]]:
     return [
         (
             re.findall(r'class="code">([^<]*)<', row)[0],
-            re.findall(r'class="value">([^<]*)<', row.partition("<details")[0]),
+            re.findall(r'class="value"[^>]*>([^<]*)<', row.partition("<details")[0]),
         )
         for row in rows
     ]
@@ -117,6 +118,8 @@ def test_what_is_not_ordinary_is_marked(served: Served, ann: httpx.Client) -> No
         ({"user_id": "1", "candidates": " ".join(["1"] * 201)}, "at most 200"),
         ({"user_id": "1", "random": "0"}, "random"),
         ({"user_id": "1", "random": "1e9"}, "random"),
+        ({"user_id": "1", "random": "0000011"}, "random"),
+        ({"user_id": "1", "random": "000001" + "0" * 5000}, "random"),
         ({"user_id": "1", "candidates": "1", "history": "y"}, "history"),
         ({"user_id": "1", "candidates": "1", "features": "["}, "features"),
         ({"user_id": "1", "candidates": "1", "features": "[]"}, "features"),
@@ -147,31 +150,50 @@ def test_it_needs_the_pages_token_and_works_where_it_reads_only(
         assert found.status_code == 200
 
 
+def printed(code: str) -> list[float]:
+    """What a snippet prints."""
+    output = io.StringIO()
+    with redirect_stdout(output):
+        exec(compile(code, "snippet", "exec"), {})
+    found: list[float] = json.loads(output.getvalue())
+    return found
+
+
+def by_programs(page: str) -> list[list[float]]:
+    """Scores by curl, Python and tritonclient, as float32."""
+    curl = subprocess.run(["sh", "-c", snippet(page, 1)], capture_output=True, text=True)
+    found = json.loads(curl.stdout)["scores"], printed(snippet(page, 2)), printed(snippet(page, 3))
+    return [np.array(scores, np.float32).tolist() for scores in found]
+
+
+def exact(page: str) -> dict[str, float]:
+    """Scores as the page has them, to the last digit, by item."""
+    rows = [row.partition("<details")[0] for row in re.split(r'<tr><th scope="row">', page)[1:]]
+    pairs = [re.findall(r'class="code">([^<]*)<|class="value" title="([^"]*)"', r) for r in rows]
+    return {html.unescape(item): float(np.float32(score)) for (item, _), (_, score) in pairs}
+
+
 def test_the_same_by_curl_python_and_tritonclient(served: Served, ann: httpx.Client) -> None:
     ids = served.world.ids[:4].tolist()
-    page = tried(ann, user_id=3, candidates=" ".join(map(str, ids)), version="small-2").text
-    scores = {int(item): float(values[0]) for item, values in shown(page)}
-    curl = subprocess.run(["sh", "-c", snippet(page, 1)], capture_output=True, text=True)
-    answer = json.loads(curl.stdout)
-    assert answer["item_ids"] == ids
-    assert answer["scores"] == [pytest.approx(scores[item], abs=1e-5) for item in ids]
-    python = subprocess.run(
-        [sys.executable, "-c", snippet(page, 2)], capture_output=True, text=True, timeout=60
-    )
-    assert json.loads(python.stdout) == pytest.approx(answer["scores"]), python.stderr
-    done = subprocess.run(
-        [sys.executable, "-c", snippet(page, 3)], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == pytest.approx(answer["scores"])
+    asked = {"user_id": 3, "candidates": " ".join(map(str, ids)), "version": "small-2"}
+    pages = [tried(ann, **asked).text]
+    for history in (" ".join(map(str, served.world.ids[20:25].tolist())), "[]"):
+        pages.append(tried(ann, **asked, history=history).text)
+    found = []
+    for page in pages:
+        scores = exact(page)
+        found.append([scores[str(item)] for item in ids])
+        assert by_programs(page) == [found[-1]] * 3
+    assert len(set(map(tuple, found))) == 3
 
 
-@pytest.fixture
-def described(tmp_path: Path, world: World) -> Iterator[Served]:
-    """A service whose store has texts of an item, and ids that are texts."""
-    kept = replace(world, network=copy(world.network))
-    kept.network.schema = world.schema.model_copy(update={"descriptions": True})
-    mapped = make_mapped(kept, tmp_path)
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, MappedWorld]]:
+    """A service whose store has texts of an item, ids that are texts, and request features."""
+    users = make_user_world(tmp_path_factory.mktemp("described"))
+    kept = replace(users.world, network=copy(users.world.network))
+    kept.network.schema = users.world.schema.model_copy(update={"descriptions": True})
+    mapped = make_mapped_users(replace(users, world=kept), tmp_path_factory.mktemp("mapped"))
 
     async def describe() -> None:
         store = await connect(mapped.store, kept.schema)
@@ -179,15 +201,42 @@ def described(tmp_path: Path, world: World) -> Iterator[Served]:
         await store.close()
 
     asyncio.run(describe())
-    with serving(mapped.models, mapped.store, QIN_ADMIN_TOKEN=TOKENS, **QUIET) as service:
-        yield Served(service, world)
+    keys = {"QIN_ADMIN_TOKEN": TOKENS, "QIN_API_KEYS": f"shop:{API_KEY}"}
+    with serving(mapped.models, mapped.store, **keys, **QUIET) as service:
+        yield Served(service, users.world), mapped
 
 
-def test_texts_of_items_and_ids_that_are_texts_are_shown_as_text(described: Served) -> None:
-    mapped_item = text_of(int(described.world.ids[0]))
-    other = text_of(int(described.world.ids[1]))
+def test_features_history_and_key_are_in_every_program(
+    described: tuple[Served, MappedWorld], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, mapped = described
+    monkeypatch.setenv("QIN_API_KEY", API_KEY)
+    items, past = mapped.items[:5], mapped.items[40:46]
+    found = set()
+    with browser_of(served) as client:
+        log_in(client)
+        for features in ({}, {"device": 3, "hour": 12}, {"device": None, "hour": 0.1}):
+            page = tried(
+                client,
+                user_id=text_of(7),
+                candidates=json.dumps(items),
+                history=json.dumps(past),
+                features=json.dumps(features),
+            ).text
+            scores = exact(page)
+            expected = [scores[item] for item in items]
+            assert by_programs(page) == [expected] * 3
+            found.add(tuple(expected))
+    assert len(found) == 3
+
+
+def test_texts_of_items_and_ids_that_are_texts_are_shown_as_text(
+    described: tuple[Served, MappedWorld],
+) -> None:
+    served, mapped = described
+    mapped_item, other = mapped.items[:2]
     user = text_of(7)
-    with browser_of(described) as client:
+    with browser_of(served) as client:
         log_in(client)
         page = tried(client, user_id=user, candidates=json.dumps([mapped_item, other])).text
         assert HOSTILE not in page

@@ -122,7 +122,7 @@ def test_a_change_of_roles_is_marked_and_no_more_than_a_change() -> None:
     kept.write(SECOND + 2)
     roles |= {"active": "b", "canary": None}
     kept.write(SECOND + 3)
-    marks = [(event.what, event.text) for event in kept.events]
+    marks = [(event.what, event.text) for event in kept.marks.marks]
     assert marks == [("canary", "b 10%"), ("active", "b"), ("canary", "none")]
 
 
