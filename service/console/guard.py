@@ -130,11 +130,9 @@ class Guard:
 def cookies(request: Request, name: str) -> list[str]:
     """All values of a cookie, whatever other cookies look like: each service of a host sees those
     of all."""
-    pairs = ";".join(request.headers.getlist("cookie")).split(";")
-    found = (
-        value for key, _, value in (pair.strip().partition("=") for pair in pairs) if key == name
-    )
-    return [value for value in found if len(value) <= LONGEST_COOKIE]
+    given = ";".join(request.headers.getlist("cookie")).split(";")
+    pairs = [pair.strip().partition("=") for pair in given]
+    return [value for key, _, value in pairs if key == name and len(value) <= LONGEST_COOKIE]
 
 
 def cookie_name(scope: Scope) -> str:

@@ -59,7 +59,7 @@ class RoleMarks:
             self._write()
 
     def _changed(self, roles: Roles, at: float) -> dict[str, str | None]:
-        """Roles that something else has. After a start, one that nothing has yet is none of them."""
+        """Roles that something else has, but for those that nothing has yet after a start."""
         waits = at < self._settled_at or roles[ACTIVE] is None
         return {
             role: has

@@ -134,8 +134,7 @@ def test_a_load_test_is_seen_and_stopped_at_every_worker(each: list[httpx.Client
         assert "by ann" in page
     assert second.post("/console/load", data=form).status_code == 409
     second.post("/console/load/stop", data={"csrf": form["csrf"]})
-    for client in each:
-        until(lambda client=client: "<p>stopped" in client.get("/console/load").text)
+    until(lambda: all("<p>stopped" in one.get("/console/load").text for one in each))
 
 
 def test_marks_are_the_same_everywhere_and_outlive_a_worker(
@@ -159,6 +158,6 @@ def test_marks_are_the_same_everywhere_and_outlive_a_worker(
     os.kill(pid_of(several, 0), signal.SIGKILL)
     until(lambda: ready_lines(several.service) == ready + 1)
     with ExitStack() as stack:
-        for client in connections(several, stack):
-            until(lambda client=client: frame_of(client)["marks"] == len(before))
-            assert marks(client) == before  # nothing was switched
+        both = connections(several, stack)
+        until(lambda: all(frame_of(client)["marks"] == len(before) for client in both))
+        assert marks(both[0]) == marks(both[1]) == before  # nothing was switched

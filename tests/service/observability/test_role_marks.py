@@ -25,11 +25,9 @@ def test_a_successor_goes_on_with_the_marks_and_marks_no_start(tmp_path: Path) -
     for at, roles in enumerate((START, {**START, "active": "a"}, SERVING), 10):
         second.look(roles, at)
     assert shown(second) == before
-    second.look({**SERVING, "active": "b", "canary": None}, 11 + SETTLED_S)
-    assert shown(second)[2:] == [
-        (11 + SETTLED_S, "active", "b"),
-        (11 + SETTLED_S, "canary", "none"),
-    ]
+    later = 11 + SETTLED_S
+    second.look({**SERVING, "active": "b", "canary": None}, later)
+    assert shown(second)[2:] == [(later, "active", "b"), (later, "canary", "none")]
 
 
 def test_what_changed_while_no_process_looked_is_marked(tmp_path: Path) -> None:
