@@ -11,6 +11,7 @@ from service.access.admin import Access, audited
 from service.lifecycle.catalog import ModelEntry
 from service.state import ServiceState
 
+SHARED = ("canary", "shadow")
 Command = Callable[[], Awaitable[ModelEntry]]
 
 
@@ -42,6 +43,9 @@ class AdminCommands:
             found = await command()
             await self._state.fleet.publish()
             entry["model_version"] = found.name
+            if action in SHARED:
+                part = manager.catalog.roles()[action]
+                entry["share"] = part["share"] if part and part["version"] == found.name else 0.0
             if found.version is not None and (about := found.version.about_encoder):
                 entry["encoder"] = about["version"]
             return {**manager.catalog.describe(found), **manager.catalog.roles()}

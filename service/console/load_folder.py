@@ -82,6 +82,7 @@ class LoadRun:
     began: float
     ended: float | None = None
     outcome: str | None = None  # how it ended
+    has_report: bool = False
     lines: list[str] = field(default_factory=list)
 
 
@@ -110,28 +111,30 @@ class LoadFolder:
             raise
         return folder, lock
 
-    def latest(self) -> LoadRun | None:
-        """The load test that runs, or the last one."""
+    def latest(self) -> list[LoadRun]:
+        """The load test that runs, or the last one, with its output; and those before it."""
+        found = list[LoadRun]()
         for folder in self._runs():
             begun = _read(folder / PLAN)
             if begun is not None:
-                ended = _read(folder / END) or self._left(folder)
-                plan = Plan(**begun.pop("plan"))
-                return LoadRun(folder.name, plan, **begun, **ended, lines=_lines(folder / OUTPUT))
-        return None
+                end = _read(folder / END) or ({} if found else self._left(folder))
+                plan, report = Plan(**begun.pop("plan")), (folder / REPORT).is_file()
+                lines = [] if found else _lines(folder / OUTPUT)
+                one = LoadRun(folder.name, plan, **begun, **end, has_report=report, lines=lines)
+                found.append(one)
+        return found
 
     def stop(self) -> None:
         """Ask the worker that runs the latest load test to end it."""
         for folder in self._runs()[:1]:
             (folder / STOP).touch(OWN)
 
-    def reports(self) -> list[str]:
-        """List the load tests that have a report, the latest first."""
-        return [folder.name for folder in self._runs() if (folder / REPORT).is_file()]
-
     def report(self, name: str) -> bytes | None:
-        """Read a report, of those listed."""
-        return (self._folder / name / REPORT).read_bytes() if name in self.reports() else None
+        """Read the report of a load test; None without one."""
+        for folder in self._runs():
+            if folder.name == name and (folder / REPORT).is_file():
+                return (folder / REPORT).read_bytes()
+        return None
 
     def _left(self, folder: Path) -> dict[str, Any]:
         """How a load test without an outcome has ended: not, or with the worker that ran it, whose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import time
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -73,7 +74,8 @@ class LoadPage:
         self, visitor: Visitor, form: dict[str, str], fault: ServiceError | None = None
     ) -> Response:
         recent, folder = self._state.recent, self._runs.folder
-        run = await asyncio.to_thread(folder.latest)
+        found = await asyncio.to_thread(folder.latest)
+        run = found[0] if found else None
         now = window(summed(parts(recent, recent.last, SMOOTH_S)), SMOOTH_S)
         return self._pages.page(
             "load",
@@ -84,7 +86,8 @@ class LoadPage:
             run=run,
             running=run is not None and run.ended is None,
             now=now,
-            reports=await asyncio.to_thread(folder.reports),
+            earlier=found[1:],
+            elapsed=0 if run is None else int(time() - run.began),
             confirmation=CONFIRMATION,
             most={"rate": MOST_RATE, "seconds": MOST_S, "candidates": MOST_CANDIDATES},
             target_ms=self._state.settings.target_ms,

@@ -83,10 +83,9 @@ class LoadRuns:
             "--duration": f"{plan.seconds}s",
             "--candidates": str(plan.candidates),
             "--items": f"{folder / 'items.parquet'}:item_id",
+            "--slo": f"p99={settings.target_ms:g}ms",
             "--out": str(folder),
         }
-        if plan.kind == "search":
-            options["--slo"] = f"p99={settings.target_ms:g}ms"
         pairs = [word for pair in options.items() for word in pair]
         own = ["--allow-remote"]  # it is the service's own address
         return [sys.executable, "-m", "loadtest", plan.kind, url, *pairs, *own]
@@ -96,7 +95,7 @@ class LoadRuns:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         keys = api_keys(self._state.settings.api_keys)
         key = {"QIN_API_KEY": keys[0][1]} if keys else {}
-        return {**kept, "NO_COLOR": "1", "COLUMNS": "100", **key}
+        return {**kept, "NO_COLOR": "1", "COLUMNS": "160", **key}
 
     async def _watch(
         self, plan: Plan, folder: Path, lock: int, process: asyncio.subprocess.Process

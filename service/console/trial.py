@@ -89,10 +89,9 @@ class Trial:
     async def answer(self, asked: Asked) -> Answer:
         """Score what was asked for. ServiceError, as ``POST /v1/score`` has."""
         body = await self._body(asked)
-        wanted = [asked.version or None]
-        if asked.other and asked.other != asked.version:
-            wanted.append(asked.other)
-        found = [await self._scored(body, version) for version in wanted]
+        found = [await self._scored(body, asked.version or None)]
+        if asked.other and asked.other != found[0][1]["model_version"]:
+            found.append(await self._scored(body, asked.other))
         texts = await self._texts(found)
         rows = rows_of([answer for _, answer, _ in found], texts)
         _, first, history = found[0]

@@ -17,8 +17,8 @@ from service.console.guard import Guard, Visitor
 from service.console.manifests import Manifests
 from service.console.pages import HEADERS, Pages
 from service.console.shadow_picture import picture
-from service.errors import ServiceError
-from service.lifecycle.catalog import IN_MEMORY, UNDER_WAY, State
+from service.errors import ServiceError, UnknownVersion
+from service.lifecycle.catalog import IN_MEMORY, UNDER_WAY, ModelEntry, State
 from service.observability.background import begin
 from service.state import ServiceState
 
@@ -73,7 +73,7 @@ class VersionPages:
     async def one(self, request: Request, visitor: Visitor) -> Response:
         """Show one version, and what can be done with it."""
         catalog = self._state.manager.catalog
-        entry = await catalog.known(request.path_params["version"])
+        entry = await self._known(request)
         shown, roles = catalog.describe(entry), catalog.roles()
         await self._complete([shown])
         trail = await asyncio.to_thread(self._state.trail.latest, entry.name)
@@ -93,9 +93,8 @@ class VersionPages:
 
     async def confirm(self, request: Request, visitor: Visitor) -> Response:
         """Say what a command will do, before it is given."""
-        state, version = self._state, request.path_params["version"]
+        state, entry = self._state, await self._known(request)
         catalog = state.manager.catalog
-        entry = await catalog.known(version)
         under_way = state.registry.under_way(entry.version) if entry.version else 0
         said = consequence(
             request.path_params["action"],
@@ -119,6 +118,14 @@ class VersionPages:
         task = begin("console", running, expected=(ServiceError,))
         await asyncio.wait({task}, timeout=SOON_S)
         return RedirectResponse(f"{ROOT}/{quote(version)}?after={action}", 303, HEADERS)
+
+    async def _known(self, request: Request) -> ModelEntry:
+        """The version that an address names. UnknownVersion, without the hundreds there are."""
+        name = request.path_params["version"]
+        try:
+            return await self._state.manager.catalog.known(name)
+        except UnknownVersion:
+            raise UnknownVersion(f"there is no version {name!r} in the models folder") from None
 
     async def _complete(self, shown: list[dict[str, Any]]) -> None:
         """Add what the manifests say, and the shares of the roles."""

@@ -12,7 +12,7 @@ import pytest
 
 from tests.service.console.conftest import ANN, Served
 
-DESKTOP, PHONE = (1280, 900), (390, 844)
+DESKTOP, PHONE = (1280, 900), (360, 780)
 SERIOUS = {"serious", "critical"}
 PATIENCE_MS = 30_000
 

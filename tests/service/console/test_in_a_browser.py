@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from feature_store import connect
+from tests.ports import free_port
 from tests.service.access.test_in_a_browser import site
 from tests.service.console.browser import (
     DESKTOP,
@@ -22,8 +31,9 @@ from tests.service.console.browser import (
     overflow_of,
     wait_until,
 )
-from tests.service.console.conftest import ANN, QUIET, Served
+from tests.service.console.conftest import ANN, BEN, QUIET, TOKENS, Served
 from tests.service.console.screenshot import SIZE, take
+from tests.service.mapped_world import MappedWorld, make_mapped
 from tests.service.process import serving
 from tests.service.world import World
 
@@ -53,9 +63,41 @@ async function tried(what, path, options) {
 </script>"""
 
 
+LONGEST = "v" * 64  # of a version
+HOSTILE = {
+    "token": "<script>alert('token')</script>",  # a name
+    "item": "<img src=x onerror=alert('item')>",
+    "reason": "<svg onload=alert('reason')>",
+    "agent": "<script>alert('agent')</script>",
+}
+
+
 @pytest.fixture(scope="module")
-def playwright(world: World) -> Iterator[Any]:
-    """After the world, which is made by ``asyncio.run``."""
+def hostile(world: World, tmp_path_factory: pytest.TempPathFactory) -> MappedWorld:
+    """Hostile texts of an item and in the manifest of a version, and a folder that is none."""
+    folder = tmp_path_factory.mktemp("hostile")
+    network = copy(world.network)
+    network.schema = world.schema.model_copy(update={"descriptions": True})
+    shutil.copytree(world.models, folder / "models")
+    mapped = make_mapped(replace(world, network=network, models=folder / "models"), folder)
+
+    async def describe() -> None:
+        store = await connect(mapped.store, network.schema)
+        await store.put_descriptions({mapped.numbers[mapped.items[0]]: {"en": HOSTILE["item"]}})
+        await store.close()
+
+    asyncio.run(describe())
+    manifest = json.loads((world.models / "small-1" / "manifest.json").read_text())
+    for name in (LONGEST, HOSTILE["reason"].replace("/", "")):
+        shutil.copytree(world.models / "small-1", made := folder / "models" / name)
+        version = {**manifest, "version": HOSTILE["reason"]}
+        (made / "manifest.json").write_text(json.dumps(version))
+    return mapped
+
+
+@pytest.fixture(scope="module")
+def playwright(world: World, hostile: MappedWorld) -> Iterator[Any]:
+    """After the worlds, which are made by ``asyncio.run``."""
     with driver() as playwright:
         yield playwright
 
@@ -142,16 +184,20 @@ def test_a_session_that_ends_leads_to_the_form_and_back(browser: Any, world: Wor
         page.faults.clear()  # a 401 of what was asked meanwhile
 
 
-def test_after_a_restart_the_page_goes_on_by_itself_or_asks_again(
+def test_after_a_restart_the_page_goes_on_by_itself_until_its_token_is_taken_away(
     browser: Any, world: World
 ) -> None:
+    kept = {"QIN_CONSOLE_KEY": "kept-over-restarts", "QIN_ADMIN_PORT": str(free_port()), **QUIET}
     with opened_page(browser) as page:
-        with serving(world.models, world.store, **QUIET) as service:
-            page.goto(f"{Served(service, world).origin}/console")
-            page.get_by_text("read-only").wait_for()
+        with serving(world.models, world.store, QIN_ADMIN_TOKEN=TOKENS, **kept) as service:
+            log_in(page, Served(service, world))
             page.locator(".state.live").wait_for()
         page.get_by_text("no connection; trying again").wait_for()
-        page.faults.clear()
+        with serving(world.models, world.store, QIN_ADMIN_TOKEN=TOKENS, **kept):
+            page.locator(".state.live").wait_for()
+        with serving(world.models, world.store, QIN_ADMIN_TOKEN=f"ben:{BEN}", **kept):
+            page.wait_for_url("**/console/login?next=%2Fconsole")
+        page.faults.clear()  # connections that were refused, and a 401
 
 
 def test_pages_of_other_origins_read_nothing_and_do_nothing(
@@ -192,16 +238,39 @@ def test_a_rebound_name_sees_no_page(playwright: Any, unguarded: Served) -> None
         assert "small-2" not in page.content()
 
 
-def test_a_hostile_name_is_shown_as_text(browser: Any, world: World) -> None:
-    name = "<script>alert(1)</script>"
-    tokens = f"{name}:{ANN}"
+def test_hostile_texts_are_shown_as_text_and_run_nothing(
+    browser: Any, hostile: MappedWorld, world: World
+) -> None:
+    tokens = f"{HOSTILE['token']}:{ANN}"
     with (
-        serving(world.models, world.store, QIN_ADMIN_TOKEN=tokens, **QUIET) as service,
-        opened_page(browser) as page,
+        serving(hostile.models, hostile.store, QIN_ADMIN_TOKEN=tokens, **QUIET) as service,
+        opened_page(browser, PHONE) as page,
+        service.admin(ANN) as api,
     ):
-        log_in(page, Served(service, world))
+        api.headers["User-Agent"] = HOSTILE["agent"]
+        assert api.post(f"/admin/models/{LONGEST}/load").status_code == 422
+        served = Served(service, world)
+        log_in(page, served)
         page.locator(".state.live").wait_for()
-        assert page.locator(".who .name").inner_text() == name
+        assert page.locator(".who .name").inner_text() == HOSTILE["token"]
+        for path in ("/console/versions", f"/console/versions/{LONGEST}"):
+            page.goto(f"{served.origin}{path}")
+            text = page.locator("main").inner_text()
+            assert text.count(HOSTILE["reason"]) >= 2  # in the list and in the actions
+            assert HOSTILE["token"] in text
+            assert overflow_of(page) <= 0
+        page.goto(f"{served.origin}/console/try")
+        page.get_by_label("User").fill(HOSTILE["item"])
+        page.get_by_label("Candidates").fill(json.dumps([HOSTILE["item"], hostile.items[0]]))
+        page.get_by_role("button", name="Score").click()
+        page.locator(".scores").wait_for()
+        text = page.locator("main").inner_text()
+        assert text.count(HOSTILE["item"]) >= 3  # an id that is unknown, a text, a user
+        assert overflow_of(page) <= 0
+        page.goto(f"{served.origin}/console/versions?q={quote(HOSTILE['item'])}")
+        assert HOSTILE["item"] in page.locator("main").inner_text()
+        page.wait_for_timeout(100)
+    assert page.faults == []  # no dialog, nothing that the policy had to stop
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -347,23 +416,26 @@ def test_the_picture_of_the_readme_is_taken(browser: Any, world: World, tmp_path
     assert len(content) > 20_000
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_page_of_load_fits_and_axe_finds_no_serious_fault(
-    browser: Any, world: World, size: tuple[int, int], dark: bool
-) -> None:
+def test_the_page_of_load_fits_and_axe_finds_no_serious_fault(browser: Any, world: World) -> None:
+    """Every look, while a load test runs and afterwards."""
     on = {"QIN_CONSOLE_LOADTEST": "on", "QIN_ADMIN_TOKEN": f"ann:{ANN}", **QUIET}
-    with (
-        serving(world.models, world.store, **on) as service,
-        opened_page(browser, size, dark=dark) as page,
-    ):
-        log_in(page, Served(service, world), path="/console/load")
+    with serving(world.models, world.store, **on) as service, ExitStack() as stack:
+        pages = [
+            stack.enter_context(opened_page(browser, size, dark=dark))
+            for size in (DESKTOP, PHONE)
+            for dark in (False, True)
+        ]
+        for page in pages:
+            log_in(page, Served(service, world), path="/console/load")
         page.get_by_label("Requests/s").fill("20")
-        page.get_by_label("Seconds").fill("2")
+        page.get_by_label("Seconds").fill("6")
         page.get_by_label("to confirm").fill("load this service")
         page.get_by_role("button", name="Start").click()
-        page.get_by_role("button", name="Stop").wait_for()
-        assert faults_of(page) == []
-        page.get_by_role("link", name="report", exact=True).wait_for(timeout=120_000)
-        assert faults_of(page) == []
-        assert overflow_of(page) <= 0
+        for page in pages:  # without a reload
+            page.get_by_role("button", name="Stop").wait_for()
+            assert faults_of(page) == []
+            assert overflow_of(page) <= 0
+        for page in pages:
+            page.get_by_role("link", name="report", exact=True).wait_for(timeout=120_000)
+            assert faults_of(page) == []
+            assert overflow_of(page) <= 0

@@ -25,10 +25,11 @@ from tests.service.world import World
 
 FAR_S = 120.0
 SMALL = {"kind": "run", "rate": "20", "seconds": "2", "candidates": "5"}
+RUNNING = 'role="status">running<'
 TYPED = {"confirmation": "load this service"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def loading(world: World) -> Iterator[Served]:
     on = {"QIN_CONSOLE_LOADTEST": "on", "QIN_ADMIN_TOKEN": TOKENS, **QUIET}
     with serving(world.models, world.store, **on) as service:
@@ -49,7 +50,7 @@ def start(client: httpx.Client, **form: str) -> httpx.Response:
 
 def outcome(client: httpx.Client) -> str:
     deadline = time.monotonic() + FAR_S
-    while "running</p>" in (page := client.get("/console/load").text):
+    while RUNNING in (page := client.get("/console/load").text):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     return page
@@ -82,7 +83,7 @@ def test_where_the_console_reads_only_none_is_started(world: World) -> None:
 
 def test_a_run_is_watched_and_its_report_opened(loading: Served, person: httpx.Client) -> None:
     assert start(person).status_code == 303
-    assert "running" in person.get("/console/load").text
+    assert RUNNING in person.get("/console/load").text
     second = start(person)
     assert second.status_code == 409
     page = outcome(person)
@@ -134,19 +135,6 @@ def test_it_is_stopped_by_a_person(loading: Served, person: httpx.Client) -> Non
     assert not children(loading)
 
 
-def test_a_stop_of_the_service_ends_it(loading: Served, person: httpx.Client) -> None:
-    start(person, seconds="60")
-    deadline = time.monotonic() + FAR_S
-    while not (found := children(loading)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    loading.service.process.send_signal(signal.SIGTERM)
-    assert loading.service.process.wait(30) == 0
-    gone, alive = psutil.wait_procs(found, timeout=10)
-    assert gone
-    assert not alive
-
-
 def test_the_child_gets_none_of_the_services_secrets(loading: Served, person: httpx.Client) -> None:
     start(person, seconds="20")
     deadline = time.monotonic() + FAR_S
@@ -159,3 +147,16 @@ def test_the_child_gets_none_of_the_services_secrets(loading: Served, person: ht
     )
     person.post("/console/load/stop", data={"csrf": csrf_of(person, "/console")})
     outcome(person)
+
+
+def test_a_stop_of_the_service_ends_it(loading: Served, person: httpx.Client) -> None:
+    start(person, seconds="60")
+    deadline = time.monotonic() + FAR_S
+    while not (found := children(loading)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    loading.service.process.send_signal(signal.SIGTERM)
+    assert loading.service.process.wait(30) == 0
+    gone, alive = psutil.wait_procs(found, timeout=10)
+    assert gone
+    assert not alive

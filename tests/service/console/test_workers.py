@@ -24,7 +24,7 @@ from tests.service.console.conftest import (
     csrf_of,
     log_in,
 )
-from tests.service.console.test_load import SMALL, TYPED
+from tests.service.console.test_load import RUNNING, SMALL, TYPED
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.process import serving
 from tests.service.processes.test_workers import ready_lines, workers_of
@@ -130,7 +130,7 @@ def test_a_load_test_is_seen_and_stopped_at_every_worker(each: list[httpx.Client
     assert first.post("/console/load", data=form).status_code == 303
     for client in each:
         page = client.get("/console/load").text
-        assert "running</p>" in page
+        assert RUNNING in page
         assert "by ann" in page
     assert second.post("/console/load", data=form).status_code == 409
     second.post("/console/load/stop", data={"csrf": form["csrf"]})
