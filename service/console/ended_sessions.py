@@ -27,7 +27,7 @@ class EndedSessions:
     """The content of one folder: files without content, of which the time counts."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._all = folder, f"{folder}/{ALL}"
 
     def has(self, session: Session) -> bool:
         """Whether a session was logged out. What cannot be looked up counts as ended."""
@@ -39,7 +39,7 @@ class EndedSessions:
         except OSError:
             return True
         try:
-            return session.began <= os.stat(self._folder / ALL).st_mtime
+            return session.began <= os.stat(self._all).st_mtime
         except FileNotFoundError:
             return False
         except OSError:
@@ -58,16 +58,16 @@ class EndedSessions:
                 else:
                     left.append(entry)
         if len(left) >= MOST:
-            _touch(self._folder / ALL, now)
+            _touch(self._all, now)
             for entry in left:
                 _remove(entry)
         _touch(self._file(session), session.until)
 
-    def _file(self, session: Session) -> Path:
-        return self._folder / sha256(session.nonce.encode()).hexdigest()[:32]
+    def _file(self, session: Session) -> str:
+        return f"{self._folder}/{sha256(session.nonce.encode()).hexdigest()[:32]}"
 
 
-def _touch(file: Path, at: float) -> None:
+def _touch(file: str, at: float) -> None:
     """Set the file's time, rounded up: file systems may keep whole seconds."""
     descriptor = os.open(file, OPEN, OWN)
     try:
