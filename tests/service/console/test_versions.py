@@ -122,7 +122,7 @@ def test_shadow_is_drawn_against_the_answers(two: Served, person: httpx.Client) 
     page = person.get(ONE).text
     assert re.search(r'class="dots" d="M[\d.]+ [\d.]+h0', page)
     assert "Spearman" in page
-    assert "median a request" in page
+    assert "median of the graphs" in page
 
 
 @pytest.mark.parametrize("share", ["", "-1", "101", "nan", "x", "1e999"])
