@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ HEADER_WORDS = (
 )
 CHANGES = 8192  # counters: a change of one item keeps back what is fetched of 1 in 8192 others
 ALIGNMENT = 4096  # bytes, of each array
+UNMAPPED_AT_ONCE = 2 << 20  # bytes: 0.2 ms
+UNMAPPING_PAUSE_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,16 @@ class DerivedItems:
             np.concatenate([p.lacks for p in parts]),
         )
 
+    def first(self, count: int) -> DerivedItems:
+        """Views of the first ``count``."""
+        return DerivedItems(
+            self.vector[:count],
+            self.row[:count],
+            self.context[:count],
+            self.cold[:count],
+            self.lacks[:count],
+        )
+
     def gather(self, positions: Slots) -> DerivedItems:
         return DerivedItems(
             self.vector.take(positions, 0),
@@ -83,6 +96,7 @@ class TableMemory:
     generations: NDArray[np.int64]  # (S,) grows before the slot is overwritten
     referenced: NDArray[np.uint8]  # (S,) looked up since the clock's hand last passed
     items: DerivedItems  # (S,)
+    mapping: mmap.mmap  # that they are in
 
     def begin(self) -> None:
         """An empty table."""
@@ -127,7 +141,15 @@ class TableMemory:
             start += _aligned(count * np.dtype(kind).itemsize)
         header, changes, keys, rows, hints, ids, generations, referenced, *columns = arrays
         items = DerivedItems(*columns)
-        return cls(header, changes, keys, rows, hints, ids, generations, referenced, items)
+        return cls(header, changes, keys, rows, hints, ids, generations, referenced, items, mapping)
+
+    def forget_pages(self) -> None:
+        """Unmap the pages of a table in a file, a few at a time: unmapping a gigabyte at once takes
+        a core for a tenth of a second. Who still reads a row maps its page again."""
+        for start in range(0, len(self.mapping), UNMAPPED_AT_ONCE):
+            part = min(UNMAPPED_AT_ONCE, len(self.mapping) - start)
+            self.mapping.madvise(mmap.MADV_DONTNEED, start, part)
+            time.sleep(UNMAPPING_PAUSE_S)
 
     def index(self) -> HashIndex:
         first, second = self.header[FIRST : SECOND + 1].view(np.uint64).tolist()

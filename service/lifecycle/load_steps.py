@@ -209,8 +209,8 @@ class LoadSteps:
     def _warm(self, version: LoadedModel) -> None:
         """Run the graphs at the shapes of recent requests, on rows of the table; where shapes are
         compiled, at all of them, in each thread's session."""
-        random, model, columns = np.random.default_rng(0), version.model, version.table.columns
-        items = max(1, version.table.count)
+        model, items = version.model, max(1, version.table.count)
+        _ = model.extremes  # or the first request that fetches an item waits for it
         record = np.zeros(1, model.schema.user_dtype)
         shapes, rounds = self.shapes, WARM_ROUNDS
         if model.placement.provider == "openvino":
@@ -219,9 +219,12 @@ class LoadSteps:
             sizes = [rows for rows in buckets(most)[1:] if rows >= min(most, LEAST_LIST)]
             shapes = [(rows, length) for length in lengths for rows in sizes]
             rounds = self.settings.engine_threads
+        # Copied once: a copy holds the GIL, also while the system maps the table's pages.
+        most = max((max(shape) for shape in shapes), default=0)
+        rows = version.table.columns.gather(np.arange(most) % items)
         for candidates, past in (shape for shape in shapes for _ in range(rounds)):
-            history = model.history(columns.gather(random.integers(0, items, past)).vector)
-            asked = columns.gather(random.integers(0, items, candidates))
+            history = model.history(rows.vector[:past])
+            asked = rows.first(candidates)
             user = model.user(record)
             model.rank(asked, history, user)
             if model.reduced != "fp32":  # top-k uses both

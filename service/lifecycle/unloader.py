@@ -77,10 +77,12 @@ class Unloader:
         await self._catalog.registry.drained(box[0])
         model, file = weakref.ref(box[0].model), box[0].file
         held = None if file is None else os.dup(file.descriptors[0])
-        del file
         with ExitStack() as at_once:
             if held is not None:
                 at_once.callback(os.close, held)
+            if file is not None:
+                await asyncio.to_thread(file.memory.forget_pages)
+                del file
             await asyncio.to_thread(box.clear)
             await _freed(name, model)
             at_once.pop_all()

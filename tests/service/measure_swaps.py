@@ -103,7 +103,15 @@ def loadtest(command: str, url: str, *options: str) -> Json:
 
 
 def measured(
-    folder: Path, *, swaps: int, seconds: int, rate: float, slo: str, runs: int, variables: Json
+    folder: Path,
+    *,
+    swaps: int,
+    seconds: int,
+    rate: float,
+    slo: str,
+    runs: int,
+    control: bool,
+    variables: Json,
 ) -> Json:
     models, store = folder / "models", f"lmdb://{folder / 'store'}"
     asked = ["--items", store, "--users", f"1..{USERS - 1}"]
@@ -122,9 +130,11 @@ def measured(
         common += ["--fresh", "--version", "small-2", "--version", "small-1"]
         oracle = ["--oracle", str(models), "--store", store]
         for _ in range(runs):
-            with stand_in(load_s) as port:
-                admin = f"http://127.0.0.1:{port}"
-                same = loadtest("swap", service.url, *common, "--admin", admin)["swap"]
+            same: Json = {}
+            if control:
+                with stand_in(load_s) as port:
+                    admin = f"http://127.0.0.1:{port}"
+                    same = loadtest("swap", service.url, *common, "--admin", admin)["swap"]
             admin, pid = f"http://127.0.0.1:{service.admin_port}", str(service.process.pid)
             result = loadtest("swap", service.url, *common, *oracle, "--admin", admin, "--pid", pid)
             swap = result["swap"]
@@ -137,8 +147,11 @@ def measured(
                     "p99_ratio": swap["p99_ratio"],
                     "p99_around_ms": swap["p99_around_swaps_ms"],
                     "p99_without_ms": swap["p99_without_ms"],
-                    "p99_ratio_of_none": same["p99_ratio"],
-                    "p99_of_none_ms": [same["p99_around_swaps_ms"], same["p99_without_ms"]],
+                    "p99_ratio_of_none": same.get("p99_ratio"),
+                    "p99_of_none_ms": [
+                        same.get("p99_around_swaps_ms"),
+                        same.get("p99_without_ms"),
+                    ],
                     "load_ms": swap["load_ms"],
                     "stall_ms": swap["load_stall_ms"],
                     "first_answer_ms": swap["activation_to_first_answer_ms"],
@@ -156,7 +169,9 @@ def measured(
         "seconds": seconds,
         "swaps_wanted": swaps,
         "p99_ratio": float(np.median([one["p99_ratio"] for one in each])),
-        "p99_ratio_of_none": float(np.median([one["p99_ratio_of_none"] for one in each])),
+        "p99_ratio_of_none": float(np.median([one["p99_ratio_of_none"] for one in each]))
+        if control
+        else None,
         "worst_stall_ms": max(one["stall_ms"]["max"] for one in each),
         "worst_first_answer_ms": max(one["first_answer_ms"]["max"] for one in each),
         "worst_memory_ratio": max(one["memory_ratio"] or 0.0 for one in each),
@@ -209,6 +224,7 @@ def main(
     rate: Annotated[float, typer.Option(help="Requests/s; 0: half the knee, searched.")] = 0.0,
     slo: Annotated[str, typer.Option(help="Of the knee.")] = "p99=25ms",
     runs: Annotated[int, typer.Option(help="With switches; as many without.")] = 5,
+    control: Annotated[bool, typer.Option(help="Whether to measure without switches.")] = True,
     folder: Annotated[Path | None, typer.Option(help="Keeps bundles and store.")] = None,
     setting: Annotated[list[str], typer.Option(help="Of the service: NAME=VALUE.")] = [],  # noqa: B006
     starts_of: Annotated[int, typer.Option("--starts", help="Measure starts, so many.")] = 0,
@@ -231,6 +247,7 @@ def main(
                 rate=rate,
                 slo=slo,
                 runs=runs,
+                control=control,
                 variables=variables,
             )
             met = meets_bars(found)

@@ -8,7 +8,10 @@ import gc
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -18,11 +21,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from feature_store import connect
+from feature_store.options import StoreOptions
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from service.engine.niceness import LOWEST
 from service.errors import ModelRefused
 from service.items.own_file import OwnFile
+from service.items.shared_file import TableFile
 from service.items.table import ItemTable
 from service.lifecycle import load_steps, memory_budget
 from service.lifecycle.load_steps import LoadSteps, Stopped
@@ -30,10 +36,11 @@ from service.lifecycle.table_process import TableProcess
 from service.settings import Settings
 from service.state import ServiceState
 from tests.feature_store.fault_proxy import Fault, FaultProxy
-from tests.feature_store.redis_servers import Server
+from tests.feature_store.redis_servers import Server, standalone
 from tests.full_disk import files_of_at_most
 from tests.service.in_process import ask, opened
 from tests.service.lifecycle.conftest import two_versions
+from tests.service.processes.test_workers import is_alive
 from tests.service.world import SMALL, World, on_another_store
 
 ALONE: dict[str, Any] = {"model_policy": "manual", "fleet": ""}
@@ -246,6 +253,72 @@ async def test_a_store_that_goes_away_meanwhile_fails_the_load(
             while not await serves(state, "small-1"):  # once the breakers have closed
                 with suppress(ModelRefused):
                     await state.manager.activate("small-1")
+
+
+async def test_a_slow_store_delays_the_load_and_no_other_answer(
+    published: World, tmp_path: Path, started: list[Done], in_a_child: Callable[[], None]
+) -> None:
+    loop, slow = asyncio.get_running_loop(), asyncio.Event()
+    with standalone(tmp_path / "redis") as server:
+        proxy = FaultProxy(server.port)
+        await proxy.become(Fault.NONE)
+        here, there = (f"redis://127.0.0.1:{port}" for port in (server.port, proxy.port))
+        options = StoreOptions(budget_ms=5_000, partitions=1)  # few answers
+        store = await connect(here, published.schema, create=True, options=options)
+        await store.put_items(published.ids, published.rows)
+        await store.close()
+
+        def slowed(_: TableProcess) -> None:
+            asyncio.run_coroutine_threadsafe(proxy.become(Fault.SLOW), loop).result()
+            loop.call_soon_threadsafe(slow.set)
+
+        async with serving_small_2(replace(published, store=there), in_a_child) as state:
+            started.append(slowed)
+            load = asyncio.create_task(state.manager.load("small-1"))
+            await slow.wait()
+            assert await serves(state, "small-2")
+            assert not load.done()
+            await proxy.become(Fault.NONE)
+            await load
+            await activated(state)
+        await proxy.become(Fault.REFUSED)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from model_export.bundle.bundle import Bundle
+from service.items.shared_file import TableFile
+from service.lifecycle.table_process import TableProcess
+from service.settings import Settings
+path, store, table = sys.argv[1:]
+bundle = Bundle.open(path)
+file = TableFile(Path(table), bundle.schema, 1000)
+with file.filling():
+    process = TableProcess.start(bundle, file, Settings(bundle=path, store=store), 0)
+    limits = Path(f"/proc/{process.child.pid}/limits")
+    while "Max file size             0 " not in limits.read_text():
+        pass
+    process.child.send_signal(signal.SIGSTOP)
+    print(process.child.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_child_of_a_killed_process_ends_and_another_may_fill_the_table(
+    published: World, tmp_path: Path
+) -> None:
+    """Also a child that was stopped."""
+    table = tmp_path / "a.table"
+    words = [sys.executable, "-c", KILLED, published.bundle.path, published.store, table]
+    child = int(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False).stdout)
+    file, deadline = TableFile(table, SMALL, 1000), time.monotonic() + 30
+    while True:
+        with file.filling() as ours:
+            if ours:
+                break
+        assert time.monotonic() < deadline
+    assert not is_alive(child)
 
 
 def test_processes_that_share_tables_start_one_child(
