@@ -97,6 +97,11 @@ def whole(each: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def rows_of(minutes: int) -> int:
+    """How many seconds the points of so many minutes are made of."""
+    return min(HOUR_S, 60 * minutes + SMOOTH_S)
+
+
 def series(part: Part, last: int, minutes: int) -> dict[str, list[float | None]]:
     """Make the points of the graphs over the last ``minutes``, each list (P,) with P ≤ POINTS.
 

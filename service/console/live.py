@@ -40,7 +40,7 @@ class Live:
     def series(self, minutes: int) -> dict[str, Any]:
         """Make the points of the graphs, and what is marked on their time axis."""
         recent, last = self._state.recent, self._state.recent.last
-        whole = figures.summed(figures.parts(recent, last))
+        whole = figures.summed(figures.parts(recent, last, figures.rows_of(minutes)))
         marks = [asdict(mark) for mark in recent.marks.marks]
         target_ms = self._state.settings.target_ms
         return {**figures.series(whole, last, minutes), "marks": marks, "target": target_ms}

@@ -16,7 +16,7 @@ from service.console.load_folder import CONFIRMATION, MOST_CANDIDATES, MOST_RATE
 from service.console.load_runs import LoadRuns
 from service.console.pages import HEADERS, Pages
 from service.context import context_of
-from service.errors import InvalidField, ServiceError, UnknownItem
+from service.errors import Conflict, InvalidField, ServiceError, UnknownItem
 from service.state import ServiceState
 
 ROOT = "/console/load"
@@ -44,13 +44,13 @@ class LoadPage:
         self._guard.check_command(visitor, form.get("csrf", ""))
         try:
             plan = Plan.of(form)
-        except InvalidField as error:
+            fields = {"rate": plan.rate, "seconds": plan.seconds}
+            with audited(request, f"load test: {plan.kind}", self._state.trail, **fields) as entry:
+                entry["who"] = visitor.name
+                await self._runs.start(plan, visitor.name)
+        except (Conflict, InvalidField) as error:
             context_of(request.scope).problem = error.slug
             return await self._page(visitor, {**START, **form}, error)
-        fields = {"rate": plan.rate, "seconds": plan.seconds}
-        with audited(request, f"load test: {plan.kind}", self._state.trail, **fields) as entry:
-            entry["who"] = visitor.name
-            await self._runs.start(plan, visitor.name)
         return RedirectResponse(ROOT, 303, HEADERS)
 
     async def stop(self, request: Request) -> Response:

@@ -23,7 +23,11 @@ from service.state import ServiceState
 
 MOST_ITEMS = 10_000  # ids that requests draw from
 WATCH_S = 0.25
-OUTCOMES = {0: "done", 1: "done; a target was missed"}  # by exit code
+OUTCOMES = {  # by exit code
+    0: "done: the target is met",
+    1: "done: the target is missed, or not shown to be met",
+    2: "done: the run is invalid",
+}
 
 
 class LoadRuns:

@@ -64,6 +64,7 @@ class Console:
         self._route("/login", self._page(self._login), "POST")
         self._route("/logout", self._page(self._logout), "POST")
         self._route("", self._page(self._seen(self._now)))
+        self._route("/", self._page(self._to_root))
         self._route("/versions", self._page(self._seen(self._versions.every)))
         one = "/versions/{version}"
         self._route(one, self._page(self._seen(self._versions.one)))
@@ -184,6 +185,10 @@ class Console:
         answer = RedirectResponse(LOGIN, 303, HEADERS)
         answer.delete_cookie(cookie_name(request.scope), path=ROOT, httponly=True)
         return answer
+
+    async def _to_root(self, request: Request) -> Response:
+        """A slash at the end is a way to write the address, too."""
+        return RedirectResponse(ROOT, 303, HEADERS)
 
     async def _now(self, request: Request, visitor: Visitor) -> Response:
         frame = self._live.frame() | {"series": self._live.series(5)}

@@ -33,6 +33,7 @@ def test_without_a_session_a_page_leads_to_the_form(anonymous: httpx.Client) -> 
             303,
             "/console/login?next=/console",
         )
+    assert anonymous.get("/console/").headers["location"] == "/console"
     form = anonymous.get("/console/login?next=/console")
     assert 'name="token"' in form.text
     for path in DATA:

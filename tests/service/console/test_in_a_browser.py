@@ -420,6 +420,13 @@ def test_the_page_of_load_fits_and_axe_finds_no_serious_fault(browser: Any, worl
     """While a load test runs and afterwards."""
     on = {"QIN_CONSOLE_LOADTEST": "on", "QIN_ADMIN_TOKEN": f"ann:{ANN}", **QUIET}
     with serving(world.models, world.store, **on) as service, ExitStack() as stack:
+        earlier = service.private / "load" / "20260101T000000-abcdef"
+        earlier.mkdir(0o700, parents=True)
+        plan = {"kind": "search", "rate": 100.0, "seconds": 30, "candidates": 64}
+        begun = {"plan": plan, "who": "a person of a long name", "began": 1.7e9}
+        (earlier / "plan.json").write_text(json.dumps(begun))
+        (earlier / "end.json").write_text(json.dumps({"ended": 1.7e9, "outcome": "done"}))
+        (earlier / "report.html").touch()
         pages = [
             stack.enter_context(opened_page(browser, size, dark=dark))
             for size, dark in ((DESKTOP, False), (PHONE, True))

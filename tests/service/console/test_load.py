@@ -84,8 +84,10 @@ def test_where_the_console_reads_only_none_is_started(world: World) -> None:
 def test_a_run_is_watched_and_its_report_opened(loading: Served, person: httpx.Client) -> None:
     assert start(person).status_code == 303
     assert RUNNING in person.get("/console/load").text
-    second = start(person)
+    second = start(person, candidates="7")
     assert second.status_code == 409
+    assert "is running; stop it first" in second.text
+    assert 'value="7"' in second.text  # nothing is to be typed again
     page = outcome(person)
     assert re.search(r"<p>done", page), page
     found = re.search(r'href="(/console/load/[\w-]+)">report', page)
