@@ -115,7 +115,8 @@ def measured(
 ) -> Json:
     models, store = folder / "models", f"lmdb://{folder / 'store'}"
     asked = ["--items", store, "--users", f"1..{USERS - 1}"]
-    variables = {"QIN_MODEL_POLICY": "manual", "QIN_TARGET_MS": "100", **variables}
+    alone = {"QIN_MODEL_POLICY": "manual", "QIN_FLEET": "alone"}  # begins with the newest
+    variables = {**alone, "QIN_TARGET_MS": "100", **variables}
     each, load_s = [], LOAD_S
     with on_core(CORES[-1]):
         service = start("--bundle", str(models), "--store", store, **variables)
@@ -138,6 +139,8 @@ def measured(
             admin, pid = f"http://127.0.0.1:{service.admin_port}", str(service.process.pid)
             result = loadtest("swap", service.url, *common, *oracle, "--admin", admin, "--pid", pid)
             swap = result["swap"]
+            if not swap["swaps"]:
+                raise SystemExit(f"no switch was made: {swap['refused_activations']}")
             load_s = swap["load_ms"]["p50"] / 1e3
             each.append(
                 {
