@@ -7,6 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import httpx._transports.default as httpx_transports
 import pytest
 import typer.testing
 from hypothesis import settings
@@ -38,6 +39,11 @@ sys.dont_write_bytecode = False
 get_command = getattr(typer.testing, "_get_command", None)  # not part of typer's interface
 if get_command is not None:
     typer.testing._get_command = cache(get_command)  # type: ignore[attr-defined]
+
+# 25 ms a client, for certificates that plain HTTP on the loopback does not look at.
+make_context = getattr(httpx_transports, "create_ssl_context", None)  # not part of httpx's interface
+if make_context is not None:
+    httpx_transports.create_ssl_context = cache(make_context)  # type: ignore[attr-defined]
 
 # A busy machine makes a slow example, not a wrong one.
 settings.register_profile("unhurried", deadline=None)

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from tests.ports import free_port
+from tests.service import verified_copies
 from tests.service.forked import Forked
 
 START_TIMEOUT_S = 120.0
@@ -58,19 +59,31 @@ class Service:
             shutil.rmtree(self.private, ignore_errors=True)
 
 
+def in_pytest() -> bool:
+    return "PYTEST_CURRENT_TEST" in os.environ
+
+
 def start(
-    *options: str, under: Sequence[str] = (), fresh: bool = False, **variables: str
+    *options: str,
+    under: Sequence[str] = (),
+    fresh: bool = False,
+    verified: Path | None = None,
+    **variables: str,
 ) -> Service:
     """``python -m service serve`` with these options; not waited for.
 
     Unless ``QIN_PRIVATE`` is given it has a private folder of its own. ``remove`` removes what is
     left of it. ``under`` is a command that ends by running the one it is given. ``fresh``: an
     interpreter of its own, not a fork of one that has imported the service; outside pytest all are,
-    so that figures are of services as they are run.
+    so that figures are of services as they are run. ``verified``: models of which it finds the
+    copies in its own private folder that an earlier service has verified.
     """
     port = free_port()
     admin_port = int(variables.get("QIN_ADMIN_PORT") or free_port())
     private = Path(variables.get("QIN_PRIVATE") or tempfile.mkdtemp(prefix="private-"))
+    ours = not variables.get("QIN_PRIVATE")
+    if verified is not None and ours:
+        verified_copies.lend(private, verified)
     log = Path(tempfile.mkstemp(prefix="service-", suffix=".log")[1])
     env = {
         **os.environ,
@@ -85,7 +98,7 @@ def start(
         **variables,
     }
     words = ("serve", "--port", str(port), *options)
-    own = fresh or "PYTEST_CURRENT_TEST" not in os.environ
+    own = fresh or not in_pytest()
     process: subprocess.Popen[bytes] | Forked
     with log.open("wb") as output:
         if under or own or not all(name.startswith("QIN_") for name in variables):
@@ -94,7 +107,6 @@ def start(
         else:
             process = Forked(words, env, output.fileno())
     host = {"0.0.0.0": "127.0.0.1"}.get(bound := variables.get("QIN_HOST", "127.0.0.1"), bound)
-    ours = not variables.get("QIN_PRIVATE")
     return Service(process, host, port, log, admin_port, private, ours)
 
 
@@ -117,12 +129,19 @@ def wait_ready(service: Service) -> None:
 def serving(
     bundle: Path, store: str, *, under: Sequence[str] = (), **variables: str
 ) -> Iterator[Service]:
-    """A ready service, stopped at the end of the block."""
-    service = start("--bundle", str(bundle), "--store", store, under=under, **variables)
+    """A ready service, stopped at the end of the block.
+
+    In pytest, it verifies no bundle that another has, unless ``QIN_PRIVATE`` is given.
+    """
+    options = ("--bundle", str(bundle), "--store", store)
+    verified = bundle if in_pytest() and not under else None
+    service = start(*options, under=under, verified=verified, **variables)
     try:
         wait_ready(service)
         yield service
     finally:
         if service.process.poll() is None:
             service.stop()
+        if verified is not None and service.private_is_ours:
+            verified_copies.keep(service.private)
         service.remove()

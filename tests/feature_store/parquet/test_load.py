@@ -245,25 +245,35 @@ def test_missing_context_is_said(tmp_path: Path, store_url: str, files: list[Any
 
 SLOWLY = """
 import asyncio, sys
+from itertools import count
 from feature_store.parquet.load import LoadJob
-put = LoadJob._put
+put, batches = LoadJob._put, count()
 async def slowly(self, batch, report):
     await put(self, batch, report)
-    await asyncio.sleep(1)  # in the store, and not yet noted
+    if next(batches) > 0:
+        await asyncio.sleep(60)  # in the store, and not yet noted
 LoadJob._put = slowly
 from feature_store.__main__ import app
 app(sys.argv[1:])
 """
 
 
+MANY = 24_000  # three batches of the load
+
+
+@pytest.fixture(scope="module")
+def many_items(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    item_ids, rows = np.arange(1, MANY + 1), random_rows(SHOP, MANY)
+    rows["sku"][::1_000] = -1  # rejected rows in each batch
+    columns = item_columns(SHOP, item_ids, rows)
+    return write(tmp_path_factory.mktemp("many") / "items.parquet", columns)
+
+
 def test_a_killed_load_goes_on_where_it_was(
-    tmp_path: Path, store_url: str, files: list[Any]
+    tmp_path: Path, store_url: str, files: list[Any], many_items: Path
 ) -> None:
     """Kill -9 in mid-load, then the same command: it reads on, and nothing is missing."""
-    count = 100_000
-    item_ids, rows = np.arange(1, count + 1), random_rows(SHOP, count)
-    rows["sku"][::1_000] = -1  # rejected rows in each batch
-    write(tmp_path / "items.parquet", item_columns(SHOP, item_ids, rows))
+    files[files.index("--items") + 1] = many_items
     arguments = ["load", store_url, *map(str, files)]
     slowly = [sys.executable, "-c", SLOWLY, *arguments]
     loading = subprocess.Popen(slowly, stderr=subprocess.DEVNULL)
@@ -273,14 +283,13 @@ def test_a_killed_load_goes_on_where_it_was(
     assert loading.wait() == -signal.SIGKILL
 
     partly = json.loads(run("stats", store_url, "--json").stdout)["items"]
-    assert 0 < partly < count * 0.9
+    assert 0 < partly < MANY * 0.9
 
-    command = [sys.executable, "-m", "feature_store", *arguments, "--json"]
-    told = json.loads(subprocess.run(command, capture_output=True).stdout)
-    assert told["items"] == count - count // 1_000
-    assert told["rejected"] == count // 1_000
+    told = json.loads(run(*arguments, "--json").stdout)
+    assert told["items"] == MANY - MANY // 1_000
+    assert told["rejected"] == MANY // 1_000
     lines = [json.loads(line)["row"] for line in rejects.read_text().splitlines()]
-    assert lines == list(range(0, count, 1_000))  # each once
+    assert lines == list(range(0, MANY, 1_000))  # each once
     assert json.loads(run("stats", store_url, "--json").stdout)["items"] == told["items"]
     assert json.loads(run("get-user", store_url, 7, "--json").stdout)["history"] == [4, 3]
 

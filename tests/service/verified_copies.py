@@ -1,0 +1,45 @@
+"""Copies of bundles that a service of this test process has verified, for the next one to find.
+
+A verification takes an interpreter, .4 s of processor time, at each start with an empty private
+folder. Bundles are known by the digest of their manifest: one that was not verified is, whatever
+its name. Tests of verification give ``QIN_PRIVATE``, and find it empty.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from service.artifacts.local_copies import LocalCopies
+from service.artifacts.sandbox import PROVED
+
+
+@cache
+def _kept() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="verified-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def lend(private: Path, models: Path) -> None:
+    """Put copies of the bundles of ``models``, or of the one that it is, into a private folder."""
+    for manifest in (*models.glob("manifest.json"), *models.glob("*/manifest.json")):
+        if not manifest.is_file():
+            continue
+        kept = _kept() / hashlib.sha256(manifest.read_bytes()).hexdigest()
+        if kept.is_dir():
+            copies = LocalCopies(private, models)
+            copies.prepare()
+            place = copies.copy(kept.name, manifest.parent.name).parent
+            shutil.copytree(kept, place, dirs_exist_ok=True)
+
+
+def keep(private: Path) -> None:
+    """Move what was verified out of the private folder of a service that has ended."""
+    for proved in private.glob(f"*/copies/*/{PROVED}"):
+        if not (_kept() / proved.parent.name).exists():
+            shutil.move(proved.parent, _kept())
