@@ -35,7 +35,11 @@ texts      := $(TEXT)/data/item_text.parquet
 contents   := $(TEXT)/data/item_info.parquet
 content     = $(py) -m text info var/encoders/words --json | $(py) -c 'import json, sys; c = json.load(sys.stdin)["content"]; print(c["feature"], c["digest"], sep=":")'
 
-.PHONY: help run demo demo-text bundle setup setup-runtime serve test lint format bench fuzz pressure clean
+# Without compiling all of torch: what is imported is compiled then.
+install := $(VENV)/bin/pip install --disable-pip-version-check --no-compile -c constraints.txt
+extra   := timeout 180 $(install) --timeout 10 --retries 1 -e
+
+.PHONY: help run demo demo-text bundle setup setup-runtime serve test test-extras test-collect lint format bench fuzz pressure clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 16
@@ -48,11 +52,11 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[runtime,tracing,training,text,tune,tensorboard,dev]'
+	$(install) --progress-bar on -e '.[runtime,tracing,training,text,tune,tensorboard,dev]'
 	@touch $@ $(VENV)/.ready-runtime
 
 $(VENV)/.ready-runtime: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[runtime]'
+	$(install) --progress-bar on -e '.[runtime]'
 	@touch $@
 
 run: setup $(if $(published),,bundle) $(DATA)/user_info.parquet  ## make data, train, export, load the store; then serve and print a request with its answer
@@ -119,23 +123,30 @@ $(TEXT)/models/words/manifest.json: | $(TEXT)/qin/config.json
 serve: setup-runtime  ## serve BUNDLE=… with STORE=… (HOST=…, PORT=…); needs no torch
 	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at)
 
-test: setup lint  ## run lint, then every test
-	sh tests/ensure_debian.sh redis-server redis-server
-	sh tests/ensure_debian.sh chromium chromium
-	@$(py) -c 'import onnxruntime_ep_openvino' 2>/dev/null || \
-	  timeout 180 $(VENV)/bin/pip install --disable-pip-version-check --timeout 10 --retries 1 -c constraints.txt -e '.[openvino]' || \
-	  echo "the extra openvino was not installed: its tests are skipped"
-	@$(py) -c 'import playwright, axe_playwright_python' 2>/dev/null || \
-	  timeout 180 $(VENV)/bin/pip install --disable-pip-version-check --timeout 10 --retries 1 -c constraints.txt -e '.[browser]' || \
-	  echo "the extra browser was not installed: its tests are skipped"
-	$(py) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --reruns 2 -r R -m 'not alone'
+# Side by side: mypy has one core, and with a cold cache 36 s to do.
+test: setup  ## run lint, then every test
+	@$(MAKE) --no-print-directory -j3 --output-sync=target lint test-extras test-collect
+	$(py) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --reruns 2 -r R -m 'not alone'
 	$(py) -m pytest --reruns 2 -r R -m alone $$(grep -rl 'mark\.alone' tests --include='test_*.py')
+
+test-extras: setup
+	@sh tests/ensure_debian.sh redis-server redis-server
+	@sh tests/ensure_debian.sh chromium chromium
+	@$(py) -c 'import onnxruntime_ep_openvino, playwright, axe_playwright_python' 2>/dev/null || $(extra) '.[openvino,browser]' || true
+	@$(py) -c 'import onnxruntime_ep_openvino' 2>/dev/null || $(extra) '.[openvino]' || \
+	  echo "the extra openvino was not installed: its tests are skipped"
+	@$(py) -c 'import playwright, axe_playwright_python' 2>/dev/null || $(extra) '.[browser]' || \
+	  echo "the extra browser was not installed: its tests are skipped"
+
+# Compiles what tests import, which each worker would do for itself; what does not import, they tell.
+test-collect: setup
+	@$(py) -m pytest --collect-only -qq >/dev/null 2>&1 || true
 
 lint: setup  ## run ruff (lint and format), mypy --strict, the docs check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(py) docs/check.py
+	PYTHONPATH=. $(py) docs/check.py
 
 bench: setup  ## measure training and the folded graphs, as JSON; write docs/performance.md
 	$(py) -m training bench --json

@@ -62,7 +62,7 @@ def sources() -> dict[Path, str]:
     return {path: path.read_text() for path in paths}
 
 
-def test_every_module_of_tests_and_docs_imports() -> None:
+def modules_of_tests_and_docs() -> list[str]:
     names = []
     for path in sources():
         top, *rest = path.relative_to(ROOT).with_suffix("").parts
@@ -70,11 +70,23 @@ def test_every_module_of_tests_and_docs_imports() -> None:
             names.append(".".join(rest))  # scripts, which import each other from their folder
         elif top == "tests":
             names.append(".".join([top, *rest]).removesuffix(".__init__"))
+    return names
+
+
+@cache
+def faults() -> dict[tuple[str, str | None], str]:
+    """Of all modules and programs, by one interpreter: most of its time are the libraries'."""
+    modules: list[tuple[str, str | None]] = [(name, None) for name in modules_of_tests_and_docs()]
+    return cannot_import(modules + list(imported_by_programs()))
+
+
+def test_every_module_of_tests_and_docs_imports() -> None:
+    names = modules_of_tests_and_docs()
     assert len(names) > 200
     failed = {
         module: why
-        for (module, _), why in cannot_import([(name, None) for name in names]).items()
-        if FOREIGN.get(module, "nothing") not in why
+        for (module, name), why in faults().items()
+        if name is None and module in names and FOREIGN.get(module, "nothing") not in why
     }
     assert not failed, json.dumps(failed, indent=1)
 
@@ -119,7 +131,9 @@ def imports_of(text: str) -> Iterator[tuple[str, str | None]]:
         yield from (each for each in found if each[0].partition(".")[0] in OURS)
 
 
-def test_programs_in_strings_and_functions_import_what_there_is() -> None:
+@cache
+def imported_by_programs() -> dict[tuple[str, str | None], str]:
+    """Of programs in strings, and of the tests' functions; and where."""
     wanted: dict[tuple[str, str | None], str] = {}
     for path, source in sources().items():
         file = str(path.relative_to(ROOT))
@@ -128,8 +142,13 @@ def test_programs_in_strings_and_functions_import_what_there_is() -> None:
         for line, text in texts_of(source) if file not in EXAMPLES else ():
             if "import " in text:
                 wanted |= dict.fromkeys(imports_of(text), f"{file}:{line}")
+    return wanted
+
+
+def test_programs_in_strings_and_functions_import_what_there_is() -> None:
+    wanted = imported_by_programs()
     assert len(wanted) > 10
-    failed = {wanted[each]: why for each, why in cannot_import(list(wanted)).items()}
+    failed = {wanted[each]: why for each, why in faults().items() if each in wanted}
     assert not failed, json.dumps(failed, indent=1)
 
 

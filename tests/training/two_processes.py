@@ -1,19 +1,19 @@
 """All that two processes compute, in one launch: gradients of one batch, and a training run.
 
-``torchrun … -m tests.training.two_processes FOLDER``
+``python -m tests.training.two_processes FOLDER`` is ``torchrun --nproc-per-node=2``, with its agent
+and its rendezvous, but for one thing: the processes are forks of the agent's, not interpreters.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from tests import programs
 from tests.training.fitting import run, with_dropout
 from tests.training.one_step import one_step
 from training.data_parallel import process_group
@@ -22,23 +22,26 @@ ITEMS_ALONE, WITH_USERS, CHECKPOINT = "gradients", "gradients-users", "checkpoin
 
 
 def launch(folder: Path) -> None:
-    """Run this program by torchrun. Most of its time are three imports of torch."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    command = [sys.executable, *torchrun, __name__, str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        assert process.wait(timeout=120) == 0
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # the two as well, which torchrun may leave
-        process.wait()
+    """Run this program, in a fork that has imported torch."""
+    done = programs.run(__name__, str(folder))
+    assert done.returncode == 0, done.stderr
 
 
-if __name__ == "__main__":
+def compute(out: Path) -> None:
     torch.set_num_threads(1)
-    out = Path(sys.argv[1])
     with process_group():
         one_step(out / ITEMS_ALONE, users=False)
         one_step(out / WITH_USERS, users=True)
         run(out / CHECKPOINT, with_dropout(0.0))
+
+
+if __name__ == "__main__":
+    config = LaunchConfig(
+        *(1, 1, 2),  # nodes at least, at most, and processes on each
+        run_id=str(uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="fork",
+    )
+    elastic_launch(config, compute)(Path(sys.argv[1]))
