@@ -128,6 +128,7 @@ def _main() -> None:
     if ask is None:
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     os.chdir(Path(ask["cwd"]))
     os.environ.clear()
     os.environ.update(ask["env"])

@@ -121,13 +121,7 @@ def test_other_signals_that_end_a_process_drain_it_too(
     whole = request_of(body, PATIENT)
     with ExitStack() as stack:
         service = stack.enter_context(
-            serving(
-                world.models,
-                world.store,
-                under=("env", "--default-signal"),  # the tests may run under nohup
-                QIN_WORKERS=workers,
-                QIN_SHUTDOWN_GRACE_S="30",
-            )
+            serving(world.models, world.store, QIN_WORKERS=workers, QIN_SHUTDOWN_GRACE_S="30")
         )
         halves = [stack.enter_context(connected(service)) for _ in range(8)]
         for half in halves:

@@ -25,8 +25,8 @@ from tests.service.user_world import make_user_world
 from tests.service.world import World, make_world
 
 
-def run_to_end(*options: str, **variables: str) -> tuple[int, str]:
-    service = start(*options, fresh=True, **variables)
+def run_to_end(*options: str, fresh: bool = False, **variables: str) -> tuple[int, str]:
+    service = start(*options, fresh=fresh, **variables)
     code = service.process.wait(60)
     said = service.log.read_text()
     service.remove()
@@ -34,7 +34,8 @@ def run_to_end(*options: str, **variables: str) -> tuple[int, str]:
 
 
 def test_a_missing_bundle_is_one_clear_line(tmp_path: Path) -> None:
-    code, said = run_to_end("--bundle", str(tmp_path / "none"), "--store", "lmdb://none")
+    missing = ("--bundle", str(tmp_path / "none"), "--store", "lmdb://none")
+    code, said = run_to_end(*missing, fresh=True)
     assert code == 1
     (line,) = [line for line in said.splitlines() if '"event":"access"' not in line]
     assert f"{tmp_path / 'none'}: holds no bundle" in line
@@ -106,7 +107,7 @@ def test_a_stop_is_clean(world: World, number: signal.Signals) -> None:
 
 
 def test_a_stop_while_loading_is_clean(world: World) -> None:
-    service = start("--bundle", str(world.models), "--store", world.store, fresh=True)
+    service = start("--bundle", str(world.models), "--store", world.store)
     with service.client() as client:
         while service.process.poll() is None:
             try:
