@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from typer.testing import CliRunner, Result
 
 from feature_store.__main__ import app
 from feature_store.contract import FOUND
+from feature_store.parquet.items import ItemParquet
+from feature_store.parquet.load import BATCH_ROWS
 from feature_store.schema import Dense
 from tests.feature_store.parquet_samples import item_columns, write
 from tests.feature_store.redis_servers import until
@@ -270,7 +273,11 @@ def many_items(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_load_goes_on_where_it_was(
-    tmp_path: Path, store_url: str, files: list[Any], many_items: Path
+    tmp_path: Path,
+    store_url: str,
+    files: list[Any],
+    many_items: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Kill -9 in mid-load, then the same command: it reads on, and nothing is missing."""
     files[files.index("--items") + 1] = many_items
@@ -285,7 +292,15 @@ def test_a_killed_load_goes_on_where_it_was(
     partly = json.loads(run("stats", store_url, "--json").stdout)["items"]
     assert 0 < partly < MANY * 0.9
 
+    began, batches = list[int](), ItemParquet.batches
+
+    def noted(self: ItemParquet, rows: int, start: int) -> Iterator[Any]:
+        began.append(start)
+        return batches(self, rows, start)
+
+    monkeypatch.setattr(ItemParquet, "batches", noted)
     told = json.loads(run(*arguments, "--json").stdout)
+    assert began == [BATCH_ROWS]
     assert told["items"] == MANY - MANY // 1_000
     assert told["rejected"] == MANY // 1_000
     lines = [json.loads(line)["row"] for line in rejects.read_text().splitlines()]
