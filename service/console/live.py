@@ -35,6 +35,7 @@ class Live:
     def __init__(self, state: ServiceState) -> None:
         self._state = state
         self.open: set[View] = set()
+        self._hour: tuple[int, dict[str, Any]] = (0, {})
         state.recent.on_second.append(self._publish)
 
     def series(self, minutes: int) -> dict[str, Any]:
@@ -56,9 +57,10 @@ class Live:
         """Make what a page shows of a second, by default the last one, and of those before it."""
         state = self._state
         second = state.recent.last if second is None else second
-        found = figures.parts(state.recent, second)
+        found = figures.parts(state.recent, second, figures.rows_of(figures.MINUTES[-2]))
         whole, each = figures.summed(found), figures.processes(found)
-        windows = {str(m): figures.window(whole, 60 * m) for m in figures.MINUTES}
+        windows = {str(m): figures.window(whole, 60 * m) for m in figures.MINUTES[:-1]}
+        windows[str(figures.MINUTES[-1])] = self._longest(second)
         smooth = figures.window(whole, figures.SMOOTH_S)
         point = {n: float(whole.rows[-1][PLACE[n]]) for n in OUTCOMES}
         point |= {"p50": smooth["p50"], "p99": smooth["p99"]}
@@ -73,6 +75,14 @@ class Live:
             "revision": self._revision(),
             "draining": state.readiness.draining,
         }
+
+    def _longest(self, second: int) -> dict[str, Any]:
+        """The window of the hour, made anew every few seconds: it is most of what a frame costs."""
+        at, found = self._hour
+        if not at <= second < at + figures.SMOOTH_S:
+            whole = figures.summed(figures.parts(self._state.recent, second))
+            self._hour = second, (found := figures.window(whole, figures.HOUR_S))
+        return found
 
     def _revision(self) -> int:
         """A number that changes when a version or a role does."""
