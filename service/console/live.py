@@ -81,7 +81,7 @@ class Live:
         at, found = self._hour
         if not at <= second < at + figures.SMOOTH_S:
             whole = figures.summed(figures.parts(self._state.recent, second))
-            self._hour = second, (found := figures.window(whole, figures.HOUR_S))
+            self._hour = second, (found := figures.window(whole, 60 * figures.MINUTES[-1]))
         return found
 
     def _revision(self) -> int:
