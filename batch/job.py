@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
 Layout = Literal["rows", "lists"]
-FORMAT = 1
+FORMAT = 2
 PATIENCE_S = 60.0
 SHORT = 12  # digits of a digest in names of files
 
@@ -23,6 +24,7 @@ class Columns:
     layout: Layout  # rows: one candidate each; lists: a user's candidates each
     user: str
     item: str  # ids, or lists of ids
+    history: str | None = None  # of a log of requests: in place of the stored one
     context: tuple[str, ...] = ()  # features of candidates, instead of the stored ones
     features: tuple[str, ...] = ()  # request features
     time: str | None = None  # with clicks alone
@@ -31,8 +33,8 @@ class Columns:
     @property
     def read(self) -> tuple[str, ...]:
         """Columns that scoring reads."""
-        time = () if self.time is None else (self.time,)
-        return (self.user, self.item, *self.context, *self.features, *time)
+        own = (name for name in (self.history, self.time) if name is not None)
+        return (self.user, self.item, *self.context, *self.features, *own)
 
     @property
     def passed(self) -> tuple[str, ...]:
@@ -61,11 +63,13 @@ class Recipe:
     cut: Cut
     top_k: int | None
     max_candidates: int
-    part_rows: int  # input rows of a part
-    buckets: int  # of rows layout: the user bases that the rows are partitioned into
+    part_candidates: int  # at most, of a part of more than one row
+    memory: int  # bytes; parts of wide columns are smaller by it
+    buckets: int  # of rows layout: files that the rows are partitioned into
     clicks: str | None  # digest
     processor: str
     libraries: Mapping[str, str] = field(default_factory=dict)
+    edges: tuple[int, ...] = (0,)  # input rows where parts begin, and the end; by the survey
     format: int = FORMAT
 
     @property
@@ -78,8 +82,7 @@ class Recipe:
 
     def parts(self) -> list[tuple[int, int]]:
         """Input rows [start, end) of each part."""
-        starts = range(0, self.rows, self.part_rows)
-        return [(start, min(start + self.part_rows, self.rows)) for start in starts]
+        return list(pairwise(self.edges))
 
     def part_name(self, start: int, end: int) -> str:
         return f"part-{self.input[:SHORT]}-{start:012d}-{end:012d}-{self.version}.parquet"
@@ -104,3 +107,4 @@ class Job:
     store: str
     table_folder: Path | None  # None: each process has an item table of its own
     patience_s: float = PATIENCE_S  # for a store that does not answer
+    other_processors: bool = False  # whether workers of another kind may score

@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version as installed
@@ -28,10 +29,11 @@ import feature_store
 from batch.engines.engine import Engine
 from batch.errors import OutputConflict
 from batch.grouping.clicks import TIME, build_index, is_moment
-from batch.grouping.spill import LENGTHS, Spill
+from batch.grouping.spill import Spill
 from batch.inputs.columns import Naming, columns_of
 from batch.inputs.source import digest_of, open_input
 from batch.job import SHORT, Columns, Cut, Job, Recipe
+from batch.node import SURVEY
 from batch.output.bucket_scores import name_of
 from batch.output.folder import Folder
 from batch.output.folders import AnyFolder, folder_of
@@ -40,6 +42,7 @@ from batch.processor import processor_kind
 from batch.progress import Progress
 from batch.remote import is_remote
 from batch.scoring.scorer import STORE
+from batch.sizes import MEMORY, Sizes
 from batch.survey import Survey, Surveyor
 from batch.table_place import remove_table, table_place
 from batch.units import Unit
@@ -51,11 +54,9 @@ from feature_store.text_ids import TextIds
 from model_export.bundle.bundle import Bundle, newest
 from model_export.bundle.manifest import MANIFEST as BUNDLE_MANIFEST
 
-PART_CANDIDATES = 262_144
-MOST_BUCKETS = 1024  # open files
 LIBRARIES = ("numpy", "onnxruntime", "pyarrow")
 WORK = "_work"
-SURVEY, REJECTED = "survey.json", "rejects.jsonl"
+REJECTED = "rejects.jsonl"
 
 Engines = Callable[[Job, int], Engine]
 
@@ -74,7 +75,8 @@ class Options:
     top_k: int | None = None
     max_rejects: int = 0
     max_candidates: int = 100_000
-    part_candidates: int = PART_CANDIDATES
+    memory: int = MEMORY  # bytes of each process, see ``Sizes``
+    part_candidates: int | None = None  # None: as many as are usual and fit
     table_folder: Path | None = None
     work: Path | None = None
     allow_other_processor: bool = False
@@ -91,6 +93,7 @@ class Plan:
     schema: FeatureSchema
     items: int  # in the store
     about: dict[str, Any]
+    mixed: list[str]  # kinds of processors that have scored, besides the recipe's
 
     @property
     def recipe(self) -> Recipe:
@@ -120,13 +123,16 @@ def run(options: Options, engines: Engines, progress: Progress) -> dict[str, Any
                 for done in engine.run(units):
                     parts = done.unit.kind != "bucket"
                     progress.advance(candidates=done.candidates, parts=int(parts))
+                    if done.processor not in (recipe.processor, *plan.mixed):
+                        plan.mixed.append(done.processor)
+                        _record(recipe, plan.mixed, folder)
         finally:
             engine.close()
             if own_table:
                 remove_table(job.table_folder)
-        rejects = (Path(job.work) / REJECTED).read_bytes()
-        manifest = finish(folder, recipe, plan.parts, rejects, plan.about)
-        shutil.rmtree(_works(options), ignore_errors=True)
+        about = plan.about | {"other_processors": sorted(plan.mixed)}
+        manifest = finish(folder, recipe, plan.parts, Path(job.work) / REJECTED, about)
+        _remove_work(options, Path(job.work))
         progress.complete()
         return manifest
 
@@ -143,6 +149,7 @@ def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: boo
     columns = columns_of(parts, bundle.schema, options.naming)
     clicks = None if options.clicks is None else _clicks_of(options.clicks, parts, columns)
     progress.say(f"reading {parts}: {parts.rows:,} rows")
+    sizes = Sizes.of(options.memory, columns, options.part_candidates, options.max_candidates)
     recipe = Recipe(
         input=digest_of(parts, options.input),
         rows=parts.rows,
@@ -152,8 +159,9 @@ def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: boo
         cut=options.cut,
         top_k=options.top_k,
         max_candidates=options.max_candidates,
-        part_rows=options.part_candidates,
-        buckets=min(MOST_BUCKETS, -(-parts.rows // options.part_candidates)),
+        part_candidates=sizes.part_candidates,
+        memory=sizes.memory,
+        buckets=sizes.buckets(parts.rows) if columns.layout == "rows" else 0,
         clicks=None if clicks is None else digest_of(clicks, str(options.clicks)),
         processor=processor_kind(),
         libraries={name: installed(name) for name in LIBRARIES},
@@ -162,11 +170,9 @@ def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: boo
     work = _works(options) / _mark(recipe, options)
     work.mkdir(parents=True, exist_ok=True)
     if clicks is not None and not dry and not (work / CLICKS).exists():
-        build_index(clicks, work / CLICKS, text_ids)
-    survey = _surveyed(options, parts, bundle, text_ids, recipe, work, spill=not dry)
-    if columns.layout == "lists" and survey.rows:
-        rows = options.part_candidates * survey.rows // max(1, survey.candidates)
-        recipe = replace(recipe, part_rows=max(1, rows), buckets=0)
+        build_index(clicks, work / CLICKS, text_ids, sizes.bucket_clicks, sizes.held_bytes)
+    survey = _surveyed(options, parts, bundle, text_ids, recipe, sizes, work, spill=not dry)
+    recipe = replace(recipe, edges=survey.edges)
     if not dry:
         _record(recipe, mixed, folder)
     job = Job(
@@ -177,11 +183,10 @@ def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: boo
         bundle=bundle.path,
         store=options.store,
         table_folder=options.table_folder,
+        other_processors=options.allow_other_processor,
     )
     counted = {"candidates": survey.candidates, "rejected_rows": survey.rejected}
-    return Plan(
-        job, parts, survey, bundle.schema, items, {"input": counted, "other_processors": mixed}
-    )
+    return Plan(job, parts, survey, bundle.schema, items, {"input": counted}, mixed)
 
 
 def missing_parts(folder: AnyFolder, recipe: Recipe) -> list[tuple[int, int]]:
@@ -268,9 +273,8 @@ def _agreed(recipe: Recipe, folder: AnyFolder, other_processor: bool) -> tuple[R
             )
         recipe = replace(recipe, processor=first)
         mixed = sorted({*mixed, here})
-    planned = {"part_rows": before["part_rows"], "buckets": before["buckets"]}
-    as_before = replace(recipe, **planned) if recipe.columns.layout == "lists" else recipe
-    differing = next(as_before.differences(before), None)
+    surveyed = replace(recipe, edges=tuple(before.get("edges", ())))
+    differing = next(surveyed.differences(before), None)
     if differing:
         raise OutputConflict(
             f"{folder.path}: holds the output of another run: {differing}; choose another folder, "
@@ -281,7 +285,7 @@ def _agreed(recipe: Recipe, folder: AnyFolder, other_processor: bool) -> tuple[R
 
 def _record(recipe: Recipe, mixed: list[str], folder: AnyFolder) -> None:
     """Write the recipe before the first part."""
-    fields = orjson.loads(recipe.json()) | {"other_processors": mixed}
+    fields = orjson.loads(recipe.json()) | {"other_processors": sorted(mixed)}
     data = orjson.dumps(fields, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
     if folder.read(RECIPE) != data:
         folder.put(RECIPE, data)
@@ -297,6 +301,16 @@ def _works(options: Options) -> Path:
     return Path(options.output) / WORK
 
 
+def _remove_work(options: Options, work: Path) -> None:
+    """Remove this run's intermediate files; of a folder that was given nothing else."""
+    shutil.rmtree(work, ignore_errors=True)
+    if options.work is None:
+        shutil.rmtree(_works(options), ignore_errors=True)
+        if is_remote(options.output):
+            with suppress(OSError):  # another run's are there
+                _works(options).parent.rmdir()
+
+
 def _mark(recipe: Recipe, options: Options) -> str:
     """Name the work folder of this input, checked so."""
     limits = f"{recipe.digest} {options.max_rejects}"
@@ -309,6 +323,7 @@ def _surveyed(
     bundle: Bundle,
     text_ids: TextIds | None,
     recipe: Recipe,
+    sizes: Sizes,
     work: Path,
     *,
     spill: bool,
@@ -316,8 +331,9 @@ def _surveyed(
     """Survey the input, unless an earlier run has. The spill and its counts are whole or absent."""
     columns: Columns = recipe.columns
     spills, cached = columns.layout == "rows" and spill, work / SURVEY
-    if cached.exists() and (not spills or (work / SPILL / LENGTHS).exists()):
-        return Survey(**orjson.loads(cached.read_bytes()))
+    if cached.exists() and (not spills or (work / SPILL).exists()):
+        fields = orjson.loads(cached.read_bytes())
+        return Survey(**fields | {"edges": tuple(fields["edges"])})
     surveyor = Surveyor(
         parts,
         columns,
@@ -325,8 +341,12 @@ def _surveyed(
         text_ids,
         most=options.max_rejects,
         most_candidates=recipe.max_candidates,
+        sizes=sizes,
     )
-    into = Spill(work / SPILL, columns, bundle.schema, recipe.buckets) if spills else None
+    into = None
+    if spills:
+        held = sizes.held_bytes
+        into = Spill(work / SPILL, columns, bundle.schema, recipe.buckets, held)
     try:
         survey = surveyor.run(work / REJECTED, into)
     except BaseException:
@@ -334,6 +354,5 @@ def _surveyed(
             into.abandon()
         shutil.rmtree(work, ignore_errors=True)
         raise
-    fields = {"rows": survey.rows, "candidates": survey.candidates, "rejected": survey.rejected}
-    Folder(work).put(SURVEY, orjson.dumps(fields))
+    Folder(work).put(SURVEY, orjson.dumps(survey))
     return survey

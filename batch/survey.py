@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import orjson
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from batch.grouping.spill import Spill
 from batch.inputs.columns import RequestReader
-from batch.inputs.source import ELEMENTS
+from batch.inputs.requests import Requests
+from batch.inputs.source import cut, rows_at_once, wide_columns
 from batch.job import Columns
+from batch.sizes import COPIES, Edges, Sizes
 from feature_store.parquet.columns import DataFileError, RejectedRow
 from feature_store.parquet.parts import ParquetParts
 from feature_store.schema import FeatureSchema
 from feature_store.text_ids import TextIds
-
-LIST_ROWS = 128  # read at a time: a list may be long
 
 
 @dataclass(slots=True)
@@ -28,6 +30,7 @@ class Survey:
     rows: int = 0
     candidates: int = 0
     rejected: int = 0
+    edges: tuple[int, ...] = (0,)  # see ``Recipe``
 
 
 class Surveyor:
@@ -42,36 +45,50 @@ class Surveyor:
         *,
         most: int,
         most_candidates: int,
+        sizes: Sizes,
     ) -> None:
         self._parts, self._columns = parts, columns
         self._reader = RequestReader(columns, schema, text_ids, most_candidates)
-        self._most = most
+        self._most, self._sizes = most, sizes
+        self._wide = wide_columns(parts, columns.kept)
 
     def run(
         self, rejects: Path, spill: Spill | None, progress: Callable[[int], None] = lambda _: None
     ) -> Survey:
         """Read everything. DataFileError names file, row and column of the first fault that is one
         too many."""
-        found = Survey()
-        rows = ELEMENTS if self._columns.layout == "rows" else LIST_ROWS
+        found, columns = Survey(), self._columns
+        edges = Edges(self._sizes.part_bytes)
+        at_once = rows_at_once(self._parts, columns.layout == "lists", columns.kept)
+        names = tuple(dict.fromkeys((*columns.read, *self._wide)))
         with rejects.open("wb") as lines:
-            for first, file, arrays in self._parts.batches(self._columns.read, rows):
-                requests = self._reader.read(file, arrays)
-                for at, (column, reason) in sorted(requests.faults.items()):
-                    rejected = self._parts.rejected(first + at, column, reason)
-                    found.rejected += 1
-                    if found.rejected > self._most:
-                        raise DataFileError(too_many(rejected, self._most))
-                    lines.write(as_line(first + at, rejected))
-                count = len(requests)
-                if spill is not None:
-                    spill.add(np.arange(first, first + count), requests)
-                found.rows += count
-                found.candidates += len(requests.items)
-                progress(found.rows)
+            for batch in self._parts.batches(names, at_once):
+                for first, file, arrays in cut(batch, columns.item):
+                    requests = self._reader.read(file, arrays)
+                    for at, (column, reason) in sorted(requests.faults.items()):
+                        rejected = self._parts.rejected(first + at, column, reason)
+                        found.rejected += 1
+                        if found.rejected > self._most:
+                            raise DataFileError(too_many(rejected, self._most))
+                        lines.write(as_line(first + at, rejected))
+                    if spill is not None:
+                        spill.add(np.arange(first, first + len(requests)), requests)
+                    edges.add(self._weights(requests, arrays))
+                    found.rows += len(requests)
+                    found.candidates += len(requests.items)
+                    progress(found.rows)
         if spill is not None:
             spill.finish()
+        found.edges = edges.finish()
         return found
+
+    def _weights(self, requests: Requests, arrays: Mapping[str, pa.Array]) -> NDArray[np.int64]:
+        """(N,) bytes of each row, while its part is written."""
+        wide = sum(arrays[name].nbytes for name in self._wide)
+        passed = COPIES * wide // max(1, len(requests))
+        lengths = np.maximum(1, np.diff(requests.starts))
+        weights: NDArray[np.int64] = lengths * self._sizes.of_candidate + passed
+        return weights
 
 
 def too_many(rejected: RejectedRow, most: int) -> str:

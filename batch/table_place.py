@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -16,6 +17,7 @@ from service.private_directory import NotPrivate
 
 MEMORY = Path("/dev/shm")  # noqa: S108 — a private folder in it
 SPARE = 1.1  # of the table's size
+STARTING_S = 60.0  # a folder without a table that is younger may be of a run that begins
 
 
 def table_place(output: str, schema: FeatureSchema, items: int) -> Path | None:
@@ -24,16 +26,14 @@ def table_place(output: str, schema: FeatureSchema, items: int) -> Path | None:
 
     Removes the tables that killed runs have left.
     """
-    base = MEMORY / f"qin-batch-{os.geteuid()}"
+    base = _base()
     needed = SPARE * size_of(schema, int(items * ROOM) + LEAST_ROOM)
     folder = base / blake2b(output.encode(), digest_size=8).hexdigest()
     try:
-        check_shared(base)
-        for left in base.iterdir():
-            with suppress(OSError):
-                remove_unused(left)
-                _remove_if_unused(left)
+        _sweep(base)
         if shutil.disk_usage(base).free < needed:
+            with suppress(OSError):  # others use it
+                base.rmdir()
             return None
         check_shared(folder)
     except (NotShared, NotPrivate, OSError):
@@ -42,11 +42,41 @@ def table_place(output: str, schema: FeatureSchema, items: int) -> Path | None:
 
 
 def remove_table(folder: Path | None) -> None:
-    """Remove the folder, unless a process still maps a table in it."""
-    if folder is not None:
+    """Remove the folder, and the one of all runs if it was the last, unless a process still maps a
+    table in it."""
+    if folder is not None and folder.parent == _base():
         with suppress(OSError):
             remove_unused(folder)
             _remove_if_unused(folder)
+            folder.parent.rmdir()
+
+
+def worker_table(folder: Path | None) -> Path | None:
+    """Return the folder, made on this machine, or None where tables cannot be shared."""
+    if folder is None:
+        return None
+    try:
+        if folder.parent == _base():
+            _sweep(folder.parent)
+        check_shared(folder)
+    except (NotShared, NotPrivate, OSError):
+        return None
+    return folder
+
+
+def _base() -> Path:
+    """The folder of all runs of this user."""
+    return MEMORY / f"qin-batch-{os.geteuid()}"
+
+
+def _sweep(base: Path) -> None:
+    """Make the folder, without what killed runs have left in it. NotShared, NotPrivate, OSError."""
+    check_shared(base)
+    for left in base.iterdir():
+        with suppress(OSError):
+            remove_unused(left)
+            if time.time() - left.stat().st_mtime > STARTING_S:
+                _remove_if_unused(left)
 
 
 def _remove_if_unused(folder: Path) -> None:
@@ -55,15 +85,3 @@ def _remove_if_unused(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink(missing_ok=True)
     folder.rmdir()
-
-
-def worker_table(folder: Path | None) -> Path | None:
-    """Return the folder, made on this machine, or None where tables cannot be shared."""
-    if folder is None:
-        return None
-    try:
-        check_shared(folder.parent)
-        check_shared(folder)
-    except (NotShared, NotPrivate, OSError):
-        return None
-    return folder

@@ -28,3 +28,4 @@ class Done:
     candidates: int
     seconds: float
     counts: Mapping[str, int] = field(default_factory=dict)
+    processor: str = ""  # kind

@@ -7,18 +7,20 @@ from pathlib import Path
 from time import perf_counter
 
 from batch.grouping.clicks import Clicks
-from batch.grouping.groups import grouped, limited
-from batch.grouping.spill import read_bucket, record_of
+from batch.grouping.groups import grouped, limited, too_long
+from batch.grouping.spill import Bucket, record_of
 from batch.inputs.columns import RequestReader
 from batch.inputs.requests import Requests, joined
-from batch.inputs.source import ELEMENTS, ForwardReader, open_input
+from batch.inputs.source import ForwardReader, open_input, rows_at_once
 from batch.job import Job
-from batch.output.bucket_scores import BucketScores, write_scores
+from batch.output.bucket_scores import BucketScores, BucketWriter
 from batch.output.folder import Folder
 from batch.output.folders import folder_of
 from batch.output.list_part import list_part
 from batch.output.row_part import row_part
+from batch.processor import processor_kind
 from batch.scoring.scorer import Histories, Scorer
+from batch.sizes import of_candidate
 from batch.units import Done, Unit
 
 SPILL, CLICKS = "spill", "clicks"
@@ -31,6 +33,7 @@ class Worker:
         self._job, self._recipe = job, job.recipe
         self._output, self._work = folder_of(job.output), Path(job.work)
         columns = job.recipe.columns
+        self._processor = processor_kind()
         self._names = tuple(dict.fromkeys((*columns.read, *columns.passed)))
 
     @cached_property
@@ -40,12 +43,10 @@ class Worker:
 
     @cached_property
     def _reader(self) -> ForwardReader:
-        recipe, parts = self._recipe, open_input(self._job.input)
-        rows = ELEMENTS
-        if recipe.columns.layout == "lists":
-            rows = max(1, min(recipe.part_rows, ELEMENTS // 512))
-        names = self._names if recipe.columns.layout == "lists" else recipe.columns.passed
-        return ForwardReader(parts, names, rows)
+        columns, parts = self._recipe.columns, open_input(self._job.input)
+        lists = columns.layout == "lists"
+        rows = rows_at_once(parts, lists, columns.kept)
+        return ForwardReader(parts, self._names if lists else columns.passed, rows)
 
     @cached_property
     def _clicks(self) -> Clicks | None:
@@ -67,7 +68,7 @@ class Worker:
                 candidates, counts = self._score_bucket(unit)
             case "rows":
                 candidates, counts = self._put_together(unit)
-        return Done(unit, candidates, perf_counter() - began, counts)
+        return Done(unit, candidates, perf_counter() - began, counts, self._processor)
 
     def close(self) -> None:
         """Stop what was started."""
@@ -88,28 +89,39 @@ class Worker:
 
     def _score_bucket(self, unit: Unit) -> tuple[int, dict[str, int]]:
         scorer, recipe = self._scorer, self._recipe
-        record = record_of(recipe.columns, scorer.schema)
-        records = read_bucket(self._work / SPILL, unit.number, record)
-        requests, rows = grouped(records, recipe.columns)
-        del records
-        requests = limited(requests, recipe.columns.item, recipe.max_candidates)
-        scores = scorer.score(requests, self._histories(requests))
-        scores.faults.update({g: reason for g, (_, reason) in requests.faults.items()})
-        work = Folder(self._work)
-        write_scores(work, unit.number, requests, rows, scores, recipe.top_k)
-        return len(rows), {}
+        columns, longest = recipe.columns, recipe.max_candidates
+        most = recipe.memory // of_candidate(columns)
+        record = record_of(columns, scorer.schema)
+        bucket = Bucket(self._work / SPILL, unit.number, record, columns, most, longest)
+        out = BucketWriter(Folder(self._work), unit.number)
+        for records in bucket.rounds():
+            requests, rows = grouped(records, columns)
+            del records
+            requests = limited(requests, columns.item, longest)
+            scores = scorer.score(requests, self._histories(requests))
+            scores.faults.update({g: reason for g, (_, reason) in requests.faults.items()})
+            out.add(requests, rows, scores, recipe.top_k)
+            del requests, rows, scores
+        out.reject(
+            (rows, [too_long(count, longest) for count in counts.tolist()])
+            for rows, counts in bucket.too_long()
+        )
+        out.finish()
+        return bucket.rows, {}
 
     def _put_together(self, unit: Unit) -> tuple[int, dict[str, int]]:
         start, end = unit.start, unit.end
         arrays = [arrays for *_, arrays in self._reader.read(start, end)]
-        found, faults = self._buckets.rows(start, end), self._buckets.faults(start, end)
+        found, faults = self._buckets.rows(start, end)
         data, counts = row_part(self._recipe, (start, end), arrays, found, faults)
         self._output.put(self._recipe.part_name(start, end), data)
         return 0, counts
 
     def _histories(self, requests: Requests) -> Histories | None:
-        """Histories of a back-test; None: the stored ones."""
-        clicks, times = self._clicks, requests.times
+        """Histories of a back-test, or of the requests; None: the stored ones."""
+        clicks, times, given = self._clicks, requests.times, requests.histories
+        if given is not None:
+            return lambda g: given[g]
         if clicks is None or times is None:
             return None
         return lambda g: clicks.history(int(requests.users[g]), int(times[g]))

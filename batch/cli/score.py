@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
@@ -15,10 +16,22 @@ from batch.engines.local import LocalEngine
 from batch.inputs.columns import Naming
 from batch.job import Cut
 from batch.progress import Progress
-from batch.run import PART_CANDIDATES, Engines, Options, run
+from batch.run import Engines, Options, run
+from batch.sizes import MEMORY
 from feature_store.terminal import printable
 
 REJECTED = 3  # exit code: complete, but rows were rejected
+
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def size_of(text: str | int) -> int:
+    """Read a number of bytes, such as 256MB, 1.5GB or 512MiB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]I?|)B?", str(text).upper())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no size, such as 256MB or 1GiB")
+    return int(float(found[1]) * UNITS[found[2]])
 
 
 class On(StrEnum):
@@ -34,7 +47,11 @@ def score(
     ],
     store: Annotated[str, typer.Option(help="URL of the feature store.")],
     input: Annotated[  # noqa: A002 — the option's name
-        str, typer.Option(metavar="PATH", help="Parquet file or folder of them; s3://… too.")
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Parquet file, folder of them, or a log of requests (.jsonl); s3://… too.",
+        ),
     ],
     output: Annotated[str, typer.Option(metavar="FOLDER", help="Folder of the parts; s3://… too.")],
     on: Annotated[On, typer.Option(help="Processes of this machine, or a Ray cluster.")] = On.LOCAL,
@@ -70,9 +87,16 @@ def score(
         int, typer.Option(min=0, help="Go on while at most so many rows are rejected.")
     ] = 0,
     max_candidates: Annotated[int, typer.Option(min=1, help="Reject longer lists.")] = 100_000,
+    memory: Annotated[
+        int,
+        typer.Option(
+            parser=size_of, metavar="SIZE", help="Of each process, beside model and table: 256MB."
+        ),
+    ] = MEMORY,
     part_candidates: Annotated[
-        int, typer.Option(min=1, help="Candidates of a part, about.")
-    ] = PART_CANDIDATES,
+        int | None,
+        typer.Option(min=1, help="Candidates of a part, at most; by default what --memory allows."),
+    ] = None,
     work: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of intermediate files; else in --output."),
@@ -109,6 +133,7 @@ def score(
         top_k=top_k,
         max_rejects=max_rejects,
         max_candidates=max_candidates,
+        memory=memory,
         part_candidates=part_candidates,
         table_folder=table_folder,
         work=work,

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch.errors import BatchError
-from batch.inputs.source import ForwardReader, digest_of, open_input
+from batch.inputs.source import ELEMENTS, LISTS, ForwardReader, digest_of, open_input
 from batch.output.folders import folder_of
 from batch.output.manifest import MANIFEST
 from feature_store.contract import Ids
@@ -22,9 +22,6 @@ from feature_store.parquet.arrays import flattened, is_list, plain, whole_number
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.parts import ParquetParts
 from model_export.bundle.vectors import Floats
-
-READ_ROWS = 65_536
-READ_LISTS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,7 @@ def pieces(
     columns = a.recipe["columns"]
     lists = columns["layout"] == "lists"
     wanted = [columns["item"], *names] if lists else [columns["user"], *names]
-    reader = ForwardReader(parts, list(dict.fromkeys(wanted)), READ_LISTS if lists else READ_ROWS)
+    reader = ForwardReader(parts, list(dict.fromkeys(wanted)), LISTS if lists else ELEMENTS)
     left, right = _Scores(a), _Scores(b)
     for first, file, arrays in reader.read(0, parts.rows):
         count = len(arrays[wanted[0]])

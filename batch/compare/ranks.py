@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from batch.grouping.spill import bucket_of
+from batch.grouping.partition import bucket_of, mixed
 from feature_store.contract import Ids
 from model_export.bundle.vectors import Floats
 
@@ -23,7 +23,7 @@ class Ranks:
 
     def add(self, group: Ids, a: Floats, b: Floats) -> None:
         """Add scores (N,) of candidates of these groups (N,)."""
-        chosen = bucket_of(group, self.of) == 0
+        chosen = bucket_of(mixed(group), self.of) == 0
         self._parts.append((group[chosen], a[chosen], b[chosen]))
 
     def facts(self) -> dict[str, float | int | None]:

@@ -6,6 +6,7 @@ the work folder.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -15,13 +16,16 @@ from typing import Any
 from batch.engines.engine import ATTEMPTS, FORGOTTEN, START, done_or_why
 from batch.errors import BatchError, WorkerFailed
 from batch.job import Job
-from batch.table_place import worker_table
+from batch.node import check_node
+from batch.table_place import remove_table, worker_table
 from batch.units import Done, Unit
+from batch.wording import EXPECTED, worded_fault
 from batch.worker import Worker
 from service.observability.logs import configure
 
 ABSENT = "--on ray: Ray is not installed; install the extra `ray`, or use --on local"
 ADDRESS = "RAY_ADDRESS"
+CLOSE_WITHIN_S = 10.0
 HERE: dict[str, Any] = {  # of a cluster for this run alone; by itself it listens to the network
     "address": "local",
     "_node_ip_address": "127.0.0.1",
@@ -86,6 +90,9 @@ class RayEngine:
 
     def close(self) -> None:
         """End the actors, and the cluster if it was started here."""
+        ends = [actor.end.remote() for actor in self._idle]
+        if ends:
+            self._ray.wait(ends, num_returns=len(ends), timeout=CLOSE_WITHIN_S)
         for actor in self._pool:
             self._ray.kill(actor)
         self._pool.clear()
@@ -115,11 +122,26 @@ class _Actor:
 
     def __init__(self, job: Job) -> None:
         configure("auto", "warning")
-        self._worker = Worker(replace(job, table_folder=worker_table(job.table_folder)))
+        self._job = replace(job, table_folder=worker_table(job.table_folder))
+        self._worker: Worker | None = Worker(self._job)
 
-    def ready(self) -> None:
-        """Return once the actor runs."""
+    def ready(self) -> str | None:
+        """Return once the actor runs: a line where its machine cannot do the units."""
+        try:
+            check_node(self._job)
+        except EXPECTED as error:
+            return worded_fault(error)
+        return None
 
     def run(self, unit: Unit) -> Done | str:
         """Do a unit; or return the line that says why not."""
+        assert self._worker is not None, "not ended"
         return done_or_why(self._worker, unit)
+
+    def end(self) -> None:
+        """Let go of the table; the last actor of a machine removes it."""
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = None
+        gc.collect()
+        remove_table(self._job.table_folder)

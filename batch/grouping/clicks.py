@@ -6,18 +6,13 @@ then their order in the file.
 
 from __future__ import annotations
 
-import os
-import shutil
-from functools import lru_cache
+import mmap
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-import orjson
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from batch.grouping.spill import bucket_of
+from batch.grouping.partition import Partition, bucket_of, lengths_of, mixed, name_of
 from batch.inputs.columns import read_times
 from batch.inputs.source import ELEMENTS
 from batch.output.folder import sync
@@ -28,12 +23,9 @@ from feature_store.parquet.parts import ParquetParts
 from feature_store.text_ids import TextIds
 
 USER, ITEM, TIME = "user_id", "item_id", "time"
+CLICK = np.dtype([("user", "i8"), ("time", "i8"), ("item", "i8")])
 BUCKET_CLICKS = 2_000_000
-MOST_BUCKETS = 1024  # open files
-MAPPED = 64  # buckets at a time
-ABOUT = "about.json"
-
-Click = NDArray[np.int64]
+HELD_BYTES = 1 << 25
 
 
 def is_moment(kind: pa.DataType) -> bool:
@@ -41,90 +33,75 @@ def is_moment(kind: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(kind))
 
 
-def build_index(parts: ParquetParts, folder: Path, text_ids: TextIds | None) -> None:
+def build_index(
+    parts: ParquetParts,
+    folder: Path,
+    text_ids: TextIds | None,
+    bucket_clicks: int = BUCKET_CLICKS,
+    held_bytes: int = HELD_BYTES,
+) -> None:
     """Sort all clicks into ``folder``, which is whole or absent. DataFileError names the first
-    fault."""
+    fault.
+
+    ``bucket_clicks``: sorted in memory at a time, about. ``held_bytes``: see ``Partition``.
+    """
     for name in (USER, ITEM, TIME):
         parts.require(name)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    buckets = max(1, -(-parts.rows // bucket_clicks))
+    files = Partition(folder, CLICK, buckets, held_bytes)
     try:
-        buckets = max(1, min(MOST_BUCKETS, -(-parts.rows // BUCKET_CLICKS)))
-        _partition(parts, partial, IdReader(text_ids), buckets)
+        _partition(parts, files, IdReader(text_ids), buckets)
+        files.flush()
         for number in range(buckets):
-            _sort(partial, number)
-        (partial / ABOUT).write_bytes(orjson.dumps({"buckets": buckets}))
-        sync(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-        sync(folder.parent)
+            _sort(files.folder / name_of(number))
+        files.finish()
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        files.abandon()
 
 
-def _partition(parts: ParquetParts, folder: Path, ids: IdReader, buckets: int) -> None:
-    files: list[IO[bytes]] = [
-        open(folder / _raw(number), "wb")  # noqa: SIM115 — closed below
-        for number in range(buckets)
-    ]
-    try:
-        for first, file, arrays in parts.batches((USER, ITEM, TIME), ELEMENTS):
-            users = ids.column(arrays[USER], f"{file}: column {USER}")
-            items = ids.column(arrays[ITEM], f"{file}: column {ITEM}")
-            late: dict[int, str] = {}
-            times = read_times(arrays[TIME], f"{file}: column {TIME}", late.update)
-            for name, faults in ((USER, users.faults), (ITEM, items.faults), (TIME, late)):
-                for row, reason in sorted(faults.items())[:1]:
-                    raise DataFileError(str(parts.rejected(first + row, name, reason)))
-            clicks = np.stack([users.values, times, items.values], 1)
-            bucket = bucket_of(users.values, buckets)
-            order = np.argsort(bucket, kind="stable")
-            edges = np.searchsorted(bucket[order], np.arange(buckets + 1))
-            clicks = clicks[order]
-            for number in np.flatnonzero(np.diff(edges)).tolist():
-                files[number].write(clicks[edges[number] : edges[number + 1]].tobytes())
-    finally:
-        for opened in files:
-            opened.close()
+def _partition(parts: ParquetParts, files: Partition, ids: IdReader, buckets: int) -> None:
+    for first, file, arrays in parts.batches((USER, ITEM, TIME), ELEMENTS):
+        users = ids.column(arrays[USER], f"{file}: column {USER}")
+        items = ids.column(arrays[ITEM], f"{file}: column {ITEM}")
+        late: dict[int, str] = {}
+        times = read_times(arrays[TIME], f"{file}: column {TIME}", late.update)
+        for name, faults in ((USER, users.faults), (ITEM, items.faults), (TIME, late)):
+            for row, reason in sorted(faults.items())[:1]:
+                raise DataFileError(str(parts.rejected(first + row, name, reason)))
+        clicks = np.empty(len(times), CLICK)
+        clicks["user"], clicks["time"], clicks["item"] = users.values, times, items.values
+        files.add(clicks, bucket_of(mixed(users.values), buckets))
 
 
-def _sort(folder: Path, number: int) -> None:
-    clicks = np.fromfile(folder / _raw(number), np.int64).reshape(-1, 3)
-    order = np.lexsort((clicks[:, 1], clicks[:, 0]))  # stable
-    with (folder / _sorted(number)).open("wb") as file:
-        np.save(file, np.ascontiguousarray(clicks[order].T))
-        file.flush()
-        os.fsync(file.fileno())
-    (folder / _raw(number)).unlink()
+def _sort(path: Path) -> None:
+    clicks = np.fromfile(path, CLICK)
+    order = np.lexsort((clicks["time"], clicks["user"]))  # stable
+    with path.open("wb") as file:
+        for name in ("user", "time", "item"):
+            file.write(clicks[name][order].tobytes())
+    sync(path)
 
 
 class Clicks:
-    """Reads an index; its files are mapped."""
+    """Reads an index."""
 
     def __init__(self, folder: Path, longest: int) -> None:
         self._folder, self._longest = folder, longest
-        self._buckets: int = orjson.loads((folder / ABOUT).read_bytes())["buckets"]
-        self._mapped = lru_cache(MAPPED)(self._map)
+        self._lengths = lengths_of(folder)
 
     def history(self, user: int, time: int) -> Ids:
         """Return the user's last items before ``time``, newest first."""
-        number = int(bucket_of(np.array([user]), self._buckets)[0])
-        users, times, items = self._mapped(number)
-        start = int(np.searchsorted(users, user))
-        end = int(np.searchsorted(users, user, side="right"))
-        before = start + int(np.searchsorted(times[start:end], time))
-        found: Ids = np.array(items[max(start, before - self._longest) : before][::-1])
+        number = int(bucket_of(mixed(np.array([user])), len(self._lengths))[0])
+        if not self._lengths[number]:
+            return np.zeros(0, np.int64)
+        # Mapped for this history alone: pages of a kept mapping would count as resident.
+        with (
+            (self._folder / name_of(number)).open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping,
+        ):
+            users, times, items = np.frombuffer(mapping, np.int64).reshape(3, -1)
+            start, end = np.searchsorted(users, user), np.searchsorted(users, user, side="right")
+            before = start + np.searchsorted(times[start:end], time)
+            found: Ids = np.array(items[max(start, before - self._longest) : before][::-1])
+            del users, times, items
         return found
-
-    def _map(self, number: int) -> Click:
-        found: Click = np.load(self._folder / _sorted(number), mmap_mode="r")
-        return found
-
-
-def _raw(bucket: int) -> str:
-    return f"bucket-{bucket:05d}.raw"
-
-
-def _sorted(bucket: int) -> str:
-    return f"bucket-{bucket:05d}.npy"

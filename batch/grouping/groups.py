@@ -18,9 +18,7 @@ def grouped(records: NDArray[np.void], columns: Columns) -> tuple[Requests, Posi
 
     Candidates of a request are in the order of their rows.
     """
-    names = ["user"] + ["time"] * (columns.time is not None)
-    names += [f"f_{number}" for number in range(len(columns.features))]
-    keys = [_comparable(records[name]) for name in names]
+    keys = keys_of(records, columns)
     order = np.lexsort((records["row"], *reversed(keys)))
     records = records[order]
     begins = np.ones(len(records), np.bool_)
@@ -44,12 +42,23 @@ def grouped(records: NDArray[np.void], columns: Columns) -> tuple[Requests, Posi
     return requests, records["row"].copy()
 
 
+def keys_of(records: NDArray[np.void], columns: Columns) -> list[NDArray[np.int64]]:
+    """Return what rows (N,) of one request have in common: user, time, request features."""
+    names = ["user"] + ["time"] * (columns.time is not None)
+    names += [f"f_{number}" for number in range(len(columns.features))]
+    return [_comparable(records[name]) for name in names]
+
+
 def limited(requests: Requests, column: str, most: int) -> Requests:
     """Return the requests, those of more than ``most`` candidates with a fault."""
     lengths = np.diff(requests.starts)
     long = np.flatnonzero(lengths > most).tolist()
-    faults = {g: (column, f"{lengths[g]} candidates, above --max-candidates {most}") for g in long}
+    faults = {g: (column, too_long(int(lengths[g]), most)) for g in long}
     return replace(requests, faults={**requests.faults, **faults})
+
+
+def too_long(length: int, most: int) -> str:
+    return f"{length} candidates, above --max-candidates {most}"
 
 
 def _comparable(values: NDArray[Any]) -> NDArray[np.int64]:

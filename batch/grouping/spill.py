@@ -1,31 +1,36 @@
-"""Partitions rows by user into files on disk, so that a user's rows can be found together.
+"""Partitions rows by request into files on disk, so that a request's rows can be found together.
 
-A bucket is a file of records, in the order of the rows. The folder gets its name when all of it is
-written: it is whole or absent.
+A bucket is a file of records, in the order of the rows.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from batch.errors import BatchError
+from batch.grouping.groups import keys_of
+from batch.grouping.partition import (
+    HALF,
+    MIXED,
+    Hashes,
+    Partition,
+    Records,
+    bucket_of,
+    lengths_of,
+    mixed,
+    name_of,
+)
 from batch.inputs.requests import Requests
 from batch.job import Columns
-from batch.output.folder import sync
-from feature_store.contract import Ids
 from feature_store.schema import FeatureSchema, Numeric
 
-LENGTHS = "lengths.json"
-MIXED = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / φ: neighbouring ids get distant buckets
-FILE_BUFFER = 1 << 16
+READ_ROWS = 65_536
 
 
 def record_of(columns: Columns, schema: FeatureSchema) -> np.dtype[Any]:
@@ -41,47 +46,32 @@ def record_of(columns: Columns, schema: FeatureSchema) -> np.dtype[Any]:
 class Spill:
     """Writes the buckets of an input in ``rows`` layout."""
 
-    def __init__(self, folder: Path, columns: Columns, schema: FeatureSchema, buckets: int) -> None:
-        self._folder, self._partial = folder, folder.with_name(folder.name + ".partial")
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
-        self._columns, self._record = columns, record_of(columns, schema)
-        self._lengths = [0] * buckets
-        self._files: list[IO[bytes]] = [
-            open(self._partial / _name(number), "wb", FILE_BUFFER)  # noqa: SIM115 — see ``finish``
-            for number in range(buckets)
-        ]
+    def __init__(
+        self,
+        folder: Path,
+        columns: Columns,
+        schema: FeatureSchema,
+        buckets: int,
+        held_bytes: int = 1 << 24,
+    ) -> None:
+        """``held_bytes``: see ``Partition``."""
+        self._columns, self._record, self._buckets = columns, record_of(columns, schema), buckets
+        self._files = Partition(folder, self._record, buckets, held_bytes)
 
     def add(self, rows: Sequence[int] | NDArray[np.int64], requests: Requests) -> None:
-        """Add requests of one candidate each; ``rows``: their numbers (N,). Faulty ones are left
-        out."""
+        """Add requests of one candidate each; ``rows``: their numbers (N,), ascending. Faulty ones
+        are left out."""
         records = records_of(rows, requests, self._columns, self._record)
-        bucket = bucket_of(records["user"], len(self._files))
-        order = np.argsort(bucket, kind="stable")
-        records = records[order]
-        edges = np.searchsorted(bucket[order], np.arange(len(self._files) + 1))
-        for number in np.flatnonzero(np.diff(edges)).tolist():
-            start, end = int(edges[number]), int(edges[number + 1])
-            self._files[number].write(records[start:end].tobytes())
-            self._lengths[number] += end - start
+        self._files.add(records, bucket_of(hash_of(records, self._columns), self._buckets))
 
     def finish(self) -> None:
         """Give the folder its name."""
-        for file in self._files:
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-        (self._partial / LENGTHS).write_bytes(orjson.dumps(self._lengths))
-        sync(self._partial)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._partial.rename(self._folder)
-        sync(self._folder.parent)
+        self._files.flush()
+        self._files.finish()
 
     def abandon(self) -> None:
         """Remove what was written."""
-        for file in self._files:
-            file.close()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._files.abandon()
 
 
 def records_of(
@@ -89,7 +79,7 @@ def records_of(
     requests: Requests,
     columns: Columns,
     record: np.dtype[Any],
-) -> NDArray[np.void]:
+) -> Records:
     """Return the records of requests of one candidate each, without the faulty ones."""
     records = np.empty(len(requests), record)
     records["row"], records["user"], records["item"] = rows, requests.users, requests.items
@@ -102,24 +92,89 @@ def records_of(
     return np.delete(records, list(requests.faults)) if requests.faults else records
 
 
-def read_bucket(folder: Path, number: int, record: np.dtype[Any]) -> NDArray[np.void]:
-    """Read one bucket (N,). BatchError if it is not as long as it was written."""
-    records = np.fromfile(folder / _name(number), record)
-    length = orjson.loads((folder / LENGTHS).read_bytes())[number]
-    if len(records) != length:
-        raise BatchError(
-            f"{folder / _name(number)}: {len(records)} records instead of {length}; remove "
-            f"{folder} and run again"
-        )
-    return records
-
-
-def bucket_of(users: Ids, buckets: int) -> Ids:
-    """(N,) bucket of each user."""
-    mixed = users.astype(np.uint64) * MIXED
-    found: Ids = ((mixed >> np.uint64(32)) % np.uint64(buckets)).astype(np.int64)
+def hash_of(records: Records, columns: Columns) -> Hashes:
+    """(N,) hash of each row's request."""
+    user, *others = keys_of(records, columns)
+    found = mixed(user)
+    for key in others:
+        found = mixed(key, found)
     return found
 
 
-def _name(bucket: int) -> str:
-    return f"bucket-{bucket:05d}.records"
+class Bucket:
+    """Reads a bucket. One that is longer than memory allows is read in rounds, each request within
+    one of them; its requests of more than ``longest`` rows are apart."""
+
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        record: np.dtype[Any],
+        columns: Columns,
+        most: int,
+        longest: int,
+    ) -> None:
+        """``most``: rows in memory, about. BatchError if it is not as long as it was written."""
+        self._path, self._record, self._columns = folder / name_of(number), record, columns
+        self._most, self._longest = most, longest
+        length = lengths_of(folder)[number]
+        self.rows = self._path.stat().st_size // record.itemsize
+        if self._path.stat().st_size != length * record.itemsize:
+            raise BatchError(
+                f"{self._path}: {self.rows} records instead of {length}; remove {folder} and run "
+                "again"
+            )
+
+    def rounds(self) -> Iterator[Records]:
+        """Yield the rows of requests, each whole in one round, ascending by row."""
+        if self.rows <= self._most:
+            yield np.fromfile(self._path, self._record)
+            return
+        hashes, counts = self._too_long
+        rounds = -(-(self.rows - int(counts.sum())) // self._most)
+        for number in range(rounds):
+            yield np.concatenate(
+                [
+                    records[~np.isin(of, hashes) & (_round_of(of, rounds) == number)]
+                    for records, of in self._read()
+                ]
+            )
+
+    def too_long(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield rows (N,) of requests above the limit, and how many rows the request of each has;
+        ascending. Of a bucket read in one round none: its caller sees them."""
+        if self.rows <= self._most:
+            return
+        hashes, counts = self._too_long
+        if not len(hashes):
+            return
+        for records, of in self._read():
+            chosen = np.isin(of, hashes)
+            if chosen.any():
+                of = of[chosen]
+                yield records["row"][chosen].copy(), counts[np.searchsorted(hashes, of)]
+
+    @cached_property
+    def _too_long(self) -> tuple[Hashes, NDArray[np.int64]]:
+        """Hashes (M,), ascending, of requests above the limit, and their rows (M,)."""
+        hashes, counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        for _, of in self._read():
+            more, added = np.unique(of, return_counts=True)
+            hashes, place = np.unique(np.concatenate([hashes, more]), return_inverse=True)
+            whole = np.zeros(len(hashes), np.int64)
+            np.add.at(whole, place, np.concatenate([counts, added]))
+            counts = whole
+        above = counts > self._longest
+        return hashes[above], counts[above]
+
+    def _read(self) -> Iterator[tuple[Records, Hashes]]:
+        with self._path.open("rb") as file:
+            while len(records := np.fromfile(file, self._record, READ_ROWS)):
+                yield records, hash_of(records, self._columns)
+
+
+def _round_of(hashes: Hashes, rounds: int) -> NDArray[np.int64]:
+    """(N,) apart from the bucket, which the upper half decides."""
+    again = (hashes ^ (hashes >> HALF)) * MIXED
+    found: NDArray[np.int64] = ((again >> HALF) % np.uint64(rounds)).astype(np.int64)
+    return found

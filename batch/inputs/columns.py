@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batch.errors import BatchError
+from batch.inputs.request_log import HISTORY, LogTable
 from batch.inputs.requests import FeatureValues, Requests
 from batch.job import Columns
 from feature_store.contract import MAX_ID, Ids
@@ -57,9 +58,17 @@ def columns_of(parts: ParquetParts, schema: FeatureSchema, naming: Naming) -> Co
     request = tuple(f.name for f in schema.request if f.name in names)
     for name in (*context, *request):
         parts.require(name)
-    kind = parts.tables[0].kind(item)
-    layout = "lists" if is_list(kind) else "rows"
-    return Columns(layout, naming.user, item, context, request, naming.time, tuple(naming.kept))  # type: ignore[arg-type]
+    table = parts.tables[0]
+    return Columns(
+        "lists" if is_list(table.kind(item)) else "rows",
+        naming.user,
+        item,
+        HISTORY if isinstance(table, LogTable) and table.has_history else None,
+        context,
+        request,
+        naming.time,
+        tuple(naming.kept),
+    )
 
 
 class RequestReader:
@@ -116,8 +125,25 @@ class RequestReader:
             times = read_times(
                 arrays[columns.time], source(columns.time), partial(note, columns.time)
             )
+        histories = None
+        if columns.history is not None:
+            name = columns.history
+            histories = self._histories(arrays[name], source(name), partial(note, name))
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        return Requests(users.values, starts, read.values, context, features, times, faults)
+        return Requests(
+            users.values, starts, read.values, context, features, times, histories, faults
+        )
+
+    def _histories(self, array: pa.Array, source: str, note: Note) -> list[Ids | None]:
+        """Read lists of items, oldest first; null: the stored history."""
+        missing = array.is_null().to_numpy(zero_copy_only=False)
+        read = self._ids.lists(array, source)
+        note({row: reason for row, reason in read.faults.items() if not missing[row]})
+        ends = np.cumsum(np.bincount(read.row, minlength=len(array)))
+        parts = np.split(read.values, ends[:-1]) if len(ends) else []
+        return [
+            None if none else part[::-1].copy() for part, none in zip(parts, missing, strict=True)
+        ]
 
     def _wrong_lengths(self, lengths: Ids) -> dict[int, str]:
         found = dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), "an empty list")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from typing import IO, Any, cast
+
 from pyarrow import fs
 
 from batch.remote import address, filesystem_of, shown
@@ -30,6 +33,11 @@ def remote_tables(url: str, buffer_bytes: int) -> list[ParquetTable]:
         ]
     except OSError as error:
         raise DataFileError(f"{shown(url)}: {' '.join(str(error).split())}") from error
+
+
+def opened_remotely(files: Any, path: str) -> IO[bytes]:
+    """Open an object to be read by lines."""
+    return cast(IO[bytes], io.BufferedReader(files.open_input_file(path)))
 
 
 def _parts(files: fs.FileSystem, path: str) -> list[str]:

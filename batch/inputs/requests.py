@@ -27,6 +27,7 @@ class Requests:
     context: Mapping[str, Indices] = field(default_factory=dict)  # feature -> (E,)
     features: Mapping[str, FeatureValues] = field(default_factory=dict)  # request feature -> (G,)
     times: Ids | None = None  # (G,)
+    histories: Sequence[Ids | None] | None = None  # (G,) newest first, in place of the stored
     faults: Mapping[int, tuple[str, str]] = field(default_factory=dict)  # g -> column, reason
 
     def __len__(self) -> int:
@@ -49,6 +50,7 @@ def joined(parts: Sequence[Requests]) -> Requests:
     first, places = parts[0], np.cumsum([0, *(len(part) for part in parts)])
     lengths = np.concatenate([np.diff(part.starts) for part in parts])
     times = [part.times for part in parts if part.times is not None]
+    histories = [each for part in parts for each in part.histories or ()]
     return Requests(
         np.concatenate([part.users for part in parts]),
         np.concatenate([[0], np.cumsum(lengths)]),
@@ -56,6 +58,7 @@ def joined(parts: Sequence[Requests]) -> Requests:
         {name: np.concatenate([part.context[name] for part in parts]) for name in first.context},
         {name: np.concatenate([part.features[name] for part in parts]) for name in first.features},
         np.concatenate(times) if times else None,
+        histories or None,
         {
             int(place) + g: fault
             for part, place in zip(parts, places, strict=False)

@@ -8,25 +8,76 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
-from batch.inputs.remote_tables import remote_tables
-from batch.remote import filesystem_of, is_remote, path_of
+from batch.inputs.remote_tables import opened_remotely, remote_tables
+from batch.inputs.request_log import LogTable, is_log
+from batch.remote import address, filesystem_of, is_remote, path_of
+from feature_store.parquet.arrays import flattened, is_list
+from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.parts import ParquetParts
+from feature_store.wording import worded
 
 BUFFER_BYTES = 1 << 20  # of each column: row groups may be larger than memory
 READ_BYTES = 1 << 22
 ELEMENTS = 65_536  # read at a time, about
+LISTS = 64  # read at a time, and then ``cut``: lists may be long
+WIDE_ROWS = 1024  # read at a time of columns that may be wide
 
 Batch = tuple[int, Path, dict[str, pa.Array]]  # number of the first row, file, columns
 
 
 def open_input(path: str) -> ParquetParts:
-    """Open a parquet file or a folder of them, here or by URL. DataFileError."""
+    """Open a parquet file, a folder of them or a log of requests, here or by URL. DataFileError."""
+    if is_log(path):
+        return ParquetParts([_open_log(path)])
     if is_remote(path):
         return ParquetParts(remote_tables(path, BUFFER_BYTES))
     return ParquetParts.read(Path(path), BUFFER_BYTES)
+
+
+def _open_log(path: str) -> LogTable:
+    try:
+        if is_remote(path):
+            files, within = filesystem_of(path)
+            return LogTable(address(path, within), partial(opened_remotely, files, within))
+        return LogTable(Path(path), partial(_open_here, Path(path)))
+    except OSError as error:
+        raise DataFileError(f"{path}: cannot be read: {worded(error)}") from error
+
+
+def rows_at_once(parts: ParquetParts, lists: bool, passed: Sequence[str]) -> int:
+    """Return how many rows to read at a time: whatever they hold, they are to fit in memory."""
+    if lists:
+        return LISTS
+    return WIDE_ROWS if wide_columns(parts, passed) else ELEMENTS
+
+
+def wide_columns(parts: ParquetParts, names: Sequence[str]) -> list[str]:
+    """Return the columns whose values may be of any size."""
+    return [name for name in names if not _is_narrow(parts.tables[0].kind(name))]
+
+
+def _is_narrow(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_primitive(kind) or types.is_null(kind) or types.is_decimal(kind))
+
+
+def cut(batch: Batch, item: str) -> Iterator[Batch]:
+    """Cut a batch of lists into ones of at most ``ELEMENTS`` elements, or of one list."""
+    first, path, arrays = batch
+    if not is_list(arrays[item].type):
+        yield batch
+        return
+    ends = np.cumsum(flattened(arrays[item])[1])
+    start = 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + ELEMENTS, side="right")))
+        yield first + start, path, _part(arrays, start, end)
+        start = end
 
 
 def digest_of(parts: ParquetParts, root: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,13 +36,13 @@ class Folder:
         except FileNotFoundError:
             return None
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | Iterable[bytes]) -> None:
         """Write a file so that it is whole on disk, or absent. OSError."""
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self.path / f".{name}.{secrets.token_hex(4)}{PARTIAL}"
         try:
             with partial.open("xb") as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self.path / name)

@@ -11,6 +11,7 @@ from batch.inputs.requests import Requests
 from batch.job import Recipe
 from batch.output.parts import (
     PartNote,
+    as_runs,
     code_array,
     concatenated,
     counts_of,
@@ -46,7 +47,7 @@ def list_part(
     count = len(requests)
     faults = [(span[0] + g, why) for g, why in sorted(scores.faults.items())]
     counts = counts_of(scores.items, scores.users)
-    note = PartNote(recipe.digest, *span, counts, faults)
+    note = PartNote(recipe.digest, *span, counts, as_runs(faults))
     out = {
         **passed,
         "scores": list_array(score_array(given), starts),

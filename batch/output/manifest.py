@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -15,14 +17,17 @@ from batch.output.folders import AnyFolder
 from batch.output.parts import PartNote
 from feature_store.parquet.parts import ParquetParts
 
+BLOCK_BYTES = 1 << 20
 RECIPE, MANIFEST, REJECTS = "_job.json", "_manifest.json", "_rejects.jsonl"
 
 
 def note_of(folder: AnyFolder, name: str, recipe: Recipe, span: tuple[int, int]) -> PartNote | None:
     """Return a part's note; None if it is not there, not whole, or of another recipe."""
     data = folder.read(name)
-    if data is None:
-        return None
+    return None if data is None else _note_in(data, recipe, span)
+
+
+def _note_in(data: bytes, recipe: Recipe, span: tuple[int, int]) -> PartNote | None:
     try:
         note = PartNote.of(data)
     except ValueError:
@@ -32,30 +37,32 @@ def note_of(folder: AnyFolder, name: str, recipe: Recipe, span: tuple[int, int])
 
 
 def finish(
-    folder: AnyFolder, recipe: Recipe, parts: ParquetParts, rejects: bytes, about: dict[str, Any]
+    folder: AnyFolder, recipe: Recipe, parts: ParquetParts, rejects: Path, about: dict[str, Any]
 ) -> dict[str, Any]:
     """Write rejects and manifest; return the manifest. BatchError if a part is missing.
 
-    The same output has the same manifest, in however many runs it was made.
+    ``rejects``: of the survey. The same output has the same manifest, in however many runs it was
+    made.
     """
     counts: Counter[str] = Counter()
-    files, lines = [], [rejects]
+    files = []
     digest = sha256()
-    for start, end in recipe.parts():
-        name = recipe.part_name(start, end)
-        data, note = folder.read(name), note_of(folder, name, recipe, (start, end))
-        if data is None or note is None:
-            raise BatchError(
-                f"{folder.path / name}: missing or damaged; run the same command again"
-            )
-        counts.update(note.counts)
-        mark = sha256(data).hexdigest()
-        digest.update(orjson.dumps([name, mark]))
-        files.append({"name": name, "rows": [start, end], "bytes": len(data), "sha256": mark})
-        for row, reason in note.faults:
-            rejected = parts.rejected(row, recipe.columns.user, reason)
-            lines.append(as_line(row, rejected.file, rejected.row, reason))
-    folder.put(REJECTS, b"".join(lines))
+    whole = rejects.with_suffix(".all")
+    with whole.open("wb") as lines:
+        lines.writelines(_blocks(rejects))
+        for start, end in recipe.parts():
+            data, note = _verified(folder, recipe, (start, end))
+            counts.update(note.counts)
+            mark = sha256(data).hexdigest()
+            name = recipe.part_name(start, end)
+            digest.update(orjson.dumps([name, mark]))
+            files.append({"name": name, "rows": [start, end], "bytes": len(data), "sha256": mark})
+            for first, count, reason in note.faults:
+                for row in range(first, first + count):
+                    rejected = parts.rejected(row, recipe.columns.user, reason)
+                    lines.write(as_line(row, rejected.file, rejected.row, reason))
+    folder.put(REJECTS, _blocks(whole))
+    whole.unlink()
     manifest = {
         "recipe": asdict(recipe),
         **about,
@@ -65,6 +72,22 @@ def finish(
     }
     folder.put(MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
     return manifest
+
+
+def _verified(folder: AnyFolder, recipe: Recipe, span: tuple[int, int]) -> tuple[bytes, PartNote]:
+    """Read a part. BatchError unless it is there, and whole."""
+    name = recipe.part_name(*span)
+    data = folder.read(name)
+    note = None if data is None else _note_in(data, recipe, span)
+    if data is None or note is None:
+        raise BatchError(f"{folder.path / name}: missing or damaged; run the same command again")
+    return data, note
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
 
 
 def as_line(row: int, file: str, in_file: int, reason: str) -> bytes:

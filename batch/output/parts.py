@@ -30,7 +30,7 @@ class PartNote:
     start: int  # input rows
     end: int
     counts: Mapping[str, int]
-    faults: Sequence[tuple[int, str]] = field(default_factory=list)  # input row, reason
+    faults: Sequence[tuple[int, int, str]] = field(default_factory=list)  # see ``as_runs``
 
     def encoded(self) -> bytes:
         return orjson.dumps(self)
@@ -43,6 +43,18 @@ class PartNote:
             return cls(**orjson.loads(metadata[NOTE]))
         except (KeyError, TypeError, pa.ArrowException, orjson.JSONDecodeError) as error:
             raise ValueError(f"no part of a batch run: {error}") from error
+
+
+def as_runs(faults: Sequence[tuple[int, str]]) -> list[tuple[int, int, str]]:
+    """Return first row, count and reason of neighbours that have the same; ``faults`` ascend."""
+    found: list[tuple[int, int, str]] = []
+    for row, reason in faults:
+        start, count, before = found[-1] if found else (0, 0, "")
+        if reason == before and row == start + count:
+            found[-1] = start, count + 1, reason
+        else:
+            found.append((row, 1, reason))
+    return found
 
 
 def encoded(columns: Mapping[str, pa.Array], note: PartNote) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from pyarrow import fs
@@ -31,10 +31,11 @@ class RemoteFolder:
             return None
         return data
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | Iterable[bytes]) -> None:
         """Write an object. It appears when the stream is closed, or not at all."""
         with self._files.open_output_stream(f"{self._path}/{name}") as stream:
-            stream.write(data)
+            for part in [data] if isinstance(data, bytes) else data:
+                stream.write(part)
 
     def remove(self, name: str) -> None:
         self._files.delete_file(f"{self._path}/{name}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from batch.job import Recipe
 from batch.output.parts import (
     PartNote,
+    as_runs,
     code_array,
     concatenated,
     counts_of,
@@ -54,4 +55,4 @@ def row_part(
         out["rank"] = pa.array(rank)
         chosen = pa.array(np.flatnonzero(rank))
         out = {name: array.take(chosen) for name, array in out.items()}
-    return encoded(out, PartNote(recipe.digest, start, end, counts, list(faults))), counts
+    return encoded(out, PartNote(recipe.digest, start, end, counts, as_runs(faults))), counts

@@ -29,7 +29,7 @@ UNDER_WAY = 4  # requests at a time: one is computed, the others are read and pr
 DEADLINE_S = 86_400.0  # of one request: none, in effect
 STORE = StoreOptions(budget_ms=10_000)
 
-Histories = Callable[[int], Ids]  # request -> its history, newest first
+Histories = Callable[[int], Ids | None]  # request -> its history, newest first; None: the stored
 
 
 class Scorer:

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -13,10 +14,26 @@ from feature_store.parquet.columns import RejectedRow
 from feature_store.parquet.table import ParquetTable, tables_of
 
 
+class Table(Protocol):
+    """A file of rows, read column by column: see ``ParquetTable``."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+    @property
+    def rows(self) -> int: ...
+    def require(self, column: str) -> None: ...
+    def kind(self, column: str) -> pa.DataType: ...
+    def batches(
+        self, columns: Sequence[str], batch_size: int, start: int = 0
+    ) -> Iterator[tuple[int, dict[str, pa.Array]]]: ...
+
+
 class ParquetParts:
     """Rows are numbered across the files; ``place`` maps a number to its file and row."""
 
-    def __init__(self, tables: Sequence[ParquetTable]) -> None:
+    def __init__(self, tables: Sequence[Table]) -> None:
         self._tables = tables
         self._starts = [0, *accumulate(table.rows for table in tables)]
         self.rows = self._starts[-1]
@@ -36,7 +53,7 @@ class ParquetParts:
             table.require(column)
 
     @property
-    def tables(self) -> Sequence[ParquetTable]:
+    def tables(self) -> Sequence[Table]:
         return self._tables
 
     @property

@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from batch.errors import BatchError
 from batch.grouping.groups import grouped
-from batch.grouping.spill import Spill, bucket_of, read_bucket, record_of, records_of
+from batch.grouping.partition import bucket_of, mixed
+from batch.grouping.spill import Bucket, Spill, hash_of, record_of, records_of
 from batch.inputs.requests import Requests, joined
 from batch.inputs.source import ForwardReader, open_input
 from batch.job import Columns
@@ -76,25 +77,40 @@ def test_requests_hold_the_rows_of_one_user_time_and_features(
         assert query.features["hour"] == (None if np.isnan(hour) else hour)
 
 
-@given(st.lists(ROWS, max_size=4), st.integers(1, 5))
-def test_a_spill_holds_every_row_once(
+@settings(max_examples=50)
+@given(st.lists(ROWS, max_size=4), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9))
+def test_a_bucket_read_in_rounds_holds_every_row_once_and_requests_whole(
     tmp_path_factory: pytest.TempPathFactory,
     batches: list[list[tuple[int, int, int, float]]],
     buckets: int,
+    most: int,
+    longest: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("spill") / "spill"
-    spill, first = Spill(folder, COLUMNS, LEVELLED, buckets), 0
+    spill, first = Spill(folder, COLUMNS, LEVELLED, buckets, held_bytes=500), 0
     for rows in batches:
         spill.add(np.arange(first, first + len(rows)), requests_of(rows))
         first += len(rows)
     assert not folder.exists()
     spill.finish()
     record, found = record_of(COLUMNS, LEVELLED), []
-    for bucket in range(buckets):
-        records = read_bucket(folder, bucket, record)
-        assert (np.diff(records["row"]) > 0).all()
-        assert (bucket_of(records["user"], buckets) == bucket).all()
-        found += records["row"].tolist()
+    keys = [tuple(repr(value) for value in row) for rows in batches for row in rows]
+    for number in range(buckets):
+        bucket = Bucket(folder, number, record, COLUMNS, most, longest)
+        seen: set[tuple[str, ...]] = set()
+        for records in bucket.rounds():
+            assert (np.diff(records["row"]) > 0).all()
+            assert (bucket_of(hash_of(records, COLUMNS), buckets) == number).all()
+            of = {keys[row] for row in records["row"].tolist()}
+            assert not of & seen
+            seen |= of
+            found += records["row"].tolist()
+        for rows_apart, counts in bucket.too_long():
+            assert bucket.rows > most
+            for row, count in zip(rows_apart.tolist(), counts.tolist(), strict=True):
+                assert count == keys.count(keys[row]) > longest
+                assert keys[row] not in seen
+            found += rows_apart.tolist()
     assert sorted(found) == list(range(first))
 
 
@@ -105,14 +121,14 @@ def test_a_bucket_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     (file,) = (tmp_path / "spill").glob("bucket-*")
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(BatchError, match=r"1 records instead of 2; remove .*spill and run again"):
-        read_bucket(tmp_path / "spill", 0, record_of(COLUMNS, LEVELLED))
+        Bucket(tmp_path / "spill", 0, record_of(COLUMNS, LEVELLED), COLUMNS, 9, 9)
 
 
 @given(arrays.arrays(np.int64, st.integers(1, 60), elements=st.integers(0, MAX_ID)))
 def test_users_of_all_ids_have_a_bucket(users: np.ndarray) -> None:
-    found = bucket_of(users, 7)
+    found = bucket_of(mixed(users), 7)
     assert ((found >= 0) & (found < 7)).all()
-    assert (found == bucket_of(users.copy(), 7)).all()
+    assert (found == bucket_of(mixed(users.copy()), 7)).all()
 
 
 @given(

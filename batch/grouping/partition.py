@@ -1,0 +1,108 @@
+"""Partitions records into files on disk, in the order in which they come.
+
+The folder gets its name when all of it is written: it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from batch.output.folder import sync
+from feature_store.contract import Ids
+
+ABOUT = "lengths.json"  # records of each file
+MIXED = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / φ: neighbouring ids get distant buckets
+HALF = np.uint64(32)
+
+Records = NDArray[np.void]
+Hashes = NDArray[np.uint64]
+
+
+class Partition:
+    """Writes records to ``buckets`` files. Few are open at a time, so there may be many."""
+
+    def __init__(self, folder: Path, record: np.dtype[Any], buckets: int, held_bytes: int) -> None:
+        """``held_bytes``: of records in memory, which are written together."""
+        self._folder, self._partial = folder, folder.with_name(folder.name + ".partial")
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir(parents=True)
+        self._most = max(1, held_bytes // record.itemsize)
+        self._lengths = np.zeros(buckets, np.int64)
+        self._held: list[tuple[Records, Ids]] = []
+        self._count = 0
+
+    @property
+    def folder(self) -> Path:
+        """The folder while it is written."""
+        return self._partial
+
+    def add(self, records: Records, bucket: Ids) -> None:
+        """Add records (N,), each to its bucket (N,)."""
+        self._held.append((records, bucket))
+        self._count += len(records)
+        if self._count >= self._most:
+            self._write()
+
+    def flush(self) -> None:
+        """Write what is held, and force it to disk."""
+        self._write()
+        for number in np.flatnonzero(self._lengths == 0).tolist():
+            (self._partial / name_of(number)).touch()
+        for path in self._partial.iterdir():
+            sync(path)
+
+    def finish(self) -> None:
+        """Give the folder its name."""
+        (self._partial / ABOUT).write_bytes(orjson.dumps(self._lengths.tolist()))
+        sync(self._partial / ABOUT)
+        sync(self._partial)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._partial.rename(self._folder)
+        sync(self._folder.parent)
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    def _write(self) -> None:
+        if not self._count:
+            return
+        records, bucket = (np.concatenate(each) for each in zip(*self._held, strict=True))
+        self._held, self._count = [], 0
+        order = np.argsort(bucket, kind="stable")
+        numbers, starts = np.unique(bucket[order], return_index=True)
+        ends = [*starts[1:].tolist(), len(order)]
+        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True):
+            with (self._partial / name_of(number)).open("ab") as file:
+                file.write(records[order[start:end]].tobytes())
+            self._lengths[number] += end - start
+
+
+def lengths_of(folder: Path) -> list[int]:
+    """Return how many records each bucket has."""
+    found: list[int] = orjson.loads((folder / ABOUT).read_bytes())
+    return found
+
+
+def name_of(bucket: int) -> str:
+    return f"bucket-{bucket:05d}.records"
+
+
+def mixed(values: Ids, after: Hashes | None = None) -> Hashes:
+    """(N,) hash of each value; with ``after``, that of another one, of both."""
+    found: Hashes = values.astype(np.int64).view(np.uint64)
+    if after is not None:
+        found = found ^ (after ^ (after >> HALF))
+    return found * MIXED
+
+
+def bucket_of(hashes: Hashes, buckets: int) -> Ids:
+    """(N,) bucket of each hash."""
+    found: Ids = ((hashes >> HALF) % np.uint64(buckets)).astype(np.int64)
+    return found
