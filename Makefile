@@ -137,6 +137,10 @@ test-extras: setup
 	  echo "the extra openvino was not installed: its tests are skipped"
 	@$(py) -c 'import playwright, axe_playwright_python' 2>/dev/null || $(extra) '.[browser]' || \
 	  echo "the extra browser was not installed: its tests are skipped"
+	@$(py) -c 'import ray' 2>/dev/null || $(extra) '.[ray]' || \
+	  echo "the extra ray was not installed: its tests are skipped"
+	@$(py) -c 'import moto, flask_cors' 2>/dev/null || $(extra) '.[batch-peers]' || \
+	  echo "the extra batch-peers was not installed: its tests are skipped"
 
 # Compiles what tests import, which each worker would do for itself; what does not import, they tell.
 test-collect: setup

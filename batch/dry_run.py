@@ -17,9 +17,10 @@ from batch.grouping.spill import record_of, records_of
 from batch.inputs.columns import RequestReader
 from batch.inputs.requests import Requests
 from batch.inputs.source import open_input
+from batch.options import Options
 from batch.output.folders import folder_of
 from batch.progress import Progress
-from batch.run import Options, Plan, missing_parts, prepare
+from batch.run import Plan, missing_parts, prepare
 from batch.scoring.scorer import Scorer
 
 SAMPLE_S = 2.0

@@ -49,7 +49,7 @@ class Progress:
             "workers": workers,
         }
         self.event("begin", self.values)
-        self._write()
+        self.write()
 
     def advance(self, *, candidates: int = 0, parts: int = 0) -> None:
         """Count what a worker has done."""
@@ -64,11 +64,11 @@ class Progress:
             self._told = now
             self.event("progress", values)
             self._say()
-            self._write()
+            self.write()
 
     def complete(self) -> None:
         self.values |= {"complete": 1, "left_s": 0}
-        self._write()
+        self.write()
         if self._terminal:
             typer.echo("", err=True)
 
@@ -92,7 +92,7 @@ class Progress:
             )
             typer.echo(line, err=True, nl=False)
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """Replace the textfile of Prometheus' node exporter."""
         if self._metrics is None:
             return

@@ -12,12 +12,8 @@ on where it was, with any number of workers and either engine.
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -30,22 +26,23 @@ from batch.engines.engine import Engine
 from batch.errors import OutputConflict
 from batch.grouping.clicks import TIME, build_index, is_moment
 from batch.grouping.spill import Spill
-from batch.inputs.columns import Naming, columns_of
+from batch.inputs.columns import columns_of
 from batch.inputs.source import digest_of, open_input
-from batch.job import SHORT, Columns, Cut, Job, Recipe
+from batch.job import Columns, Job, Recipe
 from batch.node import SURVEY
+from batch.options import Options
 from batch.output.bucket_scores import name_of
 from batch.output.folder import Folder
 from batch.output.folders import AnyFolder, folder_of
 from batch.output.manifest import RECIPE, finish, note_of
 from batch.processor import processor_kind
 from batch.progress import Progress
-from batch.remote import is_remote
 from batch.scoring.scorer import STORE
-from batch.sizes import MEMORY, Sizes
+from batch.sizes import Sizes
 from batch.survey import Survey, Surveyor
 from batch.table_place import remove_table, table_place
 from batch.units import Unit
+from batch.work_folder import make_work, remove_work
 from batch.worker import CLICKS, SPILL
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.parts import ParquetParts
@@ -55,32 +52,9 @@ from model_export.bundle.bundle import Bundle, newest
 from model_export.bundle.manifest import MANIFEST as BUNDLE_MANIFEST
 
 LIBRARIES = ("numpy", "onnxruntime", "pyarrow")
-WORK = "_work"
 REJECTED = "rejects.jsonl"
 
 Engines = Callable[[Job, int], Engine]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a run is asked for."""
-
-    bundle: Path
-    store: str
-    input: str
-    output: str
-    workers: int  # 0: as many as the engine finds room for
-    naming: Naming = field(default_factory=Naming)
-    cut: Cut = field(default_factory=Cut)
-    top_k: int | None = None
-    max_rejects: int = 0
-    max_candidates: int = 100_000
-    memory: int = MEMORY  # bytes of each process, see ``Sizes``
-    part_candidates: int | None = None  # None: as many as are usual and fit
-    table_folder: Path | None = None
-    work: Path | None = None
-    allow_other_processor: bool = False
-    clicks: Path | None = None  # a back-test: histories of these, up to each row's time
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +106,7 @@ def run(options: Options, engines: Engines, progress: Progress) -> dict[str, Any
                 remove_table(job.table_folder)
         about = plan.about | {"other_processors": sorted(plan.mixed)}
         manifest = finish(folder, recipe, plan.parts, Path(job.work) / REJECTED, about)
-        _remove_work(options, Path(job.work))
+        remove_work(options, Path(job.work))
         progress.complete()
         return manifest
 
@@ -167,11 +141,14 @@ def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: boo
         libraries={name: installed(name) for name in LIBRARIES},
     )
     recipe, mixed = _agreed(recipe, folder, options.allow_other_processor)
-    work = _works(options) / _mark(recipe, options)
-    work.mkdir(parents=True, exist_ok=True)
-    if clicks is not None and not dry and not (work / CLICKS).exists():
-        build_index(clicks, work / CLICKS, text_ids, sizes.bucket_clicks, sizes.held_bytes)
-    survey = _surveyed(options, parts, bundle, text_ids, recipe, sizes, work, spill=not dry)
+    work = make_work(options, recipe)
+    try:
+        if clicks is not None and not dry and not (work / CLICKS).exists():
+            build_index(clicks, work / CLICKS, text_ids, sizes.bucket_clicks, sizes.held_bytes)
+        survey = _surveyed(options, parts, bundle, text_ids, recipe, sizes, work, spill=not dry)
+    except BaseException:
+        remove_work(options, work)
+        raise
     recipe = replace(recipe, edges=survey.edges)
     if not dry:
         _record(recipe, mixed, folder)
@@ -261,6 +238,12 @@ def _agreed(recipe: Recipe, folder: AnyFolder, other_processor: bool) -> tuple[R
     """Compare with the recipe of the output's earlier runs. OutputConflict names what differs."""
     data = folder.read(RECIPE)
     if data is None:
+        others = sorted(name for name in folder.names() if not name.startswith(("_", ".")))
+        if others:
+            raise OutputConflict(
+                f"{folder.path}: holds {others[0]}, which is no part of this run; choose another "
+                "folder, or remove it"
+            )
         return recipe, []
     before = orjson.loads(data)
     mixed = list(before.pop("other_processors", []))
@@ -289,32 +272,6 @@ def _record(recipe: Recipe, mixed: list[str], folder: AnyFolder) -> None:
     data = orjson.dumps(fields, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
     if folder.read(RECIPE) != data:
         folder.put(RECIPE, data)
-
-
-def _works(options: Options) -> Path:
-    """Return the folder of intermediate files; of a remote output it is local."""
-    if options.work is not None:
-        return options.work
-    if is_remote(options.output):
-        mark = sha256(options.output.encode()).hexdigest()[:SHORT]
-        return Path(tempfile.gettempdir()) / f"qin-batch-{os.geteuid()}" / mark
-    return Path(options.output) / WORK
-
-
-def _remove_work(options: Options, work: Path) -> None:
-    """Remove this run's intermediate files; of a folder that was given nothing else."""
-    shutil.rmtree(work, ignore_errors=True)
-    if options.work is None:
-        shutil.rmtree(_works(options), ignore_errors=True)
-        if is_remote(options.output):
-            with suppress(OSError):  # another run's are there
-                _works(options).parent.rmdir()
-
-
-def _mark(recipe: Recipe, options: Options) -> str:
-    """Name the work folder of this input, checked so."""
-    limits = f"{recipe.digest} {options.max_rejects}"
-    return sha256(limits.encode()).hexdigest()[:SHORT]
 
 
 def _surveyed(
@@ -347,12 +304,6 @@ def _surveyed(
     if spills:
         held = sizes.held_bytes
         into = Spill(work / SPILL, columns, bundle.schema, recipe.buckets, held)
-    try:
-        survey = surveyor.run(work / REJECTED, into)
-    except BaseException:
-        if into is not None:
-            into.abandon()
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    survey = surveyor.run(work / REJECTED, into)
     Folder(work).put(SURVEY, orjson.dumps(survey))
     return survey

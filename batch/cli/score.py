@@ -15,8 +15,9 @@ from batch.dry_run import dry_run as foretold
 from batch.engines.local import LocalEngine
 from batch.inputs.columns import Naming
 from batch.job import Cut
+from batch.options import Options
 from batch.progress import Progress
-from batch.run import Engines, Options, run
+from batch.run import Engines, run
 from batch.sizes import MEMORY
 from feature_store.terminal import printable
 
@@ -142,6 +143,7 @@ def score(
     )
     progress = Progress(as_json=as_json, metrics=metrics)
     with refusals(progress):
+        progress.write()  # a file that cannot be written is found out now
         if dry_run:
             _foretell(foretold(options, progress), progress)
             return

@@ -60,22 +60,37 @@ class Folder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only run that writes here. OutputConflict."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = self.path / LOCK
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        """Be the only run that writes here. OutputConflict. A folder that was made and is empty at
+        the end is removed."""
+        made = not self.path.exists()
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise OutputConflict(f"{self.path}: not a folder; give --output a folder") from error
+        descriptor = self._locked()
+        try:
+            yield
+        finally:
+            (self.path / LOCK).unlink(missing_ok=True)
+            os.close(descriptor)
+            if made:
+                with suppress(OSError):  # something was written
+                    self.path.rmdir()
+
+    def _locked(self) -> int:
+        lock = self.path / LOCK
+        while True:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(descriptor).st_nlink:
+                    return descriptor
             except BlockingIOError:
+                os.close(descriptor)
                 raise OutputConflict(
                     f"{self.path}: another run writes here; wait for it, or end it"
                 ) from None
-            yield
-            with suppress(FileNotFoundError):
-                lock.unlink()
-        finally:
-            os.close(descriptor)
+            os.close(descriptor)  # of a run that has just ended, and removed it
 
 
 def sync(folder: Path) -> None:

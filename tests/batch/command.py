@@ -1,4 +1,4 @@
-"""``python -m batch`` as its users run it: a process."""
+"""``python -m batch`` as its users run it: a process, or within this one where no worker starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typer.testing import CliRunner
 
+from batch.__main__ import app
 from tests.service.world import World
 
 
@@ -29,6 +31,15 @@ def score(
     return subprocess.run(
         line(world, source, output, *options), capture_output=True, text=True, timeout=240
     )
+
+
+def here(world: World, source: Path | str, output: Path, *options: str) -> tuple[int, str, str]:
+    """Run it in this process, where it ends before workers start: exit code, stdout, stderr."""
+    words = line(world, Path(source), output, *options)[3:]
+    words[words.index("--input") + 1] = str(source)
+    done = CliRunner().invoke(app, words)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
 
 
 def scored(world: World, source: Path, output: Path, *options: str, code: int = 0) -> pa.Table:

@@ -14,8 +14,9 @@ from typing import Any
 from batch.engines.engine import Engine
 from batch.engines.ray import RayEngine
 from batch.job import Job
+from batch.options import Options
 from batch.progress import Progress
-from batch.run import Options, run
+from batch.run import run
 
 STORE_BYTES = 100 << 20
 NODE = {

@@ -13,19 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import connect
-from tests.batch.command import manifest, parts, score, scored
+from tests.batch.command import here, manifest, parts, score, scored
 from tests.batch.inputs import make_lists, write
 from tests.service.world import World
 
 
 def refused(world: World, source: Path, output: Path, *options: str) -> str:
-    """The one line of a run that ends with code 1."""
-    done = score(world, source, output, *options)
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("reading ")]
-    left = [p for p in output.rglob("*") if p.is_file() and p.name not in ("_job.json", "_lock")]
-    assert not left, left
+    """The one line of a run that ends with code 1, and leaves nothing."""
+    before = sorted(output.rglob("*")) if output.exists() else None
+    code, _, err = here(world, source, output, *options)
+    assert code == 1, err
+    (line,) = [line for line in err.splitlines() if not line.startswith("reading ")]
+    assert (sorted(output.rglob("*")) if output.exists() else None) == before
     return line.removeprefix("error: ")
 
 
@@ -71,6 +70,10 @@ def test_files_that_are_cut_short_or_missing(world: World, tmp_path: Path) -> No
     whole = source.read_bytes()
     source.write_bytes(whole[: len(whole) // 2])
     assert f"{source}: not a readable parquet file" in refused(world, source, tmp_path / "out")
+    (tmp_path / "empty").write_bytes(b"")
+    assert "not a readable parquet file: it is empty" in refused(
+        world, tmp_path / "empty", tmp_path / "out"
+    )
     torn = bytearray(whole)
     torn[2000:4000] = bytes(2000)
     source.write_bytes(torn)
@@ -79,6 +82,23 @@ def test_files_that_are_cut_short_or_missing(world: World, tmp_path: Path) -> No
     assert f"{source}: not a readable parquet file: no such" in refused(
         world, source, tmp_path / "out"
     )
+
+
+def test_folders_that_cannot_be_read_or_written_are_said(world: World, tmp_path: Path) -> None:
+    source, none = write(pa.table(ROWS), tmp_path / "in.parquet"), tmp_path / "none"
+    none.mkdir()
+    assert refused(world, none, tmp_path / "out") == f"{none}: the folder has no parquet files"
+    (none / "notes.txt").write_text("rows are elsewhere")
+    assert refused(world, none, tmp_path / "out").startswith(
+        f"{none / 'notes.txt'}: not a readable parquet file"
+    )
+    assert "not a folder; give --output a folder" in refused(world, source, source)
+    assert "not a folder; give --output a folder" in refused(world, source, source / "below")
+    assert "--work" in refused(world, source, tmp_path / "out", "--work", str(source))
+    assert "holds notes.txt, which is no part of this run" in refused(world, source, none)
+    assert "/proc/out: " in refused(world, source, Path("/proc/out"))
+    assert "/proc/out: " in refused(world, source, tmp_path / "out", "--metrics", "/proc/out/m")
+    assert "at least 16000000 bytes" in refused(world, source, tmp_path / "out", "--memory", "15MB")
 
 
 def test_the_file_and_its_row_are_named_in_a_folder(world: World, tmp_path: Path) -> None:

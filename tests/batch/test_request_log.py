@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from batch.inputs import request_log
 from batch.inputs.source import open_input
 from feature_store.parquet.columns import DataFileError
-from tests.batch.command import score, scored
+from tests.batch.command import here, scored
 from tests.batch.inputs import write
 from tests.service.world import World
 
@@ -97,10 +97,10 @@ def test_a_fault_of_a_value_has_its_row_and_nothing_is_left(world: World, tmp_pa
     log = tmp_path / "log.jsonl"
     lines = [REQUEST, {"user_id": 1, "item_id": 4}, REQUEST | {"candidates": [4, -5]}]
     log.write_bytes(b"\n".join(map(orjson.dumps, lines)))
-    done = score(world, log, tmp_path / "out")
-    assert done.returncode == 1
-    assert f"error: {log}: row 1, column item_ids: -5 is negative" in done.stderr
-    assert not list((tmp_path / "out").glob("part-*"))
+    code, _, err = here(world, log, tmp_path / "out")
+    assert code == 1
+    assert f"error: {log}: row 1, column item_ids: -5 is negative" in err
+    assert not (tmp_path / "out").exists()
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 5), st.integers(0, 30))

@@ -1,0 +1,48 @@
+"""The folder of what is between input and output: by digest of what it is made of."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from batch.errors import BatchError
+from batch.job import SHORT, Recipe
+from batch.options import Options
+from batch.remote import is_remote
+
+WORK = "_work"
+
+
+def make_work(options: Options, recipe: Recipe) -> Path:
+    """Make the folder of this input, checked so. BatchError, OSError."""
+    limits = f"{recipe.digest} {options.max_rejects}"
+    work = _works(options) / sha256(limits.encode()).hexdigest()[:SHORT]
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BatchError(f"--work {_works(options)}: not a folder; give one") from error
+    return work
+
+
+def remove_work(options: Options, work: Path) -> None:
+    """Remove this run's intermediate files; of a folder that was given nothing else."""
+    shutil.rmtree(work, ignore_errors=True)
+    if options.work is None:
+        shutil.rmtree(_works(options), ignore_errors=True)
+        if is_remote(options.output):
+            with suppress(OSError):  # another run's are there
+                _works(options).parent.rmdir()
+
+
+def _works(options: Options) -> Path:
+    """Return the folder of intermediate files; of a remote output it is local."""
+    if options.work is not None:
+        return options.work
+    if is_remote(options.output):
+        mark = sha256(options.output.encode()).hexdigest()[:SHORT]
+        return Path(tempfile.gettempdir()) / f"qin-batch-{os.geteuid()}" / mark
+    return Path(options.output) / WORK
