@@ -74,6 +74,23 @@ def sampled(command: list[str]) -> Iterator[tuple[float, float]]:
     assert process.returncode == 0, process.returncode
 
 
+def highest(command: list[str], code: int = 0) -> int:
+    """Bytes: the sum of the highest resident memory that each process of a run has had."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    found: dict[int, int] = {}
+    while process.poll() is None:
+        with suppress(psutil.Error, OSError):
+            parent = psutil.Process(process.pid)
+            for each in (parent, *parent.children(recursive=True)):
+                with suppress(psutil.Error, OSError):
+                    status = Path(f"/proc/{each.pid}/status").read_text()
+                    fields = dict(row.split(":", 1) for row in status.splitlines() if ":" in row)
+                    found[each.pid] = max(found.get(each.pid, 0), _kb(fields, "VmHWM") * 1024)
+        time.sleep(0.02)
+    assert process.returncode == code, process.returncode
+    return sum(found.values())
+
+
 def main(
     rows: Annotated[list[int] | None, typer.Option(help="Rows of an input; repeat.")] = None,
     workers: Annotated[int, typer.Option(min=1)] = 2,

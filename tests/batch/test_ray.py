@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from tests.batch.command import line, parts, scored
 from tests.batch.inputs import make_lists, write
+from tests.batch.kills import forget_some, killed_after
 from tests.batch.test_resume import digest
 from tests.service.world import World
 
@@ -26,6 +28,8 @@ ENVIRONMENT = os.environ | {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+WHERE = ("local", "ray", "local", "ray", "local", "local", "ray", "local", "ray", "local")
 
 pytestmark = [
     pytest.mark.skipif(
@@ -66,6 +70,21 @@ def test_local_then_ray_with_a_node_killed_is_the_same_output(
         part.unlink()
     on_cluster(world, source, tmp_path / "local", "whole")
     assert digest(tmp_path / "ray") == digest(tmp_path / "local")
+
+
+def test_ten_kills_at_random_between_local_and_ray_leave_no_trace(
+    world: World, source: Path, tmp_path: Path
+) -> None:
+    output, chance, killed = tmp_path / "out", random.Random(9), 0
+    options = ("--part-candidates", "1000")
+    for workers, on in zip("1211212112", WHERE, strict=True):
+        command = line(world, source, output, *options, "--workers", workers, "--on", on)
+        killed += killed_after(command, output, chance.randint(1, 20), ENVIRONMENT)
+        forget_some(output)
+    assert killed >= 8
+    scored(world, source, output, *options, "--workers", "1")
+    scored(world, source, tmp_path / "undisturbed", *options)
+    assert digest(output) == digest(tmp_path / "undisturbed")
 
 
 def test_without_a_cluster_one_is_started_here(world: World, source: Path, tmp_path: Path) -> None:
