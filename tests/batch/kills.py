@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.batch.command import parts
 
-WITHIN_S = 120.0
+WITHIN_S = 300.0
 
 
 def killed_after(
