@@ -32,9 +32,9 @@ class Length(BaseModel):
     model_config = _NUMBERS
 
     sizes: EncoderSizes = EncoderSizes(
-        vocabulary=2048, hidden=128, layers=2, heads=4, intermediate=256
+        vocabulary=2048, hidden=128, layers=2, heads=4, intermediate=256, initial_deviation=0.05
     )
-    masked: Masked = Masked(steps=1500, batch_size=32, learning_rate=3e-3, share=0.2)
+    masked: Masked = Masked(steps=2500, batch_size=32, learning_rate=3e-3, share=0.2)
     longest: int = Field(default=8192, ge=256, le=8192, description="tokens of the longest text")
     texts: int = Field(default=6, ge=1, le=MOST, description="texts of a language")
     planted: int = Field(

@@ -90,10 +90,21 @@ def test_the_control_knows_positions_by_its_table_alone(control: LearntPositions
 def test_the_control_has_a_vector_for_each_of_8192_positions(control: LearntPositions) -> None:
     rows = control.get_parameter("embeddings.position_embeddings.weight")
     assert rows.shape == (8192, SIZES.hidden)
-    assert float(rows.detach().std()) == pytest.approx(SIZES.initial_deviation, rel=0.05)
+    assert float(rows.detach().square().mean().sqrt()) == pytest.approx(SIZES.initial_deviation)
     ids = torch.full((1, 300), MASK)
     vectors = control(ids, torch.tensor([300]))[0]
     assert not torch.allclose(vectors[10], vectors[290])
+
+
+def test_the_control_starts_where_a_distance_is_the_same_product_at_every_place(
+    control: LearntPositions,
+) -> None:
+    rows = control.get_parameter("embeddings.position_embeddings.weight").detach()
+    for distance in (1, 5, 60):
+        products = (rows[: 200 - distance] * rows[distance:200]).sum(1)
+        assert torch.allclose(products, products[:1])
+    near, far = (float(rows[0] @ rows[distance]) for distance in (1, 60))
+    assert near > far
 
 
 def test_padding_does_not_change_the_control(control: LearntPositions) -> None:
