@@ -274,6 +274,8 @@ def test_workers_killed_after_the_grace_period_are_reaped(world: World, subreape
         # Not before: the supervisor waits until it is a program of its own.
         wait_until(lambda: b"worker" in Path(f"/proc/{worker}/cmdline").read_bytes(), "no program")
         os.kill(worker, signal.SIGSTOP)  # it does not end by itself
+        # A SIGTERM that comes before it has stopped is taken first, and ends it.
+        wait_until(lambda: " T " in Path(f"/proc/{worker}/stat").read_text(), "it is not stopped")
         assert service.stop() == 0
         assert "killed after the grace period" in service.log.read_text()
         with pytest.raises(ChildProcessError):
