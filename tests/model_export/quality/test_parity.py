@@ -121,18 +121,13 @@ def test_a_defect_of_1e_7_in_any_folded_tensor_is_refused(
     assert passed == []
 
 
-@pytest.fixture(scope="module")
-def rounding() -> QIN:
-    """A network whose float32 answers are more than 1e-5 from float64."""
-    return rounds_beyond()
-
-
-def test_a_network_that_float32_rounds_is_published_and_verified(
-    rounding: QIN, tmp_path: Path
-) -> None:
-    bundle = build(rounding, tmp_path)
+def test_a_network_that_float32_rounds_is_published_and_verified(tmp_path: Path) -> None:
+    """Whose graphs' answers are more than 1e-5 from float64, as PyTorch's are: which network's are
+    depends on the processor."""
+    networks = (rounds_beyond(25 * number) for number in range(8))
+    bundles = (build(each, tmp_path, version=f"{n}") for n, each in enumerate(networks))
+    bundle = next(each for each in bundles if each.manifest.parity.max_abs_error > TOLERANCE)
     assert bundle.manifest.format == 2
-    assert bundle.manifest.parity.max_abs_error > TOLERANCE
     assert bundle.manifest.parity.fold_error is not None
     assert bundle.manifest.parity.fold_error < 1e-11
     assert not bundle.manifest.parity.rounding_accepted
