@@ -42,7 +42,7 @@ def peaks(folder: Path, threads: int, seconds: float, size: int = SIZE) -> dict[
     sessions = {
         name: open_session(folder / f"peak_{name}.onnx", threads) for name in ("fp32", "int8")
     }
-    if openvino.is_installed() and openvino.has_bf16():
+    if openvino.is_usable() and openvino.has_bf16():
         sessions["bf16"] = open_session(folder / "peak_fp32.onnx", threads, "openvino", bf16=True)
     runs: dict[str, Run] = {name: _run(session, x) for name, session in sessions.items()}
     tensor = torch.from_numpy(x)

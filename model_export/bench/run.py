@@ -138,7 +138,7 @@ class _Bench:
         self.random = np.random.default_rng(0)
         rows = random_items(self.network.schema, self.random)
         self.published = Published(self.network, rows)
-        plugin = openvino.is_installed()
+        plugin = openvino.is_usable()
         self.own = Folded(self.folder, threads, rows, plugin=plugin)
         self.bundle, self.folded = subject.bundle, self.own
         if self.bundle is not None:

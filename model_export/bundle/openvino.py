@@ -25,15 +25,25 @@ def is_installed() -> bool:
     return find_spec(MODULE) is not None
 
 
+def is_usable() -> bool:
+    """Whether the plugin is installed and supports this processor: Intel's, as far as seen."""
+    try:
+        device()
+    except ProviderError:
+        return False
+    return True
+
+
 def device() -> Any:
     """Load the plugin, once per process; return its device for this processor. ProviderError."""
     if not is_installed():
         raise ProviderError(f"provider=openvino: {MISSING}")
-    return _registered()
+    _register()
+    return _device()
 
 
 @cache
-def _registered() -> Any:
+def _register() -> None:
     import onnxruntime_ep_openvino as plugin
 
     try:
@@ -43,6 +53,10 @@ def _registered() -> Any:
             f"provider=openvino: onnxruntime {onnxruntime.__version__} cannot load the plugin: "
             f"{said(error)}; {REMEDY}"
         ) from error
+
+
+@cache
+def _device() -> Any:
     for found in onnxruntime.get_ep_devices():
         if found.ep_name == NAME and found.ep_metadata.get("ov_device") == "CPU":
             return found

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from typer.testing import CliRunner
 
 from batch.__main__ import app
+from batch.cli import app as command
 from tests.service.world import World
 
 
@@ -37,7 +39,9 @@ def here(world: World, source: Path | str, output: Path, *options: str) -> tuple
     """Run it in this process, where it ends before workers start: exit code, stdout, stderr."""
     words = line(world, Path(source), output, *options)[3:]
     words[words.index("--input") + 1] = str(source)
-    done = CliRunner().invoke(app, words)
+    # Loggers of this process would keep the command's form of logs for the tests that follow.
+    with patch.object(command, "configure"):
+        done = CliRunner().invoke(app, words)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stdout, done.stderr
 

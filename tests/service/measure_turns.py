@@ -106,7 +106,7 @@ def measure(
     """Measure every precision that this machine has, at every size of chunk."""
     network = random_network(schema, sizes)
     precisions: list[Precision] = ["fp32", "int8"]
-    if openvino.is_installed() and openvino.has_bf16():
+    if openvino.is_usable() and openvino.has_bf16():
         precisions.append("bf16")
     found = []
     with tempfile.TemporaryDirectory() as folder:

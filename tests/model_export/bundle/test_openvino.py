@@ -22,10 +22,18 @@ from model_export.bundle.verify_openvino import verify
 from model_export.quality import gate
 from model_export.quality.random_rows import random_held_out
 from tests.model_export.answers import candidates, random_request
-from tests.openvino import needs_bf16, needs_plugin
+from tests.openvino import INSTALLED, SUPPORTED, needs_bf16, needs_plugin
 from training.qin import QIN
 
 LENGTHS, COUNTS = (0, 1, 5, 12), (1, 2, 15, 16, 17, 128, 200)
+
+
+@pytest.mark.skipif(SUPPORTED or not INSTALLED, reason="needs the plugin and another processor")
+def test_a_processor_that_the_plugin_lacks_is_said_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(ProviderError, match="does not support this processor; set provider"):
+            openvino.device()
+    assert not openvino.is_usable()
 
 
 def asked(model: FoldedModel, count: int, length: int) -> tuple[Candidates, HistoryRows]:

@@ -24,9 +24,10 @@ ONE = "/console/versions/small-1"
 
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[Served]:
-    """Of one test: its versions change."""
+    """Of one test: its versions change, so it finds no copies of them."""
     world, _ = two_versions(tmp_path)
-    with serving(world.models, world.store, QIN_ADMIN_TOKEN=TOKENS, **QUIET) as service:
+    settings = {"QIN_PRIVATE": str(tmp_path / "private"), "QIN_ADMIN_TOKEN": TOKENS, **QUIET}
+    with serving(world.models, world.store, **settings) as service:
         yield Served(service, world)
 
 
