@@ -12,8 +12,8 @@ from batch.job import Columns
 
 MEMORY = 256_000_000  # bytes
 LEAST_MEMORY = 16_000_000
-# Estimates: bytes of a candidate while its part or bucket is scored and written, and of each further
-# column that is read. tests/batch/test_memory.py holds what follows from them against processes.
+# Estimates: bytes of a candidate while its part or bucket is scored and written, and of each
+# further column that is read. tests/batch/test_memory.py holds what follows against processes.
 OF_CANDIDATE, OF_COLUMN = 256, 48
 OF_REQUEST = 4  # requests are scored so many at a time
 COPIES = 3  # of the columns that are passed through
