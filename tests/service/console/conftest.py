@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,21 @@ from tests.service.world import World
 ANN, BEN = "ann-has-this-long-token", "ben-has-another-token"
 TOKENS = f"ann:{ANN} ben:{BEN}"
 QUIET = {"QIN_MODEL_POLICY": "manual", "QIN_DEADLINE_MS": PATIENCE_MS}
+
+
+def with_many_versions(folder: Path) -> World:
+    """A world with two versions and 500 more, of the files of the first."""
+    world, _ = two_versions(folder)
+    source = world.models / "small-1"
+    manifest = json.loads((source / "manifest.json").read_text())
+    for number in range(500):
+        made = world.models / f"many-{number:03}"
+        made.mkdir()
+        for file in source.iterdir():
+            if file.name != "manifest.json":
+                (made / file.name).hardlink_to(file)
+        (made / "manifest.json").write_text(json.dumps({**manifest, "version": made.name}))
+    return world
 
 
 @dataclass(frozen=True, slots=True)

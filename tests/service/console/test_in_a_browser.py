@@ -31,7 +31,14 @@ from tests.service.console.browser import (
     overflow_of,
     wait_until,
 )
-from tests.service.console.conftest import ANN, BEN, QUIET, TOKENS, Served
+from tests.service.console.conftest import (
+    ANN,
+    BEN,
+    QUIET,
+    TOKENS,
+    Served,
+    with_many_versions,
+)
 from tests.service.console.screenshot import SIZE, take
 from tests.service.mapped_world import MappedWorld, make_mapped
 from tests.service.process import serving
@@ -96,7 +103,12 @@ def hostile(world: World, tmp_path_factory: pytest.TempPathFactory) -> MappedWor
 
 
 @pytest.fixture(scope="module")
-def playwright(world: World, hostile: MappedWorld) -> Iterator[Any]:
+def many(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return with_many_versions(tmp_path_factory.mktemp("many"))
+
+
+@pytest.fixture(scope="module")
+def playwright(world: World, hostile: MappedWorld, many: World) -> Iterator[Any]:
     """After the worlds, which are made by ``asyncio.run``."""
     with driver() as playwright:
         yield playwright
@@ -369,6 +381,22 @@ def test_versions_are_loaded_and_switched_under_load_without_a_failed_answer(
         page.goto(f"{served.origin}/console/versions")
         rows = page.locator("table tbody").last.inner_text()
         assert all(f"ann\t{action}" in rows for action in ("load", "canary", "promote", "rollback"))
+
+
+def test_one_of_five_hundred_versions_is_found_on_a_phone(browser: Any, many: World) -> None:
+    token = {"QIN_ADMIN_TOKEN": f"ann:{ANN}", **QUIET}
+    with serving(many.models, many.store, **token) as service, opened_page(browser, PHONE) as page:
+        served = Served(service, many)
+        log_in(page, served, path="/console/versions")
+        page.get_by_text("502 versions").wait_for()
+        assert faults_of(page) == []
+        assert overflow_of(page) <= 0
+        page.get_by_role("link", name="older").click()
+        page.get_by_text("page 2 of 11").wait_for()
+        page.goto(f"{served.origin}/console/versions?q=many-499")
+        page.get_by_role("link", name="many-499").click()
+        page.get_by_role("heading", name="many-499").wait_for()
+        assert overflow_of(page) <= 0
 
 
 def test_a_score_is_tried_and_explained(page: Any, served: Served) -> None:

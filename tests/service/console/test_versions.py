@@ -14,7 +14,16 @@ import pytest
 
 from service.console.pages import ago, iso, size
 from service.console.shadow_picture import spearman
-from tests.service.console.conftest import ANN, QUIET, TOKENS, Served, browser_of, csrf_of, log_in
+from tests.service.console.conftest import (
+    ANN,
+    QUIET,
+    TOKENS,
+    Served,
+    browser_of,
+    csrf_of,
+    log_in,
+    with_many_versions,
+)
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.process import serving
 
@@ -170,17 +179,7 @@ def test_no_command_without_csrf_token_or_where_it_reads_only(
 
 
 def test_five_hundred_versions_are_shown_in_pages_and_found(tmp_path: Path) -> None:
-    world, _ = two_versions(tmp_path)
-    source = world.models / "small-1"
-    manifest = json.loads((source / "manifest.json").read_text())
-    for number in range(500):
-        name = f"many-{number:03}"
-        folder = world.models / name
-        folder.mkdir()
-        for file in source.iterdir():
-            if file.name != "manifest.json":
-                (folder / file.name).hardlink_to(file)
-        (folder / "manifest.json").write_text(json.dumps({**manifest, "version": name}))
+    world = with_many_versions(tmp_path)
     with (
         serving(world.models, world.store, QIN_ADMIN_TOKEN=TOKENS, **QUIET) as service,
         browser_of(Served(service, world)) as client,
