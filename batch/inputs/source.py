@@ -49,7 +49,7 @@ def _open_log(path: str) -> LogTable:
 
 
 def rows_at_once(parts: ParquetParts, lists: bool, passed: Sequence[str]) -> int:
-    """Return how many rows to read at a time: whatever they hold, they are to fit in memory."""
+    """Return how many rows to read at a time, so that lists and wide values fit in memory."""
     if lists:
         return LISTS
     return WIDE_ROWS if wide_columns(parts, passed) else ELEMENTS

@@ -15,7 +15,7 @@ from service.observability.audit_trail import AuditTrail
 from service.observability.logs import logger
 from service.settings import Settings, admin_tokens
 
-NOBODY = "nobody"  # in the log
+ANONYMOUS = "nobody"  # `who` of a caller without a valid token, in the log
 
 
 class Access:
@@ -67,6 +67,6 @@ def audited(
     finally:
         address = request.client and request.client.host
         ms = round(1e3 * (perf_counter() - began), 1)
-        logger.info("admin", address=address, action=action, ms=ms, **{"who": NOBODY, **entry})
+        logger.info("admin", address=address, action=action, ms=ms, **{"who": ANONYMOUS, **entry})
         if trail is not None and "who" in entry:
             trail.add(address=address, action=action, ms=ms, detail=detail, **entry)

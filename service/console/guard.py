@@ -128,8 +128,7 @@ class Guard:
 
 
 def cookies(request: Request, name: str) -> list[str]:
-    """All values of a cookie, whatever other cookies look like: each service of a host sees those
-    of all."""
+    """Return all values of a cookie. Others may be malformed: those of a host go to all ports."""
     given = ";".join(request.headers.getlist("cookie")).split(";")
     pairs = [pair.strip().partition("=") for pair in given]
     return [value for key, _, value in pairs if key == name and len(value) <= LONGEST_COOKIE]

@@ -1,7 +1,7 @@
 """An item table in an anonymous file (memfd) of one process.
 
-A child process that is given the descriptor can fill it. It is in memory whatever the folders of
-this machine are on, and gone with the last process that has it open, however that ends.
+A child process that is given the descriptor can fill it. It is in memory, on no disk, and is freed
+when the last process that has it open ends, also by a kill.
 """
 
 from __future__ import annotations

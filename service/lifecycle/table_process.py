@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import signal
 import subprocess
@@ -75,8 +76,8 @@ class TableProcess:
         try:
             for line in self._lines(advance):
                 try:
-                    said: dict[str, Any] = orjson.loads(line)
-                except orjson.JSONDecodeError:  # a crash's last words
+                    said: dict[str, Any] = _message(line)
+                except ValueError:  # what a library or a crash writes
                     last = line or last
                     continue
                 if "filled" in said:
@@ -113,7 +114,7 @@ class TableProcess:
                             "or has no processor time; load it again when it has"
                         )
                     continue
-                piece = stream.read1(PIECE)  # type: ignore[attr-defined]
+                piece = os.read(stream.fileno(), PIECE)
                 if not piece:
                     return
                 heard, (*lines, rest) = monotonic(), (rest + piece).split(b"\n")
@@ -132,6 +133,14 @@ class TableProcess:
                 )
             case _:
                 return TableNotFilled(f"{self.bundle.path}: filling its item table: {reason}")
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """Read a line of JSON. ValueError if it is no object."""
+    found = orjson.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError(f"no object: {line!r}")
+    return found
 
 
 def _ending(code: int) -> str:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from batch.__main__ import app
 from batch.cli import app as command
+from tests.logs import configure, restored
 from tests.service.world import World
 
 
@@ -39,8 +40,7 @@ def here(world: World, source: Path | str, output: Path, *options: str) -> tuple
     """Run it in this process, where it ends before workers start: exit code, stdout, stderr."""
     words = line(world, Path(source), output, *options)[3:]
     words[words.index("--input") + 1] = str(source)
-    # Loggers of this process would keep the command's form of logs for the tests that follow.
-    with patch.object(command, "configure"):
+    with restored(), patch.object(command, "configure", configure):
         done = CliRunner().invoke(app, words)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stdout, done.stderr

@@ -1,4 +1,4 @@
-"""Memory of a run's processes is bounded by a setting, whatever the input."""
+"""Memory of a run's processes is bounded by a setting and does not grow with the input."""
 
 from __future__ import annotations
 

@@ -229,12 +229,12 @@ def main(
     runs: Annotated[int, typer.Option(help="With switches; as many without.")] = 5,
     control: Annotated[bool, typer.Option(help="Whether to measure without switches.")] = True,
     folder: Annotated[Path | None, typer.Option(help="Keeps bundles and store.")] = None,
-    setting: Annotated[list[str], typer.Option(help="Of the service: NAME=VALUE.")] = [],  # noqa: B006
+    setting: Annotated[list[str] | None, typer.Option(help="Of the service: NAME=VALUE.")] = None,
     starts_of: Annotated[int, typer.Option("--starts", help="Measure starts, so many.")] = 0,
     against: Annotated[Path | None, typer.Option(help="Another checkout, for starts.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
 ) -> None:
-    variables = dict(text.split("=", 1) for text in setting)
+    variables = dict(text.split("=", 1) for text in setting or ())
     with tempfile.TemporaryDirectory(prefix="swaps-") as name:
         place = folder or Path(name)
         prepare(place, items, paper=paper)

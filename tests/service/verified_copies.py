@@ -1,8 +1,9 @@
-"""Copies of bundles that a service of this test process has verified, for the next one to find.
+"""Lends copies of bundles that one service of a test process has verified to the next ones.
 
 A verification takes an interpreter, .4 s of processor time, at each start with an empty private
-folder. Bundles are known by the digest of their manifest: one that was not verified is, whatever
-its name. Tests of verification give ``QIN_PRIVATE``, and find it empty.
+folder. Copies are keyed by the digest of their manifest, as the service keys them; a bundle without
+a copy is verified. Tests of verification, and of damaged files, give ``QIN_PRIVATE`` and so an
+empty folder.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import structlog
 
 from service.observability import logs
 from service.settings import Settings
+from tests.logs import restored
 
 SECRET_USER = 998877665544
 
@@ -19,12 +20,8 @@ SECRET_USER = 998877665544
 @pytest.fixture
 def configured() -> Iterator[None]:
     """Logging put back as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    with restored():
+        yield
 
 
 def fail() -> Exception:
