@@ -104,7 +104,8 @@ class Measure:
     def run(self, table: pa.Table, *options: str) -> Rates:
         self._runs += 1
         source = write(table, self.folder / f"{self._runs}.parquet")
-        part = str(max(LENGTH, table.num_rows * LENGTH // 16))  # all workers have some to do
+        candidates = table.num_rows * (LENGTH if "item_ids" in table.column_names else 1)
+        part = str(max(LENGTH, candidates // 16))  # all workers have some to do
         output = self.folder / f"out-{self._runs}"
         workers = ("--workers", str(self.workers), "--part-candidates", part)
         return seconds_of(self.world, source, output, *workers, *options)
@@ -147,7 +148,10 @@ def main(
 
 
 def _ratios(name: str, one: Rates, other: Rates) -> dict[str, float]:
-    return {name: round(one[0] / other[0], 3), f"{name}_cpu": round(one[1] / other[1], 3)}
+    return {
+        name: round(float(one[0] / other[0]), 3),
+        f"{name}_cpu": round(float(one[1] / other[1]), 3),
+    }
 
 
 if __name__ == "__main__":
