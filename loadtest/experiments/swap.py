@@ -126,11 +126,12 @@ def judge(run: Run, swapper: Swapper, oracle: OracleReport | None) -> Json:
     for swap in swapper.swaps:
         first, last = swap["began_s"] - AROUND, swap["answered_s"] + AROUND
         around[slice(*np.searchsorted(at, [first, last]))] = True
-        swap["first_answer_ms"] = _first_answer(run, swap)
+        swap["first_answer_ms"], swap["first_response_ms"] = _first_answer(run, swap)
     good = bucket == Bucket.OK
     with_swaps, without = response[around & good], response[~around & good]
     waited = [swap["first_answer_ms"] for swap in swapper.swaps]
     first_answers = [time for time in waited if time is not None]
+    responses = [swap["first_response_ms"] for swap in swapper.swaps]
     loads = [1e3 * (swap["asked_s"] - swap["began_s"]) for swap in swapper.swaps if swapper.fresh]
     stalls = [s["load_stall_ms"] for s in swapper.swaps if s["load_stall_ms"] is not None]
     memory = [swap["resident_mib"] for swap in swapper.swaps if "resident_mib" in swap]
@@ -157,16 +158,23 @@ def judge(run: Run, swapper: Swapper, oracle: OracleReport | None) -> Json:
         "load_stall_ms": _spread(stalls),
         "activation_ms": _spread([1e3 * (s["answered_s"] - s["asked_s"]) for s in swapper.swaps]),
         "activation_to_first_answer_ms": _spread(first_answers),
+        "first_response_ms": _spread([time for time in responses if time is not None]),
         "each": swapper.swaps,
     }
 
 
-def _first_answer(run: Run, swap: Json) -> float | None:
-    """Milliseconds from the activation request to the new version's first answer; None without."""
-    number = run.versions.index(swap["version"]) if swap["version"] in run.versions else -2
-    done = run.columns.done[run.columns.version == number]
-    later = done[done >= swap["asked_s"]]
-    return 1e3 * float(later.min() - swap["asked_s"]) if later.size else None
+def _first_answer(run: Run, swap: Json) -> tuple[float, float] | tuple[None, None]:
+    """Return milliseconds from the activation request to the new version's first answer, and from
+    that answer's schedule: at few requests a second the first is mostly the wait for a request.
+    None without an answer."""
+    columns, name = run.columns, swap["version"]
+    number = run.versions.index(name) if name in run.versions else -2
+    later = np.flatnonzero((columns.version == number) & (columns.done >= swap["asked_s"]))
+    if not later.size:
+        return None, None
+    first = later[columns.done[later].argmin()]
+    done = float(columns.done[first])
+    return 1e3 * (done - swap["asked_s"]), 1e3 * (done - float(columns.at[first]))
 
 
 def _spread(values: list[float]) -> Json | None:

@@ -31,7 +31,7 @@ from service.artifacts.importer import (
 from service.artifacts.local_copies import LocalCopies
 from service.artifacts.persisted_state import Copy, Loading
 from service.artifacts.sandbox import SandboxLimits
-from service.engine.niceness import LOWEST, add_niceness
+from service.engine.niceness import LOWEST, add_niceness, short_turns
 from service.errors import Conflict, ModelRefused, UnknownVersion
 from service.lifecycle.catalog import IN_MEMORY, ModelCatalog, ModelEntry, State
 from service.lifecycle.load_steps import LOOK_EVERY_S, LoadSteps, RecentShapes, Stopped
@@ -150,7 +150,7 @@ class Loader:
             began, stalls = perf_counter(), Stalls()
             try:
                 entry.enter(State.LOADING, "copying and checking the files")
-                with watch_stalls() as stalls:
+                with watch_stalls() as stalls, short_turns():
                     imported = await self._import(entry, copy)
                     found = await self._found_encoder(imported)
                     more = self._encoders.bytes_of(found) if self._encoders and found else 0

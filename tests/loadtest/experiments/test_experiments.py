@@ -132,6 +132,7 @@ def test_swaps_under_load_are_counted_and_their_answers_checked() -> None:
     assert 20 <= found["activation_ms"]["p50"] < 60
     first = found["activation_to_first_answer_ms"]
     assert 20 <= first["p50"] < 80
+    assert 5 <= found["first_response_ms"]["p50"] <= first["p50"]
     assert found["memory_ratio"] == pytest.approx(1, abs=0.1)
     assert found["requests_around"] + found["requests_without"] == run.count
     assert found["requests_without"] > 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import structlog
 
 from service.engine import niceness
-from service.engine.niceness import LOWEST, add_niceness
+from service.engine.niceness import LOWEST, SHORT_TURN_S, add_niceness, short_turns
 from service.settings import Settings
 from tests.service.process import serving
 from tests.service.world import World
@@ -50,6 +51,30 @@ def test_the_niceness_of_a_thread_is_never_lowered_nor_added_twice() -> None:
 
     ours = os.getpriority(os.PRIO_PROCESS, os.getpid())
     assert in_a_thread(twice) == min(LOWEST, ours + 5)
+
+
+def test_turns_with_the_gil_are_short_within_the_block_and_as_before_after_a_fault() -> None:
+    before, within = sys.getswitchinterval(), list[float]()
+
+    def fail() -> None:
+        with short_turns():
+            within.append(sys.getswitchinterval())
+            raise OSError("of the block")
+
+    with pytest.raises(OSError, match="of the block"):
+        fail()
+    assert within == [pytest.approx(SHORT_TURN_S)]
+    assert sys.getswitchinterval() == before
+
+
+def test_turns_with_the_gil_are_not_made_longer() -> None:
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-4)
+        with short_turns():
+            assert sys.getswitchinterval() <= 1e-4
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_refusal_is_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import table_file
 from service.artifacts.local_copies import LocalCopies
+from service.engine.niceness import SHORT_TURN_S
 from service.errors import Conflict, ModelRefused
 from service.lifecycle import load_steps, memory_budget
 from service.lifecycle.catalog import ModelEntry
+from service.models.loaded_model import LoadedModel
 from service.server.listener import poll_until
 from service.settings import Settings
 from service.state import ServiceState
@@ -74,6 +77,23 @@ async def test_a_version_passes_every_state_in_order(
         await state.manager.unload("small-1")
         loaded = ["loading", "warming", "verifying", "ready", "active"]
         assert seen == [*loaded, "ready", "draining", "unloaded"]
+
+
+async def test_during_a_load_and_not_after_it_threads_give_up_the_gil_early(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(world, **ALONE) as state:
+        before, seen = sys.getswitchinterval(), list[float]()
+        warm = load_steps.LoadSteps._warm
+
+        def noted(steps: load_steps.LoadSteps, version: LoadedModel) -> None:
+            seen.append(sys.getswitchinterval())
+            warm(steps, version)
+
+        monkeypatch.setattr(load_steps.LoadSteps, "_warm", noted)
+        await state.manager.activate("small-1")
+        assert seen == [pytest.approx(SHORT_TURN_S)]
+        assert sys.getswitchinterval() == before
 
 
 async def test_golden_answers_that_differ_in_the_service_alone_are_refused(
