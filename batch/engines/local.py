@@ -20,6 +20,7 @@ from batch.units import Done, Unit
 from batch.worker import Worker
 from service.observability.logs import configure
 
+CONTEXT = multiprocessing.get_context("spawn")  # forks of threads do not work
 CLOSE_WITHIN_S = 10.0
 
 
@@ -28,7 +29,6 @@ class LocalEngine:
 
     def __init__(self, job: Job, workers: int) -> None:
         self.workers, self._job = workers or len(os.sched_getaffinity(0)), job
-        self._context = multiprocessing.get_context("spawn")  # forks of threads do not work
         self._pool: dict[Connection, SpawnProcess] = {}
         self._under_way: dict[Connection, Unit] = {}
         self._ends: Counter[Unit | str] = Counter()
@@ -77,8 +77,8 @@ class LocalEngine:
         self._under_way.clear()
 
     def _start(self) -> None:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._job), daemon=True)
+        ours, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=_serve, args=(theirs, self._job), daemon=True)
         process.start()
         theirs.close()
         self._pool[ours] = process

@@ -1,4 +1,4 @@
-"""``python -m batch`` as its users run it: a process, or within this one where no worker starts."""
+"""``python -m batch`` within this process, with workers that are forked; or as its users run it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 
 from batch.__main__ import app
 from batch.cli import app as command
+from tests.batch.workers import forked
 from tests.logs import configure, restored
 from tests.service.world import World
 
 
-def line(world: World, source: Path, output: Path, *options: str) -> list[str]:
+def line(world: World, source: Path | str, output: Path | str, *options: str) -> list[str]:
     """The command line of a run."""
     return [
         *(sys.executable, "-m", "batch", "score", "--bundle", str(world.models)),
@@ -27,27 +28,32 @@ def line(world: World, source: Path, output: Path, *options: str) -> list[str]:
     ]
 
 
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m batch`` to its end, in this process and with forked workers."""
+    with restored(), patch.object(command, "configure", configure), forked():
+        done = CliRunner().invoke(app, words)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
 def score(
+    world: World, source: Path | str, output: Path | str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end here: see ``run``."""
+    return run(*line(world, source, output, *options)[3:])
+
+
+def score_apart(
     world: World, source: Path, output: Path, *options: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
+    """Run it to its end, in a process and with workers of its own."""
     return subprocess.run(
         line(world, source, output, *options), capture_output=True, text=True, timeout=240
     )
 
 
-def here(world: World, source: Path | str, output: Path, *options: str) -> tuple[int, str, str]:
-    """Run it in this process, where it ends before workers start: exit code, stdout, stderr."""
-    words = line(world, Path(source), output, *options)[3:]
-    words[words.index("--input") + 1] = str(source)
-    with restored(), patch.object(command, "configure", configure):
-        done = CliRunner().invoke(app, words)
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.stdout, done.stderr
-
-
 def scored(world: World, source: Path, output: Path, *options: str, code: int = 0) -> pa.Table:
-    """Run it, and read what it has written."""
+    """Run it here, and read what it has written."""
     done = score(world, source, output, *options)
     assert done.returncode == code, done.stderr
     return read(output)

@@ -1,6 +1,7 @@
 """A Ray cluster of local nodes on 127.0.0.1; ``RAY_PACKAGES`` names a folder Ray is installed in.
 
-One program: the nodes, the run on them and, if asked for, the end of one node under way.
+One program: the nodes, runs on them and, where asked for, the end of one node under way, in whose
+place another one comes before the next run.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from batch.progress import Progress
 from batch.run import run
 
 STORE_BYTES = 100 << 20
+NODES, PART = 2, 2000
 NODE = {
     "node_ip_address": "127.0.0.1",
     "object_store_memory": STORE_BYTES,
@@ -33,7 +35,7 @@ def cluster_of(nodes: int) -> Any:
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **NODE})
     for _ in range(nodes - 1):
-        cluster.add_node(num_cpus=1, **{k: v for k, v in NODE.items() if k != "include_dashboard"})
+        _add_a_node(cluster)
     cluster.wait_for_nodes()
     here = NODE["node_ip_address"]
     ray.init(
@@ -42,24 +44,32 @@ def cluster_of(nodes: int) -> Any:
     return cluster
 
 
-def main(
-    bundle: str, store: str, source: str, output: str, part: str, nodes: str, kill: str
-) -> None:
-    cluster = cluster_of(int(nodes))
-    options = Options(
-        Path(bundle), store, source, output, workers=int(nodes), part_candidates=int(part)
-    )
-    if kill == "kill":
-        threading.Thread(target=_end_a_node, args=(cluster, Path(output)), daemon=True).start()
+def main(bundle: str, store: str, *runs: str) -> None:
+    """``runs``: ``kill:INPUT:OUTPUT`` or ``whole:INPUT:OUTPUT``."""
+    cluster = cluster_of(NODES)
 
     def engine(job: Job, workers: int) -> Engine:
         return RayEngine(job, workers)
 
-    run(options, engine, Progress())
+    for each in runs:
+        how, source, output = each.split(":")
+        options = Options(Path(bundle), store, source, output, workers=NODES, part_candidates=PART)
+        killer = threading.Thread(target=_end_a_node, args=(cluster, Path(output)), daemon=True)
+        if how == "kill":
+            killer.start()
+        run(options, engine, Progress())
+        if how == "kill":
+            killer.join()
+            _add_a_node(cluster)
+            cluster.wait_for_nodes()
     import ray
 
     ray.shutdown()
     cluster.shutdown()
+
+
+def _add_a_node(cluster: Any) -> None:
+    cluster.add_node(num_cpus=1, **{k: v for k, v in NODE.items() if k != "include_dashboard"})
 
 
 def _end_a_node(cluster: Any, output: Path) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import connect
-from tests.batch.command import here, manifest, parts, score, scored
+from tests.batch.command import manifest, parts, score, scored
 from tests.batch.inputs import make_lists, write
 from tests.service.world import World
 
@@ -21,9 +21,9 @@ from tests.service.world import World
 def refused(world: World, source: Path, output: Path, *options: str) -> str:
     """The one line of a run that ends with code 1, and leaves nothing."""
     before = sorted(output.rglob("*")) if output.exists() else None
-    code, _, err = here(world, source, output, *options)
-    assert code == 1, err
-    (line,) = [line for line in err.splitlines() if not line.startswith("reading ")]
+    done = score(world, source, output, *options)
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("reading ")]
     assert (sorted(output.rglob("*")) if output.exists() else None) == before
     return line.removeprefix("error: ")
 

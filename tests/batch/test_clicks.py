@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batch.grouping.clicks import Clicks, build_index
 from batch.inputs.source import open_input
 from feature_store.contract import MAX_ID
-from tests.batch.command import here, scored
+from tests.batch.command import score, scored
 from tests.batch.inputs import make_lists, write
 from tests.service.world import World
 
@@ -100,10 +100,10 @@ def test_faults_of_clicks_have_a_place(world: World, tmp_path: Path) -> None:
 
     def refused(clicked: pa.Table, given: Path = source) -> str:
         write(clicked, clicks)
-        code, _, err = here(world, given, tmp_path / "out", "--clicks", str(clicks))
-        assert code == 1
+        done = score(world, given, tmp_path / "out", "--clicks", str(clicks))
+        assert done.returncode == 1
         assert not (tmp_path / "out").exists()
-        return err.splitlines()[-1].removeprefix("error: ")
+        return done.stderr.splitlines()[-1].removeprefix("error: ")
 
     whole = {"user_id": [1, 2], "item_id": [3, 4], "time": [5, 6]}
     assert refused(pa.table(whole | {"time": [5, None]})) == f"{clicks}: row 1, column time: null"

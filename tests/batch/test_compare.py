@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 
 from batch.compare.labelled import Labelled
 from batch.compare.ranks import Ranks
-from tests.batch.command import scored
+from tests.batch.command import run, scored
 from tests.batch.inputs import make_lists, write
 from tests.service.small_schema import SMALL
 from tests.service.world import SMALL_SIZES, World, random_published
@@ -66,8 +65,7 @@ def test_ranks_count_what_moved() -> None:
 
 
 def compare(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "batch", "compare", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return run("compare", *words)
 
 
 @pytest.mark.parametrize("layout", ["rows", "lists"])

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from tests.batch.command import line, parts, scored
+from tests.batch.command import parts, score, scored
 from tests.batch.inputs import make_lists, write
 from tests.ports import free_port
 from tests.service.world import World
@@ -72,13 +72,6 @@ def bucket(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> fs.F
     return found
 
 
-def score(
-    world: World, source: str, output: str, *options: str
-) -> subprocess.CompletedProcess[str]:
-    command = line(world, source, output, *options)  # type: ignore[arg-type]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
-
-
 def upload(bucket: fs.FileSystem, path: Path, key: str) -> None:
     with bucket.open_output_stream(key) as stream:
         stream.write(path.read_bytes())
@@ -114,13 +107,13 @@ def test_the_output_is_that_of_files_here(
 
 
 def test_faults_name_the_object(world: World, bucket: fs.FileSystem, tmp_path: Path) -> None:
-    done = score(world, "s3://qin/absent", str(tmp_path / "out"))
+    done = score(world, "s3://qin/absent", tmp_path / "out")
     assert done.returncode == 1
     assert done.stderr == "error: s3://qin/absent: no such object, and no parquet files below it\n"
     source = write(make_lists(world, LISTS).table(), tmp_path / "l.parquet")
     whole = source.read_bytes()
     source.write_bytes(whole[: len(whole) // 2])
     upload(bucket, source, "qin/torn.parquet")
-    done = score(world, "s3://qin/torn.parquet", str(tmp_path / "out"))
+    done = score(world, "s3://qin/torn.parquet", tmp_path / "out")
     assert done.returncode == 1
     assert "error: s3://qin/torn.parquet: not a readable parquet file" in done.stderr

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from batch.processor import processor_kind
-from tests.batch.command import here, parts, score
+from tests.batch.command import parts, score
 from tests.batch.inputs import make_lists, write
 from tests.service.world import World
 
@@ -42,9 +42,9 @@ def test_events_are_json_lines_and_metrics_a_textfile(world: World, tmp_path: Pa
 
 
 def test_an_error_is_an_event_too(world: World, tmp_path: Path) -> None:
-    code, out, _ = here(world, tmp_path / "absent.parquet", tmp_path / "out", "--json")
-    assert code == 1
-    (event,) = [orjson.loads(line) for line in out.splitlines()]
+    done = score(world, tmp_path / "absent.parquet", tmp_path / "out", "--json")
+    assert done.returncode == 1
+    (event,) = [orjson.loads(line) for line in done.stdout.splitlines()]
     assert event["event"] == "failed"
     assert "no such file" in event["error"]
 
@@ -55,9 +55,9 @@ def test_a_dry_run_says_what_is_left_and_writes_nothing(world: World, tmp_path: 
         source = write(table, tmp_path / f"{name}.parquet")
         output = tmp_path / name
         options = ("--dry-run", "--json", "--part-candidates", "2000")
-        code, out, err = here(world, source, output, *options)
-        assert code == 0, err
-        (event,) = [orjson.loads(line) for line in out.splitlines()]
+        done = score(world, source, output, *options)
+        assert done.returncode == 0, done.stderr
+        (event,) = [orjson.loads(line) for line in done.stdout.splitlines()]
         assert event["candidates_left"] == sum(len(items) for items in lists.items)
         assert event["parts"] == event["parts_left"] > 1
         assert event["seconds"] > 0
@@ -78,6 +78,6 @@ def test_ray_that_is_not_installed_is_said(world: World, tmp_path: Path) -> None
     if find_spec("ray"):
         pytest.skip("it is installed")
     source = write(make_lists(world, 5).table(), tmp_path / "l.parquet")
-    code, _, err = here(world, source, tmp_path / "out", "--on", "ray")
-    assert code == 1
-    assert "error: --on ray: Ray is not installed; install the extra `ray`" in err
+    done = score(world, source, tmp_path / "out", "--on", "ray")
+    assert done.returncode == 1
+    assert "error: --on ray: Ray is not installed; install the extra `ray`" in done.stderr

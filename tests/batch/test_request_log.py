@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from batch.inputs import request_log
 from batch.inputs.source import open_input
 from feature_store.parquet.columns import DataFileError
-from tests.batch.command import here, scored
+from tests.batch.command import run, score, scored
 from tests.batch.inputs import write
 from tests.service.world import World
 
@@ -50,12 +50,9 @@ def test_a_plan_has_the_bits_of_the_service_and_is_compared(
         wanted = np.array(answer["scores"], np.float32)
         assert np.array(row["scores"], np.float32).tobytes() == wanted.tobytes()
         assert row["user_status"] == ("cold" if answer["cold_user"] else "known")
-    compare = [*(sys.executable, "-m", "batch", "compare"), *[str(tmp_path / "a")] * 2]
-    done = subprocess.run(
-        [*compare, "--input", str(log), "--json"], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert orjson.loads(done.stdout)["scored_by_both"] == 40 * len(requests)
+    compared = run("compare", *[str(tmp_path / "a")] * 2, "--input", str(log), "--json")
+    assert compared.returncode == 0, compared.stderr
+    assert orjson.loads(compared.stdout)["scored_by_both"] == 40 * len(requests)
 
 
 REQUEST = {"at": 0.5, "user_id": 1, "candidates": [4, 5]}
@@ -97,9 +94,9 @@ def test_a_fault_of_a_value_has_its_row_and_nothing_is_left(world: World, tmp_pa
     log = tmp_path / "log.jsonl"
     lines = [REQUEST, {"user_id": 1, "item_id": 4}, REQUEST | {"candidates": [4, -5]}]
     log.write_bytes(b"\n".join(map(orjson.dumps, lines)))
-    code, _, err = here(world, log, tmp_path / "out")
-    assert code == 1
-    assert f"error: {log}: row 1, column item_ids: -5 is negative" in err
+    done = score(world, log, tmp_path / "out")
+    assert done.returncode == 1
+    assert f"error: {log}: row 1, column item_ids: -5 is negative" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

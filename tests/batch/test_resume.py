@@ -18,7 +18,7 @@ from tests.batch.inputs import make_lists, write
 from tests.batch.kills import forget_some, killed_after
 from tests.service.world import World
 
-KILLS = 3  # at least, of five: the ten with Ray between are in test_ray
+KILLS = 3  # at least, of five: those with Ray between are in test_ray
 OPTIONS = ("--part-candidates", "2000")
 
 
@@ -37,6 +37,12 @@ def source(
     lists = make_lists(world, 400, seed=5)
     table = lists.rows() if request.param == "rows" else lists.table()
     return write(table, tmp_path_factory.mktemp("input") / "input.parquet")
+
+
+@pytest.fixture(scope="module")
+def rows(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For what does not depend on the layout."""
+    return write(make_lists(world, 400, seed=5).rows(), tmp_path_factory.mktemp("in") / "r.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +92,9 @@ def test_a_killed_worker_is_replaced_and_its_unit_done_again(
     assert digest(output) == digest(undisturbed)
 
 
-def test_no_process_outlives_a_killed_run(world: World, source: Path, tmp_path: Path) -> None:
+def test_no_process_outlives_a_killed_run(world: World, rows: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        line(world, source, tmp_path / "out", "--workers", "2"), stderr=subprocess.DEVNULL
+        line(world, rows, tmp_path / "out", "--workers", "2"), stderr=subprocess.DEVNULL
     )
     try:
         deadline = time.monotonic() + 30
@@ -144,14 +150,14 @@ def test_another_kind_of_processor_is_refused(world: World, tmp_path: Path) -> N
     assert manifest(output)["other_processors"] == [kind]
 
 
-def test_two_runs_do_not_write_to_one_folder(world: World, source: Path, tmp_path: Path) -> None:
+def test_two_runs_do_not_write_to_one_folder(world: World, rows: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    first = subprocess.Popen(line(world, source, output), stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(line(world, rows, output), stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30
         while not (output / "_lock").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        second = score(world, source, output)
+        second = score(world, rows, output)
     finally:
         first.wait(120)
     if "another run writes here" not in second.stderr:

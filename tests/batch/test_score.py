@@ -10,7 +10,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from tests.batch.command import manifest, parts, read, score, scored
+from tests.batch.command import manifest, parts, read, score, score_apart, scored
 from tests.batch.inputs import UNKNOWN, Lists, make_lists, write
 from tests.service.world import World
 
@@ -42,7 +42,10 @@ def test_lists_have_the_bits_of_the_service(
     world: World, lists: Lists, answers: list[dict], tmp_path: Path
 ) -> None:
     source = write(lists.table(), tmp_path / "lists.parquet")
-    table = scored(world, source, tmp_path / "out", "--keep", "label", "--part-candidates", "20000")
+    options = ("--keep", "label", "--part-candidates", "20000")
+    done = score_apart(world, source, tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr
+    table = read(tmp_path / "out")
     assert len(parts(tmp_path / "out")) > 5
     assert table["user_id"].to_pylist() == lists.users
     assert table["label"].to_pylist() == [f"list {n}" for n in range(len(lists.users))]
