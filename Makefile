@@ -38,6 +38,7 @@ content     = $(py) -m text info var/encoders/words --json | $(py) -c 'import js
 # Without compiling all of torch: what is imported is compiled then.
 install := $(VENV)/bin/pip install --disable-pip-version-check --no-compile -c constraints.txt
 extra   := timeout 180 $(install) --timeout 10 --retries 1 -e
+has     := $(py) -c 'import sys; from importlib.util import find_spec; sys.exit(None in map(find_spec, sys.argv[1:]))'
 
 .PHONY: help run demo demo-text bundle setup setup-runtime serve test test-extras test-collect lint format bench fuzz pressure clean
 
@@ -132,14 +133,15 @@ test: setup  ## run lint, then every test
 test-extras: setup
 	@sh tests/ensure_debian.sh redis-server redis-server
 	@sh tests/ensure_debian.sh chromium chromium
-	@$(py) -c 'import onnxruntime_ep_openvino, playwright, axe_playwright_python' 2>/dev/null || $(extra) '.[openvino,browser]' || true
-	@$(py) -c 'import onnxruntime_ep_openvino' 2>/dev/null || $(extra) '.[openvino]' || \
+	@$(has) onnxruntime_ep_openvino playwright axe_playwright_python ray moto flask_cors || \
+	  $(extra) '.[openvino,browser,ray,batch-peers]' || true
+	@$(has) onnxruntime_ep_openvino || $(extra) '.[openvino]' || \
 	  echo "the extra openvino was not installed: its tests are skipped"
-	@$(py) -c 'import playwright, axe_playwright_python' 2>/dev/null || $(extra) '.[browser]' || \
+	@$(has) playwright axe_playwright_python || $(extra) '.[browser]' || \
 	  echo "the extra browser was not installed: its tests are skipped"
-	@$(py) -c 'import ray' 2>/dev/null || $(extra) '.[ray]' || \
+	@$(has) ray || $(extra) '.[ray]' || \
 	  echo "the extra ray was not installed: its tests are skipped"
-	@$(py) -c 'import moto, flask_cors' 2>/dev/null || $(extra) '.[batch-peers]' || \
+	@$(has) moto flask_cors || $(extra) '.[batch-peers]' || \
 	  echo "the extra batch-peers was not installed: its tests are skipped"
 
 # Compiles what tests import, which each worker would do for itself; what does not import, they tell.

@@ -59,6 +59,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # By what they take, the longest first; of the rest none takes a fiftieth of the whole.
 FIRST = (
     "tests/test_makefile.py",
+    "tests/batch/test_ray.py",
     "tests/service/processes/test_workers.py",
     "tests/service/processes/test_drain.py",
     "tests/batch/test_resume.py",
@@ -68,18 +69,19 @@ FIRST = (
     "tests/training/test_tune.py",
     "tests/service/processes/test_process.py",
     "tests/loadtest/cli/test_cli.py",
-    "tests/batch/test_broken_input.py",
     "tests/service/lifecycle/test_automatic_rollback.py",
     "tests/model_export/quality/test_parity.py",
     "tests/service/encoding/test_arriving.py",
     "tests/feature_store/parquet/test_load.py",
-    "tests/batch/test_score.py",
     "tests/feature_store/parquet/test_users.py",
+    "tests/feature_store/test_contract.py",
     "tests/service/items/test_backends.py",
     "tests/service/api/test_fuzz.py",
     "tests/service/items/test_shared_table.py",
     "tests/training/test_fit.py",
     "tests/test_terminals.py",
+    "tests/batch/test_memory.py",
+    "tests/batch/test_score.py",
 )
 
 

@@ -52,22 +52,26 @@ def chromium() -> str:
     raise FileNotFoundError("no Chromium: run  sh tests/ensure_debian.sh chromium chromium")
 
 
-def probe(page: Path, *, width: int, dark: bool = False) -> dict[str, Any]:
-    """The page laid out ``width`` pixels wide, inside a frame: windows refuse to be that narrow."""
-    inner = page.with_suffix(".probe.html")
-    inner.write_text(page.read_text("utf-8").replace("</body>", PROBE + "</body>"), "utf-8")
-    outer = page.with_suffix(".frame.html")
+def probe(*views: tuple[Path, int], dark: bool = False) -> list[dict[str, Any]]:
+    """Pages laid out so many pixels wide, each inside a frame: windows refuse to be that narrow."""
+    frames = []
+    for number, (page, width) in enumerate(views):
+        inner = page.with_suffix(f".probe{number}.html")
+        inner.write_text(page.read_text("utf-8").replace("</body>", PROBE + "</body>"), "utf-8")
+        frames.append(
+            f'<iframe src="{inner.as_uri()}" width="{width}" height="4000" frameborder="0"></iframe>'
+        )
+    outer = views[0][0].with_suffix(".frames.html")
     outer.write_text(
-        f'<body style="margin:0"><iframe src="{inner.name}" width="{width}" height="4000" '
-        'frameborder="0"></iframe><script>addEventListener("load", () => setTimeout(() => {'
-        'document.body.append(frames[0].document.getElementById("probe"))}, 300))</script>',
+        f'<body style="margin:0">{"".join(frames)}<script>addEventListener("load", () => '
+        "setTimeout(() => {for (const frame of document.querySelectorAll('iframe')) "
+        'document.body.append(frame.contentDocument.getElementById("probe"))}, 300))</script>',
         "utf-8",
     )
-    dom = _run(page, "--dump-dom", "--virtual-time-budget=3000", dark=dark, target=outer)
-    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
-    assert found is not None, f"the page never reported: {dom[:500]}"
-    measured: dict[str, Any] = orjson.loads(unescape(found[1]))
-    return measured
+    dom = _run(outer, "--dump-dom", "--virtual-time-budget=3000", dark=dark, target=outer)
+    found = re.findall(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
+    assert len(found) == len(views), f"a page never reported: {dom[:500]}"
+    return [orjson.loads(unescape(measured)) for measured in found]
 
 
 def picture(page: Path, image: Path, *, width: int, height: int) -> None:

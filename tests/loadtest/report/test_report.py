@@ -93,16 +93,15 @@ def readable(found: dict[str, Any]) -> None:
     assert found["requests"] == 0, "it loads something from elsewhere"
 
 
-@pytest.mark.parametrize("width", [360, 1000])
-def test_a_run_is_readable(page: Path, width: int) -> None:
-    found = probe(page, width=width)
-    readable(found)
-    assert found["charts"] == 4  # percentiles, timeline, memory, endings
-    assert re.match(r"(PASS|FAIL|UNDECIDED|INVALID): ", found["headline"])
+def test_a_run_is_readable_on_a_phone_and_on_a_screen(page: Path) -> None:
+    for found in probe((page, 360), (page, 1000)):
+        readable(found)
+        assert found["charts"] == 4  # percentiles, timeline, memory, endings
+        assert re.match(r"(PASS|FAIL|UNDECIDED|INVALID): ", found["headline"])
 
 
 def test_it_follows_the_dark_scheme(page: Path) -> None:
-    light, dark = probe(page, width=400), probe(page, width=400, dark=True)
+    (light,), (dark,) = probe((page, 400)), probe((page, 400), dark=True)
     brightness = {
         name: [sum(map(int, re.findall(r"\d+", found[name]))) for found in (light, dark)]
         for name in ("page", "ink")
@@ -111,10 +110,10 @@ def test_it_follows_the_dark_scheme(page: Path) -> None:
     assert brightness["ink"][0] < 150 < 600 < brightness["ink"][1]
 
 
-@pytest.mark.parametrize("width", [360, 1000])
-def test_the_studies_are_readable(tmp_path: Path, width: int) -> None:
-    for path in study_pages(tmp_path).values():
-        readable(probe(path, width=width))
+def test_the_studies_are_readable_on_a_phone_and_on_a_screen(tmp_path: Path) -> None:
+    pages = study_pages(tmp_path).values()
+    for found in probe(*((page, width) for page in pages for width in (360, 1000))):
+        readable(found)
 
 
 def test_it_is_one_file_with_its_command_and_environment(page: Path) -> None:
