@@ -59,6 +59,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # By what they take, the longest first; of the rest none takes a fiftieth of the whole.
 FIRST = (
     "tests/test_makefile.py",
+    "tests/service/console/test_in_a_browser.py",
     "tests/batch/test_ray.py",
     "tests/service/processes/test_workers.py",
     "tests/service/processes/test_drain.py",

@@ -58,9 +58,8 @@ def probe(*views: tuple[Path, int], dark: bool = False) -> list[dict[str, Any]]:
     for number, (page, width) in enumerate(views):
         inner = page.with_suffix(f".probe{number}.html")
         inner.write_text(page.read_text("utf-8").replace("</body>", PROBE + "</body>"), "utf-8")
-        frames.append(
-            f'<iframe src="{inner.as_uri()}" width="{width}" height="4000" frameborder="0"></iframe>'
-        )
+        size = f'width="{width}" height="4000" frameborder="0"'
+        frames.append(f'<iframe src="{inner.as_uri()}" {size}></iframe>')
     outer = views[0][0].with_suffix(".frames.html")
     outer.write_text(
         f'<body style="margin:0">{"".join(frames)}<script>addEventListener("load", () => '

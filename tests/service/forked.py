@@ -1,10 +1,11 @@
 """Services forked from a process that has imported what they import.
 
 ``python -m service serve`` spends 1 s of processor time on imports, and tests start it some 150
-times. A fork runs the same ``__main__`` and ends as an interpreter does. Workers, commands, what is
-started ``under`` another command and all that is started outside pytest are interpreters of their
-own. Affinity, limits and what is read from the environment at import are those of this process when
-it first started one; all forks share one hash seed, and memory pages with each other.
+times. A fork runs the same ``__main__`` and ends as an interpreter does. Workers, commands but for
+those of ``run``, what is started ``under`` another command and all that is started outside pytest
+are interpreters of their own. Affinity, limits and what is read from the environment at import are
+those of this process when it first started one; all forks share one hash seed, and memory pages
+with each other.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -31,10 +33,17 @@ class Forked:
 
     _handle = -1  # until it has started
 
-    def __init__(self, words: tuple[str, ...], env: dict[str, str], output: int) -> None:
+    def __init__(
+        self,
+        words: tuple[str, ...],
+        env: dict[str, str],
+        output: int,
+        errors: int | None = None,
+        module: str = "service",
+    ) -> None:
         self._server = _server()
-        ask = {"words": words, "env": env, "cwd": os.getcwd()}
-        self.pid: int = self._server.ask(ask, output)
+        ask = {"module": module, "words": words, "env": env, "cwd": os.getcwd()}
+        self.pid: int = self._server.ask(ask, output, output if errors is None else errors)
         self.returncode: int | None = None
         self._handle = os.pidfd_open(self.pid)  # its number is not given away before it is reaped
 
@@ -64,6 +73,25 @@ class Forked:
     def __del__(self) -> None:
         if self._handle != -1:
             os.close(self._handle)
+
+
+def run(
+    module: str, *words: str, timeout: float = 120, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m module words`` to its end, as ``subprocess.run`` does.
+
+    What the module imports and the service does not, it imports itself.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        env = {**os.environ, **variables}
+        process = Forked(words, env, out.fileno(), err.fileno(), module)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess([module, *words], code, out.read(), err.read())
 
 
 class _Server:
@@ -96,7 +124,7 @@ def _server() -> _Server:
 def _serve(asks: socket.socket) -> dict[str, Any] | None:
     """Fork at each request. Returns in the child, with the request; None: no more come."""
     while True:
-        message, descriptors, _, _ = socket.recv_fds(asks, MOST_BYTES, 1)
+        message, descriptors, _, _ = socket.recv_fds(asks, MOST_BYTES, 2)
         if not message:
             return None
         ask: dict[str, Any] = json.loads(message)
@@ -106,8 +134,8 @@ def _serve(asks: socket.socket) -> dict[str, Any] | None:
             answer = os.fork()
             if answer == 0:
                 asks.close()
-                for number in (1, 2):
-                    os.dup2(descriptors[0], number)
+                for number, descriptor in enumerate(descriptors, 1):
+                    os.dup2(descriptor, number)
             for descriptor in descriptors:
                 os.close(descriptor)
             if answer == 0:
@@ -132,8 +160,8 @@ def _main() -> None:
     os.chdir(Path(ask["cwd"]))
     os.environ.clear()
     os.environ.update(ask["env"])
-    sys.argv = ["service", *ask["words"]]
-    runpy.run_module("service", run_name="__main__", alter_sys=True)
+    sys.argv = [ask["module"], *ask["words"]]
+    runpy.run_module(ask["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

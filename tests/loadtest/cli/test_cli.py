@@ -21,18 +21,18 @@ from loadtest.cli.app import app
 from loadtest.experiments.stub_process import StubProcess
 from tests.loadtest.canned import answering, canned
 from tests.ports import free_port
+from tests.service import forked
 
 QUICK = ("--candidates", "4", "--warmup", "0", "--distinct", "200")
 
 
-def loadtest(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "loadtest", *arguments]
-    return subprocess.run(command, capture_output=True, timeout=120)
+def loadtest(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return forked.run("loadtest", *arguments)
 
 
 def run(url: str, *arguments: str) -> tuple[int, dict[str, Any]]:
     done = loadtest("run", url, *QUICK, "--json", *arguments)
-    assert done.stdout, done.stderr.decode()
+    assert done.stdout, done.stderr
     return done.returncode, orjson.loads(done.stdout)
 
 
@@ -54,7 +54,7 @@ def test_a_row_of_the_table_is_one_line_where_output_is_no_terminal(
     quick_stub: StubProcess,
 ) -> None:
     done = loadtest("run", quick_stub.url, *QUICK, "--rate", "100", "--duration", "1s")
-    lines = done.stderr.decode().splitlines()
+    lines = done.stderr.splitlines()
     assert any(line.split()[0] == "ms" and line.split()[-1] == "max" for line in lines), lines
     row = next(line for line in lines if line.startswith("response, from the schedule"))
     assert len(row.split()) == 4 + 7, lines
@@ -204,7 +204,7 @@ def test_a_plan_can_be_replayed(quick_stub: StubProcess, tmp_path: Path) -> None
     done = loadtest(
         "plan", quick_stub.url, *QUICK, "--rate", "100", "--duration", "2s", "--out", str(log)
     )
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, done.stderr
     lines = log.read_bytes().splitlines()
     code, result = run(quick_stub.url, "--replay", str(log), "--speed", "2")
     assert code == 0

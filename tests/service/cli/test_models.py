@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
-import sys
 from threading import Thread
 
 import pytest
 
+from tests.service import forked
 from tests.service.lifecycle import hostile
 from tests.service.lifecycle.conftest import Swapping
 
 
 def run(swapping: Swapping, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "service", "models", *arguments],
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            "COLUMNS": "160",
-            "QIN_ADMIN_URL": str(swapping.admin.base_url),
-            **variables,
-        },
-    )
+    variables = {"COLUMNS": "160", "QIN_ADMIN_URL": str(swapping.admin.base_url), **variables}
+    return forked.run("service", "models", *arguments, **variables)
 
 
 def test_every_verb_has_its_command_and_the_list_is_a_table(swapping: Swapping) -> None:
