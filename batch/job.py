@@ -12,7 +12,7 @@ from typing import Any, Literal
 import orjson
 
 Layout = Literal["rows", "lists"]
-FORMAT = 2
+FORMAT = 3
 PATIENCE_S = 60.0
 SHORT = 12  # digits of a digest in names of files
 

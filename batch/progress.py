@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import typer
 
-from batch.output.folder import Folder
+from batch.output.folder import Folder, naming
 
 EVERY_S = 1.0
 METRICS: dict[str, tuple[str, str]] = {
@@ -75,7 +75,8 @@ class Progress:
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
         """Print an event, where they are asked for."""
         if self._as_json:
-            print(orjson.dumps({"event": name, **fields}).decode(), flush=True)
+            with naming("stdout"):
+                print(orjson.dumps({"event": name, **fields}).decode(), flush=True)
 
     def say(self, line: str) -> None:
         """Print a line for a person."""

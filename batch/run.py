@@ -13,36 +13,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 import feature_store
+from batch.agreement import agreed, record
 from batch.engines.engine import Engine
-from batch.errors import OutputConflict
 from batch.grouping.clicks import TIME, build_index, is_moment
+from batch.grouping.partition import is_whole
 from batch.grouping.spill import Spill
 from batch.inputs.columns import columns_of
 from batch.inputs.source import digest_of, open_input
 from batch.job import Columns, Job, Recipe
 from batch.node import SURVEY
 from batch.options import Options
-from batch.output.bucket_scores import name_of
+from batch.output.bucket_scores import scored_buckets
 from batch.output.folder import Folder
 from batch.output.folders import AnyFolder, folder_of
-from batch.output.manifest import RECIPE, finish, note_of
+from batch.output.manifest import finish, note_of
+from batch.output.sealed import digest_of_file, sealed, unsealed
 from batch.processor import processor_kind
 from batch.progress import Progress
 from batch.scoring.scorer import STORE
 from batch.sizes import Sizes
 from batch.survey import Survey, Surveyor
-from batch.table_place import remove_table, table_place
+from batch.table_place import check_table_folder, remove_table, table_place
 from batch.units import Unit
-from batch.work_folder import make_work, remove_work
+from batch.work_folder import make_work, refuse_overlap, remove_work
 from batch.worker import CLICKS, SPILL
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.parts import ParquetParts
@@ -92,14 +92,15 @@ def run(options: Options, engines: Engines, progress: Progress) -> dict[str, Any
             job = replace(job, table_folder=place)
         engine = engines(job, options.workers)
         try:
-            _begin(plan, missing, engine, progress)
-            for units in stages(recipe, missing, Path(job.work)):
+            scored = scored_buckets(Path(job.work), recipe.buckets) if missing else set()
+            _begin(plan, missing, scored, engine, progress)
+            for units in stages(recipe, missing, scored):
                 for done in engine.run(units):
                     parts = done.unit.kind != "bucket"
                     progress.advance(candidates=done.candidates, parts=int(parts))
                     if done.processor not in (recipe.processor, *plan.mixed):
                         plan.mixed.append(done.processor)
-                        _record(recipe, plan.mixed, folder)
+                        record(recipe, plan.mixed, folder)
         finally:
             engine.close()
             if own_table:
@@ -116,6 +117,9 @@ def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: boo
 
     ``dry``: without a spill, and without a word in the output.
     """
+    refuse_overlap(options)
+    if options.table_folder is not None:
+        check_table_folder(options.table_folder)
     given = options.bundle
     bundle = Bundle.open(given) if (given / BUNDLE_MANIFEST).exists() else newest(given)
     text_ids, items = asyncio.run(_store_of(options.store, bundle))
@@ -140,10 +144,10 @@ def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: boo
         processor=processor_kind(),
         libraries={name: installed(name) for name in LIBRARIES},
     )
-    recipe, mixed = _agreed(recipe, folder, options.allow_other_processor)
+    recipe, mixed = agreed(recipe, folder, options.allow_other_processor)
     work = make_work(options, recipe)
     try:
-        if clicks is not None and not dry and not (work / CLICKS).exists():
+        if clicks is not None and not dry and not is_whole(work / CLICKS):
             build_index(clicks, work / CLICKS, text_ids, sizes.bucket_clicks, sizes.held_bytes)
         survey = _surveyed(options, parts, bundle, text_ids, recipe, sizes, work, spill=not dry)
     except BaseException:
@@ -151,7 +155,7 @@ def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: boo
         raise
     recipe = replace(recipe, edges=survey.edges)
     if not dry:
-        _record(recipe, mixed, folder)
+        record(recipe, mixed, folder)
     job = Job(
         recipe=recipe,
         input=options.input,
@@ -177,25 +181,31 @@ def missing_parts(folder: AnyFolder, recipe: Recipe) -> list[tuple[int, int]]:
     ]
 
 
-def stages(recipe: Recipe, missing: list[tuple[int, int]], work: Path) -> Iterable[list[Unit]]:
-    """Yield the units that are still to be done; those of a list need what is before them."""
+def stages(
+    recipe: Recipe, missing: list[tuple[int, int]], scored: set[int]
+) -> Iterable[list[Unit]]:
+    """Yield the units that are still to be done; those of a list need what is before them.
+    ``scored``: buckets."""
     if not missing:
         return
     if recipe.columns.layout == "lists":
         yield [Unit("lists", n, *span) for n, span in enumerate(missing)]
         return
-    there = Folder(work).names()
-    yield [Unit("bucket", n) for n in range(recipe.buckets) if name_of(n) not in there]
+    yield [Unit("bucket", n) for n in range(recipe.buckets) if n not in scored]
     yield [Unit("rows", n, *span) for n, span in enumerate(missing)]
 
 
-def _begin(plan: Plan, missing: list[tuple[int, int]], engine: Engine, progress: Progress) -> None:
+def _begin(
+    plan: Plan,
+    missing: list[tuple[int, int]],
+    scored: set[int],
+    engine: Engine,
+    progress: Progress,
+) -> None:
     survey, recipe = plan.survey, plan.recipe
     left = sum(end - start for start, end in missing)
     if recipe.columns.layout == "rows" and missing:
-        there = Folder(Path(plan.job.work)).names()
-        scored = sum(name_of(n) in there for n in range(recipe.buckets))
-        left = survey.rows - survey.rows * scored // max(1, recipe.buckets)
+        left = survey.rows - survey.rows * len(scored) // max(1, recipe.buckets)
     done = survey.candidates - survey.candidates * left // max(1, survey.rows)
     parts = len(recipe.parts())
     progress.begin(
@@ -234,46 +244,6 @@ def _clicks_of(path: Path, parts: ParquetParts, columns: Columns) -> ParquetPart
     return clicks
 
 
-def _agreed(recipe: Recipe, folder: AnyFolder, other_processor: bool) -> tuple[Recipe, list[str]]:
-    """Compare with the recipe of the output's earlier runs. OutputConflict names what differs."""
-    data = folder.read(RECIPE)
-    if data is None:
-        others = sorted(name for name in folder.names() if not name.startswith(("_", ".")))
-        if others:
-            raise OutputConflict(
-                f"{folder.path}: holds {others[0]}, which is no part of this run; choose another "
-                "folder, or remove it"
-            )
-        return recipe, []
-    before = orjson.loads(data)
-    mixed = list(before.pop("other_processors", []))
-    here, first = recipe.processor, before["processor"]
-    if here != first:
-        if not other_processor:
-            raise OutputConflict(
-                f"{folder.path}: was begun on {first}, and this is {here}: scores may differ in "
-                "their last bits; go on there, or give --allow-other-processor"
-            )
-        recipe = replace(recipe, processor=first)
-        mixed = sorted({*mixed, here})
-    surveyed = replace(recipe, edges=tuple(before.get("edges", ())))
-    differing = next(surveyed.differences(before), None)
-    if differing:
-        raise OutputConflict(
-            f"{folder.path}: holds the output of another run: {differing}; choose another folder, "
-            "or remove it"
-        )
-    return recipe, mixed
-
-
-def _record(recipe: Recipe, mixed: list[str], folder: AnyFolder) -> None:
-    """Write the recipe before the first part."""
-    fields = orjson.loads(recipe.json()) | {"other_processors": sorted(mixed)}
-    data = orjson.dumps(fields, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-    if folder.read(RECIPE) != data:
-        folder.put(RECIPE, data)
-
-
 def _surveyed(
     options: Options,
     parts: ParquetParts,
@@ -287,9 +257,13 @@ def _surveyed(
 ) -> Survey:
     """Survey the input, unless an earlier run has. The spill and its counts are whole or absent."""
     columns: Columns = recipe.columns
-    spills, cached = columns.layout == "rows" and spill, work / SURVEY
-    if cached.exists() and (not spills or (work / SPILL).exists()):
-        fields = orjson.loads(cached.read_bytes())
+    spills, before = columns.layout == "rows" and spill, unsealed(work / SURVEY)
+    if (
+        before is not None
+        and before["rejects"] == digest_of_file(work / REJECTED)
+        and (not spills or is_whole(work / SPILL))
+    ):
+        fields = before["survey"]
         return Survey(**fields | {"edges": tuple(fields["edges"])})
     surveyor = Surveyor(
         parts,
@@ -305,5 +279,6 @@ def _surveyed(
         held = sizes.held_bytes
         into = Spill(work / SPILL, columns, bundle.schema, recipe.buckets, held)
     survey = surveyor.run(work / REJECTED, into)
-    Folder(work).put(SURVEY, orjson.dumps(survey))
+    about = {"survey": asdict(survey), "rejects": digest_of_file(work / REJECTED)}
+    Folder(work).put(SURVEY, sealed(about))
     return survey

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from batch.grouping.spill import Spill
 from batch.inputs.columns import RequestReader
+from batch.inputs.long_lists import Faults, without_long
 from batch.inputs.requests import Requests
-from batch.inputs.source import cut, rows_at_once, wide_columns
+from batch.inputs.source import Batch, cut, rows_at_once, wide_columns
 from batch.job import Columns
+from batch.output.folder import naming
 from batch.sizes import COPIES, Edges, Sizes
 from feature_store.parquet.columns import DataFileError, RejectedRow
 from feature_store.parquet.parts import ParquetParts
@@ -48,8 +50,8 @@ class Surveyor:
         sizes: Sizes,
     ) -> None:
         self._parts, self._columns = parts, columns
-        self._reader = RequestReader(columns, schema, text_ids, most_candidates)
-        self._most, self._sizes = most, sizes
+        self._reader = RequestReader(columns, schema, text_ids)
+        self._most, self._most_candidates, self._sizes = most, most_candidates, sizes
         self._wide = wide_columns(parts, columns.kept)
 
     def run(
@@ -59,12 +61,12 @@ class Surveyor:
         too many."""
         found, columns = Survey(), self._columns
         edges = Edges(self._sizes.part_bytes)
-        at_once = rows_at_once(self._parts, columns.layout == "lists", columns.kept)
+        at_once = rows_at_once(self._parts, columns)
         names = tuple(dict.fromkeys((*columns.read, *self._wide)))
-        with rejects.open("wb") as lines:
+        with naming(rejects), rejects.open("wb") as lines:
             for batch in self._parts.batches(names, at_once):
-                for first, file, arrays in cut(batch, columns.item):
-                    requests = self._reader.read(file, arrays)
+                for first, file, arrays, left_out in self._cut(batch):
+                    requests = self._reader.read(file, arrays, left_out)
                     for at, (column, reason) in sorted(requests.faults.items()):
                         rejected = self._parts.rejected(first + at, column, reason)
                         found.rejected += 1
@@ -81,6 +83,19 @@ class Surveyor:
             spill.finish()
         found.edges = edges.finish()
         return found
+
+    def _cut(self, batch: Batch) -> Iterator[tuple[*Batch, Faults]]:
+        """Cut a batch without its lists that are too long."""
+        first, file, whole = batch
+        arrays, left_out = without_long(whole, self._columns, self._most_candidates)
+        for start, _, part in cut((first, file, arrays), self._columns.item):
+            within = range(start - first, start - first + len(part[self._columns.user]))
+            yield (
+                start,
+                file,
+                part,
+                {row - within.start: why for row, why in left_out.items() if row in within},
+            )
 
     def _weights(self, requests: Requests, arrays: Mapping[str, pa.Array]) -> NDArray[np.int64]:
         """(N,) bytes of each row, while its part is written."""

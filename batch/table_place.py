@@ -9,8 +9,9 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
+from batch.errors import BatchError
 from feature_store.schema import FeatureSchema
-from service.items.shared_file import NotShared, check_shared, remove_unused
+from service.items.shared_file import SETTING, NotShared, check_shared, remove_unused
 from service.items.table_layout import size_of
 from service.lifecycle.load_steps import LEAST_ROOM, ROOM
 from service.private_directory import NotPrivate
@@ -18,6 +19,14 @@ from service.private_directory import NotPrivate
 MEMORY = Path("/dev/shm")  # noqa: S108 — a private folder in it
 SPARE = 1.1  # of the table's size
 STARTING_S = 60.0  # a folder without a table that is younger may be of a run that begins
+
+
+def check_table_folder(folder: Path) -> None:
+    """Make the folder that is asked for. BatchError where tables cannot be shared in it."""
+    try:
+        check_shared(folder)
+    except (NotShared, NotPrivate) as error:
+        raise BatchError(str(error).replace(SETTING, "--table-folder")) from error
 
 
 def table_place(output: str, schema: FeatureSchema, items: int) -> Path | None:

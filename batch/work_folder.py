@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from hashlib import sha256
+from os.path import realpath
 from pathlib import Path
 
 from batch.errors import BatchError
@@ -15,6 +16,20 @@ from batch.options import Options
 from batch.remote import is_remote
 
 WORK = "_work"
+
+
+def refuse_overlap(options: Options) -> None:
+    """BatchError if what a run writes would be within its input, and be read as input."""
+    for name, place in (("--output", options.output), ("--work", options.work)):
+        if place is not None and _is_within(str(place), options.input):
+            raise BatchError(f"{name} {place}: is within --input {options.input}; give another one")
+
+
+def _is_within(place: str, source: str) -> bool:
+    if is_remote(place) or is_remote(source):
+        return f"{place}/".startswith(f"{source.rstrip('/')}/")
+    folder = Path(realpath(source))
+    return folder.is_dir() and Path(realpath(place)).is_relative_to(folder)
 
 
 def make_work(options: Options, recipe: Recipe) -> Path:

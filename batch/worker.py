@@ -7,9 +7,10 @@ from pathlib import Path
 from time import perf_counter
 
 from batch.grouping.clicks import Clicks
-from batch.grouping.groups import grouped, limited, too_long
+from batch.grouping.groups import grouped, limited
 from batch.grouping.spill import Bucket, record_of
 from batch.inputs.columns import RequestReader
+from batch.inputs.long_lists import too_long, without_long
 from batch.inputs.requests import Requests, joined
 from batch.inputs.source import ForwardReader, open_input, rows_at_once
 from batch.job import Job
@@ -44,9 +45,8 @@ class Worker:
     @cached_property
     def _reader(self) -> ForwardReader:
         columns, parts = self._recipe.columns, open_input(self._job.input)
-        lists = columns.layout == "lists"
-        rows = rows_at_once(parts, lists, columns.kept)
-        return ForwardReader(parts, self._names if lists else columns.passed, rows)
+        names = self._names if columns.layout == "lists" else columns.passed
+        return ForwardReader(parts, names, rows_at_once(parts, columns))
 
     @cached_property
     def _clicks(self) -> Clicks | None:
@@ -78,12 +78,15 @@ class Worker:
     def _score_lists(self, unit: Unit) -> tuple[int, dict[str, int]]:
         scorer, recipe = self._scorer, self._recipe
         reader = RequestReader(recipe.columns, scorer.schema, scorer.store.text_ids)
-        batches = list(self._reader.read(unit.start, unit.end))
-        requests = joined([reader.read(file, arrays) for _, file, arrays in batches])
+        passed, read = [], []
+        for _, file, whole in self._reader.read(unit.start, unit.end):
+            arrays, left_out = without_long(whole, recipe.columns, recipe.max_candidates)
+            passed.append(arrays)
+            read.append(reader.read(file, arrays, left_out))
+        requests = joined(read)
+        del read
         scores = scorer.score(requests, self._histories(requests))
-        data, counts = list_part(
-            recipe, (unit.start, unit.end), [arrays for *_, arrays in batches], requests, scores
-        )
+        data, counts = list_part(recipe, (unit.start, unit.end), passed, requests, scores)
         self._output.put(recipe.part_name(unit.start, unit.end), data)
         return len(requests.items), counts
 

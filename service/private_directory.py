@@ -2,7 +2,7 @@
 
 Their content is trusted, so no other user may be able to write to them: the owner is this user, the
 mode is 0700, and the path is no symbolic link. A missing directory is created; the mode of an
-existing one is narrowed.
+existing one is narrowed, unless it is shared by all users, as /tmp is.
 """
 
 from __future__ import annotations
@@ -80,6 +80,11 @@ def _narrow(directory: int, path: Path, setting: str) -> None:
         )
     if stat.S_IMODE(found.st_mode) & 0o777 == PRIVATE:
         return
+    if found.st_mode & stat.S_ISVTX and found.st_mode & stat.S_IWOTH:  # such as /tmp
+        raise NotPrivate(
+            f"{setting}: {path} is shared by all users (mode {stat.S_IMODE(found.st_mode):04o}); "
+            f"name a directory of its own, such as {path}/qin"
+        )
     try:
         os.fchmod(directory, PRIVATE)
     except OSError as error:

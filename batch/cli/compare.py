@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,8 @@ from rich.table import Table
 from batch.cli.app import refusals
 from batch.compare.comparison import compare as compared
 from batch.compare.picture import picture
-from batch.output.folder import Folder
+from batch.output.folder import Folder, naming
+from feature_store.terminal import printable
 
 WIDE = 200  # columns, where the output is no terminal
 FACTS = ("auc", "logloss", "mean_score", "click_rate", "calibration_error")
@@ -40,14 +42,16 @@ def compare(
         facts = found.facts()
         if image is not None:
             Folder(image.parent).put(image.name, picture(found).encode())
-    if as_json:
-        typer.echo(orjson.dumps(facts).decode())
-    else:
-        _print(facts)
+        with naming("stdout"):
+            if as_json:
+                typer.echo(orjson.dumps(facts).decode())
+            else:
+                _print(facts)
+            sys.stdout.flush()
 
 
 def _print(facts: dict[str, Any]) -> None:
-    console, ranks = Console(soft_wrap=True), facts["ranks"]
+    console, ranks = Console(soft_wrap=True, markup=False), facts["ranks"]
     if not console.is_terminal:
         console.width = WIDE
     console.print(
@@ -71,7 +75,12 @@ def _print(facts: dict[str, Any]) -> None:
         rows += [(f"{column}={name}", found) for name, found in values.items()]
     for name, found in rows:
         cells = [" → ".join(_shown(found[side][fact]) for side in "ab") for fact in FACTS]
-        table.add_row(name, f"{found['rows']:,}", _shown(found["delta_auc"], "+.5f"), *cells)
+        table.add_row(
+            printable(name),
+            f"{found['rows']:,}",
+            _shown(found["delta_auc"], "+.5f"),
+            *cells,
+        )
     console.print(table)
 
 

@@ -22,6 +22,7 @@ from batch.sizes import MEMORY
 from feature_store.terminal import printable
 
 REJECTED = 3  # exit code: complete, but rows were rejected
+MOST, LARGEST = 2**31 - 1, 2**53  # of a count, of a size in bytes
 
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -32,7 +33,10 @@ def size_of(text: str | int) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]I?|)B?", str(text).upper())
     if found is None:
         raise typer.BadParameter(f"{text!r} is no size, such as 256MB or 1GiB")
-    return int(float(found[1]) * UNITS[found[2]])
+    number = float(found[1]) * UNITS[found[2]]
+    if number > LARGEST:
+        raise typer.BadParameter(f"{text!r} is above {LARGEST} bytes")
+    return int(number)
 
 
 class On(StrEnum):
@@ -56,7 +60,9 @@ def score(
     ],
     output: Annotated[str, typer.Option(metavar="FOLDER", help="Folder of the parts; s3://… too.")],
     on: Annotated[On, typer.Option(help="Processes of this machine, or a Ray cluster.")] = On.LOCAL,
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, max=MOST, help="Worker processes; 0: one per core.")
+    ] = 0,
     user_column: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id",
     item_column: Annotated[
         str | None,
@@ -74,20 +80,25 @@ def score(
         ),
     ] = None,
     time_column: Annotated[str, typer.Option(help="Column of times, with --clicks.")] = "time",
-    top_k: Annotated[int | None, typer.Option(min=1, help="Keep a user's k best alone.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Keep a user's k best alone.")
+    ] = None,
     threads_as: Annotated[
-        int, typer.Option(min=1, help="Engine threads of the service whose bits are wanted.")
+        int,
+        typer.Option(min=1, max=MOST, help="Engine threads of the service whose bits are wanted."),
     ] = Cut().threads_as,
     chunk: Annotated[
-        int, typer.Option(min=1, help="QIN_CHUNK_CANDIDATES of that service.")
+        int, typer.Option(min=1, max=MOST, help="QIN_CHUNK_CANDIDATES of that service.")
     ] = Cut().chunk,
     min_chunk: Annotated[
-        int, typer.Option(min=1, help="QIN_MIN_CHUNK_CANDIDATES of that service.")
+        int, typer.Option(min=1, max=MOST, help="QIN_MIN_CHUNK_CANDIDATES of that service.")
     ] = Cut().min_chunk,
     max_rejects: Annotated[
-        int, typer.Option(min=0, help="Go on while at most so many rows are rejected.")
+        int, typer.Option(min=0, max=MOST, help="Go on while at most so many rows are rejected.")
     ] = 0,
-    max_candidates: Annotated[int, typer.Option(min=1, help="Reject longer lists.")] = 100_000,
+    max_candidates: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Reject longer lists.")
+    ] = 100_000,
     memory: Annotated[
         int,
         typer.Option(
@@ -96,7 +107,9 @@ def score(
     ] = MEMORY,
     part_candidates: Annotated[
         int | None,
-        typer.Option(min=1, help="Candidates of a part, at most; by default what --memory allows."),
+        typer.Option(
+            min=1, max=MOST, help="Candidates of a part, at most; by default what --memory allows."
+        ),
     ] = None,
     work: Annotated[
         Path | None,

@@ -11,6 +11,7 @@ import numpy as np
 from batch.compare.labelled import Counts, Labelled
 from batch.compare.outputs import Side, pieces
 from batch.compare.ranks import SAMPLED, Ranks
+from batch.errors import BatchError
 
 MOST_SEGMENTS = 100  # of a column; the rest are one
 OTHERS = "(others)"
@@ -69,6 +70,8 @@ def compare(
     a: str, b: str, source: str, label: str | None = None, segments: Sequence[str] = ()
 ) -> Comparison:
     """Compare the outputs ``a`` and ``b`` of ``source``. BatchError, DataFileError."""
+    if segments and label is None:
+        raise BatchError("--segment: figures of segments need labels; give --label, too")
     left, right = Side.open(a), Side.open(b)
     candidates = sum(
         count for name, count in left.manifest["counts"].items() if name.startswith("items_")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.parts import ParquetParts
 from model_export.bundle.vectors import Floats
 
+Fault = Callable[[int, str], DataFileError]  # of a row of the batch, and the reason
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -37,7 +42,7 @@ class Side:
         data = folder_of(place).read(MANIFEST)
         if data is None:
             raise BatchError(f"{place}: has no {MANIFEST}: run `score` to its end first")
-        manifest: dict[str, Any] = orjson.loads(data)
+        manifest = _manifest(data, place)
         if manifest["recipe"]["top_k"] is not None:
             raise BatchError(f"{place}: has each user's best alone (--top-k): score without it")
         return cls(place, manifest)
@@ -47,19 +52,21 @@ class Side:
         found: dict[str, Any] = self.manifest["recipe"]
         return found
 
-    def scores(self) -> Iterator[tuple[pa.Array, Floats]]:
-        """Yield user column and scores (E,) of each part: NaN for none."""
+    def scores(self) -> Iterator[tuple[Ids, Floats]]:
+        """Yield of each part how many scores its rows have (N,), and the scores (E,): NaN, none."""
         folder, name = folder_of(self.place), self.score_column
         for part in self.manifest["parts"]:
             data = folder.read(part["name"])
-            if data is None:
-                raise BatchError(f"{self.place}: {part['name']} is missing; run `score` again")
-            columns = [self.recipe["columns"]["user"], name]
-            table = pq.read_table(pa.BufferReader(data), columns=columns).combine_chunks()
-            users, scores = (_whole(table, column) for column in columns)
+            if data is None or sha256(data).hexdigest() != part["sha256"]:
+                raise BatchError(
+                    f"{self.place}: {part['name']} is missing or damaged; run `score` again"
+                )
+            table = pq.read_table(pa.BufferReader(data), columns=[name]).combine_chunks()
+            scores = _whole(table, name)
+            counts = np.ones(len(scores), np.int64)
             if is_list(scores.type):
-                scores, _ = flattened(scores)
-            yield users, pc.fill_null(scores, np.float32(np.nan)).to_numpy(zero_copy_only=False)
+                scores, counts = flattened(scores)
+            yield counts, pc.fill_null(scores, np.float32(np.nan)).to_numpy(zero_copy_only=False)
 
     @property
     def score_column(self) -> str:
@@ -91,6 +98,10 @@ def pieces(
     wanted = [columns["item"], *names] if lists else [columns["user"], *names]
     reader = ForwardReader(parts, list(dict.fromkeys(wanted)), LISTS if lists else ELEMENTS)
     left, right = _Scores(a), _Scores(b)
+
+    def fault(first: int, row: int, reason: str) -> DataFileError:
+        return DataFileError(str(parts.rejected(first + row, label or "", reason)))
+
     for first, file, arrays in reader.read(0, parts.rows):
         count = len(arrays[wanted[0]])
         lengths = np.ones(count, np.int64)
@@ -99,27 +110,43 @@ def pieces(
             group = np.repeat(np.arange(first, first + count), lengths)
         else:
             group = _numbered(arrays[columns["user"]])
-        total = int(lengths.sum())
         labels = None
         if label is not None:
-            labels = _labels(arrays[label], f"{file}: column {label}", lengths)
+            place = f"{file}: column {label}"
+            labels = _labels(arrays[label], place, lengths, partial(fault, first))
         found = {name: _segment(arrays[name], lengths) for name in segments}
-        yield Piece(left.take(total), right.take(total), group, labels, found)
+        yield Piece(left.take(lengths), right.take(lengths), group, labels, found)
+
+
+def _manifest(data: bytes, place: str) -> dict[str, Any]:
+    """Read a manifest. BatchError if it was damaged."""
+    with suppress(orjson.JSONDecodeError, KeyError, TypeError):
+        found: dict[str, Any] = orjson.loads(data)
+        named = [[part["name"], part["sha256"]] for part in found["parts"]]
+        if found["digest"] == sha256(b"".join(map(orjson.dumps, named))).hexdigest():
+            return found
+    raise BatchError(f"{place}: {MANIFEST} is damaged; run `score` again")
 
 
 class _Scores:
-    """Scores of a side, taken so many at a time."""
+    """Scores of a side, taken so many rows at a time."""
 
     def __init__(self, side: Side) -> None:
-        self._parts, self._left = side.scores(), np.zeros(0, np.float32)
+        self._parts = side.scores()
+        self._left = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
-    def take(self, count: int) -> Floats:
-        parts = [self._left]
-        while sum(map(len, parts)) < count:
-            parts.append(next(self._parts)[1])
-        whole = np.concatenate(parts)
-        self._left = whole[count:]
-        return whole[:count]
+    def take(self, lengths: Ids) -> Floats:
+        """Return scores (E,) of the next rows, of so many candidates (N,): NaN of a list that has
+        none, which was too long for the run."""
+        parts, rows = [self._left], len(lengths)
+        while sum(len(counts) for counts, _ in parts) < rows:
+            parts.append(next(self._parts))
+        counts, scores = (np.concatenate(each) for each in zip(*parts, strict=True))
+        taken = int(counts[:rows].sum())
+        self._left = counts[rows:], scores[taken:]
+        found = np.full(int(lengths.sum()), np.nan, np.float32)
+        found[np.repeat(counts[:rows] == lengths, lengths)] = scores[:taken]
+        return found
 
 
 def _check(a: Side, b: Side, parts: ParquetParts, source: str) -> None:
@@ -145,26 +172,28 @@ def _numbered(users: pa.Array) -> Ids:
     return found
 
 
-def _labels(array: pa.Array, source: str, lengths: Ids) -> Ids:
+def _labels(array: pa.Array, source: str, lengths: Ids, fault: Fault) -> Ids:
+    """Read a label per candidate (E,); -1: none."""
+    rows = np.repeat(np.arange(len(lengths)), lengths)
     if is_list(array.type):
         array, counts = flattened(array)
-        wrong = np.flatnonzero(counts != lengths)
-        if len(wrong):
-            at = int(wrong[0])
-            raise DataFileError(
-                f"{source}: {counts[at]} labels for {lengths[at]} candidates in a list"
-            )
+        for row in np.flatnonzero(counts != lengths)[:1].tolist():
+            raise fault(row, f"{counts[row]} labels for {lengths[row]} candidates")
     elif (lengths != 1).any():
         raise DataFileError(f"{source}: holds {array.type}, not a list of labels per row")
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     read = whole_numbers(array)
-    if read is None or read[1]:
+    if read is None:
         raise DataFileError(f"{source}: holds {array.type}, not labels 0 and 1")
-    labels = read[0].astype(np.int64)
-    if ((labels < 0) | (labels > 1)).any():
-        raise DataFileError(f"{source}: has labels other than 0 and 1")
-    labels[array.is_null().to_numpy(zero_copy_only=False)] = -1
+    missing = array.is_null().to_numpy(zero_copy_only=False)
+    for at, reason in sorted(read[1].items()):
+        if not missing[at]:
+            raise fault(int(rows[at]), reason)
+    labels: Ids = read[0].astype(np.int64)
+    for at in np.flatnonzero((labels < 0) | (labels > 1))[:1].tolist():
+        raise fault(int(rows[at]), f"{read[0][at]} is neither 0 nor 1")
+    labels[missing] = -1
     return labels
 
 

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -79,7 +79,13 @@ class LocalEngine:
     def _start(self) -> None:
         ours, theirs = CONTEXT.Pipe()
         process = CONTEXT.Process(target=_serve, args=(theirs, self._job), daemon=True)
-        process.start()
+        # SIGINT of a terminal goes to all processes: a worker is to see none, also while it starts.
+        resource_tracker.ensure_running()  # by itself ``start`` does this, and unblocks SIGINT
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         self._pool[ours] = process
 
@@ -119,7 +125,6 @@ def _ended(code: int | None) -> str:
 
 def _serve(line: Connection, job: Job) -> None:
     """Do the units that come on ``line``, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
     parent = multiprocessing.parent_process()
     assert parent is not None, "a child"
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

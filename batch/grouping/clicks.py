@@ -15,7 +15,7 @@ import pyarrow as pa
 from batch.grouping.partition import Partition, bucket_of, lengths_of, mixed, name_of
 from batch.inputs.columns import read_times
 from batch.inputs.source import ELEMENTS
-from batch.output.folder import sync
+from batch.output.folder import naming, sync
 from feature_store.contract import Ids
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.id_columns import IdReader
@@ -76,7 +76,7 @@ def _partition(parts: ParquetParts, files: Partition, ids: IdReader, buckets: in
 def _sort(path: Path) -> None:
     clicks = np.fromfile(path, CLICK)
     order = np.lexsort((clicks["time"], clicks["user"]))  # stable
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         for name in ("user", "time", "item"):
             file.write(clicks[name][order].tobytes())
     sync(path)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.inputs.long_lists import too_long
 from batch.inputs.requests import Requests
 from batch.job import Columns
 from model_export.bundle.vectors import Positions
@@ -55,10 +56,6 @@ def limited(requests: Requests, column: str, most: int) -> Requests:
     long = np.flatnonzero(lengths > most).tolist()
     faults = {g: (column, too_long(int(lengths[g]), most)) for g in long}
     return replace(requests, faults={**requests.faults, **faults})
-
-
-def too_long(length: int, most: int) -> str:
-    return f"{length} candidates, above --max-candidates {most}"
 
 
 def _comparable(values: NDArray[Any]) -> NDArray[np.int64]:

@@ -6,17 +6,19 @@ The folder gets its name when all of it is written: it is whole or absent.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from batch.output.folder import sync
+from batch.errors import BatchError
+from batch.output.folder import naming, sync
+from batch.output.sealed import digest_of_file, sealed, unsealed
 from feature_store.contract import Ids
 
-ABOUT = "lengths.json"  # records of each file
+ABOUT = "lengths.json"  # records and digest of each file
 MIXED = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / φ: neighbouring ids get distant buckets
 HALF = np.uint64(32)
 
@@ -59,8 +61,13 @@ class Partition:
 
     def finish(self) -> None:
         """Give the folder its name."""
-        (self._partial / ABOUT).write_bytes(orjson.dumps(self._lengths.tolist()))
-        sync(self._partial / ABOUT)
+        about = {
+            "lengths": self._lengths.tolist(),
+            "digests": [digest_of_file(path) for path in _files(self._partial, self._lengths)],
+        }
+        with naming(self._folder):
+            (self._partial / ABOUT).write_bytes(sealed(about))
+            sync(self._partial / ABOUT)
         sync(self._partial)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._partial.rename(self._folder)
@@ -76,6 +83,10 @@ class Partition:
         records, bucket = (np.concatenate(each) for each in zip(*self._held, strict=True))
         self._held, self._count = [], 0
         order = np.argsort(bucket, kind="stable")
+        with naming(self._folder):
+            self._append(records, bucket, order)
+
+    def _append(self, records: Records, bucket: Ids, order: Ids) -> None:
         numbers, starts = np.unique(bucket[order], return_index=True)
         ends = [*starts[1:].tolist(), len(order)]
         for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True):
@@ -84,10 +95,26 @@ class Partition:
             self._lengths[number] += end - start
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether all files are there, as they were written. Reads them."""
+    about = unsealed(folder / ABOUT)
+    if about is None:
+        return False
+    files, digests = _files(folder, about["lengths"]), list[str](about["digests"])
+    return [digest_of_file(path) for path in files] == digests
+
+
 def lengths_of(folder: Path) -> list[int]:
-    """Return how many records each bucket has."""
-    found: list[int] = orjson.loads((folder / ABOUT).read_bytes())
+    """Return how many records each bucket has. BatchError if that cannot be read."""
+    about = unsealed(folder / ABOUT)
+    if about is None:
+        raise BatchError(f"{folder / ABOUT}: missing or damaged; run the same command again")
+    found: list[int] = about["lengths"]
     return found
+
+
+def _files(folder: Path, lengths: Sized) -> list[Path]:
+    return [folder / name_of(number) for number in range(len(lengths))]
 
 
 def name_of(bucket: int) -> str:

@@ -121,8 +121,7 @@ class Bucket:
         self.rows = self._path.stat().st_size // record.itemsize
         if self._path.stat().st_size != length * record.itemsize:
             raise BatchError(
-                f"{self._path}: {self.rows} records instead of {length}; remove {folder} and run "
-                "again"
+                f"{self._path}: {self.rows} records instead of {length}; run the same command again"
             )
 
     def rounds(self) -> Iterator[Records]:

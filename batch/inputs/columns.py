@@ -46,8 +46,12 @@ def columns_of(parts: ParquetParts, schema: FeatureSchema, naming: Naming) -> Co
 
     Columns called as the model's context and request features are those of the requests.
     """
-    names = parts.columns
-    item = naming.item or next((name for name in (LISTS, ROWS) if name in names), ROWS)
+    names = set().union(*(table.columns for table in parts.tables))
+    item = next((name for name in (LISTS, ROWS) if name in names), ROWS)
+    if naming.item is not None:
+        item = naming.item
+    if item == naming.user:
+        raise BatchError(f"column {item}: given for both users and items; name two")
     time = () if naming.time is None else (naming.time,)
     for name in (naming.user, item, *time, *naming.kept):
         parts.require(name)
@@ -58,6 +62,8 @@ def columns_of(parts: ParquetParts, schema: FeatureSchema, naming: Naming) -> Co
     request = tuple(f.name for f in schema.request if f.name in names)
     for name in (*context, *request):
         parts.require(name)
+    for name in (naming.user, item, *naming.kept):
+        _require_one_kind(parts, name)
     table = parts.tables[0]
     return Columns(
         "lists" if is_list(table.kind(item)) else "rows",
@@ -71,6 +77,17 @@ def columns_of(parts: ParquetParts, schema: FeatureSchema, naming: Naming) -> Co
     )
 
 
+def _require_one_kind(parts: ParquetParts, column: str) -> None:
+    """DataFileError unless a column that is passed through has one type in all files."""
+    first, *others = parts.tables
+    for table in others:
+        if table.kind(column) != first.kind(column):
+            raise DataFileError(
+                f"{table.path}: column {column}: holds {table.kind(column)}, and in {first.path} "
+                f"{first.kind(column)}; write one type"
+            )
+
+
 class RequestReader:
     """Reads consecutive rows of the input as requests; a request of a row is of one candidate."""
 
@@ -79,19 +96,21 @@ class RequestReader:
         columns: Columns,
         schema: FeatureSchema,
         text_ids: TextIds | None = None,
-        most_candidates: int | None = None,
     ) -> None:
         self._columns, self._schema, self._ids = columns, schema, IdReader(text_ids)
-        self._most = most_candidates
         self._vocabulary = {f.name: f.vocabulary for f in schema.context}
         self._request = {f.name: f for f in schema.request}
 
-    def read(self, file: Path, arrays: Mapping[str, pa.Array]) -> Requests:
+    def read(
+        self, file: Path, arrays: Mapping[str, pa.Array], left_out: Mapping[int, str] | None = None
+    ) -> Requests:
         """Read a batch of rows. A row with a fault is in ``faults``, its values are undefined.
 
-        DataFileError if a column is of another type.
+        ``left_out``: rows without their list, and why. DataFileError if a column is of another
+        type.
         """
-        columns, faults = self._columns, dict[int, tuple[str, str]]()
+        columns = self._columns
+        faults = {row: (columns.item, reason) for row, reason in (left_out or {}).items()}
 
         def source(name: str) -> str:
             return f"{file}: column {name}"
@@ -111,7 +130,8 @@ class RequestReader:
             read = self._ids.lists(items, source(columns.item))
             lengths = np.bincount(read.row, minlength=len(items))
             note(columns.item, read.faults)
-            note(columns.item, self._wrong_lengths(lengths))
+            empty = np.flatnonzero(lengths == 0).tolist()
+            note(columns.item, dict.fromkeys(empty, "an empty list"))
         context = {
             name: self._context(arrays[name], source(name), lengths, partial(note, name), name)
             for name in columns.context
@@ -144,13 +164,6 @@ class RequestReader:
         return [
             None if none else part[::-1].copy() for part, none in zip(parts, missing, strict=True)
         ]
-
-    def _wrong_lengths(self, lengths: Ids) -> dict[int, str]:
-        found = dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), "an empty list")
-        if self._most is not None:
-            for row in np.flatnonzero(lengths > self._most).tolist():
-                found[row] = f"{lengths[row]} candidates, above --max-candidates {self._most}"
-        return found
 
     def _context(
         self, array: pa.Array, source: str, lengths: Ids, note: Note, name: str

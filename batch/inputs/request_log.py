@@ -67,6 +67,10 @@ class LogTable:
             return pa.list_(pa.int64())
         return kinds.get(column, pa.float64())
 
+    def values_of_a_row(self, column: str) -> float:
+        """Not known without reading it."""
+        return 1.0
+
     def batches(
         self, columns: Sequence[str], batch_size: int, start: int = 0
     ) -> Iterator[tuple[int, dict[str, pa.Array]]]:
@@ -141,7 +145,9 @@ class LogTable:
         kind = None if name in self._features else self.kind(name)
         try:
             return pa.array(values, kind)
-        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        except OverflowError:
+            why = "a number beyond 63 bits"
+        except (pa.ArrowException, TypeError, ValueError) as error:
             why = " ".join(str(error).split())
         for (number, _), value in zip(lines, values, strict=True):
             try:

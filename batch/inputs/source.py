@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from batch.inputs.remote_tables import opened_remotely, remote_tables
 from batch.inputs.request_log import LogTable, is_log
+from batch.job import Columns
 from batch.remote import address, filesystem_of, is_remote, path_of
 from feature_store.parquet.arrays import flattened, is_list
 from feature_store.parquet.columns import DataFileError
@@ -23,7 +24,7 @@ from feature_store.wording import worded
 BUFFER_BYTES = 1 << 20  # of each column: row groups may be larger than memory
 READ_BYTES = 1 << 22
 ELEMENTS = 65_536  # read at a time, about
-LISTS = 64  # read at a time, and then ``cut``: lists may be long
+LISTS = 64  # read at a time at most, and then ``cut``: lists may be long
 WIDE_ROWS = 1024  # read at a time of columns that may be wide
 
 Batch = tuple[int, Path, dict[str, pa.Array]]  # number of the first row, file, columns
@@ -48,11 +49,12 @@ def _open_log(path: str) -> LogTable:
         raise DataFileError(f"{path}: cannot be read: {worded(error)}") from error
 
 
-def rows_at_once(parts: ParquetParts, lists: bool, passed: Sequence[str]) -> int:
+def rows_at_once(parts: ParquetParts, columns: Columns) -> int:
     """Return how many rows to read at a time, so that lists and wide values fit in memory."""
-    if lists:
-        return LISTS
-    return WIDE_ROWS if wide_columns(parts, passed) else ELEMENTS
+    if columns.layout == "lists":
+        longest = max((table.values_of_a_row(columns.item) for table in parts.tables), default=0)
+        return max(1, min(LISTS, int(ELEMENTS / max(1, longest))))
+    return WIDE_ROWS if wide_columns(parts, columns.kept) else ELEMENTS
 
 
 def wide_columns(parts: ParquetParts, names: Sequence[str]) -> list[str]:

@@ -1,21 +1,23 @@
 """Scores of a bucket's rows, by number of the row: between scoring and the parts.
 
-A bucket has a file for each round in which it was scored, and at last one with the number of files
-and the reasons of faults: without that it is not scored.
+A bucket has a file for each round in which it was scored, and at last one with the
+digests of the files and the reasons of faults: without that it is not scored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from batch.errors import BatchError
 from batch.inputs.requests import Requests
 from batch.output.folder import Folder
+from batch.output.sealed import digest_of_file, sealed, unsealed
 from batch.scoring.scores import REJECTED, REJECTED_USER, Scores
 from model_export.bundle.top_k import best
 from model_export.bundle.vectors import Positions
@@ -42,7 +44,8 @@ class BucketWriter:
     """Writes the scores of a bucket, and which of its rows have none and why."""
 
     def __init__(self, folder: Folder, bucket: int) -> None:
-        self._folder, self._bucket, self._files = folder, bucket, 0
+        self._folder, self._bucket = folder, bucket
+        self._digests: list[str] = []
         self._reasons: dict[str, int] = {}
 
     def add(self, requests: Requests, rows: Positions, scores: Scores, top_k: int | None) -> None:
@@ -66,8 +69,8 @@ class BucketWriter:
 
     def finish(self) -> None:
         """Write that all is written."""
-        about = {"files": self._files, "reasons": list(self._reasons)}
-        self._folder.put(name_of(self._bucket), orjson.dumps(about))
+        about = {"digests": self._digests, "reasons": list(self._reasons)}
+        self._folder.put(name_of(self._bucket), sealed(about))
 
     def _rejected(self, rows: Positions, reasons: list[str]) -> bytes:
         records = np.zeros(len(rows), RECORD)
@@ -80,8 +83,29 @@ class BucketWriter:
         return self._reasons.setdefault(reason, len(self._reasons) + 1)
 
     def _put(self, data: Iterable[bytes]) -> None:
-        self._folder.put(_file_of(self._bucket, self._files), data)
-        self._files += 1
+        digest = sha256()
+
+        def digested() -> Iterator[bytes]:
+            for block in data:
+                digest.update(block)
+                yield block
+
+        self._folder.put(_file_of(self._bucket, len(self._digests)), digested())
+        self._digests.append(digest.hexdigest())
+
+
+def scored_buckets(folder: Path, buckets: int) -> set[int]:
+    """Return the buckets whose scores are there, as they were written. Reads them."""
+    return {bucket for bucket in range(buckets) if _is_whole(folder, bucket)}
+
+
+def _is_whole(folder: Path, bucket: int) -> bool:
+    about = unsealed(folder / name_of(bucket))
+    if about is None:
+        return False
+    digests: list[str] = about["digests"]
+    files = (folder / _file_of(bucket, number) for number in range(len(digests)))
+    return [digest_of_file(path) for path in files] == digests
 
 
 class BucketScores:
@@ -89,7 +113,7 @@ class BucketScores:
 
     def __init__(self, folder: Path, buckets: int) -> None:
         self._folder = folder
-        self._files = [_about(folder, bucket)["files"] for bucket in range(buckets)]
+        self._files = [len(_about(folder, bucket)["digests"]) for bucket in range(buckets)]
 
     def rows(self, start: int, end: int) -> tuple[list[Rows], list[tuple[int, str]]]:
         """Records of the rows [start, end), in parts; and the rows that could not be scored, with
@@ -111,7 +135,10 @@ class BucketScores:
 
 
 def _about(folder: Path, bucket: int) -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads((folder / name_of(bucket)).read_bytes())
+    path = folder / name_of(bucket)
+    found: dict[str, Any] | None = unsealed(path)
+    if found is None:
+        raise BatchError(f"{path}: missing or damaged; run the same command again")
     return found
 
 

@@ -41,11 +41,11 @@ class Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self.path / f".{name}.{secrets.token_hex(4)}{PARTIAL}"
         try:
-            with partial.open("xb") as file:
+            with naming(self.path / name), partial.open("xb") as file:
                 file.writelines([data] if isinstance(data, bytes) else data)
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(self.path / name)
+                partial.replace(self.path / name)
         finally:
             partial.unlink(missing_ok=True)
         sync(self.path)
@@ -91,6 +91,18 @@ class Folder:
                     f"{self.path}: another run writes here; wait for it, or end it"
                 ) from None
             os.close(descriptor)  # of a run that has just ended, and removed it
+
+
+@contextmanager
+def naming(what: Path | str) -> Iterator[None]:
+    """Let errors of writing name a file: as it was asked for, and also where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename is not None and not str(error.filename).endswith(PARTIAL)
+        if named or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(what)) from error
 
 
 def sync(folder: Path) -> None:

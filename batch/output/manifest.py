@@ -13,6 +13,7 @@ import orjson
 
 from batch.errors import BatchError
 from batch.job import Recipe
+from batch.output.folder import naming
 from batch.output.folders import AnyFolder
 from batch.output.parts import PartNote
 from feature_store.parquet.parts import ParquetParts
@@ -48,7 +49,7 @@ def finish(
     files = []
     digest = sha256()
     whole = rejects.with_suffix(".all")
-    with whole.open("wb") as lines:
+    with naming(whole), whole.open("wb") as lines:
         lines.writelines(_blocks(rejects))
         for start, end in recipe.parts():
             data, note = _verified(folder, recipe, (start, end))

@@ -1,6 +1,7 @@
 """Makes the bytes of a part: columns of the input, scores, statuses; with a note of its own.
 
-The same rows of the same recipe have the same bytes, in any process.
+The same rows of the same recipe have the same bytes, in any process. A part has the digest of all
+its other bytes, so that one that was damaged is found out.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,11 @@ import pyarrow.parquet as pq
 from batch.scoring.scores import ITEM_STATUS, USER_STATUS, Codes
 from model_export.bundle.vectors import Floats, Positions
 
-NOTE = b"qin.batch"  # key of the file's metadata
+NOTE, DIGEST = b"qin.batch", b"qin.batch.sha256"  # keys of the file's metadata
+UNSET = b"0" * 64
+# The digest's place: in Thrift's compact protocol a text of 64 bytes follows. The note, which is
+# JSON, has no such bytes, and what else may have them comes before the file's metadata.
+PLACE = DIGEST + b"\x18\x40"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +43,11 @@ class PartNote:
 
     @classmethod
     def of(cls, data: bytes) -> PartNote:
-        """Read the note of a part's bytes. ValueError if it is no part."""
-        try:
-            metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
-            return cls(**orjson.loads(metadata[NOTE]))
-        except (KeyError, TypeError, pa.ArrowException, orjson.JSONDecodeError) as error:
-            raise ValueError(f"no part of a batch run: {error}") from error
+        """Read the note of a part's bytes. ValueError unless they are as they were written."""
+        at = data.rfind(PLACE) + len(PLACE)
+        if data[at : at + len(UNSET)] != _digest_around(data, at):
+            raise ValueError("no part of a batch run, or damaged")
+        return cls(**orjson.loads(pq.read_metadata(pa.BufferReader(data)).metadata[NOTE]))
 
 
 def as_runs(faults: Sequence[tuple[int, str]]) -> list[tuple[int, int, str]]:
@@ -59,10 +64,21 @@ def as_runs(faults: Sequence[tuple[int, str]]) -> list[tuple[int, int, str]]:
 
 def encoded(columns: Mapping[str, pa.Array], note: PartNote) -> bytes:
     """Return the parquet file of these columns."""
-    table = pa.table(dict(columns)).replace_schema_metadata({NOTE: note.encoded()})
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=max(1, table.num_rows))
-    return sink.getvalue()
+    table, sink = pa.table(dict(columns)), io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+        writer.write_table(table, row_group_size=max(1, table.num_rows))
+        writer.add_key_value_metadata({NOTE: note.encoded(), DIGEST: UNSET})
+    data = sink.getvalue()
+    at = data.rindex(PLACE) + len(PLACE)
+    return b"".join((data[:at], _digest_around(data, at), data[at + len(UNSET) :]))
+
+
+def _digest_around(data: bytes, at: int) -> bytes:
+    """Digest everything but the digest itself, which is at ``at``."""
+    view = memoryview(data)
+    digest = sha256(view[:at])
+    digest.update(view[at + len(UNSET) :])
+    return digest.hexdigest().encode()
 
 
 def score_array(scores: Floats) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -72,6 +73,16 @@ class ParquetTable:
         if column in self._partition:
             return self._constants([column], 0)[column].type
         return plain(pa.nulls(0, self.schema.field(column).type)).type
+
+    def values_of_a_row(self, column: str) -> float:
+        """Return the mean of a column's values (of lists, elements) in a row of the row group that
+        has most. Does not read the column."""
+        metadata, found = self._file.metadata, 1.0
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for leaf in map(group.column, range(group.num_columns)):
+                if f"{leaf.path_in_schema}.".startswith(f"{column}.") and group.num_rows:
+                    found = max(found, leaf.num_values / group.num_rows)
+        return found
 
     def batches(
         self, columns: Sequence[str], batch_size: int, start: int = 0, *, unwrap: bool = True
@@ -174,15 +185,16 @@ def files_of(path: Path) -> list[Path]:
     """List the files of a source: the file itself, or the parts in a folder."""
     if not path.is_dir():
         return [path]
-    try:
-        files = sorted(
-            file
-            for file in path.rglob("*")
-            if not any(is_hidden(name) for name in file.relative_to(path).parts)
-            and not file.is_dir()
-        )
-    except OSError as error:
-        raise DataFileError(f"{path}: the folder cannot be read: {worded(error)}") from error
+    files = []
+
+    def unreadable(error: OSError) -> None:
+        raise DataFileError(f"{error.filename}: the folder cannot be read: {worded(error)}")
+
+    for folder, folders, names in os.walk(path, onerror=unreadable):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found = (Path(folder, name) for name in names if not is_hidden(name))
+        files += [file for file in found if not file.is_dir()]
+    files.sort()
     named = [file for file in files if file.suffix in (".parquet", ".parq")]
     return named or files
 
@@ -208,6 +220,8 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         words = "no such file or folder"
     elif isinstance(error, PermissionError):
         words = "permission denied; make it readable for this user"
+    elif isinstance(error, OSError) and error.errno:
+        words = os.strerror(error.errno)
     elif path.is_file():
         with path.open("rb") as file:
             head = file.read(LFS_BYTES)

@@ -47,6 +47,17 @@ def generate(world: World, path: Path, rows: int, users: int) -> Path:
     return path
 
 
+def with_one_list(world: World, path: Path, longest: int) -> Path:
+    """Write 100 lists of 10 items, one of which has ``longest``."""
+    lengths = np.full(100, 10)
+    lengths[1] = longest
+    items = np.random.default_rng(1).choice(world.ids, lengths.sum())
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    lists = pa.LargeListArray.from_arrays(pa.array(starts), pa.array(items))
+    pq.write_table(pa.table({"user_id": np.arange(100), "item_ids": lists}), path)
+    return path
+
+
 def resident(pid: int) -> tuple[float, float]:
     """MB of a process and its children: without and of shared memory (the table)."""
     own = shared = 0
@@ -94,12 +105,24 @@ def highest(command: list[str], code: int = 0) -> int:
 def main(
     rows: Annotated[list[int] | None, typer.Option(help="Rows of an input; repeat.")] = None,
     workers: Annotated[int, typer.Option(min=1)] = 2,
+    longest: Annotated[
+        list[int] | None, typer.Option(help="Instead: candidates of one list; repeat.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Measure inputs of 2 and 20 million rows against the bar of 1,500 MB."""
+    """Measure inputs of 2 and 20 million rows against the bar of 1,500 MB; or lists that are
+    rejected for their length, in one process that reads and one that scores."""
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder), users=1000)
         found = []
+        for count in longest or []:
+            source = with_one_list(world, Path(folder) / f"{count}.parquet", count)
+            output = Path(folder) / f"lists-{count}"
+            options = ("--workers", "1", "--max-rejects", "1")
+            highest_mb = highest(line(world, source, output, *options), code=3) / 1e6
+            typer.echo(orjson.dumps({"longest": count, "peak_mb": round(highest_mb, 1)}).decode())
+        if longest:
+            return
         for count in rows or [2_000_000, 20_000_000]:
             source = generate(world, Path(folder) / f"{count}.parquet", count, count // 100)
             output = Path(folder) / f"out-{count}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batch.compare.comparison import compare as compared
 from feature_store import connect
-from tests.batch.command import manifest, parts, score, scored
+from tests.batch.command import line, manifest, parts, score, scored
 from tests.batch.inputs import make_lists, write
+from tests.full_disk import files_of_at_most
 from tests.service.world import World
 
 
@@ -101,6 +105,93 @@ def test_folders_that_cannot_be_read_or_written_are_said(world: World, tmp_path:
     assert "at least 16000000 bytes" in refused(world, source, tmp_path / "out", "--memory", "15MB")
 
 
+def test_what_a_run_writes_is_not_within_its_input(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(pa.table(ROWS), folder / "a.parquet")
+    (tmp_path / "link").symlink_to(folder)
+    for output in (folder, folder / "out", tmp_path / "link" / "out"):
+        assert f"--output {output}: is within --input {folder}" in refused(world, folder, output)
+    work = ("--work", str(folder / "work"))
+    assert "--work" in refused(world, folder, tmp_path / "out", *work)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "not a readable parquet file" in refused(world, tmp_path / "loop", tmp_path / "out")
+
+
+def test_a_full_disk_is_said_with_the_file_and_leaves_no_half_of_one(
+    world: World, tmp_path: Path
+) -> None:
+    table = make_lists(world, 60).rows()
+    source, out = write(table, tmp_path / "in.parquet"), tmp_path / "out"
+    with files_of_at_most(50_000):
+        said = refused(world, source, out)
+    assert re.fullmatch(rf"{out}/_work/\w+/spill: File too large", said)
+
+
+@pytest.mark.parametrize("command", ["score", "compare"])
+def test_a_stdout_that_takes_no_more_is_said(world: World, tmp_path: Path, command: str) -> None:
+    source, out = write(pa.table(ROWS), tmp_path / "in.parquet"), tmp_path / "out"
+    scored(world, source, out)
+    words = [*line(world, source, out), "--json"]
+    if command == "compare":
+        words = [*words[:3], "compare", str(out), str(out), "--input", str(source), "--json"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "error: stdout: No space left on device\n"
+
+
+def test_files_that_cannot_be_written_are_named_as_they_were_given(
+    world: World, tmp_path: Path
+) -> None:
+    source, out = write(pa.table(ROWS), tmp_path / "in.parquet"), tmp_path / "out"
+    assert refused(world, source, out, "--metrics", str(tmp_path)) == f"{tmp_path}: Is a directory"
+    folder = f"--table-folder: {source} is not a directory"
+    assert folder in refused(world, source, out, "--table-folder", str(source))
+    shared = tmp_path / "tmp"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    said = refused(world, source, out, "--table-folder", str(shared))
+    assert said.startswith(f"--table-folder: {shared} is shared by all users")
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "said"),
+    [
+        ({"item_id": pa.array([1.0])}, (), "column item_id: holds double, and in {} int64"),
+        (
+            {"note": pa.array(["a"])},
+            ("--keep", "note"),
+            "note: holds string, and in {} int64",
+        ),
+        ({"likes_level": pa.array([1])}, (), "{}: has no column 'likes_level'"),
+    ],
+)
+def test_files_of_a_folder_that_differ_are_refused(
+    world: World, tmp_path: Path, more: dict, options: tuple[str, ...], said: str
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    whole = {"user_id": [1], "item_id": [2], "note": [3]}
+    first = write(pa.table(whole), folder / "a.parquet")
+    write(pa.table(whole | more), folder / "b.parquet")
+    assert said.format(first) in refused(world, folder, tmp_path / "out", *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--item-column", "user_id"), "column user_id: given for both users and items"),
+        (("--item-column", ""), "has no column ''"),
+    ],
+)
+def test_columns_that_cannot_be_meant_are_refused(
+    world: World, tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    source = write(pa.table(ROWS), tmp_path / "in.parquet")
+    assert said in refused(world, source, tmp_path / "out", *options)
+
+
 def test_the_file_and_its_row_are_named_in_a_folder(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -166,6 +257,32 @@ def test_a_user_with_too_many_rows_is_rejected_with_the_reason(
     assert found["user_status"].to_pylist() == ["rejected"] * 5 + ["known"] * 2
     first = orjson.loads((tmp_path / "out" / "_rejects.jsonl").read_bytes().splitlines()[0])
     assert first["reason"] == "5 candidates, above --max-candidates 4"
+
+
+def test_a_list_that_is_too_long_is_rejected_without_its_elements(
+    world: World, tmp_path: Path
+) -> None:
+    ids = world.ids[:5].tolist()
+    table = pa.table(
+        {
+            "user_id": [1, 2, 3],
+            "item_ids": [ids[:3], [-1, *ids], ids[:4]],
+            "likes_level": [[1] * 3, [2] * 6, [3] * 4],
+        }
+    )
+    source = write(table, tmp_path / "in.parquet")
+    options = ("--max-candidates", "4")
+    reason = "6 candidates, above --max-candidates 4"
+    line = refused(world, source, tmp_path / "out", *options)
+    assert f"row 1, column item_ids: {reason}; " in line
+    found = scored(world, source, tmp_path / "out", *options, "--max-rejects", "1", code=3)
+    assert found["item_ids"].to_pylist() == [ids[:3], None, ids[:4]]
+    assert found["user_status"].to_pylist() == ["known", "rejected", "known"]
+    assert [len(scores) for scores in found["scores"].to_pylist()] == [3, 0, 4]
+    (rejected,) = (tmp_path / "out" / "_rejects.jsonl").read_bytes().splitlines()
+    assert orjson.loads(rejected)["reason"] == reason
+    few = compared(str(tmp_path / "out"), str(tmp_path / "out"), str(source)).facts()
+    assert (few["candidates"], few["scored_by_both"]) == (13, 7)
 
 
 def test_an_input_without_rows_has_a_manifest(world: World, tmp_path: Path) -> None:

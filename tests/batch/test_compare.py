@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch.compare import comparison
 from batch.compare.labelled import Labelled
 from batch.compare.ranks import Ranks
-from tests.batch.command import run, scored
+from tests.batch.command import parts, run, scored
 from tests.batch.inputs import make_lists, write
+from tests.batch.test_resume import flip_the_middle
 from tests.service.small_schema import SMALL
 from tests.service.world import SMALL_SIZES, World, random_published
 
@@ -49,6 +51,11 @@ def test_auc_logloss_and_calibration_are_those_of_their_formulas(
     assert facts["logloss"] == pytest.approx(loss)
     assert facts["click_rate"] == pytest.approx(labels.mean())
     assert facts["mean_score"] == pytest.approx(sure.mean())
+    tenth = np.minimum(np.floor(sure * 10), 9)
+    off = [abs((sure - labels)[tenth == n].sum()) for n in range(10)]
+    assert facts["calibration_error"] == pytest.approx(sum(off) / len(rows))
+    curve = [(sure[tenth == n].mean(), labels[tenth == n].mean()) for n in np.unique(tenth)]
+    assert np.allclose([(p, c) for p, c, _ in found.points()], curve)
 
 
 def test_ranks_count_what_moved() -> None:
@@ -62,6 +69,19 @@ def test_ranks_count_what_moved() -> None:
     assert facts["first_differs"] == 0.5
     assert facts["top_10_kept"] == 1.0
     assert facts["mean_places_moved"] == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_ranks_of_a_sample_are_those_of_whole_lists() -> None:
+    ranks, length = Ranks(of=3), 12
+    group = np.repeat(np.arange(300), length)
+    a = np.tile(np.linspace(0, 1, length), 300).astype(np.float32)
+    ranks.add(group, a, -a)
+    facts = ranks.facts()
+    assert 60 < facts["lists"] < 140
+    assert facts["one_in"] == 3
+    assert facts["first_differs"] == 1.0
+    assert facts["top_10_kept"] == pytest.approx(0.8)  # of 12, the first ten and the last ten
+    assert facts["mean_places_moved"] == pytest.approx(6.0)  # 11, 9, … 1, 1, … 11
 
 
 def compare(*words: str) -> subprocess.CompletedProcess[str]:
@@ -136,3 +156,79 @@ def test_outputs_that_cannot_be_compared_are_refused(world: World, tmp_path: Pat
         assert done.returncode == 1
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def with_itself(output: Path, source: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Compare an output with itself."""
+    return compare(str(output), str(output), "--input", str(source), *options)
+
+
+def test_a_damaged_output_is_refused_and_names_its_file(world: World, tmp_path: Path) -> None:
+    source, out = write(make_lists(world, 10).table(), tmp_path / "in.parquet"), tmp_path / "a"
+    scored(world, source, out)
+    (part,) = parts(out)
+
+    def refused() -> str:
+        done = with_itself(out, source)
+        assert done.returncode == 1
+        return done.stderr
+
+    assert with_itself(out, source).returncode == 0
+    flip_the_middle(part)
+    assert f"{part.name} is missing or damaged; run `score` again" in refused()
+    flip_the_middle(part)
+    manifest = out / "_manifest.json"
+    whole = manifest.read_bytes()
+    mark = orjson.loads(whole)["parts"][0]["sha256"].encode()
+    for damaged in (whole[:-9], b"[]", whole.replace(mark, mark[::-1])):
+        manifest.write_bytes(damaged)
+        assert "_manifest.json is damaged; run `score` again" in refused()
+
+
+def test_what_one_version_alone_has_scored_is_counted(world: World, tmp_path: Path) -> None:
+    items = [world.ids[:3], world.ids[:6], world.ids[2:6]]
+    source = write(pa.table({"user_id": [1, 2, 3], "item_ids": items}), tmp_path / "in.parquet")
+    few = ("--max-candidates", "4", "--max-rejects", "1")
+    scored(world, source, tmp_path / "a", *few, code=3)
+    scored(world, source, tmp_path / "b")
+    done = compare(str(tmp_path / "a"), str(tmp_path / "b"), "--input", str(source), "--json")
+    facts = orjson.loads(done.stdout)
+    assert (facts["candidates"], facts["scored_by_both"]) == (13, 7)
+    assert (facts["scored_by_a_alone"], facts["scored_by_b_alone"]) == (0, 6)
+    assert facts["largest_difference"] == 0.0
+
+
+def test_segments_and_labels_are_shown_or_refused_with_their_row(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {
+        "row 1, column a: 2 is neither 0 nor 1": [[0, 1], [1, 2]],
+        "row 1, column b: -1 is neither 0 nor 1": [[0, 1], [-1, 0]],
+        "row 1, column c: 0.5 is not a whole number": [[0.0, 1.0], [0.5, 1.0]],
+        "row 1, column d: 1 labels for 2 candidates": [[0, 1], [1]],
+        "column e: holds string, not labels 0 and 1": [["no", "yes"], ["no", "no"]],
+        "column f: holds int64, not a list of labels per row": [0, 1],
+    }
+    table = pa.table({"user_id": [1, 2], "item_ids": [world.ids[:2], world.ids[2:4]]})
+    for name, labels in zip("abcdef", said.values(), strict=True):
+        table = table.append_column(name, pa.array(labels))
+    table = table.append_column("clicked", pa.array([[0, None], [1, 0]]))
+    table = table.append_column("place", pa.array(["[/b]", "\x1b[31m"]))
+    source = write(table, tmp_path / "in.parquet")
+    scored(world, source, tmp_path / "a")
+    done = with_itself(tmp_path / "a", source, "--label", "clicked", "--segment", "place")
+    assert done.returncode == 0
+    assert "place=[/b] " in done.stdout
+    assert "place=\\x1b[31m " in done.stdout
+    monkeypatch.setattr(comparison, "MOST_SEGMENTS", 1)
+    out = str(tmp_path / "a")
+    facts = comparison.compare(out, out, str(source), "clicked", ["place"]).facts()
+    assert facts["labels"]["rows"] == 3  # one has no label
+    assert facts["labels"]["a"]["click_rate"] == pytest.approx(1 / 3)
+    rows = {name: found["rows"] for name, found in facts["segments"]["place"].items()}
+    assert rows == {"\x1b[31m": 2, "(others)": 1}
+    for name, line in zip("abcdef", said, strict=True):
+        done = with_itself(tmp_path / "a", source, "--label", name)
+        assert (done.returncode, done.stderr) == (1, f"error: {source}: {line}\n")
+    segments = with_itself(tmp_path / "a", source, "--segment", "user_id")
+    assert "--segment: figures of segments need labels" in segments.stderr

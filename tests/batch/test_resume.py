@@ -13,13 +13,24 @@ from pathlib import Path
 import psutil
 import pytest
 
+from batch.grouping.spill import record_of
+from batch.job import Columns
+from batch.options import Options
+from batch.output.bucket_scores import RECORD
+from batch.output.folder import Folder
+from batch.progress import Progress
+from batch.run import prepare
+from batch.units import Unit
+from batch.worker import Worker
 from tests.batch.command import line, manifest, parts, score, scored
 from tests.batch.inputs import make_lists, write
 from tests.batch.kills import forget_some, killed_after
+from tests.service.small_schema import SMALL
 from tests.service.world import World
 
 KILLS = 3  # at least, of five: those with Ray between are in test_ray
 OPTIONS = ("--part-candidates", "2000")
+ROWS = Columns("rows", "user_id", "item_id")
 
 
 def digest(output: Path) -> str:
@@ -28,6 +39,13 @@ def digest(output: Path) -> str:
     for path in sorted(output.iterdir()):
         whole.update(path.name.encode() + b"\0" + path.read_bytes())
     return whole.hexdigest()
+
+
+def flip_the_middle(path: Path, record: int = 1, field: int = 0) -> None:
+    """Change a bit, as a failing disk does: of a field of the record in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 // record * record + field] ^= 1
+    path.write_bytes(data)
 
 
 @pytest.fixture(scope="module", params=["rows", "lists"])
@@ -115,13 +133,75 @@ def test_a_part_that_is_not_whole_is_written_again(
 ) -> None:
     output = tmp_path / "out"
     scored(world, source, output, *OPTIONS)
-    first, second, third = parts(output)[:3]
+    first, second, third, fourth = parts(output)[:4]
     first.write_bytes(first.read_bytes()[:100])
     second.write_bytes(third.read_bytes())
+    flip_the_middle(fourth)
     (output / ".part-x.0000.partial").write_bytes(b"half")
     scored(world, source, output, *OPTIONS)
     assert digest(output) == digest(undisturbed)
     assert manifest(output) == manifest(undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_one_line_and_it_goes_on(
+    world: World, source: Path, undisturbed: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    output = tmp_path / "out"
+    command = line(world, source, output, *OPTIONS, "--workers", "2")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not psutil.Process(process.pid).children():
+        time.sleep(0.01)
+    time.sleep(random.Random(number).random())  # workers start meanwhile
+    os.killpg(process.pid, number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, told
+    last = [row for row in told.splitlines() if not row.startswith(("reading ", "scoring "))]
+    assert last == [f"error: ended by {number.name}"]
+    assert not (output / "_lock").exists()
+    assert not list(output.glob(".*"))
+    scored(world, source, output, *OPTIONS)
+    assert digest(output) == digest(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "where"),
+    [
+        ("spill/bucket-00001.records", (record_of(ROWS, SMALL).itemsize, 16)),  # an item
+        ("spill/lengths.json", ()),
+        ("scores-00000-000.records", (RECORD.itemsize, 8)),  # a score
+        ("scored-00000.json", ()),
+        ("survey.json", ()),
+    ],
+)
+def test_intermediate_files_that_are_not_whole_are_written_again(
+    world: World, tmp_path: Path, damaged: str, where: tuple[int, ...]
+) -> None:
+    source = write(make_lists(world, 60).rows(), tmp_path / "rows.parquet")
+    scored(world, source, tmp_path / "undisturbed", *OPTIONS)
+    output = tmp_path / "out"
+    options = Options(
+        world.models, world.store, str(source), str(output), workers=1, part_candidates=2000
+    )
+    job = prepare(options, Folder(output), Progress(as_json=True)).job
+    worker = Worker(job)
+    worker.run(Unit("bucket", 0))
+    worker.close()
+    flip_the_middle(Path(job.work) / damaged, *where)
+    scored(world, source, output, *OPTIONS)
+    assert digest(output) == digest(tmp_path / "undisturbed")
+
+
+def test_a_damaged_recipe_is_refused(world: World, tmp_path: Path) -> None:
+    source = write(make_lists(world, 5).table(), tmp_path / "l.parquet")
+    scored(world, source, tmp_path / "out")
+    job = tmp_path / "out" / "_job.json"
+    whole = job.read_bytes()
+    for damaged in (whole[:100], b"", b"[]", whole.replace(b"edges", b"adges")):
+        job.write_bytes(damaged)
+        refused = score(world, source, tmp_path / "out")
+        assert refused.returncode == 1
+        assert "_job.json: damaged" in refused.stderr
 
 
 def test_an_output_of_other_options_is_refused(world: World, source: Path, tmp_path: Path) -> None:

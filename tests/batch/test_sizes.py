@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,3 +63,6 @@ def test_what_does_not_fit_is_refused(
 def test_sizes_are_read_with_their_units() -> None:
     wanted = {"300": 300, "256MB": 256 * 10**6, "1.5G": 1_500_000_000, "16 MiB": 2**24, "2kB": 2000}
     assert {text: size_of(text) for text in wanted} == wanted
+    for text in ("", "-5", "1e30", "9" * 400, "9007199254740994"):
+        with pytest.raises(typer.BadParameter):
+            size_of(text)

@@ -41,13 +41,23 @@ def test_a_missing_directory_is_made_with_mode_0700_whatever_the_umask(tmp_path:
     assert mode(tmp_path / "a") == mode(tmp_path / "a" / "b") == 0o755
 
 
-@pytest.mark.parametrize("wide", [0o777, 0o1777, 0o750, 0o701, 0o500])
+@pytest.mark.parametrize("wide", [0o777, 0o1750, 0o750, 0o701, 0o500])
 def test_one_of_ours_is_set_to_mode_0700(tmp_path: Path, wide: int) -> None:
     ours = tmp_path / "ours"
     ours.mkdir()
     ours.chmod(wide)
     make_private(ours, SETTING)
     assert mode(ours) & 0o777 == 0o700
+
+
+def test_one_that_all_users_share_is_refused_and_stays_so(tmp_path: Path) -> None:
+    """Of root, it would be closed to all others."""
+    shared = tmp_path / "tmp"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    with pytest.raises(NotPrivate, match=f"QIN_PRIVATE: .*is shared by all users.*{shared}/qin"):
+        make_private(shared, SETTING)
+    assert mode(shared) == 0o1777
 
 
 def test_a_link_is_refused_even_to_a_private_directory_of_ours(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_processes_that_write_and_are_killed_never_spoil_what_others_read(tmp_pa
         assert table.count == len(table.ids()) <= ROOM
 
 
-@pytest.mark.parametrize("wide", [0o777, 0o1777])
+@pytest.mark.parametrize("wide", [0o777, 0o750])
 def test_a_folder_of_ours_is_closed_to_others(tmp_path: Path, wide: int) -> None:
     folder = tmp_path / "tables"
     folder.mkdir()
