@@ -141,28 +141,9 @@ BATCH: dict[str, Iterable[str]] = {**SERVICE, "batch": set()}
 _above = set(SCORES)
 for _room in (
     *("errors", "remote", "job", "units", "processor", "wording", "output.folder", "progress"),
-    *(
-        "output.sealed",
-        "table_place",
-        "sizes",
-        "inputs",
-        "options",
-        "grouping",
-        "survey",
-        "scoring",
-        "output",
-    ),
-    *(
-        "node",
-        "agreement",
-        "work_folder",
-        "worker",
-        "engines",
-        "run",
-        "dry_run",
-        "compare",
-        "functions",
-    ),
+    *("output.sealed", "table_place", "sizes", "inputs", "options", "grouping", "survey"),
+    *("scoring", "output", "node", "agreement", "work_folder", "worker", "engines", "run"),
+    *("dry_run", "compare", "functions"),
     *("cli", "__main__"),
 ):
     BATCH[f"batch.{_room}"] = {*_above}

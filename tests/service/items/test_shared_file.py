@@ -17,7 +17,7 @@ import pytest
 
 from service.items import shared_file as table_file
 from service.items.hash_index import ABSENT
-from service.items.shared_file import TableFile
+from service.items.shared_file import TableFile, check_shared, remove_unused
 from service.items.table import StaleSlots
 from service.items.table_layout import CURSOR
 from tests.service.items.shared_tables import (
@@ -159,6 +159,9 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(OSError, match=r"QIN_TABLE_FOLDER: .* is a symbolic link"):
         joined(tmp_path / "link" / "a.table")
+    for check in (check_shared, remove_unused):
+        with pytest.raises(OSError, match=r"QIN_TABLE_FOLDER: .* is a symbolic link"):
+            check(tmp_path / "link")
     assert not list((tmp_path / "real").iterdir())
 
 

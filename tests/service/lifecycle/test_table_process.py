@@ -367,9 +367,10 @@ def test_the_child_is_confined_and_is_told_no_secret_where_others_see_it(
     process = TableProcess.start(published.bundle, file, settings, LOWEST)
     proc = Path(f"/proc/{process.child.pid}")
     try:
-        limits = ""
+        limits, deadline = "", time.monotonic() + 30
         while "Max file size             0 " not in limits:
             limits = (proc / "limits").read_text()
+            assert time.monotonic() < deadline, limits
         process.child.send_signal(signal.SIGSTOP)
         assert "Max core file size        0 " in limits
         size = sum(record.size for record in published.bundle.manifest.files.values())
