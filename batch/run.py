@@ -103,6 +103,8 @@ def run(options: Options, engines: Engines, progress: Progress) -> dict[str, Any
                         record(recipe, plan.mixed, folder)
         finally:
             engine.close()
+            for each in (folder, Folder(Path(job.work))):
+                each.sweep()  # what workers that were ended had half written
             if own_table:
                 remove_table(job.table_folder)
         about = plan.about | {"other_processors": sorted(plan.mixed)}

@@ -150,9 +150,13 @@ def test_a_signal_ends_a_run_with_one_line_and_it_goes_on(
     output = tmp_path / "out"
     command = line(world, source, output, *OPTIONS, "--workers", "2")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while process.poll() is None and not psutil.Process(process.pid).children():
-        time.sleep(0.01)
-    time.sleep(random.Random(number).random())  # workers start meanwhile
+    while process.poll() is None:
+        children = psutil.Process(process.pid).children()
+        workers = [each for each in children if "spawn_main" in " ".join(each.cmdline())]
+        if workers:
+            workers[0].suspend()  # so that the run does not end before
+            break
+    time.sleep(random.Random(number).random())  # another worker starts meanwhile
     os.killpg(process.pid, number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 128 + number, told
@@ -230,17 +234,11 @@ def test_another_kind_of_processor_is_refused(world: World, tmp_path: Path) -> N
     assert manifest(output)["other_processors"] == [kind]
 
 
-def test_two_runs_do_not_write_to_one_folder(world: World, rows: Path, tmp_path: Path) -> None:
+def test_two_runs_do_not_write_to_one_folder(world: World, source: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    first = subprocess.Popen(line(world, rows, output), stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while not (output / "_lock").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        second = score(world, rows, output)
-    finally:
-        first.wait(120)
-    if "another run writes here" not in second.stderr:
-        pytest.skip("the first run ended before the second began")
-    assert second.returncode == 1
-    assert first.returncode == 0
+    with Folder(output).locked():
+        second = score(world, source, output)
+        assert second.returncode == 1
+        assert "another run writes here" in second.stderr
+        assert [path.name for path in output.iterdir()] == ["_lock"]
+    assert score(world, source, output).returncode == 0
