@@ -6,7 +6,9 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -126,6 +128,36 @@ def test_no_process_outlives_a_killed_run(world: World, rows: Path, tmp_path: Pa
     assert children
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
+
+
+SLEEPER = """
+import multiprocessing, os, signal, threading, time
+from batch.engines.local import CONTEXT, _end_with
+
+def unit():
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    worker = CONTEXT.Process(target=unit)
+    worker.start()
+    print(worker.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_in_a_long_unit_ends_with_its_parent(tmp_path: Path) -> None:
+    program = tmp_path / "sleeper.py"
+    program.write_text(SLEEPER)
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+    deadline = time.monotonic() + 30
+    with suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_a_part_that_is_not_whole_is_written_again(
