@@ -181,8 +181,9 @@ def _foretell(found: dict[str, Any], progress: Progress) -> None:
     time = "no time" if found["seconds"] is None else f"about {found['seconds']:,.0f} s"
     progress.say(
         f"would score {found['candidates_left']:,} of {found['candidates']:,} candidates in "
-        f"{found['rows']:,} rows ({found['layout']}) with {found['model_version']}: "
-        f"{found['parts_left']:,} of {found['parts']:,} parts, {found['workers']} workers, {time}; "
+        f"{found['rows']:,} rows (layout: {found['layout']}) with {found['model_version']}: "
+        f"{found['parts_left']:,} of {_number(found['parts'], 'part')}, "
+        f"{_number(found['workers'], 'worker')}, {time}; "
         f"contexts: {', '.join(found['context']) or 'as stored'}; request features: "
         f"{', '.join(found['features']) or 'none'}; rejected rows: {found['rejected_rows']:,}"
     )
@@ -197,6 +198,9 @@ def _tell(manifest: dict[str, Any], output: str, seconds: float, progress: Progr
     fields = {"output": output, "seconds": round(seconds, 3), "digest": manifest["digest"]}
     progress.event("complete", {**fields, "counts": counts, "parts": len(manifest["parts"])})
     what = ", ".join(f"{count:,} {name.replace('_', ' ', 1)}" for name, count in counts.items())
-    progress.say(
-        printable(f"{len(manifest['parts']):,} parts in {output}, in {seconds:,.1f} s: {what}")
-    )
+    parts = _number(len(manifest["parts"]), "part")
+    progress.say(printable(f"{parts} in {output}, in {seconds:,.1f} s: {what}"))
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

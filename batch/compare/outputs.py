@@ -154,8 +154,18 @@ def _check(a: Side, b: Side, parts: ParquetParts, source: str) -> None:
     for side in (a, b):
         if side.recipe["input"] != digest:
             raise BatchError(f"{side.place}: holds scores of another input than {source}")
-    if a.recipe["columns"] != b.recipe["columns"]:
-        raise BatchError(f"{a.place} and {b.place} were scored with other columns")
+    ours, theirs = (side.recipe["columns"] for side in (a, b))
+    for name in ours | theirs:
+        one, other = ours.get(name), theirs.get(name)
+        if one != other:
+            raise BatchError(
+                f"{a.place} and {b.place} were scored with other columns: "
+                f"{name} {_named(one)} against {_named(other)}"
+            )
+
+
+def _named(columns: str | list[str] | None) -> str:
+    return ", ".join([columns] if isinstance(columns, str) else columns or ()) or "none"
 
 
 def _whole(table: pa.Table, column: str) -> pa.Array:

@@ -103,7 +103,8 @@ def _do(admin: str, path: str, body: dict[str, Any] | None, as_json: bool) -> No
             _print_json(answer)
         else:
             state = Text(answer["state"], style=COLOURS.get(answer["state"], ""))
-            Console().print(Text(f"{answer['version']}: ").append(state))
+            part = f", {_part(path.rpartition('/')[2], body['share'])}" if body else ""
+            Console().print(Text(f"{answer['version']}: ").append(state).append(part))
 
 
 def _call(admin: str, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -211,7 +212,11 @@ def _row(model: dict[str, Any], content: dict[str, Any]) -> dict[str, Text | str
 
 def _role(role: str, content: dict[str, Any]) -> str:
     part = content.get(role)
-    return f"{role} {part['share']:.0%}" if isinstance(part, dict) else role
+    return _part(role, part["share"]) if isinstance(part, dict) else role
+
+
+def _part(role: str, share: float) -> str:
+    return f"{role} {100 * share:.3g}%"
 
 
 def _ago(created: str | None) -> str:

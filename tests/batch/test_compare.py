@@ -142,14 +142,18 @@ def _known(items: list[np.ndarray], known: np.ndarray) -> list[int]:
 
 
 def test_outputs_that_cannot_be_compared_are_refused(world: World, tmp_path: Path) -> None:
-    source = write(make_lists(world, 10).table(), tmp_path / "in.parquet")
+    table = make_lists(world, 10).table()
+    table = table.append_column("place", pa.array(range(10)))
+    source = write(table, tmp_path / "in.parquet")
     other = write(make_lists(world, 11).table(), tmp_path / "other.parquet")
     scored(world, source, tmp_path / "a")
     scored(world, source, tmp_path / "best", "--top-k", "2")
+    scored(world, source, tmp_path / "kept", "--keep", "place")
     scored(world, other, tmp_path / "b")
     for place, said in (
         (tmp_path / "none", "has no _manifest.json"),
         (tmp_path / "best", "--top-k"),
+        (tmp_path / "kept", "scored with other columns: kept none against place"),
         (tmp_path / "b", "holds scores of another input"),
     ):
         done = compare(str(tmp_path / "a"), str(place), "--input", str(source))

@@ -21,7 +21,8 @@ def run(swapping: Swapping, *arguments: str, **variables: str) -> subprocess.Com
 
 def test_every_verb_has_its_command_and_the_list_is_a_table(swapping: Swapping) -> None:
     assert run(swapping, "load", "small-2").stdout == "small-2: ready\n"
-    assert run(swapping, "canary", "small-2", "--share", "0.25").returncode == 0
+    canary = run(swapping, "canary", "small-2", "--share", "0.25")
+    assert canary.stdout == "small-2: ready, canary 25%\n"
     listed = run(swapping, "list").stdout
     rows = {line.split()[0]: line for line in listed.splitlines()}
     assert rows["version"].split()[:3] == ["version", "state", "role"]
@@ -30,7 +31,8 @@ def test_every_verb_has_its_command_and_the_list_is_a_table(swapping: Swapping) 
     assert f"{swapping.service.process.pid} serves small-1" in listed
     assert run(swapping, "promote").stdout == "small-2: active\n"
     assert run(swapping, "rollback").stdout == "small-1: active\n"
-    assert run(swapping, "shadow", "small-2", "--share", "1").returncode == 0
+    shadow = run(swapping, "shadow", "small-2", "--share", "1")
+    assert shadow.stdout == "small-2: ready, shadow 100%\n"
     assert run(swapping, "unload", "small-2").stdout == "small-2: unloaded\n"
     assert run(swapping, "activate", "small-2").stdout == "small-2: active\n"
     assert json.loads(run(swapping, "list", "--json").stdout)["active"] == "small-2"
