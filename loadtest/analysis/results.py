@@ -20,9 +20,9 @@ from loadtest.analysis.statistics import (
     percentile,
     percentiles,
 )
-from loadtest.generator.columns import Bucket, Reason
+from loadtest.generator.columns import COLD_USER, Bucket, Reason
 from loadtest.generator.runner import Run
-from loadtest.generator.workload import SCORE
+from loadtest.generator.workload import SCORE, Workload
 from loadtest.oracle.comparison import OracleReport
 from loadtest.units import human
 
@@ -54,6 +54,7 @@ def summarise(run: Run, slos: Sequence[Slo] = (), oracle: OracleReport | None = 
             "asked": int(columns.candidates[rows].sum()),
             "unknown": int(columns.unknown[rows].sum()),
         },
+        "cold_users": _cold_users(run),
         "features": _features(run),
         "rate": {
             "scheduled_per_s": run.count / span,
@@ -84,6 +85,16 @@ def summarise(run: Run, slos: Sequence[Slo] = (), oracle: OracleReport | None = 
         "generators": run.generators,
         "interrupted_after_s": run.interrupted_at,
         **environment.provenance(run.load, run.started),
+    }
+
+
+def _cold_users(run: Run) -> Json:
+    """Count the answers that say whether their user was cold, and those whose user was."""
+    cold, load = run.columns.cold[run.measured], run.load
+    return {
+        "answers": int(np.count_nonzero(cold)),
+        "cold": int(np.sum(cold == COLD_USER)),
+        "default_users": load.replay is None and load.workload.users == Workload.users,
     }
 
 

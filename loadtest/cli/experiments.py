@@ -37,7 +37,7 @@ from loadtest.experiments.swap import judge as judge_swaps
 from loadtest.generator.runner import execute
 from loadtest.oracle.comparison import check_run
 from loadtest.report import experiments as pages
-from loadtest.report.summary import EXIT_CODES, show
+from loadtest.report.summary import EXIT_CODES, cold_users, show
 
 Json = dict[str, Any]
 
@@ -63,6 +63,8 @@ def search(
             f"[bold green]KNEE: {result['knee_per_s']:.1f} requests/s meet {slo}[/], confirmed "
             f"{result['confirmations']} times; {result['first_miss_per_s']:.1f}/s did not"
         )
+        for line in cold_users(result["points"][-1]):
+            say(line)
         if out is not None:
             write_json(out, result)
             pages.write_search(out / "report.html", result)
@@ -93,6 +95,10 @@ def compare(
         result["b"] = environment.describe(b)
         for line in sentences(result["effects"]):
             say(line)
+        first, *others = result["rounds"][0]
+        for segment in (first, next(one for one in others if one["arm"] == "B")):
+            for line in cold_users(segment):
+                say(f"{segment['arm']}: {line}")
         if out is not None:
             write_json(out, result)
             pages.write_comparison(out / "report.html", result)

@@ -53,7 +53,8 @@ class Comparison:
                 because = "; ".join(result["invalid_because"])
                 raise RunError(f"{arm}, round {number + 1}: {because}")
             latency = result["latency_ms"]["corrected"]
-            segments.append({"arm": arm, "latency_ms": latency, "buckets": result["buckets"]})
+            kept = {name: result[name] for name in ("buckets", "cold_users")}
+            segments.append({"arm": arm, "latency_ms": latency, **kept})
             numbers = f"p50 {latency['p50']:.2f}  p99 {latency['p99']:.2f} ms"
             self.say(f"round {number + 1}  {arm:2}  {numbers}")
         return segments

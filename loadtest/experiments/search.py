@@ -114,6 +114,7 @@ class Search:
             "goodput_per_s": result["rate"]["goodput_per_s"],
             "answered_per_s": result["rate"]["answered_per_s"],
             "buckets": result["buckets"],
+            "cold_users": result["cold_users"],
             "lag_p99_ms": result["clocks_ms"]["lag"]["p99"],
         }
         tail = point["latency_ms"]["p99"]

@@ -15,7 +15,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from loadtest.generator.columns import STAGES, Bucket, Columns, Reason
+from loadtest.generator.columns import (
+    COLD_USER,
+    KNOWN_USER,
+    STAGES,
+    Bucket,
+    Columns,
+    Reason,
+)
 from loadtest.generator.config import GeneratorConfig
 from loadtest.generator.workload import SCORE, Bank
 
@@ -60,6 +67,8 @@ class AnswerChecker:
         if isinstance(unknown := answer.get("unknown_items"), list):
             self._columns.candidates[row] = len(asked["candidates"])
             self._columns.unknown[row] = len(unknown)
+        if isinstance(cold := answer.get("cold_user"), bool):
+            self._columns.cold[row] = COLD_USER if cold else KNOWN_USER
         if self._file is not None:
             self._columns.answer[row] = self._written
             self._written += self._file.write(len(ids).to_bytes(8, "little"))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STAGES = 16  # server stages kept for a request; more are an error
+KNOWN_USER, COLD_USER = 1, 2
 
 
 class Bucket(IntEnum):
@@ -66,6 +67,7 @@ FIELDS: list[tuple[str, str, tuple[int, ...]]] = [
     ("opened", "u1", ()),  # 1: a connection was opened for it
     ("candidates", "u4", ()),  # asked for, of an OK answer that lists its unknown ones
     ("unknown", "u4", ()),  # of those
+    ("cold", "u1", ()),  # KNOWN_USER, COLD_USER; 0: the answer does not say
     ("answer", "i8", ()),  # offset in the generator's answer file, −1 none
 ]
 # Milliseconds, NaN where the server sent none
@@ -87,6 +89,7 @@ class Columns:
     opened: NDArray[np.uint8]
     candidates: NDArray[np.uint32]
     unknown: NDArray[np.uint32]
+    cold: NDArray[np.uint8]
     answer: NDArray[np.int64]
     stages: NDArray[np.float32]  # (N, STAGES), or (0, STAGES) when stages were not asked for
 

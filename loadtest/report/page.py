@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from loadtest.report import figures
-from loadtest.report.summary import features_given, headline
+from loadtest.report.summary import cold_users, features_given, headline
 
 if TYPE_CHECKING:
     from loadtest.generator.runner import Run
@@ -152,7 +152,8 @@ def bucket_section(result: Json) -> Section:
     rows = [Row([k.replace("_", " "), f"{v:,}"]) for k, v in result["buckets"].items()]
     notes = [f"{k.replace('_', ' ')}: {v:,}" for k, v in result["reasons"].items()]
     notes += [f"version {name}: {count:,} answers" for name, count in result["versions"].items()]
-    notes += [f"{line[0].upper()}{line[1:]}." for line in features_given(result)]
+    lines = (*cold_users(result), *features_given(result))
+    notes += [f"{line[0].upper()}{line[1:]}." for line in lines]
     if oracle := result["oracle"]:
         notes.append(
             f"Scores checked against the offline answer: {oracle['checked']:,}, wrong "

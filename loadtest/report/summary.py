@@ -85,10 +85,25 @@ def show(console: Console, result: dict[str, Any]) -> None:
         console.print(
             f"{share:.1%} of the candidates are unknown to the service: do --items name its store?"
         )
-    for line in features_given(result):
+    for line in (*cold_users(result), *features_given(result)):
         console.print(line)
     _show_oracle(console, result["oracle"])
     _show_stages(console, result["stages"])
+
+
+def cold_users(result: dict[str, Any]) -> list[str]:
+    """Describe how many answers were of cold users, and warn of the default users."""
+    found = result["cold_users"]
+    answers, cold = found["answers"], found["cold"]
+    if not answers:
+        return []
+    lines = [f"cold users: {cold:,} of {answers:,} answers ({cold / answers:.1%})"]
+    if found["default_users"] and 2 * cold > answers:
+        lines.append(
+            "warning: most users of this run are unknown to the service and were scored with an "
+            "empty history; name those of its store: --users lmdb://… or redis://…"
+        )
+    return lines
 
 
 def features_given(result: dict[str, Any]) -> list[str]:

@@ -90,6 +90,31 @@ def test_every_score_is_the_offline_one(
     assert "rank" in result["stages"]["mean_ms"]
 
 
+@pytest.mark.parametrize("users", ["1..40", None])
+def test_answers_of_cold_users_are_counted_and_default_users_warned_of(
+    users: str | None, world: World, service: Service
+) -> None:
+    asked = Workload(items=world.store, candidates="8", user_zipf=0, distinct=300)
+    if users is not None:
+        asked = replace(asked, users=users)
+    with execute(Load(service.url, rate=60, seconds=1, warmup=0.2, workload=asked)) as run:
+        result = summarise(run, [])
+        cold = sum(
+            run.bank.document(entry)["user_id"] not in world.users
+            for entry in run.columns.entry[run.measured].tolist()
+        )
+    assert result["buckets"]["ok"] == result["requests"]
+    assert result["cold_users"] == {
+        "answers": result["requests"],
+        "cold": cold,
+        "default_users": users is None,
+    }
+    shown = io.StringIO()
+    show(Console(file=shown, width=200), result)
+    assert f"cold users: {cold:,} of {result['requests']:,} answers" in shown.getvalue()
+    assert ("--users lmdb://…" in shown.getvalue()) == (users is None)
+
+
 def test_recorded_decimal_strings_are_compared_whichever_form_the_answer_has(
     world: World, service: Service, oracle: BundleOracle, tmp_path: Path
 ) -> None:
