@@ -7,8 +7,9 @@ BUNDLE ?= var/models
 
 py := $(VENV)/bin/python
 
-# HOST=… and PORT=… override QIN_HOST and QIN_PORT.
+# HOST=…, PORT=… and ADMIN_PORT=… override QIN_HOST, QIN_PORT and QIN_ADMIN_PORT.
 at := $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
+admin := $(if $(ADMIN_PORT),QIN_ADMIN_PORT=$(ADMIN_PORT))
 
 # Made by `make run` if missing; $(wildcard) is empty without a published bundle.
 DATA       := var/data
@@ -65,7 +66,7 @@ run: setup $(if $(published),,bundle) $(DATA)/user_info.parquet  ## make data, t
 	  --items $(DATA)/item_info.parquet --items $(DATA)/item_feature.parquet \
 	  --histories $(DATA)/valid.parquet --histories $(DATA)/test.parquet --users $(DATA)/user_info.parquet
 	@test ! -f $(COMPARED) || cat $(COMPARED)
-	$(encoder) $(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at) --example
+	$(admin) $(encoder) $(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at) --example
 
 demo: bundle  ## train on synthetic data, with and without user and request features, and publish a bundle
 	@cat $(COMPARED)
@@ -91,7 +92,7 @@ demo-text: setup $(TEXT)/models/words/manifest.json  ## train a text encoder and
 	$(py) -m feature_store load lmdb://$(TEXT)/store --schema $(TEXT)/data/schema.yaml \
 	  --items $(contents) --items $(TEXT)/data/item_feature.parquet \
 	  --histories $(TEXT)/data/valid.parquet --histories $(TEXT)/data/test.parquet
-	QIN_ENCODER=var/encoders/words $(py) -m service serve --bundle $(TEXT)/models --store lmdb://$(TEXT)/store $(at) --example
+	$(admin) QIN_ENCODER=var/encoders/words $(py) -m service serve --bundle $(TEXT)/models --store lmdb://$(TEXT)/store $(at) --example
 
 $(TEXT)/corpus/corpus.json: | setup
 	$(py) -m text corpus build $(TEXT)/corpus $(CORPUS)
@@ -121,8 +122,8 @@ $(TEXT)/models/words/manifest.json: | $(TEXT)/qin/config.json
 	$(py) -m training evaluate $(TEXT)/qin $(TEXT)/data
 	$(py) -m model_export build $(TEXT)/qin --out $(TEXT)/models --version words --content "$$($(content))"
 
-serve: setup-runtime  ## serve BUNDLE=… with STORE=… (HOST=…, PORT=…); needs no torch
-	$(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at)
+serve: setup-runtime  ## serve BUNDLE=… with STORE=… (HOST=…, PORT=…, ADMIN_PORT=…); needs no torch
+	$(admin) $(py) -m service serve --bundle $(BUNDLE) --store $(STORE) $(at)
 
 # Side by side: mypy has one core, and with a cold cache 36 s to do.
 test: setup  ## run lint, then every test

@@ -59,7 +59,10 @@ def serve(
         int | None, typer.Option(help="Engine threads per worker; 0: cores divided by workers.")
     ] = None,
     example: Annotated[
-        bool, typer.Option("--example", help="Once ready, print a request and its answer.")
+        bool,
+        typer.Option(
+            "--example", help="Once ready, print a request, its answer and what to open next."
+        ),
     ] = False,
 ) -> None:
     """Serve POST /v1/score until SIGTERM or SIGINT.

@@ -116,3 +116,17 @@ def test_make_demo_text_ends_with_german_items_that_are_scored(clone: Path) -> N
     )
     assert "QIN_ENCODER=var/encoders/words .venv/bin/python -m service serve" in planned.stdout
     assert "-m text" not in planned.stdout
+
+
+@pytest.mark.parametrize("target", ["run", "serve", "demo-text"])
+def test_every_target_that_serves_takes_the_admin_port(clone: Path, target: str) -> None:
+    planned = subprocess.run(
+        ["make", "-n", target, "PORT=9000", "ADMIN_PORT=9001"],
+        cwd=clone,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    (command,) = [line for line in planned.stdout.splitlines() if "-m service serve" in line]
+    assert command.startswith("QIN_ADMIN_PORT=9001 ")
+    assert "--port 9000" in command

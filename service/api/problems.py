@@ -28,6 +28,12 @@ MEDIA_TYPE = "application/problem+json"
 OIP_ROOT = "/v2"
 EMBEDDINGS = "/v1/embeddings"
 FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
+NO_PAGE = "the console is at the admin port (QIN_ADMIN_PORT), unless QIN_CONSOLE is off"
+NOT_FOUND = {  # details for paths that a person may try
+    "/": "no page; /docs describes the API",
+    "/console": NO_PAGE,
+    "/console/": NO_PAGE,
+}
 USERS = "/v1/users/"
 NO_READING = "records are not read over HTTP; use python -m feature_store get-user STORE USER"
 NO_ENCODER = "only a service with an encoder (QIN_ENCODER) has this path, at its public port"
@@ -121,6 +127,8 @@ async def answer_problem(request: Request, error: Exception) -> Response:
             problem = replace(problem, detail=NO_READING)
     problem = replace(problem, headers=headers)
     path = request.scope["path"]
+    if problem.slug == FRAMEWORK[404] and path in NOT_FOUND:
+        problem = replace(problem, detail=NOT_FOUND[path])
     if is_oip(path):
         return problem.oip_response()
     if path == EMBEDDINGS:

@@ -1,4 +1,4 @@
-"""``serve --example``: one request to the running service as a curl command, and its answer."""
+"""``serve --example``: a request as a curl command, its answer, and what to open next."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from feature_store.contract import FeatureStore
 from feature_store.schema import Numeric, RequestFeature
+from service.cli.next_steps import show_next_steps
 from service.cli.show_request import show_request
 from service.cli.text_example import show_text_example
 
@@ -22,12 +23,25 @@ async def show_example(
     url: str,
     key: str | None = None,
     of_texts: str | None = None,
+    console: str | None = None,
 ) -> None:
-    """Send a request for a user and items of ``store`` to ``url``; print both.
+    """Send a request for a user and items of ``store`` to ``url``; print both, and next steps.
 
     ``features``: request features of the model. ``key``: an API key, which is not printed.
     ``of_texts``: an item feature that texts may stand for: then items are put in by their texts.
+    ``console``: its URL, if it is on.
     """
+    await _show_requests(store, features, url, key, of_texts)
+    show_next_steps(url, console)
+
+
+async def _show_requests(
+    store: FeatureStore,
+    features: Sequence[RequestFeature],
+    url: str,
+    key: str | None,
+    of_texts: str | None,
+) -> None:
     request = await _request(store)
     if request is None:
         typer.echo("The store holds no items yet: python -m feature_store load --help")

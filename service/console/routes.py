@@ -65,6 +65,7 @@ class Console:
         self._route("/logout", self._page(self._logout), "POST")
         self._route("", self._page(self._seen(self._now)))
         self._route("/", self._page(self._to_root))
+        self._route("/", self._page(self._to_root), under="")
         self._route("/versions", self._page(self._seen(self._versions.every)))
         one = "/versions/{version}"
         self._route(one, self._page(self._seen(self._versions.one)))
@@ -93,12 +94,18 @@ class Console:
                 detail=detail,
             )
 
-    def _route(self, path: str, endpoint: Callable[..., Awaitable[ASGIApp]], *methods: str) -> None:
+    def _route(
+        self,
+        path: str,
+        endpoint: Callable[..., Awaitable[ASGIApp]],
+        *methods: str,
+        under: str = ROOT,
+    ) -> None:
         async def answered(request: Request) -> ASGIApp:
-            context_of(request.scope).route = f"{ROOT}{path}"
+            context_of(request.scope).route = f"{under}{path}"
             return await endpoint(request)
 
-        route = Route(f"{ROOT}{path}", answered, methods=list(methods) or ["GET"])
+        route = Route(f"{under}{path}", answered, methods=list(methods) or ["GET"])
         self._app.router.routes.append(route)
 
     def _page(self, show: Page) -> Page:
@@ -187,7 +194,7 @@ class Console:
         return answer
 
     async def _to_root(self, request: Request) -> Response:
-        """A slash at the end is a way to write the address, too."""
+        """The port's ``/`` and a slash at the end lead to the console, too."""
         return RedirectResponse(ROOT, 303, HEADERS)
 
     async def _now(self, request: Request, visitor: Visitor) -> Response:

@@ -36,6 +36,7 @@ class WorkerArgs(BaseModel):
     channel: int  # descriptor
     folder: Path  # of this supervisor's workers, and new
     url: str  # of the public port
+    admin_url: str
     example: bool = False
 
 

@@ -30,10 +30,11 @@ from service.settings import Settings, api_keys
 from service.state import ServiceState
 
 CANNOT_START = (BundleError, StoreError, SchemaError, OSError)  # reported by ``__main__``
-# Shows a request and its answer: given the store, the model's request features, the service's URL
-# and an API key.
+# Shows a request and its answer: given the store, the model's request features, the service's URL,
+# an API key, the item feature that texts may stand for, and the console's URL.
 Example = Callable[
-    [FeatureStore, Sequence[RequestFeature], str, str | None, str | None], Awaitable[None]
+    [FeatureStore, Sequence[RequestFeature], str, str | None, str | None, str | None],
+    Awaitable[None],
 ]
 
 
@@ -41,6 +42,7 @@ class ConnectionSource(Protocol):
     """Provides connections and the request to stop."""
 
     url: str  # of the public port
+    admin_url: str
     stop_requested: asyncio.Event
 
     def open(self, servers: HttpServers) -> None:
@@ -131,7 +133,9 @@ async def _load(
             keys = api_keys(state.settings.api_keys)
             asked = state.registry.resolve(None)[0].schema.request
             key = keys[0][1] if keys else None
-            await example(state.store, asked, source.url, key, _feature_of_texts(state))
+            texts = _feature_of_texts(state)
+            console = f"{source.admin_url}/console" if state.settings.console else None
+            await example(state.store, asked, source.url, key, texts, console)
         except Exception:  # serving goes on
             failed("serving", "example request failed")
     await state.follow()
@@ -161,7 +165,8 @@ class ListeningSource:
         except OSError:
             self._service.close()
             raise
-        self.url, self.stop_requested = url_of(self._service), asyncio.Event()
+        self.url, self.admin_url = url_of(self._service), url_of(self._admin)
+        self.stop_requested = asyncio.Event()
 
     def __enter__(self) -> ListeningSource:
         return self
@@ -181,7 +186,7 @@ class ListeningSource:
         ]
         for listener in self._listeners:
             listener.open()
-        logger.info("listening", url=self.url, admin=url_of(self._admin))
+        logger.info("listening", url=self.url, admin=self.admin_url)
 
     def ready(self) -> None: ...
 

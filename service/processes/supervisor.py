@@ -160,6 +160,7 @@ class Supervisor:
             channel=theirs.fileno(),
             folder=self._folder,
             url=self._url,
+            admin_url=self._admin_url,
             example=example,
         )
         try:

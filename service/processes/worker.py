@@ -20,7 +20,8 @@ class HandoffSource:
     """Connections handed over by the supervisor."""
 
     def __init__(self, args: WorkerArgs) -> None:
-        self.url, self.stop_requested, self._last = args.url, asyncio.Event(), asyncio.Event()
+        self.url, self.admin_url = args.url, args.admin_url
+        self.stop_requested, self._last = asyncio.Event(), asyncio.Event()
         self._channel = Channel(socket.socket(fileno=args.channel))
         self._counts = {MessageType.ACCEPTED: 0, MessageType.CLOSED: 0}
         self._closed = False

@@ -224,6 +224,17 @@ def test_what_is_not_there_is_a_problem_document_too(
     assert answer.headers["Content-Type"] == PROBLEM
 
 
+@pytest.mark.parametrize(
+    ("path", "named"), [("/", "/docs"), ("/console", "admin port"), ("/console/", "admin port")]
+)
+def test_what_a_browser_tries_first_is_a_404_that_leads_on(
+    client: httpx.Client, path: str, named: str
+) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert named in answer.json()["detail"]
+
+
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 anything = st.recursive(
     scalars,

@@ -33,7 +33,8 @@ def test_without_a_session_a_page_leads_to_the_form(anonymous: httpx.Client) -> 
             303,
             "/console/login?next=/console",
         )
-    assert anonymous.get("/console/").headers["location"] == "/console"
+    for path in ("/console/", "/"):
+        assert anonymous.get(path).headers["location"] == "/console"
     form = anonymous.get("/console/login?next=/console")
     assert 'name="token"' in form.text
     for path in DATA:
@@ -278,6 +279,7 @@ def test_it_can_be_switched_off(world: World) -> None:
         service.admin() as client,
     ):
         assert client.get("/console").status_code == 404
+        assert client.get("/").json()["detail"] == "no page; /docs describes the API"
         assert client.get("/admin/models").status_code == 200
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import socket
@@ -20,7 +21,7 @@ import pytest
 from model_export.bundle.bundle import digest
 from model_export.bundle.manifest import GOLDEN, MANIFEST
 from tests.service.mapped_world import MappedWorld, text_of
-from tests.service.process import serving, start, wait_ready
+from tests.service.process import Service, serving, start, wait_ready
 from tests.service.user_world import make_user_world
 from tests.service.world import World, make_world
 
@@ -173,15 +174,37 @@ def test_an_example_for_a_model_with_request_features_gives_them(tmp_path: Path)
     assert not {"device", "hour"} & set(answer["defaulted"])
 
 
-def example(models: Path, store: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The request that a service shows, and its answer."""
-    service = start("--bundle", str(models), "--store", store, "--example")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_example_ends_with_the_addresses_for_a_browser(world: World, workers: int) -> None:
+    options = ("--bundle", str(world.models), "--store", world.store, "--workers", str(workers))
+    said = output_of(start(*options, "--example"), "Ctrl-C")
+    pages = re.findall(r"^  (http:\S+)  ", said.partition("In a browser:\n")[2], re.MULTILINE)
+    (log,) = [json.loads(line) for line in said.splitlines() if '"listening"' in line]
+    assert pages == [f"{log['url']}/docs", f"{log['admin']}/console"]
+
+
+def test_an_example_names_no_console_that_is_off(world: World) -> None:
+    options = ("--bundle", str(world.models), "--store", world.store, "--example")
+    said = output_of(start(*options, QIN_CONSOLE="off"), "Ctrl-C")
+    assert "/docs" in said
+    assert "/console" not in said
+
+
+def output_of(service: Service, last: str) -> str:
+    """What a service prints up to ``last``."""
     wait_ready(service)
     deadline = time.monotonic() + 60
-    while "curl" not in (said := service.log.read_text()) and time.monotonic() < deadline:
+    while last not in (said := service.log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     service.stop()
     service.remove()
+    return said
+
+
+def example(models: Path, store: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The request that a service shows, and its answer."""
+    service = start("--bundle", str(models), "--store", store, "--example")
+    said = output_of(service, "Ctrl-C")
     assert f"curl -s {service.url}/v1/score" in said
     (shown,) = [line for line in said.splitlines() if "curl" in line]
     (answer,) = [line for line in said.splitlines() if '"scores"' in line]
