@@ -13,12 +13,20 @@ from rich.table import Table
 
 from batch.cli.app import refusals
 from batch.compare.comparison import compare as compared
+from batch.compare.outputs import named
 from batch.compare.picture import picture
 from batch.output.folder import Folder, naming
 from feature_store.terminal import printable
 
 WIDE = 200  # columns, where the output is no terminal
-FACTS = ("auc", "logloss", "mean_score", "click_rate", "calibration_error")
+FACTS = {  # and their headings
+    "auc": "AUC",
+    "logloss": "logloss",
+    "mean_score": "mean score",
+    "click_rate": "click rate",
+    "calibration_error": "calibration error",
+}
+MISSING = str(None)  # name of a segment whose rows have no value
 
 
 def compare(
@@ -61,6 +69,9 @@ def _print(facts: dict[str, Any]) -> None:
         f"|B − A| {facts['mean_abs_difference']:.2g} on average, at most "
         f"{facts['largest_difference']:.2g}"
     )
+    for name, columns in facts["other_columns"].items():
+        one, two = (printable(named(columns[side])) for side in "ab")
+        console.print(f"scored by other columns: {name} {one} in A, {two} in B")
     if ranks["lists"]:
         console.print(
             f"ranks, in {ranks['lists']:,} lists: {ranks['top_10_kept']:.1%} of the ten best are "
@@ -69,10 +80,11 @@ def _print(facts: dict[str, Any]) -> None:
         )
     if "labels" not in facts:
         return
-    table = Table("", "rows", "ΔAUC (B − A)", *(f"{fact}, A → B" for fact in FACTS))
+    table = Table("", "rows", "ΔAUC (B − A)", *(f"{heading}, A → B" for heading in FACTS.values()))
     rows = [("all", facts["labels"])]
     for column, values in facts["segments"].items():
-        rows += [(f"{column}={name}", found) for name, found in values.items()]
+        for name, found in values.items():
+            rows.append((f"{column}: {'no value' if name == MISSING else name}", found))
     for name, found in rows:
         cells = [" → ".join(_shown(found[side][fact]) for side in "ab") for fact in FACTS]
         table.add_row(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from batch.compare.labelled import Counts, Labelled
-from batch.compare.outputs import Side, pieces
+from batch.compare.outputs import Side, other_columns, pieces
 from batch.compare.ranks import SAMPLED, Ranks
 from batch.errors import BatchError
 
@@ -49,6 +49,7 @@ class Comparison:
         found: dict[str, Any] = {
             "a": {"output": self.a.place, "model_version": self.a.recipe["version"]},
             "b": {"output": self.b.place, "model_version": self.b.recipe["version"]},
+            "other_columns": other_columns(self.a, self.b),
             "candidates": self.candidates,
             "scored_by_both": self.both,
             "scored_by_a_alone": self.only[0],

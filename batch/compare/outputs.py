@@ -26,6 +26,9 @@ from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.parts import ParquetParts
 from model_export.bundle.vectors import Floats
 
+SHARED = ("layout", "user", "item")  # say which candidates row i of either output has
+PASSED = "kept"  # decides no score
+Named = str | list[str] | None  # columns of the input
 Fault = Callable[[int, str], DataFileError]  # of a row of the batch, and the reason
 
 
@@ -154,17 +157,29 @@ def _check(a: Side, b: Side, parts: ParquetParts, source: str) -> None:
     for side in (a, b):
         if side.recipe["input"] != digest:
             raise BatchError(f"{side.place}: holds scores of another input than {source}")
-    ours, theirs = (side.recipe["columns"] for side in (a, b))
-    for name in ours | theirs:
-        one, other = ours.get(name), theirs.get(name)
-        if one != other:
+    for name, (one, other) in _differing(a, b).items():
+        if name in SHARED:
             raise BatchError(
                 f"{a.place} and {b.place} were scored with other columns: "
-                f"{name} {_named(one)} against {_named(other)}"
+                f"{name} {named(one)} against {named(other)}"
             )
 
 
-def _named(columns: str | list[str] | None) -> str:
+def _differing(a: Side, b: Side) -> dict[str, tuple[Named, Named]]:
+    """Return what the columns of the two mean differently."""
+    ours, theirs = (side.recipe["columns"] for side in (a, b))
+    pairs = {name: (ours.get(name), theirs.get(name)) for name in ours | theirs}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def other_columns(a: Side, b: Side) -> dict[str, dict[str, Named]]:
+    """Return which columns of the input one of the two was scored by and the other was not."""
+    pairs = _differing(a, b)
+    return {name: {"a": one, "b": two} for name, (one, two) in pairs.items() if name != PASSED}
+
+
+def named(columns: Named) -> str:
+    """Write columns in a sentence."""
     return ", ".join([columns] if isinstance(columns, str) else columns or ()) or "none"
 
 
@@ -212,4 +227,4 @@ def _segment(array: pa.Array, lengths: Ids) -> list[str]:
     return [text for text, count in zip(texts, lengths.tolist(), strict=True) for _ in range(count)]
 
 
-__all__ = ["Path", "Piece", "Side", "pieces"]
+__all__ = ["Path", "Piece", "Side", "named", "other_columns", "pieces"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,7 +21,8 @@ from tests.batch.command import parts, run, scored
 from tests.batch.inputs import make_lists, write
 from tests.batch.test_resume import flip_the_middle
 from tests.service.small_schema import SMALL
-from tests.service.world import SMALL_SIZES, World, random_published
+from tests.service.user_world import add_levels
+from tests.service.world import SMALL_SIZES, World, make_world, random_published
 
 
 def plain_auc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -148,18 +150,50 @@ def test_outputs_that_cannot_be_compared_are_refused(world: World, tmp_path: Pat
     other = write(make_lists(world, 11).table(), tmp_path / "other.parquet")
     scored(world, source, tmp_path / "a")
     scored(world, source, tmp_path / "best", "--top-k", "2")
-    scored(world, source, tmp_path / "kept", "--keep", "place")
+    scored(world, source, tmp_path / "by_place", "--user-column", "place")
     scored(world, other, tmp_path / "b")
     for place, said in (
         (tmp_path / "none", "has no _manifest.json"),
         (tmp_path / "best", "--top-k"),
-        (tmp_path / "kept", "scored with other columns: kept none against place"),
+        (tmp_path / "by_place", "scored with other columns: user user_id against place"),
         (tmp_path / "b", "holds scores of another input"),
     ):
         done = compare(str(tmp_path / "a"), str(place), "--input", str(source))
         assert done.returncode == 1
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_versions_of_other_features_are_compared_where_the_input_has_theirs(
+    tmp_path: Path,
+) -> None:
+    world = make_world(tmp_path / "world", items=200)
+    asyncio.run(add_levels(world))
+    table = make_lists(world, 12, longest=20).table()
+    table = table.append_column("device", pa.array([None, *[1, 2, 3] * 3, 0, 1], pa.int64()))
+    table = table.append_column("hour", pa.array(np.linspace(0, 23, 12)))
+    source = write(table, tmp_path / "in.parquet")
+    plain, levels = tmp_path / "plain", tmp_path / "levels"
+    one, two = (
+        scored(world, source, out, "--bundle", str(world.models / version), *kept)
+        for out, version, kept in (
+            (plain, world.bundle.version, ("--keep", "hour")),
+            (levels, "levels-1", ()),
+        )
+    )
+    words = (str(plain), str(levels), "--input", str(source))
+    done = compare(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    facts = orjson.loads(done.stdout)
+    a, b = (np.concatenate(table["scores"].to_pylist()).astype(float) for table in (one, two))
+    assert facts["largest_difference"] == pytest.approx(np.nanmax(np.abs(b - a)), abs=1e-6)
+    assert facts["candidates"] == len(a)
+    features = {"a": [], "b": ["device", "hour"]}
+    assert facts["other_columns"] == {"features": features}
+    assert "features none in A, device, hour in B" in compare(*words).stdout
+    other = write(table.slice(1), tmp_path / "other.parquet")
+    refused = compare(*words[:2], "--input", str(other))
+    assert "holds scores of another input" in refused.stderr
 
 
 def with_itself(output: Path, source: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -218,12 +252,17 @@ def test_segments_and_labels_are_shown_or_refused_with_their_row(
         table = table.append_column(name, pa.array(labels))
     table = table.append_column("clicked", pa.array([[0, None], [1, 0]]))
     table = table.append_column("place", pa.array(["[/b]", "\x1b[31m"]))
+    table = table.append_column("country", pa.array(["de", None]))
     source = write(table, tmp_path / "in.parquet")
     scored(world, source, tmp_path / "a")
     done = with_itself(tmp_path / "a", source, "--label", "clicked", "--segment", "place")
     assert done.returncode == 0
-    assert "place=[/b] " in done.stdout
-    assert "place=\\x1b[31m " in done.stdout
+    assert "place: [/b] " in done.stdout
+    assert "place: \\x1b[31m " in done.stdout
+    assert "mean score, A → B" in done.stdout
+    assert "calibration error, A → B" in done.stdout
+    done = with_itself(tmp_path / "a", source, "--label", "clicked", "--segment", "country")
+    assert "country: no value " in done.stdout
     monkeypatch.setattr(comparison, "MOST_SEGMENTS", 1)
     out = str(tmp_path / "a")
     facts = comparison.compare(out, out, str(source), "clicked", ["place"]).facts()
