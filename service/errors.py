@@ -38,6 +38,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}  # problems that are no class here
+HTTP_ERROR = "http-error"  # any other of the framework's
 MOST_FAULTS = 5  # in an answer; a hostile body may hold a million
 MOST_FIELD = 80  # characters of a field's name in an error
 

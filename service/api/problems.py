@@ -21,13 +21,20 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service.context import context_of
-from service.errors import MOST_FAULTS, Fault, InvalidField, ServiceError, tree
+from service.errors import (
+    FRAMEWORK,
+    HTTP_ERROR,
+    MOST_FAULTS,
+    Fault,
+    InvalidField,
+    ServiceError,
+    tree,
+)
 from service.observability.logs import logger
 
 MEDIA_TYPE = "application/problem+json"
 OIP_ROOT = "/v2"
 EMBEDDINGS = "/v1/embeddings"
-FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
 NO_PAGE = "the console is at the admin port (QIN_ADMIN_PORT), unless QIN_CONSOLE is off"
 NOT_FOUND = {  # details for paths that a person may try
     "/": "no page; /docs describes the API",
@@ -37,7 +44,7 @@ NOT_FOUND = {  # details for paths that a person may try
 USERS = "/v1/users/"
 NO_READING = "records are not read over HTTP; use python -m feature_store get-user STORE USER"
 NO_ENCODER = "only a service with an encoder (QIN_ENCODER) has this path, at its public port"
-SLUGS = tuple(dict.fromkeys([*(e.slug for e in tree()), *FRAMEWORK.values(), "http-error"]))
+SLUGS = tuple(dict.fromkeys([*(e.slug for e in tree()), *FRAMEWORK.values(), HTTP_ERROR]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,7 @@ def problem_of(error: Exception) -> Problem:
         return Problem(error.status, error.slug, error.title, error.detail, members, error.headers)
     if isinstance(error, HTTPException):
         phrase = HTTPStatus(error.status_code).phrase
-        slug = FRAMEWORK.get(error.status_code, "http-error")
+        slug = FRAMEWORK.get(error.status_code, HTTP_ERROR)
         return Problem(error.status_code, slug, phrase, phrase, headers=error.headers or {})
     return Problem(
         500, ServiceError.slug, ServiceError.title, "an unexpected error; it has been logged"

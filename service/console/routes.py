@@ -34,7 +34,7 @@ from service.state import ServiceState
 ROOT = "/console"
 LOGIN = f"{ROOT}/login"
 BY_ITSELF = {  # kinds of switches
-    "start": "the start",
+    "start": "the service",
     "follow": "the policy newest",
     "automatic_rollback": "the rollback monitor",
     "fleet": "the fleet",

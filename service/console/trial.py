@@ -38,11 +38,17 @@ class Asked:
     features: str = ""
     version: str = ""
     other: str = ""  # version beside it
+    unfolded: str = ""  # "yes" or "no": history and features, as the person left them
 
     @classmethod
     def of(cls, form: Mapping[str, str]) -> Asked:
         names = cls.__dataclass_fields__
         return cls(**{name: form[name].strip() for name in names if name in form})
+
+    @property
+    def is_open(self) -> bool:
+        """Whether history and features are shown."""
+        return self.unfolded == "yes" or (not self.unfolded and bool(self.history or self.features))
 
 
 @dataclass(slots=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+from urllib.parse import urlencode
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -9,6 +12,7 @@ from service.console.forms import read_form
 from service.console.guard import Guard, Visitor
 from service.console.pages import Pages
 from service.console.snippets import snippets
+from service.console.some_users import some_users
 from service.console.trial import MOST_CANDIDATES, Answer, Asked, Trial, loaded
 from service.context import context_of
 from service.errors import ServiceError
@@ -24,7 +28,7 @@ class TryPage:
 
     async def form(self, request: Request, visitor: Visitor) -> Response:
         """Show the form, filled with what the address says."""
-        return self._page(visitor, Asked.of(request.query_params))
+        return await self._page(visitor, Asked.of(request.query_params))
 
     async def answer(self, request: Request) -> Response:
         """Score, and show scores or what is wrong with the request."""
@@ -35,10 +39,10 @@ class TryPage:
             answer = await self._trial.answer(asked)
         except ServiceError as error:
             context_of(request.scope).problem = error.slug
-            return self._page(visitor, asked, fault=error.detail, status=error.status)
-        return self._page(visitor, asked, answer)
+            return await self._page(visitor, asked, fault=error.detail, status=error.status)
+        return await self._page(visitor, asked, answer)
 
-    def _page(
+    async def _page(
         self,
         visitor: Visitor,
         asked: Asked,
@@ -50,11 +54,15 @@ class TryPage:
         active = state.registry.active
         features = active.schema.request if active is not None else ()
         example = ", ".join(f'"{feature.name}": 1' for feature in features)
+        users = await some_users(state.store)
         return self._pages.page(
             "try",
             visitor,
             status,
             asked=asked,
+            opened=asked.is_open,
+            users=users,
+            links={user: urlencode(asdict(replace(asked, user_id=user))) for user in users},
             answer=answer,
             fault=fault,
             mapped=mapped,

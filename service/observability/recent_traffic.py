@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import tree
+from service.errors import FRAMEWORK, HTTP_ERROR, tree
 from service.observability.background import failed, keep
 from service.observability.metrics import LATENCY, Metrics
 from service.observability.role_marks import RoleMarks
@@ -26,7 +26,8 @@ MOST_MISSED_S = 60  # a longer silence of the process stays a gap
 ROWS = HOUR_S + 60  # an hour, and seconds that are being written
 OUTCOMES = ("answered", "refused", "invalid", "failed")  # 2xx, 429, other 4xx, 5xx
 OTHER = "other"
-PROBLEMS = (*dict.fromkeys(error.slug for error in tree()), OTHER)
+NAMED = (*(error.slug for error in tree()), *FRAMEWORK.values(), HTTP_ERROR)
+PROBLEMS = (*dict.fromkeys(NAMED), OTHER)
 BUCKETS = tuple(f"le_{place}" for place in range(len(LATENCY) + 1))
 GAUGES = ("queue", "threads", "reachable", "ready", "memory")
 COUNTED = (*OUTCOMES, "elsewhere", *BUCKETS, *PROBLEMS, "busy")

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api.problems import FRAMEWORK, SLUGS
+from service.api.problems import SLUGS
 from service.api.score_models import ANSWER_EXAMPLE, REQUEST_EXAMPLES, ProblemDocument, ScoreAnswer
 from service.application import build_application
-from service.errors import tree
+from service.errors import FRAMEWORK, tree
 from service.settings import Settings
 from tests.service.access.test_placement import admin_of
 from tests.service.in_process import client_of, opened

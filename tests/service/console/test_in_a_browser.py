@@ -303,6 +303,15 @@ def test_every_page_fits_and_axe_finds_no_serious_fault(
         assert (sum(map(int, background[4:-1].split(","))) < 200) is dark
 
 
+def test_a_phone_shows_why_the_console_reads_only(browser: Any, unguarded: Served) -> None:
+    with opened_page(browser, PHONE) as page:
+        for path in ("/console", "/console/try"):
+            page.goto(f"{unguarded.origin}{path}")
+            assert page.get_by_text("QIN_ADMIN_TOKEN is not set").is_visible()
+            assert overflow_of(page) <= 0, path
+        assert faults_of(page) == []
+
+
 def test_the_first_view_is_small_and_soon_there(page: Any, served: Served) -> None:
     log_in(page, served)
     sizes = list[int]()
@@ -403,9 +412,14 @@ def test_a_score_is_tried_and_explained(page: Any, served: Served) -> None:
     log_in(page, served, path="/console/try")
     page.get_by_label("User").fill("7")
     page.get_by_label("Random", exact=True).fill("6")
+    page.get_by_text("History and features of the request").click()
     page.get_by_role("button", name="Score").click()
     page.locator(".scores").wait_for()
     assert page.locator(".scores > tbody > tr").count() == 6
+    assert page.get_by_label("Request features").is_visible()  # still unfolded
+    page.get_by_text("History and features of the request").click()
+    page.get_by_role("button", name="Score").click()
+    page.locator("#more:not([open])").wait_for()
     page.locator(".why summary").first.click()
     page.get_by_text("History items that its interest came from").first.wait_for()
     widths = page.locator("svg.bar rect:not(.well)").evaluate_all(

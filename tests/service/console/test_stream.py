@@ -49,13 +49,15 @@ def test_a_frame_a_second_has_what_was_asked_and_how_it_went(
         for _ in range(20):
             assert client.post("/v1/score", json={"user_id": 1, "candidates": [item]}).is_success
         client.post("/v1/score", content=b"{}")
+        client.get("/nothing")
         deadline = time.monotonic() + FAR_S
         seen = [first]
         while time.monotonic() < deadline:
             seen.append(next(frames))
-            if seen[-1]["windows"]["1"]["errors"].get("invalid-field"):
+            if {"invalid-field", "not-found"} <= seen[-1]["windows"]["1"]["errors"].keys():
                 break
     last = seen[-1]
+    assert {"invalid-field", "not-found"} <= last["windows"]["1"]["errors"].keys()
     assert {two["t"] - one["t"] for one, two in pairwise(seen)} == {1}
     assert set(last["windows"]) == {str(minutes) for minutes in MINUTES}
     assert 0 < last["windows"]["1"]["p50"] <= last["windows"]["1"]["p99"]

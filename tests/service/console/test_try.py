@@ -8,17 +8,21 @@ import io
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import redirect_stdout
 from copy import copy
 from dataclasses import replace
+from typing import cast
 
 import httpx
 import numpy as np
 import pytest
 
 from feature_store import connect
+from feature_store.contract import FeatureStore
+from feature_store.errors import StoreError
 from service.console.snippets import numbered
+from service.console.some_users import some_users
 from tests.service.console.conftest import (
     ANN,
     QUIET,
@@ -148,6 +152,77 @@ def test_it_needs_the_pages_token_and_works_where_it_reads_only(
         assert csrf is not None
         found = client.post("/console/try", data={"csrf": csrf[1], "user_id": "1"})
         assert found.status_code == 200
+
+
+def users_of(page: str) -> dict[str, str]:
+    """Ids of users that the page names, each with its link."""
+    (said,) = re.findall(r'<p class="soft small ids" id="users">(.*?)</p>', page, re.DOTALL)
+    links = re.findall(r'<a href="([^"]*)">([^<]*)</a>', said)
+    return {html.unescape(name): html.unescape(link) for link, name in links}
+
+
+def test_users_with_a_history_are_named_and_fill_the_form(
+    served: Served, ann: httpx.Client
+) -> None:
+    found = users_of(ann.get("/console/try?candidates=1%202&unfolded=yes").text)
+    assert len(found) == 3
+    for user, link in found.items():
+        assert int(user) in served.world.users
+        page = ann.get(link).text
+        assert f'name="user_id" type="text" required value="{user}"' in page
+        assert 'value="1 2"' in page
+        assert "cold user" not in tried(ann, user_id=user).text
+
+
+def test_users_whose_ids_are_texts_are_named_by_them(
+    described: tuple[Served, MappedWorld],
+) -> None:
+    served, _ = described
+    with browser_of(served) as client:
+        log_in(client)
+        found = users_of(client.get("/console/try").text)
+        assert 0 < len(found) <= 3
+        for user, link in found.items():
+            assert user in map(text_of, served.world.users)
+            filled = re.search(r'name="user_id".*? value="([^"]*)"', client.get(link).text)
+            assert filled is not None
+            assert html.unescape(filled[1]) == user
+
+
+class Unreadable:
+    """A store that may not be scanned, or never answers."""
+
+    text_ids = None
+
+    def __init__(self, silent: bool) -> None:
+        self._silent = silent
+
+    async def scan_histories(self, batch_size: int) -> AsyncIterator[dict[int, np.ndarray]]:
+        if not self._silent:
+            raise StoreError("NOPERM")
+        await asyncio.Event().wait()
+        yield {}
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_store_that_cannot_be_scanned_names_no_users(silent: bool) -> None:
+    assert await some_users(cast("FeatureStore", Unreadable(silent))) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "opened"),
+    [
+        ({}, False),
+        ({"unfolded": "yes"}, True),
+        ({"history": "[]"}, True),
+        ({"history": "[]", "unfolded": "no"}, False),
+    ],
+)
+def test_history_and_features_stay_as_they_were_left(
+    ann: httpx.Client, form: dict[str, str], opened: bool
+) -> None:
+    page = tried(ann, user_id=1, **form).text
+    assert ('<details id="more" open>' in page) is opened
 
 
 def printed(code: str) -> list[float]:

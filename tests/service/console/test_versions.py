@@ -72,7 +72,7 @@ def until(served: Served, version: str, state: str) -> None:
 def test_every_version_is_listed_with_its_quality(ann: httpx.Client) -> None:
     page = ann.get("/console/versions")
     assert page.status_code == 200
-    for text in ("small-1", "small-2", "state-active", "the start"):
+    for text in ("small-1", "small-2", "state-active", "the service, "):
         assert text in page.text
     assert re.search(r"\d\.\de-\d\d", page.text)  # parity
     one = ann.get(ONE).text
