@@ -17,7 +17,7 @@ from tests.service.lifecycle.conftest import Swapping, two_versions
 from tests.service.process import start, wait_ready
 
 ALONE = ("unshare", "--user", "--map-root-user", "--mount")
-MOUNTED = 'mount -t tmpfs -o size=1m none "$0" && exec "$@"'
+MOUNTED = 'mount -t tmpfs -o size=1m,mode=700 none "$0" && exec "$@"'
 
 
 @pytest.fixture
