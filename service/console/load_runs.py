@@ -16,13 +16,17 @@ import pyarrow.parquet as pq
 
 from service.access.hosts import authority
 from service.console.load_folder import OUTPUT, LoadFolder, Plan, begun, ended, wants_stop
+from service.console.some_users import some_users
 from service.errors import Conflict
 from service.observability.background import begin
 from service.settings import PREFIX, api_keys, reached_at
 from service.state import ServiceState
 
 MOST_ITEMS = 10_000  # ids that requests draw from
+MOST_USERS = 1000
+USERS_S = 2.0  # for finding them
 WATCH_S = 0.25
+USERS = "users.parquet"
 OUTCOMES = {  # by exit code
     0: "done: the target is met",
     1: "done: the target is missed, or not shown to be met",
@@ -60,6 +64,7 @@ class LoadRuns:
     async def _child(self, plan: Plan, folder: Path, lock: int) -> asyncio.subprocess.Process:
         """Begin the child process, which holds the lock, too."""
         await asyncio.to_thread(self._write_items, folder)
+        await self._write_users(folder)
         with (folder / OUTPUT).open("wb") as output:
             return await asyncio.create_subprocess_exec(
                 *self._command(plan, folder),
@@ -79,6 +84,14 @@ class LoadRuns:
             ids = np.random.default_rng().choice(ids, MOST_ITEMS, replace=False)
         pq.write_table(pa.table({"item_id": ids}), folder / "items.parquet")
 
+    async def _write_users(self, folder: Path) -> None:
+        """Write ids of users with a history; no file where none is found."""
+        store = self._state.store
+        found = await some_users(store, MOST_USERS, USERS_S)
+        ids = pa.array(found if store.text_ids is not None else list(map(int, found)))
+        if found:
+            await asyncio.to_thread(pq.write_table, pa.table({"user_id": ids}), folder / USERS)
+
     def _command(self, plan: Plan, folder: Path) -> list[str]:
         settings = self._state.settings
         url = f"http://{authority(reached_at(settings.host))}:{settings.port}"
@@ -90,6 +103,8 @@ class LoadRuns:
             "--slo": f"p99={settings.target_ms:g}ms",
             "--out": str(folder),
         }
+        if (folder / USERS).exists():
+            options["--users"] = f"{folder / USERS}:user_id"
         pairs = [word for pair in options.items() for word in pair]
         own = ["--allow-remote"]  # it is the service's own address
         return [sys.executable, "-m", "loadtest", plan.kind, url, *pairs, *own]

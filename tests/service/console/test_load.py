@@ -90,6 +90,7 @@ def test_a_run_is_watched_and_its_report_opened(loading: Served, person: httpx.C
     assert 'value="7"' in second.text  # nothing is to be typed again
     page = outcome(person)
     assert re.search(r"<p>done", page), page
+    assert re.search(r"cold users: 0 of \d+ answers", page), page  # it asks for the store's
     found = re.search(r'href="(/console/load/[\w-]+)">report', page)
     assert found is not None
     report = person.get(found[1])
