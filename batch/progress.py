@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 import typer
 
-from batch.output.folder import Folder, naming
+from batch.output.folder import Folder
+from batch.output.stdout import stdout
 
 EVERY_S = 1.0
 METRICS: dict[str, tuple[str, str]] = {
@@ -75,8 +76,8 @@ class Progress:
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
         """Print an event, where they are asked for."""
         if self._as_json:
-            with naming("stdout"):
-                print(orjson.dumps({"event": name, **fields}).decode(), flush=True)
+            with stdout():
+                print(orjson.dumps({"event": name, **fields}).decode())
 
     def say(self, line: str) -> None:
         """Print a line for a person."""

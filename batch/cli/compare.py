@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,8 @@ from batch.cli.app import refusals
 from batch.compare.comparison import compare as compared
 from batch.compare.outputs import named
 from batch.compare.picture import picture
-from batch.output.folder import Folder, naming
+from batch.output.folder import Folder
+from batch.output.stdout import stdout
 from feature_store.terminal import printable
 
 WIDE = 200  # columns, where the output is no terminal
@@ -50,12 +50,11 @@ def compare(
         facts = found.facts()
         if image is not None:
             Folder(image.parent).put(image.name, picture(found).encode())
-        with naming("stdout"):
+        with stdout():
             if as_json:
                 typer.echo(orjson.dumps(facts).decode())
             else:
                 _print(facts)
-            sys.stdout.flush()
 
 
 def _print(facts: dict[str, Any]) -> None:

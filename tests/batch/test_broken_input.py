@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 from dataclasses import replace
@@ -135,8 +136,12 @@ def test_a_stdout_that_takes_no_more_is_said(world: World, tmp_path: Path, comma
     words = [*line(world, source, out), "--json"]
     if command == "compare":
         words = [*words[:3], "compare", str(out), str(out), "--input", str(source), "--json"]
+    # Buffered, as it is without this variable: what is left is tried again when Python ends.
+    buffered = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(
+            words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=buffered
+        )
     assert done.returncode == 1
     assert done.stderr == "error: stdout: No space left on device\n"
 
