@@ -140,18 +140,9 @@ SCORES = {*CORE, "service.private_directory"} - {"service.encoding"}
 BATCH: dict[str, Iterable[str]] = {**SERVICE, "batch": set()}
 _above = set(SCORES)
 for _room in (
-    *("errors", "remote", "job", "units", "processor", "wording", "output.folder"),
-    *(
-        "output.stdout",
-        "progress",
-        "output.sealed",
-        "table_place",
-        "sizes",
-        "inputs",
-        "options",
-        "grouping",
-        "survey",
-    ),
+    *("errors", "remote", "job", "units", "processor", "wording"),
+    *("output.folder", "output.stdout", "progress", "output.sealed"),
+    *("table_place", "sizes", "inputs", "options", "grouping", "survey"),
     *("scoring", "output", "node", "agreement", "work_folder", "worker", "engines", "run"),
     *("dry_run", "compare", "functions"),
     *("cli", "__main__"),
