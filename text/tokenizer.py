@@ -1,7 +1,8 @@
 """Trains byte-level BPE, and runs tokenizers of that and other kinds (no torch, no network).
 
 Our own have RoBERTa's layout, as the published bilingual checkpoints do: ``<s>`` 0, ``<pad>`` 1,
-``</s>`` 2, ``<unk>`` 3, ``<mask>`` 4; a text becomes ``<s> … </s>``. Of any other (WordPiece:
+``</s>`` 2, ``<unk>`` 3, ``<mask>`` 4; a text becomes ``<s> … </s>``, and its first word has a space
+before it, as it has within a text. Of any other (WordPiece:
 ``[CLS] … [SEP]``) the ids are those of its file.
 """
 
@@ -19,7 +20,16 @@ from numpy.typing import NDArray
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the library can fetch models; it never does here
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Encoding,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 START, PAD, END, UNKNOWN, MASK = range(len(SPECIAL))
@@ -92,15 +102,23 @@ class TextTokenizer:
         self.pad = vocabulary.get(self.special.get("pad", ""), self.start)
         described = json.loads(tokenizer.to_str())
         self._splits = described["pre_tokenizer"] or {"type": None}
+        self._is_normalised = described["normalizer"] is not None
         # Byte-level tokens are made of all of a text's characters; WordPiece loses spaces, and a
         # word of any length may become one [UNK].
-        self._is_lossless = "ByteLevel" in str(self._splits) and described["normalizer"] is None
+        self._is_lossless = "ByteLevel" in str(self._splits) and described["normalizer"] in (
+            None,
+            {"type": "Lowercase"},  # no character becomes none
+        )
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocabulary: int) -> TextTokenizer:
+    def train(
+        cls, texts: Iterable[str], vocabulary: int, lowercase: bool = False
+    ) -> TextTokenizer:
         """Train on texts. Raises TokenizerError where they are too few for the vocabulary."""
         tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[UNKNOWN]))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        if lowercase:
+            tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
@@ -120,7 +138,7 @@ class TextTokenizer:
                 f"take a larger corpus or give --set sizes.vocabulary={found}"
             )
         tokenizer.post_processor = processors.RobertaProcessing(
-            (SPECIAL[END], END), (SPECIAL[START], START), add_prefix_space=False
+            (SPECIAL[END], END), (SPECIAL[START], START), add_prefix_space=True
         )
         return cls(tokenizer)
 
@@ -141,7 +159,7 @@ class TextTokenizer:
         """Write ``tokenizer.json``, last and whole, and what other loaders want beside it."""
         tokens = {f"{role}_token": token for role, token in self.special.items()}
         kind = {"tokenizer_class": "PreTrainedTokenizerFast"}
-        if self._splits["type"] == "ByteLevel":
+        if self._splits["type"] == "ByteLevel" and not self._is_normalised:
             tokens |= {"bos_token": self.special["cls"], "eos_token": self.special["sep"]}
             space = self._splits["add_prefix_space"]
             kind = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": space}
@@ -177,6 +195,9 @@ class TextTokenizer:
         (encoding,) = self._first([text], room := longest - 2)
         special = [(-1, -1)]
         places = np.array([*special, *encoding.offsets[:room], *special], np.int64)
+        # The library takes a space before the first word for the one that it put there itself.
+        if len(places) > 2 and places[1, 0] == 0 < places[1, 1] - 1 and text[0].isspace():
+            places[1, 0] += 1
         return np.array([self.start, *encoding.ids[:room], self.end], np.int32), places
 
     def _first(self, texts: Sequence[str], room: int) -> list[Encoding]:

@@ -20,9 +20,9 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> TextTokenizer:
-    return TextTokenizer.train(TEXTS, 300)
+@pytest.fixture(scope="module", params=[False, True], ids=["case", "lowercase"])
+def tokenizer(request: pytest.FixtureRequest) -> TextTokenizer:
+    return TextTokenizer.train(TEXTS, 300, request.param)
 
 
 def wordpiece() -> Tokenizer:
@@ -58,6 +58,7 @@ def test_a_cut_text_has_the_first_tokens_of_the_whole(
 @example(text="Hund" * 2000, longest=200)
 @example(text="🙂" * 2000, longest=200)  # of four tokens a character
 @example(text=" " * 5000 + "Hund", longest=150)
+@example(text="İ" * 2000, longest=150)  # two characters in lower case
 def test_a_text_that_is_tokenised_in_growing_pieces_has_the_first_tokens_of_the_whole(
     tokenizer: TextTokenizer, text: str, longest: int
 ) -> None:
@@ -106,6 +107,35 @@ def test_pieces_of_a_word_have_its_number(tokenizer: TextTokenizer) -> None:
     assert words[0] == words[-1] == -1
     assert len(set(words[1:-1])) == 3  # Hundehütte · , · nicht
     assert np.count_nonzero(tokens.words == 0) > 1
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_the_first_word_has_the_tokens_that_it_has_within_a_text(lowercase: bool) -> None:
+    tokenizer = TextTokenizer.train(TEXTS, 300, lowercase)
+    hund, der_hund = (tokenizer._tokenizer.encode(text).tokens for text in ("Hund", "Der Hund"))
+    assert hund[1:] == der_hund[2:]
+    assert tokenizer.encode(["", " "], 50).lengths.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("text", ["Hund läuft", " Hund läuft", "\nHund läuft", "  Hund läuft"])
+def test_the_space_before_a_word_is_not_among_its_tokens_characters(text: str) -> None:
+    tokenizer = TextTokenizer.train(TEXTS, 300, True)
+    ids, places = tokenizer.encode_placed(text, 50)
+    assert ids.tolist() == tokenizer.encode([text], 50).ids.tolist()
+    covered = {at for start, end in places.tolist() for at in range(start, end)}
+    assert covered >= {at for at, each in enumerate(text) if not each.isspace()}
+    for start, end in places.tolist():
+        assert not text[start:end].strip() or not text[start].isspace()
+
+
+def test_a_lower_case_tokenizer_reads_no_case_and_is_saved_as_such(tmp_path: Path) -> None:
+    tokenizer = TextTokenizer.train(TEXTS, 300, True)
+    upper, lower = (tokenizer.encode([text], 50).ids.tolist() for text in ("HUND Ä", "hund ä"))
+    assert upper == lower
+    tokenizer.save(tmp_path)
+    assert TextTokenizer.load(tmp_path).encode(["HUND Ä"], 50).ids.tolist() == lower
+    described = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert described["tokenizer_class"] == "PreTrainedTokenizerFast"  # RoBERTa's reads case
 
 
 def test_too_few_texts_for_the_vocabulary_are_named() -> None:

@@ -22,12 +22,13 @@ from text.corpus.entry import Entry, Row
 from text.corpus.split import SPLITS, hash_of, split_of
 
 BATCH = 8192
-LEAST_WORDS = 3  # of a text; titles, keywords and queries may be shorter
+LEAST_WORDS = 3  # of a text; titles, keywords, queries and words may be shorter
 LEAST_COMPARED = 4  # words: shorter texts are compared for equality alone
-_SHORT = ("title", "keyword", "query")
+_SHORT = ("title", "keyword", "query", "word")
 _LINES = ("page", "document")  # keep their line ends
-_TRANSLATED = ("text", "title", "body")
+_TRANSLATED = ("text", "title", "body", "word")
 _RANKS = {"keyword": 1, "query": 1, "page": 2, "document": 2}  # texts of their own come first
+_SPACES = {"page": 1, "word": 2}  # pages and words are compared with their like alone
 _NAMES = ("source", "id", "group", "split", "part", "lang", "text")
 _SCHEMA = pa.schema(
     [
@@ -89,8 +90,8 @@ class Collection:
                 self.refused[entry.source, "untranslated"] += 1
                 continue
             first.setdefault(part, joined)
-            number, page = self._entries, part == "page"
-            if page and split != "train":
+            number, space = self._entries, _SPACES.get(part, 0)
+            if part == "page" and split != "train":
                 lines = (line for line in text.split("\n") if len(words(line)) >= LEAST_WORDS)
                 self._lines.update(line_key(lang, line) for line in lines)
             where = (entry.source, entry.id, entry.group, split, part, lang)
@@ -98,8 +99,8 @@ class Collection:
             self._words.append(found)
             self._numbers.append(
                 (
-                    hash_of(f"{lang}\0{page:d}\0{joined}"),
-                    hash_of(f"{lang}\0{page:d}"),
+                    hash_of(f"{lang}\0{space}\0{joined}"),
+                    hash_of(f"{lang}\0{space}"),
                     SPLITS.index(split),
                     _RANKS.get(part, 0),
                     part not in _SHORT and len(found) >= LEAST_COMPARED,
@@ -163,4 +164,4 @@ class Collection:
 
 def line_key(lang: str, line: str) -> int:
     """Return the key that a line within a page has as a text of its own."""
-    return hash_of(f"{lang}\0{0:d}\0{' '.join(words(line))}")
+    return hash_of(f"{lang}\0{0}\0{' '.join(words(line))}")

@@ -1,4 +1,4 @@
-"""Reads the Ding dictionary (German-English): phrases and example sentences, no single words.
+"""Reads the Ding dictionary (German-English): words, phrases and example sentences.
 
 ``German; synonym | phrase :: English; synonym | phrase``: parts between bars are translations of
 each other, one by one.
@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from text.corpus.archives import Archives
-from text.corpus.entry import Entry, Row
+from text.corpus.entry import Entry, Part, rows_of
 
 SOURCE = "trans-de-en"
-LEAST_WORDS = 3  # of the longer side
+LEAST_WORDS = 3  # of the longer side of a phrase; shorter ones are words
 _SEMICOLON = re.compile(r";(?![^()]*\))")  # not within parentheses
 _REMARK = re.compile(r"\{[^}]*\}|\[[^\]]*\]|/[^/]*/|<[^>]*>")
 
@@ -26,10 +26,9 @@ def read(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
         for number, line in enumerate(content.decode("utf-8", "replace").splitlines()):
             if not line.startswith("#"):
                 for place, (german, english) in enumerate(translations(line)):
-                    if max(german.count(" "), english.count(" ")) < LEAST_WORDS - 1:
-                        continue
-                    texts = {"de": german, "en": english}
-                    rows = [Row("text", lang, texts[lang]) for lang in languages if lang in texts]
+                    spaces = max(german.count(" "), english.count(" "))
+                    part: Part = "text" if spaces >= LEAST_WORDS - 1 else "word"
+                    rows = rows_of(part, {"de": german, "en": english}, languages)
                     yield Entry(SOURCE, f"{number}.{place}", f"{SOURCE}:{number}", rows)
 
 

@@ -9,10 +9,11 @@ from typing import Any, Literal, NamedTuple
 
 Split = Literal["train", "valid", "test"]
 LANGUAGE = re.compile(r"[a-z]{2,3}([-_][A-Za-z]{2,4})?")  # en, pt-br
-Part = Literal["text", "title", "body", "page", "keyword", "a", "b", "query", "document"]
+Part = Literal["text", "title", "body", "page", "keyword", "word", "a", "b", "query", "document"]
 
 # Parts that are texts of their own. A page repeats the texts of its paragraphs, a keyword is a
-# query, and a query or document belongs to a retrieval task alone.
+# query, a word is an entry of a dictionary, and a query or document belongs to a retrieval task
+# alone.
 TEXTS: tuple[Part, ...] = ("text", "title", "body", "a", "b")
 
 

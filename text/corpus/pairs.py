@@ -1,4 +1,6 @@
-"""Writes texts and pairs of an entry: translations, title → text, keyword → page, graded pairs."""
+"""Writes texts and pairs of an entry: translations, words, title → text, keyword → page, graded
+pairs.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +64,9 @@ class PairWriter:
         for part in TRANSLATED:
             for a, b in combinations(parts.get(part, []), 2):
                 self._translation(entry, a, b)
+        for a, b in combinations(parts.get("word", []), 2):
+            if self._usable(entry, a, b):
+                self._pair(entry, "word", a, b)
         documents = parts.get("body", []) + [
             self.cleared(entry, each) for each in parts.get("page", [])
         ]

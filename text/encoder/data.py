@@ -97,7 +97,7 @@ class PairKind(NamedTuple):
     """Pairs of one source, kind and languages: rows of the table, and the kind."""
 
     rows: NDArray[np.int64]
-    kind: str  # translation (into another language), title or another; paraphrases: empty
+    kind: str  # translation (into another language), word, title or another; paraphrases: empty
 
 
 def pair_kinds(pairs: pa.Table) -> list[PairKind]:
@@ -145,7 +145,7 @@ def query_kinds(corpus: Corpus, recipe: MultiTask, seed: int) -> list[pa.Table]:
     ``recipe.queries`` of each, of kinds that have enough groups.
     """
     pairs = corpus.pairs(split="train")
-    pairs = pairs.filter(pc.not_equal(pairs["kind"], "translation"))
+    pairs = pairs.filter(pc.invert(pc.is_in(pairs["kind"], pa.array(["translation", "word"]))))
     kinds: list[pa.Table] = []
     for own in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
         chosen = generator_of(seed, "queries", len(kinds)).permutation(own)[: recipe.queries]

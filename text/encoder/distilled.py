@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -93,8 +94,11 @@ class DistilledRows:
 def distilled_rows(
     corpus: Corpus, tokenizer: TextTokenizer, teacher: Teacher, recipe: Distilled
 ) -> DistilledRows:
-    """Return training pairs of every kind: the same in every run, so that a cache serves all."""
+    """Return training pairs of every kind but words: the same in every run, so that a cache serves
+    all.
+    """
     pairs = corpus.pairs(split="train")
+    pairs = pairs.filter(pc.not_equal(pairs["kind"], "word"))
     chosen = generator_of(0, DistilledStage.name, 0).permutation(len(pairs))[: recipe.pairs]
     texts, tokens, first, second = tokenised(pairs.take(np.sort(chosen)), tokenizer, recipe.longest)
     vectors = teacher.vectors(texts)

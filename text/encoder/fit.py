@@ -78,9 +78,10 @@ def fit(
         training |= {"stages": run.done, "history": run.history}
 
         prepare = Preparation(corpus, recipe, tokenizer, network, head, on_progress)
-        is_new = run.is_new and began is None
+        if run.is_new and began is None:
+            prepare.start()
         if recipe.masked.steps and "masked" not in run.done:
-            run.train(prepare.masked(is_new))
+            run.train(prepare.masked())
         if recipe.pairs.steps and "pairs" not in run.done:
             run.train(prepare.pairs())
         if teacher is not None and "distilled" not in run.done:
@@ -179,15 +180,17 @@ def _tokenizer(
         return TextTokenizer.load(kept)
     on_progress("train the tokenizer", 0, 1)
     texts = data.sampled_texts(corpus, recipe.seed)
-    tokenizer = trained_tokenizer(corpus, texts, recipe.sizes)
+    tokenizer = trained_tokenizer(corpus, texts, recipe.sizes, recipe.lowercase)
     with writing(kept):
         tokenizer.save(kept)
     return tokenizer
 
 
-def trained_tokenizer(corpus: Corpus, texts: Iterable[str], sizes: EncoderSizes) -> TextTokenizer:
+def trained_tokenizer(
+    corpus: Corpus, texts: Iterable[str], sizes: EncoderSizes, lowercase: bool = False
+) -> TextTokenizer:
     """Train the tokenizer of an encoder on texts of a corpus. Raises RunError."""
     try:
-        return TextTokenizer.train(texts, sizes.vocabulary)
+        return TextTokenizer.train(texts, sizes.vocabulary, lowercase)
     except TokenizerError as error:
         raise RunError(f"{corpus.folder}: {error}") from error

@@ -49,6 +49,12 @@ class JinaBert(nn.Module):
         """Return (B, D), the mean of each text's token vectors, special tokens included."""
         return mean_pooled(self(ids, lengths), lengths)
 
+    @property
+    def last_norm(self) -> nn.LayerNorm:
+        """Return the norm that gives the tokens' vectors."""
+        last = self.encoder.layer[-1]  # type: ignore[index]
+        return last.layer_norm_2 if last.is_code else last.mlp.layernorm  # type: ignore[no-any-return]
+
     def casting(self) -> torch.autocast:
         """Return the context in which products with weights have ``precision``."""
         return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16")

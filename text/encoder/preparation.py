@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from text.corpus.corpus import Corpus
 from text.encoder import checkpoint, data
 from text.encoder.distilled import DistilledStage, Teacher, distilled_rows
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
+from text.encoder.rarity import inverse_document_frequencies, weigh
 from text.encoder.recipe import Recipe
 from text.encoder.stages import MaskedStage, MultiTaskStage, PairsStage
-from text.tokenizer import TextTokenizer
+from text.tokenizer import TextTokenizer, Tokens
 from training.progress import OnProgress
 
 MINED = "pairs"  # checkpoint after stage II, in the folder of a run
@@ -30,15 +35,26 @@ class Preparation:
     head: MaskedLanguageHead
     on_progress: OnProgress
 
-    def masked(self, is_new: bool) -> MaskedStage:
-        """Make stage I; ``is_new``: the head's bias starts from the tokens' frequencies."""
+    @cached_property
+    def _texts(self) -> tuple[Tokens, list[NDArray[np.int64]]]:
+        """Tokenise the training texts once; the rows of each language."""
         self.on_progress("tokenise texts", 0, 1)
+        return data.masked_rows(self.corpus, self.tokenizer, self.recipe.masked.longest)
+
+    def start(self) -> None:
+        """Let the weights start from the training texts: the head's bias from the tokens'
+        frequencies, word vectors from their rarity.
+        """
+        vocabulary, rarity = self.recipe.sizes.vocabulary, self.recipe.rarity
+        tokens, groups = self._texts
+        self.head.start_from(data.frequencies(tokens, groups, vocabulary))
+        if rarity:
+            weigh(self.network, inverse_document_frequencies(tokens, vocabulary), rarity)
+
+    def masked(self) -> MaskedStage:
+        """Make stage I."""
         recipe, seed = self.recipe.masked, self.recipe.seed
-        tokens, groups = data.masked_rows(self.corpus, self.tokenizer, recipe.longest)
-        if is_new:
-            vocabulary = self.recipe.sizes.vocabulary
-            self.head.start_from(data.frequencies(tokens, groups, vocabulary))
-        return MaskedStage(self.network, self.head, tokens, groups, recipe, seed)
+        return MaskedStage(self.network, self.head, *self._texts, recipe, seed)
 
     def pairs(self) -> PairsStage:
         """Make stage II."""

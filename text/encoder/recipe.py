@@ -43,7 +43,7 @@ class Masked(BaseModel):
     steps: int = Field(default=250, ge=0, le=MOST_STEPS, description="optimiser steps")
     batch_size: int = Field(default=64, ge=1, le=2**20, description="texts per step")
     longest: int = Field(default=128, ge=8, le=8192, description="tokens of a text")
-    learning_rate: float = Field(default=2e-3, gt=0, le=10, description="peak; then linear to 0")
+    learning_rate: float = Field(default=3e-4, gt=0, le=10, description="peak; then linear to 0")
     share: float = Field(default=0.3, gt=0, lt=1, description="words masked, whole")
 
 
@@ -57,11 +57,17 @@ class Pairs(BaseModel):
     longest: int = Field(default=64, ge=8, le=8192, description="tokens of a text")
     learning_rate: float = Field(default=1.5e-3, gt=0, le=10, description="peak; then linear to 0")
     temperature: float = Field(default=0.05, gt=0, le=10, description="τ")
+    words: float = Field(
+        default=0.2, ge=0, le=1, description="share of batches that are words of a dictionary"
+    )
+    words_batch: int = Field(
+        default=1024, ge=2, le=2**20, description="pairs of words per step of such a batch"
+    )
     parallel: float = Field(
-        default=0.3, ge=0, le=1, description="share of batches whose pairs are translations"
+        default=0.3, ge=0, le=1, description="share of the others whose pairs are translations"
     )
     titles: float = Field(
-        default=0.85, ge=0, le=1, description="share of the others whose pairs are title and text"
+        default=0.85, ge=0, le=1, description="share of the rest whose pairs are title and text"
     )
 
 
@@ -115,6 +121,13 @@ class Recipe(BaseModel):
     pairs: Pairs = Pairs()
     distilled: Distilled = Distilled()
     multi_task: MultiTask = MultiTask()
+    lowercase: bool = Field(default=True, description="the tokenizer reads texts in lower case")
+    rarity: float = Field(
+        default=2.0,
+        ge=0,
+        le=10,
+        description="power of inverse document frequencies that weigh tokens at first; 0: none",
+    )
     precision: Precision = Field(
         default="bfloat16",
         description="of products with weights; float32 where the processor has no bfloat16",

@@ -41,8 +41,9 @@ def _pairs(corpus: Corpus, recipe: Recipe) -> Iterator[str]:
         yield f"no kind of pairs has {data.LEAST} groups; --set pairs.steps=0 trains without"
     elif not shares([len(kind.rows) for kind in kinds], [kind.kind for kind in kinds], pairs).any():
         yield (
-            f"pairs.parallel={pairs.parallel:g} and pairs.titles={pairs.titles:g} draw none of its "
-            "pairs; --set pairs.parallel=0.5 --set pairs.titles=0.5 draws all"
+            f"pairs.words={pairs.words:g}, pairs.parallel={pairs.parallel:g} and "
+            f"pairs.titles={pairs.titles:g} draw none of its pairs; --set pairs.words=0.2 "
+            "--set pairs.parallel=0.5 --set pairs.titles=0.5 draws all"
         )
 
 

@@ -48,7 +48,7 @@ class PairRows:
     first: NDArray[np.int64]  # (N,)
     second: NDArray[np.int64]  # (N,)
     family: NDArray[np.int64]  # (N,)
-    kind: str = ""  # translation (into another language), title or another
+    kind: str = ""  # translation (into another language), word, title or another
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,13 @@ class PairsStage:
     def loss(self, step: int) -> Tensor:
         generator = generator_of(self._seed, self.name, step)
         kind = self._kinds[generator.choice(len(self._kinds), p=self._shares)]
-        drawn = generator.permutation(len(kind.first))[: DRAWN * self._recipe.batch_size]
-        rows = distinct(drawn, (kind.first, kind.second, kind.family), self._recipe.batch_size)
+        is_word, recipe = kind.kind == "word", self._recipe
+        size = recipe.words_batch if is_word else recipe.batch_size
+        drawn = generator.permutation(len(kind.first))[: DRAWN * size]
+        rows = distinct(drawn, (kind.first, kind.second, kind.family), size)
         both = np.concatenate((kind.first[rows], kind.second[rows]))
         first, second = embed_batch(self._network, kind.tokens, both).chunk(2)
-        return objectives.pairs(first, second, self._recipe.temperature)
+        return objectives.pairs(first, second, recipe.temperature)
 
 
 class MultiTaskStage:
@@ -212,21 +214,26 @@ def stratified(
 def shares(numbers: Sequence[int], kinds: Sequence[str], recipe: Pairs) -> NDArray[np.float64]:
     """Return the probability of each kind of so many pairs, by the root of its size.
 
-    Within translations, titles and the others, so that large kinds do not crowd out small ones
+    Within words, translations, titles and the others, so that large kinds do not crowd out small ones
     (Conneau and Lample 2019).
 
     What is absent leaves its share to the rest; all are 0 where the recipe draws none of the kinds.
     """
     sizes = np.sqrt(np.asarray(numbers, np.float64))
-    is_parallel = np.asarray([kind == "translation" for kind in kinds], bool)
-    is_title = np.asarray([kind == "title" for kind in kinds], bool)
-    of_rest = _shared(
-        sizes, ((is_title, recipe.titles), (~is_title & ~is_parallel, 1 - recipe.titles))
-    )
-    return _shared(
-        of_rest + sizes * is_parallel,
-        ((is_parallel, recipe.parallel), (~is_parallel, 1 - recipe.parallel)),
-    )
+    found, rest = sizes, np.ones(len(kinds), bool)
+    parts = []
+    for name, share in (
+        ("word", recipe.words),
+        ("translation", recipe.parallel),
+        ("title", recipe.titles),
+    ):
+        own = rest & np.asarray([kind == name for kind in kinds], bool)
+        rest &= ~own
+        parts.append((own, rest.copy(), share))
+    for own, others, share in reversed(parts):  # each share is of what the ones before leave
+        of_both = _shared(found, ((own, share), (others, 1 - share)))
+        found = np.where(own | others, of_both, found)
+    return found
 
 
 def _shared(

@@ -63,12 +63,14 @@ def similarity(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
 def bitext(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
     """Measure accuracy@1 of finding a text's translation among as many, both directions.
 
-    Phrases of a dictionary are a task of their own: most ask for words that no other text has.
+    Words and phrases of a dictionary are tasks of their own: most phrases ask for words that no
+    other text has.
     """
     pairs = corpus.pairs(split="test", kind="translation")
     phrases = pc.equal(pairs["source"], DICTIONARY)
     yield from _translated(candidate, "bitext", pairs.filter(pc.invert(phrases)))
     yield from _translated(candidate, "phrases", pairs.filter(phrases))
+    yield from _translated(candidate, "words", corpus.pairs(split="test", kind="word"))
 
 
 def _translated(candidate: Candidate, task: str, pairs: pa.Table) -> Iterator[Result]:

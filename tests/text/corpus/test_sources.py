@@ -102,6 +102,21 @@ def test_parts_of_a_line_of_the_dictionary_are_translations_one_by_one() -> None
     assert not list(dictionary.translations("a | b :: c"))
 
 
+def test_short_translations_of_the_dictionary_are_words(tmp_path: Path) -> None:
+    lines = "# Ding\nAal {m}; Fisch :: eel; fish\ndas ist ein Aal :: this is an eel\n"
+    files = {"usr/share/trans/de-en": lines.encode()}
+    (tmp_path / "trans-de-en_1_all.deb").write_bytes(deb(files))
+    found = [
+        (entry.rows[0].part, texts(entry))
+        for entry in dictionary.read(Archives(tmp_path), ["en", "de"])
+    ]
+    assert found == [
+        ("word", {"en": "eel", "de": "Aal"}),
+        ("word", {"en": "fish", "de": "Fisch"}),
+        ("text", {"en": "this is an eel", "de": "das ist ein Aal"}),
+    ]
+
+
 def test_a_guide_with_other_elements_is_not_aligned(tmp_path: Path) -> None:
     form = '<page xmlns="http://projectmallard.org/1.0/"><title>{}</title><p>{}</p>{}</page>'
     files = {

@@ -292,7 +292,7 @@ def test_a_share_that_draws_no_pairs_is_refused_with_the_remedy(
     rows = pq.read_table(folder / "pairs.parquet")
     pq.write_table(rows.filter(pc.equal(rows["kind"], kind)), folder / "pairs.parquet")
     recipe = small("masked.steps=0", f"pairs.{setting}")
-    with pytest.raises(RunError, match=r"draw none .*; --set pairs\.parallel=0\.5 --set pairs"):
+    with pytest.raises(RunError, match=r"draw none .*; --set pairs\.words=0\.2 --set pairs"):
         fit(Corpus.open(folder), recipe, tmp_path / "out")
 
 

@@ -81,35 +81,53 @@ def test_stage_two_is_infonce_both_ways_with_a_family_once(
         assert len(set(FAMILY[first])) == 8
 
 
-KINDS = [("translation", 4), ("translation", 16), ("title", 9), ("keyword", 25), ("pair", 25)]
+KINDS = [
+    ("translation", 4),
+    ("translation", 16),
+    ("title", 9),
+    ("keyword", 25),
+    ("pair", 25),
+    ("word", 900),
+]
 
 
 def test_kinds_of_pairs_are_drawn_by_the_recipes_shares_and_the_root_of_their_sizes() -> None:
     kinds, numbers = zip(*KINDS, strict=True)
-    shares = stages.shares(numbers, kinds, Pairs(parallel=0.3, titles=0.6))
-    assert shares == pytest.approx([0.1, 0.2, 0.42, 0.14, 0.14])
+    shares = stages.shares(numbers, kinds, Pairs(words=0.5, parallel=0.3, titles=0.6))
+    assert shares == pytest.approx([0.05, 0.1, 0.21, 0.07, 0.07, 0.5])
 
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["translation", "title", ""]), st.integers(1, 60)), min_size=1
+        st.tuples(st.sampled_from(["word", "translation", "title", ""]), st.integers(1, 60)),
+        min_size=1,
     ),
+    st.sampled_from([0, 0.2, 1]),
     st.sampled_from([0, 0.3, 1]),
     st.sampled_from([0, 0.6, 1]),
 )
 def test_what_is_absent_leaves_its_share_to_the_rest(
-    drawn: list[tuple[str, int]], parallel: float, titles: float
+    drawn: list[tuple[str, int]], words: float, parallel: float, titles: float
 ) -> None:
     kinds, numbers = zip(*drawn, strict=True)
-    shares = stages.shares(numbers, kinds, Pairs(parallel=parallel, titles=titles))
-    given_by = {"translation": parallel, "title": titles, "": 1 - titles}
-    rest = [given_by[kind] for kind, _ in drawn if kind != "translation"]
-    is_some = (any(rest) and parallel < 1) or (parallel > 0 and ("translation" in dict(drawn)))
-    assert shares.sum() == pytest.approx(1 if is_some else 0)
-    for (kind, _), share in zip(drawn, shares, strict=True):
-        others = any(rest) if kind == "translation" else "translation" in dict(drawn)
-        most = parallel if kind == "translation" else 1 - parallel
-        assert share <= (most if others else 1) + 1e-12
+    recipe = Pairs(words=words, parallel=parallel, titles=titles)
+    whole = {
+        "word": words,
+        "translation": (1 - words) * parallel,
+        "title": (1 - words) * (1 - parallel) * titles,
+        "": (1 - words) * (1 - parallel) * (1 - titles),
+    }
+    drawable = {kind for kind, _ in drawn if whole[kind]}
+    shares = stages.shares(numbers, kinds, recipe)
+    assert shares.sum() == pytest.approx(1 if drawable else 0)
+    for kind, given_share in whole.items():
+        share = sum(s for k, s in zip(kinds, shares, strict=True) if k == kind)
+        if kind not in drawable:
+            assert share == 0
+        elif drawable == {name for name, each in whole.items() if each}:
+            assert share == pytest.approx(given_share)
+        else:
+            assert share >= given_share - 1e-12
 
 
 def multi_task(network: JinaBert, **numbers: Any) -> stages.MultiTaskStage:

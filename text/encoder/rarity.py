@@ -1,0 +1,48 @@
+"""Starts a network as a bag of words in which rare tokens count most.
+
+After the last norm every token's vector has the same length, so that in the mean of a text's tokens
+a frequent one counts as much as a name. Here a few numbers of all tokens' vectors are equal at
+first, and the gain of the last norm all but drops them. What share of a token's vector the others
+have, is its weight: (idf / largest idf) ** power. The norms before keep it, and the layers change
+little at first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from text.encoder.jinabert import JinaBert
+from text.tokenizer import Tokens
+
+EQUAL = 24  # one in so many numbers of a vector is equal in all tokens
+GAIN = 0.02  # of the last norm for these
+LEAST, MOST = 0.05, 0.95  # weights
+
+
+def weigh(network: JinaBert, idf: NDArray[np.float64], power: float) -> None:
+    """Give word vectors lengths by the tokens' inverse document frequencies (V,), and all tokens
+    equal numbers of the length that a word vector has before.
+    """
+    words = network.embeddings.word_embeddings.weight
+    types = network.embeddings.token_type_embeddings.weight
+    weights = np.clip((idf / max(idf.max(), 1e-9)) ** power, LEAST, MOST)
+    lengths = torch.from_numpy(weights / np.sqrt(1 - weights**2)).to(words.dtype)
+    equal = max(1, network.sizes.hidden // EQUAL)
+    whole = network.sizes.initial_deviation * network.sizes.hidden**0.5
+    with torch.no_grad():
+        words[:, :equal] = 0
+        words *= (whole * lengths / words.norm(dim=1))[:, None]
+        types[0] = 0
+        types[0, :equal] = whole / equal**0.5
+        network.last_norm.weight[:equal] = GAIN
+
+
+def inverse_document_frequencies(tokens: Tokens, vocabulary: int) -> NDArray[np.float64]:
+    """Return ln((1 + N) / (1 + n)) of each token (V,), for the n of N texts that have it."""
+    text = np.repeat(np.arange(len(tokens)), tokens.lengths)
+    pairs = np.unique(text * vocabulary + tokens.ids)
+    having = np.bincount(pairs % vocabulary, minlength=vocabulary)
+    found: NDArray[np.float64] = np.log((1 + len(tokens)) / (1 + having))
+    return found
