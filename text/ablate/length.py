@@ -41,7 +41,7 @@ def measured(experiment: Experiment, arm: str, seed: int) -> dict[str, float]:
     if "masked" not in run.done:
         tokens, groups = _windows(texts, tokenizer, recipe.masked.longest)
         seeded = encoder.seed + seed
-        if run.is_new:
+        if run.is_new("masked"):
             head.start_from(data.frequencies(tokens, groups, recipe.sizes.vocabulary))
         run.train(MaskedStage(network, head, tokens, groups, recipe.masked, seeded))
     modules.eval()

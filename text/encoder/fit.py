@@ -78,12 +78,10 @@ def fit(
         training |= {"stages": run.done, "history": run.history}
 
         prepare = Preparation(corpus, recipe, tokenizer, network, head, on_progress)
-        if run.is_new and began is None:
-            prepare.start()
         if recipe.masked.steps and "masked" not in run.done:
-            run.train(prepare.masked())
+            run.train(prepare.masked(began is None and run.is_new("masked")))
         if recipe.pairs.steps and "pairs" not in run.done:
-            run.train(prepare.pairs())
+            run.train(prepare.pairs(run.is_new("pairs")))
         if teacher is not None and "distilled" not in run.done:
             run.train(prepare.distilled(teacher))
         if recipe.multi_task.steps and "multi_task" not in run.done:

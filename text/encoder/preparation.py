@@ -41,23 +41,20 @@ class Preparation:
         self.on_progress("tokenise texts", 0, 1)
         return data.masked_rows(self.corpus, self.tokenizer, self.recipe.masked.longest)
 
-    def start(self) -> None:
-        """Let the weights start from the training texts: the head's bias from the tokens'
-        frequencies, word vectors from their rarity.
-        """
-        vocabulary, rarity = self.recipe.sizes.vocabulary, self.recipe.rarity
-        tokens, groups = self._texts
-        self.head.start_from(data.frequencies(tokens, groups, vocabulary))
-        if rarity:
-            weigh(self.network, inverse_document_frequencies(tokens, vocabulary), rarity)
-
-    def masked(self) -> MaskedStage:
-        """Make stage I."""
+    def masked(self, is_new: bool) -> MaskedStage:
+        """Make stage I; ``is_new``: the head's bias starts from the tokens' frequencies."""
         recipe, seed = self.recipe.masked, self.recipe.seed
+        if is_new:
+            vocabulary = self.recipe.sizes.vocabulary
+            self.head.start_from(data.frequencies(*self._texts, vocabulary))
         return MaskedStage(self.network, self.head, *self._texts, recipe, seed)
 
-    def pairs(self) -> PairsStage:
-        """Make stage II."""
+    def pairs(self, is_new: bool) -> PairsStage:
+        """Make stage II; ``is_new``: tokens get the weights of their rarity in the texts."""
+        vocabulary, rarity = self.recipe.sizes.vocabulary, self.recipe.rarity
+        if is_new and rarity:
+            idf = inverse_document_frequencies(self._texts[0], vocabulary)
+            weigh(self.network, idf, rarity)
         self.on_progress("tokenise pairs", 0, 1)
         kinds = data.pair_rows(self.corpus, self.tokenizer, self.recipe.pairs.longest)
         return PairsStage(self.network, kinds, self.recipe.pairs, self.recipe.seed)

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from text.encoder.jinabert import JinaBert
 from text.tokenizer import Tokens
 
-EQUAL = 24  # one in so many numbers of a vector is equal in all tokens
+EQUAL = 16  # one in so many numbers of a vector is equal in all tokens
 GAIN = 0.02  # of the last norm for these
 LEAST, MOST = 0.05, 0.95  # weights
 
 
 def weigh(network: JinaBert, idf: NDArray[np.float64], power: float) -> None:
     """Give word vectors lengths by the tokens' inverse document frequencies (V,), and all tokens
-    equal numbers of the length that a word vector has before.
+    equal numbers. Word vectors keep their directions, from the mean of all.
     """
     words = network.embeddings.word_embeddings.weight
     types = network.embeddings.token_type_embeddings.weight
@@ -32,6 +32,7 @@ def weigh(network: JinaBert, idf: NDArray[np.float64], power: float) -> None:
     equal = max(1, network.sizes.hidden // EQUAL)
     whole = network.sizes.initial_deviation * network.sizes.hidden**0.5
     with torch.no_grad():
+        words -= words.mean(0)
         words[:, :equal] = 0
         words *= (whole * lengths / words.norm(dim=1))[:, None]
         types[0] = 0

@@ -43,7 +43,7 @@ class Masked(BaseModel):
     steps: int = Field(default=250, ge=0, le=MOST_STEPS, description="optimiser steps")
     batch_size: int = Field(default=64, ge=1, le=2**20, description="texts per step")
     longest: int = Field(default=128, ge=8, le=8192, description="tokens of a text")
-    learning_rate: float = Field(default=3e-4, gt=0, le=10, description="peak; then linear to 0")
+    learning_rate: float = Field(default=2e-3, gt=0, le=10, description="peak; then linear to 0")
     share: float = Field(default=0.3, gt=0, lt=1, description="words masked, whole")
 
 
@@ -64,7 +64,7 @@ class Pairs(BaseModel):
         default=1024, ge=2, le=2**20, description="pairs of words per step of such a batch"
     )
     parallel: float = Field(
-        default=0.3, ge=0, le=1, description="share of the others whose pairs are translations"
+        default=0.2, ge=0, le=1, description="share of the others whose pairs are translations"
     )
     titles: float = Field(
         default=0.85, ge=0, le=1, description="share of the rest whose pairs are title and text"

@@ -50,10 +50,9 @@ class Run:
     def __post_init__(self) -> None:
         self._saved = self._resumed() if self.path.exists() else None
 
-    @property
-    def is_new(self) -> bool:
-        """Tell whether no step was made."""
-        return self._saved is None and not self.done
+    def is_new(self, stage: str) -> bool:
+        """Tell whether no step of a stage is kept."""
+        return stage not in self.done and (self._saved is None or self._saved["stage"] != stage)
 
     def train(self, stage: Stage) -> None:
         """Run a stage's steps, from where a kept state stopped; a stage done is passed over."""
