@@ -49,7 +49,7 @@ class Ablation(BaseModel):
 
     encoder: Recipe = Recipe(
         masked=Masked(steps=150),
-        pairs=Pairs(steps=250, batch_size=128),
+        pairs=Pairs(steps=250, batch_size=128, words=0),  # a dictionary favours a language
         multi_task=MultiTask(steps=160, queries=2000, retrieval_batch=32),
     )
     evaluation: Evaluation = Evaluation()

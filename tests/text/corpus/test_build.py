@@ -198,3 +198,28 @@ def test_a_line_of_a_held_out_page_is_no_training_text(tmp_path: Path) -> None:
     (_, held), (_, (training,)) = collection.entries()
     assert [each.verdict for each in held] == [Verdict.KEPT, Verdict.KEPT]
     assert training.verdict is Verdict.RECURS
+
+
+def test_words_of_the_dictionary_are_pairs_alone_and_leave_other_texts_as_they_are(
+    archives: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    folder = tmp_path / "archives"
+    shutil.copytree(archives, folder)
+    keywords = corpus.pairs("en", "en", kind="keyword")["text_a"].to_pylist()
+    entries = [f"Wort{n}; Computer :: {text}; Computer" for n, text in enumerate(keywords)]
+    entries += [f"Wort{n} :: word{n}" for n in range(100)]  # the last is another's first
+    content = "\n".join(entries).encode()
+    (folder / "trans-de-en_1_all.deb").write_bytes(deb({"usr/share/trans/de-en": content}))
+    build(tmp_path / "out", ["en", "de"], chosen((*NAMES, "trans-de-en")), [], Archives(folder))
+    found = Corpus.open(tmp_path / "out")
+
+    pairs = found.pairs(kind="word").to_pylist()
+    assert {(pair["lang_a"], pair["lang_b"], pair["source"]) for pair in pairs} == {
+        ("en", "de", "trans-de-en")
+    }
+    assert len(pairs) > 50
+    assert all(words(pair["text_a"]) != words(pair["text_b"]) for pair in pairs)
+    assert {pair["split"] for pair in pairs} == {"train", "valid", "test"}
+    assert found.texts().to_pylist() == corpus.texts().to_pylist()
+    for kind in ("title", "keyword", "translation"):
+        assert found.pairs(kind=kind).to_pylist() == corpus.pairs(kind=kind).to_pylist()
