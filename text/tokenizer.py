@@ -111,9 +111,7 @@ class TextTokenizer:
         )
 
     @classmethod
-    def train(
-        cls, texts: Iterable[str], vocabulary: int, lowercase: bool = False
-    ) -> TextTokenizer:
+    def train(cls, texts: Iterable[str], vocabulary: int, lowercase: bool = False) -> TextTokenizer:
         """Train on texts. Raises TokenizerError where they are too few for the vocabulary."""
         tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[UNKNOWN]))
         if lowercase:

@@ -53,7 +53,10 @@ class JinaBert(nn.Module):
     def last_norm(self) -> nn.LayerNorm:
         """Return the norm that gives the tokens' vectors."""
         last = self.encoder.layer[-1]  # type: ignore[index]
-        return last.layer_norm_2 if last.is_code else last.mlp.layernorm  # type: ignore[no-any-return]
+        assert isinstance(last, Layer)
+        norm = last.layer_norm_2 if last.is_code else last.mlp.layernorm
+        assert isinstance(norm, nn.LayerNorm)
+        return norm
 
     def casting(self) -> torch.autocast:
         """Return the context in which products with weights have ``precision``."""

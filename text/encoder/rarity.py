@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from text.encoder.jinabert import JinaBert
 from text.tokenizer import Tokens
 
-EQUAL = 16  # one in so many numbers of a vector is equal in all tokens
+EQUAL = 32  # two in so many numbers of a vector are equal in all tokens
 GAIN = 0.02  # of the last norm for these
 LEAST, MOST = 0.05, 0.95  # weights
 
@@ -29,14 +29,15 @@ def weigh(network: JinaBert, idf: NDArray[np.float64], power: float) -> None:
     types = network.embeddings.token_type_embeddings.weight
     weights = np.clip((idf / max(idf.max(), 1e-9)) ** power, LEAST, MOST)
     lengths = torch.from_numpy(weights / np.sqrt(1 - weights**2)).to(words.dtype)
-    equal = max(1, network.sizes.hidden // EQUAL)
+    pairs = max(1, network.sizes.hidden // EQUAL)
+    equal = 2 * pairs
     whole = network.sizes.initial_deviation * network.sizes.hidden**0.5
     with torch.no_grad():
         words -= words.mean(0)
         words[:, :equal] = 0
-        words *= (whole * lengths / words.norm(dim=1))[:, None]
+        words *= (whole * lengths / words.norm(dim=1).clamp_min(1e-9))[:, None]
         types[0] = 0
-        types[0, :equal] = whole / equal**0.5
+        types[0, :equal] = torch.tensor([1.0, -1.0]).repeat(pairs) * whole / equal**0.5  # mean 0
         network.last_norm.weight[:equal] = GAIN
 
 

@@ -214,8 +214,8 @@ def stratified(
 def shares(numbers: Sequence[int], kinds: Sequence[str], recipe: Pairs) -> NDArray[np.float64]:
     """Return the probability of each kind of so many pairs, by the root of its size.
 
-    Within words, translations, titles and the others, so that large kinds do not crowd out small ones
-    (Conneau and Lample 2019).
+    Within words, translations, titles and the others, so that large kinds do not crowd out small
+    ones (Conneau and Lample 2019).
 
     What is absent leaves its share to the rest; all are 0 where the recipe draws none of the kinds.
     """

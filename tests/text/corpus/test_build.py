@@ -206,8 +206,13 @@ def test_words_of_the_dictionary_are_pairs_alone_and_leave_other_texts_as_they_a
     folder = tmp_path / "archives"
     shutil.copytree(archives, folder)
     keywords = corpus.pairs("en", "en", kind="keyword")["text_a"].to_pylist()
-    entries = [f"Wort{n}; Computer :: {text}; Computer" for n, text in enumerate(keywords)]
-    entries += [f"Wort{n} :: word{n}" for n in range(100)]  # the last is another's first
+    names = [a + b for a in "abcdefghij" for b in "klmnopqrst"]
+    entries = [f"Wort{name}; Computer :: word{name}; Computer" for name in names]
+    entries += [
+        f"Wort{name} :: {text}"
+        for name, text in zip(names, keywords, strict=False)
+        if len(words(text)) < 3
+    ]
     content = "\n".join(entries).encode()
     (folder / "trans-de-en_1_all.deb").write_bytes(deb({"usr/share/trans/de-en": content}))
     build(tmp_path / "out", ["en", "de"], chosen((*NAMES, "trans-de-en")), [], Archives(folder))

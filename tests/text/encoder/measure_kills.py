@@ -29,7 +29,7 @@ LONGEST_DELAY_S = 0.03  # from a step's end to the kill: about one step with its
 
 def measured(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     build(folder / "corpus", ["en", "de"], {}, [TINY], Archives(folder / "archives"))
-    recipe = RECIPES.preset("tiny")
+    recipe = RECIPES.resolve("tiny", settings=["rarity=2"])
     runs, draw = Runs(folder / "corpus", recipe, torch.get_num_threads()), random.Random(seed)
     found: list[Kill] = []
     began = time.monotonic()

@@ -41,7 +41,7 @@ class KilledError(Exception):
 def small(*settings: str) -> Recipe:
     steps = [f"{stage}.steps={number}" for stage, number in STEPS.items()]
     sizes = ["sizes.hidden=16", "sizes.intermediate=16", "sizes.vocabulary=500"]
-    return RECIPES.resolve("tiny", settings=[*steps, *sizes, *settings])
+    return RECIPES.resolve("tiny", settings=[*steps, *sizes, "rarity=2", *settings])
 
 
 def killed_at(stage: str, step: int, corpus: Corpus, recipe: Recipe, out: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_finished_run_is_not_repeated(tiny: Corpus, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "mark").exists()
     assert not kept.exists()  # left by a kill at the end
     said = ["fit", str(tiny.folder), f"--out={tmp_path / 'out'}", "--preset=tiny"]
-    sizes = ("sizes.hidden=16", "sizes.intermediate=16", "sizes.vocabulary=500")
+    sizes = ("sizes.hidden=16", "sizes.intermediate=16", "sizes.vocabulary=500", "rarity=2")
     result = CliRunner().invoke(app, [*said, *(f"--set={each}" for each in (*ONE_STEP, *sizes))])
     assert result.exit_code == 0, result.output
     line = f"{tmp_path / 'out'}: complete, nothing to do: masked done"
@@ -354,7 +354,7 @@ def test_a_run_from_a_checkpoint_does_the_stages_that_are_left(
         lambda name, done, total: stages.add(name),
         start=tmp_path / "start",
     )
-    assert stages == {"tokenise pairs", "pairs"}
+    assert stages == {"tokenise texts", "tokenise pairs", "pairs"}
     expected, found = weights(tmp_path / "whole"), weights(tmp_path / "rest")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert training["stages"] == whole["stages"] == ["masked", "pairs"]

@@ -221,7 +221,7 @@ def at_most(bundle: Path, longest: int) -> TextEncoder:
 def test_beyond_8192_tokens_a_text_is_refused_cut_if_asked_or_read_if_the_build_allowed_it(
     bundle: Path,
 ) -> None:
-    text = "Z" * 8191  # and two special tokens
+    text = "Z" * 8190  # and a space before it, and two special tokens
     published = at_most(bundle, 8192)
     with pytest.raises(TextTooLong, match=r"^text 1 .+: 8,193 tokens, at most 8,192 are read"):
         published.encode(["tree", text])
