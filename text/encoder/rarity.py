@@ -2,8 +2,9 @@
 
 After the last norm every token's vector has the same length, so that in the mean of a text's tokens
 a frequent one counts as much as a name. Here a few numbers of all tokens' vectors are equal at
-first, and the gain of the last norm all but drops them. What share of a token's vector the others
-have, is its weight: (idf / largest idf) ** power. The norms before keep it, and the layers change
+first, and the gain of the last norm all but drops them. The rarer a token, the longer the rest of
+its vector: (idf / largest idf) ** power is its share of the whole. The norms before keep it, but for
+the mean, which they take from all numbers: so tokens have a small part in common. The layers change
 little at first.
 """
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from text.encoder.jinabert import JinaBert
 from text.tokenizer import Tokens
 
-EQUAL = 32  # two in so many numbers of a vector are equal in all tokens
+EQUAL = 16  # one in so many numbers of a vector is equal in all tokens
 GAIN = 0.02  # of the last norm for these
 LEAST, MOST = 0.05, 0.95  # weights
 
@@ -29,15 +30,14 @@ def weigh(network: JinaBert, idf: NDArray[np.float64], power: float) -> None:
     types = network.embeddings.token_type_embeddings.weight
     weights = np.clip((idf / max(idf.max(), 1e-9)) ** power, LEAST, MOST)
     lengths = torch.from_numpy(weights / np.sqrt(1 - weights**2)).to(words.dtype)
-    pairs = max(1, network.sizes.hidden // EQUAL)
-    equal = 2 * pairs
+    equal = max(1, network.sizes.hidden // EQUAL)
     whole = network.sizes.initial_deviation * network.sizes.hidden**0.5
     with torch.no_grad():
         words -= words.mean(0)
         words[:, :equal] = 0
         words *= (whole * lengths / words.norm(dim=1).clamp_min(1e-9))[:, None]
         types[0] = 0
-        types[0, :equal] = torch.tensor([1.0, -1.0]).repeat(pairs) * whole / equal**0.5  # mean 0
+        types[0, :equal] = whole / equal**0.5
         network.last_norm.weight[:equal] = GAIN
 
 
