@@ -3,9 +3,9 @@
 After the last norm every token's vector has the same length, so that in the mean of a text's tokens
 a frequent one counts as much as a name. Here a few numbers of all tokens' vectors are equal at
 first, and the gain of the last norm all but drops them. The rarer a token, the longer the rest of
-its vector: (idf / largest idf) ** power is its share of the whole. The norms before keep it, but for
-the mean, which they take from all numbers: so tokens have a small part in common. The layers change
-little at first.
+its vector: (idf / largest idf) ** power is its share of the whole. The norms before keep it, but
+for the mean, which they take from all numbers: so tokens have a small part in common. The layers
+change little at first.
 """
 
 from __future__ import annotations
