@@ -2,8 +2,8 @@
 
 Our own have RoBERTa's layout, as the published bilingual checkpoints do: ``<s>`` 0, ``<pad>`` 1,
 ``</s>`` 2, ``<unk>`` 3, ``<mask>`` 4; a text becomes ``<s> … </s>``, and its first word has a space
-before it, as it has within a text. Of any other (WordPiece:
-``[CLS] … [SEP]``) the ids are those of its file.
+before it, as it has within a text. Of any other (WordPiece: ``[CLS] … [SEP]``) the ids are those of
+its file.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class TextTokenizer:
         described = json.loads(tokenizer.to_str())
         self._splits = described["pre_tokenizer"] or {"type": None}
         self._is_normalised = described["normalizer"] is not None
+        self.is_lowercase = (described["normalizer"] or {}).get("type") == "Lowercase"
         # Byte-level tokens are made of all of a text's characters; WordPiece loses spaces, and a
         # word of any length may become one [UNK].
         self._is_lossless = "ByteLevel" in str(self._splits) and described["normalizer"] in (
@@ -136,7 +137,7 @@ class TextTokenizer:
                 f"take a larger corpus or give --set sizes.vocabulary={found}"
             )
         tokenizer.post_processor = processors.RobertaProcessing(
-            (SPECIAL[END], END), (SPECIAL[START], START), add_prefix_space=True
+            (SPECIAL[END], END), (SPECIAL[START], START), trim_offsets=False
         )
         return cls(tokenizer)
 
@@ -192,10 +193,10 @@ class TextTokenizer:
         """
         (encoding,) = self._first([text], room := longest - 2)
         special = [(-1, -1)]
-        places = np.array([*special, *encoding.offsets[:room], *special], np.int64)
-        # The library takes a space before the first word for the one that it put there itself.
-        if len(places) > 2 and places[1, 0] == 0 < places[1, 1] - 1 and text[0].isspace():
-            places[1, 0] += 1
+        trimmed = [
+            (end - len(text[start:end].lstrip(" ")), end) for start, end in encoding.offsets[:room]
+        ]
+        places = np.array([*special, *trimmed, *special], np.int64)
         return np.array([self.start, *encoding.ids[:room], self.end], np.int32), places
 
     def _first(self, texts: Sequence[str], room: int) -> list[Encoding]:

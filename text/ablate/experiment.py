@@ -98,8 +98,12 @@ class Experiment:
         if similarity == "none":
             steps = -(-steps // 2)  # the even ones
         settings = own.multi_task.model_copy(update={"similarity": similarity, "steps": steps})
-        sizes = checkpoint.load(self.shared).network.sizes
-        changed = {"multi_task": settings, "sizes": sizes, "seed": own.seed + seed}
+        shared = checkpoint.load(self.shared)
+        of_shared = {
+            "sizes": shared.network.sizes,
+            "lowercase": shared.tokenizer.is_lowercase,
+        }
+        changed = {"multi_task": settings, "seed": own.seed + seed} | of_shared
         recipe = own.model_copy(update=changed)
         return self._fitted(f"similarity-{similarity}-{seed}", self.corpus, recipe, self.shared)
 

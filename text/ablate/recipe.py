@@ -51,6 +51,7 @@ class Ablation(BaseModel):
         masked=Masked(steps=150),
         pairs=Pairs(steps=250, batch_size=128, words=0),  # a dictionary favours a language
         multi_task=MultiTask(steps=160, queries=2000, retrieval_batch=32),
+        rarity=0,  # among six languages every word is rarer
     )
     evaluation: Evaluation = Evaluation()
     length: Length = Length()

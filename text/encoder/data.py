@@ -111,6 +111,12 @@ def pair_kinds(pairs: pa.Table) -> list[PairKind]:
     return kinds
 
 
+def pairs_of_texts(corpus: Corpus) -> pa.Table:
+    """Return training pairs without those of words."""
+    pairs = corpus.pairs(split="train")
+    return pairs.filter(pc.not_equal(pairs["kind"], "word"))
+
+
 def pair_rows(corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> list[PairRows]:
     """Return training pairs by source, kind and languages; kinds of too few pairs are left out."""
     pairs = corpus.pairs(split="train")
@@ -144,8 +150,8 @@ def query_kinds(corpus: Corpus, recipe: MultiTask, seed: int) -> list[pa.Table]:
     """Return training queries (titles, keywords, pairs of one language) by kind: at most
     ``recipe.queries`` of each, of kinds that have enough groups.
     """
-    pairs = corpus.pairs(split="train")
-    pairs = pairs.filter(pc.invert(pc.is_in(pairs["kind"], pa.array(["translation", "word"]))))
+    pairs = pairs_of_texts(corpus)
+    pairs = pairs.filter(pc.not_equal(pairs["kind"], "translation"))
     kinds: list[pa.Table] = []
     for own in _kinds(pairs, ("source", "kind", "lang_a", "lang_b")):
         chosen = generator_of(seed, "queries", len(kinds)).permutation(own)[: recipe.queries]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -23,7 +22,7 @@ from torch import Tensor
 from text.corpus.corpus import Corpus
 from text.encoder import objectives
 from text.encoder.batches import generator_of
-from text.encoder.data import tokenised
+from text.encoder.data import pairs_of_texts, tokenised
 from text.encoder.jinabert import JinaBert
 from text.encoder.recipe import Distilled
 from text.encoder.run import RunError
@@ -97,8 +96,7 @@ def distilled_rows(
     """Return training pairs of every kind but words: the same in every run, so that a cache serves
     all.
     """
-    pairs = corpus.pairs(split="train")
-    pairs = pairs.filter(pc.not_equal(pairs["kind"], "word"))
+    pairs = pairs_of_texts(corpus)
     chosen = generator_of(0, DistilledStage.name, 0).permutation(len(pairs))[: recipe.pairs]
     texts, tokens, first, second = tokenised(pairs.take(np.sort(chosen)), tokenizer, recipe.longest)
     vectors = teacher.vectors(texts)

@@ -81,7 +81,8 @@ def fit(
         if recipe.masked.steps and "masked" not in run.done:
             run.train(prepare.masked(began is None and run.is_new("masked")))
         if recipe.pairs.steps and "pairs" not in run.done:
-            run.train(prepare.pairs(run.is_new("pairs")))
+            weighs = began is None or began.stages == ["masked"]  # not what was trained on others
+            run.train(prepare.pairs(weighs and run.is_new("pairs")))
         if teacher is not None and "distilled" not in run.done:
             run.train(prepare.distilled(teacher))
         if recipe.multi_task.steps and "multi_task" not in run.done:

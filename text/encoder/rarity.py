@@ -1,4 +1,4 @@
-"""Starts a network as a bag of words in which rare tokens count most.
+"""Makes rare tokens count most in a text's vector, before a network is trained on pairs.
 
 After the last norm every token's vector has the same length, so that in the mean of a text's tokens
 a frequent one counts as much as a name. Here a few numbers of all tokens' vectors are equal at
@@ -25,10 +25,14 @@ LEAST, MOST = 0.05, 0.95  # weights
 def weigh(network: JinaBert, idf: NDArray[np.float64], power: float) -> None:
     """Give word vectors lengths by the tokens' inverse document frequencies (V,), and all tokens
     equal numbers. Word vectors keep their directions, from the mean of all.
+
+    Frequencies that are all 0, those of no texts, change nothing.
     """
     words = network.embeddings.word_embeddings.weight
     types = network.embeddings.token_type_embeddings.weight
-    weights = np.clip((idf / max(idf.max(), 1e-9)) ** power, LEAST, MOST)
+    if not idf.any():
+        return
+    weights = np.clip((idf / idf.max()) ** power, LEAST, MOST)
     lengths = torch.from_numpy(weights / np.sqrt(1 - weights**2)).to(words.dtype)
     equal = max(1, network.sizes.hidden // EQUAL)
     whole = network.sizes.initial_deviation * network.sizes.hidden**0.5
@@ -42,7 +46,10 @@ def weigh(network: JinaBert, idf: NDArray[np.float64], power: float) -> None:
 
 
 def inverse_document_frequencies(tokens: Tokens, vocabulary: int) -> NDArray[np.float64]:
-    """Return ln((1 + N) / (1 + n)) of each token (V,), for the n of N texts that have it."""
+    """Return ln((1 + N) / (1 + n)) of each token (V,), for the n of N texts that have it.
+
+    A long text counts as the windows that it is cut into.
+    """
     text = np.repeat(np.arange(len(tokens)), tokens.lengths)
     pairs = np.unique(text * vocabulary + tokens.ids)
     having = np.bincount(pairs % vocabulary, minlength=vocabulary)

@@ -126,7 +126,7 @@ class Recipe(BaseModel):
         default=2.0,
         ge=0,
         le=10,
-        description="power of inverse document frequencies that weigh tokens at first; 0: none",
+        description="power of inverse document frequencies, weights when pairs begin; 0: none",
     )
     precision: Precision = Field(
         default="bfloat16",

@@ -48,8 +48,8 @@ def _pairs(corpus: Corpus, recipe: Recipe) -> Iterator[str]:
 
 
 def _distilled(corpus: Corpus, recipe: Recipe) -> Iterator[str]:
-    if not corpus.pairs(split="train").num_rows:
-        yield "no training pairs; --set distilled.steps=0, and no --teacher, trains without"
+    if not data.pairs_of_texts(corpus).num_rows:
+        yield "no pairs of texts; --set distilled.steps=0, and no --teacher, trains without"
 
 
 def _tasks(corpus: Corpus, recipe: Recipe) -> Iterator[str]:

@@ -34,6 +34,10 @@ class Start:
         if other:
             settings = " --set ".join(other)
             raise RunError(f"{folder}: of other sizes than the recipe; --set {settings}")
+        if (lowercase := found.tokenizer.is_lowercase) != recipe.lowercase:
+            reads = "lower case" if lowercase else "case"
+            settings = f"lowercase={str(lowercase).lower()}"
+            raise RunError(f"{folder}: its tokenizer reads {reads}; --set {settings}")
         return cls(found, checkpoint.digest(folder))
 
     @property

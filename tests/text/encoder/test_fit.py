@@ -73,6 +73,30 @@ def test_a_run_killed_five_times_in_each_stage_ends_with_the_same_weights(
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "killed"}
 
 
+def test_tokens_are_weighed_once_though_a_run_is_killed_as_pairs_begin(
+    tiny: Corpus, tmp_path: Path
+) -> None:
+    recipe = small("multi_task.steps=0")
+    fit(tiny, recipe, tmp_path / "whole")
+    for place in (("tokenise pairs", 0), ("pairs", 1), ("pairs", 2)):
+        killed_at(*place, tiny, recipe, tmp_path / "killed")
+    fit(tiny, recipe, tmp_path / "killed")
+    assert same_weights(tmp_path / "whole", tmp_path / "killed")
+    fit(tiny, small("multi_task.steps=0", "rarity=0"), tmp_path / "alike")
+    assert not same_weights(tmp_path / "whole", tmp_path / "alike")
+
+
+def test_a_start_that_has_done_more_than_masked_words_is_not_weighed(
+    tiny: Corpus, tmp_path: Path
+) -> None:
+    fit(tiny, small("pairs.steps=0"), tmp_path / "start")
+    ends = []
+    for rarity in ("rarity=0", "rarity=2"):
+        fit(tiny, small(rarity), tmp_path / rarity, start=tmp_path / "start")
+        ends.append(weights(tmp_path / rarity))
+    assert all(torch.equal(ends[1][name], tensor) for name, tensor in ends[0].items())
+
+
 def test_processes_killed_in_each_stage_leave_a_run_that_ends_with_the_same_weights(
     tiny: Corpus, tmp_path: Path
 ) -> None:
@@ -381,3 +405,5 @@ def test_a_run_from_another_checkpoint_is_refused(tiny: Corpus, tmp_path: Path) 
         fit(tiny, small(), tmp_path / "out", start=tmp_path / "start-2")
     with pytest.raises(RunError, match=r"other sizes than the recipe; --set sizes\.hidden=16"):
         fit(tiny, small("sizes.hidden=32"), tmp_path / "new", start=tmp_path / "start-1")
+    with pytest.raises(RunError, match=r"tokenizer reads lower case; --set lowercase=true"):
+        fit(tiny, small("lowercase=false"), tmp_path / "new", start=tmp_path / "start-1")
