@@ -15,7 +15,7 @@ from service.observability.audit_trail import AuditTrail
 from service.observability.logs import logger
 from service.settings import Settings, admin_tokens
 
-ANONYMOUS = "nobody"  # logged as the name of a caller without a valid token
+ANONYMOUS = "anonymous"  # logged name of a caller without a valid token
 
 
 class Access:

@@ -178,7 +178,7 @@ async def test_writes_at_the_admin_port_are_recorded_with_who_what_and_how_it_we
     audited = [line for line in logs if line["event"] == "admin"]
     assert [(line["who"], line["action"], line["outcome"]) for line in audited] == [
         ("ann", "put-item", "done"),
-        ("nobody", "patch-item", "unauthorised"),
+        ("anonymous", "patch-item", "unauthorised"),
         ("ann", "patch-item", "invalid-field"),
         ("ann", "patch-item", "unsupported-media-type"),
         ("ann", "events", "done"),

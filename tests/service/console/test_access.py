@@ -50,7 +50,7 @@ def test_a_wrong_token_is_refused_and_written_down(served: Served, anonymous: ht
     assert "This token is not known here." in answer.text
     lines = [json.loads(line) for line in noted(served.service.log).splitlines()]
     last = [line for line in lines if line["event"] == "admin"][-1]
-    assert (last["action"], last["who"], last["outcome"]) == ("login", "nobody", "unauthorised")
+    assert (last["action"], last["who"], last["outcome"]) == ("login", "anonymous", "unauthorised")
 
 
 def test_the_cookie_is_for_this_port_alone_and_no_script_reads_it(
