@@ -200,19 +200,24 @@ def test_a_line_of_a_held_out_page_is_no_training_text(tmp_path: Path) -> None:
     assert training.verdict is Verdict.RECURS
 
 
+def test_a_keyword_that_is_a_held_out_word_of_the_dictionary_stays(tmp_path: Path) -> None:
+    collection = Collection(tmp_path / "collected.parquet")
+    collection.add(Entry("x", "1", "held", [Row("word", "en", "charts")], "test"))
+    collection.add(Entry("x", "2", "other", [Row("keyword", "en", "charts")], "train"))
+    collection.add(Entry("x", "3", "third", [Row("word", "en", "charts")], "train"))
+    collection.judge()
+    (_, (held,)), (_, (keyword,)), (_, (word,)) = collection.entries()
+    assert held.verdict is keyword.verdict is Verdict.KEPT
+    assert word.verdict is Verdict.RECURS
+
+
 def test_words_of_the_dictionary_are_pairs_alone_and_leave_other_texts_as_they_are(
     archives: Path, corpus: Corpus, tmp_path: Path
 ) -> None:
     folder = tmp_path / "archives"
     shutil.copytree(archives, folder)
-    keywords = corpus.pairs("en", "en", kind="keyword")["text_a"].to_pylist()
     names = [a + b for a in "abcdefghij" for b in "klmnopqrst"]
     entries = [f"Wort{name}; Computer :: word{name}; Computer" for name in names]
-    entries += [
-        f"Wort{name} :: {text}"
-        for name, text in zip(names, keywords, strict=False)
-        if len(words(text)) < 3
-    ]
     content = "\n".join(entries).encode()
     (folder / "trans-de-en_1_all.deb").write_bytes(deb({"usr/share/trans/de-en": content}))
     build(tmp_path / "out", ["en", "de"], chosen((*NAMES, "trans-de-en")), [], Archives(folder))
