@@ -66,7 +66,7 @@ def test_every_call_is_written_down_with_who_what_and_how_it_went(guarded: Servi
     assert [(line["who"], line["action"], line["outcome"]) for line in audited] == [
         ("ann", "load", "done"),
         ("ben", "activate", "unknown-version"),
-        ("nobody", "rollback", "unauthorised"),
+        ("anonymous", "rollback", "unauthorised"),
     ]
     assert audited[0]["model_version"] == "small-1"
     assert all({"timestamp", "address", "ms"} <= line.keys() for line in audited)
