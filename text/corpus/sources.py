@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from text.corpus import dictionary, guides, help_pages, messages, packages, verses
+from text.corpus import dictionaries, guides, help_pages, messages, packages, verses
 from text.corpus.archives import Archives
 from text.corpus.debian import Wanted
 from text.corpus.entry import Entry
@@ -44,10 +44,15 @@ SOURCES = {
     messages.GUIDE: Source(
         "GPL-2+", lambda langs: Wanted(sources=[messages.GUIDE]), messages.guide
     ),
-    dictionary.SOURCE: Source(
+    dictionaries.DING: Source(
         "GPL-2+",
-        lambda langs: Wanted(["trans-de-en"] if {"de", "en"} <= set(langs) else []),
-        dictionary.read,
+        lambda langs: Wanted([dictionaries.DING] if {"de", "en"} <= set(langs) else []),
+        dictionaries.ding,
+    ),
+    dictionaries.FREEDICT: Source(
+        "GPL-2+ and others, that of each package",
+        lambda langs: Wanted(dictionaries.packages_of(langs)),
+        dictionaries.freedict,
     ),
     verses.SOURCE: Source(
         "public domain",

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from text.corpus.corpus import Corpus
-from text.corpus.dictionary import SOURCE as DICTIONARY
+from text.corpus.dictionaries import DING
 from text.evaluate import metrics
 from text.evaluate.encoders import Candidate
 from training.progress import OnProgress, no_progress
@@ -67,7 +67,7 @@ def bitext(candidate: Candidate, corpus: Corpus) -> Iterator[Result]:
     other text has.
     """
     pairs = corpus.pairs(split="test", kind="translation")
-    phrases = pc.equal(pairs["source"], DICTIONARY)
+    phrases = pc.equal(pairs["source"], DING)
     yield from _translated(candidate, "bitext", pairs.filter(pc.invert(phrases)))
     yield from _translated(candidate, "phrases", pairs.filter(phrases))
     yield from _translated(candidate, "words", corpus.pairs(split="test", kind="word"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
 import struct
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 GERMAN = dict(
@@ -73,6 +74,23 @@ def mo(messages: Mapping[str, str]) -> bytes:
             data += string + b"\0"
     head = struct.pack("<7I", 0x950412DE, 0, len(keys), 28, 28 + 8 * len(keys), 0, 0)
     return head + b"".join(tables) + data
+
+
+def dictd(entries: Sequence[tuple[str, str]]) -> dict[str, bytes]:
+    """A dictionary of dictd: ``index`` and ``dict.dz``; a name without a text has that of the name
+    before it.
+    """
+    lines, content, size = [], b"\n", 0
+    for name, text in entries:
+        size = len(text.encode()) or size
+        content += text.encode()
+        lines.append(f"{name}\t{_digits(len(content) - size)}\t{_digits(size)}\n")
+    return {"index": "".join(sorted(lines)).encode(), "dict.dz": gzip.compress(content)}
+
+
+def _digits(number: int) -> str:
+    text = base64.b64encode((number << 6).to_bytes(6, "big"))[:7].decode()  # 7 digits of 8
+    return text.lstrip("A") or "A"
 
 
 def sword(slots: list[str]) -> dict[str, bytes]:

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.text.corpus.archives import deb, mo, sword, tar
-from text.corpus import dictionary, guides, messages, packages, verses
+from tests.text.corpus.archives import deb, dictd, mo, sword, tar
+from text.corpus import dictionaries, guides, messages, packages, verses
 from text.corpus.archives import Archives
 from text.corpus.entry import Entry
+from text.corpus.errors import CorpusError
 from text.corpus.tasks import masked
+
+DOG = dictd([("dog", "dog\nperro")])["dict.dz"]
 
 
 def texts(entry: Entry) -> dict[str, str]:
@@ -94,12 +97,12 @@ def test_verses_are_numbered_within_their_chapter(tmp_path: Path) -> None:
 
 def test_parts_of_a_line_of_the_dictionary_are_translations_one_by_one() -> None:
     line = "Aal {m} (a; b) [cook.]; Fisch | blauer Aal :: eel (c); fish | blue eel; eel"
-    assert list(dictionary.translations(line)) == [
+    assert list(dictionaries.translations(line)) == [
         ("Aal (a; b)", "eel (c)"),
         ("Fisch", "fish"),
         ("blauer Aal", "blue eel"),
     ]
-    assert not list(dictionary.translations("a | b :: c"))
+    assert not list(dictionaries.translations("a | b :: c"))
 
 
 def test_short_translations_of_the_dictionary_are_words(tmp_path: Path) -> None:
@@ -108,13 +111,60 @@ def test_short_translations_of_the_dictionary_are_words(tmp_path: Path) -> None:
     (tmp_path / "trans-de-en_1_all.deb").write_bytes(deb(files))
     found = [
         (entry.rows[0].part, texts(entry))
-        for entry in dictionary.read(Archives(tmp_path), ["en", "de"])
+        for entry in dictionaries.ding(Archives(tmp_path), ["en", "de"])
     ]
     assert found == [
         ("word", {"en": "eel", "de": "Aal"}),
         ("word", {"en": "fish", "de": "Fisch"}),
         ("text", {"en": "this is an eel", "de": "das ist ein Aal"}),
     ]
+
+
+def test_a_headword_of_freedict_has_each_translation_of_each_sense(tmp_path: Path) -> None:
+    entries = [
+        ("00databaseinfo", "Made by hand\nfree"),
+        ("dog", "dog /dɔg/ <n>\nperro"),
+        ("account", "account /əkaunt/ <s> <vt>\n1. conta [eco, fin], fatura\n2. ter em conta"),
+        ("Account", ""),  # a second name of the entry before
+        ("odd", "odd\n(of numbers) impar, strange"),
+    ]
+    english = {f"usr/share/dictd/freedict-eng-spa.{end}": c for end, c in dictd(entries).items()}
+    (tmp_path / "dict-freedict-eng-spa_1_all.deb").write_bytes(deb(english))
+    other = dictd([("perro", "perro\nDog, hound; cur")])
+    spanish = {f"usr/share/dictd/freedict-spa-eng.{end}": c for end, c in other.items()}
+    (tmp_path / "dict-freedict-spa-eng_1_all.deb").write_bytes(deb(spanish))
+    found = list(dictionaries.freedict(Archives(tmp_path), ["es", "en", "de"]))
+    assert [texts(entry) for entry in found] == [
+        {"en": "dog", "es": "perro"},
+        {"en": "account", "es": "conta"},
+        {"en": "account", "es": "fatura"},
+        {"en": "account", "es": "ter em conta"},
+        {"en": "Dog", "es": "perro"},
+        {"en": "hound", "es": "perro"},
+        {"en": "cur", "es": "perro"},
+    ]
+    assert {(entry.rows[0].part, entry.split) for entry in found} == {("word", "train")}
+    assert len({entry.id for entry in found}) == len(found)
+    assert not list(dictionaries.freedict(Archives(tmp_path), ["es", "de"]))
+
+
+@pytest.mark.parametrize(
+    ("index", "packed", "why"),
+    [
+        ("dog\tA", DOG, "'A' in the index is no offset and size"),
+        ("dog\tA\tä", DOG, "'A ä' in the index is no offset and size"),
+        ("dog\tA\tA", DOG, "'dog' in the index is not in the text"),
+        ("dog\tBAAA\tB", DOG, "'dog' in the index is not in the text"),
+        ("dog\tA\tB", b"dog\nperro", "the text: Error -3"),
+        ("dog\tA\tB", DOG[:-9], "the text: Error -5"),
+    ],
+)
+def test_a_damaged_dictionary_is_named(index: str, packed: bytes, why: str, tmp_path: Path) -> None:
+    folder = "usr/share/dictd/freedict-eng-spa"
+    content = {f"{folder}.index": index.encode(), f"{folder}.dict.dz": packed}
+    (tmp_path / "dict-freedict-eng-spa_1_all.deb").write_bytes(deb(content))
+    with pytest.raises(CorpusError, match=f"dict-freedict-eng-spa: not readable: {why}"):
+        list(dictionaries.freedict(Archives(tmp_path), ["en", "es"]))
 
 
 def test_a_guide_with_other_elements_is_not_aligned(tmp_path: Path) -> None:
