@@ -28,7 +28,7 @@ _SHORT = ("title", "keyword", "query", "word")
 _LINES = ("page", "document")  # keep their line ends
 _TRANSLATED = ("text", "title", "body", "word")
 _RANKS = {"keyword": 1, "query": 1, "page": 2, "document": 2}  # texts of their own come first
-_SPACES = {"page": 1, "word": 2}  # pages and words are compared with their like alone
+_SPACES = {"page": "1"}  # pages are compared with their like alone, and words, of a source each
 _NAMES = ("source", "id", "group", "split", "part", "lang", "text")
 _SCHEMA = pa.schema(
     [
@@ -90,7 +90,8 @@ class Collection:
                 self.refused[entry.source, "untranslated"] += 1
                 continue
             first.setdefault(part, joined)
-            number, space = self._entries, _SPACES.get(part, 0)
+            number = self._entries
+            space = f"word {entry.source}" if part == "word" else _SPACES.get(part, "0")
             if part == "page" and split != "train":
                 lines = (line for line in text.split("\n") if len(words(line)) >= LEAST_WORDS)
                 self._lines.update(line_key(lang, line) for line in lines)

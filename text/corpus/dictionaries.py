@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from text.corpus.archives import Archives
@@ -21,9 +22,13 @@ LEAST_WORDS = 3  # of the longer side of a phrase of Ding; shorter ones are word
 
 # FreeDict's names of languages. Its German is Ding, its Polish has definitions among translations.
 _NAMES = {"cs": "ces", "es": "spa", "fr": "fra", "it": "ita", "nl": "nld", "pt": "por", "sv": "swe"}
+_CUT = {"eng-spa", "eng-ita", "ita-eng", "eng-swe"}  # have phrases by their first word alone
+_LEAST_JOINED = 8  # letters of words run together
+_PLAIN = str.maketrans({"ĳ": "ij", "Ĳ": "IJ", "\N{HYPHEN}": "-"})
 _SEMICOLON = re.compile(r";(?![^()]*\))")  # not within parentheses
 _REMARK = re.compile(r"\{[^}]*\}|\[[^\]]*\]|/[^/]*/|<[^>]*>")
-_NUMBER = re.compile(r"^\s*(\d+|[IVX]+)\.\s")  # of a sense
+_NUMBER = re.compile(r"^\s*\d+\.(\s+|$)")  # of a sense
+_NOTE = "  "  # a note or an example begins so
 _DIGITS = {
     digit: value
     for value, digit in enumerate(
@@ -47,36 +52,66 @@ def ding(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
 
 
 def freedict(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
-    """Yield an entry a translation, all for training: there are few, and most words are in several,
-    so that holding some out would take many more from training.
+    """Yield an entry a translation, all for training: most words are in several, so that holding
+    some out would take many more from training.
     """
-    for package, first, second in _directions(languages):
-        form = rf"usr/share/dictd/{package.removeprefix('dict-')}\.(index|dict\.dz)"
-        files = {match[1]: content for match, content in archives.files(package, form)}
-        if len(files) != 2:
-            continue
-        try:
-            found = list(dictd(files["index"].decode("utf-8", "replace"), files["dict.dz"]))
-        except ValueError as error:
-            raise CorpusError(f"{package}: not readable: {error}; download it anew") from error
-        for number, (head, sense) in enumerate(found):
-            name = f"{first}-{second}.{number}"
-            rows = rows_of("word", {first: head, second: sense}, languages)
-            yield Entry(FREEDICT, name, f"{FREEDICT}:{name}", rows, "train")
+    for lang, name in _named(languages):
+        pairs = _read(archives, f"eng-{name}") + [
+            (english, other) for other, english in _read(archives, f"{name}-eng")
+        ]
+        apart = [_by_letters(side) for side in zip(*pairs, strict=True)]
+        for number, pair in enumerate(pairs):
+            english, other = (
+                known.get(text, text) for known, text in zip(apart, pair, strict=True)
+            )
+            entry = f"en-{lang}.{number}"
+            rows = rows_of("word", {"en": english, lang: other}, languages)
+            yield Entry(FREEDICT, entry, f"{FREEDICT}:{entry}", rows, "train")
 
 
 def packages_of(languages: Iterable[str]) -> list[str]:
     """Return the packages of FreeDict for some languages: from and to English."""
-    return [package for package, _, _ in _directions(languages)]
+    return [
+        f"dict-freedict-{pair}"
+        for _, name in _named(languages)
+        for pair in (f"eng-{name}", f"{name}-eng")
+    ]
 
 
-def _directions(languages: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def _named(languages: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the languages that FreeDict has beside English, ``pt-br`` as ``pt``, and its names."""
     wanted = list(languages)
-    if "en" in wanted:
-        for lang in wanted:
-            if name := _NAMES.get(lang):
-                yield f"dict-freedict-eng-{name}", "en", lang
-                yield f"dict-freedict-{name}-eng", lang, "en"
+    found = ((lang, _NAMES.get(re.split("[-_]", lang)[0])) for lang in wanted)
+    return [(lang, name) for lang, name in found if name and "en" in wanted]
+
+
+def _read(archives: Archives, direction: str) -> list[tuple[str, str]]:
+    """Return headwords and translations; none if the package is not in the folder. CorpusError."""
+    package = f"dict-freedict-{direction}"
+    form = rf"usr/share/dictd/freedict-{direction}\.(index|dict\.dz)"
+    files = {match[1]: content for match, content in archives.files(package, form)}
+    path = archives.find(package)
+    if path is None:
+        return []
+    try:
+        if len(files) < 2:
+            raise ValueError(f"no freedict-{direction}.index and .dict.dz in it")
+        entries = list(dictd(files["index"].decode("utf-8", "replace"), files["dict.dz"]))
+    except ValueError as error:
+        raise CorpusError(f"{path}: not readable: {error}; delete it") from error
+    entries_of = Counter(head for head, _ in entries)
+    return [
+        (head, text)
+        for head, texts in entries
+        for text in texts
+        if direction not in _CUT or entries_of[head] == 1
+    ]
+
+
+def _by_letters(texts: Iterable[str]) -> dict[str, str]:
+    """Return phrases by what they are when their words are run together, as in other entries."""
+    spaced = ((text.replace(" ", ""), text) for text in texts if " " in text)
+    return {joined: text for joined, text in spaced if len(joined) >= _LEAST_JOINED}
 
 
 def translations(line: str) -> Iterator[tuple[str, str]]:
@@ -93,11 +128,11 @@ def translations(line: str) -> Iterator[tuple[str, str]]:
             yield synonyms[0][0], synonyms[1][0]
 
 
-def dictd(index: str, packed: bytes) -> Iterator[tuple[str, str]]:
-    """Yield a headword and a translation of it, from the two files of a dictd dictionary.
+def dictd(index: str, packed: bytes) -> Iterator[tuple[str, list[str]]]:
+    """Yield the headword and the translations of each entry of a dictd dictionary.
 
-    Lines with parentheses are left out: they explain a sense. ``packed`` is gzip's format
-    (dictzip). Raises ValueError for files that are not what they should be.
+    Lines with parentheses, which explain a sense, are left out, and notes. ``packed`` is gzip's
+    format (dictzip). Raises ValueError for files that are not what they should be.
     """
     try:
         content = zlib.decompress(packed, wbits=31)
@@ -107,18 +142,22 @@ def dictd(index: str, packed: bytes) -> Iterator[tuple[str, str]]:
     for line in filter(None, index.split("\n")):
         name, *place = line.split("\t")
         if not name.startswith(("00database", "00-database")):  # title, licence
-            start, size = _place(place)
+            start, size = _place(place[:2])
             if not 0 < size <= len(content) - start:
                 raise ValueError(f"{name!r} in the index is not in the text")
             places.add((start, size))
     for start, size in sorted(places):
-        head, *senses = content[start : start + size].decode("utf-8", "replace").split("\n")
-        name = _bare(head)
-        for sense in senses:
-            if name and "(" not in sense:
-                for text in re.split("[,;]", _bare(_NUMBER.sub("", sense))):
-                    if text.strip():
-                        yield name, text.strip()
+        text = content[start : start + size].decode("utf-8", "replace").translate(_PLAIN)
+        head, *senses = text.split("\n")
+        if name := _bare(head):
+            yield name, [each for sense in senses for each in _synonyms(sense)]
+
+
+def _synonyms(sense: str) -> Iterator[str]:
+    if "(" not in sense and not sense.startswith(_NOTE):
+        for text in re.split(r",(?!\d)|;", _bare(_NUMBER.sub("", sense))):
+            if text.strip() and "%" not in text:
+                yield text.strip()
 
 
 def _place(digits: Sequence[str]) -> tuple[int, int]:

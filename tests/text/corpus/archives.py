@@ -85,7 +85,7 @@ def dictd(entries: Sequence[tuple[str, str]]) -> dict[str, bytes]:
         size = len(text.encode()) or size
         content += text.encode()
         lines.append(f"{name}\t{_digits(len(content) - size)}\t{_digits(size)}\n")
-    return {"index": "".join(sorted(lines)).encode(), "dict.dz": gzip.compress(content)}
+    return {"index": "".join(sorted(lines)).encode(), "dict.dz": gzip.compress(content, mtime=0)}
 
 
 def _digits(number: int) -> str:

@@ -205,9 +205,10 @@ def test_a_keyword_that_is_a_held_out_word_of_the_dictionary_stays(tmp_path: Pat
     collection.add(Entry("x", "1", "held", [Row("word", "en", "charts")], "test"))
     collection.add(Entry("x", "2", "other", [Row("keyword", "en", "charts")], "train"))
     collection.add(Entry("x", "3", "third", [Row("word", "en", "charts")], "train"))
+    collection.add(Entry("y", "1", "fourth", [Row("word", "en", "charts")], "train"))
     collection.judge()
-    (_, (held,)), (_, (keyword,)), (_, (word,)) = collection.entries()
-    assert held.verdict is keyword.verdict is Verdict.KEPT
+    (_, (held,)), (_, (keyword,)), (_, (word,)), (_, (other,)) = collection.entries()
+    assert held.verdict is keyword.verdict is other.verdict is Verdict.KEPT
     assert word.verdict is Verdict.RECURS
 
 

@@ -120,50 +120,79 @@ def test_short_translations_of_the_dictionary_are_words(tmp_path: Path) -> None:
     ]
 
 
-def test_a_headword_of_freedict_has_each_translation_of_each_sense(tmp_path: Path) -> None:
+def freedict(folder: Path, direction: str, entries: list[tuple[str, str]]) -> None:
+    place = f"usr/share/dictd/freedict-{direction}"
+    files = {f"{place}.{ending}": content for ending, content in dictd(entries).items()}
+    (folder / f"dict-freedict-{direction}_1_all.deb").write_bytes(deb(files))
+
+
+def test_an_entry_of_freedict_has_each_translation_of_each_sense(tmp_path: Path) -> None:
     entries = [
         ("00databaseinfo", "Made by hand\nfree"),
-        ("dog", "dog /dɔg/ <n>\nperro"),
-        ("account", "account /əkaunt/ <s> <vt>\n1. conta [eco, fin], fatura\n2. ter em conta"),
+        ("dog", "dog /dɔg/ <n>\ncão"),
+        ("account", "account /əkaunt/ <s> <vt>\n1. conta [eco, fin], fatura\n2. \n3. ter em conta"),
         ("Account", ""),  # a second name of the entry before
-        ("odd", "odd\n(of numbers) impar, strange"),
+        ("odd", 'odd\n(of numbers) ímpar, strange\n  Note: "número"\n%h‐ável, 1,5 por‐cento'),
     ]
-    english = {f"usr/share/dictd/freedict-eng-spa.{end}": c for end, c in dictd(entries).items()}
-    (tmp_path / "dict-freedict-eng-spa_1_all.deb").write_bytes(deb(english))
-    other = dictd([("perro", "perro\nDog, hound; cur")])
-    spanish = {f"usr/share/dictd/freedict-spa-eng.{end}": c for end, c in other.items()}
-    (tmp_path / "dict-freedict-spa-eng_1_all.deb").write_bytes(deb(spanish))
-    found = list(dictionaries.freedict(Archives(tmp_path), ["es", "en", "de"]))
+    freedict(tmp_path, "eng-por", entries)
+    freedict(tmp_path, "por-eng", [("cão", "cão\nDog, hound; cur")])
+    found = list(dictionaries.freedict(Archives(tmp_path), ["pt-br", "en", "de"]))
     assert [texts(entry) for entry in found] == [
-        {"en": "dog", "es": "perro"},
-        {"en": "account", "es": "conta"},
-        {"en": "account", "es": "fatura"},
-        {"en": "account", "es": "ter em conta"},
-        {"en": "Dog", "es": "perro"},
-        {"en": "hound", "es": "perro"},
-        {"en": "cur", "es": "perro"},
+        {"en": "dog", "pt-br": "cão"},
+        {"en": "account", "pt-br": "conta"},
+        {"en": "account", "pt-br": "fatura"},
+        {"en": "account", "pt-br": "ter em conta"},
+        {"en": "odd", "pt-br": "1,5 por-cento"},
+        {"en": "Dog", "pt-br": "cão"},
+        {"en": "hound", "pt-br": "cão"},
+        {"en": "cur", "pt-br": "cão"},
     ]
     assert {(entry.rows[0].part, entry.split) for entry in found} == {("word", "train")}
     assert len({entry.id for entry in found}) == len(found)
-    assert not list(dictionaries.freedict(Archives(tmp_path), ["es", "de"]))
+    assert not list(dictionaries.freedict(Archives(tmp_path), ["pt", "de"]))
+
+
+def test_phrases_of_freedict_that_lost_words_or_spaces_are_left_out_or_mended(
+    tmp_path: Path,
+) -> None:
+    """In some dictionaries a phrase's headword is its first word; in others words run together."""
+    cut = [("hold", "hold\nresponsabilizar"), ("hold", "hold\ntener"), ("dog", "dog\nperro")]
+    freedict(tmp_path, "eng-spa", [*cut, ("bus stop", "bus stop\nparadadebus")])
+    freedict(tmp_path, "spa-eng", [("parada de bus", "parada de bus\nbusstop"), ("no", "no\nofno")])
+    found = [texts(e) for e in dictionaries.freedict(Archives(tmp_path), ["en", "es"])]
+    assert found == [
+        {"en": "dog", "es": "perro"},
+        {"en": "bus stop", "es": "parada de bus"},
+        {"en": "busstop", "es": "parada de bus"},  # of 7 letters: it may be a word
+        {"en": "ofno", "es": "no"},
+    ]
+    freedict(tmp_path, "eng-fra", [("hold", "hold\ntenir"), ("hold", "hold\ncale")])
+    kept = [texts(e)["fr"] for e in dictionaries.freedict(Archives(tmp_path), ["en", "fr"])]
+    assert kept == ["tenir", "cale"]
 
 
 @pytest.mark.parametrize(
     ("index", "packed", "why"),
     [
-        ("dog\tA", DOG, "'A' in the index is no offset and size"),
-        ("dog\tA\tä", DOG, "'A ä' in the index is no offset and size"),
-        ("dog\tA\tA", DOG, "'dog' in the index is not in the text"),
-        ("dog\tBAAA\tB", DOG, "'dog' in the index is not in the text"),
-        ("dog\tA\tB", b"dog\nperro", "the text: Error -3"),
-        ("dog\tA\tB", DOG[:-9], "the text: Error -5"),
+        pytest.param("dog\tA", DOG, "'A' in the index is no offset and size", id="no-size"),
+        pytest.param("dog\tA\tä", DOG, "'A ä' in the index is no offset and size", id="no-digit"),
+        pytest.param("dog\tA\tA", DOG, "'dog' in the index is not in the text", id="empty"),
+        pytest.param("dog\tBAAA\tB", DOG, "'dog' in the index is not in the text", id="beyond"),
+        pytest.param("dog\tA\tB", b"dog\nperro", "the text: Error -3", id="not-packed"),
+        pytest.param("dog\tA\tB", DOG[:-9], "the text: Error -5", id="cut"),
+        pytest.param("", None, "no freedict-eng-spa.index and .dict.dz in it", id="one-file"),
     ],
 )
-def test_a_damaged_dictionary_is_named(index: str, packed: bytes, why: str, tmp_path: Path) -> None:
+def test_a_damaged_dictionary_is_named(
+    index: str, packed: bytes | None, why: str, tmp_path: Path
+) -> None:
     folder = "usr/share/dictd/freedict-eng-spa"
-    content = {f"{folder}.index": index.encode(), f"{folder}.dict.dz": packed}
+    content = {f"{folder}.index": index.encode()}
+    if packed is not None:
+        content[f"{folder}.dict.dz"] = packed
     (tmp_path / "dict-freedict-eng-spa_1_all.deb").write_bytes(deb(content))
-    with pytest.raises(CorpusError, match=f"dict-freedict-eng-spa: not readable: {why}"):
+    message = rf"dict-freedict-eng-spa_1_all\.deb: not readable: {why}.*; delete it"
+    with pytest.raises(CorpusError, match=message):
         list(dictionaries.freedict(Archives(tmp_path), ["en", "es"]))
 
 
