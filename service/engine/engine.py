@@ -1,8 +1,8 @@
 """Runs jobs on worker threads, chunk by chunk, in round robin.
 
-The queue holds jobs, not chunks: a worker takes the next job, puts it back if chunks of it are
-left, and runs one. So a list of 5,000 delays a list of 50 by one chunk at most, and several workers
-share a long job when no other waits.
+The queue holds jobs, not chunks: a worker takes the next job, runs one chunk of it, and puts it
+back behind what came meanwhile. So a list of 5,000 delays a list of 50 by one chunk at most.
+Several workers share a long job when no other waits.
 
 The graphs release the interpreter's lock, so each thread can use a core.
 """
@@ -206,9 +206,13 @@ class Engine:
                 if not self._live(job):
                     return False
         start, end = job.waiting.popleft()
-        if job.waiting:
-            self._queue.put(job)  # behind the others
-        self._call(job, job.run, start, end)
+        if shared := bool(job.waiting):
+            self._queue.share(job)
+        try:
+            self._call(job, job.run, start, end)
+        finally:
+            if shared:
+                self._queue.end_turn(job)
         with self._counting:
             self.chunks += 1
             job.unfinished -= 1

@@ -1,12 +1,14 @@
 """Queue of jobs for the engine threads: round robin within a priority.
 
-A job that was taken goes back to the end while chunks of it are left. Online goes before batch, but
-batch gets one turn in ``BATCH_TURN``, so that admitted batch requests finish.
+A job whose turn it is can be shared: other threads take it, too, if no other job waits. When its
+turn ends it goes to the end, behind what came meanwhile. Online goes before batch, but batch gets
+one turn in ``BATCH_TURN``, so that admitted batch requests finish.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -23,6 +25,7 @@ class RequestQueue(Generic[W]):
 
     def __init__(self) -> None:
         self._rings: dict[Priority, deque[W]] = {priority: deque() for priority in Priority}
+        self._shared: dict[Priority, deque[W]] = {priority: deque() for priority in Priority}
         self._tokens: SimpleQueue[bool] = SimpleQueue()
         self._since_batch = 0
 
@@ -33,6 +36,18 @@ class RequestQueue(Generic[W]):
         self._rings[job.priority].append(job)
         self._tokens.put(True)
 
+    def share(self, job: W) -> None:
+        """Offer the rest of a taken job to threads that find no other, until ``end_turn``."""
+        self._shared[job.priority].append(job)
+        self._tokens.put(True)
+
+    def end_turn(self, job: W) -> None:
+        """Put a shared job behind the others, unless another thread has taken it."""
+        for shared in self._shared.values():
+            with suppress(ValueError):
+                shared.remove(job)
+                self._rings[job.priority].append(job)
+
     def take(self) -> W | None:
         """Wait for the next job; None tells the thread to end."""
         return self._next() if self._tokens.get() else None
@@ -42,18 +57,24 @@ class RequestQueue(Generic[W]):
         self._tokens.put(False)
 
     def _next(self) -> W:
-        online, batch = self._rings[Priority.ONLINE], self._rings[Priority.BATCH]
-        while True:  # another thread may have taken the job that was seen here
-            first, second = (online, batch) if self._since_batch < BATCH_TURN else (batch, online)
-            for ring in (first, second):
-                if not ring:
+        while True:  # another thread may have taken or moved the job that was seen here
+            order = [Priority.ONLINE, Priority.BATCH]
+            if self._since_batch >= BATCH_TURN:
+                order.reverse()
+            for priority in order:
+                job = _first_of(self._rings[priority], self._shared[priority])
+                if job is None:
                     continue
-                try:
-                    job = ring.popleft()
-                except IndexError:
-                    continue
-                if ring is online and job.priority is Priority.BATCH:  # it fell while it waited
+                online, batch = priority is Priority.ONLINE, self._rings[Priority.BATCH]
+                if online and job.priority is Priority.BATCH:  # it fell while it waited
                     batch.append(job)
                     break
-                self._since_batch = self._since_batch + 1 if ring is online and batch else 0
+                self._since_batch = self._since_batch + 1 if online and batch else 0
                 return job
+
+
+def _first_of(*queues: deque[W]) -> W | None:
+    for queue in queues:
+        with suppress(IndexError):
+            return queue.popleft()
+    return None

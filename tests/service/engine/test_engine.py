@@ -39,6 +39,42 @@ async def test_a_short_list_does_not_wait_for_the_whole_of_a_long_one(engine: En
     assert order == ["long", "short", "long", "long", "long", "long"]
 
 
+async def test_a_list_that_comes_while_a_long_one_is_scored_has_the_next_turn(
+    engine: Engine,
+) -> None:
+    """The long one waited behind itself: what came during its turn waited for another one."""
+    order, began, goes_on = list[str](), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def run(*_: int) -> None:
+        order.append("long")
+        loop.call_soon_threadsafe(began.set)
+        assert goes_on.wait(FAR)
+
+    deadline = perf_counter() + FAR
+    long = asyncio.create_task(engine.run(run, 30, deadline))
+    await began.wait()
+    short = asyncio.create_task(engine.run(lambda *_: order.append("short"), 3, deadline))
+    await asyncio.sleep(0)
+    goes_on.set()
+    await asyncio.gather(long, short)
+    assert order == ["long", "short", "long", "long"]
+
+
+async def test_long_lists_have_turns_one_after_the_other(engine: Engine) -> None:
+    gate, order = Gate(engine), list[str]()
+    await gate.closed()
+    deadline = perf_counter() + FAR
+    runs = [
+        asyncio.create_task(engine.run(lambda *_, name=name: order.append(name), 30, deadline))
+        for name in "abc"
+    ]
+    await asyncio.sleep(0)
+    await gate.open()
+    await asyncio.gather(*runs)
+    assert order == list("abcabcabc")
+
+
 async def test_batch_waits_for_online_but_not_for_ever(engine: Engine) -> None:
     gate, order = Gate(engine), list[str]()
     await gate.closed()
