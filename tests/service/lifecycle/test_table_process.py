@@ -318,7 +318,9 @@ def test_the_child_of_a_killed_process_ends_and_another_may_fill_the_table(
             if ours:
                 break
         assert time.monotonic() < deadline
-    assert not is_alive(child)
+    while is_alive(child):  # its locks are gone a little before it is
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_processes_that_share_tables_start_one_child(
