@@ -189,6 +189,7 @@ class Engine:
                 last = self._run_chunk(job)
             except BaseException as failure:  # the request fails, not the thread
                 last, error = True, failure
+                job.abandoned = True
             if last:
                 self._loop.call_soon_threadsafe(job.complete, error)
             # While this thread waits it must not keep the model of its last job.
@@ -206,13 +207,12 @@ class Engine:
                 if not self._live(job):
                     return False
         start, end = job.waiting.popleft()
-        if shared := bool(job.waiting):
-            self._queue.share(job)
+        offer = self._queue.share(job) if job.waiting else None
         try:
             self._call(job, job.run, start, end)
         finally:
-            if shared:
-                self._queue.end_turn(job)
+            if offer is not None:
+                self._queue.end_turn(offer)
         with self._counting:
             self.chunks += 1
             job.unfinished -= 1

@@ -20,12 +20,23 @@ BATCH_TURN = 32
 W = TypeVar("W", bound=HasPriority)
 
 
+class Offer(Generic[W]):
+    """The rest of a job, offered by the thread whose turn it has. Compared by identity."""
+
+    __slots__ = ("job",)
+
+    def __init__(self, job: W) -> None:
+        self.job = job
+
+
 class RequestQueue(Generic[W]):
-    """Lock-free: there are never more tokens than jobs, so a thread with a token finds a job."""
+    """Lock-free: there are never more tokens than jobs, so a thread with a token finds a job, at
+    once or when another thread has moved it.
+    """
 
     def __init__(self) -> None:
         self._rings: dict[Priority, deque[W]] = {priority: deque() for priority in Priority}
-        self._shared: dict[Priority, deque[W]] = {priority: deque() for priority in Priority}
+        self._offers: dict[Priority, deque[Offer[W]]] = {each: deque() for each in Priority}
         self._tokens: SimpleQueue[bool] = SimpleQueue()
         self._since_batch = 0
 
@@ -36,17 +47,20 @@ class RequestQueue(Generic[W]):
         self._rings[job.priority].append(job)
         self._tokens.put(True)
 
-    def share(self, job: W) -> None:
+    def share(self, job: W) -> Offer[W]:
         """Offer the rest of a taken job to threads that find no other, until ``end_turn``."""
-        self._shared[job.priority].append(job)
+        offer = Offer(job)
+        self._offers[job.priority].append(offer)
         self._tokens.put(True)
+        return offer
 
-    def end_turn(self, job: W) -> None:
-        """Put a shared job behind the others, unless another thread has taken it."""
-        for shared in self._shared.values():
+    def end_turn(self, offer: Offer[W]) -> None:
+        """Put the job behind the others, unless another thread has taken the offer."""
+        ring = self._rings[offer.job.priority]
+        for offers in self._offers.values():  # its priority may have changed
             with suppress(ValueError):
-                shared.remove(job)
-                self._rings[job.priority].append(job)
+                offers.remove(offer)
+                ring.append(offer.job)
 
     def take(self) -> W | None:
         """Wait for the next job; None tells the thread to end."""
@@ -62,7 +76,7 @@ class RequestQueue(Generic[W]):
             if self._since_batch >= BATCH_TURN:
                 order.reverse()
             for priority in order:
-                job = _first_of(self._rings[priority], self._shared[priority])
+                job = _first_of(self._rings[priority], self._offers[priority])
                 if job is None:
                     continue
                 online, batch = priority is Priority.ONLINE, self._rings[Priority.BATCH]
@@ -73,8 +87,9 @@ class RequestQueue(Generic[W]):
                 return job
 
 
-def _first_of(*queues: deque[W]) -> W | None:
-    for queue in queues:
-        with suppress(IndexError):
-            return queue.popleft()
+def _first_of(ring: deque[W], offers: deque[Offer[W]]) -> W | None:
+    with suppress(IndexError):
+        return ring.popleft()
+    with suppress(IndexError):
+        return offers.popleft().job
     return None

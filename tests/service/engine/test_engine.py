@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from service.context import Priority
 from service.engine.engine import Engine
-from service.engine.request_queue import BATCH_TURN
+from service.engine.request_queue import BATCH_TURN, RequestQueue
 from service.errors import DeadlinePassed
 from tests.service.engine_gate import FAR, Gate
 
@@ -59,6 +59,40 @@ async def test_a_list_that_comes_while_a_long_one_is_scored_has_the_next_turn(
     goes_on.set()
     await asyncio.gather(long, short)
     assert order == ["long", "short", "long", "long"]
+
+
+class Owner:
+    priority = Priority.ONLINE
+
+
+def test_a_shared_list_is_taken_where_no_other_waits_and_goes_behind_them_after_its_turn() -> None:
+    queue, long, first, second = RequestQueue[Owner](), Owner(), Owner(), Owner()
+    queue.put(long)
+    assert queue.take() is long
+    own = queue.share(long)
+    assert queue.take() is long  # by another thread: nothing else waits
+    others = queue.share(long)
+    queue.put(first)
+    queue.end_turn(own)  # the other thread has it
+    assert queue.take() is first
+    queue.put(second)
+    assert queue.take() is second
+    queue.end_turn(others)
+    assert queue.take() is long
+    assert len(queue) == 0
+
+
+async def test_what_is_left_of_a_failed_list_is_not_run(engine: Engine) -> None:
+    ran = list[int]()
+
+    def run(start: int, end: int) -> None:
+        ran.append(start)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await engine.run(run, 50, perf_counter() + FAR)
+    await engine.run(lambda *_: None, 1, perf_counter() + FAR)
+    assert ran == [0]
 
 
 async def test_long_lists_have_turns_one_after_the_other(engine: Engine) -> None:
