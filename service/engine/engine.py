@@ -1,8 +1,8 @@
 """Runs jobs on worker threads, chunk by chunk, in round robin.
 
 The queue holds jobs, not chunks: a worker takes the next job, runs one chunk of it, and puts it
-back behind what came meanwhile. So a list of 5,000 delays a list of 50 by one chunk at most.
-Several workers share a long job when no other waits.
+back behind what came meanwhile. So a list of 5,000 delays a list of 50 by the rest of one
+chunk. Several workers share a long job when no other waits.
 
 The graphs release the interpreter's lock, so each thread can use a core.
 """
