@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 from service.context import HasPriority, Priority
 
 BATCH_TURN = 32
+_ONLINE_FIRST = (Priority.ONLINE, Priority.BATCH)
+_BATCH_FIRST = (Priority.BATCH, Priority.ONLINE)
 
 
 W = TypeVar("W", bound=HasPriority)
@@ -58,9 +60,10 @@ class RequestQueue(Generic[W]):
         """Put the job behind the others, unless another thread has taken the offer."""
         ring = self._rings[offer.job.priority]
         for offers in self._offers.values():  # its priority may have changed
-            with suppress(ValueError):
+            with suppress(ValueError):  # not there
                 offers.remove(offer)
                 ring.append(offer.job)
+                return
 
     def take(self) -> W | None:
         """Wait for the next job; None tells the thread to end."""
@@ -71,15 +74,14 @@ class RequestQueue(Generic[W]):
         self._tokens.put(False)
 
     def _next(self) -> W:
+        batch = self._rings[Priority.BATCH]
         while True:  # another thread may have taken or moved the job that was seen here
-            order = [Priority.ONLINE, Priority.BATCH]
-            if self._since_batch >= BATCH_TURN:
-                order.reverse()
-            for priority in order:
+            due = self._since_batch >= BATCH_TURN
+            for priority in _BATCH_FIRST if due else _ONLINE_FIRST:
                 job = _first_of(self._rings[priority], self._offers[priority])
                 if job is None:
                     continue
-                online, batch = priority is Priority.ONLINE, self._rings[Priority.BATCH]
+                online = priority is Priority.ONLINE
                 if online and job.priority is Priority.BATCH:  # it fell while it waited
                     batch.append(job)
                     break

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from loadtest.analysis.results import summarise
+from loadtest.analysis.slo import Slo
 from loadtest.generator.columns import Reason
 from loadtest.generator.runner import Load, execute
 from loadtest.generator.workload import Workload
@@ -58,7 +59,8 @@ def load_of(users: UserWorld, url: str, **options: Any) -> Load:
 def judged(load: Load, oracle: BundleOracle) -> tuple[OracleReport, dict[str, Any]]:
     with execute(load) as run:
         report = check_run(run, oracle)
-        return report, summarise(run, [], report)
+        # With a target far away the generator's lag on a busy machine makes no run invalid.
+        return report, summarise(run, [Slo.parse("p99=60s")], report)
 
 
 def test_every_score_and_every_missing_feature_is_the_offline_one(

@@ -6,9 +6,17 @@ import asyncio
 import threading
 from time import perf_counter
 
+from service.context import Priority
 from service.engine.engine import Engine
 
 FAR = 60.0  # seconds
+
+
+class Owner:
+    """Has a priority that a test changes."""
+
+    def __init__(self, priority: Priority = Priority.ONLINE) -> None:
+        self.priority = priority
 
 
 class Gate:

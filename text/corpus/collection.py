@@ -28,7 +28,7 @@ _SHORT = ("title", "keyword", "query", "word")
 _LINES = ("page", "document")  # keep their line ends
 _TRANSLATED = ("text", "title", "body", "word")
 _RANKS = {"keyword": 1, "query": 1, "page": 2, "document": 2}  # texts of their own come first
-_SPACES = {"page": "1"}  # pages are compared with their like alone, and words, of a source each
+_OTHERS = "0"
 _NAMES = ("source", "id", "group", "split", "part", "lang", "text")
 _SCHEMA = pa.schema(
     [
@@ -91,7 +91,7 @@ class Collection:
                 continue
             first.setdefault(part, joined)
             number = self._entries
-            space = f"word {entry.source}" if part == "word" else _SPACES.get(part, "0")
+            space = _space(entry.source, part)
             if part == "page" and split != "train":
                 lines = (line for line in text.split("\n") if len(words(line)) >= LEAST_WORDS)
                 self._lines.update(line_key(lang, line) for line in lines)
@@ -163,6 +163,13 @@ class Collection:
         return Entry(source, id_, group, [each.row for each in judged], split, meta), judged
 
 
+def _space(source: str, part: str) -> str:
+    """Name what a text is compared with: pages with pages, words with words of their source, all
+    others with one another.
+    """
+    return f"word {source}" if part == "word" else "1" if part == "page" else _OTHERS
+
+
 def line_key(lang: str, line: str) -> int:
     """Return the key that a line within a page has as a text of its own."""
-    return hash_of(f"{lang}\0{0}\0{' '.join(words(line))}")
+    return hash_of(f"{lang}\0{_OTHERS}\0{' '.join(words(line))}")

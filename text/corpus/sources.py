@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from text.corpus import dictionaries, guides, help_pages, messages, packages, verses
+from text.corpus import ding, freedict, guides, help_pages, messages, packages, verses
 from text.corpus.archives import Archives
 from text.corpus.debian import Wanted
 from text.corpus.entry import Entry
@@ -44,15 +44,15 @@ SOURCES = {
     messages.GUIDE: Source(
         "GPL-2+", lambda langs: Wanted(sources=[messages.GUIDE]), messages.guide
     ),
-    dictionaries.DING: Source(
+    ding.SOURCE: Source(
         "GPL-2+",
-        lambda langs: Wanted([dictionaries.DING] if {"de", "en"} <= set(langs) else []),
-        dictionaries.ding,
+        lambda langs: Wanted([ding.SOURCE] if {"de", "en"} <= set(langs) else []),
+        ding.read,
     ),
-    dictionaries.FREEDICT: Source(
+    freedict.SOURCE: Source(
         "GPL-2+ and others, that of each package",
-        lambda langs: Wanted(dictionaries.packages_of(langs)),
-        dictionaries.freedict,
+        lambda langs: Wanted(freedict.packages_of(langs)),
+        freedict.read,
     ),
     verses.SOURCE: Source(
         "public domain",

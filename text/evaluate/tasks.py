@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from text.corpus.corpus import Corpus
-from text.corpus.dictionaries import DING
+from text.corpus.ding import SOURCE as DING
 from text.evaluate import metrics
 from text.evaluate.encoders import Candidate
 from training.progress import OnProgress, no_progress

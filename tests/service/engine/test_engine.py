@@ -15,7 +15,7 @@ from service.context import Priority
 from service.engine.engine import Engine
 from service.engine.request_queue import BATCH_TURN, RequestQueue
 from service.errors import DeadlinePassed
-from tests.service.engine_gate import FAR, Gate
+from tests.service.engine_gate import FAR, Gate, Owner
 
 
 @pytest.fixture
@@ -59,10 +59,6 @@ async def test_a_list_that_comes_while_a_long_one_is_scored_has_the_next_turn(
     goes_on.set()
     await asyncio.gather(long, short)
     assert order == ["long", "short", "long", "long"]
-
-
-class Owner:
-    priority = Priority.ONLINE
 
 
 def test_a_shared_list_is_taken_where_no_other_waits_and_goes_behind_them_after_its_turn() -> None:

@@ -19,7 +19,7 @@ from service.context import CONNECTION, Priority
 from service.engine.engine import Engine
 from service.engine.request_queue import RequestQueue
 from service.state import ServiceState
-from tests.service.engine_gate import FAR, Gate
+from tests.service.engine_gate import FAR, Gate, Owner
 from tests.service.in_process import metric, opened
 from tests.service.live import listening, until
 from tests.service.process import Service
@@ -183,11 +183,6 @@ async def test_one_that_is_cut_at_the_end_of_the_grace_time_ends_without_an_erro
         await until(lambda: under_way(state) == dict.fromkeys(Priority, 0))
         await gate.open()
     assert errors == []
-
-
-class Owner:
-    def __init__(self, priority: Priority) -> None:
-        self.priority = priority
 
 
 def test_what_falls_to_batch_while_it_waits_gives_way_to_what_comes_later() -> None:

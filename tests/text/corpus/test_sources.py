@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.text.corpus.archives import deb, dictd, mo, sword, tar
-from text.corpus import dictionaries, guides, messages, packages, verses
+from text.corpus import ding, freedict, guides, messages, packages, verses
 from text.corpus.archives import Archives
 from text.corpus.entry import Entry
 from text.corpus.errors import CorpusError
@@ -97,12 +97,12 @@ def test_verses_are_numbered_within_their_chapter(tmp_path: Path) -> None:
 
 def test_parts_of_a_line_of_the_dictionary_are_translations_one_by_one() -> None:
     line = "Aal {m} (a; b) [cook.]; Fisch | blauer Aal :: eel (c); fish | blue eel; eel"
-    assert list(dictionaries.translations(line)) == [
+    assert list(ding.translations(line)) == [
         ("Aal (a; b)", "eel (c)"),
         ("Fisch", "fish"),
         ("blauer Aal", "blue eel"),
     ]
-    assert not list(dictionaries.translations("a | b :: c"))
+    assert not list(ding.translations("a | b :: c"))
 
 
 def test_short_translations_of_the_dictionary_are_words(tmp_path: Path) -> None:
@@ -110,8 +110,7 @@ def test_short_translations_of_the_dictionary_are_words(tmp_path: Path) -> None:
     files = {"usr/share/trans/de-en": lines.encode()}
     (tmp_path / "trans-de-en_1_all.deb").write_bytes(deb(files))
     found = [
-        (entry.rows[0].part, texts(entry))
-        for entry in dictionaries.ding(Archives(tmp_path), ["en", "de"])
+        (entry.rows[0].part, texts(entry)) for entry in ding.read(Archives(tmp_path), ["en", "de"])
     ]
     assert found == [
         ("word", {"en": "eel", "de": "Aal"}),
@@ -120,7 +119,7 @@ def test_short_translations_of_the_dictionary_are_words(tmp_path: Path) -> None:
     ]
 
 
-def freedict(folder: Path, direction: str, entries: list[tuple[str, str]]) -> None:
+def write_freedict(folder: Path, direction: str, entries: list[tuple[str, str]]) -> None:
     place = f"usr/share/dictd/freedict-{direction}"
     files = {f"{place}.{ending}": content for ending, content in dictd(entries).items()}
     (folder / f"dict-freedict-{direction}_1_all.deb").write_bytes(deb(files))
@@ -134,9 +133,9 @@ def test_an_entry_of_freedict_has_each_translation_of_each_sense(tmp_path: Path)
         ("Account", ""),  # a second name of the entry before
         ("odd", 'odd\n(of numbers) ímpar, strange\n  Note: "número"\n%h‐ável, 1,5 por‐cento'),
     ]
-    freedict(tmp_path, "eng-por", entries)
-    freedict(tmp_path, "por-eng", [("cão", "cão\nDog, hound; cur")])
-    found = list(dictionaries.freedict(Archives(tmp_path), ["pt-br", "en", "de"]))
+    write_freedict(tmp_path, "eng-por", entries)
+    write_freedict(tmp_path, "por-eng", [("cão", "cão\nDog, hound; cur")])
+    found = list(freedict.read(Archives(tmp_path), ["pt-br", "en", "de"]))
     assert [texts(entry) for entry in found] == [
         {"en": "dog", "pt-br": "cão"},
         {"en": "account", "pt-br": "conta"},
@@ -149,7 +148,7 @@ def test_an_entry_of_freedict_has_each_translation_of_each_sense(tmp_path: Path)
     ]
     assert {(entry.rows[0].part, entry.split) for entry in found} == {("word", "train")}
     assert len({entry.id for entry in found}) == len(found)
-    assert not list(dictionaries.freedict(Archives(tmp_path), ["pt", "de"]))
+    assert not list(freedict.read(Archives(tmp_path), ["pt", "de"]))
 
 
 def test_phrases_of_freedict_that_lost_words_or_spaces_are_left_out_or_mended(
@@ -157,17 +156,19 @@ def test_phrases_of_freedict_that_lost_words_or_spaces_are_left_out_or_mended(
 ) -> None:
     """In some dictionaries a phrase's headword is its first word; in others words run together."""
     cut = [("hold", "hold\nresponsabilizar"), ("hold", "hold\ntener"), ("dog", "dog\nperro")]
-    freedict(tmp_path, "eng-spa", [*cut, ("bus stop", "bus stop\nparadadebus")])
-    freedict(tmp_path, "spa-eng", [("parada de bus", "parada de bus\nbusstop"), ("no", "no\nofno")])
-    found = [texts(e) for e in dictionaries.freedict(Archives(tmp_path), ["en", "es"])]
+    write_freedict(tmp_path, "eng-spa", [*cut, ("bus stop", "bus stop\nparadadebus")])
+    write_freedict(
+        tmp_path, "spa-eng", [("parada de bus", "parada de bus\nbusstop"), ("no", "no\nofno")]
+    )
+    found = [texts(e) for e in freedict.read(Archives(tmp_path), ["en", "es"])]
     assert found == [
         {"en": "dog", "es": "perro"},
         {"en": "bus stop", "es": "parada de bus"},
         {"en": "busstop", "es": "parada de bus"},  # of 7 letters: it may be a word
         {"en": "ofno", "es": "no"},
     ]
-    freedict(tmp_path, "eng-fra", [("hold", "hold\ntenir"), ("hold", "hold\ncale")])
-    kept = [texts(e)["fr"] for e in dictionaries.freedict(Archives(tmp_path), ["en", "fr"])]
+    write_freedict(tmp_path, "eng-fra", [("hold", "hold\ntenir"), ("hold", "hold\ncale")])
+    kept = [texts(e)["fr"] for e in freedict.read(Archives(tmp_path), ["en", "fr"])]
     assert kept == ["tenir", "cale"]
 
 
@@ -193,7 +194,7 @@ def test_a_damaged_dictionary_is_named(
     (tmp_path / "dict-freedict-eng-spa_1_all.deb").write_bytes(deb(content))
     message = rf"dict-freedict-eng-spa_1_all\.deb: not readable: {why}.*; delete it"
     with pytest.raises(CorpusError, match=message):
-        list(dictionaries.freedict(Archives(tmp_path), ["en", "es"]))
+        list(freedict.read(Archives(tmp_path), ["en", "es"]))
 
 
 def test_a_guide_with_other_elements_is_not_aligned(tmp_path: Path) -> None:

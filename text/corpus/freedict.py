@@ -1,8 +1,7 @@
-"""Reads dictionaries: Ding (German-English) and FreeDict (English and one other language).
+"""Reads the dictionaries of FreeDict (English and one other language), in dictd's format.
 
-Ding, a line: ``German; synonym | phrase :: English; synonym | phrase``: parts between bars are
-translations of each other, one by one. FreeDict, in dictd's format: an index, ``headword``, offset
-and size a line, and a packed text, ``headword /pronunciation/ <class>``, then lines of senses.
+A dictionary is an index, ``headword``, offset and size a line, and a packed text: ``headword
+/pronunciation/ <class>``, then lines of senses.
 """
 
 from __future__ import annotations
@@ -13,20 +12,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from text.corpus.archives import Archives
-from text.corpus.entry import Entry, Part, rows_of
+from text.corpus.ding import without_remarks
+from text.corpus.entry import Entry, rows_of
 from text.corpus.errors import CorpusError
 
-DING = "trans-de-en"
-FREEDICT = "freedict"
-LEAST_WORDS = 3  # of the longer side of a phrase of Ding; shorter ones are words
+SOURCE = "freedict"
 
 # FreeDict's names of languages. Its German is Ding, its Polish has definitions among translations.
 _NAMES = {"cs": "ces", "es": "spa", "fr": "fra", "it": "ita", "nl": "nld", "pt": "por", "sv": "swe"}
 _CUT = {"eng-spa", "eng-ita", "ita-eng", "eng-swe"}  # have phrases by their first word alone
-_LEAST_JOINED = 8  # letters of words run together
+_LEAST_JOINED = 8  # letters of a phrase without its spaces; shorter ones may be words
 _PLAIN = str.maketrans({"ĳ": "ij", "Ĳ": "IJ", "\N{HYPHEN}": "-"})
-_SEMICOLON = re.compile(r";(?![^()]*\))")  # not within parentheses
-_REMARK = re.compile(r"\{[^}]*\}|\[[^\]]*\]|/[^/]*/|<[^>]*>")
 _NUMBER = re.compile(r"^\s*\d+\.(\s+|$)")  # of a sense
 _NOTE = "  "  # a note or an example begins so
 _DIGITS = {
@@ -37,36 +33,22 @@ _DIGITS = {
 }
 
 
-def ding(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
-    """Yield an entry a translation; none if English or German is not wanted."""
-    if not {"de", "en"} <= set(languages):
-        return
-    for _, content in archives.files(DING, r"usr/share/trans/de-en"):
-        for number, line in enumerate(content.decode("utf-8", "replace").splitlines()):
-            if not line.startswith("#"):
-                for place, (german, english) in enumerate(translations(line)):
-                    spaces = max(german.count(" "), english.count(" "))
-                    part: Part = "text" if spaces >= LEAST_WORDS - 1 else "word"
-                    rows = rows_of(part, {"de": german, "en": english}, languages)
-                    yield Entry(DING, f"{number}.{place}", f"{DING}:{number}", rows)
-
-
-def freedict(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
+def read(archives: Archives, languages: Sequence[str]) -> Iterator[Entry]:
     """Yield an entry a translation, all for training: most words are in several, so that holding
     some out would take many more from training.
     """
     for lang, name in _named(languages):
-        pairs = _read(archives, f"eng-{name}") + [
-            (english, other) for other, english in _read(archives, f"{name}-eng")
+        pairs = _translations(archives, f"eng-{name}") + [
+            (english, other) for other, english in _translations(archives, f"{name}-eng")
         ]
-        apart = [_by_letters(side) for side in zip(*pairs, strict=True)]
+        spaced = [_spaced_by_joined(side) for side in zip(*pairs, strict=True)]
         for number, pair in enumerate(pairs):
             english, other = (
-                known.get(text, text) for known, text in zip(apart, pair, strict=True)
+                known.get(text, text) for known, text in zip(spaced, pair, strict=True)
             )
             entry = f"en-{lang}.{number}"
             rows = rows_of("word", {"en": english, lang: other}, languages)
-            yield Entry(FREEDICT, entry, f"{FREEDICT}:{entry}", rows, "train")
+            yield Entry(SOURCE, entry, f"{SOURCE}:{entry}", rows, "train")
 
 
 def packages_of(languages: Iterable[str]) -> list[str]:
@@ -85,14 +67,14 @@ def _named(languages: Iterable[str]) -> list[tuple[str, str]]:
     return [(lang, name) for lang, name in found if name and "en" in wanted]
 
 
-def _read(archives: Archives, direction: str) -> list[tuple[str, str]]:
+def _translations(archives: Archives, direction: str) -> list[tuple[str, str]]:
     """Return headwords and translations; none if the package is not in the folder. CorpusError."""
     package = f"dict-freedict-{direction}"
-    form = rf"usr/share/dictd/freedict-{direction}\.(index|dict\.dz)"
-    files = {match[1]: content for match, content in archives.files(package, form)}
     path = archives.find(package)
     if path is None:
         return []
+    form = rf"usr/share/dictd/freedict-{direction}\.(index|dict\.dz)"
+    files = {match[1]: content for match, content in archives.files(package, form)}
     try:
         if len(files) < 2:
             raise ValueError(f"no freedict-{direction}.index and .dict.dz in it")
@@ -108,24 +90,10 @@ def _read(archives: Archives, direction: str) -> list[tuple[str, str]]:
     ]
 
 
-def _by_letters(texts: Iterable[str]) -> dict[str, str]:
-    """Return phrases by what they are when their words are run together, as in other entries."""
-    spaced = ((text.replace(" ", ""), text) for text in texts if " " in text)
-    return {joined: text for joined, text in spaced if len(joined) >= _LEAST_JOINED}
-
-
-def translations(line: str) -> Iterator[tuple[str, str]]:
-    """Yield the German and the English side of each translation of a line of Ding."""
-    german, _, english = line.partition("::")
-    sides = [side.split("|") for side in (german, english)]
-    if len(sides[0]) != len(sides[1]):
-        return
-    for parts in zip(*sides, strict=True):
-        synonyms = [[_bare(text) for text in _SEMICOLON.split(part)] for part in parts]
-        if len(synonyms[0]) == len(synonyms[1]):
-            yield from zip(*synonyms, strict=True)
-        else:
-            yield synonyms[0][0], synonyms[1][0]
+def _spaced_by_joined(texts: Iterable[str]) -> dict[str, str]:
+    """Map each phrase without its spaces, as some entries have it, to the phrase."""
+    phrases = ((text.replace(" ", ""), text) for text in texts if " " in text)
+    return {joined: text for joined, text in phrases if len(joined) >= _LEAST_JOINED}
 
 
 def dictd(index: str, packed: bytes) -> Iterator[tuple[str, list[str]]]:
@@ -149,13 +117,13 @@ def dictd(index: str, packed: bytes) -> Iterator[tuple[str, list[str]]]:
     for start, size in sorted(places):
         text = content[start : start + size].decode("utf-8", "replace").translate(_PLAIN)
         head, *senses = text.split("\n")
-        if name := _bare(head):
+        if name := without_remarks(head):
             yield name, [each for sense in senses for each in _synonyms(sense)]
 
 
 def _synonyms(sense: str) -> Iterator[str]:
     if "(" not in sense and not sense.startswith(_NOTE):
-        for text in re.split(r",(?!\d)|;", _bare(_NUMBER.sub("", sense))):
+        for text in re.split(r",(?!\d)|;", without_remarks(_NUMBER.sub("", sense))):
             if text.strip() and "%" not in text:
                 yield text.strip()
 
@@ -169,7 +137,3 @@ def _place(digits: Sequence[str]) -> tuple[int, int]:
         for number in digits
     )
     return offset, size
-
-
-def _bare(text: str) -> str:
-    return " ".join(_REMARK.sub(" ", text).split())
