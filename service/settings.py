@@ -143,7 +143,8 @@ class Settings(BaseSettings):
         default=64,
         ge=1,
         le=65536,
-        description="Minimum size of the pieces in which a list is spread over idle threads.",
+        description="Minimum size of the pieces in which a list is spread over idle threads, and "
+        "size of a long list's turns in float32 while short ones come.",
     )
     engine_niceness: int = Field(
         default=10,

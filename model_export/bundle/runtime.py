@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from feature_store.contents import Wanted
 from feature_store.contract import ItemRows
 from feature_store.schema import Dense
+from model_export.bundle.batch_invariance import is_batch_invariant
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from model_export.bundle.explain import Influence, strongest
@@ -67,7 +68,7 @@ class FoldedModel:
         the precision of shortlists, where that is another than ``precision`` (of which it may be
         float32, or the reduced one beside float32).
         """
-        self.schema, self.version = bundle.schema, bundle.version
+        self.schema, self.version, self._threads = bundle.schema, bundle.version, threads
         self.precision, self.top_k, self._bundle = precision, top_k or precision, bundle
         self.reduced = self.top_k if precision == "fp32" else precision  # fp32: none is loaded
         if self.top_k not in ("fp32", self.reduced):
@@ -86,9 +87,11 @@ class FoldedModel:
         )
         has_user = self.schema.user or self.schema.request
         self._user_tower = UserTower(bundle, threads) if has_user else None
-        exactly = "cpu" if precision == "bf16" else where
-        graph = bundle.graph("ranker") if exactly != "openvino" else for_openvino(bundle)
-        self._ranker = open_ranker(graph, threads, exactly, callers, tf32=tf32)
+        self._exact_provider = "cpu" if precision == "bf16" else where
+        graph = (
+            bundle.graph("ranker") if self._exact_provider != "openvino" else for_openvino(bundle)
+        )
+        self._ranker = open_ranker(graph, threads, self._exact_provider, callers, tf32=tf32)
         self._reduced: Session | None = None  # int8 or bf16
         self.logit_bound = np.inf  # largest |Δlogit| of ``_reduced`` on the gate's data, for top-k
         if self.reduced != "fp32":
@@ -125,11 +128,16 @@ class FoldedModel:
     @cached_property
     def extremes(self) -> Extremes:
         """Computed on first use. Raises BundleError if the golden answers cannot be read."""
+        return Extremes(self, self._typical)
+
+    @cached_property
+    def _typical(self) -> ItemVectors:
+        """Golden items. BundleError."""
         rows = np.zeros(1, self.schema.item_dtype)
         if isinstance(self._bundle, Bundle):
             golden = self._bundle.golden().items[:TYPICAL]
             rows = golden if golden.dtype == rows.dtype else rows  # else ``verify`` reports it
-        return Extremes(self, self.items(rows))
+        return self.items(rows)
 
     def scorable(self, items: ItemVectors) -> NDArray[np.bool_]:
         """(N,): which items have finite scores, that is numbers neither NaN nor huge."""
@@ -216,10 +224,22 @@ class FoldedModel:
         """As ``rank``, before the sigmoid."""
         return self._in_precision(precision, "logit", items, history, user)
 
+    @cached_property
+    def is_batch_invariant(self) -> bool:
+        """Whether a float32 score has the same bits in every call of two or more candidates.
+
+        By trial with golden items, on first use. Raises BundleError as ``extremes`` does.
+        """
+        if self._exact_provider != "cpu" or self._threads != 1:
+            return False
+        history = self.history(self._typical.vector[: self.schema.history_length])
+        return is_batch_invariant(self, self._typical, history)
+
     @property
     def has_shortlists(self) -> bool:
         """Whether top-k is to be shortened by int8 or bf16, with a known error bound."""
-        return self.top_k != "fp32" and bool(np.isfinite(self.logit_bound))
+        known_bound = self.top_k != "fp32" and bool(np.isfinite(self.logit_bound))
+        return known_bound and self.is_batch_invariant
 
     def explain(
         self,

@@ -2,7 +2,8 @@
 
 The queue holds jobs, not chunks: a worker takes the next job, runs one chunk of it, and puts it
 back behind what came meanwhile. So a list of 5,000 delays a list of 50 by the rest of one
-chunk. Several workers share a long job when no other waits.
+chunk. While short lists come, a long one whose scores do not depend on how it is cut has smaller
+chunks. Several workers share a long job when no other waits.
 
 The graphs release the interpreter's lock, so each thread can use a core.
 """
@@ -27,6 +28,10 @@ Prepare = Callable[[], None]
 Run = Callable[[int, int], None]  # rows [start, end)
 Span = tuple[int, int]
 
+LONG_CHUNKS = 4  # a job of more rows than these has smaller turns while short ones come
+SHORT_EXPECTED_S = 1.0  # after a short job
+MIN_TURN = 4  # rows: pieces of about so many have two or more
+
 
 class Job:
     """One request's computation: a preparation (the history tower), then its chunks."""
@@ -38,11 +43,13 @@ class Job:
         spans: Sequence[Span],
         deadline: float,
         priority: HasPriority,
+        divisible: bool = False,
     ):
         self.prepare, self.run = prepare, run
         self.deadline, self._owner = deadline, priority
         self.waiting = deque(spans)  # touched only by the thread that took the job from the queue
         self.unfinished = len(spans)
+        self.divisible = divisible  # its chunks may be cut
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.abandoned = False  # expired, failed or cancelled: no more of its chunks are run
         self.submitted = perf_counter()
@@ -101,7 +108,10 @@ class Engine:
         name: TaskName = "engine",
         cut_as: int | None = None,
     ) -> None:
-        """``niceness`` is added to the process's own; at 19 threads yield to all other work.
+        """A list is spread over threads in pieces of ``min_chunk`` rows or more; a long one beside
+        short ones has turns of about that many.
+
+        ``niceness`` is added to the process's own; at 19 threads yield to all other work.
 
         ``cut_as``: cut lists as an engine of so many threads does, for the bits of its scores.
 
@@ -122,6 +132,7 @@ class Engine:
         self.expired = 0  # requests dropped, or cut short, because their deadline had passed
         self.expired_runs = 0  # calls of the graphs that began after their deadline
         self.busy = 0.0  # seconds, of all threads
+        self._short_until = 0.0  # short requests are expected, on ``perf_counter``
 
     @property
     def queued(self) -> int:
@@ -141,7 +152,8 @@ class Engine:
         return max(1, least, spread)
 
     def spans(self, rows: int) -> tuple[Span, ...]:
-        """Near-equal chunks. Equal lengths are cut alike, so that equal lists get equal bits."""
+        """Near-equal chunks. Equal lengths are cut alike, so that equal lists get equal bits; only
+        jobs that are ``divisible`` are cut further."""
         return _cut(rows, self.pieces(rows))
 
     async def run(
@@ -151,12 +163,19 @@ class Engine:
         deadline: float,
         prepare: Prepare | None = None,
         priority: HasPriority = Priority.ONLINE,
+        *,
+        divisible: bool = False,
     ) -> Job:
         """Call ``prepare()``, then ``run(start, end)`` over all rows. DeadlinePassed.
 
-        ``deadline`` is on ``perf_counter``. Returns the finished job, for its clock readings.
+        ``deadline`` is on ``perf_counter``. ``divisible``: the results do not depend on how the
+        rows are cut, down to two. Returns the finished job, for its clock readings.
         """
-        job = Job(prepare, run, self.spans(rows), deadline, priority)
+        is_long = rows > LONG_CHUNKS * self.chunk
+        job = Job(prepare, run, self.spans(rows), deadline, priority, divisible and is_long)
+        begins_a_request = prepare is not None
+        if begins_a_request and rows <= self.chunk and job.priority is Priority.ONLINE:
+            self._short_until = job.submitted + SHORT_EXPECTED_S
         timer = self._loop.call_later(max(0.0, deadline - job.submitted), job.expire)
         self._queue.put(job)
         try:
@@ -206,7 +225,7 @@ class Engine:
                 job.prepared = perf_counter()
                 if not self._live(job):
                     return False
-        start, end = job.waiting.popleft()
+        start, end = self._next_span(job)
         offer = self._queue.share(job) if job.waiting else None
         try:
             self._call(job, job.run, start, end)
@@ -220,6 +239,19 @@ class Engine:
                 return False
         job.finished = perf_counter()
         return True
+
+    def _next_span(self, job: Job) -> Span:
+        """Take the job's next chunk, or only a part of it while short jobs come."""
+        start, end = job.waiting.popleft()
+        turn = max(self._min_chunk, MIN_TURN)
+        turns = round((end - start) / turn)
+        if not job.divisible or turns < 2 or perf_counter() >= self._short_until:
+            return start, end
+        middle = start + (end - start) // turns
+        job.waiting.appendleft((middle, end))
+        with self._counting:
+            job.unfinished += 1
+        return start, middle
 
     def _call(self, job: Job, call: Callable[..., None], *span: int) -> None:
         """Run and time one call of the graphs; count it if it began after the deadline."""

@@ -211,6 +211,12 @@ class LoadSteps:
         compiled, at all of them, in each thread's session."""
         model, items = version.model, max(1, version.table.count)
         _ = model.extremes  # or the first request that fetches an item waits for it
+        if not model.is_batch_invariant and model.placement.provider == "cpu":
+            logger.warning(
+                "on this processor float32 scores depend on how a list is cut",
+                model_version=version.name,
+                effect="top_k is scored in float32 alone; long lists delay short ones longer",
+            )
         record = np.zeros(1, model.schema.user_dtype)
         shapes, rounds = self.shapes, WARM_ROUNDS
         if model.placement.provider == "openvino":

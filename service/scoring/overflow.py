@@ -28,7 +28,7 @@ async def culprits(ranking: Ranking, history: int, run: ScoringRun) -> Positions
     """
     model, before = ranking.model, ranking.overflown
     ranking.scored = None
-    await run.begin(ranking.read_history).run(ranking.rank_exactly, len(ranking.known))
+    await run.begin(ranking.read_history).rank_exactly(ranking)
     bad = ranking.overflown  # (B,)
     if not len(bad):
         if model.reduced == "fp32" and len(before):

@@ -248,7 +248,7 @@ class ScoringPipeline:
             if await self._is_finite(ranking, query.top_k, run):
                 return ranking
         ranking.scored = None
-        await run.begin(ranking.read_history).run(ranking.rank_exactly, len(ranking.known))
+        await run.begin(ranking.read_history).rank_exactly(ranking)
         ranking.items = items.without(ranking.overflown + history)
         return ranking
 
@@ -259,7 +259,7 @@ class ScoringPipeline:
             return True
         run.begin(ranking.read_history)
         if k is None or ranking.model.reduced == "fp32":
-            await run.run(ranking.rank, known)
+            await run.rank(ranking)
         else:
             await rank_best(ranking, k, run, self.metrics)
         if run.permit:

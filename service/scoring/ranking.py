@@ -6,7 +6,7 @@ D item-vector width, X network width, F context features.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,10 +165,34 @@ class ScoringRun:
         self._prepare, self._job = prepare, None
         return self
 
-    async def run(self, chunk: Run, rows: int) -> None:
-        """Call ``chunk(start, end)`` over all rows. DeadlinePassed."""
+    async def rank(self, ranking: Ranking) -> None:
+        """Score all known candidates in the model's own precision. DeadlinePassed."""
+        divisible = ranking.model.precision == "fp32" and self._is_divisible(ranking)
+        await self.run(ranking.rank, len(ranking.known), divisible=divisible)
+
+    async def rank_exactly(self, ranking: Ranking) -> None:
+        """Score all known candidates in float32. DeadlinePassed."""
+        divisible = self._is_divisible(ranking)
+        await self.run(ranking.rank_exactly, len(ranking.known), divisible=divisible)
+
+    async def rescore(self, ranking: Ranking, chosen: Positions) -> None:
+        """Score these candidates in float32, with their logits. DeadlinePassed."""
+        divisible = self._is_divisible(ranking)
+        await self.run(partial(ranking.rescore, chosen), len(chosen), divisible=divisible)
+
+    def _is_divisible(self, ranking: Ranking) -> bool:
+        """Whether to cut a pass in float32 for others: without a permit no request waits."""
+        return self.permit is not None and ranking.model.is_batch_invariant
+
+    async def run(self, chunk: Run, rows: int, *, divisible: bool = False) -> None:
+        """Call ``chunk(start, end)`` over all rows. DeadlinePassed.
+
+        ``divisible``: see ``Engine.run``.
+        """
         prepare, self._prepare = self._prepare, None
-        job = await self._engine.run(chunk, rows, self.deadline, prepare, self.priority)
+        job = await self._engine.run(
+            chunk, rows, self.deadline, prepare, self.priority, divisible=divisible
+        )
         timer = self.timer
         timer.lap("queue", job.started)
         timer.lap("history", job.prepared)

@@ -7,8 +7,6 @@ does not hold for this list, and all of it is scored in float32.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from model_export.bundle.shortlist import out_of_bound, shortlist
@@ -21,17 +19,17 @@ async def rank_best(ranking: Ranking, k: int, run: ScoringRun, metrics: Metrics)
     """Score in float32 what may be among the k best; the others keep NaN for a score."""
     known, bound = ranking.known, ranking.model.logit_bound
     if 2 * k > len(known) or not ranking.model.has_shortlists:  # see ``shortlist``
-        await run.run(ranking.rank_exactly, len(known))
+        await run.rank_exactly(ranking)
         return
     await run.run(ranking.score_reduced, len(known))
     short = shortlist(ranking.logits[0, known], k, bound)
     chosen: Positions = known[short]
     metrics.rescored.inc(len(chosen))
-    await run.run(partial(ranking.rescore, chosen), len(chosen))
+    await run.rescore(ranking, chosen)
     quick, exact = ranking.logits[:, chosen]
     if len(chosen) < len(known) and out_of_bound(quick, exact, bound):
         metrics.top_k_bound.inc()
-        await run.run(ranking.rank_exactly, len(known))
+        await run.rank_exactly(ranking)
         return
     ranking.scored = np.zeros(len(known), np.bool_)
     ranking.scored[short] = True

@@ -26,6 +26,8 @@ from threading import Lock
 from typing import Any
 
 MOST_BYTES = 1 << 20  # of a message
+# pyarrow's allocator has a thread of its own; Python 3.12 and later warn of a fork beside threads.
+ONE_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
 class Forked:
@@ -99,7 +101,9 @@ class _Server:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **ONE_THREAD},
             )
         self._lock = Lock()
         atexit.register(self._end)

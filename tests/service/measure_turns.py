@@ -47,7 +47,8 @@ async def _rank(engine: Engine, model: FoldedModel, prepared: Prepared) -> float
         model.rank(items.part(start, end), history)
 
     began = perf_counter()
-    await engine.run(run, len(items), began + FAR_S)
+    divisible = model.precision == "fp32" and model.is_batch_invariant
+    await engine.run(run, len(items), began + FAR_S, lambda: None, divisible=divisible)
     return perf_counter() - began
 
 
@@ -61,7 +62,7 @@ async def _without_end(
 async def _measure(
     model: FoldedModel, short: Prepared, long: Prepared, chunk: int, threads: int, seconds: float
 ) -> dict[str, Any]:
-    engine = Engine(threads, chunk=chunk, min_chunk=min(64, chunk))
+    engine = Engine(threads, chunk=chunk)
     alone, beside, longs = list[float](), list[float](), list[float]()
     gaps = random.Random(0)
     try:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from model_export.build import build
@@ -16,7 +19,7 @@ from model_export.bundle.errors import BundleError
 from model_export.bundle.runtime import FoldedModel
 from model_export.quality.random_network import random_network
 from tests.model_export.answers import candidates, folded, random_request
-from tests.model_export.schemas import SMALL_SIZES, WITHOUT_IDENTITY
+from tests.model_export.schemas import SMALL_SIZES, WIDE, WITHOUT_IDENTITY
 
 
 def test_shapes_and_kinds_are_those_of_the_contract(model: FoldedModel) -> None:
@@ -81,6 +84,33 @@ def test_threads_share_one_model_without_mixing_answers(model: FoldedModel) -> N
             together = list(pool.map(lambda request: folded(model, request), requests))
             for one, other in zip(alone, together, strict=True):
                 assert_array_equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def of_width_400(tmp_path_factory: pytest.TempPathFactory) -> FoldedModel:
+    return FoldedModel(build(random_network(WIDE, seed=1), tmp_path_factory.mktemp("wide")))
+
+
+@pytest.mark.parametrize("name", ["model", "of_width_400"])
+@given(data=st.data())
+def test_a_float32_score_has_the_same_bits_however_its_list_is_cut_down_to_two(
+    name: str, request: pytest.FixtureRequest, data: st.DataObject
+) -> None:
+    model: FoldedModel = request.getfixturevalue(name)
+    length, seed = data.draw(st.integers(0, 64)), data.draw(st.integers(0, 2**32 - 1))
+    asked = random_request(model.schema, length=length, count=300, seed=seed)
+    items = candidates(model, asked)
+    history = model.history(model.items(asked.items).vector[asked.history])
+    whole = model.rank(items, history)
+    edges = [0]
+    while edges[-1] < 300:
+        edges.append(edges[-1] + data.draw(st.integers(2, 150)))
+    edges[-1] = 300
+    if edges[-1] - edges[-2] < 2:
+        del edges[-2]
+    parts = [model.rank(items.part(*span), history) for span in pairwise(edges)]
+    assert model.is_batch_invariant
+    assert_array_equal(np.concatenate(parts), whole)
 
 
 def test_a_damaged_graph_is_refused_with_its_name(copied: Bundle) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator
 from time import perf_counter, sleep
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.context import Priority
-from service.engine.engine import Engine
+from service.engine.engine import MIN_TURN, Engine, Job
 from service.engine.request_queue import BATCH_TURN, RequestQueue
 from service.errors import DeadlinePassed
 from tests.service.engine_gate import FAR, Gate, Owner
@@ -59,6 +62,127 @@ async def test_a_list_that_comes_while_a_long_one_is_scored_has_the_next_turn(
     goes_on.set()
     await asyncio.gather(long, short)
     assert order == ["long", "short", "long", "long"]
+
+
+async def _turns(engine: Engine, rows: int = 50, *, divisible: bool = True) -> list[int]:
+    """Lengths of a list's turns, in which each row is run once."""
+    ran = list[tuple[int, int]]()
+
+    def run(start: int, end: int) -> None:
+        ran.append((start, end))
+
+    await engine.run(run, rows, perf_counter() + FAR, divisible=divisible)
+    assert [row for span in ran for row in range(*span)] == list(range(rows))
+    return [end - start for start, end in ran]
+
+
+async def _short(engine: Engine, rows: int = 3, **given: Any) -> None:
+    """Run a request of so many rows."""
+    given = {"prepare": lambda: None, **given}
+    await engine.run(lambda *_: None, rows, perf_counter() + FAR, **given)
+
+
+async def test_a_long_list_has_smaller_turns_while_short_ones_come(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await _turns(engine) == [10] * 5
+    monkeypatch.setattr("service.engine.engine.SHORT_EXPECTED_S", FAR)
+    await _short(engine, rows=10)
+    assert await _turns(engine) == [5] * 10
+    assert await _turns(engine, divisible=False) == [10] * 5
+    engine._short_until = perf_counter()  # that time has passed
+    assert await _turns(engine) == [10] * 5
+
+
+@pytest.mark.parametrize(
+    ("what", "given"),
+    [
+        ("a longer list", {"rows": 11}),
+        ("one at batch priority", {"priority": Priority.BATCH}),
+        ("a later pass of a request", {"prepare": None}),
+    ],
+)
+async def test_of_others_none_are_expected(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, what: str, given: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("service.engine.engine.SHORT_EXPECTED_S", FAR)
+    await _short(engine, **given)
+    assert await _turns(engine) == [10] * 5
+
+
+@pytest.mark.parametrize("threads", [1, 6, 16])
+async def test_lists_of_a_few_chunks_have_whole_turns_whatever_the_threads(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 512 candidates and fewer: smaller turns would take more time of every one of them."""
+    monkeypatch.setattr("service.engine.engine.SHORT_EXPECTED_S", FAR)
+    engine = Engine(1, cut_as=threads)
+    try:
+        await _short(engine)
+        for rows in (129, 350, 512):
+            whole = [end - start for start, end in engine.spans(rows)]
+            assert await _turns(engine, rows) == whole
+        assert max(await _turns(engine, 5_000)) < 96
+    finally:
+        engine.close()
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 400), st.integers(1, 16))
+def test_smaller_turns_cover_every_row_once_and_have_two_or_more(
+    chunk: int, least: int, rows: int, threads: int
+) -> None:
+    engine = Engine.__new__(Engine)
+    engine._cut_as, engine.chunk, engine._min_chunk = threads, chunk, least
+    engine._short_until, engine._counting = perf_counter() + FAR, threading.Lock()
+    whole, job = engine.spans(rows), Job.__new__(Job)
+    job.waiting, job.unfinished, job.divisible = deque(whole), len(whole), True
+    taken = []
+    while job.waiting:
+        taken.append(engine._next_span(job))
+    assert [row for span in taken for row in range(*span)] == list(range(rows))
+    assert job.unfinished == len(taken)
+    sizes = [end - start for start, end in taken]
+    assert max(sizes) < max(1.5 * max(least, MIN_TURN) + 1, 2)
+    assert min(sizes) >= min(2, *(end - start for start, end in whole))
+
+
+async def test_threads_that_share_lists_of_all_lengths_run_each_row_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With smaller turns now and then, and lists that fail, expire or are cancelled."""
+    monkeypatch.setattr("service.engine.engine.SHORT_EXPECTED_S", 1e-3)
+    engine, random = Engine(3, chunk=8, min_chunk=2), np.random.default_rng(0)
+    lengths = np.where(random.random(400) < 0.5, 3, random.integers(1, 300, 400))
+    lists = [np.zeros(length, np.int64) for length in lengths]
+    seconds = np.where(random.random(400) < 0.1, 2e-3, FAR)
+
+    async def score(number: int) -> None:
+        rows = lists[number]
+
+        def run(start: int, end: int) -> None:
+            rows[start:end] += 1
+            if number % 17 == 0:
+                raise ValueError(number)
+
+        deadline = perf_counter() + seconds[number]
+        await engine.run(run, len(rows), deadline, lambda: None, divisible=True)
+
+    try:
+        for start in range(0, len(lists), 20):
+            tasks = [asyncio.create_task(score(n)) for n in range(start, start + 20)]
+            await asyncio.sleep(0)
+            tasks[7].cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            for number, error in enumerate(ended, start):
+                assert error is None or type(error) in (
+                    (ValueError, DeadlinePassed, asyncio.CancelledError)
+                )
+                assert (lists[number] <= 1).all()
+                assert (error is None) <= bool((lists[number] == 1).all())
+        await _short(engine)
+        assert len(engine._queue) == 0
+    finally:
+        await asyncio.to_thread(engine.close)
 
 
 def test_a_shared_list_is_taken_where_no_other_waits_and_goes_behind_them_after_its_turn() -> None:

@@ -20,7 +20,7 @@ from model_export.bundle.top_k import best
 from model_export.bundle.vectors import ItemVectors
 from model_export.quality.random_network import random_network
 from model_export.quality.random_rows import random_held_out
-from service.scoring.ranking import Ranking
+from service.scoring.ranking import Ranking, ScoringRun
 from service.scoring.top_k import rank_best
 from tests.model_export.answers import random_request
 from tests.model_export.schemas import SMALL, SMALL_SIZES
@@ -43,10 +43,15 @@ class Items:
         return self._vectors.take(positions)
 
 
-class OneChunk:
+class OneChunk(ScoringRun):
     """Runs a pass at once, uncut: int8 quantises a list by its own range."""
 
-    async def run(self, chunk: Callable[[int, int], None], rows: int) -> None:
+    def __init__(self) -> None:
+        self.permit = None
+
+    async def run(
+        self, chunk: Callable[[int, int], None], rows: int, *, divisible: bool = False
+    ) -> None:
         chunk(0, rows)
 
 
@@ -74,7 +79,7 @@ def same_as_a_full_pass(model: FoldedModel, items: ItemVectors, past: ItemVector
     )
     ranking = Ranking(cast(Any, Items(both)), len(past), [], model)
     ranking.read_history()
-    asyncio.run(rank_best(ranking, k, cast(Any, OneChunk()), cast(Any, Counters())))
+    asyncio.run(rank_best(ranking, k, OneChunk(), cast(Any, Counters())))
     exact = model.exact(items, model.history(past.vector))
     found, whole = best(ranking.scores, k), best(exact, k)
     assert_array_equal(found, whole)
