@@ -19,11 +19,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
-from redis.asyncio.connection import Connection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import (
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from feature_store.errors import StoreMismatch
+from feature_store.redis.tls import TlsContext
 
 Address = tuple[str, int]
 PROTOCOLS = {
@@ -48,13 +54,14 @@ class RedisUrl:
     prefix: str | None
     _settings: dict[str, Any] = field(repr=False)
     _sentinel_settings: dict[str, Any] = field(repr=False)
+    _tls: TlsContext = field(default_factory=TlsContext, repr=False, compare=False)
 
     def connection(self, address: Address) -> Callable[[], Connection]:
         """Return a factory of unopened connections to the server at ``address``."""
-        return _factory(address, self._settings)
+        return _factory(address, self._settings, self._tls)
 
     def sentinel_connection(self, address: Address) -> Callable[[], Connection]:
-        return _factory(address, self._sentinel_settings)
+        return _factory(address, self._sentinel_settings, self._tls)
 
 
 def parse(url: str) -> RedisUrl:
@@ -145,7 +152,9 @@ def _address(text: str, default_port: int) -> Address:
     return name, int(port or 0) or default_port
 
 
-def _factory(address: Address, settings: dict[str, Any]) -> Callable[[], Connection]:
+def _factory(
+    address: Address, settings: dict[str, Any], tls: TlsContext
+) -> Callable[[], Connection]:
     settings = dict(settings)
     kind = settings.pop("connection_class", Connection)
     host, port = address
@@ -164,6 +173,8 @@ def _factory(address: Address, settings: dict[str, Any]) -> Callable[[], Connect
             **to,
             **settings,
         )
+        if isinstance(made, SSLConnection):
+            tls.give(made)
         return made
 
     return make
