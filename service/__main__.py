@@ -22,7 +22,7 @@ from service.cli.example import show_example
 from service.cli.models import app as models
 from service.cli.probe import probe
 from service.cli.settings import settings_or_exit
-from service.observability import logs
+from service.observability import log_writer, logs
 from service.observability.background import guard_process
 from service.observability.logs import logger
 from service.processes.channel import WorkerArgs
@@ -80,6 +80,7 @@ def serve(
     given = {name: value for name, value in options.items() if value is not None}
     settings = settings_or_exit(given)
     logs.configure(settings.log_format, settings.log_level)
+    log_writer.write_apart()
     for variable in unknown_variables(dict(os.environ)):
         logger.warning("unknown variable ignored", variable=variable)
     _log_access(settings)
@@ -109,6 +110,7 @@ def worker(args: str) -> None:
 
     settings = settings_or_exit({})
     logs.configure(settings.log_format, settings.log_level)
+    log_writer.write_apart()
     _run(work(WorkerArgs.model_validate_json(args), settings, show_example))
 
 

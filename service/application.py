@@ -39,6 +39,7 @@ from service.models.registry import ModelRegistry
 from service.observability.audit_trail import AuditTrail
 from service.observability.event_loop import watched
 from service.observability.exporter import Worker, make_exporter
+from service.observability.log_writer import dropped
 from service.observability.metrics import Metrics
 from service.observability.model_metrics import expose_versions
 from service.private_directory import make_private
@@ -203,6 +204,11 @@ def _expose(state: ServiceState) -> None:
         active = registry.active
         return float(getattr(active.table, attribute)) if active else 0.0
 
+    counter(
+        "qin_log_lines_dropped",
+        "Log lines not written, because the log was not read in time.",
+        dropped,
+    )
     gauge("qin_engine_threads", "Engine threads.", lambda: engine.threads)
     gauge("qin_engine_queue", "Requests waiting for an engine thread.", lambda: engine.queued)
     counter("qin_engine_chunks", "Chunks run.", lambda: engine.chunks)

@@ -31,6 +31,7 @@ TaskName = Literal[
     "fleet",
     "freshness",  # consumes the change log, refreshes changed items
     "item_fetch",
+    "log",  # writes it
     "loop_watch",
     "metrics",  # exports them
     "model_follow",
@@ -153,10 +154,10 @@ class KeptThread:
         self._thread = threading.Thread(target=self._keep, name=f"{name}-{number}", daemon=True)
         self._thread.start()
 
-    def join(self) -> None:
+    def join(self, within_s: float | None = None) -> None:
         """Wait for ``work`` to return; do not restart it."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(within_s)
 
     def _keep(self) -> None:
         back_off = _BackOff()

@@ -50,6 +50,19 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[ssl.SSLContext]:
     return contexts
 
 
+@pytest.fixture
+def another(tmp_path: Path) -> Path:
+    """An authority that has not signed the server's certificate."""
+    (tmp_path / "another").mkdir()
+    return make(tmp_path / "another").authority
+
+
+def _swap(one: Path, other: Path) -> None:
+    was = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(was)
+
+
 async def _answers(store: FeatureStore) -> bool:
     try:
         await store.items(ids(1))
@@ -60,7 +73,7 @@ async def _answers(store: FeatureStore) -> bool:
 
 async def _until(store: FeatureStore, answers: bool) -> None:
     async with asyncio.timeout(WITHIN_S):
-        while await _answers(store) is not answers:
+        while await _answers(store) is not answers:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -84,16 +97,14 @@ async def test_a_connection_that_is_opened_again_reads_no_certificates(
 
 
 async def test_a_replaced_authority_holds_from_the_next_connection_on(
-    tls: tuple[Server, str], url: str, authority: Path, tmp_path: Path
+    tls: tuple[Server, str], url: str, authority: Path, another: Path
 ) -> None:
-    good = authority.read_bytes()
-    (tmp_path / "other").mkdir()
     store = await connect(url, SHOP, create=True)
     try:
-        authority.write_bytes(make(tmp_path / "other").authority.read_bytes())
+        _swap(authority, another)
         _drop_connections(tls[0])
         await _until(store, answers=False)
-        authority.write_bytes(good)
+        _swap(authority, another)
         await _until(store, answers=True)
     finally:
         await store.close()
