@@ -232,8 +232,7 @@ class FoldedModel:
         """
         if self._exact_provider != "cpu" or self._threads != 1:
             return False
-        history = self.history(self._typical.vector[: self.schema.history_length])
-        return is_batch_invariant(self, self._typical, history)
+        return is_batch_invariant(self, self._typical)
 
     @property
     def has_shortlists(self) -> bool:

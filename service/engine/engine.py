@@ -2,8 +2,10 @@
 
 The queue holds jobs, not chunks: a worker takes the next job, runs one chunk of it, and puts it
 back behind what came meanwhile. So a list of 5,000 delays a list of 50 by the rest of one
-chunk. While short lists come, a long one whose scores do not depend on how it is cut has smaller
-chunks. Several workers share a long job when no other waits.
+chunk. Several workers share a long job when no other waits.
+
+While short lists come one at a time, a long one whose scores do not depend on how it is cut has
+smaller turns. When others wait it has whole ones: its share of the threads stays.
 
 The graphs release the interpreter's lock, so each thread can use a core.
 """
@@ -28,9 +30,9 @@ Prepare = Callable[[], None]
 Run = Callable[[int, int], None]  # rows [start, end)
 Span = tuple[int, int]
 
-LONG_CHUNKS = 4  # a job of more rows than these has smaller turns while short ones come
+LONG_CHUNKS = 4  # a job of more rows than these may have smaller turns
 SHORT_EXPECTED_S = 1.0  # after a short job
-MIN_TURN = 4  # rows: pieces of about so many have two or more
+LEAST_TURN = 32  # rows: smaller calls take much more time for each
 
 
 class Job:
@@ -109,7 +111,7 @@ class Engine:
         cut_as: int | None = None,
     ) -> None:
         """A list is spread over threads in pieces of ``min_chunk`` rows or more; a long one beside
-        short ones has turns of about that many.
+        short ones has turns of about that many, or of 32.
 
         ``niceness`` is added to the process's own; at 19 threads yield to all other work.
 
@@ -241,11 +243,12 @@ class Engine:
         return True
 
     def _next_span(self, job: Job) -> Span:
-        """Take the job's next chunk, or only a part of it while short jobs come."""
+        """Take the job's next chunk, or a part of it if a short job may come and none waits."""
         start, end = job.waiting.popleft()
-        turn = max(self._min_chunk, MIN_TURN)
-        turns = round((end - start) / turn)
-        if not job.divisible or turns < 2 or perf_counter() >= self._short_until:
+        turns = round((end - start) / max(self._min_chunk, LEAST_TURN))
+        if not job.divisible or turns < 2 or self._queue.has_online:
+            return start, end
+        if perf_counter() >= self._short_until:
             return start, end
         middle = start + (end - start) // turns
         job.waiting.appendleft((middle, end))

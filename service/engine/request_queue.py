@@ -45,6 +45,11 @@ class RequestQueue(Generic[W]):
     def __len__(self) -> int:
         return self._tokens.qsize()
 
+    @property
+    def has_online(self) -> bool:
+        """Whether an online job waits, other than for its turn's end."""
+        return bool(self._rings[Priority.ONLINE])
+
     def put(self, job: W) -> None:
         self._rings[job.priority].append(job)
         self._tokens.put(True)

@@ -12,7 +12,7 @@ from model_export.build import Int8, build
 from model_export.bundle.batch_invariance import is_batch_invariant
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.runtime import FoldedModel
-from model_export.bundle.vectors import Candidates, Floats, HistoryRows, ItemVectors
+from model_export.bundle.vectors import Candidates, Floats, HistoryRows
 from model_export.quality.random_network import random_network
 from model_export.quality.random_rows import random_held_out
 from tests.model_export.schemas import SMALL, SMALL_SIZES
@@ -23,15 +23,11 @@ class OtherKernelFor:
 
     def __init__(self, model: FoldedModel, is_other: Callable[[int], bool]) -> None:
         self._model, self._is_other = model, is_other
+        self.schema, self.history = model.schema, model.history
 
     def exact(self, items: Candidates, history: HistoryRows) -> Floats:
         score = self._model.exact(items, history)
         return np.nextafter(score, np.float32(1)) if self._is_other(len(items)) else score
-
-
-def _golden(model: FoldedModel, bundle: Bundle) -> tuple[ItemVectors, HistoryRows]:
-    items = model.items(bundle.golden().items)
-    return items, model.history(items.vector[: model.schema.history_length])
 
 
 def test_onnxruntimes_kernels_are_batch_invariant_with_one_thread(bundle: Bundle) -> None:
@@ -51,8 +47,9 @@ def test_onnxruntimes_kernels_are_batch_invariant_with_one_thread(bundle: Bundle
 def test_another_kernel_for_some_lengths_is_found(
     model: FoldedModel, bundle: Bundle, is_other: Callable[[int], bool]
 ) -> None:
-    assert is_batch_invariant(model, *_golden(model, bundle))
-    assert not is_batch_invariant(OtherKernelFor(model, is_other), *_golden(model, bundle))
+    items = model.items(bundle.golden().items)
+    assert is_batch_invariant(model, items)
+    assert not is_batch_invariant(OtherKernelFor(model, is_other), items)
 
 
 def test_where_they_are_not_top_k_is_scored_in_float32_as_a_whole(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.context import Priority
-from service.engine.engine import MIN_TURN, Engine, Job
+from service.engine.engine import LEAST_TURN, Engine, Job
 from service.engine.request_queue import BATCH_TURN, RequestQueue
 from service.errors import DeadlinePassed
 from tests.service.engine_gate import FAR, Gate, Owner
@@ -64,7 +64,16 @@ async def test_a_list_that_comes_while_a_long_one_is_scored_has_the_next_turn(
     assert order == ["long", "short", "long", "long"]
 
 
-async def _turns(engine: Engine, rows: int = 50, *, divisible: bool = True) -> list[int]:
+@pytest.fixture
+async def usual(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
+    """One thread, chunks of 128; short requests are expected long after the last one."""
+    monkeypatch.setattr("service.engine.engine.SHORT_EXPECTED_S", FAR)
+    engine = Engine(1)
+    yield engine
+    await asyncio.to_thread(engine.close)
+
+
+async def _turns(engine: Engine, rows: int = 640, *, divisible: bool = True) -> list[int]:
     """Lengths of a list's turns, in which each row is run once."""
     ran = list[tuple[int, int]]()
 
@@ -76,64 +85,77 @@ async def _turns(engine: Engine, rows: int = 50, *, divisible: bool = True) -> l
     return [end - start for start, end in ran]
 
 
-async def _short(engine: Engine, rows: int = 3, **given: Any) -> None:
+async def _short(engine: Engine, rows: int = 50, **given: Any) -> None:
     """Run a request of so many rows."""
     given = {"prepare": lambda: None, **given}
     await engine.run(lambda *_: None, rows, perf_counter() + FAR, **given)
 
 
-async def test_a_long_list_has_smaller_turns_while_short_ones_come(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert await _turns(engine) == [10] * 5
-    monkeypatch.setattr("service.engine.engine.SHORT_EXPECTED_S", FAR)
-    await _short(engine, rows=10)
-    assert await _turns(engine) == [5] * 10
-    assert await _turns(engine, divisible=False) == [10] * 5
-    engine._short_until = perf_counter()  # that time has passed
-    assert await _turns(engine) == [10] * 5
+async def test_a_long_list_has_smaller_turns_while_short_ones_come(usual: Engine) -> None:
+    assert await _turns(usual) == [128] * 5
+    await _short(usual, rows=128)
+    assert await _turns(usual) == [64] * 10
+    assert await _turns(usual, divisible=False) == [128] * 5
+    usual._short_until = perf_counter()  # that time has passed
+    assert await _turns(usual) == [128] * 5
+
+
+async def test_a_long_list_has_whole_turns_while_others_wait(usual: Engine) -> None:
+    """It is overtaken at each turn: with smaller ones it would have half its share."""
+    gate = Gate(usual)
+    await gate.closed()
+    long = asyncio.create_task(_turns(usual))
+    await asyncio.sleep(0)
+    short = [asyncio.create_task(_short(usual)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await gate.open()
+    await asyncio.gather(*short)
+    assert await long == [128] + [64] * 8
 
 
 @pytest.mark.parametrize(
-    ("what", "given"),
+    "given",
     [
-        ("a longer list", {"rows": 11}),
-        ("one at batch priority", {"priority": Priority.BATCH}),
-        ("a later pass of a request", {"prepare": None}),
+        pytest.param({"rows": 129}, id="a longer list"),
+        pytest.param({"priority": Priority.BATCH}, id="one at batch priority"),
+        pytest.param({"prepare": None}, id="a later pass of a request"),
     ],
 )
-async def test_of_others_none_are_expected(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, what: str, given: dict[str, Any]
+async def test_after_others_no_short_ones_are_expected(
+    usual: Engine, given: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("service.engine.engine.SHORT_EXPECTED_S", FAR)
-    await _short(engine, **given)
-    assert await _turns(engine) == [10] * 5
+    await _short(usual, **given)
+    assert await _turns(usual) == [128] * 5
 
 
 @pytest.mark.parametrize("threads", [1, 6, 16])
 async def test_lists_of_a_few_chunks_have_whole_turns_whatever_the_threads(
-    threads: int, monkeypatch: pytest.MonkeyPatch
+    usual: Engine, threads: int
 ) -> None:
     """Of 512 candidates and fewer: smaller turns would take more time of every one of them."""
-    monkeypatch.setattr("service.engine.engine.SHORT_EXPECTED_S", FAR)
-    engine = Engine(1, cut_as=threads)
-    try:
-        await _short(engine)
-        for rows in (129, 350, 512):
-            whole = [end - start for start, end in engine.spans(rows)]
-            assert await _turns(engine, rows) == whole
-        assert max(await _turns(engine, 5_000)) < 96
-    finally:
-        engine.close()
+    usual._cut_as = threads
+    await _short(usual)
+    for rows in (129, 350, 512):
+        whole = [end - start for start, end in usual.spans(rows)]
+        assert await _turns(usual, rows) == whole
+    assert max(await _turns(usual, 5_000)) < 96
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 400), st.integers(1, 16))
-def test_smaller_turns_cover_every_row_once_and_have_two_or_more(
+@pytest.mark.parametrize(("least", "turns"), [(1, [32] * 20), (64, [64] * 10), (128, [128] * 5)])
+async def test_smaller_turns_are_not_tiny(usual: Engine, least: int, turns: list[int]) -> None:
+    usual._min_chunk = least
+    await _short(usual)
+    assert await _turns(usual) == turns
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 2_000), st.integers(1, 16))
+def test_smaller_turns_cover_every_row_once(
     chunk: int, least: int, rows: int, threads: int
 ) -> None:
     engine = Engine.__new__(Engine)
     engine._cut_as, engine.chunk, engine._min_chunk = threads, chunk, least
     engine._short_until, engine._counting = perf_counter() + FAR, threading.Lock()
+    engine._queue = RequestQueue[Job]()
     whole, job = engine.spans(rows), Job.__new__(Job)
     job.waiting, job.unfinished, job.divisible = deque(whole), len(whole), True
     taken = []
@@ -142,8 +164,9 @@ def test_smaller_turns_cover_every_row_once_and_have_two_or_more(
     assert [row for span in taken for row in range(*span)] == list(range(rows))
     assert job.unfinished == len(taken)
     sizes = [end - start for start, end in taken]
-    assert max(sizes) < max(1.5 * max(least, MIN_TURN) + 1, 2)
-    assert min(sizes) >= min(2, *(end - start for start, end in whole))
+    turn = max(least, LEAST_TURN)
+    assert max(sizes) <= max(1.5 * turn, 1)
+    assert min(sizes) >= min(turn / 2, *(end - start for start, end in whole))
 
 
 async def test_threads_that_share_lists_of_all_lengths_run_each_row_once(
@@ -151,8 +174,8 @@ async def test_threads_that_share_lists_of_all_lengths_run_each_row_once(
 ) -> None:
     """With smaller turns now and then, and lists that fail, expire or are cancelled."""
     monkeypatch.setattr("service.engine.engine.SHORT_EXPECTED_S", 1e-3)
-    engine, random = Engine(3, chunk=8, min_chunk=2), np.random.default_rng(0)
-    lengths = np.where(random.random(400) < 0.5, 3, random.integers(1, 300, 400))
+    engine, random = Engine(3, chunk=64, min_chunk=32), np.random.default_rng(0)
+    lengths = np.where(random.random(400) < 0.5, 3, random.integers(1, 2_000, 400))
     lists = [np.zeros(length, np.int64) for length in lengths]
     seconds = np.where(random.random(400) < 0.1, 2e-3, FAR)
 

@@ -23,18 +23,18 @@ async def _answer_and_chunks(state: ServiceState, **asked: Any) -> tuple[dict[st
 @pytest.fixture
 def asked(world: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr("service.engine.engine.SHORT_EXPECTED_S", 60.0)
-    candidates = np.random.default_rng(0).choice(world.ids, 200).tolist()
+    candidates = np.random.default_rng(0).choice(world.ids, 320).tolist()
     return {"user_id": 3, "candidates": candidates}
 
 
 async def test_in_float32_it_is_cut_finer(world: World, asked: dict[str, Any]) -> None:
-    async with opened(world, chunk_candidates=16, min_chunk_candidates=8) as state:
+    async with opened(world, chunk_candidates=64, min_chunk_candidates=32) as state:
         alone, chunks = await _answer_and_chunks(state, **asked)
-        assert chunks == 13
+        assert chunks == 5
         await ask(state, user_id=3, candidates=asked["candidates"][:5])
         beside, more = await _answer_and_chunks(state, **asked)
         assert beside == alone
-        assert more == 26
+        assert more == 10
 
 
 async def test_it_is_not_where_scores_depend_on_how_a_list_is_cut(
@@ -42,10 +42,10 @@ async def test_it_is_not_where_scores_depend_on_how_a_list_is_cut(
 ) -> None:
     monkeypatch.setattr("model_export.bundle.runtime.is_batch_invariant", lambda *_: False)
     with capture_logs() as told:
-        async with opened(world, chunk_candidates=16, min_chunk_candidates=8) as state:
+        async with opened(world, chunk_candidates=64, min_chunk_candidates=32) as state:
             await ask(state, user_id=3, candidates=asked["candidates"][:5])
             _, chunks = await _answer_and_chunks(state, **asked)
-            assert chunks == 13
+            assert chunks == 5
     assert any("depend on how a list is cut" in line["event"] for line in told)
 
 
@@ -54,7 +54,7 @@ async def test_in_int8_it_is_not(
 ) -> None:
     """A score depends on the candidates of its chunk there."""
     quantised = with_int8(world, tmp_path_factory.mktemp("int8"))
-    sizes = {"chunk_candidates": 16, "min_chunk_candidates": 8}
+    sizes = {"chunk_candidates": 64, "min_chunk_candidates": 32}
     async with opened(quantised, precision="int8", **sizes) as state:
         alone, chunks = await _answer_and_chunks(state, **asked)
         await ask(state, user_id=3, candidates=asked["candidates"][:5])
