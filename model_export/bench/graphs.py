@@ -100,6 +100,15 @@ class Folded:
             [model.logits(part, history, precision, self.user) for part in chunks(items)]
         )
 
+    def quick_logits(
+        self, items: ItemVectors, history: HistoryRows, precision: Precision
+    ) -> Floats:
+        """Those of a shortlist."""
+        model = self.model_in(precision)
+        return np.concatenate(
+            [model.quick_logits(part, history, self.user) for part in chunks(items)]
+        )
+
     def probabilities(self, items: ItemVectors, history: HistoryRows) -> Floats:
         """(C,) in float32, in chunks."""
         return np.concatenate(

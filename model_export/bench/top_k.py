@@ -189,7 +189,7 @@ def _ask(
         answers["fp32"] = chosen, probability[chosen]
 
     def at_its_price() -> None:
-        quick = folded.logits(items, history, low)
+        quick = folded.quick_logits(items, history, low)
         chosen = shortlist(quick, k, bound)
         probability, logit = folded.rescored(items.take(chosen), history)
         if out_of_bound(quick[chosen], logit, bound):

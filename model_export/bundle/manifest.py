@@ -118,6 +118,8 @@ class QuantisationGate(_Frozen):
     users: int  # with at least two candidates
     logit_error_bound: float  # worst |Δlogit|
     better_half_logit_error: float | None = None  # in the better half of its list: for top-k
+    largest_vector: float | None = None  # largest number of a candidate's vector
+    largest_row: float | None = None  # of its row, in its context
     golden_logit_error: float  # worst on the golden requests, on the building machine
 
     @property

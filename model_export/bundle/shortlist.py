@@ -8,6 +8,7 @@ import numpy as np
 
 from model_export.bundle.vectors import Floats, Positions
 
+NO_BOUND = np.float32(np.inf)  # in place of the logit of a candidate whose error may be any
 MARGIN = 1.5  # factor on the worst error measured: other data may exceed it
 SIGMOID_ERROR = 5e-7  # of a float32 probability: those of closer logits may swap or tie
 
@@ -19,12 +20,14 @@ def shortlist(logit: Floats, k: int, bound: float) -> Positions:
     ``out_of_bound`` checks that afterwards. So the k-th best float32 logit is at least the k-th
     best of these − e, and a candidate that reaches it has at least that − e here: hence − 2e. In
     between, the sigmoid adds its own error, as probabilities may tie where logits differ. The
-    worse half has no known bound, so all are returned if k reaches into it.
+    worse half has no known bound, so all are returned if k reaches into it. Those of ``NO_BOUND``
+    are always returned, and may have any logit.
     """
     if 2 * k > len(logit) or np.isnan(logit).any():
         return np.arange(len(logit))
     error = MARGIN * bound
-    kth = float(np.partition(logit, len(logit) - k)[len(logit) - k]) - error
+    bounded = np.where(logit == NO_BOUND, -np.inf, logit)
+    kth = float(np.partition(bounded, len(logit) - k)[len(logit) - k]) - error
     reach = 1 / (1 + math.exp(-min(max(kth, -700.0), 700.0))) - SIGMOID_ERROR
     if reach <= 0:
         return np.arange(len(logit))
@@ -33,4 +36,5 @@ def shortlist(logit: Floats, k: int, bound: float) -> Positions:
 
 def out_of_bound(logit: Floats, exact: Floats, bound: float) -> bool:
     """Whether an int8 logit (S,) is off by more than ``shortlist`` assumes."""
-    return not bool((np.abs(logit - exact) <= MARGIN * bound).all())
+    bounded = logit != NO_BOUND
+    return not bool((np.abs(logit[bounded] - exact[bounded]) <= MARGIN * bound).all())

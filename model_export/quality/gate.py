@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_export.bundle.errors import GateError
+from model_export.bundle.extremes import magnitude
 from model_export.bundle.golden import Golden
 from model_export.bundle.manifest import MOST_DELTA_AUC, MOST_MEAN_DELTA_P, QuantisationGate
 from model_export.bundle.rank_correlation import kendall_tau
 from model_export.bundle.reduced_golden import golden_logit_error
 from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.vectors import ItemVectors
 from model_export.quality.held_out import HeldOut, UserList
 from training.catalogue import Catalogue
 from training.metrics import auc, logloss
@@ -29,14 +31,22 @@ Floats = NDArray[np.float64]
 
 @dataclass(slots=True)
 class _Logits:
-    """Logits (C,) of every list, in float32 and in the reduced precision."""
+    """Logits (C,) of every list, in float32 and in the reduced precision, and the largest numbers
+    of candidates."""
 
     exact: list[Floats]
     quick: list[Floats]
     label: list[NDArray[np.float32]]
     tau: list[float]
+    largest_vector: float = 0.0
+    largest_row: float = 0.0
 
-    def add(self, exact: Floats, quick: Floats, label: NDArray[np.float32]) -> None:
+    def add(
+        self, exact: Floats, quick: Floats, label: NDArray[np.float32], candidates: ItemVectors
+    ) -> None:
+        largest = magnitude(candidates.vector).max(), magnitude(candidates.row).max()
+        self.largest_vector = max(self.largest_vector, float(largest[0]))
+        self.largest_row = max(self.largest_row, float(largest[1]))
         self.exact.append(exact)
         self.quick.append(quick)
         self.label.append(label)
@@ -55,7 +65,8 @@ def measure(
     seen = _Logits([], [], [], [])
     for number, users in enumerate(held_out.lists(MOST_LISTS)):
         asked = users.filled(items, FILLED_TO, random) if number < FILLED_LISTS else users
-        seen.add(*_logits(model, items, asked), asked.label)
+        chosen, exact, quick = _logits(model, items, asked)
+        seen.add(exact, quick, asked.label, chosen)
     gate = _judged(seen, held_out.name, forced, golden_logit_error(model, golden))
     if not (gate.passed or forced):
         raise GateError(
@@ -67,7 +78,10 @@ def measure(
     return gate
 
 
-def _logits(model: FoldedModel, items: Catalogue, asked: UserList) -> tuple[Floats, Floats]:
+def _logits(
+    model: FoldedModel, items: Catalogue, asked: UserList
+) -> tuple[ItemVectors, Floats, Floats]:
+    """The candidates, and their logits in float32 and in the reduced precision."""
     used, place = np.unique(np.concatenate([asked.history, asked.candidates]), return_inverse=True)
     vectors = model.items(items.rows[used])
     past, candidates = np.split(place, [len(asked.history)])
@@ -75,6 +89,7 @@ def _logits(model: FoldedModel, items: Catalogue, asked: UserList) -> tuple[Floa
     chosen = model.in_context(vectors.take(candidates), asked.context)
     user = model.user(asked.user, asked.request)
     return (
+        chosen,
         model.logits(chosen, history, "fp32", user).astype(np.float64),
         model.logits(chosen, history, model.precision, user).astype(np.float64),
     )
@@ -102,6 +117,8 @@ def _judged(seen: _Logits, data: str, forced: bool, golden_error: float) -> Quan
         users=len(seen.tau),
         logit_error_bound=float(np.abs(quick - exact).max()),
         better_half_logit_error=max(map(_better_half_error, seen.exact, seen.quick)),
+        largest_vector=seen.largest_vector,
+        largest_row=seen.largest_row,
         golden_logit_error=golden_error,
     )
 

@@ -103,9 +103,9 @@ class Ranking:
 
     def score_reduced(self, start: int, end: int) -> None:
         """int8 or bf16 logits alone, into ``logits[0]``."""
-        chosen, low = self.known[start:end], self.model.reduced
+        chosen = self.known[start:end]
         items = self._items(chosen)
-        self.logits[0, chosen] = self.model.logits(items, self.rows, low, self._user_row)
+        self.logits[0, chosen] = self.model.quick_logits(items, self.rows, self._user_row)
 
     def rescore(self, chosen: Positions, start: int, end: int) -> None:
         """float32 scores and logits of these candidates."""

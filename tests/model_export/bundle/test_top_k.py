@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_export.bundle.shortlist import MARGIN, out_of_bound, shortlist
+from model_export.bundle.shortlist import MARGIN, NO_BOUND, out_of_bound, shortlist
 from model_export.bundle.top_k import best
 
 
@@ -26,6 +26,22 @@ def test_the_shortlist_holds_every_candidate_that_any_error_within_the_bound_all
     chosen = shortlist(quick, k, bound + 1e-5)  # float32 rounds the quick ones once more
     assert set(best(probability, k)) <= set(chosen)
     assert (np.diff(chosen) > 0).all()
+
+
+@given(
+    exact=st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=80),
+    k=st.integers(1, 90),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_candidates_without_a_bound_are_always_in_it_and_rule_out_no_other(
+    exact: list[float], k: int, seed: int
+) -> None:
+    random, logit = np.random.default_rng(seed), np.array(exact, np.float32)
+    quick = np.where(random.random(len(logit)) < 0.3, NO_BOUND, logit)
+    probability = (1 / (1 + np.exp(-logit.astype(np.float64)))).astype(np.float32)
+    chosen = shortlist(quick, k, 1e-5)
+    assert set(best(probability, k)) | set(np.flatnonzero(quick == NO_BOUND)) <= set(chosen)
+    assert not out_of_bound(quick, logit, 1e-5)
 
 
 def test_an_error_beyond_the_bound_is_seen() -> None:

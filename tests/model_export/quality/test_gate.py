@@ -74,6 +74,7 @@ def test_the_figures_are_those_of_every_list_scored_both_ways(
     found, rows = quantised.manifest.quantisation, held_out.rows
     model, random = FoldedModel(quantised, precision="int8"), np.random.default_rng(0)
     apart, p, q, label, worst, half = [], [], [], [], 0.0, 0.0
+    largest_vector, largest_row = [], []
     for number, asked in enumerate(held_out.lists(gate.MOST_LISTS)):
         own = len(asked.candidates)
         if number < gate.FILLED_LISTS:
@@ -81,6 +82,8 @@ def test_the_figures_are_those_of_every_list_scored_both_ways(
         vectors = model.items(rows.items.rows)
         history = model.history(vectors.vector[asked.history])
         chosen = model.in_context(vectors.take(asked.candidates), asked.context)
+        largest_row.append(np.abs(chosen.row).max())
+        largest_vector.append(np.abs(chosen.vector).max())
         exact, quick = model.exact(chosen, history), model.rank(chosen, history)
         apart.append(np.abs(exact.astype(np.float64) - quick))
         p.append(exact[:own])
@@ -95,6 +98,7 @@ def test_the_figures_are_those_of_every_list_scored_both_ways(
     assert_allclose(found.max_abs_delta_p, np.concatenate(apart).max(), rtol=0.1)
     assert found.logit_error_bound == pytest.approx(worst, rel=1e-6)
     assert found.better_half_logit_error == pytest.approx(half, rel=1e-6)
+    assert (found.largest_vector, found.largest_row) == (max(largest_vector), max(largest_row))
     assert model.logit_bound == found.top_k_bound == found.better_half_logit_error
     y = np.concatenate(label) > 0.5
 

@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from model_export.build import Int8, build
 from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.shortlist import NO_BOUND
 from model_export.bundle.top_k import best
 from model_export.bundle.vectors import ItemVectors
 from model_export.quality.random_network import random_network
@@ -104,6 +105,7 @@ def test_random_lists(int8: FoldedModel, count: int, k: int, length: int, seed: 
     same_as_a_full_pass(int8, items, vectors.take(request.history), k)
 
 
+@example(k=18, nearness=0.0, outlier=100.0, seed=220)  # int8 had the outlier's logit off by 3.7
 @given(
     k=st.integers(1, 60),
     nearness=st.sampled_from([0.0, 1e-7, 1e-6, 1e-5, 1e-3]),
@@ -126,6 +128,21 @@ def test_lists_made_to_mislead(
     if outlier is not None:
         items.row[random.integers(64)] *= outlier
     same_as_a_full_pass(int8, items, vectors.take(request.history), k)
+
+
+def test_a_candidate_larger_than_those_of_the_gate_has_no_bound_and_does_not_change_others(
+    int8: FoldedModel,
+) -> None:
+    request = random_request(int8.schema, length=8, count=50, seed=3)
+    vectors = int8.items(request.items)
+    history = int8.history(vectors.take(request.history).vector)
+    items = vectors.take(request.candidates)
+    usual = int8.quick_logits(items.part(0, 40), history)
+    for field in (items.row, items.vector):
+        field[40:] *= 1e3
+    quick = int8.quick_logits(items, history)
+    assert_array_equal(quick[:40], usual)
+    assert_array_equal(quick[40:], NO_BOUND)
 
 
 def test_far_fewer_are_scored_twice_than_once(int8: FoldedModel) -> None:
