@@ -18,6 +18,7 @@ from model_export.bundle.graphs import Graphs, Precision
 from model_export.bundle.manifest import INT8
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.sessions import open_session
+from model_export.bundle.shortlist import quick_logits
 from model_export.bundle.vectors import HistoryRows, ItemVectors, UserRow
 from model_export.graphs.folded_network import FoldedNetwork
 from model_export.graphs.published import shared_user
@@ -106,7 +107,7 @@ class Folded:
         """Those of a shortlist."""
         model = self.model_in(precision)
         return np.concatenate(
-            [model.quick_logits(part, history, self.user) for part in chunks(items)]
+            [quick_logits(model, part, history, self.user) for part in chunks(items)]
         )
 
     def probabilities(self, items: ItemVectors, history: HistoryRows) -> Floats:

@@ -19,11 +19,10 @@ from model_export.bundle.batch_invariance import is_batch_invariant
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import BundleError
 from model_export.bundle.explain import Influence, strongest
-from model_export.bundle.extremes import Extremes, magnitude
+from model_export.bundle.extremes import Extremes
 from model_export.bundle.graphs import Graphs, Precision, for_openvino, with_int8
 from model_export.bundle.manifest import INT8, USER_TOWER
 from model_export.bundle.sessions import Placement, ProviderChoice, open_session, place
-from model_export.bundle.shortlist import NO_BOUND
 from model_export.bundle.size_buckets import Session, open_ranker
 from model_export.bundle.user_tower import UserRows, UserTower, Value
 from model_export.bundle.vectors import (
@@ -94,14 +93,14 @@ class FoldedModel:
         )
         self._ranker = open_ranker(graph, threads, self._exact_provider, callers, tf32=tf32)
         self._reduced: Session | None = None  # int8 or bf16
-        self._largest = np.inf, np.inf  # numbers of a candidate of the gate: of vector and row
+        self.largest = np.inf, np.inf  # numbers of a candidate of the gate: of vector and row
         self.logit_bound = np.inf  # largest |Δlogit| of ``_reduced`` on the gate's data, for top-k
         if self.reduced != "fp32":
             self._reduced = self._open_reduced(bundle, threads, callers)
             gate = bundle.manifest.gate(self.reduced) if isinstance(bundle, Bundle) else None
             if gate is not None:
                 self.logit_bound = gate.top_k_bound
-                self._largest = gate.largest_vector or np.inf, gate.largest_row or np.inf
+                self.largest = gate.largest_vector or np.inf, gate.largest_row or np.inf
 
     def _open_reduced(self, bundle: Graphs, threads: int, callers: int) -> Session:
         if self.reduced == "bf16":
@@ -236,23 +235,6 @@ class FoldedModel:
         if self._exact_provider != "cpu" or self._threads != 1:
             return False
         return is_batch_invariant(self, self._typical)
-
-    def quick_logits(
-        self, items: Candidates, history: HistoryRows, user: UserRow | None = None
-    ) -> Floats:
-        """Logits (C,) for a shortlist, in int8 or bf16.
-
-        ``NO_BOUND`` of a candidate that is larger than the gate's: its error may be, too, and that
-        of others that share its call.
-        """
-        vector, row = self._largest
-        usual = (magnitude(items.vector) <= vector) & (magnitude(items.row) <= row)
-        if usual.all():
-            return self.logits(items, history, self.reduced, user)
-        logit = np.full(len(usual), NO_BOUND)
-        part = ItemVectors(items.vector[usual], items.row[usual], items.context[usual])
-        logit[usual] = self.logits(part, history, self.reduced, user)
-        return logit
 
     @property
     def has_shortlists(self) -> bool:

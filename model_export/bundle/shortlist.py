@@ -3,14 +3,53 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 
-from model_export.bundle.vectors import Floats, Positions
+from model_export.bundle.extremes import magnitude
+from model_export.bundle.graphs import Precision
+from model_export.bundle.vectors import (
+    Candidates,
+    Floats,
+    HistoryRows,
+    ItemVectors,
+    Positions,
+    UserRow,
+)
 
 NO_BOUND = np.float32(np.inf)  # in place of the logit of a candidate whose error may be any
 MARGIN = 1.5  # factor on the worst error measured: other data may exceed it
 SIGMOID_ERROR = 5e-7  # of a float32 probability: those of closer logits may swap or tie
+
+
+class Ranker(Protocol):
+    """The part of ``FoldedModel`` that is used here."""
+
+    reduced: Precision
+    largest: tuple[float, float]  # numbers of the gate's candidates: of vectors and of rows
+
+    def logits(
+        self, items: Candidates, history: HistoryRows, precision: Precision, user: UserRow | None
+    ) -> Floats: ...
+
+
+def quick_logits(
+    model: Ranker, items: Candidates, history: HistoryRows, user: UserRow | None = None
+) -> Floats:
+    """Logits (C,) for a shortlist, in int8 or bf16.
+
+    ``NO_BOUND`` of a candidate that is larger than the gate's: its error may be, too, and that of
+    others that share its call.
+    """
+    vector, row = model.largest
+    usual = (magnitude(items.vector) <= vector) & (magnitude(items.row) <= row)
+    if usual.all():
+        return model.logits(items, history, model.reduced, user)
+    logit = np.full(len(usual), NO_BOUND)
+    part = ItemVectors(items.vector[usual], items.row[usual], items.context[usual])
+    logit[usual] = model.logits(part, history, model.reduced, user)
+    return logit
 
 
 def shortlist(logit: Floats, k: int, bound: float) -> Positions:

@@ -10,6 +10,7 @@ import logging
 import os
 import queue
 import select
+import stat
 import sys
 
 from service.observability.background import KeptThread
@@ -76,11 +77,14 @@ class LogWriter(logging.Handler):
 
 
 def write_apart() -> None:
-    """Write what ``logs.configure`` has set up from a thread, from now on."""
+    """Write what ``logs.configure`` has set up from a thread, from now on; into a file, as it was:
+    it has no reader that could stall."""
     if sys.stderr is None:  # its descriptor may become another file's
         return
-    root = logging.getLogger()
-    writer = LogWriter(sys.stderr.fileno())
+    descriptor, root = sys.stderr.fileno(), logging.getLogger()
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return
+    writer = LogWriter(descriptor)
     writer.setFormatter(root.handlers[0].formatter)
     root.handlers[:] = [writer]
 

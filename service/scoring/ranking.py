@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from feature_store.contract import FOUND
 from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.shortlist import quick_logits
 from model_export.bundle.vectors import (
     Candidates,
     Floats,
@@ -105,7 +106,7 @@ class Ranking:
         """int8 or bf16 logits alone, into ``logits[0]``."""
         chosen = self.known[start:end]
         items = self._items(chosen)
-        self.logits[0, chosen] = self.model.quick_logits(items, self.rows, self._user_row)
+        self.logits[0, chosen] = quick_logits(self.model, items, self.rows, self._user_row)
 
     def rescore(self, chosen: Positions, start: int, end: int) -> None:
         """float32 scores and logits of these candidates."""

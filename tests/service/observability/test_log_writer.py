@@ -157,3 +157,13 @@ def test_without_a_stderr_nothing_is_written_to_its_descriptor(
     monkeypatch.setattr("sys.stderr", None)
     log_writer.write_apart()
     assert logging.getLogger().handlers == before
+
+
+def test_into_a_file_lines_are_written_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = logging.getLogger().handlers[:]
+    with (tmp_path / "log").open("w") as file:
+        monkeypatch.setattr("sys.stderr", file)
+        log_writer.write_apart()
+    assert logging.getLogger().handlers == before

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model_export.build import Int8, build
 from model_export.bundle.runtime import FoldedModel
-from model_export.bundle.shortlist import NO_BOUND
+from model_export.bundle.shortlist import NO_BOUND, quick_logits
 from model_export.bundle.top_k import best
 from model_export.bundle.vectors import ItemVectors
 from model_export.quality.random_network import random_network
@@ -137,10 +137,10 @@ def test_a_candidate_larger_than_those_of_the_gate_has_no_bound_and_does_not_cha
     vectors = int8.items(request.items)
     history = int8.history(vectors.take(request.history).vector)
     items = vectors.take(request.candidates)
-    usual = int8.quick_logits(items.part(0, 40), history)
+    usual = quick_logits(int8, items.part(0, 40), history)
     for field in (items.row, items.vector):
         field[40:] *= 1e3
-    quick = int8.quick_logits(items, history)
+    quick = quick_logits(int8, items, history)
     assert_array_equal(quick[:40], usual)
     assert_array_equal(quick[40:], NO_BOUND)
 
