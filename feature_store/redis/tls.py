@@ -7,11 +7,12 @@ takes 20 ms: while a server is away, at every attempt to reach it.
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 from redis.asyncio.connection import RedisSSLContext, SSLConnection
 
-Stamp = tuple[tuple[str, int, int], ...]
+Stamp = list[tuple[str, int, int, int]]
 
 
 class TlsContext:
@@ -19,7 +20,7 @@ class TlsContext:
 
     def __init__(self) -> None:
         self._shared: RedisSSLContext | None = None
-        self._stamp: Stamp = ()
+        self._stamp: Stamp = []
 
     def give(self, connection: SSLConnection) -> None:
         """Let an unopened connection use the shared context, which the first to open makes."""
@@ -31,15 +32,16 @@ class TlsContext:
 
 
 def _stamp(options: RedisSSLContext) -> Stamp:
-    """Name the certificate files that exist, with when and to what size they were written."""
+    """Name the certificate files that exist, and what changes when one is replaced."""
     system = ssl.get_default_verify_paths()
-    given = (options.ca_certs, options.ca_path, options.certfile, options.keyfile)
+    given = (options.ca_certs, options.certfile, options.keyfile, options.ca_path)
+    paths = [Path(path) for path in (*given, system.cafile, system.capath) if path]
+    if options.ca_path:
+        with suppress(OSError):
+            paths += sorted(Path(options.ca_path).iterdir())
     found = []
-    for path in (*given, system.cafile, system.capath):
-        try:
-            stat = Path(path).stat() if path else None
-        except OSError:  # the handshake reports it
-            stat = None
-        if stat is not None:
-            found.append((str(path), stat.st_mtime_ns, stat.st_size))
-    return tuple(found)
+    for path in paths:
+        with suppress(OSError):  # the handshake reports it
+            stat = path.stat()
+            found.append((str(path), stat.st_ino, stat.st_ctime_ns, stat.st_size))
+    return found

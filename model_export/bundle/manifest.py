@@ -102,6 +102,19 @@ class Calibration(_Frozen):
     logloss_after: float
 
 
+class Largest(_Frozen):
+    """Largest absolute number of each input of the ranker in the gate's requests: beyond it the
+    error bound is unknown."""
+
+    vector: float
+    row: float
+    history_keys: float
+    history_values: float
+    history_rows: float
+    user: float  # 0 without users
+    user_row: float
+
+
 class QuantisationGate(_Frozen):
     """Differences of int8 or bf16 from float32 on held-out data, and whether it passed."""
 
@@ -118,8 +131,7 @@ class QuantisationGate(_Frozen):
     users: int  # with at least two candidates
     logit_error_bound: float  # worst |Δlogit|
     better_half_logit_error: float | None = None  # in the better half of its list: for top-k
-    largest_vector: float | None = None  # largest number of a candidate's vector
-    largest_row: float | None = None  # of its row, in its context
+    largest: Largest | None = None  # None: of a bundle that did not note it
     golden_logit_error: float  # worst on the golden requests, on the building machine
 
     @property

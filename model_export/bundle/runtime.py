@@ -21,7 +21,7 @@ from model_export.bundle.errors import BundleError
 from model_export.bundle.explain import Influence, strongest
 from model_export.bundle.extremes import Extremes
 from model_export.bundle.graphs import Graphs, Precision, for_openvino, with_int8
-from model_export.bundle.manifest import INT8, USER_TOWER
+from model_export.bundle.manifest import INT8, USER_TOWER, Largest
 from model_export.bundle.sessions import Placement, ProviderChoice, open_session, place
 from model_export.bundle.size_buckets import Session, open_ranker
 from model_export.bundle.user_tower import UserRows, UserTower, Value
@@ -93,14 +93,14 @@ class FoldedModel:
         )
         self._ranker = open_ranker(graph, threads, self._exact_provider, callers, tf32=tf32)
         self._reduced: Session | None = None  # int8 or bf16
-        self.largest = np.inf, np.inf  # numbers of a candidate of the gate: of vector and row
+        self.largest: Largest | None = None  # numbers of the gate's requests
         self.logit_bound = np.inf  # largest |Δlogit| of ``_reduced`` on the gate's data, for top-k
         if self.reduced != "fp32":
             self._reduced = self._open_reduced(bundle, threads, callers)
             gate = bundle.manifest.gate(self.reduced) if isinstance(bundle, Bundle) else None
             if gate is not None:
                 self.logit_bound = gate.top_k_bound
-                self.largest = gate.largest_vector or np.inf, gate.largest_row or np.inf
+                self.largest = gate.largest
 
     def _open_reduced(self, bundle: Graphs, threads: int, callers: int) -> Session:
         if self.reduced == "bf16":

@@ -9,6 +9,7 @@ import numpy as np
 
 from model_export.bundle.extremes import magnitude
 from model_export.bundle.graphs import Precision
+from model_export.bundle.manifest import Largest
 from model_export.bundle.vectors import (
     Candidates,
     Floats,
@@ -27,7 +28,7 @@ class Ranker(Protocol):
     """The part of ``FoldedModel`` that is used here."""
 
     reduced: Precision
-    largest: tuple[float, float]  # numbers of the gate's candidates: of vectors and of rows
+    largest: Largest | None
 
     def logits(
         self, items: Candidates, history: HistoryRows, precision: Precision, user: UserRow | None
@@ -40,16 +41,36 @@ def quick_logits(
     """Logits (C,) for a shortlist, in int8 or bf16.
 
     ``NO_BOUND`` of a candidate that is larger than the gate's: its error may be, too, and that of
-    others that share its call.
+    others that share its call. Of all, if the history or the user is.
     """
-    vector, row = model.largest
-    usual = (magnitude(items.vector) <= vector) & (magnitude(items.row) <= row)
+    most = model.largest
+    if most is None:
+        return model.logits(items, history, model.reduced, user)
+    logit = np.full(len(items.vector), NO_BOUND)
+    if _beyond(largest_shared(history, user), most):
+        return logit
+    usual = (magnitude(items.vector) <= most.vector) & (magnitude(items.row) <= most.row)
     if usual.all():
         return model.logits(items, history, model.reduced, user)
-    logit = np.full(len(usual), NO_BOUND)
     part = ItemVectors(items.vector[usual], items.row[usual], items.context[usual])
     logit[usual] = model.logits(part, history, model.reduced, user)
     return logit
+
+
+def largest_shared(history: HistoryRows, user: UserRow | None) -> dict[str, float]:
+    """Largest absolute numbers of what a request's candidates share, by the ranker's inputs."""
+    parts = {
+        "history_keys": history.keys,
+        "history_values": history.values,
+        "history_rows": history.rows,
+    }
+    if user is not None:
+        parts |= {"user": user.vector, "user_row": user.row}
+    return {name: float(magnitude(part.reshape(1, -1))[0]) for name, part in parts.items()}
+
+
+def _beyond(found: dict[str, float], most: Largest) -> bool:
+    return not all(number <= getattr(most, name) for name, number in found.items())
 
 
 def shortlist(logit: Floats, k: int, bound: float) -> Positions:
@@ -62,11 +83,11 @@ def shortlist(logit: Floats, k: int, bound: float) -> Positions:
     worse half has no known bound, so all are returned if k reaches into it. Those of ``NO_BOUND``
     are always returned, and may have any logit.
     """
-    if 2 * k > len(logit) or np.isnan(logit).any():
+    bounded = logit[logit != NO_BOUND]
+    if 2 * k > len(bounded) or np.isnan(logit).any():
         return np.arange(len(logit))
     error = MARGIN * bound
-    bounded = np.where(logit == NO_BOUND, -np.inf, logit)
-    kth = float(np.partition(bounded, len(logit) - k)[len(logit) - k]) - error
+    kth = float(np.partition(bounded, len(bounded) - k)[len(bounded) - k]) - error
     reach = 1 / (1 + math.exp(-min(max(kth, -700.0), 700.0))) - SIGMOID_ERROR
     if reach <= 0:
         return np.arange(len(logit))

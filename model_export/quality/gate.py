@@ -15,11 +15,17 @@ from numpy.typing import NDArray
 from model_export.bundle.errors import GateError
 from model_export.bundle.extremes import magnitude
 from model_export.bundle.golden import Golden
-from model_export.bundle.manifest import MOST_DELTA_AUC, MOST_MEAN_DELTA_P, QuantisationGate
+from model_export.bundle.manifest import (
+    MOST_DELTA_AUC,
+    MOST_MEAN_DELTA_P,
+    Largest,
+    QuantisationGate,
+)
 from model_export.bundle.rank_correlation import kendall_tau
 from model_export.bundle.reduced_golden import golden_logit_error
 from model_export.bundle.runtime import FoldedModel
-from model_export.bundle.vectors import ItemVectors
+from model_export.bundle.shortlist import largest_shared
+from model_export.bundle.vectors import HistoryRows, ItemVectors, UserRow
 from model_export.quality.held_out import HeldOut, UserList
 from training.catalogue import Catalogue
 from training.metrics import auc, logloss
@@ -27,6 +33,7 @@ from training.metrics import auc, logloss
 MOST_LISTS = 10_000
 FILLED_LISTS, FILLED_TO = 256, 512
 Floats = NDArray[np.float64]
+Request = tuple[ItemVectors, HistoryRows, UserRow | None]
 
 
 @dataclass(slots=True)
@@ -38,15 +45,18 @@ class _Logits:
     quick: list[Floats]
     label: list[NDArray[np.float32]]
     tau: list[float]
-    largest_vector: float = 0.0
-    largest_row: float = 0.0
+    largest: list[Largest]
 
-    def add(
-        self, exact: Floats, quick: Floats, label: NDArray[np.float32], candidates: ItemVectors
-    ) -> None:
-        largest = magnitude(candidates.vector).max(), magnitude(candidates.row).max()
-        self.largest_vector = max(self.largest_vector, float(largest[0]))
-        self.largest_row = max(self.largest_row, float(largest[1]))
+    def note(self, candidates: ItemVectors, history: HistoryRows, user: UserRow | None) -> None:
+        self.largest.append(
+            Largest(
+                vector=float(magnitude(candidates.vector).max()),
+                row=float(magnitude(candidates.row).max()),
+                **{"user": 0.0, "user_row": 0.0, **largest_shared(history, user)},
+            )
+        )
+
+    def add(self, exact: Floats, quick: Floats, label: NDArray[np.float32]) -> None:
         self.exact.append(exact)
         self.quick.append(quick)
         self.label.append(label)
@@ -62,11 +72,12 @@ def measure(
     Raises GateError if it fails, unless ``forced``.
     """
     random, items = np.random.default_rng(0), held_out.rows.items
-    seen = _Logits([], [], [], [])
+    seen = _Logits([], [], [], [], [])
     for number, users in enumerate(held_out.lists(MOST_LISTS)):
         asked = users.filled(items, FILLED_TO, random) if number < FILLED_LISTS else users
-        chosen, exact, quick = _logits(model, items, asked)
-        seen.add(exact, quick, asked.label, chosen)
+        request = _request(model, items, asked)
+        seen.add(*_logits(model, *request), asked.label)
+        seen.note(*request)
     gate = _judged(seen, held_out.name, forced, golden_logit_error(model, golden))
     if not (gate.passed or forced):
         raise GateError(
@@ -78,20 +89,21 @@ def measure(
     return gate
 
 
-def _logits(
-    model: FoldedModel, items: Catalogue, asked: UserList
-) -> tuple[ItemVectors, Floats, Floats]:
-    """The candidates, and their logits in float32 and in the reduced precision."""
+def _request(model: FoldedModel, items: Catalogue, asked: UserList) -> Request:
     used, place = np.unique(np.concatenate([asked.history, asked.candidates]), return_inverse=True)
     vectors = model.items(items.rows[used])
     past, candidates = np.split(place, [len(asked.history)])
     history = model.history(vectors.vector[past])
     chosen = model.in_context(vectors.take(candidates), asked.context)
-    user = model.user(asked.user, asked.request)
+    return chosen, history, model.user(asked.user, asked.request)
+
+
+def _logits(
+    model: FoldedModel, candidates: ItemVectors, history: HistoryRows, user: UserRow | None
+) -> tuple[Floats, Floats]:
     return (
-        chosen,
-        model.logits(chosen, history, "fp32", user).astype(np.float64),
-        model.logits(chosen, history, model.precision, user).astype(np.float64),
+        model.logits(candidates, history, "fp32", user).astype(np.float64),
+        model.logits(candidates, history, model.precision, user).astype(np.float64),
     )
 
 
@@ -117,10 +129,14 @@ def _judged(seen: _Logits, data: str, forced: bool, golden_error: float) -> Quan
         users=len(seen.tau),
         logit_error_bound=float(np.abs(quick - exact).max()),
         better_half_logit_error=max(map(_better_half_error, seen.exact, seen.quick)),
-        largest_vector=seen.largest_vector,
-        largest_row=seen.largest_row,
+        largest=_most(seen.largest),
         golden_logit_error=golden_error,
     )
+
+
+def _most(each: list[Largest]) -> Largest:
+    names = Largest.model_fields
+    return Largest(**{name: max(getattr(one, name) for one in each) for name in names})
 
 
 def _better_half_error(exact: Floats, quick: Floats) -> float:

@@ -1,7 +1,7 @@
 """Writes log lines from a thread: a log that is not read delays no answer.
 
-A full pipe blocks whoever writes to it, for as long as the log driver behind it waits for its
-backend or for a full disk. Lines wait in a bounded queue; beyond it they are dropped and counted.
+A write to a full pipe blocks, for as long as the log driver behind it waits for its backend or for
+a full disk. Lines wait in a bounded queue; beyond it they are dropped and counted.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import stat
 import sys
 
 from service.observability.background import KeptThread
-from service.observability.logs import logger
 
-MOST_LINES = 4096  # some megabytes
-AT_EXIT_S = 0.5  # to take the end, and as long to write what is left
+MOST_LINES = 4096
+AT_EXIT_S = 1.0  # to write what is left
 
 
 class LogWriter(logging.Handler):
@@ -25,11 +24,12 @@ class LogWriter(logging.Handler):
 
     def __init__(self, descriptor: int, most: int = MOST_LINES) -> None:
         super().__init__()
-        self._overflowed = 0  # counted by those that log, under the handler's lock
-        self._failed = 0  # counted by the thread
-        self._told = 0  # of those that overflowed
+        # Counted by those that log, under the handler's lock; the last by the thread.
+        self._overflowed = self._told = self._failed = 0
         self._descriptor, self._most = descriptor, most
-        self._queue: queue.Queue[bytes | None] = queue.Queue(most)
+        # Unlike ``Queue`` it may be entered again by a destructor that logs.
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._closed = False
         # A daemon: the process ends although a write still blocks. ``logging`` calls ``close``.
         self._thread = KeptThread("log", self._write_all)
 
@@ -40,29 +40,42 @@ class LogWriter(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
-            self._queue.put_nowait(line)
-        except queue.Full:
-            self._overflowed += 1
+            line = self._line(record)
         except Exception:
             self.handleError(record)
+            return
+        if self._queue.qsize() >= self._most or (self._closed and self._thread.serves):
+            self._overflowed += 1
+            return
+        self._put_notice()
+        if self._closed:
+            self._write(line)
+        else:
+            self._queue.put(line)
 
     def close(self) -> None:
         """Write what is left, for at most a second."""
-        try:
-            self._queue.put(None, timeout=AT_EXIT_S)
-            self._thread.join(AT_EXIT_S)
-        except queue.Full:
-            pass
+        if not self._closed:
+            self._closed = True
+            self._put_notice()
+            self._queue.put(None)
+        self._thread.join(AT_EXIT_S)
         super().close()
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode(errors="backslashreplace")
+
+    def _put_notice(self) -> None:
+        """Tell how many lines are missing, where they are."""
+        if lines := self._overflowed - self._told:
+            self._told = self._overflowed
+            text = f"log lines dropped, because the log was not read in time: {lines}"
+            record = logging.LogRecord("service", logging.WARNING, "", 0, text, None, None)
+            self._queue.put(self._line(record))
 
     def _write_all(self) -> None:
         while (line := self._queue.get()) is not None:
             self._write(line)
-            lines = self._overflowed - self._told
-            if lines and self._queue.qsize() < self._most / 2:
-                self._told += lines
-                logger.warning("log lines dropped: the log was not read in time", lines=lines)
 
     def _write(self, line: bytes) -> None:
         left = memoryview(line)

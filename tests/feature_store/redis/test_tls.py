@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import ssl
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError
-from feature_store.redis.url import parse
+from feature_store.redis.url import RedisUrl, parse
 from tests.feature_store.certificates import make
 from tests.feature_store.redis_servers import PASSWORD, Server
 from tests.feature_store.samples import SHOP, ids
@@ -108,6 +109,31 @@ async def test_a_replaced_authority_holds_from_the_next_connection_on(
         await _until(store, answers=True)
     finally:
         await store.close()
+
+
+def _context(url: RedisUrl) -> ssl.SSLContext:
+    connection: Any = url.connection(("127.0.0.1", 1))()
+    context: ssl.SSLContext = connection.ssl_context.get()
+    return context
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_ca_path"])
+@pytest.mark.parametrize("how", ["written over", "renamed, of equal size and time"])
+def test_a_file_that_is_replaced_has_a_new_context(
+    tmp_path: Path, authority: Path, option: str, how: str
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = Path(shutil.copy2(authority, folder / "authority.pem"))
+    given = file if option == "ssl_ca_certs" else folder
+    url = parse(f"rediss://127.0.0.1?{option}={given}")
+    before = _context(url)
+    assert _context(url) is before
+    if how == "written over":
+        file.write_bytes(file.read_bytes())
+    else:
+        Path(shutil.copy2(file, tmp_path / "new.pem")).rename(file)
+    assert _context(url) is not before
 
 
 def test_servers_of_one_store_share_it_and_stores_do_not(url: str) -> None:

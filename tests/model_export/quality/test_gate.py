@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from feature_store.contract import ItemRows
 from model_export.build import STEPS, Int8, build
@@ -74,7 +74,7 @@ def test_the_figures_are_those_of_every_list_scored_both_ways(
     found, rows = quantised.manifest.quantisation, held_out.rows
     model, random = FoldedModel(quantised, precision="int8"), np.random.default_rng(0)
     apart, p, q, label, worst, half = [], [], [], [], 0.0, 0.0
-    largest_vector, largest_row = [], []
+    largest = []
     for number, asked in enumerate(held_out.lists(gate.MOST_LISTS)):
         own = len(asked.candidates)
         if number < gate.FILLED_LISTS:
@@ -82,8 +82,8 @@ def test_the_figures_are_those_of_every_list_scored_both_ways(
         vectors = model.items(rows.items.rows)
         history = model.history(vectors.vector[asked.history])
         chosen = model.in_context(vectors.take(asked.candidates), asked.context)
-        largest_row.append(np.abs(chosen.row).max())
-        largest_vector.append(np.abs(chosen.vector).max())
+        inputs = chosen.vector, chosen.row, history.keys, history.values, history.rows
+        largest.append([*(np.abs(part).max(initial=0) for part in inputs), 0, 0])  # no user
         exact, quick = model.exact(chosen, history), model.rank(chosen, history)
         apart.append(np.abs(exact.astype(np.float64) - quick))
         p.append(exact[:own])
@@ -98,7 +98,9 @@ def test_the_figures_are_those_of_every_list_scored_both_ways(
     assert_allclose(found.max_abs_delta_p, np.concatenate(apart).max(), rtol=0.1)
     assert found.logit_error_bound == pytest.approx(worst, rel=1e-6)
     assert found.better_half_logit_error == pytest.approx(half, rel=1e-6)
-    assert (found.largest_vector, found.largest_row) == (max(largest_vector), max(largest_row))
+    assert found.largest is not None
+    numbers = np.array(list(found.largest.model_dump().values()))
+    assert_array_equal(numbers, np.max(largest, axis=0))
     assert model.logit_bound == found.top_k_bound == found.better_half_logit_error
     y = np.concatenate(label) > 0.5
 

@@ -7,12 +7,13 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from service.observability import log_writer
 from service.observability.log_writer import LogWriter
@@ -114,20 +115,68 @@ def test_lines_stay_in_order_and_whole(ends: list[int]) -> None:
     assert writer.dropped == 0
 
 
-def test_lines_beyond_the_bound_are_dropped_counted_and_told(ends: list[int]) -> None:
-    with capture_logs() as told:
-        writer = LogWriter(ends[1], most=8)
-        for number in range(2_000):
-            write(writer, f"{number} {'x' * 100}")
-        dropped = writer.dropped
-        assert dropped > 1_000
-        text = b""
-        while text.count(b"\n") < 2_000 - dropped:
-            text += os.read(ends[0], PIPE)
+def read_all(descriptor: int) -> list[str]:
+    """Lines up to the end."""
+    text = b""
+    while more := os.read(descriptor, PIPE):
+        text += more
+    return text.decode().splitlines()
+
+
+def test_lines_beyond_the_bound_are_dropped_counted_and_told_where_they_are_missing(
+    ends: list[int],
+) -> None:
+    writer = LogWriter(ends[1], most=8)
+    for number in range(2_000):  # the pipe holds some 600
+        write(writer, f"{number} {'x' * 100}")
+    dropped = writer.dropped
+    assert dropped > 1_000
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_all, ends[0])
+        wait_until(lambda: writer._queue.empty())
+        write(writer, "2000 the next")
+        logging.Handler.acquire(writer)  # as ``logging.shutdown`` does
         writer.close()
-    assert sum(line["lines"] for line in told if "dropped" in line["event"]) == dropped
-    numbers = [int(line.split()[0]) for line in text.splitlines()]
-    assert numbers == sorted(set(numbers))
+        writer.release()
+        os.close(ends[1])
+        lines = reading.result(WITHIN_S)
+    ends[1] = os.dup(ends[0])  # for the fixture to close
+    expected, told = 0, 0
+    for line in lines:
+        if "dropped" in line:
+            missing = int(line.rpartition(" ")[2])
+            expected, told = expected + missing, told + missing
+        else:
+            assert int(line.split()[0]) == expected
+            expected += 1
+    assert told == writer.dropped == dropped
+    assert expected == 2_001
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + WITHIN_S
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_line_after_the_end_is_written_and_so_is_one_logged_while_another_is_made(
+    ends: list[int],
+) -> None:
+    writer = LogWriter(ends[1])
+
+    class Logs:
+        def __str__(self) -> str:
+            write(writer, "inner")
+            return "outer"
+
+    write(writer, Logs())
+    writer.close()
+    write(writer, "late")
+    os.close(ends[1])
+    assert read_all(ends[0]) == ["inner", "outer", "late"]
+    ends[1] = os.dup(ends[0])
+    assert writer.dropped == 0
 
 
 def test_a_reader_that_has_gone_costs_lines_alone(ends: list[int]) -> None:

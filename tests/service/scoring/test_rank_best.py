@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ from model_export.build import Int8, build
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.shortlist import NO_BOUND, quick_logits
 from model_export.bundle.top_k import best
-from model_export.bundle.vectors import ItemVectors
+from model_export.bundle.vectors import ItemVectors, UserRow
 from model_export.quality.random_network import random_network
 from model_export.quality.random_rows import random_held_out
 from service.scoring.ranking import Ranking, ScoringRun
@@ -105,17 +106,21 @@ def test_random_lists(int8: FoldedModel, count: int, k: int, length: int, seed: 
     same_as_a_full_pass(int8, items, vectors.take(request.history), k)
 
 
-@example(k=18, nearness=0.0, outlier=100.0, seed=220)  # int8 had the outlier's logit off by 3.7
+@example(
+    k=18, nearness=0.0, outlier=100.0, past=1.0, seed=220
+)  # int8 had the outlier's logit off by 3.7
 @given(
     k=st.integers(1, 60),
     nearness=st.sampled_from([0.0, 1e-7, 1e-6, 1e-5, 1e-3]),
     outlier=st.sampled_from([None, 3.0, 100.0]),
+    past=st.sampled_from([1.0, 1.0, 10.0]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_lists_made_to_mislead(
-    int8: FoldedModel, k: int, nearness: float, outlier: float | None, seed: int
+    int8: FoldedModel, k: int, nearness: float, outlier: float | None, past: float, seed: int
 ) -> None:
-    """Many near-ties and ties; and a row so large that it takes the others' resolution away."""
+    """Many near-ties and ties; a row so large that it takes the others' resolution away; and a
+    history of large items."""
     random = np.random.default_rng(seed)
     request = random_request(int8.schema, length=6, count=4, seed=seed)
     vectors = int8.items(request.items)
@@ -127,7 +132,9 @@ def test_lists_made_to_mislead(
     )
     if outlier is not None:
         items.row[random.integers(64)] *= outlier
-    same_as_a_full_pass(int8, items, vectors.take(request.history), k)
+    history = vectors.take(request.history)
+    history.vector[0] *= past
+    same_as_a_full_pass(int8, items, history, k)
 
 
 def test_a_candidate_larger_than_those_of_the_gate_has_no_bound_and_does_not_change_others(
@@ -143,6 +150,21 @@ def test_a_candidate_larger_than_those_of_the_gate_has_no_bound_and_does_not_cha
     quick = quick_logits(int8, items, history)
     assert_array_equal(quick[:40], usual)
     assert_array_equal(quick[40:], NO_BOUND)
+
+
+def test_a_history_or_a_user_larger_than_the_gates_leaves_no_candidate_a_bound(
+    int8: FoldedModel,
+) -> None:
+    request = random_request(int8.schema, length=8, count=50, seed=3)
+    vectors = int8.items(request.items)
+    history = int8.history(vectors.take(request.history).vector)
+    items = vectors.take(request.candidates)
+    assert not (quick_logits(int8, items, history) == NO_BOUND).any()
+    for name in ("keys", "values", "rows"):
+        large = dataclasses.replace(history, **{name: 1e3 * getattr(history, name)})
+        assert (quick_logits(int8, items, large) == NO_BOUND).all()
+    user = UserRow(np.ones((1, 4), np.float32), np.zeros((1, 4), np.float32))  # the gate had none
+    assert (quick_logits(int8, items, history, user) == NO_BOUND).all()
 
 
 def test_far_fewer_are_scored_twice_than_once(int8: FoldedModel) -> None:

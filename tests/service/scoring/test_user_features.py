@@ -133,11 +133,12 @@ async def test_int8_shortlists_and_their_audit_know_the_user(
     users: UserWorld, tmp_path: Path
 ) -> None:
     world, items = with_int8(users.world, tmp_path / "int8"), users.world.ids[:120]
+    features = {"device": 2, "hour": 0.5}  # within what the gate saw
     async with opened(world, precision="int8", top_k_recheck=1.0) as state:
         answer = await ask(
-            state, user_id=KNOWN, candidates=items.tolist(), features=FEATURES, top_k=5
+            state, user_id=KNOWN, candidates=items.tolist(), features=features, top_k=5
         )
-        exact = users.exact(KNOWN, items, FEATURES)
+        exact = users.exact(KNOWN, items, features)
         best = np.argsort(-exact, kind="stable")[:5]
         assert answer.json()["item_ids"] == items[best].tolist()
         assert_allclose(answer.json()["scores"], exact[best], atol=TOLERANCE)
