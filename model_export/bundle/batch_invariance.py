@@ -1,7 +1,7 @@
-"""Tries whether scores have the same bits however their list is cut into calls.
+"""Checks batch invariance: whether a score has the same bits however its list is cut into calls.
 
-That is so where a kernel sums the products of each row in one order, whatever rows there are
-beside it. It is a property of the runtime's kernels for a processor, and not a documented one.
+It depends on the order in which the runtime's kernels for a processor add up a row's products. If
+the order changes with the number of rows, so may the last bit. The runtime documents neither.
 """
 
 from __future__ import annotations
