@@ -218,19 +218,19 @@ class Engine:
 
     def _run_chunk(self, job: Job) -> bool:
         """Run the next chunk. Returns whether it was the last."""
-        if not self._live(job):
+        now = perf_counter()
+        if not self._live(job, now):
             return False
         if not job.started:
-            job.started = job.prepared = perf_counter()
+            job.started = job.prepared = now
             if job.prepare is not None:
-                self._call(job, job.prepare)
-                job.prepared = perf_counter()
-                if not self._live(job):
+                now = job.prepared = self._call(job, now, job.prepare)
+                if not self._live(job, now):
                     return False
-        start, end = self._next_span(job)
+        start, end = self._next_span(job, now)
         offer = self._queue.share(job) if job.waiting else None
         try:
-            self._call(job, job.run, start, end)
+            self._call(job, now, job.run, start, end)
         finally:
             if offer is not None:
                 self._queue.end_turn(offer)
@@ -242,13 +242,13 @@ class Engine:
         job.finished = perf_counter()
         return True
 
-    def _next_span(self, job: Job) -> Span:
+    def _next_span(self, job: Job, now: float) -> Span:
         """Take the job's next chunk, or a part of it if a short job may come and none waits."""
         start, end = job.waiting.popleft()
         turns = round((end - start) / max(self._min_chunk, LEAST_TURN))
         if not job.divisible or turns < 2 or self._queue.has_online:
             return start, end
-        if perf_counter() >= self._short_until:
+        if now >= self._short_until:
             return start, end
         middle = start + (end - start) // turns
         job.waiting.appendleft((middle, end))
@@ -256,17 +256,21 @@ class Engine:
             job.unfinished += 1
         return start, middle
 
-    def _call(self, job: Job, call: Callable[..., None], *span: int) -> None:
-        """Run and time one call of the graphs; count it if it began after the deadline."""
-        began = perf_counter()
+    def _call(self, job: Job, began: float, call: Callable[..., None], *span: int) -> float:
+        """Run and time one call of the graphs; return when it ended.
+
+        ``began`` is what the clock read when the deadline was checked: a second reading could be
+        past it without a fault, where the system has taken the core away in between.
+        """
         call(*span)
-        took = perf_counter() - began
+        ended = perf_counter()
         with self._counting:
-            self.busy += took
-            job.busy += took
+            self.busy += ended - began
+            job.busy += ended - began
             self.expired_runs += began >= job.deadline
+        return ended
 
     @staticmethod
-    def _live(job: Job) -> bool:
+    def _live(job: Job, now: float) -> bool:
         """Expired jobs never reach the graphs; the event loop's timer has completed them."""
-        return not job.abandoned and perf_counter() < job.deadline
+        return not job.abandoned and now < job.deadline

@@ -160,7 +160,7 @@ def test_smaller_turns_cover_every_row_once(
     job.waiting, job.unfinished, job.divisible = deque(whole), len(whole), True
     taken = []
     while job.waiting:
-        taken.append(engine._next_span(job))
+        taken.append(engine._next_span(job, perf_counter()))
     assert [row for span in taken for row in range(*span)] == list(range(rows))
     assert job.unfinished == len(taken)
     sizes = [end - start for start, end in taken]
@@ -311,7 +311,7 @@ async def test_a_failure_reaches_whoever_waits_and_nobody_else(engine: Engine) -
 
 async def test_a_call_that_begins_after_its_deadline_is_counted(engine: Engine) -> None:
     """Were it not looked at before, that is: the count is no tautology."""
-    engine._live = lambda work: True  # type: ignore[method-assign]
+    engine._live = lambda job, now: True  # type: ignore[method-assign]
     gate = Gate(engine)
     await gate.closed()  # so that the deadline's answer comes before the first chunk
     with pytest.raises(DeadlinePassed):
@@ -319,6 +319,26 @@ async def test_a_call_that_begins_after_its_deadline_is_counted(engine: Engine) 
     await gate.open()
     await engine.run(lambda *_: None, 30, perf_counter() + FAR)  # in turns: its last is the last
     assert engine.expired_runs == 3
+
+
+async def test_a_core_taken_away_after_the_deadline_was_checked_is_no_fault(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took_away = list[float]()
+    deadline = perf_counter() + 0.5
+    next_span = engine._next_span
+
+    def late(job: Job, *now: float) -> tuple[int, int]:
+        took_away.append(perf_counter())
+        sleep(max(0.0, deadline - perf_counter()) + 0.01)
+        return next_span(job, *now)
+
+    monkeypatch.setattr(engine, "_next_span", late)
+    with pytest.raises(DeadlinePassed):
+        await engine.run(lambda *_: None, 1, deadline)
+    monkeypatch.undo()
+    await engine.run(lambda *_: None, 1, perf_counter() + FAR)
+    assert (took_away[0] < deadline, engine.expired_runs) == (True, 0)
 
 
 async def test_nobody_waiting_means_nothing_more_is_run(engine: Engine) -> None:

@@ -89,6 +89,15 @@ def same_as_a_full_pass(model: FoldedModel, items: ItemVectors, past: ItemVector
     return len(items) if ranking.scored is None else int(ranking.scored.sum())
 
 
+def drawn(
+    model: FoldedModel, *, length: int, count: int, seed: int = 0
+) -> tuple[ItemVectors, ItemVectors]:
+    """Random candidates in no context, and a random user's history."""
+    request = random_request(model.schema, length=length, count=count, seed=seed)
+    vectors = model.items(request.items)
+    return vectors.take(request.candidates), vectors.take(request.history)
+
+
 def fields(items: ItemVectors) -> tuple[NDArray[Any], ...]:
     return items.vector, items.row, items.context
 
@@ -140,10 +149,8 @@ def test_lists_made_to_mislead(
 def test_a_candidate_larger_than_those_of_the_gate_has_no_bound_and_does_not_change_others(
     int8: FoldedModel,
 ) -> None:
-    request = random_request(int8.schema, length=8, count=50, seed=3)
-    vectors = int8.items(request.items)
-    history = int8.history(vectors.take(request.history).vector)
-    items = vectors.take(request.candidates)
+    items, past = drawn(int8, length=8, count=50, seed=3)
+    history = int8.history(past.vector)
     usual = quick_logits(int8, items.part(0, 40), history)
     for field in (items.row, items.vector):
         field[40:] *= 1e3
@@ -155,10 +162,8 @@ def test_a_candidate_larger_than_those_of_the_gate_has_no_bound_and_does_not_cha
 def test_a_history_or_a_user_larger_than_the_gates_leaves_no_candidate_a_bound(
     int8: FoldedModel,
 ) -> None:
-    request = random_request(int8.schema, length=8, count=50, seed=3)
-    vectors = int8.items(request.items)
-    history = int8.history(vectors.take(request.history).vector)
-    items = vectors.take(request.candidates)
+    items, past = drawn(int8, length=8, count=50, seed=3)
+    history = int8.history(past.vector)
     assert not (quick_logits(int8, items, history) == NO_BOUND).any()
     for name in ("keys", "values", "rows"):
         large = dataclasses.replace(history, **{name: 1e3 * getattr(history, name)})
@@ -168,11 +173,8 @@ def test_a_history_or_a_user_larger_than_the_gates_leaves_no_candidate_a_bound(
 
 
 def test_far_fewer_are_scored_twice_than_once(int8: FoldedModel) -> None:
-    request = random_request(int8.schema, length=8, count=300, seed=3)
-    random, vectors = np.random.default_rng(3), int8.items(request.items)
-    items = vectors.take(request.candidates)
-    items.row[:] += random.normal(0, 1, items.row.shape)
-    history = vectors.take(request.history)
+    items, history = drawn(int8, length=8, count=300, seed=3)
+    items.row[:] += np.random.default_rng(3).normal(0, 1, items.row.shape)
     assert same_as_a_full_pass(int8, items, history, 3) < 150
 
 
@@ -188,8 +190,5 @@ def test_a_bound_that_does_not_hold_means_a_full_pass(
     int8: FoldedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8, "logit_bound", 1e-9)  # as if the gate had seen no such lists
-    request = random_request(int8.schema, length=8, count=40, seed=5)
-    vectors = int8.items(request.items)
-    items = vectors.take(request.candidates)
-    history = vectors.take(request.history)
+    items, history = drawn(int8, length=8, count=40, seed=5)
     assert same_as_a_full_pass(int8, items, history, 5) == 40
