@@ -34,4 +34,5 @@ class ChangeReader:
         last = await self._client.one(self._layout.last_change())
         with parsing_reply("redis", "XREVRANGE"):
             end = last[0][0].decode() if last else "0-0"
-        return Changes(end, np.zeros(0, np.int64), lost=cursor is not None)
+        # A cursor that is the end stands before the first entry of a log without any.
+        return Changes(end, np.zeros(0, np.int64), lost=cursor not in (None, end))

@@ -87,6 +87,22 @@ async def test_redis_a_log_of_another_type_is_refused_by_name_and_nothing_is_wri
     await store.close()
 
 
+async def test_redis_a_log_that_was_removed_is_lost_once(redis: Server, redis_url: str) -> None:
+    """And not again at every look, until something is written."""
+    store = await connect(redis_url, SHOP, create=True)
+    cursor = (await store.changes(None)).cursor
+    redis.client().delete(f"{redis_url.rpartition('prefix=')[2]}:changes")
+    told = [answer := await store.changes(cursor)]
+    for _ in range(2):
+        told.append(answer := await store.changes(answer.cursor))
+    assert [answer.lost for answer in told] == [True, False, False]
+    await store.put_items(ids(5), random_rows(SHOP, 1))
+    answer = await store.changes(answer.cursor)
+    assert answer.lost  # what was written and trimmed since is not known
+    assert not (await store.changes(answer.cursor)).lost
+    await store.close()
+
+
 async def test_lmdb_an_entry_that_is_no_list_of_ids_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "store"
     store = await connect(f"lmdb://{path}", SHOP, create=True)
