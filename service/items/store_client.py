@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
@@ -45,6 +45,18 @@ STALE = (
 )
 OTHER_CONTENTS = "the store has contents of another item feature than the encoder's"
 COLLISION = "two text ids have one number: the second is refused"
+WRITES = (
+    "append",
+    "name_items",
+    "put_item",
+    "patch_item",
+    "put_descriptions",
+    "delete_item",
+    "put_user",
+    "patch_user",
+    "delete_user",
+)
+ONE_RECORD = (StoreCorrupt, TextCollision, ContentMismatch)
 LOG_EVERY_S = 1.0  # while it fails
 LOG_LATER_EVERY_S, LOG_LATER_AFTER_S = 60.0, 10.0
 
@@ -71,6 +83,8 @@ class StoreReader:
         self._failing: dict[str, _Failing] = {}  # by operation
         self._seconds: dict[str, Histogram] = {}  # by operation
         self._refresh = RefreshPace()
+        for operation in WRITES:  # a series that appears shows no increase
+            metrics.store_errors.labels(operation, StoreFull.__name__)
 
     def history(self, user_id: int) -> Awaitable[Ids | None]:
         """(H,) item ids, newest first; None for a user never seen."""
@@ -78,10 +92,7 @@ class StoreReader:
 
     async def user(self, user_id: int) -> User:
         """A user's history and record. A damaged history is counted and logged as a failure."""
-        found = await self._asked("user", self.store.user(user_id))
-        if found.history_fault is not None:
-            self._failed("user", found.history_fault)
-        return found
+        return await self._asked("user", self.store.user(user_id), _damage)
 
     async def user_schema(self) -> FeatureSchema:
         """The store's schema, read again at most once a second: a load may have added user
@@ -99,11 +110,7 @@ class StoreReader:
 
     async def append_all(self, appends: Sequence[Append]) -> list[bool | StoreError]:
         """Append; for each, whether it was new, or its error. StoreFailure if all failed."""
-        results = await self._asked("append", self.store.append_all(appends))
-        for error in results:
-            if isinstance(error, StoreError):
-                self._failed("append", error)
-        return results
+        return await self._asked("append", self.store.append_all(appends), _refusals)
 
     async def item_texts(self, item_ids: Ids) -> list[str | None]:
         """Text ids of items; None for a number without one."""
@@ -149,7 +156,13 @@ class StoreReader:
     def failure(self, error: StoreError | None = None) -> StoreFailure:
         return StoreFailure(describe(error), headers={"Retry-After": "1"})
 
-    async def _asked(self, operation: str, answer: Awaitable[T]) -> T:
+    async def _asked(
+        self,
+        operation: str,
+        answer: Awaitable[T],
+        failures: Callable[[T], Sequence[StoreError]] = lambda _: (),
+    ) -> T:
+        """``failures``: those of parts of the answer; they are counted and logged."""
         began = perf_counter()
         try:
             answered = await answer
@@ -169,7 +182,10 @@ class StoreReader:
         finally:
             self._took(operation, perf_counter() - began)
         self.reachable = True
-        if self._failing and (failing := self._failing.pop(operation, None)) and failing.logged_at:
+        if failed := failures(answered):
+            for part in failed:
+                self._failed(operation, part)
+        elif (failing := self._failing.pop(operation, None)) and failing.logged_at:
             logger.info("store answers again", operation=operation)
         return answered
 
@@ -180,13 +196,18 @@ class StoreReader:
         series.observe(seconds)
 
     def _failed(self, operation: str, error: StoreError) -> None:
-        """Count a failure. Log the first, then one a second, and after a while one a minute."""
+        """Count a failure. Log the first, then one a second, and after a while one a minute.
+
+        Of one record, an answer about another is no recovery: they have a pace of their own.
+        """
         self.metrics.store_errors.labels(operation, type(error).__name__).inc()
-        of_the_log = isinstance(error, StoreRefused) and error.of_one_key
-        if isinstance(error, StoreUnavailable) or (operation == "changes" and not of_the_log):
+        of_one_key = isinstance(error, StoreRefused) and error.of_one_key
+        if isinstance(error, StoreUnavailable) or (operation == "changes" and not of_one_key):
             self.reachable = False  # else it is of one record
         now = perf_counter()
-        failing = self._failing.setdefault(operation, _Failing(now))
+        of_one_record = isinstance(error, ONE_RECORD) or (of_one_key and operation != "changes")
+        paced = f"{operation} of one record" if of_one_record else operation
+        failing = self._failing.setdefault(paced, _Failing(now))
         failing.unlogged += 1
         every_s = LOG_EVERY_S if now - failing.since < LOG_LATER_AFTER_S else LOG_LATER_EVERY_S
         if now - failing.logged_at >= every_s:
@@ -198,11 +219,19 @@ class StoreReader:
 
 @dataclass(slots=True)
 class _Failing:
-    """An operation that has failed since ``since`` without a success."""
+    """An operation that has failed since ``since`` without a success, if not of one record."""
 
     since: float
     logged_at: float = 0.0
     unlogged: int = 0
+
+
+def _refusals(results: Iterable[bool | StoreError]) -> Sequence[StoreError]:
+    return [result for result in results if isinstance(result, StoreError)]
+
+
+def _damage(user: User) -> Sequence[StoreError]:
+    return () if user.history_fault is None else (user.history_fault,)
 
 
 def describe(error: StoreError | None) -> str:

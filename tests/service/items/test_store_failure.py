@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from feature_store.errors import (
     ContentMismatch,
@@ -206,3 +207,57 @@ async def test_a_store_of_another_schema_is_no_conflict_of_contents(
         ):
             assert answer.status_code == status, answer.text
             assert said in answer.json()["detail"]
+
+
+async def test_events_that_a_full_store_refuses_one_by_one_are_no_recovery_in_the_log(
+    state: ServiceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logged once a second, not twice for each request."""
+
+    async def each(appends: Any) -> list[StoreError]:
+        return [StoreFull("maxmemory") for _ in appends]
+
+    event = {"user_id": 3, "item_id": 4}
+    async with client_of(state) as client:
+        with capture_logs() as log, monkeypatch.context() as full:
+            full.setattr(state.store, "append_all", each)
+            for _ in range(5):
+                assert (await client.post("/v1/events", json=event)).status_code == 503
+        assert [line["event"] for line in log if "store" in line["event"]] == ["store failed"]
+        with capture_logs() as log:
+            await client.post("/v1/events", json=event)
+        assert [line["event"] for line in log] == ["store answers again"]
+
+
+async def test_a_damaged_record_is_no_failure_from_which_the_next_user_recovers(
+    calm_world: World, state: ServiceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = state.store.history
+
+    async def history(user_id: int) -> Any:
+        if user_id == 3:
+            raise StoreCorrupt("history of user 3: damaged")
+        return await real(user_id)
+
+    monkeypatch.setattr(state.store, "history", history)
+    with capture_logs() as log:
+        for user in (3, 4, 3, 4, 3, 4):
+            await ask(state, user_id=user, candidates=[int(calm_world.ids[0])])
+    assert [line["event"] for line in log if "store" in line["event"]] == ["store failed"]
+    assert metric(state, "qin_store_errors_total", operation="history", error="StoreCorrupt") == 3
+
+
+async def test_the_first_write_that_a_full_store_refuses_is_an_increase(
+    state: ServiceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the alert asks: a series that appears with its first value shows none."""
+
+    def refused() -> float | None:
+        labels = {"operation": "append", "error": "StoreFull"}
+        return state.metrics.registry.get_sample_value("qin_store_errors_total", labels)
+
+    assert refused() == 0
+    lose(state, monkeypatch, StoreFull("maxmemory"))
+    async with client_of(state) as client:
+        await client.post("/v1/events", json={"user_id": 3, "item_id": 4})
+    assert refused() == 1
