@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import feature_store.errors
+from service.api.gate import SCORING
 from tests.deploy.queries import DEPLOY, ROOT, faults
 
 ALERTS = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text())
@@ -60,9 +61,29 @@ def test_what_an_alert_compares_has_values_that_the_code_gives() -> None:
     """Values of labels are strings to PromQL: a misspelt one would never fire."""
     code = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
     errors = {name for name in vars(feature_store.errors) if name.startswith("Store")}
-    given = {v for _, query in queries() for v in re.findall(r'\w+="([\w/-]+)"', query)}
+    found = [v for _, query in queries() for v in re.findall(r'\w+=~?"([\w/|-]+)"', query)]
+    given = {value for values in found for value in values.split("|")}
     given -= {"qin", *errors}
     assert given == {v for v in given if f'"{v}"' in code}
+
+
+def test_what_is_asked_about_scores_is_asked_about_every_route_that_scores() -> None:
+    asked = [route for _, query in queries() for route in re.findall(r'route=~?"([^"]+)"', query)]
+    assert len(asked) > 10
+    for route in asked:
+        assert all(re.fullmatch(route, scoring) for scoring in SCORING), route
+
+
+def test_histories_that_are_read_with_the_users_record_are_watched_too() -> None:
+    """Where a model has user features, both are one round trip: ``user``."""
+    [slow] = [rule["expr"] for rule in RULES if rule["alert"] == "QinStoreSlow"]
+    [operations] = re.findall(r'operation=~"([^"]+)"', slow)
+    assert set(operations.split("|")) == {"history", "user"}
+
+
+def test_an_answer_without_history_and_record_is_one_degraded_answer() -> None:
+    [degraded] = [rule["expr"] for rule in RULES if rule["alert"] == "QinDegraded"]
+    assert degraded.startswith("max(sum by (what)")
 
 
 def test_the_dashboard_is_provisioned_with_its_source() -> None:
