@@ -334,7 +334,11 @@ def _expose(state: ServiceState) -> None:
         lambda: float(reader.reachable),
         "min",
     )
-    gauge("qin_workers", "Processes that answer requests.", lambda: 1)
+    gauge(
+        "qin_workers",
+        "Processes that answer requests; one that starts does not yet.",
+        lambda: float(state.readiness.ready),
+    )
 
     def of_model(is_so: Callable[[FoldedModel], bool]) -> Callable[[], float]:
         return lambda: float(registry.active is not None and is_so(registry.active.model))

@@ -52,6 +52,15 @@ async def test_before_a_version_is_loaded_the_answer_is_503_and_readyz_says_what
         assert answer.headers["Retry-After"] == "1"
 
 
+async def test_a_process_that_starts_does_not_count_as_a_worker(own_world: World) -> None:
+    """One that ends before it is ready, again and again, is missing all the time."""
+    settings = Settings(bundle=own_world.models, store=own_world.store, threads=1)
+    async with build_application(settings) as (state, bundle):
+        assert metric(state, "qin_workers") == 0
+        await state.load(bundle)
+        assert metric(state, "qin_workers") == 1
+
+
 async def test_an_item_newer_than_the_table_is_fetched_once_and_kept(
     own_world: World, state: ServiceState
 ) -> None:
