@@ -158,8 +158,10 @@ class Fleet:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _reconcile(self, wanted: DesiredState) -> None:
+        """Reach ``wanted``, or note why not. StoreError before anything was tried."""
         manager, done = self._manager, self._me.done
         folders: list[FoundBundle] | None = None
+        tried = False
         try:
             folders = await self._folders(wanted)
             arriving = [f"version {f.version}: {f.arriving}" for f in folders if f.arriving]
@@ -169,6 +171,7 @@ class Fleet:
                 await self._turn(wanted)
             if self._me.done != done:
                 return
+            tried = True
             await manager.reconcile(wanted.model_dump())
             self._me.fault = self._failed = None
         except ServiceError as error:
@@ -178,7 +181,9 @@ class Fleet:
             self._note_failure(wanted, folders, str(error))
             count("fleet")
             logger.error("fleet: desired state not reached", reason=str(error))
-        except Exception:  # retried with a back-off, like the others
+        except Exception as error:  # retried with a back-off, like the others
+            if isinstance(error, StoreError) and not tried:
+                raise
             self._note_failure(wanted, folders, "an unexpected error; it has been logged")
             failed("fleet", "fleet: desired state not reached")
         self._me.done = wanted.id

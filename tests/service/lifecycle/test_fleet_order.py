@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from feature_store.contract import FeatureStore
+from feature_store.errors import StoreUnavailable
 from service.lifecycle.fleet import AGAIN_S
 from service.observability.background import failures
 from tests.service.in_process import opened
@@ -134,3 +135,34 @@ async def test_a_models_folder_that_cannot_be_read_is_told_once_and_waited_for(
         os.rename(aside, elsewhere)
         await until(lambda: other.ready().name == "small-2")
         await until(lambda: other.fleet._me.fault is None)
+
+
+async def test_a_store_that_pauses_while_a_process_waits_for_its_turn_is_no_failed_load(
+    two: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"fleet": "pause", "model_policy": "manual"}
+    async with (
+        opened(two, private=tmp_path / "one", **settings) as first,
+        opened(two, private=tmp_path / "two", **settings) as other,
+    ):
+        await first.manager.activate("small-1")
+        await first.fleet.publish()
+        await until(lambda: other.fleet._me.done == first.fleet._me.done)
+        await other.manager.unload("small-2")
+        real, asked = other.fleet._turn, []
+
+        async def paused(wanted: Any) -> None:
+            asked.append(wanted)
+            if len(asked) == 1:
+                raise StoreUnavailable("no answer in time")
+            await real(wanted)
+
+        monkeypatch.setattr(other.fleet, "_turn", paused)
+        before = failures()["fleet"]
+        with capture_logs() as logs:
+            await first.manager.activate("small-2")
+            await first.fleet.publish()
+            await until(lambda: other.ready().name == "small-2")
+        assert len(asked) == 2
+        assert failures()["fleet"] == before
+        assert "fleet: the store does not answer" in {line["event"] for line in logs}
