@@ -86,6 +86,11 @@ def test_an_answer_without_history_and_record_is_one_degraded_answer() -> None:
     assert degraded.startswith("max(sum by (what)")
 
 
+def test_a_table_that_evicts_is_full_too() -> None:
+    [full] = [rule["expr"] for rule in RULES if rule["alert"] == "QinItemTableFull"]
+    assert {"evicted", "refused"} == set(re.findall(r"qin_item_table_(\w+)_total", full))
+
+
 def test_the_dashboard_is_provisioned_with_its_source() -> None:
     sources = yaml.safe_load(
         (DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text()
