@@ -91,6 +91,14 @@ def test_a_table_that_evicts_is_full_too() -> None:
     assert {"evicted", "refused"} == set(re.findall(r"qin_item_table_(\w+)_total", full))
 
 
+def test_the_autoscalers_metrics_have_a_value_without_traffic() -> None:
+    """While one is missing, it removes no pod. A comparison would leave nothing, 0 / 0 no number."""
+    for rule in ADAPTER["rules"]["custom"]:
+        _, _, divisor = rule["metricsQuery"].partition(" / ")
+        assert ">" not in divisor.replace("<<.GroupBy>>", "").replace("<<.LabelMatchers>>", "")
+        assert "clamp_min(" in divisor or "rate(" not in divisor
+
+
 def test_the_dashboard_is_provisioned_with_its_source() -> None:
     sources = yaml.safe_load(
         (DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text()
