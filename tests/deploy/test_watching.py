@@ -92,7 +92,8 @@ def test_a_table_that_evicts_is_full_too() -> None:
 
 
 def test_the_autoscalers_metrics_have_a_value_without_traffic() -> None:
-    """While one is missing, it removes no pod. A comparison would leave nothing, 0 / 0 no number."""
+    """While one is missing, it removes no pod. A comparison would leave
+    nothing, 0 / 0 no number."""
     for rule in ADAPTER["rules"]["custom"]:
         _, _, divisor = rule["metricsQuery"].partition(" / ")
         assert ">" not in divisor.replace("<<.GroupBy>>", "").replace("<<.LabelMatchers>>", "")
