@@ -145,7 +145,8 @@ def swap(
             result = summarise(run, slos, checked)
             result["swap"] = judge_swaps(run, swapper, checked)
             show(console, result)
-            say(pages.swap_sentence(result["swap"]))
+            for line in (pages.swap_sentence(result["swap"]), *pages.failed_swaps(result["swap"])):
+                say(line)
             write_results(out, run, result, [pages.swap_section(run, result["swap"])])
         if as_json:
             print_json(result)

@@ -113,6 +113,11 @@ def swap_sentence(found: Json) -> str:
     )
 
 
+def failed_swaps(found: Json) -> list[str]:
+    """Say why activations failed, of the first few."""
+    return [f"Failed: {line}" for line in found["refused_activations"][:5]]
+
+
 def swap_section(run: Run, found: Json) -> Section:
     """Build the section with swaps marked over latency per 100 ms."""
     marks = [(swap["asked_s"], f"to {swap['version']}") for swap in found["each"]]
@@ -122,7 +127,7 @@ def swap_section(run: Run, found: Json) -> Section:
             f"Resident memory {found['resident_mib_after_5']:.0f} MiB after 5 swaps, "
             f"{found['resident_mib_after_all']:.0f} MiB after all."
         )
-    notes += [f"Failed: {line}" for line in found["refused_activations"][:5]]
+    notes += failed_swaps(found)
     return Section(
         "Swaps over latency (ms)", figures.timeline(run, bin_s=0.1, marks=marks), notes=notes
     )

@@ -159,6 +159,21 @@ def test_a_malformed_target_is_an_error_before_the_load(command: str) -> None:
     assert (done.exit_code, stub.counts.get("requests", 0)) == (2, 0)
 
 
+def test_activations_that_fail_are_told_with_the_reason(
+    quick_stub: StubProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the admin API is at another port than --admin."""
+    told = io.StringIO()
+    monkeypatch.setattr(terminal, "console", Console(file=told, width=1000))
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    own = ["--admin", nowhere, "--version", "a", "--version", "b", "--swaps", "2"]
+    arguments = ["swap", quick_stub.url, *QUICK, "--duration", "2s", "--rate", "50", *own]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code in {1, 2}  # 2: the generator itself was late
+    assert "0 swaps: errors 2" in told.getvalue()
+    assert f"Failed: admin: {nowhere} does not answer" in told.getvalue()
+
+
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
 def test_it_is_stopped_cleanly_with_a_report_of_what_there_is(
     quick_stub: StubProcess, tmp_path: Path, word: signal.Signals
