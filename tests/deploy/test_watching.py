@@ -100,6 +100,13 @@ def test_the_autoscalers_metrics_have_a_value_without_traffic() -> None:
         assert "clamp_min(" in divisor or "rate(" not in divisor
 
 
+def test_a_process_that_has_no_version_yet_is_not_one_of_another_version() -> None:
+    """Its ``qin_model_info`` has no label."""
+    asked = [q for _, query in queries() for q in re.findall(r"qin_model_info(\{.*?\})?", query)]
+    assert len(asked) == 2
+    assert all('version!=""' in selector for selector in asked)
+
+
 def test_the_dashboard_is_provisioned_with_its_source() -> None:
     sources = yaml.safe_load(
         (DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text()
