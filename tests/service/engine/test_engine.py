@@ -324,21 +324,15 @@ async def test_a_call_that_begins_after_its_deadline_is_counted(engine: Engine) 
 async def test_a_core_taken_away_after_the_deadline_was_checked_is_no_fault(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    took_away = list[float]()
-    deadline = perf_counter() + 0.5
     next_span = engine._next_span
 
-    def late(job: Job, *now: float) -> tuple[int, int]:
-        took_away.append(perf_counter())
-        sleep(max(0.0, deadline - perf_counter()) + 0.01)
-        return next_span(job, *now)
+    def passes(job: Job, checked: float) -> tuple[int, int]:
+        job.deadline = float(np.nextafter(checked, np.inf))  # before the call begins
+        return next_span(job, checked)
 
-    monkeypatch.setattr(engine, "_next_span", late)
-    with pytest.raises(DeadlinePassed):
-        await engine.run(lambda *_: None, 1, deadline)
-    monkeypatch.undo()
+    monkeypatch.setattr(engine, "_next_span", passes)
     await engine.run(lambda *_: None, 1, perf_counter() + FAR)
-    assert (took_away[0] < deadline, engine.expired_runs) == (True, 0)
+    assert engine.expired_runs == 0
 
 
 async def test_nobody_waiting_means_nothing_more_is_run(engine: Engine) -> None:
