@@ -16,4 +16,4 @@ class WorkerFailed(BatchError):
 
 
 class StoreGone(BatchError):
-    """The feature store did not answer within the patience of a batch run."""
+    """The feature store did not answer within the patience of a batch run, or lost its data."""

@@ -1,4 +1,8 @@
-"""Reads of a store that is asked again while it does not answer: a batch run has time."""
+"""Reads of a store that is asked again while it does not answer: a batch run has time.
+
+A failure of one record is the service's to handle. Any other ends the run, or users would seem to
+be new.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,11 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TypeVar
 
+import feature_store
 from batch.errors import StoreGone
 from feature_store.contract import FeatureStore, Ids, ItemBatch, User
-from feature_store.errors import StoreUnavailable
+from feature_store.errors import StoreCorrupt, StoreMismatch, StoreRefused
+from feature_store.options import StoreOptions
 from service.errors import StoreFailure
 from service.items.store_client import StoreReader
 from service.observability.metrics import Metrics
@@ -20,7 +26,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 
 class PatientReader(StoreReader):
     """What the pipeline reads. A damaged history or record is left out and said, as the service
-    does it; a store that is away ends the run, or its users would seem to be new."""
+    does it; a store that is away or refuses ends the run, or its users would seem to be new."""
 
     def __init__(self, store: FeatureStore, metrics: Metrics, patience_s: float) -> None:
         super().__init__(store, metrics)
@@ -35,6 +41,21 @@ class PatientReader(StoreReader):
     async def items(self, item_ids: Ids) -> ItemBatch:
         return await self._patiently(lambda: super(PatientReader, self).items(item_ids))
 
+    async def still_there(self, url: str, options: StoreOptions) -> None:
+        """Open the store again. StoreGone if it was emptied, or made again, since it was opened:
+        what was read since may be missing."""
+        try:
+            await self._patiently(lambda: self._asked("open", self._again(url, options)))
+        except StoreFailure as error:
+            raise _replaced(error) from error
+
+    async def _again(self, url: str, options: StoreOptions) -> None:
+        store = await feature_store.connect(url, self.store.schema, options=options)
+        await store.close()
+        now, before = (each.text_ids and each.text_ids.key for each in (store, self.store))
+        if now != before:
+            raise StoreMismatch("its text ids have other numbers than before")
+
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer. StoreGone after so many seconds."""
         since, wait = monotonic(), FIRST_WAIT_S
@@ -42,8 +63,10 @@ class PatientReader(StoreReader):
             try:
                 return await ask()
             except StoreFailure as error:
-                if not isinstance(error.__cause__, StoreUnavailable):
+                if _is_of_one_record(error.__cause__):
                     raise
+                if isinstance(error.__cause__, StoreMismatch):
+                    raise _replaced(error) from error
                 if monotonic() - since + wait > self._patience_s:
                     raise StoreGone(
                         f"the feature store did not answer for {self._patience_s:g} s: "
@@ -51,3 +74,14 @@ class PatientReader(StoreReader):
                     ) from error
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
+
+
+def _is_of_one_record(error: BaseException | None) -> bool:
+    return isinstance(error, StoreCorrupt) or (isinstance(error, StoreRefused) and error.of_one_key)
+
+
+def _replaced(error: StoreFailure) -> StoreGone:
+    return StoreGone(
+        f"the feature store was emptied or replaced during the run: {error.__cause__}; load it, "
+        "then run the same command again"
+    )

@@ -66,17 +66,18 @@ class Scorer:
         self._engine = Engine(
             1, chunk=cut.chunk, min_chunk=cut.min_chunk, name="engine", cut_as=cut.threads_as
         )
-        reader = PatientReader(self._store, metrics, self._patience_s)
-        self._pipeline = ScoringPipeline(reader, self._engine, metrics)
+        self._reader = PatientReader(self._store, metrics, self._patience_s)
+        self._pipeline = ScoringPipeline(self._reader, self._engine, metrics)
 
     @property
     def store(self) -> FeatureStore:
         return self._store
 
     def score(self, requests: Requests, histories: Histories | None = None) -> Scores:
-        """Score all requests without a fault. ``histories``: in place of the stored ones."""
+        """Score all requests without a fault; StoreGone. ``histories``: in place of the stored."""
         scores = Scores.empty(len(requests), len(requests.items))
         self._runner.run(self._score(requests, histories, scores))
+        self._runner.run(self._reader.still_there(self._url, STORE))
         return scores
 
     async def _score(self, requests: Requests, histories: Histories | None, into: Scores) -> None:
