@@ -233,16 +233,20 @@ async def _store_of(url: str, bundle: Bundle) -> tuple[TextIds | None, int]:
 
 
 def _clicks_of(path: Path, parts: ParquetParts, columns: Columns) -> ParquetParts:
-    """Open the clicks of a back-test. DataFileError if their times are not of the input's kind."""
+    """Open the clicks of a back-test. DataFileError unless all times, of the input too, are of one
+    kind."""
     clicks = open_input(str(path))
     clicks.require(TIME)
     assert columns.time is not None, "named with the clicks"
-    here, there = clicks.tables[0].kind(TIME), parts.tables[0].kind(columns.time)
-    if is_moment(here) is not is_moment(there):
-        raise DataFileError(
-            f"{path}: column {TIME}: holds {here}, and column {columns.time} of {parts.path} "
-            f"{there}: write both as timestamps, or both as integers"
-        )
+    there = parts.tables[0].kind(columns.time)
+    times = [(table, TIME) for table in clicks.tables]
+    for table, column in [*times, *((table, columns.time) for table in parts.tables)]:
+        here = table.kind(column)
+        if is_moment(here) is not is_moment(there):
+            raise DataFileError(
+                f"{table.path}: column {column}: holds {here}, and column {columns.time} of "
+                f"{parts.path} {there}: write both as timestamps, or both as integers"
+            )
     return clicks
 
 

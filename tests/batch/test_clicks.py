@@ -114,3 +114,19 @@ def test_faults_of_clicks_have_a_place(world: World, tmp_path: Path) -> None:
     assert "holds timestamp[ms], and column time of" in refused(pa.table(whole | {"time": moments}))
     without = write(table.drop_columns("time"), tmp_path / "without.parquet")
     assert refused(pa.table(whole), without).startswith(f"{without}: has no column 'time'")
+
+
+@pytest.mark.parametrize("other", ["clicks", "in"])
+def test_a_file_whose_times_are_of_another_kind_than_those_of_the_first_is_refused(
+    world: World, tmp_path: Path, other: str
+) -> None:
+    moments = pa.array([10**15], pa.timestamp("us"))
+    rows = {"user_id": [1], "item_id": world.ids[:1]}
+    for name in ("clicks", "in"):
+        (tmp_path / name).mkdir()
+        write(pa.table({**rows, "time": moments}), tmp_path / name / "a.parquet")
+    write(pa.table({**rows, "time": [10**9]}), tmp_path / other / "b.parquet")
+    clicks = str(tmp_path / "clicks")
+    done = score(world, tmp_path / "in", tmp_path / "out", "--clicks", clicks)
+    assert done.returncode == 1
+    assert f"{tmp_path / other / 'b.parquet'}: column time: holds int64" in done.stderr
