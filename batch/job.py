@@ -14,6 +14,8 @@ import orjson
 Layout = Literal["rows", "lists"]
 FORMAT = 3
 PATIENCE_S = 60.0
+Stamp = tuple[int, int] | None  # bytes, nanoseconds of the last change; None: there is no file
+Stamps = Mapping[Path, Stamp]  # of files
 SHORT = 12  # digits of a digest in names of files
 
 
@@ -106,5 +108,7 @@ class Job:
     bundle: Path
     store: str
     table_folder: Path | None  # None: each process has an item table of its own
+    files: Stamps = field(default_factory=dict)  # of the input, as it was surveyed
+    host: str = ""  # that surveyed it
     patience_s: float = PATIENCE_S  # for a store that does not answer
     other_processors: bool = False  # whether workers of another kind may score

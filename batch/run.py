@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version as installed
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import feature_store
@@ -27,6 +28,7 @@ from batch.grouping.partition import is_whole
 from batch.grouping.spill import Spill
 from batch.inputs.columns import columns_of
 from batch.inputs.source import digest_of, open_input
+from batch.inputs.stamps import refuse_changes, stamps_now, stamps_of
 from batch.job import Columns, Job, Recipe
 from batch.node import SURVEY
 from batch.options import Options
@@ -125,8 +127,10 @@ def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: boo
     given = options.bundle
     bundle = Bundle.open(given) if (given / BUNDLE_MANIFEST).exists() else newest(given)
     text_ids, items = asyncio.run(_store_of(options.store, bundle))
-    parts = open_input(options.input)
+    files = stamps_of(options.input)
+    parts = open_input(options.input, files)
     columns = columns_of(parts, bundle.schema, options.naming)
+    clicked = {} if options.clicks is None else stamps_of(str(options.clicks))
     clicks = None if options.clicks is None else _clicks_of(options.clicks, parts, columns)
     progress.say(f"reading {parts}: {parts.rows:,} rows")
     sizes = Sizes.of(options.memory, columns, options.part_candidates, options.max_candidates)
@@ -152,6 +156,8 @@ def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: boo
         if clicks is not None and not dry and not is_whole(work / CLICKS):
             build_index(clicks, work / CLICKS, text_ids, sizes.bucket_clicks, sizes.held_bytes)
         survey = _surveyed(options, parts, bundle, text_ids, recipe, sizes, work, spill=not dry)
+        for source, before in ((options.input, files), (str(options.clicks), clicked)):
+            refuse_changes(before, stamps_now(source, list(before)))
     except BaseException:
         remove_work(options, work)
         raise
@@ -166,6 +172,8 @@ def prepare(options: Options, folder: AnyFolder, progress: Progress, *, dry: boo
         bundle=bundle.path,
         store=options.store,
         table_folder=options.table_folder,
+        files=files,
+        host=gethostname(),
         other_processors=options.allow_other_processor,
     )
     counted = {"candidates": survey.candidates, "rejected_rows": survey.rejected}

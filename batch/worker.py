@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
+from socket import gethostname
 from time import perf_counter
 
 from batch.grouping.clicks import Clicks
@@ -13,7 +15,8 @@ from batch.inputs.columns import RequestReader
 from batch.inputs.long_lists import too_long, without_long
 from batch.inputs.requests import Requests, joined
 from batch.inputs.source import ForwardReader, open_input, rows_at_once
-from batch.job import Job
+from batch.inputs.stamps import refuse_changes, stamps_now
+from batch.job import Job, Stamps
 from batch.output.bucket_scores import BucketScores, BucketWriter
 from batch.output.folder import Folder
 from batch.output.folders import folder_of
@@ -23,6 +26,7 @@ from batch.processor import processor_kind
 from batch.scoring.scorer import Histories, Scorer
 from batch.sizes import of_candidate
 from batch.units import Done, Unit
+from feature_store.parquet.parts import ParquetParts
 
 SPILL, CLICKS = "spill", "clicks"
 
@@ -43,8 +47,17 @@ class Worker:
         return Scorer(job.bundle, job.store, job.recipe.cut, job.table_folder, job.patience_s)
 
     @cached_property
+    def _input(self) -> tuple[ParquetParts, Stamps]:
+        """The files that were surveyed, and what they are now. DataFileError if they changed."""
+        job = self._job
+        parts = open_input(job.input, job.files)
+        now = stamps_now(job.input, list(job.files))
+        refuse_changes(job.files, now, times=gethostname() == job.host)
+        return parts, now
+
+    @cached_property
     def _reader(self) -> ForwardReader:
-        columns, parts = self._recipe.columns, open_input(self._job.input)
+        columns, (parts, _) = self._recipe.columns, self._input
         names = self._names if columns.layout == "lists" else columns.passed
         return ForwardReader(parts, names, rows_at_once(parts, columns))
 
@@ -78,8 +91,9 @@ class Worker:
     def _score_lists(self, unit: Unit) -> tuple[int, dict[str, int]]:
         scorer, recipe = self._scorer, self._recipe
         reader = RequestReader(recipe.columns, scorer.schema, scorer.store.text_ids)
-        passed, read = [], []
+        passed, read, files = [], [], set()
         for _, file, whole in self._reader.read(unit.start, unit.end):
+            files.add(file)
             arrays, left_out = without_long(whole, recipe.columns, recipe.max_candidates)
             passed.append(arrays)
             read.append(reader.read(file, arrays, left_out))
@@ -87,7 +101,7 @@ class Worker:
         del read
         scores = scorer.score(requests, self._histories(requests))
         data, counts = list_part(recipe, (unit.start, unit.end), passed, requests, scores)
-        self._output.put(recipe.part_name(unit.start, unit.end), data)
+        self._put(unit, data, files)
         return len(requests.items), counts
 
     def _score_bucket(self, unit: Unit) -> tuple[int, dict[str, int]]:
@@ -114,11 +128,18 @@ class Worker:
 
     def _put_together(self, unit: Unit) -> tuple[int, dict[str, int]]:
         start, end = unit.start, unit.end
-        arrays = [arrays for *_, arrays in self._reader.read(start, end)]
+        batches = list(self._reader.read(start, end))
+        arrays = [arrays for *_, arrays in batches]
         found, faults = self._buckets.rows(start, end)
         data, counts = row_part(self._recipe, (start, end), arrays, found, faults)
-        self._output.put(self._recipe.part_name(start, end), data)
+        self._put(unit, data, {file for _, file, _ in batches})
         return 0, counts
+
+    def _put(self, unit: Unit, data: bytes, files: Collection[Path]) -> None:
+        """Write a part of rows that were read from ``files``. DataFileError if these changed."""
+        _, before = self._input
+        refuse_changes(before, stamps_now(self._job.input, list(files)))
+        self._output.put(self._recipe.part_name(unit.start, unit.end), data)
 
     def _histories(self, requests: Requests) -> Histories | None:
         """Histories of a back-test, or of the requests; None: the stored ones."""

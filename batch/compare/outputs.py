@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from batch.errors import BatchError
 from batch.inputs.source import ELEMENTS, LISTS, ForwardReader, digest_of, open_input
+from batch.inputs.stamps import refuse_changes, stamps_now, stamps_of
 from batch.output.folders import folder_of
 from batch.output.manifest import MANIFEST
 from feature_store.contract import Ids
@@ -91,7 +92,8 @@ def pieces(
     a: Side, b: Side, source: str, label: str | None, segments: Sequence[str]
 ) -> Iterator[Piece]:
     """Yield both outputs of ``source``, in its order. BatchError, DataFileError."""
-    parts = open_input(source)
+    files = stamps_of(source)
+    parts = open_input(source, files)
     _check(a, b, parts, source)
     names = [name for name in (label, *segments) if name is not None]
     for name in names:
@@ -119,6 +121,7 @@ def pieces(
             labels = _labels(arrays[label], place, lengths, partial(fault, first))
         found = {name: _segment(arrays[name], lengths) for name in segments}
         yield Piece(left.take(lengths), right.take(lengths), group, labels, found)
+    refuse_changes(files, stamps_now(source, list(files)))
 
 
 def _manifest(data: bytes, place: str) -> dict[str, Any]:

@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Any, cast
 
 from pyarrow import fs
 
-from batch.remote import address, filesystem_of, shown
+from batch.remote import address, filesystem_of, path_of, shown
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.table import ParquetTable, is_hidden, partition_of
 
 
-def remote_tables(url: str, buffer_bytes: int) -> list[ParquetTable]:
-    """Open an object, or those below a prefix in the order of their names. DataFileError."""
+def remote_tables(url: str, buffer_bytes: int, objects: Sequence[Path]) -> list[ParquetTable]:
+    """Open objects at or below ``url``. DataFileError."""
+    files, path = filesystem_of(url)
+    try:
+        return [
+            ParquetTable(
+                each,
+                partition_of(path_of(each).removeprefix(path).strip("/").split("/")[:-1]),
+                buffer_bytes,
+                files.open_input_file(path_of(each)),
+            )
+            for each in objects
+        ]
+    except OSError as error:
+        raise _refused(url, error) from error
+
+
+def objects_of(url: str) -> list[Path]:
+    """List an object, or those below a prefix in the order of their names. DataFileError."""
     files, path = filesystem_of(url)
     try:
         (info,) = files.get_file_info([path])
-        found = [path]
-        if not info.is_file:
-            found = _parts(files, path)
-        if not found:
-            raise DataFileError(f"{shown(url)}: no such object, and no parquet files below it")
-        return [
-            ParquetTable(
-                address(url, each),
-                partition_of(each.removeprefix(path).strip("/").split("/")[:-1]),
-                buffer_bytes,
-                files.open_input_file(each),
-            )
-            for each in found
-        ]
+        found = [path] if info.is_file else _parts(files, path)
     except OSError as error:
-        raise DataFileError(f"{shown(url)}: {' '.join(str(error).split())}") from error
+        raise _refused(url, error) from error
+    if not found:
+        raise DataFileError(f"{shown(url)}: no such object, and no parquet files below it")
+    return [address(url, each) for each in found]
+
+
+def _refused(url: str, error: OSError) -> DataFileError:
+    return DataFileError(f"{shown(url)}: {' '.join(str(error).split())}")
 
 
 def opened_remotely(files: Any, path: str) -> IO[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from batch.inputs.remote_tables import opened_remotely, remote_tables
+from batch.inputs.remote_tables import objects_of, opened_remotely, remote_tables
 from batch.inputs.request_log import LogTable, is_log
 from batch.job import Columns
 from batch.remote import address, filesystem_of, is_remote, path_of
@@ -30,13 +30,17 @@ WIDE_ROWS = 1024  # read at a time of columns that may be wide
 Batch = tuple[int, Path, dict[str, pa.Array]]  # number of the first row, file, columns
 
 
-def open_input(path: str) -> ParquetParts:
-    """Open a parquet file, a folder of them or a log of requests, here or by URL. DataFileError."""
+def open_input(path: str, files: Iterable[Path] | None = None) -> ParquetParts:
+    """Open a parquet file, a folder of them or a log of requests, here or by URL. DataFileError.
+
+    ``files``: those of a folder or below a prefix; by default all that are there now.
+    """
     if is_log(path):
         return ParquetParts([_open_log(path)])
     if is_remote(path):
-        return ParquetParts(remote_tables(path, BUFFER_BYTES))
-    return ParquetParts.read(Path(path), BUFFER_BYTES)
+        objects = objects_of(path) if files is None else list(files)
+        return ParquetParts(remote_tables(path, BUFFER_BYTES, objects))
+    return ParquetParts.read(Path(path), BUFFER_BYTES, None if files is None else list(files))
 
 
 def _open_log(path: str) -> LogTable:

@@ -40,9 +40,12 @@ class ParquetParts:
         self.rows = self._starts[-1]
 
     @classmethod
-    def read(cls, path: Path, buffer_bytes: int = 0) -> ParquetParts:
-        """Open a file or a folder of parts; ``buffer_bytes``: see ``ParquetTable``."""
-        return cls(tables_of(path, buffer_bytes=buffer_bytes))
+    def read(
+        cls, path: Path, buffer_bytes: int = 0, files: Sequence[Path] | None = None
+    ) -> ParquetParts:
+        """Open a file or a folder of parts, of these ``files`` alone; ``buffer_bytes``: see
+        ``ParquetTable``."""
+        return cls(tables_of(path, buffer_bytes=buffer_bytes, files=files))
 
     @property
     def columns(self) -> tuple[str, ...]:

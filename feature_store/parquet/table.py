@@ -153,9 +153,13 @@ class ParquetTable:
 
 
 def tables_of(
-    path: Path, alike: frozenset[str] = frozenset(), buffer_bytes: int = 0
+    path: Path,
+    alike: frozenset[str] = frozenset(),
+    buffer_bytes: int = 0,
+    files: Sequence[Path] | None = None,
 ) -> list[ParquetTable]:
-    """Open a parquet file, or the parts in a folder in the order of their names.
+    """Open a parquet file, or the parts in a folder in the order of their names; ``files``: these
+    parts.
 
     Parts are ``*.parquet`` or ``*.parq`` at any depth; names that begin with ``.`` or ``_`` are
     other files, as for Spark and Hive (``_SUCCESS``, checksums). Without such names every other
@@ -163,7 +167,7 @@ def tables_of(
     """
     if not path.is_dir():
         return [ParquetTable(path, buffer_bytes=buffer_bytes)]
-    files = files_of(path)
+    files = files_of(path) if files is None else files
     if not files:
         raise DataFileError(f"{path}: the folder has no parquet files")
     tables = [
