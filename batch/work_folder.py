@@ -33,8 +33,11 @@ def _is_within(place: str, source: str) -> bool:
 
 
 def make_work(options: Options, recipe: Recipe) -> Path:
-    """Make the folder of this input, checked so. BatchError, OSError."""
+    """Make the folder of this input, checked so, and of this output: within --work another run's,
+    perhaps of another store, is apart. BatchError, OSError."""
     limits = f"{recipe.digest} {options.max_rejects}"
+    if options.work is not None:  # else it is the output's own
+        limits += f" {options.output if is_remote(options.output) else realpath(options.output)}"
     work = _works(options) / sha256(limits.encode()).hexdigest()[:SHORT]
     try:
         work.mkdir(parents=True, exist_ok=True)

@@ -274,3 +274,22 @@ def test_two_runs_do_not_write_to_one_folder(world: World, source: Path, tmp_pat
         assert "another run writes here" in second.stderr
         assert [path.name for path in output.iterdir()] == ["_lock"]
     assert score(world, source, output).returncode == 0
+
+
+def test_runs_of_two_outputs_share_no_intermediate_files_in_one_work_folder(
+    world: World, rows: Path, tmp_path: Path
+) -> None:
+    """They may be of two stores, and one may end, and remove its files, before the other."""
+    works = [
+        prepare(
+            Options(
+                *(world.models, world.store, str(rows), str(tmp_path / name)),
+                workers=1,
+                work=tmp_path / "work",
+            ),
+            Folder(tmp_path / name),
+            Progress(),
+        ).job.work
+        for name in ("a", "b", "a")
+    ]
+    assert works[0] == works[2] != works[1]
