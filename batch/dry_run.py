@@ -78,7 +78,9 @@ def _samples(plan: Plan, scorer: Scorer) -> Iterator[Requests]:
     columns = plan.recipe.columns
     reader = RequestReader(columns, scorer.schema, scorer.store.text_ids)
     size = SAMPLE_ROWS if columns.layout == "rows" else SAMPLE_LISTS
-    for first, file, arrays in open_input(plan.job.input, plan.job.files).batches(columns.read, size):
+    for first, file, arrays in open_input(plan.job.input, plan.job.files).batches(
+        columns.read, size
+    ):
         requests = reader.read(file, arrays)
         if columns.layout == "rows":
             rows = np.arange(first, first + len(requests))

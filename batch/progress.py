@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import typer
 
-from batch.output.folder import Folder
+from batch.output.folder import put_file
 from batch.output.stdout import stdout
 
 EVERY_S = 1.0
@@ -102,4 +102,4 @@ class Progress:
         for name, (key, help_text) in METRICS.items():
             lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
             lines.append(f"{name} {self.values[key]:.10g}")
-        Folder(self._metrics.parent).put(self._metrics.name, ("\n".join(lines) + "\n").encode())
+        put_file(self._metrics, ("\n".join(lines) + "\n").encode())

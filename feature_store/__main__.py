@@ -8,7 +8,7 @@ from feature_store.cli.check import check, export
 from feature_store.cli.ids import ids
 from feature_store.cli.load import load
 from feature_store.cli.lookup import forget_user, get_item, get_user, stats
-from feature_store.terminal import escape_unencodable
+from feature_store.terminal import escape_unencodable, output_said
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,4 +22,5 @@ for command in (load, get_user, get_item, stats, check, export, forget_user, ids
 
 if __name__ == "__main__":
     escape_unencodable()
-    app(prog_name="python -m feature_store")
+    with output_said():
+        app(prog_name="python -m feature_store")

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from feature_store.wording import worded
 
 
 def escape_unencodable() -> None:
@@ -11,6 +17,19 @@ def escape_unencodable() -> None:
     that did its work must not fail for a character in its report."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def output_said() -> Iterator[None]:
+    """Say in one line that stdout takes no more, as where its file's disk is full, and exit with
+    code 1. What is left is dropped: the interpreter would try it again at its end."""
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError), Path(os.devnull).open("w") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        print(f"error: stdout: {printable(worded(error))}", file=sys.stderr)
+        sys.exit(1)
 
 
 def printable(message: str) -> str:

@@ -14,7 +14,7 @@ from batch.cli.app import refusals
 from batch.compare.comparison import compare as compared
 from batch.compare.outputs import named
 from batch.compare.picture import picture
-from batch.output.folder import Folder
+from batch.output.folder import put_file
 from batch.output.stdout import stdout
 from feature_store.terminal import printable
 
@@ -49,7 +49,7 @@ def compare(
         found = compared(a, b, input, label, segment or ())
         facts = found.facts()
         if image is not None:
-            Folder(image.parent).put(image.name, picture(found).encode())
+            put_file(image, picture(found).encode())
         with stdout():
             if as_json:
                 typer.echo(orjson.dumps(facts).decode())

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from batch.errors import OutputConflict
+from feature_store.output_files import is_device
 
 LOCK = "_lock"
 PARTIAL = ".partial"
@@ -91,6 +92,17 @@ class Folder:
                     f"{self.path}: another run writes here; wait for it, or end it"
                 ) from None
             os.close(descriptor)  # of a run that has just ended, and removed it
+
+
+def put_file(path: Path, data: bytes) -> None:
+    """Write a file that the user names so that it is whole, or absent; a link keeps pointing to it.
+    Write to a device or a pipe as it is. OSError."""
+    if is_device(path):
+        with naming(path):
+            path.write_bytes(data)
+        return
+    whole = path.resolve() if path.is_symlink() else path
+    Folder(whole.parent).put(whole.name, data)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from feature_store.cli.app import (
 )
 from feature_store.cli.load import SourceFiles
 from feature_store.errors import StoreError
+from feature_store.output_files import discard
 from feature_store.parquet.check import Comparison
 from feature_store.parquet.clicked_items import ClickedItems
 from feature_store.parquet.export import (
@@ -88,7 +89,8 @@ def check(
     if found.rejected:
         typer.echo(f"{found.rejected} rows of the files are invalid", err=True)
     if not found.differences:
-        differences.unlink()
+        with refusals():
+            discard(differences)
     else:
         typer.echo(f"all differences: {differences}", err=True)
         raise typer.Exit(DIFFERENT)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from feature_store.contract import FeatureStore, Ids
+from feature_store.output_files import discard, is_device
 from feature_store.parquet.columns import RejectedRow
 from feature_store.parquet.histories import HistoryParquet, HistoryParquetBatch
 from feature_store.parquet.items import ItemParquet, ItemParquetBatch
@@ -179,7 +180,7 @@ class _Rejects:
 
     def __enter__(self) -> _Rejects:
         if self._bytes == 0:
-            self._path.unlink(missing_ok=True)
+            discard(self._path)
         elif self._path.exists():
             self._open()
         return self
@@ -188,12 +189,16 @@ class _Rejects:
         """Append rows; return the file's length."""
         if rows:
             file = self._file or self._open()
-            file.write(b"".join(json.dumps(asdict(row)).encode() + b"\n" for row in rows))
+            lines = b"".join(json.dumps(asdict(row)).encode() + b"\n" for row in rows)
+            file.write(lines)
             file.flush()
-            self._bytes = file.tell()
+            self._bytes += len(lines)
         return self._bytes
 
     def _open(self) -> BinaryIO:
+        if is_device(self._path):  # cannot be cut
+            self._file = self._path.open("wb")
+            return self._file
         self._path.touch()
         self._file = self._path.open("r+b")
         self._bytes = min(self._bytes, self._path.stat().st_size)

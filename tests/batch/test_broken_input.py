@@ -17,7 +17,7 @@ import pytest
 
 from batch.compare.comparison import compare as compared
 from feature_store import connect
-from tests.batch.command import line, manifest, parts, score, scored
+from tests.batch.command import line, manifest, parts, run, score, scored
 from tests.batch.inputs import make_lists, write
 from tests.full_disk import files_of_at_most
 from tests.service.world import World
@@ -158,6 +158,22 @@ def test_files_that_cannot_be_written_are_named_as_they_were_given(
     shared.chmod(0o1777)
     said = refused(world, source, out, "--table-folder", str(shared))
     assert said.startswith(f"--table-folder: {shared} is shared by all users")
+
+
+def test_metrics_and_pictures_take_no_device_s_place(world: World, tmp_path: Path) -> None:
+    source, out = write(pa.table(ROWS), tmp_path / "in.parquet"), tmp_path / "out"
+    pipe, file, link = tmp_path / "pipe", tmp_path / "file", tmp_path / "link"
+    os.mkfifo(pipe)
+    descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    scored(world, source, out, "--metrics", str(pipe))
+    assert b"qin_batch_complete 1" in os.read(descriptor, 1 << 16)
+    picture = ("--input", str(source), "--picture", str(pipe))
+    assert run("compare", str(out), str(out), *picture).returncode == 0
+    assert os.read(descriptor, 1 << 16).startswith(b"<svg")
+    os.close(descriptor)
+    link.symlink_to(file)
+    scored(world, source, out, "--metrics", str(link))
+    assert (link.readlink(), "qin_batch_complete 1" in file.read_text()) == (file, True)
 
 
 @pytest.mark.parametrize(
