@@ -27,7 +27,7 @@ from service.settings import Settings
 
 UNDER_WAY = 4  # requests at a time: one is computed, the others are read and prepared
 DEADLINE_S = 86_400.0  # of one request: none, in effect
-STORE = StoreOptions(budget_ms=10_000)
+STORE = StoreOptions(budget_ms=10_000, read_only=True)
 
 Histories = Callable[[int], Ids | None]  # request -> its history, newest first; None: the stored
 
@@ -49,9 +49,8 @@ class Scorer:
         """
         self._url, self._cut, self._patience_s = store, cut, patience_s
         settings = settings_of(bundle, store, cut, table_folder)
-        steps = LoadSteps(
-            Bundle.open(bundle), settings, [], _Quiet(), threading.Event(), lambda _: None
-        )
+        whole, stop = Bundle.open(bundle), threading.Event()
+        steps = LoadSteps(whole, settings, [], _Quiet(), stop, lambda _: None, options=STORE)
         self.version = steps.run()
         self.schema = self.version.schema
         self._runner = asyncio.Runner()

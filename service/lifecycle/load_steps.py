@@ -17,6 +17,7 @@ import numpy as np
 
 import feature_store
 from feature_store.contract import FeatureStore
+from feature_store.options import StoreOptions
 from feature_store.wording import worded
 from model_export.bundle.bundle import Bundle
 from model_export.bundle.errors import NotYet
@@ -83,6 +84,7 @@ class LoadSteps:
     encoder: TextEncoder | None = None  # that it comes with
     choice: Choice | None = None  # of its mode, with precision=auto
     niceness: int = 0  # of the process that fills the table
+    options: StoreOptions = PATIENT  # to open the store with
     at_normal_priority: Callable[[Callable[[], TableProcess]], TableProcess] = _call
 
     def run(self) -> LoadedModel:
@@ -108,7 +110,7 @@ class LoadSteps:
     async def _table(self, model: FoldedModel) -> tuple[ItemTable, TableFile | OwnFile]:
         """A table of every stored item, and its file, filled for this process or for another."""
         settings, schema = self.settings, model.schema
-        store = await feature_store.connect(settings.store, schema, options=PATIENT)
+        store = await feature_store.connect(settings.store, schema, options=self.options)
         try:
             items = await store.count_items()
             file = self._file(min(settings.max_table_items, int(items * ROOM) + LEAST_ROOM))
