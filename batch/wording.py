@@ -10,7 +10,10 @@ from feature_store.terminal import printable
 from feature_store.wording import with_file
 from model_export.bundle.errors import BundleError
 
-EXPECTED = (BatchError, DataFileError, StoreError, SchemaError, BundleError, OSError)
+EXPECTED = (
+    *(BatchError, DataFileError, StoreError, SchemaError, BundleError, OSError),
+    UnicodeEncodeError,  # of a path that is not UTF-8
+)
 
 
 def worded_fault(error: Exception) -> str:

@@ -19,8 +19,10 @@ WORK = "_work"
 
 
 def refuse_overlap(options: Options) -> None:
-    """BatchError if what a run writes would be within its input, and be read as input."""
+    """BatchError if what a run writes would be within its input, and be read as input.
+    UnicodeEncodeError if its name is not UTF-8."""
     for name, place in (("--output", options.output), ("--work", options.work)):
+        str(place).encode()
         if place is not None and _is_within(str(place), options.input):
             raise BatchError(f"{name} {place}: is within --input {options.input}; give another one")
 

@@ -68,6 +68,9 @@ def worded(error: Exception) -> str:
             return f"not YAML: {' '.join(str(error).split())}"
         case UnicodeDecodeError():
             return "not UTF-8 text"
+        case UnicodeEncodeError():  # a path, which may be any bytes; a URL may have a password
+            name = "a URL" if "://" in error.object else error.object
+            return f"{name}: not UTF-8; give another name"
         case OSError() if error.strerror:
             return error.strerror
         case _:

@@ -94,7 +94,7 @@ def refusals() -> Iterator[None]:
     """Print expected errors as one line on stderr and exit with code 1."""
     try:
         yield
-    except (StoreError, SchemaError, DataFileError, OSError) as error:
+    except (StoreError, SchemaError, DataFileError, OSError, UnicodeEncodeError) as error:
         typer.echo(f"error: {printable(with_file(error))}", err=True)
         raise typer.Exit(1) from error
 

@@ -15,6 +15,7 @@ from feature_store.contract import MAX_ID
 from feature_store.lfs_pointer import LFS_BYTES, lfs_fault
 from feature_store.parquet.arrays import is_list, plain
 from feature_store.parquet.columns import DataFileError
+from feature_store.parquet.open_files import make_room
 from feature_store.wording import worded
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -170,6 +171,7 @@ def tables_of(
     files = files_of(path) if files is None else files
     if not files:
         raise DataFileError(f"{path}: the folder has no parquet files")
+    make_room(path, len(files))
     tables = [
         ParquetTable(file, partition_of(file.relative_to(path).parts[:-1]), buffer_bytes)
         for file in files
@@ -220,7 +222,9 @@ def partition_of(folders: Sequence[str]) -> dict[str, str | None]:
 
 def _why_unreadable(path: Path, error: Exception) -> str:
     words = " ".join(str(error).split())
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, UnicodeEncodeError):
+        words = "its name is not UTF-8; rename it"
+    elif isinstance(error, FileNotFoundError):
         words = "no such file or folder"
     elif isinstance(error, PermissionError):
         words = "permission denied; make it readable for this user"

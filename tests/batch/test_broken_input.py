@@ -160,6 +160,14 @@ def test_files_that_cannot_be_written_are_named_as_they_were_given(
     assert said.startswith(f"--table-folder: {shared} is shared by all users")
 
 
+def test_an_output_whose_name_is_not_utf_8_is_refused_in_one_line(
+    world: World, tmp_path: Path
+) -> None:
+    source = write(pa.table(ROWS), tmp_path / "in.parquet")
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    assert refused(world, source, Path(name)).endswith("not UTF-8; give another name")
+
+
 def test_metrics_and_pictures_take_no_device_s_place(world: World, tmp_path: Path) -> None:
     source, out = write(pa.table(ROWS), tmp_path / "in.parquet"), tmp_path / "out"
     pipe, file, link = tmp_path / "pipe", tmp_path / "file", tmp_path / "link"

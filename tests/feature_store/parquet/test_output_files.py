@@ -94,3 +94,10 @@ def test_a_stdout_that_takes_no_more_is_said_in_one_line(
     assert done.returncode == 1
     assert done.stderr.endswith("error: stdout: No space left on device\n")
     assert "Traceback" not in done.stderr
+
+
+def test_an_output_whose_name_is_not_utf_8_is_refused_in_one_line(tmp_path: Path, url: str) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    told = run("export", url, folder, "--id-column", "number")
+    assert told.exit_code == 1
+    assert "not UTF-8; give another name" in told.stderr
