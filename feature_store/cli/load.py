@@ -27,6 +27,7 @@ from feature_store.cli.app import (
     refusals,
     written,
 )
+from feature_store.cli.losses import Losses
 from feature_store.errors import StoreMismatch
 from feature_store.options import IdKind, StoreOptions
 from feature_store.parquet.clicked_items import ClickedItems
@@ -148,6 +149,7 @@ async def _load(
             item_source.renumber(store.text_ids)
         user_source = files.user_source(store.schema, store.text_ids) if files.users else None
         sources = [HistoryParquet(path, store.text_ids) for path in files.histories]
+        losses = await Losses.watched(store)
         mark = files.mark(store.schema)
         job = LoadJob(store, item_source, sources, mark, user_source)
         report = LoadReport(sources=mark) if restart else await job.resumed()
@@ -166,7 +168,8 @@ async def _load(
         await clicked.look_up(zip(files.histories, sources, strict=True))
         report.clicked_items, report.unknown_items = clicked.distinct, clicked.unknown
         opened_files = [item_source, *sources, user_source, clicked]
-        return report, [warning for one in opened_files if one for warning in one.warnings]
+        warnings = [warning for one in opened_files if one for warning in one.warnings]
+        return report, warnings + await losses.found(url, store)
 
 
 async def _kind_of_ids(url: str) -> IdKind | None:

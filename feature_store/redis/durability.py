@@ -24,6 +24,8 @@ async def facts_of_servers(client: RedisClient, wait_replicas: int) -> dict[str,
             "redis_version": nodes[0].get("redis_version", "?"),
             "nodes": len(nodes),
             "used_memory_bytes": sum(int(node.get("used_memory", "0")) for node in nodes),
+            "evicted_keys": sum(int(node.get("evicted_keys", "0")) for node in nodes),
+            "uptime_seconds": min(int(node.get("uptime_in_seconds", "0")) for node in nodes),
             **durability(nodes, config, wait_replicas),
         }
 

@@ -1,0 +1,94 @@
+"""A load whose Redis loses what was written does not end as if all of it were there."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from feature_store.parquet.histories import HistoryParquetBatch
+from feature_store.parquet.load import LoadJob
+from tests.feature_store.parquet.test_load import run
+from tests.feature_store.parquet_samples import item_columns, write
+from tests.feature_store.redis_servers import Server, standalone
+from tests.feature_store.samples import SHOP, random_rows
+
+MANY = 4000
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[Any]:
+    (tmp_path / "schema.yaml").write_text(SHOP.to_yaml())
+    columns = item_columns(SHOP, np.arange(1, MANY + 1), random_rows(SHOP, MANY))
+    histories = {"user_id": list(range(MANY)), "item_seq": [[1, 2, 3]] * MANY}
+    return [
+        *("--schema", tmp_path / "schema.yaml", "--rejects", tmp_path / "rejects"),
+        *("--items", write(tmp_path / "items.parquet", columns)),
+        *("--histories", write(tmp_path / "valid.parquet", histories)),
+    ]
+
+
+def url_of(server: Server) -> str:
+    return f"redis://127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "told"),
+    [
+        ("allkeys-lru", 1, "what was loaded is not all there"),
+        ("volatile-lru", 0, "warning: redis evicted"),
+    ],
+)
+def test_keys_that_redis_evicts_during_a_load_are_said(
+    tmp_path: Path, arguments: list[Any], policy: str, code: int, told: str
+) -> None:
+    with standalone(tmp_path / "redis") as server:
+        assert run("load", url_of(server), *arguments).exit_code == 0
+        used = int(server.client().info("memory")["used_memory"])
+        server.cli("config", "set", "maxmemory-policy", policy)
+        server.cli("config", "set", "maxmemory", str(used + 50_000))
+        server.cli("config", "set", "maxmemory-samples", "10")
+        more = [str(word).replace("valid", "more") for word in arguments]
+        users = list(range(MANY, 2 * MANY))
+        write(tmp_path / "more.parquet", {"user_id": users, "item_seq": [[1, 2, 3]] * MANY})
+        loaded = run("load", url_of(server), *more)
+        assert (loaded.exit_code, told in loaded.stderr) == (code, True), loaded.stderr
+
+
+def test_a_redis_that_restarts_without_its_data_fails_the_load(
+    tmp_path: Path, arguments: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with standalone(tmp_path / "redis") as server:
+        put = LoadJob._put
+
+        async def restarted(self: LoadJob, batch: Any, report: Any) -> None:
+            if isinstance(batch, HistoryParquetBatch):
+                await asyncio.sleep(2)
+                server.kill()
+                server.start()
+            await put(self, batch, report)
+
+        monkeypatch.setattr(LoadJob, "_put", restarted)
+        loaded = run("load", url_of(server), *arguments)
+        assert loaded.exit_code == 1
+        assert "redis restarted during the load" in loaded.stderr
+
+
+def test_a_redis_that_is_emptied_fails_the_load(
+    tmp_path: Path, arguments: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with standalone(tmp_path / "redis") as server:
+        put = LoadJob._put
+
+        async def emptied(self: LoadJob, batch: Any, report: Any) -> None:
+            if isinstance(batch, HistoryParquetBatch):
+                server.cli("flushall")
+            await put(self, batch, report)
+
+        monkeypatch.setattr(LoadJob, "_put", emptied)
+        loaded = run("load", url_of(server), *arguments)
+        assert loaded.exit_code == 1
+        assert "emptied during the load" in loaded.stderr
