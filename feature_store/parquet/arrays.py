@@ -17,7 +17,8 @@ EXACT = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """Unwrap extension types, dictionaries and list views; other arrays stay as they are."""
+    """Unwrap extension types, dictionaries and views of lists and texts; other arrays stay as they
+    are."""
     if isinstance(array, pa.ExtensionArray):
         permuted = getattr(array.type, "permutation", None)
         if permuted is not None and list(permuted) != sorted(permuted):
@@ -27,7 +28,8 @@ def plain(array: pa.Array) -> pa.Array:
         return plain(array.dictionary_decode())
     if pa.types.is_list_view(array.type) or pa.types.is_large_list_view(array.type):
         return _as_list(array)
-    return array
+    kind = _without_text_views(array.type)
+    return array if kind == array.type else array.cast(kind)
 
 
 def whole_numbers(array: pa.Array) -> tuple[NDArray[np.generic], dict[int, str]] | None:
@@ -114,6 +116,31 @@ def _whole_decimals(array: pa.Array) -> tuple[NDArray[np.int64], dict[int, str]]
         else:
             values[at] = int(value)
     return values, faults
+
+
+def _without_text_views(kind: pa.DataType) -> pa.DataType:
+    """Return the type with large texts in place of views, of which pyarrow takes none."""
+    types = pa.types
+    if types.is_string_view(kind):
+        return pa.large_string()
+    if types.is_binary_view(kind):
+        return pa.large_binary()
+    if types.is_list(kind):
+        return pa.list_(_field_without_views(kind.value_field))
+    if types.is_large_list(kind):
+        return pa.large_list(_field_without_views(kind.value_field))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_field_without_views(kind.value_field), kind.list_size)
+    if types.is_struct(kind):
+        return pa.struct([_field_without_views(field) for field in kind])
+    if types.is_map(kind):
+        key, item = (_field_without_views(field) for field in (kind.key_field, kind.item_field))
+        return pa.map_(key, item, keys_sorted=kind.keys_sorted)
+    return kind
+
+
+def _field_without_views(field: pa.Field) -> pa.Field:
+    return field.with_type(_without_text_views(field.type))
 
 
 def _as_list(array: pa.Array) -> pa.Array:

@@ -151,3 +151,24 @@ def test_the_output_does_not_depend_on_the_workers_and_a_second_run_does_nothing
         path.name for path in parts(tmp_path / "two")
     }
     assert read(tmp_path / "one").num_rows == sum(len(items) for items in lists.items[:200])
+
+
+VIEWS = {
+    "text": pa.array(["a", None, "b"], pa.string_view()),
+    "bytes": pa.array([b"a", None, b"b"], pa.binary_view()),
+    "texts": pa.array([["a"], None, ["b", "c"]], pa.list_(pa.string_view())),
+    "large": pa.array([["a"], None, ["b", "c"]], pa.large_list(pa.string_view())),
+    "pair": pa.array([["a", "b"]] * 3, pa.list_(pa.string_view(), 2)),
+    "map": pa.array([[("a", "b")]] * 3, pa.map_(pa.string(), pa.string_view())),
+    "struct": pa.array([{"x": "a"}] * 3, pa.struct([("x", pa.string_view())])),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views_of_texts_are_passed_through_also_with_the_best_alone(
+    world: World, tmp_path: Path, name: str
+) -> None:
+    rows = {"user_id": [1, 2, 3], "item_id": world.ids[:3], name: VIEWS[name]}
+    source = write(pa.table(rows), tmp_path / "in.parquet")
+    found = scored(world, source, tmp_path / "out", "--keep", name, "--top-k", "1")
+    assert found[name].to_pylist() == VIEWS[name].to_pylist()
