@@ -35,6 +35,7 @@ FIRST_MAP_BYTES = 64 << 20
 MOST_READERS = 1024
 OPENS_WITHIN_S = 10.0
 LOCK_FILE_BYTES = 256 + 64 * MOST_READERS  # a header, and a line of the cache per reader
+LOCK = "lock.mdb"
 DATABASES = ("meta", "items", "histories", "changes", "seen_keys", "seen_times", "notes")
 NAMES = "names"  # in a store of text ids: their texts
 USERS = "users"  # in a store of user features: their records
@@ -55,9 +56,9 @@ class LmdbEnvironment:
         with translated(self.path):
             on_disk = path / "data.mdb"
             size = max(FIRST_MAP_BYTES, on_disk.stat().st_size if on_disk.exists() else 0)
-            lock = not read_only or os.access(path / "lock.mdb", os.W_OK)
+            lock = not read_only or os.access(path / LOCK, os.W_OK)
             if not read_only:
-                _reserve(path / "lock.mdb")
+                _reserve(path / LOCK)
             self._env = lmdb.open(
                 str(path),
                 map_size=size,
@@ -259,7 +260,7 @@ def _prepare_folder(path: Path, create: bool) -> None:
         settled(str(path), None, None, create=False)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
+        if any(each.name != LOCK for each in path.iterdir()):  # of a load that found no room
             raise StoreMismatch(f"{path}: holds other files; a new store needs an empty folder")
     except OSError as error:
         if error.errno in FULL:

@@ -58,7 +58,7 @@ def _no_room(path: Path, error: lmdb.Error | OSError) -> StoreFull | None:
             f"space (ulimit -v) or use a 64-bit system ({text})"
         )
     code = error.errno if isinstance(error, OSError) else None
-    for known in (*FULL, errno.EIO):
+    for known in (*FULL, errno.EFBIG, errno.EIO):
         if os.strerror(known) in text:
             code = known
     if code == errno.EIO:  # LMDB's error for a partly written page
@@ -67,15 +67,22 @@ def _no_room(path: Path, error: lmdb.Error | OSError) -> StoreFull | None:
         return StoreFull(f"{path}: the disk is full: free space or move the store ({text})")
     if code == errno.EDQUOT:
         return StoreFull(f"{path}: the disk quota is used up: free space or raise it ({text})")
+    if code == errno.EFBIG:
+        return StoreFull(
+            f"{path}: the limit on the size of a file is reached: raise it (ulimit -f, LimitFSIZE "
+            f"of systemd) ({text})"
+        )
     return None
 
 
 def _when_written(path: Path) -> int | None:
-    """Write a probe file beside the store; return its errno, None if it succeeds."""
+    """Write a probe file beside the store, and beyond the store's own size, without what is before;
+    return its errno, None if it succeeds."""
     try:
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(bytes(PROBE_BYTES))
             file.flush()
+            os.pwrite(file.fileno(), b"\0", (path / "data.mdb").stat().st_size + PROBE_BYTES)
     except OSError as error:
         return error.errno
     return None

@@ -221,3 +221,23 @@ async def test_lmdb_is_on_disk_before_it_answers(tmp_path: Path) -> None:
     told: dict[str, Any] = await store.describe()
     assert told["acknowledged_click"] == "on disk before it is answered (fsync)"
     await store.close()
+
+
+@pytest.mark.parametrize("kib", [4, 72])
+def test_a_limit_on_the_size_of_files_is_named_and_the_same_command_goes_on_without_it(
+    tmp_path: Path, kib: int
+) -> None:
+    """Also where it leaves nothing but the lock file of a new store."""
+    schema, store, count = tmp_path / "schema.yaml", tmp_path / "store", 3000
+    schema.write_text(SHOP.to_yaml())
+    rows = random_rows(SHOP, count)
+    items = write(tmp_path / "items.parquet", item_columns(SHOP, ids(*range(1, count + 1)), rows))
+    command = [sys.executable, "-m", "feature_store", "load", f"lmdb://{store}"]
+    command += ["--schema", str(schema), "--items", str(items)]
+    limited = ["sh", "-c", f'ulimit -f {2 * kib} && exec "$@"', "sh", *command]  # of 512 bytes
+    ended = subprocess.run(limited, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert f"{store}: the limit on the size of a file is reached" in ended.stderr
+    assert (store / "lock.mdb").exists()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
