@@ -25,6 +25,7 @@ from feature_store.cli.app import (
     written,
 )
 from feature_store.cli.load import SourceFiles
+from feature_store.cli.losses import Losses
 from feature_store.errors import StoreError
 from feature_store.output_files import discard
 from feature_store.parquet.check import Comparison
@@ -149,7 +150,9 @@ def export(
     failed.
     """
     with refusals():
-        report = asyncio.run(_export(store_url, folder, id_column, user_id_column))
+        report, warnings = asyncio.run(_export(store_url, folder, id_column, user_id_column))
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if as_json:
         typer.echo(orjson.dumps(report.as_json()))
     else:
@@ -180,8 +183,11 @@ def export(
         raise typer.Exit(DIFFERENT)
 
 
-async def _export(url: str, folder: Path, id_column: str, user_id_column: str) -> ExportReport:
+async def _export(
+    url: str, folder: Path, id_column: str, user_id_column: str
+) -> tuple[ExportReport, list[str]]:
     async with opened(url) as store:
+        losses = await Losses.watched(store, "export")
         writing = StoreExport(store)
         report = writing.report
         with ProgressBar() as bar, written(folder):
@@ -198,4 +204,4 @@ async def _export(url: str, folder: Path, id_column: str, user_id_column: str) -
                     bar.at(task, report.users)
             schema = store.schema.to_yaml().encode()
             await asyncio.to_thread((folder / SCHEMA).write_bytes, schema)
-    return report
+        return report, await losses.found(url, store)

@@ -149,7 +149,7 @@ async def _load(
             item_source.renumber(store.text_ids)
         user_source = files.user_source(store.schema, store.text_ids) if files.users else None
         sources = [HistoryParquet(path, store.text_ids) for path in files.histories]
-        losses = await Losses.watched(store)
+        losses = await Losses.watched(store, "load")
         mark = files.mark(store.schema)
         job = LoadJob(store, item_source, sources, mark, user_source)
         report = LoadReport(sources=mark) if restart else await job.resumed()

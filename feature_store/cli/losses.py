@@ -1,4 +1,4 @@
-"""Finds out whether a store has lost what a load wrote to it: its server evicted or restarted."""
+"""Finds out whether a store lost data during a command: its server evicted them, or restarted."""
 
 from __future__ import annotations
 
@@ -9,41 +9,45 @@ from feature_store.cli.app import opened
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreError, StoreMismatch, StoreRefused
 
-AGAIN = "what it had not saved is lost; run the same command again"
+AGAIN = "run the same command again"
 SYNCED = "on disk before it is answered"  # of ``acknowledged_click``
 
 
 class Losses:
-    """Looks at a store's server before a load and after it. One that says nothing loses nothing."""
+    """Looks at a store's server before a command and after it. One that says nothing loses nothing.
 
-    def __init__(self, facts: Mapping[str, str | int]) -> None:
-        self._before, self._began = facts, time.monotonic()
+    ``command``: load or export.
+    """
+
+    def __init__(self, command: str, facts: Mapping[str, str | int]) -> None:
+        self._command, self._before, self._began = command, facts, time.monotonic()
 
     @classmethod
-    async def watched(cls, store: FeatureStore) -> Losses:
-        return cls(await _facts_of(store))
+    async def watched(cls, store: FeatureStore, command: str) -> Losses:
+        return cls(command, await _facts_of(store))
 
     async def found(self, url: str, store: FeatureStore) -> list[str]:
-        """Return warnings. StoreRefused if what was loaded is not all there."""
+        """Return warnings. StoreRefused if the store's data are not all there."""
         facts, seconds = await _facts_of(store), time.monotonic() - self._began
         uptime, synced = facts.get("uptime_seconds"), str(facts.get("acknowledged_click"))
         if isinstance(uptime, int) and uptime + 1 < seconds and not synced.startswith(SYNCED):
-            raise StoreRefused(f"redis restarted during the load: {AGAIN}")
+            raise StoreRefused(
+                f"redis restarted during the {self._command}: what it had not saved is lost; {AGAIN}"
+            )
         evicted = _number(facts, "evicted_keys") - _number(self._before, "evicted_keys")
         policy = facts.get("maxmemory_policy")
-        told = f"redis evicted {evicted:,} keys during the load (maxmemory-policy {policy})"
+        during = f"during the {self._command}"
+        told = f"redis evicted {evicted:,} keys {during} (maxmemory-policy {policy})"
         if evicted > 0 and not str(policy).startswith("volatile"):
             raise StoreRefused(
-                f"{told}: what was loaded is not all there; raise maxmemory, set the policy "
-                "noeviction, and run the same command again"
+                f"{told}: its data are not all there; raise maxmemory, set the policy noeviction, "
+                f"load it, and {AGAIN}"
             )
         try:
             async with opened(url):
                 pass
         except StoreMismatch as error:
-            raise StoreRefused(
-                f"emptied during the load: {error}; run the same command again"
-            ) from error
+            raise StoreRefused(f"emptied {during}: {error}; {AGAIN}") from error
         return [f"{told}: histories are not all there; raise maxmemory"] if evicted > 0 else []
 
 

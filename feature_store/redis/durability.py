@@ -58,8 +58,12 @@ def durability(
     """Durability over several servers, from their INFO and, where permitted, CONFIG GET."""
     settings: dict[str, str | int] = {}
     for name in SETTINGS:
-        values = {UNREADABLE if found is None else found.get(name, "?") for found in config}
-        settings[name.replace("-", "_")] = " / ".join(sorted(values))
+        field = name.replace("-", "_")  # INFO has those of memory
+        values = {
+            node.get(field, UNREADABLE) if found is None else found.get(name, "?")
+            for node, found in zip(info, config, strict=True)
+        }
+        settings[field] = " / ".join(sorted(values))
     replicas = [int(node.get("connected_slaves", "0")) for node in info]
     settings["replicas"] = min(replicas, default=0)
     settings["acknowledged_click"] = _meaning(info, config) + _copies(min(replicas), wait_replicas)

@@ -1,4 +1,4 @@
-"""A load whose Redis loses what was written does not end as if all of it were there."""
+"""A load or an export whose Redis loses data does not end as if all of it were there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from feature_store.parquet.export import StoreExport
 from feature_store.parquet.histories import HistoryParquetBatch
 from feature_store.parquet.load import LoadJob
 from tests.feature_store.parquet.test_load import run
@@ -38,7 +39,7 @@ def url_of(server: Server) -> str:
 @pytest.mark.parametrize(
     ("policy", "code", "told"),
     [
-        ("allkeys-lru", 1, "what was loaded is not all there"),
+        ("allkeys-lru", 1, "its data are not all there"),
         ("volatile-lru", 0, "warning: redis evicted"),
     ],
 )
@@ -92,3 +93,20 @@ def test_a_redis_that_is_emptied_fails_the_load(
         loaded = run("load", url_of(server), *arguments)
         assert loaded.exit_code == 1
         assert "emptied during the load" in loaded.stderr
+
+
+def test_a_redis_that_is_emptied_fails_an_export(
+    tmp_path: Path, arguments: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with standalone(tmp_path / "redis") as server:
+        assert run("load", url_of(server), *arguments).exit_code == 0
+        histories = StoreExport.histories
+
+        def emptied(self: StoreExport, path: Path) -> Any:
+            server.cli("flushall")
+            return histories(self, path)
+
+        monkeypatch.setattr(StoreExport, "histories", emptied)
+        told = run("export", url_of(server), tmp_path / "export", "--id-column", "number")
+        assert told.exit_code == 1
+        assert "emptied during the export" in told.stderr
