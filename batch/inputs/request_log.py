@@ -126,7 +126,8 @@ class LogTable:
                 raise self._wrong(number, f"{name}: not an object")
         context = request.get("context", {})
         if self.rows == 0:
-            self._ids = type(request[USER])
+            ids = [request[USER], *(request[CANDIDATES] or ())]
+            self._ids = next((type(each) for each in ids if each is not None), int)
             self._context = dict.fromkeys(context)
         if context.keys() != self._context.keys():
             name = sorted(context.keys() ^ self._context.keys())[0]

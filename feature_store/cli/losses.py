@@ -30,13 +30,11 @@ class Losses:
         """Return warnings. StoreRefused if the store's data are not all there."""
         facts, seconds = await _facts_of(store), time.monotonic() - self._began
         uptime, synced = facts.get("uptime_seconds"), str(facts.get("acknowledged_click"))
+        during = f"during the {self._command}"
         if isinstance(uptime, int) and uptime + 1 < seconds and not synced.startswith(SYNCED):
-            raise StoreRefused(
-                f"redis restarted during the {self._command}: what it had not saved is lost; {AGAIN}"
-            )
+            raise StoreRefused(f"redis restarted {during}: what it had not saved is lost; {AGAIN}")
         evicted = _number(facts, "evicted_keys") - _number(self._before, "evicted_keys")
         policy = facts.get("maxmemory_policy")
-        during = f"during the {self._command}"
         told = f"redis evicted {evicted:,} keys {during} (maxmemory-policy {policy})"
         if evicted > 0 and not str(policy).startswith("volatile"):
             raise StoreRefused(

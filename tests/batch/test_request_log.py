@@ -100,6 +100,14 @@ def test_a_fault_of_a_value_has_its_row_and_nothing_is_left(world: World, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_first_request_without_a_user_is_named_by_it(world: World, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"\n".join(map(orjson.dumps, [REQUEST | {"user_id": None}, REQUEST])))
+    done = score(world, log, tmp_path / "out")
+    assert f"error: {log}: row 0, column user_id: null" in done.stderr
+    assert score(world, log, tmp_path / "out", "--max-rejects", "1").returncode == 3
+
+
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 5), st.integers(0, 30))
 def test_a_log_is_read_from_any_row(
     tmp_path_factory: pytest.TempPathFactory, clicks: list[bool], at_once: int, start: int
