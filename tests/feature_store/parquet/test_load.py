@@ -22,7 +22,6 @@ from feature_store.parquet.items import ItemParquet
 from feature_store.parquet.load import BATCH_ROWS
 from feature_store.schema import Dense
 from tests.feature_store.parquet_samples import item_columns, write
-from tests.feature_store.redis_servers import until
 from tests.feature_store.samples import SHOP, bounded, ids, random_rows
 from tests.feature_store.stores import connect
 
@@ -254,7 +253,8 @@ put, batches = LoadJob._put, count()
 async def slowly(self, batch, report):
     await put(self, batch, report)
     if next(batches) > 0:
-        await asyncio.sleep(60)  # in the store, and not yet noted
+        print("the second batch is in the store, and not yet noted", flush=True)
+        await asyncio.sleep(60)
 LoadJob._put = slowly
 from feature_store.__main__ import app
 app(sys.argv[1:])
@@ -283,11 +283,11 @@ def test_a_killed_load_goes_on_where_it_was(
     files[files.index("--items") + 1] = many_items
     arguments = ["load", store_url, *map(str, files)]
     slowly = [sys.executable, "-c", SLOWLY, *arguments]
-    loading = subprocess.Popen(slowly, stderr=subprocess.DEVNULL)
-    rejects = tmp_path / "rejects.jsonl"
-    until(rejects.exists, "the first batch")
-    loading.send_signal(signal.SIGKILL)
-    assert loading.wait() == -signal.SIGKILL
+    with subprocess.Popen(slowly, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as loading:
+        assert loading.stdout is not None
+        assert loading.stdout.readline()
+        loading.send_signal(signal.SIGKILL)
+    assert loading.returncode == -signal.SIGKILL
 
     partly = json.loads(run("stats", store_url, "--json").stdout)["items"]
     assert 0 < partly < MANY * 0.9
@@ -305,7 +305,8 @@ def test_a_killed_load_goes_on_where_it_was(
     assert BATCH_ROWS in began  # 0 is of a look at the first rows
     assert told["items"] == MANY - MANY // 1_000
     assert told["rejected"] == MANY // 1_000
-    lines = [json.loads(line)["row"] for line in rejects.read_text().splitlines()]
+    rejects = (tmp_path / "rejects.jsonl").read_text().splitlines()
+    lines = [json.loads(line)["row"] for line in rejects]
     assert lines == list(range(0, MANY, 1_000))  # each once
     assert json.loads(run("stats", store_url, "--json").stdout)["items"] == told["items"]
     assert json.loads(run("get-user", store_url, 7, "--json").stdout)["history"] == [4, 3]
