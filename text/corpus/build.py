@@ -21,11 +21,11 @@ from text.corpus.errors import CorpusError
 from text.corpus.pairs import PairWriter
 from text.corpus.sources import Source, wanted
 from text.corpus.split import SEED, SHARES
-from text.corpus.tables import Tables
+from text.corpus.tables import SCHEMAS, Tables
 from text.corpus.tasks import Tasks
 from training.progress import OnProgress, no_progress
 
-TEMPORARY = ".tmp"
+OWN = frozenset({FILE, *(f"{name}.parquet" for name in SCHEMAS)})  # files of a corpus
 
 
 def build(
@@ -37,8 +37,7 @@ def build(
     on_progress: OnProgress = no_progress,
 ) -> dict[str, Any]:
     """Build the corpus ``out`` and return what its ``corpus.json`` says. Raises CorpusError."""
-    if out.exists() and not (out / FILE).exists():
-        raise CorpusError(f"{out}: exists and is no corpus; give another name or delete it")
+    _check_out(out)
     if not sources and not folders:
         raise CorpusError("neither sources nor folders to build from")
     names = Counter((*sources, *map(own_files.source_of, folders)))
@@ -46,13 +45,14 @@ def build(
         raise CorpusError(f"two sources are called {twice[0]}: rename a folder, or give it once")
     absent = _download(sources, languages, archives, on_progress)
     folder = out.resolve()  # a link stays one
-    temporary = folder.with_name(folder.name + TEMPORARY)
+    temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         corpus = _build(temporary, languages, sources, folders, archives, on_progress)
         corpus["absent_packages"] = absent
         (temporary / FILE).write_bytes(orjson.dumps(corpus, option=orjson.OPT_INDENT_2))
+        _check_out(out)  # again: reading may have taken long
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     except OSError as error:
@@ -62,6 +62,19 @@ def build(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return corpus
+
+
+def _check_out(out: Path) -> None:
+    """Raise CorpusError where a corpus has no place, or would replace other files."""
+    if not out.exists():
+        return
+    if not (out / FILE).exists():
+        raise CorpusError(f"{out}: exists and is no corpus; give another name or delete it")
+    if others := sorted({path.name for path in out.iterdir()} - OWN):
+        raise CorpusError(
+            f"{out}: holds other files than a corpus ({others[0]}), and a corpus replaces the "
+            "folder; move them or give another name"
+        )
 
 
 def _is_within(folder: Path, name: object) -> bool:

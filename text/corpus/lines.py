@@ -17,13 +17,18 @@ from text.corpus.errors import CorpusError
 
 ENDINGS = (".parquet", ".tsv", ".csv", ".jsonl")
 BATCH = 8192  # rows of a parquet file read at a time
+MOST_CELL = 1 << 26  # characters of a cell: what a quotation mark that is not closed may swallow
+# Columns that are read of a parquet file; others may be of types that Python has no values for.
+COLUMNS = frozenset(
+    ("id", "_id", "text", "title", "text_a", "text_b", "sentence1", "sentence2", "score", "label")
+) | {"group", "split", "langs", "lang", "lang_a", "lang_b", "query-id", "corpus-id"}
 Line = dict[str, Any]
 
 
 def lines_of(path: Path) -> Iterator[Line]:
     """Yield the lines of a file. Raises CorpusError, with the file and the place."""
     try:
-        match path.suffix:
+        match path.suffix.lower():
             case ".parquet":
                 yield from _parquet(path)
             case ".jsonl":
@@ -38,14 +43,23 @@ def lines_of(path: Path) -> Iterator[Line]:
 
 def _parquet(path: Path) -> Iterator[Line]:
     file, done = pq.ParquetFile(path), 0
-    _check_columns(path, file.schema_arrow.names)
-    for batch in file.iter_batches(BATCH):
+    schema = file.schema_arrow
+    _check_columns(path, schema.names)
+    read = [name for name in schema.names if name in COLUMNS]
+    for name in read:
+        if pa.types.is_temporal(kind := schema.field(name).type):
+            raise CorpusError(f"{path}: column {name} is {kind}, not text")
+    if not read:  # the caller names the columns that are needed
+        yield dict.fromkeys(schema.names)
+        return
+    for batch in file.iter_batches(BATCH, columns=read):
         try:
             rows = batch.to_pylist()
         except UnicodeDecodeError:
             where = f"rows {done + 1:,} to {done + len(batch):,}"
             raise CorpusError(f"{path}, {where}: a text that is not UTF-8") from None
-        yield from rows
+        for row in rows:
+            yield {name: row.get(name) for name in schema.names}
         done += len(rows)
 
 
@@ -64,6 +78,7 @@ def _json(path: Path) -> Iterator[Line]:
 
 
 def _cells(path: Path, dialect: type[csv.Dialect]) -> Iterator[Line]:
+    csv.field_size_limit(MOST_CELL)
     with path.open(encoding="utf-8-sig", newline="") as text:
         reader = csv.DictReader(text, dialect=dialect)
         try:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
@@ -57,9 +58,7 @@ def read(
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such folder")
     wanted = _Wanted(folder, languages, refused)
-    found = sorted(p for p in folder.rglob("*") if p.suffix in ENDINGS and p.is_file())
-    if not found:
-        raise CorpusError(f"{folder}: no file ends in {', '.join(ENDINGS)}")
+    found = _files_of(folder)
     tasks = {p.parent for p in found if p.name == _MTEB[0]}
     for path in found:
         try:
@@ -71,6 +70,28 @@ def read(
             yield from _File(path, wanted).entries()
     for task in sorted(tasks):
         yield from _retrieval(task, wanted)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """List the files at any depth. Raises CorpusError for folders that cannot be listed, names that
+    are not UTF-8, and where there are none.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise CorpusError(f"{error.filename}: the folder cannot be read: {worded(error)}")
+
+    found = []
+    for parent, _, files in os.walk(folder, onerror=unreadable):
+        found += [path for name in files if (path := Path(parent, name)).suffix.lower() in ENDINGS]
+    if not found:
+        raise CorpusError(f"{folder}: no file ends in {', '.join(ENDINGS)}")
+    for path in found:
+        name = f"{source_of(folder)}/{path.relative_to(folder)}"
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise CorpusError(f"{path}: the name {name!a} is not UTF-8; rename it") from None
+    return sorted(found)
 
 
 class _Wanted:
@@ -261,7 +282,7 @@ def _retrieval(folder: Path, wanted: _Wanted) -> Iterator[Entry]:
             if found := relevant[split].get(question["_id"]):
                 answered += not known.isdisjoint(found)
                 group = f"{source}:{task}:{found[0]}"
-                meta = {"task": task, "relevant": found}
+                meta = {"task": task, "relevant": list(dict.fromkeys(found))}  # each once
                 rows = [Row("query", lang, question["text"])]
                 if wanted.has(folder, lang, lang_documents):
                     yield Entry(source, question["_id"], group, rows, split, meta)
