@@ -23,6 +23,17 @@ def writing(path: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is complete or as it was. Raises OSError, which names it."""
+    partial = path.with_name(f"{path.name}.partial")
+    with writing(path):
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
 def _number(error: Exception) -> int | None:
     """The system's number of an error, or of that from which it arose."""
     origin = error.__context__ if type(error) is RuntimeError else error  # torch

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from text.cli.console import AsJson, exit_on_error, progress, screen
+from training.output import write_whole
 
 if TYPE_CHECKING:
     from text.runtime.content import ContentMap
@@ -61,6 +62,8 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a map from the texts of ITEMS to content: principal components, or a ridge."""
+    if into in (given or ()):
+        raise typer.BadParameter(f"--into {into} is also --given: what is fitted to is no input")
     with exit_on_error(), progress() as on_progress:
         from text.content.fit import fit as run
         from text.content.items import ItemTexts
@@ -77,9 +80,7 @@ def fit(
             size=size,
             advance=lambda rows: on_progress("encode items", rows, opened.rows),
         )
-        partial = out.with_name(f"{out.name}.partial")
-        partial.write_bytes(fitted.encoded())
-        partial.replace(out)
+        write_whole(out, fitted.encoded())
         fitted = ContentMap.load(out)
     show(fitted, as_json)
 

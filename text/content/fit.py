@@ -34,6 +34,8 @@ def fit(
 ) -> ContentMap:
     """Fit a map to items: with ``into``, a column of ``items.given``, a ridge into its numbers;
     else ``size`` principal components. Raises DataFileError."""
+    if TEXT in items.given:
+        raise DataFileError(f"column {TEXT} of vectors: the texts' own are called so; rename it")
     inputs = {TEXT: encoder.width}
     inputs |= {name: items.size(name) for name in items.given if name != into}
     if len(inputs) > MOST_GIVEN + 1:
@@ -51,7 +53,7 @@ def fit(
         seen.add(encoded, groups, into)
         advance(batch.start + len(batch))
     parts = dict(seen.regressions() if into else seen.components(size or 0))
-    mean, covariance = seen.targets.means, seen.targets.covariance
+    mean, covariance = seen.targets.means + seen.outputs, seen.targets.covariance
     outputs = len(mean)
     about = MapAbout(
         method="ridge" if into else "pca",
@@ -66,7 +68,11 @@ def fit(
 
 
 class SeenItems:
-    """Second moments of rows [1 | x | y], by what the items have and by group."""
+    """Second moments of rows [1 | x | y], by what the items have and by group.
+
+    x and y are taken from those of the first item: a variance is the difference of two moments, and
+    numbers that are far from 0, or all alike, would leave rounding in its place.
+    """
 
     def __init__(self, inputs: dict[str, int], outputs: int) -> None:
         self.inputs = inputs
@@ -76,17 +82,21 @@ class SeenItems:
             for start, (name, size) in zip(starts[:-1], inputs.items(), strict=True)
         }
         self._end, self._numbers = starts[-1], starts[-1] + outputs
+        self._origin = np.zeros(self._numbers)
+        self._placed: set[str] = set()  # modalities whose origin is known
         self._grams: dict[Combination, Floats] = {}  # (GROUPS, numbers, numbers)
         self.targets = Moments(np.zeros((1, 1)), 0)  # of y, after the parts are solved
+        self.outputs: Floats | float = 0.0  # origin of y
 
     def add(self, encoded: EncodedItems, groups: NDArray[np.integer], into: str | None) -> None:
         rows = np.zeros((len(groups), self._numbers))
         rows[:, 0] = 1
         for name, columns in self._columns.items():
-            rows[:, columns] = encoded.vectors[name]
+            rows[:, columns] = self._placed_by(name, columns, encoded)
         taken = np.ones(len(rows), np.bool_)
         if into:
-            rows[:, self._end :], taken = encoded.vectors[into], encoded.has[into]
+            outputs = slice(self._end, self._numbers)
+            rows[:, outputs], taken = self._placed_by(into, outputs, encoded), encoded.has[into]
         has = np.stack([encoded.has[name] for name in self.inputs], axis=1)  # (N, modalities)
         for pattern in np.unique(has[taken], axis=0):
             alike = taken & (has == pattern).all(1)
@@ -99,6 +109,20 @@ class SeenItems:
                 own = rows[alike & (groups == group)]
                 gram[group] += own.T @ own
 
+    def _placed_by(self, name: str, columns: slice, encoded: EncodedItems) -> Floats:
+        """Return vectors (N, X) from the origin, which the first item that has one gives."""
+        has = encoded.has[name]
+        if name not in self._placed and has.any():
+            self._origin[columns] = encoded.vectors[name][has.argmax()]
+            self._placed.add(name)
+        placed: Floats = encoded.vectors[name] - self._origin[columns]
+        return placed
+
+    def _affine(self, weight: Floats, bias: Floats, own: NDArray[np.integer]) -> Affine:
+        """Return a part, fitted from the origin, for vectors as they are."""
+        outputs = self._origin[self._end :] if len(self._origin) > self._end else 0.0
+        return Affine(weight, bias - self._origin[own] @ weight + outputs)
+
     def regressions(self) -> Iterator[tuple[Combination, tuple[PartAbout, Affine]]]:
         """Solve a ridge for each combination, from all items that have its modalities."""
         for has in self._combinations():
@@ -110,6 +134,7 @@ class SeenItems:
                 yield has, self._regressed(folds, has)
         total = sum(gram.sum(0) for gram in self._grams.values())
         self.targets = _of(np.asarray(total), [0, *range(self._end, self._numbers)], 0)
+        self.outputs = self._origin[self._end :]
 
     def components(self, size: int) -> Iterator[tuple[Combination, tuple[PartAbout, Affine]]]:
         """Compute principal components of items that have every modality, and for each other
@@ -136,7 +161,10 @@ class SeenItems:
         extended = extend.T @ folds @ extend
         self._numbers = self._end + size
         for has in self._combinations():
-            yield has, (about, whole) if has == every else self._regressed(extended, has)
+            if has == every:
+                yield has, (about, self._affine(whole.weight, whole.bias, np.arange(1, self._end)))
+            else:
+                yield has, self._regressed(extended, has)
         self.targets = _of(extended.sum(0), [0, *range(self._end, self._numbers)], 0)
 
     def _regressed(self, folds: Floats, has: Combination) -> tuple[PartAbout, Affine]:
@@ -151,7 +179,7 @@ class SeenItems:
             r2=found.r2,
             explained=None,
         )
-        return about, Affine(found.weight * scale[own, None], found.bias)
+        return about, self._affine(found.weight * scale[own, None], found.bias, own)
 
     def _scale(self) -> Floats:
         """Return factors of a row, so that each modality has a total variance of 1."""

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from feature_store.parquet.columns import DataFileError
 from model_export.bundle.errors import BundleError
+from tests.full_disk import files_of_at_most
 from tests.text.content.conftest import FEATURE, IMAGE, ITEMS, SIZE
 from text.__main__ import app
 from text.content.fit import fit
@@ -143,3 +144,50 @@ def test_the_commands_fit_and_describe(bundle: Path, catalogue: Path, tmp_path: 
     missing = CliRunner().invoke(app, ["content", "fit", str(bundle), out, "--out", out])
     assert missing.exit_code == 1
     assert "not a readable parquet file" in missing.output
+
+
+@pytest.mark.parametrize("value", [0.1, 1e9])
+@pytest.mark.parametrize("into", [None, FEATURE])
+def test_a_vector_that_all_items_have_alike_says_nothing(
+    encoder: TextEncoder, catalogue: Path, tmp_path: Path, value: float, into: str | None
+) -> None:
+    """As where an image is missing of all: rounding errors are no variance to scale up."""
+    items = pq.read_table(catalogue)
+    alike = pa.array([[value] * 4] * ITEMS)
+    pq.write_table(items.append_column("alike", alike), tmp_path / "items.parquet")
+    given = ["alike", *([into] if into else [])]
+    texts = ItemTexts(tmp_path / "items.parquet", (), given)
+    fitted = fit(encoder, texts, FEATURE, into=into, size=6)
+    parts = {part.has: part for part in fitted.about.parts}
+    assert abs(parts["alike",].r2 or 0) < 0.1
+    for has, columns in ((("alike",), slice(0, 4)), (("text", "alike"), slice(-4, None))):
+        assert not fitted.parts[has].weight[columns].any()
+    assert np.abs(fitted.content({"alike": np.full((1, 4), value)})[0] - fitted.mean).max() < 1e-3
+
+
+def test_what_is_fitted_to_is_no_input(bundle: Path, catalogue: Path, tmp_path: Path) -> None:
+    words = ["content", "fit", str(bundle), str(catalogue), "--out", str(tmp_path / "map.npz")]
+    done = CliRunner().invoke(app, [*words, "--given", FEATURE, "--into", FEATURE])
+    assert done.exit_code == 2
+    assert "is also --given" in done.output
+
+
+def test_a_column_of_vectors_is_not_called_as_the_texts_are(
+    encoder: TextEncoder, catalogue: Path, tmp_path: Path
+) -> None:
+    items = pq.read_table(catalogue).rename_columns({"image": "text"})
+    pq.write_table(items, tmp_path / "items.parquet")
+    with pytest.raises(DataFileError, match=r"column text of vectors: .+ rename it"):
+        fit(encoder, ItemTexts(tmp_path / "items.parquet", ["text_en"], ["text"]), FEATURE, size=4)
+
+
+def test_a_map_that_cannot_be_written_is_named_and_absent(
+    bundle: Path, catalogue: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "map.npz"
+    words = ["content", "fit", str(bundle), str(catalogue), "--size", "4", "--out", str(out)]
+    with files_of_at_most(64):
+        done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert f"error: {out}: File too large" in done.stderr
+    assert not list(tmp_path.iterdir())
