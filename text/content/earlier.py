@@ -41,7 +41,10 @@ class EarlierTable:
             digests = self._file.read([column])[column].combine_chunks()
         except (OSError, pa.ArrowException) as error:
             raise DataFileError(f"{path}: exists, and cannot be read: {error}") from error
-        values = digests.fill_null(bytes(DIGEST_BYTES)).cast(pa.binary(DIGEST_BYTES))
+        try:
+            values = digests.cast(pa.binary(DIGEST_BYTES)).fill_null(bytes(DIGEST_BYTES))
+        except pa.ArrowException as error:
+            raise self._changed(column, "holds no digests") from error
         at = values.offset * DIGEST_BYTES
         raw = np.frombuffer(values.buffers()[1], self._digests.dtype, len(values), at)
         known = np.flatnonzero(digests.is_valid().to_numpy(zero_copy_only=False))
@@ -75,13 +78,13 @@ class EarlierTable:
             values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
             whole: Content = values.reshape(len(column), self._size)
         except (AttributeError, TypeError, ValueError) as error:
-            raise self._changed(f"holds no lists of {self._size} numbers") from error
+            raise self._changed(self._feature, f"holds no lists of {self._size} numbers") from error
         if not np.isfinite(whole).all():
-            raise self._changed("holds values that are no finite float32")
+            raise self._changed(self._feature, "holds values that are no finite float32")
         return whole
 
-    def _changed(self, fault: str) -> DataFileError:
+    def _changed(self, column: str, fault: str) -> DataFileError:
         return DataFileError(
-            f"{self._path}: column {self._feature} {fault}: it was changed after `text embed` "
+            f"{self._path}: column {column} {fault}: it was changed after `text embed` "
             "wrote it; delete the file or give another --out"
         )

@@ -58,6 +58,11 @@ class Embedding:
             )
         if out.exists() and out.samefile(path):
             raise DataFileError(f"{out}: the items themselves; give another --out")
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            # The next run would read it as a part of the items.
+            raise DataFileError(
+                f"{out}: within {path}, the folder of the items; give another --out"
+            )
         self.encoder, self.out = encoder, out
         self.map, self.digest = encoder.content_map, encoder.content_digest
         about = self.map.about
@@ -68,10 +73,25 @@ class Embedding:
         self.missing = [name for name in given if name not in has]
         self.items.expect(about.inputs)
         ours = {self.feature, digest_column(self.feature), source_column(self.feature)}
-        self._carried = [name for name in self.items.parts.columns if name not in ours]
+        self._carried = {n: self._kind(n) for n in self.items.parts.columns if n not in ours}
         self._earlier_path = out if out.exists() else None
         self._earlier = EarlierTable(self._earlier_path, self.feature, about.size)
         self._folder = out.with_name(f".{out.name}.run")
+
+    def _kind(self, column: str) -> pa.DataType:
+        """Return the type of a carried column that has the values of every part's."""
+        first, *others = self.items.parts.tables
+        found = first.kind(column)
+        for table in others:
+            kinds = [pa.schema({column: kind}) for kind in (found, table.kind(column))]
+            try:
+                found = pa.unify_schemas(kinds, promote_options="permissive").field(0).type
+            except pa.ArrowException as error:
+                raise DataFileError(
+                    f"{table.path}: column {column} is {table.kind(column)}, and {found} in "
+                    f"{first.path}; write it alike in every part"
+                ) from error
+        return found
 
     @property
     def origin(self) -> Origin:
@@ -131,7 +151,7 @@ class Embedding:
         sources = [digest if has else None for digest, has in zip(digests, have, strict=True)]
         return pa.table(
             {
-                **{name: batch.carried[name] for name in self._carried},
+                **{name: self._cast(batch, name) for name in self._carried},
                 self.feature: pa.FixedSizeListArray.from_arrays(
                     pa.array(values.reshape(-1)), values.shape[1]
                 ),
@@ -142,12 +162,22 @@ class Embedding:
             }
         )
 
+    def _cast(self, batch: ItemBatch, column: str) -> pa.Array:
+        """Return a carried column in the type of all parts, which the values must fit."""
+        try:
+            return batch.carried[column].cast(self._carried[column])
+        except pa.ArrowException as error:
+            raise DataFileError(
+                f"{self.items.parts}: column {column}, rows from {batch.start:,}: {error}; "
+                "write it alike in every part"
+            ) from error
+
     def _join(self, pieces: list[Path]) -> None:
         """Write the table, a group of rows of every few pieces."""
         if not pieces:
             raise DataFileError(f"{self.items.parts}: no rows")
         schemas = [pq.read_schema(piece).remove_metadata() for piece in pieces]
-        schema = pa.unify_schemas(schemas)  # a piece may have nulls alone in a column
+        schema = pa.unify_schemas(schemas)
         with whole_file(self.out, schema) as writer:
             for start in range(0, len(pieces), JOINED):
                 tables = [pq.read_table(piece) for piece in pieces[start : start + JOINED]]

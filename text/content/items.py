@@ -137,7 +137,8 @@ class ItemTexts:
         for _, path, arrays in self.parts.batches(columns, rows, start):
             read = pa.table(arrays)
             try:
-                left = pa.concat_tables([left, read], promote_options="default") if left else read
+                both = [left, read] if left else [read]
+                left = pa.concat_tables(both, promote_options="permissive")
             except pa.ArrowException as error:
                 raise DataFileError(
                     f"{path}: columns of other types than before: {error}"

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from feature_store.parquet.columns import DataFileError
 from model_export.bundle.errors import BundleError
+from tests.full_disk import files_of_at_most
 from tests.text.content.conftest import FEATURE, ITEMS, SIZE
 from text.__main__ import app
 from text.content import embed as embed_module
@@ -211,6 +212,90 @@ def test_a_text_without_tokens_is_none(
     report = Embedding(mapped, tmp_path / "items.parquet", tmp_path / "out", []).run()
     assert (report.encoded, report.without) == (1, 1)
     assert not values(tmp_path / "out")[0].any()
+
+
+@pytest.mark.parametrize("other", [["red"] * ITEMS, [7] * ITEMS, [b"short"] * ITEMS])
+def test_an_earlier_table_whose_digests_were_changed_is_named(
+    mapped: TextEncoder, catalogue: Path, tmp_path: Path, other: list[Any]
+) -> None:
+    out = tmp_path / "out.parquet"
+    Embedding(mapped, catalogue, out, []).run()
+    table, column = pq.read_table(out), f"{FEATURE}_source"
+    place = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(place, column, pa.array(other)), out)
+    with pytest.raises(DataFileError, match=rf"out\.parquet: column {column} holds .* delete"):
+        Embedding(mapped, catalogue, out, [])
+
+
+def parts(folder: Path, *columns: pa.Array) -> Path:
+    """Write a part of a folder of items for each column ``other``, of a hundred rows."""
+    folder.mkdir()
+    for number, column in enumerate(columns):
+        table = pa.table({"text": ["a tree", "das Haus"] * 50, "other": column})
+        pq.write_table(table, folder / f"part-{number}.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind"),
+    [
+        ([pa.array(range(100), pa.int32()), pa.array(range(100), pa.int64())], pa.int64()),
+        ([pa.array(range(100), pa.int64()), pa.array([0.5, None] * 50)], pa.float64()),
+        ([pa.nulls(100), pa.array(["red"] * 100)], pa.string()),
+        (
+            [pa.array([[1.5]] * 100, pa.list_(pa.float32())), pa.array([[1.5]] * 100)],
+            pa.list_(pa.float64()),
+        ),
+    ],
+)
+def test_parts_may_differ_in_the_width_of_a_carried_column(
+    mapped: TextEncoder, tmp_path: Path, columns: list[pa.Array], kind: pa.DataType
+) -> None:
+    """As pandas writes them: a part with a missing value has floats for integers."""
+    folder = parts(tmp_path / "items", *columns)
+    Embedding(mapped, folder, tmp_path / "out.parquet", []).run()
+    found = pq.read_table(tmp_path / "out.parquet")["other"]
+    assert found.type == kind
+    assert found.to_pylist() == [value for column in columns for value in column.to_pylist()]
+
+
+def test_parts_whose_columns_are_of_two_kinds_are_named_before_a_row_is_encoded(
+    mapped: TextEncoder, tmp_path: Path
+) -> None:
+    folder = parts(tmp_path / "items", pa.array(range(100)), pa.array(["red"] * 100))
+    with pytest.raises(DataFileError, match=r"part-1\.parquet: column other is string, and int64"):
+        Embedding(mapped, folder, tmp_path / "out.parquet", [])
+
+
+def test_a_number_that_another_part_cannot_hold_is_not_rounded(
+    mapped: TextEncoder, tmp_path: Path
+) -> None:
+    folder = parts(tmp_path / "items", pa.array([2**53 + 1] * 100), pa.array([0.5] * 100))
+    with pytest.raises(DataFileError, match=r"column other, rows from 0: .+ alike in every part"):
+        Embedding(mapped, folder, tmp_path / "out.parquet", []).run()
+
+
+def test_a_table_within_the_folder_of_the_items_is_refused(
+    mapped: TextEncoder, tmp_path: Path
+) -> None:
+    """The next run would read it as a part, and have every item twice."""
+    folder = parts(tmp_path / "items", pa.array(range(100)))
+    with pytest.raises(DataFileError, match=r"content: within .+items, the folder of the items"):
+        Embedding(mapped, folder, folder / "content", [])
+    Embedding(mapped, folder, tmp_path / "items.parquet", []).run()
+
+
+def test_a_table_that_cannot_be_written_is_named(
+    content_bundle: Path, catalogue: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    with files_of_at_most(1000):
+        done = CliRunner().invoke(
+            app, ["embed", str(content_bundle), str(catalogue), "--out", str(out)]
+        )
+    assert done.exit_code == 1
+    assert f"error: {out}: File too large" in done.stderr
+    assert not out.exists()
 
 
 def test_the_command_embeds(content_bundle: Path, catalogue: Path, tmp_path: Path) -> None:
