@@ -102,7 +102,7 @@ class Embedding:
         """Embed every row, or those after the last piece of a killed run."""
         pieces, report = self._resumed()
         advance(report.items)
-        for batch in self.items.batches(PIECE, report.items, self._carried):
+        for batch in self.items.batches(PIECE, report.items, list(self._carried)):
             table = self._embedded(batch, report).replace_schema_metadata(_counts(report))
             pieces.append(self._folder / f"piece-{len(pieces):06}.parquet")
             with whole_file(pieces[-1], table.schema) as writer:

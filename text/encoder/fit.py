@@ -6,6 +6,9 @@ weights after stage II.
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,8 +29,10 @@ from text.encoder.sizes import EncoderSizes
 from text.encoder.start import Start
 from text.tokenizer import FILE, TextTokenizer, TokenizerError
 from training.checkpoint import check_out
-from training.output import writing
+from training.output import write_whole, writing
 from training.progress import OnProgress, no_progress
+
+logger = logging.getLogger("text")
 
 STATE, IDENTITY = "state.pt", "identity"
 
@@ -59,14 +64,14 @@ def fit(
     identity = _identity(corpus, recipe, teacher, began)
     if finished.is_finished(out):
         training = finished.read(out, _described(corpus, recipe, teacher, began))
-        if _identity_of(run_folder) == identity:  # killed before it was deleted
+        if _identity_of(run_folder) == identity.encode():  # killed before it was deleted
             shutil.rmtree(run_folder)
         return training
     check_precision(recipe)
     requirements.check(corpus, recipe, began.stages if began else ())
     kept = claimed(run_folder, identity)
     on_start()
-    with _deleted_if_untrained(kept):
+    with _alone(kept), _deleted_if_untrained(kept):
         tokenizer = began.tokenizer if began else _tokenizer(corpus, recipe, kept, on_progress)
         network, head = _untrained(recipe)
         if began:
@@ -88,8 +93,26 @@ def fit(
         if recipe.multi_task.steps and "multi_task" not in run.done:
             run.train(prepare.multi_task(kept, training))
         checkpoint.save(out, network, head, tokenizer, training)
-    shutil.rmtree(kept)
+        shutil.rmtree(kept)
     return training
+
+
+@contextmanager
+def _alone(kept: Path) -> Iterator[None]:
+    """Lock the folder of a run. Raises RunError where another process has."""
+    folder = os.open(kept, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"{kept}: another process is at this run; end it or wait for it"
+            ) from None
+        except OSError:  # a file system without locks
+            logger.debug("%s: not locked", kept)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager
@@ -119,9 +142,9 @@ def _identity(corpus: Corpus, recipe: Recipe, teacher: Teacher | None, began: St
     return f"{recipe.model_dump_json()} {corpus.digest} {name} {digest}"
 
 
-def _identity_of(kept: Path) -> str | None:
+def _identity_of(kept: Path) -> bytes | None:
     file = kept / IDENTITY
-    return file.read_text() if file.exists() else None
+    return file.read_bytes() if file.exists() else None
 
 
 def _untrained(recipe: Recipe) -> tuple[JinaBert, MaskedLanguageHead]:
@@ -150,8 +173,7 @@ def claimed(kept: Path, identity: str) -> Path:
     if not file.exists():
         shutil.rmtree(kept, ignore_errors=True)  # what a kill left of one that was being deleted
         kept.mkdir(parents=True)
-        with writing(file):
-            file.write_text(identity)
+        write_whole(file, identity.encode())
     elif file.read_bytes() != identity.encode():
         raise RunError(
             f"{kept}: a run of another recipe, corpus or start; "

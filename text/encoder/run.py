@@ -1,7 +1,8 @@
 """Runs the steps of stages and keeps the state of a run, so that a killed one goes on.
 
 A resumed run ends with the same weights: every batch follows from the step, and the state holds
-weights, the optimiser's moments and the step, written under a temporary name and renamed.
+weights, the optimiser's moments and the step, written under a temporary name and renamed; and the
+number of threads, on which the last digits of sums depend.
 """
 
 from __future__ import annotations
@@ -78,6 +79,11 @@ class Run:
                 self._save(stage.name, step, optimiser, losses)
                 kept = time.monotonic()
             self.on_progress(stage.name, step, stage.steps)
+        if odd := [n for n, x in self.modules.named_parameters() if not bool(x.isfinite().all())]:
+            raise RunError(
+                f"stage {stage.name}: {odd[0]} is not finite after the last step: "
+                f"lower {stage.name}.learning_rate{self._and_delete()}"
+            )
         self.done.append(stage.name)
         self._save("", 0, None, [])
         self.modules.eval()
@@ -89,15 +95,18 @@ class Run:
         loss = stage.loss(step)
         value = loss.item()
         if not math.isfinite(value):
-            kept = f" and delete {self.path.parent}" if self.path.exists() else ""
             raise RunError(
                 f"stage {stage.name}, step {step}: the loss is {value}: "
-                f"lower {stage.name}.learning_rate{kept}"
+                f"lower {stage.name}.learning_rate{self._and_delete()}"
             )
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.modules.parameters(), self.adam.gradient_clip)
         optimiser.step()
         return value
+
+    def _and_delete(self) -> str:
+        """Word the rest of a remedy: a kept state is of the recipe that does not do."""
+        return f" and delete {self.path.parent}" if self.path.exists() else ""
 
     def _save(
         self, stage: str, step: int, optimiser: torch.optim.AdamW | None, losses: list[float]
@@ -110,6 +119,7 @@ class Run:
             "losses": losses,
             "done": self.done,
             "history": self.history,
+            "threads": torch.get_num_threads(),
         }
         new = self.path.with_name(self.path.name + ".new")
         with writing(self.path):
@@ -125,8 +135,12 @@ class Run:
             saved = dict(torch.load(self.path, weights_only=True))
             self.modules.load_state_dict(saved["weights"])
             self.done, self.history = saved["done"], saved["history"]
+            threads = int(saved.get("threads", torch.get_num_threads()))  # older states: unknown
         except _DAMAGED as error:
             raise RunError(
                 f"{self.path}: damaged; delete {self.path.parent} to start again"
             ) from error
+        if threads != torch.get_num_threads():
+            logger.info("%s: goes on with the %s threads that it began with", self.path, threads)
+            torch.set_num_threads(threads)
         return saved
