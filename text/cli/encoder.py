@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
@@ -173,7 +174,7 @@ def evaluate(
     from text.evaluate import human
     from text.evaluate.encoders import Cosine
     from text.evaluate.peers import peer
-    from text.evaluate.tasks import TASKS
+    from text.evaluate.tasks import TASKS, UNDEFINED
     from text.evaluate.tasks import evaluate as run
 
     chosen = tasks.split(",") if tasks else [name for name in TASKS if name != "lengths"]
@@ -213,7 +214,7 @@ def evaluate(
             result.task,
             result.languages,
             result.metric,
-            f"{result.value:.4f}",
+            UNDEFINED if math.isnan(result.value) else f"{result.value:.4f}",
             f"{result.items:,}",
             f"{result.pool:,}" if result.pool else "",
         )

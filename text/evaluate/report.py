@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import orjson
 from matplotlib import pyplot as plt
 
-from text.evaluate.tasks import Result
+from text.evaluate.tasks import UNDEFINED, Result
 from training.output import writing
 
 COLOURS = ("#1f5fbf", "#d9730d", "#9aa0a6", "#3b8f5a", "#8e5bb5")
@@ -47,7 +48,7 @@ def markdown(results: Sequence[Result]) -> str:
         f"|---|---|---|---|---|{'---|' * len(names)}",
     ]
     for (task, langs, metric, items, pool), values in rows.items():
-        best = max(values.values())
+        best = max((value for value in values.values() if value == value), default=math.nan)
         cells = [_cell(values.get(name), best) for name in names]
         lines.append(
             f"| {task} | {langs} | {metric} | {items:,} | {pool or '–'} | {' | '.join(cells)} |"
@@ -58,6 +59,8 @@ def markdown(results: Sequence[Result]) -> str:
 def _cell(value: float | None, best: float) -> str:
     if value is None:
         return "–"
+    if math.isnan(value):
+        return UNDEFINED
     return f"**{value:.3f}**" if value == best else f"{value:.3f}"
 
 

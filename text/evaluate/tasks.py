@@ -20,6 +20,7 @@ from training.progress import OnProgress, no_progress
 BITEXT = 1000  # pairs, one of a page or package
 CLUSTERED = 3000  # texts of a clustering task
 SEED = 20240226
+UNDEFINED = "undefined"  # a figure that is NaN, as a correlation with equal scores is
 
 
 @dataclass(frozen=True, slots=True)

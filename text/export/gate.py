@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.bundle.errors import GateError
+from model_export.bundle.errors import BundleError, GateError
 from text.corpus.corpus import Corpus
 from text.evaluate.metrics import spearman
 from text.runtime.manifest import LEAST_OVERLAP, MOST_RHO_LOSS, Gate
@@ -16,6 +16,7 @@ from text.tokenizer import TextTokenizer, Tokens
 
 MOST_TEXTS, MOST_PAIRS = 2000, 3000
 NEAREST = 10
+LEAST_TEXTS = 30  # of few texts the nearest are nearly all, in any number format
 Vectors = NDArray[np.float32]
 Encode = Callable[[Tokens], Vectors]
 
@@ -32,9 +33,17 @@ class GateData:
 
     @classmethod
     def of(cls, corpus: Corpus, tokenizer: TextTokenizer, longest: int) -> GateData:
-        """Take texts and graded pairs of the test split, the same every time."""
+        """Take texts and graded pairs of the test split, the same every time.
+
+        Raises BundleError where it has too few texts to compare.
+        """
         random = np.random.default_rng(0)
         texts = corpus.texts(split="test")["text"].to_pylist()
+        if len(texts) < LEAST_TEXTS:
+            raise BundleError(
+                f"{corpus.folder}: {len(texts)} test texts, and the gate of int8 needs "
+                f"{LEAST_TEXTS}; give a larger corpus as --data"
+            )
         graded = corpus.graded(split="test")
         chosen = random.permutation(len(graded))[:MOST_PAIRS]
         some = [texts[i] for i in random.permutation(len(texts))[:MOST_TEXTS]]
@@ -52,9 +61,10 @@ def measure(data: GateData, exact: Encode, quick: Encode, kept: list[str], force
     """Compare the vectors of two number formats."""
     vectors, others = exact(data.texts), quick(data.texts)
     rho = rho_float32 = None
-    if len(data.grades) > 1:
+    pairs = len(data.grades) if len(np.unique(data.grades)) > 1 else 0  # of one grade: no order
+    if pairs:
         rho_float32, rho = (
-            spearman((encode(data.first) * encode(data.second)).sum(1), data.grades)
+            _correlation((encode(data.first) * encode(data.second)).sum(1), data.grades)
             for encode in (exact, quick)
         )
     overlap = _overlap(vectors, others)
@@ -64,7 +74,7 @@ def measure(data: GateData, exact: Encode, quick: Encode, kept: list[str], force
         data=data.name,
         texts=len(vectors),
         overlap=overlap,
-        pairs=len(data.grades),
+        pairs=pairs,
         rho=rho,
         rho_float32=rho_float32,
         max_abs_error=float(np.abs(vectors - others).max()),
@@ -72,6 +82,12 @@ def measure(data: GateData, exact: Encode, quick: Encode, kept: list[str], force
     )
     passed = gate.rho_loss <= MOST_RHO_LOSS and overlap >= LEAST_OVERLAP
     return gate.model_copy(update={"passed": passed, "forced": forced and not passed})
+
+
+def _correlation(cosines: Vectors, grades: NDArray[np.float64]) -> float:
+    """Spearman's ρ; 0 of cosines that are all equal, which order nothing."""
+    found = spearman(cosines, grades)
+    return 0.0 if np.isnan(found) else found
 
 
 def refuse(version: str, gate: Gate, alone: Mapping[str, Gate]) -> None:

@@ -45,12 +45,19 @@ class Quantised:
     def of(
         cls, encoder: FoldedEncoder, tokenizer: TextTokenizer, wanted: Int8, row: int, call: int
     ) -> Quantised:
-        """Observe training texts. Raises BundleError for unknown products to keep."""
+        """Observe training texts. Raises BundleError where there are none, and for unknown products
+        to keep.
+        """
         names = products(encoder)
         for name in wanted.kept:
             if name not in names:
                 raise BundleError(f"--keep {name}: the products are {', '.join(names)}")
         texts = wanted.corpus.texts(split="train")["text"]
+        if not len(texts):
+            raise BundleError(
+                f"{wanted.corpus.folder}: no training texts, whose activations int8 is made for; "
+                "give another corpus as --data"
+            )
         some = texts.take(list(range(0, len(texts), max(1, len(texts) // OBSERVED))))
         tokens = tokenizer.encode(some.to_pylist(), call)
         with TemporaryDirectory() as folder:

@@ -90,7 +90,7 @@ class Gate(_Frozen):
     data: str  # digest of the corpus
     texts: int
     overlap: float  # share of each text's 10 nearest texts that are the same
-    pairs: int  # graded; 0 where the corpus has none
+    pairs: int  # graded; 0 where the corpus has none of different grades
     rho: float | None  # Spearman's correlation of cosines and grades
     rho_float32: float | None
     max_abs_error: float  # of a number of a unit vector

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from text.corpus.corpus import Corpus
 from text.evaluate.metrics import spearman
+from text.evaluate.report import markdown
 from text.evaluate.tasks import Result, evaluate
 
 Vectors = NDArray[np.float32]
@@ -102,3 +104,13 @@ def test_clusters_of_the_labels_have_v_measure_1(corpus: Corpus) -> None:
         ("label", "en"),
     ]
     assert [result.value for result in results] == pytest.approx([1.0, 1.0])
+
+
+def test_a_correlation_with_equal_scores_is_called_undefined() -> None:
+    rows = [("same", math.nan), ("other", 0.25)]
+    results = [Result(name, "similarity", "en", "spearman", value, 9) for name, value in rows]
+    for ordered in (results, results[::-1]):
+        (row,) = (line for line in markdown(ordered).splitlines() if "spearman" in line)
+        assert "nan" not in row
+        assert "undefined" in row
+        assert "**0.250**" in row

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from text.export.gate import NEAREST, GateData, measure
+from model_export.bundle.errors import BundleError
+from text.corpus.corpus import Corpus
+from text.export.build import build
+from text.export.gate import LEAST_TEXTS, NEAREST, GateData, measure
+from text.export.int8 import Int8
 from text.runtime.manifest import LEAST_OVERLAP, MOST_RHO_LOSS, Gate
-from text.tokenizer import Tokens
+from text.tokenizer import TextTokenizer, Tokens
 
 TEXTS, PAIRS, WIDTH = 300, 200, 16
 Vectors = NDArray[np.float32]
@@ -74,3 +84,41 @@ def test_the_correlation_is_lower_by_so_little(noise: float, passes: bool) -> No
 def test_a_gate_that_is_forced_says_so_and_one_that_passes_does_not() -> None:
     assert gate(of_texts=0.5, forced=True).forced
     assert not gate(forced=True).forced
+
+
+def test_pairs_of_one_grade_have_no_order_to_lose() -> None:
+    exact, quick = (x.astype(np.float32) for x in (ALL, ALL + 0.01 * NOISE))
+    data = replace(DATA, grades=np.full(PAIRS, 0.5))
+    found = measure(data, lambda t: exact[t.ids], lambda t: quick[t.ids], [], False)
+    assert (found.passed, found.pairs, found.rho, found.rho_float32) == (True, 0, None, None)
+
+
+def test_cosines_that_are_all_equal_have_lost_the_order() -> None:
+    exact, alike = ALL.astype(np.float32), np.full((len(ALL), WIDTH), 0.25, np.float32)
+    found = measure(DATA, lambda t: exact[t.ids], lambda t: alike[t.ids], [], False)
+    assert not found.passed
+    assert found.rho == 0
+    assert found.rho_loss == pytest.approx(1)
+
+
+@pytest.mark.parametrize("texts", [0, 1, LEAST_TEXTS - 1])
+def test_too_few_test_texts_are_no_gate(corpus: Corpus, tmp_path: Path, texts: int) -> None:
+    """Of one text there is no nearest, and of ten the ten nearest are all."""
+    folder = shutil.copytree(corpus.folder, tmp_path / "corpus")
+    table = pq.read_table(folder / "texts.parquet")
+    held = table.filter(pc.equal(table["split"], "test")).slice(0, texts)
+    pq.write_table(held, folder / "texts.parquet")
+    tokenizer = TextTokenizer.train(["a tree"] * 9, 261)
+    with pytest.raises(BundleError, match=rf"corpus: {texts} test texts, and the gate .+ larger"):
+        GateData.of(Corpus.open(folder), tokenizer, 64)
+
+
+def test_a_corpus_without_training_texts_is_named(
+    checkpoint: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(corpus.folder, tmp_path / "corpus")
+    table = pq.read_table(folder / "texts.parquet")
+    pq.write_table(table.filter(pc.equal(table["split"], "test")), folder / "texts.parquet")
+    with pytest.raises(BundleError, match=r"corpus: no training texts, .+ another corpus"):
+        build(checkpoint, tmp_path / "out", version="v", int8=Int8(Corpus.open(folder)))
+    assert not list((tmp_path / "out").iterdir())
