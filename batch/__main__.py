@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import typer
 
 from batch.cli.compare import compare
 from batch.cli.score import score
-from feature_store.terminal import escape_unencodable
+from feature_store.terminal import run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,5 +22,4 @@ app.command()(compare)
 
 
 if __name__ == "__main__":
-    escape_unencodable()
-    app(prog_name="python -m batch")
+    run(partial(app, prog_name="python -m batch"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import typer
 
 from feature_store.cli.check import check, export
 from feature_store.cli.ids import ids
 from feature_store.cli.load import load
 from feature_store.cli.lookup import forget_user, get_item, get_user, stats
-from feature_store.terminal import escape_unencodable, output_said
+from feature_store.terminal import run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +23,4 @@ for command in (load, get_user, get_item, stats, check, export, forget_user, ids
     app.command()(command)
 
 if __name__ == "__main__":
-    escape_unencodable()
-    with output_said():
-        app(prog_name="python -m feature_store")
+    run(partial(app, prog_name="python -m feature_store"))

@@ -5,11 +5,36 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from typing import NoReturn
 
-from feature_store.wording import worded
+
+def run(app: Callable[[], object]) -> None:
+    """Run a command; end with one line where an argument is not UTF-8, as paths of parquet files
+    and graphs must be, or where stdout cannot be written, as on a full disk.
+    """
+    if sys.stdout is None:  # closed
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    escape_unencodable()
+    for argument in sys.argv[1:]:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = "a URL" if "://" in argument else ascii(argument)  # it may have a password
+            _end(f"{shown} is not UTF-8; rename the file or folder", 2)
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (what is left would fail again)
+        _end(f"{error.filename or 'stdout'}: {error.strerror}", 1)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    print(f"error: {printable(message)}", file=sys.stderr)
+    sys.exit(code)
 
 
 def escape_unencodable() -> None:
@@ -17,19 +42,6 @@ def escape_unencodable() -> None:
     that did its work must not fail for a character in its report."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-@contextmanager
-def output_said() -> Iterator[None]:
-    """Say in one line that stdout takes no more, as where its file's disk is full, and exit with
-    code 1. What is left is dropped: the interpreter would try it again at its end."""
-    try:
-        yield
-    except OSError as error:
-        with suppress(OSError), Path(os.devnull).open("w") as nothing:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
-        print(f"error: stdout: {printable(worded(error))}", file=sys.stderr)
-        sys.exit(1)
 
 
 def printable(message: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 
-from feature_store.terminal import escape_unencodable
+from feature_store.terminal import run
 from loadtest.cli.app import app
 
 if __name__ == "__main__":
-    escape_unencodable()
     # SIGTERM (``timeout``, a CI job) ends a run like Ctrl-C: with a report of what was measured.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app(prog_name="python -m loadtest")
+    run(partial(app, prog_name="python -m loadtest"))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from feature_store.terminal import escape_unencodable
+from feature_store.terminal import run
 from model_export.bench.cli import bench, bench_top_k, bench_user
 from model_export.bundle import openvino
 from model_export.bundle.bundle import Bundle
@@ -115,5 +115,4 @@ def _signed(bundle: Bundle, public_key: Path | None) -> str:
 
 
 if __name__ == "__main__":
-    escape_unencodable()
-    app()
+    run(app)

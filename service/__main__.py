@@ -15,7 +15,7 @@ import uvloop
 
 from feature_store.errors import StoreError
 from feature_store.schema import SchemaError
-from feature_store.terminal import escape_unencodable
+from feature_store.terminal import run
 from feature_store.wording import with_file
 from model_export.bundle.errors import BundleError
 from service.cli.example import show_example
@@ -138,5 +138,4 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
 
 
 if __name__ == "__main__":
-    escape_unencodable()
-    app()
+    run(app)

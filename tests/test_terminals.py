@@ -13,6 +13,7 @@ import yaml
 
 from tests.rooms import TOP
 
+WITH_RECIPES = ("text", "training")
 LOCALE = os.environ | {"LC_ALL": "C", "COLUMNS": "200"}
 NO_UTF8 = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # the locale's encoding for files too
 PRINTED_LAST = """
@@ -112,3 +113,36 @@ def test_names_of_a_file_cannot_steer_the_terminal(
     assert done.returncode == 1
     assert not set(HOSTILE[0] + HOSTILE[4:6] + HOSTILE[-1]) & set(error)
     assert r"\x1b[2J\x07\x9b31m\u202en" in error
+
+
+@pytest.mark.parametrize("room", TOP)
+def test_a_path_that_is_not_utf8_is_named_before_any_work(room: str, tmp_path: Path) -> None:
+    """Neither parquet nor graphs nor weights can be opened by it."""
+    folder = os.fsencode(tmp_path) + b"/od\xffd"
+    command = [sys.executable, "-m", room, "build", folder, "--out", folder]
+    done = subprocess.run(command, capture_output=True, env=LOCALE)
+    assert done.returncode == 2
+    assert b"od\\udcffd' is not UTF-8; rename the file or folder" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("room", "command"),
+    [*((room, ("--help",)) for room in TOP), *((r, ("recipe", "show")) for r in WITH_RECIPES)],
+)
+def test_what_cannot_be_printed_is_an_error_of_one_line(
+    room: str, command: tuple[str, ...]
+) -> None:
+    """As where stdout is a file on a full disk."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", room, *command], stdout=full, stderr=subprocess.PIPE, env=LOCALE
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode() == "error: stdout: No space left on device\n"
+
+
+def test_a_command_needs_no_stdout() -> None:
+    command = f"exec {sys.executable} -m text recipe show >&-"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, env=LOCALE)
+    assert (done.returncode, done.stderr) == (0, b"")

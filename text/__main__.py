@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from feature_store.terminal import escape_unencodable
+from feature_store.terminal import run
 from text.cli import bench, content, corpus, encoder, export, published
 from text.cli.ablate import ablate
 from text.cli.cold import cold_items
@@ -34,5 +34,4 @@ app.command("cold-items")(cold_items)
 
 
 if __name__ == "__main__":
-    escape_unencodable()
-    app()
+    run(app)

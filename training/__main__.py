@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from feature_store.terminal import escape_unencodable
+from feature_store.terminal import run
 from training.cli import recipe as recipes
 from training.cli.compare import compare
 from training.cli.console import (
@@ -297,5 +297,4 @@ def show(figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    escape_unencodable()
-    app()
+    run(app)
