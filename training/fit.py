@@ -67,6 +67,7 @@ def fit(
     A run that diverges ends with its best epoch before. Raises DivergedError where there is none.
     """
     checkpoint.check_out(out)
+    _check_batches(len(train), recipe)
     data = data_digests(train, valid)
     there = checkpoint.replaced(out, recipe, train.schema, data)
     if there and group.first:
@@ -200,6 +201,19 @@ def _batches(order: NDArray[np.int64], size: int, smallest: int) -> Iterator[NDA
         yield order[start:end]
 
 
+def _check_batches(rows: int, recipe: Recipe) -> None:
+    """Raise FitError where a batch would be of one row, which has no variance to normalise by."""
+    if rows == 1:
+        raise FitError("train.parquet has one row: batch norm requires two in a batch")
+    if recipe.batch_size == 1:
+        raise FitError("batch_size is 1: batch norm requires two rows; --set batch_size=2")
+    if rows % recipe.batch_size == 1 and recipe.smallest_batch == 1:
+        raise FitError(
+            f"the last batch of {rows:,} rows would be of one, and batch norm requires two: "
+            "--set smallest_batch=2 joins it to the one before"
+        )
+
+
 def _step(
     run: _Run, train: Rows, mine: NDArray[np.int64], batch_rows: int, group: ProcessGroup
 ) -> float:
@@ -276,6 +290,7 @@ class _Run:
             "optimiser": self.optimiser.state_dict(),
             "standing": [self.epoch, self.best_epoch, self.best, self.stale],
             "history": self.history,
+            "threads": torch.get_num_threads(),
         }
         try:
             with writing(self.state):
@@ -312,6 +327,10 @@ class _Run:
         self.optimiser.load_state_dict(content["optimiser"])
         self.epoch, self.best_epoch, self.best, self.stale = content["standing"]
         self.history = content["history"]
+        threads = content.get("threads", torch.get_num_threads())  # 0.1.0 did not keep them
+        if threads != torch.get_num_threads():  # the last digits of sums depend on them
+            logger.info("%s: goes on with the %s threads that it began with", self.state, threads)
+            torch.set_num_threads(threads)
 
     def remove_state(self) -> None:
         self.state.unlink(missing_ok=True)

@@ -17,7 +17,10 @@ from model_export.bundle.manifest import MANIFEST
 
 @contextmanager
 def staging_folder(models: Path, version: str) -> Iterator[Path]:
-    """Create a folder to write ``models/VERSION`` into; removed at the end unless published."""
+    """Create a folder to write ``models/VERSION`` into; removed at the end unless published.
+
+    Raises BundleError, also for an error of the system while it is written, as on a full disk.
+    """
     _refuse_existing(models, version)
     folder = models / f".{version}.{os.getpid()}.partial"
     try:
@@ -26,8 +29,17 @@ def staging_folder(models: Path, version: str) -> Iterator[Path]:
         raise BundleError(f"{folder}: cannot be created: {error.strerror}") from error
     try:
         yield folder
+    except OSError as error:
+        if not _is_of(folder, error):
+            raise
+        raise BundleError(f"{models / version}: cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_of(folder: Path, error: OSError) -> bool:
+    """Tell whether an error is of writing the folder: those of a full disk name no file."""
+    return error.filename is None or Path(str(error.filename)).is_relative_to(folder)
 
 
 def publish(folder: Path, version: str, manifest: BaseModel) -> Path:

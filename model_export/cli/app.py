@@ -13,6 +13,7 @@ import typer
 
 from feature_store.schema import FeatureSchema, SchemaError
 from feature_store.terminal import printable
+from feature_store.wording import with_file
 from model_export.bundle.bundle import digest
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import Training
@@ -27,8 +28,10 @@ def refusals() -> Iterator[None]:
     """Print expected errors as one line on stderr and exit with status 1."""
     try:
         yield
-    except (BundleError, SchemaError) as error:
-        typer.echo(f"error: {printable(str(error))}", err=True)
+    except (BundleError, SchemaError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:  # of stdout
+            raise
+        typer.echo(f"error: {printable(with_file(error))}", err=True)
         raise typer.Exit(1) from None
 
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from model_export.bundle.errors import BundleError, ParityError
+from tests.full_disk import files_of_at_most
 from tests.text import small
 from text.__main__ import app
 from text.export import build as build_module
@@ -73,3 +74,16 @@ def test_the_commands_build_verify_and_describe(checkpoint: Path, tmp_path: Path
     refused = CliRunner().invoke(app, ["verify", str(checkpoint)])
     assert refused.exit_code == 1
     assert "is not an encoder bundle" in refused.output
+
+
+@pytest.mark.parametrize("size", [64, 9000])
+def test_a_bundle_that_a_full_disk_cuts_off_is_named_and_absent(
+    checkpoint: Path, tmp_path: Path, size: int
+) -> None:
+    out = tmp_path / "encoders"
+    words = ["build", str(checkpoint), "--out", str(out), "--version", "v1", "--longest", "64"]
+    with files_of_at_most(size):
+        done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert f"error: {out / 'v1'}: cannot be written: File too large" in done.output
+    assert not list(out.iterdir())

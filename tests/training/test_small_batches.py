@@ -1,0 +1,69 @@
+"""Batches of one row are refused before training; a run goes on with the threads that it had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.fitting import RECIPE, run
+from tests.training.worlds import small_rows
+from training.checkpoint import WEIGHTS
+from training.data_parallel import process_group
+from training.fit import FitError, fit
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "smallest_batch", "message"),
+    [
+        (1, 128, 64, "train.parquet has one row"),
+        (64, 1, 64, "batch_size is 1: .+ --set batch_size=2"),
+        (65, 32, 1, "the last batch of 65 rows would be of one.+ --set smallest_batch=2"),
+    ],
+)
+def test_a_batch_of_one_row_is_refused_with_the_remedy(
+    tmp_path: Path, rows: int, batch_size: int, smallest_batch: int, message: str
+) -> None:
+    sizes = {"batch_size": batch_size, "smallest_batch": smallest_batch, "epochs": 1}
+    recipe = RECIPE.model_copy(update=sizes)
+    train, valid = small_rows(rows, seed=1), small_rows(100, seed=2)
+    with process_group() as group, pytest.raises(FitError, match=message):
+        fit(train, valid, recipe, tmp_path / "c", group)
+    assert not list(tmp_path.iterdir())
+    if smallest_batch == 1:
+        remedied = recipe.model_copy(update={"smallest_batch": 2})
+        with process_group() as group:
+            fit(train, valid, remedied, tmp_path / "c", group)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+class KilledError(Exception):
+    """Stands for a kill: of the run, its files alone are left."""
+
+
+def test_a_run_resumed_with_other_threads_ends_with_the_same_weights(
+    tmp_path: Path, two_threads: None
+) -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 3})
+
+    def killed(what: str, done: int, total: int) -> None:
+        if what.startswith("epoch 2 "):
+            raise KilledError
+
+    run(tmp_path / "whole", recipe)
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", recipe, killed)
+    torch.set_num_threads(1)
+    run(tmp_path / "killed", recipe)
+    whole, found = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "killed"))
+    assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
