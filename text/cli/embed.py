@@ -16,8 +16,10 @@ from text.cli.content import ItemFile, TextColumns, Threads
 from training.output import writing
 
 if TYPE_CHECKING:
-    from text.content.embed import Embedding
+    from text.content.embed import Embedding, EmbedReport
     from text.content.store import StoreReport
+
+INCOMPLETE = 3  # exit code, as of feature_store load
 
 
 def embed(
@@ -49,6 +51,9 @@ def embed(
     """Encode the texts of ITEMS to the content of an item feature; only what changed.
 
     After an interruption, the same command resumes, to the same bytes.
+
+    Exit code: 0, complete; 3, without rows that the store rejected or whose records are damaged; 1,
+    failed.
     """
     with exit_on_error(), progress() as on_progress:
         from text.content.embed import Embedding
@@ -68,10 +73,18 @@ def embed(
     if as_json:
         about = {"feature": run.feature, "digest": run.digest} | asdict(report)
         print(json.dumps(about | ({"store": asdict(written)} if written else {})))
-        return
+    else:
+        _show(run, report, store, written)
+    if written and (written.rejected or written.damaged):
+        raise typer.Exit(INCOMPLETE)
+
+
+def _show(
+    run: Embedding, report: EmbedReport, store: str | None, written: StoreReport | None
+) -> None:
     lines = [
-        f"{out}: {report.items:,} items, {run.feature} of digest {run.digest}: {report.encoded:,} "
-        f"encoded, {report.unchanged:,} unchanged, {report.without:,} without content; "
+        f"{run.out}: {report.items:,} items, {run.feature} of digest {run.digest}: "
+        f"{report.encoded:,} encoded, {report.unchanged:,} unchanged, {report.without:,} without content; "
         f"{report.truncated:,} texts truncated"
     ]
     if store and written:

@@ -30,7 +30,10 @@ MOST_BYTES = 64 << 20
 DIGITS = 16  # of a content digest
 REFIT = "fit it again with `python -m text content fit`"
 ZIP = b"PK"  # that an .npz begins with
-UNREADABLE = (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile, ZlibError)
+UNREADABLE = (
+    *(OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile, ZlibError),
+    *(RuntimeError, MemoryError),  # of a zip file that needs a password or another release
+)
 Floats = NDArray[np.float64]
 Size = Annotated[int, Field(ge=1, le=16_384)]
 

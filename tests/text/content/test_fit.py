@@ -95,6 +95,11 @@ def test_a_map_is_the_same_bytes_and_is_read_again(
     (tmp_path / "cut.npz").write_bytes(again[:-9])
     with pytest.raises(BundleError, match=r"cut.npz: not a content map.+content fit"):
         ContentMap.load(tmp_path / "cut.npz")
+    other = bytearray(again)
+    other[other.index(b"PK\1\2") + 6] = 99  # the release of zip that an array needs
+    (tmp_path / "zip.npz").write_bytes(other)
+    with pytest.raises(BundleError, match=r"zip.npz: not a content map.+zip file version.+again"):
+        ContentMap.load(tmp_path / "zip.npz")
     (tmp_path / "text.npz").write_text("x")
     with pytest.raises(
         BundleError, match=r"text.npz: not a content map: no npz file; fit it again"

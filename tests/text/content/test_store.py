@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -306,3 +307,21 @@ async def test_a_password_of_the_store_is_not_printed(
     assert done.exit_code == 0, done.output
     assert "not in the store" in done.output
     assert "sesame" not in done.output
+
+
+async def test_rows_that_the_store_rejects_show_in_the_exit_code(
+    content_bundle: Path, tmp_path: Path
+) -> None:
+    """A pipeline goes by it, as by that of ``feature_store load``."""
+    await (await opened(tmp_path / "store")).close()
+    ids = [1, 1, -1]  # repeated, and negative
+    table = {"item_id": ids, "text_en": ["a tree", "a house", "a cat"], "level": [1, 2, 3]}
+    pq.write_table(pa.table(table), tmp_path / "items.parquet")
+    words = ["embed", str(content_bundle), str(tmp_path / "items.parquet")]
+    words += ["--out", str(tmp_path / "out.parquet")]
+    store = ["--store", f"lmdb://{tmp_path / 'store'}"]
+    for more in ([], ["--json"]):
+        done = await asyncio.to_thread(CliRunner().invoke, app, [*words, *store, *more])
+        assert done.exit_code == 3, done.output
+    assert json.loads(done.stdout.splitlines()[-1])["store"]["rejected"] == 2
+    assert CliRunner().invoke(app, words).exit_code == 0
