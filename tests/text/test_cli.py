@@ -7,12 +7,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from text.__main__ import app
+from text.cli import console as text_console
 from text.corpus.corpus import Corpus
+from training.cli import console as training_console
 
 NONE = "not a checkpoint of an encoder: no config.json; `python -m text fit` or `import-jina`"
 
@@ -140,3 +143,24 @@ def test_a_corpus_without_items_of_the_tasks_is_named(
     pq.write_table(rows, folder / "graded.parquet")
     line = said("evaluate", checkpoint, folder, "--tasks=similarity", f"--report={tmp_path / 'r'}")
     assert line == f"{folder}: nothing to evaluate by similarity"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bench", "checkpoint", "corpus", "--longest", "65537"],
+        ["cold-items", "bundle", "corpus", "--out", "out", "--size", "4097"],
+    ],
+)
+def test_a_number_beyond_what_is_served_is_refused_at_once(command: list[str]) -> None:
+    """A benchmark of longer texts than a bundle may have had no end."""
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert command[-2] in done.output
+
+
+def test_what_memory_does_not_hold_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for room in (text_console, training_console):
+        with pytest.raises(SystemExit), room.exit_on_error():
+            np.empty(2**50)
+        assert "error: not enough memory: Unable to allocate" in capsys.readouterr().err

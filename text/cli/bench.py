@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from text.cli.console import AsJson, exit_on_error, screen
+from text.runtime.manifest import MOST_LONGEST
 
 
 def bench(
@@ -19,7 +20,10 @@ def bench(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Whose texts are encoded.")],
     texts: Annotated[int, typer.Option(min=32, help="Texts, drawn with a fixed seed.")] = 2000,
     longest: Annotated[
-        int, typer.Option(min=8, help="Texts of more tokens are left out, and counted.")
+        int,
+        typer.Option(
+            min=8, max=MOST_LONGEST, help="Texts of more tokens are left out, and counted."
+        ),
     ] = 512,
     threads: Annotated[int, typer.Option(min=1, help="Threads of every subject.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.1, help="Approximate time per subject.")] = 20.0,

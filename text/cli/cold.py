@@ -32,7 +32,7 @@ def cold_items(
     train: Annotated[int | None, typer.Option(min=4, help="Training rows.")] = None,
     valid: Annotated[int | None, typer.Option(min=4, help="Validation rows.")] = None,
     cold: Annotated[int | None, typer.Option(min=4, help="Rows of cold items.")] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Numbers of a content.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, max=4096, help="Numbers of a content.")] = None,
     least_tags: Annotated[int, typer.Option(min=1, help="Tags that an item must have.")] = 4,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs of a network.")] = 2,
     contents: Annotated[

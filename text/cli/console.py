@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
+from pydantic import ValidationError
 
 from feature_store.errors import StoreError
 from feature_store.wording import with_file
@@ -40,8 +41,10 @@ def exit_on_error() -> Iterator[None]:
         fail(str(error))
     except (BundleError, StoreError) as error:
         fail(str(error))
-    except OSError as error:
+    except (OSError, ValidationError) as error:
         fail(with_file(error))
+    except MemoryError as error:
+        fail(f"not enough memory: {error}")
     except ValueError as error:
         from feature_store.parquet.columns import DataFileError
         from text.encoder.run import RunError

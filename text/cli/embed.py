@@ -84,8 +84,8 @@ def _show(
 ) -> None:
     lines = [
         f"{run.out}: {report.items:,} items, {run.feature} of digest {run.digest}: "
-        f"{report.encoded:,} encoded, {report.unchanged:,} unchanged, {report.without:,} without content; "
-        f"{report.truncated:,} texts truncated"
+        f"{report.encoded:,} encoded, {report.unchanged:,} unchanged, "
+        f"{report.without:,} without content; {report.truncated:,} texts truncated"
     ]
     if store and written:
         from feature_store.connect import shown

@@ -29,8 +29,10 @@ def golden_texts(network: JinaBert, tokenizer: TextTokenizer, longest: int) -> G
     random = np.random.default_rng(0)
     classes = sorted({*(n for n in CLASSES if n < longest), longest})
     texts = [*ODD, *(_text_of(n, tokenizer, random) for n in classes)]
-    own = tokenizer.encode(texts, longest).lengths > SPECIAL  # WordPiece drops some characters
-    texts = [text for text, has_tokens in zip(texts, own, strict=True) if has_tokens]
+    lengths = tokenizer.encode(texts, longest + 1).lengths
+    # WordPiece drops some characters; of a small vocabulary an odd text is many tokens.
+    are_read = (lengths > SPECIAL) & (lengths <= longest)
+    texts = [text for text, is_read in zip(texts, are_read, strict=True) if is_read]
     tokens = tokenizer.encode(texts, longest + 1)
     return GoldenTexts.of(texts, tokens.lengths, exact(network, tokens))
 

@@ -64,6 +64,8 @@ def exit_on_error() -> Iterator[None]:
         fail(str(error))
     except (OSError, ValidationError) as error:
         fail(with_file(error))
+    except MemoryError as error:
+        fail(f"not enough memory: {error}")
     except ValueError as error:
         from feature_store.parquet.columns import DataFileError
         from training.checkpoint import CheckpointError

@@ -87,3 +87,14 @@ def test_a_bundle_that_a_full_disk_cuts_off_is_named_and_absent(
     assert done.exit_code == 1
     assert f"error: {out / 'v1'}: cannot be written: File too large" in done.output
     assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize("longest", [8, 12])
+def test_golden_texts_of_more_tokens_than_are_read_are_left_out(
+    checkpoint: Path, tmp_path: Path, longest: int
+) -> None:
+    """Of a small vocabulary a text of four odd characters is more tokens than 8."""
+    built = build(checkpoint, tmp_path, version="v1", longest=longest)
+    tokens = GoldenTexts.load(built.path / GOLDEN).tokens
+    assert 8 < len(tokens) < 20
+    assert tokens.max() <= longest
