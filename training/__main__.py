@@ -212,13 +212,13 @@ def evaluate(
         if figures["auc"] is not None:
             figures["share_of_the_possible"] = share_of_the_possible(figures["auc"], best)
     image = reliability_plot({"valid": reliability(scores, valid.label)})
-    path = plot or folder / "reliability.png"
-    with exit_on_error(), writing(path):
-        path.write_bytes(image)
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps(figures), flush=True)
     else:
         show(figures)
+    path = plot or folder / "reliability.png"  # last: the folder may be another user's
+    with exit_on_error(), writing(path):
+        path.write_bytes(image)
 
 
 @app.command()

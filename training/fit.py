@@ -329,7 +329,8 @@ class _Run:
         self.history = content["history"]
         threads = content.get("threads", torch.get_num_threads())  # 0.1.0 did not keep them
         if threads != torch.get_num_threads():  # the last digits of sums depend on them
-            logger.info("%s: goes on with the %s threads that it began with", self.state, threads)
+            why = "goes on with the %s threads that it began with"
+            logger.warning(f"warning: %s: {why}", self.state, threads)
             torch.set_num_threads(threads)
 
     def remove_state(self) -> None:

@@ -53,6 +53,11 @@ def test_from_data_to_figures(data: Path, tmp_path: Path) -> None:
     best = json.loads((data / "truth.json").read_text())["best_auc_valid"]
     assert figures["share_of_the_possible"] == (figures["auc"] - 0.5) / (best - 0.5)
     assert (tmp_path / "c" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    plot = ["--plot", str(tmp_path / "none" / "plot.png")]
+    unplotted = in_process("evaluate", out, str(data), "--json", *plot)
+    assert unplotted.exit_code == 1
+    assert "plot.png: No such file or directory" in unplotted.stderr
+    assert json.loads(unplotted.stdout) == figures  # not lost with the picture
 
 
 def test_threads_beyond_what_a_machine_can_start_are_refused() -> None:

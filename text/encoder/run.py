@@ -141,6 +141,7 @@ class Run:
                 f"{self.path}: damaged; delete {self.path.parent} to start again"
             ) from error
         if threads != torch.get_num_threads():
-            logger.info("%s: goes on with the %s threads that it began with", self.path, threads)
+            why = "goes on with the %s threads that it began with"
+            logger.warning(f"warning: %s: {why}", self.path, threads)
             torch.set_num_threads(threads)
         return saved
