@@ -198,7 +198,10 @@ def _tokenizer(
 ) -> TextTokenizer:
     """Train the tokenizer, or read that of the run that is resumed."""
     if (kept / FILE).exists():
-        return TextTokenizer.load(kept)
+        try:
+            return TextTokenizer.load(kept)
+        except TokenizerError as error:
+            raise RunError(f"{error}; delete {kept} to start again") from error
     on_progress("train the tokenizer", 0, 1)
     texts = data.sampled_texts(corpus, recipe.seed)
     tokenizer = trained_tokenizer(corpus, texts, recipe.sizes, recipe.lowercase)

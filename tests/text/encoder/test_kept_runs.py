@@ -15,6 +15,7 @@ from text.corpus.corpus import Corpus
 from text.encoder.fit import IDENTITY, fit
 from text.encoder.recipe import AdamW
 from text.encoder.run import Run, RunError
+from text.tokenizer import FILE
 
 
 @pytest.fixture
@@ -95,3 +96,13 @@ def test_a_run_is_not_trained_by_two_processes_at_once(tiny: Corpus, tmp_path: P
     with pytest.raises(KilledError):
         fit(tiny, recipe, tmp_path / "out", another)
     assert fit(tiny, recipe, tmp_path / "out")["stages"] == ["masked"]
+
+
+def test_a_damaged_tokenizer_of_a_run_is_named_with_the_remedy(
+    tiny: Corpus, tmp_path: Path
+) -> None:
+    recipe = small("pairs.steps=0", "multi_task.steps=0")
+    killed_at("masked", 4, tiny, recipe, tmp_path / "out")
+    (tmp_path / ".out.run" / FILE).write_text("")
+    with pytest.raises(RunError, match=r"tokenizer\.json: .+; delete .+\.out\.run to start again"):
+        fit(tiny, recipe, tmp_path / "out")
