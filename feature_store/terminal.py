@@ -29,7 +29,7 @@ def run(app: Callable[[], object]) -> None:
             sys.stdout.flush()
     except OSError as error:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (what is left would fail again)
-        _end(f"{error.filename or 'stdout'}: {error.strerror}", 1)
+        _end(f"{error.filename or 'stdout'}: {error.strerror or error}", 1)
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -38,7 +38,9 @@ def staging_folder(models: Path, version: str) -> Iterator[Path]:
 
 
 def _is_of(folder: Path, error: OSError) -> bool:
-    """Tell whether an error is of writing the folder: those of a full disk name no file."""
+    """Tell whether an error of the system is of writing the folder: a full disk's names no file."""
+    if error.strerror is None:
+        return False
     return error.filename is None or Path(str(error.filename)).is_relative_to(folder)
 
 
