@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from tests.text.rewritten import rewrite
 from text.__main__ import app
 from text.cli import console as text_console
 from text.corpus.corpus import Corpus
@@ -140,7 +141,7 @@ def test_a_corpus_without_items_of_the_tasks_is_named(
 ) -> None:
     folder = shutil.copytree(corpus.folder, tmp_path / "corpus")
     rows = pq.read_table(folder / "graded.parquet").slice(0, 0)
-    pq.write_table(rows, folder / "graded.parquet")
+    rewrite(folder, "graded", rows)
     line = said("evaluate", checkpoint, folder, "--tasks=similarity", f"--report={tmp_path / 'r'}")
     assert line == f"{folder}: nothing to evaluate by similarity"
 

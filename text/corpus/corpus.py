@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,10 +54,15 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """A corpus on disk. Its methods return tables, with the columns of ``tables.SCHEMAS``."""
+    """A corpus on disk. Its methods return tables, with the columns of ``tables.SCHEMAS``.
+
+    A table that is not the one that ``corpus.json`` describes is refused: what is made of a corpus
+    names it by its digest. CorpusError.
+    """
 
     folder: Path
     about: dict[str, Any]  # corpus.json
+    _proved: set[str] = field(default_factory=set, compare=False, kw_only=True)  # tables
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -149,6 +154,7 @@ class Corpus:
         if not path.exists():
             raise CorpusError(f"{path}: not readable: no such file; {AGAIN}")
         try:
+            self._prove(table, path)
             names = pq.read_schema(path).names
             if names != SCHEMAS[table].names:
                 raise CorpusError(f"{path}: has the columns {', '.join(names)}; {AGAIN}")
@@ -156,3 +162,14 @@ class Corpus:
         except (OSError, pa.ArrowException) as error:
             why = " ".join(worded(error).split())
             raise CorpusError(f"{path}: not readable: {why}; {AGAIN}") from error
+
+    def _prove(self, table: str, path: Path) -> None:
+        """Compare a table with its digest, once. CorpusError, OSError."""
+        if table in self._proved:
+            return
+        known = self.about["tables"].get(table)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if known is None or found != known["sha256"]:
+            raise CorpusError(f"{path}: is not the one that {FILE} describes; {AGAIN}")
+        self._proved.add(table)

@@ -86,6 +86,15 @@ def test_a_description_that_lacks_what_is_read_is_named(
     assert str(error.value).endswith("; build the corpus again")
 
 
+def test_a_table_of_another_corpus_is_not_read(corpus: Corpus, tmp_path: Path) -> None:
+    """It would be trained on, and be named as the corpus that it is not."""
+    copy = Corpus.open(shutil.copytree(corpus.folder, tmp_path / "copy"))
+    path = copy.folder / "texts.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(CorpusError, match=r"texts\.parquet: is not the one that corpus\.json desc"):
+        copy.texts("en")
+
+
 @pytest.mark.parametrize("damage", ["absent", "cut", "foreign"])
 def test_a_damaged_table_is_named_in_one_line(corpus: Corpus, tmp_path: Path, damage: str) -> None:
     copy = Corpus.open(shutil.copytree(corpus.folder, tmp_path / "copy"))

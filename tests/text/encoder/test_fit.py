@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from tests.full_disk import files_of_at_most
 from tests.text.encoder.killing import Runs, same_weights
+from tests.text.rewritten import rewrite
 from text.__main__ import app
 from text.corpus.corpus import Corpus
 from text.encoder import checkpoint
@@ -282,7 +283,7 @@ def test_a_corpus_without_rows_of_a_stage_is_named_with_the_remedy_before_the_fi
         rows = rows.filter(pc.not_equal(rows["lang"], "en"))
     else:
         rows = pq.read_table(folder / f"{table}.parquet").slice(0, 0)
-    pq.write_table(rows, folder / f"{table}.parquet")
+    rewrite(folder, table, rows)
     steps: list[str] = []
     with pytest.raises(RunError) as refused:
         fit(
@@ -314,7 +315,7 @@ def test_a_share_that_draws_no_pairs_is_refused_with_the_remedy(
 ) -> None:
     folder = shutil.copytree(tiny.folder, tmp_path / "corpus")
     rows = pq.read_table(folder / "pairs.parquet")
-    pq.write_table(rows.filter(pc.equal(rows["kind"], kind)), folder / "pairs.parquet")
+    rewrite(folder, "pairs", rows.filter(pc.equal(rows["kind"], kind)))
     recipe = small("masked.steps=0", f"pairs.{setting}")
     with pytest.raises(RunError, match=r"draw none .*; --set pairs\.words=0\.2 --set pairs"):
         fit(Corpus.open(folder), recipe, tmp_path / "out")

@@ -8,10 +8,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from tests.text.encoder.killing import CONTEXT
+from tests.text.rewritten import rewrite
 from text.corpus.corpus import Corpus
 from text.corpus.tables import SCHEMAS
 from text.encoder.jinabert import JinaBert
@@ -36,7 +36,7 @@ def with_planted_texts(tiny: Corpus, folder: Path) -> Corpus:
         rows["documents"].append(where | {"id": name, "text": text, "words": 0})
         rows["queries"].append(where | {"id": f"{name}?", "text": name, "relevant": [name]})
     for table, own in rows.items():
-        pq.write_table(pa.Table.from_pylist(own, SCHEMAS[table]), folder / f"{table}.parquet")
+        rewrite(folder, table, pa.Table.from_pylist(own, SCHEMAS[table]))
     return Corpus.open(folder)
 
 

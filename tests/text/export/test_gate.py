@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model_export.bundle.errors import BundleError
+from tests.text.rewritten import rewrite
 from text.corpus.corpus import Corpus
 from text.export.build import build
 from text.export.gate import LEAST_TEXTS, NEAREST, GateData, measure
@@ -107,7 +108,7 @@ def test_too_few_test_texts_are_no_gate(corpus: Corpus, tmp_path: Path, texts: i
     folder = shutil.copytree(corpus.folder, tmp_path / "corpus")
     table = pq.read_table(folder / "texts.parquet")
     held = table.filter(pc.equal(table["split"], "test")).slice(0, texts)
-    pq.write_table(held, folder / "texts.parquet")
+    rewrite(folder, "texts", held)
     tokenizer = TextTokenizer.train(["a tree"] * 9, 261)
     with pytest.raises(BundleError, match=rf"corpus: {texts} test texts, and the gate .+ larger"):
         GateData.of(Corpus.open(folder), tokenizer, 64)
@@ -118,7 +119,7 @@ def test_a_corpus_without_training_texts_is_named(
 ) -> None:
     folder = shutil.copytree(corpus.folder, tmp_path / "corpus")
     table = pq.read_table(folder / "texts.parquet")
-    pq.write_table(table.filter(pc.equal(table["split"], "test")), folder / "texts.parquet")
+    rewrite(folder, "texts", table.filter(pc.equal(table["split"], "test")))
     with pytest.raises(BundleError, match=r"corpus: no training texts, .+ another corpus"):
         build(checkpoint, tmp_path / "out", version="v", int8=Int8(Corpus.open(folder)))
     assert not list((tmp_path / "out").iterdir())
