@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from feature_store.lfs_pointer import LFS_BYTES, lfs_fault
 from feature_store.schema import FeatureSchema
+from feature_store.temporary_folders import temporary_folder
 from feature_store.wording import worded
 from training.output import writing
 from training.qin import QIN, QINSizes
@@ -104,8 +104,7 @@ def save(
 def _write(
     folder: Path, model: QIN, metrics: Mapping[str, Any], extra_files: Mapping[str, bytes]
 ) -> None:
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with temporary_folder(folder.parent, folder.name) as partial:
         again = {f"context.{name}.weight" for name in model.schema.shared}
         tensors = {
             name: t.detach().cpu().contiguous()
@@ -119,10 +118,7 @@ def _write(
         (partial / METRICS).write_text(json.dumps(dict(metrics), indent=2, allow_nan=False) + "\n")
         for name, content in extra_files.items():
             (partial / name).write_bytes(content)
-        partial.chmod(0o755)
         replace_folder(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def is_finite(model: QIN) -> bool:

@@ -14,8 +14,6 @@ the left, to the schema's history length.
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ from feature_store.parquet.id_columns import IdReader
 from feature_store.parquet.items import feature_column
 from feature_store.parquet.parts import ParquetParts
 from feature_store.schema import Categorical, Numeric, RequestFeature, Stored
+from feature_store.temporary_folders import temporary_folder
 from feature_store.wording import worded
 from training.catalogue import Catalogue
 from training.output import writing
@@ -76,20 +75,16 @@ def read_rows(
     folder = cache / cache_name(path, items, reader.user_columns)
     if not folder.exists():
         remove_stale(folder)
-        partial = None
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
-            reader.read_into(partial, on_progress)
-            publish(partial, folder)
+            with temporary_folder(cache, "rows") as partial:
+                reader.read_into(partial, on_progress)
+                publish(partial, folder)
         except OSError as error:
             raise ReaderError(
                 f"{cache}: cannot keep the rows of {path}: {worded(error)}; "
                 "give another folder as --cache"
             ) from error
-        finally:
-            if partial:
-                shutil.rmtree(partial, ignore_errors=True)
 
     def mapped(name: str) -> NDArray[Any]:
         array: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r")

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.temporary_folders import temporary_folder
 from training.challenge_files import RowFile, write_catalogue, write_items, write_users
 from training.click_model import (
     ClickModel,
@@ -88,8 +87,7 @@ def synthesize(
         sizes = replace(sizes, items=len(catalogue), catalogue=True)
     schema = sizes.schema
     out.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".synthesis-", dir=out))
-    try:
+    with temporary_folder(out, "synthesis") as partial:
         rng = np.random.default_rng([seed, ITEMS])
         items = _items(rng, sizes, catalogue)
         clicks = ClickModel(items, sizes.history, np.random.default_rng([seed, CLICKS]))
@@ -133,8 +131,6 @@ def synthesize(
         for name in sorted(os.listdir(partial), key=lambda name: name == "truth.json"):
             os.replace(partial / name, out / name)
         return truth
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _items(rng: np.random.Generator, sizes: SynthesisSizes, catalogue: TaggedItems | None) -> Items:

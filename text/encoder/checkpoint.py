@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from feature_store.temporary_folders import temporary_folder
 from feature_store.wording import details, reason, worded
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.sizes import EncoderSizes, Variant, vocabulary_fault
@@ -107,18 +106,13 @@ def save(
         tensors |= {f"{HEAD}{name}": tensor for name, tensor in head.state_dict().items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()  # a link stays one
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        with writing(folder):
-            save_file({name: x.contiguous() for name, x in tensors.items()}, new / WEIGHTS)
-            (new / WEIGHTS).chmod(0o644)  # safetensors: 0600
-            _write(new / CONFIG, to_config(network.sizes) | {"pad_token_id": tokenizer.pad})
-            _write(new / TRAINING, training)
-            tokenizer.save(new)
-            new.chmod(0o755)
-            replace_folder(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    with writing(folder), temporary_folder(folder.parent, folder.name) as new:
+        save_file({name: x.contiguous() for name, x in tensors.items()}, new / WEIGHTS)
+        (new / WEIGHTS).chmod(0o644)  # safetensors: 0600
+        _write(new / CONFIG, to_config(network.sizes) | {"pad_token_id": tokenizer.pad})
+        _write(new / TRAINING, training)
+        tokenizer.save(new)
+        replace_folder(new, folder)
 
 
 def load(folder: Path) -> Checkpoint:
