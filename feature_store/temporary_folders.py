@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import os
 import re
@@ -13,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NAME = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+NOT_HERE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}  # a kernel or file system without it
 LEFT_S = 86_400.0  # longer than one is written, where locks of other machines are not seen
 
 
@@ -34,6 +38,34 @@ def temporary_folder(parent: Path, label: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Rename a temporary folder to ``folder``, which it takes the place of at once if the file
+    system can: a process that is killed leaves the one or the other there. Raises OSError.
+    """
+    if not folder.exists():
+        new.rename(folder)
+        return
+    try:
+        _exchange(new, folder)  # what was there is removed with the temporary folder
+    except OSError as error:
+        if error.errno not in NOT_HERE:
+            raise
+        old = new.with_name(f"{new.name}-old")
+        folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    paths = os.fsencode(one), os.fsencode(other)
+    if call(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(other))
 
 
 def _remove_left(parent: Path) -> None:

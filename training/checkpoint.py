@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from feature_store.lfs_pointer import LFS_BYTES, lfs_fault
 from feature_store.schema import FeatureSchema
-from feature_store.temporary_folders import temporary_folder
+from feature_store.temporary_folders import replace_folder, temporary_folder
 from feature_store.wording import worded
 from training.output import writing
 from training.qin import QIN, QINSizes
@@ -137,20 +135,6 @@ def _check_finite(model: QIN, metrics: Mapping[str, Any]) -> None:
         json.dumps(dict(metrics), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{METRICS}: {error}") from error
-
-
-def replace_folder(partial: Path, folder: Path) -> None:
-    """Rename ``partial`` to ``folder``, whose files are deleted then.
-
-    A rename alone cannot replace a folder that is not empty.
-    """
-    if folder.exists():
-        old = partial.with_name(partial.name + "-old")
-        os.rename(folder, old)
-        os.rename(partial, folder)
-        shutil.rmtree(old)
-    else:
-        os.rename(partial, folder)
 
 
 def load(folder: Path) -> QIN:

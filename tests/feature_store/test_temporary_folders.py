@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from feature_store.temporary_folders import LEFT_S, temporary_folder
+from feature_store import temporary_folders
+from feature_store.temporary_folders import LEFT_S, replace_folder, temporary_folder
 from model_export.bundle.publishing import staging_folder
 from tests.model_export.schemas import SMALL, SMALL_SIZES
 from training import checkpoint
@@ -80,3 +84,46 @@ def test_a_killed_build_is_repeated_by_a_process_of_the_same_number(tmp_path: Pa
     left(tmp_path, f".v1.{os.getpid()}.partial", age_s=0)
     with staging_folder(tmp_path, "v1") as folder:
         assert folder.is_dir()
+
+
+REPLACE = """
+import sys
+from pathlib import Path
+from feature_store.temporary_folders import replace_folder, temporary_folder
+final = Path(sys.argv[1])
+for number in range(1_500):
+    with temporary_folder(final.parent, "v1") as new:
+        (new / "config").write_text(str(number))
+        replace_folder(new, final)
+"""
+
+
+def test_a_folder_that_is_replaced_is_never_absent(tmp_path: Path) -> None:
+    """Else a kill in between would leave none."""
+    final = tmp_path / "v1"
+    final.mkdir()
+    absent = 0
+    with subprocess.Popen([sys.executable, "-c", REPLACE, str(final)]) as replacing:
+        while replacing.poll() is None:
+            absent += sum(not final.exists() for _ in range(1_000))
+    assert (replacing.returncode, absent) == (0, 0)
+    assert (final / "config").read_text() == "1499"
+    assert list(tmp_path.iterdir()) == [final]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_system_without_exchange_replaces_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    def refuse(*_: Path) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(temporary_folders, "_exchange", refuse)
+    final = tmp_path / "v1"
+    if there:
+        left(tmp_path, "v1")
+    with temporary_folder(tmp_path, "v1") as new:
+        (new / "config").write_text("new")
+        replace_folder(new, final)
+    assert [path.name for path in final.iterdir()] == ["config"]
+    assert list(tmp_path.iterdir()) == [final]

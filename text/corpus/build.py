@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from feature_store.temporary_folders import replace_folder, temporary_folder
 from text.corpus import debian, graded, own_files
 from text.corpus.archives import Archives
 from text.corpus.collection import LEAST_WORDS, Collection
@@ -45,22 +45,18 @@ def build(
         raise CorpusError(f"two sources are called {twice[0]}: rename a folder, or give it once")
     absent = _download(sources, languages, archives, on_progress)
     folder = out.resolve()  # a link stays one
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        corpus = _build(temporary, languages, sources, folders, archives, on_progress)
-        corpus["absent_packages"] = absent
-        (temporary / FILE).write_bytes(orjson.dumps(corpus, option=orjson.OPT_INDENT_2))
-        _check_out(out)  # again: reading may have taken long
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent, folder.name) as temporary:
+            corpus = _build(temporary, languages, sources, folders, archives, on_progress)
+            corpus["absent_packages"] = absent
+            (temporary / FILE).write_bytes(orjson.dumps(corpus, option=orjson.OPT_INDENT_2))
+            _check_out(out)  # again: reading may have taken long
+            replace_folder(temporary, folder)
     except OSError as error:
-        if error.errno is None or not _is_within(temporary, error.filename):
+        if error.errno is None or not _is_of(folder, error.filename):
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(out)) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return corpus
 
 
@@ -77,9 +73,12 @@ def _check_out(out: Path) -> None:
         )
 
 
-def _is_within(folder: Path, name: object) -> bool:
-    """Tell whether an error is of writing the folder: pyarrow's name no file."""
-    return name is None or Path(str(name)).is_relative_to(folder)
+def _is_of(folder: Path, name: object) -> bool:
+    """Tell whether an error is of writing the corpus, in its temporary folder: pyarrow's name no
+    file."""
+    if name is None or Path(str(name)) in (folder, folder.parent):
+        return True
+    return str(name).startswith(str(folder.with_name(f".{folder.name}.")))
 
 
 def _download(

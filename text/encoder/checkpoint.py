@@ -20,14 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from feature_store.temporary_folders import temporary_folder
+from feature_store.temporary_folders import replace_folder, temporary_folder
 from feature_store.wording import details, reason, worded
 from text.encoder.jinabert import JinaBert, MaskedLanguageHead
 from text.encoder.sizes import EncoderSizes, Variant, vocabulary_fault
 from text.encoder.weights import opened
 from text.tokenizer import FILE as TOKENIZER
 from text.tokenizer import TextTokenizer, TokenizerError
-from training.checkpoint import CheckpointError, check_out, replace_folder
+from training.checkpoint import CheckpointError, check_out
 from training.output import writing
 
 WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.json", "training.json"
