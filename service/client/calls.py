@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isinf, isnan
 from struct import pack
 from typing import Any, Literal, NamedTuple, TypedDict
 from urllib.parse import quote
@@ -19,6 +19,7 @@ LENGTH_HEADER = "Inference-Header-Content-Length"
 BINARY, JSON = "application/octet-stream", "application/json"
 SIZE = "binary_data_size"
 OUTPUTS = ("score", "known")
+INT64_MAX = 2**63 - 1
 DTYPES = {"FP32": np.dtype("<f4"), "BOOL": np.dtype(np.bool_)}
 Ids = ArrayLike | Sequence[str]  # integers; strings where the service's ids are texts
 
@@ -141,7 +142,8 @@ def score_call(
     body = b"".join([content, *(tensor.content for tensor in tensors.values())])
     headers = {LENGTH_HEADER: str(len(content)), **_headers(BINARY, priority, request_id)}
     version = "" if model_version is None else f"/versions/{quote(model_version, safe='')}"
-    return Call("POST", f"/v2/models/{model}{version}/infer", body, headers, safe=True)
+    path = f"/v2/models/{quote(model, safe='')}{version}/infer"
+    return Call("POST", path, body, headers, safe=True)
 
 
 def score_inline_call(
@@ -162,6 +164,9 @@ def score_inline_call(
     if context:
         content["context"] = {name: _int64(name, values) for name, values in context.items()}
     if features:
+        for name, value in features.items():  # JSON has no infinity: it would be null, so missing
+            if isinstance(value, float | np.floating) and isinf(value):
+                raise ValueError(f"features: {name}: beyond the range of its type")
         content["features"] = dict(features)
     if model_version is not None:
         content["model_version"] = model_version
@@ -219,7 +224,17 @@ def click_call(user_id: int | str, item_ids: Ids, *, key: str | None = None) -> 
 
 def read_click(reply: Reply) -> bool:
     """False: accepted before under the same key."""
-    return bool(orjson.loads(reply.body)["applied"])
+    try:
+        return bool(orjson.loads(reply.body)["applied"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise ClientError(f"invalid answer: {error!r}") from error
+
+
+def read_written(reply: Reply) -> None:
+    """Read the answer to a write of a user's record, which is empty."""
+    if reply.status != 204:
+        said = reply.body[:200].decode("utf-8", "replace")
+        raise ClientError(f"invalid answer: {reply.status} in place of 204: {said}")
 
 
 def put_user_call(user_id: int | str, features: UserFeatures) -> Call:
@@ -272,4 +287,6 @@ def _int64(name: str, values: ArrayLike) -> NDArray[np.int64]:
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"{name}: must be a list of integers")
+    if array.dtype.kind == "u" and array.size and array.max() > INT64_MAX:
+        raise ValueError(f"{name}: must be at most 2**63 - 1")
     return np.ascontiguousarray(array, dtype="<i8")

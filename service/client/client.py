@@ -38,6 +38,7 @@ from service.client.calls import (
     read_click,
     read_inline_scores,
     read_scores,
+    read_written,
     ready_call,
     score_call,
     score_inline_call,
@@ -70,6 +71,7 @@ __all__ = [
 
 T = TypeVar("T")
 C = TypeVar("C", Transport, AsyncTransport)
+LONGEST_MS = 86_400_000  # a day; sockets and polls take no time without bounds
 
 
 class ClientOptions(TypedDict, total=False):
@@ -98,6 +100,8 @@ class _Settings:
         address, self.model = Address.parse("url", url), model
         events = address if events_url is None else Address.parse("events_url", events_url)
         self.url, self.events_url = address.url, events.url
+        if not isinstance(retries, int) or retries < 0:
+            raise ValueError(f"retries: must be an integer of at least 0, got {retries!r}")
         self._deadline_ms, self._retries = deadline_ms, retries
         key = os.environ.get("QIN_API_KEY") if api_key is None else api_key
         self._key = {**address.headers, **_bearer("api_key", key)}
@@ -116,14 +120,12 @@ class _Settings:
 
     def _plan(self, call: Call, deadline_ms: float | None = None) -> Steps:
         milliseconds = self._deadline_ms if deadline_ms is None else deadline_ms
-        if not milliseconds > 0:
-            raise ValueError(f"deadline_ms: must be above 0, got {milliseconds!r}")
+        if not 0 < milliseconds <= LONGEST_MS:
+            raise ValueError(
+                f"deadline_ms: must be above 0 and at most {LONGEST_MS:,}, got {milliseconds!r}"
+            )
         keyed = replace(call, headers={**self._key, **call.headers})
         return retry(keyed, milliseconds / 1e3, self._retries)
-
-
-def nothing(reply: Reply) -> None:
-    """Read an answer without a body."""
 
 
 def _bearer(name: str, key: str | None) -> dict[str, str]:
@@ -185,19 +187,19 @@ class Client(_Settings):
     ) -> None:
         """Create or replace a user's record: every user feature, by name. Refused 422 names one."""
         plan = self._write(put_user_call(user_id, features), deadline_ms)
-        self._run(plan, nothing, self._for_events)
+        self._run(plan, read_written, self._for_events)
 
     def patch_user(
         self, user_id: int | str, features: UserFeatures, *, deadline_ms: float | None = None
     ) -> None:
         """Change the given features of a user's record. Refused 404: there is none."""
         plan = self._write(patch_user_call(user_id, features), deadline_ms)
-        self._run(plan, nothing, self._for_events)
+        self._run(plan, read_written, self._for_events)
 
     def delete_user(self, user_id: int | str, *, deadline_ms: float | None = None) -> None:
         """Remove a user's record; the history stays. Refused 404: there is none."""
         plan = self._write(delete_user_call(user_id), deadline_ms)
-        self._run(plan, nothing, self._for_events)
+        self._run(plan, read_written, self._for_events)
 
     def ready(self) -> bool:
         """Whether the service accepts requests."""
@@ -277,19 +279,19 @@ class AsyncClient(_Settings):
     ) -> None:
         """As ``Client.put_user``."""
         plan = self._write(put_user_call(user_id, features), deadline_ms)
-        await self._run(plan, nothing, self._for_events)
+        await self._run(plan, read_written, self._for_events)
 
     async def patch_user(
         self, user_id: int | str, features: UserFeatures, *, deadline_ms: float | None = None
     ) -> None:
         """As ``Client.patch_user``."""
         plan = self._write(patch_user_call(user_id, features), deadline_ms)
-        await self._run(plan, nothing, self._for_events)
+        await self._run(plan, read_written, self._for_events)
 
     async def delete_user(self, user_id: int | str, *, deadline_ms: float | None = None) -> None:
         """As ``Client.delete_user``."""
         plan = self._write(delete_user_call(user_id), deadline_ms)
-        await self._run(plan, nothing, self._for_events)
+        await self._run(plan, read_written, self._for_events)
 
     async def ready(self) -> bool:
         """As ``Client.ready``."""

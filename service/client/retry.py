@@ -22,7 +22,10 @@ class ClientError(Exception):
 
 
 class Refused(ClientError):
-    """The service refused: HTTP ``status``, its ``detail``, ``retry_after`` in seconds."""
+    """The service refused: HTTP ``status``, its ``detail``, ``retry_after`` in seconds.
+
+    A redirection (3xx) is one, too: nothing was carried out.
+    """
 
     def __init__(self, status: int, detail: str, retry_after: float | None = None) -> None:
         super().__init__(f"{status}: {detail}")
@@ -89,7 +92,7 @@ def retry(call: Call, seconds: float, retries: int) -> Steps:
         left = ends - monotonic()
         deadline = {"X-Deadline-Ms": f"{max(1e3 * left, 0.001):.3f}"}
         outcome = yield Send(call, {**call.headers, **deadline}, max(left, 0.001))
-        if isinstance(outcome, Reply) and outcome.status < 400:
+        if isinstance(outcome, Reply) and 200 <= outcome.status < 300:
             return outcome
         assert outcome is not None
         again, wait = _again(call, outcome, pause)
@@ -125,6 +128,9 @@ def _error(outcome: Reply | Broken) -> ClientError:
 
 def _detail(reply: Reply) -> str:
     """``error`` of the protocol's answers, ``detail`` of problem documents."""
+    if reply.status < 400:  # of a proxy: the service redirects nothing
+        to = reply.headers.get("location")
+        return f"no answer of the service; redirected to {to!r}" if to else "no final answer"
     try:
         content = orjson.loads(reply.body)
     except orjson.JSONDecodeError:

@@ -9,6 +9,7 @@ from collections import deque
 from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from service.client.retry import Broken, Reply, Send
 
@@ -80,14 +81,17 @@ class AsyncTransport:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._session = aiohttp.ClientSession(skip_auto_headers=["Accept-Encoding"])
+        self._prefix = str(URL(url)).rstrip("/")
+        self._session = aiohttp.ClientSession(
+            skip_auto_headers=["Accept-Encoding"], middlewares=[_once]
+        )
 
     async def send(self, send: Send) -> Reply | Broken:
         call = send.call
         try:
             async with self._session.request(
                 call.method,
-                self._url + call.path,
+                URL(self._prefix + call.path, encoded=True),  # a user may be called ".."
                 data=call.body or None,
                 headers=send.headers,
                 timeout=aiohttp.ClientTimeout(total=send.seconds),
@@ -102,6 +106,22 @@ class AsyncTransport:
 
     async def close(self) -> None:
         await self._session.close()
+
+
+class _Interrupted(aiohttp.ClientError):
+    """A connection ended without an answer."""
+
+
+async def _once(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a PUT or DELETE again by itself, which it does on these errors."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _Interrupted(repr(error)) from error
 
 
 def _readable(connection: http.client.HTTPConnection) -> bool:

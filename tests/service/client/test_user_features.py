@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,12 @@ async def test_what_is_no_feature_is_not_even_sent(
         await ask("score", KNOWN, [1], features=features, context={"likes_level": [3]})
 
 
+async def test_an_infinite_feature_is_refused_not_missing_beside_inline_items(ask: Ask) -> None:
+    for infinite in (inf, np.float32(-inf)):
+        with pytest.raises(ValueError, match="features: hour: beyond the range"):
+            await ask("score_inline", KNOWN, [1], features={"hour": infinite})
+
+
 @pytest.mark.parametrize(
     ("features", "said"),
     [
@@ -135,8 +141,8 @@ def mapped(users: UserWorld, tmp_path: Path) -> MappedWorld:
     return make_mapped_users(users, tmp_path)
 
 
-async def test_users_with_text_ids(kind: Kind, mapped: MappedWorld) -> None:
-    user = "a user/of any kind?"
+@pytest.mark.parametrize("user", ["a user/of any kind?", "..", "%2e"])
+async def test_users_with_text_ids(kind: Kind, mapped: MappedWorld, user: str) -> None:
     with serving(mapped.models, mapped.store) as service:
         client: Any = kind(service.url, deadline_ms=PATIENT_MS)
         await result_of(client.put_user(user, RECORD))
