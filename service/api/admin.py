@@ -18,7 +18,7 @@ from feature_store.errors import StoreError
 from model_export.bundle.manifest import VERSION_PATTERN
 from service.access.admin import Access
 from service.api.admin_commands import AdminCommands, Command
-from service.api.body import Contents, read_body, validate
+from service.api.body import Contents, read_body, refuse_repeated, validate
 from service.api.budget import LoopBudgetMiddleware
 from service.api.descriptions import describe
 from service.api.direct import DirectItemWrites
@@ -44,7 +44,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 class ShareOf(BaseModel):
     """A share of users (canary) or requests (shadow)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid")
     share: Annotated[float, Field(ge=0, le=1, description="0 ends it.")]
 
 
@@ -121,7 +121,9 @@ def _add_verbs(app: FastAPI, state: ServiceState) -> None:
             async def with_share() -> ModelEntry:  # whose body is read once the caller is known
                 body = await read_body(context_of(request.scope), request, MOST_BYTES)
                 CONTENTS.check(body)
-                return await verb(version, validate(ShareOf, body).share)
+                share = validate(ShareOf, body).share
+                refuse_repeated(body, strings=1)
+                return await verb(version, share)
 
             return await run(request, action, version, with_share)
 

@@ -77,6 +77,17 @@ def test_what_cannot_be_done_now_says_what_to_do_first(swapping: Swapping) -> No
     assert swapping.tell("small-2/canary", share=0.5, source="/etc").status_code == 422
 
 
+@pytest.mark.parametrize("verb", ["canary", "shadow"])
+@pytest.mark.parametrize(
+    "body", [b'{"share": true}', b'{"share": "1"}', b'{"share": 0.1, "share": 1}']
+)
+def test_a_share_is_one_number_and_nothing_else(swapping: Swapping, verb: str, body: bytes) -> None:
+    refused = swapping.admin.post(f"/admin/models/small-2/{verb}", content=body)
+    assert refused.status_code == 422, refused.text
+    assert refused.json()["field"] == "share"
+    assert swapping.admin.get("/admin/models").json()[verb] is None
+
+
 def test_a_canary_answers_the_same_users_always(swapping: Swapping) -> None:
     assert swapping.tell("small-2/canary", share=0.3).json()["canary"]["share"] == 0.3
     canary = Canary(None, 0.3, seed_of("small-2"))  # type: ignore[arg-type]
