@@ -10,7 +10,7 @@ import typer
 from loadtest import environment
 from loadtest.analysis.results import summarise
 from loadtest.analysis.slo import Slo
-from loadtest.cli.options import LoadOptions, with_load
+from loadtest.cli.options import LoadOptions, parse, with_load
 from loadtest.cli.progress import live
 from loadtest.cli.terminal import (
     AsJson,
@@ -56,6 +56,8 @@ def search(
     Starts at --rate; a step takes --duration.
     """
     with exit_on_error():
+        if options.replay is not None:
+            raise ValueError("replay: a log has rates of its own; search takes --arrivals")
         load = options.for_service()
         found = Search(load, Slo.parse(slo), precision, say).run()
         result = found | environment.provenance(load)
@@ -163,8 +165,10 @@ def soak(
     pid: Annotated[int, typer.Option(help="Process id of the service; its children are included.")],
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between samples.")] = 1.0,
     settle: Annotated[float, typer.Option(min=0, max=0.9, help="Share not judged.")] = 0.2,
-    growth: Annotated[float, typer.Option(help="Allowed growth of memory, a share.")] = 0.05,
-    more_descriptors: Annotated[int, typer.Option(help="Allowed growth of open descriptors.")] = 16,
+    growth: Annotated[float, typer.Option(min=0, help="Allowed growth of memory, a share.")] = 0.05,
+    more_descriptors: Annotated[
+        int, typer.Option(min=0, help="Allowed growth of open descriptors.")
+    ] = 16,
     slo: Slos = [],  # noqa: B006 - typer copies it
     out: Out = None,
     as_json: AsJson = False,
@@ -193,24 +197,19 @@ def soak(
 
 def changed(options: LoadOptions, url: str | None, changes: list[str]) -> LoadOptions:
     """Build B's options: A's with another URL or other settings."""
-    kinds = {field.name: type(getattr(options, field.name)) for field in fields(LoadOptions)}
+    known = sorted(field.name for field in fields(LoadOptions))
     new: dict[str, Any] = {} if url is None else {"url": url}
     for text in changes:
         name, equals, value = text.partition("=")
         name = name.replace("-", "_")
-        if not equals or name not in kinds:
-            known = ", ".join(sorted(kinds))
-            raise ValueError(f"change: {text!r} should be NAME=VALUE, NAME one of {known}")
+        if not equals or name not in known:
+            raise ValueError(
+                f"change: {text!r} should be NAME=VALUE, NAME one of {', '.join(known)}"
+            )
         if name == "header":
             new[name] = [*options.header, value]
-        elif name == "top_k":
-            new[name] = int(value)
-        elif name == "features":
-            new[name] = value
-        elif kinds[name] is bool:
-            new[name] = value.lower() in ("1", "true", "yes")
         else:
-            new[name] = kinds[name](value)
+            new[name] = parse(name, value)
     if not new:
         raise ValueError("compare: B equals A; give --against or --change")
     return replace(options, **new)

@@ -11,7 +11,8 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -21,6 +22,8 @@ from loadtest.generator.schedule import Arrivals
 from loadtest.generator.workload import Workload
 from loadtest.target import Target
 from loadtest.units import seconds
+
+SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ class LoadOptions:
 
     def load(self) -> Load:
         """Build the load; a ValueError names the invalid option."""
+        if not self.rate > 0:
+            raise ValueError(f"rate: {self.rate:g} is not positive")
+        if self.replay is None and self.speed != 1:
+            raise ValueError("speed: of a replay; give --replay, too")
         return Load(
             url=self.url,
             rate=self.rate,
@@ -126,6 +133,28 @@ class LoadOptions:
         load = self.load()
         target = Target.parse(load.url, allow_remote=load.allow_remote)
         return replace(load, ids=id_kind(target))
+
+
+def parse(name: str, text: str) -> Any:
+    """Read an option's value as the command line does, within its bounds."""
+    given, option = get_args(get_type_hints(LoadOptions, include_extras=True)[name])
+    kind = next((kind for kind in get_args(given) if kind is not NoneType), given)
+    if kind is bool:
+        if text.lower() not in SWITCHES:
+            raise ValueError(f"{name}: {text!r} is none of {', '.join(SWITCHES)}")
+        return SWITCHES[text.lower()]
+    if kind not in (int, float):
+        return kind(text)
+    try:
+        value = kind(text)
+    except ValueError:
+        wanted = "an integer" if kind is int else "a number"
+        raise ValueError(f"{name}: {text!r} is not {wanted}") from None
+    low, high = getattr(option, "min", None), getattr(option, "max", None)
+    if not (low is None or low <= value) or not (high is None or value <= high):
+        bounds = f"{low} or more" if high is None else f"within {low} … {high}"
+        raise ValueError(f"{name}: must be {bounds}, got {text}")
+    return value
 
 
 def with_load(command: Callable[..., None]) -> Callable[..., None]:

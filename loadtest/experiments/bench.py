@@ -13,6 +13,8 @@ from loadtest.generator.workload import Workload
 
 def bench(rate: float, requests: int, core: int) -> dict[str, Any]:
     """Send ``requests`` small bodies at ``rate`` from a generator on ``core``."""
+    if not 0 < rate < float("inf"):
+        raise ValueError(f"rate: {rate:g} is not a positive number")
     others = os.sched_getaffinity(0) - {core}
     with StubProcess(service="constant:0ms", servers=0) as stub:
         os.sched_setaffinity(stub.pid, others or {core})

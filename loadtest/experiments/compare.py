@@ -53,6 +53,8 @@ class Comparison:
                 because = "; ".join(result["invalid_because"])
                 raise RunError(f"{arm}, round {number + 1}: {because}")
             latency = result["latency_ms"]["corrected"]
+            if latency["p50"] is None:
+                raise RunError(f"{arm}, round {number + 1}: no request was answered rightly")
             kept = {name: result[name] for name in ("buckets", "cold_users")}
             segments.append({"arm": arm, "latency_ms": latency, **kept})
             numbers = f"p50 {latency['p50']:.2f}  p99 {latency['p99']:.2f} ms"

@@ -1,8 +1,8 @@
 """Generator process: sends each request at its scheduled time and records its four clocks.
 
 Started by ``runner`` as ``python -m loadtest.generator.process FOLDER NUMBER``. It prints
-``ready``, reads the start time from standard input (end of input: exit), fills its rows of the
-columns and prints one line of JSON. Answers are checked while no request is due.
+``ready`` (or why it is not), reads the start time from standard input (end of input: exit), fills
+its rows of the columns and prints one line of JSON. Answers are checked while no request is due.
 """
 
 from __future__ import annotations
@@ -279,7 +279,12 @@ def main(folder: Path, number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops generators by the flag
     config = GeneratorConfig.read(folder)
     if config.cores:
-        os.sched_setaffinity(0, {config.cores[number % len(config.cores)]})
+        core = config.cores[number % len(config.cores)]
+        try:
+            os.sched_setaffinity(0, {core})
+        except (OSError, ValueError):
+            print(f"core {core}: not one that this process may use", flush=True)
+            return
     request_realtime()
     generator = Generator(config, Bank.read(folder), config.columns(), number)
     generator.prepare()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from feature_store.options import IdKind
 
 LEAD = 0.15  # seconds from sending generators the start time to that time
+MOST_CORES = 65_536
 READY = 60.0  # seconds for a generator to load the bank and connect
 
 
@@ -182,6 +183,9 @@ def _bearer(key: str) -> dict[str, str]:
 def _config(
     load: Load, target: Target, clicks: Target, folder: str, requests: int
 ) -> GeneratorConfig:
+    for core in load.generator_cores:
+        if core >= MOST_CORES:  # of which fewer can be used, a generator says
+            raise RunError(f"generator: core {core}: not one that this process may use")
     generators = max(load.generators, len(load.generator_cores))
     return GeneratorConfig(
         folder=folder,
@@ -229,8 +233,8 @@ def _drive(
 ) -> Run:
     for process in processes:
         assert process.stdout is not None
-        if process.stdout.readline() != "ready\n":
-            raise RunError("a generator did not start; see its output above")
+        if (said := process.stdout.readline()) != "ready\n":
+            raise RunError(f"generator: {said.strip() or 'did not start; see its output above'}")
     start, started = clock() + LEAD, datetime.now(UTC)
     for process in processes:
         assert process.stdin is not None

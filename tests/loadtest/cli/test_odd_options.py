@@ -1,0 +1,95 @@
+"""Options out of bounds, and combinations that mean nothing: one line, exit code 2, no load."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from loadtest.experiments.stub_process import StubProcess
+from tests.loadtest.cli.test_cli import QUICK, loadtest
+
+SHORT = (*QUICK, "--rate", "20", "--duration", "200ms")
+
+
+def refused(*arguments: str) -> str:
+    done = loadtest(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("replay=/nowhere", "replay: /nowhere: No such file"),
+        ("stages=maybe", "stages: 'maybe' is none of true, yes, 1, false, no, 0"),
+        ("top_k=few", "top_k: 'few' is not an integer"),
+        ("top_k=0", "top_k: must be 1 or more, got 0"),
+        ("rate=fast", "rate: 'fast' is not a number"),
+        ("rate=0", "rate: 0 is not positive"),
+        ("user_zipf=nan", "user_zipf: must be within 0 … 4, got nan"),
+        ("events=5", "events: must be within 0 … 1, got 5"),
+        ("connections=99999", "connections: must be within 1 … 15000, got 99999"),
+        ("inline-history=-1", "inline_history: must be 0 or more, got -1"),
+    ],
+)
+def test_a_change_has_the_bounds_of_the_option(
+    quick_stub: StubProcess, change: str, said: str
+) -> None:
+    assert said in refused("compare", quick_stub.url, *SHORT, "--rounds", "3", "--change", change)
+
+
+def test_a_comparison_with_a_service_that_answers_nothing_rightly_says_so(
+    quick_stub: StubProcess,
+) -> None:
+    with StubProcess(service="constant:1ms", servers=0, fail_every=1) as failing:
+        said = refused("compare", quick_stub.url, *SHORT, "--against", failing.url)
+    assert "error: B, round 1: no request was answered rightly" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("search", "--rate", "0"), ("search", "--rate", "nan"), ("run", "--rate", "-1")],
+)
+def test_a_rate_that_is_none_is_refused(
+    quick_stub: StubProcess, arguments: tuple[str, ...]
+) -> None:
+    command, *rest = arguments
+    assert "error: rate: " in refused(command, quick_stub.url, *SHORT, *rest)
+
+
+@pytest.mark.parametrize("rate", ["0", "-5", "nan", "inf"])
+def test_bench_refuses_a_rate_that_is_none(rate: str) -> None:
+    assert f"rate: {rate} is not a positive number" in refused("bench", "--rate", rate)
+
+
+@pytest.mark.parametrize("core", ["-1", "9999", "99999999999999999999"])
+def test_a_core_that_there_is_not_is_named(quick_stub: StubProcess, core: str) -> None:
+    for command in (
+        ("run", quick_stub.url, *SHORT, "--generator-cores", core),
+        ("bench", "--requests", "1000", "--core", core),
+    ):
+        assert f"error: generator: core {core}: not one that this process" in refused(*command)
+
+
+def test_search_refuses_a_log_whose_rates_are_fixed(
+    quick_stub: StubProcess, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.write_text('{"at": 0, "user_id": 1, "candidates": [1]}\n' * 9)
+    said = refused("search", quick_stub.url, *SHORT, "--replay", str(log), "--slo", "p50=9s")
+    assert "error: replay: a log has rates of its own" in said
+
+
+@pytest.mark.parametrize("speed", ["2", "nan"])
+def test_a_speed_without_a_log_is_refused(quick_stub: StubProcess, speed: str) -> None:
+    assert "error: speed: of a replay" in refused("run", quick_stub.url, *SHORT, "--speed", speed)
+
+
+@pytest.mark.parametrize("option", [("--growth", "nan"), ("--growth", "-1")])
+def test_soak_judges_by_a_growth_that_can_be_exceeded(
+    quick_stub: StubProcess, option: tuple[str, str]
+) -> None:
+    refused("soak", quick_stub.url, "--pid", str(os.getpid()), *SHORT, *option)
