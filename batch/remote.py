@@ -11,13 +11,16 @@ from pyarrow import fs
 from batch.errors import BatchError
 
 SEPARATOR = "://"
+FROM_THE_ROOT = ("file", "hdfs", "viewfs")  # schemes whose paths begin with a slash
 
 
 class UrlPath(PosixPath):
     """The address of an object, for messages: it names no file here."""
 
     def __str__(self) -> str:
-        return super().__str__().replace(":/", SEPARATOR, 1)
+        scheme = self.parts[0].removesuffix(":")
+        slash = "/" if scheme in FROM_THE_ROOT else ""
+        return super().__str__().replace(":/", SEPARATOR + slash, 1)
 
 
 def is_remote(place: str) -> bool:
