@@ -20,12 +20,13 @@ async def facts_of_servers(client: RedisClient, wait_replicas: int) -> dict[str,
             nodes.append(info_of(await client.on(node, ("INFO",))))
         config.append(await _config(client, node))
     with parsing_reply("redis", "INFO"):
+        uptimes = [int(node["uptime_in_seconds"]) for node in nodes if "uptime_in_seconds" in node]
         return {
             "redis_version": nodes[0].get("redis_version", "?"),
             "nodes": len(nodes),
             "used_memory_bytes": sum(int(node.get("used_memory", "0")) for node in nodes),
             "evicted_keys": sum(int(node.get("evicted_keys", "0")) for node in nodes),
-            "uptime_seconds": min(int(node.get("uptime_in_seconds", "0")) for node in nodes),
+            "uptime_seconds": min(uptimes) if uptimes else "?",
             **durability(nodes, config, wait_replicas),
         }
 

@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from feature_store.cli.losses import Losses
+from feature_store.errors import StoreRefused
 from feature_store.parquet.export import StoreExport
 from feature_store.parquet.histories import HistoryParquetBatch
 from feature_store.parquet.load import LoadJob
+from feature_store.redis import durability
 from tests.feature_store.parquet.test_load import run
 from tests.feature_store.parquet_samples import item_columns, write
 from tests.feature_store.redis_servers import Server, standalone
 from tests.feature_store.samples import SHOP, random_rows
+from tests.feature_store.stores import connect
 
 MANY = 4000
 
@@ -110,3 +114,23 @@ def test_a_redis_that_is_emptied_fails_an_export(
         told = run("export", url_of(server), tmp_path / "export", "--id-column", "number")
         assert told.exit_code == 1
         assert "emptied during the export" in told.stderr
+
+
+async def test_a_redis_that_does_not_tell_its_uptime_has_not_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one behind a proxy."""
+    info_of = durability.info_of
+    with standalone(tmp_path / "redis") as server:
+        store = await connect(url_of(server), SHOP, create=True)
+        losses = await Losses.watched(store, "load")
+        losses._began -= 3600
+        with pytest.raises(StoreRefused, match="restarted"):
+            await losses.found(url_of(server), store)
+        monkeypatch.setattr(
+            durability,
+            "info_of",
+            lambda reply: {k: v for k, v in info_of(reply).items() if k != "uptime_in_seconds"},
+        )
+        assert await losses.found(url_of(server), store) == []
+        await store.close()
