@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+# What writing to a file that is open may say, without its name.
+UNWRITABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF, errno.EAGAIN)
+}
 
 
 def run(app: Callable[[], object]) -> None:
@@ -28,6 +34,8 @@ def run(app: Callable[[], object]) -> None:
         finally:
             sys.stdout.flush()
     except OSError as error:
+        if error.filename is None and error.errno not in UNWRITABLE:
+            raise  # not of a file
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (what is left would fail again)
         _end(f"{error.filename or 'stdout'}: {error.strerror or error}", 1)
 
