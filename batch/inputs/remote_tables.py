@@ -9,9 +9,12 @@ from typing import IO, Any, cast
 
 from pyarrow import fs
 
+from batch.job import Stamp
 from batch.remote import address, filesystem_of, path_of, shown
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.table import ParquetTable, is_hidden, partition_of
+
+MOST_ALONE = 8
 
 
 def remote_tables(url: str, buffer_bytes: int, objects: Sequence[Path]) -> list[ParquetTable]:
@@ -42,6 +45,21 @@ def objects_of(url: str) -> list[Path]:
     if not found:
         raise DataFileError(f"{shown(url)}: no such object, and no parquet files below it")
     return [address(url, each) for each in found]
+
+
+def stamps_of_objects(url: str, objects: Sequence[Path]) -> dict[Path, Stamp]:
+    """Return what objects at or below ``url`` are now. A listing has a thousand at a time, where
+    each alone is a request. OSError."""
+    files, path = filesystem_of(url)
+    wanted: Any = [path_of(each) for each in objects]
+    if len(wanted) > MOST_ALONE:
+        wanted = fs.FileSelector(path, recursive=True, allow_not_found=True)
+    found = {
+        info.path: (info.size, info.mtime_ns)
+        for info in files.get_file_info(wanted)
+        if info.is_file
+    }
+    return {each: found.get(path_of(each)) for each in objects}
 
 
 def _refused(url: str, error: OSError) -> DataFileError:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from batch.inputs.remote_tables import objects_of
+from batch.inputs.remote_tables import objects_of, stamps_of_objects
 from batch.inputs.request_log import is_log
 from batch.job import Stamp, Stamps
-from batch.remote import filesystem_of, is_remote, path_of
+from batch.remote import is_remote
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.table import files_of
 
@@ -29,10 +29,7 @@ def stamps_of(source: str) -> Stamps:
 def stamps_now(source: str, files: Sequence[Path]) -> Stamps:
     """Return what these files of an input are now."""
     if is_remote(source):
-        system, _ = filesystem_of(source)
-        infos = system.get_file_info([path_of(path) for path in files])
-        kept = [(info.size, info.mtime_ns) if info.is_file else None for info in infos]
-        return dict(zip(files, kept, strict=True))
+        return stamps_of_objects(source, files)
     found: dict[Path, Stamp] = dict.fromkeys(files)
     for path in files:
         with suppress(OSError):

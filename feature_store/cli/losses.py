@@ -38,15 +38,15 @@ class Losses:
         told = f"redis evicted {evicted:,} keys {during} (maxmemory-policy {policy})"
         if evicted > 0 and not str(policy).startswith("volatile"):
             raise StoreRefused(
-                f"{told}: its data are not all there; raise maxmemory, set the policy noeviction, "
-                f"load it, and {AGAIN}"
+                f"{told}: its data may not all be there; raise maxmemory, set the policy "
+                f"noeviction, load it, and {AGAIN}"
             )
         try:
             async with opened(url):
                 pass
         except StoreMismatch as error:
             raise StoreRefused(f"emptied {during}: {error}; {AGAIN}") from error
-        return [f"{told}: histories are not all there; raise maxmemory"] if evicted > 0 else []
+        return [f"{told}: histories may not all be there; raise maxmemory"] if evicted > 0 else []
 
 
 async def _facts_of(store: FeatureStore) -> Mapping[str, str | int]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from feature_store.connect import connect
 from feature_store.contract import FeatureStore
-from feature_store.errors import StoreError
+from feature_store.errors import StoreError, StoreUnavailable
 from feature_store.options import StoreOptions
 from model_export.bundle.errors import BundleError
 from service.artifacts.arrival import FoundBundle
@@ -158,7 +158,8 @@ class Fleet:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _reconcile(self, wanted: DesiredState) -> None:
-        """Reach ``wanted``, or note why not. StoreError before anything was tried."""
+        """Reach ``wanted``, or note why not. StoreUnavailable before anything was
+        tried."""
         manager, done = self._manager, self._me.done
         folders: list[FoundBundle] | None = None
         tried = False
@@ -182,7 +183,7 @@ class Fleet:
             count("fleet")
             logger.error("fleet: desired state not reached", reason=str(error))
         except Exception as error:  # retried with a back-off, like the others
-            if isinstance(error, StoreError) and not tried:
+            if isinstance(error, StoreUnavailable) and not tried:
                 raise
             self._note_failure(wanted, folders, "an unexpected error; it has been logged")
             failed("fleet", "fleet: desired state not reached")

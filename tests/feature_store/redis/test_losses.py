@@ -43,7 +43,7 @@ def url_of(server: Server) -> str:
 @pytest.mark.parametrize(
     ("policy", "code", "told"),
     [
-        ("allkeys-lru", 1, "its data are not all there"),
+        ("allkeys-lru", 1, "its data may not all be there"),
         ("volatile-lru", 0, "warning: redis evicted"),
     ],
 )
