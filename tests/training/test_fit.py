@@ -17,12 +17,13 @@ from training import checkpoint
 from training import fit as module
 from training.checkpoint import CheckpointError
 from training.data_parallel import process_group
-from training.fit import DivergedError, FitError, fit, predict
+from training.fit import DivergedError, fit, predict
 from training.metrics import auc
 from training.optimiser import Optimiser, regularised
 from training.qin import QIN
 from training.recipe import Recipe
 from training.recipe_files import preset
+from training.run import FitError, Run
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -87,7 +88,7 @@ def test_the_learning_rate_has_a_floor(tmp_path: Path) -> None:
 def test_a_learning_rate_below_its_floor_is_not_raised(tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"learning_rate_floor": 1.0})
     network = QIN(SMALL, SIZES)
-    run = module._Run(network, Optimiser(network, recipe), recipe, "", tmp_path / "state")
+    run = Run(network, Optimiser(network, recipe), recipe, "", tmp_path / "state")
     for value in (0.6, 0.5, 0.4):  # an improvement, then two epochs without
         run.judge(value)
         assert run.learning_rate == RECIPE.learning_rate
@@ -119,7 +120,7 @@ def test_a_run_that_diverges_later_keeps_its_best_epoch(
 ) -> None:
     train_epoch = module._train_epoch
 
-    def diverging(run: module._Run, *rest: Any) -> float:
+    def diverging(run: Run, *rest: Any) -> float:
         loss = train_epoch(run, *rest)
         if run.epoch == 3:
             with torch.no_grad():

@@ -13,7 +13,8 @@ from tests.training.fitting import RECIPE, run
 from tests.training.worlds import small_rows
 from training.checkpoint import WEIGHTS
 from training.data_parallel import process_group
-from training.fit import FitError, fit
+from training.fit import fit
+from training.run import FitError
 
 
 @pytest.mark.parametrize(

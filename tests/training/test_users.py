@@ -19,10 +19,11 @@ from training import checkpoint, row_cache
 from training.__main__ import app
 from training.data_parallel import process_group
 from training.dataset import Data, ReaderError, open_data, open_held_out
-from training.fit import FitError, fit, predict
+from training.fit import fit, predict
 from training.qin import QINSizes
 from training.recipe import Recipe
 from training.rows import Rows
+from training.run import FitError
 
 TEXTS = "holds string, not integers; give its values the indices 1, 2, … .0 is missing"
 LEVEL = "{name: level, vocabulary: 4, width: 2, kind: categorical}"

@@ -69,7 +69,7 @@ def exit_on_error() -> Iterator[None]:
     except ValueError as error:
         from feature_store.parquet.columns import DataFileError
         from training.checkpoint import CheckpointError
-        from training.fit import FitError
+        from training.run import FitError
         from training.synthesize import SynthesisError
 
         if isinstance(error, DataFileError | CheckpointError | FitError | SynthesisError):
