@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from training.progress import OnProgress, no_progress
 from training.qin import QIN, Batch, Standardised
 from training.recipe import Recipe
 from training.run import FitError, Run
+from training.run_lock import alone
 
 logger = logging.getLogger("training")
 
@@ -51,7 +53,8 @@ def fit(
     """Train, save the epoch with the best validation AUC as the checkpoint ``out``, return metrics.
 
     Resumes a killed run: the state of the last complete epoch is kept next to ``out`` until the
-    run is complete and ``out`` is written. So are the epochs' metrics, ``OUT.metrics.jsonl``.
+    run is complete and ``out`` is written. So are the epochs' metrics, ``OUT.metrics.jsonl``. A run
+    that another process is at is refused.
     A warning names a checkpoint of another recipe, schema or data that ``out`` has; other files
     there are refused, since the checkpoint replaces the folder.
 
@@ -59,11 +62,25 @@ def fit(
     """
     checkpoint.check_out(out)
     _check_batches(len(train), recipe)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    busy = FitError(f"{out}: another process is at this run; end it or wait for it")
+    with alone(out.with_name(f".{out.name}.lock"), busy) if group.first else nullcontext():
+        return _fit(train, valid, recipe, out, group, on_progress, on_epoch)
+
+
+def _fit(
+    train: Rows,
+    valid: Rows,
+    recipe: Recipe,
+    out: Path,
+    group: ProcessGroup,
+    on_progress: OnProgress,
+    on_epoch: OnEpoch,
+) -> dict[str, Any]:
     data = data_digests(train, valid)
     there = checkpoint.replaced(out, recipe, train.schema, data)
     if there and group.first:
         logger.warning("warning: %s: training replaces %s", out, there)
-    out.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     network = QIN(train.schema, recipe.sizes, recipe.initial)
     for layer in network.modules():

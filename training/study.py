@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from training.recipe import differences, without
+from training.run_lock import alone
 from training.search_space import SearchError
 
 JOURNAL, IDENTITY, FAILURE = "study.journal", "identity", "failure"
@@ -47,11 +47,8 @@ def opened(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SearchError(f"{folder}: another process works on this study") from error
+    busy = SearchError(f"{folder}: another process works on this study")
+    with alone(folder / ".lock", busy):
         _repair(folder / JOURNAL)
         study = _study(folder / JOURNAL, prune)
         kept = study.user_attrs.get(IDENTITY) or dict(identity)

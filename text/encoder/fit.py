@@ -6,9 +6,6 @@ weights after stage II.
 
 from __future__ import annotations
 
-import fcntl
-import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,8 +28,7 @@ from text.tokenizer import FILE, TextTokenizer, TokenizerError
 from training.checkpoint import check_out
 from training.output import write_whole, writing
 from training.progress import OnProgress, no_progress
-
-logger = logging.getLogger("text")
+from training.run_lock import alone
 
 STATE, IDENTITY = "state.pt", "identity"
 
@@ -62,57 +58,53 @@ def fit(
     began = None if start is None else Start.read(start, recipe)
     run_folder = out.with_name(f".{out.name}.run")
     identity = _identity(corpus, recipe, teacher, began)
-    if finished.is_finished(out):
-        training = finished.read(out, _described(corpus, recipe, teacher, began))
-        if _identity_of(run_folder) == identity.encode():  # killed before it was deleted
-            shutil.rmtree(run_folder)
-        return training
-    check_precision(recipe)
-    requirements.check(corpus, recipe, began.stages if began else ())
-    kept = claimed(run_folder, identity)
-    on_start()
-    with _alone(kept), _deleted_if_untrained(kept):
-        tokenizer = began.tokenizer if began else _tokenizer(corpus, recipe, kept, on_progress)
-        network, head = _untrained(recipe)
-        if began:
-            began.fill(network, head)
-        modules = nn.ModuleDict({"network": network, "head": head})
-        done, history = (began.stages, began.history) if began else ([], [])
-        run = Run(modules, recipe.adam, kept / STATE, on_progress, save_seconds, done, history)
-        training = _described(corpus, recipe, teacher, began)
-        training |= {"stages": run.done, "history": run.history}
-
-        prepare = Preparation(corpus, recipe, tokenizer, network, head, on_progress)
-        if recipe.masked.steps and "masked" not in run.done:
-            run.train(prepare.masked(began is None and run.is_new("masked")))
-        if recipe.pairs.steps and "pairs" not in run.done:
-            weighs = began is None or began.stages == ["masked"]  # not what was trained on others
-            run.train(prepare.pairs(weighs and run.is_new("pairs")))
-        if teacher is not None and "distilled" not in run.done:
-            run.train(prepare.distilled(teacher))
-        if recipe.multi_task.steps and "multi_task" not in run.done:
-            run.train(prepare.multi_task(kept, training))
-        checkpoint.save(out, network, head, tokenizer, training)
+    described = _described(corpus, recipe, teacher, began)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    busy = RunError(f"{run_folder}: another process is at this run; end it or wait for it")
+    with alone(run_folder.with_suffix(".lock"), busy):
+        if finished.is_finished(out):
+            training = finished.read(out, described)
+            if _identity_of(run_folder) == identity.encode():  # killed before it was deleted
+                shutil.rmtree(run_folder)
+            return training
+        check_precision(recipe)
+        requirements.check(corpus, recipe, began.stages if began else ())
+        kept = claimed(run_folder, identity)
+        on_start()
+        with _deleted_if_untrained(kept):
+            tokenizer = began.tokenizer if began else _tokenizer(corpus, recipe, kept, on_progress)
+            network, head = _untrained(recipe)
+            if began:
+                began.fill(network, head)
+            modules = nn.ModuleDict({"network": network, "head": head})
+            done, history = (began.stages, began.history) if began else ([], [])
+            run = Run(modules, recipe.adam, kept / STATE, on_progress, save_seconds, done, history)
+            training = described | {"stages": run.done, "history": run.history}
+            prepare = Preparation(corpus, recipe, tokenizer, network, head, on_progress)
+            _train(run, recipe, prepare, kept, began, teacher, training)
+            checkpoint.save(out, network, head, tokenizer, training)
         shutil.rmtree(kept)
     return training
 
 
-@contextmanager
-def _alone(kept: Path) -> Iterator[None]:
-    """Lock the folder of a run. Raises RunError where another process has."""
-    folder = os.open(kept, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"{kept}: another process is at this run; end it or wait for it"
-            ) from None
-        except OSError:  # a file system without locks
-            logger.debug("%s: not locked", kept)
-        yield
-    finally:
-        os.close(folder)
+def _train(
+    run: Run,
+    recipe: Recipe,
+    prepare: Preparation,
+    kept: Path,
+    began: Start | None,
+    teacher: Teacher | None,
+    training: dict[str, Any],
+) -> None:
+    if recipe.masked.steps and "masked" not in run.done:
+        run.train(prepare.masked(began is None and run.is_new("masked")))
+    if recipe.pairs.steps and "pairs" not in run.done:
+        weighs = began is None or began.stages == ["masked"]  # not what was trained on others
+        run.train(prepare.pairs(weighs and run.is_new("pairs")))
+    if teacher is not None and "distilled" not in run.done:
+        run.train(prepare.distilled(teacher))
+    if recipe.multi_task.steps and "multi_task" not in run.done:
+        run.train(prepare.multi_task(kept, training))
 
 
 @contextmanager
