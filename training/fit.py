@@ -91,7 +91,8 @@ def _fit(
     optimiser = Optimiser(network, recipe)
     if not 0 < valid.label.sum() < len(valid):
         raise FitError("valid.parquet has labels of one kind only: AUC is undefined")
-    run = Run(network, optimiser, recipe, data, out.with_name(f".{out.name}.resume.pt"))
+    state = out.with_name(f".{out.name}.resume.pt")
+    run = Run(network, optimiser, recipe, data, state, group)
     run.resume()
     if group.first:
         lines = JsonLines(out.with_name(f"{out.name}.{JSON_LINES}"), run.history)

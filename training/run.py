@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import os
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.data_parallel import ProcessGroup
 from training.optimiser import Optimiser
 from training.output import writing
 from training.qin import QIN
 from training.recipe import Recipe, differences
+from training.run_threads import go_on_with
 
-logger = logging.getLogger("training")
 DAMAGED = (RuntimeError, LookupError, AttributeError, TypeError, ValueError, UnpicklingError)
 DIGESTS_OF_0_1 = 2  # in the identity of a run: of train's and valid's labels
 
@@ -30,9 +30,16 @@ class Run:
     """A run, saved after each epoch."""
 
     def __init__(
-        self, network: QIN, optimiser: Optimiser, recipe: Recipe, data: str, state: Path
+        self,
+        network: QIN,
+        optimiser: Optimiser,
+        recipe: Recipe,
+        data: str,
+        state: Path,
+        group: ProcessGroup,
     ) -> None:
-        self.network, self.optimiser, self.recipe, self.state = network, optimiser, recipe, state
+        self.network, self.optimiser, self.recipe = network, optimiser, recipe
+        self.state, self.group = state, group
         self.identity = {
             "recipe": recipe.model_dump_json(),
             "schema": network.schema.model_dump_json(),
@@ -82,6 +89,7 @@ class Run:
             "standing": [self.epoch, self.best_epoch, self.best, self.stale],
             "history": self.history,
             "threads": torch.get_num_threads(),
+            "processes": self.group.count,
         }
         try:
             with writing(self.state):
@@ -118,11 +126,9 @@ class Run:
         self.optimiser.load_state_dict(content["optimiser"])
         self.epoch, self.best_epoch, self.best, self.stale = content["standing"]
         self.history = content["history"]
-        threads = content.get("threads", torch.get_num_threads())  # 0.1.0 did not keep them
-        if threads != torch.get_num_threads():  # the last digits of sums depend on them
-            why = "goes on with the %s threads that it began with"
-            logger.warning(f"warning: %s: {why}", self.state, threads)
-            torch.set_num_threads(threads)
+        # Of another number of processes the sums are others in any case. 0.1.0 kept neither.
+        if content.get("processes") == self.group.count:
+            go_on_with(content["threads"], self.state, self.group.first)
 
     def remove_state(self) -> None:
         self.state.unlink(missing_ok=True)

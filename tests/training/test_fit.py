@@ -16,7 +16,7 @@ from tests.training.worlds import SIZES, SMALL, small_rows
 from training import checkpoint
 from training import fit as module
 from training.checkpoint import CheckpointError
-from training.data_parallel import process_group
+from training.data_parallel import ProcessGroup, process_group
 from training.fit import DivergedError, fit, predict
 from training.metrics import auc
 from training.optimiser import Optimiser, regularised
@@ -88,7 +88,8 @@ def test_the_learning_rate_has_a_floor(tmp_path: Path) -> None:
 def test_a_learning_rate_below_its_floor_is_not_raised(tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"learning_rate_floor": 1.0})
     network = QIN(SMALL, SIZES)
-    run = Run(network, Optimiser(network, recipe), recipe, "", tmp_path / "state")
+    alone, state = ProcessGroup(rank=0, count=1), tmp_path / "state"
+    run = Run(network, Optimiser(network, recipe), recipe, "", state, alone)
     for value in (0.6, 0.5, 0.4):  # an improvement, then two epochs without
         run.judge(value)
         assert run.learning_rate == RECIPE.learning_rate

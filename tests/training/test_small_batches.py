@@ -1,17 +1,13 @@
-"""Batches of one row are refused before training; a run goes on with the threads that it had."""
+"""Batches of one row are refused before training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from tests.training.fitting import RECIPE, run
+from tests.training.fitting import RECIPE
 from tests.training.worlds import small_rows
-from training.checkpoint import WEIGHTS
 from training.data_parallel import process_group
 from training.fit import fit
 from training.run import FitError
@@ -38,33 +34,3 @@ def test_a_batch_of_one_row_is_refused_with_the_remedy(
         remedied = recipe.model_copy(update={"smallest_batch": 2})
         with process_group() as group:
             fit(train, valid, remedied, tmp_path / "c", group)
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-class KilledError(Exception):
-    """Stands for a kill: of the run, its files alone are left."""
-
-
-def test_a_run_resumed_with_other_threads_ends_with_the_same_weights(
-    tmp_path: Path, two_threads: None
-) -> None:
-    recipe = RECIPE.model_copy(update={"epochs": 3})
-
-    def killed(what: str, done: int, total: int) -> None:
-        if what.startswith("epoch 2 "):
-            raise KilledError
-
-    run(tmp_path / "whole", recipe)
-    with pytest.raises(KilledError):
-        run(tmp_path / "killed", recipe, killed)
-    torch.set_num_threads(1)
-    run(tmp_path / "killed", recipe)
-    whole, found = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "killed"))
-    assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())

@@ -24,6 +24,7 @@ from text.encoder.recipe import AdamW
 from text.encoder.stages import Stage
 from training.output import writing
 from training.progress import OnProgress, no_progress
+from training.run_threads import go_on_with
 
 logger = logging.getLogger("text")
 
@@ -140,8 +141,5 @@ class Run:
             raise RunError(
                 f"{self.path}: damaged; delete {self.path.parent} to start again"
             ) from error
-        if threads != torch.get_num_threads():
-            why = "goes on with the %s threads that it began with"
-            logger.warning(f"warning: %s: {why}", self.path, threads)
-            torch.set_num_threads(threads)
+        go_on_with(threads, self.path)
         return saved

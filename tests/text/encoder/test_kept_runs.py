@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,7 @@ from text.encoder.fit import IDENTITY, fit
 from text.encoder.recipe import AdamW
 from text.encoder.run import Run, RunError
 from text.tokenizer import FILE
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+from training.bench import torch_threads
 
 
 def test_a_run_that_a_full_disk_ended_at_its_first_file_goes_on_with_room(
@@ -49,14 +41,15 @@ def test_an_identity_that_is_no_text_is_of_another_run(tiny: Corpus, tmp_path: P
 
 
 def test_a_run_resumed_with_other_threads_ends_with_the_same_weights(
-    tiny: Corpus, tmp_path: Path, two_threads: None
+    tiny: Corpus, tmp_path: Path
 ) -> None:
     """As on a machine with other cores: the last digits of sums depend on the threads."""
     recipe = small("pairs.steps=0", "multi_task.steps=0")
-    fit(tiny, recipe, tmp_path / "whole")
-    killed_at("masked", 4, tiny, recipe, tmp_path / "out")
-    torch.set_num_threads(1)
-    fit(tiny, recipe, tmp_path / "out")
+    with torch_threads(2):
+        fit(tiny, recipe, tmp_path / "whole")
+        killed_at("masked", 4, tiny, recipe, tmp_path / "out")
+    with torch_threads(1):
+        fit(tiny, recipe, tmp_path / "out")
     expected, found = weights(tmp_path / "whole"), weights(tmp_path / "out")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
