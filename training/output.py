@@ -24,12 +24,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is complete or as it was. Raises OSError, which names it."""
-    partial = path.with_name(f"{path.name}.partial")
+    """Write a file so that it is complete or as it was; a link stays one. Raises OSError, which
+    names it."""
+    target = path.resolve()
+    partial = target.with_name(f"{target.name}.partial")
     with writing(path):
         try:
             partial.write_bytes(content)
-            partial.replace(path)
+            partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
 

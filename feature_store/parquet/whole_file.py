@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 
 @contextmanager
 def whole_file(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Yield a writer of ``path``, whose file gets its name when all of it is written."""
+    """Yield a writer of ``path``, whose file gets its name when all of it is written; a link stays
+    one."""
+    path = path.resolve()
     partial = path.with_name(path.name + ".partial")
     try:
         with pq.ParquetWriter(partial, columns) as writer:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from feature_store.output_files import is_device
 from text.cli.console import AsJson, exit_on_error, progress, screen
 from training.output import write_whole
 
@@ -64,6 +65,8 @@ def fit(
     """Fit a map from the texts of ITEMS to content: principal components, or a ridge."""
     if into in (given or ()):
         raise typer.BadParameter(f"--into {into} is also --given: what is fitted to is no input")
+    if is_device(out):
+        raise typer.BadParameter(f"--out {out} is a device or a pipe; give a file")
     with exit_on_error(), progress() as on_progress:
         from text.content.fit import fit as run
         from text.content.items import ItemTexts
@@ -81,7 +84,7 @@ def fit(
             advance=lambda rows: on_progress("encode items", rows, opened.rows),
         )
         write_whole(out, fitted.encoded())
-        fitted = ContentMap.load(out)
+        fitted = ContentMap.load(out.resolve())  # a link is refused, as of a bundle
     show(fitted, as_json)
 
 

@@ -298,6 +298,20 @@ def test_a_table_that_cannot_be_written_is_named(
     assert not out.exists()
 
 
+def test_a_link_stays_one_and_its_table_is_gone_on_with(
+    mapped: TextEncoder, catalogue: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "kept").mkdir()
+    link, table = tmp_path / "out.parquet", tmp_path / "kept" / "table.parquet"
+    link.symlink_to(table)
+    Embedding(mapped, catalogue, link, []).run()
+    assert link.readlink() == table
+    assert pq.read_metadata(table).num_rows == ITEMS
+    assert Embedding(mapped, catalogue, link, []).run().encoded == 0
+    assert link.readlink() == table
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", link.name, table.name]
+
+
 def test_the_command_embeds(content_bundle: Path, catalogue: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out.parquet")
     words = ["embed", str(content_bundle), str(catalogue), "--out", out]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,23 @@ def test_the_commands_fit_and_describe(bundle: Path, catalogue: Path, tmp_path: 
     missing = CliRunner().invoke(app, ["content", "fit", str(bundle), out, "--out", out])
     assert missing.exit_code == 1
     assert "not a readable parquet file" in missing.output
+
+
+def test_a_map_is_written_through_a_link_and_not_to_a_device(
+    bundle: Path, catalogue: Path, tmp_path: Path
+) -> None:
+    link, pipe = tmp_path / "map.npz", tmp_path / "pipe"
+    link.symlink_to("kept.npz")
+    os.mkfifo(pipe)
+    words = ["content", "fit", str(bundle), str(catalogue), "--size", "4", "--out"]
+    done = CliRunner().invoke(app, [*words, str(link)])
+    assert done.exit_code == 0, done.output
+    assert link.readlink() == Path("kept.npz")
+    ContentMap.load(tmp_path / "kept.npz")
+    refused = CliRunner().invoke(app, [*words, str(pipe)])
+    assert refused.exit_code == 2
+    assert "device" in refused.output
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("value", [0.1, 1e9])
