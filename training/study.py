@@ -23,6 +23,7 @@ from training.run_lock import alone
 from training.search_space import SearchError
 
 JOURNAL, IDENTITY, FAILURE = "study.journal", "identity", "failure"
+DRAWN = "drawn"  # of a trial that has all its numbers
 
 
 class _NoLock(JournalFileSymlinkLock):
@@ -67,7 +68,8 @@ def opened(
         study.set_user_attr(IDENTITY, dict(identity))
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params)
+            if DRAWN in trial.user_attrs:  # others are drawn again, to the same numbers
+                study.enqueue_trial(trial.params)
         yield study
 
 
@@ -81,7 +83,9 @@ def finished(study: Study) -> list[FrozenTrial]:
 def ask(study: Study, distributions: Mapping[str, Any], seed: int) -> Trial:
     """Begin a trial. What it draws depends on the finished trials and the seed alone."""
     study.sampler = TPESampler(seed=(seed + len(finished(study))) % 2**32)
-    return study.ask(dict(distributions))
+    trial = study.ask(dict(distributions))
+    trial.set_user_attr(DRAWN, True)
+    return trial
 
 
 def _study(journal: Path, prune: bool) -> Study:

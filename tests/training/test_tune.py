@@ -20,7 +20,7 @@ from tests.training.worlds import SMALL, small_rows
 from training.recipe import Recipe, get
 from training.recipe_files import RecipeError, resolve
 from training.search_space import Choice, Range, SearchError, SearchSpace
-from training.study import JOURNAL, opened
+from training.study import JOURNAL, ask, opened
 from training.trials_table import TrialRow
 from training.tune import report, tune
 
@@ -91,6 +91,21 @@ def test_a_space_without_a_file_is_named(tmp_path: Path) -> None:
 
 def drawn(rows: list[TrialRow]) -> list[tuple[object, ...]]:
     return [(r.number, r.state, r.valid_auc, r.best_epoch, r.epochs, r.numbers) for r in rows]
+
+
+def test_a_trial_that_was_killed_while_it_was_drawn_is_drawn_again(tmp_path: Path) -> None:
+    """The numbers that it had would leave the others to draws that a whole search did not make."""
+    distributions = SPACE.distributions()
+    with opened(tmp_path / "whole", {}) as study:
+        whole = ask(study, distributions, 3).params
+    with opened(tmp_path / "killed", {}) as study:
+        ask(study, {"learning_rate": distributions["learning_rate"]}, 3)
+        journal = tmp_path / "killed" / JOURNAL
+        lines = journal.read_bytes().splitlines(keepends=True)
+        last = max(n for n, line in enumerate(lines) if b"learning_rate" in line)
+    journal.write_bytes(b"".join(lines[: last + 1]))
+    with opened(tmp_path / "killed", {}) as study:
+        assert ask(study, distributions, 3).params == whole
 
 
 def test_a_search_killed_in_the_middle_ends_with_the_trials_of_a_whole_one(tmp_path: Path) -> None:
