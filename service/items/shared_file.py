@@ -169,6 +169,10 @@ class _Folder:
         data = self._open(making, os.O_CREAT | os.O_EXCL)
         size = size_of(schema, slots)
         try:
+            room = os.fstatvfs(data)
+            if room.f_blocks and size > room.f_bavail * room.f_frsize:
+                # Reserving would fill the disk before it fails, and others write there.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.posix_fallocate(data, 0, size)
         except OSError as error:
             os.close(data)

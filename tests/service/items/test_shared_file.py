@@ -347,7 +347,10 @@ def test_no_reader_sees_an_older_row_than_was_confirmed_by_any_process(tmp_path:
             child.stdout.close()
 
 
-def test_a_folder_without_room_says_what_to_do(tmp_path: Path) -> None:
+def test_a_folder_without_room_says_what_to_do_and_is_not_filled_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: pytest.fail("others find no room"))
     room = os.statvfs(tmp_path)
     rows = room.f_bavail * room.f_frsize // 100
     with pytest.raises(OSError, match="lower QIN_MAX_TABLE_ITEMS"):
