@@ -96,6 +96,7 @@ def _train(
     teacher: Teacher | None,
     training: dict[str, Any],
 ) -> None:
+    """Train the stages that are not done yet, in their order."""
     if recipe.masked.steps and "masked" not in run.done:
         run.train(prepare.masked(began is None and run.is_new("masked")))
     if recipe.pairs.steps and "pairs" not in run.done:

@@ -14,10 +14,8 @@ import pytest
 from feature_store.errors import StoreRefused
 from tests.feature_store.samples import SHOP, ids, random_rows
 from tests.feature_store.stores import connect
+from tests.read_only_mount import read_only
 from tests.service import unprivileged
-
-MOUNTED = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
-READ_ONLY = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", MOUNTED)
 
 
 async def filled(folder: Path) -> str:
@@ -31,11 +29,7 @@ async def filled(folder: Path) -> str:
 
 
 def on_a_read_only_mount(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    mounted = (*READ_ONLY, str(folder))
-    tried = subprocess.run([*mounted, "true"], capture_output=True, text=True)
-    if tried.returncode:
-        pytest.skip(f"no mount of one's own here: {tried.stderr.strip()}")
-    command = [*mounted, sys.executable, "-m", "feature_store", *arguments]
+    command = [*read_only(folder), sys.executable, "-m", "feature_store", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,40 +64,42 @@ def test_keys_that_redis_evicts_during_a_load_are_said(
         assert (loaded.exit_code, told in loaded.stderr) == (code, True), loaded.stderr
 
 
-def test_a_redis_that_restarts_without_its_data_fails_the_load(
-    tmp_path: Path, arguments: list[Any], monkeypatch: pytest.MonkeyPatch
+def restarted(server: Server) -> None:
+    time.sleep(2)  # what a server tells of its age is in whole seconds
+    server.kill()
+    server.start()
+
+
+def emptied(server: Server) -> None:
+    server.cli("flushall")
+
+
+@pytest.mark.parametrize(
+    ("lose", "told"),
+    [
+        (restarted, "redis restarted during the load"),
+        (emptied, "emptied during the load"),
+    ],
+)
+def test_a_redis_that_loses_its_data_fails_the_load(
+    tmp_path: Path,
+    arguments: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    lose: Callable[[Server], None],
+    told: str,
 ) -> None:
     with standalone(tmp_path / "redis") as server:
         put = LoadJob._put
 
-        async def restarted(self: LoadJob, batch: Any, report: Any) -> None:
+        async def after_a_loss(self: LoadJob, batch: Any, report: Any) -> None:
             if isinstance(batch, HistoryParquetBatch):
-                await asyncio.sleep(2)
-                server.kill()
-                server.start()
+                lose(server)
             await put(self, batch, report)
 
-        monkeypatch.setattr(LoadJob, "_put", restarted)
+        monkeypatch.setattr(LoadJob, "_put", after_a_loss)
         loaded = run("load", url_of(server), *arguments)
         assert loaded.exit_code == 1
-        assert "redis restarted during the load" in loaded.stderr
-
-
-def test_a_redis_that_is_emptied_fails_the_load(
-    tmp_path: Path, arguments: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with standalone(tmp_path / "redis") as server:
-        put = LoadJob._put
-
-        async def emptied(self: LoadJob, batch: Any, report: Any) -> None:
-            if isinstance(batch, HistoryParquetBatch):
-                server.cli("flushall")
-            await put(self, batch, report)
-
-        monkeypatch.setattr(LoadJob, "_put", emptied)
-        loaded = run("load", url_of(server), *arguments)
-        assert loaded.exit_code == 1
-        assert "emptied during the load" in loaded.stderr
+        assert told in loaded.stderr
 
 
 def test_a_redis_that_is_emptied_fails_an_export(
