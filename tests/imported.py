@@ -3,4 +3,4 @@
 import optuna  # noqa: F401
 import torch._dynamo  # noqa: F401 — the first optimiser of a process would
 
-import training.fit  # noqa: F401
+import training.loop.fit  # noqa: F401

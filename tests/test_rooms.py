@@ -29,9 +29,18 @@ BUNDLE = "model_export.bundle"  # what runs without torch: all that these may im
 ENCODER = "text.runtime"  # likewise of the text
 RUNTIME = ("service", "loadtest", "batch")
 
-# The rooms within the others. The bundle runs without torch, so without ``training``.
+# The rooms within the others.
+TRAINING: dict[str, set[str]] = {"training": set(), "training.data": {"training"}}
+TRAINING["training.evaluation"] = {"training", "training.data"}
+TRAINING["training.synthetic"] = {"training", "training.evaluation"}
+TRAINING["training.loop"] = {"training", "training.data", "training.evaluation"}
+TRAINING["training.tuning"] = {*TRAINING["training.loop"], "training.loop"}
+TRAINING["training.bench"] = {*TRAINING["training.loop"], "training.loop", "training.synthetic"}
+TRAINING["training.cli"] = set(TRAINING)
+TRAINING["training.__main__"] = set(TRAINING)
 STORE: dict[str, set[str]] = {f"feature_store.{r}": set() for r in ("redis", "lmdb", "parquet")}
 STORE["feature_store.cli"] = set(STORE)
+# The bundle runs without torch, so without ``training``.
 EXPORT: dict[str, set[str]] = {"training": set(), BUNDLE: set()}
 EXPORT["model_export.graphs"] = EXPORT["model_export.fuxictr"] = {"training", BUNDLE}
 EXPORT["model_export.quality"] = {"training", BUNDLE, "model_export.graphs"}
@@ -150,7 +159,7 @@ for _room in (
     BATCH[f"batch.{_room}"] = {*_above}
     _above.add(f"batch.{_room}")
 
-TABLES = (ROOMS, SERVICE, STORE, EXPORT, LOADTEST, TEXT, BATCH)
+TABLES = (ROOMS, TRAINING, SERVICE, STORE, EXPORT, LOADTEST, TEXT, BATCH)
 
 MOST_LINES = 370
 LONG_BY_NATURE = "service/settings.py"

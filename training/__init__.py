@@ -1,7 +1,7 @@
 """Training: parquet files in, a checkpoint of the Quadratic Interest Network (QIN) out.
 
 May import ``feature_store``.
-Start reading at ``qin``, then ``fit``.
+Start reading at ``qin``, then ``loop.fit``.
 """
 
 import gc

@@ -37,7 +37,7 @@ def import_fuxictr(
         from model_export.fuxictr.state_file import read_state
         from model_export.fuxictr.users import INDEX, indices_of
         from training import checkpoint
-        from training.catalogue import Catalogue
+        from training.data.catalogue import Catalogue
 
         try:
             checkpoint.check_out(out)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema
-from training.user_ids import USER
-from training.users import UserTable
+from training.data.user_ids import USER
+from training.data.users import UserTable
 
 INDEX = "user_index"  # the feature's name, as ``user_id`` is the id
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import Calibration
 from model_export.quality.held_out import HeldOut
-from training.metrics import Reliability, logloss, reliability
-from training.plots import reliability_plot
+from training.data.rows import Rows
+from training.evaluation.metrics import Reliability, logloss, reliability
+from training.evaluation.plots import reliability_plot
 from training.qin import QIN
-from training.rows import Rows
 
 BATCH = 4096
 STEPS, HALVINGS, SETTLED = 100, 50, 1e-10

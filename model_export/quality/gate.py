@@ -27,8 +27,8 @@ from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.shortlist import largest_shared
 from model_export.bundle.vectors import HistoryRows, ItemVectors, UserRow
 from model_export.quality.held_out import HeldOut, UserList
-from training.catalogue import Catalogue
-from training.metrics import auc, logloss
+from training.data.catalogue import Catalogue
+from training.evaluation.metrics import auc, logloss
 
 MOST_LISTS = 10_000
 FILLED_LISTS, FILLED_TO = 256, 512

@@ -14,10 +14,10 @@ from feature_store.schema import FeatureSchema
 from feature_store.wording import with_file
 from model_export.bundle.errors import BundleError
 from model_export.bundle.golden import by_name
-from training.catalogue import Catalogue
-from training.dataset import catalogue, user_tables
-from training.reader import read_rows
-from training.rows import Rows
+from training.data.catalogue import Catalogue
+from training.data.dataset import catalogue, user_tables
+from training.data.reader import read_rows
+from training.data.rows import Rows
 
 FILE = "valid.parquet"
 Positions = NDArray[np.int32]

@@ -11,10 +11,10 @@ from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSch
 from model_export.bundle.vectors import request_dtype
 from model_export.quality.held_out import HeldOut
 from model_export.quality.random_records import records
-from training.catalogue import Catalogue, feature_tensors
+from training.data.catalogue import Catalogue, feature_tensors
+from training.data.rows import Rows
+from training.data.users import RowUsers
 from training.qin import QIN, Standardised
-from training.rows import Rows
-from training.users import RowUsers
 
 ITEMS, USERS, CANDIDATES = 2_000, 500, 4
 NAME = "random rows, labelled by the network's own probabilities"

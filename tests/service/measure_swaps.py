@@ -37,7 +37,7 @@ from tests.ports import free_port
 from tests.service.process import serving, start, wait_ready
 from tests.service.world import make_world, random_published
 from training.qin import QINSizes
-from training.synthesis_sizes import SynthesisSizes
+from training.synthetic.sizes import SynthesisSizes
 
 CORES = sorted(os.sched_getaffinity(0))
 USERS = 500

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from training import fit
-from training.plots import learning_curve
+from training.evaluation.plots import learning_curve
+from training.loop import fit
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from tests.training.worlds import SIZES, small_rows
-from training.data_parallel import process_group
-from training.fit import fit
+from training.loop.data_parallel import process_group
+from training.loop.fit import fit
 from training.progress import OnProgress, no_progress
 from training.recipe import Recipe
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests.training.worlds import SIZES, small_rows, small_rows_of_users
-from training.data_parallel import process_group
-from training.fit import gradients
-from training.optimiser import Optimiser
+from training.loop.data_parallel import process_group
+from training.loop.fit import gradients
+from training.loop.optimiser import Optimiser
 from training.qin import QIN
 from training.recipe import Recipe
 

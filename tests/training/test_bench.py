@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from feature_store.schema import FeatureSchema
-from training import bench_users
-from training.bench import random_batch, random_network, run, same_kernels
+from training.bench import users as bench_users
+from training.bench.steps import random_batch, random_network, run, same_kernels
 from training.qin import QINSizes
 from training.recipe import Recipe
 

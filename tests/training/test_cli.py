@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from tests import programs
 from training.__main__ import app
-from training.evaluate import best_auc
+from training.evaluation.evaluate import best_auc
 
 SIZES = ["--train", "2000", "--valid", "400", "--test", "400", "--items", "100", "--history", "8"]
 
@@ -170,7 +170,7 @@ def test_data_of_one_class_without_a_training_file_on_another_cache(
 def test_a_home_that_cannot_be_written_brings_no_advice_of_a_library() -> None:
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("MPL", "XDG_"))}
     done = subprocess.run(
-        [sys.executable, "-c", "import training.plots, model_export.bench.picture"],
+        [sys.executable, "-c", "import training.evaluation.plots, model_export.bench.picture"],
         env={**environment, "HOME": "/dev/null"},
         capture_output=True,
         text=True,

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.training.fitting import RECIPE, run
 from tests.training.test_fit import fit_with
 from training import checkpoint
-from training.epoch_log import TAGS, JsonLines, TensorBoard
+from training.loop.epoch_log import TAGS, JsonLines, TensorBoard
 
 
 def lines(path: Path) -> list[dict[str, float]]:
@@ -56,8 +56,8 @@ def test_numbers_that_json_lacks_are_null(tmp_path: Path) -> None:
 
 def test_tensorboard_has_each_epoch_once_after_a_resumed_run(tmp_path: Path) -> None:
     from tests.training.worlds import small_rows
-    from training.data_parallel import process_group
-    from training.fit import fit
+    from training.loop.data_parallel import process_group
+    from training.loop.fit import fit
 
     train, valid = small_rows(1000, seed=1), small_rows(300, seed=2)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tests.training.worlds import SMALL, small_rows
-from training.evaluate import evaluate, share_of_the_possible
-from training.metrics import auc
+from training.evaluation.evaluate import evaluate, share_of_the_possible
+from training.evaluation.metrics import auc
 
 
 def test_slices_cover_every_row_once_per_question() -> None:

@@ -14,16 +14,16 @@ from tests.training.fitting import RECIPE, run, with_dropout
 from tests.training.one_step import one_step
 from tests.training.worlds import SIZES, SMALL, small_rows
 from training import checkpoint
-from training import fit as module
 from training.checkpoint import CheckpointError
-from training.data_parallel import ProcessGroup, process_group
-from training.fit import DivergedError, fit, predict
-from training.metrics import auc
-from training.optimiser import Optimiser, regularised
+from training.evaluation.metrics import auc
+from training.loop import fit as module
+from training.loop.data_parallel import ProcessGroup, process_group
+from training.loop.fit import DivergedError, fit, predict
+from training.loop.optimiser import Optimiser, regularised
+from training.loop.run import FitError, Run
 from training.qin import QIN
 from training.recipe import Recipe
 from training.recipe_files import preset
-from training.run import FitError, Run
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

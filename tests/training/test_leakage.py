@@ -13,8 +13,8 @@ import torch
 
 from feature_store.schema import FeatureSchema
 from tests.training.worlds import SMALL, small_rows
-from training.leakage import static_levels
-from training.rows import Rows
+from training.data.leakage import static_levels
+from training.data.rows import Rows
 
 
 def rows(count: int, seed: int, level: np.ndarray | None = None) -> Rows:  # type: ignore[type-arg]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from feature_store.parquet.columns import DataFileError
 from tests.training.test_cli import training
-from training.levels import Clicks, days_of, joined
-from training.levels_file import write_joined, write_last, write_levels
+from training.data.levels import Clicks, days_of, joined
+from training.data.levels_file import write_joined, write_last, write_levels
 
 DAY = 86_400
 SCHEMA = """

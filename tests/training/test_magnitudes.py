@@ -13,7 +13,7 @@ from feature_store.schema import FeatureSchema
 from tests.training.test_cli import SIZES
 from tests.training.test_replace import run
 from tests.training.test_users import IDS, SCHEMA, folder_of, user_columns
-from training.dataset import open_data
+from training.data.dataset import open_data
 
 PRICED = FeatureSchema.from_yaml(
     """

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.metrics import auc, grouped_auc, logloss, reliability
+from training.evaluation.metrics import auc, grouped_auc, logloss, reliability
 
 scores_and_labels = st.lists(
     st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=60

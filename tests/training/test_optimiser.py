@@ -11,12 +11,12 @@ import torch
 from tests.training.fitting import RECIPE
 from tests.training.worlds import SIZES, small_rows_of_users
 from training import checkpoint
-from training.data_parallel import process_group
-from training.fit import fit, fit_to_rows, gradients
-from training.optimiser import Optimiser
+from training.data.rows import Rows
+from training.loop.data_parallel import process_group
+from training.loop.fit import fit, fit_to_rows, gradients
+from training.loop.optimiser import Optimiser
 from training.qin import QIN
 from training.recipe import Adam, Recipe
-from training.rows import Rows
 
 USERS = 50
 TABLE = "user_vector.embedding.user_index.weight"

@@ -15,9 +15,9 @@ from tests.full_disk import files_of_at_most
 from tests.training.test_levels import clicks_of
 from tests.training.worlds import SIZES, SMALL
 from training import checkpoint
-from training.levels_file import write_levels
+from training.data.levels_file import write_levels
+from training.data.row_cache import new_array
 from training.qin import QIN
-from training.row_cache import new_array
 
 
 def test_the_state_of_a_run_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_cache_without_room_is_named_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.training.test_users import IDS, SCHEMA, folder_of, user_columns
-    from training.dataset import open_data
+    from training.data.dataset import open_data
 
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from feature_store.schema import Categorical, CategoricalList, Dense, FeatureSchema
 from training import operations
-from training.bench import in_float64, without_dropout
+from training.bench.steps import in_float64, without_dropout
 from training.operations import Dropout, interest, linear
 from training.published_qin import Positions, PublishedQIN
 from training.qin import QIN, Batch, QINSizes

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from feature_store.schema import FeatureSchema
 from tests.training.worlds import SMALL
-from training import reader
-from training.catalogue import Catalogue
-from training.dataset import open_data
-from training.reader import ReaderError, read_rows
+from training.data import reader
+from training.data.catalogue import Catalogue
+from training.data.dataset import open_data
+from training.data.reader import ReaderError, read_rows
 
 N = 30
 L = SMALL.history_length

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.training.fitting import RECIPE, run
-from training.run import FitError
-from training.run_lock import alone
+from training.loop.run import FitError
+from training.loop.run_lock import alone
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from training.run_lock import alone
+from training.loop.run_lock import alone
 with alone(Path(sys.argv[1]), ValueError()):
     print("held", flush=True)
     time.sleep(600)

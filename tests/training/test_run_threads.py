@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 
 from tests.training.fitting import RECIPE, run
 from tests.training.worlds import SIZES, SMALL
-from training.bench import torch_threads
+from training.bench.steps import torch_threads
 from training.checkpoint import WEIGHTS
-from training.data_parallel import ProcessGroup
-from training.optimiser import Optimiser
+from training.loop.data_parallel import ProcessGroup
+from training.loop.optimiser import Optimiser
+from training.loop.run import Run
 from training.qin import QIN
-from training.run import Run
 
 
 class KilledError(Exception):

@@ -8,9 +8,9 @@ import pytest
 
 from tests.training.fitting import RECIPE
 from tests.training.worlds import small_rows
-from training.data_parallel import process_group
-from training.fit import fit
-from training.run import FitError
+from training.loop.data_parallel import process_group
+from training.loop.fit import fit
+from training.loop.run import FitError
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from feature_store.schema import FeatureSchema
-from training import synthesize as synthesis
-from training.click_model import ClickModel, plant_items
-from training.dataset import Data, open_data
-from training.metrics import auc
-from training.synthesize import SIZES, SynthesisError, SynthesisSizes, Truth, synthesize
+from training.data.dataset import Data, open_data
+from training.evaluation.metrics import auc
+from training.synthetic import synthesize as synthesis
+from training.synthetic.click_model import ClickModel, plant_items
+from training.synthetic.synthesize import SIZES, SynthesisError, SynthesisSizes, Truth, synthesize
 
 SMALL = SynthesisSizes(train=60_001, valid=8_001, test=4_003, items=600, tags=50, history=12)
 TINY = SynthesisSizes(train=101, valid=21, test=22, items=40, tags=9, embedding=6, history=5)

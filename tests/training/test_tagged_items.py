@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema
 from training.__main__ import app
-from training.catalogue import Catalogue
-from training.dataset import open_data
-from training.metrics import auc
-from training.reader import read_rows
-from training.synthesis_sizes import SIZES
-from training.synthesize import synthesize
-from training.tagged_items import TaggedItems
+from training.data.catalogue import Catalogue
+from training.data.dataset import open_data
+from training.data.reader import read_rows
+from training.evaluation.metrics import auc
+from training.synthetic.sizes import SIZES
+from training.synthetic.synthesize import synthesize
+from training.synthetic.tagged_items import TaggedItems
 
 ITEMS, TOPICS, HELD_OUT = 120, 6, 5  # every fifth item is held out
 SMALL = ["--train", "6001", "--valid", "801", "--test", "403", "--cold", "801"]

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from feature_store.schema import FeatureSchema
 from training.__main__ import app
-from training.click_model import LATENT, sigmoid
-from training.dataset import Data, open_data
-from training.metrics import auc
-from training.synthesize import SIZES, SynthesisSizes, synthesize
-from training.taste import BIAS, MISSING, Requests, Taste
+from training.data.dataset import Data, open_data
+from training.evaluation.metrics import auc
+from training.synthetic.click_model import LATENT, sigmoid
+from training.synthetic.synthesize import SIZES, SynthesisSizes, synthesize
+from training.synthetic.taste import BIAS, MISSING, Requests, Taste
 
 SIZES_HERE = SynthesisSizes(
     train=40_001, valid=8_001, test=403, items=300, tags=50, history=8, taste=True, rows_per_user=20
@@ -144,8 +144,8 @@ def test_the_prediction_without_features_is_the_mean_over_users_and_requests() -
 
 def test_labels_follow_the_best_prediction(folder: Path, data: Data) -> None:
     """AUC of labels drawn anew from the prediction: the same, within its noise."""
-    from training import synthesize as synthesis
-    from training.click_model import ClickModel, plant_items
+    from training.synthetic import synthesize as synthesis
+    from training.synthetic.click_model import ClickModel, plant_items
 
     items = plant_items(np.random.default_rng([3, synthesis.ITEMS]), 300, 50, 5, 32)
     clicks = ClickModel(items, 8, np.random.default_rng([3, synthesis.CLICKS]))

@@ -19,11 +19,12 @@ from feature_store.__main__ import app as store_app
 from feature_store.parquet.columns import DataFileError
 from feature_store.schema import FeatureSchema
 from feature_store.text_ids import TextIds
-from training import checkpoint, user_ids
+from training import checkpoint
 from training.__main__ import app
-from training.dataset import open_data, open_held_out
-from training.rows import Rows
-from training.user_ids import UserTexts, check_agreement
+from training.data import user_ids
+from training.data.dataset import open_data, open_held_out
+from training.data.rows import Rows
+from training.data.user_ids import UserTexts, check_agreement
 
 TINY = ("--train", "4000", "--valid", "1000", "--test", "40", "--items", "60", "--history", "6")
 USERS_FILE = "user_info.parquet"

@@ -19,10 +19,10 @@ from tests.training.tuning import BASE, SPACE, run, search
 from tests.training.worlds import SMALL, small_rows
 from training.recipe import Recipe, get
 from training.recipe_files import RecipeError, resolve
-from training.search_space import Choice, Range, SearchError, SearchSpace
-from training.study import JOURNAL, ask, opened
-from training.trials_table import TrialRow
-from training.tune import report, tune
+from training.tuning.search_space import Choice, Range, SearchError, SearchSpace
+from training.tuning.study import JOURNAL, ask, opened
+from training.tuning.trials_table import TrialRow
+from training.tuning.tune import report, tune
 
 pytestmark = pytest.mark.usefixtures("one_picture")
 

@@ -15,15 +15,16 @@ import torch
 from typer.testing import CliRunner, Result
 
 from feature_store.schema import FeatureSchema
-from training import checkpoint, row_cache
+from training import checkpoint
 from training.__main__ import app
-from training.data_parallel import process_group
-from training.dataset import Data, ReaderError, open_data, open_held_out
-from training.fit import fit, predict
+from training.data import row_cache
+from training.data.dataset import Data, ReaderError, open_data, open_held_out
+from training.data.rows import Rows
+from training.loop.data_parallel import process_group
+from training.loop.fit import fit, predict
+from training.loop.run import FitError
 from training.qin import QINSizes
 from training.recipe import Recipe
-from training.rows import Rows
-from training.run import FitError
 
 TEXTS = "holds string, not integers; give its values the indices 1, 2, … .0 is missing"
 LEVEL = "{name: level, vocabulary: 4, width: 2, kind: categorical}"
@@ -293,7 +294,7 @@ def test_a_batch_is_over_its_distinct_users(tmp_path: Path) -> None:
 def test_many_batches_of_a_file_share_their_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.reader.BATCH_ROWS", 3)
+    monkeypatch.setattr("training.data.reader.BATCH_ROWS", 3)
     users = [int(u) for u in np.random.default_rng(0).integers(0, 9, 50)]
     rows = open_data(folder_of(tmp_path, None, row_columns(users)), ALONE).train
     assert rows.users is not None

@@ -11,9 +11,9 @@ import torch
 from tests.training.fitting import RECIPE
 from tests.training.worlds import small_rows
 from training.progress import OnProgress, no_progress
-from training.search_space import Choice, Range, SearchSpace
-from training.trials_table import TrialRow
-from training.tune import Search, tune
+from training.tuning.search_space import Choice, Range, SearchSpace
+from training.tuning.trials_table import TrialRow
+from training.tuning.tune import Search, tune
 
 SPACE = SearchSpace(
     {

@@ -16,7 +16,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from tests import programs
 from tests.training.fitting import run, with_dropout
 from tests.training.one_step import one_step
-from training.data_parallel import process_group
+from training.loop.data_parallel import process_group
 
 ITEMS_ALONE, WITH_USERS, CHECKPOINT = "gradients", "gradients-users", "checkpoint"
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from feature_store.schema import FeatureSchema
-from training.catalogue import Catalogue
+from training.data.catalogue import Catalogue
+from training.data.rows import Rows
+from training.data.users import RowUsers
 from training.qin import QINSizes
-from training.rows import Rows
-from training.users import RowUsers
 
 SIZES = QINSizes(attention_width=12, layers=2, rows=3)
 

@@ -60,8 +60,8 @@ def cold_items(
         from text.runtime.encoder import TextEncoder
         from training.cli.console import given
         from training.recipe_files import resolve
-        from training.synthesis_sizes import SIZES
-        from training.tagged_items import TaggedItems
+        from training.synthetic.sizes import SIZES
+        from training.synthetic.tagged_items import TaggedItems
 
         sizes = dataclasses.replace(
             SIZES["catalogue"],

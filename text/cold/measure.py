@@ -18,14 +18,14 @@ from text.cold.contents import ARMS, OURS, Arm, contents
 from text.cold.world import World
 from text.runtime.encoder import TextEncoder
 from training import checkpoint
-from training.data_parallel import ProcessGroup
-from training.evaluate import share_of_the_possible
-from training.fit import fit, predict
-from training.metrics import auc
+from training.evaluation.evaluate import share_of_the_possible
+from training.evaluation.metrics import auc
+from training.loop.data_parallel import ProcessGroup
+from training.loop.fit import fit, predict
 from training.progress import OnProgress
 from training.recipe import Recipe
-from training.synthesis_sizes import SynthesisSizes
-from training.tagged_items import TaggedItems
+from training.synthetic.sizes import SynthesisSizes
+from training.synthetic.tagged_items import TaggedItems
 
 CLAIM = "cold"  # in names of kept results
 FIRST, SECOND, BEST, WARM = "auc_first", "auc_second", "best_auc", "auc_valid"

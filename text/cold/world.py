@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text.cold.contents import FEATURE, Texts
-from training.catalogue import Catalogue
+from training.data.catalogue import Catalogue
+from training.data.reader import read_rows
+from training.data.rows import Rows
 from training.progress import OnProgress
-from training.reader import read_rows
-from training.rows import Rows
-from training.synthesis_sizes import SynthesisSizes
-from training.synthesize import Truth, synthesize
-from training.tagged_items import TaggedItems
+from training.synthetic.sizes import SynthesisSizes
+from training.synthetic.synthesize import Truth, synthesize
+from training.synthetic.tagged_items import TaggedItems
 
 Floats = NDArray[np.float32]
 

@@ -26,9 +26,9 @@ from text.encoder.sizes import EncoderSizes
 from text.encoder.start import Start
 from text.tokenizer import FILE, TextTokenizer, TokenizerError
 from training.checkpoint import check_out
+from training.loop.run_lock import alone
 from training.output import write_whole, writing
 from training.progress import OnProgress, no_progress
-from training.run_lock import alone
 
 STATE, IDENTITY = "state.pt", "identity"
 

@@ -22,9 +22,9 @@ from torch import nn
 from text.encoder import schedule
 from text.encoder.recipe import AdamW
 from text.encoder.stages import Stage
+from training.loop.run_threads import go_on_with
 from training.output import writing
 from training.progress import OnProgress, no_progress
-from training.run_threads import go_on_with
 
 logger = logging.getLogger("text")
 

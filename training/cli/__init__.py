@@ -1,5 +1,5 @@
-"""The parts of ``python -m training``'s command line that are not one command of training itself.
+"""Implements the commands of ``python -m training``, one file a command.
 
 May import all of ``training``; imports torch within commands, so that ``--help`` is quick.
-Start reading at ``console``.
+Start reading at ``fit``.
 """

@@ -27,10 +27,10 @@ def compare(
 ) -> None:
     """Compare AUC on DATA/valid.parquet of two networks, one trained without some features."""
     from training import checkpoint
-    from training.dataset import open_held_out
-    from training.evaluate import best_auc, share_of_the_possible
-    from training.fit import predict
-    from training.metrics import auc
+    from training.data.dataset import open_held_out
+    from training.evaluation.evaluate import best_auc, share_of_the_possible
+    from training.evaluation.metrics import auc
+    from training.loop.fit import predict
 
     folders = (folder, without)
     with exit_on_error(), progress() as on_progress:

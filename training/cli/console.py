@@ -17,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from feature_store.schema import FeatureSchema, SchemaError
 from feature_store.terminal import printable
 from feature_store.wording import with_file
-from training.epoch_log import TensorBoardMissingError
+from training.loop.epoch_log import TensorBoardMissingError
 from training.progress import OnProgress
 from training.recipe_files import RecipeError
-from training.search_space import SearchError
+from training.tuning.search_space import SearchError
 
 screen = Console(stderr=True, soft_wrap=True)
 if not screen.is_terminal:
@@ -69,8 +69,8 @@ def exit_on_error() -> Iterator[None]:
     except ValueError as error:
         from feature_store.parquet.columns import DataFileError
         from training.checkpoint import CheckpointError
-        from training.run import FitError
-        from training.synthesize import SynthesisError
+        from training.loop.run import FitError
+        from training.synthetic.synthesize import SynthesisError
 
         if isinstance(error, DataFileError | CheckpointError | FitError | SynthesisError):
             fail(str(error))

@@ -31,8 +31,8 @@ def levels(
     A row per item and day (UTC) with a click before it; with --last a row per item, for the day
     after the last click; with --rows those rows with a column.
     """
-    from training.levels import Clicks
-    from training.levels_file import write_joined, write_last, write_levels
+    from training.data.levels import Clicks
+    from training.data.levels_file import write_joined, write_last, write_levels
 
     if last and rows is not None:
         fail("--last: not with --rows, whose days decide")

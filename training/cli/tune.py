@@ -30,7 +30,7 @@ from training.output import writing
 from training.recipe_files import resolve
 
 if TYPE_CHECKING:
-    from training.trials_table import TrialRow
+    from training.tuning.trials_table import TrialRow
 
 INTERRUPTED = 130  # exit status, as of a shell for SIGINT
 
@@ -64,7 +64,7 @@ def tune(
             "tune: requires the extra tune: `make setup` in a clone, elsewhere "
             "pip install -c constraints.txt 'qin-serving[tune]'"
         )
-    from training.search_space import SearchSpace
+    from training.tuning.search_space import SearchSpace
 
     with exit_on_error():
         base = resolve(preset, recipe, settings or ())
@@ -72,9 +72,9 @@ def tune(
 
     import torch
 
-    from training.dataset import open_data
-    from training.tune import BEST, Search, report
-    from training.tune import tune as run
+    from training.data.dataset import open_data
+    from training.tuning.tune import BEST, Search, report
+    from training.tuning.tune import tune as run
 
     if threads:
         torch.set_num_threads(threads)

@@ -18,8 +18,8 @@ from model_export.bundle.bundle import newest
 from model_export.quality.random_network import random_network
 from tests.model_export.schemas import SMALL_SIZES
 from training import checkpoint
-from training.synthesis_sizes import SIZES
-from training.synthesize import synthesize
+from training.synthetic.sizes import SIZES
+from training.synthetic.synthesize import synthesize
 
 
 def run(*arguments: str | Path) -> Result:

@@ -16,7 +16,7 @@ import torch
 from tests.model_export.fuxictr.test_checkpoint import run, table, their_state
 from tests.model_export.measure_levels import TOLERANCE, Sizes, measured
 from training import checkpoint
-from training.users import UserTable
+from training.data.users import UserTable
 
 __all__ = ["table"]  # a fixture
 

@@ -27,7 +27,7 @@ from model_export.quality.held_out import HeldOut
 from model_export.quality.random_network import random_network
 from model_export.quality.random_rows import random_held_out
 from training import checkpoint
-from training.metrics import auc, reliability
+from training.evaluation.metrics import auc, reliability
 from training.qin import QIN
 
 

@@ -14,8 +14,8 @@ from tests.service.process import serving
 from tests.service.world import make_world, on_another_store
 from tests.training.worlds import SIZES, SMALL, small_rows
 from training import checkpoint
-from training.data_parallel import process_group
-from training.fit import fit
+from training.loop.data_parallel import process_group
+from training.loop.fit import fit
 from training.recipe import Recipe
 
 LONG = SMALL.model_copy(update={"history_length": MAX_HISTORY})

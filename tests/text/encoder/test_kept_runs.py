@@ -15,7 +15,7 @@ from text.encoder.fit import IDENTITY, fit
 from text.encoder.recipe import AdamW
 from text.encoder.run import Run, RunError
 from text.tokenizer import FILE
-from training.bench import torch_threads
+from training.bench.steps import torch_threads
 
 
 def test_a_run_that_a_full_disk_ended_at_its_first_file_goes_on_with_room(

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.parts import ParquetParts
 from feature_store.schema import Categorical
-from training.levels import BATCH_ROWS, TIME, days_of
-from training.rows import Rows
+from training.data.levels import BATCH_ROWS, TIME, days_of
+from training.data.rows import Rows
 
 SUFFIX = "level"  # of the names of level features
 NEVER = np.iinfo(np.int32).max

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 
 from feature_store.schema import FeatureSchema
-from training.bench import medians, torch_threads
-from training.catalogue import Catalogue
-from training.data_parallel import ProcessGroup
-from training.fit import gradients
-from training.optimiser import Optimiser
+from training.bench.steps import medians, torch_threads
+from training.data.catalogue import Catalogue
+from training.data.rows import Rows
+from training.data.users import ID, RowUsers
+from training.loop.data_parallel import ProcessGroup
+from training.loop.fit import gradients
+from training.loop.optimiser import Optimiser
 from training.progress import OnProgress, no_progress
 from training.qin import QIN
 from training.recipe import Recipe
-from training.rows import Rows
-from training.synthesis_sizes import SIZES, USER_INDEX
-from training.users import ID, RowUsers
+from training.synthetic.sizes import SIZES, USER_INDEX
 
 STEPS = 64  # batches of rows, taken in turn
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training.click_model import Indices, Items
-from training.tagged_items import TaggedItems
+from training.synthetic.click_model import Indices, Items
+from training.synthetic.tagged_items import TaggedItems
 
 
 def write_items(folder: Path, items: Items) -> None:

@@ -18,9 +18,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from training.loop.run_lock import alone
 from training.recipe import differences, without
-from training.run_lock import alone
-from training.search_space import SearchError
+from training.tuning.search_space import SearchError
 
 JOURNAL, IDENTITY, FAILURE = "study.journal", "identity", "failure"
 DRAWN = "drawn"  # of a trial that has all its numbers

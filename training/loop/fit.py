@@ -22,17 +22,17 @@ from torch.nn import functional as F
 
 from feature_store.schema import Categorical, Numeric
 from training import checkpoint
-from training.data_parallel import ProcessGroup
-from training.dataset import Rows
-from training.epoch_log import JSON_LINES, JsonLines, OnEpoch, no_log
-from training.metrics import auc, logloss
-from training.optimiser import Optimiser
-from training.plots import learning_curve
+from training.data.dataset import Rows
+from training.evaluation.metrics import auc, logloss
+from training.evaluation.plots import learning_curve
+from training.loop.data_parallel import ProcessGroup
+from training.loop.epoch_log import JSON_LINES, JsonLines, OnEpoch, no_log
+from training.loop.optimiser import Optimiser
+from training.loop.run import FitError, Run
+from training.loop.run_lock import alone
 from training.progress import OnProgress, no_progress
 from training.qin import QIN, Batch, Standardised
 from training.recipe import Recipe
-from training.run import FitError, Run
-from training.run_lock import alone
 
 logger = logging.getLogger("training")
 

@@ -23,8 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.temporary_folders import temporary_folder
-from training.challenge_files import RowFile, write_catalogue, write_items, write_users
-from training.click_model import (
+from training.evaluation.metrics import auc
+from training.progress import OnProgress, no_progress
+from training.synthetic.challenge_files import RowFile, write_catalogue, write_items, write_users
+from training.synthetic.click_model import (
     ClickModel,
     Indices,
     Items,
@@ -33,11 +35,9 @@ from training.click_model import (
     plant_items,
     sigmoid,
 )
-from training.metrics import auc
-from training.progress import OnProgress, no_progress
-from training.synthesis_sizes import SIZES, SynthesisSizes
-from training.tagged_items import TaggedItems
-from training.taste import Requests, Taste
+from training.synthetic.sizes import SIZES, SynthesisSizes
+from training.synthetic.tagged_items import TaggedItems
+from training.synthetic.taste import Requests, Taste
 
 __all__ = ["SIZES", "SynthesisError", "SynthesisSizes", "Truth", "synthesize"]
 

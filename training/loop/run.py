@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.data_parallel import ProcessGroup
-from training.optimiser import Optimiser
+from training.loop.data_parallel import ProcessGroup
+from training.loop.optimiser import Optimiser
+from training.loop.run_threads import go_on_with
 from training.output import writing
 from training.qin import QIN
 from training.recipe import Recipe, differences
-from training.run_threads import go_on_with
 
 DAMAGED = (RuntimeError, LookupError, AttributeError, TypeError, ValueError, UnpicklingError)
 DIGESTS_OF_0_1 = 2  # in the identity of a run: of train's and valid's labels

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feature_store.schema import FeatureSchema, Numeric
-from training.catalogue import Catalogue
+from training.data.catalogue import Catalogue
+from training.data.user_ids import UserTexts
+from training.data.users import RowUsers
 from training.qin import Batch
-from training.user_ids import UserTexts
-from training.users import RowUsers
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,13 @@ from feature_store.parquet.parts import ParquetParts
 from feature_store.schema import Categorical, Numeric, RequestFeature, Stored
 from feature_store.temporary_folders import temporary_folder
 from feature_store.wording import worded
-from training.catalogue import Catalogue
+from training.data.catalogue import Catalogue
+from training.data.row_cache import cache_name, new_array, publish, remove_stale
+from training.data.rows import Rows
+from training.data.user_ids import USER, UserIdReader, UserTexts, check_agreement
+from training.data.users import ID, DistinctUsers, RowUsers, UserTable
 from training.output import writing
 from training.progress import OnProgress, no_progress
-from training.row_cache import cache_name, new_array, publish, remove_stale
-from training.rows import Rows
-from training.user_ids import USER, UserIdReader, UserTexts, check_agreement
-from training.users import ID, DistinctUsers, RowUsers, UserTable
 
 logger = logging.getLogger("training")
 ReaderError = DataFileError

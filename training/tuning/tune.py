@@ -14,17 +14,17 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from training.checkpoint import CheckpointError
-from training.data_parallel import ProcessGroup
-from training.dataset import Rows
-from training.epoch_log import Epoch
-from training.fit import DivergedError, data_digests, fit
-from training.plots import study_plot
+from training.data.dataset import Rows
+from training.loop.data_parallel import ProcessGroup
+from training.loop.epoch_log import Epoch
+from training.loop.fit import DivergedError, data_digests, fit
 from training.progress import OnProgress, no_progress
 from training.recipe import Recipe
 from training.recipe_files import to_yaml
-from training.search_space import SearchSpace, recipe_of
-from training.study import FAILURE, ask, finished, opened
-from training.trials_table import TrialRow, csv_of, row_of
+from training.tuning.search_space import SearchSpace, recipe_of
+from training.tuning.study import FAILURE, ask, finished, opened
+from training.tuning.study_plot import study_plot
+from training.tuning.trials_table import TrialRow, csv_of, row_of
 
 TRIALS, TABLE, PICTURE, BEST = "trials", "trials.csv", "study.png", "best.yaml"
 

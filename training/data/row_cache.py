@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feature_store.parquet.table import files_of
 from feature_store.schema import Stored
-from training.catalogue import Catalogue
+from training.data.catalogue import Catalogue
 
 FORMAT = 2  # of the arrays
 

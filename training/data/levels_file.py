@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.table import files_of
-from training.levels import BATCH_ROWS, ITEM, Clicks, joined, levels_of, read_days
+from training.data.levels import BATCH_ROWS, ITEM, Clicks, joined, levels_of, read_days
 from training.output import writing
 from training.progress import OnProgress, no_progress
 

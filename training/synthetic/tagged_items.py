@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from feature_store.parquet.columns import DataFileError
 from feature_store.wording import worded
-from training.click_model import LATENT, Floats
+from training.synthetic.click_model import LATENT, Floats
 
 TABLE, ABOUT = "items.parquet", "corpus.json"
 COLUMNS = ("id", "lang", "text", "tags", "source", "split")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Rows
-from training.metrics import auc, grouped_auc, logloss, reliability
+from training.data.rows import Rows
+from training.evaluation.metrics import auc, grouped_auc, logloss, reliability
 
 HISTORY_EDGES = (0, 1, 5, 9, 17, 33, 65, 129, 257, 513, 1025)  # lengths [edge, next edge)
 Mask = NDArray[np.bool_]

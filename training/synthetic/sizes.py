@@ -13,8 +13,8 @@ from feature_store.schema import (
     FeatureSchema,
     Numeric,
 )
-from training.click_model import LEVELS
-from training.taste import COUNTRIES, DEVICES
+from training.synthetic.click_model import LEVELS
+from training.synthetic.taste import COUNTRIES, DEVICES
 
 USER_INDEX = "user_index"
 

@@ -25,8 +25,8 @@ from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.items import ItemParquet
 from feature_store.parquet.table import tables_of
 from feature_store.schema import Categorical, FeatureSchema, Stored
-from training.catalogue import feature_tensors
-from training.user_ids import USER, UserIdReader, UserTexts, refused_collisions
+from training.data.catalogue import feature_tensors
+from training.data.user_ids import USER, UserIdReader, UserTexts, refused_collisions
 
 ID = "ID"  # no feature has a name with capitals
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from training.click_model import LATENT, POSITIVES, Floats, Indices, sigmoid
+from training.synthetic.click_model import LATENT, POSITIVES, Floats, Indices, sigmoid
 
 COUNTRIES, DEVICES, HOURS = 8, 3, 24
 COUNTRY, DEVICE, HOUR = 1.6, 0.8, 1.2  # norms of the shifts of taste
