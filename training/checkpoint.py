@@ -1,13 +1,15 @@
 """Saves and loads checkpoints: a folder with weights, schema, sizes and metrics.
 
 ``model.safetensors`` (fp32 tensors by name), ``config.json`` (schema and sizes) and
-``metrics.json``. Written under a temporary name and renamed, so that it is complete or absent.
+``metrics.json``, with the SHA-256 of the files that scores follow from. Written under a temporary
+name and renamed, so that it is complete or absent.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +27,7 @@ from training.qin import QIN, QINSizes
 from training.recipe import Recipe, differences
 
 DATA = "data"  # digest of a run's data, in the metrics
+FILES = "files"  # SHA-256 of files by name, in the metrics
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
 USER_INDEX = "user_index.parquet"  # a users file, where training found the users' indices
 MOST_SHOWN = 4  # tensors that do not fit
@@ -113,9 +116,10 @@ def _write(
         (partial / WEIGHTS).chmod(0o644)  # safetensors: 0600
         config = _Config(feature_schema=model.schema, sizes=model.sizes)
         (partial / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
-        (partial / METRICS).write_text(json.dumps(dict(metrics), indent=2, allow_nan=False) + "\n")
         for name, content in extra_files.items():
             (partial / name).write_bytes(content)
+        kept = dict(metrics) | {FILES: digests(partial, (WEIGHTS, CONFIG, USER_INDEX))}
+        (partial / METRICS).write_text(json.dumps(kept, indent=2, allow_nan=False) + "\n")
         replace_folder(partial, folder)
 
 
@@ -166,7 +170,37 @@ def load(folder: Path) -> QIN:
             + (f"; and {more:,} more" if more > 0 else "")
         )
     model.load_state_dict(tensors)
+    if (folder / METRICS).exists():
+        check_digests(folder, METRICS, _record(folder), (WEIGHTS, CONFIG, USER_INDEX))
     return model.eval()
+
+
+def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of those of the files that a folder has."""
+    found = {}
+    for name in names:
+        if (folder / name).exists():
+            with (folder / name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def check_digests(
+    folder: Path, record: str, content: Mapping[str, Any], names: Iterable[str]
+) -> None:
+    """Raise CheckpointError for a file that is not the one whose digest ``content``, that of the
+    file ``record``, keeps. Earlier releases kept none.
+    """
+    kept = content.get(FILES, {})
+    if not isinstance(kept, dict):
+        raise CheckpointError(f"{folder / record}: {FILES}: not a mapping")
+    for name, digest in digests(folder, names).items():
+        if kept.get(name, digest) != digest:
+            raise CheckpointError(
+                f"{folder / name}: not the file that {record} has the SHA-256 of: damaged, or of "
+                "another checkpoint; copy the checkpoint again, or train again (where it was "
+                f"changed on purpose, remove its line from {FILES} there)"
+            )
 
 
 def _opened(path: Path) -> Path:
@@ -197,6 +231,10 @@ def _misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Ite
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """Read the metrics of training. Raises CheckpointError."""
+    return {name: value for name, value in _record(folder).items() if name != FILES}
+
+
+def _record(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(_opened(folder / METRICS).read_bytes())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

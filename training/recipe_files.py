@@ -102,7 +102,9 @@ class RecipeFiles(Generic[R]):
             return self._given_by_yaml(text, str(path))
         try:
             kept = json.loads(text)["recipe"]
-        except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+        except json.JSONDecodeError as error:
+            raise RecipeError(f"{path}: not JSON: damaged; copy the folder again") from error
+        except (KeyError, TypeError, RecursionError) as error:
             raise RecipeError(
                 f"{path}: holds no recipe: not written by `{self._program}`"
             ) from error

@@ -133,6 +133,34 @@ def test_metrics_that_cannot_be_read_are_an_error(network: QIN, tmp_path: Path) 
         checkpoint.read_metrics(tmp_path / "mine")
 
 
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "user_index.parquet"])
+def test_a_file_that_is_not_what_was_saved_is_refused(
+    network: QIN, tmp_path: Path, file: str
+) -> None:
+    folder, other = tmp_path / "mine", tmp_path / "other"
+    checkpoint.save(folder, network, {}, {"user_index.parquet": b"first users"})
+    torch.manual_seed(4)
+    changed = QIN(SMALL, SIZES.model_copy(update={"dropout": 0.5}))
+    checkpoint.save(other, changed, {}, {"user_index.parquet": b"other users"})
+    (folder / file).write_bytes((other / file).read_bytes())
+    with pytest.raises(CheckpointError, match=rf"{file}: not the file that metrics\.json has"):
+        checkpoint.load(folder)
+    kept = json.loads((folder / "metrics.json").read_text())
+    del kept["files"]  # as earlier releases wrote it
+    (folder / "metrics.json").write_text(json.dumps(kept))
+    checkpoint.load(folder)
+
+
+def test_one_flipped_bit_of_the_weights_is_refused(network: QIN, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "mine", network, {})
+    weights = tmp_path / "mine" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .* damaged, or of another"):
+        checkpoint.load(tmp_path / "mine")
+
+
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 77\n"
 
 

@@ -114,6 +114,9 @@ def test_files_without_a_recipe_are_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text('{"auc": 1}')
     with pytest.raises(RecipeError, match=r"metrics\.json: holds no recipe"):
         resolve(file=tmp_path)
+    (tmp_path / "metrics.json").write_text('{"recipe": {"epochs"')
+    with pytest.raises(RecipeError, match=r"metrics\.json: not JSON: damaged; copy the folder"):
+        resolve(file=tmp_path)
     (tmp_path / "bytes.yaml").write_bytes(b"\xff")
     with pytest.raises(RecipeError, match=r"bytes\.yaml: not UTF-8 text"):
         resolve(file=tmp_path / "bytes.yaml")

@@ -1,8 +1,8 @@
 """Saves and loads encoders in the published layout: a folder with weights, sizes and tokenizer.
 
 ``model.safetensors`` (fp32, the published tensor names), ``config.json`` (the published keys),
-``tokenizer.json`` and, of a run of our own, ``training.json``. Written under a temporary name and
-renamed, so that it is complete or absent.
+``tokenizer.json`` and, of a run of our own, ``training.json``, with the SHA-256 of the others.
+Written under a temporary name and renamed, so that it is complete or absent.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from text.encoder.sizes import EncoderSizes, Variant, vocabulary_fault
 from text.encoder.weights import opened
 from text.tokenizer import FILE as TOKENIZER
 from text.tokenizer import TextTokenizer, TokenizerError
-from training.checkpoint import CheckpointError, check_out
+from training.checkpoint import FILES, CheckpointError, check_digests, check_out, digests
 from training.output import writing
 
 WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.json", "training.json"
+ANSWERING = (WEIGHTS, CONFIG, TOKENIZER)  # files that vectors follow from
 HEAD = "cls."
 LONGEST = 8192
 MOST_SHOWN = 4
@@ -110,8 +111,8 @@ def save(
         save_file({name: x.contiguous() for name, x in tensors.items()}, new / WEIGHTS)
         (new / WEIGHTS).chmod(0o644)  # safetensors: 0600
         _write(new / CONFIG, to_config(network.sizes) | {"pad_token_id": tokenizer.pad})
-        _write(new / TRAINING, training)
         tokenizer.save(new)
+        _write(new / TRAINING, {**training, FILES: digests(new, ANSWERING)})
         replace_folder(new, folder)
 
 
@@ -148,6 +149,8 @@ def load(folder: Path) -> Checkpoint:
     if of_head:
         _fill(head, of_head, path)
     training = _training(folder / TRAINING)
+    check_digests(folder, TRAINING, training, ANSWERING)
+    training.pop(FILES, None)  # of these files, not of what is trained on from here
     network.eval()
     return Checkpoint(network, head.eval() if of_head else None, tokenizer, training)
 
@@ -178,7 +181,7 @@ def digest(folder: Path) -> str:
     """Return the SHA-256 over weights, sizes and tokenizer. Raises CheckpointError."""
     _check_files(folder)
     found = hashlib.sha256()
-    for name in (WEIGHTS, CONFIG, TOKENIZER):
+    for name in ANSWERING:
         with (folder / name).open("rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()

@@ -148,3 +148,21 @@ def test_a_tokenizer_of_another_checkpoint_is_refused(
     with pytest.raises(checkpoint.CheckpointError, match="280 tokens"):
         checkpoint.load(tmp_path / "a")
     assert config["vocab_size"] == 290
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_file_of_another_checkpoint_of_equal_sizes_is_refused(
+    tokenizer: TextTokenizer, tmp_path: Path, name: str
+) -> None:
+    folder, other = tmp_path / "a", tmp_path / "b"
+    checkpoint.save(folder, random_network(small("base"), 1), None, tokenizer, {})
+    sizes = small("base").model_copy(update={"norm_epsilon": 1e-6})
+    others = TextTokenizer.train([text.replace("others", "rest") for text in TEXTS], 290)
+    checkpoint.save(other, random_network(sizes, 2), None, others, {})
+    (folder / name).write_bytes((other / name).read_bytes())
+    with pytest.raises(
+        checkpoint.CheckpointError, match=f"{name}: not the file that training.json"
+    ):
+        checkpoint.load(folder)
+    (folder / "training.json").write_text("{}")  # as earlier releases wrote it
+    checkpoint.load(folder)
