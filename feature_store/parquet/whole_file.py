@@ -17,7 +17,7 @@ def whole_file(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
     path = path.resolve()
     partial = path.with_name(path.name + ".partial")
     try:
-        with pq.ParquetWriter(partial, columns) as writer:
+        with pq.ParquetWriter(partial, columns, write_page_checksum=True) as writer:
             yield writer
         partial.replace(path)
     finally:

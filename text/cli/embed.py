@@ -13,7 +13,6 @@ import typer
 
 from text.cli.console import AsJson, exit_on_error, progress, screen
 from text.cli.content import ItemFile, TextColumns, Threads
-from training.output import writing
 
 if TYPE_CHECKING:
     from text.content.embed import Embedding, EmbedReport
@@ -62,8 +61,7 @@ def embed(
         run = Embedding(TextEncoder.open(bundle, threads), items, out, text or [])
         for name in run.missing:
             screen.print(f"{items}: no column {name}: missing of every item", markup=False)
-        with writing(out):
-            report = run.run(lambda rows: on_progress("embed items", rows, run.items.rows))
+        report = run.run(lambda rows: on_progress("embed items", rows, run.items.rows))
         written = None
         if store:
             rows = run.items.rows

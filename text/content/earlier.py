@@ -32,7 +32,7 @@ class EarlierTable:
             return
         column = source_column(feature)
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
             if not {column, feature} <= set(self._file.schema_arrow.names):
                 raise DataFileError(
                     f"{path}: exists, and is no table of `text embed` with {feature}; "
@@ -40,7 +40,10 @@ class EarlierTable:
                 )
             digests = self._file.read([column])[column].combine_chunks()
         except (OSError, pa.ArrowException) as error:
-            raise DataFileError(f"{path}: exists, and cannot be read: {error}") from error
+            raise DataFileError(
+                f"{path}: exists, and cannot be read: {str(error).rstrip('.')}; delete it or give "
+                "another --out"
+            ) from error
         try:
             values = digests.cast(pa.binary(DIGEST_BYTES)).fill_null(bytes(DIGEST_BYTES))
         except pa.ArrowException as error:
@@ -73,7 +76,14 @@ class EarlierTable:
 
     def _group(self, group: int) -> Content:
         """(rows, C)"""
-        column = self._file.read_row_group(group, [self._feature])[self._feature].combine_chunks()
+        try:
+            read = self._file.read_row_group(group, [self._feature])
+            column = read[self._feature].combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise DataFileError(
+                f"{self._path}: column {self._feature}: damaged: {error}; delete the file or give "
+                "another --out"
+            ) from error
         try:
             values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
             whole: Content = values.reshape(len(column), self._size)

@@ -1,21 +1,18 @@
 """Embeds a table of items: its rows with their content, of which only changed ones are encoded.
 
 Pieces of rows are written one by one to ``.NAME.run`` beside the table, and joined at the end. A
-run that is killed goes on after its last piece, with the same bytes in the end, since the texts of
-a piece are encoded together in each run.
+run that is killed goes on after its last whole piece, with the same bytes in the end, since the
+texts of a piece are encoded together in each run.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_store.contents import Origin
@@ -26,12 +23,14 @@ from feature_store.parquet.whole_file import whole_file
 from model_export.bundle.errors import BundleError
 from text.content.earlier import EarlierTable, source_column
 from text.content.items import DIGEST_BYTES, EncodedItems, ItemBatch, ItemTexts, encode
+from text.content.pieces import Pieces
 from text.runtime.content import TEXT, ContentMap
 from text.runtime.encoder import TextEncoder
+from training.output import writing
+from training.run_lock import alone
 
 PIECE = 2048  # rows
 JOINED = 16  # pieces to a row group of the table
-STATE = "state"  # file of what the pieces are of; counts in a piece
 Content = NDArray[np.float32]
 
 
@@ -99,36 +98,29 @@ class Embedding:
         return Origin(self.feature, self.digest)
 
     def run(self, advance: Callable[[int], None] = lambda rows: None) -> EmbedReport:
-        """Embed every row, or those after the last piece of a killed run."""
-        pieces, report = self._resumed()
-        advance(report.items)
-        for batch in self.items.batches(PIECE, report.items, list(self._carried)):
-            table = self._embedded(batch, report).replace_schema_metadata(_counts(report))
-            pieces.append(self._folder / f"piece-{len(pieces):06}.parquet")
-            with whole_file(pieces[-1], table.schema) as writer:
-                writer.write_table(table)
+        """Embed every row, or those after the last whole piece of a killed run."""
+        with writing(self.out):
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+        busy = DataFileError(f"{self.out}: another process is at this run; end it or wait for it")
+        with alone(self.out.with_name(f".{self.out.name}.lock"), busy):
+            pieces, mark = Pieces(self._folder), self._mark()
+            with writing(self.out):
+                report = EmbedReport(**pieces.resume(mark))
             advance(report.items)
-        self._join(pieces)
-        shutil.rmtree(self._folder)
+            for batch in self.items.batches(PIECE, report.items, list(self._carried)):
+                table = self._embedded(batch, report)
+                with writing(self.out):
+                    pieces.add(table, asdict(report))
+                advance(report.items)
+            self._join(pieces)
+            pieces.delete()
         return report
 
-    def _resumed(self) -> tuple[list[Path], EmbedReport]:
-        """Return the pieces of a killed run on the same files, and its counts; else none."""
+    def _mark(self) -> bytes:
+        """Digest what the pieces follow from."""
         files = [self.items.path, *([self._earlier_path] if self._earlier_path else [])]
         options = [self.digest, self.feature, PIECE, *self._carried, "", *self.items.texts]
-        mark = identity(files, " ".join(map(str, options))).encode()
-        state = self._folder / STATE
-        try:
-            if state.read_bytes() == mark:
-                pieces = sorted(self._folder.glob("piece-*.parquet"))
-                return pieces, _counted(pieces[-1]) if pieces else EmbedReport()
-        except (FileNotFoundError, pa.ArrowException):  # no run; or cut off by a failure of power
-            pass
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
-        state.with_suffix(".new").write_bytes(mark)
-        state.with_suffix(".new").replace(state)
-        return [], EmbedReport()
+        return identity(files, " ".join(map(str, options))).encode()
 
     def _embedded(self, batch: ItemBatch, report: EmbedReport) -> pa.Table:
         """Return a piece: the rows with their content."""
@@ -172,18 +164,13 @@ class Embedding:
                 "write it alike in every part"
             ) from error
 
-    def _join(self, pieces: list[Path]) -> None:
+    def _join(self, pieces: Pieces) -> None:
         """Write the table, a group of rows of every few pieces."""
-        if not pieces:
+        if not len(pieces):
             raise DataFileError(f"{self.items.parts}: no rows")
-        schemas = [pq.read_schema(piece).remove_metadata() for piece in pieces]
-        schema = pa.unify_schemas(schemas)
-        with whole_file(self.out, schema) as writer:
-            for start in range(0, len(pieces), JOINED):
-                tables = [pq.read_table(piece) for piece in pieces[start : start + JOINED]]
-                joined = pa.concat_tables(
-                    [table.replace_schema_metadata().cast(schema) for table in tables]
-                )
+        schema = pieces.schema()
+        with writing(self.out), whole_file(self.out, schema) as writer:
+            for joined in pieces.tables(schema, JOINED):
                 writer.write_table(joined, row_group_size=len(joined))
 
 
@@ -204,13 +191,3 @@ def contents_of(content_map: ContentMap, encoded: EncodedItems) -> dict[int, Con
             values = content_map.content({n: encoded.vectors[n][rows] for n in combination})
         found |= dict(zip(rows.tolist(), values.astype(np.float32), strict=True))
     return found
-
-
-def _counts(report: EmbedReport) -> dict[str, str]:
-    """As metadata of a piece, so that counts and rows are written at once."""
-    return {STATE: orjson.dumps(asdict(report)).decode()}
-
-
-def _counted(piece: Path) -> EmbedReport:
-    metadata = pq.read_schema(piece).metadata or {}
-    return EmbedReport(**orjson.loads(metadata[STATE.encode()]))
