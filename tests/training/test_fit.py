@@ -193,6 +193,22 @@ def test_a_damaged_resume_file_is_named_with_the_remedy(tmp_path: Path) -> None:
         run(tmp_path / "c")
 
 
+def test_a_flipped_bit_of_a_resume_file_is_found(tmp_path: Path) -> None:
+    state = tmp_path / ".c.resume.pt"
+
+    def stop(what: str, done: int, total: int) -> None:
+        if state.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_with(RECIPE, tmp_path / "c", stop)
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(FitError, match=r"\.c\.resume\.pt: damaged; remove it"):
+        run(tmp_path / "c")
+
+
 def test_other_data_of_the_same_size_are_not_gone_on_with() -> None:
     assert small_rows(300, seed=2).digest == small_rows(300, seed=2).digest
     assert small_rows(300, seed=2).digest != small_rows(300, seed=3).digest

@@ -13,7 +13,6 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -25,10 +24,11 @@ from text.encoder.stages import Stage
 from training.loop.run_threads import go_on_with
 from training.output import writing
 from training.progress import OnProgress, no_progress
+from training.loop.run_threads import go_on_with
+from training.saved_state import DAMAGED, load_state
 
 logger = logging.getLogger("text")
 
-_DAMAGED = (UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError)
 SAVE_SECONDS = 30.0
 RECORDED = 50  # steps whose mean loss is an entry of the history
 
@@ -133,11 +133,11 @@ class Run:
     def _resumed(self) -> dict[str, Any]:
         """Take weights, stages done and history from the kept state, and return it."""
         try:
-            saved = dict(torch.load(self.path, weights_only=True))
+            saved = dict(load_state(self.path))
             self.modules.load_state_dict(saved["weights"])
             self.done, self.history = saved["done"], saved["history"]
             threads = int(saved.get("threads", torch.get_num_threads()))  # older states: unknown
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise RunError(
                 f"{self.path}: damaged; delete {self.path.parent} to start again"
             ) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -17,8 +16,9 @@ from training.loop.run_threads import go_on_with
 from training.output import writing
 from training.qin import QIN
 from training.recipe import Recipe, differences
+from training.loop.run_threads import go_on_with
+from training.saved_state import DAMAGED, load_state
 
-DAMAGED = (RuntimeError, LookupError, AttributeError, TypeError, ValueError, UnpicklingError)
 DIGESTS_OF_0_1 = 2  # in the identity of a run: of train's and valid's labels
 
 
@@ -104,7 +104,7 @@ class Run:
         if not self.state.exists():
             return
         try:
-            content = torch.load(self.state, weights_only=True)
+            content = load_state(self.state)
             saved = content["identity"]
             # A run that an earlier release stopped lacks names of this one, their defaults, and
             # digests of histories and items.

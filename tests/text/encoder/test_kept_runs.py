@@ -99,3 +99,14 @@ def test_a_damaged_tokenizer_of_a_run_is_named_with_the_remedy(
     (tmp_path / ".out.run" / FILE).write_text("")
     with pytest.raises(RunError, match=r"tokenizer\.json: .+; delete .+\.out\.run to start again"):
         fit(tiny, recipe, tmp_path / "out")
+
+
+def test_a_flipped_bit_of_a_kept_state_is_found(tiny: Corpus, tmp_path: Path) -> None:
+    recipe = small("pairs.steps=0", "multi_task.steps=0")
+    killed_at("masked", 4, tiny, recipe, tmp_path / "out")
+    state = tmp_path / ".out.run" / "state.pt"
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(RunError, match=r"state\.pt: damaged; delete .+\.out\.run to start again"):
+        fit(tiny, recipe, tmp_path / "out")
