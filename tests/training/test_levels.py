@@ -169,7 +169,13 @@ def test_times_are_utc_days_before_1970_too(times: pa.Array, unit: str | None) -
             "s",
             r"beyond the years .*see --unit",
         ),
-        ({"item_id": [1, 2], "time": [0, 10**12]}, "s", r"spans 11,574,075 days: see --unit"),
+        ({"item_id": [1, 2], "time": [0, 10**10]}, "s", r"spans 115,741 days: see --unit"),
+        (  # milliseconds
+            {"item_id": [1, 2], "time": [1_700_000_000_000, 1_700_086_400_000]},
+            "s",
+            r"beyond the years 1 to 9999: see --unit",
+        ),
+        ({"item_id": [0, 2, 0], "time": [1, 1, 1]}, "s", r"2 clicks of item 0, which is padding"),
         ({"item_id": [1]}, "s", r"time"),
         ({"item_id": pa.array([], pa.int64()), "time": pa.array([], pa.int64())}, "s", "no rows"),
     ],
@@ -209,6 +215,37 @@ def test_the_command_writes_levels_and_says_what(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "--unit" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_levels_within_a_folder_that_is_read_are_refused(tmp_path: Path) -> None:
+    """The next run would read them as a part: the rows, twice, and as clicks."""
+    for name in ("clicks", "rows"):
+        (tmp_path / name).mkdir()
+        file_of(tmp_path / name, "a.parquet", item_id=[5, 3], time=[0, DAY])
+    clicks, rows = tmp_path / "clicks", tmp_path / "rows"
+    for folder in (clicks, rows):
+        out = folder / "levels.parquet"
+        words = ["levels", str(clicks), "--rows", str(rows), "--out", str(out), "--unit", "s"]
+        refused = training(*words)
+        assert refused.returncode == 1
+        assert f"--out {out}: within {folder}, the folder of what is read" in refused.stderr
+        assert not out.exists()
+
+
+def test_a_column_of_the_rows_that_is_damaged_is_named_and_a_link_stays(tmp_path: Path) -> None:
+    rows = file_of(tmp_path, "r.parquet", item_id=[1] * 9, time=[0] * 9, x=list(range(9)))
+    link, out = tmp_path / "link.parquet", tmp_path / "out.parquet"
+    link.symlink_to(out)
+    clicks = clicks_of([(1, 0)])
+    write_joined(clicks, rows, link, "level", "s")
+    assert link.readlink() == out
+    group = pq.read_metadata(rows).row_group(0)
+    content = bytearray(rows.read_bytes())
+    start = group.column(2).dictionary_page_offset
+    content[start : start + 12] = b"\xff" * 12
+    rows.write_bytes(content)
+    with pytest.raises(DataFileError, match=r"r\.parquet: column x: cannot be read"):
+        write_joined(clicks, rows, out, "level", "s")
 
 
 def test_last_levels_are_loaded_beside_the_other_item_files(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ def levels(
         fail("--last: not with --rows, whose days decide")
     if out.exists() and out.samefile(clicks):
         fail(f"--out {out}: has the clicks, which it would replace; give another file")
+    for folder in filter(Path.is_dir, (clicks, rows or clicks)):
+        if out.resolve().is_relative_to(folder.resolve()):  # the next run would read it as a part
+            fail(f"--out {out}: within {folder}, the folder of what is read; give another file")
     with exit_on_error(), progress() as on_progress:
         read = Clicks.read(clicks, unit, on_progress)
         if last:

@@ -25,7 +25,7 @@ ITEM, TIME = "item_id", "time"
 LEVELS = 10
 PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 MOST_DAYS = 36_525  # a hundred years: beyond it the unit of time is wrong
-MOST_DAY = np.iinfo(np.int32).max
+FIRST_DAY, LAST_DAY = -719_162, 2_932_896  # of the years 1 and 9999: others are of another unit
 BATCH_ROWS = 65_536
 
 
@@ -43,6 +43,11 @@ class Clicks:
     ) -> Clicks:
         """Read ``item_id`` and ``time`` of a parquet file or folder. Raises DataFileError."""
         ids, day = read_days(path, unit, on_progress)
+        if padding := int((ids == 0).sum()):
+            raise DataFileError(
+                f"{path}: column {ITEM}: {padding:,} clicks of item 0, which is padding; leave "
+                "them out"
+            )
         if not len(ids):
             raise DataFileError(f"{path}: holds no rows")
         span = int(day.max()) - int(day.min()) + 1
@@ -124,6 +129,6 @@ def days_of(times: pa.Array, place: str, unit: str | None) -> NDArray[np.int32]:
         raise DataFileError(f"{place}: holds {kind}; name its unit: --unit s, ms, us or ns")
     values = times if pa.types.is_uint64(kind) else times.cast(pa.int64())
     days: NDArray[Any] = values.to_numpy() // PER_DAY[unit]
-    if len(days) and not -MOST_DAY <= int(days.min()) <= int(days.max()) <= MOST_DAY:
-        raise DataFileError(f"{place}: beyond the years that a date can have: see --unit")
+    if len(days) and not FIRST_DAY <= int(days.min()) <= int(days.max()) <= LAST_DAY:
+        raise DataFileError(f"{place}: beyond the years 1 to 9999: see --unit")
     return days.astype(np.int32)

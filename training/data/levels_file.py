@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +14,8 @@ import pyarrow.parquet as pq
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.table import files_of
 from training.data.levels import BATCH_ROWS, ITEM, Clicks, joined, levels_of, read_days
+from feature_store.parquet.table import ParquetTable, files_of
+from feature_store.parquet.whole_file import whole_file
 from training.output import writing
 from training.progress import OnProgress, no_progress
 
@@ -43,7 +43,7 @@ def write_levels(
     schema = pa.schema([(ITEM, pa.int64()), (DAY, pa.date32()), (column, pa.int8())])
     first, last = int(clicks.day.min()) + 1, int(clicks.day.max()) + 1
     rows, waiting = 0, schema.empty_table()
-    with _whole(out) as partial, pq.ParquetWriter(partial, schema) as file:
+    with _whole(out, schema) as file:
         for day, levels in clicks.by_day():
             at = np.flatnonzero(levels)
             days = np.full(len(at), day, np.int32)
@@ -66,8 +66,9 @@ def write_last(clicks: Clicks, out: Path, column: str) -> Written:
     if column in ("", ITEM):
         raise DataFileError(f"--column {column}: the file has {ITEM} and a level's column")
     levels = levels_of(np.bincount(clicks.item))
-    with _whole(out) as partial:
-        pq.write_table(pa.table({ITEM: clicks.items, column: levels}), partial)
+    table = pa.table({ITEM: clicks.items, column: levels})
+    with _whole(out, table.schema) as file:
+        file.write_table(table)
     return _written(clicks, len(levels))
 
 
@@ -87,18 +88,15 @@ def write_joined(
         raise DataFileError(f"{source}: has a column {column} already: give another --column")
     start = 0
     names = schema.names
-    with (
-        _whole(out) as partial,
-        pq.ParquetWriter(partial, schema.append(pa.field(column, pa.int8()))) as file,
-    ):
+    with _whole(out, schema.append(pa.field(column, pa.int8()))) as file:
         for path in files:
-            if pq.read_schema(path).remove_metadata() != schema.remove_metadata():
+            table = ParquetTable(path)
+            if table.schema.remove_metadata() != schema.remove_metadata():
                 raise DataFileError(f"{path}: other columns than {files[0]}")
-            for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=names):
-                part = levels[start : start + len(batch)]
-                table = pa.Table.from_batches([batch]).append_column(column, pa.array(part))
-                file.write_table(table.cast(file.schema))
-                start += len(batch)
+            for _, arrays in table.batches(names, BATCH_ROWS, unwrap=False):
+                part = arrays | {column: pa.array(levels[start : start + len(arrays[ITEM])])}
+                file.write_table(pa.table(part).cast(file.schema))
+                start += len(arrays[ITEM])
                 on_progress(f"write {out.name}", start, len(levels))
     return _written(clicks, len(levels))
 
@@ -109,15 +107,9 @@ def _written(clicks: Clicks, rows: int) -> Written:
 
 
 @contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """Yield a path beside ``out`` that becomes ``out`` when all is written."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+def _whole(out: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Yield a writer of ``out``. Errors of the system are those of writing it."""
     with writing(out):
-        handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
-        os.close(handle)
-        try:
-            yield Path(name)
-            Path(name).chmod(0o644)
-            os.replace(name, out)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(out, columns) as file:
+            yield file
