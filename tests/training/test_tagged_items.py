@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,20 @@ def test_items_have_texts_in_two_languages_and_enough_tags(corpus: Path) -> None
     for name, text, cold in zip(items.names, items.texts["de"], items.cold, strict=True):
         assert text == f"de {int(name[3:])}"
         assert cold == (int(name[3:]) % HELD_OUT == 0)
+
+
+def test_a_table_that_the_corpus_does_not_describe_is_refused(corpus: Path) -> None:
+    table = corpus / "items.parquet"
+    about = {"sha256": hashlib.sha256(table.read_bytes()).hexdigest()}
+    (corpus / "corpus.json").write_text(
+        json.dumps({"languages": ["en", "de", "es"], "tables": {"items": about}})
+    )
+    TaggedItems.read(corpus, 4)
+    pq.write_table(pq.read_table(table).slice(1), table)
+    with pytest.raises(
+        DataFileError, match=r"items\.parquet: is not the one that corpus"
+    ):
+        TaggedItems.read(corpus, 4)
 
 
 def test_items_of_equal_tags_have_the_same_taste(corpus: Path) -> None:

@@ -48,11 +48,11 @@ class TaggedItems:
         Raises DataFileError, also for two rows of an item that differ in tags, split or the text of
         a language.
         """
-        languages = _languages(corpus / ABOUT)
+        languages, digest = _described(corpus / ABOUT)
         needed = languages[:2]
         found: dict[Key, dict[str, str]] = {}
         about: dict[Key, dict[str, Any]] = {}
-        for number, row in enumerate(_rows(corpus / TABLE)):
+        for number, row in enumerate(_rows(corpus / TABLE, digest)):
             row["tags"].sort()
             if len(row["tags"]) < least_tags:
                 continue
@@ -113,20 +113,25 @@ class TaggedItems:
         return latent.astype(np.float32)  # type: ignore[no-any-return]
 
 
-def _languages(path: Path) -> list[str]:
+def _described(path: Path) -> tuple[list[str], str | None]:
+    """Read the languages, and the SHA-256 of the table where the corpus has it."""
     try:
-        found = json.loads(path.read_bytes())["languages"]
+        about = json.loads(path.read_bytes())
+        found, digest = about["languages"], about.get("tables", {}).get("items", {}).get("sha256")
     except FileNotFoundError:
         raise DataFileError(f"{path}: no such file: no corpus; {AGAIN}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataFileError(f"{path}: not readable: {worded(error)}; {AGAIN}") from error
     if not isinstance(found, list) or len(found) < 2 or not all(isinstance(x, str) for x in found):
         raise DataFileError(f"{path}: languages: at least two are needed; {AGAIN}")
-    return found
+    return found, digest
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path, digest: str | None) -> list[dict[str, Any]]:
     try:
+        content = path.read_bytes()
+        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+            raise DataFileError(f"{path}: is not the one that {ABOUT} describes; {AGAIN}")
         if missing := set(COLUMNS) - set(pq.read_schema(path).names):
             raise DataFileError(f"{path}: no column {sorted(missing)[0]}; {AGAIN}")
         table = pq.read_table(path, columns=list(COLUMNS))
