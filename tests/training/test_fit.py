@@ -24,6 +24,8 @@ from training.loop.run import FitError, Run
 from training.qin import QIN
 from training.recipe import Recipe
 from training.recipe_files import preset
+from training.data.rows import Rows
+from training.loop.run import FitError, Run
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -114,6 +116,18 @@ def test_a_run_that_diverges_at_once_ends_there_and_leaves_nothing(tmp_path: Pat
     with pytest.raises(DivergedError, match=r"diverged in epoch 1: .* lower learning_rate"):
         run(tmp_path / "c", RECIPE.model_copy(update=recipe))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_values_of_the_validation_rows_are_not_told_as_a_rate_that_is_too_high(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def infinite(network: object, rows: Rows, **_: Any) -> Any:
+        return np.full(len(rows), np.inf, np.float32)
+
+    monkeypatch.setattr(module, "predict", infinite)
+    said = r"scores of the validation rows, not the loss, are .*look for values far from those of t"
+    with pytest.raises(DivergedError, match=said):
+        run(tmp_path / "c")
 
 
 def test_a_run_that_diverges_later_keeps_its_best_epoch(

@@ -14,6 +14,7 @@ from tests.training.test_cli import SIZES
 from tests.training.test_replace import run
 from tests.training.test_users import IDS, SCHEMA, folder_of, user_columns
 from training.data.dataset import open_data
+from tests.training.test_users import IDS, SCHEMA, folder_of, row_columns, user_columns
 
 PRICED = FeatureSchema.from_yaml(
     """
@@ -86,3 +87,22 @@ def test_the_synthetic_data_bring_no_warning(
     fitted = run("fit", tmp_path, *words)
     assert fitted.exit_code == 0, fitted.output
     assert magnitudes(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [
+        ([None] * 4, "missing in every row"),
+        ([7.5, None, 7.5, 7.5], "7.5 in every row that has it"),
+        ([7.5, None, 7.5, 8.0], None),
+    ],
+)
+def test_a_number_of_the_request_that_never_varies_is_named(
+    tmp_path: Path, hours: list[float | None], said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = row_columns([IDS[1], IDS[0], IDS[1], IDS[2]], hour=pa.array(hours, pa.float32()))
+    open_data(folder_of(tmp_path, user_columns(IDS), train), SCHEMA)
+    told = [message for message in caplog.messages if "nothing is learned" in message]
+    place = f"warning: {tmp_path / 'train.parquet'}: column hour: {said}; nothing is learned of it"
+    assert len(told) == (said is not None)
+    assert all(message.startswith(place) for message in told)

@@ -80,9 +80,7 @@ def test_a_table_that_the_corpus_does_not_describe_is_refused(corpus: Path) -> N
     )
     TaggedItems.read(corpus, 4)
     pq.write_table(pq.read_table(table).slice(1), table)
-    with pytest.raises(
-        DataFileError, match=r"items\.parquet: is not the one that corpus"
-    ):
+    with pytest.raises(DataFileError, match=r"items\.parquet: is not the one that corpus"):
         TaggedItems.read(corpus, 4)
 
 

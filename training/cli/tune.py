@@ -106,6 +106,8 @@ def tune(
         screen.print(f"best recipe: {out / BEST}", markup=False)
     if stopped:
         sys.exit(INTERRUPTED)
+    if best is None and len(rows) >= trials:
+        fail(f"{out}: every trial diverged, so there is no {BEST}; give a space of lower rates")
 
 
 def _table(rows: Sequence[TrialRow], names: Sequence[str]) -> Table:

@@ -18,6 +18,7 @@ from training.data.reader import ReaderError, read_rows
 from training.data.rows import Rows
 from training.data.user_ids import check_agreement
 from training.data.users import UserTable
+from feature_store.schema import Categorical, Dense, FeatureSchema, Numeric
 from training.progress import OnProgress, no_progress
 
 __all__ = ["Data", "ReaderError", "Rows", "open_data", "open_held_out"]
@@ -70,6 +71,7 @@ def open_data(
                 min_count,
             )
     _warn_of_magnitudes(folder, train, tables)
+    _warn_of_constants(_file(folder, "train"), train)
     valid = _labelled(folder, "valid", items, on_progress, cache, tables)
     _check_users(folder, train, valid)
     return Data(items, train, valid)
@@ -180,6 +182,25 @@ def _warn_of_magnitude(feature: Dense, values: Tensor, source: str) -> None:
             feature.name,
             f"{largest**0.5:,.0f}",
         )
+
+
+def _warn_of_constants(file: Path, train: Rows) -> None:
+    """Name the numeric request features that vary in no row: their weights are not trained."""
+    for feature in train.schema.request:
+        if isinstance(feature, Numeric) and train.request is not None:
+            values = train.request[feature.name]
+            values = values[~np.isnan(values)]
+            if len(values) and values.min() < values.max():
+                continue
+            logger.warning(
+                "warning: %s: column %s: %s; nothing is learned of it, and other values would "
+                "change scores at random: leave it out of the schema",
+                file,
+                feature.name,
+                f"{values[0]:g} in every row that has it"
+                if len(values)
+                else "missing in every row",
+            )
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -103,15 +103,19 @@ def _fit(
         scores = np.empty(0, np.float32)
         if group.first:
             scores = predict(network, valid, on_progress=on_progress)
-        finite = math.isfinite(loss) and checkpoint.is_finite(network) and np.isfinite(scores).all()
-        measured = group.first and finite
+        trained = math.isfinite(loss) and checkpoint.is_finite(network)
+        measured = group.first and trained and np.isfinite(scores).all()
         value = group.agree(auc(scores, valid.label) if measured else math.nan)
         if math.isnan(value):
-            told = f"training diverged in epoch {run.epoch}: loss or weights are NaN or infinite"
+            odd = (
+                "loss or weights" if not trained else "scores of the validation rows, not the loss,"
+            )
+            told = f"training diverged in epoch {run.epoch}: {odd} are NaN or infinite"
             if not run.best_epoch:
                 if group.first:
                     lines.remove()
-                raise DivergedError(f"{told}; give a lower learning_rate or gradient_clip")
+                values = "" if not trained else "look for values far from those of training, or "
+                raise DivergedError(f"{told}; {values}give a lower learning_rate or gradient_clip")
             if group.first:
                 logger.warning("warning: %s; epoch %d is kept", told, run.best_epoch)
             break
