@@ -29,6 +29,13 @@ def language_codes(given: str) -> list[str]:
         raise typer.BadParameter(
             f"{odd[0]} is no language code, such as en or pt-br", param_hint="--languages"
         )
+    alike: dict[str, str] = {}
+    for code in codes:
+        if (first := alike.setdefault(code.lower().replace("_", "-"), code)) != code:
+            raise typer.BadParameter(
+                f"{first} and {code} are one language; give it once, as the texts have it",
+                param_hint="--languages",
+            )
     return codes
 
 

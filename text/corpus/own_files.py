@@ -58,7 +58,7 @@ def read(
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such folder")
     wanted = _Wanted(folder, languages, refused)
-    found = _files_of(folder)
+    found = _files_of(folder, refused)
     tasks = {p.parent for p in found if p.name == _MTEB[0]}
     for path in found:
         try:
@@ -72,9 +72,10 @@ def read(
         yield from _retrieval(task, wanted)
 
 
-def _files_of(folder: Path) -> list[Path]:
-    """List the files at any depth. Raises CorpusError for folders that cannot be listed, names that
-    are not UTF-8, and where there are none.
+def _files_of(folder: Path, refused: Counter[tuple[str, str]]) -> list[Path]:
+    """List the files at any depth; count in ``refused`` those of other endings that are not hidden.
+    Raises CorpusError for folders that cannot be listed, names that are not UTF-8, and where there
+    are none.
     """
 
     def unreadable(error: OSError) -> None:
@@ -82,7 +83,13 @@ def _files_of(folder: Path) -> list[Path]:
 
     found = []
     for parent, _, files in os.walk(folder, onerror=unreadable):
-        found += [path for name in files if (path := Path(parent, name)).suffix.lower() in ENDINGS]
+        for path in (Path(parent, name) for name in files):
+            ending = path.suffix.lower()
+            if ending in ENDINGS:
+                found.append(path)
+            elif not path.name.startswith((".", "_")):
+                why = f"for the ending {ending}" if ending else "for want of an ending"
+                refused[source_of(folder), f"not read, {why}"] += 1
     if not found:
         raise CorpusError(f"{folder}: no file ends in {', '.join(ENDINGS)}")
     for path in found:

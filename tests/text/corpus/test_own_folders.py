@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -147,3 +148,25 @@ def test_a_judgement_given_twice_counts_once(tmp_path: Path) -> None:
     judged = "query-id\tcorpus-id\tscore\n" + "q1\td1\t1\n" * 2
     (tmp_path / "qrels" / "test.tsv").write_text(judged)
     assert entries(tmp_path)[-1].meta["relevant"] == ["d1"]
+
+
+def test_files_that_are_not_read_are_counted_by_their_endings(tmp_path: Path) -> None:
+    row = json.dumps({"id": "1", "lang": "en", "text": "A text of a book."})
+    (tmp_path / "below").mkdir()
+    for name in ("a.jsonl", "b.json", "below/c.JSON", "d.csv.gz", "notes", ".hidden", "_SUCCESS"):
+        (tmp_path / name).write_text(row)
+    refused: Counter[tuple[str, str]] = Counter()
+    assert len(list(read(tmp_path, ["en"], [], refused))) == 1
+    assert refused == {
+        (tmp_path.name, "not read, for the ending .json"): 2,
+        (tmp_path.name, "not read, for the ending .gz"): 1,
+        (tmp_path.name, "not read, for want of an ending"): 1,
+    }
+
+
+@pytest.mark.parametrize("languages", ["en,pt-br,pt-BR", "pt_br,pt-br"])
+def test_a_language_in_two_spellings_is_refused(tmp_path: Path, languages: str) -> None:
+    command = ["corpus", "build", str(tmp_path / "out"), f"--languages={languages}"]
+    result = CliRunner().invoke(app, [*command, f"--from={tmp_path}"])
+    assert result.exit_code == 2
+    assert "are one language" in " ".join(result.stderr.replace("│", "").split())
