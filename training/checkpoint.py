@@ -21,7 +21,7 @@ from torch import Tensor
 from feature_store.lfs_pointer import LFS_BYTES, lfs_fault
 from feature_store.schema import FeatureSchema
 from feature_store.temporary_folders import replace_folder, temporary_folder
-from feature_store.wording import worded
+from feature_store.wording import details, worded
 from training.output import writing
 from training.qin import QIN, QINSizes
 from training.recipe import Recipe, differences
@@ -151,6 +151,10 @@ def load(folder: Path) -> QIN:
     try:
         config = _Config.model_validate_json(_opened(folder / CONFIG).read_bytes())
     except ValidationError as error:
+        if any(fault["loc"] == ("vocab_size",) for fault in details(error)):
+            raise CheckpointError(
+                f"{folder / CONFIG}: of an encoder's checkpoint; `python -m text` reads those"
+            ) from error
         raise CheckpointError(f"{folder / CONFIG}: {worded(error)}") from error
     try:
         tensors = load_file(_opened(folder / WEIGHTS))

@@ -115,7 +115,7 @@ def usable(models: Path, passed_over: Callable[[BundleError], None]) -> Iterator
 def _newest_first(models: Path, passed_over: Callable[[BundleError], None]) -> list[Path]:
     """List the bundles whose manifests can be read, without checking their other files."""
     found = []
-    for folder in _bundle_folders(models):
+    for folder in bundle_folders(models):
         try:
             found.append((folder, read_manifest(folder)))
         except BundleError as error:
@@ -124,7 +124,7 @@ def _newest_first(models: Path, passed_over: Callable[[BundleError], None]) -> l
     return [folder for folder, _ in found]
 
 
-def _bundle_folders(models: Path) -> list[Path]:
+def bundle_folders(models: Path) -> list[Path]:
     """List folders with a manifest, by name; excludes bundles being written."""
     if not models.is_dir():
         return []
@@ -158,7 +158,7 @@ def read_manifest(path: Path) -> Manifest:
 def _an_example(models: Path) -> Path | None:
     """Return the newest bundle of a folder, else one that cannot be read; None without any."""
     try:
-        folders = _bundle_folders(models)
+        folders = bundle_folders(models)
     except OSError:  # no permission to list it
         return None
     return next(iter([*_newest_first(models, lambda _: None), *reversed(folders)]), None)
@@ -177,6 +177,10 @@ def parse_manifest(path: Path, text: bytes) -> Manifest:
         content = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BundleError(f"{file}: not JSON: {error}; {REBUILD}") from None
+    if isinstance(content, dict) and "shape" in content and "feature_schema" not in content:
+        raise BundleError(
+            f"{file}: not of a model's bundle, but of an encoder's (`python -m text`); {REBUILD}"
+        )
     if not isinstance(content, dict) or content.get("format") not in READABLE:
         written = content.get("format") if isinstance(content, dict) else None
         raise BundleError(

@@ -191,6 +191,12 @@ def test_weights_that_do_not_fit_are_a_few_names_and_no_words_of_pytorch(
         checkpoint.load(tmp_path / "mine")
 
 
+def test_an_encoder_s_checkpoint_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"vocab_size": 290, "hidden_size": 12}')
+    with pytest.raises(CheckpointError, match=r"config\.json: of an encoder's checkpoint; `py"):
+        checkpoint.load(tmp_path)
+
+
 def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "QIN.model").write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"QIN\.model: a file.*import-fuxictr"):

@@ -250,8 +250,10 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path}: {worded(error)}") from error
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: not JSON: {error}; copy the checkpoint again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object")
     return content

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from pydantic import ValidationError
 
 from feature_store.wording import worded
 from model_export.bundle import plain_files
-from model_export.bundle.bundle import check_file, check_names
+from model_export.bundle.bundle import bundle_folders, check_file, check_names
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import MOST_MANIFEST_BYTES, MOST_MANIFEST_VALUES
 from model_export.bundle.signature import PublicKeys, read_signature
@@ -62,6 +63,13 @@ class EncoderBundle:
         try:
             content = plain_files.read(path / MANIFEST, MOST_MANIFEST_BYTES)
         except FileNotFoundError:
+            folders: list[Path] = []
+            with suppress(OSError):  # no permission to list it
+                folders = bundle_folders(path)
+            if folders:
+                raise BundleError(
+                    f"{path}: a folder of bundles; name one of them, such as {folders[-1]}"
+                ) from None
             raise BundleError(
                 f"{path / MANIFEST}: not found, so {path} is not an encoder bundle; {REBUILD}"
             ) from None
@@ -134,6 +142,8 @@ def parse_manifest(path: Path, content: bytes) -> EncoderManifest:
         values = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise BundleError(f"{file}: not JSON: {error}; {REBUILD}") from None
+    if isinstance(values, dict) and "feature_schema" in values:
+        raise BundleError(f"{file}: not of an encoder bundle, but of a model's; {REBUILD}")
     if not isinstance(values, dict) or "shape" not in values:
         raise BundleError(f"{file}: not of an encoder bundle, but of another kind; {REBUILD}")
     if values.get("format") != FORMAT:

@@ -115,6 +115,12 @@ def test_a_folder_of_bundles_is_named_as_one_with_its_newest(network: QIN, tmp_p
         Bundle.open(tmp_path)
 
 
+def test_an_encoder_s_bundle_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text('{"format": 1, "shape": {}}')
+    with pytest.raises(BundleError, match=r"but of an encoder's \(`python -m text`\)"):
+        Bundle.open(tmp_path)
+
+
 def test_newest_goes_by_creation_and_not_by_name(network: QIN, tmp_path: Path) -> None:
     for version in ("b", "c", "a"):
         build(network, tmp_path, version=version)

@@ -65,12 +65,21 @@ def test_a_manifest_that_does_not_fit_is_refused(
 def test_a_bundle_of_another_kind_and_no_bundle_are_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is not an encoder bundle"):
         EncoderBundle.open(tmp_path)
-    (tmp_path / MANIFEST).write_text('{"format": 2, "feature_schema": {}}')
+    (tmp_path / MANIFEST).write_text('{"format": 2}')
     with pytest.raises(BundleError, match="not of an encoder bundle"):
         EncoderBundle.open(tmp_path)
     (tmp_path / MANIFEST).write_text("{")
     with pytest.raises(BundleError, match="not JSON"):
         EncoderBundle.open(tmp_path)
+
+
+def test_a_folder_of_bundles_and_a_model_s_bundle_are_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / MANIFEST).write_text('{"format": 3, "feature_schema": {}}')
+    with pytest.raises(BundleError, match=f"a folder of bundles; name one .* {tmp_path / 'a'}$"):
+        EncoderBundle.open(tmp_path)
+    with pytest.raises(BundleError, match="not of an encoder bundle, but of a model's; copy"):
+        EncoderBundle.open(tmp_path / "a")
 
 
 def test_an_answer_beyond_the_tolerance_is_refused(copy: Path) -> None:
