@@ -31,6 +31,7 @@ from training.data.catalogue import Catalogue
 from training.evaluation.metrics import auc, logloss
 
 MOST_LISTS = 10_000
+LEAST_OF_A_CLASS = 30  # rows: of fewer, AUC is the same in any number format
 FILLED_LISTS, FILLED_TO = 256, 512
 Floats = NDArray[np.float64]
 Request = tuple[ItemVectors, HistoryRows, UserRow | None]
@@ -79,6 +80,12 @@ def measure(
         seen.add(*_logits(model, *request), asked.label)
         seen.note(*request)
     gate = _judged(seen, held_out.name, forced, golden_logit_error(model, golden))
+    if (few := _fewest(held_out.rows.label)) < LEAST_OF_A_CLASS and not forced:
+        raise GateError(
+            f"version {model.version} is not published: {gate.data} has {few} labels of a class, "
+            f"and |ΔAUC| needs {LEAST_OF_A_CLASS} of each; use more rows, publish it without "
+            f"--{model.precision}, or with --force to accept that"
+        )
     if not (gate.passed or forced):
         raise GateError(
             f"version {model.version} is not published: {model.precision} differs too much on "
@@ -114,7 +121,8 @@ def _judged(seen: _Logits, data: str, forced: bool, golden_error: float) -> Quan
     p, q, y = _sigmoid(exact), _sigmoid(quick), label[labelled]
     delta_auc = abs(auc(quick[labelled], y) - auc(exact[labelled], y))
     mean = float(np.abs(q - p).mean())
-    passed = bool(delta_auc <= MOST_DELTA_AUC and mean <= MOST_MEAN_DELTA_P)
+    enough = _fewest(y) >= LEAST_OF_A_CLASS
+    passed = bool(enough and delta_auc <= MOST_DELTA_AUC and mean <= MOST_MEAN_DELTA_P)
     return QuantisationGate(
         passed=passed,
         forced=forced and not passed,
@@ -132,6 +140,11 @@ def _judged(seen: _Logits, data: str, forced: bool, golden_error: float) -> Quan
         largest=_most(seen.largest),
         golden_logit_error=golden_error,
     )
+
+
+def _fewest(label: NDArray[np.float32]) -> int:
+    """Count the labels of the class that has fewer; those that are NaN are none."""
+    return int(min((label == 1).sum(), (label == 0).sum()))
 
 
 def _most(each: list[Largest]) -> Largest:

@@ -146,6 +146,24 @@ def test_either_limit_alone_refuses(
         gate.measure(model, held_out, quantised.golden(), False)
 
 
+def test_rows_with_few_labels_of_a_class_judge_nothing(
+    quantised: Bundle, held_out: HeldOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one click and one other row AUC is the same in any number format."""
+    model, golden = FoldedModel(quantised, precision="int8"), quantised.golden()
+    monkeypatch.setattr(gate, "FILLED_LISTS", 8)
+    monkeypatch.setattr(gate, "MOST_MEAN_DELTA_P", 1.0)
+    monkeypatch.setattr(gate, "MOST_DELTA_AUC", 1.0)
+    assert gate.measure(model, held_out, golden, False).passed
+    clicks = int(held_out.rows.label.sum())
+    fewer = min(clicks, len(held_out.rows.label) - clicks)
+    monkeypatch.setattr(gate, "LEAST_OF_A_CLASS", fewer + 1)
+    with pytest.raises(GateError, match=rf"has {fewer} labels of a class, .* use more rows"):
+        gate.measure(model, held_out, golden, False)
+    forced = gate.measure(model, held_out, golden, True)
+    assert (forced.passed, forced.forced) == (False, True)
+
+
 def test_the_products_alone_are_int8(quantised: Bundle) -> None:
     weights = quantised.path / "ranker.int8.weights"
     assert weights.stat().st_size < (quantised.path / "ranker.weights").stat().st_size
