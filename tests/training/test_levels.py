@@ -232,6 +232,14 @@ def test_levels_within_a_folder_that_is_read_are_refused(tmp_path: Path) -> None
         assert not out.exists()
 
 
+@pytest.mark.parametrize("out", [".", "/"])
+def test_a_folder_as_the_file_to_write_is_refused(tmp_path: Path, out: str) -> None:
+    clicks = file_of(tmp_path, "c.parquet", item_id=[5], time=[0])
+    refused = training("levels", str(clicks), "--unit", "s", "--out", out)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1] == f"error: --out {out}: a folder; give a file in it"
+
+
 def test_a_column_of_the_rows_that_is_damaged_is_named_and_a_link_stays(tmp_path: Path) -> None:
     rows = file_of(tmp_path, "r.parquet", item_id=[1] * 9, time=[0] * 9, x=list(range(9)))
     link, out = tmp_path / "link.parquet", tmp_path / "out.parquet"

@@ -67,6 +67,8 @@ def fit(
         raise typer.BadParameter(f"--into {into} is also --given: what is fitted to is no input")
     if is_device(out):
         raise typer.BadParameter(f"--out {out} is a device or a pipe; give a file")
+    if out.is_dir():
+        raise typer.BadParameter(f"--out {out} is a folder; give a file in it")
     with exit_on_error(), progress() as on_progress:
         from text.content.fit import fit as run
         from text.content.items import ItemTexts

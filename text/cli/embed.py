@@ -13,6 +13,8 @@ import typer
 
 from text.cli.console import AsJson, exit_on_error, progress, screen
 from text.cli.content import ItemFile, TextColumns, Threads
+from training.output import writing
+from training.run_lock import alone
 
 if TYPE_CHECKING:
     from text.content.embed import Embedding, EmbedReport
@@ -54,14 +56,23 @@ def embed(
     Exit code: 0, complete; 3, without rows that the store rejected or whose records are damaged; 1,
     failed.
     """
-    with exit_on_error(), progress() as on_progress:
+    from feature_store.parquet.columns import DataFileError
+
+    if out.is_dir():
+        raise typer.BadParameter(f"--out {out} is a folder; give a file in it")
+    busy = DataFileError(f"{out}: another process is at this table; end it or wait for it")
+    with (
+        exit_on_error(),
+        alone(out.with_name(f".{out.name}.lock"), busy),
+        progress() as on_progress,
+    ):
         from text.content.embed import Embedding
         from text.runtime.encoder import TextEncoder
 
         run = Embedding(TextEncoder.open(bundle, threads), items, out, text or [])
         for name in run.missing:
             screen.print(f"{items}: no column {name}: missing of every item", markup=False)
-        report = run.run(lambda rows: on_progress("embed items", rows, run.items.rows))
+        report = run.run(lambda rows: on_progress("embed items", rows, run.items.rows), writing)
         written = None
         if store:
             rows = run.items.rows

@@ -8,6 +8,7 @@ texts of a piece are encoded together in each run.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,12 +27,15 @@ from text.content.items import DIGEST_BYTES, EncodedItems, ItemBatch, ItemTexts,
 from text.content.pieces import Pieces
 from text.runtime.content import TEXT, ContentMap
 from text.runtime.encoder import TextEncoder
-from training.output import writing
-from training.run_lock import alone
 
 PIECE = 2048  # rows
 JOINED = 16  # pieces to a row group of the table
 Content = NDArray[np.float32]
+Writing = Callable[[Path], AbstractContextManager[None]]
+
+
+def nothing(path: Path) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(slots=True)
@@ -97,23 +101,24 @@ class Embedding:
         """The encoder and map of these contents, as stores keep it."""
         return Origin(self.feature, self.digest)
 
-    def run(self, advance: Callable[[int], None] = lambda rows: None) -> EmbedReport:
-        """Embed every row, or those after the last whole piece of a killed run."""
+    def run(
+        self, advance: Callable[[int], None] = lambda rows: None, writing: Writing = nothing
+    ) -> EmbedReport:
+        """Embed every row, or those after the last whole piece of a killed run.
+
+        ``writing`` is entered where files are written, and nowhere else.
+        """
+        pieces, mark = Pieces(self._folder), self._mark()
         with writing(self.out):
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-        busy = DataFileError(f"{self.out}: another process is at this run; end it or wait for it")
-        with alone(self.out.with_name(f".{self.out.name}.lock"), busy):
-            pieces, mark = Pieces(self._folder), self._mark()
+            report = EmbedReport(**pieces.resume(mark))
+        advance(report.items)
+        for batch in self.items.batches(PIECE, report.items, list(self._carried)):
+            table = self._embedded(batch, report)
             with writing(self.out):
-                report = EmbedReport(**pieces.resume(mark))
+                pieces.add(table, asdict(report))
             advance(report.items)
-            for batch in self.items.batches(PIECE, report.items, list(self._carried)):
-                table = self._embedded(batch, report)
-                with writing(self.out):
-                    pieces.add(table, asdict(report))
-                advance(report.items)
-            self._join(pieces)
-            pieces.delete()
+        self._join(pieces, writing)
+        pieces.delete()
         return report
 
     def _mark(self) -> bytes:
@@ -164,7 +169,7 @@ class Embedding:
                 "write it alike in every part"
             ) from error
 
-    def _join(self, pieces: Pieces) -> None:
+    def _join(self, pieces: Pieces, writing: Writing) -> None:
         """Write the table, a group of rows of every few pieces."""
         if not len(pieces):
             raise DataFileError(f"{self.items.parts}: no rows")

@@ -36,6 +36,8 @@ def levels(
 
     if last and rows is not None:
         fail("--last: not with --rows, whose days decide")
+    if out.is_dir():
+        fail(f"--out {out}: a folder; give a file in it")
     if out.exists() and out.samefile(clicks):
         fail(f"--out {out}: has the clicks, which it would replace; give another file")
     for folder in filter(Path.is_dir, (clicks, rows or clicks)):

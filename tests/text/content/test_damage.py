@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from feature_store.parquet.columns import DataFileError
-from tests.text.content.conftest import FEATURE, ITEMS
+from tests.text.content.conftest import FEATURE
 from tests.text.content.test_embed import Stopped, mapped, small_pieces, stopping_at
 from text.__main__ import app
 from text.content.embed import Embedding
@@ -89,12 +89,23 @@ def test_what_cannot_be_read_is_not_told_as_what_cannot_be_written(
 
 
 def test_two_processes_are_not_at_one_table(
-    mapped: TextEncoder, catalogue: Path, tmp_path: Path
+    content_bundle: Path, catalogue: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    with (
-        alone(tmp_path / ".out.lock", AssertionError()),
-        pytest.raises(DataFileError, match=r"out: another process is at this run"),
-    ):
-        Embedding(mapped, catalogue, out, []).run()
-    assert Embedding(mapped, catalogue, out, []).run().items == ITEMS
+    words = ["embed", str(content_bundle), str(catalogue), "--out", str(tmp_path / "out")]
+    with alone(tmp_path / ".out.lock", AssertionError()):
+        done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert "out: another process is at this table" in done.stderr
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("command", [("embed",), ("content", "fit")])
+@pytest.mark.parametrize("out", [".", "/"])
+def test_a_folder_as_the_file_to_write_is_refused_before_a_text_is_encoded(
+    content_bundle: Path, catalogue: Path, command: tuple[str, ...], out: str
+) -> None:
+    done = CliRunner().invoke(app, [*command, str(content_bundle), str(catalogue), "--out", out])
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.replace("│", "").split())
+    assert f"--out {out} is a folder; give a file in it" in said
