@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.test_cli import in_process
-from training.fit import DivergedError
+from training.loop.fit import DivergedError
 
 
 def test_a_search_whose_trials_all_diverged_fails(
@@ -21,7 +21,7 @@ def test_a_search_whose_trials_all_diverged_fails(
     def diverging(*_: object, **__: object) -> None:
         raise DivergedError("training diverged in epoch 1")
 
-    monkeypatch.setattr("training.tune.fit", diverging)
+    monkeypatch.setattr("training.tuning.tune.fit", diverging)
     (tmp_path / "space.yaml").write_text("learning_rate: {kind: float, low: 1e-3, high: 1e-1}\n")
     words = ("tune", str(tmp_path / "data"), "--space", str(tmp_path / "space.yaml"))
     done = in_process(*words, "--out", str(tmp_path / "study"), "--trials", "2", "--json")

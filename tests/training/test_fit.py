@@ -15,6 +15,7 @@ from tests.training.one_step import one_step
 from tests.training.worlds import SIZES, SMALL, small_rows
 from training import checkpoint
 from training.checkpoint import CheckpointError
+from training.data.rows import Rows
 from training.evaluation.metrics import auc
 from training.loop import fit as module
 from training.loop.data_parallel import ProcessGroup, process_group
@@ -24,8 +25,6 @@ from training.loop.run import FitError, Run
 from training.qin import QIN
 from training.recipe import Recipe
 from training.recipe_files import preset
-from training.data.rows import Rows
-from training.loop.run import FitError, Run
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -12,9 +12,8 @@ import pytest
 from feature_store.schema import FeatureSchema
 from tests.training.test_cli import SIZES
 from tests.training.test_replace import run
-from tests.training.test_users import IDS, SCHEMA, folder_of, user_columns
-from training.data.dataset import open_data
 from tests.training.test_users import IDS, SCHEMA, folder_of, row_columns, user_columns
+from training.data.dataset import open_data
 
 PRICED = FeatureSchema.from_yaml(
     """

@@ -13,8 +13,8 @@ import typer
 
 from text.cli.console import AsJson, exit_on_error, progress, screen
 from text.cli.content import ItemFile, TextColumns, Threads
+from training.loop.run_lock import alone
 from training.output import writing
-from training.run_lock import alone
 
 if TYPE_CHECKING:
     from text.content.embed import Embedding, EmbedReport

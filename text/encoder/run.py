@@ -22,10 +22,9 @@ from text.encoder import schedule
 from text.encoder.recipe import AdamW
 from text.encoder.stages import Stage
 from training.loop.run_threads import go_on_with
+from training.loop.saved_state import DAMAGED, load_state
 from training.output import writing
 from training.progress import OnProgress, no_progress
-from training.loop.run_threads import go_on_with
-from training.saved_state import DAMAGED, load_state
 
 logger = logging.getLogger("text")
 

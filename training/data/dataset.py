@@ -12,13 +12,12 @@ from torch import Tensor
 
 from feature_store.parquet.parts import ParquetParts
 from feature_store.parquet.table import tables_of
-from feature_store.schema import Categorical, Dense, FeatureSchema
+from feature_store.schema import Categorical, Dense, FeatureSchema, Numeric
 from training.data.catalogue import Catalogue
 from training.data.reader import ReaderError, read_rows
 from training.data.rows import Rows
 from training.data.user_ids import check_agreement
 from training.data.users import UserTable
-from feature_store.schema import Categorical, Dense, FeatureSchema, Numeric
 from training.progress import OnProgress, no_progress
 
 __all__ = ["Data", "ReaderError", "Rows", "open_data", "open_held_out"]

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.parquet.columns import DataFileError
-from feature_store.parquet.table import files_of
-from training.data.levels import BATCH_ROWS, ITEM, Clicks, joined, levels_of, read_days
 from feature_store.parquet.table import ParquetTable, files_of
 from feature_store.parquet.whole_file import whole_file
+from training.data.levels import BATCH_ROWS, ITEM, Clicks, joined, levels_of, read_days
 from training.output import writing
 from training.progress import OnProgress, no_progress
 

@@ -13,11 +13,10 @@ from torch import Tensor
 from training.loop.data_parallel import ProcessGroup
 from training.loop.optimiser import Optimiser
 from training.loop.run_threads import go_on_with
+from training.loop.saved_state import DAMAGED, load_state
 from training.output import writing
 from training.qin import QIN
 from training.recipe import Recipe, differences
-from training.loop.run_threads import go_on_with
-from training.saved_state import DAMAGED, load_state
 
 DIGESTS_OF_0_1 = 2  # in the identity of a run: of train's and valid's labels
 

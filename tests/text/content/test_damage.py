@@ -17,7 +17,7 @@ from text.__main__ import app
 from text.content.embed import Embedding
 from text.content.items import ItemTexts
 from text.runtime.encoder import TextEncoder
-from training.run_lock import alone
+from training.loop.run_lock import alone
 
 __all__ = ["mapped", "small_pieces"]  # fixtures
 
