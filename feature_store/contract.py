@@ -30,6 +30,7 @@ UserRows = Rows  # (N,) of schema.user_dtype
 
 FOUND, MISSING, CORRUPT, STALE = 0, 1, 2, 3
 MAX_ID = 2**63 - 1
+SYNCED = "on disk before it is answered"  # start of ``acknowledged_click`` in ``describe``
 
 
 @dataclass(frozen=True, slots=True)

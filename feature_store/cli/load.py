@@ -150,7 +150,7 @@ async def _load(
         user_source = files.user_source(store.schema, store.text_ids) if files.users else None
         sources = [HistoryParquet(path, store.text_ids) for path in files.histories]
         losses = await Losses.watched(store, "load")
-        mark = files.mark(store.schema)
+        mark = files.mark(store.schema) + losses.servers
         job = LoadJob(store, item_source, sources, mark, user_source)
         report = LoadReport(sources=mark) if restart else await job.resumed()
         names = ["items", *(path.name for path in files.histories), "users"]

@@ -1,4 +1,4 @@
-"""Finds out whether a store lost data during a command: its server evicted them, or restarted."""
+"""Finds out whether a command may lack data of a store: its servers evicted them, or changed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import time
 from collections.abc import Mapping
 
 from feature_store.cli.app import opened
-from feature_store.contract import FeatureStore
+from feature_store.contract import SYNCED, FeatureStore
 from feature_store.errors import StoreError, StoreMismatch, StoreRefused
 
 AGAIN = "run the same command again"
-SYNCED = "on disk before it is answered"  # of ``acknowledged_click``
 
 
 class Losses:
@@ -26,13 +25,25 @@ class Losses:
     async def watched(cls, store: FeatureStore, command: str) -> Losses:
         return cls(command, await _facts_of(store))
 
+    @property
+    def servers(self) -> str:
+        """Identifies the servers' runs, where there are several: a note that is on one of them says
+        nothing of what the others lost since. Else empty."""
+        return str(self._before.get("run_ids", "")) if "slots" in self._before else ""
+
     async def found(self, url: str, store: FeatureStore) -> list[str]:
-        """Return warnings. StoreRefused if the store's data are not all there."""
+        """Return warnings. StoreRefused if the store's data, or what was read, are not all there.
+
+        A scan goes on with its cursor on another server, or in another run, and passes over keys:
+        the order of a server's keys is its own.
+        """
         facts, seconds = await _facts_of(store), time.monotonic() - self._began
         uptime, synced = facts.get("uptime_seconds"), str(facts.get("acknowledged_click"))
-        during = f"during the {self._command}"
-        if isinstance(uptime, int) and uptime + 1 < seconds and not synced.startswith(SYNCED):
-            raise StoreRefused(f"redis restarted {during}: what it had not saved is lost; {AGAIN}")
+        during, reads = f"during the {self._command}", self._command == "export"
+        why = "it may lack records" if reads else "what it had not saved is lost"
+        restarted = isinstance(uptime, int) and uptime + 1 < seconds
+        if restarted and (reads or not synced.startswith(SYNCED)):
+            raise StoreRefused(f"redis restarted {during}: {why}; {AGAIN}")
         evicted = _number(facts, "evicted_keys") - _number(self._before, "evicted_keys")
         policy = facts.get("maxmemory_policy")
         told = f"redis evicted {evicted:,} keys {during} (maxmemory-policy {policy})"
@@ -41,12 +52,21 @@ class Losses:
                 f"{told}: its data may not all be there; raise maxmemory, set the policy "
                 f"noeviction, load it, and {AGAIN}"
             )
-        try:
-            async with opened(url):
-                pass
+        try:  # anew: this one may be connected to a master that was replaced
+            async with opened(url) as again:
+                facts = await _facts_of(again)
         except StoreMismatch as error:
             raise StoreRefused(f"emptied {during}: {error}; {AGAIN}") from error
+        if self._changed("run_ids", facts) and not restarted:
+            why = "it may lack records" if reads else "what had not reached it is lost"
+            raise StoreRefused(f"redis: another server took over {during}: {why}; {AGAIN}")
+        if reads and self._changed("slots", facts):
+            raise StoreRefused(f"redis: slots moved {during}: it may lack records; {AGAIN}")
         return [f"{told}: histories may not all be there; raise maxmemory"] if evicted > 0 else []
+
+    def _changed(self, name: str, facts: Mapping[str, str | int]) -> bool:
+        before, now = self._before.get(name), facts.get(name)
+        return None not in (before, now) and before != now
 
 
 async def _facts_of(store: FeatureStore) -> Mapping[str, str | int]:

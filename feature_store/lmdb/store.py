@@ -16,6 +16,7 @@ from feature_store.codec import decode_history
 from feature_store.contents import Contents, Origin
 from feature_store.contract import (
     STALE,
+    SYNCED,
     Append,
     Changes,
     Ids,
@@ -290,7 +291,7 @@ class LmdbStore:
             "path": str(env.path),
             "bytes_on_disk": env.bytes_on_disk(),
             "acknowledged_click": (
-                "on disk before it is answered (fsync)"
+                f"{SYNCED} (fsync)"
                 if env.syncs
                 else "on disk when the kernel flushes it: a power cut loses the rest"
             ),

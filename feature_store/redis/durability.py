@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
+from feature_store.contract import SYNCED
 from feature_store.errors import StoreRefused
 from feature_store.redis.client import RedisClient
 from feature_store.redis.replies import info_of, parsing_reply
 
 SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy")
+RUN_ID_DIGITS = 12  # of 40
 UNREADABLE = "cannot be read (CONFIG GET is not permitted)"
 
 
@@ -24,11 +27,23 @@ async def facts_of_servers(client: RedisClient, wait_replicas: int) -> dict[str,
         return {
             "redis_version": nodes[0].get("redis_version", "?"),
             "nodes": len(nodes),
+            "run_ids": " ".join(sorted(node.get("run_id", "?")[:RUN_ID_DIGITS] for node in nodes)),
+            **await _slots(client),
             "used_memory_bytes": sum(int(node.get("used_memory", "0")) for node in nodes),
             "evicted_keys": sum(int(node.get("evicted_keys", "0")) for node in nodes),
             "uptime_seconds": min(uptimes) if uptimes else "?",
             **durability(nodes, config, wait_replicas),
         }
+
+
+async def _slots(client: RedisClient) -> dict[str, str]:
+    """A digest of the masters' slots, where there are several masters."""
+    if client.masters == 1:
+        return {}
+    with parsing_reply("redis", "CLUSTER SLOTS"):
+        reply = await client.on(0, ("CLUSTER", "SLOTS"))
+        owners = sorted((first, last, master[2]) for first, last, master, *_ in reply)
+    return {"slots": sha256(repr(owners).encode()).hexdigest()[:RUN_ID_DIGITS]}
 
 
 async def _config(client: RedisClient, node: int) -> dict[str, str] | None:
@@ -82,7 +97,7 @@ def _meaning(info: Sequence[Mapping[str, str]], config: Sequence[Mapping[str, st
         return "on disk at an unknown time (settings not readable): ask the provider of this Redis"
     fsync = {found.get("appendfsync", "?") for found in config if found is not None}
     if fsync == {"always"}:
-        return "on disk before it is answered (appendfsync always)"
+        return f"{SYNCED} (appendfsync always)"
     if fsync <= {"always", "everysec"}:
         return "on disk within a second: a power cut loses up to 1 s (appendfsync everysec)"
     return "on disk when the kernel flushes it: a power cut loses the rest (appendfsync no)"

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from feature_store.cli.losses import Losses
@@ -17,24 +16,11 @@ from feature_store.parquet.histories import HistoryParquetBatch
 from feature_store.parquet.load import LoadJob
 from feature_store.redis import durability
 from tests.feature_store.parquet.test_load import run
-from tests.feature_store.parquet_samples import item_columns, write
+from tests.feature_store.parquet_samples import write
+from tests.feature_store.redis.conftest import MANY
 from tests.feature_store.redis_servers import Server, standalone
-from tests.feature_store.samples import SHOP, random_rows
+from tests.feature_store.samples import SHOP
 from tests.feature_store.stores import connect
-
-MANY = 4000
-
-
-@pytest.fixture
-def arguments(tmp_path: Path) -> list[Any]:
-    (tmp_path / "schema.yaml").write_text(SHOP.to_yaml())
-    columns = item_columns(SHOP, np.arange(1, MANY + 1), random_rows(SHOP, MANY))
-    histories = {"user_id": list(range(MANY)), "item_seq": [[1, 2, 3]] * MANY}
-    return [
-        *("--schema", tmp_path / "schema.yaml", "--rejects", tmp_path / "rejects"),
-        *("--items", write(tmp_path / "items.parquet", columns)),
-        *("--histories", write(tmp_path / "valid.parquet", histories)),
-    ]
 
 
 def url_of(server: Server) -> str:
