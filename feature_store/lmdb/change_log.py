@@ -49,6 +49,7 @@ class ChangeLog:
                 surplus -= 1
 
     def since(self, cursor: str | None) -> Changes:
+        self._env.refuse_if_replaced()
         changes = self._env.read(lambda txn: self._since(txn, cursor))
         if changes.unreadable:
             self._faults.note(

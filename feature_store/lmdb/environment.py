@@ -70,6 +70,7 @@ class LmdbEnvironment:
                 readonly=read_only,
                 lock=lock,
             )
+            self._file = _number_of(on_disk)
             if lock:
                 self._env.reader_check()  # slots of readers that were killed
         self.db: dict[str, lmdb._Database] = {}
@@ -143,8 +144,19 @@ class LmdbEnvironment:
                 with self._env.begin() as txn:
                     return look(txn)
 
+    def refuse_if_replaced(self) -> None:
+        """StoreMismatch if the folder has another file, or none: what this process wrote would be
+        lost."""
+        with contextlib.suppress(PermissionError):
+            if _number_of(self.path / "data.mdb") == self._file:
+                return
+            raise StoreMismatch(
+                f"{self.path}: was removed or replaced while it was open; restart this process"
+            )
+
     def write(self, change: Callable[[Txn], T]) -> T:
         """Run ``change`` and commit. It is run again after the map has grown."""
+        self.refuse_if_replaced()
         with translated(self.path), self._writing:
             while True:
                 try:
@@ -209,8 +221,10 @@ def acquire(
             threading.Thread(
                 target=opening, args=(create,), name="lmdb-opening", daemon=True
             ).start()
-        elif environment.read_only and not read_only:
-            raise StoreRefused(f"{path}: is open in this process for reading alone")
+        else:
+            environment.refuse_if_replaced()
+            if environment.read_only and not read_only:
+                raise StoreRefused(f"{path}: is open in this process for reading alone")
         environment.users += 1
     try:
         environment.opened.result(patience_s)
@@ -266,6 +280,15 @@ def _prepare_folder(path: Path, create: bool) -> None:
         if error.errno in FULL:
             raise StoreFull(f"{path}: {worded(error)}") from error
         raise StoreRefused(f"{path}: cannot be created: {worded(error)}") from error
+
+
+def _number_of(file: Path) -> tuple[int, int] | None:
+    """Device and number of a file; None if there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _reserve(lock_file: Path) -> None:

@@ -65,6 +65,19 @@ def test_a_store_that_lost_its_data_ends_the_run(
         scorer.score(requests(world))
 
 
+def test_a_folder_that_was_replaced_ends_the_run(world: World, tmp_path: Path) -> None:
+    first, second = tmp_path / "store", tmp_path / "second"
+    for folder in (first, second):
+        asyncio.run(load(f"lmdb://{folder}", world.schema, world.ids, world.rows, world.users))
+    scorer = Scorer(world.bundle.path, f"lmdb://{first}", Cut())
+    assert (scorer.score(requests(world)).users == KNOWN_USER).all()
+    first.rename(tmp_path / "before")
+    second.rename(first)
+    with pytest.raises(StoreGone, match="emptied or replaced during the run"):
+        scorer.score(requests(world))
+    scorer.close()
+
+
 def test_a_history_of_another_type_costs_its_user_alone(
     world: World, server: Server, scorer: Scorer
 ) -> None:

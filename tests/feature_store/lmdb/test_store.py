@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import threading
@@ -55,6 +56,32 @@ async def main():
     await store.close()
 asyncio.run(main())
 """
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_folder_that_was_removed_or_made_anew_takes_no_click(
+    path: Path, again: bool
+) -> None:
+    """It would be acknowledged, and written to a file that is not opened again."""
+    store = await connect(f"lmdb://{path}", SHOP, create=True)
+    await store.append(7, [1])
+    os.rename(path, path.with_name("before"))
+    if again:
+        made = await connect(f"lmdb://{path.with_name('new')}", SHOP, create=True)
+        await made.close()
+        os.rename(path.with_name("new"), path)
+    for refused in (store.append(7, [2]), store.changes(None), connect(f"lmdb://{path}")):
+        with pytest.raises(StoreMismatch, match="was removed or replaced while it was open"):
+            await refused
+    found = await store.history(7)
+    assert found is not None
+    assert found.tolist() == [1]
+    await store.close()
+    before = await connect(f"lmdb://{path.with_name('before')}")
+    found = await before.history(7)
+    assert found is not None
+    assert found.tolist() == [1]
+    await before.close()
 
 
 async def test_reads_and_writes_go_on_while_another_process_loads(path: Path) -> None:
