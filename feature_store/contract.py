@@ -106,6 +106,7 @@ class FeatureStore(Protocol):
 
     schema: FeatureSchema
     text_ids: TextIds | None  # None: ids are the caller's numbers
+    made: bytes | None  # random, of each store in Redis; None: LMDB, or made by an earlier release
 
     async def history(self, user_id: int) -> Ids | None:
         """Return the user's item ids, newest first, at most ``history_length``; None if unknown."""

@@ -21,6 +21,7 @@ from service.items.store_client import StoreReader
 from service.observability.metrics import Metrics
 
 T = TypeVar("T")
+MOST_DELETED = 0.05  # of the items between two looks; more is a loss
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 
 
@@ -30,7 +31,11 @@ class PatientReader(StoreReader):
 
     def __init__(self, store: FeatureStore, metrics: Metrics, patience_s: float) -> None:
         super().__init__(store, metrics)
-        self._patience_s = patience_s
+        self._patience_s, self._items = patience_s, 0
+
+    async def begin(self) -> None:
+        """Look at the store, to see later what it lost. StoreError."""
+        self._items = await self.store.count_items()
 
     async def history(self, user_id: int) -> Ids | None:
         return await self._patiently(lambda: super(PatientReader, self).history(user_id))
@@ -42,7 +47,8 @@ class PatientReader(StoreReader):
         return await self._patiently(lambda: super(PatientReader, self).items(item_ids))
 
     async def still_there(self, url: str, options: StoreOptions) -> None:
-        """Open the store again. StoreGone if it was emptied, or made again, since it was opened:
+        """Open the store again. StoreGone if it was emptied or made again since it was opened, or
+        lost items since the last look, as where a node of a cluster restarted without its data:
         what was read since may be missing."""
         try:
             await self._patiently(lambda: self._asked("open", self._again(url, options)))
@@ -52,9 +58,14 @@ class PatientReader(StoreReader):
     async def _again(self, url: str, options: StoreOptions) -> None:
         store = await feature_store.connect(url, self.store.schema, options=options)
         await store.close()
-        now, before = (each.text_ids and each.text_ids.key for each in (store, self.store))
+        now, before = (
+            (each.made, each.text_ids and each.text_ids.key) for each in (store, self.store)
+        )
         if now != before:
-            raise StoreMismatch("its text ids have other numbers than before")
+            raise StoreMismatch("it was loaded again")
+        items, self._items = self._items, await self.store.count_items()
+        if self._items < (1 - MOST_DELETED) * items:
+            raise StoreMismatch(f"it has {self._items:,} items, and had {items:,}")
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer. StoreGone after so many seconds."""

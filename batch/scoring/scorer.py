@@ -66,6 +66,7 @@ class Scorer:
             1, chunk=cut.chunk, min_chunk=cut.min_chunk, name="engine", cut_as=cut.threads_as
         )
         self._reader = PatientReader(self._store, metrics, self._patience_s)
+        await self._reader.begin()
         self._pipeline = ScoringPipeline(self._reader, self._engine, metrics)
 
     @property

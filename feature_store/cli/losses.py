@@ -57,6 +57,8 @@ class Losses:
                 facts = await _facts_of(again)
         except StoreMismatch as error:
             raise StoreRefused(f"emptied {during}: {error}; {AGAIN}") from error
+        if again.made != store.made:
+            raise StoreRefused(f"emptied {during}, and loaded by another command; {AGAIN}")
         if self._changed("run_ids", facts) and not restarted:
             why = "it may lack records" if reads else "what had not reached it is lost"
             raise StoreRefused(f"redis: another server took over {during}: {why}; {AGAIN}")

@@ -69,6 +69,7 @@ class LmdbStore:
         """``recorded``: as ``_read_record`` read it."""
         self._recorded = recorded
         self.schema, self.text_ids = schema, text_ids
+        self.made: bytes | None = None  # a file that was replaced is noticed by its number
         self._environment: LmdbEnvironment | None = environment
         self._faults = FaultLog()
         self._changes = ChangeLog(environment, options.changes_kept, self._faults)

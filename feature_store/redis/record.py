@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from secrets import token_hex
 from typing import NamedTuple
 
 from feature_store.errors import StoreCorrupt, StoreError
@@ -16,6 +17,7 @@ from feature_store.schema import FeatureSchema
 from feature_store.schema_record import CONTENTS, check_content, format_of, parse
 from feature_store.text_ids import TextIds
 
+MADE_BYTES = 8
 MOST_PARTITIONS = 16_384  # as many as a cluster has slots
 
 
@@ -26,6 +28,7 @@ class Recorded(NamedTuple):
     schema: bytes | None
     partitions: bytes | None = None
     id_key: bytes | None = None
+    made: bytes | None = None
 
     @property
     def is_missing(self) -> bool:
@@ -36,6 +39,10 @@ class Recorded(NamedTuple):
         if self.version is None or self.schema is None:
             return None
         return parse(place, self.version, self.schema)
+
+    def made_or_new(self) -> bytes | None:
+        """The random number of the store; of a store to be made, a new one."""
+        return token_hex(MADE_BYTES).encode() if self.is_missing else self.made
 
     def partition_count(self, place: str, of_new_store: int) -> int:
         count = of_new_store if self.is_missing else id_of(self.partitions)
@@ -51,7 +58,7 @@ class MetadataRecord:
         self._nodes, self._key, self._place = nodes, meta_key(prefix), place
 
     async def read(self) -> Recorded:
-        names = ("format", "schema", "partitions", "id_key")
+        names = ("format", "schema", "partitions", "id_key", "made")
         reply = await self._ask("HMGET", self._key, *names)
         with parsing_reply(self._place, "HMGET"):
             return Recorded(*reply)
@@ -62,6 +69,7 @@ class MetadataRecord:
         schema: FeatureSchema,
         text_ids: TextIds | None,
         partitions: int,
+        made: bytes | None,
     ) -> bool:
         """Record this schema; False if the record is no longer the one ``before``.
 
@@ -72,6 +80,8 @@ class MetadataRecord:
         fields += ("partitions", partitions)
         if text_ids is not None:
             fields += ("id_key", text_ids.key)
+        if made is not None:
+            fields += ("made", made)
         expected: Parts = (before.schema or b"", before.version or b"")
         return bool(await self._ask("EVAL", scripts.RECORD, 1, self._key, *expected, *fields))
 

@@ -61,6 +61,7 @@ class RedisStore:
         kind: str,
     ) -> None:
         self.schema, self.text_ids = schema, text_ids
+        self.made: bytes | None = None
         self._faults = faults
         self._layout, self._options, self._kind = layout, options, kind
         self._client = RedisClient(nodes, options.budget_ms / 1e3, faults)
@@ -98,9 +99,12 @@ class RedisStore:
             count = found.partition_count(place, options.partitions)
             version = None if found.is_missing else found.version
             ids = settled_ids(place, version, found.id_key, options.ids)
-            if not create or schema is None or await record.replace(found, chosen, ids, count):
+            made = found.made_or_new()
+            fields = chosen, ids, count, made
+            if not create or schema is None or await record.replace(found, *fields):
                 break
         store = cls(nodes, chosen, ids, Layout(options.prefix, count), options, faults, kind)
+        store.made = made
         if create and schema is not None:
             await store._begin_changes()
         return store

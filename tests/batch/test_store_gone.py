@@ -65,6 +65,26 @@ def test_a_store_that_lost_its_data_ends_the_run(
         scorer.score(requests(world))
 
 
+def test_a_store_that_was_emptied_and_loaded_again_ends_the_run(
+    world: World, server: Server, scorer: Scorer
+) -> None:
+    assert (scorer.score(requests(world)).users == KNOWN_USER).all()
+    server.cli("flushall")
+    asyncio.run(load(url_of(server), world.schema, world.ids, world.rows, world.users))
+    with pytest.raises(StoreGone, match="it was loaded again"):
+        scorer.score(requests(world))
+
+
+def test_a_store_that_lost_a_part_ends_the_run(
+    world: World, server: Server, scorer: Scorer
+) -> None:
+    """As where one node of a cluster restarts without its data."""
+    assert (scorer.score(requests(world)).users == KNOWN_USER).all()
+    server.cli("del", *(f"qin:ids:{{{partition}}}" for partition in range(20)))
+    with pytest.raises(StoreGone, match=r"it has \d+ items, and had 400"):
+        scorer.score(requests(world))
+
+
 def test_a_folder_that_was_replaced_ends_the_run(world: World, tmp_path: Path) -> None:
     first, second = tmp_path / "store", tmp_path / "second"
     for folder in (first, second):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,21 +89,26 @@ def test_a_redis_that_loses_its_data_fails_the_load(
         assert told in loaded.stderr
 
 
+@pytest.mark.parametrize("loaded_again", [False, True])
 def test_a_redis_that_is_emptied_fails_an_export(
-    tmp_path: Path, arguments: list[Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, arguments: list[Any], monkeypatch: pytest.MonkeyPatch, loaded_again: bool
 ) -> None:
     with standalone(tmp_path / "redis") as server:
         assert run("load", url_of(server), *arguments).exit_code == 0
         histories = StoreExport.histories
 
-        def emptied(self: StoreExport, path: Path) -> Any:
+        async def emptied(self: StoreExport, path: Path) -> Any:
+            async for none in histories(self, path):
+                yield none
             server.cli("flushall")
-            return histories(self, path)
+            if loaded_again:
+                await asyncio.to_thread(run, "load", url_of(server), *arguments)
 
         monkeypatch.setattr(StoreExport, "histories", emptied)
         told = run("export", url_of(server), tmp_path / "export", "--id-column", "number")
         assert told.exit_code == 1
         assert "emptied during the export" in told.stderr
+        assert ("loaded by another command" in told.stderr) is loaded_again
 
 
 async def test_a_redis_that_does_not_tell_its_uptime_has_not_restarted(
