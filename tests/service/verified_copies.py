@@ -8,22 +8,19 @@ empty folder.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 
 from service.artifacts.local_copies import LocalCopies
 from service.artifacts.sandbox import PROVED
+from tests.session_folders import session_folder
 
 
 @cache
 def _kept() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="verified-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return session_folder("verified")
 
 
 def lend(private: Path, models: Path) -> None:

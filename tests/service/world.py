@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import copy
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +21,7 @@ from model_export.bundle.bundle import Bundle
 from model_export.quality.golden_cases import network_answer, network_items
 from model_export.quality.random_network import random_network
 from tests.service.small_schema import SMALL as SMALL
+from tests.session_folders import session_folder
 from training.qin import QIN, QINSizes
 
 SMALL_SIZES = QINSizes(attention_width=24, layers=3, rows=2)
@@ -112,8 +111,7 @@ def random_published(
 def _built_once(
     schema: FeatureSchema, sizes: QINSizes, seed: int, version: str
 ) -> tuple[QIN, Path]:
-    folder = Path(tempfile.mkdtemp(prefix="built-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = session_folder("built")
     network = random_network(schema, sizes, seed)
     return network, build(network, folder, version=version).path
 

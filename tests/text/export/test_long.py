@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tests.session_folders import session_folder
 from tests.text.encoder.forward import encode, head_slopes
 from text.encoder.jinabert import JinaBert
 from text.encoder.sizes import EncoderSizes, Variant
@@ -46,7 +46,7 @@ def network_of(variant: Variant, activation: str) -> JinaBert:
 
 @functools.cache
 def graph_of(variant: Variant, activation: str) -> tuple[JinaBert, Path]:
-    folder = Path(tempfile.mkdtemp())
+    folder = session_folder("long")
     network = network_of(variant, activation)
     long(FoldedEncoder.of(network), block=BLOCK).save(folder)
     return network, folder / f"{NAME}.onnx"
