@@ -27,13 +27,20 @@ async def facts_of_servers(client: RedisClient, wait_replicas: int) -> dict[str,
         return {
             "redis_version": nodes[0].get("redis_version", "?"),
             "nodes": len(nodes),
-            "run_ids": " ".join(sorted(node.get("run_id", "?")[:RUN_ID_DIGITS] for node in nodes)),
+            **_run_ids(nodes),
             **await _slots(client),
             "used_memory_bytes": sum(int(node.get("used_memory", "0")) for node in nodes),
             "evicted_keys": sum(int(node.get("evicted_keys", "0")) for node in nodes),
             "uptime_seconds": min(uptimes) if uptimes else "?",
             **durability(nodes, config, wait_replicas),
         }
+
+
+def _run_ids(nodes: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """What tells a server's run from its next one, and from another server's; unless one of them
+    does not say."""
+    found = sorted(node.get("run_id", "")[:RUN_ID_DIGITS] for node in nodes)
+    return {"run_ids": " ".join(found)} if all(found) else {}
 
 
 async def _slots(client: RedisClient) -> dict[str, str]:
