@@ -34,7 +34,10 @@ def filesystem_of(url: str) -> tuple[Any, str]:
         found, path = fs.FileSystem.from_uri(url)
     except (ValueError, OSError, pa.ArrowException) as error:
         raise BatchError(f"{shown(url)}: {' '.join(str(error).split())}") from error
-    return found, path.rstrip("/")
+    path = path.rstrip("/")
+    if "//" in path:
+        raise BatchError(f"{shown(url)}: two slashes in a row; write one")
+    return found, path
 
 
 def address(url: str, path: str) -> UrlPath:

@@ -10,7 +10,7 @@ from typing import IO, Any, cast
 from pyarrow import fs
 
 from batch.job import Stamp
-from batch.remote import address, filesystem_of, path_of, shown
+from batch.remote import SEPARATOR, address, filesystem_of, path_of, shown
 from feature_store.parquet.columns import DataFileError
 from feature_store.parquet.table import ParquetTable, is_hidden, partition_of
 
@@ -44,7 +44,14 @@ def objects_of(url: str) -> list[Path]:
         raise _refused(url, error) from error
     if not found:
         raise DataFileError(f"{shown(url)}: no such object, and no parquet files below it")
-    return [address(url, each) for each in found]
+    addresses: list[Path] = [address(url, each) for each in found]
+    for each, key in zip(addresses, found, strict=True):
+        if path_of(each) != key:
+            raise DataFileError(
+                f"{url.partition(SEPARATOR)[0]}{SEPARATOR}{key}: its key has an empty part or a "
+                "dot between slashes, and cannot be read; rename the object"
+            )
+    return addresses
 
 
 def stamps_of_objects(url: str, objects: Sequence[Path]) -> dict[Path, Stamp]:

@@ -106,6 +106,24 @@ def test_the_output_is_that_of_files_here(
     assert {i.base_name: bucket.open_input_file(i.path).readall() for i in infos} == wanted
 
 
+def test_a_key_with_an_empty_part_is_refused(
+    world: World, bucket: fs.FileSystem, tmp_path: Path
+) -> None:
+    """pyarrow lists such an object and cannot read it: it was passed over, and one beside it read
+    twice."""
+    source = write(make_lists(world, LISTS).table(), tmp_path / "l.parquet")
+    upload(bucket, source, "qin/slashes/l.parquet")
+    peer = pytest.importorskip("boto3").client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    peer.upload_file(str(source), "qin", "slashes//l.parquet")
+    done = score(world, "s3://qin/slashes", tmp_path / "out")
+    assert done.returncode == 1
+    assert "error: s3://qin/slashes//l.parquet: its key has an empty part" in done.stderr
+    for given, output in (("s3://qin//in", tmp_path / "out"), (source, "s3://qin/a//out")):
+        done = score(world, given, output)
+        assert done.returncode == 1
+        assert "two slashes in a row" in done.stderr
+
+
 def test_faults_name_the_object(world: World, bucket: fs.FileSystem, tmp_path: Path) -> None:
     done = score(world, "s3://qin/absent", tmp_path / "out")
     assert done.returncode == 1
