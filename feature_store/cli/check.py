@@ -43,6 +43,7 @@ from feature_store.parquet.export import (
 from feature_store.parquet.histories import USER, HistoryParquet
 from feature_store.parquet.load import superseded
 from feature_store.parquet.stored_texts import printed
+from feature_store.parquet.whole_file import WholeFiles
 
 DIFFERENT = 3  # exit code: differences, or records that could not be exported
 REPORTED = (
@@ -188,9 +189,9 @@ async def _export(
 ) -> tuple[ExportReport, list[str]]:
     async with opened(url) as store:
         losses = await Losses.watched(store, "export")
-        writing = StoreExport(store)
-        report = writing.report
-        with ProgressBar() as bar, written(folder):
+        with ProgressBar() as bar, written(folder), WholeFiles() as files:
+            writing = StoreExport(store, files)
+            report = writing.report
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             task = bar.task("items", await store.count_items())
             async for _ in writing.items(folder / ITEMS, id_column):
@@ -202,6 +203,9 @@ async def _export(
                 task = bar.task("users", await store.count_users())
                 async for _ in writing.users(folder / USERS, user_id_column):
                     bar.at(task, report.users)
-            schema = store.schema.to_yaml().encode()
-            await asyncio.to_thread((folder / SCHEMA).write_bytes, schema)
-        return report, await losses.found(url, store)
+            files.put(folder / SCHEMA, store.schema.to_yaml().encode())
+            warnings = await losses.found(url, store)
+            files.finish()  # in place of an earlier export, which is kept until now
+        if not store.schema.user and (folder / USERS).exists():
+            warnings.append(f"{folder / USERS} is of an earlier export: the store has no users")
+        return report, warnings

@@ -21,7 +21,7 @@ from feature_store.parquet.histories import SEQUENCE, USER
 from feature_store.parquet.stored_texts import Id, item_texts, named, printed, user_texts
 from feature_store.parquet.text_columns import column_of
 from feature_store.parquet.text_columns import written as texts_written
-from feature_store.parquet.whole_file import whole_file
+from feature_store.parquet.whole_file import WholeFiles
 from feature_store.schema import Categorical, CategoricalList, Dense, Stored
 
 ITEMS, HISTORIES, USERS = "items.parquet", "histories.parquet", "users.parquet"
@@ -56,10 +56,10 @@ class ExportReport:
 
 
 class StoreExport:
-    """Writes the items, the histories and the user records of a store, one file each."""
+    """Writes the items, the histories and the user records of a store, one of ``files`` each."""
 
-    def __init__(self, store: FeatureStore) -> None:
-        self._store = store
+    def __init__(self, store: FeatureStore, files: WholeFiles) -> None:
+        self._store, self._files = store, files
         self.report = ExportReport()
         self._id = pa.int64() if store.text_ids is None else pa.string()
 
@@ -72,7 +72,7 @@ class StoreExport:
         languages = await self._languages()
         for language in languages:
             columns = columns.append(pa.field(column_of(language), pa.string()))
-        with whole_file(path, columns) as writer:
+        with self._files.writer(path, columns) as writer:
             async for batch in self._store.scan_items():
                 texts = await item_texts(self._store, batch.ids)
                 more = []
@@ -94,7 +94,7 @@ class StoreExport:
     async def users(self, path: Path, id_column: str) -> AsyncIterator[None]:
         """Write every user record, a batch at a time."""
         columns = _columns(self._store.schema.user, id_column, self._id)
-        with whole_file(path, columns) as writer:
+        with self._files.writer(path, columns) as writer:
             async for batch in self._store.scan_users():
                 texts = await user_texts(self._store, batch.ids.tolist())
                 self.report.users += self._write(writer, path, id_column, batch, texts)
@@ -132,7 +132,7 @@ class StoreExport:
     async def histories(self, path: Path) -> AsyncIterator[None]:
         """Write every history, newest last, a batch at a time."""
         columns = pa.schema([(USER, self._id), (SEQUENCE, pa.list_(self._id))])
-        with whole_file(path, columns) as writer:
+        with self._files.writer(path, columns) as writer:
             async for batch in self._store.scan_histories():
                 users, newest_last = await self._named(batch)
                 arrays = [pa.array(users, self._id), pa.array(newest_last, columns.field(1).type)]

@@ -15,7 +15,9 @@ import pytest
 
 from feature_store import FeatureStore
 from feature_store.contents import Contents, Origin
+from feature_store.errors import StoreUnavailable
 from feature_store.parquet.check import _grown
+from feature_store.parquet.export import StoreExport
 from tests.feature_store.parquet.test_load import COUNT, IDS, ROWS, files, run
 from tests.feature_store.parquet_samples import item_columns, write
 from tests.feature_store.samples import SHOP, ids, random_rows
@@ -152,6 +154,38 @@ def test_an_id_column_that_is_a_feature_too_is_refused_where_they_differ(
     assert "--id-column" in refused.stderr
     assert not (tmp_path / "out" / "items.parquet").exists()
     assert run("export", store_url, tmp_path / "out", "--id-column", "code").exit_code == 0
+
+
+def test_an_export_that_fails_leaves_the_earlier_one(
+    tmp_path: Path, store_url: str, sources: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its items are written by then, and the earlier export may be all that is left."""
+    folder, histories = tmp_path / "out", StoreExport.histories
+    assert run("export", store_url, folder).exit_code == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    changing(store_url, lambda store: store.delete_items(IDS[:3]))
+
+    async def gone(self: StoreExport, path: Path) -> Any:
+        async for none in histories(self, path):
+            yield none
+        raise StoreUnavailable("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StoreExport, "histories", gone)
+        assert run("export", store_url, folder).exit_code == 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert run("export", store_url, folder).exit_code == 0
+    assert pq.read_metadata(folder / "items.parquet").num_rows == COUNT - 3
+
+
+def test_users_of_an_earlier_export_are_said(
+    tmp_path: Path, store_url: str, sources: list[Any]
+) -> None:
+    (tmp_path / "out").mkdir()
+    users = write(tmp_path / "out" / "users.parquet", {"user_id": [1]})
+    exported = run("export", store_url, tmp_path / "out")
+    assert exported.exit_code == 0
+    assert f"warning: {users} is of an earlier export" in exported.stderr.replace("\n", "")
 
 
 def test_clicks_on_item_0_are_said_to_be_lost_in_an_export(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from feature_store.cli.load import SourceFiles
+from feature_store.cli.losses import Losses
 from feature_store.contract import FeatureStore, Rows
 from feature_store.parquet.load import NOTE, LoadReport
 from tests.feature_store.parquet.test_check_export import changing, checked
@@ -154,6 +155,7 @@ def test_a_stopped_load_of_users_goes_on_where_it_was(
 
     async def stop_at(report: LoadReport) -> None:
         store = await connect(store_url)
+        report.sources += (await Losses.watched(store, "load")).servers
         await store.put_note(NOTE, report.model_dump_json().encode())
         await store.delete_user(0)
         await store.delete_user(count - 1)
