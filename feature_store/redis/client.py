@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from feature_store.errors import StoreError, StoreRefused, StoreUnavailable
+from feature_store.errors import StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from feature_store.faults import FaultLog
 from feature_store.redis.connection import Parts
 from feature_store.redis.server import BULK, REQUESTS
@@ -22,7 +22,12 @@ class RedisClient:
         self._nodes, self.faults = nodes, faults
         self._patience_s = {REQUESTS: budget_s, BULK: max(budget_s, BULK_PATIENCE_S)}
         self._loop = asyncio.get_running_loop()
-        self._closed = False
+        self._closed, self._other = False, ""
+
+    def refuse(self, other: str) -> None:
+        """From now on raise StoreMismatch: the store is another one, by whose keys and numbers
+        nothing that this one knows is found."""
+        self._other = other
 
     async def each(self, commands: Sequence[Command], lane: int = REQUESTS) -> list[Reply]:
         """Return a reply or StoreError for every command."""
@@ -80,6 +85,8 @@ class RedisClient:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise StoreUnavailable("the store is closed")
+        if self._other:
+            raise StoreMismatch(self._other)
 
 
 def with_key(error: StoreError, command: Command) -> StoreError:

@@ -44,7 +44,7 @@ class Layout:
         self._texts = [f"{prefix}:it:{{{n}}}:" for n in range(partitions)]
         self._descriptions = [f"{prefix}:d:{{{n}}}:" for n in range(partitions)]
         self._sets = [f"{prefix}:ids:{{{n}}}".encode() for n in range(partitions)]
-        self.partitions = partitions
+        self.partitions, self.meta = partitions, meta_key(prefix)
         self.changes = f"{prefix}:changes".encode()
         self.histories = f"{prefix}:h:{{*}}"  # patterns: every history's key, every user record's
         self.users = f"{prefix}:u:{{*}}"

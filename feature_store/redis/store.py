@@ -71,7 +71,7 @@ class RedisStore:
         )
         self._users = UserRecords(self._client, layout, schema, options.history_ttl_s)
         self._refresh = RefreshPace()
-        self._changes = ChangeReader(self._client, layout, faults)
+        self._changes = ChangeReader(self._client, layout, text_ids, faults)
         self._contents = ContentRecord(self._client, options.prefix)
         self._descriptions = Descriptions(self._client, layout, in_cluster=in_cluster)
         self._texts: Texts | None = None

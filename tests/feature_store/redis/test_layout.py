@@ -107,7 +107,7 @@ async def test_each_request_is_one_round_trip(redis: Server, redis_url: str) -> 
         (lambda: store.append(7, [1, 2, 3]), {"eval": 1}),
         (lambda: store.append(7, [1], key="k"), {"eval": 1}),
         (lambda: store.items(np.arange(512)), {"mget": 1}),
-        (lambda: store.changes("0-0"), {"xrange": 1, "xrevrange": 1}),
+        (lambda: store.changes("0-0"), {"xrange": 1, "xrevrange": 1, "hmget": 1}),
     ]
     for step, expected in steps:
         plain.config_resetstat()

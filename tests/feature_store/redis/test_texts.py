@@ -18,6 +18,7 @@ from feature_store.contract import FOUND, Append
 from feature_store.errors import (
     StoreCorrupt,
     StoreError,
+    StoreMismatch,
     StoreRefused,
     StoreUnavailable,
     TextCollision,
@@ -44,6 +45,33 @@ async def mapped(redis_url: str) -> AsyncIterator[FeatureStore]:
     await store.close()
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "other"),
+    [
+        ({"ids": "mapped"}, {"ids": "mapped"}, True),
+        ({"partitions": 64}, {"partitions": 8}, True),
+        ({}, {}, False),
+    ],
+)
+async def test_a_store_that_was_made_anew_with_other_numbers_is_refused(
+    redis: Server, redis_url: str, before: dict[str, Any], after: dict[str, Any], other: bool
+) -> None:
+    """By the numbers and keys of the one before all users and items would be unknown."""
+    store, plain = await connect(redis_url, SHOP, create=True, **before), redis.client()
+    cursor = (await store.changes(None)).cursor
+    plain.delete(*plain.scan_iter(f"{prefix_of(redis_url)}:*"))
+    assert (await store.changes(cursor)).lost  # emptied: all is unknown, which is true
+    await (await connect(redis_url, SHOP, create=True, **after)).close()
+    asked = [lambda: store.changes(cursor), lambda: store.history(7), lambda: store.append(7, [1])]
+    for ask in asked if other else ():
+        with pytest.raises(StoreMismatch, match="was emptied and loaded anew"):
+            await ask()
+    if not other:
+        assert (await store.changes(cursor)).lost
+        assert await store.append(7, [1])
+    await store.close()
+
+
 def named(users: range) -> dict[int, str]:
     return {user: f"user {user}" for user in users}
 
@@ -59,7 +87,7 @@ async def test_the_keys_are_those_of_the_documentation(
     assert plain.get(f"{prefix}:ut:{{7}}") == b"ada"
     assert plain.get(f"{prefix}:it:{{17}}:81").decode() == "größe/42"
     meta = plain.hgetall(f"{prefix}:meta")
-    assert set(meta) == {b"format", b"schema", b"partitions", b"id_key"}
+    assert set(meta) == {b"format", b"schema", b"partitions", b"id_key", b"made"}
     assert meta[b"format"] == b"2"
     assert mapped.text_ids is not None
     assert meta[b"id_key"] == mapped.text_ids.key
@@ -70,6 +98,7 @@ async def test_a_numeric_store_is_recorded_as_earlier_releases_do(
 ) -> None:
     await (await connect(redis_url, SHOP, create=True)).close()
     meta = redis.client().hgetall(f"{prefix_of(redis_url)}:meta")
+    assert len(meta.pop(b"made")) == 16  # which earlier releases do not ask for
     assert meta == {b"format": b"1", b"schema": SHOP.to_yaml().encode(), b"partitions": b"64"}
 
 
