@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -17,10 +18,11 @@ import numpy as np
 
 import feature_store
 from feature_store.contract import FeatureStore
+from feature_store.errors import StoreError
 from feature_store.options import StoreOptions
 from feature_store.wording import worded
-from model_export.bundle.bundle import Bundle
-from model_export.bundle.errors import NotYet
+from model_export.bundle.bundle import REBUILD, Bundle
+from model_export.bundle.errors import BundleError, NotYet, said
 from model_export.bundle.modes import Choice
 from model_export.bundle.runtime import FoldedModel
 from model_export.bundle.size_buckets import LEAST_LIST, buckets
@@ -96,7 +98,8 @@ class LoadSteps:
         self.has_table(version)
         self._check_content(version)
         self.progress.enter(State.WARMING, "warming up")
-        self._warm(version)
+        with self._running("on the shapes of requests"):
+            self._warm(version)
         self.progress.enter(State.VERIFYING, "verifying against the golden answers")
         difference = check_golden(self.bundle, model)  # BundleError beyond the export's tolerance
         logger.info(
@@ -159,11 +162,24 @@ class LoadSteps:
     ) -> Filled:
         """In a child process, unless that would take longer to start than to fill the table."""
         if items <= FEW:
-            return await fill(table, model, store, self._advance, SLICE)
+            with self._running("on the store's items"):
+                return await fill(table, model, store, self._advance, SLICE)
         start = partial(TableProcess.start, self.bundle, file, self.settings, self.niceness)
         filled = self.at_normal_priority(start).wait(self._advance)
         table.refused += filled.refused
         return filled
+
+    @contextmanager
+    def _running(self, what: str) -> Iterator[None]:
+        """Turn the graphs' own errors into a BundleError; golden answers may not show them all."""
+        try:
+            yield
+        except (BundleError, StoreError, Stopped, MemoryError, OSError):
+            raise
+        except Exception as error:  # onnxruntime's errors have no other common base
+            raise BundleError(
+                f"{self.bundle.path}: its graphs fail {what}: {said(error)}; {REBUILD}"
+            ) from error
 
     def _advance(self, count: int) -> None:
         if self.stop.is_set():
@@ -250,8 +266,9 @@ class RecentShapes:
         self._seen.append((candidates, history))
 
     def typical(self, longest_history: int, chunk: int) -> list[tuple[int, int]]:
-        """Return at most a dozen, from the smallest to the largest; without traffic, a guess."""
-        seen = sorted(set(self._seen.copy()))
+        """Return at most a dozen, from the smallest to the largest, as they are scored: a list in
+        chunks, a history within the version's length. Without traffic, a guess."""
+        seen = sorted({(min(c, chunk), min(h, longest_history)) for c, h in self._seen.copy()})
         if not seen:
             lengths = (0, 1, longest_history)
             return [(rows, length) for length in lengths for rows in (1, 64, chunk)]

@@ -149,6 +149,32 @@ def use_an_unknown_operator(folder: Path) -> None:
     )
 
 
+def fail_at(rows: int) -> Damage:
+    """Lists of another length are scored."""
+
+    def damage(folder: Path) -> None:
+        _add_to_probability(
+            folder,
+            [
+                helper.make_node("Shape", ["vector"], ["shape"]),
+                helper.make_node("Gather", ["shape", "first"], ["count"]),
+                helper.make_node("Equal", ["count", "rows"], ["fails"]),
+                helper.make_node("Where", ["fails", "two", "one"], ["size"]),
+                helper.make_node("Reshape", ["nothing", "size"], ["zeros"]),
+                helper.make_node("ReduceSum", ["zeros"], ["surplus"], keepdims=0),
+            ],
+            constants={
+                "first": np.array(0, np.int64),
+                "rows": np.array(rows, np.int64),
+                "one": np.array([1], np.int64),
+                "two": np.array([2], np.int64),
+                "nothing": np.zeros(1, np.float32),
+            },
+        )
+
+    return damage
+
+
 def ask_for_34_gb(folder: Path) -> None:
     _add_to_probability(
         folder,

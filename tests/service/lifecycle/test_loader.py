@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ def with_users(tmp_path: Path) -> World:
     """``small-1`` and the same as ``small-2``, with a table of users in a file of its own."""
     world = make_user_world(tmp_path).world
     hostile.copied(world.models / "small-1", "small-2")
+    return world
+
+
+@pytest.fixture
+def with_failing(tmp_path: Path) -> World:
+    """``small-1``, ``small-2`` and, the newest, one that fails at a whole chunk."""
+    world, _ = two_versions(tmp_path)
+    hostile.fail_at(128)(hostile.copied(world.models / "small-2", "z-128"))
     return world
 
 
@@ -184,3 +193,33 @@ async def test_a_load_asked_for_twice_is_one_load(world: World) -> None:
             "qin_model_loads_total", {"outcome": "ready"}
         )
         assert loads == 2  # with the one that it began with
+
+
+async def test_graphs_that_fail_at_a_length_without_a_golden_answer_are_refused(
+    with_failing: World, tmp_path: Path
+) -> None:
+    """At the start, where the next version is served, and later, after requests of the length."""
+    world = with_failing
+    reason = 'its graphs fail on the shapes of requests: .*Reshape.*"; copy the bundle again'
+    async with opened(world, **ALONE, private=tmp_path / "private") as state:
+        assert await serves(state, "small-2")
+        assert re.search(reason, state.startup.passed_over["z-128"])
+        assert state.manager.catalog.entry("z-128").state == "failed"
+        state.manager.shapes.note(5000, 3)
+        with pytest.raises(ModelRefused, match=reason):
+            await state.manager.activate("z-128")
+        assert await serves(state, "small-2")
+
+
+async def test_graphs_that_fail_on_the_stores_items_are_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(world, **ALONE) as state:
+
+        def fail(*given: object) -> None:
+            raise RuntimeError("Gather node")
+
+        monkeypatch.setattr(load_steps, "fill", fail)
+        with pytest.raises(ModelRefused, match="its graphs fail on the store's items: Runtime"):
+            await state.manager.activate("small-1")
+        assert await serves(state, "small-2")
