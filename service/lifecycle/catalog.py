@@ -36,7 +36,7 @@ class State(StrEnum):
 IN_MEMORY = frozenset({State.READY, State.ACTIVE, State.DRAINING})
 UNDER_WAY = frozenset({State.LOADING, State.WARMING, State.VERIFYING})
 NOT_TRIED = (State.ARRIVING, State.AVAILABLE)
-GONE = (*NOT_TRIED, State.UNLOADED)
+GONE = (*NOT_TRIED, State.UNLOADED, State.FAILED)  # listed only with a folder
 SHOWN = ["reason", "step", "digest", "signer", "created", "since", "load_seconds", "worst_stall_ms"]
 
 

@@ -117,6 +117,7 @@ class Loader:
         if entry.state in IN_MEMORY:
             return entry
         if entry.name not in self._under_way:
+            entry.enter(State.LOADING, "waiting for its turn")
             task = begin("model_load", self._load(entry, copy), expected=(ModelRefused, Stopped))
             task.add_done_callback(lambda _: self._under_way.pop(entry.name, None))
             self._under_way[entry.name] = task

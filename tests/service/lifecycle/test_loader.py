@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,27 @@ async def test_graphs_that_fail_on_the_stores_items_are_refused(
         with pytest.raises(ModelRefused, match="its graphs fail on the store's items: Runtime"):
             await state.manager.activate("small-1")
         assert await serves(state, "small-2")
+
+
+async def test_a_version_that_waits_to_be_loaded_stays_known_without_its_folder(
+    with_failing: World, tmp_path: Path
+) -> None:
+    """A rollback takes the copy; the list is read meanwhile."""
+    world = with_failing
+    shutil.rmtree(world.models / "z-128")
+    private = tmp_path / "private"
+    async with opened(world, **ALONE, private=private, keep_previous=False) as state:
+        await state.manager.activate("small-1")
+        await state.manager.unload("small-2")
+        shutil.rmtree(world.models / "small-2")
+        async with state.manager._loader._one_at_a_time:
+            rollback = asyncio.create_task(state.manager.rollback())
+            await asyncio.sleep(0)
+            listed = await state.manager.catalog.listing()
+            assert [(m["version"], m["state"]) for m in listed] == [
+                ("small-2", "loading"),
+                ("small-1", "active"),
+            ]
+        await rollback
+        assert await serves(state, "small-2")
+        assert state.manager.catalog.active().name == "small-2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,3 +111,14 @@ def test_nothing_of_what_was_refused_is_left_in_the_private_place(swapping: Swap
     kept = {folder.name for digest in (private / "copies").iterdir() for folder in digest.iterdir()}
     assert "small-1" in kept
     assert not {name for name in kept if name.startswith("bad-0")}
+
+
+def test_what_was_refused_leaves_the_list_with_its_folder(swapping: Swapping) -> None:
+    folder = hostile.copied(swapping.world.models / "small-2", "removed")
+    hostile.truncate(folder)
+    assert swapping.tell("removed/load").status_code == 422
+    assert swapping.state("removed") == "failed"
+    shutil.rmtree(folder)
+    assert swapping.tell("removed/load").status_code == 404
+    listed = swapping.admin.get("/admin/models").json()["models"]
+    assert "removed" not in {model["version"] for model in listed}
