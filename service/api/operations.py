@@ -29,11 +29,12 @@ def add_probes(app: FastAPI, state: ServiceState) -> None:
     @app.get("/readyz", summary="Readiness", responses={503: problem()})
     async def ready() -> dict[str, Any]:
         active, reachable = state.ready(), state.reader.reachable
+        lost = ["history", "user"] if active.schema.user else ["history"]
         found = {
             "status": "ready",
             "store": "reachable" if reachable else "unreachable",
             "ids": "numeric" if state.store.text_ids is None else "mapped",
-            "degraded": [] if reachable else ["history"],
+            "degraded": [] if reachable else lost,
             "model_version": active.name,
             "passed_over": sorted(state.startup.passed_over),
             "items": active.table.count,

@@ -275,6 +275,7 @@ async def test_without_its_redis_it_answers_without_users_until_it_is_back(
             await until_degraded(users, client, [])
             await proxy.become(fault)
             await until_degraded(users, client, ["history", "user"])
+            assert (await client.get("/readyz")).json()["degraded"] == ["history", "user"]
             found = await scored(users, client, KNOWN, features={"hour": 3.5})
             assert_allclose(found["scores"], without, atol=TOLERANCE)
             assert found["defaulted"] == [*USER_FEATURES, "device"]
@@ -288,6 +289,7 @@ async def test_without_its_redis_it_answers_without_users_until_it_is_back(
                 assert answer.headers["Retry-After"] == "1"
             await proxy.become(Fault.NONE)
             await until_degraded(users, client, [])
+            assert (await client.get("/readyz")).json()["degraded"] == []
             await is_served(users, client, KNOWN)
 
 
