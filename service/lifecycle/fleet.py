@@ -31,7 +31,7 @@ from service.lifecycle.fleet_notes import (
     mark_of_this_process,
 )
 from service.lifecycle.manager import ModelManager
-from service.observability.background import count, failed, keep
+from service.observability.background import begin, count, failed, keep
 from service.observability.logs import logger
 from service.settings import Settings
 
@@ -77,6 +77,8 @@ class Fleet:
         self._place: int | None = None
         self._leads = not self._name
         self._task: asyncio.Task[None] | None = None
+        self._reconciling: asyncio.Task[None] | None = None
+        self._pursued = ""  # id of the state that it is to reach
         manager.on_own_switch = self.publish
 
     @staticmethod
@@ -109,6 +111,8 @@ class Fleet:
         try:
             await self._store.put_note(self._wanted, wanted.model_dump_json().encode())
             self._me.done, self._me.fault = wanted.id, None
+            if self._reconciling is not None:
+                self._reconciling.cancel()
             if self._place is not None:
                 await self._write_report(self._place)
         except StoreError as error:
@@ -124,8 +128,9 @@ class Fleet:
         return [report for _, report, alive in await self._places() if alive]
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, self._reconciling):
+            if task is not None:
+                task.cancel()
         if self._place is not None:
             try:
                 await self._store.put_note(self._key(self._place), None)
@@ -139,16 +144,8 @@ class Fleet:
                 if time.monotonic() - reported > REPORT_EVERY_S:
                     await self._report()
                     reported = time.monotonic()
-                done = self._me.done
-                wanted = await self._notes.get(self._wanted, DesiredState)
-                # The note may be older than a change by this process meanwhile.
-                if (
-                    wanted is not None
-                    and (wanted.id != done or await self._may_succeed_now(wanted))
-                    and self._me.done == done
-                ):
-                    await self._reconcile(wanted)
-                silent = False
+                await self._pursue()
+                silent = silent and self._reconciling is not None
             except StoreError as error:
                 if not silent:
                     logger.warning("fleet: the store does not answer", reason=str(error))
@@ -157,23 +154,44 @@ class Fleet:
                 failed("fleet", "fleet: failed")
             await asyncio.sleep(LOOK_EVERY_S)
 
+    async def _pursue(self) -> None:
+        """Begin to reach what is desired now; what is under way gives way to it, so that a switch
+        does not wait for the load before it. StoreUnavailable if the last try only waited."""
+        done, task = self._me.done, self._reconciling
+        wanted = await self._notes.get(self._wanted, DesiredState)
+        if task is not None:
+            if not task.done():
+                if wanted is None or wanted.id == self._pursued:
+                    return
+                task.cancel()
+                await asyncio.wait([task])
+            self._reconciling = None
+            if not task.cancelled():
+                task.result()
+        # The note may be older than a change by this process meanwhile.
+        if (
+            wanted is not None
+            and (wanted.id != done or await self._may_succeed_now(wanted))
+            and self._me.done == done
+        ):
+            self._pursued = wanted.id
+            self._reconciling = begin("fleet", self._reconcile(wanted), expected=(StoreError,))
+
     async def _reconcile(self, wanted: DesiredState) -> None:
-        """Reach ``wanted``, or note why not. StoreUnavailable before anything was
-        tried."""
-        manager, done = self._manager, self._me.done
-        folders: list[FoundBundle] | None = None
-        tried = False
-        try:
+        """Reach ``wanted``, or note why not. StoreUnavailable while it waits for its turn."""
+        folders: list[FoundBundle] | None = []
+
+        async def may_load() -> None:
+            nonlocal folders
+            folders = None
             folders = await self._folders(wanted)
             arriving = [f"version {f.version}: {f.arriving}" for f in folders if f.arriving]
             if arriving:
                 raise Conflict(f"{arriving[0]}; it is waited for")
-            if self._needed(wanted):
-                await self._turn(wanted)
-            if self._me.done != done:
-                return
-            tried = True
-            await manager.reconcile(wanted.model_dump())
+            await self._turn(wanted)
+
+        try:
+            await self._manager.reconcile(wanted.model_dump(), may_load)
             self._me.fault = self._failed = None
         except ServiceError as error:
             self._note_failure(wanted, folders, error.detail)
@@ -182,9 +200,9 @@ class Fleet:
             self._note_failure(wanted, folders, str(error))
             count("fleet")
             logger.error("fleet: desired state not reached", reason=str(error))
-        except Exception as error:  # retried with a back-off, like the others
-            if isinstance(error, StoreUnavailable) and not tried:
-                raise
+        except StoreUnavailable:
+            raise
+        except Exception:  # retried with a back-off, like the others
             self._note_failure(wanted, folders, "an unexpected error; it has been logged")
             failed("fleet", "fleet: desired state not reached")
         self._me.done = wanted.id

@@ -7,13 +7,15 @@ so a switch or a rollback never waits for a load.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from service.artifacts.importer import ImportedBundle, ImportPolicy
 from service.artifacts.local_copies import LocalCopies
 from service.artifacts.persisted_state import Copy
-from service.errors import Conflict
+from service.errors import Conflict, ServiceError
 from service.lifecycle.catalog import ModelCatalog, ModelEntry, State
 from service.lifecycle.loader import Loader
 from service.lifecycle.readiness import Readiness
@@ -59,6 +61,7 @@ class ModelManager:
         self._was_active: set[str] = set()
         self._promoted: str | None = None  # by the last promotion, in case it is repeated
         self._rolled_back: str | None = None  # by the last rollback, likewise
+        self._followed: set[str] = set()  # loads that reconciling has begun, since it last ended
         # Called after each switch: the version, the one before, and the kind.
         self.on_switch: Callable[[str, str | None, str], None] = lambda *_: None
         # Awaited after an automatic rollback.
@@ -145,10 +148,23 @@ class ModelManager:
         await self._unloader.ended(entry.name)
         return entry
 
-    async def reconcile(self, wanted: Mapping[str, Any]) -> None:
-        """Serve what the fleet serves: ``wanted`` is another's ``desired_state()``."""
+    async def reconcile(
+        self, wanted: Mapping[str, Any], may_load: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Serve what the fleet serves: ``wanted`` is another's ``desired_state()``.
+
+        ``may_load`` is awaited before each load. Cancelled, it leaves a load under way; the next
+        call frees that version if it is wanted no more.
+        """
+
+        async def loaded(name: str) -> ModelEntry:
+            if name not in self.registry.loaded():
+                await may_load()
+                self._followed.add(name)
+            return await self.load(name)
+
         active, previous = Copy(**wanted["active"]), wanted["previous"]
-        entry = await self.load(active.version)
+        entry = await loaded(active.version)
         if entry.digest != active.digest:
             raise Conflict(f"version {entry.name}: its content differs from the fleet's")
         await self.activate(active.version, "fleet")
@@ -161,14 +177,24 @@ class ModelManager:
             (self.set_shadow, parts["shadow"], wanted["shadow"]),
         ):
             if asked is not None:
+                await loaded(asked["version"])
                 await verb(asked["version"], asked["share"])
             elif now is not None:
                 await verb(now["version"], 0)
-        for name in set(self.registry.loaded()) - set(wanted["loaded"]):
-            self._unloader.begin(self.catalog.entries[name], State.UNLOADED)
+        self._unload(set(self.registry.loaded()) - set(wanted["loaded"]))
         await self._persist()
         for name in wanted["loaded"]:
-            await self.load(name)
+            await loaded(name)
+        for name in self._followed - set(wanted["loaded"]):  # of a state that this one replaced
+            if self._loader.is_loading(name):
+                with suppress(ServiceError):
+                    await self.load(name)
+            self._unload([name])
+        self._followed.clear()
+
+    def _unload(self, names: Iterable[str]) -> None:
+        for name in set(self.registry.loaded()).intersection(names):
+            self._unloader.begin(self.catalog.entries[name], State.UNLOADED)
 
     async def close(self) -> None:
         self.monitor.close()
@@ -247,9 +273,14 @@ class ModelManager:
             raise Conflict(f"version {pinned} is pinned (QIN_MODEL_POLICY)")
 
     async def _persist(self) -> None:
-        """Save what a restart serves."""
+        """Save what a restart serves, one call after the other, also where one is cancelled."""
         async with self._persisting:
             active, previous = self.catalog.active(), self.catalog.previous
             copy = Copy(version=active.name, digest=active.digest or "")
             lost = "a restart may begin with another version"
-            await asyncio.to_thread(self._state.try_update, lost, active=copy, previous=previous)
+            save = partial(self._state.try_update, lost, active=copy, previous=previous)
+            saving = asyncio.ensure_future(asyncio.to_thread(save))
+            try:
+                await asyncio.shield(saving)
+            finally:
+                await asyncio.wait([saving])

@@ -16,9 +16,11 @@ from structlog.testing import capture_logs
 
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreUnavailable
+from service.lifecycle import fleet as fleet_module
 from service.lifecycle.fleet import AGAIN_S
 from service.observability.background import failures
 from tests.service.in_process import opened
+from tests.service.lifecycle import hostile
 from tests.service.lifecycle.conftest import two_versions
 from tests.service.world import World
 
@@ -166,3 +168,66 @@ async def test_a_store_that_pauses_while_a_process_waits_for_its_turn_is_no_fail
         assert len(asked) == 2
         assert failures()["fleet"] == before
         assert "fleet: the store does not answer" in {line["event"] for line in logs}
+
+
+@pytest.mark.parametrize("waits", ["turn", "load"])
+async def test_a_switch_does_not_wait_for_a_load_before_it(
+    two: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: str
+) -> None:
+    """Of a version that is wanted no more: it is freed when it comes."""
+    hostile.copied(two.models / "small-2", "third")
+    settings = {"fleet": "hurry", "model_policy": "manual"}
+    async with (
+        opened(two, private=tmp_path / "one", **settings) as first,
+        opened(two, private=tmp_path / "two", **settings) as other,
+    ):
+        for version in ("small-2", "small-1"):
+            await first.manager.activate(version)
+        await first.fleet.publish()
+        await until(lambda: other.fleet._me.done == first.fleet._me.done)
+        if waits == "turn":
+            turn, begun = other.fleet._turn, asyncio.Event()
+
+            async def never(wanted: Any) -> None:
+                begun.set()
+                await asyncio.Event().wait()
+
+            monkeypatch.setattr(other.fleet, "_turn", never)
+        async with other.manager._loader._one_at_a_time:
+            await first.manager.load("third")
+            await first.fleet.publish()
+            if waits == "turn":
+                await begun.wait()
+                monkeypatch.setattr(other.fleet, "_turn", turn)
+            else:
+                await until(lambda: other.manager._loader.is_loading("third"))
+            await first.manager.rollback()
+            await first.manager.unload("third")
+            await first.fleet.publish()
+            await until(lambda: other.ready().name == "small-2")
+        await until(lambda: other.fleet._me.done == first.fleet._me.done)
+        await until(lambda: other.registry.loaded() == first.registry.loaded())
+        assert other.fleet._me.fault is None
+
+
+async def test_a_process_that_loads_goes_on_to_report(
+    two: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else other hosts count it as gone after 35 s, and take its place."""
+    monkeypatch.setattr(fleet_module, "REPORT_EVERY_S", 0.0)
+    settings = {"fleet": "long", "model_policy": "manual"}
+    async with (
+        opened(two, private=tmp_path / "one", **settings) as first,
+        opened(two, private=tmp_path / "two", **settings) as other,
+    ):
+        await first.manager.activate("small-1")
+        await first.fleet.publish()
+        await until(lambda: other.fleet._me.done == first.fleet._me.done)
+        await other.manager.unload("small-2")
+        async with other.manager._loader._one_at_a_time:
+            await first.manager.activate("small-2")
+            await first.fleet.publish()
+            await until(lambda: other.manager._loader.is_loading("small-2"))
+            began = other.fleet._me.at
+            await until(lambda: other.fleet._me.at > began)
+        await until(lambda: other.ready().name == "small-2")
