@@ -141,7 +141,8 @@ class Fleet:
         reported, silent = 0.0, False
         while True:
             try:
-                if time.monotonic() - reported > REPORT_EVERY_S:
+                due = time.monotonic() - reported > REPORT_EVERY_S
+                if due or self._me.active != self._active():
                     await self._report()
                     reported = time.monotonic()
                 await self._pursue()
@@ -270,9 +271,12 @@ class Fleet:
         self._leads = self._place <= min(places, default=self._place)
 
     async def _write_report(self, place: int) -> None:
-        active = self._manager.registry.active
-        self._me.active, self._me.at = active.name if active else None, time.time()
+        self._me.active, self._me.at = self._active(), time.time()
         await self._store.put_note(self._key(place), self._me.model_dump_json().encode())
+
+    def _active(self) -> str | None:
+        active = self._manager.registry.active
+        return active.name if active else None
 
     async def _places(self) -> list[tuple[int, Report, bool]]:
         """Return place, report and whether its process is alive."""

@@ -205,6 +205,7 @@ async def test_a_switch_does_not_wait_for_a_load_before_it(
             await first.manager.unload("third")
             await first.fleet.publish()
             await until(lambda: other.ready().name == "small-2")
+            await until(lambda: other.fleet._me.active == "small-2")  # in the list
         await until(lambda: other.fleet._me.done == first.fleet._me.done)
         await until(lambda: other.registry.loaded() == first.registry.loaded())
         assert other.fleet._me.fault is None
