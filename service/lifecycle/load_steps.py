@@ -247,6 +247,7 @@ class LoadSteps:
         most = max((max(shape) for shape in shapes), default=0)
         rows = version.table.columns.gather(np.arange(most) % items)
         for candidates, past in (shape for shape in shapes for _ in range(rounds)):
+            self._advance(0)
             history = model.history(rows.vector[:past])
             asked = rows.first(candidates)
             user = model.user(record)

@@ -13,6 +13,8 @@ import pytest
 
 from model_export.bundle.errors import BundleError
 from model_export.bundle.manifest import table_file
+from model_export.bundle.runtime import FoldedModel
+from model_export.bundle.vectors import Candidates
 from service.artifacts.local_copies import LocalCopies
 from service.engine.niceness import SHORT_TURN_S
 from service.errors import Conflict, ModelRefused
@@ -248,3 +250,21 @@ async def test_a_version_that_waits_to_be_loaded_stays_known_without_its_folder(
         await rollback
         assert await serves(state, "small-2")
         assert state.manager.catalog.active().name == "small-2"
+
+
+async def test_a_stop_does_not_wait_for_the_rest_of_a_warm_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a slow version is killed after the grace time, and counts as one that ended a process."""
+    async with opened(world, **ALONE) as state:
+        ranked: list[int] = []
+
+        def rank(model: FoldedModel, items: Candidates, *more: object) -> None:
+            ranked.append(len(items.vector))
+            state.manager._loader._stop.set()
+
+        monkeypatch.setattr(FoldedModel, "rank", rank)
+        with pytest.raises(load_steps.Stopped):
+            await state.manager.load("small-1")
+        assert len(ranked) == 1
+        assert state.copies.state.read().loading is None
