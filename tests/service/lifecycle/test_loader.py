@@ -255,7 +255,7 @@ async def test_a_version_that_waits_to_be_loaded_stays_known_without_its_folder(
 async def test_a_stop_does_not_wait_for_the_rest_of_a_warm_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a slow version is killed after the grace time, and counts as one that ended a process."""
+    """Else a slow version is killed in the end, and counts as one that has killed a process."""
     async with opened(world, **ALONE) as state:
         ranked: list[int] = []
 
