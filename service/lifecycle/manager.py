@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from service.artifacts.importer import ImportedBundle, ImportPolicy
 from service.artifacts.local_copies import LocalCopies
 from service.artifacts.persisted_state import Copy
-from service.errors import Conflict, ServiceError
+from service.errors import Conflict, ServiceError, UnknownVersion
 from service.lifecycle.catalog import ModelCatalog, ModelEntry, State
 from service.lifecycle.loader import Loader
 from service.lifecycle.readiness import Readiness
@@ -43,7 +43,7 @@ class ModelManager:
         encoders: EncoderLoader | None = None,
     ) -> None:
         self.catalog, self.registry, self.shadow = catalog, catalog.registry, catalog.shadow
-        self._metrics, self._state = metrics, copies.state
+        self._metrics, self._copies = metrics, copies
         settings = catalog.settings
         self._unloader = Unloader(catalog)
         self._loader = Loader(
@@ -56,7 +56,7 @@ class ModelManager:
         self.monitor = RollbackMonitor(
             catalog.registry, bounds, self._roll_back, settings.chunk_candidates
         )
-        self._unloader.on_begin = self.monitor.forget
+        self._unloader.on_begin = self._forget
         self._persisting = asyncio.Lock()
         self._was_active: set[str] = set()
         self._promoted: str | None = None  # by the last promotion, in case it is repeated
@@ -154,16 +154,27 @@ class ModelManager:
         """Serve what the fleet serves: ``wanted`` is another's ``desired_state()``.
 
         ``may_load`` is awaited before each load. Cancelled, it leaves a load under way; the next
-        call frees that version if it is wanted no more.
+        call frees that version if it is wanted no more. Where the folder of the active or the
+        previous version is gone, its copy is loaded, if this machine has it.
         """
+        active, previous = Copy(**wanted["active"]), wanted["previous"]
+        digests = {active.version: active.digest}
+        if previous:
+            digests.setdefault(previous["version"], previous["digest"])
 
         async def loaded(name: str) -> ModelEntry:
             if name not in self.registry.loaded():
                 await may_load()
                 self._followed.add(name)
-            return await self.load(name)
+            try:
+                return await self.load(name)
+            except UnknownVersion:
+                copy = Copy(version=name, digest=digests.get(name, ""))
+                folder = self._copies.copy(copy.digest, name)
+                if not copy.digest or not await asyncio.to_thread(folder.is_dir):
+                    raise
+                return await self.load(name, copy)
 
-        active, previous = Copy(**wanted["active"]), wanted["previous"]
         entry = await loaded(active.version)
         if entry.digest != active.digest:
             raise Conflict(f"version {entry.name}: its content differs from the fleet's")
@@ -263,6 +274,11 @@ class ModelManager:
         if self.on_own_switch is not None:
             await self.on_own_switch()
 
+    def _forget(self, version: LoadedModel) -> None:
+        """End the roles of a version that is about to be freed."""
+        self.monitor.forget(version)
+        self._show_canary()
+
     def _show_canary(self) -> None:
         canary = self.registry.canary
         self._metrics.canary_share.set(canary.share if canary else 0)
@@ -278,7 +294,7 @@ class ModelManager:
             active, previous = self.catalog.active(), self.catalog.previous
             copy = Copy(version=active.name, digest=active.digest or "")
             lost = "a restart may begin with another version"
-            save = partial(self._state.try_update, lost, active=copy, previous=previous)
+            save = partial(self._copies.state.try_update, lost, active=copy, previous=previous)
             saving = asyncio.ensure_future(asyncio.to_thread(save))
             try:
                 await asyncio.shield(saving)

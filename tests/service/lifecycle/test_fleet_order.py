@@ -232,3 +232,23 @@ async def test_a_process_that_loads_goes_on_to_report(
             began = other.fleet._me.at
             await until(lambda: other.fleet._me.at > began)
         await until(lambda: other.ready().name == "small-2")
+
+
+async def test_workers_roll_back_together_to_a_version_whose_folder_is_gone(
+    two: World, tmp_path: Path
+) -> None:
+    """They share the copies of their private folder."""
+    settings = {"fleet": "copies", "model_policy": "manual", "private": tmp_path / "private"}
+    async with opened(two, **settings) as first, opened(two, **settings) as other:
+        await first.manager.activate("small-2")
+        await first.manager.activate("small-1")
+        await first.manager.unload("small-2")
+        await first.fleet.publish()
+        await until(lambda: other.fleet._me.done == first.fleet._me.done)
+        await until(lambda: other.registry.loaded() == ["small-1"])
+        shutil.rmtree(two.models / "small-2")
+        assert (await first.manager.rollback()).name == "small-2"
+        await first.fleet.publish()
+        await until(lambda: other.fleet._me.done == first.fleet._me.done)
+        assert other.fleet._me.fault is None
+        assert other.ready().name == "small-2"

@@ -117,6 +117,13 @@ def test_a_canary_of_no_share_is_none(swapping: Swapping) -> None:
     swapping.serves("small-2", model_version="small-2")
 
 
+def test_a_canary_ends_with_its_version(swapping: Swapping) -> None:
+    swapping.tell("small-2/canary", share=0.5)
+    assert swapping.metric("qin_canary_share") == 0.5
+    assert swapping.tell("small-2/unload").json()["canary"] is None
+    assert swapping.metric("qin_canary_share") == 0
+
+
 def test_a_shadow_answers_nobody_and_its_differences_are_kept(swapping: Swapping) -> None:
     swapping.tell("small-2/shadow", share=1)
     scored = 'qin_shadow_requests_total{outcome="scored"}'
