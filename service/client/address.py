@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,8 @@ class Address:
                 f"{name}: must be http://HOST[:PORT][/PREFIX], got {shown!r}"
             ) from None
         given, at_sign, host = at.netloc.rpartition("@")
-        plain = urlunsplit((at.scheme, host, at.path.rstrip("/"), "", ""))
+        path = quote(at.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
+        plain = urlunsplit((at.scheme, host, path, "", ""))
         if not at_sign:
             return cls(plain, {})
         user, _, password = given.partition(":")  # before unquoting: %3A is no separator
@@ -38,6 +39,7 @@ def _split(url: str) -> SplitResult | None:
     in it, and must be %40 in a path."""
     try:
         at = urlsplit(url)
+        (at.hostname or "").encode("idna")  # what no name server can be asked for
         return at if at.hostname and at.port != 0 and "@" not in at.path else None
     except ValueError:  # its message may have a part of the password
         return None

@@ -175,8 +175,16 @@ def score_inline_call(
 
 
 def _headers(kind: str, priority: str | None, request_id: str | None) -> dict[str, str]:
-    given = {"Content-Type": kind, "X-Priority": priority, "X-Request-Id": request_id}
-    return {name: value for name, value in given.items() if value is not None}
+    headers = {"Content-Type": kind}
+    for option, name, value in (
+        ("priority", "X-Priority", priority),
+        ("request_id", "X-Request-Id", request_id),
+    ):
+        if value is not None:
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError(f"{option}: must be printable ASCII, got {value[:50]!r}")
+            headers[name] = value
+    return headers
 
 
 def read_inline_scores(reply: Reply) -> Scores:
@@ -263,6 +271,14 @@ def ready_call() -> Call:
     return Call("GET", "/readyz", b"", {}, safe=True)
 
 
+def read_ready(reply: Reply) -> bool:
+    """Read the answer of the service: a page of whatever else listens there is none."""
+    try:
+        return bool(orjson.loads(reply.body)["status"] == "ready")
+    except (KeyError, ValueError, TypeError) as error:
+        raise ClientError(f"invalid answer: {error!r}") from error
+
+
 def _ids(user_id: int | str, name: str, values: Any) -> NDArray[np.int64] | list[str]:
     """Numbers, or texts if the user's id is one. TypeError names both arguments."""
     if isinstance(user_id, str):
@@ -285,6 +301,8 @@ def _ids(user_id: int | str, name: str, values: Any) -> NDArray[np.int64] | list
 
 def _int64(name: str, values: ArrayLike) -> NDArray[np.int64]:
     array = np.asarray(values)
+    if array.dtype.kind == "O" and all(isinstance(value, int) for value in array.flat):
+        raise ValueError(f"{name}: must be at most 2**63 - 1")
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"{name}: must be a list of integers")
     if array.dtype.kind == "u" and array.size and array.max() > INT64_MAX:

@@ -37,6 +37,7 @@ from service.client.calls import (
     put_user_call,
     read_click,
     read_inline_scores,
+    read_ready,
     read_scores,
     read_written,
     ready_call,
@@ -204,7 +205,7 @@ class Client(_Settings):
     def ready(self) -> bool:
         """Whether the service accepts requests."""
         try:
-            return self._run(self._plan(ready_call()), lambda reply: True, self._transport)
+            return self._run(self._plan(ready_call()), read_ready, self._transport)
         except ClientError:
             return False
 
@@ -296,7 +297,7 @@ class AsyncClient(_Settings):
     async def ready(self) -> bool:
         """As ``Client.ready``."""
         try:
-            return await self._run(self._plan(ready_call()), lambda reply: True, self._transport)
+            return await self._run(self._plan(ready_call()), read_ready, self._transport)
         except ClientError:
             return False
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import http.client
+import io
 import select
+import socket
 import time
 from collections import deque
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
-from service.client.retry import Broken, Reply, Send
+from service.client.retry import Broken, ClientError, Reply, Send
 
 CHUNK = 1 << 16
 LEAST_S = 1e-3  # to a socket 0 means not to wait at all
@@ -32,15 +36,15 @@ class Transport:
                 connection.timeout = send.seconds
                 connection.connect()
             sent = True
-            _allow(connection, ends)
+            connection.sock.settimeout(max(ends - time.monotonic(), LEAST_S))
+            connection.response_class = partial(_Response, ends)  # type: ignore[assignment]
             call = send.call
             path, body = self._at.path + call.path, call.body or None
             connection.request(call.method, path, body, dict(send.headers))
             response = connection.getresponse()
             content = bytearray()
-            while chunk := response.read1(CHUNK):  # bounds each wait, and so their sum
+            while chunk := response.read1(CHUNK):
                 content += chunk
-                _allow(connection, ends)
             if response.length:
                 raise http.client.IncompleteRead(bytes(content), response.length)
             response.close()  # before Python 3.12, needed to use the connection again
@@ -87,6 +91,8 @@ class AsyncTransport:
         )
 
     async def send(self, send: Send) -> Reply | Broken:
+        if self._session.closed:
+            raise ClientError(f"{self._url}: the client is closed")
         call = send.call
         try:
             async with self._session.request(
@@ -100,12 +106,18 @@ class AsyncTransport:
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 return Reply(response.status, headers, await response.read())
         except aiohttp.ClientConnectorError as error:
-            return Broken(f"{self._url}: {error!r}", sent=False)
+            return Broken(f"{self._url}: {_named(error)}", sent=False)
         except (aiohttp.ClientError, TimeoutError) as error:
-            return Broken(f"{self._url}: {error!r}", sent=True)
+            return Broken(f"{self._url}: {_named(error)}", sent=True)
 
     async def close(self) -> None:
         await self._session.close()
+
+
+def _named(error: Exception) -> str:
+    """The error's class and words. Its repr may have the request's headers, and so the API key."""
+    words = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return f"{type(error).__name__}: {' '.join(words.split())}".removesuffix(": ")
 
 
 class _Interrupted(aiohttp.ClientError):
@@ -121,7 +133,7 @@ async def _once(
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _Interrupted(repr(error)) from error
+        raise _Interrupted(_named(error)) from error
 
 
 def _readable(connection: http.client.HTTPConnection) -> bool:
@@ -131,7 +143,35 @@ def _readable(connection: http.client.HTTPConnection) -> bool:
     return bool(poll.poll(0))
 
 
-def _allow(connection: http.client.HTTPConnection, ends: float) -> None:
-    """Let the next wait last until ``ends``. (A reply that ends the connection has no socket.)"""
-    if connection.sock is not None:
-        connection.sock.settimeout(max(ends - time.monotonic(), LEAST_S))
+class _Response(http.client.HTTPResponse):
+    """Ends by a time, however little arrives at a time, and passes interim responses (1xx) over."""
+
+    def __init__(self, ends: float, sock: socket.socket, method: str | None = None) -> None:
+        super().__init__(sock, method=method)
+        self.fp = io.BufferedReader(_Ending(self.fp.detach(), sock, ends))
+
+    def begin(self) -> None:
+        super().begin()
+        while 100 <= self.status < 200 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
+            self.headers = self.msg = None  # type: ignore[assignment]  # read by begin if None
+            super().begin()
+
+
+class _Ending(io.RawIOBase):
+    """A socket's file whose reads all end by one time."""
+
+    def __init__(self, file: io.RawIOBase, sock: socket.socket, ends: float) -> None:
+        self._file, self._sock, self._ends = file, sock, ends
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if (left := self._ends - time.monotonic()) <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

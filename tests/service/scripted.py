@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-FAR = 30.0  # seconds
+FAR, DRIP_S = 30.0, 0.02  # seconds
 BREAK, SILENT = b"", None  # close without an answer; keep it waiting
 Deed = bytes | None
 
@@ -37,37 +37,65 @@ class Scripted:
 def scripted(deeds: Sequence[Deed]) -> Iterator[Scripted]:
     """A connection is kept after an answer, and closed after BREAK or the last deed."""
     over = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Scripted(listener.getsockname()[1], list(deeds))
+    server = Scripted(0, list(deeds))
 
-        def serve(connection: socket.socket) -> None:
-            with connection, suppress(OSError):
-                while head := _read(connection):
-                    server.requests.append(head)
-                    if not server.deeds:
-                        return
-                    deed = server.deeds.pop(0)
-                    if deed is SILENT:
-                        over.wait(FAR)
-                    if not deed:
-                        return
-                    connection.sendall(deed)
-                    if not server.deeds:
-                        return
+    def serve(connection: socket.socket) -> None:
+        server.connections += 1
+        with connection, suppress(OSError):
+            while head := _read(connection):
+                server.requests.append(head)
+                if not server.deeds:
+                    return
+                deed = server.deeds.pop(0)
+                if deed is SILENT:
+                    over.wait(FAR)
+                if not deed:
+                    return
+                connection.sendall(deed)
+                if not server.deeds:
+                    return
 
-        def accept() -> None:
-            with suppress(OSError):
-                while not over.is_set():
-                    connection = listener.accept()[0]
-                    server.connections += 1
-                    thread = threading.Thread(target=serve, args=[connection], daemon=True)
-                    thread.start()
-
-        threading.Thread(target=accept, daemon=True).start()
+    with _listening(serve) as server.port:
         try:
             yield server
         finally:
             over.set()
+
+
+@contextmanager
+def dripping(begin: bytes, more: bytes) -> Iterator[str]:
+    """The URL of a server that answers with ``begin``, and then ``more`` again and again."""
+    over = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            _read(connection)
+            connection.sendall(begin)
+            while not over.wait(DRIP_S):
+                connection.sendall(more)
+
+    with _listening(serve) as port:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            over.set()
+
+
+@contextmanager
+def _listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """The port whose connections ``serve`` gets, each in a thread of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection = listener.accept()[0]
+                    threading.Thread(target=serve, args=[connection], daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
             listener.shutdown(socket.SHUT_RDWR)
 
 

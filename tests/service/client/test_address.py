@@ -69,3 +69,18 @@ async def test_credentials_are_sent_unless_there_is_a_key(kind: Kind, key: str |
     basic = b"Basic " + base64.b64encode(b"anna:s3 cret")
     expected = basic if key is None else b"Bearer a-key"
     assert b"\r\nAuthorization: " + expected + b"\r\n" in request
+
+
+@pytest.mark.parametrize("host", ["a..b", ".", "a" * 64 + ".example"])
+def test_a_host_that_no_name_server_knows_is_refused_before_the_first_call(host: str) -> None:
+    with pytest.raises(ValueError, match=r"url: must be http://HOST\[:PORT\]"):
+        Address.parse("url", f"http://{host}:8000")
+
+
+async def test_a_prefix_of_any_letters_is_asked_for(kind: Kind) -> None:
+    with scripted([READY]) as server:
+        client = kind(f"{server.url}/mödel a%20b", deadline_ms=PATIENT_MS)
+        assert await result_of(client.click(7, [1])) is True
+        await result_of(client.close())
+    (head,) = server.requests
+    assert head.startswith(b"POST /m%C3%B6del%20a%20b/v1/events HTTP/1.1\r\n")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from math import inf
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
 
-from service.client import Client, ClientError, Refused, Unreachable
+from service.client import AsyncClient, Client, ClientError, Late, Refused, Unreachable
 from tests.service.client.test_client import PATIENT_MS, Kind, kind, result_of
-from tests.service.scripted import BREAK, Deed, reply, scripted
+from tests.service.scripted import BREAK, Deed, dripping, reply, scripted
 
 __all__ = ["kind"]  # a fixture
 
@@ -67,6 +68,43 @@ async def test_a_page_of_a_proxy_is_no_answer(kind: Kind, method: str, body: byt
     assert "invalid answer" in str(outcome)
 
 
+@pytest.mark.parametrize("body", [b"<html>It works!</html>", b"[]", b"{}", b"", b'{"status":"ok"}'])
+async def test_a_page_of_another_service_is_not_ready(kind: Kind, body: bytes) -> None:
+    outcome, _ = await called(kind, [reply(200, body)], "ready")
+    assert outcome is False
+
+
+async def test_the_answer_after_an_interim_response_is_read(kind: Kind) -> None:
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    answer = reply(200, b'{"applied": 1}')
+    outcome, sent = await called(kind, [early + answer], "click")
+    assert outcome is True
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    "garbled",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        BREAK,
+    ],
+)
+async def test_no_error_shows_the_key(kind: Kind, garbled: bytes) -> None:
+    outcome, _ = await called(kind, [garbled], "score", api_key="s3cret", retries=0)
+    assert isinstance(outcome, Unreachable)
+    assert "s3cret" not in repr(outcome)
+    assert "\n" not in str(outcome)
+
+
+async def test_a_closed_asyncio_client_says_so() -> None:
+    client = AsyncClient("http://127.0.0.1:1")
+    await client.close()
+    with pytest.raises(ClientError, match=r"127\.0\.0\.1:1: the client is closed"):
+        await client.score(7, [1])
+    assert await client.ready() is False
+
+
 async def test_a_removal_whose_connection_ends_is_sent_once(kind: Kind) -> None:
     deeds = [WRITTEN, BREAK, reply(404)]
     outcome, sent = await called(kind, deeds, "put_user", "delete_user")
@@ -107,5 +145,38 @@ def test_ids_beyond_63_bits_are_not_sent_as_negative_ones() -> None:
     with Client("http://127.0.0.1:1") as client:
         with pytest.raises(ValueError, match="item_ids: must be at most 2"):
             client.score(7, np.array([2**63 + 5], np.uint64))
+        with pytest.raises(ValueError, match="item_ids: must be at most 2"):
+            client.score(7, [UUID(int=2**127).int])
         with pytest.raises(ValueError, match="user_id: must be at most 2"):
             client.score(2**63, [1])
+
+
+@pytest.mark.parametrize("request_id", ["é", "日本", "a\nb", "a\x00"])
+async def test_what_is_no_header_is_named_and_not_sent(kind: Kind, request_id: str) -> None:
+    client = kind("http://127.0.0.1:1")
+    with pytest.raises(ValueError, match="request_id: must be printable ASCII"):
+        await result_of(client.score(7, [1], request_id=request_id))
+    await result_of(client.close())
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (HEAD, b"X-Filler: x\r\n"),
+        (HEAD + b"X-Endless: ", b"x"),
+        (HEAD + b"Content-Length: 1000000000000\r\n\r\n", b"x"),
+        (HEAD + b"Connection: close\r\n\r\n", bytes(1 << 20)),
+    ],
+)
+async def test_a_reply_without_an_end_ends_at_the_deadline(
+    kind: Kind, begin: bytes, more: bytes
+) -> None:
+    with dripping(begin, more) as url:
+        client = kind(url, deadline_ms=200)
+        with pytest.raises(Late):
+            await result_of(client.score(7, [1]))
+        await result_of(client.close())
