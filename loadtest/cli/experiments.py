@@ -28,7 +28,7 @@ from loadtest.cli.terminal import (
     write_json,
     write_results,
 )
-from loadtest.experiments.compare import Comparison, sentences
+from loadtest.experiments.compare import Comparison, failures, sentences
 from loadtest.experiments.process import resident_mib
 from loadtest.experiments.search import Search
 from loadtest.experiments.soak import ResourceMonitor
@@ -95,7 +95,7 @@ def compare(
         b = changed(options, against, change).for_service()
         result = Comparison(a, b, rounds, say).run() | environment.provenance(a)
         result["b"] = environment.describe(b)
-        for line in sentences(result["effects"]):
+        for line in (*sentences(result["effects"]), *failures(result["rounds"])):
             say(line)
         first, *others = result["rounds"][0]
         for segment in (first, next(one for one in others if one["arm"] == "B")):

@@ -7,7 +7,9 @@ A is the noise of the method.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,7 +60,9 @@ class Comparison:
             kept = {name: result[name] for name in ("buckets", "cold_users")}
             segments.append({"arm": arm, "latency_ms": latency, **kept})
             numbers = f"p50 {latency['p50']:.2f}  p99 {latency['p99']:.2f} ms"
-            self.say(f"round {number + 1}  {arm:2}  {numbers}")
+            missed = sum(result["buckets"].values()) - result["buckets"]["ok"]
+            not_ok = f"  not ok {missed:,} of {result['requests']:,}" if missed else ""
+            self.say(f"round {number + 1}  {arm:2}  {numbers}{not_ok}")
         return segments
 
 
@@ -103,6 +107,27 @@ def sentences(effects: Mapping[str, Json]) -> list[str]:
             )
         else:
             lines.append(f"{metric}: no effect shown, {_formatted(effect['b_over_a'])}; {control}")
+    return lines
+
+
+def failures(rounds: list[list[Json]]) -> list[str]:
+    """Warn of each arm's requests that ended otherwise than with a right answer: an arm that sheds
+    or fails half of its requests has short times for the rest."""
+    lines = []
+    for arm in dict.fromkeys(ORDER):
+        ends: Counter[str] = Counter()
+        for segment in itertools.chain.from_iterable(rounds):
+            if segment["arm"] == arm:
+                ends.update(segment["buckets"])
+        total, missed = ends.total(), ends.total() - ends.pop("ok", 0)
+        if missed:
+            how = ", ".join(
+                f"{end.replace('_', ' ')} {count:,}" for end, count in ends.items() if count
+            )
+            lines.append(
+                f"warning: {arm}: {missed:,} of {total:,} requests were not answered rightly "
+                f"({how}); times are those of answers, right or wrong, and of time limits alone"
+            )
     return lines
 
 

@@ -6,6 +6,7 @@ after the run, from the answers kept in a file.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,10 @@ from loadtest.generator.columns import (
 )
 from loadtest.generator.config import GeneratorConfig
 from loadtest.generator.workload import SCORE, Bank
+
+NOTES = ("defaulted", "ignored", "degraded")  # as ``oracle.comparison.Notes`` has them
+LONGEST_NAME = 64  # of a version or stage
+MOST_VERSIONS = 256
 
 
 class AnswerChecker:
@@ -59,7 +64,12 @@ class AnswerChecker:
                 good = fits(asked, ids, scores)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             return Reason.BODY
-        if not good or not isinstance(version, str):
+        notes = [answer.get(name) for name in NOTES]
+        if not all(note is None or is_texts(note) for note in notes):
+            return Reason.BODY
+        if not good or not isinstance(version, str) or len(version) > LONGEST_NAME:
+            return Reason.BODY
+        if version not in self.versions and len(self.versions) == MOST_VERSIONS:
             return Reason.BODY
         self._columns.version[row] = _number(self.versions, version)
         if header and header.decode("latin-1") != version:
@@ -74,16 +84,14 @@ class AnswerChecker:
             self._written += self._file.write(len(ids).to_bytes(8, "little"))
             self._written += self._file.write(places(asked, ids).tobytes())
             self._written += self._file.write(np.array(scores, "<f8").tobytes())
-            notes = orjson.dumps([answer.get("defaulted"), answer.get("ignored")])
-            self._written += self._file.write(len(notes).to_bytes(8, "little") + notes)
+            noted = orjson.dumps(notes)
+            self._written += self._file.write(len(noted).to_bytes(8, "little") + noted)
         return Reason.NONE
 
     def _keep_stages(self, row: int, timing: bytes) -> None:
         for name, milliseconds in parse_server_timing(timing.decode("latin-1")):
-            place = _number(self.stages, name)
-            if place >= STAGES:
-                raise ValueError(f"Server-Timing: more than {STAGES} stages: {self.stages}")
-            self._columns.stages[row, place] = milliseconds
+            if name in self.stages or len(self.stages) < STAGES:
+                self._columns.stages[row, _number(self.stages, name)] = milliseconds
 
     def close(self) -> None:
         if self._file is not None:
@@ -102,6 +110,10 @@ def fits(asked: dict[str, Any], ids: Sequence[int | str], scores: list[float | N
     ranked = [math.nan if score is None else score for score in scores]
     falling = all(first >= second for first, second in itertools.pairwise(ranked))
     return falling and len(ids) <= top_k and set(ids) <= set(asked["candidates"])
+
+
+def is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def as_answered(asked: dict[str, Any]) -> list[int | str]:
@@ -128,10 +140,16 @@ def _number(names: list[str], name: str) -> int:
 
 
 def parse_server_timing(header: str) -> Iterator[tuple[str, float]]:
-    """Yield (stage, milliseconds) of each metric with a duration (W3C Server Timing)."""
+    """Yield (stage, milliseconds) of each metric with a duration (W3C Server Timing).
+
+    A proxy may have added some: those of odd form are left out.
+    """
     for metric in header.split(","):
         name, *parameters = (part.strip() for part in metric.split(";"))
         for parameter in parameters:
             key, _, value = parameter.partition("=")
-            if key.strip().lower() == "dur" and name:
-                yield name, float(value.strip().strip('"'))
+            if key.strip().lower() == "dur" and 0 < len(name) <= LONGEST_NAME:
+                with contextlib.suppress(ValueError):
+                    milliseconds = float(value.strip().strip('"'))
+                    if math.isfinite(milliseconds):
+                        yield name, milliseconds

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-STAGES = 16  # server stages kept for a request; more are an error
+STAGES = 16  # server stages kept of a run; others are left out
 KNOWN_USER, COLD_USER = 1, 2
 
 
@@ -52,6 +52,7 @@ class Reason(IntEnum):
     SCORES = 12  # not the offline answer of the version it names
     MIXED = 13  # the scores of more than one version in one answer
     FEATURES = 14  # `defaulted` or `ignored` are not the offline answer's
+    DEGRADED = 15  # not the offline answer, and it says what it had to do without
 
 
 FIELDS: list[tuple[str, str, tuple[int, ...]]] = [

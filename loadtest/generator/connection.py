@@ -115,7 +115,7 @@ class Connection:
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.fault = Reason.MALFORMED_HTTP
 
     def reusable(self) -> bool:

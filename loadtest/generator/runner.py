@@ -311,6 +311,7 @@ def _merge(columns: Columns, summaries: list[dict[str, Any]]) -> tuple[list[str]
     """Renumber versions and stages consistently over all generators, in place."""
     versions = sorted({name for summary in summaries for name in summary["versions"]})
     stages = list(dict.fromkeys(name for summary in summaries for name in summary["stages"]))
+    stages = stages[:STAGES]
     for number, summary in enumerate(summaries):
         rows = slice(number, None, len(summaries))
         numbering = np.array([*map(versions.index, summary["versions"]), -1], np.int16)
@@ -319,6 +320,6 @@ def _merge(columns: Columns, summaries: list[dict[str, Any]]) -> tuple[list[str]
             local = columns.stages[rows].copy()
             columns.stages[rows] = np.nan
             for place, name in enumerate(summary["stages"]):
-                columns.stages[rows, stages.index(name)] = local[:, place]
-    assert len(stages) <= STAGES
+                if name in stages:
+                    columns.stages[rows, stages.index(name)] = local[:, place]
     return versions, stages

@@ -30,10 +30,11 @@ class UnknownVersion(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """Names of the features that an answer was given without; None where it has no such member."""
+    """What an answer was given without; None where it has no such member."""
 
-    defaulted: list[str] | None = None  # without a value
-    ignored: list[str] | None = None  # that the version does not have
+    defaulted: list[str] | None = None  # features without a value
+    ignored: list[str] | None = None  # features that the version does not have
+    degraded: list[str] | None = field(default=None, compare=False)  # history, user or items
 
 
 class Oracle(Protocol):
@@ -57,6 +58,7 @@ class OracleReport:
     checked: int = 0
     unchecked: int = 0
     wrong_scores: int = 0
+    degraded: int = 0  # of the wrong scores, those of answers that name what they lacked
     mixed_versions: int = 0
     wrong_features: int = 0  # answers with right scores and wrong notes
     worst_error: float = 0.0
@@ -94,15 +96,19 @@ def check_run(
             worst = worst_difference(request, expected, places, scores)
             reason = Reason.NONE
             if not worst <= TOLERANCE:
-                mixed = _is_mixed(oracle, request, scores)
-                reason = Reason.MIXED if mixed else Reason.SCORES
+                reason = Reason.SCORES
+                if notes.degraded:
+                    reason = Reason.DEGRADED
+                elif _is_mixed(oracle, request, scores):
+                    reason = Reason.MIXED
             elif notes != named:
                 reason = Reason.FEATURES
             if reason is not Reason.NONE:
                 run.columns.bucket[row], run.columns.reason[row] = Bucket.WRONG, reason
             if row >= run.first:
                 report.checked += 1
-                report.wrong_scores += reason in (Reason.SCORES, Reason.MIXED)
+                report.wrong_scores += not worst <= TOLERANCE
+                report.degraded += reason is Reason.DEGRADED
                 report.mixed_versions += reason is Reason.MIXED
                 report.wrong_features += reason is Reason.FEATURES
                 report.worst_error = max(report.worst_error, worst)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadtest.experiments.compare import sentences
+from loadtest.experiments.compare import failures, sentences
 from loadtest.report import figures
 from loadtest.report.page import Row, Section, milliseconds, write_page
 
@@ -59,7 +59,7 @@ def write_search(path: Path, result: Json) -> None:
 
 
 def write_comparison(path: Path, result: Json) -> None:
-    lines = sentences(result["effects"])
+    lines = [*sentences(result["effects"]), *failures(result["rounds"])]
     shown = [metric for metric, effect in result["effects"].items() if effect["shown"]]
     write_page(
         path,

@@ -125,8 +125,10 @@ def _shares(counts: dict[str, int], total: int) -> str:
 def _show_oracle(console: Console, oracle: dict[str, Any] | None) -> None:
     if oracle is not None:
         console.print(
-            f"scores checked {oracle['checked']:,}, wrong {oracle['wrong_scores']:,}, mixed "
-            f"versions {oracle['mixed_versions']:,}, worst error {oracle['worst_error']:.2g}"
+            f"scores checked {oracle['checked']:,}, wrong {oracle['wrong_scores']:,}"
+            + (f" (degraded {oracle['degraded']:,})" if oracle["degraded"] else "")
+            + f", mixed versions {oracle['mixed_versions']:,}"
+            + f", worst error {oracle['worst_error']:.2g}"
             + (f", wrong features {oracle['wrong_features']:,}" if oracle["wrong_features"] else "")
             + (f", not checked {oracle['unchecked']:,}" if oracle["unchecked"] else "")
         )

@@ -80,7 +80,7 @@ def falsified(
                 if next(numbers) % every == 0:
                     document = orjson.loads(content)
                     change(document)
-                    edited.append(document["request_id"])
+                    edited.append(document.get("request_id", ""))
                     content = orjson.dumps(document)
         return response.status, content
 

@@ -12,7 +12,7 @@ from loadtest.analysis.slo import Slo
 from loadtest.cli.experiments import changed
 from loadtest.cli.options import LoadOptions
 from loadtest.experiments import search as searching
-from loadtest.experiments.compare import ORDER, _effect, sentences
+from loadtest.experiments.compare import ORDER, _effect, failures, sentences
 from loadtest.experiments.process import ProcessGone, descriptors, resident_mib
 from loadtest.experiments.search import CURVE, Search
 from loadtest.experiments.soak import ResourceMonitor
@@ -99,6 +99,14 @@ def test_no_effect_is_claimed_where_there_is_none() -> None:
         _effect([segments(rng, 1.0, 0.0) for _ in range(4)], "p99")["shown"] for _ in range(200)
     )
     assert claimed <= 20  # 5% of the intervals, 10 of 200, leave out 1
+
+
+def test_an_arm_whose_requests_fail_in_part_is_named_with_the_reasons() -> None:
+    ends = {"A": {"ok": 90, "shed": 0}, "B": {"ok": 40, "shed": 47, "timed_out": 3}}
+    rounds = [[{"arm": arm, "buckets": ends.get(arm, {"ok": 90})} for arm in ORDER]] * 3
+    (warning,) = failures(rounds)
+    assert warning.startswith("warning: B: 300 of 540 requests were not answered rightly ")
+    assert "(shed 282, timed out 18)" in warning
 
 
 def test_b_differs_from_a_by_what_was_changed() -> None:

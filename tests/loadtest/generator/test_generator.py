@@ -137,12 +137,20 @@ def closing(status: int, body: bytes = b"") -> bytes:
     return head.encode() + body
 
 
+UPGRADE = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     ("reply", "bucket", "reason"),
     [
         (b"", "failed", "reset"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", "failed", "reset"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", "failed", "malformed_http"),
+        (
+            b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+            "failed",
+            "malformed_http",
+        ),
         (closing(200, b"{}"), "wrong", "body"),
         (closing(200, b"null"), "wrong", "body"),
         (closing(504), "timed_out", "status_504"),

@@ -16,6 +16,7 @@ from loadtest.generator.runner import Load, execute
 from loadtest.generator.workload import Workload
 from loadtest.oracle.comparison import TOLERANCE, UnknownVersion, check_run, worst_difference
 from loadtest.oracle.stub_oracle import StubOracle
+from tests.loadtest.canned import falsified
 
 NAN = float("nan")
 
@@ -82,3 +83,21 @@ def test_users_who_click_during_the_run_are_not_checked() -> None:
             result = summarise(run, [], report)
     assert report.unchecked > 0
     assert report.checked + report.unchecked + result["events"] == result["requests"]
+
+
+def test_a_wrong_answer_that_says_what_it_lacked_has_a_reason_of_its_own() -> None:
+    def degrade(answer: dict[str, Any]) -> None:
+        answer["scores"][0] = 1.0
+        answer["degraded"] = ["history"]
+
+    workload = Workload(candidates="4", distinct=50)
+    with (
+        StubProcess(service="constant:1ms", servers=0) as stub,
+        falsified(stub.url, degrade, every=5) as (url, _),
+    ):
+        load = Load(url, rate=100, seconds=0.5, warmup=0, workload=workload, keep_answers=True)
+        with execute(load) as run:
+            report = check_run(run, StubOracle())
+            result = summarise(run, [], report)
+    assert report.degraded == report.wrong_scores == result["buckets"]["wrong"] > 0
+    assert result["reasons"] == {"degraded": report.degraded}
