@@ -18,7 +18,9 @@ RUN /opt/qin/bin/pip install --no-cache-dir --no-deps . \
  && /opt/qin/bin/python -m compileall -q /opt/qin
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --no-create-home qin
+# A login shell (bash -l) begins with Debian's PATH, which has a Python without these packages.
+RUN useradd --system --uid 10001 --no-create-home qin \
+ && echo 'PATH=/opt/qin/bin:$PATH' > /etc/profile.d/qin.sh
 COPY --from=build /opt/qin /opt/qin
 ENV PATH=/opt/qin/bin:$PATH \
     PYTHONUNBUFFERED=1 \

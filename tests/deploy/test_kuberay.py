@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import typer.main
@@ -38,3 +39,15 @@ def test_all_pods_have_the_models_the_secret_and_the_same_image() -> None:
         assert container["envFrom"] == [{"secretRef": {"name": "qin-batch"}}]
         assert pod["securityContext"]["runAsNonRoot"]
     assert images == {"qin-serving-ray"}
+
+
+def test_the_cluster_is_of_the_version_that_is_installed_and_can_take_a_job() -> None:
+    pinned = (DEPLOY.parent / "constraints.txt").read_text()
+    assert f"\nray=={CLUSTER['rayVersion']}\n" in pinned
+    assert '"ray[default]"' in (DEPLOY / "kuberay" / "batch.yaml").read_text()
+
+
+def test_a_login_shell_of_the_image_finds_its_packages() -> None:
+    image = (DEPLOY.parent / "Dockerfile").read_text()
+    (first,) = re.findall(r"^ENV PATH=(\S+):\$PATH", image, re.MULTILINE)
+    assert f"echo 'PATH={first}:$PATH' > /etc/profile.d/" in image
