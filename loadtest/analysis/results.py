@@ -88,6 +88,13 @@ def summarise(run: Run, slos: Sequence[Slo] = (), oracle: OracleReport | None = 
     }
 
 
+def reasons(result: Json) -> str:
+    """Name why requests did not end as OK, and the statuses of those with another than 2xx."""
+    found = [f"{name.replace('_', ' ')} {count:,}" for name, count in result["reasons"].items()]
+    found += [f"HTTP {k} {count:,}" for k, count in result["statuses"].items() if k[0] != "2"]
+    return ", ".join(found)
+
+
 def _cold_users(run: Run) -> Json:
     """Count the answers that say whether their user was cold, and those whose user was."""
     cold, load = run.columns.cold[run.measured], run.load

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.analysis.results import summarise
+from loadtest.analysis.results import reasons, summarise
 from loadtest.generator.runner import Load, RunError, execute
 
 ORDER = ("A", "B", "A'", "A'", "B", "A")
@@ -56,7 +56,9 @@ class Comparison:
                 raise RunError(f"{arm}, round {number + 1}: {because}")
             latency = result["latency_ms"]["corrected"]
             if latency["p50"] is None:
-                raise RunError(f"{arm}, round {number + 1}: no request was answered rightly")
+                raise RunError(
+                    f"{arm}, round {number + 1}: no request was answered rightly: {reasons(result)}"
+                )
             kept = {name: result[name] for name in ("buckets", "cold_users")}
             segments.append({"arm": arm, "latency_ms": latency, **kept})
             numbers = f"p50 {latency['p50']:.2f}  p99 {latency['p99']:.2f} ms"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loadtest.analysis.results import summarise
+from loadtest.analysis.results import reasons, summarise
 from loadtest.analysis.slo import Slo
 from loadtest.analysis.verdict import needed
 from loadtest.generator.runner import Load, RunError, execute
@@ -104,6 +104,9 @@ class Search:
                 break
         else:
             raise Unsteady(f"at {rate:.1f}/s: {'; '.join(result['invalid_because'])}")
+        ends = result["buckets"]
+        if not (ends["ok"] or ends["timed_out"] or ends["unsent"]):  # nor would be at other rates
+            raise RunError(f"at {rate:.1f}/s no request was answered rightly: {reasons(result)}")
         point = {
             "rate": rate,
             "verdict": result["verdict"],

@@ -43,6 +43,8 @@ class ResourceMonitor:
         rest = self.samples[int(settle * len(self.samples)) :]
         if len(rest) < 5:
             because = "too few samples; use a longer --duration"
+            if self.gone:
+                because = "the process ended"
             return {"passed": False, "because": because, "samples": self.samples}
         fifth = max(1, len(rest) // 5)
         memory = np.array([sample["resident_mib"] for sample in rest])

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from loadtest.analysis.results import reasons
+
 COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "invalid": "red"}
 EXIT_CODES = {"pass": 0, "measured": 0, "fail": 1, "undecided": 1, "invalid": 2}
 
@@ -76,9 +78,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
         + ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in result["buckets"].items() if v)
     )
     if result["reasons"]:
-        reasons = [f"{k.replace('_', ' ')} {v:,}" for k, v in result["reasons"].items()]
-        statuses = [f"HTTP {k} {v:,}" for k, v in result["statuses"].items() if k[0] != "2"]
-        console.print("reasons: " + ", ".join(reasons + statuses))
+        console.print("reasons: " + reasons(result))
     candidates = result["candidates"]
     if candidates["unknown"]:
         share = candidates["unknown"] / candidates["asked"]

@@ -46,7 +46,14 @@ def test_a_comparison_with_a_service_that_answers_nothing_rightly_says_so(
 ) -> None:
     with StubProcess(service="constant:1ms", servers=0, fail_every=1) as failing:
         said = refused("compare", quick_stub.url, *SHORT, "--against", failing.url)
-    assert "error: B, round 1: no request was answered rightly" in said
+    assert "error: B, round 1: no request was answered rightly: status " in said
+
+
+def test_a_search_ends_at_a_service_that_refuses_every_request() -> None:
+    with StubProcess(service="constant:1ms", servers=0, fail_every=1) as failing:
+        said = refused("search", failing.url, *QUICK, "--rate", "100", "--slo", "p50=9s")
+    assert "error: at 100.0/s no request was answered rightly: status " in said
+    assert "HTTP 500" in said
 
 
 @pytest.mark.parametrize(

@@ -193,4 +193,6 @@ def test_a_leak_is_told_from_a_wobble() -> None:
     assert watched(0.0, 0)["passed"]
     assert "memory" in watched(0.2, 0)["because"]
     assert "descriptors" in watched(0.0, 60)["because"]
+    early = ResourceMonitor(1, gone=True).judge(settle=0.2, growth=0.05, more_descriptors=16)
+    assert early["because"] == "the process ended"
     assert not ResourceMonitor(1).judge(settle=0.2, growth=0.05, more_descriptors=16)["passed"]
