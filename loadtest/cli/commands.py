@@ -21,6 +21,7 @@ from loadtest.cli.terminal import (
     Store,
     console,
     exit_on_error,
+    make_folder,
     oracle_of,
     print_json,
     say,
@@ -45,6 +46,7 @@ def run(
     """Load the service at a rate, open loop, and compare its latency with targets."""
     with exit_on_error(), oracle_of(oracle, store) as judge:
         slos = [Slo.parse(text) for text in slo]
+        make_folder(out)
         load = replace(options.for_service(), keep_answers=judge is not None)
         with live(console, "run") as watch, execute(load, watch=watch) as finished:
             checked = None if judge is None else check_run(finished, judge)

@@ -22,6 +22,7 @@ from loadtest.cli.terminal import (
     Store,
     console,
     exit_on_error,
+    make_folder,
     oracle_of,
     print_json,
     say,
@@ -58,6 +59,7 @@ def search(
     with exit_on_error():
         if options.replay is not None:
             raise ValueError("replay: a log has rates of its own; search takes --arrivals")
+        make_folder(out)
         load = options.for_service()
         found = Search(load, Slo.parse(slo), precision, say).run()
         result = found | environment.provenance(load)
@@ -91,6 +93,7 @@ def compare(
     A segment takes --duration.
     """
     with exit_on_error():
+        make_folder(out)
         a = options.for_service()
         b = changed(options, against, change).for_service()
         result = Comparison(a, b, rounds, say).run() | environment.provenance(a)
@@ -135,6 +138,7 @@ def swap(
     """
     with exit_on_error(), oracle_of(oracle, store) as judge:
         slos = [Slo.parse(text) for text in slo]
+        make_folder(out)
         load = replace(options.for_service(), keep_answers=judge is not None)
         api = Admin(admin, admin_token, load.allow_remote)
         versions = version or api.versions()[:2]
@@ -176,6 +180,7 @@ def soak(
     """Check that memory and descriptors of the service stay steady under load."""
     with exit_on_error():
         slos = [Slo.parse(text) for text in slo]
+        make_folder(out)
         resident_mib(pid)  # a wrong pid is an error before the load
         watcher = ResourceMonitor(pid, every)
         with (

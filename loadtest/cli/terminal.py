@@ -78,13 +78,18 @@ def oracle_of(path: str | None, store: str | None) -> Iterator[Oracle | None]:
         raise OracleError(f"oracle: {error}") from error
 
 
+def make_folder(out: Path | None) -> None:
+    """Make the folder of the results before the load, whose results would be lost without it."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+
+
 def write_results(
     out: Path | None, run: Run, result: dict[str, Any], extra: Sequence[page.Section] = ()
 ) -> None:
     """Write report.html, result.json, response.hlog, service.hlog and columns.parquet."""
     if out is None:
         return
-    out.mkdir(parents=True, exist_ok=True)
     page.write_run(out / "report.html", run, result, extra)
     write_json(out, result)
     write_hdr_log(run, run.response(), out / "response.hlog")
@@ -96,5 +101,4 @@ def write_results(
 
 
 def write_json(out: Path, result: dict[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     (out / "result.json").write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))

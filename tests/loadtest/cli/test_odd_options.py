@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import orjson
 import pytest
 
 from loadtest.experiments.stub_process import StubProcess
 from tests.loadtest.cli.test_cli import QUICK, loadtest
+from tests.loadtest.generator.test_generator import raw_server, silent
 
 SHORT = (*QUICK, "--rate", "20", "--duration", "200ms")
 
@@ -100,3 +104,33 @@ def test_soak_judges_by_a_growth_that_can_be_exceeded(
     quick_stub: StubProcess, option: tuple[str, str]
 ) -> None:
     refused("soak", quick_stub.url, "--pid", str(os.getpid()), *SHORT, *option)
+
+
+@pytest.mark.parametrize("command", ["run", "search", "compare", "swap", "soak"])
+def test_a_folder_that_cannot_be_made_is_an_error_before_the_load(
+    tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "file").touch()
+    own = {"soak": ["--pid", str(os.getpid())]}.get(command, [])
+    with StubProcess(service="constant:1ms", servers=0) as stub:
+        said = refused(command, stub.url, *SHORT, *own, "--out", str(tmp_path / "file" / "results"))
+    assert f"error: {tmp_path}/file/results: Not a directory" in said
+    assert not stub.counts.get("requests")
+
+
+def test_more_connections_than_open_files_are_refused(quick_stub: StubProcess) -> None:
+    command = (sys.executable, "-m", "loadtest", "run", quick_stub.url, *SHORT)
+    limited = ("bash", "-c", 'ulimit -n 200 && exec "$@"', "bash", *command)
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "generator: ulimit -Hn 200: 1,088 open files are required; lower" in done.stderr
+
+
+def test_a_soft_limit_of_open_files_is_raised() -> None:
+    with raw_server(silent) as url:
+        command = (sys.executable, "-m", "loadtest", "run", url, *QUICK, "--timeout", "2s")
+        load = ("--rate", "100", "--duration", "1s", "--json")
+        limited = ("bash", "-c", 'ulimit -Sn 40 && exec "$@"', "bash", *command, *load)
+        done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    buckets = orjson.loads(done.stdout)["buckets"]
+    assert buckets["timed_out"] == sum(buckets.values()) > 40
