@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import ArrayLike, NDArray
 
-from service.client.retry import Call, ClientError, Reply
+from service.client.retry import Call, ClientError, Reply, beginning
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 BINARY, JSON = "application/octet-stream", "application/json"
@@ -181,6 +181,8 @@ def _headers(kind: str, priority: str | None, request_id: str | None) -> dict[st
         ("request_id", "X-Request-Id", request_id),
     ):
         if value is not None:
+            if not isinstance(value, str):
+                raise TypeError(f"{option}: must be a string")
             if not (value.isascii() and value.isprintable()):
                 raise ValueError(f"{option}: must be printable ASCII, got {value[:50]!r}")
             headers[name] = value
@@ -241,8 +243,7 @@ def read_click(reply: Reply) -> bool:
 def read_written(reply: Reply) -> None:
     """Read the answer to a write of a user's record, which is empty."""
     if reply.status != 204:
-        said = reply.body[:200].decode("utf-8", "replace")
-        raise ClientError(f"invalid answer: {reply.status} in place of 204: {said}")
+        raise ClientError(f"invalid answer: {reply.status} in place of 204: {beginning(reply)}")
 
 
 def put_user_call(user_id: int | str, features: UserFeatures) -> Call:
@@ -301,7 +302,7 @@ def _ids(user_id: int | str, name: str, values: Any) -> NDArray[np.int64] | list
 
 def _int64(name: str, values: ArrayLike) -> NDArray[np.int64]:
     array = np.asarray(values)
-    if array.dtype.kind == "O" and all(isinstance(value, int) for value in array.flat):
+    if array.dtype.kind == "O" and any(isinstance(v, int) and v > INT64_MAX for v in array.flat):
         raise ValueError(f"{name}: must be at most 2**63 - 1")
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"{name}: must be a list of integers")

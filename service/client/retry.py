@@ -137,4 +137,9 @@ def _detail(reply: Reply) -> str:
         content = None
     if isinstance(content, dict):
         return str(content.get("error") or content.get("detail") or "no reason given")
-    return reply.body[:200].decode("utf-8", "replace")
+    return beginning(reply)
+
+
+def beginning(reply: Reply) -> str:
+    """The body's beginning, in one line: a page of a proxy has several."""
+    return " ".join(reply.body[:200].decode("utf-8", "replace").split())

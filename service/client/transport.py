@@ -48,7 +48,7 @@ class Transport:
             if response.length:
                 raise http.client.IncompleteRead(bytes(content), response.length)
             response.close()  # before Python 3.12, needed to use the connection again
-            kept = not response.will_close
+            kept = not response.will_close and response.status >= 200  # after 101 it is no HTTP
             headers = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, headers, bytes(content))
         except (OSError, http.client.HTTPException) as error:
@@ -146,8 +146,8 @@ def _readable(connection: http.client.HTTPConnection) -> bool:
 class _Response(http.client.HTTPResponse):
     """Ends by a time, however little arrives at a time, and passes interim responses (1xx) over."""
 
-    def __init__(self, ends: float, sock: socket.socket, method: str | None = None) -> None:
-        super().__init__(sock, method=method)
+    def __init__(self, ends: float, sock: socket.socket, *debug: int, **method: Any) -> None:
+        super().__init__(sock, *debug, **method)
         self.fp = io.BufferedReader(_Ending(self.fp.detach(), sock, ends))
 
     def begin(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http.client import HTTPConnection
 from math import inf
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.client import AsyncClient, Client, ClientError, Late, Refused, Unreachable
-from tests.service.client.test_client import PATIENT_MS, Kind, kind, result_of
+from tests.service.client.test_client import PATIENT_MS, READY, Kind, kind, result_of
 from tests.service.scripted import BREAK, Deed, dripping, reply, scripted
 
 __all__ = ["kind"]  # a fixture
@@ -147,6 +148,10 @@ def test_ids_beyond_63_bits_are_not_sent_as_negative_ones() -> None:
             client.score(7, np.array([2**63 + 5], np.uint64))
         with pytest.raises(ValueError, match="item_ids: must be at most 2"):
             client.score(7, [UUID(int=2**127).int])
+        with pytest.raises(TypeError, match="item_ids: must be a list of integers"):
+            client.score(7, np.array([1, 2], object))
+        with pytest.raises(Unreachable):  # sent
+            client.score(7, np.array([], object))
         with pytest.raises(ValueError, match="user_id: must be at most 2"):
             client.score(2**63, [1])
 
@@ -156,7 +161,35 @@ async def test_what_is_no_header_is_named_and_not_sent(kind: Kind, request_id: s
     client = kind("http://127.0.0.1:1")
     with pytest.raises(ValueError, match="request_id: must be printable ASCII"):
         await result_of(client.score(7, [1], request_id=request_id))
+    with pytest.raises(TypeError, match="request_id: must be a string"):
+        await result_of(client.score(7, [1], request_id=7))  # type: ignore[arg-type]
     await result_of(client.close())
+
+
+@pytest.mark.parametrize("status", [301, 404, 502])
+async def test_a_page_of_a_proxy_is_told_in_one_line(kind: Kind, status: int) -> None:
+    outcome, _ = await called(kind, [reply(status, b"<html>\r\n<h1>502</h1>\n")], "score")
+    assert isinstance(outcome, Refused)
+    assert "\n" not in str(outcome)
+
+
+def test_a_connection_that_switched_protocols_is_not_used_again() -> None:
+    switched = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    answer = reply(200, b'{"applied": 1}')
+    with scripted([switched, answer, answer]) as server, Client(server.url) as client:
+        with pytest.raises(Refused, match="101"):
+            client.click(7, [1])
+        assert client.click(7, [1])
+    assert server.connections == 2
+
+
+def test_requests_can_be_traced_by_http_clients_debuglevel(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(HTTPConnection, "debuglevel", 1)
+    with scripted([READY]) as server, Client(server.url) as client:
+        client.ready()
+    assert "GET /readyz" in capsys.readouterr().out
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
