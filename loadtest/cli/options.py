@@ -16,7 +16,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from loadtest.cli.terminal import say
 from loadtest.generator.id_kind import id_kind
+from loadtest.generator.open_files import hard_limit
 from loadtest.generator.runner import Load
 from loadtest.generator.schedule import Arrivals
 from loadtest.generator.workload import Workload
@@ -130,7 +132,13 @@ class LoadOptions:
 
     def for_service(self) -> Load:
         """Build the load; the service is asked which kind of ids it takes."""
-        load = self.load()
+        asked = self.load()
+        load = asked.within_open_files()
+        if load.connections < asked.connections:
+            say(
+                f"warning: ulimit -Hn {hard_limit():,}: at most {load.connections:,} connections "
+                f"instead of {asked.connections:,}"
+            )
         target = Target.parse(load.url, allow_remote=load.allow_remote)
         return replace(load, ids=id_kind(target))
 

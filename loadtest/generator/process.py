@@ -22,6 +22,7 @@ from loadtest.generator.answer_form import AnswerChecker
 from loadtest.generator.columns import Bucket, Columns, Reason
 from loadtest.generator.config import GeneratorConfig
 from loadtest.generator.connection import Connection, State
+from loadtest.generator.open_files import raise_soft_limit
 from loadtest.generator.poller import LONGEST_WAIT, WRITE, Poller, clock, request_realtime
 from loadtest.generator.pool import ConnectionPool
 from loadtest.generator.workload import Bank
@@ -29,7 +30,6 @@ from loadtest.generator.workload import Bank
 QUIET = 300e-6  # seconds until the next send that suffice to check an answer
 BACKLOG = 512  # unchecked answers; beyond that they are checked at once
 GRACE = 2.0  # seconds for answers in flight when the run is stopped
-SPARE_FILES = 64  # beside connections
 SHED = (429, 503)
 
 
@@ -276,18 +276,6 @@ def _busy(seconds: float) -> None:
         pass
 
 
-def _allow_descriptors(config: GeneratorConfig) -> str | None:
-    """Raise the soft limit of open files to what the connections may take, else say why not."""
-    lanes = 1 if config.events_host is None else 2
-    needed = SPARE_FILES + lanes * max(1, config.connections // config.generators)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and needed > hard:
-        return f"ulimit -Hn {hard}: {needed:,} open files are required; lower --connections"
-    if soft != resource.RLIM_INFINITY and needed > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    return None
-
-
 def main(folder: Path, number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops generators by the flag
     config = GeneratorConfig.read(folder)
@@ -298,9 +286,8 @@ def main(folder: Path, number: int) -> None:
         except (OSError, ValueError):
             print(f"core {core}: not one that this process may use", flush=True)
             return
-    if fault := _allow_descriptors(config):
-        print(fault, flush=True)
-        return
+    lanes = 1 if config.events_host is None else 2
+    raise_soft_limit(lanes * max(1, config.connections // config.generators))
     request_realtime()
     generator = Generator(config, Bank.read(folder), config.columns(), number)
     generator.prepare()

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from loadtest.generator.columns import STAGES, Columns
 from loadtest.generator.config import GeneratorConfig
+from loadtest.generator.open_files import fitting, hard_limit
 from loadtest.generator.poller import clock
 from loadtest.generator.replay import read_log
 from loadtest.generator.schedule import Arrivals, Times
@@ -78,6 +79,15 @@ class Load:
         if not times.size:
             raise RunError(f"rate {self.rate:g}/s for {self.seconds:g} s schedules no request")
         return times, self.workload.documents(times.size, self.seed, self.ids)
+
+    def within_open_files(self) -> Load:
+        """Lower ``connections`` to what the hard limit of open files allows."""
+        generators = max(self.generators, len(self.generator_cores))
+        lanes = 1 if self.events_url is None else 2
+        allowed = fitting(max(self.connections, generators), generators, lanes)
+        if allowed < generators:
+            raise RunError(f"ulimit -Hn {hard_limit()}: too few open files for connections")
+        return replace(self, connections=min(self.connections, allowed))
 
 
 @dataclass(frozen=True)
@@ -142,6 +152,7 @@ def execute(
     A thread calls ``watch(columns, elapsed)`` twice a second; another runs ``background(start,
     over)`` during the load. Ctrl-C stops sending and yields the rows so far.
     """
+    load = load.within_open_files()
     target = Target.parse(load.url, allow_remote=load.allow_remote)
     clicks = target
     if load.events_url is not None:

@@ -146,8 +146,10 @@ def _readable(connection: http.client.HTTPConnection) -> bool:
 class _Response(http.client.HTTPResponse):
     """Ends by a time, however little arrives at a time, and passes interim responses (1xx) over."""
 
-    def __init__(self, ends: float, sock: socket.socket, *debug: int, **method: Any) -> None:
-        super().__init__(sock, *debug, **method)
+    def __init__(
+        self, ends: float, sock: socket.socket, debuglevel: int = 0, method: str | None = None
+    ) -> None:
+        super().__init__(sock, debuglevel, method)
         self.fp = io.BufferedReader(_Ending(self.fp.detach(), sock, ends))
 
     def begin(self) -> None:

@@ -118,12 +118,19 @@ def test_a_folder_that_cannot_be_made_is_an_error_before_the_load(
     assert not stub.counts.get("requests")
 
 
-def test_more_connections_than_open_files_are_refused(quick_stub: StubProcess) -> None:
-    command = (sys.executable, "-m", "loadtest", "run", quick_stub.url, *SHORT)
-    limited = ("bash", "-c", 'ulimit -n 200 && exec "$@"', "bash", *command)
+@pytest.mark.parametrize("stopped", [False, True])
+def test_few_open_files_lower_the_connections(quick_stub: StubProcess, stopped: bool) -> None:
+    command = (sys.executable, "-m", "loadtest", "run", quick_stub.url, *SHORT, "--json")
+    limited = ("bash", "-c", f'ulimit -n {60 if stopped else 200} && exec "$@"', "bash", *command)
     done = subprocess.run(limited, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "generator: ulimit -Hn 200: 1,088 open files are required; lower" in done.stderr
+    if stopped:
+        assert done.returncode == 2
+        assert "error: ulimit -Hn 60: too few open files for connections" in done.stderr
+    else:
+        assert "warning: ulimit -Hn 200: at most 136 connections instead of 1,024" in done.stderr
+        result = orjson.loads(done.stdout)
+        assert result["settings"]["connections"] == 136
+        assert result["buckets"]["ok"] == result["requests"]
 
 
 def test_a_soft_limit_of_open_files_is_raised() -> None:
