@@ -90,7 +90,8 @@ class Search:
         return bool(step["verdict"] == "pass")
 
     def measure(self, rate: float, number: int) -> Json:
-        """Run one step; an invalid run is repeated once, then Unsteady."""
+        """Run one step. One that is invalid, or of which nothing is answered rightly, is repeated
+        once: then Unsteady, or the search ends, as no other rate would do better."""
         length = max(self.load.seconds, needed(5, self.slo.percentile) / rate)
         for attempt in range(2):
             load = replace(
@@ -100,13 +101,15 @@ class Search:
                 result = summarise(run, [self.slo])
             if result["interrupted_after_s"] is not None:
                 raise RunError("stopped")
-            if result["verdict"] != "invalid":
+            ends = result["buckets"]
+            refused = not (ends["ok"] or ends["timed_out"] or ends["unsent"])
+            if result["verdict"] != "invalid" and not refused:
                 break
         else:
+            if refused:
+                because = reasons(result)
+                raise RunError(f"at {rate:.1f}/s no request was answered rightly: {because}")
             raise Unsteady(f"at {rate:.1f}/s: {'; '.join(result['invalid_because'])}")
-        ends = result["buckets"]
-        if not (ends["ok"] or ends["timed_out"] or ends["unsent"]):  # nor would be at other rates
-            raise RunError(f"at {rate:.1f}/s no request was answered rightly: {reasons(result)}")
         point = {
             "rate": rate,
             "verdict": result["verdict"],

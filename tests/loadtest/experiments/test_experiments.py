@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loadtest.analysis.results import summarise
 from loadtest.analysis.slo import Slo
 from loadtest.cli.experiments import changed
 from loadtest.cli.options import LoadOptions
@@ -18,7 +19,7 @@ from loadtest.experiments.search import CURVE, Search
 from loadtest.experiments.soak import ResourceMonitor
 from loadtest.experiments.stub_process import StubProcess
 from loadtest.experiments.swap import Admin, Swapper, judge
-from loadtest.generator.runner import Load, RunError, execute
+from loadtest.generator.runner import Load, Run, RunError, execute
 from loadtest.generator.workload import Workload
 from loadtest.oracle.comparison import check_run
 from loadtest.oracle.stub_oracle import StubOracle
@@ -65,6 +66,22 @@ def test_the_knee_is_confirmed_three_times_in_a_row() -> None:
 def test_a_target_that_never_holds_is_said() -> None:
     with pytest.raises(RunError, match="does not even hold"):
         Simulated(0.0, 100).run()
+
+
+def test_a_search_outlives_a_step_of_which_nothing_was_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endings = iter([{"shed": 50}, {"ok": 50}])
+    with StubProcess(service="constant:1ms", servers=0) as stub:
+        load = Load(stub.url, rate=50, seconds=1, warmup=0, workload=SMALL)
+        step = Search(load, Slo.parse("p50=9s"), say=lambda line: None)
+
+        def told(run: Run, slos: list[Slo]) -> dict[str, Any]:
+            nothing = {"ok": 0, "shed": 0, "timed_out": 0, "unsent": 0}
+            return summarise(run, slos) | {"verdict": "pass", "buckets": nothing | next(endings)}
+
+        monkeypatch.setattr(searching, "summarise", told)
+        assert step.measure(50, 0)["buckets"]["ok"] == 50
 
 
 def segments(rng: np.random.Generator, effect: float, drift: float) -> list[dict[str, Any]]:
