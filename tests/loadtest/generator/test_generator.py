@@ -137,9 +137,6 @@ def closing(status: int, body: bytes = b"") -> bytes:
     return head.encode() + body
 
 
-UPGRADE = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
-
-
 @pytest.mark.parametrize(
     ("reply", "bucket", "reason"),
     [
