@@ -1,5 +1,5 @@
 """Text: corpora, bilingual text encoders and their evaluation.
 
-May import ``feature_store`` and ``training``.
+May import ``feature_store``, ``training`` and ``model_export``.
 Start reading at ``corpus``.
 """
