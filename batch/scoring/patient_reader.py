@@ -21,7 +21,7 @@ from service.items.store_client import StoreReader
 from service.observability.metrics import Metrics
 
 T = TypeVar("T")
-MOST_DELETED = 0.05  # of the items between two looks; more is a loss
+MOST_DELETED = 0.05  # of the items, where a server changed; more is a loss
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 
 
@@ -31,11 +31,13 @@ class PatientReader(StoreReader):
 
     def __init__(self, store: FeatureStore, metrics: Metrics, patience_s: float) -> None:
         super().__init__(store, metrics)
-        self._patience_s, self._items = patience_s, 0
+        self._patience_s = patience_s
+        self._servers: object = None
+        self._items = 0
 
     async def begin(self) -> None:
         """Look at the store, to see later what it lost. StoreError."""
-        self._items = await self.store.count_items()
+        await self._look()
 
     async def history(self, user_id: int) -> Ids | None:
         return await self._patiently(lambda: super(PatientReader, self).history(user_id))
@@ -48,7 +50,7 @@ class PatientReader(StoreReader):
 
     async def still_there(self, url: str, options: StoreOptions) -> None:
         """Open the store again. StoreGone if it was emptied or made again since it was opened, or
-        lost items since the last look, as where a node of a cluster restarted without its data:
+        a server of it restarted, or another took over, since the last look and items are gone:
         what was read since may be missing."""
         try:
             await self._patiently(lambda: self._asked("open", self._again(url, options)))
@@ -63,9 +65,17 @@ class PatientReader(StoreReader):
         )
         if now != before:
             raise StoreMismatch("it was loaded again")
-        items, self._items = self._items, await self.store.count_items()
-        if self._items < (1 - MOST_DELETED) * items:
-            raise StoreMismatch(f"it has {self._items:,} items, and had {items:,}")
+        servers, items = self._servers, self._items
+        await self._look()
+        if servers != self._servers and self._items < (1 - MOST_DELETED) * items:
+            raise StoreMismatch(f"a server changed: it has {self._items:,} items, had {items:,}")
+
+    async def _look(self) -> None:
+        try:
+            self._servers = (await self.store.describe()).get("run_ids")
+        except StoreRefused:  # INFO is not permitted
+            self._servers = None
+        self._items = await self.store.count_items()
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer. StoreGone after so many seconds."""

@@ -75,14 +75,35 @@ def test_a_store_that_was_emptied_and_loaded_again_ends_the_run(
         scorer.score(requests(world))
 
 
-def test_a_store_that_lost_a_part_ends_the_run(
+def test_a_server_that_restarted_without_a_part_ends_the_run(
     world: World, server: Server, scorer: Scorer
 ) -> None:
     """As where one node of a cluster restarts without its data."""
     assert (scorer.score(requests(world)).users == KNOWN_USER).all()
     server.cli("del", *(f"qin:ids:{{{partition}}}" for partition in range(20)))
-    with pytest.raises(StoreGone, match=r"it has \d+ items, and had 400"):
+    server.cli("save")
+    server.kill()
+    server.start()
+    with pytest.raises(StoreGone, match=r"a server changed: it has \d+ items, had 400"):
         scorer.score(requests(world))
+
+
+def test_items_that_are_deleted_during_a_run_do_not_end_it(
+    world: World, server: Server, scorer: Scorer
+) -> None:
+    assert (scorer.score(requests(world)).users == KNOWN_USER).all()
+    server.cli("del", *(f"qin:ids:{{{partition}}}" for partition in range(20)))
+    assert (scorer.score(requests(world)).users == KNOWN_USER).all()
+
+
+def test_a_server_that_restarted_with_all_does_not_end_the_run(
+    world: World, server: Server, scorer: Scorer
+) -> None:
+    assert (scorer.score(requests(world)).users == KNOWN_USER).all()
+    server.cli("save")
+    server.kill()
+    server.start()
+    assert (scorer.score(requests(world)).users == KNOWN_USER).all()
 
 
 def test_a_folder_that_was_replaced_ends_the_run(world: World, tmp_path: Path) -> None:
