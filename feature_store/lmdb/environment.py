@@ -147,7 +147,7 @@ class LmdbEnvironment:
     def refuse_if_replaced(self) -> None:
         """StoreMismatch if the folder has another file, or none: what this process wrote would be
         lost."""
-        with contextlib.suppress(PermissionError):
+        with contextlib.suppress(OSError):  # a folder that cannot be read says nothing
             if _number_of(self.path / "data.mdb") == self._file:
                 return
             raise StoreMismatch(
@@ -286,7 +286,7 @@ def _number_of(file: Path) -> tuple[int, int] | None:
     """Device and number of a file; None if there is none."""
     try:
         found = file.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
 
