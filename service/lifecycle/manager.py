@@ -23,6 +23,7 @@ from service.lifecycle.rollback_monitor import Bounds, RollbackMonitor
 from service.lifecycle.unloader import Unloader
 from service.models.canary import Canary, seed_of
 from service.models.loaded_model import LoadedModel
+from service.observability.background import begin
 from service.observability.logs import logger
 from service.observability.metrics import Metrics
 
@@ -289,14 +290,13 @@ class ModelManager:
             raise Conflict(f"version {pinned} is pinned (QIN_MODEL_POLICY)")
 
     async def _persist(self) -> None:
-        """Save what a restart serves, one call after the other, also where one is cancelled."""
-        async with self._persisting:
+        """Save what a restart serves. Cancelling the caller does not cancel it."""
+        await asyncio.shield(begin("model_follow", self._save()))
+
+    async def _save(self) -> None:
+        async with self._persisting:  # the last one saves what is so by then
             active, previous = self.catalog.active(), self.catalog.previous
             copy = Copy(version=active.name, digest=active.digest or "")
             lost = "a restart may begin with another version"
             save = partial(self._copies.state.try_update, lost, active=copy, previous=previous)
-            saving = asyncio.ensure_future(asyncio.to_thread(save))
-            try:
-                await asyncio.shield(saving)
-            finally:
-                await asyncio.wait([saving])
+            await asyncio.to_thread(save)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 
 from feature_store.contract import FeatureStore
 from feature_store.errors import StoreUnavailable
+from service.artifacts.persisted_state import Copy
 from service.lifecycle import fleet as fleet_module
 from service.lifecycle.fleet import AGAIN_S
 from service.observability.background import failures
@@ -33,6 +35,7 @@ class Slow:
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self.read, self.arrive, self.again = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.asked = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -40,10 +43,12 @@ class Slow:
     async def get_note(self, note: str) -> bytes | None:
         content = await self._store.get_note(note)
         if note.endswith("/wanted"):
-            if self.read.is_set():
+            self.asked += 1
+            if self.asked == 1:
+                self.read.set()
+                await self.arrive.wait()
+            elif self.asked == 3:  # the second is the command's
                 self.again.set()
-            self.read.set()
-            await self.arrive.wait()
         return content
 
 
@@ -252,3 +257,33 @@ async def test_workers_roll_back_together_to_a_version_whose_folder_is_gone(
         await until(lambda: other.fleet._me.done == first.fleet._me.done)
         assert other.fleet._me.fault is None
         assert other.ready().name == "small-2"
+
+
+async def test_what_a_restart_serves_is_saved_in_order_also_where_a_switch_is_cancelled(
+    two: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice, as by a command and by the next look at the fleet's state."""
+    settings = {"fleet": "", "model_policy": "manual", "private": tmp_path / "private"}
+    async with opened(two, **settings) as state, asyncio.timeout(FAR):
+        await state.manager.load("small-1")
+        saved: list[str] = []
+        begun, free = threading.Event(), threading.Event()
+
+        def save(lost: str, *, active: Copy, previous: Copy | None) -> None:
+            if not begun.is_set():
+                begun.set()
+                free.wait(FAR)
+            saved.append(active.version)
+
+        monkeypatch.setattr(state.copies.state, "try_update", save)
+        switch = asyncio.create_task(state.manager.activate("small-1"))
+        await asyncio.to_thread(begun.wait)
+        for _ in range(2):
+            switch.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([switch])
+        again = asyncio.create_task(state.manager.activate("small-2"))
+        await asyncio.wait([again], timeout=0.3)
+        free.set()
+        await again
+        assert saved == ["small-1", "small-2"]
