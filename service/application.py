@@ -99,7 +99,7 @@ async def build_application(
 
     async def activate(version: str, kind: str) -> None:
         await manager.activate(version, kind)
-        await fleet.publish()
+        await fleet.publish("activate", version)
 
     watcher = RepositoryWatcher(
         repository,

@@ -41,7 +41,7 @@ class AdminCommands:
         with audited(request, action, trail, model_version=version, **fields) as entry:
             entry["who"] = who()
             found = await command()
-            await self._state.fleet.publish()
+            await self._state.fleet.publish(action, found.name)
             entry["model_version"] = found.name
             if action in SHARED:
                 part = manager.catalog.roles()[action]

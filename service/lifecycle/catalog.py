@@ -179,6 +179,11 @@ class ModelCatalog:
             "shadow": f"{shadow['version']} {shadow['share']:.0%}" if shadow else None,
         }
 
+    def freed(self) -> set[str]:
+        """Return the versions that this process has taken out of service."""
+        after = (State.DRAINING, State.UNLOADED)
+        return {name for name, entry in self.entries.items() if entry.state in after}
+
     def desired_state(self) -> dict[str, Any]:
         """Return what this process serves, for the other processes of its fleet to serve too."""
         active, roles = self.active(), self.roles()

@@ -29,6 +29,7 @@ from service.lifecycle.fleet_notes import (
     Notes,
     Report,
     mark_of_this_process,
+    with_unreached,
 )
 from service.lifecycle.manager import ModelManager
 from service.observability.background import begin, count, failed, keep
@@ -79,6 +80,7 @@ class Fleet:
         self._task: asyncio.Task[None] | None = None
         self._reconciling: asyncio.Task[None] | None = None
         self._pursued = ""  # id of the state that it is to reach
+        self._publishing, self._publications = asyncio.Lock(), 0
         manager.on_own_switch = self.publish
 
     @staticmethod
@@ -101,18 +103,14 @@ class Fleet:
         """Whether this process watches the models folder: the live one in the lowest place does."""
         return self._leads
 
-    async def publish(self) -> None:
-        """Make what this process serves the desired state. StoreFailure if it cannot be written."""
+    async def publish(self, command: str = "rollback", version: str | None = None) -> None:
+        """Make what this process serves after ``command`` the desired state, with what it has not
+        reached yet of the one before. StoreFailure if it cannot be written."""
         if not self._name:
             return
-        wanted = DesiredState(
-            id=secrets.token_hex(8), by=self._me.id, **self._manager.catalog.desired_state()
-        )
         try:
-            await self._store.put_note(self._wanted, wanted.model_dump_json().encode())
-            self._me.done, self._me.fault = wanted.id, None
-            if self._reconciling is not None:
-                self._reconciling.cancel()
+            async with self._publishing:
+                await self._publish(command, version)
             if self._place is not None:
                 await self._write_report(self._place)
         except StoreError as error:
@@ -122,6 +120,25 @@ class Fleet:
                 "fleet was not notified; repeat the call",
                 headers={"Retry-After": "1"},
             ) from error
+
+    async def _publish(self, command: str, version: str | None) -> None:
+        task, catalog = self._reconciling, self._manager.catalog
+        under_way = task is not None and not task.done()
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        before = await self._notes.get(self._wanted, DesiredState)
+        lacking = self._failed.id if self._failed else None
+        unreached = before is not None and (before.id != self._me.done or before.id == lacking)
+        served = catalog.desired_state()
+        if before is not None and unreached:
+            served = with_unreached(served, before, command, version, catalog.freed())
+        wanted = DesiredState(id=secrets.token_hex(8), by=self._me.id, **served)
+        self._publications += 1  # what was read before is out of date, whether or not this arrives
+        await self._store.put_note(self._wanted, wanted.model_dump_json().encode())
+        self._me.fault = None
+        if not (unreached or under_way):  # else it reaches the rest, and frees what it began
+            self._me.done = wanted.id
 
     async def reports(self) -> list[Report]:
         """Return the reports of live processes, by place. StoreError."""
@@ -158,7 +175,7 @@ class Fleet:
     async def _pursue(self) -> None:
         """Begin to reach what is desired now; what is under way gives way to it, so that a switch
         does not wait for the load before it. StoreUnavailable if the last try only waited."""
-        done, task = self._me.done, self._reconciling
+        publications, task = self._publications, self._reconciling
         wanted = await self._notes.get(self._wanted, DesiredState)
         if task is not None:
             if not task.done():
@@ -172,8 +189,9 @@ class Fleet:
         # The note may be older than a change by this process meanwhile.
         if (
             wanted is not None
-            and (wanted.id != done or await self._may_succeed_now(wanted))
-            and self._me.done == done
+            and (wanted.id != self._me.done or await self._may_succeed_now(wanted))
+            and self._publications == publications
+            and not self._publishing.locked()
         ):
             self._pursued = wanted.id
             self._reconciling = begin("fleet", self._reconcile(wanted), expected=(StoreError,))

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import monotonic
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +19,8 @@ from service.artifacts.owner import boot_id, started
 from service.observability.logs import logger
 
 M = TypeVar("M", bound=BaseModel)
+ENDS = ("unload", "automatic_rollback")  # commands after which no process has that version
+SWITCHES = ("activate", "promote", "rollback", "automatic_rollback")
 GONE_AFTER_S = 35.0  # without a change of the report, by this process's clock
 MOST_BYTES = 65_536  # of a note
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -52,6 +54,30 @@ class DesiredState(_Note):
     canary: Share | None = None
     shadow: Share | None = None
     loaded: Annotated[list[Version], Field(max_length=64)] = []
+
+
+def with_unreached(
+    served: dict[str, Any],
+    before: DesiredState,
+    command: str,
+    version: str | None,
+    freed: set[str],
+) -> dict[str, Any]:
+    """Return what a process serves after a command, with what ``before`` desires besides and the
+    process has not reached yet. ``freed``: versions that it has taken out of service."""
+    wanted, gone = before.model_dump(), freed | ({version} if command in ENDS else set())
+    merged = dict(served)
+    if command not in SWITCHES and before.active.version not in gone:
+        merged |= {"active": wanted["active"], "previous": wanted["previous"]}
+    for part in ("canary", "shadow"):
+        if command != part:
+            asked = wanted[part]
+            lost = asked and asked["version"] in gone | {merged["active"]["version"]}
+            merged[part] = None if lost else asked
+    roles = (merged[role] for role in ("active", "previous", "canary", "shadow"))
+    kept = {role["version"] for role in roles if role} | {version}
+    merged["loaded"] = sorted((kept & set(served["loaded"]) | set(before.loaded)) - gone)
+    return merged
 
 
 class Report(BaseModel):

@@ -65,8 +65,8 @@ class ModelManager:
         self._followed: set[str] = set()  # loads that reconciling has begun, since it last ended
         # Called after each switch: the version, the one before, and the kind.
         self.on_switch: Callable[[str, str | None, str], None] = lambda *_: None
-        # Awaited after an automatic rollback.
-        self.on_own_switch: Callable[[], Awaitable[None]] | None = None
+        # Awaited after an automatic rollback: its kind, and the version that was rolled back.
+        self.on_own_switch: Callable[[str, str], Awaitable[None]] | None = None
 
     async def start(self, imported: ImportedBundle, readiness: Readiness) -> None:
         """Load and activate the first version. BundleError or StoreError."""
@@ -270,10 +270,11 @@ class ModelManager:
         if bad is not self.registry.active:
             return
         logger.error("rolling back", model_version=bad.name, reason=violation)
+        name = bad.name
         del bad  # it is freed during the rollback
         await self.rollback(violation)
         if self.on_own_switch is not None:
-            await self.on_own_switch()
+            await self.on_own_switch("automatic_rollback", name)
 
     def _forget(self, version: LoadedModel) -> None:
         """End the roles of a version that is about to be freed."""
