@@ -70,10 +70,9 @@ def with_unreached(
     if command not in SWITCHES and before.active.version not in gone:
         merged |= {"active": wanted["active"], "previous": wanted["previous"]}
     for part in ("canary", "shadow"):
-        if command != part:
-            asked = wanted[part]
-            lost = asked and asked["version"] in gone | {merged["active"]["version"]}
-            merged[part] = None if lost else asked
+        asked = served[part] if command == part else wanted[part]
+        lost = asked and asked["version"] in gone | {merged["active"]["version"]}
+        merged[part] = None if lost else asked
     roles = (merged[role] for role in ("active", "previous", "canary", "shadow"))
     kept = {role["version"] for role in roles if role} | {version}
     merged["loaded"] = sorted((kept & set(served["loaded"]) | set(before.loaded)) - gone)

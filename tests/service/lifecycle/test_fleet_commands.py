@@ -107,6 +107,27 @@ async def test_a_second_version_given_a_share_is_no_switch(three: World, tmp_pat
         assert other.ready().name == first.ready().name == "third"
 
 
+async def test_what_is_active_elsewhere_already_is_no_canary(
+    three: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be a state that no process can reach."""
+    async with beginning(three, tmp_path) as (first, other):
+        await until(lambda: other.fleet._me.done == first.fleet._me.done)
+
+        async def nothing() -> None:
+            """Before the next look."""
+
+        with monkeypatch.context() as patched:
+            patched.setattr(other.fleet, "_pursue", nothing)
+            await first.manager.activate("third")
+            await first.fleet.publish()
+            await tell(other, "third/canary", share=0.2)
+            wanted = await desired(other)
+            assert (wanted.active.version, wanted.canary) == ("third", None)
+        await until(lambda: other.fleet._me.done == first.fleet._me.done == wanted.id)
+        assert first.fleet._me.fault is other.fleet._me.fault is None
+
+
 async def test_a_state_under_way_does_not_change_what_is_being_published(
     three: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
