@@ -150,6 +150,8 @@ class Loader:
         async with self._one_at_a_time:
             began, stalls = perf_counter(), Stalls()
             try:
+                if self._stop.is_set():
+                    raise Stopped
                 entry.enter(State.LOADING, "copying and checking the files")
                 with watch_stalls() as stalls, short_turns():
                     imported = await self._import(entry, copy)

@@ -268,3 +268,16 @@ async def test_a_stop_does_not_wait_for_the_rest_of_a_warm_up(
             await state.manager.load("small-1")
         assert len(ranked) == 1
         assert state.copies.state.read().loading is None
+
+
+async def test_a_load_that_waits_for_its_turn_at_a_stop_does_not_begin(world: World) -> None:
+    """It was logged as one that failed unexpectedly, with a traceback."""
+    async with opened(world, **ALONE) as state:
+        loader = state.manager._loader
+        async with loader._one_at_a_time:
+            waiting = asyncio.create_task(state.manager.load("small-1"))
+            await asyncio.sleep(0)
+            loader._stop.set()
+            loader._thread.shutdown()
+        with pytest.raises(load_steps.Stopped):
+            await waiting
